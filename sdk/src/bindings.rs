@@ -1,0 +1,17 @@
+//! The code that `wit-bindgen` generates from `wit/`. Nothing but `guest.rs` and `log.rs` may see these
+//! types: the rest of the SDK has its own, so that a feature runs natively without any WebAssembly.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+wit_bindgen::generate!({
+    path: "../wit",
+    world: "feature",
+    pub_export_macro: true,
+});

@@ -1,0 +1,316 @@
+//! What a feature knows besides its event and state, and the effects that it gathers.
+
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::effect::{Audience, Audiences, Effect, Emit, Outgoing};
+use crate::event::{Call, Event};
+use crate::random::Random;
+use crate::template::Template;
+use crate::warm::Warm;
+use crate::{Attachment, Failure, Feature, Member, Payload};
+
+/// All that a feature may know besides its event and state, and where it says what is to be done. What it
+/// says happens after it has returned, in the order in which it was said, and only if it succeeds.
+///
+/// What it knows outlives what it does: a borrowed [`param`](Self::param) or [`settings`](Self::settings)
+/// does not stand in the way of [`emit`](Self::emit).
+pub struct Context<'a, F: Feature> {
+    known: &'a Known<F>,
+    random: Random,
+    effects: Vec<Effect>,
+    /// The first value that did not become JSON: the whole event then fails.
+    fault: Option<Failure>,
+}
+
+/// What a feature may know of one event.
+pub(crate) struct Known<F: Feature> {
+    call: Call,
+    warm: Rc<Warm<F>>,
+    /// Which of the feature's templates the scope was made from; none while gathering.
+    template: Option<usize>,
+    about: About,
+}
+
+/// What is known of the event itself besides its data.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    event: String,
+    attachments: Vec<Vec<u8>>,
+    wants_reply: bool,
+    due: Option<u64>,
+}
+
+impl About {
+    /// Takes the attachments out of the event, and the rest from it.
+    pub(crate) fn take(event: &mut Event) -> Self {
+        match event {
+            Event::Message(message) => Self {
+                event: message.event.clone(),
+                attachments: std::mem::take(&mut message.payload.attachments),
+                wants_reply: message.wants_reply,
+                due: None,
+            },
+            Event::Timer(timer) => Self { due: Some(timer.due), ..Self::default() },
+            Event::Query(query) | Event::Gathered(query, _) => {
+                Self { event: query.name.clone(), wants_reply: true, ..Self::default() }
+            }
+            _ => Self::default(),
+        }
+    }
+}
+
+impl<F: Feature> Known<F> {
+    pub(crate) fn new(call: Call, warm: Rc<Warm<F>>, about: About) -> Self {
+        let template = warm
+            .templates
+            .iter()
+            .enumerate()
+            .filter(|(_, template)| template.made(&call.scope, call.params.len()))
+            .max_by_key(|(_, template)| template.prefix.len())
+            .map(|(position, _)| position);
+        Self { call, warm, template, about }
+    }
+
+    fn template(&self) -> Option<&Template> {
+        self.template.map(|position| &self.warm.templates[position])
+    }
+}
+
+impl<F: Feature> fmt::Debug for Context<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("call", &self.known.call)
+            .field("effects", &self.effects)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a feature may know.
+impl<'a, F: Feature> Context<'a, F> {
+    pub(crate) fn new(known: &'a Known<F>) -> Self {
+        Self { random: Random::new(known.call.seed), effects: Vec::new(), fault: None, known }
+    }
+
+    /// The present, in epoch milliseconds.
+    pub fn now(&self) -> u64 {
+        self.known.call.now
+    }
+
+    /// When this event should have happened: a timer's due time, else [`now`](Self::now).
+    pub fn due(&self) -> u64 {
+        self.known.about.due.unwrap_or(self.known.call.now)
+    }
+
+    /// A number that looks random and follows from the event's seed: another at each call.
+    pub fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    /// Number of this event in its scope, from 1.
+    pub fn sequence(&self) -> u64 {
+        self.known.call.sequence
+    }
+
+    /// The scope's key, which is its room's name. Empty while gathering.
+    pub fn scope(&self) -> &'a str {
+        &self.known.call.scope
+    }
+
+    /// The template that the scope was made from, for a feature with several. Empty while gathering.
+    pub fn template(&self) -> &'a str {
+        self.known.template().map_or("", |template| &template.text)
+    }
+
+    /// What a placeholder of the scope's template stands for.
+    ///
+    /// # Panics
+    /// Where the template has no such placeholder: a mistake in the feature.
+    pub fn param(&self, name: &str) -> &'a str {
+        self.known
+            .template()
+            .and_then(|template| template.position(name))
+            .and_then(|position| self.known.call.params.get(position))
+            .unwrap_or_else(|| panic!("the template of scope {:?} has no {{{name}}}", self.known.call.scope))
+    }
+
+    /// The scope's own room.
+    pub fn room(&self) -> Audience {
+        Audience::room(self.scope())
+    }
+
+    /// Connections in the scope's room, before this event's effects.
+    pub fn room_connections(&self) -> u32 {
+        self.known.call.room_connections
+    }
+
+    /// Different users in the scope's room, before this event's effects.
+    pub fn room_users(&self) -> u32 {
+        self.known.call.room_users
+    }
+
+    /// The operator's settings.
+    pub fn settings(&self) -> &'a F::Settings {
+        &self.known.warm.settings
+    }
+
+    /// The name of the message or query that is being handled, for variants that serve several. Empty at
+    /// other events.
+    pub fn event(&self) -> &'a str {
+        &self.known.about.event
+    }
+
+    /// Whether the sender asked for an acknowledgement.
+    pub fn wants_reply(&self) -> bool {
+        self.known.about.wants_reply
+    }
+
+    /// The bytes that an argument of the message refers to.
+    pub fn attachment(&self, attachment: Attachment) -> Option<&'a [u8]> {
+        self.known.about.attachments.get(attachment.number()).map(Vec::as_slice)
+    }
+}
+
+/// What a feature may want done.
+impl<F: Feature> Context<'_, F> {
+    /// Sends an event. What comes back can say more: [`except`](Emit::except),
+    /// [`volatile`](Emit::volatile), [`acknowledged`](Emit::acknowledged).
+    pub fn emit<E: Outgoing>(&mut self, to: impl Into<Audiences>, event: &E) -> &mut Emit {
+        let payload = if E::SPREAD { Payload::spread(event) } else { Payload::of(event) };
+        let payload = self.or_fault(payload);
+        self.emit_payload(to, E::NAME, payload)
+    }
+
+    /// Sends an event whose name or payload is not known beforehand.
+    pub fn emit_payload(&mut self, to: impl Into<Audiences>, event: impl Into<String>, payload: Payload) -> &mut Emit {
+        self.effects.push(Effect::Emit(Emit {
+            to: to.into(),
+            except: Audiences::default(),
+            event: event.into(),
+            payload,
+            volatile: false,
+            acknowledge: None,
+        }));
+        match self.effects.last_mut() {
+            Some(Effect::Emit(emit)) => emit,
+            _ => unreachable!("an emit was pushed just now"),
+        }
+    }
+
+    /// Acknowledges the message with this. Without a reply, a sender that asked gets `null`.
+    pub fn reply<T: Serialize + ?Sized>(&mut self, data: &T) {
+        let payload = self.or_fault(Payload::of(data));
+        self.reply_payload(payload);
+    }
+
+    /// Acknowledges the message with several arguments or attachments.
+    pub fn reply_payload(&mut self, payload: Payload) {
+        self.effects.push(Effect::Reply(payload));
+    }
+
+    /// Takes a connection into the scope's room.
+    pub fn join(&mut self, member: &Member) {
+        self.effects.push(Effect::Join(member.connection.clone(), None));
+    }
+
+    /// Takes a connection into another room.
+    pub fn join_room(&mut self, connection: impl Into<String>, room: impl Into<String>) {
+        self.effects.push(Effect::Join(connection.into(), Some(room.into())));
+    }
+
+    /// Takes a connection out of the scope's room.
+    pub fn leave(&mut self, member: &Member) {
+        self.leave_connection(&member.connection);
+    }
+
+    /// Takes a connection, of which the feature knows the id, out of the scope's room.
+    pub fn leave_connection(&mut self, connection: impl Into<String>) {
+        self.effects.push(Effect::Leave(connection.into(), None));
+    }
+
+    /// Takes a connection out of another room.
+    pub fn leave_room(&mut self, connection: impl Into<String>, room: impl Into<String>) {
+        self.effects.push(Effect::Leave(connection.into(), Some(room.into())));
+    }
+
+    /// Asks to be told when a connection goes, though it is not in the scope's room.
+    pub fn watch(&mut self, member: &Member) {
+        self.effects.push(Effect::Watch(member.connection.clone()));
+    }
+
+    /// Sets a timer, or sets it anew: its name is unique in the scope.
+    pub fn set_timer(&mut self, name: impl Into<String>, after: Duration, timer: &F::Timer) {
+        let payload = self.json("a timer", timer);
+        self.effects.push(Effect::SetTimer(name.into(), millis(after), payload));
+    }
+
+    /// Cancels a timer; harmless where there is none.
+    pub fn cancel_timer(&mut self, name: impl Into<String>) {
+        self.effects.push(Effect::CancelTimer(name.into()));
+    }
+
+    /// Stores a document. [`Feature::saved`] is told the outcome with the tag.
+    pub fn save<T: Serialize + ?Sized>(&mut self, tag: impl Into<String>, collection: impl Into<String>, document: &T) {
+        let document = self.json("a document", document);
+        self.effects.push(Effect::Save(tag.into(), collection.into(), document));
+    }
+
+    /// Closes a connection, with a reason.
+    pub fn disconnect(&mut self, member: &Member, reason: impl Into<String>) {
+        self.effects.push(Effect::Disconnect(member.connection.clone(), reason.into()));
+    }
+
+    /// All effects, unless a value did not become JSON.
+    pub(crate) fn into_effects(self) -> Result<Vec<Effect>, Failure> {
+        match self.fault {
+            Some(failure) => Err(failure),
+            None => Ok(self.effects),
+        }
+    }
+
+    fn json<T: Serialize + ?Sized>(&mut self, what: &str, value: &T) -> String {
+        let encoded = serde_json::to_string(value).map_err(|error| Failure::encoding(what, &error));
+        self.or_fault(encoded)
+    }
+
+    fn or_fault<T: Default>(&mut self, encoded: Result<T, Failure>) -> T {
+        encoded.unwrap_or_else(|failure| {
+            self.fault.get_or_insert(failure);
+            T::default()
+        })
+    }
+}
+
+impl Emit {
+    /// Leaves these out, though they are among those addressed.
+    pub fn except(&mut self, except: impl Into<Audiences>) -> &mut Self {
+        self.except.0.extend(except.into().0);
+        self
+    }
+
+    /// Lets the host leave it out for a connection that is slow to read.
+    pub fn volatile(&mut self) -> &mut Self {
+        self.volatile = true;
+        self
+    }
+
+    /// Asks each receiving connection for an answer: [`Feature::acknowledged`] is told it with the tag.
+    /// Those addressed have to be connections.
+    pub fn acknowledged(&mut self, tag: impl Into<String>, timeout: Duration) -> &mut Self {
+        self.acknowledge = Some((tag.into(), millis(timeout)));
+        self
+    }
+
+    /// Adds what the event's [`Attachment`]s stand for.
+    pub fn attachments(&mut self, attachments: Vec<Vec<u8>>) -> &mut Self {
+        self.payload.attachments = attachments;
+        self
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,143 @@
+//! What a feature is told: one event, and all that it may know besides it.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Failure, Member, Payload, Sender};
+
+/// All that a feature may know besides the event and its state. Features see it through
+/// [`Context`](crate::Context).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Milliseconds since 1970.
+    pub now: u64,
+    /// Different for each event.
+    pub seed: u64,
+    /// Number of this event in its scope, from 1.
+    pub sequence: u64,
+    /// The scope's key, which is its room's name.
+    pub scope: String,
+    /// What the template's placeholders stand for, in their order.
+    pub params: Vec<String>,
+    /// Connections in the scope's room, before this event's effects.
+    pub room_connections: u32,
+    /// Different users in the scope's room, before this event's effects.
+    pub room_users: u32,
+    /// The operator's settings, a JSON object.
+    pub settings: String,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A client or a service sent something.
+    Message(Message),
+    /// A connection came into the scope's room by somebody else's doing.
+    Joined(Member),
+    /// A connection that was in the scope's room, or was watched, is gone.
+    Left(Member, LeaveReason),
+    /// A timer is due.
+    Timer(Timer),
+    /// A client answered, or did not.
+    Acknowledgement(Acknowledgement),
+    /// A service asks something.
+    Query(Query),
+    /// The answers of all scopes to a query without scope.
+    Gathered(Query, Answers),
+    /// A document was stored, or was not.
+    Saved(Saved),
+    /// What a later host may tell: its name, and its data as JSON text.
+    Other(String, String),
+}
+
+/// A client's or a service's message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The event's name.
+    pub event: String,
+    /// Where it came from.
+    pub sender: Sender,
+    /// What came with it.
+    pub payload: Payload,
+    /// Whether the sender asked for an acknowledgement.
+    pub wants_reply: bool,
+}
+
+/// Why a connection is no longer in a scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaveReason {
+    /// Its client, another feature or an operator took it out of the room.
+    Left,
+    /// It disconnected, however that came about.
+    Disconnected,
+}
+
+impl LeaveReason {
+    /// The reason's wire name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// A timer that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// Its name in the scope.
+    pub name: String,
+    /// What was given when it was set, as JSON text.
+    pub payload: String,
+    /// When it was due, in epoch milliseconds; `now` may be later.
+    pub due: u64,
+}
+
+/// A client's answer to an event that asked for one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The tag that was given with the emit.
+    pub tag: String,
+    /// Whose answer it is.
+    pub connection: String,
+    /// The answer, or why there is none: `timeout` or `disconnected`.
+    pub answer: Result<Payload, Failure>,
+}
+
+/// A service's question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Its name.
+    pub name: String,
+    /// What came with it, as JSON text.
+    pub data: String,
+}
+
+/// What all scopes answered to a query without scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// One answer of each scope as JSON text, in no order.
+    pub texts: Vec<String>,
+    /// Scopes that were not asked, for there were more than the host asks at once.
+    pub omitted: u32,
+}
+
+impl Answers {
+    /// Reads the answers.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
+        self.texts
+            .iter()
+            .map(|text| serde_json::from_str(text))
+            .collect::<Result<_, _>>()
+            .map_err(|error| Failure::internal(format!("a scope's answer: {error}")))
+    }
+}
+
+/// What became of a document that was to be saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The tag that was given with the save.
+    pub tag: String,
+    /// The stored document's id, or why it was not stored.
+    pub outcome: Result<String, Failure>,
+}

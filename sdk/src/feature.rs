@@ -1,0 +1,88 @@
+//! The trait that an author implements.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::effect::Answer;
+use crate::event::{Acknowledgement, Answers, LeaveReason, Saved};
+use crate::{Context, Failure, Manifest, Member, Sender};
+
+/// A feature: a pure reducer over a scope. Each method gets the scope's state, changes it and says through
+/// the context what is to be done. If it returns a failure, nothing is changed and nothing is done.
+pub trait Feature: Sized + 'static {
+    /// The operator's settings. With `#[serde(default, deny_unknown_fields)]` each has a default and a
+    /// misspelt one is an error; where they are wrong, every event is refused with `feature_unavailable`.
+    type Settings: DeserializeOwned + 'static;
+    /// The state of one scope, stored as JSON. A scope that has none starts from the default, and one whose
+    /// state comes to equal the default is forgotten.
+    type State: Serialize + DeserializeOwned + Default;
+    /// The messages: an enum with a newtype variant for each routed event, renamed to the event's name.
+    /// A variant with several fields takes several arguments, one without fields none.
+    type Message: DeserializeOwned;
+    /// What a timer carries from when it is set to when it is due.
+    type Timer: Serialize + DeserializeOwned;
+    /// The questions, as an enum like the messages.
+    type Query: DeserializeOwned;
+
+    /// What this feature is.
+    fn describe() -> Manifest;
+
+    /// A client or a service sent something.
+    fn message(
+        state: &mut Self::State,
+        cx: &mut Context<Self>,
+        sender: &Sender,
+        message: Self::Message,
+    ) -> Result<(), Failure>;
+
+    /// A connection came into the scope's room by somebody else's doing.
+    fn joined(_state: &mut Self::State, _cx: &mut Context<Self>, _member: &Member) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A connection that was in the scope's room, or was watched, is gone: not by this scope's own effects.
+    fn left(
+        _state: &mut Self::State,
+        _cx: &mut Context<Self>,
+        _member: &Member,
+        _reason: LeaveReason,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A timer is due.
+    fn timer(_state: &mut Self::State, _cx: &mut Context<Self>, _timer: Self::Timer) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A service asks something of this scope.
+    fn query(_state: &Self::State, cx: &Context<Self>, _query: Self::Query) -> Result<Answer, Failure> {
+        Err(Failure::not_found(format!("there is no query {}", cx.event())))
+    }
+
+    /// All scopes answered a question without scope: folds their answers into one.
+    fn gathered(cx: &Context<Self>, _query: Self::Query, _answers: &Answers) -> Result<Answer, Failure> {
+        Err(Failure::not_found(format!("there is no query {}", cx.event())))
+    }
+
+    /// A client answered an event that asked for it, or did not in time.
+    fn acknowledged(
+        _state: &mut Self::State,
+        _cx: &mut Context<Self>,
+        _acknowledgement: &Acknowledgement,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// A document was stored, or was not.
+    fn saved(_state: &mut Self::State, _cx: &mut Context<Self>, _saved: &Saved) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Turns a state that schema version `from` left into today's. Without a migration, a state that still
+    /// reads as today's is taken as it is.
+    fn migrate(from: u32, state: &[u8]) -> Result<Self::State, Failure> {
+        serde_json::from_slice(state)
+            .map_err(|error| Failure::internal(format!("state of schema version {from} cannot be read: {error}")))
+    }
+}

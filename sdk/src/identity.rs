@@ -1,0 +1,93 @@
+//! Who is behind a connection or a message, as the host authenticated it; never what a payload claims.
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+
+use crate::Failure;
+
+/// A person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The person's id.
+    pub user_id: String,
+    /// The display name, where the identity carries one.
+    pub name: Option<String>,
+    /// The roles that the host knows of.
+    pub roles: Vec<String>,
+    /// What else the identity carries, as the text of a JSON object.
+    pub claims: String,
+}
+
+impl Identity {
+    /// A claim of the identity, if it is there and is a `T`.
+    #[must_use]
+    pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        let claims: BTreeMap<String, &RawValue> = serde_json::from_str(&self.claims).ok()?;
+        serde_json::from_str(claims.get(name)?.get()).ok()
+    }
+
+    /// Whether the person has this role.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|own| own == role)
+    }
+
+    /// Refuses a payload that claims to come from somebody else: `field` is what the id is called there,
+    /// `claimed` what stands there, if anything.
+    pub fn must_be(&self, field: &str, claimed: Option<&str>) -> Result<(), Failure> {
+        match claimed {
+            Some(id) if id != self.user_id => {
+                Err(Failure::forbidden(format!("{field} is not who you are; leave it out")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One connection and the person behind it. A person may have several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The connection's id.
+    pub connection: String,
+    /// Who it is.
+    pub identity: Identity,
+}
+
+impl Member {
+    /// The person's id.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.identity.user_id
+    }
+}
+
+/// Where a message came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sender {
+    /// A client's connection.
+    Client(Member),
+    /// A backend service: the name of its API key.
+    Service(String),
+    /// What a later host may know: its kind, and its data as JSON text.
+    Other(String, String),
+}
+
+impl Sender {
+    /// The connection that sent it; `forbidden` where it was no client.
+    pub fn client(&self) -> Result<&Member, Failure> {
+        match self {
+            Self::Client(member) => Ok(member),
+            _ => Err(Failure::forbidden("only a client may send this")),
+        }
+    }
+
+    /// The name of the service that sent it; `forbidden` where it was none.
+    pub fn service(&self) -> Result<&str, Failure> {
+        match self {
+            Self::Service(name) => Ok(name),
+            _ => Err(Failure::forbidden("only a service may send this")),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Lines for operators: written through the host in a component, kept for the simulator in a test, else to
+//! standard error.
+
+#[cfg(not(target_arch = "wasm32"))]
+use std::cell::RefCell;
+
+/// How much an operator should care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something is broken.
+    Error,
+    /// Something may be.
+    Warn,
+    /// Worth knowing.
+    Info,
+    /// For whoever looks for a fault.
+    Debug,
+}
+
+impl Level {
+    /// The level's wire name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+/// Writes a line. The macros [`error!`](crate::error), [`warn!`](crate::warn), [`info!`](crate::info) and
+/// [`debug!`](crate::debug) read better.
+#[cfg(target_arch = "wasm32")]
+pub fn write(level: Level, message: &str) {
+    crate::bindings::roundhouse::feature::log::write(level.as_str(), message);
+}
+
+/// Writes a line. The macros [`error!`](crate::error), [`warn!`](crate::warn), [`info!`](crate::info) and
+/// [`debug!`](crate::debug) read better.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn write(level: Level, message: &str) {
+    use std::io::Write as _;
+    let captured = CAPTURED.with_borrow_mut(|lines| match lines {
+        Some(lines) => {
+            lines.push((level, message.to_owned()));
+            true
+        }
+        None => false,
+    });
+    if !captured {
+        // A line that cannot be written has nobody to be told of it.
+        drop(writeln!(std::io::stderr(), "{} {message}", level.as_str()));
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+thread_local! {
+    static CAPTURED: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) };
+}
+
+/// Runs `body` and hands back the lines that it wrote.
+#[cfg(not(target_arch = "wasm32"))]
+pub(crate) fn capture<T>(body: impl FnOnce() -> T) -> (T, Vec<(Level, String)>) {
+    CAPTURED.set(Some(Vec::new()));
+    let value = body();
+    (value, CAPTURED.take().unwrap_or_default())
+}
+
+macro_rules! level_macros {
+    ($($(#[$doc:meta])* $name:ident $level:ident;)*) => {
+        level_macros!(@with ($) $($(#[$doc])* $name $level;)*);
+    };
+    (@with ($d:tt) $($(#[$doc:meta])* $name:ident $level:ident;)*) => {
+        $(
+            $(#[$doc])*
+            #[macro_export]
+            macro_rules! $name {
+                ($d($d arg:tt)*) => {
+                    $crate::log::write($crate::log::Level::$level, &::std::format!($d($d arg)*))
+                };
+            }
+        )*
+    };
+}
+
+level_macros! {
+    /// Tells operators that something is broken.
+    error Error;
+    /// Tells operators that something may be broken.
+    warn Warn;
+    /// Tells operators something worth knowing.
+    info Info;
+    /// Tells whoever looks for a fault.
+    debug Debug;
+}

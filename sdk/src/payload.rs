@@ -1,0 +1,95 @@
+//! What crosses between a client and a feature: arguments as JSON text, binary attachments beside them.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+
+/// An event's arguments and the binary attachments that they refer to. Most events have one argument and
+/// no attachments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// One JSON array: `[]`, `[data]`, `[a, b]`.
+    pub args: String,
+    /// What the arguments' [`Attachment`]s stand for, by their number.
+    pub attachments: Vec<Vec<u8>>,
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl Payload {
+    /// No arguments at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::from_args("[]".to_owned())
+    }
+
+    /// One argument, the normal case.
+    pub fn of<T: Serialize + ?Sized>(data: &T) -> Result<Self, Failure> {
+        encode(&(data,))
+    }
+
+    /// Several arguments: a tuple, an array or another sequence, each item an argument.
+    pub fn spread<T: Serialize + ?Sized>(arguments: &T) -> Result<Self, Failure> {
+        let payload = encode(arguments)?;
+        if payload.args.starts_with('[') {
+            Ok(payload)
+        } else {
+            Err(Failure::internal("several arguments have to be a sequence"))
+        }
+    }
+
+    /// The same arguments with attachments.
+    #[must_use]
+    pub fn with_attachments(mut self, attachments: Vec<Vec<u8>>) -> Self {
+        self.attachments = attachments;
+        self
+    }
+
+    /// Reads the first argument; where there is none, `T` is read from `null`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let args: Vec<&serde_json::value::RawValue> =
+            serde_json::from_str(&self.args).map_err(|error| bad("arguments", &error))?;
+        let first = args.first().map_or("null", |raw| raw.get());
+        serde_json::from_str(first).map_err(|error| bad("argument", &error))
+    }
+
+    pub(crate) fn from_args(args: String) -> Self {
+        Self { args, attachments: Vec::new() }
+    }
+}
+
+fn encode<T: Serialize + ?Sized>(arguments: &T) -> Result<Payload, Failure> {
+    serde_json::to_string(arguments).map(Payload::from_args).map_err(|error| Failure::encoding("a payload", &error))
+}
+
+fn bad(what: &str, error: &serde_json::Error) -> Failure {
+    Failure::bad_request(format!("{what}: {error}"))
+}
+
+/// Where an argument refers to a binary attachment, in JSON `{"_placeholder": true, "num": 0}`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    #[serde(rename = "_placeholder")]
+    placeholder: bool,
+    #[serde(rename = "num")]
+    number: usize,
+}
+
+impl Attachment {
+    /// Refers to the attachment with this number, counted from 0.
+    #[must_use]
+    pub fn new(number: usize) -> Self {
+        Self { placeholder: true, number }
+    }
+
+    /// Which attachment is meant, counted from 0.
+    #[must_use]
+    pub fn number(&self) -> usize {
+        self.number
+    }
+}

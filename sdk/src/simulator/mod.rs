@@ -1,0 +1,314 @@
+//! A host without sockets, threads or WebAssembly: people who connect and send, a clock that tests move,
+//! rooms, timers and checks as the real host has them. A test says what people do and looks at what they
+//! received.
+//!
+//! The crate's first page shows one at work.
+//!
+//! What is the author's mistake and not a sender's, such as an event that the manifest does not name or an
+//! outcome that differs when the same event is handled again, panics and says so.
+
+mod check;
+mod key;
+mod look;
+mod rooms;
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::event::{Answers, Message, Query, Saved};
+use crate::log::Level;
+use crate::template::Template;
+use crate::{Event, Failure, Feature, Identity, LeaveReason, Manifest, Member, Payload, Sender, decode};
+use rooms::{Frame, Line};
+use world::{Agenda, Asked, Key, Slot, first_argument, values};
+
+/// When simulations begin, in epoch milliseconds: any moment would do, a round one reads well in failures.
+const BEGINNING: u64 = 1_800_000_000_000;
+
+/// One connection of a simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection(usize);
+
+/// An event that a connection received, with all that came with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The event's name.
+    pub event: String,
+    /// Its arguments.
+    pub args: Vec<Value>,
+    /// Its binary attachments.
+    pub attachments: Vec<Vec<u8>>,
+    /// Whether a slow connection might have missed it.
+    pub volatile: bool,
+}
+
+/// A document that a feature wants stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Save {
+    /// The scope that wants it.
+    pub scope: String,
+    /// Its tag, which comes back with the outcome.
+    pub tag: String,
+    /// Where it is to be stored.
+    pub collection: String,
+    /// The document.
+    pub document: Value,
+}
+
+/// A feature, the people who use it, and a clock.
+pub struct Simulation<F: Feature> {
+    manifest: Manifest,
+    templates: Vec<Template>,
+    settings: String,
+    now: u64,
+    n_events: u64,
+    lines: Vec<Line>,
+    rooms: BTreeMap<String, BTreeSet<usize>>,
+    scopes: BTreeMap<String, Slot>,
+    agenda: Agenda,
+    asked: Vec<Asked>,
+    saves: Vec<Save>,
+    logs: Vec<(Level, String)>,
+    /// What scopes are still to be told of what the last event caused elsewhere.
+    pending: VecDeque<(Key, Event)>,
+    feature: PhantomData<fn() -> F>,
+}
+
+impl<F: Feature> fmt::Debug for Simulation<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation")
+            .field("now", &self.now)
+            .field("rooms", &self.rooms)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<F: Feature> Default for Simulation<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F: Feature> Simulation<F> {
+    /// The feature with its default settings, and nobody there.
+    ///
+    /// # Panics
+    /// Where the manifest contradicts itself or the feature's types.
+    pub fn new() -> Self {
+        let manifest = F::describe();
+        if let Err(why) = check::manifest(&manifest) {
+            panic!("the manifest of {} {why}", manifest.name);
+        }
+        for event in manifest.scopes.iter().flat_map(|scope| &scope.routes) {
+            let event = &event.event;
+            assert!(decode::knows::<F::Message>(event), "no message is called {event:?}, yet it is routed");
+        }
+        let asked = manifest.scopes.iter().flat_map(|scope| &scope.queries);
+        for query in asked.chain(&manifest.gathered) {
+            assert!(decode::knows::<F::Query>(query), "no query is called {query:?}, yet the manifest names it");
+        }
+        let templates = manifest.templates().unwrap_or_else(|why| panic!("{why}"));
+        Self {
+            manifest,
+            templates,
+            settings: "{}".to_owned(),
+            now: BEGINNING,
+            n_events: 0,
+            lines: Vec::new(),
+            rooms: BTreeMap::new(),
+            scopes: BTreeMap::new(),
+            agenda: Agenda::default(),
+            asked: Vec::new(),
+            saves: Vec::new(),
+            logs: Vec::new(),
+            pending: VecDeque::new(),
+            feature: PhantomData,
+        }
+    }
+
+    /// The same with an operator's settings.
+    #[must_use]
+    pub fn with_settings(mut self, settings: Value) -> Self {
+        self.set_settings(&settings);
+        self
+    }
+
+    /// Changes the settings, as an operator may at any time.
+    pub fn set_settings(&mut self, settings: &Value) {
+        self.settings = settings.to_string();
+    }
+
+    /// A person connects: with an id that is connected already, by another tab.
+    pub fn connect(&mut self, user_id: &str, name: &str) -> Connection {
+        self.connect_as(Identity {
+            user_id: user_id.to_owned(),
+            name: Some(name.to_owned()),
+            roles: Vec::new(),
+            claims: "{}".to_owned(),
+        })
+    }
+
+    /// A person with roles, claims or no name connects.
+    pub fn connect_as(&mut self, identity: Identity) -> Connection {
+        let position = self.lines.len();
+        let own_room = format!("user:{}", identity.user_id);
+        self.lines.push(Line {
+            member: Member { connection: format!("c{}", position + 1), identity },
+            inbox: Vec::new(),
+            closed: None,
+        });
+        self.rooms.entry(own_room).or_default().insert(position);
+        Connection(position)
+    }
+
+    /// Sends an event and asks for an acknowledgement: what comes back is that, or the refusal. Several
+    /// arguments come back as an array, none as `null`.
+    pub fn send(&mut self, from: Connection, event: &str, data: Value) -> Result<Value, Failure> {
+        self.send_payload(from, event, Payload::from_args(json!([data]).to_string()))
+    }
+
+    /// Sends an event with any arguments and attachments, and asks for an acknowledgement.
+    pub fn send_payload(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
+        let sender = Sender::Client(self.line(from).member.clone());
+        self.message(sender, event, payload, true)
+    }
+
+    /// Sends an event without asking for an acknowledgement: a refusal comes as an `error` event.
+    pub fn tell(&mut self, from: Connection, event: &str, data: Value) {
+        let sender = Sender::Client(self.line(from).member.clone());
+        let payload = Payload::from_args(json!([data]).to_string());
+        if let Err(failure) = self.message(sender, event, payload, false) {
+            let Failure { code, message } = failure;
+            let error = json!([{"code": code, "message": message, "event": event}]);
+            let payload = Payload::from_args(error.to_string());
+            self.lines[from.0].inbox.push(Frame::new("error", payload, false));
+        }
+    }
+
+    /// A backend service sends an event.
+    pub fn service(&mut self, key: &str, event: &str, data: Value) -> Result<Value, Failure> {
+        let payload = Payload::from_args(json!([data]).to_string());
+        self.message(Sender::Service(key.to_owned()), event, payload, true)
+    }
+
+    fn message(&mut self, sender: Sender, event: &str, payload: Payload, wants_reply: bool) -> Result<Value, Failure> {
+        let found = self.manifest.scopes.iter().enumerate().find_map(|(template, scope)| {
+            let route = scope.routes.iter().find(|route| route.event == event)?;
+            Some((template, route))
+        });
+        let (template, route) =
+            found.ok_or_else(|| Failure::new("unknown_event", format!("there is no event {event}")))?;
+        let may = match sender {
+            Sender::Client(_) => route.from_clients,
+            _ => route.from_services,
+        };
+        if !may {
+            return Err(Failure::forbidden(format!("{event} is not yours to send")));
+        }
+        let key = self.key(template, &first_argument(&payload))?;
+        let message = Message { event: event.to_owned(), sender, payload, wants_reply };
+        let reply = self.run(&key, Event::Message(message));
+        self.settle();
+        reply.map(|payload| values(&payload))
+    }
+
+    /// A service asks. A question without scope is put to all scopes and their answers are folded.
+    pub fn query(&mut self, name: &str, data: Value) -> Result<Value, Failure> {
+        let query = Query { name: name.to_owned(), data: data.to_string() };
+        if self.manifest.gathered.iter().any(|own| own == name) {
+            return self.gather(query);
+        }
+        let template = self
+            .manifest
+            .scopes
+            .iter()
+            .position(|scope| scope.queries.iter().any(|own| own == name))
+            .ok_or_else(|| Failure::not_found(format!("there is no query {name}")))?;
+        let key = self.key(template, &data)?;
+        self.run(&key, Event::Query(query)).map(|payload| values(&payload))
+    }
+
+    fn gather(&mut self, query: Query) -> Result<Value, Failure> {
+        self.forget_idle();
+        let keys: Vec<Key> = self.scopes.iter().map(|(scope, slot)| slot.key(scope)).collect();
+        let mut texts = Vec::with_capacity(keys.len());
+        for key in &keys {
+            let payload = self.run(key, Event::Query(query.clone()))?;
+            texts.push(values(&payload).to_string());
+        }
+        let answers = Answers { texts, omitted: 0 };
+        self.run(&Key::nowhere(), Event::Gathered(query, answers)).map(|payload| values(&payload))
+    }
+
+    /// The feature's own figures, as the host asks for them.
+    pub fn stats(&mut self) -> Result<Value, Failure> {
+        self.query("stats", json!({}))
+    }
+
+    /// A connection goes, however it goes.
+    pub fn disconnect(&mut self, connection: Connection) {
+        self.close(connection.0, "disconnected", None);
+        self.settle();
+    }
+
+    /// Another feature or an operator takes a connection into a room.
+    pub fn join(&mut self, connection: Connection, room: &str) {
+        self.enter(connection.0, room, None);
+        self.settle();
+    }
+
+    /// Another feature or an operator takes a connection out of a room.
+    pub fn leave(&mut self, connection: Connection, room: &str) {
+        self.exit(connection.0, room, None, LeaveReason::Left);
+        self.settle();
+    }
+
+    /// A client answers an event that asked for an acknowledgement.
+    ///
+    /// # Panics
+    /// Where nothing with this tag waits for an answer of this connection.
+    pub fn acknowledge(&mut self, connection: Connection, tag: &str, data: Value) {
+        let position = self
+            .asked
+            .iter()
+            .position(|asked| asked.connection == connection.0 && asked.tag == tag)
+            .unwrap_or_else(|| panic!("nothing tagged {tag:?} waits for an answer"));
+        let asked = self.asked.remove(position);
+        self.agenda.remove(asked.at);
+        self.answer(asked, Ok(Payload::from_args(json!([data]).to_string())));
+        self.settle();
+    }
+
+    /// Tells the feature what became of a document: its id in the store, or why it was not stored.
+    pub fn stored(&mut self, save: &Save, outcome: Result<&str, Failure>) {
+        let saved = Saved { tag: save.tag.clone(), outcome: outcome.map(str::to_owned) };
+        let key = self.key_of(&save.scope);
+        self.notify(&key, Event::Saved(saved));
+        self.settle();
+    }
+
+    /// Moves the clock: whatever is due on the way happens at its time.
+    pub fn advance(&mut self, by: Duration) {
+        self.advance_to(self.now + u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
+    }
+
+    fn line(&self, connection: Connection) -> &Line {
+        let line = &self.lines[connection.0];
+        assert!(line.closed.is_none(), "{} is closed", line.member.connection);
+        line
+    }
+}
+
+fn one_or_many(mut args: Vec<Value>) -> Value {
+    match args.len() {
+        0 => Value::Null,
+        1 => args.remove(0),
+        _ => Value::Array(args),
+    }
+}

@@ -1,0 +1,140 @@
+//! Connections and rooms of the simulated host: who is where, who receives what, and who is told of goings.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use super::world::{Asked, Due, Key};
+use super::{Delivery, Simulation};
+use crate::{Audience, Audiences, Emit, Event, Failure, Feature, LeaveReason, Member, Payload};
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) member: Member,
+    pub(super) inbox: Vec<Frame>,
+    pub(super) closed: Option<String>,
+}
+
+/// An event in an inbox. It is shared by all who received it, and read only where a test looks.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    event: Rc<str>,
+    payload: Rc<Payload>,
+    volatile: bool,
+}
+
+impl Frame {
+    pub(super) fn new(event: &str, payload: Payload, volatile: bool) -> Self {
+        Self { event: event.into(), payload: Rc::new(payload), volatile }
+    }
+
+    pub(super) fn read(&self) -> Delivery {
+        Delivery {
+            event: self.event.to_string(),
+            args: serde_json::from_str(&self.payload.args).expect("arguments were checked"),
+            attachments: self.payload.attachments.clone(),
+            volatile: self.volatile,
+        }
+    }
+}
+
+impl<F: Feature> Simulation<F> {
+    pub(super) fn deliver(&mut self, key: &Key, emit: Emit) {
+        let except = self.receivers(&emit.except);
+        let frame = Frame::new(&emit.event, emit.payload, emit.volatile);
+        for position in self.receivers(&emit.to).difference(&except) {
+            self.lines[*position].inbox.push(frame.clone());
+            if let Some((tag, timeout_ms)) = &emit.acknowledge {
+                let at = self.agenda.add(self.now.saturating_add(*timeout_ms), Due::AnswerTimeout);
+                self.asked.push(Asked { key: key.clone(), tag: tag.clone(), connection: *position, at });
+            }
+        }
+    }
+
+    fn receivers(&self, audiences: &Audiences) -> BTreeSet<usize> {
+        let open = || self.lines.iter().enumerate().filter(|(_, line)| line.closed.is_none());
+        let mut receivers = BTreeSet::new();
+        for audience in &audiences.0 {
+            match audience {
+                Audience::Room(room) => receivers.extend(self.rooms.get(room).into_iter().flatten()),
+                Audience::Connection(id) => receivers.extend(self.position(id)),
+                Audience::All => receivers.extend(open().map(|(position, _)| position)),
+                Audience::User(id) => self.of_user(id, &mut receivers),
+                Audience::Users(ids) => ids.iter().for_each(|id| self.of_user(id, &mut receivers)),
+                Audience::Roles(roles) => receivers.extend(
+                    open()
+                        .filter(|(_, line)| roles.iter().any(|role| line.member.identity.has_role(role)))
+                        .map(|(position, _)| position),
+                ),
+            }
+        }
+        receivers
+    }
+
+    fn of_user(&self, id: &str, receivers: &mut BTreeSet<usize>) {
+        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flatten());
+    }
+
+    /// An open connection by its id.
+    pub(super) fn position(&self, id: &str) -> Option<usize> {
+        let position: usize = id.strip_prefix('c')?.parse::<usize>().ok()?.checked_sub(1)?;
+        self.lines.get(position).filter(|line| line.closed.is_none()).map(|_| position)
+    }
+
+    /// A connection comes into a room, by the doing of scope `by` or of somebody else.
+    pub(super) fn enter(&mut self, position: usize, room: &str, by: Option<&Key>) {
+        let new = self.rooms.entry(room.to_owned()).or_default().insert(position);
+        if new
+            && by.is_none_or(|by| by.scope != room)
+            && let Some(key) = self.find_key(room)
+        {
+            let member = self.lines[position].member.clone();
+            self.pending.push_back((key, Event::Joined(member)));
+        }
+    }
+
+    /// A connection goes out of a room, by the doing of scope `by` or of somebody else.
+    pub(super) fn exit(&mut self, position: usize, room: &str, by: Option<&Key>, reason: LeaveReason) {
+        let was_in = self.rooms.get_mut(room).is_some_and(|members| members.remove(&position));
+        if was_in
+            && by.is_none_or(|by| by.scope != room)
+            && let Some(key) = self.find_key(room)
+        {
+            let member = self.lines[position].member.clone();
+            self.pending.push_back((key, Event::Left(member, reason)));
+        }
+    }
+
+    /// A connection is closed: each scope that it took part in is told once.
+    pub(super) fn close(&mut self, position: usize, reason: &str, by: Option<&Key>) {
+        if self.lines[position].closed.is_some() {
+            return;
+        }
+        self.lines[position].closed = Some(reason.to_owned());
+        let member = self.lines[position].member.clone();
+        let mut scopes: BTreeSet<String> = BTreeSet::new();
+        for (room, members) in &mut self.rooms {
+            if members.remove(&position) {
+                scopes.insert(room.clone());
+            }
+        }
+        for (scope, slot) in &mut self.scopes {
+            if slot.watched.remove(&position) {
+                scopes.insert(scope.clone());
+            }
+        }
+        for scope in scopes {
+            if by.is_none_or(|by| by.scope != scope)
+                && let Some(key) = self.find_key(&scope)
+            {
+                self.pending.push_back((key, Event::Left(member.clone(), LeaveReason::Disconnected)));
+            }
+        }
+        let (gone, kept) = std::mem::take(&mut self.asked).into_iter().partition(|asked| asked.connection == position);
+        self.asked = kept;
+        for asked in Vec::<Asked>::from_iter(gone) {
+            self.agenda.remove(asked.at);
+            self.answer(asked, Err(Failure::unanswered("disconnected")));
+        }
+    }
+}

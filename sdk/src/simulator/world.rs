@@ -1,0 +1,307 @@
+//! What the simulated host keeps of scopes, and how it runs an event and commits what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::{Save, Simulation, check, one_or_many};
+use crate::event::{Acknowledgement, Timer};
+use crate::log::capture;
+use crate::random::Random;
+use crate::{Call, Effect, Event, Failure, Feature, LeaveReason, Payload, StateChange, handle};
+
+/// One scope.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) template: usize,
+    params: Vec<String>,
+    pub(super) state: Option<Vec<u8>>,
+    sequence: u64,
+    /// Where each timer stands in the agenda.
+    pub(super) timers: BTreeMap<String, At>,
+    pub(super) watched: BTreeSet<usize>,
+    last_event: u64,
+}
+
+impl Slot {
+    pub(super) fn key(&self, scope: &str) -> Key {
+        Key { template: self.template, scope: scope.to_owned(), params: self.params.clone() }
+    }
+}
+
+/// A scope's key and how it came about.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    template: usize,
+    pub(super) scope: String,
+    params: Vec<String>,
+}
+
+impl Key {
+    /// Where answers are gathered.
+    pub(super) fn nowhere() -> Self {
+        Self { template: 0, scope: String::new(), params: Vec::new() }
+    }
+}
+
+/// A place in the agenda: when it is due, and which was set first.
+pub(super) type At = (u64, u64);
+
+/// What is due, in order.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    due: BTreeMap<At, Due>,
+    n_set: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Due {
+    Timer { key: Key, name: String, payload: String },
+    AnswerTimeout,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, at: u64, due: Due) -> At {
+        self.n_set += 1;
+        self.due.insert((at, self.n_set), due);
+        (at, self.n_set)
+    }
+
+    pub(super) fn remove(&mut self, at: At) {
+        self.due.remove(&at);
+    }
+}
+
+/// A client that was asked for an answer.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) key: Key,
+    pub(super) tag: String,
+    pub(super) connection: usize,
+    pub(super) at: At,
+}
+
+impl<F: Feature> Simulation<F> {
+    pub(super) fn key(&self, template: usize, first: &Value) -> Result<Key, Failure> {
+        let (scope, params) = self.templates[template].fill(first)?;
+        Ok(Key { template, scope, params })
+    }
+
+    /// The key of a scope that is known, or could be.
+    pub(super) fn key_of(&self, scope: &str) -> Key {
+        self.find_key(scope).unwrap_or_else(|| panic!("{scope:?} is no scope of this feature"))
+    }
+
+    pub(super) fn find_key(&self, scope: &str) -> Option<Key> {
+        self.templates
+            .iter()
+            .enumerate()
+            .filter_map(|(template, one)| Some((template, one.prefix.len(), one.params_of(scope)?)))
+            .max_by_key(|(_, length, _)| *length)
+            .map(|(template, _, params)| Key { template, scope: scope.to_owned(), params })
+    }
+
+    /// Handles one event and commits what comes of it: what was replied, or `null`.
+    pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Payload, Failure> {
+        if self.is_idle(&key.scope) {
+            self.scopes.remove(&key.scope);
+        }
+        let call = self.call(key);
+        let state = self.scopes.get(&key.scope).and_then(|slot| slot.state.as_deref());
+        let (result, lines) = capture(|| handle::<F>(call.clone(), event.clone(), state));
+        let (again, _) = capture(|| handle::<F>(call, event.clone(), state));
+        assert!(
+            result == again,
+            "{event:?} in {:?} comes out differently when it is handled again:\n{result:?}\n{again:?}",
+            key.scope
+        );
+        self.logs.extend(lines);
+        let outcome = result?;
+        if let Err(why) = check::outcome(&self.manifest, &self.templates, &event, &outcome) {
+            panic!("the host would refuse what came of {event:?} in {:?}: {why}", key.scope);
+        }
+        if matches!(event, Event::Query(_) | Event::Gathered(..)) {
+            return Ok(replied(&outcome.effects));
+        }
+        self.commit_state(key, outcome.state);
+        let reply = replied(&outcome.effects);
+        for effect in outcome.effects {
+            self.commit(key, effect);
+        }
+        Ok(reply)
+    }
+
+    fn call(&mut self, key: &Key) -> Call {
+        self.n_events += 1;
+        let room = self.rooms.get(&key.scope);
+        let users: BTreeSet<&str> =
+            room.into_iter().flatten().map(|position| self.lines[*position].member.user_id()).collect();
+        Call {
+            now: self.now,
+            seed: Random::new(self.n_events).next(),
+            sequence: self.scopes.get(&key.scope).map_or(0, |slot| slot.sequence) + 1,
+            scope: key.scope.clone(),
+            params: key.params.clone(),
+            room_connections: u32::try_from(room.map_or(0, BTreeSet::len)).unwrap_or(u32::MAX),
+            room_users: u32::try_from(users.len()).unwrap_or(u32::MAX),
+            settings: self.settings.clone(),
+        }
+    }
+
+    fn commit_state(&mut self, key: &Key, state: StateChange) {
+        let now = self.now;
+        let slot = self.slot(key);
+        slot.sequence += 1;
+        slot.last_event = now;
+        match state {
+            StateChange::Keep => {}
+            StateChange::Put(bytes) => slot.state = Some(bytes),
+            StateChange::Clear => slot.state = None,
+        }
+    }
+
+    fn commit(&mut self, key: &Key, effect: Effect) {
+        match effect {
+            Effect::Emit(emit) => self.deliver(key, emit),
+            Effect::Reply(_) => {}
+            Effect::Join(connection, room) => {
+                if let Some(position) = self.position(&connection) {
+                    self.enter(position, &room.unwrap_or_else(|| key.scope.clone()), Some(key));
+                }
+            }
+            Effect::Leave(connection, room) => {
+                if let Some(position) = self.position(&connection) {
+                    let room = room.unwrap_or_else(|| key.scope.clone());
+                    self.exit(position, &room, Some(key), LeaveReason::Left);
+                }
+            }
+            Effect::Watch(connection) => {
+                if let Some(position) = self.position(&connection) {
+                    self.slot(key).watched.insert(position);
+                }
+            }
+            Effect::SetTimer(name, after_ms, payload) => {
+                self.cancel(key, &name);
+                let due = Due::Timer { key: key.clone(), name: name.clone(), payload };
+                let at = self.agenda.add(self.now.saturating_add(after_ms), due);
+                self.slot(key).timers.insert(name, at);
+            }
+            Effect::CancelTimer(name) => self.cancel(key, &name),
+            Effect::Save(tag, collection, document) => self.saves.push(Save {
+                scope: key.scope.clone(),
+                tag,
+                collection,
+                document: serde_json::from_str(&document).expect("a document was encoded as JSON"),
+            }),
+            Effect::Disconnect(connection, reason) => {
+                if let Some(position) = self.position(&connection) {
+                    self.close(position, &reason, Some(key));
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self, key: &Key, timer: &str) {
+        if let Some(at) = self.slot(key).timers.remove(timer) {
+            self.agenda.remove(at);
+        }
+    }
+
+    fn slot(&mut self, key: &Key) -> &mut Slot {
+        self.scopes.entry(key.scope.clone()).or_insert_with(|| Slot {
+            template: key.template,
+            params: key.params.clone(),
+            ..Slot::default()
+        })
+    }
+
+    pub(super) fn answer(&mut self, asked: Asked, answer: Result<Payload, Failure>) {
+        let acknowledgement = Acknowledgement {
+            tag: asked.tag,
+            connection: self.lines[asked.connection].member.connection.clone(),
+            answer,
+        };
+        self.pending.push_back((asked.key, Event::Acknowledgement(acknowledgement)));
+    }
+
+    /// Tells scopes what the last event caused, until nothing more comes of it.
+    pub(super) fn settle(&mut self) {
+        while let Some((key, event)) = self.pending.pop_front() {
+            self.notify(&key, event);
+        }
+    }
+
+    /// Tells a scope something that nobody waits for: a failure has no one to go to but the author.
+    pub(super) fn notify(&mut self, key: &Key, event: Event) {
+        if let Err(failure) = self.run(key, event.clone()) {
+            panic!("{event:?} in {:?} failed: {failure}", key.scope);
+        }
+    }
+
+    pub(super) fn advance_to(&mut self, target: u64) {
+        while let Some(entry) = self.agenda.due.first_entry() {
+            let at = *entry.key();
+            if at.0 > target {
+                break;
+            }
+            let due = entry.remove();
+            self.now = self.now.max(at.0);
+            match due {
+                Due::Timer { key, name, payload } => {
+                    self.slot(&key).timers.remove(&name);
+                    let timer = Timer { name, payload, due: at.0 };
+                    self.notify(&key, Event::Timer(timer));
+                }
+                Due::AnswerTimeout => {
+                    if let Some(position) = self.asked.iter().position(|asked| asked.at == at) {
+                        let asked = self.asked.remove(position);
+                        self.answer(asked, Err(Failure::unanswered("timeout")));
+                    }
+                }
+            }
+            self.settle();
+        }
+        self.now = target;
+        self.forget_idle();
+    }
+
+    pub(super) fn forget_idle(&mut self) {
+        let idle: Vec<String> = self.scopes.keys().filter(|scope| self.is_idle(scope)).cloned().collect();
+        for scope in idle {
+            self.scopes.remove(&scope);
+        }
+    }
+
+    fn is_idle(&self, scope: &str) -> bool {
+        let Some(slot) = self.scopes.get(scope) else {
+            return false;
+        };
+        let idle = u64::try_from(self.manifest.scopes[slot.template].idle.as_millis()).unwrap_or(u64::MAX);
+        slot.timers.is_empty()
+            && slot.watched.is_empty()
+            && self.rooms.get(scope).is_none_or(BTreeSet::is_empty)
+            && slot.last_event.saturating_add(idle) <= self.now
+    }
+}
+
+/// What was replied; `null` where nothing was.
+fn replied(effects: &[Effect]) -> Payload {
+    effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Reply(payload) => Some(payload.clone()),
+            _ => None,
+        })
+        .unwrap_or_else(Payload::none)
+}
+
+/// A payload's arguments as tests look at them.
+pub(super) fn values(payload: &Payload) -> Value {
+    one_or_many(serde_json::from_str(&payload.args).unwrap_or_default())
+}
+
+/// What scopes are made of.
+pub(super) fn first_argument(payload: &Payload) -> Value {
+    let args: Vec<Value> = serde_json::from_str(&payload.args).unwrap_or_default();
+    args.into_iter().next().unwrap_or_default()
+}

@@ -1,0 +1,60 @@
+//! Scope templates such as `ticket:{ticketId}`. Keys are made from them by the host, and in tests by the
+//! simulator.
+
+/// A scope template that has been read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template {
+    pub(crate) text: String,
+    /// What stands before the first placeholder.
+    pub(crate) prefix: String,
+    /// Each placeholder and the literal after it.
+    pub(crate) placeholders: Vec<(String, String)>,
+}
+
+impl Template {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = text.split('{');
+        let prefix = pieces.next().unwrap_or_default().to_owned();
+        let mut placeholders = Vec::new();
+        for piece in pieces {
+            let (name, literal) =
+                piece.split_once('}').ok_or_else(|| format!("scope template {text:?}: a brace is not closed"))?;
+            if name.is_empty() {
+                return Err(format!("scope template {text:?}: a placeholder has no name"));
+            }
+            placeholders.push((name.to_owned(), literal.to_owned()));
+        }
+        if prefix.is_empty() || placeholders.is_empty() {
+            return Err(format!(
+                "scope template {text:?} wants a literal followed by a placeholder, as in `ticket:{{ticketId}}`"
+            ));
+        }
+        let last = placeholders.len() - 1;
+        if placeholders[..last].iter().any(|(_, after)| after.is_empty()) {
+            return Err(format!("scope template {text:?}: two placeholders need a literal between them"));
+        }
+        Ok(Self { text: text.to_owned(), prefix, placeholders })
+    }
+
+    /// The position of a placeholder.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.placeholders.iter().position(|(own, _)| own == name)
+    }
+
+    /// Whether `key` may have been made from this template with `params` values.
+    pub(crate) fn made(&self, key: &str, params: usize) -> bool {
+        params == self.placeholders.len() && key.starts_with(&self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Template;
+
+    #[test]
+    fn templates_that_cannot_work_are_refused() {
+        for text in ["ticket", "{id}", "a:{b", "a:{}", "a:{b}{c}"] {
+            assert!(Template::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! What comes of what a feature orders.
+
+use std::time::Duration;
+
+use roundhouse_sdk::simulator::{Connection, Simulation};
+use roundhouse_sdk::{Failure, Identity};
+use serde_json::{Value, json};
+
+use crate::probe::Probe;
+
+type Sim = Simulation<Probe>;
+
+fn order(sim: &mut Sim, who: Connection, what: &str, with: &str) -> Value {
+    sim.send(who, "do", json!({"id": "1", "what": what, "with": with})).unwrap()
+}
+
+fn notes(sim: &mut Sim) -> Value {
+    sim.query("notes", json!({"id": "1"})).unwrap()
+}
+
+fn said(text: &str) -> Vec<(String, Value)> {
+    vec![("said".to_owned(), json!({"text": text}))]
+}
+
+fn admin(sim: &mut Sim, user_id: &str) -> Connection {
+    sim.connect_as(Identity {
+        user_id: user_id.to_owned(),
+        name: None,
+        roles: vec!["admin".to_owned()],
+        claims: json!({"team": "blue"}).to_string(),
+    })
+}
+
+#[test]
+fn a_room_hears_what_is_said_to_it_but_for_the_exception() {
+    let mut sim = Sim::new();
+    let people = [sim.connect("ana", "Ana"), sim.connect("bob", "Bob"), sim.connect("eve", "Eve")];
+    order(&mut sim, people[0], "join", "");
+    order(&mut sim, people[1], "join", "");
+    order(&mut sim, people[0], "say to room", "hi");
+    assert_eq!(people.map(|who| sim.received(who)), [vec![], said("hi"), vec![]]);
+    order(&mut sim, people[1], "leave", "");
+    order(&mut sim, people[0], "say to room", "hi");
+    assert_eq!(sim.received(people[1]), []);
+}
+
+#[test]
+fn whoever_belongs_to_several_audiences_hears_it_once() {
+    let mut sim = Sim::new();
+    let ana = admin(&mut sim, "ana");
+    let tab = sim.connect("ana", "Ana");
+    let bob = sim.connect("bob", "Bob");
+    let eve = sim.connect("eve", "Eve");
+    order(&mut sim, ana, "join", "");
+    order(&mut sim, ana, "say to many", "hi");
+    assert_eq!([ana, tab, bob].map(|who| sim.received(who)), [said("hi"), said("hi"), said("hi")]);
+    assert_eq!(sim.received(eve), []);
+    order(&mut sim, eve, "say to role", "admin");
+    assert_eq!([ana, tab].map(|who| sim.received(who).len()), [1, 0]);
+    order(&mut sim, eve, "say to all", "hi");
+    assert!(sim.deliveries(tab)[0].volatile);
+}
+
+#[test]
+fn an_event_may_have_several_arguments_and_attachments() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "pair", "x");
+    let delivery = sim.deliveries(ana).remove(0);
+    assert_eq!(delivery.event, "pair");
+    assert_eq!(delivery.args, [json!("x"), json!(7)]);
+    assert_eq!(delivery.attachments, [vec![1, 2]]);
+}
+
+#[test]
+fn a_failure_changes_nothing_and_sends_nothing() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let failing = json!({"id": "1", "what": "fail", "with": "no"});
+    assert_eq!(sim.send(ana, "do", failing.clone()), Err(Failure::conflict("no")));
+    assert_eq!(sim.received(ana), []);
+    assert!(!sim.exists("probe:1"));
+    sim.tell(ana, "do", failing);
+    let error = json!({"code": "conflict", "message": "no", "event": "do"});
+    assert_eq!(sim.received(ana), [("error".to_owned(), error)]);
+}
+
+#[test]
+fn clients_answer_or_the_feature_learns_why_not() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "ask", "first");
+    order(&mut sim, ana, "ask", "second");
+    sim.acknowledge(ana, "first", json!("yes"));
+    sim.advance(Duration::from_secs(5));
+    order(&mut sim, ana, "ask", "third");
+    sim.disconnect(ana);
+    assert_eq!(notes(&mut sim), json!(["first yes", "second timeout", "third disconnected"]));
+}
+
+#[test]
+fn a_timer_is_replaced_by_its_name_and_can_be_cancelled() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "timer", "one");
+    sim.advance(Duration::from_secs(2));
+    order(&mut sim, ana, "timer", "two");
+    sim.advance(Duration::from_secs(2));
+    assert_eq!(notes(&mut sim), json!([]));
+    sim.advance(Duration::from_secs(1));
+    order(&mut sim, ana, "timer", "three");
+    order(&mut sim, ana, "cancel", "");
+    sim.advance(Duration::from_secs(9));
+    assert_eq!(notes(&mut sim), json!(["timer two 0"]));
+}
+
+#[test]
+fn documents_are_stored_or_not_and_the_feature_learns_it() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "save", "a");
+    order(&mut sim, ana, "save", "b");
+    let saves = sim.saves();
+    assert_eq!(saves[0].collection, "things");
+    assert_eq!(saves[0].document, json!({"text": "a"}));
+    sim.stored(&saves[0], Ok("id-1"));
+    sim.stored(&saves[1], Err(Failure::conflict("no")));
+    assert_eq!(notes(&mut sim), json!(["a Ok(\"id-1\")", "b Err(\"conflict\")"]));
+}
+
+#[test]
+fn a_scope_is_told_once_of_each_connection_that_goes_by_others_doing() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let bob = sim.connect("bob", "Bob");
+    let eve = sim.connect("eve", "Eve");
+    for what in ["join", "watch"] {
+        order(&mut sim, ana, what, "");
+    }
+    order(&mut sim, bob, "watch", "");
+    sim.join(eve, "probe:1");
+    sim.disconnect(ana);
+    sim.disconnect(bob);
+    sim.leave(eve, "probe:1");
+    assert_eq!(
+        notes(&mut sim),
+        json!(["joined eve", "left ana disconnected 1", "left bob disconnected 1", "left eve left 0"])
+    );
+}
+
+#[test]
+fn a_scope_is_not_told_of_its_own_doing_but_its_neighbours_are() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "join", "");
+    order(&mut sim, ana, "join room", "probe:2");
+    order(&mut sim, ana, "join room", "hall:1");
+    order(&mut sim, ana, "disconnect", "enough");
+    assert_eq!(sim.closed(ana), Some("enough"));
+    assert!(!sim.is_in(ana, "hall:1"));
+    assert_eq!(notes(&mut sim), json!([]));
+    let neighbour = sim.query("notes", json!({"id": "2"})).unwrap();
+    assert_eq!(neighbour, json!(["joined ana", "left ana disconnected 0"]));
+}
+
+#[test]
+fn claims_and_roles_are_read_from_the_identity() {
+    let identity = Identity {
+        user_id: "ana".to_owned(),
+        name: None,
+        roles: vec!["admin".to_owned()],
+        claims: json!({"team": "blue", "level": 3}).to_string(),
+    };
+    assert_eq!(identity.claim::<String>("team").as_deref(), Some("blue"));
+    assert_eq!(identity.claim::<u32>("level"), Some(3));
+    assert_eq!(identity.claim::<u32>("team"), None);
+    assert!(identity.has_role("admin"));
+    assert_eq!(identity.must_be("agentId", Some("bob")).unwrap_err().code, "forbidden");
+}

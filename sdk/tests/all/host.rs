@@ -1,0 +1,128 @@
+//! What the simulated host checks, keeps and forgets.
+
+use std::time::Duration;
+
+use roundhouse_sdk::log::Level;
+use roundhouse_sdk::simulator::{Connection, Simulation};
+use serde_json::{Value, json};
+
+use crate::probe::Probe;
+
+type Sim = Simulation<Probe>;
+
+fn order(sim: &mut Sim, who: Connection, what: &str) -> Value {
+    sim.send(who, "do", json!({"id": "1", "what": what, "with": "x"})).unwrap()
+}
+
+#[test]
+fn a_feature_knows_its_scope_its_room_and_the_number_of_the_event() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let tab = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "join");
+    order(&mut sim, tab, "join");
+    assert_eq!(order(&mut sim, ana, "context"), json!([["probe:1", "probe:{id}", "1", 3, true], 2, 1]));
+}
+
+#[test]
+fn numbers_that_look_random_differ_by_event_and_follow_from_the_input() {
+    let run = || {
+        let mut sim = Sim::new();
+        let ana = sim.connect("ana", "Ana");
+        [order(&mut sim, ana, "random"), order(&mut sim, ana, "random")]
+    };
+    let [first, second] = run();
+    assert_ne!(first, second);
+    assert_ne!(first[0], first[1]);
+    assert_eq!(run(), [first, second]);
+}
+
+#[test]
+fn settings_are_the_operators_and_may_change() {
+    let mut sim = Sim::new().with_settings(json!({"greeting": "hello"}));
+    let ana = sim.connect("ana", "Ana");
+    assert_eq!(order(&mut sim, ana, "greet"), "hello");
+    sim.set_settings(&json!({"greeting": "salut"}));
+    assert_eq!(order(&mut sim, ana, "greet"), "salut");
+    sim.set_settings(&json!({"greeting": 1}));
+    let failure = sim.send(ana, "unit", json!({"id": "1"})).unwrap_err();
+    assert_eq!(failure.code, "feature_unavailable");
+    assert_eq!(failure.message, "settings: greeting: invalid type: integer `1`, expected a string");
+}
+
+#[test]
+fn a_scope_is_forgotten_when_it_has_been_idle() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "note");
+    sim.advance(Duration::from_secs(59));
+    assert!(sim.state("probe:1").is_some());
+    sim.advance(Duration::from_secs(1));
+    assert!(!sim.exists("probe:1"));
+}
+
+#[test]
+fn members_timers_and_watches_keep_a_scope() {
+    for what in ["join", "watch"] {
+        let mut sim = Sim::new();
+        let ana = sim.connect("ana", "Ana");
+        order(&mut sim, ana, what);
+        sim.advance(Duration::from_secs(600));
+        assert!(sim.exists("probe:1"), "{what}");
+        sim.disconnect(ana);
+        sim.advance(Duration::from_secs(60));
+        assert!(!sim.exists("probe:1"), "{what}");
+    }
+}
+
+#[test]
+fn all_scopes_are_asked_and_their_answers_folded() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    for id in ["1", "2"] {
+        sim.send(ana, "do", json!({"id": id, "what": "note"})).unwrap();
+    }
+    assert_eq!(sim.stats().unwrap(), json!([["probe:1", 1], ["probe:2", 1]]));
+    assert_eq!(sim.query("nothing", json!({})).unwrap_err().code, "not_found");
+}
+
+#[test]
+fn log_lines_are_kept_once() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "log");
+    assert_eq!(sim.logs(), [(Level::Warn, "x happened".to_owned())]);
+}
+
+#[test]
+fn services_may_send_what_is_theirs() {
+    let mut sim = Sim::new();
+    assert_eq!(sim.service("billing", "unit", json!({"id": "1"})).unwrap(), "unit");
+    let joining = json!({"id": "1", "what": "join"});
+    assert_eq!(sim.service("billing", "do", joining).unwrap_err().code, "forbidden");
+}
+
+#[test]
+fn a_value_that_does_not_become_json_is_the_features_failure() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let failure = sim.send(ana, "do", json!({"id": "1", "what": "not json"})).unwrap_err();
+    assert_eq!(failure.code, "internal");
+}
+
+/// What the simulator says when the probe does this.
+fn complaint(what: &str) -> String {
+    let panic = std::panic::catch_unwind(|| {
+        let mut sim = Sim::new();
+        let ana = sim.connect("ana", "Ana");
+        order(&mut sim, ana, what);
+    });
+    *panic.unwrap_err().downcast::<String>().unwrap()
+}
+
+#[test]
+fn an_authors_mistakes_are_told_loudly() {
+    assert!(complaint("undeclared event").ends_with("it emits \"undeclared\", which its manifest does not name"));
+    assert!(complaint("undeclared room").ends_with("it uses the room \"elsewhere\", which its manifest does not need"));
+    assert!(complaint("impure").contains("comes out differently when it is handled again"));
+}

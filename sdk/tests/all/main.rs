@@ -1,0 +1,9 @@
+//! The SDK from an author's side: a feature that does what it is told, run by the simulator.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test like the test itself")]
+
+mod decoding;
+mod effects;
+mod host;
+mod outcome;
+mod probe;

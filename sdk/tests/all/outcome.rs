@@ -1,0 +1,72 @@
+//! What becomes of the state, seen at the one way into a feature.
+
+use roundhouse_sdk::{
+    Call, Effect, Event, Failure, Message, Outcome, Payload, Query, Sender, StateChange, handle, migrate,
+};
+use serde_json::json;
+
+use crate::probe::Probe;
+
+fn call() -> Call {
+    Call {
+        now: 0,
+        seed: 0,
+        sequence: 1,
+        scope: "probe:1".to_owned(),
+        params: vec!["1".to_owned()],
+        room_connections: 0,
+        room_users: 0,
+        settings: "{}".to_owned(),
+    }
+}
+
+fn order(what: &str, state: Option<&[u8]>) -> Result<Outcome, Failure> {
+    let message = Message {
+        event: "do".to_owned(),
+        sender: Sender::Service("s".to_owned()),
+        payload: Payload::of(&json!({"what": what, "with": "x"}))?,
+        wants_reply: false,
+    };
+    handle::<Probe>(call(), Event::Message(message), state)
+}
+
+#[test]
+fn state_is_put_kept_or_cleared() {
+    let one: &[u8] = br#"{"notes":["x"]}"#;
+    for (what, before, after) in [
+        ("note", None, StateChange::Put(one.to_vec())),
+        ("greet", Some(one), StateChange::Keep),
+        ("greet", None, StateChange::Keep),
+        ("forget", Some(one), StateChange::Clear),
+        ("forget", None, StateChange::Keep),
+    ] {
+        assert_eq!(order(what, before).unwrap().state, after, "{what}");
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_read_is_an_internal_failure() {
+    assert_eq!(order("note", Some(b"{")).unwrap_err().code, "internal");
+}
+
+#[test]
+fn a_query_only_replies() {
+    let query = Query { name: "notes".to_owned(), data: "{}".to_owned() };
+    let outcome = handle::<Probe>(call(), Event::Query(query), Some(br#"{"notes":["x"]}"#)).unwrap();
+    let reply = Payload::of(&["x"]).unwrap();
+    assert_eq!(outcome.effects, [Effect::Reply(reply)]);
+    assert_eq!(outcome.state, StateChange::Keep);
+}
+
+#[test]
+fn what_a_later_host_may_tell_is_ignored() {
+    let later = Event::Other("moved".to_owned(), "{}".to_owned());
+    let outcome = handle::<Probe>(call(), later, Some(br#"{"notes":["x"]}"#)).unwrap();
+    assert_eq!((outcome.effects.len(), outcome.state), (0, StateChange::Keep));
+}
+
+#[test]
+fn an_old_state_is_taken_where_it_still_reads_as_todays() {
+    assert_eq!(migrate::<Probe>(1, br#"{ "notes": ["x"] }"#).unwrap(), br#"{"notes":["x"]}"#);
+    assert_eq!(migrate::<Probe>(1, b"[]]").unwrap_err().code, "internal");
+}
