@@ -1,0 +1,295 @@
+//! Keeps two agents from answering the same ticket at once: who views it, who types, who comes and goes.
+//!
+//! # Layout
+//! - this file: what happens at each event, and who hears of it
+//! - `ticket`: the state of one ticket
+//! - `wire`: what crosses the wire
+
+mod ticket;
+mod wire;
+
+use std::time::Duration;
+
+use roundhouse_sdk::{
+    Answer, Answers, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Scope, Sender,
+};
+use serde::{Deserialize, Serialize};
+
+pub use ticket::Ticket;
+use ticket::{Arrival, Departure, TypingStart, Viewer};
+use wire::{
+    AgentJoined, AgentLeft, AgentStoppedTyping, AgentTyping, CollisionWarning, Stats, Status, TicketStats,
+    ViewersUpdated,
+};
+pub use wire::{Message, OnTicket, Query, Settings};
+
+/// The feature.
+#[derive(Debug)]
+pub struct TicketCollision;
+
+roundhouse_sdk::export!(TicketCollision);
+
+/// What a timer is for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Timer {
+    /// An agent has not said for a while that it types.
+    TypingEnds {
+        /// Which agent.
+        agent_id: String,
+    },
+    /// Time to look for stale viewers.
+    Sweep,
+}
+
+type Cx<'a> = Context<'a, TicketCollision>;
+
+/// A ticket that nobody views has no state; its scope need not linger.
+const IDLE: Duration = Duration::from_secs(60);
+
+const SWEEP_TIMER: &str = "sweep";
+
+impl Feature for TicketCollision {
+    type Settings = Settings;
+    type State = Ticket;
+    type Message = Message;
+    type Timer = Timer;
+    type Query = Query;
+
+    fn describe() -> Manifest {
+        roundhouse_sdk::manifest!()
+            .scope(
+                Scope::volatile("ticket:{ticketId}")
+                    .idle(IDLE)
+                    .from_clients(["ticket:view", "ticket:typing", "ticket:stop_typing", "ticket:leave"])
+                    .queries(["viewers"]),
+            )
+            .gathers("stats")
+            .emits([
+                CollisionWarning::NAME,
+                AgentJoined::NAME,
+                AgentLeft::NAME,
+                ViewersUpdated::NAME,
+                AgentTyping::NAME,
+                AgentStoppedTyping::NAME,
+            ])
+    }
+
+    fn message(ticket: &mut Ticket, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
+        let member = sender.client()?;
+        message.payload().check(&member.identity)?;
+        match message {
+            Message::View(payload) => view(ticket, cx, member, payload.name_of(&member.identity)),
+            Message::Typing(_) => typing(ticket, cx, member),
+            Message::StopTyping(_) => {
+                if let Some(viewer) = ticket.stop_typing(member, cx.now())? {
+                    tell_stopped_typing(cx, &viewer);
+                    tell_viewers(ticket, cx);
+                }
+                Ok(())
+            }
+            Message::Leave(_) => {
+                cx.leave(member);
+                depart(ticket, cx, member, LeaveReason::Left);
+                Ok(())
+            }
+        }
+    }
+
+    fn left(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason) -> Result<(), Failure> {
+        depart(ticket, cx, member, reason);
+        Ok(())
+    }
+
+    fn timer(ticket: &mut Ticket, cx: &mut Cx, timer: Timer) -> Result<(), Failure> {
+        match timer {
+            Timer::TypingEnds { agent_id } => end_typing(ticket, cx, &agent_id),
+            Timer::Sweep => sweep(ticket, cx),
+        }
+        Ok(())
+    }
+
+    fn query(ticket: &Ticket, cx: &Cx, query: Query) -> Result<Answer, Failure> {
+        let ticket_id = cx.param("ticketId");
+        Ok(match query {
+            Query::Viewers => Answer::of(&ViewersUpdated { ticket_id, viewers: ticket.shown() }),
+            Query::Stats => Answer::of(&TicketStats {
+                ticket_id: ticket_id.to_owned(),
+                viewer_count: ticket.n_viewers(),
+                typing_count: ticket.n_typing(),
+            }),
+        })
+    }
+
+    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+        let mut tickets: Vec<TicketStats> = answers.decode()?;
+        tickets.retain(|ticket| ticket.viewer_count > 0);
+        tickets.sort_by(|a, b| a.ticket_id.cmp(&b.ticket_id));
+        Ok(Answer::of(&Stats {
+            active_tickets: tickets.len(),
+            total_viewers: tickets.iter().map(|ticket| ticket.viewer_count).sum(),
+            typing_count: tickets.iter().map(|ticket| ticket.typing_count).sum(),
+            tickets,
+        }))
+    }
+}
+
+fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result<(), Failure> {
+    if ticket.is_empty() {
+        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Timer::Sweep);
+    }
+    let arrival = ticket.view(member, name, cx.now())?;
+    let ticket_id = ticket_id(cx);
+    let shown = ViewersUpdated { ticket_id, viewers: ticket.shown() };
+    // Joining again is harmless, and right where somebody took the connection out of the room unheard.
+    cx.join(member);
+    match arrival {
+        Arrival::NewAgent => {
+            warn(ticket, cx, member);
+            let joined = AgentJoined { ticket_id, agent_id: member.user_id(), agent_name: name };
+            cx.emit(cx.room(), &joined).except(member);
+            cx.emit(cx.room(), &shown);
+        }
+        // For everybody else nothing has changed.
+        Arrival::NewConnection => {
+            cx.emit(member, &shown);
+        }
+        Arrival::Again => {}
+    }
+    cx.reply(&shown);
+    Ok(())
+}
+
+fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+    let start = ticket.typing(member, cx.now())?;
+    let agent_id = member.user_id().to_owned();
+    cx.set_timer(typing_timer(&agent_id), cx.settings().typing(), &Timer::TypingEnds { agent_id });
+    if start == TypingStart::Prolonged {
+        return Ok(());
+    }
+    if ticket.others(member.user_id()).iter().any(|other| other.is_typing()) {
+        warn(ticket, cx, member);
+    }
+    if let Some(viewer) = ticket.viewer(member.user_id()) {
+        let event = AgentTyping {
+            ticket_id: ticket_id(cx),
+            agent_id: &viewer.agent_id,
+            agent_name: &viewer.agent_name,
+            warning: "COLLISION_RISK",
+            message: format!("{} is typing an answer to this ticket", viewer.agent_name),
+        };
+        cx.emit(cx.room(), &event).except(connections(viewer));
+    }
+    tell_viewers(ticket, cx);
+    Ok(())
+}
+
+/// A connection goes: by its own wish, by somebody else's doing, or because it disconnected.
+fn depart(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason) {
+    match ticket.depart(&member.connection) {
+        Departure::Nothing | Departure::Connection => {}
+        Departure::Typist(viewer) => {
+            tell_stopped_typing(cx, &viewer);
+            tell_viewers(ticket, cx);
+        }
+        Departure::Agent(viewer) => {
+            tell_left(cx, &viewer, reason.as_str());
+            tell_viewers(ticket, cx);
+            if ticket.is_empty() {
+                cx.cancel_timer(SWEEP_TIMER);
+            }
+        }
+    }
+}
+
+fn end_typing(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
+    let Some(left) = ticket.typing_left(agent_id, cx.now(), cx.settings().typing()) else {
+        return;
+    };
+    if !left.is_zero() {
+        // The operator has made typing last longer since this timer was set.
+        let agent_id = agent_id.to_owned();
+        cx.set_timer(typing_timer(&agent_id), left, &Timer::TypingEnds { agent_id });
+    } else if let Some(viewer) = ticket.typing_over(agent_id) {
+        tell_stopped_typing(cx, &viewer);
+        tell_viewers(ticket, cx);
+    }
+}
+
+/// Takes stale viewers out. Their pages are told by `viewers:updated` that they are no longer in the list,
+/// and hear nothing more until they send `ticket:view` again.
+fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
+    let gone = ticket.take_stale(cx.now(), cx.settings().stale());
+    for viewer in &gone {
+        tell_left(cx, viewer, "stale");
+    }
+    if !gone.is_empty() {
+        tell_viewers(ticket, cx);
+    }
+    for connection in gone.iter().flat_map(|viewer| &viewer.connections) {
+        cx.leave_connection(connection);
+    }
+    if !ticket.is_empty() {
+        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Timer::Sweep);
+    }
+}
+
+/// Warns an agent of the others on the ticket, if there are any.
+fn warn(ticket: &Ticket, cx: &mut Cx, member: &Member) {
+    let others = ticket.others(member.user_id());
+    let typing = others.iter().find(|other| other.is_typing());
+    let Some(first) = typing.or(others.first()) else {
+        return;
+    };
+    let (severity, doing) = match typing {
+        Some(_) => (Status::Typing, "typing an answer to"),
+        None => (Status::Viewing, "viewing"),
+    };
+    let message = match others.len() {
+        1 => format!("{} is {doing} this ticket", first.agent_name),
+        n => format!("{} is {doing} this ticket; {n} other agents have it open", first.agent_name),
+    };
+    let warning = CollisionWarning {
+        ticket_id: ticket_id(cx),
+        severity,
+        viewers: others.iter().map(|other| other.shown()).collect(),
+        message,
+    };
+    // The agent is warned wherever it views the ticket, and at least where it acts.
+    let mut to = Audiences::from(member);
+    to.0.extend(ticket.viewer(member.user_id()).map(connections).unwrap_or_default().0);
+    cx.emit(to, &warning);
+}
+
+fn tell_viewers(ticket: &Ticket, cx: &mut Cx) {
+    let event = ViewersUpdated { ticket_id: ticket_id(cx), viewers: ticket.shown() };
+    cx.emit(cx.room(), &event);
+}
+
+fn tell_stopped_typing(cx: &mut Cx, viewer: &Viewer) {
+    cx.cancel_timer(typing_timer(&viewer.agent_id));
+    let event =
+        AgentStoppedTyping { ticket_id: ticket_id(cx), agent_id: &viewer.agent_id, agent_name: &viewer.agent_name };
+    cx.emit(cx.room(), &event).except(connections(viewer));
+}
+
+/// Tells the others that an agent is gone, and before that, that it no longer types if it did.
+fn tell_left(cx: &mut Cx, viewer: &Viewer, reason: &str) {
+    if viewer.is_typing() {
+        tell_stopped_typing(cx, viewer);
+    }
+    let event =
+        AgentLeft { ticket_id: ticket_id(cx), agent_id: &viewer.agent_id, agent_name: &viewer.agent_name, reason };
+    cx.emit(cx.room(), &event).except(connections(viewer));
+}
+
+fn ticket_id<'a>(cx: &Cx<'a>) -> &'a str {
+    cx.param("ticketId")
+}
+
+fn typing_timer(agent_id: &str) -> String {
+    format!("typing:{agent_id}")
+}
+
+fn connections(viewer: &Viewer) -> Audiences {
+    Audiences::connections(&viewer.connections)
+}

@@ -1,0 +1,132 @@
+//! Viewers who do nothing, and what services ask.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{ROOM, Sim, ana_and_bob, doing, forget, is, names, t1, typing, view};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn viewers_with_no_activity_for_thirty_minutes_go_as_stale() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    sim.advance(29 * MINUTE);
+    // Viewing again is activity.
+    view(&mut sim, bob);
+    sim.advance(MINUTE);
+    let received = sim.received(bob);
+    assert_eq!(
+        received[0],
+        ("agent:left".to_owned(), json!({"ticketId": "t1", "agentId": "ana", "agentName": "Ana", "reason": "stale"}))
+    );
+    assert_eq!(received[1].0, "viewers:updated");
+    assert_eq!(doing(&received[1].1), [is("bob", "viewing")]);
+    // The stale one is shown that it is no longer in the list, and then hears nothing more.
+    assert_eq!(sim.received(ana), [received[1].clone()]);
+    assert!(!sim.is_in(ana, ROOM));
+    assert!(sim.is_in(bob, ROOM));
+    typing(&mut sim, bob);
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn a_stale_viewer_comes_back_as_a_newcomer() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    sim.advance(29 * MINUTE);
+    typing(&mut sim, bob);
+    sim.advance(MINUTE);
+    forget(&mut sim, &[ana, bob]);
+    view(&mut sim, ana);
+    assert_eq!(names(&mut sim, ana), ["collision:warning", "viewers:updated"]);
+    assert_eq!(names(&mut sim, bob), ["agent:joined", "viewers:updated"]);
+}
+
+#[test]
+fn several_stale_viewers_go_at_once_and_the_ticket_is_forgotten() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    sim.advance(30 * MINUTE);
+    assert_eq!(names(&mut sim, ana), ["agent:left", "viewers:updated"]);
+    assert_eq!(names(&mut sim, bob), ["agent:left", "viewers:updated"]);
+    assert!(sim.state(ROOM).is_none());
+    assert!(sim.timers(ROOM).is_empty());
+    // When their pages close at last, nobody is told anything.
+    sim.disconnect(ana);
+    assert!(names(&mut sim, bob).is_empty());
+}
+
+#[test]
+fn a_viewer_who_is_not_quite_stale_goes_at_the_next_sweep() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    sim.advance(Duration::from_secs(1));
+    view(&mut sim, ana);
+    view(&mut sim, bob);
+    sim.advance(34 * MINUTE);
+    assert!(sim.is_in(ana, ROOM));
+    sim.advance(MINUTE);
+    assert!(!sim.is_in(ana, ROOM));
+}
+
+#[test]
+fn staleness_and_sweeps_are_settings() {
+    let mut sim = Sim::new().with_settings(json!({"staleMinutes": 4, "sweepMinutes": 2}));
+    let (ana, _) = ana_and_bob(&mut sim);
+    sim.advance(3 * MINUTE);
+    assert!(sim.is_in(ana, ROOM));
+    sim.advance(MINUTE);
+    assert!(!sim.is_in(ana, ROOM));
+}
+
+#[test]
+fn a_stale_agent_who_types_stops_typing_first() {
+    let mut sim = Sim::new().with_settings(json!({"typingSeconds": 7200, "staleMinutes": 10}));
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    sim.advance(9 * MINUTE);
+    view(&mut sim, bob);
+    forget(&mut sim, &[ana, bob]);
+    sim.advance(MINUTE);
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "agent:left", "viewers:updated"]);
+}
+
+#[test]
+fn services_ask_who_views_a_ticket() {
+    let mut sim = Sim::new();
+    let (ana, _) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    let answer = sim.query("viewers", t1()).unwrap();
+    assert_eq!(answer["ticketId"], "t1");
+    assert_eq!(doing(&answer), [is("ana", "typing"), is("bob", "viewing")]);
+    let nobody = json!({"ticketId": "t9", "viewers": []});
+    assert_eq!(sim.query("viewers", json!({"ticketId": "t9"})).unwrap(), nobody);
+    assert_eq!(sim.query("viewers", json!({})).unwrap_err().code, "bad_request");
+}
+
+#[test]
+fn stats_are_folded_from_all_tickets_with_viewers() {
+    let mut sim = Sim::new();
+    let nothing = json!({"activeTickets": 0, "totalViewers": 0, "typingCount": 0, "tickets": []});
+    assert_eq!(sim.stats().unwrap(), nothing);
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    let eve = sim.connect("eve", "Eve");
+    sim.send(eve, "ticket:view", json!({"ticketId": "t2"})).unwrap();
+    sim.send(bob, "ticket:view", json!({"ticketId": "t3"})).unwrap();
+    sim.send(bob, "ticket:leave", json!({"ticketId": "t3"})).unwrap();
+    assert_eq!(
+        sim.stats().unwrap(),
+        json!({
+            "activeTickets": 2,
+            "totalViewers": 3,
+            "typingCount": 1,
+            "tickets": [
+                {"ticketId": "t1", "viewerCount": 2, "typingCount": 1},
+                {"ticketId": "t2", "viewerCount": 1, "typingCount": 0},
+            ],
+        })
+    );
+}

@@ -1,0 +1,175 @@
+//! Who types, and who hears of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Sim, ana_and_bob, doing, forget, is, names, t1, typing, view};
+
+#[test]
+fn the_others_are_told_who_types_and_all_get_the_list() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    sim.advance(Duration::from_secs(1));
+    let started = sim.now();
+    assert_eq!(sim.send(ana, "ticket:typing", t1()).unwrap(), json!(null));
+    let received = sim.received(bob);
+    assert_eq!(
+        received[0],
+        (
+            "agent:typing".to_owned(),
+            json!({
+                "ticketId": "t1",
+                "agentId": "ana",
+                "agentName": "Ana",
+                "warning": "COLLISION_RISK",
+                "message": "Ana is typing an answer to this ticket",
+            })
+        )
+    );
+    assert_eq!(received[1].0, "viewers:updated");
+    assert_eq!(doing(&received[1].1), [is("ana", "typing"), is("bob", "viewing")]);
+    assert_eq!(received[1].1["viewers"][0]["typingStartedAt"], started);
+    assert_eq!(received[1].1["viewers"][1].get("typingStartedAt"), None);
+    assert_eq!(sim.received(ana), [received[1].clone()]);
+}
+
+#[test]
+fn an_agent_who_begins_to_type_while_another_types_is_warned() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    forget(&mut sim, &[ana, bob]);
+    typing(&mut sim, bob);
+    let received = sim.received(bob);
+    assert_eq!(received[0].0, "collision:warning");
+    assert_eq!(received[0].1["severity"], "typing");
+    assert_eq!(doing(&received[0].1), [is("ana", "typing")]);
+    assert_eq!(received[1].0, "viewers:updated");
+    assert_eq!(received.len(), 2);
+    assert_eq!(names(&mut sim, ana), ["agent:typing", "viewers:updated"]);
+}
+
+#[test]
+fn typing_ends_by_itself_ten_seconds_after_it_was_last_said() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    sim.advance(Duration::from_millis(9_999));
+    forget(&mut sim, &[ana, bob]);
+    // Saying it again prolongs it and tells nobody anything.
+    typing(&mut sim, ana);
+    sim.advance(Duration::from_millis(9_999));
+    assert!(names(&mut sim, ana).is_empty());
+    assert!(names(&mut sim, bob).is_empty());
+
+    sim.advance(Duration::from_millis(1));
+    let received = sim.received(bob);
+    assert_eq!(
+        received[0],
+        ("agent:stopped_typing".to_owned(), json!({"ticketId": "t1", "agentId": "ana", "agentName": "Ana"}))
+    );
+    assert_eq!(received[1].0, "viewers:updated");
+    assert_eq!(doing(&received[1].1), [is("ana", "viewing"), is("bob", "viewing")]);
+    assert_eq!(names(&mut sim, ana), ["viewers:updated"]);
+}
+
+#[test]
+fn prolonged_typing_keeps_the_moment_it_began() {
+    let mut sim = Sim::new();
+    let (ana, _) = ana_and_bob(&mut sim);
+    let began = sim.now();
+    typing(&mut sim, ana);
+    sim.advance(Duration::from_secs(5));
+    typing(&mut sim, ana);
+    let viewers = sim.query("viewers", t1()).unwrap();
+    assert_eq!(viewers["viewers"][0]["typingStartedAt"], began);
+}
+
+#[test]
+fn how_long_typing_lasts_is_a_setting() {
+    let mut sim = Sim::new().with_settings(json!({"typingSeconds": 3}));
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    forget(&mut sim, &[bob]);
+    sim.advance(Duration::from_secs(3));
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
+}
+
+#[test]
+fn typing_that_began_under_a_shorter_setting_still_ends() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    forget(&mut sim, &[bob]);
+    sim.set_settings(&json!({"typingSeconds": 15}));
+    sim.advance(Duration::from_secs(14));
+    assert!(names(&mut sim, bob).is_empty());
+    sim.advance(Duration::from_secs(1));
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
+}
+
+#[test]
+fn stopping_tells_the_others_once() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    typing(&mut sim, ana);
+    forget(&mut sim, &[ana, bob]);
+    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
+    assert_eq!(names(&mut sim, ana), ["viewers:updated"]);
+    // Neither a second stop nor the time that would have ended it says anything more.
+    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    sim.advance(Duration::from_secs(20));
+    assert!(names(&mut sim, bob).is_empty());
+}
+
+#[test]
+fn an_agent_who_is_not_viewing_can_neither_type_nor_stop() {
+    let mut sim = Sim::new();
+    let (_, bob) = ana_and_bob(&mut sim);
+    let eve = sim.connect("eve", "Eve");
+    for event in ["ticket:typing", "ticket:stop_typing"] {
+        assert_eq!(sim.send(eve, event, t1()).unwrap_err().code, "conflict");
+    }
+    assert!(names(&mut sim, bob).is_empty());
+}
+
+#[test]
+fn a_second_tab_that_closes_leaves_the_typing_in_the_first() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    let tab = sim.connect("ana", "Ana");
+    view(&mut sim, tab);
+    typing(&mut sim, ana);
+    forget(&mut sim, &[bob]);
+    sim.disconnect(tab);
+    assert!(names(&mut sim, bob).is_empty());
+    let viewers = sim.query("viewers", t1()).unwrap();
+    assert_eq!(doing(&viewers), [is("ana", "typing"), is("bob", "viewing")]);
+}
+
+#[test]
+fn when_the_tab_that_types_closes_the_typing_ends_and_the_agent_stays() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    let tab = sim.connect("ana", "Ana");
+    view(&mut sim, tab);
+    typing(&mut sim, tab);
+    forget(&mut sim, &[ana, bob]);
+    sim.disconnect(tab);
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
+    assert_eq!(names(&mut sim, ana), ["viewers:updated"]);
+}
+
+#[test]
+fn typing_tells_ones_own_tabs_no_more_than_the_list() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    let tab = sim.connect("ana", "Ana");
+    view(&mut sim, tab);
+    forget(&mut sim, &[ana, tab, bob]);
+    typing(&mut sim, ana);
+    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    assert_eq!(names(&mut sim, tab), ["viewers:updated", "viewers:updated"]);
+}
