@@ -1,0 +1,73 @@
+//! Who may connect: a token is turned into an identity, or into the reason why not.
+
+mod jwt;
+
+use std::sync::Arc;
+
+pub use jwt::{Claims, JwtConfig, sign};
+
+use crate::model::{Clock, ConnId, Identity};
+
+/// How connections are authenticated.
+#[derive(Debug, Clone, Default)]
+pub struct AuthConfig {
+    /// Whether a connection may do without a token.
+    pub anonymous: bool,
+    /// The tokens that are believed.
+    pub jwt: JwtConfig,
+}
+
+/// Somebody who has been authenticated.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Who it is.
+    pub identity: Arc<Identity>,
+    /// Until when the token is valid, in milliseconds since 1970.
+    pub expires_ms: Option<u64>,
+}
+
+/// Why somebody was not authenticated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// The token was valid once.
+    #[error("the token has expired: get a new one and connect again")]
+    Expired,
+    /// There is a token, but it is not to be believed.
+    #[error("the token is not valid: {0}")]
+    Invalid(String),
+}
+
+/// Checks tokens.
+#[derive(Debug)]
+pub struct Authenticator {
+    anonymous: bool,
+    jwt: jwt::Verifier,
+    clock: Clock,
+}
+
+impl Authenticator {
+    /// An authenticator of this configuration.
+    pub fn new(config: AuthConfig, clock: Clock) -> Self {
+        Self { anonymous: config.anonymous, jwt: jwt::Verifier::new(&config.jwt), clock }
+    }
+
+    /// Who presents `token`.
+    ///
+    /// # Errors
+    /// Where the token has expired, or is not valid for another reason.
+    pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
+        let session = self.jwt.verify(token)?;
+        match session.expires_ms {
+            Some(expires) if expires <= self.clock.now_ms() => Err(AuthError::Expired),
+            _ => Ok(session),
+        }
+    }
+
+    /// The identity of a connection without a token, where that is allowed.
+    pub fn anonymous(&self, connection: ConnId) -> Option<Session> {
+        self.anonymous.then(|| Session {
+            identity: Arc::new(Identity::of_user(format!("anonymous-{connection}"))),
+            expires_ms: None,
+        })
+    }
+}

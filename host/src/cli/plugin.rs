@@ -1,0 +1,184 @@
+//! `roundhouse plugin …`: the API's calls about plugins, from the command line.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::{load_config, print, print_json};
+use crate::config::{DEVELOPMENT_DIR, Overrides};
+use crate::plugin::{Source, digest, inspect};
+
+/// The longest that a call may take: a component compiles for at most half of it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PluginCommand {
+    /// List the plugins of a running host.
+    List {
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Load a component, or replace the running build of the same plugin.
+    Load {
+        /// The component.
+        file: PathBuf,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Unload a plugin.
+    Unload {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Take the generation before into use again.
+    Rollback {
+        /// The plugin's name.
+        name: String,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Print what a component says about itself. Needs no running host.
+    Inspect {
+        /// The component.
+        file: PathBuf,
+        /// Configuration whose grants and settings are to be checked.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApiArgs {
+    /// The host's API, as address or URL.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = parse_api)]
+    api: SocketAddr,
+    /// API key with the scope admin. Default: the one in .roundhouse/api-key.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+}
+
+fn parse_api(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    address.parse().map_err(|_| format!("{text:?} is not an address and a port, as 127.0.0.1:8081"))
+}
+
+pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
+    match command {
+        PluginCommand::List { api } => list(&api.call(Method::GET, "/v1/plugins", Bytes::new())?),
+        PluginCommand::Load { file, api } => {
+            let component = read(&file)?;
+            let name = inspect_file(&component, None)?.id.name;
+            print_json(&api.call(Method::PUT, &format!("/v1/plugins/{name}"), component.into())?)
+        }
+        PluginCommand::Unload { name, api } => {
+            print_json(&api.call(Method::DELETE, &format!("/v1/plugins/{}", checked(&name)?), Bytes::new())?)
+        }
+        PluginCommand::Rollback { name, api } => {
+            print_json(&api.call(Method::POST, &format!("/v1/plugins/{}/rollback", checked(&name)?), Bytes::new())?)
+        }
+        PluginCommand::Inspect { file, config } => print_json(&inspect_file(&read(&file)?, config.as_deref())?),
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+}
+
+fn checked(name: &str) -> anyhow::Result<&str> {
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    ensure!(is_name, "a plugin's name is lower-case letters, digits and hyphens");
+    Ok(name)
+}
+
+/// Without a configuration the component is granted what it asks, so that it can be looked into.
+fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate::plugin::Inspection> {
+    let settings = crate::plugin::PluginConfig::default();
+    let (plugins, source) = match config {
+        Some(_) => (load_config(config, Overrides::default())?.plugins, Source::Folder),
+        None => (settings, Source::Bundled),
+    };
+    inspect(component, source, &plugins)
+        .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
+}
+
+fn list(answer: &Value) -> anyhow::Result<()> {
+    let plugins = answer["plugins"].as_array().context("the host's answer is not a list of plugins")?;
+    let mut table = format!(
+        "{:<24} {:<12} {:>10}  {:<12} {:<12} {:>10} {:>6}\n",
+        "NAME", "VERSION", "GENERATION", "DIGEST", "STATE", "CALLS", "TRAPS"
+    );
+    for plugin in plugins {
+        let text = |key: &str| plugin[key].as_str().unwrap_or_default();
+        let number = |key: &str| plugin[key].as_u64().unwrap_or_default();
+        table += &format!(
+            "{:<24} {:<12} {:>10}  {:<12.12} {:<12} {:>10} {:>6}\n",
+            text("name"),
+            text("version"),
+            number("generation"),
+            text("digest"),
+            text("state"),
+            number("calls"),
+            number("traps")
+        );
+    }
+    print(&table)
+}
+
+impl ApiArgs {
+    fn key(&self) -> anyhow::Result<String> {
+        if let Some(key) = &self.key {
+            return Ok(key.clone());
+        }
+        let path = Path::new(DEVELOPMENT_DIR).join("api-key");
+        let key = fs::read_to_string(&path);
+        Ok(key.with_context(|| format!("no --key was given, and {} cannot be read", path.display()))?.trim().to_owned())
+    }
+
+    fn call(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", self.api.to_string())
+            .header("authorization", format!("Bearer {}", self.key()?))
+            .header("x-content-sha256", digest(&body))
+            .body(Full::new(body))?;
+        tokio.block_on(async {
+            tokio::time::timeout(CALL_TIMEOUT, self.send(request)).await.context("the host did not answer in time")?
+        })
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
+        let socket = TcpStream::connect(self.api);
+        let socket =
+            socket.await.with_context(|| format!("cannot reach a host's API at {}: does it run there?", self.api))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await.context("the host did not answer")?;
+        let status = response.status();
+        let body = response.into_body().collect().await.context("the host's answer broke off")?.to_bytes();
+        connection.abort();
+        let answer: Value =
+            serde_json::from_slice(&body).context("the host's answer is not JSON: is this the API's address?")?;
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let message = answer["message"].as_str().unwrap_or("no reason given");
+        match answer["step"].as_str() {
+            Some(step) => bail!("refused at the step {step}: {message}"),
+            None => bail!("{message} ({status})"),
+        }
+    }
+}

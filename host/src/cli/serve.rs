@@ -1,0 +1,95 @@
+//! `roundhouse serve` and `roundhouse check`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::bail;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{load_config, print, print_json};
+use crate::config::{DEVELOPMENT_DIR, Overrides};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::plugin::Runtime;
+use crate::server::{Server, load_plugins};
+
+/// Serves until SIGTERM or SIGINT, then ends in order. A second signal ends at once.
+pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
+    let config = load_config(file, overrides)?;
+    let development = config.development;
+    let started = Instant::now();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // From here on a signal is not the end of the process any more.
+    let (mut terminate, mut interrupt) = {
+        let _entered = tokio.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
+    let server = Server::start(config, Clock::system())?;
+    let (listening, api) = (server.listening, server.api);
+    tracing::info!(%listening, %api, took = ?started.elapsed(), "serving");
+    if development {
+        tracing::warn!(
+            "development mode: for this machine alone, with generated secrets in {DEVELOPMENT_DIR}; the demo is at http://{listening}/"
+        );
+    }
+    let first_line = json!({
+        "listening": format!("ws://{listening}"),
+        "api": format!("http://{api}"),
+        "pid": std::process::id(),
+    });
+    print(&format!("{first_line}\n"))?;
+    tokio.block_on(async {
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "shutting down");
+    });
+    let shutting_down = Instant::now();
+    std::thread::spawn(move || {
+        tokio.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+        tracing::warn!("a second signal: ending at once");
+        std::process::exit(1);
+    });
+    server.shut_down();
+    tracing::info!(took = ?shutting_down.elapsed(), "ended");
+    Ok(())
+}
+
+/// Loads everything as `serve` would, without serving, and prints what would run.
+pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
+    let config = load_config(file, overrides)?;
+    let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
+    let runtime = Runtime::start(config.plugins.clone(), hub, Clock::system(), Metrics::new()?)?;
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let loaded = tokio.block_on(load_plugins(&runtime, &config));
+    let plugins = runtime.reports();
+    runtime.shut_down();
+    let folder = loaded?;
+    print_json(&json!({
+        "listen": config.listen,
+        "api": config.api,
+        "shards": config.shards,
+        "development": config.development,
+        "plugins": plugins.iter().map(|plugin| json!({
+            "name": plugin.id.name,
+            "version": plugin.id.version,
+            "digest": plugin.id.digest,
+            "source": plugin.source,
+        })).collect::<Vec<_>>(),
+    }))?;
+    let refused = folder.refused();
+    if !refused.is_empty() {
+        let list: Vec<String> = refused.iter().map(|path| path.display().to_string()).collect();
+        bail!("refused, for the reasons above: {}", list.join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! The configuration as it is written: sections, keys and defaults.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Env, Format as _, Toml};
+use figment::value::Value;
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+
+use crate::http::{ApiKey, KeyScope};
+use crate::plugin::{Grants, PluginOptions};
+
+/// The prefix of environment variables that are configuration.
+const ENV_PREFIX: &str = "ROUNDHOUSE_";
+
+/// Everything that can be configured.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) listen: SocketAddr,
+    pub(super) api: SocketAddr,
+    pub(super) shards: usize,
+    pub(super) auth: AuthSection,
+    pub(super) limits: Limits,
+    pub(super) heartbeat: Heartbeat,
+    pub(super) cors: Cors,
+    pub(super) api_keys: Vec<ApiKeySection>,
+    /// Settings of all plugins, and one table for each that has its own.
+    plugins: BTreeMap<String, Value>,
+    socketio: Option<Value>,
+    store: Option<Value>,
+    tls: Option<Value>,
+    rooms: Option<Value>,
+}
+
+impl Default for File {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            api: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            shards: 0,
+            auth: AuthSection::default(),
+            limits: Limits::default(),
+            heartbeat: Heartbeat::default(),
+            cors: Cors::default(),
+            api_keys: Vec::new(),
+            plugins: BTreeMap::new(),
+            socketio: None,
+            store: None,
+            tls: None,
+            rooms: None,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AuthSection {
+    pub(super) anonymous: bool,
+    #[serde(with = "humantime_serde")]
+    pub(super) grace: Duration,
+    pub(super) jwt: JwtSection,
+    session: Option<Value>,
+}
+
+impl Default for AuthSection {
+    fn default() -> Self {
+        Self { anonymous: false, grace: Duration::from_secs(5), jwt: JwtSection::default(), session: None }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct JwtSection {
+    pub(super) secret: Option<String>,
+    pub(super) secrets: Vec<String>,
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) cookie: Option<String>,
+    public_key_file: Option<PathBuf>,
+    jwks_url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) message_bytes: usize,
+    pub(super) connections: usize,
+    pub(super) connections_per_user: usize,
+    pub(super) connections_per_ip: usize,
+    pub(super) events_per_second: u32,
+    pub(super) event_burst: u32,
+    pub(super) outbox_bytes: usize,
+    pub(super) rooms_per_connection: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1_000_000,
+            connections: 0,
+            connections_per_user: 0,
+            connections_per_ip: 0,
+            events_per_second: 50,
+            event_burst: 200,
+            outbox_bytes: 1_048_576,
+            rooms_per_connection: 1000,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Heartbeat {
+    #[serde(with = "humantime_serde")]
+    pub(super) interval: Duration,
+    #[serde(with = "humantime_serde")]
+    pub(super) timeout: Duration,
+}
+
+impl Default for Heartbeat {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(25), timeout: Duration::from_secs(60) }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cors {
+    pub(super) origins: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApiKeySection {
+    name: String,
+    key: Option<String>,
+    key_sha256: Option<String>,
+    scopes: Vec<KeyScope>,
+}
+
+impl ApiKeySection {
+    pub(super) fn into_key(self) -> anyhow::Result<ApiKey> {
+        let name = self.name;
+        if self.scopes.is_empty() {
+            bail!("api_keys: the key {name} has no scopes: give it publish, admin or both");
+        }
+        match (self.key, self.key_sha256) {
+            (Some(key), None) if !key.is_empty() => Ok(ApiKey::new(name, &key, self.scopes)),
+            (None, Some(hash)) => {
+                let bytes = parse_hex(&hash)
+                    .with_context(|| format!("api_keys: key_sha256 of {name} must be 64 hexadecimal digits"))?;
+                Ok(ApiKey { name, sha256: bytes, scopes: self.scopes })
+            }
+            _ => bail!("api_keys: the key {name} needs either key or key_sha256"),
+        }
+    }
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// `[plugins]`, with the tables of single plugins apart.
+#[derive(Debug)]
+pub(super) struct Plugins {
+    pub(super) dir: PathBuf,
+    pub(super) watch: bool,
+    pub(super) threads: usize,
+    pub(super) call_deadline: Duration,
+    pub(super) memory_bytes: usize,
+    pub(super) state_bytes: usize,
+    pub(super) plugins: HashMap<String, PluginOptions>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PluginsSection {
+    dir: PathBuf,
+    watch: bool,
+    threads: usize,
+    #[serde(with = "humantime_serde")]
+    call_deadline: Duration,
+    memory_bytes: usize,
+    state_bytes: usize,
+}
+
+impl Default for PluginsSection {
+    fn default() -> Self {
+        Self {
+            dir: "plugins.d".into(),
+            watch: true,
+            threads: 0,
+            call_deadline: Duration::from_millis(50),
+            memory_bytes: 33_554_432,
+            state_bytes: 65_536,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PluginSection {
+    enabled: bool,
+    grants: Option<Grants>,
+    settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for PluginSection {
+    fn default() -> Self {
+        Self { enabled: true, grants: None, settings: serde_json::Map::new() }
+    }
+}
+
+impl File {
+    /// # Errors
+    /// Where a key is unknown or a grant makes no sense.
+    pub(super) fn plugins(&self) -> anyhow::Result<Plugins> {
+        let (tables, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.plugins.clone().into_iter().partition(|(_, value)| value.as_dict().is_some());
+        let general = Figment::from(figment::providers::Serialized::defaults(&values));
+        let general: PluginsSection = general.extract().map_err(|error| explain(error, "plugins"))?;
+        let mut plugins = HashMap::new();
+        for (name, table) in tables {
+            let section: PluginSection =
+                table.deserialize().map_err(|error| explain(error, &format!("plugins.{name}")))?;
+            if let Some(grants) = &section.grants {
+                grants.check().map_err(|error| anyhow!("plugins.{name}.grants: {error}"))?;
+            }
+            let PluginSection { enabled, grants, settings } = section;
+            // Environment variables have no hyphens.
+            plugins.insert(name.replace('_', "-"), PluginOptions { enabled, grants, settings });
+        }
+        let PluginsSection { dir, watch, threads, call_deadline, memory_bytes, state_bytes } = general;
+        Ok(Plugins { dir, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
+    }
+
+    /// Keys whose meaning this version does not have must not be taken for done.
+    pub(super) fn refuse_unsupported(&self) -> anyhow::Result<()> {
+        let jwt = &self.auth.jwt;
+        for (key, is_set) in [
+            ("tls", self.tls.is_some()),
+            ("rooms", self.rooms.is_some()),
+            ("auth.session", self.auth.session.is_some()),
+            ("auth.jwt.public_key_file", jwt.public_key_file.is_some()),
+            ("auth.jwt.jwks_url", jwt.jwks_url.is_some()),
+        ] {
+            if is_set {
+                bail!("{key} is configured, and this version does not support it yet: leave it out");
+            }
+        }
+        for (key, is_set) in [("socketio", self.socketio.is_some()), ("store", self.store.is_some())] {
+            if is_set {
+                tracing::warn!("{key} is configured, and this version does not use it yet");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the file, if there is one, and the environment.
+pub(super) fn read(file: Option<&Path>) -> anyhow::Result<File> {
+    let mut figment = Figment::new();
+    if let Some(path) = file {
+        let toml = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        figment = figment.merge(Toml::string(&toml));
+    }
+    let in_file = file.map(|path| format!("in {}", path.display()));
+    let read = figment.merge(Env::prefixed(ENV_PREFIX).split("__")).extract().map_err(|error| explain(error, ""));
+    match in_file {
+        Some(place) => read.context(place),
+        None => read,
+    }
+}
+
+/// Reads `toml` under an environment of these variables.
+#[cfg(test)]
+pub(super) fn parse(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<File> {
+    let mut figment = Figment::from(Toml::string(toml));
+    for (name, value) in env {
+        let key = name.trim_start_matches(ENV_PREFIX).to_lowercase().replace("__", ".");
+        let value: Value = value.parse().map_err(|never| match never {})?;
+        figment = figment.merge((key, value));
+    }
+    figment.extract().map_err(|error| explain(error, ""))
+}
+
+/// An error with its key, and for an unknown key the nearest known one.
+fn explain(error: figment::Error, section: &str) -> anyhow::Error {
+    let mut messages = Vec::new();
+    for error in error {
+        let mut path: Vec<String> = (!section.is_empty()).then(|| section.to_owned()).into_iter().collect();
+        path.extend(error.path.clone());
+        let source = error.metadata.as_ref().filter(|metadata| metadata.name.contains("environment"));
+        let place = source.map_or_else(String::new, |_| " (from the environment)".to_owned());
+        messages.push(match &error.kind {
+            Kind::UnknownField(field, known) => {
+                if path.last() != Some(field) {
+                    path.push(field.clone());
+                }
+                let nearest = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
+                let hint = nearest.map_or_else(String::new, |nearest| format!(": did you mean {nearest}?"));
+                format!("unknown key {}{place}{hint}", path.join("."))
+            }
+            kind if path.is_empty() => format!("{kind}{place}"),
+            kind => format!("{}{place}: {kind}", path.join(".")),
+        });
+    }
+    anyhow!(messages.join("; "))
+}

@@ -1,0 +1,119 @@
+//! Which of a shard's connections are in which room, as lists that a fan-out walks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use crate::hub::{RoomId, Target};
+
+/// The key of a list of members.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Group {
+    Room(RoomId),
+    Role(Arc<str>),
+    All,
+}
+
+/// A connection's place in the list of one group, so that leaving is not a search through the room.
+#[derive(Debug)]
+pub(super) struct Place {
+    group: Group,
+    at: usize,
+}
+
+/// The lists of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    groups: RefCell<HashMap<Group, Vec<Rc<Connection>>>>,
+    /// Number of the last delivery, which marks who has had it.
+    delivery: Cell<u64>,
+}
+
+impl Members {
+    pub(super) fn join(&self, connection: &Rc<Connection>, group: Group) {
+        let mut places = connection.places.borrow_mut();
+        if places.iter().any(|place| place.group == group) {
+            return;
+        }
+        let mut groups = self.groups.borrow_mut();
+        let list = groups.entry(group.clone()).or_default();
+        places.push(Place { group, at: list.len() });
+        list.push(connection.clone());
+    }
+
+    pub(super) fn leave(&self, connection: &Connection, group: &Group) {
+        let place = {
+            let mut places = connection.places.borrow_mut();
+            let Some(index) = places.iter().position(|place| place.group == *group) else { return };
+            places.swap_remove(index)
+        };
+        self.take_out(&place);
+    }
+
+    pub(super) fn leave_all(&self, connection: &Connection) {
+        for place in connection.places.take() {
+            self.take_out(&place);
+        }
+    }
+
+    pub(super) fn leave_roles(&self, connection: &Connection) {
+        let roles: Vec<Group> = connection
+            .places
+            .borrow()
+            .iter()
+            .map(|place| place.group.clone())
+            .filter(|g| matches!(g, Group::Role(_)))
+            .collect();
+        for role in roles {
+            self.leave(connection, &role);
+        }
+    }
+
+    fn take_out(&self, place: &Place) {
+        let mut groups = self.groups.borrow_mut();
+        let Some(list) = groups.get_mut(&place.group) else { return };
+        list.swap_remove(place.at);
+        if let Some(moved) = list.get(place.at) {
+            if let Some(moved) = moved.places.borrow_mut().iter_mut().find(|other| other.group == place.group) {
+                moved.at = place.at;
+            }
+        } else if list.is_empty() {
+            groups.remove(&place.group);
+        }
+    }
+
+    /// Calls `each` once with every connection that belongs to a target of `to` and to none of `except`.
+    /// `find` looks up single connections.
+    pub(super) fn each(
+        &self,
+        to: &[Target],
+        except: &[Target],
+        find: impl Fn(crate::model::ConnId) -> Option<Rc<Connection>>,
+        mut each: impl FnMut(&Rc<Connection>),
+    ) {
+        let delivery = self.delivery.get() + 1;
+        self.delivery.set(delivery);
+        let groups = self.groups.borrow();
+        let mut visit = |targets: &[Target], deliver: bool| {
+            let mut one = |connection: &Rc<Connection>| {
+                if connection.delivery.replace(delivery) != delivery && deliver {
+                    each(connection);
+                }
+            };
+            for target in targets {
+                let mut list = |group: &Group| groups.get(group).into_iter().flatten().for_each(&mut one);
+                match target {
+                    Target::Room(room) => list(&Group::Room(*room)),
+                    Target::Roles(roles) => roles.iter().for_each(|role| list(&Group::Role(role.as_str().into()))),
+                    Target::All => list(&Group::All),
+                    Target::Connection(id) => find(*id).iter().for_each(&mut one),
+                }
+            }
+        };
+        // Whoever is excepted is marked as if it had been served.
+        visit(except, false);
+        visit(to, true);
+    }
+}

@@ -1,0 +1,69 @@
+//! The demo page of development mode, and the little that it needs: tokens for invented agents, and which build runs.
+
+use hyper::body::Incoming;
+use hyper::header::HOST;
+use hyper::{Method, Request, StatusCode};
+use serde_json::json;
+
+use super::response::{Answer, body, error, json};
+use crate::auth::{Claims, sign};
+use crate::model::is_valid_id;
+use crate::plugin::Runtime;
+
+const PAGE: &str = include_str!("demo.html");
+
+#[derive(Debug)]
+pub(super) struct Demo {
+    secret: String,
+    runtime: Runtime,
+}
+
+impl Demo {
+    pub(super) fn new(secret: String, runtime: Runtime) -> Self {
+        Self { secret, runtime }
+    }
+
+    /// The answer, if it is the demo's to give.
+    pub(super) fn answer(&self, method: &Method, path: &str, request: &Request<Incoming>) -> Option<Answer> {
+        if method != Method::GET || !matches!(path, "/" | "/demo/token" | "/demo/plugins") {
+            return None;
+        }
+        // A page from elsewhere whose name was made to point here must not get at tokens.
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+        if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+            let message = "the demo is for this machine alone: open it as http://localhost";
+            return Some(error(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+        Some(match path {
+            "/" => body(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+            "/demo/plugins" => json(StatusCode::OK, &self.runtime.reports()),
+            _ => self.token(request.uri().query().unwrap_or_default()),
+        })
+    }
+
+    fn token(&self, query: &str) -> Answer {
+        let mut claims = Claims::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "user" => claims.sub = value.into_owned(),
+                "name" => claims.name = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        if !is_valid_id(&claims.sub) {
+            return error(
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "say whom the token is for: /demo/token?user=ana&name=Ana",
+            );
+        }
+        match sign(&claims, &self.secret) {
+            Ok(token) => json(StatusCode::OK, &json!({ "token": token })),
+            Err(failed) => {
+                tracing::error!(error = %failed, "cannot sign a token for the demo");
+                error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the host failed")
+            }
+        }
+    }
+}

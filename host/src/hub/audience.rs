@@ -1,0 +1,34 @@
+//! Whom an event is for.
+
+use std::sync::Arc;
+
+use crate::model::ConnId;
+use crate::protocol::Outgoing;
+
+/// A set of connections, by what they have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// Everybody in a room.
+    Room(String),
+    /// All connections of these users.
+    Users(Vec<String>),
+    /// Everybody who has one of these roles.
+    Roles(Vec<String>),
+    /// One connection.
+    Connection(ConnId),
+    /// Everybody.
+    All,
+}
+
+/// An event and whom it is for.
+#[derive(Debug)]
+pub struct Publication {
+    /// Whoever belongs to several of these gets the event once.
+    pub to: Vec<Audience>,
+    /// Who does not get it all the same.
+    pub except: Vec<Audience>,
+    /// The event.
+    pub outgoing: Arc<Outgoing>,
+    /// Whether it may be left out for a connection that is slow to read.
+    pub volatile: bool,
+}

@@ -1,0 +1,372 @@
+//! Who is connected, who is in which room, and the way to all of them.
+//!
+//! The hub is shared by all threads and is the one truth about membership; each shard keeps a list of its own members,
+//! which follows by commands that are queued in the order in which the hub changed.
+
+mod audience;
+mod port;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+pub use audience::{Audience, Publication};
+pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
+
+use crate::model::{CloseCode, ConnId, Identity};
+
+/// The room that every connection of a user is in by itself.
+pub const USER_ROOM_PREFIX: &str = "user:";
+
+/// A scope that wants to hear of a connection's end, as its owner names it: plugin and scope key.
+pub type Watcher = (u32, Arc<str>);
+
+/// The directory of connections and rooms.
+#[derive(Debug)]
+pub struct Hub {
+    shards: Vec<ShardPort>,
+    connections: DashMap<ConnId, Connection>,
+    users: DashMap<Arc<str>, Vec<ConnId>>,
+    rooms: DashMap<Arc<str>, Room>,
+    next_room: AtomicU64,
+    rooms_per_connection: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    identity: Arc<Identity>,
+    rooms: Vec<Arc<str>>,
+    watchers: Vec<Watcher>,
+    /// Acknowledgements that this connection owes.
+    owed: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Room {
+    id: RoomId,
+    members: HashSet<ConnId>,
+    /// Connections of each user.
+    users: HashMap<Arc<str>, usize>,
+    /// Members on each shard.
+    shards: Vec<usize>,
+}
+
+/// What came of an attempt to put a connection into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// It is in now, and was not before.
+    Yes,
+    /// It was in already.
+    Already,
+    /// It is no longer connected.
+    Gone,
+    /// It is in as many rooms as a connection may be.
+    TooMany,
+}
+
+/// What a connection leaves behind.
+#[derive(Debug)]
+pub struct Departure {
+    /// Who it was.
+    pub identity: Arc<Identity>,
+    /// The rooms it was in.
+    pub rooms: Vec<Arc<str>>,
+    /// The scopes that watched it.
+    pub watchers: Vec<Watcher>,
+    /// Acknowledgements that nobody will give any more.
+    pub owed: Vec<u64>,
+}
+
+impl Hub {
+    /// A hub over these shards. A connection may be in `rooms_per_connection` rooms at most.
+    pub fn new(shards: Vec<ShardPort>, rooms_per_connection: usize) -> Self {
+        Self {
+            shards,
+            connections: DashMap::new(),
+            users: DashMap::new(),
+            rooms: DashMap::new(),
+            next_room: AtomicU64::new(1),
+            rooms_per_connection,
+        }
+    }
+
+    /// The ways to the shards.
+    pub fn shards(&self) -> &[ShardPort] {
+        &self.shards
+    }
+
+    /// Enters a connection that has been authenticated.
+    pub fn connect(&self, id: ConnId, identity: Arc<Identity>) {
+        self.users.entry(identity.user.clone()).or_default().push(id);
+        let connection = Connection { identity, rooms: Vec::new(), watchers: Vec::new(), owed: Vec::new() };
+        self.connections.insert(id, connection);
+    }
+
+    /// Replaces what is known of a connection's person; the user stays the same.
+    pub fn update_identity(&self, id: ConnId, identity: Arc<Identity>) {
+        if let Some(mut connection) = self.connections.get_mut(&id) {
+            connection.identity = identity;
+        }
+    }
+
+    /// Strikes a connection out, from its rooms too. `None` where it was out already.
+    pub fn disconnect(&self, id: ConnId) -> Option<Departure> {
+        let (_, connection) = self.connections.remove(&id)?;
+        if let Entry::Occupied(mut user) = self.users.entry(connection.identity.user.clone()) {
+            user.get_mut().retain(|other| *other != id);
+            if user.get().is_empty() {
+                user.remove();
+            }
+        }
+        for room in &connection.rooms {
+            self.take_out(id, room, &connection.identity);
+        }
+        let Connection { identity, rooms, watchers, owed } = connection;
+        Some(Departure { identity, rooms, watchers, owed })
+    }
+
+    /// Who is behind a connection.
+    pub fn identity(&self, id: ConnId) -> Option<Arc<Identity>> {
+        self.connections.get(&id).map(|connection| connection.identity.clone())
+    }
+
+    /// Puts a connection into a room.
+    pub fn join(&self, id: ConnId, room: &Arc<str>) -> Joined {
+        // The connection stays locked meanwhile, so that a disconnect comes wholly before or wholly after.
+        let Some(mut connection) = self.connections.get_mut(&id) else { return Joined::Gone };
+        if connection.rooms.contains(room) {
+            return Joined::Already;
+        }
+        if connection.rooms.len() >= self.rooms_per_connection {
+            return Joined::TooMany;
+        }
+        connection.rooms.push(room.clone());
+        let mut entry = self.rooms.entry(room.clone()).or_insert_with(|| Room {
+            id: RoomId(self.next_room.fetch_add(1, Ordering::Relaxed)),
+            members: HashSet::new(),
+            users: HashMap::new(),
+            shards: vec![0; self.shards.len()],
+        });
+        entry.members.insert(id);
+        entry.shards[id.shard()] += 1;
+        *entry.users.entry(connection.identity.user.clone()).or_default() += 1;
+        // Queued while the room is locked: shards hear of changes in the order in which they were made.
+        self.shards[id.shard()].push(ShardCommand::Join { connection: id, room: entry.id });
+        Joined::Yes
+    }
+
+    /// Takes a connection out of a room. Says whether it was in.
+    pub fn leave(&self, id: ConnId, room: &str) -> bool {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return false };
+        let Some(at) = connection.rooms.iter().position(|other| **other == *room) else { return false };
+        connection.rooms.swap_remove(at);
+        self.take_out(id, room, &connection.identity);
+        true
+    }
+
+    fn take_out(&self, id: ConnId, room: &str, identity: &Identity) {
+        let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else { return };
+        let members = entry.get_mut();
+        if !members.members.remove(&id) {
+            return;
+        }
+        members.shards[id.shard()] -= 1;
+        if let Some(connections) = members.users.get_mut(&identity.user) {
+            *connections -= 1;
+            if *connections == 0 {
+                members.users.remove(&identity.user);
+            }
+        }
+        self.shards[id.shard()].push(ShardCommand::Leave { connection: id, room: members.id });
+        if members.members.is_empty() {
+            entry.remove();
+        }
+    }
+
+    /// Has a scope told when this connection ends. Says whether it is still there.
+    pub fn watch(&self, id: ConnId, watcher: Watcher) -> bool {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return false };
+        if !connection.watchers.contains(&watcher) {
+            connection.watchers.push(watcher);
+        }
+        true
+    }
+
+    /// Notes that a connection owes the acknowledgement `id`. Says whether it is still there.
+    pub fn owe(&self, connection: ConnId, id: u64) -> bool {
+        self.connections.get_mut(&connection).map(|mut connection| connection.owed.push(id)).is_some()
+    }
+
+    /// Strikes an owed acknowledgement out. Says whether it was owed.
+    pub fn settle(&self, connection: ConnId, id: u64) -> bool {
+        let Some(mut connection) = self.connections.get_mut(&connection) else { return false };
+        let before = connection.owed.len();
+        connection.owed.retain(|other| *other != id);
+        connection.owed.len() < before
+    }
+
+    /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
+    /// `None` where it is no longer connected.
+    pub fn is_known_to(&self, id: ConnId, watcher: u32, owns: impl Fn(&str) -> bool) -> Option<bool> {
+        let connection = self.connections.get(&id)?;
+        let watched = connection.watchers.iter().any(|(plugin, _)| *plugin == watcher);
+        Some(watched || connection.rooms.iter().any(|room| owns(room)))
+    }
+
+    /// Whether a connection may come into one more room, or is in this one.
+    pub fn has_room_for(&self, id: ConnId, room: &str) -> bool {
+        self.connections.get(&id).is_none_or(|connection| {
+            connection.rooms.len() < self.rooms_per_connection || connection.rooms.iter().any(|other| **other == *room)
+        })
+    }
+
+    /// Connections and different users in a room.
+    pub fn room_size(&self, room: &str) -> (usize, usize) {
+        self.rooms.get(room).map_or((0, 0), |room| (room.members.len(), room.users.len()))
+    }
+
+    /// The connections in a room.
+    pub fn members(&self, room: &str) -> Vec<ConnId> {
+        self.rooms.get(room).map_or_else(Vec::new, |room| room.members.iter().copied().collect())
+    }
+
+    /// The connections of a user.
+    pub fn connections_of(&self, user: &str) -> Vec<ConnId> {
+        self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
+    }
+
+    /// Connections, users and rooms that there are.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.connections.len(), self.users.len(), self.rooms.len())
+    }
+
+    /// Sends a publication to the shards that have somebody to give it to.
+    pub fn publish(&self, publication: Publication) {
+        let mut targets: Vec<Vec<Target>> = vec![Vec::new(); self.shards.len()];
+        for audience in &publication.to {
+            self.resolve(audience, &mut targets);
+        }
+        if targets.iter().all(Vec::is_empty) {
+            return;
+        }
+        let mut except = vec![Vec::new(); self.shards.len()];
+        for audience in &publication.except {
+            self.resolve(audience, &mut except);
+        }
+        for ((shard, to), except) in self.shards.iter().zip(targets).zip(except) {
+            if !to.is_empty() {
+                let (outgoing, volatile) = (publication.outgoing.clone(), publication.volatile);
+                shard.push(ShardCommand::Deliver(Delivery { to, except, outgoing, volatile }));
+            }
+        }
+    }
+
+    /// Adds whom an audience means on each shard.
+    fn resolve(&self, audience: &Audience, targets: &mut [Vec<Target>]) {
+        match audience {
+            Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
+                Some(user) => self.resolve_user(user, targets),
+                None => {
+                    let Some(room) = self.rooms.get(name.as_str()) else { return };
+                    for (target, members) in targets.iter_mut().zip(&room.shards) {
+                        if *members > 0 {
+                            target.push(Target::Room(room.id));
+                        }
+                    }
+                }
+            },
+            Audience::Users(users) => users.iter().for_each(|user| self.resolve_user(user, targets)),
+            Audience::Roles(roles) => {
+                let roles: Arc<[String]> = roles.as_slice().into();
+                for target in targets {
+                    target.push(Target::Roles(roles.clone()));
+                }
+            }
+            Audience::Connection(id) => {
+                if let Some(target) = targets.get_mut(id.shard()) {
+                    target.push(Target::Connection(*id));
+                }
+            }
+            Audience::All => {
+                for target in targets {
+                    target.push(Target::All);
+                }
+            }
+        }
+    }
+
+    fn resolve_user(&self, user: &str, targets: &mut [Vec<Target>]) {
+        if let Some(connections) = self.users.get(user) {
+            for id in connections.iter() {
+                targets[id.shard()].push(Target::Connection(*id));
+            }
+        }
+    }
+
+    /// Ends a connection, telling it why.
+    pub fn close(&self, id: ConnId, code: CloseCode, reason: &str) {
+        if let Some(shard) = self.shards.get(id.shard()) {
+            shard.push(ShardCommand::Close { connection: id, code, reason: reason.to_owned() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub() -> Hub {
+        Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 2)
+    }
+
+    fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
+        let id = ConnId::new(shard, slot, 1);
+        hub.connect(id, Arc::new(Identity::of_user(user)));
+        id
+    }
+
+    #[test]
+    fn a_room_counts_connections_and_people_and_goes_with_the_last() {
+        let hub = hub();
+        let room: Arc<str> = "ticket:1".into();
+        let ana = connect(&hub, 0, 0, "ana");
+        let tab = connect(&hub, 1, 0, "ana");
+        let ben = connect(&hub, 1, 1, "ben");
+        for id in [ana, tab, ben] {
+            assert_eq!(hub.join(id, &room), Joined::Yes);
+        }
+        assert_eq!(hub.join(ana, &room), Joined::Already);
+        assert_eq!(hub.room_size(&room), (3, 2));
+        assert!(hub.leave(ana, &room) && !hub.leave(ana, &room));
+        assert_eq!(hub.room_size(&room), (2, 2));
+        assert_eq!(hub.disconnect(tab).unwrap().rooms, [room.clone()]);
+        assert_eq!(hub.room_size(&room), (1, 1));
+        hub.disconnect(ben);
+        assert_eq!(hub.counts(), (1, 1, 0));
+        assert_eq!(hub.join(ben, &room), Joined::Gone);
+        assert!(hub.disconnect(ben).is_none(), "a connection goes once");
+    }
+
+    #[test]
+    fn the_rooms_of_a_connection_are_bounded() {
+        let hub = hub();
+        let ana = connect(&hub, 0, 0, "ana");
+        assert_eq!(hub.join(ana, &"a".into()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"b".into()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"c".into()), Joined::TooMany);
+    }
+
+    #[test]
+    fn an_owed_acknowledgement_is_settled_once() {
+        let hub = hub();
+        let ana = connect(&hub, 0, 0, "ana");
+        assert!(hub.owe(ana, 5));
+        assert!(hub.settle(ana, 5) && !hub.settle(ana, 5));
+        assert!(hub.owe(ana, 6));
+        assert_eq!(hub.disconnect(ana).unwrap().owed, [6]);
+        assert!(!hub.owe(ana, 7));
+    }
+}

@@ -1,0 +1,141 @@
+//! The way to a shard: what other threads may ask of it.
+
+use std::collections::VecDeque;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::model::{CloseCode, ConnId, Failure, Mailbox, Payload};
+use crate::protocol::Outgoing;
+
+/// A room as shards know it. Never used again for another room, even of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RoomId(pub u64);
+
+/// Members of one shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Everybody in the room.
+    Room(RoomId),
+    /// Everybody with one of the roles.
+    Roles(Arc<[String]>),
+    /// One connection.
+    Connection(ConnId),
+    /// Everybody on the shard.
+    All,
+}
+
+/// An event for members of one shard, each of whom gets it once.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Who gets it.
+    pub to: Vec<Target>,
+    /// Who does not.
+    pub except: Vec<Target>,
+    /// The event.
+    pub outgoing: Arc<Outgoing>,
+    /// Whether it may be left out for a connection that is slow to read.
+    pub volatile: bool,
+}
+
+/// What a shard is asked to do.
+#[derive(Debug)]
+pub enum ShardCommand {
+    /// Take over a connection that was accepted.
+    Accept(TcpStream),
+    /// A connection came into a room.
+    Join {
+        /// Which connection.
+        connection: ConnId,
+        /// Which room.
+        room: RoomId,
+    },
+    /// A connection left a room.
+    Leave {
+        /// Which connection.
+        connection: ConnId,
+        /// Which room.
+        room: RoomId,
+    },
+    /// Hand an event to members.
+    Deliver(Delivery),
+    /// Hand an event to one connection and ask it for an acknowledgement.
+    Ask {
+        /// Whom to ask.
+        connection: ConnId,
+        /// The id that the acknowledgement will carry.
+        id: u64,
+        /// The event.
+        outgoing: Arc<Outgoing>,
+    },
+    /// Answer a client's event.
+    Reply {
+        /// Whose event it was.
+        connection: ConnId,
+        /// The event's name.
+        event: Box<str>,
+        /// The id to answer with. Without one, only a failure is told.
+        id: Option<i128>,
+        /// The answer.
+        outcome: Result<Payload, Failure>,
+        /// When the event's frame was read.
+        read_at: Instant,
+    },
+    /// End a connection, telling it why.
+    Close {
+        /// Which connection.
+        connection: ConnId,
+        /// The close code.
+        code: CloseCode,
+        /// What to tell the client.
+        reason: String,
+    },
+    /// Tell all connections that the host restarts, flush and end.
+    Shutdown,
+}
+
+/// A shard's queue. It is bounded: who publishes from a thread of its own waits for space before the next event
+/// ([`ShardPort::wait_for_space`]), so that a burst of one event's effects is all that can be over the bound.
+#[derive(Debug, Clone)]
+pub struct ShardPort {
+    mailbox: Arc<Mailbox<ShardCommand>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl ShardPort {
+    /// A queue of `capacity` commands.
+    pub fn new(capacity: usize) -> Self {
+        Self { mailbox: Arc::new(Mailbox::new(capacity)), connections: Arc::default() }
+    }
+
+    /// Queues a command. Never waits.
+    pub fn push(&self, command: ShardCommand) {
+        self.mailbox.push(command);
+    }
+
+    /// Waits, as a thread that is no shard's, until the queue is under its bound.
+    pub fn wait_for_space(&self) {
+        self.mailbox.wait_for_space();
+    }
+
+    /// Takes everything that is queued; for the shard alone.
+    pub async fn receive(&self, into: &mut VecDeque<ShardCommand>) {
+        self.mailbox.receive(into).await;
+    }
+
+    /// Ends the queue: the shard is gone, and nobody waits for it any more.
+    pub fn close(&self) {
+        self.mailbox.close();
+    }
+
+    /// Sockets that the shard has, or has been given.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts a socket in or out.
+    pub fn count(&self, by: isize) {
+        self.connections.fetch_add(by as usize, Ordering::Relaxed);
+    }
+}

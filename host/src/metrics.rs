@@ -1,0 +1,126 @@
+//! What the host counts about itself, in the form that Prometheus reads.
+
+use prometheus::core::Collector as _;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+
+/// The host's own figures. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// WebSockets that are open.
+    pub connections: IntGauge,
+    /// WebSockets that were ever opened.
+    pub connections_opened: IntCounter,
+    /// Events read from clients.
+    pub events_received: IntCounter,
+    /// Events refused with a typed error.
+    pub events_refused: IntCounter,
+    /// Frames queued for connections.
+    pub frames_queued: IntCounter,
+    /// Volatile frames left out for slow connections.
+    pub frames_dropped: IntCounter,
+    /// Connections ended because they read too slowly.
+    pub slow_connections: IntCounter,
+    /// From reading an event's frame to queueing its acknowledgement behind its effects, in seconds.
+    pub event_seconds: Histogram,
+    /// Calls into plugins.
+    pub plugin_calls: IntCounter,
+    /// Calls that trapped, ran into the deadline, or returned what is not allowed.
+    pub plugin_faults: IntCounter,
+    /// Timers, lifecycle events and scopes dropped for a bound.
+    pub plugin_dropped: IntCounter,
+    plugin_call_seconds: HistogramVec,
+}
+
+/// Buckets from a microsecond to ten seconds, each a quarter wider than the last: fine enough to read a median from.
+fn latency_buckets() -> Vec<f64> {
+    let mut bound = 1e-6;
+    std::iter::from_fn(|| {
+        let this = bound;
+        bound *= 1.25;
+        (this < 10.0).then_some(this)
+    })
+    .collect()
+}
+
+impl Metrics {
+    /// Figures that all start at zero.
+    ///
+    /// # Errors
+    /// Where two of them have the same name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("roundhouse".to_owned()), None)?;
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone())).map(|()| counter)
+        };
+        let connections = IntGauge::new("connections", "WebSockets that are open")?;
+        registry.register(Box::new(connections.clone()))?;
+        let event_seconds = Histogram::with_opts(
+            HistogramOpts::new("event_seconds", "From reading an event to queueing its acknowledgement")
+                .buckets(latency_buckets()),
+        )?;
+        registry.register(Box::new(event_seconds.clone()))?;
+        let plugin_call_seconds = HistogramVec::new(
+            HistogramOpts::new("plugin_call_seconds", "Time of calls into a plugin").buckets(latency_buckets()),
+            &["plugin"],
+        )?;
+        registry.register(Box::new(plugin_call_seconds.clone()))?;
+        Ok(Self {
+            plugin_call_seconds,
+            connections,
+            connections_opened: counter("connections_opened_total", "WebSockets that were ever opened")?,
+            events_received: counter("events_received_total", "Events read from clients")?,
+            events_refused: counter("events_refused_total", "Events refused with a typed error")?,
+            frames_queued: counter("frames_queued_total", "Frames queued for connections")?,
+            frames_dropped: counter("frames_dropped_total", "Volatile frames left out for slow connections")?,
+            slow_connections: counter("slow_connections_total", "Connections ended because they read too slowly")?,
+            event_seconds,
+            plugin_calls: counter("plugin_calls_total", "Calls into plugins")?,
+            plugin_faults: counter("plugin_faults_total", "Calls that trapped, took too long or returned too much")?,
+            plugin_dropped: counter("plugin_dropped_total", "Plugin work dropped for a bound")?,
+            registry,
+        })
+    }
+
+    /// The time that calls into this plugin take.
+    pub fn plugin_latency(&self, plugin: &str) -> Histogram {
+        self.plugin_call_seconds.with_label_values(&[plugin])
+    }
+
+    /// All figures in Prometheus' text format.
+    pub fn render(&self) -> String {
+        // Encoding to a string fails only for a metric without values, which none is.
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// The value below which a share of the observations lies, in seconds; the upper bound of its bucket. Zero without any.
+pub fn quantile(histogram: &Histogram, share: f64) -> f64 {
+    let families = histogram.collect();
+    let Some(metric) = families.first().and_then(|family| family.get_metric().first()) else { return 0.0 };
+    let histogram = metric.get_histogram();
+    let wanted = (histogram.get_sample_count() as f64 * share).ceil() as u64;
+    if wanted == 0 {
+        return 0.0;
+    }
+    let buckets = histogram.get_bucket();
+    buckets.iter().find(|bucket| bucket.cumulative_count() >= wanted).map_or(10.0, |bucket| bucket.upper_bound())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_its_buckets_upper_bound() {
+        let metrics = Metrics::new().unwrap();
+        assert_eq!(quantile(&metrics.event_seconds, 0.5), 0.0);
+        for n in 1..=100 {
+            metrics.event_seconds.observe(f64::from(n) * 1e-3);
+        }
+        let median = quantile(&metrics.event_seconds, 0.5);
+        assert!((0.050..0.063).contains(&median), "{median}");
+        assert!(metrics.render().contains("roundhouse_event_seconds_count 100"));
+    }
+}

@@ -1,0 +1,145 @@
+//! The two tables of what can go wrong for a client: typed errors, and reasons to close a connection.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Why an event or a call was refused. The names are part of every protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The payload or the frame is not what it should be.
+    BadRequest,
+    /// Nobody is signed in, or not with what was given.
+    Unauthorized,
+    /// Somebody is signed in, who may not do this.
+    Forbidden,
+    /// What was named does not exist.
+    NotFound,
+    /// It makes no sense in the present state.
+    Conflict,
+    /// More than the sender may send in this time.
+    RateLimited,
+    /// Larger than the limit.
+    TooLarge,
+    /// No feature handles an event of this name.
+    UnknownEvent,
+    /// The feature cannot answer now: it failed, it is paused or it is overloaded.
+    FeatureUnavailable,
+    /// The host failed.
+    Internal,
+}
+
+impl ErrorCode {
+    const ALL: [Self; 10] = [
+        Self::BadRequest,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::Conflict,
+        Self::RateLimited,
+        Self::TooLarge,
+        Self::UnknownEvent,
+        Self::FeatureUnavailable,
+        Self::Internal,
+    ];
+
+    /// The name on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::RateLimited => "rate_limited",
+            Self::TooLarge => "too_large",
+            Self::UnknownEvent => "unknown_event",
+            Self::FeatureUnavailable => "feature_unavailable",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The code of this name, if there is one.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
+    /// The HTTP status that goes with it (RFC 9110).
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound | Self::UnknownEvent => 404,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::FeatureUnavailable => 503,
+        }
+    }
+}
+
+/// A typed error for whoever sent an event or made a call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// Which of the known kinds.
+    pub code: ErrorCode,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of a kind, with a message for its reader.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why the host closes a WebSocket: the codes of RFC 6455, section 7.4, and our own from 4000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum CloseCode {
+    /// The answer to a close without a fault.
+    Normal = 1000,
+    /// The host has given this connection up, for it did not answer heartbeats.
+    GoingAway = 1001,
+    /// A frame against the protocol.
+    ProtocolError = 1002,
+    /// Text that is not UTF-8.
+    InvalidPayload = 1007,
+    /// A message over the limit.
+    TooLarge = 1009,
+    /// The host restarts: connect again.
+    Restart = 1012,
+    /// The host is full: connect again later.
+    TryAgainLater = 1013,
+    /// No token, or not a valid one.
+    Unauthorized = 4001,
+    /// The token was valid until now.
+    TokenExpired = 4002,
+    /// Signed in, but not allowed.
+    Forbidden = 4003,
+    /// The client read slower than it was sent to.
+    TooSlow = 4008,
+    /// One more than this user or address may have.
+    TooManyConnections = 4009,
+    /// An operator or a feature ended it.
+    Disconnected = 4010,
+}
+
+impl CloseCode {
+    /// The code on the wire.
+    pub fn code(self) -> u16 {
+        self as u16
+    }
+}

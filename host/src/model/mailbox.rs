@@ -1,0 +1,177 @@
+//! The bounded queue between threads: many senders, one receiver that takes all there is at once.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// A queue whose receiver is a thread ([`Mailbox::wait`]) or a task ([`Mailbox::receive`]), never both.
+/// Taking everything in one go costs one lock and one wake-up for however much has piled up.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    state: Mutex<State<T>>,
+    capacity: usize,
+    filled: Condvar,
+    emptied: Condvar,
+    notify: Notify,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    items: VecDeque<T>,
+    /// Set to have the receiver come back though there is nothing for it.
+    nudged: bool,
+    closed: bool,
+}
+
+/// The queue is full, and this did not go in.
+#[derive(Debug)]
+pub struct Full<T>(pub T);
+
+impl<T> Mailbox<T> {
+    /// A queue that is full at `capacity` items.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            state: Mutex::new(State { items: VecDeque::new(), nudged: false, closed: false }),
+            capacity,
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            notify: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // Nothing that holds the lock can panic half way, so a poisoned state is still whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
+        let was_empty = state.items.is_empty();
+        state.items.push_back(item);
+        drop(state);
+        if was_empty {
+            self.filled.notify_one();
+            self.notify.notify_one();
+        }
+    }
+
+    /// Puts `item` in, unless the queue is full.
+    ///
+    /// # Errors
+    /// Gives the item back where the queue is full.
+    pub fn try_push(&self, item: T) -> Result<(), Full<T>> {
+        let state = self.lock();
+        if state.items.len() >= self.capacity {
+            return Err(Full(item));
+        }
+        self.put(state, item);
+        Ok(())
+    }
+
+    /// Puts `item` in even over the bound: for what must not be lost and is itself bounded elsewhere.
+    /// A sender that can wait does so beforehand, in [`Mailbox::wait_for_space`].
+    pub fn push(&self, item: T) {
+        self.put(self.lock(), item);
+    }
+
+    /// Waits, as a thread, until the queue is under its bound. Returns at once when it is closed.
+    pub fn wait_for_space(&self) {
+        let mut state = self.lock();
+        while state.items.len() >= self.capacity && !state.closed {
+            state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Has the receiver come back, though there may be nothing for it.
+    pub fn nudge(&self) {
+        self.lock().nudged = true;
+        self.filled.notify_one();
+        self.notify.notify_one();
+    }
+
+    /// Lets senders wait no more: the receiver is gone.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.emptied.notify_all();
+    }
+
+    fn take(&self, state: &mut State<T>, into: &mut VecDeque<T>) -> bool {
+        let nudged = std::mem::take(&mut state.nudged);
+        if state.items.is_empty() {
+            return nudged;
+        }
+        std::mem::swap(&mut state.items, into);
+        self.emptied.notify_all();
+        true
+    }
+
+    /// Takes everything into `into`, which must be empty. Waits, as a thread, for at most `timeout`.
+    pub fn wait(&self, into: &mut VecDeque<T>, timeout: Option<Duration>) {
+        let mut state = self.lock();
+        if self.take(&mut state, into) {
+            return;
+        }
+        state = match timeout {
+            Some(timeout) => self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        self.take(&mut state, into);
+    }
+
+    /// Takes everything into `into`, which must be empty. Waits, as a task, for as long as it takes; may be cancelled.
+    pub async fn receive(&self, into: &mut VecDeque<T>) {
+        loop {
+            if self.take(&mut self.lock(), into) {
+                return;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    /// Items waiting.
+    pub fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_the_bound_comes_back_and_what_must_not_be_lost_goes_in() {
+        let mailbox = Mailbox::new(1);
+        mailbox.try_push(1).unwrap();
+        assert!(matches!(mailbox.try_push(2), Err(Full(2))));
+        mailbox.push(3);
+        let mut taken = VecDeque::new();
+        mailbox.wait(&mut taken, Some(Duration::ZERO));
+        assert_eq!(taken, [1, 3]);
+    }
+
+    #[test]
+    fn a_sender_waits_until_the_receiver_has_taken_what_there_was() {
+        let mailbox = Mailbox::new(1);
+        mailbox.push(1);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                mailbox.wait_for_space();
+                mailbox.push(2);
+            });
+            let mut seen = Vec::new();
+            let mut taken = VecDeque::new();
+            while seen.len() < 2 {
+                mailbox.wait(&mut taken, Some(Duration::from_secs(10)));
+                assert!(!taken.is_empty(), "nothing came in time");
+                seen.extend(taken.drain(..));
+            }
+            assert_eq!(seen, [1, 2]);
+        });
+    }
+}

@@ -1,0 +1,15 @@
+//! The words that all other modules share: ids, identities, payloads, errors, time. It imports nothing of the host.
+
+mod clock;
+mod error;
+mod id;
+mod identity;
+mod mailbox;
+mod payload;
+
+pub use clock::Clock;
+pub use error::{CloseCode, ErrorCode, Failure};
+pub use id::{ConnId, is_valid_id};
+pub use identity::Identity;
+pub use mailbox::{Full, Mailbox};
+pub use payload::{BadPayload, Payload};

@@ -1,0 +1,76 @@
+//! Compiled components, kept on disk so that a start costs milliseconds and not seconds.
+//!
+//! A file is found by the component's digest and by what the engine compiles for, so that neither another component nor
+//! another host version can be taken for it.
+#![allow(unsafe_code, reason = "loading compiled code is unsafe: see `CompiledCache::load`")]
+
+use std::fs::{self, DirBuilder};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// A private folder of compiled components.
+#[derive(Debug)]
+pub(super) struct CompiledCache {
+    dir: PathBuf,
+    compatibility: u64,
+}
+
+impl CompiledCache {
+    /// Opens the folder, and makes it for this user alone where there is none.
+    ///
+    /// # Errors
+    /// Where it cannot be made, is another user's, or others may write to it.
+    pub(super) fn open(dir: PathBuf, engine: &Engine) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        let metadata = fs::metadata(&dir)?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::other(format!("{} belongs to another user", dir.display())));
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+        }
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self { dir, compatibility: hasher.finish() })
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.dir.join(format!("{digest}-{:016x}.cwasm", self.compatibility))
+    }
+
+    /// The component of this digest, if it was compiled before.
+    pub(super) fn load(&self, digest: &str, engine: &Engine) -> Option<Component> {
+        let path = self.path(digest);
+        if !path.exists() {
+            return None;
+        }
+        // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that only this user may
+        // write to, and is never one that somebody handed in.
+        match unsafe { Component::deserialize_file(engine, &path) } {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "a compiled component cannot be used and is compiled again");
+                None
+            }
+        }
+    }
+
+    /// Keeps a compiled component. Failing to is no error, only slower next time.
+    pub(super) fn store(&self, digest: &str, component: &Component) {
+        let path = self.path(digest);
+        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        let stored = component
+            .serialize()
+            .map_err(io::Error::other)
+            .and_then(|bytes| fs::write(&partial, bytes))
+            .and_then(|()| fs::rename(&partial, &path));
+        if let Err(error) = stored {
+            tracing::warn!(%error, path = %path.display(), "cannot keep a compiled component");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Events of the host's model, lent to a component for one call.
+
+use super::bindings::roundhouse::feature::{events as wit, types};
+use super::event::{Event, Member, Origin};
+use crate::model::{ErrorCode, Failure, Payload};
+
+/// Calls `call` with the WIT form of an event.
+pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> T {
+    match event {
+        Event::Message { event, origin, payload, wants_reply } => {
+            let attachments = attachments(payload);
+            let payload = types::PayloadParam { args: payload.args(), attachments: &attachments };
+            let wants_reply = *wants_reply;
+            match origin {
+                Origin::Client(member) => lend_member(member, |member| {
+                    let origin = wit::Origin::Client(member);
+                    call(wit::Event::Message(wit::Message { event, origin, payload, wants_reply }))
+                }),
+                Origin::Service(name) => {
+                    let origin = wit::Origin::Service(name);
+                    call(wit::Event::Message(wit::Message { event, origin, payload, wants_reply }))
+                }
+            }
+        }
+        Event::Joined(member) => lend_member(member, |member| call(wit::Event::Joined(member))),
+        Event::Left { member, reason } => {
+            lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason })))
+        }
+        Event::Timer { name, payload, due_ms } => call(wit::Event::Timer(wit::Timer { name, payload, due: *due_ms })),
+        Event::Acknowledged { tag, connection, answer } => {
+            let connection = connection.to_string();
+            let attachments = answer.as_ref().map(attachments).unwrap_or_default();
+            let answer = match answer {
+                Ok(payload) => {
+                    wit::Answer::Given(types::PayloadParam { args: payload.args(), attachments: &attachments })
+                }
+                Err(reason) => wit::Answer::Missing(reason),
+            };
+            call(wit::Event::Acknowledgement(wit::Acknowledgement { tag, connection: &connection, answer }))
+        }
+        Event::Query { name, data } => call(wit::Event::Query(wit::Query { name, data })),
+        Event::Gathered { name, data, answers, omitted } => {
+            let answers: Vec<&str> = answers.iter().map(|answer| &**answer).collect();
+            call(wit::Event::Gathered(wit::Gathered { name, data, answers: &answers, omitted: *omitted }))
+        }
+        Event::Configured => call(wit::Event::Other(("configured", "null"))),
+    }
+}
+
+fn attachments(payload: &Payload) -> Vec<&[u8]> {
+    payload.attachments.iter().map(|attachment| &attachment[..]).collect()
+}
+
+fn lend_member<T>(member: &Member, call: impl FnOnce(types::Member<'_>) -> T) -> T {
+    let connection = member.connection.to_string();
+    let identity = &member.identity;
+    let roles: Vec<&str> = identity.roles.iter().map(String::as_str).collect();
+    call(types::Member {
+        connection: &connection,
+        identity: types::Identity {
+            user_id: &identity.user,
+            name: identity.name.as_deref(),
+            roles: &roles,
+            claims: &identity.claims,
+        },
+    })
+}
+
+/// A component's refusal as the sender gets it.
+pub(super) fn failure(failure: types::Failure) -> Failure {
+    /// The longest message that is passed on, in characters.
+    const MAX_CHARS: usize = 1024;
+    match ErrorCode::from_name(&failure.code) {
+        Some(code) => Failure::new(code, failure.message.chars().take(MAX_CHARS).collect::<String>()),
+        None => Failure::new(ErrorCode::Internal, "the feature failed with a code that there is not"),
+    }
+}

@@ -1,0 +1,167 @@
+//! The plugins that are loaded, and which of them an event or a room belongs to.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use prometheus::Histogram;
+
+use super::generation::Generation;
+use super::health::Health;
+use super::template::{ScopeAddress, Template};
+
+/// Generations that stay loaded behind the one that runs.
+const KEPT_GENERATIONS: usize = 3;
+
+/// A plugin: a name, the generation that runs, and those before it.
+#[derive(Debug)]
+pub(super) struct Plugin {
+    /// Its number since the host started; scopes belong to it.
+    pub(super) number: u32,
+    pub(super) name: String,
+    current: ArcSwap<Generation>,
+    older: Mutex<Vec<Arc<Generation>>>,
+    last_generation: AtomicU64,
+    unloaded: AtomicBool,
+    pub(super) health: Health,
+    pub(super) calls: AtomicU64,
+    pub(super) traps: AtomicU64,
+    pub(super) latency: Histogram,
+}
+
+impl Plugin {
+    pub(super) fn new(number: u32, generation: Generation, latency: Histogram) -> Self {
+        Self {
+            number,
+            name: generation.id.name.clone(),
+            last_generation: AtomicU64::new(generation.id.generation),
+            current: ArcSwap::from_pointee(generation),
+            older: Mutex::default(),
+            unloaded: AtomicBool::new(false),
+            health: Health::default(),
+            calls: AtomicU64::new(0),
+            traps: AtomicU64::new(0),
+            latency,
+        }
+    }
+
+    fn older(&self) -> MutexGuard<'_, Vec<Arc<Generation>>> {
+        self.older.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The generation that events are handled by.
+    pub(super) fn current(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// The number of the next generation.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.last_generation.load(Ordering::SeqCst) + 1
+    }
+
+    /// Takes a generation into use; the one before stays loaded.
+    pub(super) fn replace(&self, generation: Generation) {
+        self.last_generation.store(generation.id.generation, Ordering::SeqCst);
+        let before = self.current.swap(Arc::new(generation));
+        let mut older = self.older();
+        older.push(before);
+        if older.len() > KEPT_GENERATIONS {
+            older.remove(0);
+        }
+    }
+
+    /// The generation that a roll-back would take into use.
+    pub(super) fn before(&self) -> Option<Arc<Generation>> {
+        self.older().last().cloned()
+    }
+
+    /// Takes the generation before into use again, for good.
+    pub(super) fn roll_back(&self) -> Option<Arc<Generation>> {
+        let before = self.older().pop()?;
+        self.current.store(before.clone());
+        Some(before)
+    }
+
+    /// Whether it was unloaded, though something may still be on its way to it.
+    pub(super) fn is_unloaded(&self) -> bool {
+        self.unloaded.load(Ordering::Acquire)
+    }
+
+    pub(super) fn mark_unloaded(&self) {
+        self.unloaded.store(true, Ordering::Release);
+    }
+}
+
+/// Where an event goes.
+#[derive(Debug, Clone)]
+pub(super) struct Destination {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) from_client: bool,
+    pub(super) from_service: bool,
+    pub(super) template: Template,
+}
+
+/// Everything that is loaded. It is replaced as a whole when anything changes.
+#[derive(Debug, Default)]
+pub(super) struct Catalogue {
+    pub(super) plugins: BTreeMap<String, Arc<Plugin>>,
+    routes: HashMap<String, Destination>,
+}
+
+impl Catalogue {
+    /// A catalogue of these plugins, whose routes must be free of conflict.
+    pub(super) fn new(plugins: BTreeMap<String, Arc<Plugin>>) -> Self {
+        let mut routes = HashMap::new();
+        for plugin in plugins.values() {
+            let manifest = &plugin.current().manifest;
+            for (event, route) in &manifest.routes {
+                let destination = Destination {
+                    plugin: plugin.clone(),
+                    from_client: route.from_client,
+                    from_service: route.from_service,
+                    template: manifest.scopes[route.scope].template.clone(),
+                };
+                routes.insert(event.clone(), destination);
+            }
+        }
+        Self { plugins, routes }
+    }
+
+    /// Where events of this name go.
+    pub(super) fn destination(&self, event: &str) -> Option<&Destination> {
+        self.routes.get(event)
+    }
+
+    /// The plugin whose scope has this room, and the scope.
+    pub(super) fn owner(&self, room: &str) -> Option<(&Arc<Plugin>, ScopeAddress)> {
+        self.plugins.values().find_map(|plugin| {
+            let (_, address) = plugin.current.load().manifest.scope_of_key(room)?;
+            Some((plugin, address))
+        })
+    }
+
+    /// What of a generation is taken already by another plugin, in words.
+    pub(super) fn conflict(&self, generation: &Generation) -> Option<String> {
+        let name = &generation.id.name;
+        let mut others = self.plugins.values().filter(|plugin| plugin.name != *name);
+        others.find_map(|other| {
+            let theirs = other.current();
+            let event = generation.manifest.routes.keys().find(|event| theirs.manifest.routes.contains_key(*event));
+            if let Some(event) = event {
+                return Some(format!("the event {event} is routed to {} already", other.name));
+            }
+            let overlap =
+                |a: &Template, b: &Template| a.prefix().starts_with(b.prefix()) || b.prefix().starts_with(a.prefix());
+            generation.manifest.scopes.iter().find_map(|ours| {
+                let taken = theirs.manifest.scopes.iter().find(|scope| overlap(&ours.template, &scope.template))?;
+                Some(format!(
+                    "the scope {} would share rooms with the scope {} of {}",
+                    ours.template.as_str(),
+                    taken.template.as_str(),
+                    other.name
+                ))
+            })
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! Effects: checked as a whole before anything comes of any of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::bindings::roundhouse::feature::effects as wit;
+use super::bindings::roundhouse::feature::types::PayloadResult;
+use super::generation::Generation;
+use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
+use crate::model::{ConnId, Payload, is_valid_id};
+use crate::protocol::Outgoing;
+
+/// Effects of one event, at most.
+const MAX_EFFECTS: usize = 1000;
+
+/// Bytes of payloads in the effects of one event, at most: as much as a client may send at once by default.
+const MAX_EFFECT_BYTES: usize = 1024 * 1024;
+
+/// Timers of one scope, at most: two for each of some hundred people.
+const MAX_TIMERS: usize = 1000;
+
+/// The longest that a timer may take, in milliseconds: 31 days.
+const MAX_TIMER_MS: u64 = 31 * 24 * 60 * 60 * 1000;
+
+/// The longest that a client may take to acknowledge, in milliseconds.
+const MAX_ACKNOWLEDGE_MS: u64 = 10 * 60 * 1000;
+
+/// The longest name or tag that a feature may choose, in bytes: an id of 128 characters fits, and what goes with it.
+const MAX_NAME_BYTES: usize = 1024;
+
+/// An effect that may be carried out.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Publish(Publication),
+    Ask { connections: Vec<ConnId>, outgoing: Arc<Outgoing>, tag: Box<str>, timeout_ms: u64 },
+    Reply(Payload),
+    Join { connection: ConnId, room: Arc<str> },
+    Leave { connection: ConnId, room: Arc<str> },
+    Watch(ConnId),
+    SetTimer { name: Box<str>, after_ms: u64, payload: Box<str> },
+    CancelTimer(Box<str>),
+    Disconnect { connection: ConnId, reason: String },
+}
+
+/// What becomes of the state.
+#[derive(Debug)]
+pub(super) enum StateChange {
+    Keep,
+    Put(Vec<u8>),
+    Clear,
+}
+
+/// All that an event leads to.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) effects: Vec<Effect>,
+    pub(super) state: StateChange,
+}
+
+/// What the effects are checked against.
+pub(super) struct Check<'a> {
+    pub(super) generation: &'a Generation,
+    /// The scope's room.
+    pub(super) room: &'a Arc<str>,
+    pub(super) state_bytes: usize,
+    /// Whether the event was a query, which may be answered and nothing else.
+    pub(super) is_query: bool,
+    /// The scope's timers.
+    pub(super) timers: &'a dyn Fn(&mut HashSet<Box<str>>),
+    /// Whether the feature has to do with a connection: it is the sender's, in a room of the feature's, or watched.
+    pub(super) knows: &'a dyn Fn(ConnId) -> bool,
+}
+
+/// What a feature returned that it may not return, in words.
+type Refusal = String;
+
+impl Check<'_> {
+    /// Checks an outcome.
+    ///
+    /// # Errors
+    /// With the first thing that is not allowed.
+    pub(super) fn outcome(&self, outcome: wit::Outcome) -> Result<Checked, Refusal> {
+        let wit::Outcome { effects, state } = outcome;
+        if effects.len() > MAX_EFFECTS {
+            return Err(format!("{} effects, and there may be {MAX_EFFECTS}", effects.len()));
+        }
+        let mut bytes = 0;
+        let effects =
+            effects.into_iter().map(|effect| self.effect(effect, &mut bytes)).collect::<Result<Vec<_>, _>>()?;
+        self.check_timers(&effects)?;
+        if self.is_query && !effects.iter().all(|effect| matches!(effect, Effect::Reply(_))) {
+            return Err("more than a reply to a query".to_owned());
+        }
+        if effects.iter().filter(|effect| matches!(effect, Effect::Reply(_))).count() > 1 {
+            return Err("two replies to one event".to_owned());
+        }
+        let state = match state {
+            wit::StateChange::Keep => StateChange::Keep,
+            _ if self.is_query => return Err("a new state from a query".to_owned()),
+            wit::StateChange::Clear => StateChange::Clear,
+            wit::StateChange::Put(state) if state.len() > self.state_bytes => {
+                return Err(format!("a state of {} bytes, and it may have {}", state.len(), self.state_bytes));
+            }
+            wit::StateChange::Put(state) => StateChange::Put(state),
+        };
+        Ok(Checked { effects, state })
+    }
+
+    fn effect(&self, effect: wit::Effect, bytes: &mut usize) -> Result<Effect, Refusal> {
+        Ok(match effect {
+            wit::Effect::Emit(emit) => self.emit(emit, bytes)?,
+            wit::Effect::Reply(reply) => Effect::Reply(payload(reply, bytes)?),
+            wit::Effect::Join(membership) => {
+                let (connection, room) = self.membership(membership)?;
+                Effect::Join { connection, room }
+            }
+            wit::Effect::Leave(membership) => {
+                let (connection, room) = self.membership(membership)?;
+                Effect::Leave { connection, room }
+            }
+            wit::Effect::Watch(connection) => Effect::Watch(self.connection(&connection)?),
+            wit::Effect::SetTimer(wit::SetTimer { name, after_ms, payload }) => {
+                if name.len() > MAX_NAME_BYTES || after_ms > MAX_TIMER_MS {
+                    return Err("a timer of more than 31 days, or with a name of more than 1024 bytes".to_owned());
+                }
+                weigh(payload.len() + name.len(), bytes)?;
+                json(&payload, "a timer's payload")?;
+                Effect::SetTimer { name: name.into(), after_ms, payload: payload.into() }
+            }
+            wit::Effect::CancelTimer(name) => Effect::CancelTimer(name.into()),
+            wit::Effect::Save(_) => return Err("a document, but this host has no document store".to_owned()),
+            wit::Effect::Disconnect(wit::Disconnect { connection, reason }) => {
+                if !self.generation.grants.allows_action("disconnect") {
+                    return Err("a disconnect, which it was not granted".to_owned());
+                }
+                Effect::Disconnect { connection: self.connection(&connection)?, reason }
+            }
+            wit::Effect::Other((kind, _)) => return Err(format!("an effect {kind:?}, which this host does not know")),
+        })
+    }
+
+    fn emit(&self, emit: wit::Emit, bytes: &mut usize) -> Result<Effect, Refusal> {
+        let wit::Emit { to, except, event, payload: carried, volatile, acknowledge } = emit;
+        if !self.generation.manifest.emits.contains(&event) {
+            return Err(format!("an emit of {event:?}, which is not among the events that its manifest lists"));
+        }
+        weigh(event.len(), bytes)?;
+        let carried = payload(carried, bytes)?;
+        let to = to.into_iter().map(|audience| self.audience(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
+        // Leaving somebody out needs no grant.
+        let except = except.into_iter().map(|audience| excepted(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
+        let outgoing = Arc::new(Outgoing::new(event, carried));
+        let Some(wit::Acknowledge { tag, timeout_ms }) = acknowledge else {
+            return Ok(Effect::Publish(Publication { to, except, outgoing, volatile }));
+        };
+        if tag.len() > MAX_NAME_BYTES || timeout_ms > MAX_ACKNOWLEDGE_MS {
+            return Err("an acknowledgement with a time-out of more than 10 minutes or a tag of more than 1024 bytes"
+                .to_owned());
+        }
+        let connections = to
+            .into_iter()
+            .map(|audience| match audience {
+                Audience::Connection(connection) => Ok(connection),
+                _ => Err("an acknowledgement asked of an audience that is not a connection".to_owned()),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Effect::Ask { connections, outgoing, tag: tag.into(), timeout_ms })
+    }
+
+    fn audience(&self, audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
+        let audience = excepted(audience, bytes)?;
+        let needs = match &audience {
+            Audience::Room(room) if self.reaches_room(room) => return Ok(audience),
+            Audience::Room(room) => return Err(format!("an emit to the room {room:?}, which it was not granted")),
+            Audience::Connection(connection) if (self.knows)(*connection) => return Ok(audience),
+            Audience::Connection(connection) => return Err(unknown_connection(*connection)),
+            Audience::Users(_) => "user",
+            Audience::Roles(_) => "roles",
+            Audience::All => "all",
+        };
+        if self.generation.grants.allows_audience(needs) {
+            Ok(audience)
+        } else {
+            Err(format!("an emit to the audience {needs}, which it was not granted"))
+        }
+    }
+
+    fn reaches_room(&self, room: &str) -> bool {
+        let Generation { grants, manifest, .. } = self.generation;
+        *room == **self.room
+            || grants.allows_room(room)
+            || manifest.scope_of_key(room).is_some()
+            || (room.starts_with(USER_ROOM_PREFIX) && grants.allows_audience("user"))
+    }
+
+    fn membership(&self, membership: wit::Membership) -> Result<(ConnId, Arc<str>), Refusal> {
+        let connection = self.connection(&membership.connection)?;
+        let Some(room) = membership.room else { return Ok((connection, self.room.clone())) };
+        if room.starts_with(USER_ROOM_PREFIX) {
+            return Err(format!("a membership of {room:?}, which only the user's own connections have"));
+        }
+        if !is_valid_id(&room) || !self.reaches_room(&room) {
+            return Err(format!("a membership of the room {room:?}, which it was not granted"));
+        }
+        Ok((connection, room.into()))
+    }
+
+    fn connection(&self, id: &str) -> Result<ConnId, Refusal> {
+        let connection = parse_connection(id)?;
+        if (self.knows)(connection) { Ok(connection) } else { Err(unknown_connection(connection)) }
+    }
+
+    fn check_timers(&self, effects: &[Effect]) -> Result<(), Refusal> {
+        if !effects.iter().any(|effect| matches!(effect, Effect::SetTimer { .. })) {
+            return Ok(());
+        }
+        let mut timers = HashSet::new();
+        (self.timers)(&mut timers);
+        for effect in effects {
+            match effect {
+                Effect::SetTimer { name, .. } => drop(timers.insert(name.clone())),
+                Effect::CancelTimer(name) => drop(timers.remove(name)),
+                _ => {}
+            }
+        }
+        if timers.len() > MAX_TIMERS {
+            return Err(format!("{} timers in one scope, and there may be {MAX_TIMERS}", timers.len()));
+        }
+        Ok(())
+    }
+}
+
+fn unknown_connection(connection: ConnId) -> Refusal {
+    format!("something for the connection {connection}, which it has nothing to do with")
+}
+
+fn parse_connection(id: &str) -> Result<ConnId, Refusal> {
+    id.parse().map_err(|_| format!("a connection id {id:?} that the host never gave"))
+}
+
+/// An audience, whether it is granted or not.
+fn excepted(audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
+    Ok(match audience {
+        wit::Audience::Room(room) => {
+            weigh(room.len(), bytes)?;
+            Audience::Room(room)
+        }
+        wit::Audience::User(user) => {
+            weigh(user.len(), bytes)?;
+            Audience::Users(vec![user])
+        }
+        wit::Audience::Users(users) => {
+            weigh(users.iter().map(String::len).sum(), bytes)?;
+            Audience::Users(users)
+        }
+        wit::Audience::Roles(roles) => {
+            weigh(roles.iter().map(String::len).sum(), bytes)?;
+            Audience::Roles(roles)
+        }
+        wit::Audience::Connection(id) => Audience::Connection(parse_connection(&id)?),
+        wit::Audience::All => Audience::All,
+        wit::Audience::Other((kind, _)) => return Err(format!("an audience {kind:?}, which this host does not know")),
+    })
+}
+
+fn payload(payload: PayloadResult, bytes: &mut usize) -> Result<Payload, Refusal> {
+    weigh(payload.args.len() + payload.attachments.iter().map(Vec::len).sum::<usize>(), bytes)?;
+    let attachments = payload.attachments.into_iter().map(Bytes::from).collect();
+    Payload::from_args(&payload.args, attachments).map_err(|error| error.to_string())
+}
+
+fn weigh(size: usize, bytes: &mut usize) -> Result<(), Refusal> {
+    *bytes += size;
+    if *bytes > MAX_EFFECT_BYTES {
+        return Err(format!("effects of more than {MAX_EFFECT_BYTES} bytes"));
+    }
+    Ok(())
+}
+
+fn json(text: &str, what: &str) -> Result<(), Refusal> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text)
+        .map(drop)
+        .map_err(|error| format!("{what} is not JSON: {error}"))
+}

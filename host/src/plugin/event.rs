@@ -1,0 +1,107 @@
+//! Events on their way to a feature, and where the answer goes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::model::{ConnId, Failure, Identity, Payload};
+
+/// What a client sent.
+#[derive(Debug)]
+pub struct ClientEvent<'a> {
+    /// The connection that it came from.
+    pub connection: ConnId,
+    /// Who is behind the connection.
+    pub identity: Arc<Identity>,
+    /// The event's name.
+    pub event: &'a str,
+    /// What it carries.
+    pub payload: Payload,
+    /// The id to acknowledge it with.
+    pub id: Option<i128>,
+    /// When its frame was read.
+    pub read_at: Instant,
+}
+
+/// A connection and the person behind it.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub(super) connection: ConnId,
+    pub(super) identity: Arc<Identity>,
+}
+
+/// Who sent a message.
+#[derive(Debug)]
+pub(super) enum Origin {
+    Client(Member),
+    /// The name of the API key.
+    Service(String),
+}
+
+/// What a feature is told.
+#[derive(Debug)]
+pub(super) enum Event {
+    Message {
+        event: Box<str>,
+        origin: Origin,
+        payload: Payload,
+        wants_reply: bool,
+    },
+    Joined(Member),
+    Left {
+        member: Member,
+        reason: &'static str,
+    },
+    Timer {
+        name: Box<str>,
+        payload: Box<str>,
+        due_ms: u64,
+    },
+    Acknowledged {
+        tag: Box<str>,
+        connection: ConnId,
+        answer: Result<Payload, &'static str>,
+    },
+    Query {
+        name: Box<str>,
+        data: Box<str>,
+    },
+    Gathered {
+        name: Box<str>,
+        data: Box<str>,
+        answers: Vec<Box<str>>,
+        omitted: u32,
+    },
+    /// Asks nothing but whether the settings can be used.
+    Configured,
+}
+
+impl Event {
+    /// Whether it must not be refused because the feature is paused: nobody would send it again.
+    pub(super) fn must_be_told(&self) -> bool {
+        matches!(self, Self::Joined(_) | Self::Left { .. } | Self::Timer { .. } | Self::Acknowledged { .. })
+    }
+
+    /// What to call it in a log.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Message { event, .. } => event,
+            Self::Joined(_) => "joined",
+            Self::Left { .. } => "left",
+            Self::Timer { .. } => "timer",
+            Self::Acknowledged { .. } => "acknowledgement",
+            Self::Query { .. } => "query",
+            Self::Gathered { .. } => "gathered",
+            Self::Configured => "configured",
+        }
+    }
+}
+
+/// Who waits for what comes of an event.
+#[derive(Debug)]
+pub(super) enum ReplyTo {
+    Nobody,
+    Client { connection: ConnId, id: Option<i128>, read_at: Instant },
+    Caller(oneshot::Sender<Result<Payload, Failure>>),
+}

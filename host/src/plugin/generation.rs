@@ -1,0 +1,55 @@
+//! A generation: one build of a plugin, ready to run. Generations come and go; the plugin stays.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::bindings::FeaturePre;
+use super::log::PluginLog;
+use super::manifest::{Grants, Manifest};
+use super::sandbox::{Bounds, HostState};
+
+/// Where a component came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// It is part of the host's binary.
+    Bundled,
+    /// A file in the plugin folder.
+    Folder,
+    /// The HTTP API, and so the command line.
+    Api,
+}
+
+/// What identifies a generation wherever it is spoken of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Loaded {
+    /// The plugin's name.
+    pub name: String,
+    /// The version that this build gives itself.
+    pub version: String,
+    /// Its number among the builds of this plugin that were loaded since the host started, from 1.
+    pub generation: u64,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+}
+
+/// One build of a plugin.
+pub(super) struct Generation {
+    pub(super) id: Loaded,
+    pub(super) manifest: Manifest,
+    pub(super) source: Source,
+    pub(super) pre: FeaturePre<HostState>,
+    pub(super) bounds: Bounds,
+    pub(super) grants: Grants,
+    /// The operator's settings, a JSON object.
+    pub(super) settings: Box<str>,
+    pub(super) log: Arc<PluginLog>,
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation").field("id", &self.id).field("source", &self.source).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,258 @@
+//! Loads, swaps, roll-backs and unloads: one after another, on a thread of their own, off every hot path.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::oneshot;
+
+use super::catalogue::{Catalogue, Plugin};
+use super::generation::{Loaded, Source};
+use super::loader::{LoadError, Loader, Step};
+use super::runtime::{Inner, Runtime};
+use super::worker::Job;
+use crate::model::{ErrorCode, Failure};
+
+/// What the loading thread is asked to do.
+#[derive(Debug)]
+pub(super) enum Request {
+    Load {
+        bytes: Vec<u8>,
+        /// The name that the component must have, and the digest.
+        name: Option<String>,
+        digest: Option<String>,
+        source: Source,
+        reply: oneshot::Sender<Result<Loaded, LoadError>>,
+    },
+    RollBack {
+        name: String,
+        reply: oneshot::Sender<Result<Loaded, Failure>>,
+    },
+    /// A plugin thread says that this generation fails.
+    RollBackFailing {
+        name: String,
+        generation: u64,
+    },
+    Unload {
+        name: String,
+        reply: oneshot::Sender<Result<(), Failure>>,
+    },
+    Stop,
+}
+
+/// The way to the loading thread.
+#[derive(Debug)]
+pub(super) struct Loads(mpsc::Sender<Request>);
+
+impl Loads {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
+        // What comes in is bounded by who asks: operators, one folder, and one request per failing generation.
+        let (sender, receiver) = mpsc::channel();
+        (Self(sender), receiver)
+    }
+
+    fn request(&self, request: Request) {
+        // The thread ends last, at shutdown, when nothing is to be loaded any more.
+        let _ = self.0.send(request);
+    }
+
+    pub(super) fn roll_back_failing(&self, name: &str, generation: u64) {
+        self.request(Request::RollBackFailing { name: name.to_owned(), generation });
+    }
+
+    pub(super) fn stop(&self) {
+        self.request(Request::Stop);
+    }
+}
+
+impl Runtime {
+    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub async fn load(
+        &self,
+        bytes: Vec<u8>,
+        name: Option<String>,
+        digest: Option<String>,
+        source: Source,
+    ) -> Result<Loaded, LoadError> {
+        let (reply, loaded) = oneshot::channel();
+        self.0.loads.request(Request::Load { bytes, name, digest, source, reply });
+        loaded.await.unwrap_or_else(|_| Err(LoadError::new(Step::Compile, "the host is shutting down")))
+    }
+
+    /// Takes the generation before into use again.
+    ///
+    /// # Errors
+    /// Where there is no such plugin, or none before.
+    pub async fn roll_back(&self, name: &str) -> Result<Loaded, Failure> {
+        let (reply, rolled_back) = oneshot::channel();
+        self.0.loads.request(Request::RollBack { name: name.to_owned(), reply });
+        rolled_back.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    /// Unloads a plugin: its scopes, timers and rooms go with it.
+    ///
+    /// # Errors
+    /// Where there is no such plugin.
+    pub async fn unload(&self, name: &str) -> Result<(), Failure> {
+        let (reply, unloaded) = oneshot::channel();
+        self.0.loads.request(Request::Unload { name: name.to_owned(), reply });
+        unloaded.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+}
+
+fn shutting_down() -> Failure {
+    Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")
+}
+
+pub(super) fn start(
+    inner: Arc<Inner>,
+    loader: Loader,
+    requests: mpsc::Receiver<Request>,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut thread = LoadingThread { inner, loader, last_plugin: 0 };
+    // Guests run on it too, so it has a plugin thread's stack.
+    thread::Builder::new().name("plugin-load".to_owned()).stack_size(4 * 1024 * 1024).spawn(move || {
+        while let Ok(request) = requests.recv() {
+            match request {
+                Request::Stop => return,
+                request => thread.perform(request),
+            }
+        }
+    })
+}
+
+struct LoadingThread {
+    inner: Arc<Inner>,
+    loader: Loader,
+    last_plugin: u32,
+}
+
+impl LoadingThread {
+    fn perform(&mut self, request: Request) {
+        // Whoever asked may have gone, here and below; what was asked is done all the same.
+        match request {
+            Request::Load { bytes, name, digest, source, reply } => {
+                let loaded = self.load(&bytes, name.as_deref(), digest.as_deref(), source);
+                if let Err(error) = &loaded {
+                    tracing::warn!(step = ?error.step, ?source, name, "a component was refused: {error}");
+                }
+                let _ = reply.send(loaded);
+            }
+            Request::RollBack { name, reply } => {
+                let _ = reply.send(self.roll_back(&name));
+            }
+            Request::RollBackFailing { name, generation } => {
+                let runs = self.plugin(&name).is_some_and(|plugin| plugin.current().id.generation == generation);
+                if runs {
+                    tracing::error!(plugin = %name, generation, "a new generation fails too often and is rolled back");
+                    if let Err(error) = self.roll_back(&name) {
+                        tracing::error!(plugin = %name, generation, %error, "it cannot be rolled back");
+                    }
+                }
+            }
+            Request::Unload { name, reply } => {
+                let _ = reply.send(self.unload(&name));
+            }
+            Request::Stop => {}
+        }
+    }
+
+    fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.inner.catalogue.load().plugins.get(name).cloned()
+    }
+
+    fn load(
+        &mut self,
+        bytes: &[u8],
+        name: Option<&str>,
+        digest: Option<&str>,
+        source: Source,
+    ) -> Result<Loaded, LoadError> {
+        let next = |name: &str| self.plugin(name).map_or(1, |plugin| plugin.next_generation());
+        let generation = self.loader.prepare(bytes, digest, source, next)?;
+        let id = generation.id.clone();
+        if let Some(name) = name.filter(|name| *name != id.name) {
+            let message = format!("the component calls itself {:?}, not {name:?}", id.name);
+            return Err(LoadError::new(Step::Manifest, message));
+        }
+        if let Some(conflict) = self.inner.catalogue.load().conflict(&generation) {
+            return Err(LoadError::new(Step::Routes, conflict));
+        }
+        let plugin = self.plugin(&id.name);
+        let now = self.inner.clock.uptime_ms();
+        if let Some(plugin) = &plugin {
+            let running = plugin.current();
+            if running.id.digest == id.digest {
+                return Ok(running.id.clone());
+            }
+            self.loader.try_migrations(&generation, &self.states(plugin))?;
+            plugin.health.activate(id.generation, now);
+            plugin.replace(generation);
+            self.publish(|_| {});
+            tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
+                before = running.id.generation, "a plugin was replaced");
+        } else {
+            self.last_plugin += 1;
+            let latency = self.inner.metrics.plugin_latency(&id.name);
+            let plugin = Arc::new(Plugin::new(self.last_plugin, generation, latency));
+            plugin.health.activate(id.generation, now);
+            self.publish(|plugins| drop(plugins.insert(id.name.clone(), plugin)));
+            tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
+                "a plugin was loaded");
+        }
+        Ok(id)
+    }
+
+    /// Copies of the states that a new generation would take over.
+    fn states(&self, plugin: &Plugin) -> Vec<(u32, Vec<u8>)> {
+        let mut states = Vec::new();
+        for inbox in &self.inner.inboxes {
+            let (reply, answer) = oneshot::channel();
+            inbox.push(Job::States { plugin: plugin.number, reply });
+            states.extend(answer.blocking_recv().unwrap_or_default());
+        }
+        states
+    }
+
+    /// Replaces the catalogue by one of changed plugins.
+    fn publish(&self, change: impl FnOnce(&mut std::collections::BTreeMap<String, Arc<Plugin>>)) {
+        let mut plugins = self.inner.catalogue.load().plugins.clone();
+        change(&mut plugins);
+        self.inner.catalogue.store(Arc::new(Catalogue::new(plugins)));
+    }
+
+    fn roll_back(&self, name: &str) -> Result<Loaded, Failure> {
+        let plugin = self.plugin(name).ok_or_else(|| no_plugin(name))?;
+        let nothing = || Failure::new(ErrorCode::Conflict, format!("there is no generation of {name} before this one"));
+        let before = plugin.before().ok_or_else(nothing)?;
+        // What was loaded since may handle the events that the generation before handled.
+        if let Some(conflict) = self.inner.catalogue.load().conflict(&before) {
+            return Err(Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {conflict}")));
+        }
+        plugin.health.activate(before.id.generation, self.inner.clock.uptime_ms());
+        plugin.roll_back();
+        self.publish(|_| {});
+        let id = before.id.clone();
+        tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, "a plugin was rolled back");
+        Ok(id)
+    }
+
+    fn unload(&self, name: &str) -> Result<(), Failure> {
+        let plugin = self.plugin(name).ok_or_else(|| no_plugin(name))?;
+        plugin.mark_unloaded();
+        self.publish(|plugins| drop(plugins.remove(name)));
+        for inbox in &self.inner.inboxes {
+            inbox.push(Job::Forget { plugin: plugin.number });
+        }
+        let id = &plugin.current().id;
+        tracing::info!(plugin = %name, generation = id.generation, "a plugin was unloaded");
+        Ok(())
+    }
+}
+
+pub(super) fn no_plugin(name: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("there is no plugin {name}"))
+}

@@ -1,0 +1,277 @@
+//! A manifest that has been checked, and what its feature is granted.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bindings::roundhouse::feature::manifest as wit;
+use super::template::Template;
+use crate::hub::USER_ROOM_PREFIX;
+use crate::protocol::plain::MAX_EVENT_BYTES;
+
+/// Names of each kind that a manifest may list: many times what a large feature has.
+const MAX_NAMES: usize = 256;
+
+/// Events that mean something to the host itself.
+const RESERVED_EVENTS: [&str; 9] = [
+    "authenticate",
+    "connected",
+    "resume",
+    "error",
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+];
+
+/// What a feature says about itself.
+#[derive(Debug, Clone)]
+pub(super) struct Manifest {
+    /// Its name in the API and the configuration.
+    pub name: String,
+    /// Its semantic version.
+    pub version: String,
+    /// One line for people.
+    pub description: String,
+    /// Version of its state's schema.
+    pub state_version: u32,
+    /// The kinds of scope.
+    pub scopes: Vec<Scope>,
+    /// The events that it handles.
+    pub routes: HashMap<String, Route>,
+    /// The questions that it answers: the scope that each is for, or none where all scopes are asked.
+    pub queries: HashMap<String, Option<usize>>,
+    /// The events that it may emit.
+    pub emits: BTreeSet<String>,
+    /// What it needs beyond its own scopes' rooms.
+    pub needs: Grants,
+}
+
+/// A kind of scope.
+#[derive(Debug, Clone)]
+pub(super) struct Scope {
+    /// What its keys look like.
+    pub template: Template,
+    /// The state is dropped after so long without member, timer or event.
+    pub idle: Duration,
+}
+
+/// An event that a feature handles.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// Whether clients may send it.
+    pub from_client: bool,
+    /// Whether services may send it.
+    pub from_service: bool,
+    /// Its scope's place in [`Manifest::scopes`].
+    pub scope: usize,
+}
+
+/// What a feature may reach beyond its own scopes' rooms and the connections that it hears from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// Rooms: names, or prefixes followed by `*`.
+    pub rooms: Vec<String>,
+    /// Wider audiences: `user`, `roles`, `all`.
+    pub audiences: Vec<String>,
+    /// `save`, `disconnect`.
+    pub actions: Vec<String>,
+}
+
+impl Grants {
+    const AUDIENCES: [&str; 3] = ["user", "roles", "all"];
+    const ACTIONS: [&str; 2] = ["save", "disconnect"];
+
+    /// Whether it may emit to the room, or let connections join it.
+    pub fn allows_room(&self, room: &str) -> bool {
+        self.rooms.iter().any(|granted| match granted.strip_suffix('*') {
+            Some(prefix) => room.starts_with(prefix),
+            None => room == granted,
+        })
+    }
+
+    /// Whether it may emit to such an audience.
+    pub fn allows_audience(&self, audience: &str) -> bool {
+        self.audiences.iter().any(|granted| granted == audience)
+    }
+
+    /// Whether it may do this.
+    pub fn allows_action(&self, action: &str) -> bool {
+        self.actions.iter().any(|granted| granted == action)
+    }
+
+    /// What of `self` is not within `granted`, in words.
+    pub fn missing_from(&self, granted: &Self) -> Vec<String> {
+        let rooms = self.rooms.iter().filter(|room| match room.strip_suffix('*') {
+            // A prefix is covered by a shorter one alone.
+            Some(prefix) => !granted.rooms.iter().any(|g| g.strip_suffix('*').is_some_and(|g| prefix.starts_with(g))),
+            None => !granted.allows_room(room),
+        });
+        let audiences = self.audiences.iter().filter(|audience| !granted.allows_audience(audience));
+        let actions = self.actions.iter().filter(|action| !granted.allows_action(action));
+        rooms
+            .map(|room| format!("the room {room}"))
+            .chain(audiences.map(|audience| format!("the audience {audience}")))
+            .chain(actions.map(|action| format!("the action {action}")))
+            .collect()
+    }
+
+    /// # Errors
+    /// Where it names an audience or an action that there is not.
+    pub fn check(&self) -> Result<(), String> {
+        for (kind, names, known) in
+            [("audience", &self.audiences, &Self::AUDIENCES[..]), ("action", &self.actions, &Self::ACTIONS[..])]
+        {
+            if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
+                return Err(format!("there is no {kind} {unknown:?}: it is one of {}", known.join(", ")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Manifest {
+    /// Checks what a component described.
+    ///
+    /// # Errors
+    /// With what is wrong, and where.
+    pub(super) fn check(manifest: wit::Manifest) -> Result<Self, String> {
+        let wit::Manifest {
+            name,
+            version,
+            description,
+            state_version,
+            scopes,
+            routes,
+            queries,
+            emits,
+            needs,
+            extensions,
+        } = manifest;
+        if name.is_empty()
+            || name.len() > 64
+            || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        {
+            return Err(format!("the name {name:?} must be 1 to 64 lower-case letters, digits and hyphens"));
+        }
+        let is_semantic = version.split(['-', '+']).next().is_some_and(|core| {
+            core.split('.').count() == 3
+                && core.split('.').all(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
+        });
+        if !is_semantic || version.len() > 64 || !version.is_ascii() {
+            return Err(format!("the version {version:?} must be a semantic version, as 1.2.3"));
+        }
+        if let Some((extension, _)) = extensions.first() {
+            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
+        }
+        for (what, n) in
+            [("scopes", scopes.len()), ("routes", routes.len()), ("queries", queries.len()), ("emits", emits.len())]
+        {
+            if n > MAX_NAMES {
+                return Err(format!("it lists {n} {what}, and may list {MAX_NAMES}"));
+            }
+        }
+        let scopes = scopes.into_iter().map(check_scope).collect::<Result<Vec<_>, _>>()?;
+        let scope_of = |template: &str, of: &str| {
+            let at = scopes.iter().position(|scope| scope.template.as_str() == template);
+            at.ok_or_else(|| format!("{of} names the scope {template:?}, which is not among the scopes"))
+        };
+        let mut checked_routes = HashMap::new();
+        for wit::Route { event, origins, scope } in routes {
+            check_event(&event)?;
+            if let Some(unknown) = origins.iter().find(|origin| !matches!(origin.as_str(), "client" | "service")) {
+                return Err(format!("the route of {event} names the origin {unknown:?}: it is client or service"));
+            }
+            let from = |origin: &str| origins.iter().any(|other| other == origin);
+            let scope = scope_of(&scope, &format!("the route of {event}"))?;
+            let route = Route { from_client: from("client"), from_service: from("service"), scope };
+            if checked_routes.insert(event.clone(), route).is_some() {
+                return Err(format!("it routes {event} twice"));
+            }
+        }
+        let mut checked_queries = HashMap::new();
+        for wit::Query { name, scope } in queries {
+            check_event(&name)?;
+            let scope = scope.map(|scope| scope_of(&scope, &format!("the query {name}"))).transpose()?;
+            checked_queries.insert(name, scope);
+        }
+        for event in &emits {
+            check_event(event)?;
+        }
+        let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
+        needs.check()?;
+        if needs.allows_action("save") {
+            return Err("it needs the action save, but this host has no document store".to_owned());
+        }
+        Ok(Self {
+            name,
+            version,
+            description: description.chars().filter(|c| !c.is_control()).take(256).collect(),
+            state_version,
+            scopes,
+            routes: checked_routes,
+            queries: checked_queries,
+            emits: emits.into_iter().collect(),
+            needs,
+        })
+    }
+
+    /// The scope of this feature that has this key, with its kind.
+    pub(super) fn scope_of_key(&self, key: &str) -> Option<(&Scope, super::template::ScopeAddress)> {
+        self.scopes.iter().find_map(|scope| Some((scope, scope.template.match_key(key)?)))
+    }
+}
+
+fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
+    let template = Template::parse(&scope.template)?;
+    if template.prefix().starts_with(USER_ROOM_PREFIX) {
+        return Err(format!("the scope {:?} would be a user's own room", scope.template));
+    }
+    match scope.durability.as_str() {
+        "volatile" => {}
+        "durable" => {
+            return Err(format!("the scope {:?} is durable, but this host keeps volatile state alone", scope.template));
+        }
+        other => return Err(format!("the scope {:?} is {other:?}: it must be volatile or durable", scope.template)),
+    }
+    Ok(Scope { template, idle: Duration::from_millis(scope.idle_ms) })
+}
+
+fn check_event(event: &str) -> Result<(), String> {
+    if event.is_empty() || event.len() > MAX_EVENT_BYTES || event.chars().any(char::is_control) {
+        return Err(format!("the name {event:?} must be 1 to {MAX_EVENT_BYTES} bytes without control characters"));
+    }
+    if RESERVED_EVENTS.contains(&event) {
+        return Err(format!("the event {event} is the host's own"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(rooms: &[&str], audiences: &[&str]) -> Grants {
+        let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Grants { rooms: strings(rooms), audiences: strings(audiences), actions: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_needed_and_not_granted_is_named() {
+        let needs = grants(&["contact:*", "system"], &["user", "all"]);
+        assert!(needs.missing_from(&grants(&["cont*", "system"], &["all", "user"])).is_empty());
+        assert_eq!(
+            needs.missing_from(&grants(&["contact:5", "contact:a*"], &["user"])),
+            ["the room contact:*", "the room system", "the audience all"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_audience_is_an_error_that_names_the_known() {
+        let error = grants(&[], &["everybody"]).check().unwrap_err();
+        assert!(error.contains("everybody") && error.contains("user, roles, all"), "{error}");
+    }
+}

@@ -1,0 +1,41 @@
+//! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
+//!
+//! - [`Runtime`] is what the rest of the host sees; `loads` is its other half, for what operators do.
+//! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
+//!   `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them does.
+//! - `worker` is a plugin thread. `scope` is its memory, `effect` checks what a feature wants done.
+//! - `engine`, `sandbox`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is where a
+//!   feature's lines go.
+//! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells
+//!   operators how things stand.
+
+mod bindings;
+mod bundled;
+mod cache;
+mod call;
+mod catalogue;
+mod effect;
+mod engine;
+mod event;
+mod folder;
+mod generation;
+mod health;
+mod loader;
+mod loads;
+mod log;
+mod manifest;
+mod report;
+mod runtime;
+mod sandbox;
+mod scope;
+mod template;
+mod worker;
+
+pub use bundled::{Bundled, bundled};
+pub use event::ClientEvent;
+pub use folder::Folder;
+pub use generation::{Loaded, Source};
+pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};
+pub use manifest::Grants;
+pub use report::{Inspection, PluginReport, inspect};
+pub use runtime::{PluginConfig, PluginOptions, Runtime};

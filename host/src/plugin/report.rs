@@ -1,0 +1,160 @@
+//! How plugins stand, for operators.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::catalogue::Plugin;
+use super::engine::{self, Ticker};
+use super::generation::{Generation, Loaded, Source};
+use super::loader::{LoadError, Loader, Step};
+use super::manifest::Grants;
+use super::runtime::{PluginConfig, Runtime};
+use crate::metrics::quantile;
+use crate::model::{Clock, Failure};
+
+/// A plugin as the API shows it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginReport {
+    /// Name, version, generation and digest.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// What it says it is for.
+    pub description: String,
+    /// Where the running build came from.
+    pub source: Source,
+    /// `running` or `quarantined`.
+    pub state: &'static str,
+    /// The generation that a roll-back would take into use.
+    pub previous: Option<Loaded>,
+    /// Events that it handled.
+    pub calls: u64,
+    /// Events on which it failed.
+    pub traps: u64,
+    /// The median time of a call, in microseconds.
+    pub latency_p50_us: f64,
+    /// The 99th percentile of the time of a call, in microseconds.
+    pub latency_p99_us: f64,
+    /// The feature's own figures, where it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<Value>,
+}
+
+/// What a component says about itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// Name, version and digest; the generation says nothing here.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// What it says it is for.
+    pub description: String,
+    /// Version of its state's schema.
+    pub state_version: u32,
+    /// Its scope templates.
+    pub scopes: Vec<String>,
+    /// Events that clients may send it.
+    pub from_clients: Vec<String>,
+    /// Events that services may send it.
+    pub from_services: Vec<String>,
+    /// Questions that services may ask it.
+    pub queries: Vec<String>,
+    /// Events that it emits.
+    pub emits: Vec<String>,
+    /// What it needs beyond its own scopes' rooms.
+    pub needs: Grants,
+}
+
+impl Inspection {
+    fn of(generation: &Generation) -> Self {
+        let manifest = &generation.manifest;
+        let mut routes: Vec<_> = manifest.routes.iter().collect();
+        routes.sort_by_key(|(event, _)| *event);
+        let mut queries: Vec<_> = manifest.queries.keys().cloned().collect();
+        queries.sort();
+        Self {
+            id: generation.id.clone(),
+            description: manifest.description.clone(),
+            state_version: manifest.state_version,
+            scopes: manifest.scopes.iter().map(|scope| scope.template.as_str().to_owned()).collect(),
+            from_clients: routes
+                .iter()
+                .filter(|(_, route)| route.from_client)
+                .map(|(event, _)| (*event).clone())
+                .collect(),
+            from_services: routes
+                .iter()
+                .filter(|(_, route)| route.from_service)
+                .map(|(event, _)| (*event).clone())
+                .collect(),
+            queries,
+            emits: manifest.emits.iter().cloned().collect(),
+            needs: manifest.needs.clone(),
+        }
+    }
+}
+
+/// Takes a component through all steps of a load that need no running host, and tells what it says about itself.
+///
+/// # Errors
+/// With the step that would have said no.
+pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Result<Inspection, LoadError> {
+    let cannot = |error: String| LoadError::new(Step::Compile, error);
+    let engine = engine::engine(config.memory_bytes).map_err(|error| cannot(error.to_string()))?;
+    let ticker = Ticker::start(engine.clone(), config.call_deadline).map_err(|error| cannot(error.to_string()))?;
+    let ticker = Arc::new(ticker);
+    let loader = Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system())
+        .map_err(|error| cannot(error.to_string()))?;
+    let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
+    ticker.stop();
+    inspection
+}
+
+impl Runtime {
+    /// How all plugins stand, without their own figures.
+    pub fn reports(&self) -> Vec<PluginReport> {
+        self.plugins().values().map(|plugin| self.report_of(plugin)).collect()
+    }
+
+    /// How one plugin stands, with its own figures where it has any.
+    ///
+    /// # Errors
+    /// Where there is no such plugin.
+    pub async fn report(&self, name: &str) -> Result<PluginReport, Failure> {
+        let plugin = self.plugins().get(name).cloned().ok_or_else(|| super::loads::no_plugin(name))?;
+        let mut report = self.report_of(&plugin);
+        if plugin.current().manifest.queries.contains_key("stats") {
+            let stats = self.query(name, "stats", "null").await;
+            report.stats = Some(match stats {
+                Ok(stats) => stats
+                    .arguments()
+                    .first()
+                    .and_then(|stats| serde_json::from_str(stats.get()).ok())
+                    .unwrap_or(Value::Null),
+                // A feature that cannot tell is still worth a report.
+                Err(failure) => serde_json::json!({ "error": failure }),
+            });
+        }
+        Ok(report)
+    }
+
+    fn report_of(&self, plugin: &Plugin) -> PluginReport {
+        let generation = plugin.current();
+        let paused = plugin.health.paused_until(self.0.clock.uptime_ms()).is_some();
+        PluginReport {
+            id: generation.id.clone(),
+            description: generation.manifest.description.clone(),
+            source: generation.source,
+            state: if paused { "quarantined" } else { "running" },
+            previous: plugin.before().map(|before| before.id.clone()),
+            calls: plugin.calls.load(Ordering::Relaxed),
+            traps: plugin.traps.load(Ordering::Relaxed),
+            latency_p50_us: quantile(&plugin.latency, 0.5) * 1e6,
+            latency_p99_us: quantile(&plugin.latency, 0.99) * 1e6,
+            stats: None,
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The plugin runtime as the rest of the host sees it: events go in, plugins come and go.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
+
+use super::catalogue::Catalogue;
+use super::engine::{self, Ticker};
+use super::event::{ClientEvent, Event, Member, Origin, ReplyTo};
+use super::loader::Loader;
+use super::loads::Loads;
+use super::manifest::Grants;
+use super::template::ScopeAddress;
+use super::worker::{Job, Worker};
+use crate::hub::{Departure, Hub};
+use crate::metrics::Metrics;
+use crate::model::{Clock, ConnId, ErrorCode, Failure, Full, Mailbox, Payload};
+
+/// Events that wait for one plugin thread, at most: half a second of work for a feature of 30 µs an event.
+/// A client's or service's event over the bound is refused; what must be told goes in all the same.
+const INBOX_EVENTS: usize = 16_384;
+
+/// Scopes that are asked by one query without a scope, at most.
+const MAX_GATHERED_SCOPES: usize = 10_000;
+
+/// How long a caller waits for an answer: far more than any deadline, for a queue may stand before it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What plugins may do, and which there are.
+#[derive(Debug, Clone)]
+pub struct PluginConfig {
+    /// Plugin threads.
+    pub threads: usize,
+    /// How long a call may run.
+    pub call_deadline: Duration,
+    /// The linear memory of one instance, in bytes.
+    pub memory_bytes: usize,
+    /// The state of one scope, in bytes.
+    pub state_bytes: usize,
+    /// Where compiled components are kept.
+    pub cache_dir: Option<PathBuf>,
+    /// What is configured for each plugin.
+    pub plugins: HashMap<String, PluginOptions>,
+}
+
+/// What is configured for one plugin.
+#[derive(Debug, Clone)]
+pub struct PluginOptions {
+    /// Whether it may be loaded.
+    pub enabled: bool,
+    /// What it is granted, where that is not left to the default.
+    pub grants: Option<Grants>,
+    /// What it is told.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            call_deadline: Duration::from_millis(50),
+            memory_bytes: 33_554_432,
+            state_bytes: 65_536,
+            cache_dir: None,
+            plugins: HashMap::new(),
+        }
+    }
+}
+
+impl Default for PluginOptions {
+    fn default() -> Self {
+        Self { enabled: true, grants: None, settings: serde_json::Map::new() }
+    }
+}
+
+/// The plugins of a host, and the threads that they run on. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Runtime(pub(super) Arc<Inner>);
+
+/// What the runtime's threads share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) config: Arc<PluginConfig>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) ticker: Arc<Ticker>,
+    pub(super) catalogue: ArcSwap<Catalogue>,
+    pub(super) inboxes: Vec<Arc<Mailbox<Job>>>,
+    pub(super) loads: Loads,
+    hasher: RandomState,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Inner {
+    fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
+        // A scope always has the same thread, which is what orders its events.
+        &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
+    }
+
+    /// Queues what must not be lost.
+    pub(super) fn submit(&self, job: Job) {
+        if let Job::Event { address, .. } = &job {
+            self.inbox_of(&address.key).push(job);
+        }
+    }
+}
+
+impl Runtime {
+    /// Starts the threads. No plugin is loaded yet.
+    ///
+    /// # Errors
+    /// Where this machine cannot run WebAssembly, or a thread cannot be started.
+    pub fn start(config: PluginConfig, hub: Arc<Hub>, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let engine = engine::engine(config.memory_bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let ticker = Arc::new(Ticker::start(engine.clone(), config.call_deadline)?);
+        let loader = Loader::new(engine, config.cache_dir.clone(), ticker.clone(), config.clone(), clock.clone())
+            .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::new(INBOX_EVENTS))).collect();
+        let (loads, requests) = Loads::new();
+        let inner = Arc::new(Inner {
+            config,
+            hub,
+            clock,
+            metrics,
+            ticker,
+            catalogue: ArcSwap::default(),
+            inboxes,
+            loads,
+            hasher: RandomState::new(),
+            threads: Mutex::default(),
+        });
+        let mut threads = Vec::new();
+        for (index, inbox) in inner.inboxes.iter().enumerate() {
+            threads.push(Worker::start(index, inner.clone(), inbox.clone())?);
+        }
+        threads.push(super::loads::start(inner.clone(), loader, requests)?);
+        *inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        Ok(Self(inner))
+    }
+
+    /// Ends all threads, once they have done what is queued.
+    pub fn shut_down(&self) {
+        self.0.loads.stop();
+        for inbox in &self.0.inboxes {
+            inbox.push(Job::Stop);
+        }
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a plugin thread panicked");
+            }
+        }
+        self.0.ticker.stop();
+    }
+
+    /// Hands a client's event to the feature that it is for. The answer goes to the connection.
+    ///
+    /// # Errors
+    /// Where there is no such feature, the client may not send this, or the feature cannot take it now.
+    pub fn client_event(&self, event: ClientEvent<'_>) -> Result<(), Failure> {
+        let catalogue = self.0.catalogue.load();
+        let destination = catalogue.destination(event.event).ok_or_else(|| unknown_event(event.event))?;
+        if !destination.from_client {
+            let message = format!("only services may send {}", event.event);
+            return Err(Failure::new(ErrorCode::Forbidden, message));
+        }
+        let address = destination.template.address(&event.payload)?;
+        let ClientEvent { connection, identity, event, payload, id, read_at } = event;
+        let origin = Origin::Client(Member { connection, identity });
+        let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some() };
+        let reply = ReplyTo::Client { connection, id, read_at };
+        self.offer(Job::Event { plugin: destination.plugin.clone(), address, event, reply })
+    }
+
+    /// Queues what its sender can send again.
+    fn offer(&self, job: Job) -> Result<(), Failure> {
+        let Job::Event { address, .. } = &job else { return Ok(()) };
+        self.0.inbox_of(&address.key).try_push(job).map_err(|Full(_)| {
+            Failure::new(ErrorCode::FeatureUnavailable, "the host has more events than it can handle: try again later")
+        })
+    }
+
+    /// Hands a service's event to the feature that it is for, and gives its answer.
+    ///
+    /// # Errors
+    /// Where there is no such feature, services may not send this, or the feature refuses it.
+    pub async fn service_event(&self, service: &str, event: &str, payload: Payload) -> Result<Payload, Failure> {
+        let (job, answer) = {
+            let catalogue = self.0.catalogue.load();
+            let destination = catalogue.destination(event).ok_or_else(|| unknown_event(event))?;
+            if !destination.from_service {
+                return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
+            }
+            let address = destination.template.address(&payload)?;
+            let origin = Origin::Service(service.to_owned());
+            let event = Event::Message { event: event.into(), origin, payload, wants_reply: true };
+            let (caller, answer) = oneshot::channel();
+            let plugin = destination.plugin.clone();
+            (Job::Event { plugin, address, event, reply: ReplyTo::Caller(caller) }, answer)
+        };
+        self.offer(job)?;
+        wait_for(answer).await?
+    }
+
+    /// Asks a feature, and gives its answer. `data` is JSON.
+    ///
+    /// # Errors
+    /// Where there is no such feature or query, or the feature refuses it.
+    pub async fn query(&self, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
+        let not_found = |message: String| Failure::new(ErrorCode::NotFound, message);
+        let (plugin, address) = {
+            let catalogue = self.0.catalogue.load();
+            let plugin = catalogue.plugins.get(plugin).ok_or_else(|| super::loads::no_plugin(plugin))?;
+            let manifest = &plugin.current().manifest;
+            let scope = manifest.queries.get(name);
+            let scope = scope.ok_or_else(|| not_found(format!("{} has no query {name}", plugin.name)))?;
+            let address = scope.map(|scope| manifest.scopes[scope].template.address_from(data)).transpose()?;
+            (plugin.clone(), address)
+        };
+        let (caller, answer) = oneshot::channel();
+        let reply = ReplyTo::Caller(caller);
+        if let Some(address) = address {
+            let event = Event::Query { name: name.into(), data: data.into() };
+            self.offer(Job::Event { plugin, address, event, reply })?;
+            return wait_for(answer).await?;
+        }
+        let mut waiting = Vec::new();
+        for inbox in &self.0.inboxes {
+            let (reply, answers) = oneshot::channel();
+            let limit = MAX_GATHERED_SCOPES / self.0.inboxes.len();
+            inbox.push(Job::Gather { plugin: plugin.clone(), name: name.into(), data: data.into(), limit, reply });
+            waiting.push(answers);
+        }
+        let (mut answers, mut omitted) = (Vec::new(), 0);
+        for thread in waiting {
+            let (more, left_out) = wait_for(thread).await?;
+            answers.extend(more);
+            omitted += left_out;
+        }
+        let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
+        // It has no scope, and so no state and no room.
+        let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
+        self.offer(Job::Event { plugin, address, event, reply })?;
+        wait_for(answer).await?
+    }
+
+    /// A client acknowledged an event.
+    pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
+        let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
+        // One that never was owed is found out there. Over the bound, the time-out answers in its place.
+        let _ = inbox.try_push(Job::Acknowledged { id, connection, answer: Ok(payload) });
+    }
+
+    /// A connection is gone: every scope that it took part in is told, after everything that it sent.
+    pub fn departed(&self, connection: ConnId, departure: Departure) {
+        let catalogue = self.0.catalogue.load();
+        let watching = departure.watchers.iter().filter_map(|(number, key)| {
+            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number)?;
+            Some((plugin, plugin.current().manifest.scope_of_key(key)?.1))
+        });
+        let in_rooms = departure.rooms.iter().filter_map(|room| catalogue.owner(room));
+        for (plugin, address) in in_rooms.chain(watching) {
+            let member = Member { connection, identity: departure.identity.clone() };
+            let event = Event::Left { member, reason: "disconnected" };
+            self.0.submit(Job::Event { plugin: plugin.clone(), address, event, reply: ReplyTo::Nobody });
+        }
+        for id in departure.owed {
+            let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
+            inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
+        }
+    }
+
+    /// What is loaded.
+    pub(super) fn plugins(&self) -> BTreeMap<String, Arc<super::catalogue::Plugin>> {
+        self.0.catalogue.load().plugins.clone()
+    }
+}
+
+async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")),
+        Err(_) => {
+            Err(Failure::new(ErrorCode::FeatureUnavailable, "the feature did not answer in time: try again later"))
+        }
+    }
+}
+
+fn unknown_event(event: &str) -> Failure {
+    Failure::new(ErrorCode::UnknownEvent, format!("no feature handles the event {event}"))
+}
