@@ -30,9 +30,10 @@ fn run() -> Result<(), String> {
     }
     let packages: Vec<&str> = names.iter().map(String::as_str).collect();
     let target_dir = target_dir(&out_dir).ok_or("the output folder is not within a target folder")?;
-    let components = component::build(&root.join("Cargo.toml"), &packages, &target_dir.join("components"))?;
+    let folder = component::build(&root.join("Cargo.toml"), &packages, &target_dir.join("components"))?;
     let mut list = String::from("&[\n");
-    for (name, path) in names.iter().zip(components) {
+    for name in &names {
+        let path = folder.join(name.replace('-', "_")).with_extension("wasm");
         let embedded = out_dir.join(format!("{name}.wasm"));
         fs::copy(&path, &embedded).map_err(|e| format!("cannot copy {}: {e}", path.display()))?;
         writeln!(list, "    Bundled {{ name: {name:?}, component: include_bytes!({embedded:?}) }},")

@@ -7,11 +7,11 @@ use std::process::Command;
 /// The target that gives a component without further tools.
 const TARGET: &str = "wasm32-wasip2";
 
-/// Builds `packages` of the workspace or package at `manifest`, and gives the path of each component.
+/// Builds `packages` of the workspace or package at `manifest`, and gives the folder where their components are.
 ///
 /// # Errors
 /// Where the target is missing and cannot be added, or the build fails; with what to do.
-pub(crate) fn build(manifest: &Path, packages: &[&str], target_dir: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn build(manifest: &Path, packages: &[&str], target_dir: &Path) -> Result<PathBuf, String> {
     add_target()?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -48,8 +48,7 @@ pub(crate) fn build(manifest: &Path, packages: &[&str], target_dir: &Path) -> Re
             String::from_utf8_lossy(&output.stderr).replace('\n', " | ")
         ));
     }
-    let folder = target_dir.join(TARGET).join("release");
-    Ok(packages.iter().map(|package| folder.join(package.replace('-', "_")).with_extension("wasm")).collect())
+    Ok(target_dir.join(TARGET).join("release"))
 }
 
 /// Adds the target through rustup, if it is not there.

@@ -1,1 +1,52 @@
+//! What the end-to-end tests and the benchmarks stand on.
+//!
+//! # Layout
+//! - [`TestHost`]: the real binary in a folder of its own, and its API
+//! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
+//! - [`TestClient`]: a client of the plain protocol
+//! - [`guests`]: components to load
+//! - [`skip`]: how a test that lacks something says so
 
+mod client;
+pub mod guests;
+mod host;
+mod inner;
+
+pub use client::{Closed, TestClient};
+pub use host::{Answer, TestHost, http};
+pub use inner::InnerHost;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must come. Generous, for the machine may be busy; a test that fails takes so long, and
+/// one that passes does not.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a test listens for what must not come.
+pub const SILENCE: Duration = Duration::from_millis(150);
+
+/// Asks `probe` again and again until it gives something.
+///
+/// # Panics
+/// Where it gives nothing in time.
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come to this in time: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Says aloud that a test is skipped, and why.
+///
+/// # Panics
+/// Where `ROUNDHOUSE_TESTS_NO_SKIP` is set, as it is in continuous integration: there nothing may be missing.
+pub fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("ROUNDHOUSE_TESTS_NO_SKIP").is_none(), "{test} must not be skipped here: {why}");
+    // Straight to standard error: the test runner keeps what a passing test prints to itself.
+    let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {why}");
+}

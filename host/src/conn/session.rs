@@ -279,7 +279,9 @@ impl Shard {
             self.shared.addresses.leave(connection.peer, self.shared.config.connections_per_ip);
         }
         self.members.leave_all(connection);
-        if let Some(departure) = self.shared.hub.disconnect(connection.id) {
+        let departure = self.shared.hub.disconnect(connection.id);
+        // When the host goes, everybody goes: nobody is there to be told of it.
+        if let Some(departure) = departure.filter(|_| !self.is_stopping()) {
             self.shared.plugins.departed(connection.id, departure);
         }
     }

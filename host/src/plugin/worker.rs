@@ -348,9 +348,12 @@ impl Worker {
         checked: Checked,
     ) -> Payload {
         let now = self.inner.clock.uptime_ms();
-        if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
+        if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key)
+            // To be asked about is no activity.
+            && !matches!(event, Event::Query { .. })
+        {
             scope.touched = now;
-            scope.sequence += u64::from(!matches!(event, Event::Query { .. }));
+            scope.sequence += 1;
             match checked.state {
                 StateChange::Keep => {}
                 StateChange::Put(state) => scope.state = Some((generation.manifest.state_version, state)),

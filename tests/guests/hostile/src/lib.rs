@@ -1,1 +1,262 @@
+//! A feature that misbehaves on demand: in its handlers as its events say, and in `describe` as the bytes of
+//! [`BEHAVIOUR`] say, which a test overwrites in the finished component.
 
+use std::hint::black_box;
+use std::time::Duration;
+
+use roundhouse_sdk::{
+    Acknowledgement, Answer, Answers, Audience, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
+    Scope, Sender, log,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What `describe` does, padded with dots. Tests look for the first word to overwrite what follows it.
+static BEHAVIOUR: [u8; 32] = *b"describe=normal.................";
+
+/// The feature.
+#[derive(Debug)]
+pub struct Hostile;
+
+roundhouse_sdk::export!(Hostile);
+
+/// How often it was asked to count, and what it was told.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    count: u64,
+    told: Vec<String>,
+    ballast: String,
+}
+
+/// What it may be asked to do.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// Behaves: counts, joins, and answers with the count.
+    #[serde(rename = "hostile:count")]
+    Count {},
+    /// Answers with what it was told.
+    #[serde(rename = "hostile:told")]
+    Told {},
+    /// Does what `how` says, after having counted.
+    #[serde(rename = "hostile:do")]
+    Do {
+        /// See `misbehave`.
+        how: String,
+        /// What some of it needs.
+        #[serde(default)]
+        with: Value,
+    },
+    /// What a service sends.
+    #[serde(rename = "hostile:service")]
+    Service {},
+    /// What another build of a feature handles.
+    #[serde(rename = "ticket:view")]
+    Foreign {},
+}
+
+/// What it may be asked.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Query {
+    /// The count of one scope.
+    Count,
+    /// The counts of all scopes.
+    Stats,
+}
+
+#[derive(Serialize)]
+struct Noise<'a> {
+    noise: &'a str,
+}
+
+roundhouse_sdk::outgoing! { Noise<'_> => "hostile:noise" }
+
+#[derive(Serialize)]
+struct Undeclared {}
+
+roundhouse_sdk::outgoing! { Undeclared => "viewers:updated" }
+
+impl Feature for Hostile {
+    type Settings = serde_json::Map<String, Value>;
+    type State = State;
+    type Message = Message;
+    type Timer = String;
+    type Query = Query;
+
+    fn describe() -> Manifest {
+        let behaviour = black_box(&BEHAVIOUR);
+        let behaviour = std::str::from_utf8(behaviour).unwrap_or_default().trim_end_matches('.');
+        let scope = Scope::volatile("hostile:{id}")
+            .idle(Duration::from_secs(60))
+            .from_clients(["hostile:count", "hostile:told", "hostile:do"])
+            .from_services(["hostile:service"])
+            .queries(["count"]);
+        let manifest = |scope| {
+            Manifest::new("hostile", "1.0.0", "Misbehaves on demand").scope(scope).gathers("stats").emits([Noise::NAME])
+        };
+        match behaviour {
+            "describe=panic" => panic!("describe was told to panic"),
+            "describe=loop" => spin(),
+            "describe=eat" => eat(),
+            "describe=name" => Manifest::new("No Name!", "1.0.0", ""),
+            "describe=version" => Manifest::new("hostile", "one", ""),
+            "describe=route" => manifest(scope.from_clients(["ticket:view"])),
+            "describe=reserved" => manifest(scope.from_clients(["authenticate"])),
+            "describe=scope" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("ticket:{id}")),
+            "describe=user" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("user:{id}")),
+            "describe=durable" => Manifest::new("hostile", "1.0.0", "").scope(Scope::durable("hostile:{id}")),
+            "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
+            "describe=schema" => manifest(scope).state_version(2),
+            _ => manifest(scope),
+        }
+    }
+
+    fn message(state: &mut State, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
+        if black_box(&BEHAVIOUR).starts_with(b"describe=traps") {
+            panic!("this build always fails");
+        }
+        match message {
+            Message::Count {} => {
+                state.count += 1;
+                cx.join(sender.client()?);
+                cx.reply(&json!({ "count": state.count }));
+                Ok(())
+            }
+            Message::Told {} => {
+                cx.reply(&state.told);
+                Ok(())
+            }
+            Message::Do { how, with } => {
+                state.count += 1;
+                misbehave(state, cx, sender.client()?, &how, &with)
+            }
+            Message::Service {} | Message::Foreign {} => {
+                cx.reply(&json!({ "service": true }));
+                Ok(())
+            }
+        }
+    }
+
+    fn left(state: &mut State, _: &mut Context<Self>, member: &Member, reason: LeaveReason) -> Result<(), Failure> {
+        state.told.push(format!("left {} {}", member.user_id(), reason.as_str()));
+        Ok(())
+    }
+
+    fn timer(state: &mut State, _: &mut Context<Self>, how: String) -> Result<(), Failure> {
+        if how == "panic" {
+            panic!("the timer was told to panic");
+        }
+        state.told.push(format!("timer {how}"));
+        Ok(())
+    }
+
+    fn acknowledged(state: &mut State, _: &mut Context<Self>, answer: &Acknowledgement) -> Result<(), Failure> {
+        let said = match &answer.answer {
+            Ok(payload) => payload.args.clone(),
+            Err(failure) => failure.code.clone(),
+        };
+        state.told.push(format!("acknowledged {} {said}", answer.tag));
+        Ok(())
+    }
+
+    fn query(state: &State, _: &Context<Self>, _: Query) -> Result<Answer, Failure> {
+        Ok(Answer::of(&json!({ "count": state.count })))
+    }
+
+    fn gathered(_: &Context<Self>, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+        let counts: Vec<Value> = answers.decode()?;
+        Ok(Answer::of(&counts))
+    }
+
+    fn migrate(from: u32, _: &[u8]) -> Result<State, Failure> {
+        Err(Failure::conflict(format!("it was told to refuse schema {from}")))
+    }
+}
+
+fn misbehave(
+    state: &mut State,
+    cx: &mut Context<Hostile>,
+    member: &Member,
+    how: &str,
+    with: &Value,
+) -> Result<(), Failure> {
+    let noise = Noise { noise: "x" };
+    match how {
+        "spin" => spin(),
+        "eat" => eat(),
+        "recurse" => drop(recurse(black_box(1))),
+        "panic" => panic!("it was told to panic\u{1b}[31m\nover two lines"),
+        "flood" => {
+            for _ in 0..1_000_000 {
+                cx.emit(cx.room(), &noise);
+            }
+        }
+        "too-many" => {
+            for _ in 0..1001 {
+                cx.emit(cx.room(), &noise);
+            }
+        }
+        "too-much" => {
+            let noise = "x".repeat(600_000);
+            for _ in 0..2 {
+                cx.emit(cx.room(), &Noise { noise: &noise });
+            }
+        }
+        "elsewhere" => {
+            cx.emit(Audience::room("ticket:t1"), &noise);
+        }
+        "everybody" => {
+            cx.emit(Audience::All, &noise);
+        }
+        "stranger" => {
+            cx.emit(Audience::connection(with.as_str().unwrap_or_default()), &noise);
+        }
+        "undeclared" => {
+            cx.emit(cx.room(), &Undeclared {});
+        }
+        "join-elsewhere" => cx.join_room(&member.connection, "ticket:t1"),
+        "disconnect" => cx.disconnect(member, "because"),
+        "save" => cx.save("tag", "collection", &json!({})),
+        "fat-state" => state.ballast = "x".repeat(100_000),
+        "failure" => return Err(Failure::conflict("it was told to refuse")),
+        "strange-failure" => return Err(Failure::new("no_such_code", "it was told to refuse")),
+        "log" => {
+            for n in 0..10_000 {
+                log::write(log::Level::Info, &format!("line {n} \u{1b}[31mred\r\nsecond line"));
+            }
+        }
+        "flood-room" => {
+            let noise = "x".repeat(with.as_u64().unwrap_or_default() as usize);
+            cx.emit(cx.room(), &Noise { noise: &noise });
+        }
+        "timer" => {
+            let after = Duration::from_millis(with["after"].as_u64().unwrap_or_default());
+            cx.set_timer("t", after, &with["how"].as_str().unwrap_or_default().to_owned());
+        }
+        "ask" => {
+            cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));
+        }
+        "watch" => cx.watch(member),
+        other => return Err(Failure::bad_request(format!("it cannot {other}"))),
+    }
+    Ok(())
+}
+
+fn spin() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(black_box(vec![1u8; 1 << 20]));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "that is what it is told to do")]
+fn recurse(n: u64) -> u64 {
+    black_box([n; 64]);
+    recurse(n + 1) + 1
+}

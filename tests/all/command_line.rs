@@ -1,0 +1,74 @@
+//! The command line by itself: what it prints, and how it fails.
+
+use std::fs;
+use std::process::Output;
+
+use roundhouse_tests::TestHost;
+use serde_json::Value;
+
+fn run(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = TestHost::command(dir).args(args).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn exit_codes_are_done_failed_and_wrong_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), &["--version"]).0, Some(0));
+    assert_eq!(run(dir.path(), &["--no-such-option"]).0, Some(2));
+    assert_eq!(run(dir.path(), &["token"]).0, Some(2));
+    let (code, _, said) = run(dir.path(), &["--config", "missing.toml"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("missing.toml"), "{said}");
+    let (code, _, said) = run(dir.path(), &["plugin", "list", "--api", "127.0.0.1:1", "--key", "k"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("127.0.0.1:1"), "{said}");
+    let (code, _, said) = run(dir.path(), &["--listen", "0.0.0.0:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("development mode"), "{said}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, said) = run(dir.path(), &["--listen", &address, "--api", "127.0.0.1:0"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains(&address), "{said}");
+}
+
+#[test]
+fn check_prints_what_would_run_and_refuses_what_would_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, printed, said) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(0), "{said}");
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(printed["plugins"][0]["name"], "ticket-collision");
+    assert_eq!(printed["listen"], "127.0.0.1:8080");
+    assert_eq!(printed["development"], true);
+
+    fs::write(dir.path().join("c.toml"), "[limits]\nmessage_byte = 1").unwrap();
+    let (code, _, said) = run(dir.path(), &["check", "--config", "c.toml"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("limits.message_byte") && said.contains("did you mean message_bytes?"), "{said}");
+
+    fs::create_dir(dir.path().join("plugins.d")).unwrap();
+    fs::write(dir.path().join("plugins.d/broken.wasm"), "broken").unwrap();
+    let (code, _, said) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("broken.wasm"), "{said}");
+}
+
+#[test]
+fn a_token_says_what_it_was_asked_to_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let args =
+        ["token", "--user", "ana", "--name", "Ana", "--role", "admin", "--role", "agent", "--claim", "team={\"id\":5}"];
+    let (code, token, said) = run(dir.path(), &args);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(token.trim().split('.').count(), 3);
+    let (code, _, said) = run(dir.path(), &["token", "--user", "a b"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("user id"), "{said}");
+}

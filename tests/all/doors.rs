@@ -1,0 +1,136 @@
+//! The three doors to plugins: the folder, the HTTP API, the command line.
+
+use std::fs;
+
+use roundhouse_tests::guests::{hostile, ticket_collision};
+use roundhouse_tests::{TestHost, eventually};
+use serde_json::json;
+
+const NAME: &str = "ticket-collision";
+
+#[tokio::test]
+async fn the_folder_loads_swaps_and_unloads() {
+    let host = TestHost::start();
+    let mut ana = host.client("ana").await;
+    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    let folder = host.dir().join("plugins.d");
+
+    fs::write(folder.join("hostile.wasm"), hostile("normal")).unwrap();
+    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
+    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+
+    // A file that replaces a bundled feature, put there as careful people do.
+    fs::write(folder.join("tc.partial"), ticket_collision("0.1.1")).unwrap();
+    fs::rename(folder.join("tc.partial"), folder.join("tc.wasm")).unwrap();
+    let report = host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
+    assert_eq!((&report["generation"], &report["previous"]["version"]), (&json!(2), &json!("0.1.0")));
+
+    // A broken file changes nothing, and is said in the log.
+    fs::write(folder.join("tc.wasm"), b"broken").unwrap();
+    fs::write(folder.join("hostile.wasm"), hostile("loop")).unwrap();
+    eventually("both files are refused", async || (host.log().matches("was refused").count() >= 4).then_some(())).await;
+    assert_eq!(host.report(NAME).await["version"], "0.1.1");
+    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+
+    fs::write(folder.join("tc.wasm"), ticket_collision("0.1.2")).unwrap();
+    host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
+
+    // Without its file a feature of the host's own comes back, and any other goes.
+    fs::remove_file(folder.join("tc.wasm")).unwrap();
+    fs::remove_file(folder.join("hostile.wasm")).unwrap();
+    host.wait_for_report(NAME, |report| report["source"] == "bundled").await;
+    host.wait_for_report("hostile", |report| report["code"] == "not_found").await;
+    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "unknown_event");
+    let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1, "she has been there all the time");
+}
+
+#[tokio::test]
+async fn what_lies_in_the_folder_at_the_start_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
+    fs::write(dir.path().join("broken.wasm"), b"broken").unwrap();
+    fs::write(dir.path().join("notes.txt"), b"not a component").unwrap();
+    let path = dir.path().to_str().unwrap();
+    let host = TestHost::start_with("", &[("ROUNDHOUSE_PLUGINS__DIR", path)]);
+    assert_eq!(host.report("hostile").await["source"], "folder");
+    assert!(host.log().contains("broken.wasm"));
+}
+
+#[tokio::test]
+async fn the_api_loads_rolls_back_and_unloads() {
+    let host = TestHost::start();
+    let list = host.get("/v1/plugins").await;
+    assert_eq!(list["plugins"][0]["name"], NAME);
+    assert_eq!(
+        host.call("POST", "/v1/plugins/ticket-collision/rollback", "").await.status,
+        409,
+        "there is none before"
+    );
+
+    let loaded = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    assert_eq!(
+        (&loaded["name"], &loaded["version"], &loaded["generation"]),
+        (&json!(NAME), &json!("0.1.1"), &json!(2))
+    );
+    assert_eq!(loaded["digest"].as_str().unwrap().len(), 64);
+    let again = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    assert_eq!(again, loaded, "the same bytes again change nothing");
+
+    let back = host.call("POST", "/v1/plugins/ticket-collision/rollback", "").await;
+    assert_eq!((back.status, &back.body["version"], &back.body["generation"]), (200, &json!("0.1.0"), &json!(1)));
+    let next = host.must_load(NAME, ticket_collision("0.1.2")).await;
+    assert_eq!(next["generation"], 3, "a number is never used again");
+
+    let mut ana = host.client("ana").await;
+    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(host.call("DELETE", "/v1/plugins/ticket-collision", "").await.status, 200);
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1" })).await, "unknown_event");
+    for (method, path) in [
+        ("GET", "/v1/plugins/ticket-collision"),
+        ("DELETE", "/v1/plugins/ticket-collision"),
+        ("POST", "/v1/plugins/ticket-collision/rollback"),
+    ] {
+        let answer = host.call(method, path, "").await;
+        assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")), "{method} {path}");
+    }
+    assert_eq!(host.call("PATCH", "/v1/plugins/ticket-collision", "").await.status, 405);
+    host.must_load(NAME, ticket_collision("0.1.1")).await;
+    let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1);
+    assert_eq!(ana.drain_events().await.iter().filter(|event| *event == "viewers:updated").count(), 2);
+}
+
+#[tokio::test]
+async fn the_command_line_lists_inspects_loads_rolls_back_and_unloads() {
+    let host = TestHost::start();
+    let file = host.dir().join("new.wasm");
+    fs::write(&file, ticket_collision("0.1.1")).unwrap();
+    let path = file.to_str().unwrap();
+
+    let (ok, listed) = host.plugin(&["list"]);
+    assert!(ok && listed.contains(NAME) && listed.contains("0.1.0"), "{listed}");
+    let inspect = TestHost::command(host.dir()).args(["plugin", "inspect", path]).output().unwrap();
+    let inspected = String::from_utf8_lossy(&inspect.stdout);
+    assert!(
+        inspect.status.success() && inspected.contains("ticket:typing") && inspected.contains("0.1.1"),
+        "{inspected}"
+    );
+
+    let (ok, loaded) = host.plugin(&["load", path]);
+    assert!(ok && loaded.contains("\"generation\": 2"), "{loaded}");
+    let (ok, back) = host.plugin(&["rollback", NAME]);
+    assert!(ok && back.contains("\"generation\": 1"), "{back}");
+    let (ok, said) = host.plugin(&["rollback", NAME]);
+    assert!(!ok && said.contains("no generation of ticket-collision before"), "{said}");
+    let (ok, _) = host.plugin(&["unload", NAME]);
+    assert!(ok);
+    let (ok, said) = host.plugin(&["unload", NAME]);
+    assert!(!ok && said.contains("there is no plugin ticket-collision"), "{said}");
+
+    fs::write(&file, b"broken").unwrap();
+    let (ok, said) = host.plugin(&["load", path]);
+    assert!(!ok && said.contains("Compile"), "{said}");
+    let (ok, said) = host.plugin(&["list", "--key", "wrong"]);
+    assert!(!ok && said.contains("API key"), "{said}");
+}

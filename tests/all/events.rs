@@ -1,0 +1,184 @@
+//! Events, acknowledgements and typed errors.
+
+use roundhouse_tests::{TestClient, TestHost, eventually};
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test]
+async fn what_cannot_be_handled_is_refused_with_a_typed_error_and_nothing_else_happens() {
+    let host = TestHost::start();
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ben.drain().await;
+
+    assert_eq!(ana.refused("no:such", json!({})).await, "unknown_event");
+    assert_eq!(ana.refused("ticket:view", json!({})).await, "bad_request");
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": 5 })).await, "bad_request");
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "a b" })).await, "bad_request");
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "x".repeat(129) })).await, "bad_request");
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1", "agentId": "ben" })).await, "forbidden");
+    assert_eq!(ana.refused("ticket:typing", json!({ "ticketId": "t1" })).await, "conflict");
+
+    // Without an id the error comes as an event, which names the event that it is about.
+    ana.send("ticket:view", json!({})).await;
+    let error = ana.expect("error").await;
+    assert_eq!((error["code"].as_str(), error["event"].as_str()), (Some("bad_request"), Some("ticket:view")));
+    assert!(error["message"].as_str().unwrap().contains("ticketId"), "{error}");
+
+    for (frame, said) in [
+        ("nonsense", "object"),
+        ("[\"ticket:view\"]", "object"),
+        ("{\"data\": 1}", "neither"),
+        ("{\"event\": 1}", "event"),
+        ("{\"event\": \"ticket:view\", \"id\": 1.5}", "integer"),
+        ("{\"event\": \"ticket:view\", \"id\": \"x\"}", "integer"),
+    ] {
+        ana.send_text(frame).await;
+        let error = ana.expect("error").await;
+        assert_eq!(error["code"], "bad_request", "{frame}");
+        assert!(error["message"].as_str().unwrap().contains(said), "{frame}: {error}");
+    }
+    ana.send_message(Message::binary(vec![1, 2, 3])).await;
+    assert_eq!(ana.expect("error").await["code"], "bad_request");
+
+    assert!(ana.ask("ticket:view", json!({ "ticketId": "t2" })).await.is_ok(), "the connection is still open");
+    assert_eq!(ben.drain_events().await, [""; 0], "nobody else has seen anything");
+}
+
+#[tokio::test]
+async fn any_integer_is_an_id() {
+    let host = TestHost::start();
+    let mut ana = host.client("ana").await;
+    for id in ["0", "-1", "9007199254740993", "170141183460469231731687303715884105727"] {
+        ana.send_text(format!("{{\"id\":{id},\"event\":\"ticket:leave\",\"data\":{{\"ticketId\":\"t\"}}}}")).await;
+        let answer = ana.next().await;
+        assert_eq!(
+            answer,
+            serde_json::from_str::<serde_json::Value>(&format!("{{\"id\":{id},\"data\":null}}")).unwrap()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_service_event_is_for_services_and_a_client_event_for_clients() {
+    let host = TestHost::start();
+    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    assert_eq!(ana.refused("hostile:service", json!({ "id": "a" })).await, "forbidden");
+
+    let event = |event: &str, data| json!({ "event": event, "data": data }).to_string();
+    let answer = host.call("POST", "/v1/events", event("hostile:service", json!({ "id": "a" }))).await;
+    assert_eq!((answer.status, &answer.body), (200, &json!({ "service": true })));
+    let answer = host.call("POST", "/v1/events", event("hostile:count", json!({ "id": "a" }))).await;
+    assert_eq!((answer.status, answer.body["code"].as_str()), (403, Some("forbidden")));
+    let answer = host.call("POST", "/v1/events", event("no:such", json!({}))).await;
+    assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("unknown_event")));
+    let answer = host.call("POST", "/v1/events", "{\"event\":\"a\",\"dta\":1}").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body["message"].as_str().unwrap().contains("dta"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn services_ask_one_scope_or_all() {
+    let host = TestHost::start();
+    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    for (id, times) in [("a", 2), ("b", 1), ("c", 3)] {
+        for _ in 0..times {
+            ana.ask("hostile:count", json!({ "id": id })).await.unwrap();
+        }
+    }
+    let answer = host.call("POST", "/v1/query/hostile/count", "{\"id\":\"a\"}").await;
+    assert_eq!((answer.status, answer.body), (200, json!({ "count": 2 })));
+    let answer = host.call("POST", "/v1/query/hostile/count", "{\"id\":\"never-heard-of\"}").await;
+    assert_eq!(answer.body, json!({ "count": 0 }));
+    let report = host.report("hostile").await;
+    let mut counts: Vec<i64> =
+        report["stats"].as_array().unwrap().iter().map(|count| count["count"].as_i64().unwrap()).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2, 3], "asking about a scope does not make one");
+    for (path, status) in [("hostile/no", 404), ("no/count", 404), ("hostile/count", 400)] {
+        assert_eq!(host.call("POST", &format!("/v1/query/{path}"), "{}").await.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_acknowledges_an_event_once_and_for_itself() {
+    let host = TestHost::start();
+    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    ana.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    let question = ana.next().await;
+    let id = question["id"].as_i64().expect("the event asks for an acknowledgement");
+    ben.send_text(json!({ "id": id, "data": "not ben's to give" }).to_string()).await;
+    assert!(ben.ask("hostile:told", json!({ "id": "b" })).await.is_ok());
+    for answer in ["yes", "again"] {
+        ana.send_text(json!({ "id": id, "data": { "answer": answer } }).to_string()).await;
+    }
+    assert_eq!(told(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
+    // One that goes without having answered is told of at once.
+    ben.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    ben.expect("hostile:noise").await;
+    ben.close().await;
+    assert_eq!(told(&mut ana, 2).await[1], "acknowledged question disconnected");
+}
+
+/// Waits until the scope `a` has been told of at least `n` things, and gives them.
+async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
+    eventually("the scope is told", async || {
+        let told = client.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told: Vec<String> = serde_json::from_value(told).unwrap();
+        (told.len() >= n).then_some(told)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn whoever_watches_or_has_just_joined_is_told_once_of_a_disconnect() {
+    let host = TestHost::start();
+    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    let mut watched = host.client("ben").await;
+    watched.ask("hostile:do", json!({ "id": "a", "how": "watch" })).await.unwrap();
+    watched.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    watched.close().await;
+    assert_eq!(told(&mut ana, 1).await, ["left ben disconnected"]);
+    for n in 0..50 {
+        // The disconnect may overtake the join on the host.
+        let mut brief = host.client("cara").await;
+        for _ in 0..3 {
+            brief.send("hostile:count", json!({ "id": "a" })).await;
+        }
+        if n % 2 == 0 {
+            brief.close().await;
+        } else {
+            drop(brief);
+        }
+    }
+    let told = told(&mut ana, 51).await;
+    assert_eq!(told.len(), 51, "{told:?}");
+    let stats = host.get("/v1/stats").await;
+    assert_eq!((&stats["rooms"], &stats["users"]), (&json!(0), &json!(1)), "{stats}");
+}
+
+#[tokio::test]
+async fn the_api_is_for_who_has_a_key_with_the_scope() {
+    let config = "auth.jwt.secret = \"s\"\n\
+                  [[api_keys]]\nname = \"publisher\"\nkey = \"pk\"\nscopes = [\"publish\"]\n\
+                  [[api_keys]]\nname = \"ops\"\nkey_sha256 = \"4d0b51c42d47ec6ac09d7c3f0d3cbe3a5bc9b3c7b3d1d5ea9ee9bd3ac3a8a0b3\"\nscopes = [\"admin\"]\n";
+    let host = TestHost::start_with(config, &[]);
+    let call = async |path: &str, key: &str| {
+        let authorization = format!("Bearer {key}");
+        let headers: &[(&str, &str)] = if key.is_empty() { &[] } else { &[("authorization", &authorization)] };
+        roundhouse_tests::http(&host.api, "GET", path, headers, "").await.unwrap()
+    };
+    assert_eq!(call("/v1/stats", "").await.status, 401);
+    assert_eq!(call("/v1/stats", "wrong").await.status, 401);
+    let forbidden = call("/v1/stats", "pk").await;
+    assert_eq!((forbidden.status, forbidden.body["code"].as_str()), (403, Some("forbidden")));
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(call(path, "").await.status, 200, "{path}");
+    }
+    assert!(call("/metrics", "").await.text.contains("roundhouse_connections"));
+    assert!(!host.log().contains("pk"), "a key is in no log");
+}

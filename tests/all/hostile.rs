@@ -1,0 +1,243 @@
+//! Guests that misbehave: each costs its own event, and nobody else anything.
+
+use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
+use roundhouse_tests::{TestHost, eventually};
+use serde_json::{Value, json};
+
+async fn host() -> TestHost {
+    let host = TestHost::start();
+    host.must_load("hostile", hostile("normal")).await;
+    host
+}
+
+fn doing(how: &str) -> Value {
+    json!({ "id": "a", "how": how })
+}
+
+#[tokio::test]
+async fn whatever_a_handler_does_wrong_costs_one_event() {
+    let host = host().await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    let stranger = ben.id().to_owned();
+    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ben.drain().await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    for how in [
+        "spin",
+        "eat",
+        "recurse",
+        "panic",
+        "flood",
+        "too-many",
+        "too-much",
+        "elsewhere",
+        "everybody",
+        "undeclared",
+        "join-elsewhere",
+        "disconnect",
+        "save",
+        "fat-state",
+        "stranger",
+    ] {
+        let mut event = doing(how);
+        event["with"] = json!(stranger);
+        let error = ana.ask("hostile:do", event).await.expect_err(how);
+        assert_eq!(error["code"], "internal", "{how}: {error}");
+        assert!(error["message"].as_str().unwrap().contains("hostile"), "{how}: {error}");
+        // Its neighbours, its own scope and its sender go on: what it had counted is as if it had not been.
+        assert!(ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.is_ok(), "{how}");
+        // So that the faults are not taken for a pattern, and the plugin is not paused.
+        for _ in 0..2 {
+            let told = ana.ask("hostile:told", json!({ "id": "a" })).await;
+            assert_eq!(told, Ok(json!([])), "{how}: {}", host.log());
+        }
+    }
+    let count = ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    assert_eq!(count, json!({ "count": 2 }), "nothing of what failed was committed");
+    assert!(!ana.drain_events().await.contains(&"hostile:noise".to_owned()), "nor sent");
+    let heard = ben.drain_events().await;
+    assert!(heard.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {heard:?}");
+    let report = host.report("hostile").await;
+    assert_eq!((&report["traps"], &report["state"]), (&json!(15), &json!("running")));
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_fault() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    for _ in 0..30 {
+        assert_eq!(ana.refused("hostile:do", doing("failure")).await, "conflict");
+    }
+    assert_eq!(ana.refused("hostile:do", doing("strange-failure")).await, "internal");
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 1 })));
+    assert_eq!(host.report("hostile").await["traps"], 0);
+}
+
+#[tokio::test]
+async fn a_plugin_that_spins_delays_no_heartbeat_and_no_neighbour_on_another_thread() {
+    let config =
+        "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\n[plugins]\ncall_deadline = \"500ms\"\nthreads = 4";
+    let host = TestHost::start_with(config, &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    let spinning = ana.post("hostile:do", doing("spin")).await;
+    // Some of these scopes are on the thread that spins; those on the others answer meanwhile.
+    let mut posted = Vec::new();
+    for n in 0..40 {
+        posted.push(ben.post("ticket:leave", json!({ "ticketId": format!("t{n}") })).await);
+    }
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            biased;
+            answer = ana.answer(spinning) => {
+                assert_eq!(answer.unwrap_err()["code"], "internal");
+                break;
+            }
+            frame = ben.next() => {
+                assert!(posted.contains(&frame["id"].as_i64().unwrap()));
+                before += 1;
+            }
+        }
+    }
+    assert!((10..=40).contains(&before), "{before} of 40 were answered while a thread was spinning");
+}
+
+#[tokio::test]
+async fn a_plugin_that_goes_on_failing_is_paused_while_others_run_on() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    }
+    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
+    assert_eq!(host.report("hostile").await["state"], "quarantined");
+    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    // What must be told waits.
+    let mut watched = host.client("ben").await;
+    eventually("the first pause, of a second, ends", async || {
+        watched.ask("hostile:count", json!({ "id": "a" })).await.ok()
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    }
+    watched.close().await;
+    let told = eventually("the second pause, of two seconds, ends", async || {
+        ana.ask("hostile:told", json!({ "id": "a" })).await.ok()
+    })
+    .await;
+    assert_eq!(told, json!(["left ben disconnected"]));
+}
+
+#[tokio::test]
+async fn a_new_generation_that_always_fails_is_rolled_back_by_itself() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let bad = host.must_load("hostile", hostile("traps")).await;
+    assert_eq!(bad["generation"], 2);
+    for _ in 0..5 {
+        assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "internal");
+    }
+    host.wait_for_report("hostile", |report| report["generation"] == 1).await;
+    assert_eq!(
+        ana.ask("hostile:count", json!({ "id": "a" })).await,
+        Ok(json!({ "count": 2 })),
+        "the state is as it was"
+    );
+    assert!(host.log().contains("rolled back"));
+}
+
+#[tokio::test]
+async fn logs_are_structured_printable_and_limited() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:do", doing("log")).await.unwrap();
+    assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    let log = host.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("line ") && line.contains("second line")).collect();
+    assert!((1..1000).contains(&lines.len()), "{} lines of 10,000", lines.len());
+    assert!(lines[0].contains("plugin=hostile") && lines[0].contains("generation=1"), "{}", lines[0]);
+    assert!(lines[0].contains("version=1.0.0") && lines[0].contains("digest="), "{}", lines[0]);
+    assert!(!log.contains('\u{1b}'), "no escape sequences");
+    assert!(log.lines().any(|line| line.contains("told to panic") && line.contains("over two lines")), "{log}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_loaded_is_refused_with_its_step_and_what_runs_goes_on() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let before = host.report("hostile").await["digest"].clone();
+    let truncated = {
+        let mut c = hostile("normal");
+        c.truncate(c.len() / 2);
+        c
+    };
+    let sockets = wat::parse_str("(component (import \"wasi:sockets/network@0.2.0\" (instance)))").unwrap();
+    let unknown = wat::parse_str("(component (import \"acme:thing/it@1.0.0\" (instance)))").unwrap();
+    let empty = wat::parse_str("(component)").unwrap();
+    let module = wat::parse_str("(module)").unwrap();
+    for (what, component, step, said) in [
+        ("nothing", Vec::new(), "compile", "component"),
+        ("text", b"hello".to_vec(), "compile", "component"),
+        ("a module", module, "compile", "component"),
+        ("half a component", truncated, "compile", ""),
+        ("a component that is no feature", empty, "imports", "describe"),
+        ("an import of sockets", sockets, "imports", "wasi:sockets"),
+        ("an unknown import", unknown, "imports", "acme:thing"),
+        ("17 MiB", vec![0; 17 << 20], "size", "larger"),
+        ("panics in describe", hostile("panic"), "describe", "told to panic"),
+        ("loops in describe", hostile("loop"), "describe", "50 ms"),
+        ("eats memory in describe", hostile("eat"), "describe", ""),
+        ("a bad name", hostile("name"), "manifest", "No Name!"),
+        ("a bad version", hostile("version"), "manifest", "one"),
+        ("the host's own event", hostile("reserved"), "manifest", "authenticate"),
+        ("a user's room", hostile("user"), "manifest", "user:"),
+        ("durable state", hostile("durable"), "manifest", "durable"),
+        ("another's event", hostile("route"), "routes", "ticket:view"),
+        ("another's scope", hostile("scope"), "routes", "ticket-collision"),
+        ("more than granted", hostile("needs"), "grants", "the room ticket:*, the audience all"),
+        ("a schema that it cannot migrate to", hostile("schema"), "migrate", "refuse schema"),
+    ] {
+        let answer = host.load("hostile", component).await;
+        assert_eq!(answer.status, 422, "{what}: {}", answer.text);
+        assert_eq!(answer.body["step"], step, "{what}: {}", answer.text);
+        let message = answer.body["message"].as_str().unwrap();
+        assert!(message.contains(said), "{what}: {message}");
+        assert_eq!(host.report("hostile").await["digest"], before, "{what}");
+    }
+    let answer = host.load("another-name", relabelled(&hostile("normal"), "x")).await;
+    assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("manifest")), "{}", answer.text);
+    let authorization = format!("Bearer {}", host.key);
+    let headers = [("authorization", authorization.as_str()), ("x-content-sha256", "00")];
+    let answer =
+        roundhouse_tests::http(&host.api, "PUT", "/v1/plugins/hostile", &headers, hostile("normal")).await.unwrap();
+    assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("digest")), "{}", answer.text);
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
+}
+
+#[tokio::test]
+async fn what_an_operator_grants_is_granted() {
+    let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"all\"]";
+    let host = TestHost::start_with(config, &[]);
+    host.must_load("hostile", hostile("needs")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.ask("hostile:do", doing("elsewhere")).await.unwrap();
+    ben.expect("hostile:noise").await;
+    ana.ask("hostile:do", doing("everybody")).await.unwrap();
+    ben.expect("hostile:noise").await;
+    ana.expect("hostile:noise").await;
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_switched_off_is_not_loaded() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.ticket-collision.enabled = false", &[]);
+    let mut ana = host.client("ana").await;
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1" })).await, "unknown_event");
+    let answer = host.load("ticket-collision", ticket_collision("0.1.1")).await;
+    assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("grants")), "{}", answer.text);
+}

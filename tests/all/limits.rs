@@ -1,0 +1,162 @@
+//! Limits: sizes, rates, and clients that do not read.
+
+use std::time::{Duration, Instant};
+
+use futures_util::SinkExt as _;
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{PATIENCE, TestClient, TestHost};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test]
+async fn a_message_over_the_limit_closes_its_connection_and_no_other() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.message_bytes = 1000", &[]);
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    assert_eq!(ana.connected["maxMessageBytes"], 1000);
+    let frame = |padding: usize| {
+        json!({ "event": "ticket:leave", "data": { "ticketId": "t", "x": "x".repeat(padding) } }).to_string()
+    };
+    let overhead = frame(0).len();
+    ana.send_text(frame(1000 - overhead)).await;
+    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "exactly the limit is not too much");
+    ana.send_text(frame(1001 - overhead)).await;
+    assert_eq!(ana.closed().await.code, Some(1009));
+    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+}
+
+#[tokio::test]
+async fn protocol_violations_are_closed_with_their_code() {
+    let host = TestHost::start();
+    let token = host.token("ana");
+    // Raw bytes behind a handshake by hand: client libraries would not send these.
+    for (bytes, code) in [
+        (&[0x81, 0x01, b'a'][..], 1002u16),
+        (&[0xc1, 0x80, 0, 0, 0, 0][..], 1002),
+        (&[0x81, 0x82, 0, 0, 0, 0, 0xc3, 0x28][..], 1007),
+        (&[0x83, 0x80, 0, 0, 0, 0][..], 1002),
+    ] {
+        let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let handshake = format!(
+            "GET /ws?token={token} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        // In one write: frames may come right behind the handshake.
+        socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        let close = [0x88].into_iter().chain([]).collect::<Vec<u8>>();
+        let read = async {
+            let mut buffer = [0; 4096];
+            loop {
+                let n = socket.read(&mut buffer).await.unwrap();
+                answer.extend_from_slice(&buffer[..n]);
+                let at = answer.windows(4).position(|w| w[0] == close[0] && w[2..4] == code.to_be_bytes());
+                if at.is_some() || n == 0 {
+                    return at.is_some();
+                }
+            }
+        };
+        let closed = tokio::time::timeout(PATIENCE, read).await.unwrap();
+        assert!(closed, "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
+    }
+}
+
+#[tokio::test]
+async fn events_over_the_rate_are_refused_and_the_connection_stays() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 1\nevent_burst = 5", &[]);
+    let mut ana = host.client("ana").await;
+    let mut refused = 0;
+    let started = Instant::now();
+    for _ in 0..20 {
+        match ana.ask("ticket:leave", json!({ "ticketId": "t" })).await {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error["code"], "rate_limited");
+                refused += 1;
+            }
+        }
+    }
+    let allowed = 5 + started.elapsed().as_secs() as i32 + 1;
+    assert!(refused >= 20 - allowed, "{refused} were refused");
+    let mut ben = host.client("ben").await;
+    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "each connection has its own");
+}
+
+#[tokio::test]
+async fn a_connection_is_in_as_many_rooms_as_it_may() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
+    let mut ana = host.client("ana").await;
+    for ticket in ["t1", "t2"] {
+        ana.ask("ticket:view", json!({ "ticketId": ticket })).await.unwrap();
+    }
+    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t3" })).await, "conflict");
+    let stats = host.report("ticket-collision").await["stats"].clone();
+    assert_eq!(stats["activeTickets"], 2, "the refused view has left nothing behind: {stats}");
+    ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.ask("ticket:view", json!({ "ticketId": "t3" })).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_disconnected_and_nobody_else_notices() {
+    let host =
+        TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 100000", &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, mut slow) = (host.client("ana").await, host.client("ben").await);
+    let mut reader = host.client("cara").await;
+    for client in [&mut ana, &mut slow, &mut reader] {
+        client.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    }
+    // What one sends, all three get; one of them does not read. The kernel's buffers take some MiB first.
+    let deadline = Instant::now() + PATIENCE;
+    let mut sent = 0;
+    while host.get("/v1/stats").await["slowConnections"] == 0 {
+        assert!(Instant::now() < deadline, "{sent} events of 50 kB did not fill the outbox");
+        for _ in 0..20 {
+            ana.ask("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await.unwrap();
+            ana.expect("hostile:noise").await;
+            reader.expect("hostile:noise").await;
+            sent += 1;
+        }
+    }
+    let closed = slow.closed().await;
+    assert_eq!(closed.code, Some(4008), "{closed:?}");
+    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+    assert!(reader.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+    let told = ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+    assert_eq!(told, json!(["left ben disconnected"]));
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_the_outbox_reaches_a_client_that_reads() {
+    let host =
+        TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 60000", &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    for _ in 0..20 {
+        ana.send("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await;
+    }
+    for _ in 0..20 {
+        ana.expect("hostile:noise").await;
+    }
+    assert_eq!(host.get("/v1/stats").await["slowConnections"], 0);
+}
+
+#[tokio::test]
+async fn an_unfinished_handshake_or_frame_holds_nobody_up() {
+    let host = TestHost::start();
+    let address = host.ws.trim_start_matches("ws://").to_owned();
+    let mut half_open = Vec::new();
+    for _ in 0..50 {
+        let mut socket = TcpStream::connect(&address).await.unwrap();
+        socket.write_all(b"GET /ws HTTP/1.1\r\nhost:").await.unwrap();
+        half_open.push(socket);
+    }
+    let (mut socket, _) =
+        tokio_tungstenite::connect_async(format!("{}/ws?token={}", host.ws, host.token("ben"))).await.unwrap();
+    socket.send(Message::Ping("x".into())).await.unwrap();
+    let mut ana = tokio::time::timeout(Duration::from_secs(5), host.client("ana")).await.unwrap();
+    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    drop(TestClient::connect(&host.ws, &host.token("cara")).await);
+}

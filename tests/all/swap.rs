@@ -1,0 +1,186 @@
+//! The promise: a feature is replaced while everybody stays connected, and nobody notices.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use roundhouse_tests::guests::ticket_collision;
+use roundhouse_tests::{TestClient, TestHost};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+const CLIENTS: usize = 200;
+const TICKETS: usize = 50;
+const SWAPS: usize = 20;
+
+/// What one client saw, in order.
+struct Seen {
+    client: TestClient,
+    user: String,
+    ticket: String,
+    frames: Vec<Value>,
+    sent: Vec<i64>,
+    /// Who was viewing in the end.
+    viewers: Value,
+}
+
+/// Views its ticket, then types and stops typing again and again until told to stop.
+async fn work(
+    mut client: TestClient,
+    user: String,
+    ticket: String,
+    stop: Arc<AtomicBool>,
+    events: Arc<AtomicUsize>,
+) -> Seen {
+    let on_ticket = json!({ "ticketId": ticket });
+    let mut frames = Vec::new();
+    let mut sent = vec![client.post("ticket:view", on_ticket.clone()).await];
+    let mut round = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for event in ["ticket:typing", "ticket:stop_typing"] {
+            sent.push(client.post(event, on_ticket.clone()).await);
+            events.fetch_add(1, Ordering::Relaxed);
+        }
+        // Its own acknowledgement comes behind everything that came of the events.
+        let last = *sent.last().unwrap();
+        loop {
+            let frame = client.next().await;
+            let is_last = frame["id"] == last;
+            frames.push(frame);
+            if is_last {
+                break;
+            }
+        }
+        round += 1;
+        // Clients are out of step with each other, and leave the machine some air.
+        tokio::time::sleep(Duration::from_millis(20 + (round * 7 + user.len() as u64) % 30)).await;
+    }
+    Seen { client, user, ticket, frames, sent, viewers: Value::Null }
+}
+
+/// Once everybody has done all it does: takes what is still on its way, and views once more.
+async fn finish(mut seen: Seen) -> Seen {
+    seen.frames.extend(seen.client.drain().await);
+    let again = seen.client.ask("ticket:view", json!({ "ticketId": seen.ticket })).await;
+    seen.viewers = again.expect("it is connected and views")["viewers"].clone();
+    seen.frames.extend(seen.client.drain().await);
+    seen
+}
+
+/// Waits for all of them.
+async fn all<T: Send + 'static>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
+    let mut done = Vec::new();
+    for task in tasks {
+        done.push(task.await.expect("no client was disconnected"));
+    }
+    done
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_swaps_under_two_hundred_clients_lose_nothing() {
+    let config = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0";
+    let host = TestHost::start_with(config, &[]);
+    let builds = [ticket_collision("0.1.1"), ticket_collision("0.1.2")];
+    let stop = Arc::new(AtomicBool::new(false));
+    let events = Arc::new(AtomicUsize::new(0));
+    let mut working = Vec::new();
+    for n in 0..CLIENTS {
+        let (user, ticket) = (format!("agent{n}"), format!("t{}", n % TICKETS));
+        let client = host.client(&user).await;
+        working.push(tokio::spawn(work(client, user, ticket, stop.clone(), events.clone())));
+    }
+    for swap in 0..SWAPS {
+        // Each swap under events: some hundreds between one and the next.
+        let goal = events.load(Ordering::Relaxed) + 2 * CLIENTS;
+        while events.load(Ordering::Relaxed) < goal {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let loaded = host.must_load("ticket-collision", builds[swap % 2].clone()).await;
+        assert_eq!(loaded["generation"], swap + 2);
+    }
+    let goal = events.load(Ordering::Relaxed) + 2 * CLIENTS;
+    while events.load(Ordering::Relaxed) < goal {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let all_seen = all(working).await;
+    // Nobody goes before all have seen the end.
+    let all_seen = all(all_seen.into_iter().map(|seen| tokio::spawn(finish(seen))).collect()).await;
+    for seen in &all_seen {
+        check_acknowledgements(seen);
+        check_final_viewers(seen);
+    }
+    let mut by_ticket: HashMap<&str, Vec<&Seen>> = HashMap::new();
+    for seen in &all_seen {
+        by_ticket.entry(&seen.ticket).or_default().push(seen);
+    }
+    assert_eq!(by_ticket.len(), TICKETS);
+    for clients in by_ticket.values() {
+        check_order(clients);
+    }
+    let report = host.report("ticket-collision").await;
+    assert_eq!((&report["generation"], &report["traps"]), (&json!(SWAPS + 1), &json!(0)), "{report}");
+    assert_eq!(report["stats"]["totalViewers"], CLIENTS);
+    let events = events.load(Ordering::Relaxed);
+    assert!(events >= 2 * CLIENTS * SWAPS, "{events} events under {SWAPS} swaps");
+}
+
+/// Each event was acknowledged once, in the order in which they were sent.
+fn check_acknowledgements(seen: &Seen) {
+    let acknowledged: Vec<i64> = seen
+        .frames
+        .iter()
+        .filter(|frame| frame.get("event").is_none())
+        .map(|frame| {
+            assert!(frame.get("error").is_none(), "{}: {frame}", seen.user);
+            frame["id"].as_i64().expect("an acknowledgement has an id")
+        })
+        .collect();
+    assert!(acknowledged == seen.sent, "{} was acknowledged {} of {}", seen.user, acknowledged.len(), seen.sent.len());
+}
+
+/// At the end each client sees all four of its ticket, none of them typing.
+fn check_final_viewers(seen: &Seen) {
+    let viewers = seen.viewers.as_array().expect("a list of viewers");
+    assert_eq!(viewers.len(), CLIENTS / TICKETS, "{}: {viewers:?}", seen.user);
+    assert!(viewers.iter().all(|viewer| viewer["status"] == "viewing"), "{}: {viewers:?}", seen.user);
+}
+
+/// All clients of a ticket saw the same lists in the same order, each list once: whoever came later saw the end of what
+/// whoever came first saw. And who typed was seen by each other client as often as it said so.
+fn check_order(clients: &[&Seen]) {
+    let lists = |seen: &Seen| -> Vec<String> {
+        seen.frames
+            .iter()
+            .filter(|f| f["event"] == "viewers:updated")
+            .map(|f| f["data"]["viewers"].to_string())
+            .collect()
+    };
+    let longest = clients.iter().map(|seen| lists(seen)).max_by_key(Vec::len).expect("there are clients");
+    for seen in clients {
+        let own = lists(seen);
+        assert!(own[..] == longest[longest.len() - own.len()..], "{} saw other lists, or in another order", seen.user);
+        for other in clients.iter().filter(|other| other.user != seen.user) {
+            let about = |event: &str| {
+                seen.frames
+                    .iter()
+                    .filter(|f| f["event"] == event && f["data"]["agentId"] == other.user.as_str())
+                    .count()
+            };
+            let (began, ended) = (about("agent:typing"), about("agent:stopped_typing"));
+            assert!(ended >= began, "{} has seen no end of {}", seen.user, other.user);
+            // Who came while another was typing has not seen the beginning of that.
+            assert!(ended - began <= 1, "{} saw {began} of {ended} of {}", seen.user, other.user);
+            let typed = (other.sent.len() - 1) / 2;
+            assert!(ended <= typed, "{} saw {ended} of {typed} of {}", seen.user, other.user);
+        }
+    }
+    // The first to come has seen every round of each other.
+    let first = clients.iter().max_by_key(|seen| lists(seen).len()).expect("there are clients");
+    for other in clients.iter().filter(|other| other.user != first.user) {
+        let began =
+            first.frames.iter().filter(|f| f["event"] == "agent:typing" && f["data"]["agentId"] == other.user.as_str());
+        assert_eq!(began.count(), (other.sent.len() - 1) / 2, "{} of {}", first.user, other.user);
+    }
+}

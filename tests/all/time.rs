@@ -1,0 +1,165 @@
+//! What is driven by time, on a clock that the test moves.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{InnerHost, TestClient, eventually};
+use serde_json::{Value, json};
+
+const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+
+/// Waits until the scope `a` has been told of something.
+async fn told(client: &mut TestClient) -> Value {
+    eventually("the scope is told", async || {
+        let told = client.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (told != json!([])).then_some(told)
+    })
+    .await
+}
+
+async fn view(client: &mut TestClient) -> Value {
+    client.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("a view is acknowledged")
+}
+
+#[tokio::test]
+async fn typing_ends_ten_seconds_after_the_last_sign_of_it() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    view(&mut ana).await;
+    view(&mut ben).await;
+    ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.expect("agent:typing").await;
+    host.advance(Duration::from_secs(8));
+    ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+    host.advance(Duration::from_millis(9_999));
+    ana.drain().await;
+    assert_eq!(host.call("GET", "/v1/plugins/ticket-collision", "").await.body["stats"]["typingCount"], 1);
+    host.advance(Duration::from_millis(1));
+    assert_eq!(ana.expect("agent:stopped_typing").await["agentId"], "ben");
+    drop((ana, ben));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn viewers_without_activity_for_half_an_hour_go() {
+    // Steps of minutes would be silence to the heartbeat.
+    let host = InnerHost::start(&format!("{CONFIG}[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    view(&mut ana).await;
+    view(&mut ben).await;
+    for _ in 0..6 {
+        host.advance(Duration::from_secs(5 * 60));
+        ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+        ana.ask("no:such", json!({})).await.unwrap_err();
+    }
+    let left = ben.expect("agent:left").await;
+    assert_eq!((left["agentId"].as_str(), left["reason"].as_str()), (Some("ana"), Some("stale")));
+    let viewers = view(&mut ben).await;
+    assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1, "{viewers}");
+    let back = view(&mut ana).await;
+    assert_eq!(back["viewers"].as_array().unwrap().len(), 2, "she is still connected, and may come back: {back}");
+    drop((ana, ben));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn timers_fire_and_one_that_traps_costs_its_event() {
+    let host = InnerHost::start(CONFIG).await;
+    let loaded = host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
+    assert_eq!(loaded.status, 200, "{}", loaded.text);
+    let mut ana = host.client("ana").await;
+    let timer = |how: &str| json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": how } });
+    ana.ask("hostile:do", timer("panic")).await.unwrap();
+    host.advance(Duration::from_secs(5));
+    eventually("the timer traps", async || {
+        (host.call("GET", "/v1/plugins/hostile", "").await.body["traps"] == 1).then_some(())
+    })
+    .await;
+    ana.ask("hostile:do", timer("first")).await.unwrap();
+    host.advance(Duration::from_secs(4));
+    ana.ask("hostile:do", timer("second")).await.unwrap();
+    host.advance(Duration::from_secs(4));
+    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])), "it was set anew");
+    host.advance(Duration::from_secs(1));
+    let told = told(&mut ana).await;
+    assert_eq!(told, json!(["timer second"]));
+    drop(ana);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_that_does_not_come_is_told_as_missing() {
+    let host = InnerHost::start(CONFIG).await;
+    host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    ana.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    let asked = ana.next().await;
+    host.advance(Duration::from_secs(30));
+    let told = told(&mut ana).await;
+    assert_eq!(told, json!(["acknowledged question timeout"]));
+    ana.send_text(json!({ "id": asked["id"], "data": "too late" }).to_string()).await;
+    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap(), told);
+    drop(ana);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_scope_without_member_timer_or_event_is_forgotten_after_its_idle_time() {
+    let host = InnerHost::start(CONFIG).await;
+    host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    let scopes = async || host.call("GET", "/v1/plugins/hostile", "").await.body["stats"].as_array().map(Vec::len);
+    // `told` joins nothing.
+    ana.ask("hostile:told", json!({ "id": "empty" })).await.unwrap();
+    ana.ask("hostile:count", json!({ "id": "joined" })).await.unwrap();
+    ana.ask("hostile:do", json!({ "id": "timed", "how": "timer", "with": { "after": 600_000, "how": "x" } }))
+        .await
+        .unwrap();
+    assert_eq!(scopes().await, Some(3));
+    host.advance(Duration::from_secs(59));
+    ana.ask("no:such", json!({})).await.unwrap_err();
+    assert_eq!(scopes().await, Some(3), "not yet");
+    host.advance(Duration::from_secs(1));
+    eventually("the empty scope is gone", async || (scopes().await == Some(2)).then_some(())).await;
+    for _ in 0..5 {
+        host.advance(Duration::from_secs(50));
+        ana.ask("no:such", json!({})).await.unwrap_err();
+    }
+    assert_eq!(scopes().await, Some(2), "a member and a timer keep a scope");
+    drop(ana);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_its_token_unless_it_brings_a_newer_one() {
+    let host = InnerHost::start(CONFIG).await;
+    let minute = Duration::from_secs(60);
+    let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(minute / 2))).await;
+    let mut ben = TestClient::connect(&host.ws, &host.token("ben", Some(minute / 2))).await;
+    ben.ask("authenticate", json!({ "token": host.token("ben", Some(minute)) })).await.unwrap();
+    host.advance(minute / 2);
+    assert_eq!(ana.closed().await.code, Some(4002));
+    assert!(ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    drop((ana, ben));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_heartbeat_is_gone_after_a_minute() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, mut silent) = (host.client("ana").await, host.client("ben").await);
+    view(&mut ana).await;
+    view(&mut silent).await;
+    ana.drain().await;
+    for _ in 0..2 {
+        host.advance(Duration::from_secs(25));
+        // Reading answers the ping; the other one does not read.
+        view(&mut ana).await;
+    }
+    assert!(!ana.drain_events().await.contains(&"agent:left".to_owned()));
+    host.advance(Duration::from_secs(10));
+    assert_eq!(ana.expect("agent:left").await["reason"], "disconnected");
+    assert_eq!(silent.closed().await.code, Some(1001));
+    drop((ana, silent));
+    host.shut_down().await;
+}

@@ -1,0 +1,197 @@
+//! A client of the plain protocol.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::Request;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::{PATIENCE, SILENCE};
+
+/// A connection that sends and receives JSON objects.
+#[derive(Debug)]
+pub struct TestClient {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// The `data` of the first frame.
+    pub connected: Value,
+    /// Frames that came while something else was waited for.
+    passed_over: VecDeque<Value>,
+    last_id: i64,
+}
+
+/// How a connection ended: the close code and reason, or neither where it just broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed {
+    /// The close code.
+    pub code: Option<u16>,
+    /// The reason.
+    pub reason: String,
+}
+
+impl TestClient {
+    /// Connects with a token in the query.
+    pub async fn connect(ws: &str, token: &str) -> Self {
+        Self::connect_to(&format!("{ws}/ws?token={token}")).await
+    }
+
+    /// Connects to a whole URL and waits for the first frame.
+    pub async fn connect_to(url: &str) -> Self {
+        Self::connect_with(url.into_client_request().expect("a URL")).await
+    }
+
+    /// Connects by a request and waits for the first frame.
+    pub async fn connect_with(request: Request<()>) -> Self {
+        let mut client = Self::open(request).await;
+        client.connected = client.expect("connected").await;
+        client
+    }
+
+    /// Connects by a request, and waits for nothing.
+    pub async fn open(request: Request<()>) -> Self {
+        let (socket, _) =
+            timeout(PATIENCE, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
+        Self { socket, connected: Value::Null, passed_over: VecDeque::new(), last_id: 0 }
+    }
+
+    /// The connection's id.
+    pub fn id(&self) -> &str {
+        self.connected["connectionId"].as_str().expect("connected says the connection's id")
+    }
+
+    /// Sends text as it is.
+    pub async fn send_text(&mut self, text: impl Into<String>) {
+        self.socket.send(Message::text(text.into())).await.expect("the connection takes a frame");
+    }
+
+    /// Sends any WebSocket message.
+    pub async fn send_message(&mut self, message: Message) {
+        self.socket.send(message).await.expect("the connection takes a frame");
+    }
+
+    /// Sends an event.
+    pub async fn send(&mut self, event: &str, data: Value) {
+        self.send_text(json!({ "event": event, "data": data }).to_string()).await;
+    }
+
+    /// Sends an event and waits for its acknowledgement: the data, or the error.
+    pub async fn ask(&mut self, event: &str, data: Value) -> Result<Value, Value> {
+        let id = self.post(event, data).await;
+        self.answer(id).await
+    }
+
+    /// Sends an event that asks for an acknowledgement, and gives its id.
+    pub async fn post(&mut self, event: &str, data: Value) -> i64 {
+        self.last_id += 1;
+        self.send_text(json!({ "event": event, "data": data, "id": self.last_id }).to_string()).await;
+        self.last_id
+    }
+
+    /// Waits for the acknowledgement of `id`.
+    pub async fn answer(&mut self, id: i64) -> Result<Value, Value> {
+        let frame = self.wait_for(|frame| frame["id"] == id && frame.get("event").is_none()).await;
+        match frame.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(frame["data"].clone()),
+        }
+    }
+
+    /// Sends an event that must be refused, and gives the error's code.
+    pub async fn refused(&mut self, event: &str, data: Value) -> String {
+        let error = self.ask(event, data).await.expect_err("a refusal");
+        error["code"].as_str().expect("an error has a code").to_owned()
+    }
+
+    /// Waits for an event, and gives its data. What comes before it is kept.
+    pub async fn expect(&mut self, event: &str) -> Value {
+        self.wait_for(|frame| frame["event"] == event).await["data"].clone()
+    }
+
+    async fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        if let Some(at) = self.passed_over.iter().position(&wanted) {
+            return self.passed_over.remove(at).expect("it is there");
+        }
+        loop {
+            let frame = match timeout(PATIENCE, self.read()).await {
+                Ok(Ok(frame)) => frame,
+                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.passed_over),
+                Err(_) => panic!("it did not come in time; what came is {:?}", self.passed_over),
+            };
+            if wanted(&frame) {
+                return frame;
+            }
+            self.passed_over.push_back(frame);
+        }
+    }
+
+    /// The next frame, of whatever kind, in the order in which they came.
+    pub async fn next(&mut self) -> Value {
+        if let Some(frame) = self.passed_over.pop_front() {
+            return frame;
+        }
+        timeout(PATIENCE, self.read()).await.expect("a frame in time").expect("the connection is open")
+    }
+
+    /// Everything that came so far and comes within a short time.
+    pub async fn drain(&mut self) -> Vec<Value> {
+        let mut frames: Vec<Value> = self.passed_over.drain(..).collect();
+        while let Ok(Ok(frame)) = timeout(SILENCE, self.read()).await {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// The names of the events of [`TestClient::drain`].
+    pub async fn drain_events(&mut self) -> Vec<String> {
+        self.drain().await.iter().filter_map(|frame| Some(frame["event"].as_str()?.to_owned())).collect()
+    }
+
+    /// Waits for the next data frame; pings are answered by the library.
+    async fn read(&mut self) -> Result<Value, Closed> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("frames are JSON")),
+                Some(Ok(Message::Close(frame))) => {
+                    let code = frame.as_ref().map(|frame| u16::from(frame.code));
+                    let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                    return Err(Closed { code, reason });
+                }
+                Some(Ok(_)) => {}
+                Some(Err(Error::Io(_) | Error::Protocol(_) | Error::ConnectionClosed | Error::AlreadyClosed))
+                | None => {
+                    return Err(Closed { code: None, reason: String::new() });
+                }
+                Some(Err(error)) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Waits for the end of the connection; what comes before is passed over.
+    pub async fn closed(&mut self) -> Closed {
+        self.closed_within(PATIENCE).await
+    }
+
+    /// As [`TestClient::closed`], within a time.
+    pub async fn closed_within(&mut self, patience: Duration) -> Closed {
+        let end = async {
+            loop {
+                match self.read().await {
+                    Ok(frame) => self.passed_over.push_back(frame),
+                    Err(closed) => return closed,
+                }
+            }
+        };
+        timeout(patience, end).await.expect("the connection ends in time")
+    }
+
+    /// Closes in order, and waits until the host has answered.
+    pub async fn close(mut self) {
+        self.socket.close(None).await.expect("a close can be sent");
+        while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+    }
+}

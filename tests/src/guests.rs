@@ -1,0 +1,91 @@
+//! Components to load: the bundled feature in newer builds, and a guest that misbehaves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+#[path = "../../host/build/component.rs"]
+mod component;
+
+/// Builds are one after another: cargo would only wait for itself.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
+}
+
+/// Where components are built: within the target folder that this test was built into.
+fn target_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let target = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    target.expect("the test is within a target folder").join("components")
+}
+
+/// Builds a package, and reads the component of its library.
+fn build(manifest: &Path, package: &str, library: &str) -> Vec<u8> {
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = component::build(manifest, &[package], &target_dir()).expect("the component builds");
+    fs::read(folder.join(library).with_extension("wasm")).expect("the component is where it was built")
+}
+
+/// ticket-collision as it is, but for the version that it gives itself.
+pub fn ticket_collision(version: &str) -> Vec<u8> {
+    let root = root().display();
+    // Each version's library has a name of its own, so that one does not overwrite the other.
+    let library = format!("ticket_collision_{}", version.replace('.', "_"));
+    let folder = target_dir().join("versions").join(version);
+    fs::create_dir_all(&folder).expect("a folder can be made");
+    let manifest = format!(
+        r#"[package]
+name = "ticket-collision"
+description = "Keeps two agents from answering the same ticket at once"
+version = "{version}"
+edition = "2024"
+
+[lib]
+name = "{library}"
+path = "{root}/plugins/ticket-collision/src/lib.rs"
+crate-type = ["cdylib"]
+
+[dependencies]
+roundhouse-sdk = {{ path = "{root}/sdk" }}
+serde = {{ version = "1", features = ["derive"] }}
+serde_json = {{ version = "1", features = ["raw_value"] }}
+
+[profile.release]
+debug = "line-tables-only"
+
+[workspace]
+"#
+    );
+    let path = folder.join("Cargo.toml");
+    if fs::read_to_string(&path).ok().as_deref() != Some(manifest.as_str()) {
+        fs::write(&path, manifest).expect("a manifest can be written");
+        // The same versions of everything, which are compiled already.
+        fs::copy(format!("{root}/Cargo.lock"), folder.join("Cargo.lock")).expect("there is a lock file");
+    }
+    build(&path, "ticket-collision", &library)
+}
+
+/// The guest that misbehaves, whose `describe` does as `describe` says: see its own source.
+pub fn hostile(describe: &str) -> Vec<u8> {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut component = BUILT.get_or_init(|| build(&root().join("Cargo.toml"), "hostile", "hostile")).clone();
+    let marker = format!("{:.<32}", "describe=normal");
+    let behaviour = format!("{:.<32}", format!("describe={describe}"));
+    let at = component.windows(32).position(|window| window == marker.as_bytes()).expect("the guest has its marker");
+    component[at..at + 32].copy_from_slice(behaviour.as_bytes());
+    component
+}
+
+/// The same component with another digest: a custom section is appended, which means nothing.
+pub fn relabelled(component: &[u8], label: &str) -> Vec<u8> {
+    let mut relabelled = component.to_vec();
+    let name = b"label";
+    let size = 1 + name.len() + label.len();
+    assert!(size < 128, "a label this long needs a longer size");
+    relabelled.extend([0, size as u8, name.len() as u8]);
+    relabelled.extend(name);
+    relabelled.extend(label.as_bytes());
+    relabelled
+}

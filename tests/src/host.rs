@@ -1,0 +1,234 @@
+//! The real binary, in a folder of its own, on free ports.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use crate::{PATIENCE, TestClient, eventually};
+
+/// A host that runs, and is ended with the test.
+#[derive(Debug)]
+pub struct TestHost {
+    child: Child,
+    dir: TempDir,
+    /// Where clients connect, as `ws://127.0.0.1:PORT`.
+    pub ws: String,
+    /// Where the API is, as `http://127.0.0.1:PORT`.
+    pub api: String,
+    /// The API key.
+    pub key: String,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, where it is JSON.
+    pub body: Value,
+    /// The body as it is.
+    pub text: String,
+}
+
+impl TestHost {
+    /// Starts a host in development mode, that is without configuration.
+    pub fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// Starts a host with a configuration, and further environment variables.
+    pub fn start_with(toml: &str, env: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Self::command(dir.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
+        if !toml.is_empty() {
+            fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+            command.args(["--config", "roundhouse.toml"]);
+        }
+        let log = fs::File::create(dir.path().join("log")).expect("a log can be made");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the host can be started");
+        let mut first_line = String::new();
+        let stdout = child.stdout.take().expect("standard output is piped");
+        BufReader::new(stdout).read_line(&mut first_line).expect("the host writes a line");
+        let Ok(line) = serde_json::from_str::<Value>(&first_line) else {
+            panic!("the host did not start: {}", fs::read_to_string(dir.path().join("log")).unwrap_or_default());
+        };
+        assert_eq!(line["pid"], child.id());
+        let text = |key: &str| line[key].as_str().expect("the first line says where").to_owned();
+        let (ws, api) = (text("listening"), text("api"));
+        let key = fs::read_to_string(dir.path().join(".roundhouse/api-key")).unwrap_or_default();
+        Self { child, dir, ws, api, key }
+    }
+
+    /// The path of the binary: beside the folder that this test was built into.
+    pub fn binary() -> PathBuf {
+        let test = std::env::current_exe().expect("a test has a path");
+        let folder = test.ancestors().find(|folder| folder.join("roundhouse").is_file());
+        folder.expect("the host is built: run `cargo build --release`").join("roundhouse")
+    }
+
+    /// The binary, to be run in `dir` without this process's own configuration.
+    pub fn command(dir: &Path) -> Command {
+        let mut command = Command::new(Self::binary());
+        command.current_dir(dir).stdin(Stdio::null());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROUNDHOUSE_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// The folder that the host runs in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything that the host has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A token for a user of this name, by the command line.
+    pub fn token(&self, user: &str) -> String {
+        self.token_with(user, &[])
+    }
+
+    /// A token by the command line, with further arguments.
+    pub fn token_with(&self, user: &str, args: &[&str]) -> String {
+        let mut command = Self::command(self.dir());
+        command.args(["token", "--user", user]).args(args);
+        if self.dir().join("roundhouse.toml").exists() {
+            command.args(["--config", "roundhouse.toml"]);
+        }
+        let output = command.output().expect("the command runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    }
+
+    /// A client that has signed in as `user`, whose name is the id with a capital.
+    pub async fn client(&self, user: &str) -> TestClient {
+        let name = user[..1].to_uppercase() + &user[1..];
+        TestClient::connect(&self.ws, &self.token_with(user, &["--name", &name])).await
+    }
+
+    /// Runs `roundhouse plugin …` against this host.
+    pub fn plugin(&self, args: &[&str]) -> (bool, String) {
+        let mut command = Self::command(self.dir());
+        let output = command.arg("plugin").args(args).args(["--api", &self.api]).output().expect("the command runs");
+        let text = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
+        (output.status.success(), text.into_owned())
+    }
+
+    /// Calls the API with the host's key.
+    pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Answer {
+        http(&self.api, method, path, &[("authorization", &format!("Bearer {}", self.key))], body)
+            .await
+            .expect("an answer")
+    }
+
+    /// Gets JSON from the API.
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.call("GET", path, "").await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+        answer.body
+    }
+
+    /// Loads a component through the API.
+    pub async fn load(&self, name: &str, component: Vec<u8>) -> Answer {
+        self.call("PUT", &format!("/v1/plugins/{name}"), component).await
+    }
+
+    /// Loads a component that must be accepted.
+    pub async fn must_load(&self, name: &str, component: Vec<u8>) -> Value {
+        let answer = self.load(name, component).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.body
+    }
+
+    /// What the host has of a plugin.
+    pub async fn report(&self, name: &str) -> Value {
+        self.get(&format!("/v1/plugins/{name}")).await
+    }
+
+    /// Waits until a plugin's report is as wanted.
+    pub async fn wait_for_report(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("the report of {name}"), async || {
+            let report = self.call("GET", &format!("/v1/plugins/{name}"), "").await.body;
+            wanted(&report).then_some(report)
+        })
+        .await
+    }
+
+    /// Asks the host to end, as an operator does.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+    }
+
+    /// Waits until the host has ended.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the host did not end in time: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One HTTP call.
+///
+/// # Errors
+/// Where nobody answers in time.
+pub async fn http(
+    base: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> anyhow::Result<Answer> {
+    let address = base.trim_start_matches("http://").trim_start_matches("ws://");
+    let mut request =
+        Request::builder().method(Method::from_bytes(method.as_bytes())?).uri(path).header("host", address);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into()))?;
+    let answered = async {
+        let socket = TcpStream::connect(address).await.context("nobody listens")?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+        let connection = tokio::spawn(connection);
+        let response = sender.send_request(request).await?;
+        let status = response.status().as_u16();
+        let text = String::from_utf8(response.into_body().collect().await?.to_bytes().into())?;
+        connection.abort();
+        ensure!((200..600).contains(&status), "a status that makes no sense: {status}");
+        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
+    };
+    tokio::time::timeout(PATIENCE, answered).await.context("no answer in time")?
+}

@@ -1,0 +1,80 @@
+//! The host within the test's own process, for what is driven by time: the test moves the clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use roundhouse::auth::{Claims, sign};
+use roundhouse::config::{Config, Overrides};
+use roundhouse::model::Clock;
+use roundhouse::server::Server;
+use tempfile::TempDir;
+
+use crate::{Answer, TestClient, http};
+
+/// A host whose clock the test moves.
+#[derive(Debug)]
+pub struct InnerHost {
+    server: Option<Server>,
+    /// The clock.
+    pub clock: Clock,
+    /// Where clients connect.
+    pub ws: String,
+    /// Where the API is.
+    pub api: String,
+    key: String,
+    secret: String,
+    _dir: TempDir,
+}
+
+impl InnerHost {
+    /// Starts a host with this configuration.
+    pub async fn start(toml: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let file = dir.path().join("roundhouse.toml");
+        std::fs::write(&file, toml).expect("a configuration can be written");
+        let any = Some(([127, 0, 0, 1], 0).into());
+        let overrides = Overrides { listen: any, api: any, ..Overrides::default() };
+        let config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
+        let secret = config.signing_secret().expect("there is a secret").to_owned();
+        let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        let clock = Clock::manual(since_1970.as_millis() as u64);
+        // The host waits for threads of its own while it starts.
+        let starting = tokio::task::spawn_blocking({
+            let clock = clock.clone();
+            move || Server::start(config, clock)
+        });
+        let server = starting.await.expect("no panic").expect("the host starts");
+        let (ws, api) = (format!("ws://{}", server.listening), format!("http://{}", server.api));
+        Self { server: Some(server), clock, ws, api, key, secret, _dir: dir }
+    }
+
+    /// Moves the clock on.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// A token for a user, valid for so long.
+    pub fn token(&self, user: &str, valid_for: Option<Duration>) -> String {
+        let expires = |valid: Duration| (self.clock.now_ms() as f64 / 1000.0) + valid.as_secs_f64();
+        let claims = Claims { sub: user.to_owned(), exp: valid_for.map(expires), ..Claims::default() };
+        sign(&claims, &self.secret).expect("a token can be signed")
+    }
+
+    /// A client that has signed in as `user`.
+    pub async fn client(&self, user: &str) -> TestClient {
+        TestClient::connect(&self.ws, &self.token(user, None)).await
+    }
+
+    /// Calls the API with the host's key.
+    pub async fn call(&self, method: &str, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+        http(&self.api, method, path, &[("authorization", &format!("Bearer {}", self.key))], body)
+            .await
+            .expect("an answer")
+    }
+
+    /// Ends the host in order.
+    pub async fn shut_down(mut self) {
+        let server = self.server.take().expect("it runs");
+        tokio::task::spawn_blocking(move || server.shut_down()).await.expect("no panic");
+    }
+}
