@@ -1,5 +1,7 @@
 //! End-to-end tests: the real host, real sockets.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
+
 mod clients;
 mod command_line;
 mod connections;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -41,6 +41,15 @@ pub enum KeyScope {
     Publish,
     /// To manage plugins and connections.
     Admin,
+}
+
+impl KeyScope {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// An API key. Of the key itself only the hash is kept.
@@ -158,7 +167,7 @@ impl Api {
             if matches!(rest.first(), Some(&("events" | "query"))) { KeyScope::Publish } else { KeyScope::Admin };
         let key = match self.authorize(&request, needed) {
             Ok(key) => key.to_owned(),
-            Err(refusal) => return refusal,
+            Err(refusal) => return failure(&refusal),
         };
         let method = request.method().clone();
         match (&method, rest.as_slice()) {
@@ -193,31 +202,26 @@ impl Api {
     }
 
     /// The name of the key that a request carries.
-    fn authorize(&self, request: &Request<Incoming>, needed: KeyScope) -> Result<&str, Answer> {
+    fn authorize(&self, request: &Request<Incoming>, needed: KeyScope) -> Result<&str, Failure> {
+        let unauthorized = |message: &str| Failure::new(ErrorCode::Unauthorized, message);
         let given = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given =
             given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let unauthorized = |message: &str| {
-            let mut answer = error(StatusCode::UNAUTHORIZED, "unauthorized", message);
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            answer
-        };
         let Some((_, given)) = given else {
             return Err(unauthorized("the call needs Authorization: Bearer and an API key"));
         };
         let hash: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
         // All keys are compared, and each in constant time, so that the time tells nothing.
-        let key = self
-            .config
-            .keys
-            .iter()
-            .fold(None, |found, key| if key.sha256.ct_eq(&hash).into() { Some(key) } else { found });
-        let Some(key) = key else { return Err(unauthorized("the API key is not one that this host knows")) };
+        let key = self.config.keys.iter().fold(None, |found, key| {
+            let is_it: bool = key.sha256.ct_eq(&hash).into();
+            if is_it { Some(key) } else { found }
+        });
+        let key = key.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
         if key.scopes.contains(&needed) {
             Ok(&key.name)
         } else {
-            let message = format!("the API key {} does not have the scope {needed:?}", key.name).to_lowercase();
-            Err(error(StatusCode::FORBIDDEN, "forbidden", &message))
+            let message = format!("the API key {} does not have the scope {}", key.name, needed.as_str());
+            Err(Failure::new(ErrorCode::Forbidden, message))
         }
     }
 

@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(hub.room_size(&room), (3, 2));
         assert!(hub.leave(ana, &room) && !hub.leave(ana, &room));
         assert_eq!(hub.room_size(&room), (2, 2));
-        assert_eq!(hub.disconnect(tab).unwrap().rooms, [room.clone()]);
+        assert_eq!(hub.disconnect(tab).unwrap().rooms, std::slice::from_ref(&room));
         assert_eq!(hub.room_size(&room), (1, 1));
         hub.disconnect(ben);
         assert_eq!(hub.counts(), (1, 1, 0));

@@ -206,10 +206,8 @@ fn parse_header(bytes: &[u8], max_bytes: usize) -> Result<Option<Header>, Violat
         return Err(TOO_LARGE);
     }
     let start = mask_at + 4;
-    Ok(match bytes.get(mask_at..start).and_then(|mask| mask.try_into().ok()) {
-        Some(mask) => Some(Header { opcode, is_final, mask, payload: start..start + length as usize }),
-        None => None,
-    })
+    let mask = bytes.get(mask_at..start).and_then(|mask| mask.try_into().ok());
+    Ok(mask.map(|mask| Header { opcode, is_final, mask, payload: start..start + length as usize }))
 }
 
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
