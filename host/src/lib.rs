@@ -1,4 +1,19 @@
-//! Roundhouse: a realtime host.
+//! Roundhouse: a realtime host whose features are WebAssembly components.
+//!
+//! # Layout, from top to bottom: each module imports only those below it
+//! - [`cli`]: the command line, which is all that the binary is
+//! - [`server`]: how a host is wired, started and ended
+//! - [`config`]: what it was configured to do
+//! - [`http`]: requests of clients, before they have a connection, and of operators and services
+//! - [`conn`]: connections, on shard threads
+//! - [`plugin`]: features, on plugin threads
+//! - [`hub`]: who is connected, in which room, and the way to all of them
+//! - [`protocol`], [`auth`]: bytes to words and back; tokens to people
+//! - [`metrics`] counts what happens
+//! - [`model`]: the words that all of them share
+//!
+//! `ARCHITECTURE.md` has the picture and the invariants.
+
 pub mod auth;
 pub mod cli;
 pub mod config;

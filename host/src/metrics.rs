@@ -63,7 +63,7 @@ impl Metrics {
         registry.register(Box::new(event_seconds.clone()))?;
         let plugin_call_seconds = HistogramVec::new(
             HistogramOpts::new("plugin_call_seconds", "Time of calls into a plugin").buckets(latency_buckets()),
-            &["plugin"],
+            &["plugin", "version", "generation"],
         )?;
         registry.register(Box::new(plugin_call_seconds.clone()))?;
         Ok(Self {
@@ -83,9 +83,9 @@ impl Metrics {
         })
     }
 
-    /// The time that calls into this plugin take.
-    pub fn plugin_latency(&self, plugin: &str) -> Histogram {
-        self.plugin_call_seconds.with_label_values(&[plugin])
+    /// The time that calls into this generation of a plugin take.
+    pub fn plugin_latency(&self, plugin: &str, version: &str, generation: u64) -> Histogram {
+        self.plugin_call_seconds.with_label_values(&[plugin, version, &generation.to_string()])
     }
 
     /// All figures in Prometheus' text format.
@@ -100,6 +100,9 @@ pub fn quantile(histogram: &Histogram, share: f64) -> f64 {
     let families = histogram.collect();
     let Some(metric) = families.first().and_then(|family| family.get_metric().first()) else { return 0.0 };
     let histogram = metric.get_histogram();
+    if histogram.get_sample_count() == 0 {
+        return 0.0;
+    }
     let wanted = histogram.get_sample_count() as f64 * share;
     let (mut bound, mut below) = (0.0, 0.0);
     for bucket in histogram.get_bucket() {

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::conn::{Acceptor, HttpService, IpCounts, MakeHttpService, ShardThread, Shared};
+use crate::conn::{Acceptor, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
 use crate::metrics::Metrics;
@@ -58,7 +58,7 @@ impl Server {
             hub: hub.clone(),
             auth,
             plugins: runtime.clone(),
-            addresses: Arc::new(IpCounts::default()),
+            admission: Arc::default(),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
@@ -145,5 +145,16 @@ pub async fn load_plugins(runtime: &Runtime, config: &Config) -> anyhow::Result<
     }
     let mut folder = Folder::new(config.plugin_dir.clone(), runtime.clone());
     folder.read().await;
+    let known: Vec<String> = runtime.reports().into_iter().map(|plugin| plugin.id.name).collect();
+    for name in config.plugins.plugins.keys().filter(|name| !known.contains(name)) {
+        let is_off = config.plugins.plugins.get(name).is_some_and(|options| !options.enabled);
+        let is_bundled = crate::plugin::bundled().iter().any(|feature| feature.name == name);
+        if !(is_off && is_bundled) {
+            tracing::warn!(
+                "plugins.{name} is configured, but there is no such plugin yet; there are: {}",
+                known.join(", ")
+            );
+        }
+    }
     Ok(folder)
 }

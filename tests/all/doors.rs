@@ -35,8 +35,17 @@ async fn the_folder_loads_swaps_and_unloads() {
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.2")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
 
-    // Without its file a feature of the host's own comes back, and any other goes.
+    // Back to the file before, which is a roll-back by this door.
+    fs::write(folder.join("tc.wasm"), ticket_collision("0.1.1")).unwrap();
+    host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
+
+    // A newer build under another name, and the older one taken away: a swap, in which nobody is forgotten.
+    fs::write(folder.join("tc-2.wasm"), ticket_collision("0.1.2")).unwrap();
     fs::remove_file(folder.join("tc.wasm")).unwrap();
+    host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
+
+    // Without its file a feature of the host's own comes back, and any other goes.
+    fs::remove_file(folder.join("tc-2.wasm")).unwrap();
     fs::remove_file(folder.join("hostile.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["source"] == "bundled").await;
     host.wait_for_report("hostile", |report| report["code"] == "not_found").await;

@@ -24,6 +24,7 @@ async fn whatever_a_handler_does_wrong_costs_one_event() {
     ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
     for how in [
         "spin",
+        "sleep",
         "eat",
         "recurse",
         "panic",
@@ -58,7 +59,7 @@ async fn whatever_a_handler_does_wrong_costs_one_event() {
     let heard = ben.drain_events().await;
     assert!(heard.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {heard:?}");
     let report = host.report("hostile").await;
-    assert_eq!((&report["traps"], &report["state"]), (&json!(15), &json!("running")));
+    assert_eq!((&report["traps"], &report["state"]), (&json!(16), &json!("running")));
 }
 
 #[tokio::test]
@@ -151,6 +152,43 @@ async fn a_new_generation_that_always_fails_is_rolled_back_by_itself() {
 }
 
 #[tokio::test]
+async fn a_state_is_migrated_forward_and_a_roll_back_goes_on_from_before() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    for _ in 0..2 {
+        ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    }
+    host.must_load("hostile", hostile("forward")).await;
+    // Failing on the first event after the swap leaves the state as it was, in the old schema.
+    assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
+    assert_eq!(back.status, 200, "{}", back.text);
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 3 })));
+    // One that went well has turned it forward. The build before cannot turn it back, but the copy from before can do.
+    host.must_load("hostile", relabelled(&hostile("forward"), "again")).await;
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
+    let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
+    assert_eq!(back.status, 200, "{}", back.text);
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
+    // A scope that was born in the newer schema has no such copy: the roll-back is refused, and all goes on.
+    host.must_load("hostile", relabelled(&hostile("forward"), "third")).await;
+    ana.ask("hostile:count", json!({ "id": "b" })).await.unwrap();
+    let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
+    assert_eq!((back.status, back.body["code"].as_str()), (409, Some("conflict")), "{}", back.text);
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 2 })));
+}
+
+#[tokio::test]
+async fn events_that_are_refused_leave_no_scope_behind() {
+    let host = host().await;
+    let mut ana = host.client("ana").await;
+    for n in 0..20 {
+        assert_eq!(ana.refused("hostile:do", json!({ "id": format!("s{n}"), "how": "failure" })).await, "conflict");
+    }
+    assert_eq!(host.report("hostile").await["stats"], json!([]));
+}
+
+#[tokio::test]
 async fn logs_are_structured_printable_and_limited() {
     let host = host().await;
     let mut ana = host.client("ana").await;
@@ -196,6 +234,8 @@ async fn what_cannot_be_loaded_is_refused_with_its_step_and_what_runs_goes_on() 
         ("a bad version", hostile("version"), "manifest", "one"),
         ("the host's own event", hostile("reserved"), "manifest", "authenticate"),
         ("a user's room", hostile("user"), "manifest", "user:"),
+        ("what could be a user's room", hostile("us"), "manifest", "user's own room"),
+        ("no template for what there is", hostile("moved"), "migrate", "hostile:a"),
         ("durable state", hostile("durable"), "manifest", "durable"),
         ("another's event", hostile("route"), "routes", "ticket:view"),
         ("another's scope", hostile("scope"), "routes", "ticket-collision"),

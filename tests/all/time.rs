@@ -63,18 +63,24 @@ async fn viewers_without_activity_for_half_an_hour_go() {
 }
 
 #[tokio::test]
-async fn timers_fire_and_one_that_traps_costs_its_event() {
+async fn timers_fire_and_one_that_goes_on_trapping_is_given_up() {
     let host = InnerHost::start(CONFIG).await;
     let loaded = host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
     let mut ana = host.client("ana").await;
     let timer = |how: &str| json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": how } });
+    // Nobody would send it again, so it is told three times before it is given up.
     ana.ask("hostile:do", timer("panic")).await.unwrap();
+    for (after, traps) in [(5, 1), (1, 2), (1, 3)] {
+        host.advance(Duration::from_secs(after));
+        eventually("the timer traps", async || {
+            (host.call("GET", "/v1/plugins/hostile", "").await.body["traps"] == traps).then_some(())
+        })
+        .await;
+    }
     host.advance(Duration::from_secs(5));
-    eventually("the timer traps", async || {
-        (host.call("GET", "/v1/plugins/hostile", "").await.body["traps"] == 1).then_some(())
-    })
-    .await;
+    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    assert_eq!(host.call("GET", "/v1/plugins/hostile", "").await.body["traps"], 3);
     ana.ask("hostile:do", timer("first")).await.unwrap();
     host.advance(Duration::from_secs(4));
     ana.ask("hostile:do", timer("second")).await.unwrap();
@@ -109,8 +115,10 @@ async fn a_scope_without_member_timer_or_event_is_forgotten_after_its_idle_time(
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     let scopes = async || host.call("GET", "/v1/plugins/hostile", "").await.body["stats"].as_array().map(Vec::len);
-    // `told` joins nothing.
-    ana.ask("hostile:told", json!({ "id": "empty" })).await.unwrap();
+    // This changes the state, but joins nothing.
+    ana.ask("hostile:do", json!({ "id": "empty", "how": "flood-room", "with": 1 })).await.unwrap();
+    // And of this nothing stays at all.
+    ana.ask("hostile:told", json!({ "id": "nothing" })).await.unwrap();
     ana.ask("hostile:count", json!({ "id": "joined" })).await.unwrap();
     ana.ask("hostile:do", json!({ "id": "timed", "how": "timer", "with": { "after": 600_000, "how": "x" } }))
         .await

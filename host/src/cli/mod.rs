@@ -157,6 +157,8 @@ fn init_logs(format: LogFormat, level: &str) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would report a log that cannot be written by writing to it, and panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => logs.init(),
@@ -170,7 +172,7 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
         crate::model::is_valid_id(&args.user),
         "the user id must be 1 to 128 printable characters without whitespace"
     );
-    let expires = SystemTime::now() + args.ttl;
+    let expires = SystemTime::now().checked_add(args.ttl).context("--ttl is longer than time is reckoned")?;
     let mut other: Map<String, Value> = args.claims.into_iter().collect();
     for (claim, value) in [("iss", &config.auth.jwt.issuer), ("aud", &config.auth.jwt.audience)] {
         if let Some(value) = value {

@@ -1,6 +1,7 @@
 //! `roundhouse plugin …`: the API's calls about plugins, from the command line.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +16,8 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{load_config, print, print_json};
-use crate::config::{DEVELOPMENT_DIR, Overrides};
-use crate::plugin::{Source, digest, inspect};
+use crate::config::{Overrides, PRIVATE_DIR};
+use crate::plugin::{MAX_COMPONENT_BYTES, Source, digest, inspect};
 
 /// The longest that a call may take: a component compiles for at most half of it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -93,7 +94,12 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(file).with_context(|| format!("cannot read {}", file.display()))
+    let mut component = Vec::new();
+    let read =
+        fs::File::open(file).and_then(|open| open.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut component));
+    read.with_context(|| format!("cannot read {}", file.display()))?;
+    ensure!(component.len() <= MAX_COMPONENT_BYTES, "{} is larger than {MAX_COMPONENT_BYTES} bytes", file.display());
+    Ok(component)
 }
 
 fn checked(name: &str) -> anyhow::Result<&str> {
@@ -141,7 +147,7 @@ impl ApiArgs {
         if let Some(key) = &self.key {
             return Ok(key.clone());
         }
-        let path = Path::new(DEVELOPMENT_DIR).join("api-key");
+        let path = Path::new(PRIVATE_DIR).join("api-key");
         let key = fs::read_to_string(&path);
         Ok(key.with_context(|| format!("no --key was given, and {} cannot be read", path.display()))?.trim().to_owned())
     }

@@ -9,30 +9,31 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{load_config, print, print_json};
-use crate::config::{DEVELOPMENT_DIR, Overrides};
+use crate::config::{Overrides, PRIVATE_DIR};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::Runtime;
 use crate::server::{Server, load_plugins};
 
-/// Serves until SIGTERM or SIGINT, then ends in order. A second signal ends at once.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let config = load_config(file, overrides)?;
     let development = config.development;
+    end_with_essential_threads();
     let started = Instant::now();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // From here on a signal is not the end of the process any more.
-    let (mut terminate, mut interrupt) = {
+    let (mut terminate, mut interrupt, mut hang_up) = {
         let _entered = tokio.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
     };
     let server = Server::start(config, Clock::system())?;
     let (listening, api) = (server.listening, server.api);
     tracing::info!(%listening, %api, took = ?started.elapsed(), "serving");
     if development {
         tracing::warn!(
-            "development mode: for this machine alone, with generated secrets in {DEVELOPMENT_DIR}; the demo is at http://{listening}/"
+            "development mode: for this machine alone, with generated secrets in {PRIVATE_DIR}; the demo is at http://{listening}/"
         );
     }
     let first_line = json!({
@@ -45,6 +46,7 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
         let signal = tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hang_up.recv() => "SIGHUP",
         };
         tracing::info!(signal, "shutting down");
     });
@@ -62,6 +64,21 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     server.shut_down();
     tracing::info!(took = ?shutting_down.elapsed(), "ended");
     Ok(())
+}
+
+/// A shard or a plugin thread that panics leaves its connections and scopes without anybody, which nobody would notice:
+/// the process ends, and whoever watches over it starts it again. A panic elsewhere costs its task.
+fn end_with_essential_threads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        let thread = std::thread::current();
+        let is_essential = thread.name().is_some_and(|name| name.starts_with("shard-") || name.starts_with("plugin-"));
+        if is_essential {
+            tracing::error!(thread = thread.name(), "an essential thread panicked: the host ends at once");
+            std::process::exit(1);
+        }
+    }));
 }
 
 /// Loads everything as `serve` would, without serving, and prints what would run.

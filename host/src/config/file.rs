@@ -11,7 +11,7 @@ use figment::error::Kind;
 use figment::providers::{Env, Format as _, Toml};
 use figment::value::Value;
 use jsonwebtoken::Algorithm;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::http::{ApiKey, KeyScope};
 use crate::plugin::{Grants, PluginOptions};
@@ -78,7 +78,9 @@ impl Default for AuthSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct JwtSection {
+    #[serde(deserialize_with = "secret")]
     pub(super) secret: Option<String>,
+    #[serde(deserialize_with = "secrets")]
     pub(super) secrets: Vec<String>,
     pub(super) algorithms: Vec<Algorithm>,
     pub(super) issuer: Option<String>,
@@ -141,6 +143,7 @@ pub(super) struct Cors {
 #[serde(deny_unknown_fields)]
 pub(super) struct ApiKeySection {
     name: String,
+    #[serde(default, deserialize_with = "secret")]
     key: Option<String>,
     key_sha256: Option<String>,
     scopes: Vec<KeyScope>,
@@ -162,6 +165,19 @@ impl ApiKeySection {
             _ => bail!("api_keys: the key {name} needs either key or key_sha256"),
         }
     }
+}
+
+/// Text that no error repeats.
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let unquoted =
+        |_| serde::de::Error::custom("a secret must be text: put it in quotes (in the environment: '\"…\"')");
+    Option::<String>::deserialize(deserializer).map_err(unquoted)
+}
+
+/// A list of such texts.
+fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let unquoted = |_| serde::de::Error::custom("secrets must be a list of texts: put each in quotes");
+    Vec::<String>::deserialize(deserializer).map_err(unquoted)
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 32]> {
@@ -305,19 +321,32 @@ fn explain(error: figment::Error, section: &str) -> anyhow::Error {
     for error in error {
         let mut path: Vec<String> = (!section.is_empty()).then(|| section.to_owned()).into_iter().collect();
         path.extend(error.path.clone());
-        let source = error.metadata.as_ref().filter(|metadata| metadata.name.contains("environment"));
-        let place = source.map_or_else(String::new, |_| " (from the environment)".to_owned());
+        let is_env = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        let place = |path: &[String]| match is_env {
+            true => format!(" (from the environment: {ENV_PREFIX}{})", path.join("__").to_uppercase()),
+            false => String::new(),
+        };
+        if let Kind::UnknownField(field, _) = &error.kind
+            && path.last() != Some(field)
+        {
+            path.push(field.clone());
+        }
+        let key = path.join(".");
+        let place = place(&path);
         messages.push(match &error.kind {
             Kind::UnknownField(field, known) => {
-                if path.last() != Some(field) {
-                    path.push(field.clone());
-                }
                 let nearest = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
                 let hint = nearest.map_or_else(String::new, |nearest| format!(": did you mean {nearest}?"));
-                format!("unknown key {}{place}{hint}", path.join("."))
+                format!("unknown key {key}{place}{hint}")
             }
             kind if path.is_empty() => format!("{kind}{place}"),
-            kind => format!("{}{place}: {kind}", path.join(".")),
+            kind if matches!(&*key, "listen" | "api") => {
+                format!("{key}{place}: {kind}: it is an address and a port, as 127.0.0.1:8080")
+            }
+            kind if key.ends_with("origins") => {
+                format!("{key}{place}: {kind}: it is a list, as [\"https://app.example\"]")
+            }
+            kind => format!("{key}{place}: {kind}"),
         });
     }
     anyhow!(messages.join("; "))

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use hyper::Uri;
 use jsonwebtoken::Algorithm;
-use tokio_tungstenite::tungstenite::http::Uri;
 
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
@@ -17,7 +17,7 @@ use crate::http::{ApiConfig, ApiKey, ClientConfig, KeyScope};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled};
 
-pub use secrets::DEVELOPMENT_DIR;
+pub use secrets::PRIVATE_DIR;
 
 /// What the command line may set, over file and environment.
 #[derive(Debug, Clone, Default)]
@@ -93,7 +93,12 @@ impl Config {
         check_duration("heartbeat.interval", heartbeat.interval, Duration::from_millis(10))?;
         check_duration("heartbeat.timeout", heartbeat.timeout, Duration::from_millis(10))?;
         check_duration("auth.grace", auth.grace, Duration::from_millis(10))?;
-        check_duration("plugins.call_deadline", plugins.call_deadline, Duration::from_millis(1))?;
+        let longest = Duration::from_secs(10);
+        ensure!(
+            (Duration::from_millis(10)..=longest).contains(&plugins.call_deadline),
+            "plugins.call_deadline is {:?}, and must be 10 ms to 10 s",
+            plugins.call_deadline
+        );
         ensure!(
             heartbeat.timeout > heartbeat.interval,
             "heartbeat.timeout must be longer than heartbeat.interval, or every connection would time out"
@@ -126,6 +131,11 @@ impl Config {
             is_generated = true;
         }
         let mut keys = api_keys.into_iter().map(file::ApiKeySection::into_key).collect::<anyhow::Result<Vec<_>>>()?;
+        for (at, key) in keys.iter().enumerate() {
+            if let Some(other) = keys[..at].iter().find(|other| other.sha256 == key.sha256) {
+                bail!("api_keys: {} and {} are the same key: give each its own", other.name, key.name);
+            }
+        }
         if keys.is_empty() {
             keys.push(ApiKey::new("generated", &generated.api_key()?, vec![KeyScope::Publish, KeyScope::Admin]));
         }
@@ -157,7 +167,10 @@ impl Config {
                 heartbeat_timeout: heartbeat.timeout,
                 auth_grace: auth.grace,
             },
-            rooms_per_connection: limits.rooms_per_connection,
+            rooms_per_connection: match limits.rooms_per_connection {
+                0 => usize::MAX,
+                rooms => rooms,
+            },
             auth: AuthConfig {
                 anonymous: auth.anonymous,
                 jwt: JwtConfig {
@@ -174,7 +187,7 @@ impl Config {
                 call_deadline: plugins.call_deadline,
                 memory_bytes: plugins.memory_bytes,
                 state_bytes: plugins.state_bytes,
-                cache_dir: Some(dir.join(DEVELOPMENT_DIR).join("cache")),
+                cache_dir: Some(dir.join(PRIVATE_DIR).join("cache")),
                 plugins: plugins.plugins,
             },
             plugin_dir: overrides.plugins.unwrap_or_else(|| dir.join(plugins.dir)),
@@ -261,9 +274,15 @@ mod tests {
             ("[cors]\norigins = [\"app.example\"]", "cors.origins"),
             ("[plugins.x]\ngrants = { audiences = [\"everyone\"] }", "everyone"),
             ("shards = 1000", "shards"),
+            ("[auth.jwt]\nsecret = 12345", "quotes"),
+            (
+                "[[api_keys]]\nname=\"a\"\nkey=\"k\"\nscopes=[\"admin\"]\n[[api_keys]]\nname=\"b\"\nkey=\"k\"\nscopes=[\"publish\"]",
+                "same key",
+            ),
         ] {
             let error = format!("{:#}", load(toml).expect_err(toml));
             assert!(error.contains(said), "{toml}: {error}");
+            assert!(!error.contains("12345"), "a secret is not repeated: {error}");
         }
     }
 

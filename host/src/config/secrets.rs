@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 /// The folder for what the host keeps to itself.
-pub const DEVELOPMENT_DIR: &str = ".roundhouse";
+pub const PRIVATE_DIR: &str = ".roundhouse";
 
 /// Bytes of a secret: as many as SHA-256 takes in (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
@@ -21,7 +21,7 @@ pub(super) struct Secrets {
 
 impl Secrets {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.join(DEVELOPMENT_DIR) }
+        Self { dir: dir.join(PRIVATE_DIR) }
     }
 
     /// The secret that tokens are signed with.
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(first.len(), 64);
         assert_eq!(secrets.api_key().unwrap(), first);
         assert_ne!(secrets.jwt_secret().unwrap(), first);
-        let path = dir.join(DEVELOPMENT_DIR).join("api-key");
+        let path = dir.join(PRIVATE_DIR).join("api-key");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(secrets.api_key().unwrap_err().to_string().contains("chmod 600"));

@@ -1,12 +1,11 @@
 //! New connections: accepted on a thread of their own and handed to the shard that has the fewest.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::sync::watch;
 
 use crate::hub::{Hub, ShardCommand};
@@ -66,35 +65,5 @@ fn hand_over(hub: &Hub, socket: std::net::TcpStream) {
     if let Some(shard) = hub.shards().iter().min_by_key(|shard| shard.connections()) {
         shard.count(1);
         shard.push(ShardCommand::Accept(socket));
-    }
-}
-
-/// Connections of each address, where they are limited.
-#[derive(Debug, Default)]
-pub struct IpCounts(DashMap<IpAddr, usize>);
-
-impl IpCounts {
-    /// Counts one more from `peer`, unless it has `limit` already. No limit is 0, and then nothing is counted.
-    pub(super) fn enter(&self, peer: SocketAddr, limit: usize) -> bool {
-        if limit == 0 {
-            return true;
-        }
-        let mut count = self.0.entry(peer.ip()).or_default();
-        if *count >= limit {
-            return false;
-        }
-        *count += 1;
-        true
-    }
-
-    /// Counts one less.
-    pub(super) fn leave(&self, peer: SocketAddr, limit: usize) {
-        if limit == 0 {
-            return;
-        }
-        self.0.remove_if_mut(&peer.ip(), |_, count| {
-            *count = count.saturating_sub(1);
-            *count == 0
-        });
     }
 }

@@ -57,7 +57,7 @@ pub(super) struct Connection {
     pub(super) delivery: Cell<u64>,
     pub(super) times: Times,
     limiter: Option<Box<Limiter>>,
-    /// Whether it counts among the connections of its address.
+    /// Whether it was let in, and so is counted.
     pub(super) counted: Cell<bool>,
     /// The task that reads from the socket.
     pub(super) reader: RefCell<Option<AbortHandle>>,
@@ -102,7 +102,7 @@ impl Connection {
                 armed: Cell::new(u64::MAX),
             },
             limiter: quota.map(|quota| Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone())))),
-            counted: Cell::new(true),
+            counted: Cell::new(false),
             reader: RefCell::default(),
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! A connection lives and dies on its shard, so its state needs no lock. Other threads reach it through the shard's
 //! queue. `shard` is the thread and its loop, `connection` one socket with its outbox, `session` what the messages on
-//! it mean, `members` which of the shard's connections are in which room, `accept` where new ones come from.
+//! it mean, `members` which of the shard's connections are in which room, `accept` where new ones come from,
+//! `admission` how many there may be.
 
 mod accept;
+mod admission;
 mod connection;
 mod members;
 mod session;
@@ -20,7 +22,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-pub use accept::{Acceptor, IpCounts};
+pub use accept::Acceptor;
+pub use admission::Admission;
 pub use shard::{Shard, ShardThread};
 
 use crate::auth::Authenticator;
@@ -65,8 +68,8 @@ pub struct Shared {
     pub auth: Arc<Authenticator>,
     /// What becomes of events.
     pub plugins: Runtime,
-    /// Connections of each address.
-    pub addresses: Arc<IpCounts>,
+    /// How many connections there are, and may be.
+    pub admission: Arc<Admission>,
     /// The time.
     pub clock: Clock,
     /// The host's figures.

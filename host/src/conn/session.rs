@@ -17,6 +17,9 @@ use crate::plugin::ClientEvent;
 use crate::protocol::plain::{self, Incoming};
 use crate::protocol::websocket::{self, Message};
 
+/// The longest message from somebody who has not said who it is, in bytes: a token, and room around it.
+const MAX_UNKNOWN_BYTES: usize = 16 * 1024;
+
 /// The event by which a client says who it is, first or again.
 const AUTHENTICATE: &str = "authenticate";
 
@@ -30,15 +33,10 @@ impl Shard {
     /// The first thing that happens on a connection: it is somebody, or it is to say who it is.
     pub(super) fn begin(self: &Rc<Self>, connection: &Rc<Connection>, token: Option<&str>) {
         let config = &self.shared.config;
-        if !self.shared.addresses.enter(connection.peer, config.connections_per_ip) {
-            // It is not counted out again at its end, for it was not counted in.
-            connection.counted.set(false);
-            let reason = "there are too many connections from this address";
-            return self.close(connection, CloseCode::TooManyConnections, reason);
+        if let Err((code, reason)) = self.shared.admission.enter(connection.peer, config) {
+            return self.close(connection, code, reason);
         }
-        if config.connections > 0 && self.shared.metrics.connections.get() > config.connections as i64 {
-            return self.close(connection, CloseCode::TryAgainLater, "the host has as many connections as it may have");
-        }
+        connection.counted.set(true);
         match token {
             Some(token) => self.sign_in(connection, token),
             None => match self.shared.auth.anonymous(connection.id) {
@@ -106,11 +104,16 @@ impl Shard {
         connection.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         let mut decoder = connection.decoder.take();
-        let read = decoder.feed(bytes, self.shared.config.message_bytes, |message| {
+        let max_bytes = self.shared.config.message_bytes;
+        let max_bytes =
+            if connection.phase.get() == Phase::Open { max_bytes } else { max_bytes.min(MAX_UNKNOWN_BYTES) };
+        let read = decoder.feed(bytes, max_bytes, |message| {
             self.handle(connection, message, read_at);
             connection.phase.get() != Phase::Ended
         });
         match read {
+            // What is left of a message that nobody will read is not kept.
+            Ok(()) if connection.phase.get() == Phase::Closing => {}
             Ok(()) => drop(connection.decoder.replace(decoder)),
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => self.close(connection, violation.code, violation.reason),
@@ -119,7 +122,6 @@ impl Shard {
 
     fn handle(self: &Rc<Self>, connection: &Rc<Connection>, message: Message<'_>, read_at: Instant) {
         match message {
-            Message::Ping(content) => self.enqueue(connection, websocket::pong_frame(content)),
             Message::Pong => {}
             Message::Close(code) => {
                 // Either the answer to ours, or the client's own, which is answered with the same code.
@@ -129,20 +131,49 @@ impl Shard {
                 self.end(connection);
             }
             _ if connection.phase.get() == Phase::Closing => {}
-            Message::Text(text) => match plain::decode(text) {
-                Ok(Incoming::Event { event, data, id }) => self.event(connection, &event, data, id, read_at),
-                Ok(Incoming::Acknowledgement { id, data }) => {
-                    if let Ok(id) = u64::try_from(id) {
-                        self.shared.plugins.acknowledged(connection.id, id, Payload::of_data(data));
-                    }
-                }
-                Err(bad) => self.refuse(connection, bad.event.as_deref(), bad.id, &bad.failure),
-            },
+            _ if !connection.may_send() => self.refuse_unread(connection, &message),
+            Message::Ping(content) => self.enqueue(connection, websocket::pong_frame(content)),
+            Message::Text(text) => self.text(connection, text, read_at),
+            Message::Binary(_) if connection.phase.get() == Phase::Authenticating => self.refuse_stranger(connection),
             Message::Binary(_) => {
                 let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
-                self.refuse(connection, None, None, &failure);
+                self.answer(connection, None, None, Err(&failure));
             }
         }
+    }
+
+    fn text(self: &Rc<Self>, connection: &Rc<Connection>, text: &str, read_at: Instant) {
+        match plain::decode(text) {
+            Ok(Incoming::Event { event, data, id }) if event == AUTHENTICATE => self.authenticate(connection, data, id),
+            _ if connection.phase.get() == Phase::Authenticating => self.refuse_stranger(connection),
+            Ok(Incoming::Event { event, data, id }) => self.event(connection, &event, data, id, read_at),
+            Ok(Incoming::Acknowledgement { id, data }) => {
+                if let Ok(id) = u64::try_from(id) {
+                    self.shared.plugins.acknowledged(connection.id, id, Payload::of_data(data));
+                }
+            }
+            Err(bad) => self.answer(connection, bad.event.as_deref(), bad.id, Err(&bad.failure)),
+        }
+    }
+
+    fn refuse_stranger(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.close(connection, CloseCode::Unauthorized, "the first message must be authenticate with a token");
+    }
+
+    /// Refuses a message over the rate. It is read for its id alone, so that the answer finds its way.
+    fn refuse_unread(self: &Rc<Self>, connection: &Rc<Connection>, message: &Message<'_>) {
+        let (event, id) = match message {
+            Message::Text(text) => match plain::decode(text) {
+                Ok(Incoming::Event { event, id, .. }) => (Some(event.into_owned()), id),
+                Ok(Incoming::Acknowledgement { .. }) => (None, None),
+                Err(bad) => (bad.event, bad.id),
+            },
+            // To answer a ping is a courtesy.
+            Message::Ping(_) => return,
+            _ => (None, None),
+        };
+        let said = "too many messages from this connection: send fewer, or send them later";
+        self.answer(connection, event.as_deref(), id, Err(&Failure::new(ErrorCode::RateLimited, said)));
     }
 
     fn event(
@@ -153,34 +184,18 @@ impl Shard {
         id: Option<i128>,
         read_at: Instant,
     ) {
-        if event == AUTHENTICATE {
-            return self.authenticate(connection, data, id);
-        }
-        let Some(identity) = connection.identity.borrow().clone() else {
-            return self.close(
-                connection,
-                CloseCode::Unauthorized,
-                "the first message must be authenticate with a token",
-            );
-        };
+        let Some(identity) = connection.identity.borrow().clone() else { return };
         self.shared.metrics.events_received.inc();
-        let accepted = if connection.may_send() {
-            self.shared.plugins.client_event(ClientEvent {
-                connection: connection.id,
-                identity,
-                event,
-                payload: Payload::of_data(data),
-                id,
-                read_at,
-            })
-        } else {
-            Err(Failure::new(
-                ErrorCode::RateLimited,
-                "too many events from this connection: send fewer, or send them later",
-            ))
-        };
+        let accepted = self.shared.plugins.client_event(ClientEvent {
+            connection: connection.id,
+            identity,
+            event,
+            payload: Payload::of_data(data),
+            id,
+            read_at,
+        });
         if let Err(failure) = accepted {
-            self.refuse(connection, Some(event), id, &failure);
+            self.answer(connection, Some(event), id, Err(&failure));
         }
     }
 
@@ -188,14 +203,14 @@ impl Shard {
         let parsed = data.map(|data| serde_json::from_str::<Authenticate>(data.get()));
         let Some(Ok(Authenticate { token })) = parsed else {
             let failure = Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}");
-            return self.refuse(connection, Some(AUTHENTICATE), id, &failure);
+            return self.answer(connection, Some(AUTHENTICATE), id, Err(&failure));
         };
         if connection.phase.get() == Phase::Authenticating {
             self.sign_in(connection, &token);
         } else {
             match self.renew(connection, &token) {
                 Ok(()) => self.look_after(connection, self.shared.clock.uptime_ms()),
-                Err(failure) => return self.refuse(connection, Some(AUTHENTICATE), id, &failure),
+                Err(failure) => return self.answer(connection, Some(AUTHENTICATE), id, Err(&failure)),
             }
         }
         if connection.phase.get() == Phase::Open {
@@ -215,10 +230,6 @@ impl Shard {
         self.shared.hub.update_identity(connection.id, Arc::clone(&session.identity));
         self.adopt_session(connection, session);
         Ok(())
-    }
-
-    fn refuse(self: &Rc<Self>, connection: &Rc<Connection>, event: Option<&str>, id: Option<i128>, failure: &Failure) {
-        self.answer(connection, event, id, Err(failure));
     }
 
     /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
@@ -276,7 +287,7 @@ impl Shard {
     /// Takes a connection out of rooms and directory, and has the features told.
     pub(super) fn depart(&self, connection: &Rc<Connection>) {
         if connection.counted.replace(false) {
-            self.shared.addresses.leave(connection.peer, self.shared.config.connections_per_ip);
+            self.shared.admission.leave(connection.peer, &self.shared.config);
         }
         self.members.leave_all(connection);
         let departure = self.shared.hub.disconnect(connection.id);

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -37,8 +38,14 @@ const READS_IN_A_ROW: usize = 8;
 /// Commands after which what they queued is written and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
 
+/// What a client is told when the host ends.
+const RESTART_REASON: &str = "the host restarts: connect again";
+
 /// Time for a client to send the head of an HTTP request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for an HTTP connection on which no WebSocket comes about, however many requests it makes.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Time for a client to take our close and answer it. After that its socket is closed under it.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -57,6 +64,9 @@ pub struct Shard {
     deadlines: RefCell<BinaryHeap<Reverse<(u64, ConnId)>>>,
     earlier_deadline: Notify,
     next_stamp: Cell<u32>,
+    /// Frames queued since the metric was last brought up to date: one shared counter for each frame would cost more
+    /// than queueing it.
+    frames_queued: Cell<u64>,
     read_buffer: RefCell<Box<[u8]>>,
     stopping: Cell<bool>,
 }
@@ -85,9 +95,8 @@ impl ShardThread {
     pub fn start(index: usize, shared: Shared, make_http: MakeHttpService) -> io::Result<Self> {
         let port = shared.hub.shards()[index].clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut stamp = [0; 4];
         // Ids of an earlier run may still be remembered somewhere, so that ours must not begin where that began.
-        getrandom::fill(&mut stamp).map_err(io::Error::other)?;
+        let stamp = RandomState::new().hash_one(index) as u32;
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn({
             let port = port.clone();
             move || {
@@ -102,7 +111,8 @@ impl ShardThread {
                     over_full: RefCell::default(),
                     deadlines: RefCell::default(),
                     earlier_deadline: Notify::new(),
-                    next_stamp: Cell::new(u32::from_ne_bytes(stamp)),
+                    next_stamp: Cell::new(stamp),
+                    frames_queued: Cell::new(0),
                     read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                     stopping: Cell::new(false),
                 });
@@ -151,7 +161,8 @@ impl Shard {
         match command {
             ShardCommand::Accept(socket) => self.accept(socket),
             ShardCommand::Join { connection, room } => {
-                if let Some(connection) = self.find(connection) {
+                // One that is closing is in no room any more.
+                if let Some(connection) = self.find(connection).filter(|found| found.phase.get() == Phase::Open) {
                     self.members.join(&connection, Group::Room(room));
                 }
             }
@@ -183,10 +194,12 @@ impl Shard {
     }
 
     fn shut_down(self: &Rc<Self>) {
-        self.stopping.set(true);
+        if self.stopping.replace(true) {
+            return;
+        }
         let connections: Vec<_> = self.connections.borrow().iter().map(|(_, connection)| connection.clone()).collect();
         for connection in connections {
-            self.close(&connection, CloseCode::Restart, "the host restarts: connect again");
+            self.close(&connection, CloseCode::Restart, RESTART_REASON);
         }
     }
 
@@ -235,9 +248,8 @@ impl Shard {
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST_TIMEOUT)
                 .serve_connection(TokioIo::new(socket), service)
-                .with_upgrades()
-                .await;
-            if let Err(error) = served {
+                .with_upgrades();
+            if let Ok(Err(error)) = tokio::time::timeout(HTTP_TIMEOUT, served).await {
                 tracing::debug!(%error, %peer, "an HTTP connection failed");
             }
             // A WebSocket that came of it counts for itself.
@@ -263,7 +275,12 @@ impl Shard {
         self.port.count(1);
         self.shared.metrics.connections.inc();
         self.shared.metrics.connections_opened.inc();
-        self.begin(&connection, token);
+        if self.stopping.get() {
+            // Its handshake was answered before the host was told to end.
+            self.close(&connection, CloseCode::Restart, RESTART_REASON);
+        } else {
+            self.begin(&connection, token);
+        }
         if !received.is_empty() {
             self.read(&connection, &mut received.to_vec());
         }
@@ -285,12 +302,16 @@ impl Shard {
             if connection.socket.readable().await.is_err() {
                 return self.end(&connection);
             }
+            let mut is_drained = false;
             for _ in 0..READS_IN_A_ROW {
                 let mut buffer = self.read_buffer.borrow_mut();
                 match connection.socket.try_read(&mut buffer) {
                     Ok(0) => return self.end(&connection),
                     Ok(n) => self.read(&connection, &mut buffer[..n]),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        is_drained = true;
+                        break;
+                    }
                     Err(_) => return self.end(&connection),
                 }
             }
@@ -298,7 +319,9 @@ impl Shard {
             if connection.phase.get() == Phase::Ended {
                 return;
             }
-            yield_now().await;
+            if !is_drained {
+                yield_now().await;
+            }
         }
     }
 
@@ -320,7 +343,7 @@ impl Shard {
         if bytes > self.shared.config.outbox_bytes {
             self.over_full.borrow_mut().push(connection.clone());
         }
-        self.shared.metrics.frames_queued.inc();
+        self.frames_queued.set(self.frames_queued.get() + 1);
         if !connection.dirty.replace(true) {
             self.dirty.borrow_mut().push(connection.clone());
         }
@@ -331,7 +354,9 @@ impl Shard {
         let limit = self.shared.config.outbox_bytes;
         for connection in self.over_full.take() {
             self.flush(&connection);
-            if connection.outbox.borrow().bytes() > limit && connection.phase.get() == Phase::Open {
+            if connection.outbox.borrow().bytes() > limit
+                && matches!(connection.phase.get(), Phase::Open | Phase::Authenticating)
+            {
                 self.shared.metrics.slow_connections.inc();
                 tracing::info!(connection = %connection.id, "a client reads too slowly and is disconnected");
                 connection.outbox.borrow_mut().drop_unsent();
@@ -343,18 +368,18 @@ impl Shard {
     /// Writes what was queued since the last time.
     pub(super) fn flush_dirty(self: &Rc<Self>) {
         self.settle_over_full();
+        self.shared.metrics.frames_queued.inc_by(self.frames_queued.take());
+        let mut dirty = self.dirty.take();
         // Flushing may end connections, and that may queue for others.
-        loop {
-            let mut dirty = self.dirty.take();
-            if dirty.is_empty() {
-                // Give the list back its memory.
-                return drop(self.dirty.replace(dirty));
-            }
+        while !dirty.is_empty() {
             for connection in dirty.drain(..) {
                 connection.dirty.set(false);
                 self.flush(&connection);
             }
+            std::mem::swap(&mut dirty, &mut self.dirty.borrow_mut());
         }
+        // The list keeps its memory for the next time.
+        self.dirty.replace(dirty);
     }
 
     fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {
@@ -412,6 +437,7 @@ impl Shard {
         // The client sees the end at once, though a task may still hold the socket for a moment.
         let _ = socket2::SockRef::from(&connection.socket).shutdown(std::net::Shutdown::Both);
         if self.stopping.get() {
+            // The shard's loop sees whether this was the last one.
             self.port.push(ShardCommand::Shutdown);
         }
     }

@@ -186,7 +186,8 @@ impl Hub {
         }
     }
 
-    /// Has a scope told when this connection ends. Says whether it is still there.
+    /// Has a scope told when this connection ends. Says whether it is still there. The caller sees to it that the
+    /// connection has room for one more ([`Hub::has_room_for`]).
     pub fn watch(&self, id: ConnId, watcher: Watcher) -> bool {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         if !connection.watchers.contains(&watcher) {
@@ -216,10 +217,13 @@ impl Hub {
         Some(watched || connection.rooms.iter().any(|room| owns(room)))
     }
 
-    /// Whether a connection may come into one more room, or is in this one.
-    pub fn has_room_for(&self, id: ConnId, room: &str) -> bool {
+    /// Whether a connection may come into these rooms, and be watched by one more scope if `watched`. As many scopes may
+    /// watch it as it may be in rooms.
+    pub fn has_room_for(&self, id: ConnId, rooms: &HashSet<&str>, watched: bool) -> bool {
         self.connections.get(&id).is_none_or(|connection| {
-            connection.rooms.len() < self.rooms_per_connection || connection.rooms.iter().any(|other| **other == *room)
+            let n_new = rooms.iter().filter(|room| !connection.rooms.iter().any(|other| **other == ***room)).count();
+            connection.rooms.len() + n_new <= self.rooms_per_connection
+                && connection.watchers.len() + usize::from(watched) <= self.rooms_per_connection
         })
     }
 

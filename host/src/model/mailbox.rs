@@ -47,6 +47,10 @@ impl<T> Mailbox<T> {
     }
 
     fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
+        if state.closed {
+            // Nobody will take it: whoever waits for what comes of it sees it dropped.
+            return;
+        }
         let was_empty = state.items.is_empty();
         state.items.push_back(item);
         drop(state);
@@ -90,10 +94,16 @@ impl<T> Mailbox<T> {
         self.notify.notify_one();
     }
 
-    /// Lets senders wait no more: the receiver is gone.
+    /// Ends the queue, whose receiver is gone: what is in it is dropped, and what is put in from now on too.
     pub fn close(&self) {
-        self.lock().closed = true;
+        let items = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.items)
+        };
         self.emptied.notify_all();
+        // Outside of the lock, for dropping an item may wake others.
+        drop(items);
     }
 
     fn take(&self, state: &mut State<T>, into: &mut VecDeque<T>) -> bool {
@@ -127,16 +137,6 @@ impl<T> Mailbox<T> {
             }
             self.notify.notified().await;
         }
-    }
-
-    /// Items waiting.
-    pub fn len(&self) -> usize {
-        self.lock().items.len()
-    }
-
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -57,9 +57,4 @@ impl Payload {
         // Both constructors leave a JSON array, so that there is nothing to fail on.
         serde_json::from_str(&self.args).unwrap_or_default()
     }
-
-    /// Bytes that this payload takes up.
-    pub fn size(&self) -> usize {
-        self.args.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
-    }
 }

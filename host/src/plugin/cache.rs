@@ -6,10 +6,11 @@
 
 use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
+use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
@@ -24,7 +25,7 @@ impl CompiledCache {
     /// Opens the folder, and makes it for this user alone where there is none.
     ///
     /// # Errors
-    /// Where it cannot be made, is another user's, or others may write to it.
+    /// Where it cannot be made, is another user's, or is open to others.
     pub(super) fn open(dir: PathBuf, engine: &Engine) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let metadata = fs::metadata(&dir)?;
@@ -32,7 +33,8 @@ impl CompiledCache {
             return Err(io::Error::other(format!("{} belongs to another user", dir.display())));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
-            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
+            let message = format!("{0} is open to others: run `chmod 700 {0}` after looking into it", dir.display());
+            return Err(io::Error::other(message));
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -43,15 +45,18 @@ impl CompiledCache {
         self.dir.join(format!("{digest}-{:016x}.cwasm", self.compatibility))
     }
 
-    /// The component of this digest, if it was compiled before.
+    /// The component of this digest, if it was compiled before and the file is whole.
     pub(super) fn load(&self, digest: &str, engine: &Engine) -> Option<Component> {
         let path = self.path(digest);
-        if !path.exists() {
+        let file = fs::read(&path).ok()?;
+        let (checksum, code) = file.split_first_chunk::<32>()?;
+        if Sha256::digest(code)[..] != checksum[..] {
+            tracing::warn!(path = %path.display(), "a compiled component is damaged and is compiled again");
             return None;
         }
-        // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that only this user may
-        // write to, and is never one that somebody handed in.
-        match unsafe { Component::deserialize_file(engine, &path) } {
+        // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that is open to this user
+        // alone, is never one that somebody handed in, and is as it was written.
+        match unsafe { Component::deserialize(engine, code) } {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "a compiled component cannot be used and is compiled again");
@@ -64,12 +69,14 @@ impl CompiledCache {
     pub(super) fn store(&self, digest: &str, component: &Component) {
         let path = self.path(digest);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
-        let stored = component
-            .serialize()
-            .map_err(io::Error::other)
-            .and_then(|bytes| fs::write(&partial, bytes))
-            .and_then(|()| fs::rename(&partial, &path));
-        if let Err(error) = stored {
+        let write = |code: Vec<u8>| {
+            let mut file = fs::File::create(&partial)?;
+            file.write_all(&Sha256::digest(&code))?;
+            file.write_all(&code)?;
+            file.sync_all()?;
+            fs::rename(&partial, &path)
+        };
+        if let Err(error) = component.serialize().map_err(io::Error::other).and_then(write) {
             tracing::warn!(%error, path = %path.display(), "cannot keep a compiled component");
         }
     }

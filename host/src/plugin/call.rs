@@ -23,7 +23,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             }
         }
         Event::Joined(member) => lend_member(member, |member| call(wit::Event::Joined(member))),
-        Event::Left { member, reason } => {
+        Event::Left { member, reason, .. } => {
             lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason })))
         }
         Event::Timer { name, payload, due_ms } => call(wit::Event::Timer(wit::Timer { name, payload, due: *due_ms })),

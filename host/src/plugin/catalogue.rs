@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use prometheus::Histogram;
 
 use super::generation::Generation;
 use super::health::Health;
@@ -27,11 +26,10 @@ pub(super) struct Plugin {
     pub(super) health: Health,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
-    pub(super) latency: Histogram,
 }
 
 impl Plugin {
-    pub(super) fn new(number: u32, generation: Generation, latency: Histogram) -> Self {
+    pub(super) fn new(number: u32, generation: Generation) -> Self {
         Self {
             number,
             name: generation.id.name.clone(),
@@ -42,7 +40,6 @@ impl Plugin {
             health: Health::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
-            latency,
         }
     }
 
@@ -61,9 +58,9 @@ impl Plugin {
     }
 
     /// Takes a generation into use; the one before stays loaded.
-    pub(super) fn replace(&self, generation: Generation) {
+    pub(super) fn replace(&self, generation: Arc<Generation>) {
         self.last_generation.store(generation.id.generation, Ordering::SeqCst);
-        let before = self.current.swap(Arc::new(generation));
+        let before = self.current.swap(generation);
         let mut older = self.older();
         older.push(before);
         if older.len() > KEPT_GENERATIONS {
@@ -77,10 +74,10 @@ impl Plugin {
     }
 
     /// Takes the generation before into use again, for good.
-    pub(super) fn roll_back(&self) -> Option<Arc<Generation>> {
-        let before = self.older().pop()?;
-        self.current.store(before.clone());
-        Some(before)
+    pub(super) fn roll_back(&self) {
+        if let Some(before) = self.older().pop() {
+            self.current.store(before);
+        }
     }
 
     /// Whether it was unloaded, though something may still be on its way to it.
@@ -151,10 +148,8 @@ impl Catalogue {
             if let Some(event) = event {
                 return Some(format!("the event {event} is routed to {} already", other.name));
             }
-            let overlap =
-                |a: &Template, b: &Template| a.prefix().starts_with(b.prefix()) || b.prefix().starts_with(a.prefix());
             generation.manifest.scopes.iter().find_map(|ours| {
-                let taken = theirs.manifest.scopes.iter().find(|scope| overlap(&ours.template, &scope.template))?;
+                let taken = theirs.manifest.scopes.iter().find(|scope| ours.template.overlaps(&scope.template))?;
                 Some(format!(
                     "the scope {} would share rooms with the scope {} of {}",
                     ours.template.as_str(),

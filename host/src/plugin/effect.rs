@@ -1,6 +1,6 @@
 //! Effects: checked as a whole before anything comes of any of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::bindings::roundhouse::feature::effects as wit;
 use super::bindings::roundhouse::feature::types::PayloadResult;
 use super::generation::Generation;
+use super::scope::Timer;
 use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
 use crate::model::{ConnId, Payload, is_valid_id};
 use crate::protocol::Outgoing;
@@ -66,9 +67,9 @@ pub(super) struct Check<'a> {
     pub(super) room: &'a Arc<str>,
     pub(super) state_bytes: usize,
     /// Whether the event was a query, which may be answered and nothing else.
-    pub(super) is_query: bool,
+    pub(super) is_question: bool,
     /// The scope's timers.
-    pub(super) timers: &'a dyn Fn(&mut HashSet<Box<str>>),
+    pub(super) timers: Option<&'a HashMap<Box<str>, Timer>>,
     /// Whether the feature has to do with a connection: it is the sender's, in a room of the feature's, or watched.
     pub(super) knows: &'a dyn Fn(ConnId) -> bool,
 }
@@ -90,7 +91,7 @@ impl Check<'_> {
         let effects =
             effects.into_iter().map(|effect| self.effect(effect, &mut bytes)).collect::<Result<Vec<_>, _>>()?;
         self.check_timers(&effects)?;
-        if self.is_query && !effects.iter().all(|effect| matches!(effect, Effect::Reply(_))) {
+        if self.is_question && !effects.iter().all(|effect| matches!(effect, Effect::Reply(_))) {
             return Err("more than a reply to a query".to_owned());
         }
         if effects.iter().filter(|effect| matches!(effect, Effect::Reply(_))).count() > 1 {
@@ -98,7 +99,7 @@ impl Check<'_> {
         }
         let state = match state {
             wit::StateChange::Keep => StateChange::Keep,
-            _ if self.is_query => return Err("a new state from a query".to_owned()),
+            _ if self.is_question => return Err("a new state from a query".to_owned()),
             wit::StateChange::Clear => StateChange::Clear,
             wit::StateChange::Put(state) if state.len() > self.state_bytes => {
                 return Err(format!("a state of {} bytes, and it may have {}", state.len(), self.state_bytes));
@@ -159,13 +160,11 @@ impl Check<'_> {
             return Err("an acknowledgement with a time-out of more than 10 minutes or a tag of more than 1024 bytes"
                 .to_owned());
         }
-        let connections = to
-            .into_iter()
-            .map(|audience| match audience {
-                Audience::Connection(connection) => Ok(connection),
-                _ => Err("an acknowledgement asked of an audience that is not a connection".to_owned()),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let except = connections_of(except)?;
+        let mut connections = connections_of(to)?;
+        connections.retain(|connection| !except.contains(connection));
+        connections.sort_unstable();
+        connections.dedup();
         Ok(Effect::Ask { connections, outgoing, tag: tag.into(), timeout_ms })
     }
 
@@ -213,15 +212,15 @@ impl Check<'_> {
     }
 
     fn check_timers(&self, effects: &[Effect]) -> Result<(), Refusal> {
-        if !effects.iter().any(|effect| matches!(effect, Effect::SetTimer { .. })) {
+        let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
+        if n_set == 0 || self.timers.map_or(0, HashMap::len) + n_set <= MAX_TIMERS {
             return Ok(());
         }
-        let mut timers = HashSet::new();
-        (self.timers)(&mut timers);
+        let mut timers: HashSet<&str> = self.timers.into_iter().flat_map(HashMap::keys).map(|name| &**name).collect();
         for effect in effects {
             match effect {
-                Effect::SetTimer { name, .. } => drop(timers.insert(name.clone())),
-                Effect::CancelTimer(name) => drop(timers.remove(name)),
+                Effect::SetTimer { name, .. } => drop(timers.insert(name)),
+                Effect::CancelTimer(name) => drop(timers.remove(&**name)),
                 _ => {}
             }
         }
@@ -230,6 +229,17 @@ impl Check<'_> {
         }
         Ok(())
     }
+}
+
+/// The connections that audiences are, where they must be nothing else.
+fn connections_of(audiences: Vec<Audience>) -> Result<Vec<ConnId>, Refusal> {
+    audiences
+        .into_iter()
+        .map(|audience| match audience {
+            Audience::Connection(connection) => Ok(connection),
+            _ => Err("an acknowledgement asked of an audience that is not a connection".to_owned()),
+        })
+        .collect()
 }
 
 fn unknown_connection(connection: ConnId) -> Refusal {

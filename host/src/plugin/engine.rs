@@ -82,7 +82,9 @@ impl Ticker {
     /// Notes that a call begins. It ends when what this returns is dropped.
     pub(super) fn call_begins(&self) -> RunningCall<'_> {
         self.shared.begun.fetch_add(1, Ordering::SeqCst);
-        if self.shared.resting.load(Ordering::SeqCst) && self.shared.resting.swap(false, Ordering::SeqCst) {
+        if self.shared.resting.load(Ordering::SeqCst) {
+            // Under the lock the ticker is either waiting, and is woken, or has not looked yet, and will see the call.
+            drop(self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner));
             self.shared.wake.notify_all();
         }
         RunningCall(&self.shared)
@@ -118,11 +120,10 @@ impl TickerState {
             if idle >= IDLE_TICKS {
                 self.resting.store(true, Ordering::SeqCst);
                 // A call that began before the flag was up did not wake us.
-                if self.begun.load(Ordering::SeqCst) == seen {
-                    // The time-out mends a notification that came between the check and the wait.
-                    let wait = self.wake.wait_timeout(stop, Duration::from_secs(1));
-                    stop = wait.unwrap_or_else(PoisonError::into_inner).0;
+                while !*stop && self.begun.load(Ordering::SeqCst) == seen {
+                    stop = self.wake.wait(stop).unwrap_or_else(PoisonError::into_inner);
                 }
+                self.resting.store(false, Ordering::SeqCst);
                 idle = 0;
             } else {
                 stop = self.wake.wait_timeout(stop, tick).unwrap_or_else(PoisonError::into_inner).0;

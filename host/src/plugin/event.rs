@@ -49,9 +49,11 @@ pub(super) enum Event {
         wants_reply: bool,
     },
     Joined(Member),
+    /// `is_gone`: the connection has ended, and does not only leave the room.
     Left {
         member: Member,
         reason: &'static str,
+        is_gone: bool,
     },
     Timer {
         name: Box<str>,
@@ -81,6 +83,22 @@ impl Event {
     /// Whether it must not be refused because the feature is paused: nobody would send it again.
     pub(super) fn must_be_told(&self) -> bool {
         matches!(self, Self::Joined(_) | Self::Left { .. } | Self::Timer { .. } | Self::Acknowledged { .. })
+    }
+
+    /// Whether it asks something, so that nothing but an answer may come of it.
+    pub(super) fn is_question(&self) -> bool {
+        matches!(self, Self::Query { .. } | Self::Gathered { .. })
+    }
+
+    /// The connection that it came from or is about.
+    pub(super) fn sender_id(&self) -> Option<ConnId> {
+        match self {
+            Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
+                Some(member.connection)
+            }
+            Self::Acknowledged { connection, .. } => Some(*connection),
+            _ => None,
+        }
     }
 
     /// What to call it in a log.

@@ -2,8 +2,9 @@
 //! is unloaded.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use notify::{RecursiveMode, Watcher as _};
@@ -18,11 +19,19 @@ use super::runtime::Runtime;
 /// How long a folder must be quiet before it is read: a copy comes in many writes.
 const QUIET: Duration = Duration::from_millis(150);
 
+/// How long changes may keep the folder from being read.
+const LONGEST_UNREST: Duration = Duration::from_secs(2);
+
+/// How often the folder is read though nothing was heard of it.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// What identifies a file's content cheaply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
-    modified: Option<SystemTime>,
+    inode: u64,
+    /// When content or permissions last changed, in seconds and nanoseconds since 1970.
+    changed: (i64, i64),
 }
 
 /// A watched plugin folder.
@@ -32,16 +41,21 @@ pub struct Folder {
     runtime: Runtime,
     /// Each file that was read, and the plugin that came of it.
     seen: BTreeMap<PathBuf, (Stamp, Option<String>)>,
+    /// Whether the folder itself could be read.
+    is_readable: bool,
 }
 
 impl Folder {
     /// A folder whose components belong into `runtime`.
     pub fn new(dir: PathBuf, runtime: Runtime) -> Self {
-        Self { dir, runtime, seen: BTreeMap::new() }
+        Self { dir, runtime, seen: BTreeMap::new(), is_readable: true }
     }
 
-    /// The files that no plugin came of.
+    /// The files that no plugin came of, or the folder itself if it could not be read.
     pub fn refused(&self) -> Vec<&Path> {
+        if !self.is_readable {
+            return vec![&self.dir];
+        }
         self.seen.iter().filter(|(_, (_, name))| name.is_none()).map(|(path, _)| path.as_path()).collect()
     }
 
@@ -50,24 +64,44 @@ impl Folder {
         let files = match components(&self.dir) {
             Ok(files) => files,
             Err(error) => {
+                self.is_readable = false;
                 return tracing::error!(%error, dir = %self.dir.display(), "cannot read the plugin folder");
             }
         };
+        self.is_readable = true;
+        // First what is new: a build under another file name takes over before the file of the one before goes.
+        let refused = self.load_new(&files).await;
         let gone: Vec<PathBuf> = self.seen.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
-        for path in gone {
-            if let Some((_, Some(name))) = self.seen.remove(&path) {
+        for path in &gone {
+            if let Some((_, Some(name))) = self.seen.remove(path) {
                 self.take_away(&name).await;
             }
         }
+        if refused && !gone.is_empty() {
+            // What was in the way may be gone.
+            self.seen.retain(|_, (_, name)| name.is_some());
+            self.load_new(&files).await;
+        }
+    }
+
+    /// Loads files that were not seen as they are now. Says whether one of them was refused.
+    async fn load_new(&mut self, files: &BTreeMap<PathBuf, Stamp>) -> bool {
+        let mut refused = false;
         for (path, stamp) in files {
-            let before = self.seen.get(&path);
-            if before.is_some_and(|(seen, _)| *seen == stamp) {
+            let before = self.seen.get(path);
+            if before.is_some_and(|(seen, _)| seen == stamp) {
                 continue;
             }
             let name_before = before.and_then(|(_, name)| name.clone());
-            let name = self.load(&path, stamp).await.or(name_before);
-            self.seen.insert(path, (stamp, name));
+            let name = self.load(path, *stamp).await;
+            refused |= name.is_none();
+            let replaced = name_before.clone().filter(|before| name.as_ref().is_some_and(|name| name != before));
+            self.seen.insert(path.clone(), (*stamp, name.or(name_before)));
+            if let Some(replaced) = replaced {
+                self.take_away(&replaced).await;
+            }
         }
+        refused
     }
 
     async fn load(&self, path: &Path, stamp: Stamp) -> Option<String> {
@@ -91,9 +125,12 @@ impl Folder {
         }
     }
 
-    /// A feature that is part of the host comes back when the file that replaced it goes.
-    async fn take_away(&self, name: &str) {
-        if self.seen.values().any(|(_, other)| other.as_deref() == Some(name)) {
+    /// No file of this name's is left where it was: another one that is a build of the same plugin takes over, or the
+    /// build that is part of the host.
+    async fn take_away(&mut self, name: &str) {
+        let other = self.seen.iter().find(|(_, (_, other))| other.as_deref() == Some(name));
+        if let Some((path, stamp)) = other.map(|(path, (stamp, _))| (path.clone(), *stamp)) {
+            self.load(&path, stamp).await;
             return;
         }
         // It may have been replaced or unloaded through another door meanwhile: then it is not the folder's any more.
@@ -133,8 +170,16 @@ impl Folder {
             let _watcher = watcher;
             // What came between the first reading and the watch.
             self.read().await;
-            while changes.recv().await.is_some() {
-                while let Ok(Some(())) = tokio::time::timeout(QUIET, changes.recv()).await {}
+            loop {
+                // A folder that is replaced by another is watched no more, so that it is looked at now and then.
+                let Ok(Some(())) = tokio::time::timeout(LOOK, changes.recv()).await else {
+                    self.read().await;
+                    continue;
+                };
+                let since = Instant::now();
+                while since.elapsed() < LONGEST_UNREST
+                    && matches!(tokio::time::timeout(QUIET, changes.recv()).await, Ok(Some(())))
+                {}
                 self.read().await;
             }
         }))
@@ -162,7 +207,8 @@ fn components(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
         if let Ok(metadata) = fs::metadata(&path)
             && metadata.is_file()
         {
-            files.insert(path, Stamp { bytes: metadata.len(), modified: metadata.modified().ok() });
+            let changed = (metadata.ctime(), metadata.ctime_nsec());
+            files.insert(path, Stamp { bytes: metadata.len(), inode: metadata.ino(), changed });
         }
     }
     Ok(files)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use prometheus::Histogram;
 use serde::Serialize;
 
 use super::bindings::FeaturePre;
@@ -46,6 +47,8 @@ pub(super) struct Generation {
     /// The operator's settings, a JSON object.
     pub(super) settings: Box<str>,
     pub(super) log: Arc<PluginLog>,
+    /// The time of calls into it.
+    pub(super) latency: Histogram,
 }
 
 impl fmt::Debug for Generation {

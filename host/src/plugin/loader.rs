@@ -21,6 +21,8 @@ use super::log::PluginLog;
 use super::manifest::{Grants, Manifest};
 use super::runtime::PluginConfig;
 use super::sandbox::{Bounds, HostState, Instance};
+use super::scope::State;
+use crate::metrics::Metrics;
 use crate::model::Clock;
 
 /// The largest component, in bytes. A feature is some hundred KiB; with debug information, a few MiB.
@@ -79,6 +81,7 @@ pub(super) struct Loader {
     ticker: Arc<Ticker>,
     config: Arc<PluginConfig>,
     clock: Clock,
+    metrics: Metrics,
     /// What the features that are part of the host were granted.
     bundled_grants: Mutex<HashMap<String, Grants>>,
 }
@@ -96,13 +99,14 @@ impl Loader {
         ticker: Arc<Ticker>,
         config: Arc<PluginConfig>,
         clock: Clock,
+        metrics: Metrics,
     ) -> wasmtime::Result<Self> {
         let linker = super::sandbox::linker(&engine)?;
         let cache = cache_dir.and_then(|dir| {
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });
-        Ok(Self { engine, linker, cache, ticker, config, clock, bundled_grants: Mutex::default() })
+        Ok(Self { engine, linker, cache, ticker, config, clock, metrics, bundled_grants: Mutex::default() })
     }
 
     /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
@@ -154,7 +158,8 @@ impl Loader {
         };
         let log = Arc::new(PluginLog::new(&id.name, &id.version, id.generation, &id.digest));
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
-        let generation = Generation { id, manifest, source, pre, bounds, grants, settings, log };
+        let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
+        let generation = Generation { id, manifest, source, pre, bounds, grants, settings, log, latency };
         self.try_settings(&generation)?;
         Ok(generation)
     }
@@ -249,12 +254,11 @@ impl Loader {
         }
     }
 
-    /// Whether a generation takes over these states, each with the version of its schema.
-    pub(super) fn try_migrations(&self, generation: &Generation, states: &[(u32, Vec<u8>)]) -> Result<(), LoadError> {
+    /// Whether a generation takes over these states of other schemas.
+    pub(super) fn try_migrations(&self, generation: &Generation, states: &[State]) -> Result<(), LoadError> {
         let wrong = |message: String| LoadError::new(Step::Migrate, message);
-        let wanted = generation.manifest.state_version;
         let mut instance = None;
-        for (version, state) in states.iter().filter(|(version, _)| *version != wanted) {
+        for State { version, bytes } in states {
             let instance = match &mut instance {
                 Some(instance) => instance,
                 none => none.insert(
@@ -262,7 +266,7 @@ impl Loader {
                         .map_err(|fault| wrong(format!("the component cannot be instantiated: {fault}")))?,
                 ),
             };
-            match instance.migrate(&self.ticker, *version, state) {
+            match instance.migrate(&self.ticker, *version, bytes) {
                 Ok(Ok(_)) => {}
                 Ok(Err(failure)) => {
                     let message = call::failure(failure).message;

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::oneshot;
 
 use super::catalogue::{Catalogue, Plugin};
-use super::generation::{Loaded, Source};
+use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::runtime::{Inner, Runtime};
 use super::worker::Job;
@@ -188,7 +188,8 @@ impl LoadingThread {
             if running.id.digest == id.digest {
                 return Ok(running.id.clone());
             }
-            self.loader.try_migrations(&generation, &self.states(plugin))?;
+            let generation = Arc::new(generation);
+            self.try_inheritance(plugin, &generation)?;
             plugin.health.activate(id.generation, now);
             plugin.replace(generation);
             self.publish(|_| {});
@@ -196,8 +197,7 @@ impl LoadingThread {
                 before = running.id.generation, "a plugin was replaced");
         } else {
             self.last_plugin += 1;
-            let latency = self.inner.metrics.plugin_latency(&id.name);
-            let plugin = Arc::new(Plugin::new(self.last_plugin, generation, latency));
+            let plugin = Arc::new(Plugin::new(self.last_plugin, generation));
             plugin.health.activate(id.generation, now);
             self.publish(|plugins| drop(plugins.insert(id.name.clone(), plugin)));
             tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
@@ -206,15 +206,21 @@ impl LoadingThread {
         Ok(id)
     }
 
-    /// Copies of the states that a new generation would take over.
-    fn states(&self, plugin: &Plugin) -> Vec<(u32, Vec<u8>)> {
-        let mut states = Vec::new();
+    /// Whether a generation can take over the scopes that there are.
+    fn try_inheritance(&self, plugin: &Plugin, generation: &Arc<Generation>) -> Result<(), LoadError> {
         for inbox in &self.inner.inboxes {
             let (reply, answer) = oneshot::channel();
-            inbox.push(Job::States { plugin: plugin.number, reply });
-            states.extend(answer.blocking_recv().unwrap_or_default());
+            inbox.push(Job::Inherit { plugin: plugin.number, by: generation.clone(), reply });
+            // A thread that has ended drops what it was asked.
+            let inheritance =
+                answer.blocking_recv().map_err(|_| LoadError::new(Step::Migrate, "the host is shutting down"))?;
+            if let Some(orphan) = inheritance.orphan {
+                let message = format!("it has no template for the scope {orphan}, which there is");
+                return Err(LoadError::new(Step::Migrate, message));
+            }
+            self.loader.try_migrations(generation, &inheritance.states)?;
         }
-        states
+        Ok(())
     }
 
     /// Replaces the catalogue by one of changed plugins.
@@ -232,6 +238,9 @@ impl LoadingThread {
         if let Some(conflict) = self.inner.catalogue.load().conflict(&before) {
             return Err(Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {conflict}")));
         }
+        self.try_inheritance(&plugin, &before).map_err(|error| {
+            Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {error}"))
+        })?;
         plugin.health.activate(before.id.generation, self.inner.clock.uptime_ms());
         plugin.roll_back();
         self.publish(|_| {});
@@ -248,7 +257,10 @@ impl LoadingThread {
             inbox.push(Job::Forget { plugin: plugin.number });
         }
         let id = &plugin.current().id;
-        tracing::info!(plugin = %name, generation = id.generation, "a plugin was unloaded");
+        tracing::info!(
+            plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
+            "a plugin was unloaded"
+        );
         Ok(())
     }
 }

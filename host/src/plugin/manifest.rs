@@ -13,6 +13,12 @@ use crate::protocol::plain::MAX_EVENT_BYTES;
 /// Names of each kind that a manifest may list: many times what a large feature has.
 const MAX_NAMES: usize = 256;
 
+/// The shortest idle time of a scope: less would be spent on looking at it.
+const LEAST_IDLE: Duration = Duration::from_secs(1);
+
+/// The longest idle time of a scope: a volatile state is no archive.
+const MOST_IDLE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
 /// Events that mean something to the host itself.
 const RESERVED_EVENTS: [&str; 9] = [
     "authenticate",
@@ -175,6 +181,12 @@ impl Manifest {
             }
         }
         let scopes = scopes.into_iter().map(check_scope).collect::<Result<Vec<_>, _>>()?;
+        for (at, scope) in scopes.iter().enumerate() {
+            if let Some(other) = scopes[..at].iter().find(|other| other.template.overlaps(&scope.template)) {
+                let (scope, other) = (scope.template.as_str(), other.template.as_str());
+                return Err(format!("the scopes {other:?} and {scope:?} would share rooms"));
+            }
+        }
         let scope_of = |template: &str, of: &str| {
             let at = scopes.iter().position(|scope| scope.template.as_str() == template);
             at.ok_or_else(|| format!("{of} names the scope {template:?}, which is not among the scopes"))
@@ -227,8 +239,9 @@ impl Manifest {
 
 fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
     let template = Template::parse(&scope.template)?;
-    if template.prefix().starts_with(USER_ROOM_PREFIX) {
-        return Err(format!("the scope {:?} would be a user's own room", scope.template));
+    let (prefix, user) = (template.prefix(), USER_ROOM_PREFIX);
+    if prefix.starts_with(user) || user.starts_with(prefix) {
+        return Err(format!("the scope {:?} could be a user's own room", scope.template));
     }
     match scope.durability.as_str() {
         "volatile" => {}
@@ -237,7 +250,7 @@ fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
         }
         other => return Err(format!("the scope {:?} is {other:?}: it must be volatile or durable", scope.template)),
     }
-    Ok(Scope { template, idle: Duration::from_millis(scope.idle_ms) })
+    Ok(Scope { template, idle: Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, MOST_IDLE) })
 }
 
 fn check_event(event: &str) -> Result<(), String> {

@@ -12,7 +12,7 @@ use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::manifest::Grants;
 use super::runtime::{PluginConfig, Runtime};
-use crate::metrics::quantile;
+use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 
 /// A plugin as the API shows it.
@@ -34,9 +34,9 @@ pub struct PluginReport {
     pub calls: u64,
     /// Events on which it failed.
     pub traps: u64,
-    /// The median time of a call, in microseconds.
+    /// The median time of a call into the running generation, in microseconds.
     pub latency_p50_us: f64,
-    /// The 99th percentile of the time of a call, in microseconds.
+    /// The 99th percentile of the same, in microseconds.
     pub latency_p99_us: f64,
     /// The feature's own figures, where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,8 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
     let engine = engine::engine(config.memory_bytes).map_err(|error| cannot(error.to_string()))?;
     let ticker = Ticker::start(engine.clone(), config.call_deadline).map_err(|error| cannot(error.to_string()))?;
     let ticker = Arc::new(ticker);
-    let loader = Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system())
+    let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
+    let loader = Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics)
         .map_err(|error| cannot(error.to_string()))?;
     let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
     ticker.stop();
@@ -152,8 +153,8 @@ impl Runtime {
             previous: plugin.before().map(|before| before.id.clone()),
             calls: plugin.calls.load(Ordering::Relaxed),
             traps: plugin.traps.load(Ordering::Relaxed),
-            latency_p50_us: quantile(&plugin.latency, 0.5) * 1e6,
-            latency_p99_us: quantile(&plugin.latency, 0.99) * 1e6,
+            latency_p50_us: quantile(&generation.latency, 0.5) * 1e6,
+            latency_p99_us: quantile(&generation.latency, 0.99) * 1e6,
             stats: None,
         }
     }

@@ -121,8 +121,15 @@ impl Runtime {
         let config = Arc::new(config);
         let engine = engine::engine(config.memory_bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let ticker = Arc::new(Ticker::start(engine.clone(), config.call_deadline)?);
-        let loader = Loader::new(engine, config.cache_dir.clone(), ticker.clone(), config.clone(), clock.clone())
-            .map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let loader = Loader::new(
+            engine,
+            config.cache_dir.clone(),
+            ticker.clone(),
+            config.clone(),
+            clock.clone(),
+            metrics.clone(),
+        )
+        .map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::new(INBOX_EVENTS))).collect();
         let (loads, requests) = Loads::new();
         let inner = Arc::new(Inner {
@@ -254,9 +261,11 @@ impl Runtime {
 
     /// A client acknowledged an event.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
-        let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
-        // One that never was owed is found out there. Over the bound, the time-out answers in its place.
-        let _ = inbox.try_push(Job::Acknowledged { id, connection, answer: Ok(payload) });
+        // What this connection does not owe is nobody's business.
+        if self.0.hub.settle(connection, id) {
+            let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
+            inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload) });
+        }
     }
 
     /// A connection is gone: every scope that it took part in is told, after everything that it sent.
@@ -269,7 +278,7 @@ impl Runtime {
         let in_rooms = departure.rooms.iter().filter_map(|room| catalogue.owner(room));
         for (plugin, address) in in_rooms.chain(watching) {
             let member = Member { connection, identity: departure.identity.clone() };
-            let event = Event::Left { member, reason: "disconnected" };
+            let event = Event::Left { member, reason: "disconnected", is_gone: true };
             self.0.submit(Job::Event { plugin: plugin.clone(), address, event, reply: ReplyTo::Nobody });
         }
         for id in departure.owed {

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
-use wasmtime::component::{HasSelf, Linker, ResourceTable};
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait,
 };
@@ -26,11 +26,14 @@ const MAX_HANDED_OVER_BYTES: usize = 4 * 1024 * 1024;
 /// What is kept of a component's standard error, in bytes: a panic's message and the place it came from.
 const MAX_STDERR_BYTES: usize = 2048;
 
+/// The interface that would let a component sleep, as `wasmtime-wasi` names it.
+const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
+
 /// What a component gets for random bytes, again and again: what should differ comes from the event's seed.
 const RANDOM_BYTES: [u8; 33] = *b"chance comes from an event's seed";
 
 /// How often a call that has not run, because the machine is busy with others, is given as much time again.
-const MAX_EXTENSIONS: u32 = 40;
+const MAX_EXTENSIONS: u32 = 10;
 
 /// Why a call came to nothing. The instance must not be used again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -90,6 +93,14 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
     Feature::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    // To sleep would hold a plugin thread up, and no deadline interrupts the host's own functions.
+    linker.allow_shadowing(true);
+    let mut clock = linker.instance(MONOTONIC_CLOCK)?;
+    for function in ["subscribe-duration", "subscribe-instant"] {
+        clock.func_wrap(function, |_, (_,): (u64,)| -> wasmtime::Result<(Resource<DynPollable>,)> {
+            Err(wasmtime::format_err!("a feature cannot sleep: it sets a timer"))
+        })?;
+    }
     Ok(linker)
 }
 

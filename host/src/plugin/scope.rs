@@ -1,7 +1,6 @@
 //! The scopes of one plugin thread: their states, their timers, and when they have been idle for long enough.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::catalogue::Plugin;
@@ -9,7 +8,10 @@ use super::event::Event;
 use super::template::ScopeAddress;
 use crate::model::ConnId;
 
-/// Events that wait for a quarantined plugin in one scope, at most; the oldest are dropped.
+/// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
+const MAX_SCOPES: usize = 100_000;
+
+/// Events that wait to be told in one scope, at most, departures apart; the oldest are dropped.
 const MAX_PARKED: usize = 256;
 
 /// One scope of one plugin.
@@ -17,102 +19,136 @@ const MAX_PARKED: usize = 256;
 pub(super) struct Scope {
     pub(super) plugin: Arc<Plugin>,
     pub(super) address: ScopeAddress,
-    /// The state and the version of its schema.
-    pub(super) state: Option<(u32, Vec<u8>)>,
+    /// How long it may be idle, in milliseconds.
+    pub(super) idle_ms: u64,
+    pub(super) state: Option<State>,
+    /// The state as it was before it was migrated, in case the generation before comes back and cannot migrate down.
+    pub(super) before_migration: Option<State>,
     /// Events handled so far.
     pub(super) sequence: u64,
     pub(super) timers: HashMap<Box<str>, Timer>,
-    /// The connections that take part: in the room, or watched. Each is told of once when it goes.
-    pub(super) members: HashSet<ConnId>,
+    /// The connections that take part. Each is told of once when it goes.
+    pub(super) members: HashMap<ConnId, Part>,
     /// The last event, in milliseconds of uptime.
     pub(super) touched: u64,
-    /// Whether an idle deadline is in the queue of deadlines.
-    pub(super) idle_armed: bool,
-    /// What must be told once the plugin is out of quarantine.
-    parked: VecDeque<Event>,
+    /// The next look at whether it is idle.
+    pub(super) look: Deadline,
+    /// What must be told, and could not be yet.
+    parked: VecDeque<Parked>,
+}
+
+/// A state, and the version of its schema.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) version: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// How a connection takes part in a scope.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Part {
+    pub(super) joined: bool,
+    pub(super) watched: bool,
 }
 
 /// A timer that is set.
 #[derive(Debug)]
 pub(super) struct Timer {
-    /// Tells this timer from one of the same name that was set before.
-    pub(super) id: u64,
+    /// Its place among the deadlines.
+    pub(super) deadline: Deadline,
     /// When it is due, in milliseconds since 1970.
     pub(super) due_ms: u64,
     pub(super) payload: Box<str>,
 }
 
+/// An event that must be told, later.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) event: Event,
+    /// How often the feature has failed on it.
+    pub(super) attempts: u32,
+    /// Not before this, in milliseconds of uptime.
+    pub(super) not_before: u64,
+}
+
 impl Scope {
-    pub(super) fn new(plugin: Arc<Plugin>, address: ScopeAddress) -> Self {
-        Self {
-            plugin,
-            address,
-            state: None,
-            sequence: 0,
-            timers: HashMap::new(),
-            members: HashSet::new(),
-            touched: 0,
-            idle_armed: false,
-            parked: VecDeque::new(),
-        }
-    }
-
     /// Keeps an event for later. Says whether an older one had to go for it.
-    pub(super) fn park(&mut self, event: Event) -> bool {
-        self.parked.push_back(event);
-        if self.parked.len() > MAX_PARKED {
-            self.parked.pop_front();
-            return true;
+    pub(super) fn park(&mut self, parked: Parked) -> bool {
+        self.parked.push_back(parked);
+        if self.parked.len() <= MAX_PARKED {
+            return false;
         }
-        false
+        // Departures stay: there are no more of them than there were members, and nothing would mend a lost one.
+        let droppable = self.parked.iter().position(|parked| !matches!(parked.event, Event::Left { .. }));
+        droppable.and_then(|at| self.parked.remove(at)).is_some()
     }
 
-    pub(super) fn take_parked(&mut self) -> VecDeque<Event> {
-        std::mem::take(&mut self.parked)
+    /// The first event that waits, if its time has come.
+    pub(super) fn unpark(&mut self, now: u64) -> Option<Parked> {
+        if self.parked.front()?.not_before > now {
+            return None;
+        }
+        self.parked.pop_front()
     }
 
-    pub(super) fn is_parked(&self) -> bool {
+    /// Whether anything but its state and its room keeps it.
+    pub(super) fn is_used(&self) -> bool {
+        !self.timers.is_empty() || !self.members.is_empty() || self.has_parked()
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
     }
 }
 
 /// What is due at some time.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Due {
-    /// A timer of a scope, by name and id.
-    Timer { plugin: u32, scope: Arc<str>, name: Box<str>, id: u64 },
+    /// A timer of a scope, by name.
+    Timer { plugin: u32, scope: Arc<str>, name: Box<str> },
     /// A look at whether a scope has been idle for long enough.
     Idle { plugin: u32, scope: Arc<str> },
     /// The end of the wait for an acknowledgement.
     Acknowledgement(u64),
-    /// The end of a quarantine.
+    /// Time to tell a plugin's scopes what has been waiting.
     Resume { plugin: u32 },
 }
 
-/// Everything that is due, earliest first. What was cancelled stays in until its time and is then passed over.
+/// The place of something among the deadlines: its time in milliseconds of uptime, and a number that keeps what is due at
+/// the same time in the order in which it was set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Deadline(u64, u64);
+
+/// Everything that is due, earliest first.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
-    heap: BinaryHeap<Reverse<(u64, u64, Due)>>,
-    entries: u64,
+    due: BTreeMap<Deadline, Due>,
+    last: u64,
 }
 
 impl Deadlines {
     /// Adds something that is due at `at`, in milliseconds of uptime.
-    pub(super) fn push(&mut self, at: u64, due: Due) {
-        // Numbered, so that what is due at the same time comes in the order in which it was set.
-        self.entries += 1;
-        self.heap.push(Reverse((at, self.entries, due)));
+    pub(super) fn push(&mut self, at: u64, due: Due) -> Deadline {
+        self.last += 1;
+        let deadline = Deadline(at, self.last);
+        self.due.insert(deadline, due);
+        deadline
     }
 
+    pub(super) fn cancel(&mut self, deadline: Deadline) {
+        self.due.remove(&deadline);
+    }
+
+    /// When the next thing is due.
     pub(super) fn next(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((at, _, _))| *at)
+        self.due.first_key_value().map(|(Deadline(at, _), _)| *at)
     }
 
     pub(super) fn pop_due(&mut self, now: u64) -> Option<Due> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, _, due))| due)
+        self.due.pop_first().map(|(_, due)| due)
     }
 }
 
@@ -129,16 +165,34 @@ impl Scopes {
         self.0.get_mut(&plugin)?.get_mut(key)
     }
 
-    /// The scope, newly made if need be and if there are fewer than `limit` of this plugin.
-    pub(super) fn enter(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, limit: usize) -> Option<&mut Scope> {
-        let scopes = self.0.entry(plugin.number).or_default();
-        if !scopes.contains_key(&address.key) {
-            if scopes.len() >= limit {
-                return None;
-            }
-            scopes.insert(address.key.clone(), Scope::new(plugin.clone(), address.clone()));
-        }
-        scopes.get_mut(&address.key)
+    /// Whether the scope is there, or there is room for it.
+    pub(super) fn has_room_for(&self, plugin: u32, key: &str) -> bool {
+        self.0.get(&plugin).is_none_or(|scopes| scopes.len() < MAX_SCOPES || scopes.contains_key(key))
+    }
+
+    /// Makes a scope that is not there.
+    pub(super) fn insert(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        idle_ms: u64,
+        now: u64,
+        look: Deadline,
+    ) {
+        let scope = Scope {
+            plugin: plugin.clone(),
+            address: address.clone(),
+            idle_ms,
+            state: None,
+            before_migration: None,
+            sequence: 0,
+            timers: HashMap::new(),
+            members: HashMap::new(),
+            touched: now,
+            look,
+            parked: VecDeque::new(),
+        };
+        self.0.entry(plugin.number).or_default().insert(address.key.clone(), scope);
     }
 
     pub(super) fn remove(&mut self, plugin: u32, key: &str) {
@@ -163,10 +217,12 @@ mod tests {
     #[test]
     fn what_is_due_at_the_same_time_comes_in_the_order_in_which_it_was_set() {
         let mut deadlines = Deadlines::default();
+        let cancelled = deadlines.push(10, Due::Resume { plugin: 7 });
         for plugin in [3, 1, 2] {
             deadlines.push(10, Due::Resume { plugin });
         }
         deadlines.push(5, Due::Resume { plugin: 9 });
+        deadlines.cancel(cancelled);
         assert_eq!(deadlines.next(), Some(5));
         let order: Vec<_> = std::iter::from_fn(|| deadlines.pop_due(10)).collect();
         assert_eq!(order, [9, 3, 1, 2].map(|plugin| Due::Resume { plugin }));

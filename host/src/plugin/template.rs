@@ -80,6 +80,11 @@ impl Template {
         &self.prefix
     }
 
+    /// Whether a key could be of both templates, as far as what they begin with tells.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix)
+    }
+
     /// The scope that a payload's first argument means: an object with a field for each placeholder, or the value
     /// itself where there is just one placeholder.
     ///

@@ -253,7 +253,7 @@ impl<F: Feature> Simulation<F> {
 
     /// A connection goes, however it goes.
     pub fn disconnect(&mut self, connection: Connection) {
-        self.close(connection.0, "disconnected", None);
+        self.close(connection.0, "disconnected");
         self.settle();
     }
 

@@ -106,7 +106,7 @@ impl<F: Feature> Simulation<F> {
     }
 
     /// A connection is closed: each scope that it took part in is told once.
-    pub(super) fn close(&mut self, position: usize, reason: &str, by: Option<&Key>) {
+    pub(super) fn close(&mut self, position: usize, reason: &str) {
         if self.lines[position].closed.is_some() {
             return;
         }
@@ -124,9 +124,7 @@ impl<F: Feature> Simulation<F> {
             }
         }
         for scope in scopes {
-            if by.is_none_or(|by| by.scope != scope)
-                && let Some(key) = self.find_key(&scope)
-            {
+            if let Some(key) = self.find_key(&scope) {
                 self.pending.push_back((key, Event::Left(member.clone(), LeaveReason::Disconnected)));
             }
         }

@@ -195,7 +195,7 @@ impl<F: Feature> Simulation<F> {
             }),
             Effect::Disconnect(connection, reason) => {
                 if let Some(position) = self.position(&connection) {
-                    self.close(position, &reason, Some(key));
+                    self.close(position, &reason);
                 }
             }
         }

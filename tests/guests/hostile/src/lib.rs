@@ -104,6 +104,9 @@ impl Feature for Hostile {
             "describe=reserved" => manifest(scope.from_clients(["authenticate"])),
             "describe=scope" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("ticket:{id}")),
             "describe=user" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("user:{id}")),
+            "describe=us" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("us{id}")),
+            "describe=moved" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("moved:{id}")),
+            "describe=forward" => manifest(scope).state_version(2),
             "describe=durable" => Manifest::new("hostile", "1.0.0", "").scope(Scope::durable("hostile:{id}")),
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
             "describe=schema" => manifest(scope).state_version(2),
@@ -168,7 +171,10 @@ impl Feature for Hostile {
         Ok(Answer::of(&counts))
     }
 
-    fn migrate(from: u32, _: &[u8]) -> Result<State, Failure> {
+    fn migrate(from: u32, state: &[u8]) -> Result<State, Failure> {
+        if black_box(&BEHAVIOUR).starts_with(b"describe=forward") {
+            return serde_json::from_slice(state).map_err(|error| Failure::internal(error.to_string()));
+        }
         Err(Failure::conflict(format!("it was told to refuse schema {from}")))
     }
 }
@@ -183,6 +189,7 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
+        "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),
         "panic" => panic!("it was told to panic\u{1b}[31m\nover two lines"),

@@ -1,0 +1,50 @@
+//! How many connections there may be, of the whole host and from one address.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+use super::ConnConfig;
+use crate::model::CloseCode;
+
+/// The connections that were let in.
+#[derive(Debug, Default)]
+pub struct Admission {
+    total: AtomicUsize,
+    /// Counted only where it is limited.
+    by_address: DashMap<IpAddr, usize>,
+}
+
+impl Admission {
+    /// Counts one more connection from `peer` in.
+    ///
+    /// # Errors
+    /// Where there are as many as there may be, with what to tell the client. Nothing is counted then.
+    pub(super) fn enter(&self, peer: SocketAddr, config: &ConnConfig) -> Result<(), (CloseCode, &'static str)> {
+        if self.total.fetch_add(1, Ordering::Relaxed) >= config.connections && config.connections > 0 {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            return Err((CloseCode::TryAgainLater, "the host has as many connections as it may have"));
+        }
+        if config.connections_per_ip > 0 {
+            let mut count = self.by_address.entry(peer.ip()).or_default();
+            if *count >= config.connections_per_ip {
+                self.total.fetch_sub(1, Ordering::Relaxed);
+                return Err((CloseCode::TooManyConnections, "there are too many connections from this address"));
+            }
+            *count += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts one out that was counted in.
+    pub(super) fn leave(&self, peer: SocketAddr, config: &ConnConfig) {
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        if config.connections_per_ip > 0 {
+            self.by_address.remove_if_mut(&peer.ip(), |_, count| {
+                *count = count.saturating_sub(1);
+                *count == 0
+            });
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What comes of an event that was handled: the state is put away, and the effects are carried out in their order.
+
+use std::sync::Arc;
+
+use super::catalogue::Plugin;
+use super::effect::{Checked, Effect, StateChange};
+use super::event::{Event, Member, ReplyTo};
+use super::generation::Generation;
+use super::scope::{Due, State, Timer};
+use super::template::ScopeAddress;
+use super::worker::{Job, Owed, Worker, member_of, take_part};
+use crate::hub::{Joined, ShardCommand};
+use crate::model::{CloseCode, ConnId, Payload};
+use crate::protocol::Outgoing;
+
+impl Worker {
+    /// Carries out what was checked, and gives the reply. `migrated` is the state in the present schema, if the stored
+    /// one is not.
+    pub(super) fn commit(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        generation: &Generation,
+        address: &ScopeAddress,
+        event: &Event,
+        checked: Checked,
+        migrated: Option<Vec<u8>>,
+    ) -> Payload {
+        let mut reply = Payload::empty();
+        if event.is_question() {
+            for effect in checked.effects {
+                if let Effect::Reply(payload) = effect {
+                    reply = payload;
+                }
+            }
+            // To be asked is no activity.
+            return reply;
+        }
+        self.enter(plugin, address);
+        let now = self.inner.clock.uptime_ms();
+        if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
+            scope.touched = now;
+            scope.sequence += 1;
+            if migrated.is_some() {
+                scope.before_migration = scope.state.take();
+            }
+            let version = generation.manifest.state_version;
+            match (checked.state, migrated) {
+                (StateChange::Put(bytes), _) | (StateChange::Keep, Some(bytes)) => {
+                    scope.state = Some(State { version, bytes });
+                }
+                (StateChange::Keep, None) => {}
+                (StateChange::Clear, _) => scope.state = None,
+            }
+        }
+        for effect in checked.effects {
+            match effect {
+                Effect::Reply(payload) => reply = payload,
+                effect => self.carry_out(plugin, generation, address, event, effect, now),
+            }
+        }
+        self.drop_if_empty(plugin, address);
+        reply
+    }
+
+    /// A scope of which nothing is left is gone at once: events that come to nothing must not fill the memory.
+    fn drop_if_empty(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        let Some(scope) = self.scopes.get(plugin.number, &address.key) else { return };
+        if scope.state.is_none() && !scope.is_used() && self.inner.hub.room_size(&address.key).0 == 0 {
+            self.deadlines.cancel(scope.look);
+            self.scopes.remove(plugin.number, &address.key);
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        generation: &Generation,
+        address: &ScopeAddress,
+        event: &Event,
+        effect: Effect,
+        now: u64,
+    ) {
+        match effect {
+            Effect::Publish(publication) => self.inner.hub.publish(publication),
+            Effect::Ask { connections, outgoing, tag, timeout_ms } => {
+                for connection in connections {
+                    self.ask(plugin, address, connection, &tag, &outgoing, now + timeout_ms);
+                }
+            }
+            Effect::Join { connection, room } => self.join(plugin, address, event, connection, &room),
+            Effect::Leave { connection, room } => self.leave(plugin, address, connection, &room),
+            Effect::Watch(connection) => {
+                if self.inner.hub.watch(connection, (plugin.number, address.key.clone())) {
+                    take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.watched = true);
+                } else {
+                    self.tell_gone(plugin, address, event, connection);
+                }
+            }
+            Effect::SetTimer { name, after_ms, payload } => {
+                let due_ms = self.inner.clock.now_ms() + after_ms;
+                if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
+                    let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
+                    let deadline = self.deadlines.push(now + after_ms, due);
+                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, payload }) {
+                        self.deadlines.cancel(before.deadline);
+                    }
+                }
+            }
+            Effect::CancelTimer(name) => {
+                let scope = self.scopes.get_mut(plugin.number, &address.key);
+                if let Some(timer) = scope.and_then(|scope| scope.timers.remove(&name)) {
+                    self.deadlines.cancel(timer.deadline);
+                }
+            }
+            Effect::Disconnect { connection, reason } => {
+                let id = &generation.id;
+                tracing::info!(
+                    plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+                    %connection, "a plugin disconnects a client"
+                );
+                self.inner.hub.close(connection, CloseCode::Disconnected, &reason);
+            }
+            // The caller has taken it out.
+            Effect::Reply(_) => {}
+        }
+    }
+
+    fn join(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: &Event,
+        connection: ConnId,
+        room: &Arc<str>,
+    ) {
+        match self.inner.hub.join(connection, room) {
+            Joined::Yes | Joined::Already if *room == address.key => {
+                take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
+            }
+            Joined::Yes => self.tell_owner(connection, room, None),
+            Joined::Already => {}
+            Joined::Gone => self.tell_gone(plugin, address, event, connection),
+            // There was room when it was checked: another thread was faster.
+            Joined::TooMany => {
+                tracing::warn!(plugin = %plugin.name, %connection, room = %room, "a join came to nothing");
+                if let Some(identity) = self.inner.hub.identity(connection) {
+                    take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
+                    self.tell_self(plugin, address, Member { connection, identity }, "left", false);
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, connection: ConnId, room: &Arc<str>) {
+        let was_in = self.inner.hub.leave(connection, room);
+        if *room != address.key {
+            if was_in {
+                self.tell_owner(connection, room, Some("left"));
+            }
+            return;
+        }
+        let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
+        if let Some(part) = scope.members.get_mut(&connection) {
+            part.joined = false;
+            if !part.watched {
+                scope.members.remove(&connection);
+            }
+        }
+    }
+
+    /// Tells the owner of a room of a change that another scope made.
+    fn tell_owner(&self, connection: ConnId, room: &str, left: Option<&'static str>) {
+        let Some(identity) = self.inner.hub.identity(connection) else { return };
+        let member = Member { connection, identity };
+        let catalogue = self.inner.catalogue.load();
+        let Some((owner, address)) = catalogue.owner(room) else { return };
+        let submit = |event| {
+            let (plugin, address) = (owner.clone(), address.clone());
+            self.inner.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+        };
+        match left {
+            Some(reason) => submit(Event::Left { member, reason, is_gone: false }),
+            None => {
+                submit(Event::Joined(member.clone()));
+                // Its shard may have told of its end before this.
+                if self.inner.hub.identity(connection).is_none() {
+                    submit(Event::Left { member, reason: "disconnected", is_gone: true });
+                }
+            }
+        }
+    }
+
+    /// A connection that was to take part in a scope went before it came to that: the scope is told once, after
+    /// everything that the connection sent, which is queued already.
+    fn tell_gone(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event, connection: ConnId) {
+        let Some(member) = member_of(event).filter(|member| member.connection == connection).cloned() else {
+            return tracing::debug!(plugin = %plugin.name, %connection, "a connection was gone before it joined");
+        };
+        let scope = self.scopes.get(plugin.number, &address.key);
+        // One that takes part already is told of by its shard.
+        if scope.is_some_and(|scope| !scope.members.contains_key(&connection)) {
+            take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
+            self.tell_self(plugin, address, member, "disconnected", true);
+        }
+    }
+
+    fn tell_self(
+        &self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        member: Member,
+        reason: &'static str,
+        is_gone: bool,
+    ) {
+        let event = Event::Left { member, reason, is_gone };
+        self.inbox.push(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply: ReplyTo::Nobody });
+    }
+
+    fn ask(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        connection: ConnId,
+        tag: &str,
+        outgoing: &Arc<Outgoing>,
+        deadline: u64,
+    ) {
+        self.last_owed += 1;
+        // Each thread has its own numbers, so that an answer finds its thread.
+        let id = self.last_owed * self.inner.inboxes.len() as u64 + self.index;
+        let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
+        let (plugin, address) = (plugin.clone(), address.clone());
+        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline });
+        if self.inner.hub.owe(connection, id) {
+            let shard = &self.inner.hub.shards()[connection.shard()];
+            shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });
+        } else {
+            self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
+        }
+    }
+}
