@@ -1,7 +1,7 @@
 //! Guests that misbehave: each costs its own event, and nobody else anything.
 
 use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
-use roundhouse_tests::{TestHost, eventually};
+use roundhouse_tests::{TestClient, TestHost, eventually};
 use serde_json::{Value, json};
 
 async fn host() -> TestHost {
@@ -185,7 +185,37 @@ async fn events_that_are_refused_leave_no_scope_behind() {
     for n in 0..20 {
         assert_eq!(ana.refused("hostile:do", json!({ "id": format!("s{n}"), "how": "failure" })).await, "conflict");
     }
+    for n in 0..20 {
+        // It is handled, and comes to nothing.
+        ana.ask("hostile:told", json!({ "id": format!("s{n}") })).await.unwrap();
+    }
     assert_eq!(host.report("hostile").await["stats"], json!([]));
+}
+
+#[tokio::test]
+async fn nobody_is_forgotten_who_goes_while_a_plugin_is_paused() {
+    const MEMBERS: usize = 300;
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0", &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    let token = host.token("ben");
+    let mut members = Vec::new();
+    for _ in 0..MEMBERS {
+        let mut member = TestClient::connect(&host.ws, &token).await;
+        member.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+        members.push(member);
+    }
+    for _ in 0..10 {
+        assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    }
+    drop(members);
+    let told = eventually("all departures are told", async || {
+        let told = ana.ask("hostile:told", json!({ "id": "a" })).await.ok()?;
+        let told: Vec<String> = serde_json::from_value(told).unwrap();
+        (told.len() >= MEMBERS).then_some(told)
+    })
+    .await;
+    assert_eq!(told, vec!["left ben disconnected"; MEMBERS]);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 #[tokio::test]
 async fn a_message_over_the_limit_closes_its_connection_and_no_other() {
@@ -81,6 +82,36 @@ async fn events_over_the_rate_are_refused_and_the_connection_stays() {
     assert!(refused >= 20 - allowed, "{refused} were refused");
     let mut ben = host.client("ben").await;
     assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "each connection has its own");
+}
+
+#[tokio::test]
+async fn every_kind_of_message_counts_and_one_flood_does_not_slow_others() {
+    let host = TestHost::start();
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    for n in 0..2000 {
+        // Acknowledgements that nobody asked for, frames that make no sense, and binary ones.
+        ana.send_text(format!("{{\"id\":{n}}}")).await;
+        ana.send_text("nonsense").await;
+        ana.send_message(Message::binary(vec![0])).await;
+    }
+    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    let codes: Vec<_> =
+        ana.drain().await.iter().map(|frame| frame["data"]["code"].as_str().unwrap().to_owned()).collect();
+    assert!(codes.iter().filter(|code| *code == "rate_limited").count() > 3000, "{}", codes.len());
+}
+
+#[tokio::test]
+async fn who_has_not_said_who_it_is_may_not_say_much() {
+    let host = TestHost::start();
+    let request = format!("{}/ws", host.ws).into_client_request().unwrap();
+    let mut stranger = TestClient::open(request.clone()).await;
+    stranger.send("authenticate", json!({ "token": "x".repeat(20_000) })).await;
+    assert_eq!(stranger.closed().await.code, Some(1009));
+    for frame in [Message::binary(vec![1]), Message::text("{\"id\":1}"), Message::text("nonsense")] {
+        let mut stranger = TestClient::open(request.clone()).await;
+        stranger.send_message(frame).await;
+        assert_eq!(stranger.closed().await.code, Some(4001));
+    }
 }
 
 #[tokio::test]
