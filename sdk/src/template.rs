@@ -24,12 +24,10 @@ impl Template {
             }
             placeholders.push((name.to_owned(), literal.to_owned()));
         }
-        if prefix.is_empty() || placeholders.is_empty() {
-            return Err(format!(
-                "scope template {text:?} wants a literal followed by a placeholder, as in `ticket:{{ticketId}}`"
-            ));
+        if prefix.is_empty() {
+            return Err(format!("scope template {text:?} has to begin with a literal, as in `ticket:{{ticketId}}`"));
         }
-        let last = placeholders.len() - 1;
+        let last = placeholders.len().saturating_sub(1);
         if placeholders[..last].iter().any(|(_, after)| after.is_empty()) {
             return Err(format!("scope template {text:?}: two placeholders need a literal between them"));
         }
@@ -43,7 +41,7 @@ impl Template {
 
     /// Whether `key` may have been made from this template with `params` values.
     pub(crate) fn made(&self, key: &str, params: usize) -> bool {
-        params == self.placeholders.len() && key.starts_with(&self.prefix)
+        params == self.placeholders.len() && key.starts_with(&self.prefix) && (params > 0 || key == self.prefix)
     }
 }
 
@@ -53,7 +51,7 @@ mod tests {
 
     #[test]
     fn templates_that_cannot_work_are_refused() {
-        for text in ["ticket", "{id}", "a:{b", "a:{}", "a:{b}{c}"] {
+        for text in ["", "{id}", "a:{b", "a:{}", "a:{b}{c}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }

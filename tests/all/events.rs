@@ -162,6 +162,63 @@ async fn whoever_watches_or_has_just_joined_is_told_once_of_a_disconnect() {
 }
 
 #[tokio::test]
+async fn whoever_an_emit_is_for_gets_it_once_and_nobody_else() {
+    let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"user\", \"roles\", \"all\"]";
+    let host = TestHost::start_with(config, &[]);
+    host.must_load("hostile", roundhouse_tests::guests::hostile("needs")).await;
+    let token = host.token_with("cara", &["--role", "admin", "--role", "agent"]);
+    let mut everybody = [
+        host.client("ana").await,
+        host.client("ana").await,
+        host.client("ben").await,
+        TestClient::connect(&host.ws, &token).await,
+    ];
+    everybody[2].ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let mut sender = host.client("eve").await;
+    for (to, except, heard) in [
+        (json!([{ "user": "ana" }]), json!([]), [1, 1, 0, 0]),
+        (json!([{ "users": ["ana", "ben", "nobody"] }]), json!([]), [1, 1, 1, 0]),
+        (json!([{ "roles": ["admin", "agent"] }]), json!([]), [0, 0, 0, 1]),
+        (json!([{ "room": "hostile:a" }]), json!([]), [0, 0, 1, 0]),
+        (json!([{ "room": "user:ana" }]), json!([]), [1, 1, 0, 0]),
+        (json!([{ "room": "hostile:a" }, { "user": "ben" }, { "roles": ["admin"] }]), json!([]), [0, 0, 1, 1]),
+        (json!(["all"]), json!([]), [1, 1, 1, 1]),
+        (json!(["all", { "user": "ana" }]), json!([{ "user": "ana" }, { "room": "hostile:a" }]), [0, 0, 0, 1]),
+        (json!([{ "room": "ticket:nobody-there" }]), json!([]), [0, 0, 0, 0]),
+    ] {
+        let with = json!({ "to": to, "except": except });
+        sender.ask("hostile:do", json!({ "id": "x", "how": "emit", "with": with })).await.unwrap();
+        // Behind it on the same way, so that what had to come has come.
+        sender
+            .ask("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
+            .await
+            .unwrap();
+        for (client, heard) in everybody.iter_mut().zip(heard) {
+            for _ in 0..=heard {
+                client.expect("hostile:noise").await;
+            }
+            assert_eq!(client.drain().await, [json!(null); 0], "{to} except {except}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scope_is_told_of_joins_and_leaves_that_another_scope_made() {
+    let host = TestHost::start();
+    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    for client in [&mut ana, &mut ben] {
+        client.ask("hostile:do", json!({ "id": "b", "how": "join-room", "with": "hostile:a" })).await.unwrap();
+    }
+    assert_eq!(told(&mut ana, 2).await, ["joined ana", "joined ben"]);
+    ana.ask("hostile:do", json!({ "id": "b", "how": "leave-room", "with": "hostile:a" })).await.unwrap();
+    ben.close().await;
+    assert_eq!(told(&mut ana, 4).await[2..], ["left ana left", "left ben disconnected"]);
+    let nothing = ana.ask("hostile:told", json!({ "id": "b" })).await.unwrap();
+    assert_eq!(nothing, json!([]), "what a scope does itself it is not told");
+}
+
+#[tokio::test]
 async fn the_api_is_for_who_has_a_key_with_the_scope() {
     let config = "auth.jwt.secret = \"s\"\n\
                   [[api_keys]]\nname = \"publisher\"\nkey = \"pk\"\nscopes = [\"publish\"]\n\

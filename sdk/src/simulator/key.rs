@@ -49,7 +49,7 @@ impl Template {
             };
             params.push(value.to_owned());
         }
-        Some(params)
+        (!self.placeholders.is_empty() || rest.is_empty()).then_some(params)
     }
 }
 
@@ -72,6 +72,14 @@ mod tests {
     fn a_bare_string_stands_for_the_only_placeholder() {
         let template = Template::parse("campaign:{campaignId}").unwrap();
         assert_eq!(template.fill(&json!("c1")).unwrap().0, "campaign:c1");
+    }
+
+    #[test]
+    fn a_template_without_placeholders_is_one_scope_whatever_the_payload() {
+        let template = Template::parse("system").unwrap();
+        assert_eq!(template.fill(&json!({"any": 1})).unwrap(), ("system".to_owned(), Vec::new()));
+        assert_eq!(template.params_of("system"), Some(Vec::new()));
+        assert_eq!(template.params_of("system:1"), None);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Acknowledgement, Answer, Answers, Audience, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
-    Scope, Sender, log,
+    Acknowledgement, Answer, Answers, Audience, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member,
+    Outgoing, Scope, Sender, log,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -140,6 +140,11 @@ impl Feature for Hostile {
         }
     }
 
+    fn joined(state: &mut State, _: &mut Context<Self>, member: &Member) -> Result<(), Failure> {
+        state.told.push(format!("joined {}", member.user_id()));
+        Ok(())
+    }
+
     fn left(state: &mut State, _: &mut Context<Self>, member: &Member, reason: LeaveReason) -> Result<(), Failure> {
         state.told.push(format!("left {} {}", member.user_id(), reason.as_str()));
         Ok(())
@@ -244,9 +249,28 @@ fn misbehave(
             cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));
         }
         "watch" => cx.watch(member),
+        "join-room" => cx.join_room(&member.connection, with.as_str().unwrap_or_default()),
+        "leave-room" => cx.leave_room(&member.connection, with.as_str().unwrap_or_default()),
+        "emit" => {
+            cx.emit(audiences(&with["to"]), &noise).except(audiences(&with["except"]));
+        }
         other => return Err(Failure::bad_request(format!("it cannot {other}"))),
     }
     Ok(())
+}
+
+/// `[{"user": "ana"}, {"roles": ["admin"]}, {"room": "hostile:a"}, "all"]`
+fn audiences(list: &Value) -> Audiences {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.as_array().into_iter().flatten().map(text).collect::<Vec<_>>();
+    let audience = |value: &Value| match value.as_object().and_then(|object| object.iter().next()) {
+        Some((kind, value)) if kind == "user" => Audience::user(text(value)),
+        Some((kind, value)) if kind == "users" => Audience::users(texts(value)),
+        Some((kind, value)) if kind == "roles" => Audience::roles(texts(value)),
+        Some((_, value)) => Audience::room(text(value)),
+        None => Audience::All,
+    };
+    Audiences(list.as_array().into_iter().flatten().map(audience).collect())
 }
 
 fn spin() -> ! {
