@@ -44,9 +44,9 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 /// Says aloud that a test is skipped, and why.
 ///
 /// # Panics
-/// Where `ROUNDHOUSE_TESTS_NO_SKIP` is set, as it is in continuous integration: there nothing may be missing.
+/// Where `TESTS_MUST_NOT_SKIP` is set, as it is in continuous integration: there nothing may be missing.
 pub fn skip(test: &str, why: &str) {
-    assert!(std::env::var_os("ROUNDHOUSE_TESTS_NO_SKIP").is_none(), "{test} must not be skipped here: {why}");
+    assert!(std::env::var_os("TESTS_MUST_NOT_SKIP").is_none(), "{test} must not be skipped here: {why}");
     // Straight to standard error: the test runner keeps what a passing test prints to itself.
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {why}");
 }
