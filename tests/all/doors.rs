@@ -104,7 +104,8 @@ async fn the_api_loads_rolls_back_and_unloads() {
         assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")), "{method} {path}");
     }
     assert_eq!(host.call("PATCH", "/v1/plugins/ticket-collision", "").await.status, 405);
-    host.must_load(NAME, ticket_collision("0.1.1")).await;
+    let again = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    assert_eq!(again["generation"], 4, "not even after an unload");
     let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1);
     assert_eq!(ana.drain_events().await.iter().filter(|event| *event == "viewers:updated").count(), 2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roundhouse_tests::guests::hostile;
+use roundhouse_tests::guests::{hostile, relabelled};
 use roundhouse_tests::{InnerHost, TestClient, eventually};
 use serde_json::{Value, json};
 
@@ -89,6 +89,25 @@ async fn timers_fire_and_one_that_goes_on_trapping_is_given_up() {
     host.advance(Duration::from_secs(1));
     let told = told(&mut ana).await;
     assert_eq!(told, json!(["timer second"]));
+    drop(ana);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_paused_plugin_is_told_to_the_next_generation() {
+    let host = InnerHost::start(CONFIG).await;
+    host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    ben.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    for _ in 0..10 {
+        ana.ask("hostile:do", json!({ "id": "a", "how": "panic" })).await.unwrap_err();
+    }
+    ben.close().await;
+    assert_eq!(ana.refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
+    // The pause lasts for as long as the clock stands still, but a new build starts afresh.
+    let loaded = host.call("PUT", "/v1/plugins/hostile", relabelled(&hostile("normal"), "mended")).await;
+    assert_eq!(loaded.status, 200, "{}", loaded.text);
+    assert_eq!(told(&mut ana).await, json!(["left ben disconnected"]));
     drop(ana);
     host.shut_down().await;
 }

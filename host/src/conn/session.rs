@@ -104,16 +104,16 @@ impl Shard {
         connection.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         let mut decoder = connection.decoder.take();
-        let max_bytes = self.shared.config.message_bytes;
-        let max_bytes =
-            if connection.phase.get() == Phase::Open { max_bytes } else { max_bytes.min(MAX_UNKNOWN_BYTES) };
+        let longest = self.shared.config.message_bytes;
+        let max_bytes = || match *connection.identity.borrow() {
+            Some(_) => longest,
+            None => longest.min(MAX_UNKNOWN_BYTES),
+        };
         let read = decoder.feed(bytes, max_bytes, |message| {
             self.handle(connection, message, read_at);
             connection.phase.get() != Phase::Ended
         });
         match read {
-            // What is left of a message that nobody will read is not kept.
-            Ok(()) if connection.phase.get() == Phase::Closing => {}
             Ok(()) => drop(connection.decoder.replace(decoder)),
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => self.close(connection, violation.code, violation.reason),

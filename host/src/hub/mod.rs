@@ -196,6 +196,13 @@ impl Hub {
         true
     }
 
+    /// Has a scope told no more when this connection ends.
+    pub fn unwatch(&self, id: ConnId, plugin: u32, scope: &str) {
+        if let Some(mut connection) = self.connections.get_mut(&id) {
+            connection.watchers.retain(|(other, key)| *other != plugin || **key != *scope);
+        }
+    }
+
     /// Notes that a connection owes the acknowledgement `id`. Says whether it is still there.
     pub fn owe(&self, connection: ConnId, id: u64) -> bool {
         self.connections.get_mut(&connection).map(|mut connection| connection.owed.push(id)).is_some()
@@ -217,13 +224,16 @@ impl Hub {
         Some(watched || connection.rooms.iter().any(|room| owns(room)))
     }
 
-    /// Whether a connection may come into these rooms, and be watched by one more scope if `watched`. As many scopes may
+    /// Whether a connection may come into these rooms, and be watched by this scope. As many different scopes may
     /// watch it as it may be in rooms.
-    pub fn has_room_for(&self, id: ConnId, rooms: &HashSet<&str>, watched: bool) -> bool {
+    pub fn has_room_for(&self, id: ConnId, rooms: &HashSet<&str>, watcher: Option<(u32, &str)>) -> bool {
         self.connections.get(&id).is_none_or(|connection| {
             let n_new = rooms.iter().filter(|room| !connection.rooms.iter().any(|other| **other == ***room)).count();
-            connection.rooms.len() + n_new <= self.rooms_per_connection
-                && connection.watchers.len() + usize::from(watched) <= self.rooms_per_connection
+            let is_new = |(plugin, scope): (u32, &str)| {
+                !connection.watchers.iter().any(|(other, key)| *other == plugin && **key == *scope)
+            };
+            (n_new == 0 || connection.rooms.len() + n_new <= self.rooms_per_connection)
+                && (!watcher.is_some_and(is_new) || connection.watchers.len() < self.rooms_per_connection)
         })
     }
 

@@ -95,8 +95,8 @@ pub enum ShardCommand {
     Shutdown,
 }
 
-/// A shard's queue. It is bounded: who publishes from a thread of its own waits for space before the next event
-/// ([`ShardPort::wait_for_space`]), so that a burst of one event's effects is all that can be over the bound.
+/// A shard's queue. It is bounded: who publishes from a thread of its own waits for space now and then
+/// ([`ShardPort::wait_for_space`]), so that the effects of some dozen events are all that can be over the bound.
 #[derive(Debug, Clone)]
 pub struct ShardPort {
     mailbox: Arc<Mailbox<ShardCommand>>,

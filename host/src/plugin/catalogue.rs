@@ -21,7 +21,6 @@ pub(super) struct Plugin {
     pub(super) name: String,
     current: ArcSwap<Generation>,
     older: Mutex<Vec<Arc<Generation>>>,
-    last_generation: AtomicU64,
     unloaded: AtomicBool,
     pub(super) health: Health,
     pub(super) calls: AtomicU64,
@@ -33,7 +32,6 @@ impl Plugin {
         Self {
             number,
             name: generation.id.name.clone(),
-            last_generation: AtomicU64::new(generation.id.generation),
             current: ArcSwap::from_pointee(generation),
             older: Mutex::default(),
             unloaded: AtomicBool::new(false),
@@ -52,14 +50,8 @@ impl Plugin {
         self.current.load_full()
     }
 
-    /// The number of the next generation.
-    pub(super) fn next_generation(&self) -> u64 {
-        self.last_generation.load(Ordering::SeqCst) + 1
-    }
-
     /// Takes a generation into use; the one before stays loaded.
     pub(super) fn replace(&self, generation: Arc<Generation>) {
-        self.last_generation.store(generation.id.generation, Ordering::SeqCst);
         let before = self.current.swap(generation);
         let mut older = self.older();
         older.push(before);

@@ -10,7 +10,7 @@ use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Job, Owed, Worker, member_of, take_part};
 use crate::hub::{Joined, ShardCommand};
-use crate::model::{CloseCode, ConnId, Payload};
+use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
 impl Worker {
@@ -49,7 +49,10 @@ impl Worker {
                     scope.state = Some(State { version, bytes });
                 }
                 (StateChange::Keep, None) => {}
-                (StateChange::Clear, _) => scope.state = None,
+                (StateChange::Clear, _) => {
+                    scope.state = None;
+                    scope.before_migration = None;
+                }
             }
         }
         for effect in checked.effects {
@@ -137,13 +140,16 @@ impl Worker {
             Joined::Yes | Joined::Already if *room == address.key => {
                 take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
             }
-            Joined::Yes => self.tell_owner(connection, room, None),
+            Joined::Yes => self.tell_owner(connection, room, self.inner.hub.identity(connection), None),
             Joined::Already => {}
             Joined::Gone => self.tell_gone(plugin, address, event, connection),
-            // There was room when it was checked: another thread was faster.
             Joined::TooMany => {
-                tracing::warn!(plugin = %plugin.name, %connection, room = %room, "a join came to nothing");
-                if let Some(identity) = self.inner.hub.identity(connection) {
+                tracing::warn!(
+                    plugin = %plugin.name, %connection, room = %room,
+                    "a join came to nothing, for the connection is in as many rooms as it may be"
+                );
+                let identity = self.inner.hub.identity(connection).filter(|_| *room == address.key);
+                if let Some(identity) = identity.filter(|_| !matches!(event, Event::Left { .. })) {
                     take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
                     self.tell_self(plugin, address, Member { connection, identity }, "left", false);
                 }
@@ -152,10 +158,12 @@ impl Worker {
     }
 
     fn leave(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, connection: ConnId, room: &Arc<str>) {
+        // Asked before, for it may be gone a moment later.
+        let identity = self.inner.hub.identity(connection);
         let was_in = self.inner.hub.leave(connection, room);
         if *room != address.key {
             if was_in {
-                self.tell_owner(connection, room, Some("left"));
+                self.tell_owner(connection, room, identity, Some("left"));
             }
             return;
         }
@@ -169,8 +177,8 @@ impl Worker {
     }
 
     /// Tells the owner of a room of a change that another scope made.
-    fn tell_owner(&self, connection: ConnId, room: &str, left: Option<&'static str>) {
-        let Some(identity) = self.inner.hub.identity(connection) else { return };
+    fn tell_owner(&self, connection: ConnId, room: &str, identity: Option<Arc<Identity>>, left: Option<&'static str>) {
+        let Some(identity) = identity else { return };
         let member = Member { connection, identity };
         let catalogue = self.inner.catalogue.load();
         let Some((owner, address)) = catalogue.owner(room) else { return };
@@ -193,6 +201,10 @@ impl Worker {
     /// A connection that was to take part in a scope went before it came to that: the scope is told once, after
     /// everything that the connection sent, which is queued already.
     fn tell_gone(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event, connection: ConnId) {
+        if matches!(event, Event::Left { is_gone: true, .. }) {
+            // It is being told of just that.
+            return;
+        }
         let Some(member) = member_of(event).filter(|member| member.connection == connection).cloned() else {
             return tracing::debug!(plugin = %plugin.name, %connection, "a connection was gone before it joined");
         };

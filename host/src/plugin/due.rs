@@ -50,7 +50,7 @@ impl Worker {
     }
 
     /// Tells the scopes of a plugin what has been waiting.
-    fn resume(&mut self, plugin: u32, now: u64) {
+    pub(super) fn resume(&mut self, plugin: u32, now: u64) {
         self.resuming.remove(&plugin);
         let waiting: Vec<_> = self
             .scopes

@@ -70,23 +70,25 @@ impl Folder {
         };
         self.is_readable = true;
         // First what is new: a build under another file name takes over before the file of the one before goes.
-        let refused = self.load_new(&files).await;
+        self.load_new(&files).await;
         let gone: Vec<PathBuf> = self.seen.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
         for path in &gone {
             if let Some((_, Some(name))) = self.seen.remove(path) {
                 self.take_away(&name).await;
             }
         }
-        if refused && !gone.is_empty() {
-            // What was in the way may be gone.
+        let n_seen = self.seen.len();
+        if !gone.is_empty() {
+            // What was in the way of a file that was refused may be gone.
             self.seen.retain(|_, (_, name)| name.is_some());
+        }
+        if self.seen.len() < n_seen {
             self.load_new(&files).await;
         }
     }
 
-    /// Loads files that were not seen as they are now. Says whether one of them was refused.
-    async fn load_new(&mut self, files: &BTreeMap<PathBuf, Stamp>) -> bool {
-        let mut refused = false;
+    /// Loads files that were not seen as they are now.
+    async fn load_new(&mut self, files: &BTreeMap<PathBuf, Stamp>) {
         for (path, stamp) in files {
             let before = self.seen.get(path);
             if before.is_some_and(|(seen, _)| seen == stamp) {
@@ -94,14 +96,12 @@ impl Folder {
             }
             let name_before = before.and_then(|(_, name)| name.clone());
             let name = self.load(path, *stamp).await;
-            refused |= name.is_none();
             let replaced = name_before.clone().filter(|before| name.as_ref().is_some_and(|name| name != before));
             self.seen.insert(path.clone(), (*stamp, name.or(name_before)));
             if let Some(replaced) = replaced {
                 self.take_away(&replaced).await;
             }
         }
-        refused
     }
 
     async fn load(&self, path: &Path, stamp: Stamp) -> Option<String> {

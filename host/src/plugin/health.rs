@@ -48,6 +48,8 @@ struct Record {
     activated: u64,
     /// One bit per call, the last one lowest; 1 is a fault.
     window: u32,
+    /// Whether this generation's roll-back was asked for. If it is refused, the plugin is paused like any other.
+    roll_back_asked: bool,
     clean_calls: u32,
     pauses: u32,
     paused_until: Option<u64>,
@@ -107,8 +109,9 @@ impl Health {
         record.window = record.window << 1 | 1;
         record.clean_calls = 0;
         let faults = (record.window & ((1 << WINDOW) - 1)).count_ones();
-        if can_roll_back && faults >= FAULTS_TO_ROLL_BACK && now < record.activated + TRIAL_MS {
-            record.window = 0;
+        let on_trial = now < record.activated + TRIAL_MS && !record.roll_back_asked;
+        if can_roll_back && on_trial && faults >= FAULTS_TO_ROLL_BACK {
+            record.roll_back_asked = true;
             return Verdict::RollBack(generation);
         }
         if faults < FAULTS_TO_QUARANTINE {
@@ -135,6 +138,8 @@ mod tests {
         health.activate(1, 0);
         assert_eq!(fail(&health, 4, 10, true), Verdict::GoOn);
         assert_eq!(fail(&health, 1, 10, true), Verdict::RollBack(1));
+        // It was refused.
+        assert_eq!(fail(&health, 5, 10, true), Verdict::Quarantined(FIRST_PAUSE_MS));
         health.activate(1, 0);
         assert_eq!(fail(&health, 9, TRIAL_MS, true), Verdict::GoOn);
         assert_eq!(fail(&health, 1, TRIAL_MS, true), Verdict::Quarantined(FIRST_PAUSE_MS));

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -82,6 +83,8 @@ pub(super) struct Loader {
     config: Arc<PluginConfig>,
     clock: Clock,
     metrics: Metrics,
+    /// Whether the host ends, so that nobody waits for a load any more.
+    stopping: Arc<AtomicBool>,
     /// What the features that are part of the host were granted.
     bundled_grants: Mutex<HashMap<String, Grants>>,
 }
@@ -100,13 +103,14 @@ impl Loader {
         config: Arc<PluginConfig>,
         clock: Clock,
         metrics: Metrics,
+        stopping: Arc<AtomicBool>,
     ) -> wasmtime::Result<Self> {
         let linker = super::sandbox::linker(&engine)?;
         let cache = cache_dir.and_then(|dir| {
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });
-        Ok(Self { engine, linker, cache, ticker, config, clock, metrics, bundled_grants: Mutex::default() })
+        Ok(Self { engine, linker, cache, ticker, config, clock, metrics, stopping, bundled_grants: Mutex::default() })
     }
 
     /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
@@ -189,7 +193,17 @@ impl Loader {
                 let _ = done.send(Component::new(&engine, owned));
             })
             .map_err(|error| wrong(format!("cannot start a thread to compile on: {error}")))?;
-        let component = match compiled.recv_timeout(MAX_COMPILE_TIME) {
+        let deadline = Instant::now() + MAX_COMPILE_TIME;
+        let compiled = loop {
+            match compiled.recv_timeout(Duration::from_millis(100)) {
+                Err(mpsc::RecvTimeoutError::Timeout) if self.stopping.load(Ordering::Relaxed) => {
+                    return Err(wrong("the host is shutting down".to_owned()));
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
+                compiled => break compiled,
+            }
+        };
+        let component = match compiled {
             Ok(Ok(component)) => component,
             Ok(Err(error)) => {
                 return Err(wrong(format!(
@@ -254,11 +268,11 @@ impl Loader {
         }
     }
 
-    /// Whether a generation takes over these states of other schemas.
-    pub(super) fn try_migrations(&self, generation: &Generation, states: &[State]) -> Result<(), LoadError> {
+    /// Whether a generation takes over these states of other schemas, of each of which a copy in its own may be kept.
+    pub(super) fn try_migrations(&self, generation: &Generation, states: &[(State, bool)]) -> Result<(), LoadError> {
         let wrong = |message: String| LoadError::new(Step::Migrate, message);
         let mut instance = None;
-        for State { version, bytes } in states {
+        for (State { version, bytes }, is_kept) in states {
             let instance = match &mut instance {
                 Some(instance) => instance,
                 none => none.insert(
@@ -267,7 +281,10 @@ impl Loader {
                 ),
             };
             match instance.migrate(&self.ticker, *version, bytes) {
-                Ok(Ok(_)) => {}
+                Ok(Ok(state)) if state.len() <= self.config.state_bytes => {}
+                // The copy from before will do.
+                Ok(_) if *is_kept => {}
+                Ok(Ok(state)) => return Err(wrong(format!("it migrated a state to {} bytes", state.len()))),
                 Ok(Err(failure)) => {
                     let message = call::failure(failure).message;
                     return Err(wrong(format!("it cannot take over the state of schema {version}: {message}")));

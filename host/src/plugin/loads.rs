@@ -1,7 +1,7 @@
 //! Loads, swaps, roll-backs and unloads: one after another, on a thread of their own, off every hot path.
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::collections::HashMap;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::oneshot;
@@ -112,7 +112,7 @@ pub(super) fn start(
     loader: Loader,
     requests: mpsc::Receiver<Request>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let mut thread = LoadingThread { inner, loader, last_plugin: 0 };
+    let mut thread = LoadingThread { inner, loader, last_plugin: 0, last_generations: HashMap::new() };
     // Guests run on it too, so it has a plugin thread's stack.
     thread::Builder::new().name("plugin-load".to_owned()).stack_size(4 * 1024 * 1024).spawn(move || {
         while let Ok(request) = requests.recv() {
@@ -128,6 +128,8 @@ struct LoadingThread {
     inner: Arc<Inner>,
     loader: Loader,
     last_plugin: u32,
+    /// The last generation of each plugin that was ever loaded.
+    last_generations: HashMap<String, u64>,
 }
 
 impl LoadingThread {
@@ -171,7 +173,7 @@ impl LoadingThread {
         digest: Option<&str>,
         source: Source,
     ) -> Result<Loaded, LoadError> {
-        let next = |name: &str| self.plugin(name).map_or(1, |plugin| plugin.next_generation());
+        let next = |name: &str| self.last_generations.get(name).map_or(1, |last| last + 1);
         let generation = self.loader.prepare(bytes, digest, source, next)?;
         let id = generation.id.clone();
         if let Some(name) = name.filter(|name| *name != id.name) {
@@ -193,6 +195,7 @@ impl LoadingThread {
             plugin.health.activate(id.generation, now);
             plugin.replace(generation);
             self.publish(|_| {});
+            self.resume(plugin);
             tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
                 before = running.id.generation, "a plugin was replaced");
         } else {
@@ -203,6 +206,7 @@ impl LoadingThread {
             tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
                 "a plugin was loaded");
         }
+        self.last_generations.insert(id.name.clone(), id.generation);
         Ok(id)
     }
 
@@ -221,6 +225,13 @@ impl LoadingThread {
             self.loader.try_migrations(generation, &inheritance.states)?;
         }
         Ok(())
+    }
+
+    /// Has the generation that runs now told what could not be told to the one before.
+    fn resume(&self, plugin: &Plugin) {
+        for inbox in &self.inner.inboxes {
+            inbox.push(Job::Resume { plugin: plugin.number });
+        }
     }
 
     /// Replaces the catalogue by one of changed plugins.
@@ -244,6 +255,7 @@ impl LoadingThread {
         plugin.health.activate(before.id.generation, self.inner.clock.uptime_ms());
         plugin.roll_back();
         self.publish(|_| {});
+        self.resume(&plugin);
         let id = before.id.clone();
         tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, "a plugin was rolled back");
         Ok(id)

@@ -107,8 +107,9 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
     let ticker = Ticker::start(engine.clone(), config.call_deadline).map_err(|error| cannot(error.to_string()))?;
     let ticker = Arc::new(ticker);
     let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
-    let loader = Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics)
-        .map_err(|error| cannot(error.to_string()))?;
+    let loader =
+        Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
+            .map_err(|error| cannot(error.to_string()))?;
     let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
     ticker.stop();
     inspection

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -94,6 +95,8 @@ pub(super) struct Inner {
     pub(super) catalogue: ArcSwap<Catalogue>,
     pub(super) inboxes: Vec<Arc<Mailbox<Job>>>,
     pub(super) loads: Loads,
+    /// Whether the host ends.
+    pub(super) stopping: Arc<AtomicBool>,
     hasher: RandomState,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -119,6 +122,7 @@ impl Runtime {
     /// Where this machine cannot run WebAssembly, or a thread cannot be started.
     pub fn start(config: PluginConfig, hub: Arc<Hub>, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
         let config = Arc::new(config);
+        let stopping = Arc::new(AtomicBool::new(false));
         let engine = engine::engine(config.memory_bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let ticker = Arc::new(Ticker::start(engine.clone(), config.call_deadline)?);
         let loader = Loader::new(
@@ -128,6 +132,7 @@ impl Runtime {
             config.clone(),
             clock.clone(),
             metrics.clone(),
+            stopping.clone(),
         )
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::new(INBOX_EVENTS))).collect();
@@ -141,6 +146,7 @@ impl Runtime {
             catalogue: ArcSwap::default(),
             inboxes,
             loads,
+            stopping,
             hasher: RandomState::new(),
             threads: Mutex::default(),
         });
@@ -153,8 +159,9 @@ impl Runtime {
         Ok(Self(inner))
     }
 
-    /// Ends all threads, once they have done what is queued.
+    /// Ends all threads. What is queued still is dropped: nobody is connected any more.
     pub fn shut_down(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
         self.0.loads.stop();
         for inbox in &self.0.inboxes {
             inbox.push(Job::Stop);

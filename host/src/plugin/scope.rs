@@ -74,7 +74,12 @@ pub(super) struct Parked {
 impl Scope {
     /// Keeps an event for later. Says whether an older one had to go for it.
     pub(super) fn park(&mut self, parked: Parked) -> bool {
-        self.parked.push_back(parked);
+        if parked.attempts > 0 {
+            // It was the first, and what waits behind it may build on it.
+            self.parked.push_front(parked);
+        } else {
+            self.parked.push_back(parked);
+        }
         if self.parked.len() <= MAX_PARKED {
             return false;
         }

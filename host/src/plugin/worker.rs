@@ -55,17 +55,19 @@ pub(super) enum Job {
     },
     /// Tell what another generation would have to take over.
     Inherit { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<Inheritance> },
+    /// Another generation runs: tell it what has been waiting.
+    Resume { plugin: u32 },
     /// A plugin was unloaded: drop what belongs to it.
     Forget { plugin: u32 },
-    /// Handle what is queued, then end.
+    /// End, if only to notice that the host does.
     Stop,
 }
 
 /// What a generation would have to take over.
 #[derive(Debug, Default)]
 pub(super) struct Inheritance {
-    /// States of another schema than its own, but for those of which an older copy in its schema is kept.
-    pub(super) states: Vec<State>,
+    /// States of another schema than its own, and whether an older copy in its schema is kept.
+    pub(super) states: Vec<(State, bool)>,
     /// A scope that it has no template for.
     pub(super) orphan: Option<Arc<str>>,
 }
@@ -169,7 +171,7 @@ impl Worker {
             let timeout = self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next));
             inbox.wait(&mut jobs, timeout);
             for (n, job) in jobs.drain(..).enumerate() {
-                if matches!(job, Job::Stop) {
+                if matches!(job, Job::Stop) || self.inner.stopping.load(Ordering::Relaxed) {
                     break 'thread;
                 }
                 self.perform(job);
@@ -200,6 +202,7 @@ impl Worker {
             Job::Inherit { plugin, by, reply } => {
                 let _ = reply.send(self.inheritance(plugin, &by));
             }
+            Job::Resume { plugin } => self.resume(plugin, self.inner.clock.uptime_ms()),
             Job::Forget { plugin } => self.forget(plugin),
             Job::Stop => {}
         }
@@ -213,14 +216,25 @@ impl Worker {
         if !self.note_member(plugin, address, &event) {
             return;
         }
-        if let Some(until) = plugin.health.paused_until(self.inner.clock.uptime_ms()) {
+        if !self.is_addressable(plugin, address) {
+            let message =
+                format!("the feature {} was replaced by a build without this scope: send it again", plugin.name);
+            return self.answer(&event, reply, Err(unavailable(message)));
+        }
+        let now = self.inner.clock.uptime_ms();
+        if plugin.health.paused_until(now).is_some() {
             if event.must_be_told() {
-                return self.park(plugin, address, Parked { event, attempts: 0, not_before: until });
+                return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
             }
             let message = format!("the feature {} failed too often and is paused: try again later", plugin.name);
             return self.answer(&event, reply, Err(unavailable(message)));
         }
         self.handle_parked(plugin, address);
+        let still_waits = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.has_parked());
+        if still_waits && event.must_be_told() {
+            // Behind what waits already: a join is told before its departure.
+            return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
+        }
         self.handle_or_park(plugin, address, event, 0, reply);
     }
 
@@ -249,17 +263,19 @@ impl Worker {
     }
 
     fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
-        let not_before = parked.not_before;
-        let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
-        if scope.park(parked) {
+        let now = self.inner.clock.uptime_ms();
+        let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
+        let is_there = self.enter(plugin, address);
+        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|_| is_there);
+        if scope.is_none_or(|scope| scope.park(parked)) {
             self.inner.metrics.plugin_dropped.inc();
             tracing::warn!(
                 plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
-                "too much waits to be told to a plugin, and the oldest was dropped"
+                "too much waits to be told to a plugin, and some of it was dropped"
             );
         }
         if self.resuming.insert(plugin.number) {
-            self.deadlines.push(not_before, Due::Resume { plugin: plugin.number });
+            self.deadlines.push(again, Due::Resume { plugin: plugin.number });
         }
     }
 
@@ -269,6 +285,7 @@ impl Worker {
         while plugin.health.paused_until(now).is_none() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
             let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
+            self.wait_for_shards();
             self.handle_or_park(plugin, address, event, attempts, ReplyTo::Nobody);
         }
     }
@@ -300,6 +317,14 @@ impl Worker {
             }
             _ => true,
         }
+    }
+
+    /// Whether the scope is there, or the running generation could make it. What was routed by the manifest of the
+    /// generation before may be neither.
+    fn is_addressable(&self, plugin: &Plugin, address: &ScopeAddress) -> bool {
+        address.key.is_empty()
+            || self.scopes.get(plugin.number, &address.key).is_some()
+            || plugin.current().manifest.scope_of_key(&address.key).is_some()
     }
 
     /// Makes the scope if it is not there. Says whether there was room for it.
@@ -398,13 +423,15 @@ impl Worker {
             },
         };
         let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
-        match first_overfull(inner, &checked.effects) {
-            Some(connection) => {
+        // Who sent a message can send it again. What must be told is not refused for somebody's full rooms.
+        let is_message = matches!(event, Event::Message { .. });
+        match first_overfull(inner, &checked.effects, (plugin.number, &address.key)) {
+            Some(connection) if is_message => {
                 let message =
                     format!("the connection {connection} takes part in as much as it may: leave something first");
                 refused(ErrorCode::Conflict, message)
             }
-            None => Ok((checked, migrated)),
+            _ => Ok((checked, migrated)),
         }
     }
 
@@ -416,8 +443,8 @@ impl Worker {
                 inheritance.orphan = Some(scope.address.key.clone());
             }
             let is_kept = scope.before_migration.as_ref().is_some_and(|kept| kept.version == wanted);
-            if let Some(state) = scope.state.as_ref().filter(|state| state.version != wanted && !is_kept) {
-                inheritance.states.push(state.clone());
+            if let Some(state) = scope.state.as_ref().filter(|state| state.version != wanted) {
+                inheritance.states.push((state.clone(), is_kept));
             }
         }
         inheritance
@@ -513,17 +540,21 @@ impl Worker {
 
     fn forget(&mut self, plugin: u32) {
         self.instances.remove(&plugin);
-        let Self { owed, deadlines, .. } = self;
-        owed.retain(|_, owed| {
+        let Self { owed, deadlines, inner, .. } = self;
+        owed.retain(|id, owed| {
             let is_others = owed.plugin.number != plugin;
             if !is_others {
                 deadlines.cancel(owed.deadline);
+                inner.hub.settle(owed.connection, *id);
             }
             is_others
         });
         for scope in self.scopes.remove_all(plugin) {
             self.deadlines.cancel(scope.look);
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+            for (connection, _) in scope.members.iter().filter(|(_, part)| part.watched) {
+                self.inner.hub.unwatch(*connection, plugin, &scope.address.key);
+            }
             for connection in self.inner.hub.members(&scope.address.key) {
                 self.inner.hub.leave(connection, &scope.address.key);
             }
@@ -573,22 +604,22 @@ fn migrate(
     kept: Option<&State>,
 ) -> Result<Vec<u8>, CallError> {
     let limit = inner.config.state_bytes;
-    match instance.migrate(&inner.ticker, stored.version, &stored.bytes)? {
-        Ok(state) if state.len() <= limit => Ok(state),
-        Ok(state) => Err(CallError::Fault(format!("it migrated a state to {} bytes", state.len()))),
-        Err(failure) => match kept.filter(|kept| kept.version == wanted) {
-            Some(kept) => Ok(kept.bytes.clone()),
-            None => Err(CallError::Fault(format!(
-                "it cannot take over the state of schema {}: {}",
-                stored.version,
-                call::failure(failure).message
-            ))),
-        },
+    let refused = match instance.migrate(&inner.ticker, stored.version, &stored.bytes)? {
+        Ok(state) if state.len() <= limit => return Ok(state),
+        Ok(state) => format!("it migrated a state to {} bytes", state.len()),
+        Err(failure) => {
+            let message = call::failure(failure).message;
+            format!("it cannot take over the state of schema {}: {message}", stored.version)
+        }
+    };
+    match kept.filter(|kept| kept.version == wanted) {
+        Some(kept) => Ok(kept.bytes.clone()),
+        None => Err(CallError::Fault(refused)),
     }
 }
 
 /// A connection that these effects would bring into more rooms or scopes than it may be in.
-fn first_overfull(inner: &Inner, effects: &[Effect]) -> Option<ConnId> {
+fn first_overfull(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Option<ConnId> {
     let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
     for effect in effects {
         match effect {
@@ -599,7 +630,7 @@ fn first_overfull(inner: &Inner, effects: &[Effect]) -> Option<ConnId> {
     }
     wanted
         .into_iter()
-        .find(|(connection, (rooms, watches))| !inner.hub.has_room_for(*connection, rooms, *watches))
+        .find(|(connection, (rooms, watches))| !inner.hub.has_room_for(*connection, rooms, watches.then_some(scope)))
         .map(|(connection, _)| connection)
 }
 

@@ -79,21 +79,22 @@ impl Decoder {
     /// The bytes in `input` are unmasked in place.
     ///
     /// # Errors
-    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes`.
+    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes` (asked for each frame,
+    /// since a message may change what its sender may send).
     /// Nothing may be read from it after that.
     pub fn feed(
         &mut self,
         input: &mut [u8],
-        max_bytes: usize,
+        max_bytes: impl Fn() -> usize,
         mut sink: impl FnMut(Message<'_>) -> bool,
     ) -> Result<(), Violation> {
         if self.incomplete.is_empty() {
-            let read = self.read_frames(input, max_bytes, &mut sink)?;
+            let read = self.read_frames(input, &max_bytes, &mut sink)?;
             self.incomplete.extend_from_slice(&input[read..]);
         } else {
             let mut bytes = std::mem::take(&mut self.incomplete);
             bytes.extend_from_slice(input);
-            let read = self.read_frames(&mut bytes, max_bytes, &mut sink)?;
+            let read = self.read_frames(&mut bytes, &max_bytes, &mut sink)?;
             if read < bytes.len() {
                 bytes.drain(..read);
                 self.incomplete = bytes;
@@ -106,17 +107,17 @@ impl Decoder {
     fn read_frames(
         &mut self,
         bytes: &mut [u8],
-        max_bytes: usize,
+        max_bytes: &impl Fn() -> usize,
         sink: &mut impl FnMut(Message<'_>) -> bool,
     ) -> Result<usize, Violation> {
         let mut read = 0;
-        while let Some(header) = parse_header(&bytes[read..], max_bytes)? {
+        while let Some(header) = parse_header(&bytes[read..], max_bytes())? {
             let start = read + header.payload.start;
             let end = read + header.payload.end;
             let Some(payload) = bytes.get_mut(start..end) else { break };
             unmask(payload, header.mask);
             read = end;
-            if !self.read_frame(&header, payload, max_bytes, sink)? {
+            if !self.read_frame(&header, payload, max_bytes(), sink)? {
                 // Whoever stopped us will not read on, so that what is left is of no use.
                 return Ok(bytes.len());
             }
@@ -324,10 +325,14 @@ mod tests {
         let mut seen = Vec::new();
         let mut end = Ok(());
         for chunk in bytes.chunks(piece) {
-            end = decoder.feed(&mut chunk.to_vec(), max_bytes, |message| {
-                seen.push(format!("{message:?}"));
-                true
-            });
+            end = decoder.feed(
+                &mut chunk.to_vec(),
+                || max_bytes,
+                |message| {
+                    seen.push(format!("{message:?}"));
+                    true
+                },
+            );
             if end.is_err() {
                 break;
             }
