@@ -39,5 +39,5 @@ pub use folder::Folder;
 pub use generation::{Loaded, Source};
 pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};
 pub use manifest::Grants;
-pub use report::{Inspection, PluginReport, inspect};
+pub use report::{Inspection, Latency, PluginReport, inspect};
 pub use runtime::{PluginConfig, PluginOptions, Runtime};

@@ -34,13 +34,21 @@ pub struct PluginReport {
     pub calls: u64,
     /// Events on which it failed.
     pub traps: u64,
-    /// The median time of a call into the running generation, in microseconds.
-    pub latency_p50_us: f64,
-    /// The 99th percentile of the same, in microseconds.
-    pub latency_p99_us: f64,
+    /// The time of calls into the running generation.
+    pub latency: Latency,
     /// The feature's own figures, where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<Value>,
+}
+
+/// How long calls take.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// The median, in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile, in microseconds.
+    pub p99_us: f64,
 }
 
 /// What a component says about itself.
@@ -154,8 +162,10 @@ impl Runtime {
             previous: plugin.before().map(|before| before.id.clone()),
             calls: plugin.calls.load(Ordering::Relaxed),
             traps: plugin.traps.load(Ordering::Relaxed),
-            latency_p50_us: quantile(&generation.latency, 0.5) * 1e6,
-            latency_p99_us: quantile(&generation.latency, 0.99) * 1e6,
+            latency: Latency {
+                p50_us: quantile(&generation.latency, 0.5) * 1e6,
+                p99_us: quantile(&generation.latency, 0.99) * 1e6,
+            },
             stats: None,
         }
     }

@@ -120,8 +120,8 @@ async fn plugin_events() -> anyhow::Result<()> {
     say(&format!(
         "plugin events on one plugin thread: {:.0}/s (ticket:typing, {IN_FLIGHT} in flight; a call: median {:.1} µs, p99 {:.1} µs)",
         median(rates),
-        report["latencyP50Us"].as_f64().unwrap_or_default(),
-        report["latencyP99Us"].as_f64().unwrap_or_default()
+        report["latency"]["p50Us"].as_f64().unwrap_or_default(),
+        report["latency"]["p99Us"].as_f64().unwrap_or_default()
     ))
 }
 
