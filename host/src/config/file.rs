@@ -14,7 +14,7 @@ use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 
 use crate::http::{ApiKey, KeyScope};
-use crate::plugin::{Grants, PluginOptions};
+use crate::plugin::PluginOptions;
 
 /// The prefix of environment variables that are configuration.
 const ENV_PREFIX: &str = "ROUNDHOUSE_";
@@ -228,20 +228,6 @@ impl Default for PluginsSection {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct PluginSection {
-    enabled: bool,
-    grants: Option<Grants>,
-    settings: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Default for PluginSection {
-    fn default() -> Self {
-        Self { enabled: true, grants: None, settings: serde_json::Map::new() }
-    }
-}
-
 impl File {
     /// # Errors
     /// Where a key is unknown or a grant makes no sense.
@@ -252,14 +238,13 @@ impl File {
         let general: PluginsSection = general.extract().map_err(|error| explain(error, "plugins"))?;
         let mut plugins = HashMap::new();
         for (name, table) in tables {
-            let section: PluginSection =
+            let options: PluginOptions =
                 table.deserialize().map_err(|error| explain(error, &format!("plugins.{name}")))?;
-            if let Some(grants) = &section.grants {
+            if let Some(grants) = &options.grants {
                 grants.check().map_err(|error| anyhow!("plugins.{name}.grants: {error}"))?;
             }
-            let PluginSection { enabled, grants, settings } = section;
             // Environment variables have no hyphens.
-            plugins.insert(name.replace('_', "-"), PluginOptions { enabled, grants, settings });
+            plugins.insert(name.replace('_', "-"), options);
         }
         let PluginsSection { dir, watch, threads, call_deadline, memory_bytes, state_bytes } = general;
         Ok(Plugins { dir, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
@@ -321,18 +306,15 @@ fn explain(error: figment::Error, section: &str) -> anyhow::Error {
     for error in error {
         let mut path: Vec<String> = (!section.is_empty()).then(|| section.to_owned()).into_iter().collect();
         path.extend(error.path.clone());
-        let is_env = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
-        let place = |path: &[String]| match is_env {
-            true => format!(" (from the environment: {ENV_PREFIX}{})", path.join("__").to_uppercase()),
-            false => String::new(),
-        };
         if let Kind::UnknownField(field, _) = &error.kind
             && path.last() != Some(field)
         {
             path.push(field.clone());
         }
         let key = path.join(".");
-        let place = place(&path);
+        let is_env = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        let variable = format!("{ENV_PREFIX}{}", path.join("__").to_uppercase());
+        let place = if is_env { format!(" (from the environment: {variable})") } else { String::new() };
         messages.push(match &error.kind {
             Kind::UnknownField(field, known) => {
                 let nearest = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));

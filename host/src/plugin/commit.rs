@@ -8,7 +8,7 @@ use super::event::{Event, Member, ReplyTo};
 use super::generation::Generation;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
-use super::worker::{Job, Owed, Worker, member_of, take_part};
+use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Joined, ShardCommand};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
@@ -205,7 +205,7 @@ impl Worker {
             // It is being told of just that.
             return;
         }
-        let Some(member) = member_of(event).filter(|member| member.connection == connection).cloned() else {
+        let Some(member) = event.member().filter(|member| member.connection == connection).cloned() else {
             return tracing::debug!(plugin = %plugin.name, %connection, "a connection was gone before it joined");
         };
         let scope = self.scopes.get(plugin.number, &address.key);

@@ -90,14 +90,21 @@ impl Event {
         matches!(self, Self::Query { .. } | Self::Gathered { .. })
     }
 
+    /// The connection that it came from or is about, and its person.
+    pub(super) fn member(&self) -> Option<&Member> {
+        match self {
+            Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
+                Some(member)
+            }
+            _ => None,
+        }
+    }
+
     /// The connection that it came from or is about.
     pub(super) fn sender_id(&self) -> Option<ConnId> {
         match self {
-            Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
-                Some(member.connection)
-            }
             Self::Acknowledged { connection, .. } => Some(*connection),
-            _ => None,
+            event => event.member().map(|member| member.connection),
         }
     }
 

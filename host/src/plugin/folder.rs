@@ -77,12 +77,9 @@ impl Folder {
                 self.take_away(&name).await;
             }
         }
-        let n_seen = self.seen.len();
         if !gone.is_empty() {
             // What was in the way of a file that was refused may be gone.
             self.seen.retain(|_, (_, name)| name.is_some());
-        }
-        if self.seen.len() < n_seen {
             self.load_new(&files).await;
         }
     }

@@ -180,9 +180,7 @@ impl LoadingThread {
             let message = format!("the component calls itself {:?}, not {name:?}", id.name);
             return Err(LoadError::new(Step::Manifest, message));
         }
-        if let Some(conflict) = self.inner.catalogue.load().conflict(&generation) {
-            return Err(LoadError::new(Step::Routes, conflict));
-        }
+        self.try_routes(&generation)?;
         let plugin = self.plugin(&id.name);
         let now = self.inner.clock.uptime_ms();
         if let Some(plugin) = &plugin {
@@ -210,6 +208,14 @@ impl LoadingThread {
         Ok(id)
     }
 
+    /// Whether what a generation wants to handle is free.
+    fn try_routes(&self, generation: &Generation) -> Result<(), LoadError> {
+        match self.inner.catalogue.load().conflict(generation) {
+            Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether a generation can take over the scopes that there are.
     fn try_inheritance(&self, plugin: &Plugin, generation: &Arc<Generation>) -> Result<(), LoadError> {
         for inbox in &self.inner.inboxes {
@@ -229,9 +235,7 @@ impl LoadingThread {
 
     /// Has the generation that runs now told what could not be told to the one before.
     fn resume(&self, plugin: &Plugin) {
-        for inbox in &self.inner.inboxes {
-            inbox.push(Job::Resume { plugin: plugin.number });
-        }
+        self.inner.submit_to_all(|| Job::Resume { plugin: plugin.number });
     }
 
     /// Replaces the catalogue by one of changed plugins.
@@ -246,10 +250,7 @@ impl LoadingThread {
         let nothing = || Failure::new(ErrorCode::Conflict, format!("there is no generation of {name} before this one"));
         let before = plugin.before().ok_or_else(nothing)?;
         // What was loaded since may handle the events that the generation before handled.
-        if let Some(conflict) = self.inner.catalogue.load().conflict(&before) {
-            return Err(Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {conflict}")));
-        }
-        self.try_inheritance(&plugin, &before).map_err(|error| {
+        self.try_routes(&before).and_then(|()| self.try_inheritance(&plugin, &before)).map_err(|error| {
             Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {error}"))
         })?;
         plugin.health.activate(before.id.generation, self.inner.clock.uptime_ms());
@@ -265,9 +266,7 @@ impl LoadingThread {
         let plugin = self.plugin(name).ok_or_else(|| no_plugin(name))?;
         plugin.mark_unloaded();
         self.publish(|plugins| drop(plugins.remove(name)));
-        for inbox in &self.inner.inboxes {
-            inbox.push(Job::Forget { plugin: plugin.number });
-        }
+        self.inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
         let id = &plugin.current().id;
         tracing::info!(
             plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::catalogue::Catalogue;
@@ -51,7 +52,8 @@ pub struct PluginConfig {
 }
 
 /// What is configured for one plugin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct PluginOptions {
     /// Whether it may be loaded.
     pub enabled: bool,
@@ -105,6 +107,11 @@ impl Inner {
     fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
         // A scope always has the same thread, which is what orders its events.
         &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
+    }
+
+    /// Queues a job for each thread.
+    pub(super) fn submit_to_all(&self, job: impl Fn() -> Job) {
+        self.inboxes.iter().for_each(|inbox| inbox.push(job()));
     }
 
     /// Queues what must not be lost.
@@ -163,9 +170,7 @@ impl Runtime {
     pub fn shut_down(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
         self.0.loads.stop();
-        for inbox in &self.0.inboxes {
-            inbox.push(Job::Stop);
-        }
+        self.0.inboxes.iter().for_each(|inbox| inbox.nudge());
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {

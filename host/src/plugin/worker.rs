@@ -16,7 +16,7 @@ use super::bindings::Context;
 use super::call;
 use super::catalogue::Plugin;
 use super::effect::{Check, Checked, Effect};
-use super::event::{Event, Member, Origin, ReplyTo};
+use super::event::{Event, ReplyTo};
 use super::generation::Generation;
 use super::health::Verdict;
 use super::runtime::Inner;
@@ -59,8 +59,6 @@ pub(super) enum Job {
     Resume { plugin: u32 },
     /// A plugin was unloaded: drop what belongs to it.
     Forget { plugin: u32 },
-    /// End, if only to notice that the host does.
-    Stop,
 }
 
 /// What a generation would have to take over.
@@ -167,19 +165,23 @@ impl Worker {
     fn run(&mut self) {
         let mut jobs = VecDeque::new();
         let inbox = self.inbox.clone();
-        'thread: loop {
+        let inner = self.inner.clone();
+        let is_stopping = || inner.stopping.load(Ordering::Relaxed);
+        while !is_stopping() {
             let timeout = self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next));
             inbox.wait(&mut jobs, timeout);
             for (n, job) in jobs.drain(..).enumerate() {
-                if matches!(job, Job::Stop) || self.inner.stopping.load(Ordering::Relaxed) {
-                    break 'thread;
+                if is_stopping() {
+                    break;
                 }
                 self.perform(job);
                 if n % EVENTS_IN_A_ROW == EVENTS_IN_A_ROW - 1 {
                     self.meet_deadlines();
                 }
             }
-            self.meet_deadlines();
+            if !is_stopping() {
+                self.meet_deadlines();
+            }
         }
         // Whoever still waits for something of this thread is told that it will not come.
         inbox.close();
@@ -204,7 +206,6 @@ impl Worker {
             }
             Job::Resume { plugin } => self.resume(plugin, self.inner.clock.uptime_ms()),
             Job::Forget { plugin } => self.forget(plugin),
-            Job::Stop => {}
         }
     }
 
@@ -632,16 +633,6 @@ fn first_overfull(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Opti
         .into_iter()
         .find(|(connection, (rooms, watches))| !inner.hub.has_room_for(*connection, rooms, watches.then_some(scope)))
         .map(|(connection, _)| connection)
-}
-
-/// The connection that an event came from or is about, and its person.
-pub(super) fn member_of(event: &Event) -> Option<&Member> {
-    match event {
-        Event::Message { origin: Origin::Client(member), .. } | Event::Joined(member) | Event::Left { member, .. } => {
-            Some(member)
-        }
-        _ => None,
-    }
 }
 
 /// Sets one of the ways in which a connection takes part in a scope.

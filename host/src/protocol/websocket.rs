@@ -165,7 +165,8 @@ impl Decoder {
     }
 
     /// Bytes kept for what is incomplete.
-    pub fn buffered(&self) -> usize {
+    #[cfg(test)]
+    fn buffered(&self) -> usize {
         self.incomplete.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.capacity())
     }
 }
