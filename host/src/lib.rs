@@ -8,7 +8,7 @@
 //! - [`conn`]: connections, on shard threads
 //! - [`plugin`]: features, on plugin threads
 //! - [`hub`]: who is connected, in which room, and the way to all of them
-//! - [`protocol`], [`auth`]: bytes to words and back; tokens to people
+//! - [`protocol`], [`store`], [`auth`]: bytes to words and back; what outlives the process; tokens to people
 //! - [`metrics`] counts what happens
 //! - [`model`]: the words that all of them share
 //!
@@ -25,3 +25,4 @@ pub mod model;
 pub mod plugin;
 pub mod protocol;
 pub mod server;
+pub mod store;

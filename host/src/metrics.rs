@@ -29,6 +29,14 @@ pub struct Metrics {
     pub plugin_faults: IntCounter,
     /// Timers, lifecycle events and scopes dropped for a bound.
     pub plugin_dropped: IntCounter,
+    /// Documents that wait to be stored.
+    pub documents_waiting: IntGauge,
+    /// Documents stored.
+    pub documents_stored: IntCounter,
+    /// Documents that the store refused, or that were given up.
+    pub documents_failed: IntCounter,
+    /// Attempts to write that failed.
+    pub store_failures: IntCounter,
     plugin_call_seconds: HistogramVec,
 }
 
@@ -54,8 +62,10 @@ impl Metrics {
             let counter = IntCounter::new(name, help)?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
-        let connections = IntGauge::new("connections", "WebSockets that are open")?;
-        registry.register(Box::new(connections.clone()))?;
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone())).map(|()| gauge)
+        };
         let event_seconds = Histogram::with_opts(
             HistogramOpts::new("event_seconds", "From reading an event to queueing its acknowledgement")
                 .buckets(latency_buckets()),
@@ -68,7 +78,7 @@ impl Metrics {
         registry.register(Box::new(plugin_call_seconds.clone()))?;
         Ok(Self {
             plugin_call_seconds,
-            connections,
+            connections: gauge("connections", "WebSockets that are open")?,
             connections_opened: counter("connections_opened_total", "WebSockets that were ever opened")?,
             events_received: counter("events_received_total", "Events read from clients")?,
             events_refused: counter("events_refused_total", "Events refused with a typed error")?,
@@ -79,6 +89,10 @@ impl Metrics {
             plugin_calls: counter("plugin_calls_total", "Calls into plugins")?,
             plugin_faults: counter("plugin_faults_total", "Calls that trapped, took too long or returned too much")?,
             plugin_dropped: counter("plugin_dropped_total", "Plugin work dropped for a bound")?,
+            documents_waiting: gauge("documents_waiting", "Documents that wait to be stored")?,
+            documents_stored: counter("documents_stored_total", "Documents stored")?,
+            documents_failed: counter("documents_failed_total", "Documents refused by the store or given up")?,
+            store_failures: counter("store_failures_total", "Attempts to write to the store that failed")?,
             registry,
         })
     }

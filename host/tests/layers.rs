@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 11] = [
     &["conn"],
     &["plugin"],
     &["hub"],
-    &["protocol", "auth"],
+    &["protocol", "store", "auth"],
     &["metrics"],
     &["model"],
 ];

@@ -1,0 +1,389 @@
+//! The journal: what was promised to be stored, written down before anybody hears of it.
+//!
+//! It is a folder of segments. Each line of a segment is the CRC-32 of a record (RFC 1952, section 8), in hexadecimal, and
+//! the record, in JSON: a promise, or the numbers of promises that were settled or given up. A line that the end of the
+//! process cut short is left out when the journal is read. A segment goes when all promises in it and in those before it
+//! are settled.
+//!
+//! A line is handed to the operating system before the promise is told to anybody, so it outlives the process. It is
+//! forced to disk when the store does not take documents at once; while it does, the store's own commit comes as soon.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use super::Promise;
+
+/// Bytes after which a segment is followed by another: some ten thousand messages, read in a fraction of a second.
+const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The suffix of a segment's name, which is the number of its first promise.
+const SUFFIX: &str = "journal";
+
+/// A promise that nobody has settled.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    pub(super) promise: Promise,
+    /// Whether it was given up: it must not be stored any more.
+    pub(super) is_given_up: bool,
+}
+
+/// The journal of a host.
+#[derive(Debug)]
+pub(super) struct Journal {
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Held for as long as the journal is open: two hosts would take each other's promises.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    bytes: u64,
+    last_number: u64,
+    /// From the oldest to the one that is written to.
+    segments: VecDeque<Segment>,
+    /// A line that could not be written whole must not be followed by another.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    first: u64,
+    unsettled: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Record<P> {
+    Promise(P),
+    GivenUp(Vec<u64>),
+    Settled(Vec<u64>),
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, and gives what is unsettled in it, in the order in which it was promised.
+    ///
+    /// # Errors
+    /// Where the folder cannot be used, or another host uses it.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<(Self, Vec<Unsettled>)> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot make the journal's folder {}", dir.display()))?;
+        let lock = lock(dir)?;
+        let mut segments = VecDeque::new();
+        let mut unsettled = BTreeMap::new();
+        let mut last_number = 0;
+        for (first, path) in segments_in(dir)? {
+            let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            last_number = last_number.max(read_segment(&text, &path, &mut unsettled)).max(first);
+            segments.push_back(Segment { path, first, unsettled: 0 });
+        }
+        let (segment, file) = new_segment(dir, last_number + 1)?;
+        segments.push_back(segment);
+        let mut state = State { file, bytes: 0, last_number, segments, is_torn: false };
+        for number in unsettled.keys() {
+            if let Some(segment) = state.segment_of(*number) {
+                segment.unsettled += 1;
+            }
+        }
+        state.drop_settled_segments();
+        let journal = Self { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };
+        Ok((journal, unsettled.into_values().collect()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes promises down, and numbers them. All of them, or none.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, as on a full disk.
+    pub(super) fn promise(&self, promises: &mut [Promise]) -> io::Result<()> {
+        let mut state = self.state();
+        let mut lines = Vec::with_capacity(promises.len() * 1024);
+        let mut number = state.last_number;
+        for promise in &mut *promises {
+            number += 1;
+            promise.number = number;
+            append_line(&mut lines, &Record::Promise(&*promise))?;
+        }
+        state.write(&self.dir, &lines)?;
+        state.last_number = number;
+        if let Some(segment) = state.segments.back_mut() {
+            segment.unsettled += promises.len();
+        }
+        Ok(())
+    }
+
+    /// Notes that these promises are settled: they were stored or not, and their features have been told.
+    ///
+    /// # Errors
+    /// Where the file cannot be written. The promises may then come up again when the host starts the next time.
+    pub(super) fn settle(&self, numbers: Vec<u64>) -> io::Result<()> {
+        let mut line = Vec::new();
+        let record: Record<&Promise> = Record::Settled(numbers);
+        append_line(&mut line, &record)?;
+        let Record::Settled(numbers) = record else { return Ok(()) };
+        let mut state = self.state();
+        let written = state.write(&self.dir, &line);
+        for number in numbers {
+            if let Some(segment) = state.segment_of(number) {
+                segment.unsettled = segment.unsettled.saturating_sub(1);
+            }
+        }
+        state.drop_settled_segments();
+        written
+    }
+
+    /// Notes that these promises will not be kept: they must not be stored any more, whatever happens.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub(super) fn give_up(&self, numbers: Vec<u64>) -> io::Result<()> {
+        let mut line = Vec::new();
+        append_line(&mut line, &Record::<&Promise>::GivenUp(numbers))?;
+        self.state().write(&self.dir, &line)
+    }
+
+    /// Forces what was written to disk.
+    ///
+    /// # Errors
+    /// Where the disk says no.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        // Not under the lock: those who promise need not wait for the disk.
+        let file = self.state().file.try_clone()?;
+        file.sync_data()
+    }
+}
+
+impl State {
+    /// The segment that a promise was written to.
+    fn segment_of(&mut self, number: u64) -> Option<&mut Segment> {
+        let behind = self.segments.partition_point(|segment| segment.first <= number);
+        self.segments.get_mut(behind.checked_sub(1)?)
+    }
+
+    fn write(&mut self, dir: &Path, lines: &[u8]) -> io::Result<()> {
+        if self.bytes > SEGMENT_BYTES || self.is_torn {
+            let (segment, file) = new_segment(dir, self.last_number + 1)?;
+            // Where nothing was promised in the one before, it has the same name, and goes on being that one.
+            if self.segments.back().is_none_or(|last| last.path != segment.path) {
+                self.segments.push_back(segment);
+            }
+            self.file = file;
+            self.bytes = 0;
+            if self.is_torn {
+                self.file.write_all(b"\n")?;
+                self.is_torn = false;
+            }
+        }
+        let written = self.file.write_all(lines);
+        self.is_torn = written.is_err();
+        self.bytes += lines.len() as u64;
+        written
+    }
+
+    fn drop_settled_segments(&mut self) {
+        while self.segments.len() > 1 && self.segments[0].unsettled == 0 {
+            let Some(segment) = self.segments.pop_front() else { return };
+            if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(path = %segment.path.display(), %error, "a segment of the journal cannot be removed");
+            }
+        }
+    }
+}
+
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another host uses the journal in {}: end that one, or give each its own folder in store.journal",
+            dir.display()
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+fn segments_in(dir: &Path) -> anyhow::Result<Vec<(u64, PathBuf)>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = entry?.path();
+        let is_segment = path.extension().is_some_and(|suffix| suffix == SUFFIX);
+        let first = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let Some(first) = first.filter(|_| is_segment) {
+            segments.push((first, path));
+        }
+    }
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+fn new_segment(dir: &Path, first: u64) -> io::Result<(Segment, File)> {
+    let path = dir.join(format!("{first:020}.{SUFFIX}"));
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    // The name must outlive a loss of power as much as what is written under it.
+    File::open(dir)?.sync_all()?;
+    Ok((Segment { path, first, unsettled: 0 }, file))
+}
+
+fn append_line<P: Serialize>(to: &mut Vec<u8>, record: &Record<P>) -> io::Result<()> {
+    let start = to.len();
+    to.extend_from_slice(b"00000000 ");
+    let json = to.len();
+    serde_json::to_writer(&mut *to, record)?;
+    let checksum = crc32fast::hash(&to[json..]);
+    let mut digits = &mut to[start..json - 1];
+    write!(digits, "{checksum:08x}")?;
+    to.push(b'\n');
+    Ok(())
+}
+
+/// Reads one segment into what is unsettled so far. Gives the last number in it.
+fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettled>) -> u64 {
+    let mut last = 0;
+    for (n, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let Some(record) = read_line(line) else {
+            // The process ended while it wrote, or the disk has changed what was written. Nobody heard of the former.
+            tracing::warn!(path = %path.display(), line = n + 1, "a line of the journal is not whole and is left out");
+            continue;
+        };
+        match record {
+            Record::Promise(promise) => {
+                last = promise.number;
+                unsettled.insert(promise.number, Unsettled { promise, is_given_up: false });
+            }
+            Record::GivenUp(numbers) => {
+                for number in numbers {
+                    if let Some(promise) = unsettled.get_mut(&number) {
+                        promise.is_given_up = true;
+                    }
+                }
+            }
+            Record::Settled(numbers) => numbers.iter().for_each(|number| drop(unsettled.remove(number))),
+        }
+    }
+    last
+}
+
+fn read_line(line: &[u8]) -> Option<Record<Promise>> {
+    let line = line.strip_suffix(b"\n")?;
+    let (checksum, json) = line.split_at_checked(9)?;
+    let checksum = u32::from_str_radix(std::str::from_utf8(&checksum[..8]).ok()?, 16).ok()?;
+    if checksum != crc32fast::hash(json) {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promise(tag: &str) -> Promise {
+        Promise { tag: tag.to_owned(), ..Promise::of_test() }
+    }
+
+    fn tags(unsettled: &[Unsettled]) -> Vec<(&str, bool)> {
+        unsettled.iter().map(|unsettled| (unsettled.promise.tag.as_str(), unsettled.is_given_up)).collect()
+    }
+
+    #[test]
+    fn what_is_not_settled_comes_back_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, unsettled) = Journal::open(dir.path()).unwrap();
+        assert!(unsettled.is_empty());
+        let mut promises = ["a", "b", "c"].map(promise);
+        journal.promise(&mut promises).unwrap();
+        let numbers = promises.map(|promise| promise.number);
+        let mut last = [promise("d\n\u{0}\u{1f600}")];
+        journal.promise(&mut last).unwrap();
+        journal.settle(vec![numbers[1]]).unwrap();
+        journal.give_up(vec![numbers[2]]).unwrap();
+        drop(journal);
+        for _ in 0..2 {
+            let (_, unsettled) = Journal::open(dir.path()).unwrap();
+            assert_eq!(tags(&unsettled), [("a", false), ("c", true), ("d\n\u{0}\u{1f600}", false)]);
+        }
+    }
+
+    #[test]
+    fn numbers_go_on_after_a_restart_and_settled_segments_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut last = 0;
+        for _ in 0..3 {
+            let (journal, unsettled) = Journal::open(dir.path()).unwrap();
+            assert!(unsettled.is_empty());
+            let mut one = [promise("a")];
+            journal.promise(&mut one).unwrap();
+            assert!(one[0].number > last);
+            last = one[0].number;
+            journal.settle(vec![last]).unwrap();
+        }
+        let (_journal, _) = Journal::open(dir.path()).unwrap();
+        assert_eq!(segments_in(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_segment_is_followed_by_another_and_goes_when_all_before_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let body = "x".repeat(SEGMENT_BYTES as usize / 2 + 1);
+        let mut numbers = Vec::new();
+        for tag in ["a", "b", "c", "d", "e"] {
+            let mut one = [Promise { document: body.clone(), ..promise(tag) }];
+            journal.promise(&mut one).unwrap();
+            numbers.push(one[0].number);
+        }
+        assert_eq!(segments_in(dir.path()).unwrap().len(), 3);
+        journal.settle(numbers[2..].to_vec()).unwrap();
+        assert_eq!(segments_in(dir.path()).unwrap().len(), 3);
+        journal.settle(numbers[..2].to_vec()).unwrap();
+        assert_eq!(segments_in(dir.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_or_changed_is_left_out_and_the_others_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        for tag in ["a", "b", "c", "d"] {
+            journal.promise(&mut [promise(tag)]).unwrap();
+        }
+        drop(journal);
+        let (_, path) = segments_in(dir.path()).unwrap().remove(0);
+        let mut text = fs::read_to_string(&path).unwrap().replace("\"tag\":\"b\"", "\"tag\":\"x\"");
+        text.truncate(text.len() - 10);
+        fs::write(&path, text).unwrap();
+        let (_, unsettled) = Journal::open(dir.path()).unwrap();
+        assert_eq!(tags(&unsettled), [("a", false), ("c", false)]);
+    }
+
+    #[test]
+    fn one_host_has_a_journal_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Journal::open(dir.path()).unwrap();
+        let error = Journal::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("another host") && error.contains("store.journal"), "{error}");
+        drop(first);
+        Journal::open(dir.path()).unwrap();
+    }
+}

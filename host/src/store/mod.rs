@@ -1,0 +1,385 @@
+//! What outlives the process: documents and durable states, in a database; and the journal of what was promised.
+//!
+//! - [`Store`] is what the rest of the host sees. It never waits for the database: what is to be written is queued, and
+//!   what is read is handed to a callback.
+//! - `journal` is where a promise is written before anybody hears of it.
+//! - `writer` is the thread that writes, in batches, and retries; `reader` is the one that reads.
+//! - [`Backend`] is the database: `sqlite` or `postgres`. `contract` is the suite of tests that both must pass.
+
+mod backend;
+#[cfg(test)]
+mod contract;
+mod journal;
+mod postgres;
+mod reader;
+mod sqlite;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fmt, io};
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Metrics;
+use crate::model::{Clock, ErrorCode, Failure};
+use backend::Backend;
+pub use backend::{Document, Page, ScopeRecord, TimerRecord};
+use journal::{Journal, Unsettled};
+use postgres::Postgres;
+use reader::Reader;
+use sqlite::Sqlite;
+pub use writer::Acknowledge;
+use writer::{Action, Change, Queue, Task, Writer};
+
+/// Scopes that are read at once when a plugin is loaded.
+const SCOPES_PAGE: u32 = 1000;
+
+/// How long the loading of a plugin waits for the database.
+const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where things are stored, and for how long that is tried.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The database.
+    pub url: StoreUrl,
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// How long it is tried to store a document before its feature is told that it failed.
+    pub give_up: Duration,
+}
+
+/// A database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server, by its connection string.
+    Postgres(String),
+}
+
+impl StoreUrl {
+    /// Reads `sqlite://PATH` or `postgres://…`. A relative path is one in `dir`.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn parse(url: &str, dir: &Path) -> anyhow::Result<Self> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            if path.is_empty() || path.starts_with(':') || path.contains('?') {
+                bail!("it must name a file, as sqlite://roundhouse.db or sqlite:///var/lib/roundhouse/roundhouse.db");
+            }
+            return Ok(Self::Sqlite(dir.join(path)));
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            postgres::check_url(url)?;
+            return Ok(Self::Postgres(url.to_owned()));
+        }
+        bail!("it must begin with sqlite:// or postgres://")
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            // It has a password in it.
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
+        }
+    }
+}
+
+/// A document that was promised to be stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Promise {
+    /// Its place in the order of all promises.
+    pub number: u64,
+    /// The feature that wants it stored, by name.
+    pub plugin: String,
+    /// The scope that it belongs to.
+    pub scope: String,
+    /// Comes back with the outcome.
+    pub tag: String,
+    /// Where it is stored, within the scope.
+    pub collection: String,
+    /// Where a document of this key is stored already in the collection, this one is not.
+    pub key: Option<String>,
+    /// The id that it is stored under.
+    pub id: String,
+    /// The document: JSON.
+    pub document: String,
+    /// Whether it was promised before the host was started.
+    #[serde(skip, default = "is_restored")]
+    pub restored: bool,
+}
+
+/// What is read from the journal was promised by an earlier process.
+fn is_restored() -> bool {
+    true
+}
+
+/// What became of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is stored under this id, which is another's where that had its key already.
+    Stored(String),
+    /// It is not, and will not be.
+    Failed(StoreFailure),
+}
+
+/// Why something was not stored, or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// Which of the known kinds.
+    pub code: ErrorCode,
+    /// Why.
+    pub message: String,
+    /// Whether the same may go well later.
+    pub retryable: bool,
+}
+
+impl StoreFailure {
+    fn unavailable(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
+    }
+
+    fn refused(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::BadRequest, message: message.into(), retryable: false }
+    }
+}
+
+impl From<StoreFailure> for Failure {
+    fn from(failure: StoreFailure) -> Self {
+        Self { code: failure.code, message: failure.message }
+    }
+}
+
+/// Is told what became of promises, each at least once until it is [settled](Store::settle).
+pub type Listener = Box<dyn Fn(Arc<Promise>, Outcome) + Send + Sync>;
+
+/// Gets what was read, on the reading thread.
+pub type Then<T> = Box<dyn FnOnce(Result<T, StoreFailure>) + Send>;
+
+/// Which documents are wanted.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// The feature that they belong to.
+    pub plugin: String,
+    /// The scope.
+    pub scope: String,
+    /// The collection.
+    pub collection: String,
+    /// Only what was stored before the document of this id.
+    pub before: Option<String>,
+    /// So many, at most.
+    pub limit: u32,
+}
+
+/// The database and the journal of a host.
+pub struct Store {
+    journal: Arc<Journal>,
+    queue: Arc<Queue>,
+    reads: Arc<Reader>,
+    clock: Clock,
+    give_up: Duration,
+    /// What an earlier process promised, until the features that did are there.
+    restored: Mutex<Vec<Task>>,
+    /// The connections to the database, until the threads have them.
+    idle: Mutex<Option<(Box<dyn Backend>, Box<dyn Backend>)>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("journal", &self.journal).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the database and the journal. Nothing is written before [`Store::start`].
+    ///
+    /// # Errors
+    /// Where either cannot be used.
+    pub fn open(config: &StoreConfig, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
+        let (journal, unsettled) = Journal::open(&config.journal)?;
+        let writer = open_backend(&config.url)?;
+        let reader = open_backend(&config.url)?;
+        if !unsettled.is_empty() {
+            tracing::info!(documents = unsettled.len(), "the journal has documents that are to be stored still");
+        }
+        let restored = unsettled
+            .into_iter()
+            .map(|Unsettled { promise, is_given_up }| Task {
+                action: if is_given_up { Action::Withdraw { is_told: false } } else { Action::Insert },
+                promise: Arc::new(promise),
+                since: clock.uptime_ms(),
+            })
+            .collect();
+        Ok(Self {
+            journal: Arc::new(journal),
+            queue: Queue::new(clock.clone(), metrics),
+            reads: Arc::default(),
+            clock,
+            give_up: config.give_up,
+            restored: Mutex::new(restored),
+            idle: Mutex::new(Some((writer, reader))),
+            threads: Mutex::default(),
+        })
+    }
+
+    /// Starts to write and to read.
+    ///
+    /// # Errors
+    /// Where a thread cannot be started.
+    pub fn start(&self, listener: Listener) -> io::Result<()> {
+        let Some((writing, reading)) = lock(&self.idle).take() else { return Ok(()) };
+        let writer = Writer {
+            queue: self.queue.clone(),
+            backend: writing,
+            journal: self.journal.clone(),
+            listener,
+            give_up: self.give_up,
+            is_failing: false,
+        };
+        let reads = self.reads.clone();
+        let mut threads = lock(&self.threads);
+        threads.push(thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run())?);
+        threads.push(thread::Builder::new().name("store-read".to_owned()).spawn(move || reads.run(reading))?);
+        Ok(())
+    }
+
+    /// Writes what waits to be written, and ends. What the database does not take stays in the journal.
+    pub fn shut_down(&self) {
+        self.queue.stop();
+        self.reads.stop();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the store panicked");
+            }
+        }
+    }
+
+    /// Promises to store documents. When this returns, the promise outlives the process; it is kept in the background, in
+    /// this order.
+    ///
+    /// # Errors
+    /// Where too much waits to be stored, or the journal cannot be written. Nothing is promised then.
+    pub fn promise(&self, mut promises: Vec<Promise>) -> Result<(), Failure> {
+        self.queue.has_room_for(promises.len(), promises.iter().map(|promise| promise.document.len()).sum())?;
+        self.journal.promise(&mut promises).map_err(|error| {
+            tracing::error!(%error, "the journal cannot be written");
+            Failure::new(ErrorCode::FeatureUnavailable, "the host cannot promise to store anything: try again later")
+        })?;
+        let since = self.clock.uptime_ms();
+        let task = |promise| Task { promise: Arc::new(promise), action: Action::Insert, since };
+        self.queue.push(promises.into_iter().map(task));
+        Ok(())
+    }
+
+    /// Goes on with what a plugin promised before the host was started. Says how many documents there are.
+    pub fn resume(&self, plugin: &str) -> usize {
+        let (mut resumed, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut *lock(&self.restored)).into_iter().partition(|task| task.promise.plugin == plugin);
+        *lock(&self.restored) = others;
+        let since = self.clock.uptime_ms();
+        resumed.iter_mut().for_each(|task| task.since = since);
+        let n_resumed = resumed.len();
+        self.queue.push(resumed);
+        n_resumed
+    }
+
+    /// Notes that the feature knows what became of a promise.
+    pub fn settle(&self, promise: &Promise) {
+        self.queue.settle(promise.number);
+    }
+
+    /// Writes a scope. `acknowledge` is called when it is on disk.
+    pub fn put_scope(&self, record: ScopeRecord, acknowledge: Option<Acknowledge>) {
+        self.queue.change(record.plugin.clone(), record.key.clone(), Change::Put(record), acknowledge);
+    }
+
+    /// Deletes a scope. `acknowledge` is called when it is gone from disk.
+    pub fn drop_scope(&self, plugin: &str, key: &str, acknowledge: Option<Acknowledge>) {
+        self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge);
+    }
+
+    /// Reads a page of documents.
+    pub fn page(&self, request: PageRequest, then: Then<Page>) {
+        self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.page(&request)?)))));
+    }
+
+    /// Reads a scope.
+    pub fn scope(&self, plugin: &str, key: &str, then: Then<Option<ScopeRecord>>) {
+        if let Some(pending) = self.queue.pending(plugin, key) {
+            return then(Ok(pending));
+        }
+        let (plugin, key) = (plugin.to_owned(), key.to_owned());
+        self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)))));
+    }
+
+    /// Forgets the scopes of a plugin that have expired, and gives the others to `take`, page by page. Waits for the
+    /// database: not for a thread that handles events.
+    ///
+    /// # Errors
+    /// Where the database cannot be read. Some may have been given then.
+    pub fn scopes(&self, plugin: &str, mut take: impl FnMut(Vec<ScopeRecord>)) -> Result<(), StoreFailure> {
+        if !self.queue.wait_until_written(plugin, SCOPES_TIMEOUT) {
+            return Err(StoreFailure::unavailable("the store does not keep up"));
+        }
+        let now = self.clock.now_ms();
+        let owned = plugin.to_owned();
+        self.read(move |backend| Ok(backend.drop_expired(&owned, now)?))?;
+        let mut after = String::new();
+        loop {
+            let (plugin, behind) = (plugin.to_owned(), after);
+            let page = self.read(move |backend| Ok(backend.scopes(&plugin, &behind, SCOPES_PAGE)?))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.key.clone();
+            take(page);
+        }
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut dyn Backend) -> Result<T, StoreFailure> + Send + 'static,
+    ) -> Result<T, StoreFailure> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.reads.push(Box::new(move |backend| {
+            // Whoever asked may have given up.
+            let _ = reply.send(backend.and_then(work));
+        }));
+        let silent = |_| Err(StoreFailure::unavailable("the store does not answer"));
+        answer.recv_timeout(SCOPES_TIMEOUT).unwrap_or_else(silent)
+    }
+}
+
+fn open_backend(url: &StoreUrl) -> anyhow::Result<Box<dyn Backend>> {
+    Ok(match url {
+        StoreUrl::Sqlite(path) => Box::new(Sqlite::open(path).context("store.url")?),
+        StoreUrl::Postgres(url) => Box::new(Postgres::open(url).context("store.url")?),
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+impl Promise {
+    /// A promise to fill in.
+    fn of_test() -> Self {
+        Self {
+            number: 0,
+            plugin: "chat".to_owned(),
+            scope: "room:1".to_owned(),
+            tag: "tag".to_owned(),
+            collection: "messages".to_owned(),
+            key: None,
+            id: "id".to_owned(),
+            document: "{}".to_owned(),
+            restored: false,
+        }
+    }
+}

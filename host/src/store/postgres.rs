@@ -1,0 +1,314 @@
+//! Documents and states in PostgreSQL, for those who have one and want theirs there.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use postgres::config::SslMode;
+use postgres::{Client, Config, NoTls, Row, Transaction};
+
+use super::backend::{Backend, BackendError, Document, Page, ScopeRecord, Write, page_of};
+use super::{PageRequest, Promise};
+
+/// Time for a server to take a connection, where the URL does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Keeps two hosts that start at once from making the tables at once: "roundhous" in ASCII, cut to a number.
+const SCHEMA_LOCK: i64 = 0x726f_756e_6468_6f75;
+
+/// As in SQLite; the names are longer, for the database may be shared with others.
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS roundhouse_documents (
+        seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        plugin TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        key TEXT,
+        body TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS roundhouse_documents_history
+        ON roundhouse_documents (plugin, scope, collection, seq);
+    CREATE UNIQUE INDEX IF NOT EXISTS roundhouse_documents_key
+        ON roundhouse_documents (plugin, scope, collection, key) WHERE key IS NOT NULL;
+    CREATE TABLE IF NOT EXISTS roundhouse_scopes (
+        plugin TEXT NOT NULL,
+        key TEXT COLLATE \"C\" NOT NULL,
+        version BIGINT NOT NULL,
+        state BYTEA,
+        sequence BIGINT NOT NULL,
+        timers TEXT NOT NULL,
+        expires_ms BIGINT NOT NULL,
+        PRIMARY KEY (plugin, key)
+    );
+";
+
+/// A connection to a PostgreSQL server, made anew when it was lost.
+pub(super) struct Postgres {
+    config: Config,
+    client: Option<Client>,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+    }
+}
+
+/// Whether a connection string is one.
+///
+/// # Errors
+/// With what is wrong.
+pub(super) fn check_url(url: &str) -> anyhow::Result<()> {
+    let config = Config::from_str(url).context("it is not a PostgreSQL connection string")?;
+    if config.get_ssl_mode() == SslMode::Require {
+        bail!("sslmode=require is not supported: connect over a private network or a local proxy that speaks TLS");
+    }
+    Ok(())
+}
+
+impl Postgres {
+    /// Connects, and makes the tables if they are not there.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached, or does not let the host in or make tables.
+    pub(super) fn open(url: &str) -> anyhow::Result<Self> {
+        let mut config = Config::from_str(url).context("it is not a PostgreSQL connection string")?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        config.application_name("roundhouse");
+        let mut client = config.connect(NoTls).context("cannot connect to PostgreSQL")?;
+        let mut transaction = client.transaction()?;
+        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
+        transaction.batch_execute(SCHEMA).context("cannot make the tables")?;
+        transaction.commit()?;
+        Ok(Self { config, client: Some(client) })
+    }
+
+    fn with<T>(&mut self, work: impl FnOnce(&mut Client) -> Result<T, BackendError>) -> Result<T, BackendError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = Some(self.config.connect(NoTls)?);
+        }
+        let Some(client) = &mut self.client else { unreachable!("it was connected above") };
+        let result = work(client);
+        if matches!(result, Err(BackendError::Unavailable(_))) {
+            // Whatever state the connection is in, a new one is in none.
+            self.client = None;
+        }
+        result
+    }
+
+    /// Does `work`, and once more on a new connection where the old one turns out to be dead.
+    fn read<T>(&mut self, work: impl Fn(&mut Client) -> Result<T, BackendError>) -> Result<T, BackendError> {
+        match self.with(&work) {
+            Err(BackendError::Unavailable(_)) => self.with(&work),
+            result => result,
+        }
+    }
+}
+
+impl From<postgres::Error> for BackendError {
+    fn from(error: postgres::Error) -> Self {
+        let message = match error.as_db_error() {
+            Some(db) => db.message().to_owned(),
+            None => causes(&error),
+        };
+        // The classes of SQLSTATE (PostgreSQL, appendix A) that are about the data: exceptions, constraints, limits.
+        let is_about_data = error.code().is_some_and(|code| {
+            let class = &code.code()[..2];
+            matches!(class, "22" | "23" | "54")
+        });
+        if is_about_data { Self::Refused(message) } else { Self::Unavailable(message) }
+    }
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+impl Backend for Postgres {
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError> {
+        self.with(|client| {
+            let mut transaction = client.transaction()?;
+            let mut ids = Vec::with_capacity(writes.len());
+            for run in writes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
+                write_run(&mut transaction, run, &mut ids)?;
+            }
+            transaction.commit()?;
+            Ok(ids)
+        })
+    }
+
+    fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError> {
+        let PageRequest { plugin, scope, collection, before, limit } = request;
+        self.read(|client| {
+            let before = match before {
+                None => i64::MAX,
+                Some(id) => client
+                    .query_opt(
+                        "SELECT seq FROM roundhouse_documents
+                         WHERE id = $1 AND plugin = $2 AND scope = $3 AND collection = $4",
+                        &[id, plugin, scope, collection],
+                    )?
+                    .map(|row| row.get(0))
+                    .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
+            };
+            let rows = client.query(
+                "SELECT id, body FROM roundhouse_documents
+                 WHERE plugin = $1 AND scope = $2 AND collection = $3 AND seq < $4 ORDER BY seq DESC LIMIT $5",
+                &[plugin, scope, collection, &before, &(i64::from(*limit) + 1)],
+            )?;
+            let documents = rows.iter().map(|row| Document { id: row.get(0), body: row.get(1) }).collect();
+            Ok(page_of(documents, *limit))
+        })
+    }
+
+    fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {
+        self.read(|client| {
+            let row = client.query_opt(
+                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM roundhouse_scopes
+                 WHERE plugin = $1 AND key = $2",
+                &[&plugin, &key],
+            )?;
+            row.as_ref().map(record).transpose()
+        })
+    }
+
+    fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError> {
+        self.read(|client| {
+            let rows = client.query(
+                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM roundhouse_scopes
+                 WHERE plugin = $1 AND key > $2 ORDER BY key LIMIT $3",
+                &[&plugin, &after, &i64::from(limit)],
+            )?;
+            rows.iter().map(record).collect()
+        })
+    }
+
+    fn drop_expired(&mut self, plugin: &str, now_ms: u64) -> Result<u64, BackendError> {
+        self.read(|client| {
+            let sql = "DELETE FROM roundhouse_scopes WHERE plugin = $1 AND expires_ms < $2";
+            Ok(client.execute(sql, &[&plugin, &(now_ms as i64)])?)
+        })
+    }
+}
+
+/// Writes of one kind, in one round trip where that is possible.
+fn write_run(
+    transaction: &mut Transaction<'_>,
+    run: &[Write<'_>],
+    ids: &mut Vec<Option<String>>,
+) -> Result<(), BackendError> {
+    let promises: Vec<&Promise> = run
+        .iter()
+        .filter_map(|write| match write {
+            Write::Insert(promise) | Write::Withdraw(promise) => Some(*promise),
+            _ => None,
+        })
+        .collect();
+    match run.first() {
+        Some(Write::Insert(_)) => return insert(transaction, &promises, ids),
+        Some(Write::Withdraw(_)) => {
+            let withdrawn: Vec<&str> = promises.iter().map(|promise| promise.id.as_str()).collect();
+            transaction.execute("DELETE FROM roundhouse_documents WHERE id = ANY($1)", &[&withdrawn])?;
+        }
+        _ => {
+            let put: Vec<_> = run.iter().filter_map(|write| if let Write::PutScope(put) = write { Some(*put) } else { None }).collect();
+            if !put.is_empty() {
+                put_scopes(transaction, &put)?;
+            }
+            for write in run {
+                if let Write::DropScope { plugin, key } = write {
+                    transaction
+                        .execute("DELETE FROM roundhouse_scopes WHERE plugin = $1 AND key = $2", &[plugin, key])?;
+                }
+            }
+        }
+    }
+    ids.extend(run.iter().map(|_| None));
+    Ok(())
+}
+
+fn insert(
+    transaction: &mut Transaction<'_>,
+    promises: &[&Promise],
+    ids: &mut Vec<Option<String>>,
+) -> Result<(), BackendError> {
+    let column = |of: fn(&Promise) -> &str| promises.iter().map(|promise| of(promise)).collect::<Vec<&str>>();
+    let keys: Vec<Option<&str>> = promises.iter().map(|promise| promise.key.as_deref()).collect();
+    let inserted = transaction.query(
+        "INSERT INTO roundhouse_documents (id, plugin, scope, collection, key, body)
+         SELECT id, plugin, scope, collection, key, body
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             WITH ORDINALITY AS new (id, plugin, scope, collection, key, body, n)
+         ORDER BY n
+         ON CONFLICT DO NOTHING RETURNING id",
+        &[
+            &column(|promise| &promise.id),
+            &column(|promise| &promise.plugin),
+            &column(|promise| &promise.scope),
+            &column(|promise| &promise.collection),
+            &keys,
+            &column(|promise| &promise.document),
+        ],
+    )?;
+    let inserted: HashSet<&str> = inserted.iter().map(|row| row.get(0)).collect();
+    for promise in promises {
+        if inserted.contains(promise.id.as_str()) {
+            ids.push(Some(promise.id.clone()));
+            continue;
+        }
+        // It was stored by an attempt of which nobody heard, or another has its key.
+        let Promise { id, plugin, scope, collection, key, .. } = promise;
+        let stored = transaction.query_one(
+            "SELECT id FROM roundhouse_documents WHERE id = $1
+             UNION ALL SELECT id FROM roundhouse_documents
+                 WHERE plugin = $2 AND scope = $3 AND collection = $4 AND key = $5
+             LIMIT 1",
+            &[id, plugin, scope, collection, key],
+        )?;
+        ids.push(Some(stored.get(0)));
+    }
+    Ok(())
+}
+
+fn put_scopes(transaction: &mut Transaction<'_>, scopes: &[&ScopeRecord]) -> Result<(), BackendError> {
+    let plugins: Vec<&str> = scopes.iter().map(|scope| scope.plugin.as_str()).collect();
+    let keys: Vec<&str> = scopes.iter().map(|scope| scope.key.as_str()).collect();
+    let versions: Vec<i64> = scopes.iter().map(|scope| scope.version.into()).collect();
+    let states: Vec<Option<&[u8]>> = scopes.iter().map(|scope| scope.state.as_deref()).collect();
+    let sequences: Vec<i64> = scopes.iter().map(|scope| scope.sequence as i64).collect();
+    let timers = scopes.iter().map(|scope| serde_json::to_string(&scope.timers)).collect::<Result<Vec<_>, _>>();
+    let timers = timers.map_err(|error| BackendError::Refused(error.to_string()))?;
+    let expiries: Vec<i64> = scopes.iter().map(|scope| scope.expires_ms as i64).collect();
+    transaction.execute(
+        "INSERT INTO roundhouse_scopes (plugin, key, version, state, sequence, timers, expires_ms)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[])
+         ON CONFLICT (plugin, key) DO UPDATE SET version = excluded.version, state = excluded.state,
+             sequence = excluded.sequence, timers = excluded.timers, expires_ms = excluded.expires_ms",
+        &[&plugins, &keys, &versions, &states, &sequences, &timers, &expiries],
+    )?;
+    Ok(())
+}
+
+fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
+    let timers: String = row.get(5);
+    Ok(ScopeRecord {
+        plugin: row.get(0),
+        key: row.get(1),
+        version: row.get::<_, i64>(2) as u32,
+        state: row.get(3),
+        sequence: row.get::<_, i64>(4) as u64,
+        timers: serde_json::from_str(&timers).map_err(|error| BackendError::Refused(error.to_string()))?,
+        expires_ms: row.get::<_, i64>(6) as u64,
+    })
+}

@@ -1,0 +1,223 @@
+//! Documents and states in a SQLite file: the default, which needs no server.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+
+use super::backend::{Backend, BackendError, Document, Page, ScopeRecord, Write, page_of};
+use super::{PageRequest, Promise};
+
+/// The version of the tables, in the file's own header.
+const SCHEMA_VERSION: i64 = 1;
+
+/// How long SQLite itself waits for another process that has the file locked.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// `seq` is the order in which documents were stored, which within a scope is the order of its history.
+const SCHEMA: &str = "
+    CREATE TABLE documents (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        plugin TEXT NOT NULL,
+        scope TEXT NOT NULL,
+        collection TEXT NOT NULL,
+        key TEXT,
+        body TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX documents_history ON documents (plugin, scope, collection, seq);
+    CREATE UNIQUE INDEX documents_key ON documents (plugin, scope, collection, key) WHERE key IS NOT NULL;
+    CREATE TABLE scopes (
+        plugin TEXT NOT NULL,
+        key TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        state BLOB,
+        sequence INTEGER NOT NULL,
+        timers TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL,
+        PRIMARY KEY (plugin, key)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// A connection to a SQLite file.
+pub(super) struct Sqlite(Connection);
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sqlite").field(&self.0.path()).finish()
+    }
+}
+
+impl Sqlite {
+    /// Opens the file, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be opened, is no SQLite file, or was made by a newer host.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let is_readable = || format!("cannot use {}", path.display());
+        connection.busy_timeout(BUSY_TIMEOUT).with_context(is_readable)?;
+        // Readers do not wait for the writer; a commit is on disk when it returns (https://sqlite.org/wal.html).
+        connection.pragma_update(None, "journal_mode", "WAL").with_context(is_readable)?;
+        connection.pragma_update(None, "synchronous", "FULL").with_context(is_readable)?;
+        let version: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).with_context(is_readable)?;
+        ensure!(
+            version <= SCHEMA_VERSION,
+            "{} was written by a newer host (schema {version}, this one knows {SCHEMA_VERSION})",
+            path.display()
+        );
+        if version == 0 {
+            connection
+                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))
+                .with_context(is_readable)?;
+        }
+        Ok(Self(connection))
+    }
+}
+
+impl From<rusqlite::Error> for BackendError {
+    fn from(error: rusqlite::Error) -> Self {
+        let refused = matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
+        );
+        // What is no error of SQLite's, as a value that cannot be bound, will not go away either.
+        if refused || error.sqlite_error_code().is_none() {
+            Self::Refused(error.to_string())
+        } else {
+            Self::Unavailable(error.to_string())
+        }
+    }
+}
+
+impl Backend for Sqlite {
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError> {
+        let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let ids = writes.iter().map(|write| write_one(&transaction, write)).collect::<Result<Vec<_>, _>>()?;
+        transaction.commit()?;
+        Ok(ids)
+    }
+
+    fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError> {
+        let PageRequest { plugin, scope, collection, before, limit } = request;
+        let before = match before {
+            None => i64::MAX,
+            Some(id) => self
+                .0
+                .prepare_cached("SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?")?
+                .query_row(params![id, plugin, scope, collection], |row| row.get(0))
+                .optional()?
+                .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
+        };
+        let documents = self
+            .0
+            .prepare_cached(
+                "SELECT id, body FROM documents WHERE plugin = ? AND scope = ? AND collection = ? AND seq < ?
+                 ORDER BY seq DESC LIMIT ?",
+            )?
+            .query_map(params![plugin, scope, collection, before, limit + 1], |row| {
+                Ok(Document { id: row.get(0)?, body: row.get(1)? })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(page_of(documents, *limit))
+    }
+
+    fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {
+        let scope = self
+            .0
+            .prepare_cached(
+                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
+                 WHERE plugin = ? AND key = ?",
+            )?
+            .query_row(params![plugin, key], record)
+            .optional()?;
+        Ok(scope)
+    }
+
+    fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError> {
+        let scopes = self
+            .0
+            .prepare_cached(
+                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
+                 WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?",
+            )?
+            .query_map(params![plugin, after, limit], record)?
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(scopes)
+    }
+
+    fn drop_expired(&mut self, plugin: &str, now_ms: u64) -> Result<u64, BackendError> {
+        let dropped = self
+            .0
+            .prepare_cached("DELETE FROM scopes WHERE plugin = ? AND expires_ms < ?")?
+            .execute(params![plugin, now_ms as i64])?;
+        Ok(dropped as u64)
+    }
+}
+
+fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String>, BackendError> {
+    match write {
+        Write::Insert(promise) => return insert(connection, promise).map(Some),
+        Write::Withdraw(promise) => {
+            connection.prepare_cached("DELETE FROM documents WHERE id = ?")?.execute(params![promise.id])?
+        }
+        Write::PutScope(scope) => {
+            let timers =
+                serde_json::to_string(&scope.timers).map_err(|error| BackendError::Refused(error.to_string()))?;
+            connection
+                .prepare_cached("REPLACE INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?)")?
+                .execute(params![
+                    scope.plugin,
+                    scope.key,
+                    scope.version,
+                    scope.state,
+                    scope.sequence as i64,
+                    timers,
+                    scope.expires_ms as i64
+                ])?
+        }
+        Write::DropScope { plugin, key } => {
+            connection.prepare_cached("DELETE FROM scopes WHERE plugin = ? AND key = ?")?.execute(params![plugin, key])?
+        }
+    };
+    Ok(None)
+}
+
+fn insert(connection: &Connection, promise: &Promise) -> Result<String, BackendError> {
+    let Promise { id, plugin, scope, collection, key, document, .. } = promise;
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO documents (id, plugin, scope, collection, key, body) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![id, plugin, scope, collection, key, document])?;
+    if inserted > 0 {
+        return Ok(id.clone());
+    }
+    // It was stored by an attempt of which nobody heard, or another has its key.
+    let stored = connection
+        .prepare_cached(
+            "SELECT id FROM documents WHERE id = ?1
+             UNION ALL SELECT id FROM documents WHERE plugin = ?2 AND scope = ?3 AND collection = ?4 AND key = ?5",
+        )?
+        .query_row(params![id, plugin, scope, collection, key], |row| row.get(0))?;
+    Ok(stored)
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
+    let timers: String = row.get(5)?;
+    Ok(ScopeRecord {
+        plugin: row.get(0)?,
+        key: row.get(1)?,
+        version: row.get(2)?,
+        state: row.get(3)?,
+        sequence: row.get::<_, i64>(4)? as u64,
+        timers: serde_json::from_str(&timers).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(error))
+        })?,
+        expires_ms: row.get::<_, i64>(6)? as u64,
+    })
+}
