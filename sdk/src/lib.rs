@@ -77,6 +77,7 @@
 //! - [`Manifest`], [`Scope`]: what a feature says about itself
 //! - [`Context`]: what it may know and do; [`Outgoing`] binds an event's type to its name
 //! - [`Sender`], [`Member`], [`Identity`]: who is who
+//! - [`Id`], [`Whole`]: what payloads are read into
 //! - [`Failure`][]: refusals
 //! - [`log`]: lines for operators
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
@@ -92,6 +93,7 @@ mod event;
 mod failure;
 mod feature;
 mod guest;
+mod id;
 mod identity;
 mod locate;
 pub mod log;
@@ -103,6 +105,7 @@ pub mod simulator;
 mod template;
 mod time;
 mod warm;
+mod whole;
 
 pub use context::Context;
 pub use dispatch::{handle, migrate};
@@ -110,10 +113,12 @@ pub use effect::{Answer, Audience, Audiences, Effect, Emit, Outcome, Outgoing, S
 pub use event::{Acknowledgement, Answers, Call, Event, LeaveReason, Message, Query, Saved, Timer};
 pub use failure::Failure;
 pub use feature::Feature;
+pub use id::Id;
 pub use identity::{Identity, Member, Sender};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use payload::{Attachment, Payload};
 pub use time::iso8601;
+pub use whole::Whole;
 
 /// What [`export!`] needs; nothing for authors.
 #[doc(hidden)]

@@ -3,10 +3,8 @@
 use serde_json::Value;
 
 use crate::Failure;
+use crate::id::{RULE, is_id};
 use crate::template::Template;
-
-/// An id's greatest length, in characters. It is the contract's.
-const MAX_ID_CHARS: usize = 128;
 
 impl Template {
     /// The key and the placeholders' values that a message's first argument gives.
@@ -19,11 +17,8 @@ impl Template {
                 other => other.get(name).and_then(Value::as_str),
             };
             let value = value.ok_or_else(|| Failure::bad_request(format!("{name} is missing or not a string")))?;
-            let n_chars = value.chars().count();
-            if n_chars == 0 || n_chars > MAX_ID_CHARS || value.chars().any(|c| c.is_whitespace() || c.is_control()) {
-                return Err(Failure::bad_request(format!(
-                    "{name} has to be 1 to {MAX_ID_CHARS} printable characters without whitespace"
-                )));
+            if !is_id(value) {
+                return Err(Failure::bad_request(format!("{name} {RULE}")));
             }
             if position + 1 < self.placeholders.len() && value.contains(literal.as_str()) {
                 return Err(Failure::bad_request(format!("{name} must not contain {literal:?}")));

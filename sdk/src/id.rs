@@ -1,0 +1,71 @@
+//! Ids in payloads, as the contract wants them.
+
+use std::fmt;
+use std::ops::Deref;
+
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// An id's greatest length, in characters. It is the contract's.
+const MAX_CHARS: usize = 128;
+
+/// An id of a person or a thing: 1 to 128 printable characters without whitespace. A payload with another is refused
+/// where it is read.
+///
+/// ```
+/// use roundhouse_sdk::Id;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Owner {
+///     id: Id,
+/// }
+///
+/// assert_eq!(&*serde_json::from_str::<Owner>(r#"{"id": "ana"}"#).unwrap().id, "ana");
+/// assert!(serde_json::from_str::<Owner>(r#"{"id": "no id"}"#).is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Id(String);
+
+impl Id {
+    /// The id as the text that it is.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Deref for Id {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Refuses while the text is read, so that the error knows which field it is about.
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Id;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an id")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
+                if is_id(text) { Ok(Id(text.to_owned())) } else { Err(E::custom(RULE)) }
+            }
+        }
+
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// What an id has to be, so that it can follow the field's name.
+pub(crate) const RULE: &str = "has to be 1 to 128 printable characters without whitespace";
+
+pub(crate) fn is_id(text: &str) -> bool {
+    (1..=MAX_CHARS).contains(&text.chars().count()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+}

@@ -1,0 +1,92 @@
+//! A payload of which a feature reads a part and passes on all.
+
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
+
+/// A payload as it came, and what the feature reads of it. It is written out as it came, with the fields that the
+/// feature knows nothing of.
+///
+/// ```
+/// use roundhouse_sdk::Whole;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Called {
+///     name: String,
+/// }
+///
+/// let text = r#"{"name":"Ana","and":["more",1.50]}"#;
+/// let whole: Whole<Called> = serde_json::from_str(text).unwrap();
+/// assert_eq!(whole.fields.name, "Ana");
+/// assert_eq!(serde_json::to_string(&whole).unwrap(), text);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Whole<T> {
+    /// What the feature reads of it.
+    pub fields: T,
+    text: Box<RawValue>,
+}
+
+impl<T> Whole<T> {
+    /// Whether it is a JSON object, and not the bare id that may stand for one.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        self.text.get().starts_with('{')
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        // The inner error says where it is, and the outer one takes that over.
+        let fields = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
+        Ok(Self { fields, text })
+    }
+}
+
+impl<T> Serialize for Whole<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::Whole;
+    use crate::{Id, decode};
+
+    #[derive(Debug, Deserialize)]
+    enum Message {
+        #[serde(rename = "item:new")]
+        New(Whole<Item>),
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Item {
+        #[serde(rename = "id")]
+        _id: Id,
+    }
+
+    fn refused(args: &str) -> String {
+        decode::named::<Message>("item:new", args).unwrap_err().message
+    }
+
+    #[test]
+    fn what_is_wrong_inside_is_named_as_it_would_be_outside() {
+        let rule = "has to be 1 to 128 printable characters without whitespace";
+        assert_eq!(refused(r#"[{"id": "a b"}]"#), format!("item:new: id: {rule}"));
+        assert_eq!(refused(r#"[{"more": {}, "id": ""}]"#), format!("item:new: id: {rule}"));
+        assert_eq!(refused(r#"[{"id": 7}]"#), "item:new: id: invalid type: integer `7`, expected an id");
+        assert_eq!(refused(r#"[{"more": 1}]"#), "item:new: missing field `id`");
+        assert_eq!(refused(r#"["a"]"#), "item:new: invalid type: string \"a\", expected struct Item");
+        assert!(refused("[]").contains("expected struct Item"));
+    }
+
+    #[test]
+    fn a_bare_id_is_told_from_an_object() {
+        assert!(serde_json::from_str::<Whole<serde_json::Value>>(" {}").unwrap().is_object());
+        assert!(!serde_json::from_str::<Whole<serde_json::Value>>(" \"c1\"").unwrap().is_object());
+    }
+}
