@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::effect::{Audience, Audiences, Effect, Emit, Outgoing};
+use crate::effect::{Audience, Audiences, Effect, Emit, Fetch, Outgoing, Reached, Save};
 use crate::event::{Call, Event};
 use crate::random::Random;
 use crate::template::Template;
@@ -211,6 +211,17 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Reply(payload));
     }
 
+    /// Acknowledges the message with an object of this one field: how many different connections got what this event
+    /// emits.
+    pub fn reply_connections_reached(&mut self, field: impl Into<String>) {
+        self.effects.push(Effect::ReplyReached(field.into(), Reached::Connections));
+    }
+
+    /// The same, counting different people.
+    pub fn reply_users_reached(&mut self, field: impl Into<String>) {
+        self.effects.push(Effect::ReplyReached(field.into(), Reached::Users));
+    }
+
     /// Takes a connection into the scope's room.
     pub fn join(&mut self, member: &Member) {
         self.effects.push(Effect::Join(member.connection.clone(), None));
@@ -252,10 +263,34 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::CancelTimer(name.into()));
     }
 
-    /// Stores a document. [`Feature::saved`] is told the outcome with the tag.
-    pub fn save<T: Serialize + ?Sized>(&mut self, tag: impl Into<String>, collection: impl Into<String>, document: &T) {
+    /// Stores a document, after those that the scope saved before. [`Feature::saved`] is told the outcome with the tag
+    /// and the document. What comes back can give it a [`key`](Save::key).
+    pub fn save<T: Serialize + ?Sized>(
+        &mut self,
+        tag: impl Into<String>,
+        collection: impl Into<String>,
+        document: &T,
+    ) -> &mut Save {
         let document = self.json("a document", document);
-        self.effects.push(Effect::Save(tag.into(), collection.into(), document));
+        let save = Save { tag: tag.into(), collection: collection.into(), key: None, document };
+        self.effects.push(Effect::Save(save));
+        match self.effects.last_mut() {
+            Some(Effect::Save(save)) => save,
+            _ => unreachable!("a save was pushed just now"),
+        }
+    }
+
+    /// Asks for the newest documents of this scope in a collection, 100 of them unless said otherwise.
+    /// [`Feature::fetched`] gets them with the tag, and where this event has no reply, what is replied there goes to
+    /// this event's sender. One for each event. What comes back can say more: [`before`](Fetch::before),
+    /// [`limit`](Fetch::limit).
+    pub fn fetch(&mut self, tag: impl Into<String>, collection: impl Into<String>) -> &mut Fetch {
+        let fetch = Fetch { tag: tag.into(), collection: collection.into(), before: None, limit: 100 };
+        self.effects.push(Effect::Fetch(fetch));
+        match self.effects.last_mut() {
+            Some(Effect::Fetch(fetch)) => fetch,
+            _ => unreachable!("a fetch was pushed just now"),
+        }
     }
 
     /// Closes a connection, with a reason.
@@ -307,6 +342,29 @@ impl Emit {
     /// Adds what the event's [`Attachment`]s stand for.
     pub fn attachments(&mut self, attachments: Vec<Vec<u8>>) -> &mut Self {
         self.payload.attachments = attachments;
+        self
+    }
+}
+
+impl Save {
+    /// Gives it a key: where a document of the same key is stored already in the scope's collection, nothing is stored,
+    /// and that one's id is the outcome.
+    pub fn key(&mut self, key: impl Into<String>) -> &mut Self {
+        self.key = Some(key.into());
+        self
+    }
+}
+
+impl Fetch {
+    /// Only what was stored before the document of this id.
+    pub fn before(&mut self, id: impl Into<String>) -> &mut Self {
+        self.before = Some(id.into());
+        self
+    }
+
+    /// How many at most: 1 to 1000.
+    pub fn limit(&mut self, limit: u32) -> &mut Self {
+        self.limit = limit;
         self
     }
 }

@@ -47,6 +47,7 @@ fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -
         }
         Event::Acknowledgement(acknowledgement) => F::acknowledged(state, cx, &acknowledgement),
         Event::Saved(saved) => F::saved(state, cx, &saved),
+        Event::Fetched(fetched) => F::fetched(state, cx, &fetched),
         // Questions change nothing and were answered above; of what a later host tells, this SDK knows nothing.
         Event::Query(_) | Event::Gathered(..) | Event::Other(..) => Ok(()),
     }

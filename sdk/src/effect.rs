@@ -109,6 +109,52 @@ pub struct Emit {
     pub acknowledge: Option<(String, u64)>,
 }
 
+/// A document on its way to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Save {
+    /// Comes back with the outcome.
+    pub tag: String,
+    /// Where it is to be stored: the feature's own name for documents of this kind.
+    pub collection: String,
+    /// What no two documents of the scope's collection have in common, if anything.
+    pub key: Option<String>,
+    /// The document as JSON text.
+    pub document: String,
+}
+
+/// A question for documents of the scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Comes back with the documents.
+    pub tag: String,
+    /// Where they are stored.
+    pub collection: String,
+    /// Only what was stored before the document of this id.
+    pub before: Option<String>,
+    /// How many, at most: 1 to 1000.
+    pub limit: u32,
+}
+
+/// What is counted of those who got an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// Different connections.
+    Connections,
+    /// Different people.
+    Users,
+}
+
+impl Reached {
+    /// The name in the contract.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Users => "users",
+        }
+    }
+}
+
 /// One thing to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -116,6 +162,8 @@ pub enum Effect {
     Emit(Emit),
     /// Answers a message that asked for it, or a query.
     Reply(Payload),
+    /// Answers with an object of this one field: how many got what the event emits.
+    ReplyReached(String, Reached),
     /// Takes a connection into a room; the scope's own where none is named.
     Join(String, Option<String>),
     /// Takes a connection out of a room; the scope's own where none is named.
@@ -126,8 +174,10 @@ pub enum Effect {
     SetTimer(String, u64, String),
     /// Cancels a timer.
     CancelTimer(String),
-    /// Stores a document: tag, collection, document as JSON text.
-    Save(String, String, String),
+    /// Stores a document.
+    Save(Save),
+    /// Asks for documents.
+    Fetch(Fetch),
     /// Closes a connection, with a reason.
     Disconnect(String, String),
 }

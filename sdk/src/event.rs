@@ -45,6 +45,8 @@ pub enum Event {
     Gathered(Query, Answers),
     /// A document was stored, or was not.
     Saved(Saved),
+    /// Documents that were asked for, or why there are none.
+    Fetched(Fetched),
     /// What a later host may tell: its name, and its data as JSON text.
     Other(String, String),
 }
@@ -138,6 +140,66 @@ impl Answers {
 pub struct Saved {
     /// The tag that was given with the save.
     pub tag: String,
-    /// The stored document's id, or why it was not stored.
-    pub outcome: Result<String, Failure>,
+    /// Where it was to be stored.
+    pub collection: String,
+    /// The document as JSON text, so that a feature need not remember it meanwhile.
+    pub text: String,
+    /// Whether the host was started anew since: all connections of before are gone then.
+    pub restored: bool,
+    /// The stored document's id (of the first with its key, where it had one), or why it was not stored.
+    pub outcome: Result<String, StoreFailure>,
+}
+
+impl Saved {
+    /// Reads the document.
+    pub fn document<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        read(&self.text)
+    }
+}
+
+/// Why a document was not stored, or documents cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// What went wrong, as senders are told such things.
+    pub failure: Failure,
+    /// Whether the same may go well later.
+    pub retryable: bool,
+}
+
+/// What came of a [`fetch`](crate::Context::fetch).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// The tag that was given with the fetch.
+    pub tag: String,
+    /// The documents, or why they cannot be had.
+    pub outcome: Result<Page, StoreFailure>,
+}
+
+/// Some documents of a scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The newest first.
+    pub documents: Vec<Document>,
+    /// Whether there are older ones.
+    pub has_more: bool,
+}
+
+/// A stored document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Its id in the store.
+    pub id: String,
+    /// The document as JSON text.
+    pub text: String,
+}
+
+impl Document {
+    /// Reads the document.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        read(&self.text)
+    }
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+    serde_json::from_str(text).map_err(|error| Failure::internal(format!("a stored document: {error}")))
 }

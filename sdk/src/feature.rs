@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::effect::Answer;
-use crate::event::{Acknowledgement, Answers, LeaveReason, Saved};
+use crate::event::{Acknowledgement, Answers, Fetched, LeaveReason, Saved};
 use crate::{Context, Failure, Manifest, Member, Sender};
 
 /// A feature: a pure reducer over a scope. Each method gets the scope's state, changes it and says through
@@ -76,6 +76,12 @@ pub trait Feature: Sized + 'static {
 
     /// A document was stored, or was not.
     fn saved(_state: &mut Self::State, _cx: &mut Context<Self>, _saved: &Saved) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Documents that this scope asked for are there, or cannot be had. Where the event that asked had no reply, the
+    /// reply or the failure of this goes to its sender.
+    fn fetched(_state: &mut Self::State, _cx: &mut Context<Self>, _fetched: &Fetched) -> Result<(), Failure> {
         Ok(())
     }
 

@@ -5,8 +5,9 @@ use std::marker::PhantomData;
 use crate::bindings as wit;
 use crate::bindings::roundhouse::feature::{effects, events, manifest, types};
 use crate::{
-    Acknowledgement, Answers, Audience, Audiences, Call, Effect, Event, Failure, Feature, Identity, LeaveReason,
-    Manifest, Member, Message, Outcome, Payload, Query, Saved, Scope, Sender, StateChange, Timer, dispatch,
+    Acknowledgement, Answers, Audience, Audiences, Call, Document, Effect, Event, Failure, Feature, Fetched, Identity,
+    LeaveReason, Manifest, Member, Message, Outcome, Page, Payload, Query, Saved, Scope, Sender, StateChange,
+    StoreFailure, Timer, dispatch,
 };
 
 /// A feature as the contract's world sees it. [`export!`](crate::export) makes it a component.
@@ -124,13 +125,36 @@ impl From<events::Event> for Event {
             ),
             events::Event::Saved(saved) => Self::Saved(Saved {
                 tag: saved.tag,
+                collection: saved.collection,
+                text: saved.document,
+                restored: saved.restored,
                 outcome: match saved.outcome {
                     events::SaveOutcome::Stored(id) => Ok(id),
-                    events::SaveOutcome::Failed(why) => Err(Failure::new(why.code, why.message)),
+                    events::SaveOutcome::Failed(why) => Err(why.into()),
+                },
+            }),
+            events::Event::Fetched(fetched) => Self::Fetched(Fetched {
+                tag: fetched.tag,
+                outcome: match fetched.outcome {
+                    events::FetchOutcome::Page(page) => Ok(page.into()),
+                    events::FetchOutcome::Failed(why) => Err(why.into()),
                 },
             }),
             events::Event::Other((name, data)) => Self::Other(name, data),
         }
+    }
+}
+
+impl From<events::StoreFailure> for StoreFailure {
+    fn from(why: events::StoreFailure) -> Self {
+        Self { failure: Failure::new(why.code, why.message), retryable: why.retryable }
+    }
+}
+
+impl From<events::Page> for Page {
+    fn from(page: events::Page) -> Self {
+        let documents = page.documents.into_iter().map(|document| Document { id: document.id, text: document.body });
+        Self { documents: documents.collect(), has_more: page.has_more }
     }
 }
 
@@ -163,12 +187,26 @@ impl From<Effect> for effects::Effect {
                 acknowledge: emit.acknowledge.map(|(tag, timeout_ms)| effects::Acknowledge { tag, timeout_ms }),
             }),
             Effect::Reply(payload) => Self::Reply(payload.into()),
+            Effect::ReplyReached(field, of) => {
+                Self::ReplyReached(effects::Reached { field, of: of.as_str().to_owned() })
+            }
             Effect::Join(connection, room) => Self::Join(effects::Membership { connection, room }),
             Effect::Leave(connection, room) => Self::Leave(effects::Membership { connection, room }),
             Effect::Watch(connection) => Self::Watch(connection),
             Effect::SetTimer(name, after_ms, payload) => Self::SetTimer(effects::SetTimer { name, after_ms, payload }),
             Effect::CancelTimer(name) => Self::CancelTimer(name),
-            Effect::Save(tag, collection, document) => Self::Save(effects::Save { tag, collection, document }),
+            Effect::Save(save) => Self::Save(effects::Save {
+                tag: save.tag,
+                collection: save.collection,
+                key: save.key,
+                document: save.document,
+            }),
+            Effect::Fetch(fetch) => Self::Fetch(effects::Fetch {
+                tag: fetch.tag,
+                collection: fetch.collection,
+                before: fetch.before,
+                limit: fetch.limit,
+            }),
             Effect::Disconnect(connection, reason) => Self::Disconnect(effects::Disconnect { connection, reason }),
         }
     }

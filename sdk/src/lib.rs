@@ -109,8 +109,11 @@ mod whole;
 
 pub use context::Context;
 pub use dispatch::{handle, migrate};
-pub use effect::{Answer, Audience, Audiences, Effect, Emit, Outcome, Outgoing, StateChange};
-pub use event::{Acknowledgement, Answers, Call, Event, LeaveReason, Message, Query, Saved, Timer};
+pub use effect::{Answer, Audience, Audiences, Effect, Emit, Fetch, Outcome, Outgoing, Reached, Save, StateChange};
+pub use event::{
+    Acknowledgement, Answers, Call, Document, Event, Fetched, LeaveReason, Message, Page, Query, Saved, StoreFailure,
+    Timer,
+};
 pub use failure::Failure;
 pub use feature::Feature;
 pub use id::Id;

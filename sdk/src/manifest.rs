@@ -59,7 +59,7 @@ pub struct Needs {
     pub rooms: Vec<String>,
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
-    /// `save`, `disconnect`.
+    /// `save` (documents: to store and to fetch them), `disconnect`.
     pub actions: Vec<String>,
 }
 

@@ -1,14 +1,27 @@
 //! What the host checks before it commits anything. In a test each of these is the author's mistake.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::IgnoredAny;
 
+use super::world::At;
 use crate::template::Template;
-use crate::{Audience, Audiences, Effect, Event, Manifest, Outcome, StateChange};
+use crate::{Audience, Audiences, Effect, Event, Manifest, Outcome, Payload, StateChange};
 
 /// The host's limit on a scope's state.
 const MAX_STATE_BYTES: usize = 64 * 1024;
+
+/// The host's limit on the effects of one event.
+const MAX_EFFECTS: usize = 1000;
+
+/// The host's limit on the bytes of one event's effects.
+const MAX_EFFECT_BYTES: usize = 1024 * 1024;
+
+/// The host's limit on a scope's timers.
+const MAX_TIMERS: usize = 1000;
+
+/// The host's limit on the documents of one fetch.
+const MAX_FETCH: u32 = 1000;
 
 /// Whether a manifest makes sense. What is wrong is said so that it can follow "the manifest of X".
 pub(super) fn manifest(manifest: &Manifest) -> Result<(), String> {
@@ -45,6 +58,7 @@ pub(super) fn outcome(
     templates: &[Template],
     event: &Event,
     outcome: &Outcome,
+    timers: Option<&BTreeMap<String, At>>,
 ) -> Result<(), String> {
     if matches!(event, Event::Query(_) | Event::Gathered(..)) {
         let only_replies = outcome.effects.iter().all(|effect| matches!(effect, Effect::Reply(_)));
@@ -57,8 +71,63 @@ pub(super) fn outcome(
     {
         return Err(format!("its state has {} bytes, more than {MAX_STATE_BYTES}", bytes.len()));
     }
+    let bytes: usize = outcome.effects.iter().map(bytes).sum();
+    if outcome.effects.len() > MAX_EFFECTS || bytes > MAX_EFFECT_BYTES {
+        let n = outcome.effects.len();
+        return Err(format!("{n} effects of {bytes} bytes are more than {MAX_EFFECTS} or {MAX_EFFECT_BYTES} bytes"));
+    }
+    let count = |what: fn(&Effect) -> bool| outcome.effects.iter().filter(|effect| what(effect)).count();
+    if count(|effect| matches!(effect, Effect::Reply(_) | Effect::ReplyReached(..))) > 1 {
+        return Err("it replies twice".to_owned());
+    }
+    if count(|effect| matches!(effect, Effect::Fetch(_))) > 1 {
+        return Err("it fetches twice".to_owned());
+    }
+    check_timers(&outcome.effects, timers)?;
     let host = Host { manifest, templates };
     outcome.effects.iter().try_for_each(|one| host.effect(one))
+}
+
+fn check_timers(effects: &[Effect], before: Option<&BTreeMap<String, At>>) -> Result<(), String> {
+    let mut timers: BTreeSet<&str> = before.into_iter().flat_map(BTreeMap::keys).map(String::as_str).collect();
+    for effect in effects {
+        match effect {
+            Effect::SetTimer(name, ..) => drop(timers.insert(name)),
+            Effect::CancelTimer(name) => drop(timers.remove(name.as_str())),
+            _ => {}
+        }
+    }
+    if timers.len() > MAX_TIMERS {
+        return Err(format!("the scope would have {} timers, more than {MAX_TIMERS}", timers.len()));
+    }
+    Ok(())
+}
+
+/// What an effect counts towards the limit.
+fn bytes(effect: &Effect) -> usize {
+    match effect {
+        Effect::Emit(emit) => {
+            emit.event.len() + payload_bytes(&emit.payload) + emit.to.0.iter().map(named).sum::<usize>()
+        }
+        Effect::Reply(payload) => payload_bytes(payload),
+        Effect::SetTimer(name, _, payload) => name.len() + payload.len(),
+        Effect::Save(save) => {
+            save.tag.len() + save.collection.len() + save.key.as_ref().map_or(0, String::len) + save.document.len()
+        }
+        _ => 0,
+    }
+}
+
+fn payload_bytes(payload: &Payload) -> usize {
+    payload.args.len() + payload.attachments.iter().map(Vec::len).sum::<usize>()
+}
+
+fn named(audience: &Audience) -> usize {
+    match audience {
+        Audience::Room(name) | Audience::User(name) => name.len(),
+        Audience::Users(names) | Audience::Roles(names) => names.iter().map(String::len).sum(),
+        Audience::Connection(_) | Audience::All => 0,
+    }
 }
 
 struct Host<'a> {
@@ -81,9 +150,14 @@ impl Host<'_> {
             }
             Effect::Reply(payload) => arguments("a reply", &payload.args),
             Effect::Join(_, Some(room)) | Effect::Leave(_, Some(room)) => self.room(room),
-            Effect::Save(..) => self.granted("the action", &self.manifest.needs.actions, "save"),
+            Effect::Save(_) => self.granted("the action", &self.manifest.needs.actions, "save"),
+            Effect::Fetch(fetch) if !(1..=MAX_FETCH).contains(&fetch.limit) => {
+                Err(format!("it fetches {} documents, and it may be 1 to {MAX_FETCH}", fetch.limit))
+            }
+            Effect::Fetch(_) => self.granted("the action", &self.manifest.needs.actions, "save"),
             Effect::Disconnect(..) => self.granted("the action", &self.manifest.needs.actions, "disconnect"),
-            Effect::Join(_, None)
+            Effect::ReplyReached(..)
+            | Effect::Join(_, None)
             | Effect::Leave(_, None)
             | Effect::Watch(_)
             | Effect::SetTimer(..)

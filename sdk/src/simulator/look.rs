@@ -22,7 +22,7 @@ impl<F: Feature> Simulation<F> {
 
     /// The documents that the feature has wanted stored since this was last asked.
     pub fn saves(&mut self) -> Vec<Save> {
-        std::mem::take(&mut self.saves)
+        std::mem::take(&mut self.store.promised)
     }
 
     /// The present, in epoch milliseconds.

@@ -11,6 +11,7 @@ mod check;
 mod key;
 mod look;
 mod rooms;
+mod store;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,11 +21,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::event::{Answers, Message, Query, Saved};
+use crate::event::{Answers, Message, Query};
 use crate::log::Level;
 use crate::template::Template;
 use crate::{Event, Failure, Feature, Identity, LeaveReason, Manifest, Member, Payload, Sender, decode};
 use rooms::{Frame, Line};
+use store::Store;
 use world::{Agenda, Asked, Key, Slot, first_argument, values};
 
 /// When simulations begin, in epoch milliseconds: any moment would do, a round one reads well in failures.
@@ -56,8 +58,14 @@ pub struct Save {
     pub tag: String,
     /// Where it is to be stored.
     pub collection: String,
+    /// What no two documents of the scope's collection have in common, if anything.
+    pub key: Option<String>,
     /// The document.
     pub document: Value,
+    /// Which promise it is, of how many.
+    number: u64,
+    /// How often the host had been started anew when it was promised.
+    life: u32,
 }
 
 /// A feature, the people who use it, and a clock.
@@ -72,7 +80,7 @@ pub struct Simulation<F: Feature> {
     scopes: BTreeMap<String, Slot>,
     agenda: Agenda,
     asked: Vec<Asked>,
-    saves: Vec<Save>,
+    store: Store,
     logs: Vec<(Level, String)>,
     /// What scopes are still to be told of what the last event caused elsewhere.
     pending: VecDeque<(Key, Event)>,
@@ -125,7 +133,7 @@ impl<F: Feature> Simulation<F> {
             scopes: BTreeMap::new(),
             agenda: Agenda::default(),
             asked: Vec::new(),
-            saves: Vec::new(),
+            store: Store::default(),
             logs: Vec::new(),
             pending: VecDeque::new(),
             feature: PhantomData,
@@ -213,9 +221,19 @@ impl<F: Feature> Simulation<F> {
         }
         let key = self.key(template, &first_argument(&payload))?;
         let message = Message { event: event.to_owned(), sender, payload, wants_reply };
-        let reply = self.run(&key, Event::Message(message));
+        let ran = self.run(&key, Event::Message(message))?;
+        let is_deferred = ran.fetch.is_some() && ran.reply.is_none();
+        if let Some(fetch) = ran.fetch {
+            self.store.fetch(&key, fetch, is_deferred);
+        }
         self.settle();
-        reply.map(|payload| values(&payload))
+        let reply = match (is_deferred, self.store.take_deferred()) {
+            (false, _) => ran.reply.unwrap_or_default(),
+            (true, Some(result)) => result?,
+            (true, None) if wants_reply => panic!("{event} is answered when fetches are released: tell, do not send"),
+            (true, None) => Payload::none(),
+        };
+        Ok(values(&reply))
     }
 
     /// A service asks. A question without scope is put to all scopes and their answers are folded.
@@ -231,7 +249,7 @@ impl<F: Feature> Simulation<F> {
             .position(|scope| scope.queries.iter().any(|own| own == name))
             .ok_or_else(|| Failure::not_found(format!("there is no query {name}")))?;
         let key = self.key(template, &data)?;
-        self.run(&key, Event::Query(query)).map(|payload| values(&payload))
+        self.ask(&key, Event::Query(query))
     }
 
     fn gather(&mut self, query: Query) -> Result<Value, Failure> {
@@ -239,11 +257,14 @@ impl<F: Feature> Simulation<F> {
         let keys: Vec<Key> = self.scopes.iter().map(|(scope, slot)| slot.key(scope)).collect();
         let mut texts = Vec::with_capacity(keys.len());
         for key in &keys {
-            let payload = self.run(key, Event::Query(query.clone()))?;
-            texts.push(values(&payload).to_string());
+            texts.push(self.ask(key, Event::Query(query.clone()))?.to_string());
         }
         let answers = Answers { texts, omitted: 0 };
-        self.run(&Key::nowhere(), Event::Gathered(query, answers)).map(|payload| values(&payload))
+        self.ask(&Key::nowhere(), Event::Gathered(query, answers))
+    }
+
+    fn ask(&mut self, key: &Key, question: Event) -> Result<Value, Failure> {
+        Ok(values(&self.run(key, question)?.reply.unwrap_or_default()))
     }
 
     /// The feature's own figures, as the host asks for them.
@@ -282,14 +303,6 @@ impl<F: Feature> Simulation<F> {
         let asked = self.asked.remove(position);
         self.agenda.remove(asked.at);
         self.answer(asked, Ok(Payload::from_args(json!([data]).to_string())));
-        self.settle();
-    }
-
-    /// Tells the feature what became of a document: its id in the store, or why it was not stored.
-    pub fn stored(&mut self, save: &Save, outcome: Result<&str, Failure>) {
-        let saved = Saved { tag: save.tag.clone(), outcome: outcome.map(str::to_owned) };
-        let key = self.key_of(&save.scope);
-        self.notify(&key, Event::Saved(saved));
         self.settle();
     }
 

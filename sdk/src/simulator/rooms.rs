@@ -39,16 +39,19 @@ impl Frame {
 }
 
 impl<F: Feature> Simulation<F> {
-    pub(super) fn deliver(&mut self, key: &Key, emit: Emit) {
+    /// Who gets it.
+    pub(super) fn deliver(&mut self, key: &Key, emit: Emit) -> BTreeSet<usize> {
         let except = self.receivers(&emit.except);
         let frame = Frame::new(&emit.event, emit.payload, emit.volatile);
-        for position in self.receivers(&emit.to).difference(&except) {
+        let receivers = &self.receivers(&emit.to) - &except;
+        for position in &receivers {
             self.lines[*position].inbox.push(frame.clone());
             if let Some((tag, timeout_ms)) = &emit.acknowledge {
                 let at = self.agenda.add(self.now.saturating_add(*timeout_ms), Due::AnswerTimeout);
                 self.asked.push(Asked { key: key.clone(), tag: tag.clone(), connection: *position, at });
             }
         }
+        receivers
     }
 
     fn receivers(&self, audiences: &Audiences) -> BTreeSet<usize> {

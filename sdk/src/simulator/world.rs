@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Save, Simulation, check, one_or_many};
+use super::{Simulation, check, one_or_many};
 use crate::event::{Acknowledgement, Timer};
 use crate::log::capture;
 use crate::random::Random;
-use crate::{Call, Effect, Event, Failure, Feature, LeaveReason, Payload, StateChange, handle};
+use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Payload, Reached, StateChange, handle};
 
 /// One scope.
 #[derive(Debug, Default)]
@@ -81,6 +81,13 @@ pub(super) struct Asked {
     pub(super) at: At,
 }
 
+/// What is left to do when an event was handled.
+#[derive(Debug)]
+pub(super) struct Ran {
+    pub(super) reply: Option<Payload>,
+    pub(super) fetch: Option<Fetch>,
+}
+
 impl<F: Feature> Simulation<F> {
     pub(super) fn key(&self, template: usize, first: &Value) -> Result<Key, Failure> {
         let (scope, params) = self.templates[template].fill(first)?;
@@ -101,8 +108,8 @@ impl<F: Feature> Simulation<F> {
             .map(|(template, _, params)| Key { template, scope: scope.to_owned(), params })
     }
 
-    /// Handles one event and commits what comes of it: what was replied, or `null`.
-    pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Payload, Failure> {
+    /// Handles one event and commits what comes of it, but for what is still to be fetched.
+    pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Ran, Failure> {
         if self.is_idle(&key.scope) {
             self.scopes.remove(&key.scope);
         }
@@ -117,25 +124,48 @@ impl<F: Feature> Simulation<F> {
         );
         self.logs.extend(lines);
         let outcome = result?;
-        if let Err(why) = check::outcome(&self.manifest, &self.templates, &event, &outcome) {
+        let timers = self.scopes.get(&key.scope).map(|slot| &slot.timers);
+        if let Err(why) = check::outcome(&self.manifest, &self.templates, &event, &outcome, timers) {
             panic!("the host would refuse what came of {event:?} in {:?}: {why}", key.scope);
         }
         if matches!(event, Event::Query(_) | Event::Gathered(..)) {
-            return Ok(replied(&outcome.effects));
+            let reply = outcome.effects.into_iter().find_map(|effect| match effect {
+                Effect::Reply(payload) => Some(payload),
+                _ => None,
+            });
+            return Ok(Ran { reply, fetch: None });
         }
         self.commit_state(key, outcome.state);
-        let reply = replied(&outcome.effects);
+        let mut ran = Ran { reply: None, fetch: None };
+        let mut count = None;
+        let mut reached = BTreeSet::new();
         for effect in outcome.effects {
-            self.commit(key, effect);
+            match effect {
+                Effect::Emit(emit) => reached.append(&mut self.deliver(key, emit)),
+                Effect::Reply(payload) => ran.reply = Some(payload),
+                Effect::ReplyReached(field, of) => count = Some((field, of)),
+                Effect::Fetch(fetch) => ran.fetch = Some(fetch),
+                effect => self.commit(key, effect),
+            }
         }
-        Ok(reply)
+        if let Some((field, of)) = count {
+            let n = match of {
+                Reached::Connections => reached.len(),
+                Reached::Users => self.users(&reached).len(),
+            };
+            ran.reply = Some(Payload::from_args(json!([{field: n}]).to_string()));
+        }
+        Ok(ran)
+    }
+
+    fn users(&self, positions: &BTreeSet<usize>) -> BTreeSet<&str> {
+        positions.iter().map(|position| self.lines[*position].member.user_id()).collect()
     }
 
     fn call(&mut self, key: &Key) -> Call {
         self.n_events += 1;
         let room = self.rooms.get(&key.scope);
-        let users: BTreeSet<&str> =
-            room.into_iter().flatten().map(|position| self.lines[*position].member.user_id()).collect();
+        let n_users = room.map_or(0, |room| self.users(room).len());
         Call {
             now: self.now,
             seed: Random::new(self.n_events).next(),
@@ -143,7 +173,7 @@ impl<F: Feature> Simulation<F> {
             scope: key.scope.clone(),
             params: key.params.clone(),
             room_connections: u32::try_from(room.map_or(0, BTreeSet::len)).unwrap_or(u32::MAX),
-            room_users: u32::try_from(users.len()).unwrap_or(u32::MAX),
+            room_users: u32::try_from(n_users).unwrap_or(u32::MAX),
             settings: self.settings.clone(),
         }
     }
@@ -162,8 +192,8 @@ impl<F: Feature> Simulation<F> {
 
     fn commit(&mut self, key: &Key, effect: Effect) {
         match effect {
-            Effect::Emit(emit) => self.deliver(key, emit),
-            Effect::Reply(_) => {}
+            // These end in the answer, and `run` has seen to them.
+            Effect::Emit(_) | Effect::Reply(_) | Effect::ReplyReached(..) | Effect::Fetch(_) => {}
             Effect::Join(connection, room) => {
                 if let Some(position) = self.position(&connection) {
                     self.enter(position, &room.unwrap_or_else(|| key.scope.clone()), Some(key));
@@ -187,12 +217,7 @@ impl<F: Feature> Simulation<F> {
                 self.slot(key).timers.insert(name, at);
             }
             Effect::CancelTimer(name) => self.cancel(key, &name),
-            Effect::Save(tag, collection, document) => self.saves.push(Save {
-                scope: key.scope.clone(),
-                tag,
-                collection,
-                document: serde_json::from_str(&document).expect("a document was encoded as JSON"),
-            }),
+            Effect::Save(save) => self.store.promise(&key.scope, save),
             Effect::Disconnect(connection, reason) => {
                 if let Some(position) = self.position(&connection) {
                     self.close(position, &reason);
@@ -226,15 +251,22 @@ impl<F: Feature> Simulation<F> {
 
     /// Tells scopes what the last event caused, until nothing more comes of it.
     pub(super) fn settle(&mut self) {
-        while let Some((key, event)) = self.pending.pop_front() {
-            self.notify(&key, event);
+        loop {
+            while let Some((key, event)) = self.pending.pop_front() {
+                self.notify(&key, event);
+            }
+            if !self.answer_fetch() {
+                return;
+            }
         }
     }
 
     /// Tells a scope something that nobody waits for: a failure has no one to go to but the author.
     pub(super) fn notify(&mut self, key: &Key, event: Event) {
-        if let Err(failure) = self.run(key, event.clone()) {
-            panic!("{event:?} in {:?} failed: {failure}", key.scope);
+        let ran = self.run(key, event.clone());
+        let ran = ran.unwrap_or_else(|failure| panic!("{event:?} in {:?} failed: {failure}", key.scope));
+        if let Some(fetch) = ran.fetch {
+            self.store.fetch(key, fetch, false);
         }
     }
 
@@ -282,17 +314,6 @@ impl<F: Feature> Simulation<F> {
             && self.rooms.get(scope).is_none_or(BTreeSet::is_empty)
             && slot.last_event.saturating_add(idle) <= self.now
     }
-}
-
-/// What was replied; `null` where nothing was.
-fn replied(effects: &[Effect]) -> Payload {
-    effects
-        .iter()
-        .find_map(|effect| match effect {
-            Effect::Reply(payload) => Some(payload.clone()),
-            _ => None,
-        })
-        .unwrap_or_else(Payload::none)
 }
 
 /// A payload's arguments as tests look at them.

@@ -115,17 +115,15 @@ fn a_timer_is_replaced_by_its_name_and_can_be_cancelled() {
 }
 
 #[test]
-fn documents_are_stored_or_not_and_the_feature_learns_it() {
+fn a_sender_is_told_how_many_its_event_reached_each_counted_once() {
     let mut sim = Sim::new();
-    let ana = sim.connect("ana", "Ana");
-    order(&mut sim, ana, "save", "a");
-    order(&mut sim, ana, "save", "b");
-    let saves = sim.saves();
-    assert_eq!(saves[0].collection, "things");
-    assert_eq!(saves[0].document, json!({"text": "a"}));
-    sim.stored(&saves[0], Ok("id-1"));
-    sim.stored(&saves[1], Err(Failure::conflict("no")));
-    assert_eq!(notes(&mut sim), json!(["a Ok(\"id-1\")", "b Err(\"conflict\")"]));
+    let people = [sim.connect("ana", "Ana"), sim.connect("bob", "Bob"), sim.connect("bob", "Bob")];
+    for who in people {
+        order(&mut sim, who, "join", "");
+    }
+    admin(&mut sim, "eve");
+    assert_eq!(order(&mut sim, people[0], "reach connections", "hi"), json!({"delivered": 4}));
+    assert_eq!(order(&mut sim, people[0], "reach users", "hi"), json!({"people": 3}));
 }
 
 #[test]

@@ -125,4 +125,21 @@ fn an_authors_mistakes_are_told_loudly() {
     assert!(complaint("undeclared event").ends_with("it emits \"undeclared\", which its manifest does not name"));
     assert!(complaint("undeclared room").ends_with("it uses the room \"elsewhere\", which its manifest does not need"));
     assert!(complaint("impure").contains("comes out differently when it is handled again"));
+    assert!(complaint("fetch twice").ends_with("it fetches twice"));
+    assert!(complaint("fetch too much").ends_with("it fetches 1001 documents, and it may be 1 to 1000"));
+    assert!(complaint("reply twice").ends_with("it replies twice"));
+    assert!(complaint("do too much").contains("1001 effects"));
+    assert!(complaint("emit too much").contains("are more than 1000 or 1048576 bytes"));
+}
+
+#[test]
+fn a_scope_has_a_bounded_number_of_timers() {
+    let panic = std::panic::catch_unwind(|| {
+        let mut sim = Sim::new();
+        let ana = sim.connect("ana", "Ana");
+        order(&mut sim, ana, "set too many timers");
+        order(&mut sim, ana, "set too many timers");
+    });
+    let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
+    assert!(complaint.ends_with("the scope would have 1200 timers, more than 1000"), "{complaint}");
 }

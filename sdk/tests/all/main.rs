@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test like the test itself")]
 
 mod decoding;
+mod documents;
 mod effects;
 mod host;
 mod outcome;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Acknowledgement, Answer, Answers, Attachment, Audience, Context, Failure, Feature, LeaveReason, Manifest, Member,
-    Outgoing, Payload, Saved, Scope, Sender,
+    Acknowledgement, Answer, Answers, Attachment, Audience, Context, Document, Failure, Feature, Fetched, LeaveReason,
+    Manifest, Member, Outgoing, Payload, Saved, Scope, Sender,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +41,8 @@ pub(crate) enum Message {
     Alias(Value),
     #[serde(rename = "blob")]
     Blob { blob: Attachment },
+    #[serde(rename = "keep")]
+    Keep { what: String },
 }
 
 #[derive(Deserialize)]
@@ -81,6 +83,11 @@ pub(crate) struct Said<'a> {
     text: &'a str,
 }
 
+#[derive(Deserialize)]
+pub(crate) struct Thing {
+    text: String,
+}
+
 #[derive(Serialize)]
 pub(crate) struct Pair<'a>(&'a str, u32);
 
@@ -117,7 +124,7 @@ impl Feature for Probe {
         let routed = ["do", "unit", "fields", "optional", "several", "either", "one", "other", "blob"];
         Manifest::new("probe", "1.0.0", "does what it is told")
             .scope(Scope::volatile("probe:{id}").idle(Duration::from_secs(60)).from_both(routed).queries(["notes"]))
-            .scope(Scope::durable("pair:{left}:{right}"))
+            .scope(Scope::durable("pair:{left}:{right}").from_clients(["keep"]))
             .gathers("stats")
             .emits([Said::NAME, Pair::NAME])
             .needs_rooms(["lobby", "hall:*"])
@@ -134,6 +141,11 @@ impl Feature for Probe {
             Message::Several(id, number, text) => cx.reply_payload(Payload::spread(&(id.text(), number, text))?),
             Message::Either(id) => cx.reply(id.text()),
             Message::Alias(data) => cx.reply(&(cx.event(), data)),
+            Message::Keep { what } => {
+                cx.join(sender.client()?);
+                cx.set_timer("kept", Duration::from_secs(3), &what);
+                state.notes.push(what);
+            }
             Message::Blob { blob } => cx.reply(&cx.attachment(blob).map(<[u8]>::len)),
         }
         Ok(())
@@ -176,7 +188,26 @@ impl Feature for Probe {
     }
 
     fn saved(state: &mut State, _: &mut Context<Self>, saved: &Saved) -> Result<(), Failure> {
-        state.notes.push(format!("{} {:?}", saved.tag, saved.outcome.as_ref().map_err(|failure| &failure.code)));
+        let restored = if saved.restored { " restored" } else { "" };
+        let became = match &saved.outcome {
+            Ok(id) => id.clone(),
+            Err(why) => format!("{} retryable {}", why.failure.code, why.retryable),
+        };
+        let Thing { text } = saved.document()?;
+        state.notes.push(format!("{} {}/{text}{restored}: {became}", saved.tag, saved.collection));
+        Ok(())
+    }
+
+    fn fetched(state: &mut State, cx: &mut Context<Self>, fetched: &Fetched) -> Result<(), Failure> {
+        state.notes.push(format!("fetched {}", fetched.tag));
+        let page = fetched.outcome.as_ref().map_err(|why| why.failure.clone())?;
+        if fetched.tag == "again" {
+            cx.fetch("second", "things").limit(1);
+            return Ok(());
+        }
+        let things: Vec<Thing> = page.documents.iter().map(Document::decode).collect::<Result<_, _>>()?;
+        let texts: Vec<&str> = things.iter().map(|thing| thing.text.as_str()).collect();
+        cx.reply(&(texts, page.documents.last().map(|document| &document.id), page.has_more));
         Ok(())
     }
 }
@@ -209,7 +240,38 @@ fn obey(state: &mut State, cx: &mut Context<Probe>, sender: &Sender, order: &Ord
         "ask" => drop(cx.emit(sender.client()?, &said).acknowledged(with, Duration::from_secs(5))),
         "timer" => cx.set_timer("t", Duration::from_secs(3), &order.with),
         "cancel" => cx.cancel_timer("t"),
-        "save" => cx.save(with, "things", &said),
+        "save" => drop(cx.save(with, "things", &said)),
+        "save twice" => {
+            cx.save("first", "things", &said).key(with);
+            cx.save("second", "others", &said).key(with);
+        }
+        "fetch" => drop(cx.fetch(with, "things")),
+        "fetch before" => drop(cx.fetch("page", "things").before(with).limit(2)),
+        "fetch and reply" => {
+            cx.fetch(with, "things");
+            cx.reply("at once");
+        }
+        "fetch twice" => drop((cx.fetch("a", "things").tag.clone(), cx.fetch("b", "things").tag.clone())),
+        "fetch too much" => drop(cx.fetch("a", "things").limit(1001)),
+        "reach connections" | "reach users" => {
+            cx.emit(cx.room(), &said);
+            cx.emit([cx.room(), Audience::roles(["admin"])], &said).except(sender.client()?);
+            match order.what.as_str() {
+                "reach users" => cx.reply_users_reached("people"),
+                _ => cx.reply_connections_reached("delivered"),
+            }
+        }
+        "reply twice" => {
+            cx.reply("one");
+            cx.reply_users_reached("two");
+        }
+        "emit too much" => drop(cx.emit(cx.room(), &Said { text: &"x".repeat(1024 * 1024) })),
+        "do too much" => (0..1001).for_each(|_| cx.cancel_timer("t")),
+        "set too many timers" => {
+            let from = state.notes.len();
+            (from..from + 600).for_each(|n| cx.set_timer(n.to_string(), Duration::from_secs(60), &String::new()));
+            state.notes.resize(from + 600, String::new());
+        }
         "disconnect" => cx.disconnect(sender.client()?, with),
         "greet" => cx.reply(&cx.settings().greeting),
         "context" => {

@@ -228,7 +228,7 @@ fn misbehave(
         }
         "join-elsewhere" => cx.join_room(&member.connection, "ticket:t1"),
         "disconnect" => cx.disconnect(member, "because"),
-        "save" => cx.save("tag", "collection", &json!({})),
+        "save" => drop(cx.save("tag", "collection", &json!({}))),
         "fat-state" => state.ballast = "x".repeat(100_000),
         "failure" => return Err(Failure::conflict("it was told to refuse")),
         "strange-failure" => return Err(Failure::new("no_such_code", "it was told to refuse")),

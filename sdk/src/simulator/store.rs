@@ -1,0 +1,206 @@
+//! The simulated host's document store, and what a restart leaves: saves are promised at once and stored when the test
+//! says so, fetches are answered from what was stored.
+
+use std::collections::VecDeque;
+
+use serde_json::Value;
+
+use super::world::Key;
+use super::{Save, Simulation};
+use crate::{Document, Event, Failure, Feature, Fetch, Fetched, Page, Payload, Saved, StoreFailure};
+
+/// What is stored, and what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    /// In the order in which they were stored.
+    documents: Vec<Stored>,
+    /// Promised since the test last looked.
+    pub(super) promised: Vec<Save>,
+    n_promised: u64,
+    n_restarts: u32,
+    fetching: VecDeque<Fetching>,
+    is_held: bool,
+    failure: Option<StoreFailure>,
+    /// What came of the fetch that a sender waits for.
+    deferred: Option<Result<Payload, Failure>>,
+}
+
+#[derive(Debug)]
+struct Stored {
+    id: String,
+    promise: u64,
+    save: Save,
+}
+
+/// A fetch that is not answered yet.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    key: Key,
+    fetch: Fetch,
+    /// Whether a sender waits for what comes of it.
+    is_awaited: bool,
+}
+
+impl Store {
+    pub(super) fn promise(&mut self, scope: &str, save: crate::Save) {
+        self.n_promised += 1;
+        self.promised.push(Save {
+            scope: scope.to_owned(),
+            tag: save.tag,
+            collection: save.collection,
+            key: save.key,
+            document: serde_json::from_str(&save.document).expect("a document was encoded as JSON"),
+            number: self.n_promised,
+            life: self.n_restarts,
+        });
+    }
+
+    pub(super) fn fetch(&mut self, key: &Key, fetch: Fetch, is_awaited: bool) {
+        self.fetching.push_back(Fetching { key: key.clone(), fetch, is_awaited });
+    }
+
+    /// What came of the fetch that the last sender waits for; `None` while fetches are held.
+    pub(super) fn take_deferred(&mut self) -> Option<Result<Payload, Failure>> {
+        self.deferred.take()
+    }
+
+    /// The id of a document that is stored once, however often its promise is kept.
+    fn put(&mut self, save: &Save) -> String {
+        let first = self.documents.iter().find(|stored| {
+            let same_key = save.key.is_some() && stored.save.key == save.key;
+            let same_place = stored.save.scope == save.scope && stored.save.collection == save.collection;
+            stored.promise == save.number || (same_place && same_key)
+        });
+        if let Some(first) = first {
+            return first.id.clone();
+        }
+        let id = format!("d{}", self.documents.len() + 1);
+        self.documents.push(Stored { id: id.clone(), promise: save.number, save: save.clone() });
+        id
+    }
+
+    fn of<'a>(&'a self, scope: &'a str, collection: &'a str) -> impl DoubleEndedIterator<Item = &'a Stored> {
+        self.documents.iter().filter(move |one| one.save.scope == scope && one.save.collection == collection)
+    }
+
+    fn page(&self, scope: &str, fetch: &Fetch) -> Result<Page, StoreFailure> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let mut newest_first: Vec<&Stored> = self.of(scope, &fetch.collection).rev().collect();
+        if let Some(before) = &fetch.before {
+            let position = newest_first.iter().position(|stored| stored.id == *before).ok_or_else(|| StoreFailure {
+                failure: Failure::not_found(format!("there is no document {before}")),
+                retryable: false,
+            })?;
+            newest_first.drain(..=position);
+        }
+        let limit = usize::try_from(fetch.limit).unwrap_or(usize::MAX);
+        let document = |stored: &&Stored| Document { id: stored.id.clone(), text: stored.save.document.to_string() };
+        Ok(Page {
+            documents: newest_first.iter().take(limit).map(document).collect(),
+            has_more: newest_first.len() > limit,
+        })
+    }
+}
+
+impl<F: Feature> Simulation<F> {
+    /// Stores a document and tells the feature so: the id is that of the first of its key. It can be told again, as
+    /// after a crash.
+    pub fn stored(&mut self, save: &Save) -> String {
+        let id = self.store.put(save);
+        self.tell_saved(save, Ok(id.clone()));
+        id
+    }
+
+    /// Tells the feature that a document was not stored.
+    pub fn not_stored(&mut self, save: &Save, why: StoreFailure) {
+        self.tell_saved(save, Err(why));
+    }
+
+    fn tell_saved(&mut self, save: &Save, outcome: Result<String, StoreFailure>) {
+        let saved = Saved {
+            tag: save.tag.clone(),
+            collection: save.collection.clone(),
+            text: save.document.to_string(),
+            restored: save.life < self.store.n_restarts,
+            outcome,
+        };
+        let key = self.key_of(&save.scope);
+        self.notify(&key, Event::Saved(saved));
+        self.settle();
+    }
+
+    /// What is stored of a scope in a collection, in the order in which it was stored.
+    pub fn documents(&self, scope: &str, collection: &str) -> Vec<Value> {
+        self.store.of(scope, collection).map(|stored| stored.save.document.clone()).collect()
+    }
+
+    /// From now on fetches fail, until they are told to succeed by `None`.
+    pub fn fail_fetches(&mut self, why: Option<StoreFailure>) {
+        self.store.failure = why;
+    }
+
+    /// From now on fetches take until [`release_fetches`](Self::release_fetches).
+    pub fn hold_fetches(&mut self) {
+        self.store.is_held = true;
+    }
+
+    /// Answers the fetches that were held. What is replied then, nobody reads.
+    pub fn release_fetches(&mut self) {
+        self.store.is_held = false;
+        self.settle();
+        drop(self.store.take_deferred());
+    }
+
+    /// The host is started anew, as after a crash: connections and volatile scopes are gone, and nobody was told.
+    /// Durable states and their timers stay, and what was stored or promised. Promises of before are kept as restored
+    /// ones.
+    pub fn restart(&mut self) {
+        for line in self.lines.iter_mut().filter(|line| line.closed.is_none()) {
+            line.closed = Some("the host was started anew".to_owned());
+        }
+        self.rooms.clear();
+        for asked in std::mem::take(&mut self.asked) {
+            self.agenda.remove(asked.at);
+        }
+        let scopes = std::mem::take(&mut self.scopes);
+        for (scope, mut slot) in scopes {
+            if self.manifest.scopes[slot.template].durable {
+                slot.watched.clear();
+                self.scopes.insert(scope, slot);
+            } else {
+                slot.timers.values().for_each(|at| self.agenda.remove(*at));
+            }
+        }
+        self.store.fetching.clear();
+        self.store.n_restarts += 1;
+    }
+
+    /// Answers the fetch that has waited longest: whether there was one.
+    pub(super) fn answer_fetch(&mut self) -> bool {
+        if self.store.is_held {
+            return false;
+        }
+        let Some(Fetching { key, fetch, is_awaited }) = self.store.fetching.pop_front() else { return false };
+        let outcome = self.store.page(&key.scope, &fetch);
+        let event = Event::Fetched(Fetched { tag: fetch.tag, outcome });
+        if !is_awaited {
+            self.notify(&key, event);
+            return true;
+        }
+        match self.run(&key, event) {
+            Ok(ran) => {
+                let waits_on = ran.fetch.is_some() && ran.reply.is_none();
+                if let Some(next) = ran.fetch {
+                    self.store.fetch(&key, next, waits_on);
+                }
+                if !waits_on {
+                    self.store.deferred = Some(Ok(ran.reply.unwrap_or_default()));
+                }
+            }
+            Err(failure) => self.store.deferred = Some(Err(failure)),
+        }
+        true
+    }
+}
