@@ -16,6 +16,7 @@ use crate::hub::{Hub, ShardPort};
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{Folder, Runtime, Source};
+use crate::store::Store;
 
 /// Commands that wait for one shard, at most: what a publisher to many rooms sends in some milliseconds.
 const SHARD_COMMANDS: usize = 65_536;
@@ -51,7 +52,8 @@ impl Server {
         let metrics = Metrics::new()?;
         let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection));
-        let runtime = Runtime::start(config.plugins.clone(), hub.clone(), clock.clone(), metrics.clone())?;
+        let store = Arc::new(Store::open(&config.store, clock.clone(), metrics.clone())?);
+        let runtime = Runtime::start(config.plugins.clone(), Some(store), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let shared = Shared {
             config: Arc::new(config.conn.clone()),

@@ -88,7 +88,7 @@ fn end_with_essential_threads() {
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let config = load_config(file, overrides)?;
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
-    let runtime = Runtime::start(config.plugins.clone(), hub, Clock::system(), Metrics::new()?)?;
+    let runtime = Runtime::start(config.plugins.clone(), None, hub, Clock::system(), Metrics::new()?)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let loaded = tokio.block_on(load_plugins(&runtime, &config));
     let plugins = runtime.reports();

@@ -33,8 +33,8 @@ pub(super) struct File {
     pub(super) api_keys: Vec<ApiKeySection>,
     /// Settings of all plugins, and one table for each that has its own.
     plugins: BTreeMap<String, Value>,
+    pub(super) store: StoreSection,
     socketio: Option<Value>,
-    store: Option<Value>,
     tls: Option<Value>,
     rooms: Option<Value>,
 }
@@ -51,8 +51,8 @@ impl Default for File {
             cors: Cors::default(),
             api_keys: Vec::new(),
             plugins: BTreeMap::new(),
+            store: StoreSection::default(),
             socketio: None,
-            store: None,
             tls: None,
             rooms: None,
         }
@@ -137,6 +137,23 @@ impl Default for Heartbeat {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cors {
     pub(super) origins: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StoreSection {
+    #[serde(deserialize_with = "secret")]
+    pub(super) url: Option<String>,
+    pub(super) journal: Option<PathBuf>,
+    #[serde(with = "humantime_serde")]
+    pub(super) give_up: Duration,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        // A database that restarts is back long before, and a page that waits for the end of its message waits no longer.
+        Self { url: None, journal: None, give_up: Duration::from_secs(60) }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,10 +281,8 @@ impl File {
                 bail!("{key} is configured, and this version does not support it yet: leave it out");
             }
         }
-        for (key, is_set) in [("socketio", self.socketio.is_some()), ("store", self.store.is_some())] {
-            if is_set {
-                tracing::warn!("{key} is configured, and this version does not use it yet");
-            }
+        if self.socketio.is_some() {
+            tracing::warn!("socketio is configured, and this version does not use it yet");
         }
         Ok(())
     }

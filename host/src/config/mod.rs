@@ -16,8 +16,12 @@ use crate::conn::ConnConfig;
 use crate::http::{ApiConfig, ApiKey, ClientConfig, KeyScope};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled};
+use crate::store::{StoreConfig, StoreUrl};
 
 pub use secrets::PRIVATE_DIR;
+
+/// The store, where none is configured.
+const DEFAULT_STORE: &str = "sqlite://roundhouse.db";
 
 /// What the command line may set, over file and environment.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +57,8 @@ pub struct Config {
     pub api_access: ApiConfig,
     /// Plugins.
     pub plugins: PluginConfig,
+    /// Where documents and durable states go.
+    pub store: StoreConfig,
     /// The plugin folder.
     pub plugin_dir: PathBuf,
     /// Whether the folder is watched, or read once.
@@ -75,7 +81,7 @@ impl Config {
     fn build(file: file::File, no_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
         file.refuse_unsupported()?;
         let plugins = file.plugins()?;
-        let file::File { listen, api, shards, auth, limits, heartbeat, cors, api_keys, .. } = file;
+        let file::File { listen, api, shards, auth, limits, heartbeat, cors, api_keys, store, .. } = file;
         let listen = overrides.listen.unwrap_or(listen);
         let api = overrides.api.unwrap_or(api);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -92,6 +98,7 @@ impl Config {
         );
         check_duration("heartbeat.interval", heartbeat.interval, Duration::from_millis(10))?;
         check_duration("heartbeat.timeout", heartbeat.timeout, Duration::from_millis(10))?;
+        check_duration("store.give_up", store.give_up, Duration::from_secs(1))?;
         check_duration("auth.grace", auth.grace, Duration::from_millis(10))?;
         let longest = Duration::from_secs(10);
         ensure!(
@@ -189,6 +196,11 @@ impl Config {
                 state_bytes: plugins.state_bytes,
                 cache_dir: Some(dir.join(PRIVATE_DIR).join("cache")),
                 plugins: plugins.plugins,
+            },
+            store: StoreConfig {
+                url: StoreUrl::parse(store.url.as_deref().unwrap_or(DEFAULT_STORE), dir).context("store.url")?,
+                journal: store.journal.map_or_else(|| dir.join(PRIVATE_DIR).join("journal"), |path| dir.join(path)),
+                give_up: store.give_up,
             },
             plugin_dir: overrides.plugins.unwrap_or_else(|| dir.join(plugins.dir)),
             watch_plugins: plugins.watch,

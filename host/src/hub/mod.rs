@@ -4,9 +4,11 @@
 //! which follows by commands that are queued in the order in which the hub changed.
 
 mod audience;
+mod crowd;
 mod port;
+mod reach;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +17,9 @@ use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Publication};
 pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
+pub use reach::Reach;
 
+use self::crowd::Crowd;
 use crate::model::{CloseCode, ConnId, Identity};
 
 /// The room that every connection of a user is in by itself.
@@ -31,6 +35,8 @@ pub struct Hub {
     connections: DashMap<ConnId, Connection>,
     users: DashMap<Arc<str>, Vec<ConnId>>,
     rooms: DashMap<Arc<str>, Room>,
+    /// Who has a role, so that asking is not a search through everybody.
+    roles: DashMap<Arc<str>, Crowd>,
     next_room: AtomicU64,
     rooms_per_connection: usize,
 }
@@ -47,9 +53,7 @@ struct Connection {
 #[derive(Debug)]
 struct Room {
     id: RoomId,
-    members: HashSet<ConnId>,
-    /// Connections of each user.
-    users: HashMap<Arc<str>, usize>,
+    crowd: Crowd,
     /// Members on each shard.
     shards: Vec<usize>,
 }
@@ -88,6 +92,7 @@ impl Hub {
             connections: DashMap::new(),
             users: DashMap::new(),
             rooms: DashMap::new(),
+            roles: DashMap::new(),
             next_room: AtomicU64::new(1),
             rooms_per_connection,
         }
@@ -101,6 +106,7 @@ impl Hub {
     /// Enters a connection that has been authenticated.
     pub fn connect(&self, id: ConnId, identity: Arc<Identity>) {
         self.users.entry(identity.user.clone()).or_default().push(id);
+        self.enter_roles(id, &identity);
         let connection = Connection { identity, rooms: Vec::new(), watchers: Vec::new(), owed: Vec::new() };
         self.connections.insert(id, connection);
     }
@@ -108,7 +114,24 @@ impl Hub {
     /// Replaces what is known of a connection's person; the user stays the same.
     pub fn update_identity(&self, id: ConnId, identity: Arc<Identity>) {
         if let Some(mut connection) = self.connections.get_mut(&id) {
+            self.leave_roles(id, &connection.identity);
+            self.enter_roles(id, &identity);
             connection.identity = identity;
+        }
+    }
+
+    fn enter_roles(&self, id: ConnId, identity: &Identity) {
+        for role in &identity.roles {
+            self.roles.entry(role.as_str().into()).or_default().insert(id, &identity.user);
+        }
+    }
+
+    fn leave_roles(&self, id: ConnId, identity: &Identity) {
+        for role in &identity.roles {
+            self.roles.remove_if_mut(role.as_str(), |_, crowd| {
+                crowd.remove(id, &identity.user);
+                crowd.is_empty()
+            });
         }
     }
 
@@ -121,10 +144,11 @@ impl Hub {
                 user.remove();
             }
         }
+        self.leave_roles(id, &connection.identity);
         for room in &connection.rooms {
             self.take_out(id, room, &connection.identity);
         }
-        let Connection { identity, rooms, watchers, owed } = connection;
+        let Connection { identity, rooms, watchers, owed, .. } = connection;
         Some(Departure { identity, rooms, watchers, owed })
     }
 
@@ -146,13 +170,11 @@ impl Hub {
         connection.rooms.push(room.clone());
         let mut entry = self.rooms.entry(room.clone()).or_insert_with(|| Room {
             id: RoomId(self.next_room.fetch_add(1, Ordering::Relaxed)),
-            members: HashSet::new(),
-            users: HashMap::new(),
+            crowd: Crowd::default(),
             shards: vec![0; self.shards.len()],
         });
-        entry.members.insert(id);
+        entry.crowd.insert(id, &connection.identity.user);
         entry.shards[id.shard()] += 1;
-        *entry.users.entry(connection.identity.user.clone()).or_default() += 1;
         // Queued while the room is locked: shards hear of changes in the order in which they were made.
         self.shards[id.shard()].push(ShardCommand::Join { connection: id, room: entry.id });
         Joined::Yes
@@ -170,18 +192,12 @@ impl Hub {
     fn take_out(&self, id: ConnId, room: &str, identity: &Identity) {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else { return };
         let members = entry.get_mut();
-        if !members.members.remove(&id) {
+        if !members.crowd.remove(id, &identity.user) {
             return;
         }
         members.shards[id.shard()] -= 1;
-        if let Some(connections) = members.users.get_mut(&identity.user) {
-            *connections -= 1;
-            if *connections == 0 {
-                members.users.remove(&identity.user);
-            }
-        }
         self.shards[id.shard()].push(ShardCommand::Leave { connection: id, room: members.id });
-        if members.members.is_empty() {
+        if members.crowd.is_empty() {
             entry.remove();
         }
     }
@@ -239,12 +255,12 @@ impl Hub {
 
     /// Connections and different users in a room.
     pub fn room_size(&self, room: &str) -> (usize, usize) {
-        self.rooms.get(room).map_or((0, 0), |room| (room.members.len(), room.users.len()))
+        self.rooms.get(room).map_or((0, 0), |room| (room.crowd.n_connections(), room.crowd.n_users()))
     }
 
     /// The connections in a room.
     pub fn members(&self, room: &str) -> Vec<ConnId> {
-        self.rooms.get(room).map_or_else(Vec::new, |room| room.members.iter().copied().collect())
+        self.rooms.get(room).map_or_else(Vec::new, |room| room.crowd.members().collect())
     }
 
     /// The connections of a user.
@@ -294,6 +310,9 @@ impl Hub {
             },
             Audience::Users(users) => users.iter().for_each(|user| self.resolve_user(user, targets)),
             Audience::Roles(roles) => {
+                if !roles.iter().any(|role| self.roles.contains_key(role.as_str())) {
+                    return;
+                }
                 let roles: Arc<[String]> = roles.as_slice().into();
                 for target in targets {
                     target.push(Target::Roles(roles.clone()));

@@ -3,6 +3,7 @@
 use super::bindings::roundhouse::feature::{events as wit, types};
 use super::event::{Event, Member, Origin};
 use crate::model::{ErrorCode, Failure, Payload};
+use crate::store::{Outcome, StoreFailure};
 
 /// Calls `call` with the WIT form of an event.
 pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> T {
@@ -43,8 +44,37 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             let answers: Vec<&str> = answers.iter().map(|answer| &**answer).collect();
             call(wit::Event::Gathered(wit::Gathered { name, data, answers: &answers, omitted: *omitted }))
         }
+        Event::Saved { promise, outcome } => {
+            let outcome = match outcome {
+                Outcome::Stored(id) => wit::SaveOutcome::Stored(id),
+                Outcome::Failed(failure) => wit::SaveOutcome::Failed(lend_failure(failure)),
+            };
+            call(wit::Event::Saved(wit::Saved {
+                tag: &promise.tag,
+                collection: &promise.collection,
+                document: &promise.document,
+                restored: promise.restored,
+                outcome,
+            }))
+        }
+        Event::Fetched { tag, outcome, .. } => {
+            let documents = outcome.iter().flat_map(|page| &page.documents);
+            let documents: Vec<_> =
+                documents.map(|document| wit::Document { id: &document.id, body: &document.body }).collect();
+            let outcome = match outcome {
+                Ok(page) => {
+                    wit::FetchOutcome::Page(wit::Page { documents: &documents, has_more: page.has_more })
+                }
+                Err(failure) => wit::FetchOutcome::Failed(lend_failure(failure)),
+            };
+            call(wit::Event::Fetched(wit::Fetched { tag, outcome }))
+        }
         Event::Configured => call(wit::Event::Other(("configured", "null"))),
     }
+}
+
+fn lend_failure(failure: &StoreFailure) -> wit::StoreFailure<'_> {
+    wit::StoreFailure { code: failure.code.as_str(), message: &failure.message, retryable: failure.retryable }
 }
 
 fn attachments(payload: &Payload) -> Vec<&[u8]> {

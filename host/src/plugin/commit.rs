@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
+
 use super::catalogue::Plugin;
-use super::effect::{Checked, Effect, StateChange};
+use super::effect::{Checked, Counted, Effect, StateChange};
 use super::event::{Event, Member, ReplyTo};
 use super::generation::Generation;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
-use super::worker::{Job, Owed, Worker, take_part};
-use crate::hub::{Joined, ShardCommand};
+use super::worker::{Done, Job, Owed, Worker, take_part};
+use crate::hub::{Joined, Publication, Reach, ShardCommand};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
 impl Worker {
-    /// Carries out what was checked, and gives the reply. `migrated` is the state in the present schema, if the stored
-    /// one is not.
+    /// Carries out what was checked, and gives what is left to do. `migrated` is the state in the present schema, if the
+    /// stored one is not.
     pub(super) fn commit(
         &mut self,
         plugin: &Arc<Plugin>,
@@ -24,17 +26,18 @@ impl Worker {
         event: &Event,
         checked: Checked,
         migrated: Option<Vec<u8>>,
-    ) -> Payload {
-        let mut reply = Payload::empty();
+    ) -> Done {
+        let mut done = Done::default();
         if event.is_question() {
             for effect in checked.effects {
                 if let Effect::Reply(payload) = effect {
-                    reply = payload;
+                    done.reply = Some(payload);
                 }
             }
             // To be asked is no activity.
-            return reply;
+            return done;
         }
+        let reached = self.reached(&checked.effects);
         self.enter(plugin, address);
         let now = self.inner.clock.uptime_ms();
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
@@ -44,6 +47,9 @@ impl Worker {
                 scope.before_migration = scope.state.take();
             }
             let version = generation.manifest.state_version;
+            let keeps = matches!(checked.state, StateChange::Keep) && migrated.is_none();
+            let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
+            scope.is_dirty |= !keeps || checked.effects.iter().any(has_timers);
             match (checked.state, migrated) {
                 (StateChange::Put(bytes), _) | (StateChange::Keep, Some(bytes)) => {
                     scope.state = Some(State { version, bytes });
@@ -57,16 +63,40 @@ impl Worker {
         }
         for effect in checked.effects {
             match effect {
-                Effect::Reply(payload) => reply = payload,
+                Effect::Reply(payload) => done.reply = Some(payload),
+                Effect::ReplyReached { field, of } => {
+                    let n = match of {
+                        Counted::Connections => reached.connections,
+                        Counted::Users => reached.users,
+                    };
+                    done.reply = Some(Payload::of_json(&json!({ &*field: n })));
+                }
+                Effect::Fetch(fetch) => done.fetch = Some(fetch),
                 effect => self.carry_out(plugin, generation, address, event, effect, now),
             }
         }
-        self.drop_if_empty(plugin, address);
-        reply
+        done
+    }
+
+    /// How many the emits among the effects go to, if the feature wants to know.
+    fn reached(&self, effects: &[Effect]) -> Reach {
+        if !effects.iter().any(|effect| matches!(effect, Effect::ReplyReached { .. })) {
+            return Reach::default();
+        }
+        let publications = effects.iter().filter_map(|effect| match effect {
+            Effect::Publish(Publication { to, except, .. }) => Some((&to[..], &except[..])),
+            _ => None,
+        });
+        let publications: Vec<_> = publications.collect();
+        match publications[..] {
+            [] => Reach::default(),
+            [(to, except)] => self.inner.hub.reach(to, except),
+            _ => self.inner.hub.reach_of_all(&publications),
+        }
     }
 
     /// A scope of which nothing is left is gone at once: events that come to nothing must not fill the memory.
-    fn drop_if_empty(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+    pub(super) fn drop_if_empty(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
         let Some(scope) = self.scopes.get(plugin.number, &address.key) else { return };
         if scope.state.is_none() && !scope.is_used() && self.inner.hub.room_size(&address.key).0 == 0 {
             self.deadlines.cancel(scope.look);
@@ -123,8 +153,8 @@ impl Worker {
                 );
                 self.inner.hub.close(connection, CloseCode::Disconnected, &reason);
             }
-            // The caller has taken it out.
-            Effect::Reply(_) => {}
+            // The caller has taken these out.
+            Effect::Reply(_) | Effect::ReplyReached { .. } | Effect::Save(_) | Effect::Fetch(_) => {}
         }
     }
 

@@ -20,6 +20,7 @@ impl Worker {
                 Due::Idle { plugin, scope } => self.expire(plugin, &scope, now),
                 Due::Acknowledgement(id) => self.give_up_on(id),
                 Due::Resume { plugin } => self.resume(plugin, now),
+                Due::Load { plugin, scope } => self.load_again(plugin, &scope),
             }
             self.wait_for_shards();
         }
@@ -28,6 +29,7 @@ impl Worker {
     fn fire(&mut self, plugin: u32, key: &str, name: &str) {
         let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
         let Some(Timer { due_ms, payload, .. }) = scope.timers.remove(name) else { return };
+        scope.is_dirty = true;
         let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
         self.handle(&plugin, &address, Event::Timer { name: name.into(), payload, due_ms }, ReplyTo::Nobody);
     }
@@ -38,6 +40,9 @@ impl Worker {
         let idle_until = scope.touched.saturating_add(scope.idle_ms);
         let is_used = scope.is_used() || self.inner.hub.room_size(key).0 > 0;
         if now >= idle_until && !is_used {
+            if let Some(store) = self.inner.store.as_ref().filter(|_| scope.is_durable) {
+                store.drop_scope(&scope.plugin.name, key, None);
+            }
             self.scopes.remove(plugin, key);
             return;
         }
@@ -46,6 +51,9 @@ impl Worker {
         let look = self.deadlines.push(again.max(now + LEAST_LOOK_MS), Due::Idle { plugin, scope: key.clone() });
         if let Some(scope) = self.scopes.get_mut(plugin, key) {
             scope.look = look;
+        }
+        if is_used {
+            self.put_off_expiry(plugin, key);
         }
     }
 

@@ -31,18 +31,50 @@ const MAX_ACKNOWLEDGE_MS: u64 = 10 * 60 * 1000;
 /// The longest name or tag that a feature may choose, in bytes: an id of 128 characters fits, and what goes with it.
 const MAX_NAME_BYTES: usize = 1024;
 
+/// Documents that are fetched at once, at most: a page, or what a feature remembers of a scope.
+const MAX_FETCHED: u32 = 1000;
+
 /// An effect that may be carried out.
 #[derive(Debug)]
 pub(super) enum Effect {
     Publish(Publication),
     Ask { connections: Vec<ConnId>, outgoing: Arc<Outgoing>, tag: Box<str>, timeout_ms: u64 },
     Reply(Payload),
+    /// Answers with how many the emits of this event went to, under the name of this field.
+    ReplyReached { field: Box<str>, of: Counted },
     Join { connection: ConnId, room: Arc<str> },
     Leave { connection: ConnId, room: Arc<str> },
     Watch(ConnId),
     SetTimer { name: Box<str>, after_ms: u64, payload: Box<str> },
     CancelTimer(Box<str>),
+    Save(Document),
+    Fetch(Fetch),
     Disconnect { connection: ConnId, reason: String },
+}
+
+/// What is counted of those whom an event reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Connections,
+    Users,
+}
+
+/// A document that is to be stored.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) tag: String,
+    pub(super) collection: String,
+    pub(super) key: Option<String>,
+    pub(super) document: String,
+}
+
+/// Documents that are wanted.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) tag: Box<str>,
+    pub(super) collection: String,
+    pub(super) before: Option<String>,
+    pub(super) limit: u32,
 }
 
 /// What becomes of the state.
@@ -94,8 +126,12 @@ impl Check<'_> {
         if self.is_question && !effects.iter().all(|effect| matches!(effect, Effect::Reply(_))) {
             return Err("more than a reply to a query".to_owned());
         }
-        if effects.iter().filter(|effect| matches!(effect, Effect::Reply(_))).count() > 1 {
+        let count = |is_it: fn(&Effect) -> bool| effects.iter().filter(|effect| is_it(effect)).count();
+        if count(|effect| matches!(effect, Effect::Reply(_) | Effect::ReplyReached { .. })) > 1 {
             return Err("two replies to one event".to_owned());
+        }
+        if count(|effect| matches!(effect, Effect::Fetch(_))) > 1 {
+            return Err("two fetches for one event".to_owned());
         }
         let state = match state {
             wit::StateChange::Keep => StateChange::Keep,
@@ -131,7 +167,17 @@ impl Check<'_> {
                 Effect::SetTimer { name: name.into(), after_ms, payload: payload.into() }
             }
             wit::Effect::CancelTimer(name) => Effect::CancelTimer(name.into()),
-            wit::Effect::Save(_) => return Err("a document, but this host has no document store".to_owned()),
+            wit::Effect::Save(save) => self.save(save, bytes)?,
+            wit::Effect::Fetch(fetch) => self.fetch(fetch, bytes)?,
+            wit::Effect::ReplyReached(wit::Reached { field, of }) => {
+                weigh(field.len(), bytes)?;
+                let of = match of.as_str() {
+                    "connections" => Counted::Connections,
+                    "users" => Counted::Users,
+                    _ => return Err(format!("a reply with the number of {of:?}, which is connections or users")),
+                };
+                Effect::ReplyReached { field: field.into(), of }
+            }
             wit::Effect::Disconnect(wit::Disconnect { connection, reason }) => {
                 if !self.generation.grants.allows_action("disconnect") {
                     return Err("a disconnect, which it was not granted".to_owned());
@@ -166,6 +212,40 @@ impl Check<'_> {
         connections.sort_unstable();
         connections.dedup();
         Ok(Effect::Ask { connections, outgoing, tag: tag.into(), timeout_ms })
+    }
+
+    fn save(&self, save: wit::Save, bytes: &mut usize) -> Result<Effect, Refusal> {
+        let wit::Save { tag, collection, key, document } = save;
+        self.check_collection(&collection)?;
+        if tag.len() > MAX_NAME_BYTES || key.as_ref().is_some_and(|key| key.len() > MAX_NAME_BYTES) {
+            return Err("a document with a tag or key of more than 1024 bytes".to_owned());
+        }
+        weigh(document.len() + tag.len(), bytes)?;
+        json(&document, "a document")?;
+        Ok(Effect::Save(Document { tag, collection, key, document }))
+    }
+
+    fn fetch(&self, fetch: wit::Fetch, bytes: &mut usize) -> Result<Effect, Refusal> {
+        let wit::Fetch { tag, collection, before, limit } = fetch;
+        self.check_collection(&collection)?;
+        weigh(tag.len() + before.as_ref().map_or(0, String::len), bytes)?;
+        if tag.len() > MAX_NAME_BYTES {
+            return Err("a fetch with a tag of more than 1024 bytes".to_owned());
+        }
+        if !(1..=MAX_FETCHED).contains(&limit) {
+            return Err(format!("a fetch of {limit} documents, and it may be 1 to {MAX_FETCHED}"));
+        }
+        Ok(Effect::Fetch(Fetch { tag: tag.into(), collection, before, limit }))
+    }
+
+    fn check_collection(&self, collection: &str) -> Result<(), Refusal> {
+        if !self.generation.grants.allows_action("save") {
+            return Err("something of the document store, which it was not granted (the action save)".to_owned());
+        }
+        if !is_valid_id(collection) {
+            return Err(format!("a collection {collection:?}, whose name must be 1 to 128 printable characters"));
+        }
+        Ok(())
     }
 
     fn audience(&self, audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use crate::model::{ConnId, Failure, Identity, Payload};
+use crate::store::{Outcome, Page, Promise, StoreFailure};
 
 /// What a client sent.
 #[derive(Debug)]
@@ -75,6 +76,16 @@ pub(super) enum Event {
         answers: Vec<Box<str>>,
         omitted: u32,
     },
+    Saved {
+        promise: Arc<Promise>,
+        outcome: Outcome,
+    },
+    Fetched {
+        tag: Box<str>,
+        outcome: Result<Page, StoreFailure>,
+        /// The event that asked for it.
+        asked_by: Box<str>,
+    },
     /// Asks nothing but whether the settings can be used.
     Configured,
 }
@@ -82,7 +93,14 @@ pub(super) enum Event {
 impl Event {
     /// Whether it must not be refused because the feature is paused: nobody would send it again.
     pub(super) fn must_be_told(&self) -> bool {
-        matches!(self, Self::Joined(_) | Self::Left { .. } | Self::Timer { .. } | Self::Acknowledged { .. })
+        matches!(
+            self,
+            Self::Joined(_)
+                | Self::Left { .. }
+                | Self::Timer { .. }
+                | Self::Acknowledged { .. }
+                | Self::Saved { .. }
+        )
     }
 
     /// Whether it asks something, so that nothing but an answer may come of it.
@@ -118,6 +136,8 @@ impl Event {
             Self::Acknowledged { .. } => "acknowledgement",
             Self::Query { .. } => "query",
             Self::Gathered { .. } => "gathered",
+            Self::Saved { .. } => "saved",
+            Self::Fetched { asked_by, .. } => asked_by,
             Self::Configured => "configured",
         }
     }

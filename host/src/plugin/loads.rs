@@ -11,7 +11,8 @@ use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::runtime::{Inner, Runtime};
 use super::worker::Job;
-use crate::model::{ErrorCode, Failure};
+use crate::model::{ErrorCode, Failure, Mailbox};
+use crate::store::ScopeRecord;
 
 /// What the loading thread is asked to do.
 #[derive(Debug)]
@@ -200,12 +201,42 @@ impl LoadingThread {
             self.last_plugin += 1;
             let plugin = Arc::new(Plugin::new(self.last_plugin, generation));
             plugin.health.activate(id.generation, now);
+            self.restore(&plugin);
             self.publish(|plugins| drop(plugins.insert(id.name.clone(), plugin)));
+            if let Some(n) = self.inner.store.as_ref().map(|store| store.resume(&id.name)).filter(|n| *n > 0) {
+                tracing::info!(plugin = %id.name, documents = n, "documents that were promised before are being stored");
+            }
             tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
                 "a plugin was loaded");
         }
         self.last_generations.insert(id.name.clone(), id.generation);
         Ok(id)
+    }
+
+    /// Takes over what a plugin's durable scopes were when the process before ended, or when it was unloaded.
+    fn restore(&self, plugin: &Arc<Plugin>) {
+        let is_durable = plugin.current().manifest.scopes.iter().any(|scope| scope.is_durable);
+        let Some(store) = self.inner.store.as_ref().filter(|_| is_durable) else { return };
+        let mut n_restored = 0;
+        let restored = store.scopes(&plugin.name, |records| {
+            n_restored += records.len();
+            let mut by_thread: HashMap<*const _, (&Arc<Mailbox<Job>>, Vec<ScopeRecord>)> = HashMap::new();
+            for record in records {
+                let inbox = self.inner.inbox_of(&record.key);
+                by_thread.entry(Arc::as_ptr(inbox)).or_insert_with(|| (inbox, Vec::new())).1.push(record);
+            }
+            for (inbox, records) in by_thread.into_values() {
+                inbox.push(Job::Restore { plugin: plugin.clone(), records });
+            }
+        });
+        match restored {
+            Ok(()) => tracing::debug!(plugin = %plugin.name, scopes = n_restored, "durable scopes were restored"),
+            // They are read one by one, when something comes for them.
+            Err(failure) => tracing::error!(
+                plugin = %plugin.name, "durable scopes cannot be restored, and their timers do not run: {}",
+                failure.message
+            ),
+        }
     }
 
     /// Whether what a generation wants to handle is free.

@@ -16,8 +16,11 @@ const MAX_NAMES: usize = 256;
 /// The shortest idle time of a scope: less would be spent on looking at it.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
 
-/// The longest idle time of a scope: a volatile state is no archive.
+/// The longest idle time of a volatile scope.
 const MOST_IDLE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
+
+/// The longest idle time of a durable scope: a state is no archive.
+const MOST_DURABLE_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Events that mean something to the host itself.
 const RESERVED_EVENTS: [&str; 9] = [
@@ -60,6 +63,8 @@ pub(super) struct Manifest {
 pub(super) struct Scope {
     /// What its keys look like.
     pub template: Template,
+    /// Whether its states outlive the process.
+    pub is_durable: bool,
     /// The state is dropped after so long without member, timer or event.
     pub idle: Duration,
 }
@@ -83,7 +88,7 @@ pub struct Grants {
     pub rooms: Vec<String>,
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
-    /// `save`, `disconnect`.
+    /// `save` (documents: to store and to fetch them), `disconnect`.
     pub actions: Vec<String>,
 }
 
@@ -215,9 +220,6 @@ impl Manifest {
         }
         let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
-        if needs.allows_action("save") {
-            return Err("it needs the action save, but this host has no document store".to_owned());
-        }
         Ok(Self {
             name,
             version,
@@ -243,14 +245,13 @@ fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
     if prefix.starts_with(user) || user.starts_with(prefix) {
         return Err(format!("the scope {:?} could be a user's own room", scope.template));
     }
-    match scope.durability.as_str() {
-        "volatile" => {}
-        "durable" => {
-            return Err(format!("the scope {:?} is durable, but this host keeps volatile state alone", scope.template));
-        }
+    let is_durable = match scope.durability.as_str() {
+        "volatile" => false,
+        "durable" => true,
         other => return Err(format!("the scope {:?} is {other:?}: it must be volatile or durable", scope.template)),
-    }
-    Ok(Scope { template, idle: Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, MOST_IDLE) })
+    };
+    let most_idle = if is_durable { MOST_DURABLE_IDLE } else { MOST_IDLE };
+    Ok(Scope { template, is_durable, idle: Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, most_idle) })
 }
 
 fn check_event(event: &str) -> Result<(), String> {

@@ -20,9 +20,10 @@ use super::loads::Loads;
 use super::manifest::Grants;
 use super::template::ScopeAddress;
 use super::worker::{Job, Worker};
-use crate::hub::{Departure, Hub};
+use crate::hub::{Departure, Hub, ShardCommand};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Full, Mailbox, Payload};
+use crate::store::{Outcome, Promise, Store};
 
 /// Events that wait for one plugin thread, at most: half a second of work for a feature of 30 µs an event.
 /// A client's or service's event over the bound is refused; what must be told goes in all the same.
@@ -97,6 +98,8 @@ pub(super) struct Inner {
     pub(super) catalogue: ArcSwap<Catalogue>,
     pub(super) inboxes: Vec<Arc<Mailbox<Job>>>,
     pub(super) loads: Loads,
+    /// Where documents and durable states go. A host that only looks at plugins has none.
+    pub(super) store: Option<Arc<Store>>,
     /// Whether the host ends.
     pub(super) stopping: Arc<AtomicBool>,
     hasher: RandomState,
@@ -104,7 +107,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
+    pub(super) fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
         // A scope always has the same thread, which is what orders its events.
         &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
     }
@@ -112,6 +115,41 @@ impl Inner {
     /// Queues a job for each thread.
     pub(super) fn submit_to_all(&self, job: impl Fn() -> Job) {
         self.inboxes.iter().for_each(|inbox| inbox.push(job()));
+    }
+
+    /// Answers whoever waits for what comes of an event.
+    pub(super) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>) {
+        match reply {
+            ReplyTo::Nobody => {}
+            // Without an id, success is silent.
+            ReplyTo::Client { id: None, .. } if outcome.is_ok() => {}
+            ReplyTo::Client { connection, id, read_at } => {
+                let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
+                self.hub.shards()[connection.shard()].push(command);
+            }
+            ReplyTo::Caller(caller) => {
+                // Whoever asked may have gone.
+                let _ = caller.send(outcome);
+            }
+        }
+    }
+
+    /// Tells a feature what became of a document.
+    fn saved(&self, promise: Arc<Promise>, outcome: Outcome) {
+        let catalogue = self.catalogue.load();
+        let plugin = catalogue.plugins.get(&promise.plugin);
+        let addressed = plugin.and_then(|plugin| {
+            let (_, address) = plugin.current().manifest.scope_of_key(&promise.scope)?;
+            Some((plugin.clone(), address))
+        });
+        match addressed {
+            Some((plugin, address)) => {
+                let event = Event::Saved { promise, outcome };
+                self.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+            }
+            // The feature was unloaded meanwhile, and its rooms are gone.
+            None => self.store.iter().for_each(|store| store.settle(&promise)),
+        }
     }
 
     /// Queues what must not be lost.
@@ -127,7 +165,13 @@ impl Runtime {
     ///
     /// # Errors
     /// Where this machine cannot run WebAssembly, or a thread cannot be started.
-    pub fn start(config: PluginConfig, hub: Arc<Hub>, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
+    pub fn start(
+        config: PluginConfig,
+        store: Option<Arc<Store>>,
+        hub: Arc<Hub>,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let stopping = Arc::new(AtomicBool::new(false));
         let engine = engine::engine(config.memory_bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -153,6 +197,7 @@ impl Runtime {
             catalogue: ArcSwap::default(),
             inboxes,
             loads,
+            store,
             stopping,
             hasher: RandomState::new(),
             threads: Mutex::default(),
@@ -162,6 +207,14 @@ impl Runtime {
             threads.push(Worker::start(index, inner.clone(), inbox.clone())?);
         }
         threads.push(super::loads::start(inner.clone(), loader, requests)?);
+        if let Some(store) = &inner.store {
+            let weak = Arc::downgrade(&inner);
+            store.start(Box::new(move |promise, outcome| {
+                if let Some(inner) = weak.upgrade() {
+                    inner.saved(promise, outcome);
+                }
+            }))?;
+        }
         *inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         Ok(Self(inner))
     }
@@ -178,6 +231,10 @@ impl Runtime {
             }
         }
         self.0.ticker.stop();
+        // Last, for all that changed is to be written.
+        if let Some(store) = &self.0.store {
+            store.shut_down();
+        }
     }
 
     /// Hands a client's event to the feature that it is for. The answer goes to the connection.

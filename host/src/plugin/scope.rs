@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::catalogue::Plugin;
-use super::event::Event;
+use super::event::{Event, ReplyTo};
+use super::manifest::Scope as Kind;
 use super::template::ScopeAddress;
 use crate::model::ConnId;
 
@@ -21,6 +22,12 @@ pub(super) struct Scope {
     pub(super) address: ScopeAddress,
     /// How long it may be idle, in milliseconds.
     pub(super) idle_ms: u64,
+    /// Whether it outlives the process.
+    pub(super) is_durable: bool,
+    /// Whether it differs from what was last given to the store.
+    pub(super) is_dirty: bool,
+    /// What came in while it is read from the store, until it has been.
+    pub(super) loading: Option<VecDeque<(Event, ReplyTo)>>,
     pub(super) state: Option<State>,
     /// The state as it was before it was migrated, in case the generation before comes back and cannot migrate down.
     pub(super) before_migration: Option<State>,
@@ -83,8 +90,10 @@ impl Scope {
         if self.parked.len() <= MAX_PARKED {
             return false;
         }
-        // Departures stay: there are no more of them than there were members, and nothing would mend a lost one.
-        let droppable = self.parked.iter().position(|parked| !matches!(parked.event, Event::Left { .. }));
+        // Departures stay: there are no more of them than there were members, and nothing would mend a lost one. So do
+        // the outcomes of promises, of which the store takes a bounded number.
+        let stays = |event: &Event| matches!(event, Event::Left { .. } | Event::Saved { .. });
+        let droppable = self.parked.iter().position(|parked| !stays(&parked.event));
         droppable.and_then(|at| self.parked.remove(at)).is_some()
     }
 
@@ -98,7 +107,7 @@ impl Scope {
 
     /// Whether anything but its state and its room keeps it.
     pub(super) fn is_used(&self) -> bool {
-        !self.timers.is_empty() || !self.members.is_empty() || self.has_parked()
+        !self.timers.is_empty() || !self.members.is_empty() || self.has_parked() || self.loading.is_some()
     }
 
     pub(super) fn has_parked(&self) -> bool {
@@ -117,6 +126,8 @@ pub(super) enum Due {
     Acknowledgement(u64),
     /// Time to tell a plugin's scopes what has been waiting.
     Resume { plugin: u32 },
+    /// Another attempt to read a scope from the store.
+    Load { plugin: u32, scope: Arc<str> },
 }
 
 /// The place of something among the deadlines: its time in milliseconds of uptime, and a number that keeps what is due at
@@ -180,14 +191,17 @@ impl Scopes {
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
-        idle_ms: u64,
+        kind: &Kind,
         now: u64,
         look: Deadline,
     ) {
         let scope = Scope {
             plugin: plugin.clone(),
             address: address.clone(),
-            idle_ms,
+            idle_ms: kind.idle.as_millis() as u64,
+            is_durable: kind.is_durable,
+            is_dirty: false,
+            loading: None,
             state: None,
             before_migration: None,
             sequence: 0,
@@ -198,6 +212,18 @@ impl Scopes {
             parked: VecDeque::new(),
         };
         self.0.entry(plugin.number).or_default().insert(address.key.clone(), scope);
+    }
+
+    /// A durable scope of a plugin that has as many scopes as it may have: one that nothing needs in memory, and that has
+    /// been left alone for longer than the others that were looked at.
+    pub(super) fn evictable(&self, plugin: u32, mut is_used: impl FnMut(&Scope) -> bool) -> Option<Arc<str>> {
+        /// Scopes that are looked at: enough that a busy one is hardly ever the choice.
+        const LOOKS: usize = 64;
+        self.of(plugin)
+            .take(LOOKS)
+            .filter(|scope| scope.is_durable && !scope.is_used() && !is_used(scope))
+            .min_by_key(|scope| scope.touched)
+            .map(|scope| scope.address.key.clone())
     }
 
     pub(super) fn remove(&mut self, plugin: u32, key: &str) {

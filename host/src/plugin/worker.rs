@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::bindings::Context;
 use super::call;
 use super::catalogue::Plugin;
-use super::effect::{Check, Checked, Effect};
+use super::effect::{Check, Checked, Effect, Fetch};
 use super::event::{Event, ReplyTo};
 use super::generation::Generation;
 use super::health::Verdict;
@@ -23,8 +23,8 @@ use super::runtime::Inner;
 use super::sandbox::{Fault, Instance};
 use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
 use super::template::ScopeAddress;
-use crate::hub::ShardCommand;
 use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::store::{ScopeRecord, StoreFailure};
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
@@ -36,7 +36,7 @@ const EVENTS_IN_A_ROW: usize = 64;
 const MAX_ATTEMPTS: u32 = 3;
 
 /// The pause before such an event is told again, in milliseconds: time for a roll-back.
-const RETRY_MS: u64 = 1000;
+pub(super) const RETRY_MS: u64 = 1000;
 
 /// What a plugin thread is asked to do.
 #[derive(Debug)]
@@ -55,6 +55,10 @@ pub(super) enum Job {
     },
     /// Tell what another generation would have to take over.
     Inherit { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<Inheritance> },
+    /// A durable scope was read, or cannot be.
+    Loaded { plugin: u32, key: Arc<str>, result: Result<Option<ScopeRecord>, StoreFailure> },
+    /// Take scopes over from the process before.
+    Restore { plugin: Arc<Plugin>, records: Vec<ScopeRecord> },
     /// Another generation runs: tell it what has been waiting.
     Resume { plugin: u32 },
     /// A plugin was unloaded: drop what belongs to it.
@@ -121,19 +125,18 @@ impl From<Fault> for CallError {
 
 /// What came of an event.
 pub(super) enum Handled {
-    Done(Payload),
+    Done(Done),
     Refused(Failure),
     /// The feature failed on it. Nothing has changed.
     Failed(Failure),
 }
 
-impl Handled {
-    fn into_result(self) -> Result<Payload, Failure> {
-        match self {
-            Self::Done(reply) => Ok(reply),
-            Self::Refused(failure) | Self::Failed(failure) => Err(failure),
-        }
-    }
+/// What is left to do of an event that went well.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) reply: Option<Payload>,
+    /// Documents that the feature asks for. Without a reply, what it makes of them is the answer.
+    pub(super) fetch: Option<Fetch>,
 }
 
 impl Worker {
@@ -204,6 +207,8 @@ impl Worker {
             Job::Inherit { plugin, by, reply } => {
                 let _ = reply.send(self.inheritance(plugin, &by));
             }
+            Job::Loaded { plugin, key, result } => self.loaded(plugin, &key, result),
+            Job::Restore { plugin, records } => self.restore(&plugin, records),
             Job::Resume { plugin } => self.resume(plugin, self.inner.clock.uptime_ms()),
             Job::Forget { plugin } => self.forget(plugin),
         }
@@ -214,13 +219,14 @@ impl Worker {
         if plugin.is_unloaded() {
             return self.answer(&event, reply, Err(unavailable(format!("the feature {} was unloaded", plugin.name))));
         }
-        if !self.note_member(plugin, address, &event) {
-            return;
-        }
         if !self.is_addressable(plugin, address) {
             let message =
                 format!("the feature {} was replaced by a build without this scope: send it again", plugin.name);
             return self.answer(&event, reply, Err(unavailable(message)));
+        }
+        let Some((event, reply)) = self.hold(plugin, address, event, reply) else { return };
+        if !self.note_member(plugin, address, &event) {
+            return;
         }
         let now = self.inner.clock.uptime_ms();
         if plugin.health.paused_until(now).is_some() {
@@ -248,8 +254,12 @@ impl Worker {
         attempts: u32,
         reply: ReplyTo,
     ) {
-        let handled = self.handle_now(plugin, address, &event);
-        if matches!(handled, Handled::Failed(_)) && event.must_be_told() {
+        let failure = match self.handle_now(plugin, address, &event) {
+            Handled::Done(done) => return self.finish(plugin, address, &event, done, reply),
+            Handled::Refused(failure) => return self.answer(&event, reply, Err(failure)),
+            Handled::Failed(failure) => failure,
+        };
+        if event.must_be_told() {
             if attempts + 1 < MAX_ATTEMPTS {
                 let not_before = self.inner.clock.uptime_ms() + RETRY_MS;
                 return self.park(plugin, address, Parked { event, attempts: attempts + 1, not_before });
@@ -260,7 +270,24 @@ impl Worker {
                 event = %event.name(), "the plugin failed {MAX_ATTEMPTS} times on an event, which is given up"
             );
         }
-        self.answer(&event, reply, handled.into_result());
+        self.answer(&event, reply, Err(failure));
+    }
+
+    /// Answers an event that went well: now, or when what it changed is on disk, or when what it asks for was read.
+    fn finish(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event, done: Done, mut reply: ReplyTo) {
+        let Done { reply: answer, fetch } = done;
+        if let Some(fetch) = fetch {
+            let asker =
+                if answer.is_none() { std::mem::replace(&mut reply, ReplyTo::Nobody) } else { ReplyTo::Nobody };
+            self.fetch(plugin, address, event, fetch, asker);
+        }
+        let answer = answer.unwrap_or_else(Payload::empty);
+        let unwritten = self.write(plugin, address, reply, answer, event.name());
+        self.drop_if_empty(plugin, address);
+        match unwritten {
+            Some((reply, answer)) => self.answer(event, reply, Ok(answer)),
+            None => self.settle(event),
+        }
     }
 
     fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
@@ -335,12 +362,12 @@ impl Worker {
         }
         let generation = plugin.current();
         let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else { return false };
-        if !self.scopes.has_room_for(plugin.number, &address.key) {
+        if !self.scopes.has_room_for(plugin.number, &address.key) && !self.evict(plugin) {
             return false;
         }
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, idle_ms, now, look);
+        self.scopes.insert(plugin, address, kind, now, look);
         true
     }
 
@@ -348,9 +375,14 @@ impl Worker {
     pub(super) fn handle_now(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Handled {
         let generation = plugin.current();
         match self.call_and_check(plugin, &generation, address, event) {
-            Ok((checked, migrated)) => {
+            Ok((mut checked, migrated)) => {
                 plugin.health.succeeded();
-                Handled::Done(self.commit(plugin, &generation, address, event, checked, migrated))
+                match self.promise(plugin, address, &mut checked.effects) {
+                    Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, migrated)),
+                    // What nobody would send again is tried again.
+                    Err(failure) if event.must_be_told() => Handled::Failed(failure),
+                    Err(failure) => Handled::Refused(failure),
+                }
             }
             Err(CallError::Refused(failure)) => {
                 plugin.health.succeeded();
@@ -373,7 +405,8 @@ impl Worker {
         event: &Event,
     ) -> Result<(Checked, Option<Vec<u8>>), CallError> {
         let refused = |code, message: String| Err(CallError::Refused(Failure::new(code, message)));
-        if !event.is_question() && !self.scopes.has_room_for(plugin.number, &address.key) {
+        let is_room = self.scopes.has_room_for(plugin.number, &address.key) || self.evict(plugin);
+        if !event.is_question() && !is_room {
             let message = format!("the feature {} has as many scopes as it may have", plugin.name);
             return refused(ErrorCode::FeatureUnavailable, message);
         }
@@ -478,7 +511,8 @@ impl Worker {
         asker: &oneshot::Sender<T>,
     ) -> (Vec<Box<str>>, u32) {
         let n_scopes = self.scopes.of(plugin.number).count();
-        let addresses: Vec<_> = self.scopes.of(plugin.number).take(limit).map(|scope| scope.address.clone()).collect();
+        let loaded = self.scopes.of(plugin.number).filter(|scope| scope.loading.is_none());
+        let addresses: Vec<_> = loaded.take(limit).map(|scope| scope.address.clone()).collect();
         let mut answers = Vec::new();
         for address in &addresses {
             let is_paused = plugin.health.paused_until(self.inner.clock.uptime_ms()).is_some();
@@ -486,7 +520,8 @@ impl Worker {
                 break;
             }
             let event = Event::Query { name: name.into(), data: data.into() };
-            if let Handled::Done(answer) = self.handle_now(plugin, address, &event) {
+            if let Handled::Done(Done { reply, .. }) = self.handle_now(plugin, address, &event) {
+                let answer = reply.unwrap_or_else(Payload::empty);
                 answers.push(answer.arguments().first().map_or("null", |answer| answer.get()).into());
             }
         }
@@ -495,19 +530,14 @@ impl Worker {
     }
 
     pub(super) fn answer(&self, event: &Event, reply: ReplyTo, outcome: Result<Payload, Failure>) {
-        match reply {
-            ReplyTo::Nobody => {}
-            // Without an id, success is silent.
-            ReplyTo::Client { id: None, .. } if outcome.is_ok() => {}
-            ReplyTo::Client { connection, id, read_at } => {
-                let event = event.name().into();
-                let command = ShardCommand::Reply { connection, event, id, outcome, read_at };
-                self.inner.hub.shards()[connection.shard()].push(command);
-            }
-            ReplyTo::Caller(caller) => {
-                // Whoever asked may have gone.
-                let _ = caller.send(outcome);
-            }
+        self.settle(event);
+        self.inner.answer(event.name(), reply, outcome);
+    }
+
+    /// Notes that an event was told, or will never be, if it is one that the store would tell again.
+    fn settle(&self, event: &Event) {
+        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
+            store.settle(promise);
         }
     }
 
@@ -552,6 +582,9 @@ impl Worker {
         });
         for scope in self.scopes.remove_all(plugin) {
             self.deadlines.cancel(scope.look);
+            for (event, reply) in scope.loading.into_iter().flatten() {
+                self.answer(&event, reply, Err(unavailable(format!("the feature {} was unloaded", scope.plugin.name))));
+            }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             for (connection, _) in scope.members.iter().filter(|(_, part)| part.watched) {
                 self.inner.hub.unwatch(*connection, plugin, &scope.address.key);
@@ -564,7 +597,7 @@ impl Worker {
 
     /// The next number of a sequence that nobody can foresee who does not know its start. (SplitMix64, Steele et al.
     /// 2014.)
-    fn next_seed(&mut self) -> u64 {
+    pub(super) fn next_seed(&mut self) -> u64 {
         self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.seed;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -642,6 +675,6 @@ pub(super) fn take_part(scopes: &mut Scopes, plugin: u32, key: &str, connection:
     }
 }
 
-fn unavailable(message: String) -> Failure {
+pub(super) fn unavailable(message: String) -> Failure {
     Failure::new(ErrorCode::FeatureUnavailable, message)
 }

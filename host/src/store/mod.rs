@@ -4,11 +4,9 @@
 //!   what is read is handed to a callback.
 //! - `journal` is where a promise is written before anybody hears of it.
 //! - `writer` is the thread that writes, in batches, and retries; `reader` is the one that reads.
-//! - [`Backend`] is the database: `sqlite` or `postgres`. `contract` is the suite of tests that both must pass.
+//! - [`Backend`] is the database: `sqlite` or `postgres`. The end-to-end tests hold both to one contract.
 
 mod backend;
-#[cfg(test)]
-mod contract;
 mod journal;
 mod postgres;
 mod reader;

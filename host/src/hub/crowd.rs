@@ -1,0 +1,53 @@
+//! Connections that have something in common, and how many people they are.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::model::ConnId;
+
+/// A set of connections that knows how many different users are behind them.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    members: HashSet<ConnId>,
+    /// Connections of each user.
+    users: HashMap<Arc<str>, usize>,
+}
+
+impl Crowd {
+    /// Lets a connection in. Says whether it was out.
+    pub(super) fn insert(&mut self, id: ConnId, user: &Arc<str>) -> bool {
+        let is_new = self.members.insert(id);
+        if is_new {
+            *self.users.entry(user.clone()).or_default() += 1;
+        }
+        is_new
+    }
+
+    /// Takes a connection out. Says whether it was in.
+    pub(super) fn remove(&mut self, id: ConnId, user: &str) -> bool {
+        let was_in = self.members.remove(&id);
+        if was_in && let Some(connections) = self.users.get_mut(user) {
+            *connections -= 1;
+            if *connections == 0 {
+                self.users.remove(user);
+            }
+        }
+        was_in
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn n_connections(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn n_users(&self) -> usize {
+        self.users.len()
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = ConnId> {
+        self.members.iter().copied()
+    }
+}

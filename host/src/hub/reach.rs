@@ -1,0 +1,222 @@
+//! How far a publication goes, read from the directory without asking a shard.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Audience, Hub, USER_ROOM_PREFIX};
+use crate::model::ConnId;
+
+/// How many connections something is for, and how many different users they belong to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Connections, each counted once.
+    pub connections: usize,
+    /// Users, each counted once.
+    pub users: usize,
+}
+
+impl Hub {
+    /// How far a publication to `to`, but not to `except`, goes at this moment.
+    ///
+    /// One room, one user, one role, one connection or all cost one look-up. A union, or anything with exceptions, costs
+    /// a look-up for each connection that it means, exceptions from all alone a look-up for each that is excepted.
+    pub fn reach(&self, to: &[Audience], except: &[Audience]) -> Reach {
+        if let ([audience], []) = (to, except)
+            && let Some(reach) = self.reach_of_one(audience)
+        {
+            return reach;
+        }
+        if to.contains(&Audience::All) {
+            return self.all_but(&self.set_of(except));
+        }
+        self.count(&self.set_of(to) - &self.set_of(except))
+    }
+
+    /// How far several publications go together: whoever gets any of them is counted once.
+    pub fn reach_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> Reach {
+        let sets = publications.iter().map(|(to, except)| &self.set_of(to) - &self.set_of(except));
+        self.count(sets.flatten().collect())
+    }
+
+    fn set_of(&self, audiences: &[Audience]) -> HashSet<ConnId> {
+        let mut set = HashSet::new();
+        audiences.iter().for_each(|audience| self.collect(audience, &mut set));
+        set
+    }
+
+    fn count(&self, set: HashSet<ConnId>) -> Reach {
+        let users: Vec<Arc<str>> =
+            set.iter().filter_map(|id| Some(self.connections.get(id)?.identity.user.clone())).collect();
+        Reach { connections: users.len(), users: users.iter().collect::<HashSet<_>>().len() }
+    }
+
+    /// The reach of an audience that is counted already.
+    fn reach_of_one(&self, audience: &Audience) -> Option<Reach> {
+        let of_user = |user: &str| {
+            let connections = self.users.get(user).map_or(0, |connections| connections.len());
+            Reach { connections, users: connections.min(1) }
+        };
+        Some(match audience {
+            Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
+                Some(user) => of_user(user),
+                None => {
+                    let (connections, users) = self.room_size(name);
+                    Reach { connections, users }
+                }
+            },
+            Audience::Users(users) => match users.as_slice() {
+                [user] => of_user(user),
+                _ => return None,
+            },
+            Audience::Roles(roles) => match roles.as_slice() {
+                [role] => self.roles.get(role.as_str()).map_or_else(Reach::default, |crowd| Reach {
+                    connections: crowd.n_connections(),
+                    users: crowd.n_users(),
+                }),
+                _ => return None,
+            },
+            Audience::Connection(id) => {
+                let connections = usize::from(self.connections.contains_key(id));
+                Reach { connections, users: connections }
+            }
+            Audience::All => Reach { connections: self.connections.len(), users: self.users.len() },
+        })
+    }
+
+    /// Everybody but these. Whoever has no connection left is not counted as a user.
+    fn all_but(&self, excepted: &HashSet<ConnId>) -> Reach {
+        let mut by_user: HashMap<Arc<str>, usize> = HashMap::new();
+        for id in excepted {
+            if let Some(connection) = self.connections.get(id) {
+                *by_user.entry(connection.identity.user.clone()).or_default() += 1;
+            }
+        }
+        let n_excepted: usize = by_user.values().sum();
+        let left_out = by_user
+            .iter()
+            .filter(|(user, n)| self.users.get(&***user).is_none_or(|connections| connections.len() <= **n));
+        Reach {
+            connections: self.connections.len().saturating_sub(n_excepted),
+            users: self.users.len().saturating_sub(left_out.count()),
+        }
+    }
+
+    /// Adds the connections of an audience. No lock is held beyond this, for connections are locked before rooms.
+    fn collect(&self, audience: &Audience, into: &mut HashSet<ConnId>) {
+        match audience {
+            Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
+                Some(user) => into.extend(self.connections_of(user)),
+                None => {
+                    if let Some(room) = self.rooms.get(name.as_str()) {
+                        into.extend(room.crowd.members());
+                    }
+                }
+            },
+            Audience::Users(users) => users.iter().for_each(|user| into.extend(self.connections_of(user))),
+            Audience::Roles(roles) => {
+                for role in roles {
+                    if let Some(crowd) = self.roles.get(role.as_str()) {
+                        into.extend(crowd.members());
+                    }
+                }
+            }
+            Audience::Connection(id) => drop(into.insert(*id)),
+            Audience::All => into.extend(self.connections.iter().map(|connection| *connection.key())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::ShardPort;
+    use crate::model::Identity;
+
+    fn hub() -> Hub {
+        let hub = Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 10);
+        for (shard, slot, user, roles) in [
+            (0, 0, "ana", vec!["admin", "agent"]),
+            (1, 0, "ana", vec!["admin", "agent"]),
+            (1, 1, "ben", vec!["agent"]),
+            (0, 1, "cara", vec![]),
+        ] {
+            hub.connect(ConnId::new(shard, slot, 1), with_roles(user, &roles));
+        }
+        let room: Arc<str> = "ticket:1".into();
+        hub.join(ConnId::new(0, 0, 1), &room);
+        hub.join(ConnId::new(1, 1, 1), &room);
+        hub
+    }
+
+    fn with_roles(user: &str, roles: &[&str]) -> Arc<Identity> {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        Arc::new(Identity { roles, ..Identity::of_user(user) })
+    }
+
+    fn users(users: &[&str]) -> Audience {
+        Audience::Users(users.iter().map(|user| (*user).to_owned()).collect())
+    }
+
+    fn roles(roles: &[&str]) -> Audience {
+        Audience::Roles(roles.iter().map(|role| (*role).to_owned()).collect())
+    }
+
+    fn room(name: &str) -> Audience {
+        Audience::Room(name.to_owned())
+    }
+
+    #[test]
+    fn everybody_is_counted_once_however_many_reasons_there_are() {
+        let hub = hub();
+        let tab = Audience::Connection(ConnId::new(1, 0, 1));
+        let gone = Audience::Connection(ConnId::new(1, 0, 2));
+        for (to, except, connections, n_users) in [
+            (vec![users(&["ana"])], vec![], 2, 1),
+            (vec![room("user:ana")], vec![], 2, 1),
+            (vec![users(&["nobody"])], vec![], 0, 0),
+            (vec![users(&["ana", "ben", "ana", "nobody"])], vec![], 3, 2),
+            (vec![room("ticket:1")], vec![], 2, 2),
+            (vec![room("ticket:2")], vec![], 0, 0),
+            (vec![roles(&["agent"])], vec![], 3, 2),
+            (vec![roles(&["agent", "admin", "none"])], vec![], 3, 2),
+            (vec![tab.clone()], vec![], 1, 1),
+            (vec![gone.clone()], vec![], 0, 0),
+            (vec![tab.clone(), gone.clone(), users(&["ana"])], vec![], 2, 1),
+            (vec![Audience::All], vec![], 4, 3),
+            (vec![Audience::All], vec![users(&["ana"]), gone.clone()], 2, 2),
+            (vec![Audience::All, room("ticket:1")], vec![tab.clone()], 3, 3),
+            (vec![Audience::All], vec![Audience::All], 0, 0),
+            (vec![users(&["ana", "cara"])], vec![Audience::All], 0, 0),
+            (vec![room("ticket:1"), users(&["cara"])], vec![roles(&["admin"])], 2, 2),
+            (vec![users(&["ana"])], vec![tab.clone()], 1, 1),
+            (vec![], vec![], 0, 0),
+        ] {
+            let reach = hub.reach(&to, &except);
+            assert_eq!((reach.connections, reach.users), (connections, n_users), "{to:?} but {except:?}");
+        }
+    }
+
+    #[test]
+    fn several_publications_count_everybody_once_with_the_exceptions_of_each() {
+        let (hub, ana, ben) = (hub(), users(&["ana"]), users(&["ben"]));
+        let reach = hub.reach_of_all(&[
+            (&[roles(&["agent"])], std::slice::from_ref(&ana)),
+            (&[Audience::All], &[ana.clone(), ben.clone()]),
+            (std::slice::from_ref(&ben), &[]),
+        ]);
+        assert_eq!((reach.connections, reach.users), (2, 2));
+    }
+
+    #[test]
+    fn roles_follow_a_new_token_and_go_with_the_last_who_has_them() {
+        let hub = hub();
+        let n = |role: &str| hub.reach(&[roles(&[role])], &[]).connections;
+        hub.update_identity(ConnId::new(1, 1, 1), with_roles("ben", &["admin", "admin"]));
+        assert_eq!((n("admin"), n("agent")), (3, 2));
+        for id in [(0, 0), (1, 0), (1, 1)] {
+            hub.disconnect(ConnId::new(id.0, id.1, 1)).unwrap();
+        }
+        assert_eq!((n("admin"), n("agent")), (0, 0));
+        assert!(hub.roles.is_empty(), "nothing is kept of a role that nobody has");
+    }
+}

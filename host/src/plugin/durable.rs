@@ -1,0 +1,271 @@
+//! What outlives the process, on a plugin thread: durable scopes are read before their first event and written after each
+//! that changed them; documents are promised before anybody hears of them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::catalogue::Plugin;
+use super::effect::{Document, Effect, Fetch};
+use super::event::{Event, ReplyTo};
+use super::scope::{Due, Scope, State, Timer};
+use super::template::ScopeAddress;
+use super::worker::{Job, RETRY_MS, Worker, unavailable};
+use crate::model::{Failure, Payload};
+use crate::store::{Acknowledge, PageRequest, Promise, ScopeRecord, StoreFailure, TimerRecord};
+
+/// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
+/// millisecond, unless the store is down.
+const MAX_HELD: usize = 1000;
+
+impl Worker {
+    /// Keeps an event for later if its scope has to be read first. Gives back what can be handled now.
+    pub(super) fn hold(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Event,
+        reply: ReplyTo,
+    ) -> Option<(Event, ReplyTo)> {
+        if self.scopes.get(plugin.number, &address.key).is_none() {
+            // Nobody takes part in a scope that is not in memory.
+            let is_left = matches!(event, Event::Left { .. });
+            if is_left || !self.is_durable(plugin, address) || !self.enter(plugin, address) {
+                return Some((event, reply));
+            }
+            if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
+                scope.loading = Some(VecDeque::new());
+            }
+            self.load(plugin, address);
+        }
+        let scope = self.scopes.get_mut(plugin.number, &address.key);
+        let Some(held) = scope.and_then(|scope| scope.loading.as_mut()) else { return Some((event, reply)) };
+        if held.len() >= MAX_HELD && !event.must_be_told() {
+            let message = format!("too many events wait for the scope {} to be read: try again later", address.key);
+            self.answer(&event, reply, Err(unavailable(message)));
+        } else {
+            held.push_back((event, reply));
+        }
+        None
+    }
+
+    fn is_durable(&self, plugin: &Plugin, address: &ScopeAddress) -> bool {
+        let generation = plugin.current();
+        self.inner.store.is_some()
+            && generation.manifest.scope_of_key(&address.key).is_some_and(|(kind, _)| kind.is_durable)
+    }
+
+    fn load(&self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        let Some(store) = &self.inner.store else { return };
+        let (inbox, number, key) = (self.inbox.clone(), plugin.number, address.key.clone());
+        let then = move |result| inbox.push(Job::Loaded { plugin: number, key, result });
+        store.scope(&plugin.name, &address.key, Box::new(then));
+    }
+
+    /// A scope was read, or cannot be.
+    pub(super) fn loaded(&mut self, plugin: u32, key: &str, result: Result<Option<ScopeRecord>, StoreFailure>) {
+        let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
+        let Some(held) = scope.loading.take() else { return };
+        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+        match result {
+            Ok(record) => {
+                if let Some(record) = record {
+                    self.fill(&plugin, &address, record);
+                }
+                for (event, reply) in held {
+                    self.wait_for_shards();
+                    self.handle(&plugin, &address, event, reply);
+                }
+                self.drop_if_empty(&plugin, &address);
+            }
+            Err(failure) => {
+                tracing::warn!(plugin = %plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
+                let (kept, refused): (VecDeque<_>, VecDeque<_>) =
+                    held.into_iter().partition(|(event, _)| event.must_be_told());
+                for (event, reply) in refused {
+                    self.answer(&event, reply, Err(failure.clone().into()));
+                }
+                if kept.is_empty() {
+                    return self.drop_if_empty(&plugin, &address);
+                }
+                if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
+                    scope.loading = Some(kept);
+                }
+                let at = self.inner.clock.uptime_ms() + RETRY_MS;
+                self.deadlines.push(at, Due::Load { plugin: plugin.number, scope: address.key });
+            }
+        }
+    }
+
+    /// Tries again to read a scope.
+    pub(super) fn load_again(&mut self, plugin: u32, key: &str) {
+        let scope = self.scopes.get(plugin, key).filter(|scope| scope.loading.is_some());
+        if let Some((plugin, address)) = scope.map(|scope| (scope.plugin.clone(), scope.address.clone())) {
+            self.load(&plugin, &address);
+        }
+    }
+
+    /// Takes scopes over that were durable when the process before ended.
+    pub(super) fn restore(&mut self, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
+        for record in records {
+            let Some((_, address)) = plugin.current().manifest.scope_of_key(&record.key) else {
+                tracing::warn!(plugin = %plugin.name, scope = %record.key, "a stored scope is of no template any more");
+                continue;
+            };
+            // What there is no room for is read when something comes for it.
+            let is_there = self.scopes.get(plugin.number, &address.key).is_some();
+            if !is_there && self.scopes.has_room_for(plugin.number, &address.key) && self.enter(plugin, &address) {
+                self.fill(plugin, &address, record);
+            }
+        }
+    }
+
+    /// Makes room in memory for another scope of a plugin. Says whether there is.
+    pub(super) fn evict(&mut self, plugin: &Plugin) -> bool {
+        let hub = &self.inner.hub;
+        let evicted = self.scopes.evictable(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
+        let Some(key) = evicted.filter(|_| self.inner.store.is_some()) else { return false };
+        if let Some(scope) = self.scopes.get(plugin.number, &key) {
+            self.deadlines.cancel(scope.look);
+        }
+        self.scopes.remove(plugin.number, &key);
+        true
+    }
+
+    fn fill(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, record: ScopeRecord) {
+        let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
+        let (now_ms, uptime) = (self.inner.clock.now_ms(), self.inner.clock.uptime_ms());
+        scope.state = record.state.map(|bytes| State { version: record.version, bytes });
+        scope.sequence = record.sequence;
+        for TimerRecord { name, due_ms, payload } in record.timers {
+            let name: Box<str> = name.into();
+            let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
+            let deadline = self.deadlines.push(uptime + due_ms.saturating_sub(now_ms), due);
+            scope.timers.insert(name, Timer { deadline, due_ms, payload: payload.into() });
+        }
+        // It has been idle for some of its time already.
+        let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
+        scope.touched = (uptime + left_ms).saturating_sub(scope.idle_ms);
+        self.deadlines.cancel(scope.look);
+        let look = Due::Idle { plugin: plugin.number, scope: address.key.clone() };
+        scope.look = self.deadlines.push(uptime + left_ms, look);
+    }
+
+    /// Gives a durable scope that has changed to the store. Gives back whom to answer where nobody has to wait for that.
+    pub(super) fn write(
+        &mut self,
+        plugin: &Plugin,
+        address: &ScopeAddress,
+        reply: ReplyTo,
+        answer: Payload,
+        event: &str,
+    ) -> Option<(ReplyTo, Payload)> {
+        let Some(store) = &self.inner.store else { return Some((reply, answer)) };
+        let scope = self.scopes.get_mut(plugin.number, &address.key);
+        let Some(scope) = scope.filter(|scope| scope.is_durable && scope.is_dirty) else {
+            return Some((reply, answer));
+        };
+        scope.is_dirty = false;
+        let acknowledge: Option<Acknowledge> = match reply {
+            // Success is silent for these.
+            ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
+            reply => {
+                let (inner, event) = (self.inner.clone(), Box::<str>::from(event));
+                Some(Box::new(move |written: Result<(), StoreFailure>| {
+                    inner.answer(&event, reply, written.map(|()| answer).map_err(Failure::from));
+                }))
+            }
+        };
+        if scope.state.is_none() && scope.timers.is_empty() {
+            store.drop_scope(&plugin.name, &address.key, acknowledge);
+            return None;
+        }
+        let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
+            name: name.to_string(),
+            due_ms: timer.due_ms,
+            payload: timer.payload.to_string(),
+        });
+        let record = ScopeRecord {
+            plugin: plugin.name.clone(),
+            key: address.key.to_string(),
+            version: scope.state.as_ref().map_or(0, |state| state.version),
+            state: scope.state.as_ref().map(|state| state.bytes.clone()),
+            sequence: scope.sequence,
+            timers: timers.collect(),
+            expires_ms: self.inner.clock.now_ms() + scope.idle_ms,
+        };
+        store.put_scope(record, acknowledge);
+        None
+    }
+
+    /// Has the store keep a scope that is in use though nothing has changed in it for long.
+    pub(super) fn put_off_expiry(&mut self, plugin: u32, key: &str) {
+        let is_stored = |scope: &&mut Scope| scope.is_durable && scope.loading.is_none();
+        let Some(scope) = self.scopes.get_mut(plugin, key).filter(is_stored) else { return };
+        scope.is_dirty = true;
+        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+        self.write(&plugin, &address, ReplyTo::Nobody, Payload::empty(), "");
+    }
+
+    /// Promises to store the documents among the effects, and takes them out.
+    ///
+    /// # Errors
+    /// Where the store takes no promise. Nothing is promised then.
+    pub(super) fn promise(
+        &mut self,
+        plugin: &Plugin,
+        address: &ScopeAddress,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Failure> {
+        let mut promises = Vec::new();
+        for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Save(_))) {
+            let Effect::Save(Document { tag, collection, key, document }) = effect else { continue };
+            promises.push(Promise {
+                number: 0,
+                plugin: plugin.name.clone(),
+                scope: address.key.to_string(),
+                tag,
+                collection,
+                key,
+                id: self.document_id(),
+                document,
+                restored: false,
+            });
+        }
+        match &self.inner.store {
+            _ if promises.is_empty() => Ok(()),
+            Some(store) => store.promise(promises),
+            None => Err(unavailable("this host has no store".to_owned())),
+        }
+    }
+
+    /// A new id, which sorts by time (UUID version 7, RFC 9562).
+    fn document_id(&mut self) -> String {
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&self.next_seed().to_le_bytes());
+        random[8..].copy_from_slice(&self.next_seed().to_le_bytes()[..2]);
+        uuid::Builder::from_unix_timestamp_millis(self.inner.clock.now_ms(), &random).into_uuid().to_string()
+    }
+
+    /// Reads documents. What the feature replies to them goes to `reply`.
+    pub(super) fn fetch(
+        &self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: &Event,
+        fetch: Fetch,
+        reply: ReplyTo,
+    ) {
+        let Fetch { tag, collection, before, limit } = fetch;
+        let asked_by: Box<str> = event.name().into();
+        let then = {
+            let (inbox, plugin, address) = (self.inbox.clone(), plugin.clone(), address.clone());
+            move |outcome| inbox.push(Job::Event { plugin, address, event: Event::Fetched { tag, outcome, asked_by }, reply })
+        };
+        let request =
+            PageRequest { plugin: plugin.name.clone(), scope: address.key.to_string(), collection, before, limit };
+        // Without a store nothing is granted that would lead here.
+        if let Some(store) = &self.inner.store {
+            store.page(request, Box::new(then));
+        }
+    }
+}
