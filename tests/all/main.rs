@@ -10,6 +10,7 @@ mod events;
 mod hostile;
 mod limits;
 mod shutdown;
+mod store;
 mod swap;
 mod ticket_collision;
 mod time;

@@ -4,6 +4,7 @@
 //! - [`TestHost`]: the real binary in a folder of its own, and its API
 //! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
 //! - [`TestClient`]: a client of the plain protocol
+//! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
 //! - [`skip`]: how a test that lacks something says so
 
@@ -11,10 +12,12 @@ mod client;
 pub mod guests;
 mod host;
 mod inner;
+mod postgres;
 
 pub use client::{Closed, TestClient};
 pub use host::{Answer, TestHost, http};
 pub use inner::InnerHost;
+pub use postgres::TestPostgres;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

@@ -62,9 +62,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             let documents: Vec<_> =
                 documents.map(|document| wit::Document { id: &document.id, body: &document.body }).collect();
             let outcome = match outcome {
-                Ok(page) => {
-                    wit::FetchOutcome::Page(wit::Page { documents: &documents, has_more: page.has_more })
-                }
+                Ok(page) => wit::FetchOutcome::Page(wit::Page { documents: &documents, has_more: page.has_more }),
                 Err(failure) => wit::FetchOutcome::Failed(lend_failure(failure)),
             };
             call(wit::Event::Fetched(wit::Fetched { tag, outcome }))

@@ -259,7 +259,9 @@ impl Worker {
         let asked_by: Box<str> = event.name().into();
         let then = {
             let (inbox, plugin, address) = (self.inbox.clone(), plugin.clone(), address.clone());
-            move |outcome| inbox.push(Job::Event { plugin, address, event: Event::Fetched { tag, outcome, asked_by }, reply })
+            move |outcome| {
+                inbox.push(Job::Event { plugin, address, event: Event::Fetched { tag, outcome, asked_by }, reply })
+            }
         };
         let request =
             PageRequest { plugin: plugin.name.clone(), scope: address.key.to_string(), collection, before, limit };

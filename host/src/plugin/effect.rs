@@ -38,18 +38,39 @@ const MAX_FETCHED: u32 = 1000;
 #[derive(Debug)]
 pub(super) enum Effect {
     Publish(Publication),
-    Ask { connections: Vec<ConnId>, outgoing: Arc<Outgoing>, tag: Box<str>, timeout_ms: u64 },
+    Ask {
+        connections: Vec<ConnId>,
+        outgoing: Arc<Outgoing>,
+        tag: Box<str>,
+        timeout_ms: u64,
+    },
     Reply(Payload),
     /// Answers with how many the emits of this event went to, under the name of this field.
-    ReplyReached { field: Box<str>, of: Counted },
-    Join { connection: ConnId, room: Arc<str> },
-    Leave { connection: ConnId, room: Arc<str> },
+    ReplyReached {
+        field: Box<str>,
+        of: Counted,
+    },
+    Join {
+        connection: ConnId,
+        room: Arc<str>,
+    },
+    Leave {
+        connection: ConnId,
+        room: Arc<str>,
+    },
     Watch(ConnId),
-    SetTimer { name: Box<str>, after_ms: u64, payload: Box<str> },
+    SetTimer {
+        name: Box<str>,
+        after_ms: u64,
+        payload: Box<str>,
+    },
     CancelTimer(Box<str>),
     Save(Document),
     Fetch(Fetch),
-    Disconnect { connection: ConnId, reason: String },
+    Disconnect {
+        connection: ConnId,
+        reason: String,
+    },
 }
 
 /// What is counted of those whom an event reached.

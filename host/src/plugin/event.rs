@@ -95,11 +95,7 @@ impl Event {
     pub(super) fn must_be_told(&self) -> bool {
         matches!(
             self,
-            Self::Joined(_)
-                | Self::Left { .. }
-                | Self::Timer { .. }
-                | Self::Acknowledged { .. }
-                | Self::Saved { .. }
+            Self::Joined(_) | Self::Left { .. } | Self::Timer { .. } | Self::Acknowledged { .. } | Self::Saved { .. }
         )
     }
 

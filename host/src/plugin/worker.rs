@@ -277,8 +277,7 @@ impl Worker {
     fn finish(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event, done: Done, mut reply: ReplyTo) {
         let Done { reply: answer, fetch } = done;
         if let Some(fetch) = fetch {
-            let asker =
-                if answer.is_none() { std::mem::replace(&mut reply, ReplyTo::Nobody) } else { ReplyTo::Nobody };
+            let asker = if answer.is_none() { std::mem::replace(&mut reply, ReplyTo::Nobody) } else { ReplyTo::Nobody };
             self.fetch(plugin, address, event, fetch, asker);
         }
         let answer = answer.unwrap_or_else(Payload::empty);

@@ -222,7 +222,10 @@ fn write_run(
             transaction.execute("DELETE FROM roundhouse_documents WHERE id = ANY($1)", &[&withdrawn])?;
         }
         _ => {
-            let put: Vec<_> = run.iter().filter_map(|write| if let Write::PutScope(put) = write { Some(*put) } else { None }).collect();
+            let put: Vec<_> = run
+                .iter()
+                .filter_map(|write| if let Write::PutScope(put) = write { Some(*put) } else { None })
+                .collect();
             if !put.is_empty() {
                 put_scopes(transaction, &put)?;
             }

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::backend::{Backend, BackendError};
 use super::StoreFailure;
+use super::backend::{Backend, BackendError};
 
 /// Reads that wait, at most. Each takes some ten microseconds.
 const MAX_WAITING: usize = 10_000;

@@ -107,7 +107,9 @@ impl Backend for Sqlite {
             None => i64::MAX,
             Some(id) => self
                 .0
-                .prepare_cached("SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?")?
+                .prepare_cached(
+                    "SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?",
+                )?
                 .query_row(params![id, plugin, scope, collection], |row| row.get(0))
                 .optional()?
                 .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
@@ -167,21 +169,19 @@ fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String
         Write::PutScope(scope) => {
             let timers =
                 serde_json::to_string(&scope.timers).map_err(|error| BackendError::Refused(error.to_string()))?;
-            connection
-                .prepare_cached("REPLACE INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?)")?
-                .execute(params![
-                    scope.plugin,
-                    scope.key,
-                    scope.version,
-                    scope.state,
-                    scope.sequence as i64,
-                    timers,
-                    scope.expires_ms as i64
-                ])?
+            connection.prepare_cached("REPLACE INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+                scope.plugin,
+                scope.key,
+                scope.version,
+                scope.state,
+                scope.sequence as i64,
+                timers,
+                scope.expires_ms as i64
+            ])?
         }
-        Write::DropScope { plugin, key } => {
-            connection.prepare_cached("DELETE FROM scopes WHERE plugin = ? AND key = ?")?.execute(params![plugin, key])?
-        }
+        Write::DropScope { plugin, key } => connection
+            .prepare_cached("DELETE FROM scopes WHERE plugin = ? AND key = ?")?
+            .execute(params![plugin, key])?,
     };
     Ok(None)
 }

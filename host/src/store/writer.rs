@@ -223,9 +223,7 @@ impl Queue {
         let mut state = self.state();
         while !state.is_stopping && self.clock.uptime_ms() < until {
             state = match self.clock.wait_for(until) {
-                Some(timeout) => {
-                    self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
-                }
+                Some(timeout) => self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
                 None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }

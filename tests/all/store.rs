@@ -1,0 +1,404 @@
+//! The store by itself: one contract, held to by SQLite and PostgreSQL.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use roundhouse::metrics::Metrics;
+use roundhouse::model::{Clock, ErrorCode};
+use roundhouse::store::{
+    Outcome, Page, PageRequest, Promise, ScopeRecord, Store, StoreConfig, StoreFailure, StoreUrl, TimerRecord,
+};
+use roundhouse_tests::{PATIENCE, TestPostgres, skip};
+use tempfile::TempDir;
+
+/// When the contract begins, in milliseconds since 1970.
+const BEGINNING: u64 = 1_800_000_000_000;
+
+/// A database that the test can take away.
+enum Database {
+    Sqlite(TempDir, Option<rusqlite::Connection>),
+    Postgres(TestPostgres),
+}
+
+impl Database {
+    fn url(&self) -> StoreUrl {
+        match self {
+            Self::Sqlite(dir, _) => StoreUrl::Sqlite(dir.path().join("store.db")),
+            Self::Postgres(server) => StoreUrl::parse(&server.url(), &PathBuf::new()).unwrap(),
+        }
+    }
+
+    /// From now on nothing can be written.
+    fn goes(&mut self) {
+        match self {
+            Self::Sqlite(dir, lock) => {
+                let connection = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+                connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
+                *lock = Some(connection);
+            }
+            Self::Postgres(server) => server.stop(),
+        }
+    }
+
+    fn comes_back(&mut self) {
+        match self {
+            Self::Sqlite(_, lock) => drop(lock.take()),
+            Self::Postgres(server) => server.resume(),
+        }
+    }
+}
+
+/// A store that is open, and what it tells.
+struct Open {
+    store: Store,
+    clock: Clock,
+    told: mpsc::Receiver<(Arc<Promise>, Outcome)>,
+}
+
+impl Open {
+    fn new(database: &Database, journal: &TempDir) -> Self {
+        let clock = Clock::manual(BEGINNING);
+        let config =
+            StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+        let store = Store::open(&config, clock.clone(), Metrics::new().unwrap()).unwrap();
+        let (tell, told) = mpsc::channel();
+        // Nobody listens any more when the test has ended.
+        store.start(Box::new(move |promise, outcome| drop(tell.send((promise, outcome))))).unwrap();
+        Self { store, clock, told }
+    }
+
+    fn next(&self) -> (Arc<Promise>, Outcome) {
+        self.told.recv_timeout(PATIENCE).expect("an outcome comes")
+    }
+
+    /// Waits for `n` outcomes, which the features have then been told.
+    fn settle(&self, n: usize) -> Vec<(String, Outcome)> {
+        let told: Vec<_> = (0..n).map(|_| self.next()).collect();
+        told.iter().for_each(|(promise, _)| self.store.settle(promise));
+        told.into_iter().map(|(promise, outcome)| (promise.tag.clone(), outcome)).collect()
+    }
+
+    fn page(&self, scope: &str, before: Option<&str>, limit: u32) -> Result<Page, StoreFailure> {
+        let request = PageRequest {
+            plugin: "chat".to_owned(),
+            scope: scope.to_owned(),
+            collection: "messages".to_owned(),
+            before: before.map(str::to_owned),
+            limit,
+        };
+        let (reply, answer) = mpsc::channel();
+        self.store.page(request, Box::new(move |page| reply.send(page).unwrap()));
+        answer.recv_timeout(PATIENCE).expect("an answer comes")
+    }
+
+    fn scope(&self, key: &str) -> Option<ScopeRecord> {
+        let (reply, answer) = mpsc::channel();
+        self.store.scope("campaign", key, Box::new(move |scope| reply.send(scope).unwrap()));
+        answer.recv_timeout(PATIENCE).expect("an answer comes").unwrap()
+    }
+
+    /// Puts a scope and waits until that is on disk.
+    fn put(&self, record: &ScopeRecord) {
+        let (reply, written) = mpsc::channel();
+        self.store.put_scope(record.clone(), Some(Box::new(move |result| reply.send(result).unwrap())));
+        written.recv_timeout(PATIENCE).expect("it is written").unwrap();
+    }
+}
+
+fn promise(tag: &str) -> Promise {
+    Promise {
+        number: 0,
+        plugin: "chat".to_owned(),
+        scope: "room:1".to_owned(),
+        tag: tag.to_owned(),
+        collection: "messages".to_owned(),
+        key: None,
+        id: format!("id-{tag}"),
+        document: format!(r#"{{"body":"{tag} \u0000 é"}}"#),
+        restored: false,
+    }
+}
+
+fn ids(page: &Page) -> Vec<&str> {
+    page.documents.iter().map(|document| document.id.as_str()).collect()
+}
+
+fn stored(tag: &str, id: &str) -> (String, Outcome) {
+    (tag.to_owned(), Outcome::Stored(id.to_owned()))
+}
+
+fn record(key: &str, state: Option<&[u8]>) -> ScopeRecord {
+    ScopeRecord {
+        plugin: "campaign".to_owned(),
+        key: key.to_owned(),
+        version: 7,
+        state: state.map(<[u8]>::to_vec),
+        sequence: 41,
+        timers: vec![TimerRecord { name: "end \"é\"".to_owned(), due_ms: 5, payload: "{}".to_owned() }],
+        expires_ms: BEGINNING + 1000,
+    }
+}
+
+/// Runs one part of the contract on each kind of database.
+fn on_each(part: &str, run: fn(Database)) {
+    run(Database::Sqlite(tempfile::tempdir().unwrap(), None));
+    match TestPostgres::start() {
+        Ok(server) => run(Database::Postgres(server)),
+        Err(why) => skip(&format!("{part}, on PostgreSQL"), &why),
+    }
+}
+
+#[test]
+fn documents_are_stored_in_order_and_read_by_the_page() {
+    on_each("documents_are_stored_in_order_and_read_by_the_page", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        let tags: Vec<String> = (0..2500).map(|n| format!("{n:04}")).collect();
+        let (first, rest) = tags.split_at(700);
+        open.store.promise(first.iter().map(|tag| promise(tag)).collect()).unwrap();
+        rest.iter().for_each(|tag| open.store.promise(vec![promise(tag)]).unwrap());
+        let elsewhere = [
+            Promise { scope: "room:2".to_owned(), ..promise("a") },
+            Promise { plugin: "other".to_owned(), ..promise("b") },
+            Promise { collection: "drafts".to_owned(), ..promise("c") },
+        ];
+        open.store.promise(elsewhere.into()).unwrap();
+        let outcomes = open.settle(2503);
+        let expected: Vec<_> = tags.iter().map(|tag| stored(tag, &format!("id-{tag}"))).collect();
+        assert_eq!(outcomes[..2500], expected);
+
+        let newest = open.page("room:1", None, 2).unwrap();
+        assert_eq!((ids(&newest), newest.has_more), (vec!["id-2499", "id-2498"], true));
+        assert_eq!(newest.documents[0].body, promise("2499").document);
+        let older = open.page("room:1", Some("id-2498"), 1000).unwrap();
+        assert_eq!((older.documents.len(), ids(&older)[0], older.has_more), (1000, "id-2497", true));
+        let oldest = open.page("room:1", Some("id-0002"), 2).unwrap();
+        assert_eq!((ids(&oldest), oldest.has_more), (vec!["id-0001", "id-0000"], false));
+        assert_eq!(open.page("room:9", None, 10).unwrap(), Page::default());
+        for unknown in ["id-a", "nothing", ""] {
+            let failure = open.page("room:1", Some(unknown), 10).unwrap_err();
+            assert_eq!((failure.code, failure.retryable), (ErrorCode::BadRequest, false), "{failure:?}");
+        }
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn a_page_is_bounded_in_bytes_and_has_one_document_at_least() {
+    on_each("a_page_is_bounded_in_bytes_and_has_one_document_at_least", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        let large =
+            |tag: &str, bytes: usize| Promise { document: format!("\"{}\"", "x".repeat(bytes)), ..promise(tag) };
+        open.store.promise(vec![large("a", 100_000), large("b", 450_000), large("c", 900_000)]).unwrap();
+        open.settle(3);
+        let newest = open.page("room:1", None, 10).unwrap();
+        assert_eq!((ids(&newest), newest.has_more), (vec!["id-c"], true));
+        let older = open.page("room:1", Some("id-c"), 10).unwrap();
+        assert_eq!((ids(&older), older.has_more), (vec!["id-b"], true));
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn a_key_is_stored_once() {
+    on_each("a_key_is_stored_once", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        let keyed =
+            |tag: &str, scope: &str| Promise { key: Some("ana 1".to_owned()), scope: scope.to_owned(), ..promise(tag) };
+        open.store.promise(vec![keyed("a", "room:1"), keyed("b", "room:1"), keyed("c", "room:2")]).unwrap();
+        assert_eq!(open.settle(3), [stored("a", "id-a"), stored("b", "id-a"), stored("c", "id-c")]);
+        open.store.promise(vec![keyed("d", "room:1")]).unwrap();
+        assert_eq!(open.settle(1), [stored("d", "id-a")]);
+        assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-a"]);
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn what_was_promised_and_not_told_is_told_after_a_restart_and_stored_once() {
+    on_each("what_was_promised_and_not_told_is_told_after_a_restart_and_stored_once", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        let others = Promise { plugin: "other".to_owned(), ..promise("d") };
+        open.store.promise(vec![promise("a"), promise("b"), promise("c"), others]).unwrap();
+        let told: Vec<_> = (0..4).map(|_| open.next()).collect();
+        assert!(told.iter().all(|(promise, _)| !promise.restored));
+        open.store.settle(&told[1].0);
+        open.store.shut_down();
+        drop(open);
+
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.resume("chat"), 2);
+        assert!(open.next().0.restored);
+        open.store.promise(vec![promise("e")]).unwrap();
+        let told = [open.next(), open.next()];
+        assert_eq!(told[1].1, Outcome::Stored("id-e".to_owned()));
+        assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-e", "id-c", "id-b", "id-a"]);
+        open.store.shut_down();
+        drop(open);
+
+        let open = Open::new(&database, &journal);
+        assert_eq!((open.store.resume("chat"), open.store.resume("other")), (3, 1));
+        open.settle(4);
+        open.store.shut_down();
+        drop(open);
+        let open = Open::new(&database, &journal);
+        assert_eq!((open.store.resume("chat"), open.store.resume("other")), (0, 0));
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn a_store_that_goes_is_waited_for() {
+    on_each("a_store_that_goes_is_waited_for", |mut database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        database.goes();
+        for tag in ["a", "b"] {
+            open.store.promise(vec![promise(tag)]).unwrap();
+        }
+        let (reply, written) = mpsc::channel();
+        let acknowledge = Box::new(move |result| reply.send(result).unwrap());
+        open.store.put_scope(record("campaign:1", Some(b"1")), Some(acknowledge));
+        assert!(open.told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is told before it is stored");
+        assert!(written.try_recv().is_err());
+        database.comes_back();
+        // Pauses between attempts are of the clock's time.
+        let outcomes = moving(&open, || open.told.try_recv().ok(), 2);
+        let tags: Vec<_> = outcomes.iter().map(|(promise, _)| promise.tag.as_str()).collect();
+        assert_eq!(tags, ["a", "b"]);
+        moving(&open, || written.try_recv().ok(), 1).remove(0).unwrap();
+        assert_eq!(open.scope("campaign:1").unwrap().state.as_deref(), Some(&b"1"[..]));
+        open.store.shut_down();
+    });
+}
+
+/// Moves the clock by a second until `probe` has given `n` things.
+fn moving<T>(open: &Open, probe: impl Fn() -> Option<T>, n: usize) -> Vec<T> {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut found = Vec::new();
+    while found.len() < n {
+        assert!(std::time::Instant::now() < deadline, "it does not come");
+        open.clock.advance(Duration::from_secs(1));
+        match probe() {
+            Some(one) => found.push(one),
+            None => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later() {
+    on_each("what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later", |mut database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        database.goes();
+        open.store.promise(vec![promise("a")]).unwrap();
+        let (given_up, outcome) = moving(&open, || open.told.try_recv().ok(), 1).remove(0);
+        let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((failure.code, failure.retryable), (ErrorCode::FeatureUnavailable, true));
+        open.store.settle(&given_up);
+        open.store.shut_down();
+        drop(open);
+
+        // It may have been written for all that the host knows: that has to be undone first, then it is settled.
+        database.comes_back();
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.resume("chat"), 1);
+        open.store.promise(vec![promise("b")]).unwrap();
+        let (again, outcome) = open.next();
+        assert_eq!(again.tag, "a");
+        assert!(matches!(outcome, Outcome::Failed(_)), "an outcome does not change: {outcome:?}");
+        assert_eq!(open.next().1, Outcome::Stored("id-b".to_owned()));
+        open.store.settle(&again);
+        assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-b"]);
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn more_than_may_wait_is_refused() {
+    let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
+    let journal = tempfile::tempdir().unwrap();
+    let open = Open::new(&database, &journal);
+    let failure = open.store.promise(vec![promise("a"); 100_001]).unwrap_err();
+    assert_eq!(failure.code, ErrorCode::FeatureUnavailable);
+    let large = Promise { document: "x".repeat(256 * 1024 * 1024 + 1), ..promise("a") };
+    assert_eq!(open.store.promise(vec![large]).unwrap_err().code, ErrorCode::FeatureUnavailable);
+    open.store.promise(vec![promise("a")]).unwrap();
+    open.settle(1);
+    open.store.shut_down();
+}
+
+#[test]
+fn scopes_are_kept_as_they_were_put_last() {
+    on_each("scopes_are_kept_as_they_were_put_last", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.scope("campaign:1"), None);
+        for state in [Some(&[0, 255, 10][..]), None] {
+            let record = record("campaign:1", state);
+            open.put(&record);
+            assert_eq!(open.scope("campaign:1").as_ref(), Some(&record));
+        }
+        // Read before it is written, it is what it is going to be.
+        let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
+        open.store.put_scope(next.clone(), None);
+        assert_eq!(open.scope("campaign:1"), Some(next));
+        open.store.drop_scope("campaign", "campaign:1", None);
+        assert_eq!(open.scope("campaign:1"), None);
+        open.store.shut_down();
+        drop(open);
+        assert_eq!(Open::new(&database, &journal).scope("campaign:1"), None, "what was queued was written at the end");
+    });
+}
+
+#[test]
+fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
+    on_each("the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        for n in 0..2345 {
+            open.store.put_scope(record(&format!("campaign:{n:04}"), Some(b"x")), None);
+        }
+        let expired = ScopeRecord { expires_ms: BEGINNING - 1, ..record("campaign:0007", None) };
+        open.store.put_scope(expired, None);
+        open.store.put_scope(ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) }, None);
+        let mut keys = Vec::new();
+        open.store.scopes("campaign", |page| keys.extend(page.into_iter().map(|scope| scope.key))).unwrap();
+        let wanted: Vec<_> = (0..2345).filter(|n| *n != 7).map(|n| format!("campaign:{n:04}")).collect();
+        assert_eq!(keys, wanted);
+        assert_eq!(open.scope("campaign:0007"), None);
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn what_cannot_be_a_store_is_refused_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    for (url, said) in [
+        ("roundhouse.db", "sqlite:// or postgres://"),
+        ("mysql://x", "sqlite:// or postgres://"),
+        ("sqlite://", "must name a file"),
+        ("sqlite://:memory:", "must name a file"),
+        ("postgres://host:port/db", "connection string"),
+        ("postgres://host/db?sslmode=require", "sslmode=require"),
+    ] {
+        let error = format!("{:#}", StoreUrl::parse(url, dir.path()).expect_err(url));
+        assert!(error.contains(said), "{url}: {error}");
+    }
+    let open = |url: StoreUrl| {
+        let config = StoreConfig { url, journal: dir.path().join("journal"), give_up: Duration::from_secs(1) };
+        let opened = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+        format!("{:#}", opened.map(|_| ()).expect_err("it cannot be opened"))
+    };
+    std::fs::write(dir.path().join("text"), "this is no database, though it is long enough to be one".repeat(99))
+        .unwrap();
+    assert!(open(StoreUrl::Sqlite(dir.path().join("text"))).contains("not a database"));
+    assert!(open(StoreUrl::Sqlite(dir.path().join("none/store.db"))).contains("none/store.db"));
+    assert!(open(StoreUrl::Postgres("postgres://x@127.0.0.1:1/x".to_owned())).contains("cannot connect"));
+}

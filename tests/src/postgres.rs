@@ -1,0 +1,136 @@
+//! A PostgreSQL server, in a folder of its own, on a free port.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::PATIENCE;
+
+/// The account that Debian's package makes for the server, which does not run as root.
+const SERVER_ACCOUNT: &str = "postgres";
+
+/// A server that runs, and is ended with the test.
+#[derive(Debug)]
+pub struct TestPostgres {
+    programs: PathBuf,
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl TestPostgres {
+    /// A running server, or why there is none.
+    ///
+    /// # Errors
+    /// Where PostgreSQL is not installed.
+    pub fn start() -> Result<Self, String> {
+        let programs = programs().ok_or("PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql)")?;
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let mut server = Self { programs, dir, port, child: None };
+        if is_root() {
+            let given = Command::new("chown").arg(SERVER_ACCOUNT).arg(server.dir.path()).status();
+            assert!(given.is_ok_and(|status| status.success()), "the folder can be given to {SERVER_ACCOUNT}");
+        }
+        let made = server
+            .command("initdb")
+            .args(["--no-sync", "--auth", "trust", "--username", "roundhouse", "--encoding", "UTF8", "-D"])
+            .arg(server.data())
+            .output()
+            .expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        server.resume();
+        Ok(server)
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("postgres://roundhouse@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Stops the server, as a restart does; connections break.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // A "fast shutdown", as the manual of the server calls it.
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+        child.wait().expect("the server can be waited for");
+    }
+
+    /// Starts the server where it was stopped.
+    pub fn resume(&mut self) {
+        let log = fs::File::create(self.dir.path().join("log")).expect("a log can be made");
+        let child = self
+            .command("postgres")
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("postgres runs");
+        self.child = Some(child);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains("ready to accept connections") {
+            assert!(Instant::now() < deadline, "the server did not start: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A program of the server's. It replaces whatever started it, so that its process is the one that is ended.
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", SERVER_ACCOUNT, "--regid", SERVER_ACCOUNT, "--clear-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for TestPostgres {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // At once, and without its consent: nothing of it is kept.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    id.stdout.trim_ascii() == b"0"
+}
+
+/// The folder of the server's programs, the newest of those installed.
+fn programs() -> Option<PathBuf> {
+    let has_server = |folder: &Path| folder.join("initdb").is_file() && folder.join("postgres").is_file();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if let Some(folder) = std::env::split_paths(&path).find(|folder| has_server(folder)) {
+        return Some(folder);
+    }
+    let mut installed: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin")))
+        .filter(|folder| has_server(folder))
+        .collect();
+    installed.sort();
+    installed.pop()
+}
