@@ -1,0 +1,259 @@
+//! Optimistic chat: everybody sees a message before it is stored, and learns what became of it.
+//!
+//! # Layout
+//! - this file: what happens at each event, and who hears of it
+//! - `history`: what becomes of stored messages that were asked for
+//! - `room`: the state of one room or channel
+//! - `wire`: what crosses the wire, and the names in which rooms and channels differ
+//! - `stats`: the figures of all of them
+
+mod history;
+mod room;
+mod stats;
+mod wire;
+
+use std::time::Duration;
+
+use roundhouse_sdk::{
+    Answer, Answers, Audience, Audiences, Context, Failure, Feature, Fetched, LeaveReason, Manifest, Member, Payload,
+    Saved, Scope, Sender,
+};
+use serde::{Deserialize, Serialize};
+
+pub use room::Room;
+use room::{Became, Ended};
+use stats::{PlaceStats, Stats};
+use wire::{Author, CHANNELS, Confirmed, Connected, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
+pub use wire::{Message, Query, Settings};
+
+/// The feature.
+#[derive(Debug)]
+pub struct ChatConfirmation;
+
+roundhouse_sdk::export!(ChatConfirmation);
+
+/// What a timer is for.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Timer {
+    /// Nobody who was here before the host was started anew is still on the way back.
+    EndedAreOld,
+}
+
+type Cx<'a> = Context<'a, ChatConfirmation>;
+
+/// How long those who were here before the host was started anew may take to come back and still be told what became of
+/// their messages. Clients try again within seconds; a laptop that was shut just then has the history.
+const COMING_BACK: Duration = Duration::from_secs(120);
+
+const ENDED_TIMER: &str = "ended";
+
+/// The store's name for messages.
+const MESSAGES: &str = "messages";
+
+impl Feature for ChatConfirmation {
+    type Settings = Settings;
+    type State = Room;
+    type Message = Message;
+    type Timer = Timer;
+    type Query = Query;
+
+    fn describe() -> Manifest {
+        roundhouse_sdk::manifest!()
+            .scope(Scope::volatile(ROOMS.template).from_clients(ROOMS.takes))
+            .scope(Scope::volatile(CHANNELS.template).from_clients(CHANNELS.takes))
+            .gathers("stats")
+            .emits(ROOMS.emits())
+            .emits(CHANNELS.emits())
+            .needs_audiences(["user"])
+            .needs_actions(["save"])
+    }
+
+    fn message(room: &mut Room, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
+        let member = sender.client()?;
+        message.check(&member.identity)?;
+        match message {
+            Message::Join(_) => join(room, cx, member),
+            Message::Leave(_) => {
+                cx.leave(member);
+                room.leave(member);
+                reply_connected(room, cx);
+                Ok(())
+            }
+            Message::Say(message) => {
+                must_be_in(room, cx, member)?;
+                say(room, cx, member, message)
+            }
+            Message::History(wanted) => {
+                must_be_in(room, cx, member)?;
+                let (before, limit) = wanted.checked()?;
+                history::ask_for_page(cx, before, limit);
+                Ok(())
+            }
+        }
+    }
+
+    fn joined(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+        match room.join(member) {
+            Ok(is_new) => _ = history::ask_for_news(room, cx, member, is_new),
+            Err(why) => roundhouse_sdk::warn!("{} hears {} but may not speak: {why}", member.user_id(), cx.scope()),
+        }
+        Ok(())
+    }
+
+    fn left(room: &mut Room, _: &mut Cx, member: &Member, _: LeaveReason) -> Result<(), Failure> {
+        room.leave(member);
+        Ok(())
+    }
+
+    fn timer(room: &mut Room, cx: &mut Cx, Timer::EndedAreOld: Timer) -> Result<(), Failure> {
+        keep_ended(room, cx);
+        Ok(())
+    }
+
+    fn query(room: &Room, cx: &Cx, Query::Stats: Query) -> Result<Answer, Failure> {
+        let (room_id, channel_id) = match place(cx) {
+            Place::Room(id) => (Some(id.to_owned()), None),
+            Place::Channel(id) => (None, Some(id.to_owned())),
+        };
+        let (connected_users, connections) = (room.n_users(), room.n_connections());
+        Ok(Answer::of(&PlaceStats { room_id, channel_id, connected_users, connections }))
+    }
+
+    fn gathered(_: &Cx, Query::Stats: Query, answers: &Answers) -> Result<Answer, Failure> {
+        Ok(Answer::of(&Stats::of(answers.decode()?)))
+    }
+
+    fn saved(room: &mut Room, cx: &mut Cx, saved: &Saved) -> Result<(), Failure> {
+        end(room, cx, saved, &saved.document()?)
+    }
+
+    fn fetched(room: &mut Room, cx: &mut Cx, fetched: &Fetched) -> Result<(), Failure> {
+        history::fetched(room, cx, fetched)
+    }
+}
+
+fn join(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+    let is_new = room.join(member)?;
+    // Joining again is harmless, and right where somebody took the connection out of the room unheard.
+    cx.join(member);
+    if !history::ask_for_news(room, cx, member, is_new) {
+        reply_connected(room, cx);
+    }
+    Ok(())
+}
+
+fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<(), Failure> {
+    let (body, client_id) = message.checked()?;
+    let client_id = client_id.as_deref();
+    if let Some(temp_id) = client_id.and_then(|client_id| room.repeated(member.user_id(), client_id)) {
+        answer_repetition(cx, member, &Sent { temp_id, client_id });
+        return Ok(());
+    }
+    let temp_id = format!("temp_{:x}_{:016x}", cx.now(), cx.random());
+    let stored = Stored {
+        temp_id: temp_id.clone(),
+        client_id: client_id.map(str::to_owned),
+        body,
+        sender_id: Author::of(&member.identity),
+        created_at: roundhouse_sdk::iso8601(cx.now()),
+    };
+    let received = Received {
+        id: &temp_id,
+        temp_id: &temp_id,
+        body: &stored.body,
+        sender_id: &stored.sender_id,
+        place: place(cx),
+        is_optimistic: true,
+        created_at: &stored.created_at,
+    };
+    emit(cx, cx.room(), family(cx).received, &received)?;
+    let sent = Sent { temp_id: &temp_id, client_id };
+    emit(cx, Audience::user(member.user_id()), family(cx).sent, &sent)?;
+    cx.reply(&Sent { temp_id: &temp_id, client_id: None });
+    let save = cx.save(&temp_id, MESSAGES, &stored);
+    if let Some(client_id) = client_id {
+        // No id has a space in it.
+        save.key(format!("{} {client_id}", member.user_id()));
+        room.remember(member.user_id(), client_id, &temp_id);
+    }
+    Ok(())
+}
+
+/// Whoever did not hear the first answer is told it; nobody else hears anything.
+fn answer_repetition(cx: &mut Cx, member: &Member, sent: &Sent) {
+    if cx.wants_reply() {
+        cx.reply(&Sent { client_id: None, ..*sent });
+    } else if let Ok(payload) = Payload::of(sent) {
+        cx.emit_payload(member, family(cx).sent, payload);
+    }
+}
+
+/// Tells the room what became of a message.
+fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(), Failure> {
+    let temp_id = stored.temp_id.as_str();
+    if room.has_ended(temp_id) {
+        // The host was started anew once more before it had noted that this was told.
+        return Ok(());
+    }
+    let client_id = stored.client_id.as_deref();
+    let became = match &saved.outcome {
+        Ok(id) => {
+            emit(cx, cx.room(), family(cx).confirmed, &Confirmed::new(place(cx), id, temp_id, stored))?;
+            Became::Stored(id.clone())
+        }
+        Err(why) => {
+            roundhouse_sdk::warn!("{temp_id} in {} is not stored: {}", cx.scope(), why.failure);
+            room.forget(temp_id);
+            let error = Reason { code: &why.failure.code, message: &why.failure.message };
+            let failed = Failed { temp_id, client_id, error, retryable: why.retryable };
+            emit(cx, cx.room(), family(cx).failed, &failed)?;
+            Became::failed(client_id, why)
+        }
+    };
+    if !saved.restored {
+        return Ok(());
+    }
+    if let (Became::Stored(_), Some(client_id)) = (&became, client_id) {
+        room.remember_first(&stored.sender_id.id, client_id, temp_id);
+    }
+    let until = cx.now() + u64::try_from(COMING_BACK.as_millis()).unwrap_or(u64::MAX);
+    let n_dropped = room.end(Ended { temp_id: temp_id.to_owned(), became, sequence: cx.sequence(), until });
+    if n_dropped > 0 {
+        roundhouse_sdk::warn!("{n_dropped} ends of messages in {} are not kept for who comes back", cx.scope());
+    }
+    keep_ended(room, cx);
+    Ok(())
+}
+
+/// Drops the ends that nobody waits for any more. The timer for the others keeps the scope while nobody is in it.
+fn keep_ended(room: &mut Room, cx: &mut Cx) {
+    if let Some(until) = room.drop_ended(cx.now()) {
+        cx.set_timer(ENDED_TIMER, Duration::from_millis(until.saturating_sub(cx.now())), &Timer::EndedAreOld);
+    }
+}
+
+fn must_be_in(room: &Room, cx: &Cx, member: &Member) -> Result<(), Failure> {
+    if room.has(member) {
+        return Ok(());
+    }
+    Err(Failure::forbidden(format!("you have not joined; send {} first", family(cx).takes[0])))
+}
+
+fn reply_connected(room: &Room, cx: &mut Cx) {
+    cx.reply(&Connected { place: place(cx), connected_users: room.n_users() });
+}
+
+/// Sends an event whose name depends on the family.
+fn emit<T: Serialize>(cx: &mut Cx, to: impl Into<Audiences>, event: &str, data: &T) -> Result<(), Failure> {
+    cx.emit_payload(to, event, Payload::of(data)?);
+    Ok(())
+}
+
+fn family(cx: &Cx) -> &'static Family {
+    Family::of(cx.template())
+}
+
+fn place<'a>(cx: &Cx<'a>) -> Place<'a> {
+    let family = family(cx);
+    family.place(cx.param(family.placeholder))
+}

@@ -1,0 +1,319 @@
+//! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
+
+use roundhouse_sdk::{Failure, Identity};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// There is nothing for operators to set.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {}
+
+/// What clients send. Rooms and channels differ in names alone.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// A connection comes in.
+    #[serde(rename = "joinRoom", alias = "joinChannel")]
+    Join(Join),
+    /// A connection goes out.
+    #[serde(rename = "leaveRoom", alias = "leaveChannel")]
+    Leave(Join),
+    /// Somebody says something.
+    #[serde(rename = "roomMessage", alias = "channelMessage")]
+    Say(Say),
+    /// Somebody wants to read what was said.
+    #[serde(rename = "roomHistory", alias = "channelHistory")]
+    History(History),
+}
+
+impl Message {
+    /// Refuses a payload that claims to come from somebody else.
+    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
+        match self {
+            Self::Join(join) | Self::Leave(join) => join.claims.check(identity),
+            Self::Say(say) => say.claims.check(identity),
+            Self::History(history) => history.claims.check(identity),
+        }
+    }
+}
+
+/// Nothing but the room's id, of which the host made the scope.
+#[derive(Debug, Deserialize)]
+pub struct Join {
+    #[serde(flatten)]
+    claims: Claims,
+}
+
+/// A message to a room.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Say {
+    body: String,
+    client_id: Option<String>,
+    #[serde(flatten)]
+    claims: Claims,
+}
+
+/// The longest body, in characters. It is the contract's.
+const MAX_BODY_CHARS: usize = 16_384;
+
+impl Say {
+    /// The body and the client's own id of the message.
+    pub(crate) fn checked(self) -> Result<(String, Option<String>), Failure> {
+        if !(1..=MAX_BODY_CHARS).contains(&self.body.chars().count()) {
+            return Err(Failure::bad_request(format!("body has to be 1 to {MAX_BODY_CHARS} characters")));
+        }
+        check_id("clientId", self.client_id.as_deref())?;
+        Ok((self.body, self.client_id))
+    }
+}
+
+/// A question for what was said.
+#[derive(Debug, Deserialize)]
+pub struct History {
+    before: Option<String>,
+    limit: Option<u32>,
+    #[serde(flatten)]
+    claims: Claims,
+}
+
+/// Messages of one page of history where the client says nothing else: a screenful and some.
+const DEFAULT_HISTORY: u32 = 50;
+
+/// Messages of one page of history, at most.
+const MAX_HISTORY: u32 = 100;
+
+impl History {
+    /// The id of the message that the page ends before, and how many are wanted.
+    pub(crate) fn checked(self) -> Result<(Option<String>, u32), Failure> {
+        check_id("before", self.before.as_deref())?;
+        let limit = self.limit.unwrap_or(DEFAULT_HISTORY);
+        if !(1..=MAX_HISTORY).contains(&limit) {
+            return Err(Failure::bad_request(format!("limit has to be 1 to {MAX_HISTORY}")));
+        }
+        Ok((self.before, limit))
+    }
+}
+
+/// Whom a payload claims to come from: an id, or a person as messages show one.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    sender_id: Option<Value>,
+    user_id: Option<Value>,
+    agent_id: Option<Value>,
+}
+
+impl Claims {
+    fn check(&self, identity: &Identity) -> Result<(), Failure> {
+        for (field, claim) in [("senderId", &self.sender_id), ("userId", &self.user_id), ("agentId", &self.agent_id)] {
+            let Some(claim) = claim else { continue };
+            let id = claim.as_str().or_else(|| claim.get("_id").and_then(Value::as_str));
+            let id = id.ok_or_else(|| {
+                Failure::bad_request(format!("{field} has to be an id or an object with an _id; leave it out"))
+            })?;
+            identity.must_be(field, Some(id))?;
+        }
+        Ok(())
+    }
+}
+
+/// An id's greatest length, in characters. It is the contract's.
+const MAX_ID_CHARS: usize = 128;
+
+fn check_id(field: &str, id: Option<&str>) -> Result<(), Failure> {
+    let is_id = |id: &str| {
+        (1..=MAX_ID_CHARS).contains(&id.chars().count()) && !id.chars().any(|c| c.is_whitespace() || c.is_control())
+    };
+    match id {
+        Some(id) if !is_id(id) => Err(Failure::bad_request(format!(
+            "{field} has to be 1 to {MAX_ID_CHARS} printable characters without whitespace"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What services ask.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// Who is where, over all rooms and channels.
+    Stats,
+}
+
+/// One of the two families: the names in which they differ.
+#[derive(Debug)]
+pub(crate) struct Family {
+    pub(crate) template: &'static str,
+    pub(crate) placeholder: &'static str,
+    pub(crate) takes: [&'static str; 4],
+    pub(crate) received: &'static str,
+    pub(crate) sent: &'static str,
+    pub(crate) confirmed: &'static str,
+    pub(crate) failed: &'static str,
+}
+
+pub(crate) const ROOMS: Family = Family {
+    template: "room:{roomId}",
+    placeholder: "roomId",
+    takes: ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"],
+    received: "roomMessageRecieved",
+    sent: "roomMessageSent",
+    confirmed: "roomMessageConfirmed",
+    failed: "roomMessageFailed",
+};
+
+pub(crate) const CHANNELS: Family = Family {
+    template: "channel:{channelId}",
+    placeholder: "channelId",
+    takes: ["joinChannel", "leaveChannel", "channelMessage", "channelHistory"],
+    received: "channelMessageRecieved",
+    sent: "channelMessageSent",
+    confirmed: "channelMessageConfirmed",
+    failed: "channelMessageFailed",
+};
+
+impl Family {
+    pub(crate) fn of(template: &str) -> &'static Self {
+        if template == CHANNELS.template { &CHANNELS } else { &ROOMS }
+    }
+
+    pub(crate) fn emits(&self) -> [&'static str; 4] {
+        [self.received, self.sent, self.confirmed, self.failed]
+    }
+
+    pub(crate) fn place<'a>(&self, id: &'a str) -> Place<'a> {
+        if self.placeholder == CHANNELS.placeholder { Place::Channel(id) } else { Place::Room(id) }
+    }
+}
+
+/// Where something is said, under its family's name.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) enum Place<'a> {
+    #[serde(rename = "roomId")]
+    Room(&'a str),
+    #[serde(rename = "channelId")]
+    Channel(&'a str),
+}
+
+/// Who said something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Author {
+    #[serde(rename = "_id")]
+    pub(crate) id: String,
+    pub(crate) username: String,
+    pub(crate) email: Option<String>,
+}
+
+impl Author {
+    pub(crate) fn of(identity: &Identity) -> Self {
+        let name = identity.name.as_deref().filter(|name| !name.is_empty());
+        Self {
+            id: identity.user_id.clone(),
+            username: name.unwrap_or(&identity.user_id).to_owned(),
+            email: identity.claim("email"),
+        }
+    }
+}
+
+/// A message as it is stored: all that its confirmation and the history show.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stored {
+    pub(crate) temp_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_id: Option<String>,
+    pub(crate) body: String,
+    pub(crate) sender_id: Author,
+    pub(crate) created_at: String,
+}
+
+/// A message before it is stored.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Received<'a> {
+    #[serde(rename = "_id")]
+    pub(crate) id: &'a str,
+    pub(crate) temp_id: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) sender_id: &'a Author,
+    #[serde(flatten)]
+    pub(crate) place: Place<'a>,
+    pub(crate) is_optimistic: bool,
+    pub(crate) created_at: &'a str,
+}
+
+/// That a message is on its way: an event, and without the client's id an acknowledgement.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Sent<'a> {
+    pub(crate) temp_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_id: Option<&'a str>,
+}
+
+/// A message that is stored.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Confirmed<'a> {
+    #[serde(rename = "_id")]
+    pub(crate) id: &'a str,
+    pub(crate) temp_id: &'a str,
+    pub(crate) body: &'a str,
+    pub(crate) sender_id: &'a Author,
+    #[serde(flatten)]
+    pub(crate) place: Place<'a>,
+    pub(crate) is_confirmed: bool,
+    pub(crate) created_at: &'a str,
+}
+
+impl<'a> Confirmed<'a> {
+    /// A stored message, under the temporary id that somebody waits for.
+    pub(crate) fn new(place: Place<'a>, id: &'a str, temp_id: &'a str, stored: &'a Stored) -> Self {
+        Self {
+            id,
+            temp_id,
+            body: &stored.body,
+            sender_id: &stored.sender_id,
+            place,
+            is_confirmed: true,
+            created_at: &stored.created_at,
+        }
+    }
+}
+
+/// A message that is not stored.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Failed<'a> {
+    pub(crate) temp_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) client_id: Option<&'a str>,
+    pub(crate) error: Reason<'a>,
+    pub(crate) retryable: bool,
+}
+
+/// Why a message is not stored.
+#[derive(Debug, Serialize)]
+pub(crate) struct Reason<'a> {
+    pub(crate) code: &'a str,
+    pub(crate) message: &'a str,
+}
+
+/// Acknowledges coming and going.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Connected<'a> {
+    #[serde(flatten)]
+    pub(crate) place: Place<'a>,
+    pub(crate) connected_users: usize,
+}
+
+/// A page of history: an acknowledgement.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Page {
+    /// As [`Confirmed`] shows them, the newest first.
+    pub(crate) messages: Vec<Box<serde_json::value::RawValue>>,
+    pub(crate) has_more: bool,
+}

@@ -1,0 +1,149 @@
+//! What is refused, and that nothing comes of it.
+
+use serde_json::{Value, json};
+
+use super::{ROOM, Sim, joined, names, r1};
+
+/// A message of Ana's that is refused: nobody hears of it, nothing changes and nothing is stored.
+fn refused(event: &str, more: &Value) -> (String, String) {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let bob = joined(&mut sim, "bob");
+    let before = format!("{:?}", sim.state(ROOM));
+    let mut data = r1();
+    data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let failure = sim.send(ana, event, data).unwrap_err();
+    assert!(names(&mut sim, ana).is_empty());
+    assert!(names(&mut sim, bob).is_empty());
+    assert!(sim.saves().is_empty());
+    assert_eq!(format!("{:?}", sim.state(ROOM)), before);
+    (failure.code, failure.message)
+}
+
+#[test]
+fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+    for event in ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"] {
+        for field in ["senderId", "userId", "agentId"] {
+            for claim in [json!("bob"), json!({"_id": "bob", "username": "Ana"})] {
+                assert_eq!(refused(event, &json!({"body": "hi", field: claim})).0, "forbidden", "{event} {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ones_own_id_may_be_claimed() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    for claim in [json!("ana"), json!({"_id": "ana"}), json!(null)] {
+        sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "senderId": claim})).unwrap();
+    }
+}
+
+#[test]
+fn a_claim_that_names_nobody_is_a_bad_request() {
+    for claim in [json!(7), json!({}), json!({"_id": 7}), json!([])] {
+        let (code, message) = refused("roomMessage", &json!({"body": "hi", "senderId": claim}));
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("senderId"), "{message}");
+    }
+}
+
+#[test]
+fn a_body_has_1_to_16384_characters() {
+    for body in [json!(""), json!("x".repeat(16_385)), json!(7), json!(null)] {
+        let (code, message) = refused("roomMessage", &json!({"body": body}));
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("body"), "{message}");
+    }
+    assert_eq!(refused("roomMessage", &json!({})).0, "bad_request");
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    for body in ["x".to_owned(), "é".repeat(16_384), "\u{1}".repeat(16_384)] {
+        sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap();
+    }
+}
+
+#[test]
+fn ids_that_are_none_are_bad_requests_that_name_them() {
+    for id in [json!(""), json!("a b"), json!("x".repeat(129)), json!(7)] {
+        for (event, field) in [("roomMessage", "clientId"), ("roomHistory", "before"), ("joinRoom", "roomId")] {
+            let (code, message) = refused(event, &json!({"body": "hi", field: id}));
+            assert_eq!(code, "bad_request");
+            assert!(message.contains(field), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_page_of_history_has_1_to_100_messages() {
+    for limit in [json!(0), json!(101), json!(-1), json!("10"), json!(1.5)] {
+        let (code, message) = refused("roomHistory", &json!({"limit": limit}));
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("limit"), "{message}");
+    }
+}
+
+#[test]
+fn only_who_has_joined_may_send_or_read() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let bob = joined(&mut sim, "bob");
+    let eve = sim.connect("eve", "Eve");
+    // Ana's other tab has not joined either.
+    let tab = sim.connect("ana", "Ana");
+    sim.send(bob, "leaveRoom", r1()).unwrap();
+    for who in [eve, tab, bob] {
+        for event in ["roomMessage", "roomHistory"] {
+            let failure = sim.send(who, event, json!({"roomId": "r1", "body": "hi"})).unwrap_err();
+            assert_eq!(failure.code, "forbidden");
+            assert!(failure.message.contains("joinRoom"), "{failure}");
+        }
+    }
+    assert!(names(&mut sim, ana).is_empty());
+    let failure = sim.send(eve, "channelMessage", json!({"channelId": "r1", "body": "hi"})).unwrap_err();
+    assert!(failure.message.contains("joinChannel"), "{failure}");
+}
+
+#[test]
+fn who_may_write_in_one_room_may_not_in_another() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    for (event, place) in [("roomMessage", "roomId"), ("channelMessage", "channelId")] {
+        let data = json!({place: if place == "roomId" { "r2" } else { "r1" }, "body": "hi"});
+        assert_eq!(sim.send(ana, event, data).unwrap_err().code, "forbidden");
+    }
+}
+
+#[test]
+fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
+    let mut sim = Sim::new();
+    let eve = sim.connect("eve", "Eve");
+    sim.tell(eve, "roomMessage", json!({"roomId": "r1", "body": "hi"}));
+    let (name, error) = sim.received(eve).remove(0);
+    assert_eq!((name.as_str(), &error["code"], &error["event"]), ("error", &json!("forbidden"), &json!("roomMessage")));
+}
+
+#[test]
+fn clients_cannot_send_what_the_server_sends() {
+    for event in ["roomMessageRecieved", "roomMessageSent", "roomMessageConfirmed", "roomMessageFailed"] {
+        assert_eq!(refused(event, &json!({})).0, "unknown_event");
+    }
+}
+
+#[test]
+fn services_cannot_chat() {
+    let mut sim = Sim::new();
+    for event in ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"] {
+        assert_eq!(sim.service("billing", event, json!({"roomId": "r1", "body": "hi"})).unwrap_err().code, "forbidden");
+    }
+}
+
+#[test]
+fn there_are_no_settings() {
+    let mut sim = Sim::new().with_settings(json!({"limit": 3}));
+    let ana = sim.connect("ana", "Ana");
+    let failure = sim.send(ana, "joinRoom", r1()).unwrap_err();
+    assert_eq!(failure.code, "feature_unavailable");
+    assert!(failure.message.contains("limit"), "{failure}");
+}

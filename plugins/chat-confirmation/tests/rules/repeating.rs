@@ -1,0 +1,157 @@
+//! The same message sent again.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{ROOM, Sim, about, away, is, join, joined, names, r1, say_as, store};
+
+#[test]
+fn a_repetition_is_answered_with_the_first_ones_temporary_id_and_stored_once() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let bob = joined(&mut sim, "bob");
+    let first = say_as(&mut sim, ana, "k1");
+    sim.received(ana);
+    sim.received(bob);
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+    store(&mut sim);
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+    // All that anybody heard of the three.
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &first)]);
+    assert_eq!(about(&mut sim, bob), [is("roomMessageConfirmed", &first)]);
+    assert!(sim.saves().is_empty());
+    assert_eq!(sim.documents(ROOM, "messages").len(), 1);
+}
+
+#[test]
+fn who_asks_for_no_acknowledgement_is_answered_by_an_event_of_its_own() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let tab = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    sim.received(ana);
+    sim.received(tab);
+    sim.tell(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "clientId": "k1"}));
+    assert_eq!(sim.received(ana), [("roomMessageSent".to_owned(), json!({"tempId": first, "clientId": "k1"}))]);
+    assert!(names(&mut sim, tab).is_empty());
+}
+
+#[test]
+fn the_same_id_of_another_sender_or_in_another_room_is_another_message() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let bob = joined(&mut sim, "bob");
+    sim.send(ana, "joinRoom", json!({"roomId": "r2"})).unwrap();
+    let elsewhere = sim.send(ana, "roomMessage", json!({"roomId": "r2", "body": "hi", "clientId": "k1"})).unwrap();
+    let temp_ids = [super::temp_id(&elsewhere), say_as(&mut sim, ana, "k1"), say_as(&mut sim, bob, "k1")];
+    assert!(temp_ids[0] != temp_ids[1] && temp_ids[1] != temp_ids[2]);
+    store(&mut sim);
+    assert_eq!(sim.documents(ROOM, "messages").len(), 2);
+    assert_eq!(sim.documents("room:r2", "messages").len(), 1);
+}
+
+#[test]
+fn what_failed_may_be_sent_again_as_a_new_message() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    let save = sim.saves().remove(0);
+    sim.not_stored(&save, away());
+    sim.received(ana);
+    let second = say_as(&mut sim, ana, "k1");
+    assert_ne!(first, second);
+    store(&mut sim);
+    assert_eq!(
+        about(&mut sim, ana),
+        [is("roomMessageRecieved", &second), is("roomMessageSent", &second), is("roomMessageConfirmed", &second),]
+    );
+}
+
+#[test]
+fn a_repetition_is_known_on_another_connection_and_after_leaving() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    sim.send(ana, "leaveRoom", r1()).unwrap();
+    join(&mut sim, ana);
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+    sim.disconnect(ana);
+    let ana = joined(&mut sim, "ana");
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+}
+
+#[test]
+fn a_repetition_is_known_after_the_room_was_forgotten() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    store(&mut sim);
+    sim.disconnect(ana);
+    sim.advance(Duration::from_secs(3600));
+    assert!(!sim.exists(ROOM));
+    let ana = joined(&mut sim, "ana");
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn a_room_asks_the_store_once_while_somebody_is_there() {
+    let mut sim = Sim::new();
+    joined(&mut sim, "ana");
+    // From here on nobody could be answered that had to ask.
+    sim.hold_fetches();
+    let bob = joined(&mut sim, "bob");
+    let first = say_as(&mut sim, bob, "k1");
+    assert_eq!(say_as(&mut sim, bob, "k1"), first);
+}
+
+#[test]
+fn a_join_is_answered_when_the_room_knows_what_was_said_before_and_others_do_not_wait() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    store(&mut sim);
+    sim.restart();
+    let ana = sim.connect("ana", "Ana");
+    sim.hold_fetches();
+    sim.tell(ana, "joinRoom", r1());
+    let bob = joined(&mut sim, "bob");
+    let between = say_as(&mut sim, bob, "k2");
+    sim.release_fetches();
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+    assert_eq!(say_as(&mut sim, bob, "k2"), between);
+}
+
+#[test]
+fn a_repetition_that_is_faster_than_the_store_is_shown_again_but_stored_once() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    store(&mut sim);
+    sim.restart();
+    let ana = sim.connect("ana", "Ana");
+    sim.hold_fetches();
+    sim.tell(ana, "joinRoom", r1());
+    let second = say_as(&mut sim, ana, "k1");
+    assert_ne!(first, second);
+    sim.received(ana);
+    store(&mut sim);
+    let confirmed = sim.received(ana).remove(0).1;
+    assert_eq!((confirmed["tempId"].as_str().unwrap(), &confirmed["_id"]), (&*second, &json!("d1")));
+    assert_eq!(sim.documents(ROOM, "messages").len(), 1);
+}
+
+#[test]
+fn a_room_that_could_not_learn_what_was_said_asks_again_at_the_next_join() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    store(&mut sim);
+    sim.restart();
+    sim.fail_fetches(Some(away()));
+    let ana = joined(&mut sim, "ana");
+    sim.fail_fetches(None);
+    join(&mut sim, ana);
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+}

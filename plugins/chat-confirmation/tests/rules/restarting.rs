@@ -1,0 +1,173 @@
+//! The host is started anew while messages are being stored.
+
+use std::time::Duration;
+
+use roundhouse_sdk::simulator::Save;
+use serde_json::json;
+
+use super::{ROOM, Sim, about, away, is, join, joined, names, say, say_as};
+
+/// Ana has sent two messages, `k1` and one without an id, and the host went down before it stored them.
+fn down() -> (Sim, [String; 2], Vec<Save>) {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let temp_ids = [say_as(&mut sim, ana, "k1"), say(&mut sim, ana, "there")];
+    let saves = sim.saves();
+    sim.restart();
+    (sim, temp_ids, saves)
+}
+
+#[test]
+fn messages_of_before_are_confirmed_to_those_who_are_back() {
+    let (mut sim, temp_ids, saves) = down();
+    let ana = joined(&mut sim, "ana");
+    let id = sim.stored(&saves[0]);
+    sim.not_stored(&saves[1], away());
+    let received = sim.received(ana);
+    assert_eq!(received[0].0, "roomMessageConfirmed");
+    assert_eq!(
+        (&received[0].1["_id"], &received[0].1["tempId"], &received[0].1["body"]),
+        (&json!(id), &json!(temp_ids[0]), &json!("hi"))
+    );
+    assert_eq!(received[1].0, "roomMessageFailed");
+    assert_eq!(received[1].1["tempId"], json!(temp_ids[1]));
+    assert_eq!(received.len(), 2);
+}
+
+#[test]
+fn whoever_comes_back_within_two_minutes_is_told_what_became_of_them() {
+    let (mut sim, temp_ids, saves) = down();
+    sim.stored(&saves[0]);
+    sim.not_stored(&saves[1], away());
+    sim.advance(Duration::from_secs(119));
+    for user in ["ana", "bob"] {
+        let who = sim.connect(user, user);
+        assert_eq!(join(&mut sim, who)["connectedUsers"], if user == "ana" { 1 } else { 2 });
+        let received = sim.received(who);
+        assert_eq!(received[0].0, "roomMessageConfirmed");
+        assert_eq!(received[0].1["_id"], "d1");
+        assert_eq!(received[0].1["createdAt"], "2027-01-15T08:00:00.000Z");
+        assert_eq!(
+            received[1],
+            (
+                "roomMessageFailed".to_owned(),
+                json!({
+                    "tempId": temp_ids[1],
+                    "error": {"code": "feature_unavailable", "message": "the store is away"},
+                    "retryable": true,
+                })
+            )
+        );
+        // Joining once more tells nothing twice.
+        join(&mut sim, who);
+        assert!(names(&mut sim, who).is_empty());
+    }
+}
+
+#[test]
+fn whoever_comes_later_is_not_told_and_the_room_is_forgotten() {
+    let (mut sim, _, saves) = down();
+    sim.stored(&saves[0]);
+    sim.advance(Duration::from_secs(119));
+    assert!(sim.exists(ROOM));
+    sim.advance(Duration::from_secs(1));
+    assert!(sim.timers(ROOM).is_empty());
+    let ana = sim.connect("ana", "Ana");
+    join(&mut sim, ana);
+    assert!(names(&mut sim, ana).is_empty());
+    sim.disconnect(ana);
+    sim.advance(Duration::from_secs(3600));
+    assert!(!sim.exists(ROOM));
+}
+
+#[test]
+fn each_end_is_kept_for_its_own_two_minutes() {
+    let (mut sim, temp_ids, saves) = down();
+    sim.stored(&saves[0]);
+    sim.advance(Duration::from_secs(60));
+    sim.stored(&saves[1]);
+    sim.advance(Duration::from_secs(60));
+    let ana = sim.connect("ana", "Ana");
+    join(&mut sim, ana);
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &temp_ids[1])]);
+}
+
+#[test]
+fn who_has_heard_an_end_in_the_room_is_not_told_it_when_its_join_is_answered() {
+    let (mut sim, temp_ids, saves) = down();
+    sim.stored(&saves[0]);
+    let ana = sim.connect("ana", "Ana");
+    sim.hold_fetches();
+    sim.tell(ana, "joinRoom", super::r1());
+    sim.stored(&saves[1]);
+    sim.release_fetches();
+    assert_eq!(
+        about(&mut sim, ana),
+        [is("roomMessageConfirmed", &temp_ids[1]), is("roomMessageConfirmed", &temp_ids[0])]
+    );
+}
+
+#[test]
+fn who_has_left_again_before_its_join_was_answered_is_told_nothing() {
+    let (mut sim, _, saves) = down();
+    sim.stored(&saves[0]);
+    let ana = sim.connect("ana", "Ana");
+    sim.hold_fetches();
+    sim.tell(ana, "joinRoom", super::r1());
+    sim.send(ana, "leaveRoom", super::r1()).unwrap();
+    sim.release_fetches();
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn failures_are_told_to_who_comes_back_though_the_store_is_away() {
+    let (mut sim, temp_ids, saves) = down();
+    sim.not_stored(&saves[0], away());
+    sim.fail_fetches(Some(away()));
+    let ana = sim.connect("ana", "Ana");
+    join(&mut sim, ana);
+    assert_eq!(about(&mut sim, ana), [is("roomMessageFailed", &temp_ids[0])]);
+}
+
+#[test]
+fn a_message_that_is_told_again_after_one_more_crash_ends_once() {
+    let (mut sim, temp_ids, saves) = down();
+    let ana = joined(&mut sim, "ana");
+    sim.stored(&saves[0]);
+    sim.stored(&saves[0]);
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &temp_ids[0])]);
+}
+
+#[test]
+fn a_repetition_of_a_message_of_before_is_answered_with_its_temporary_id() {
+    let (mut sim, temp_ids, saves) = down();
+    let ana = joined(&mut sim, "ana");
+    sim.stored(&saves[0]);
+    assert_eq!(say_as(&mut sim, ana, "k1"), temp_ids[0]);
+    assert!(sim.saves().is_empty());
+}
+
+#[test]
+fn a_repetition_that_comes_before_its_first_is_stored_is_stored_once_and_both_end() {
+    let (mut sim, temp_ids, saves) = down();
+    let ana = joined(&mut sim, "ana");
+    let second = say_as(&mut sim, ana, "k1");
+    sim.received(ana);
+    let repetition = sim.saves().remove(0);
+    let id = sim.stored(&saves[0]);
+    assert_eq!(sim.stored(&repetition), id);
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &temp_ids[0]), is("roomMessageConfirmed", &second)]);
+    assert_eq!(sim.documents(ROOM, "messages").len(), 1);
+    assert_eq!(say_as(&mut sim, ana, "k1"), temp_ids[0]);
+}
+
+#[test]
+fn messages_that_are_stored_in_the_normal_course_are_not_told_to_newcomers() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    say(&mut sim, ana, "hi");
+    super::store(&mut sim);
+    let bob = sim.connect("bob", "Bob");
+    join(&mut sim, bob);
+    assert!(names(&mut sim, bob).is_empty());
+}
