@@ -1,0 +1,202 @@
+//! Shows how far a bulk campaign has come, live: to those who have it open, and to whoever owns it.
+//!
+//! # Layout
+//! - this file: what happens at each event, and who hears of it
+//! - `campaign`: the state of one campaign, and what follows from it
+//! - `wire`: what crosses the wire
+
+mod campaign;
+mod wire;
+
+use std::time::Duration;
+
+use roundhouse_sdk::{
+    Answer, Answers, Audience, Audiences, Context, Failure, Feature, Manifest, Outgoing, Payload, Scope, Sender, Whole,
+};
+use serde::Serialize;
+
+pub use campaign::Campaign;
+use campaign::{Run, Stage};
+use wire::{CampaignStats, Named, Progress, Snapshot, Stats};
+pub use wire::{Failed, Message, OnCampaign, Query, Report, Settings, Started};
+
+/// The feature.
+#[derive(Debug)]
+pub struct CampaignProgress;
+
+roundhouse_sdk::export!(CampaignProgress);
+
+type Cx<'a> = Context<'a, CampaignProgress>;
+
+/// How long a campaign is remembered when nothing more is heard of it: long enough for the last messages to be read.
+const IDLE: Duration = Duration::from_secs(28 * 24 * 60 * 60);
+
+/// Campaigns that the stats list, at most: with the longest ids that there are, the answer stays below the megabyte
+/// that an answer may have.
+const MAX_LISTED: usize = 1000;
+
+impl Feature for CampaignProgress {
+    type Settings = Settings;
+    type State = Campaign;
+    type Message = Message;
+    type Timer = ();
+    type Query = Query;
+
+    fn describe() -> Manifest {
+        const LIFE_CYCLE: [&str; 5] =
+            ["campaign:started", "campaign:paused", "campaign:resumed", "campaign:completed", "campaign:failed"];
+        roundhouse_sdk::manifest!()
+            .scope(
+                Scope::durable("campaign:{campaignId}")
+                    .idle(IDLE)
+                    .from_clients(["subscribe:campaign", "unsubscribe:campaign"])
+                    .from_services(LIFE_CYCLE)
+                    .from_services(["campaign:message"]),
+            )
+            .gathers("stats")
+            .emits(LIFE_CYCLE)
+            .emits([Snapshot::NAME, Progress::NAME])
+            .needs_audiences(["user"])
+    }
+
+    fn message(campaign: &mut Campaign, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
+        let now = cx.now();
+        let run = match message {
+            Message::Subscribe(payload) => return subscribe(campaign, cx, sender, &payload),
+            Message::Unsubscribe(payload) => {
+                let member = sender.client()?;
+                payload.check(&member.identity)?;
+                cx.leave(member);
+                return Ok(());
+            }
+            Message::Started(whole) => {
+                let run = campaign.start(&whole.fields, now)?;
+                tell_life_cycle(run, cx, &whole)?;
+                run
+            }
+            Message::Report(report) => {
+                let run = campaign.run_mut()?;
+                let before = run.processed();
+                run.count(report.status, report.count.get())?;
+                if crosses_multiple(before, run.processed(), cx.settings().progress_every.get()) {
+                    tell_progress(run, cx);
+                }
+                run
+            }
+            Message::Paused(whole) => {
+                let run = campaign.run_mut()?;
+                run.pause(now)?;
+                tell_life_cycle(run, cx, &whole)?;
+                run
+            }
+            Message::Resumed(whole) => {
+                let run = campaign.run_mut()?;
+                run.resume(now)?;
+                tell_life_cycle(run, cx, &whole)?;
+                run
+            }
+            Message::Completed(whole) => {
+                let run = campaign.run_mut()?;
+                run.end(Stage::Completed, None, now)?;
+                // A page that closes its bar at the end has seen it full before.
+                tell_progress(run, cx);
+                tell_life_cycle(run, cx, &whole)?;
+                run
+            }
+            Message::Failed(whole) => {
+                let run = campaign.run_mut()?;
+                run.end(Stage::Failed, Some(&whole.fields.reason), now)?;
+                tell_progress(run, cx);
+                tell_life_cycle(run, cx, &whole)?;
+                run
+            }
+        };
+        let progress = run.progress(campaign_id(cx), now);
+        cx.reply(&progress);
+        Ok(())
+    }
+
+    fn query(campaign: &Campaign, cx: &Cx, query: Query) -> Result<Answer, Failure> {
+        let Query::Stats = query;
+        Ok(Answer::of(&campaign.run().map(|run| CampaignStats {
+            campaign_id: campaign_id(cx).to_owned(),
+            state: run.stage(),
+            total: run.total(),
+            processed: run.processed(),
+            percent: run.percent(),
+        })))
+    }
+
+    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+        // A campaign that was only asked for has no figures.
+        let mut campaigns: Vec<CampaignStats> = answers.decode::<Option<_>>()?.into_iter().flatten().collect();
+        campaigns.sort_by(|a, b| (a.state, &a.campaign_id).cmp(&(b.state, &b.campaign_id)));
+        let in_state = |state| campaigns.iter().filter(|campaign| campaign.state == state).count();
+        let n_omitted = campaigns.len().saturating_sub(MAX_LISTED);
+        Ok(Answer::of(&Stats {
+            active: in_state(Stage::Running),
+            paused: in_state(Stage::Paused),
+            completed: in_state(Stage::Completed),
+            failed: in_state(Stage::Failed),
+            omitted: n_omitted + answers.omitted as usize,
+            campaigns: &campaigns[..campaigns.len() - n_omitted],
+        }))
+    }
+}
+
+fn subscribe(campaign: &Campaign, cx: &mut Cx, sender: &Sender, payload: &OnCampaign) -> Result<(), Failure> {
+    let member = sender.client()?;
+    payload.check(&member.identity)?;
+    cx.join(member);
+    let snapshot = campaign.snapshot(campaign_id(cx), cx.now());
+    cx.emit(member, &snapshot);
+    cx.reply(&snapshot);
+    Ok(())
+}
+
+/// Sends a life-cycle event on as the service sent it; where that was a bare id, as the object that it stands for.
+fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, whole: &Whole<T>) -> Result<(), Failure>
+where
+    Whole<T>: Serialize,
+{
+    let payload = match whole.is_object() {
+        true => Payload::of(whole)?,
+        false => Payload::of(&Named { campaign_id: campaign_id(cx) })?,
+    };
+    cx.emit_payload(audience(run, cx), cx.event(), payload);
+    Ok(())
+}
+
+fn tell_progress(run: &Run, cx: &mut Cx) {
+    let progress = run.progress(campaign_id(cx), cx.now());
+    cx.emit(audience(run, cx), &progress);
+}
+
+/// Those who have subscribed and the owner, each connection once.
+fn audience(run: &Run, cx: &Cx) -> Audiences {
+    let owner = run.owner_id().map(Audience::user);
+    Audiences([cx.room()].into_iter().chain(owner).collect())
+}
+
+/// Whether a count on its way up reached or went over a multiple. Since it only goes up, no multiple is crossed twice.
+fn crosses_multiple(before: u64, after: u64, every: u64) -> bool {
+    before / every < after / every
+}
+
+fn campaign_id<'a>(cx: &Cx<'a>) -> &'a str {
+    cx.param("campaignId")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::crosses_multiple;
+
+    #[test]
+    fn a_multiple_is_crossed_when_it_is_reached_and_not_again_when_it_is_left() {
+        for (before, after, crosses) in
+            [(0, 99, false), (99, 100, true), (100, 199, false), (150, 450, true), (100, 100, false), (0, 0, false)]
+        {
+            assert_eq!(crosses_multiple(before, after, 100), crosses, "{before} to {after}");
+        }
+    }
+}

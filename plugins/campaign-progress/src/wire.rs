@@ -1,0 +1,262 @@
+//! What crosses the wire: messages, questions and settings that come in, events and answers that go out.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use roundhouse_sdk::{Failure, Id, Identity, Whole};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::campaign::Stage;
+
+/// The operator's settings.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Settings {
+    /// Progress is told whenever so many more messages are processed.
+    pub(crate) progress_every: NonZeroU64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { progress_every: const { NonZeroU64::new(100).expect("a default is not 0") } }
+    }
+}
+
+/// What clients and services send.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// A client wants to see how far the campaign is.
+    #[serde(rename = "subscribe:campaign")]
+    Subscribe(OnCampaign),
+    /// It no longer does.
+    #[serde(rename = "unsubscribe:campaign")]
+    Unsubscribe(OnCampaign),
+    /// The campaign begins.
+    #[serde(rename = "campaign:started")]
+    Started(Whole<Started>),
+    /// Something became of some of its messages.
+    #[serde(rename = "campaign:message")]
+    Report(Report),
+    /// It rests.
+    #[serde(rename = "campaign:paused")]
+    Paused(Whole<OnCampaign>),
+    /// It goes on.
+    #[serde(rename = "campaign:resumed")]
+    Resumed(Whole<OnCampaign>),
+    /// It is through.
+    #[serde(rename = "campaign:completed")]
+    Completed(Whole<OnCampaign>),
+    /// It is given up.
+    #[serde(rename = "campaign:failed")]
+    Failed(Whole<Failed>),
+}
+
+/// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope
+/// of the id.
+#[derive(Debug, Default)]
+pub struct OnCampaign {
+    claims: Claims,
+}
+
+/// Who a client says that it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Claims {
+    agent_id: Option<String>,
+    user_id: Option<String>,
+    sender_id: Option<String>,
+}
+
+impl OnCampaign {
+    /// Refuses a payload that claims to come from somebody else.
+    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
+        identity.must_be("agentId", self.claims.agent_id.as_deref())?;
+        identity.must_be("userId", self.claims.user_id.as_deref())?;
+        identity.must_be("senderId", self.claims.sender_id.as_deref())
+    }
+}
+
+impl<'de> Deserialize<'de> for OnCampaign {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdOrObject;
+
+        impl<'de> Visitor<'de> for IdOrObject {
+            type Value = OnCampaign;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a campaign's id or an object with a campaignId")
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<OnCampaign, E> {
+                Ok(OnCampaign::default())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OnCampaign, A::Error> {
+                Claims::deserialize(MapAccessDeserializer::new(map)).map(|claims| OnCampaign { claims })
+            }
+        }
+
+        deserializer.deserialize_any(IdOrObject)
+    }
+}
+
+/// What is read of `campaign:started`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Started {
+    pub(crate) name: String,
+    pub(crate) total: u64,
+    pub(crate) owner_id: Option<Id>,
+}
+
+/// `campaign:message`: what became of so many messages.
+#[derive(Debug, Deserialize)]
+pub struct Report {
+    pub(crate) status: Status,
+    #[serde(default = "one")]
+    pub(crate) count: NonZeroU64,
+}
+
+const fn one() -> NonZeroU64 {
+    NonZeroU64::MIN
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Status {
+    Sent,
+    Delivered,
+    Read,
+    Failed,
+}
+
+/// What is read of `campaign:failed`.
+#[derive(Debug, Deserialize)]
+pub struct Failed {
+    pub(crate) reason: String,
+}
+
+/// What services ask.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// How all campaigns stand.
+    Stats,
+}
+
+/// Which campaign an event is about, and nothing more.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Named<'a> {
+    pub(crate) campaign_id: &'a str,
+}
+
+/// How far a campaign is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Progress<'a> {
+    pub(crate) campaign_id: &'a str,
+    pub(crate) state: Stage,
+    pub(crate) total: u64,
+    pub(crate) processed: u64,
+    pub(crate) sent: u64,
+    pub(crate) delivered: u64,
+    pub(crate) read: u64,
+    pub(crate) failed: u64,
+    pub(crate) percent: Hundredths,
+    pub(crate) rate_per_second: Hundredths,
+    pub(crate) eta_ms: Option<u64>,
+}
+
+impl<'a> Progress<'a> {
+    /// The figures of a campaign that was not started.
+    pub(crate) fn none(campaign_id: &'a str) -> Self {
+        Self {
+            campaign_id,
+            state: Stage::Pending,
+            total: 0,
+            processed: 0,
+            sent: 0,
+            delivered: 0,
+            read: 0,
+            failed: 0,
+            percent: Hundredths::default(),
+            rate_per_second: Hundredths::default(),
+            eta_ms: None,
+        }
+    }
+}
+
+/// All that a page which comes late has to know.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Snapshot<'a> {
+    #[serde(flatten)]
+    pub(crate) progress: Progress<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<&'a str>,
+}
+
+roundhouse_sdk::outgoing! {
+    Progress<'_> => "campaign:progress",
+    Snapshot<'_> => "campaign:snapshot",
+}
+
+/// A figure with two decimals, rounded down. On the wire it is a number, and a whole one where it is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Hundredths(u64);
+
+impl Hundredths {
+    pub(crate) fn of(dividend: u128, divisor: u64) -> Self {
+        Self(u64::try_from(dividend * 100 / u128::from(divisor)).unwrap_or(u64::MAX))
+    }
+}
+
+impl Serialize for Hundredths {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 % 100 {
+            0 => serializer.serialize_u64(self.0 / 100),
+            _ => serializer.serialize_f64(self.0 as f64 / 100.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hundredths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        f64::deserialize(deserializer).map(|number| Self((number * 100.0).round() as u64))
+    }
+}
+
+/// One campaign's figures, no more than an operator needs to find it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CampaignStats {
+    pub(crate) campaign_id: String,
+    pub(crate) state: Stage,
+    pub(crate) total: u64,
+    pub(crate) processed: u64,
+    pub(crate) percent: Hundredths,
+}
+
+/// The figures of all campaigns.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats<'a> {
+    pub(crate) active: usize,
+    pub(crate) paused: usize,
+    pub(crate) completed: usize,
+    pub(crate) failed: usize,
+    pub(crate) campaigns: &'a [CampaignStats],
+    /// Campaigns that are not listed, for there are too many.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) omitted: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}

@@ -1,0 +1,197 @@
+//! When progress is told, and what it says.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Sim, ana, c1, names, processed, report, sent, snapshot, start, start_olgas, tell};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn progress_is_told_at_each_hundredth_message() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    let ana = ana(&mut sim);
+    for _ in 0..250 {
+        tell(&mut sim, "campaign:message", json!({"campaignId": "c1", "status": "sent"})).unwrap();
+    }
+    assert_eq!(processed(&mut sim, ana), [100, 200]);
+}
+
+#[test]
+fn it_is_told_once_for_a_jump_over_several_multiples() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    let ana = ana(&mut sim);
+    sent(&mut sim, 99);
+    assert!(processed(&mut sim, ana).is_empty());
+    sent(&mut sim, 251);
+    assert_eq!(processed(&mut sim, ana), [350]);
+    sent(&mut sim, 49);
+    assert!(processed(&mut sim, ana).is_empty());
+    sent(&mut sim, 1);
+    assert_eq!(processed(&mut sim, ana), [400]);
+}
+
+#[test]
+fn sent_and_failed_are_processed_and_the_others_are_not() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    let ana = ana(&mut sim);
+    sent(&mut sim, 60);
+    report(&mut sim, "failed", 40).unwrap();
+    assert_eq!(processed(&mut sim, ana), [100]);
+    // None of these is told: the same hundred was told before.
+    report(&mut sim, "delivered", 200).unwrap();
+    report(&mut sim, "read", 200).unwrap();
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn how_often_progress_is_told_is_a_setting() {
+    let mut sim = Sim::new().with_settings(json!({"progressEvery": 10}));
+    start(&mut sim);
+    let ana = ana(&mut sim);
+    sent(&mut sim, 19);
+    sent(&mut sim, 1);
+    assert_eq!(processed(&mut sim, ana), [19, 20]);
+    sim.set_settings(&json!({"progressEvery": 500}));
+    sent(&mut sim, 479);
+    sent(&mut sim, 1);
+    assert_eq!(processed(&mut sim, ana), [500]);
+}
+
+#[test]
+fn once_more_at_the_end_whatever_was_told_before() {
+    for (event, data, state) in [
+        ("campaign:completed", c1(), "completed"),
+        ("campaign:failed", json!({"campaignId": "c1", "reason": "no credit"}), "failed"),
+    ] {
+        let mut sim = Sim::new();
+        start(&mut sim);
+        let ana = ana(&mut sim);
+        sent(&mut sim, 1000);
+        assert_eq!(processed(&mut sim, ana), [1000]);
+        tell(&mut sim, event, data.clone()).unwrap();
+        let received = sim.received(ana);
+        assert_eq!(received[0].0, "campaign:progress");
+        assert_eq!((&received[0].1["state"], &received[0].1["processed"]), (&json!(state), &json!(1000)));
+        assert_eq!(received[1..], [(event.to_owned(), data)]);
+    }
+}
+
+#[test]
+fn the_room_and_the_owner_are_told_each_connection_once() {
+    let mut sim = Sim::new();
+    start_olgas(&mut sim);
+    let ana = ana(&mut sim);
+    let owners_page = sim.connect("olga", "Olga");
+    let owners_other_page = sim.connect("olga", "Olga");
+    sim.send(owners_page, "subscribe:campaign", c1()).unwrap();
+    sim.received(owners_page);
+    let stranger = sim.connect("eve", "Eve");
+    sent(&mut sim, 100);
+    for who in [ana, owners_page, owners_other_page] {
+        assert_eq!(processed(&mut sim, who), [100]);
+    }
+    assert!(names(&mut sim, stranger).is_empty());
+}
+
+#[test]
+fn it_says_how_fast_the_campaign_is_and_how_long_it_will_take() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    let ana = ana(&mut sim);
+    sim.advance(40 * SECOND);
+    sent(&mut sim, 100);
+    let (_, data) = sim.received(ana).remove(0);
+    let expected = json!({
+        "campaignId": "c1",
+        "state": "running",
+        "total": 1000,
+        "processed": 100,
+        "sent": 100,
+        "delivered": 0,
+        "read": 0,
+        "failed": 0,
+        "percent": 10,
+        "ratePerSecond": 2.5,
+        "etaMs": 360_000,
+    });
+    assert_eq!(data, expected);
+}
+
+#[test]
+fn the_service_is_told_the_same_figures() {
+    let mut sim = Sim::new();
+    let data = json!({"campaignId": "c1", "name": "Autumn", "total": 8});
+    let answer = tell(&mut sim, "campaign:started", data).unwrap();
+    assert_eq!((&answer["campaignId"], &answer["state"]), (&json!("c1"), &json!("running")));
+    sim.advance(2 * SECOND);
+    let answer = report(&mut sim, "sent", 1).unwrap();
+    assert_eq!(figures(&answer), (json!(12.5), json!(0.5), json!(14_000)));
+    let answer = tell(&mut sim, "campaign:paused", c1()).unwrap();
+    assert_eq!(answer["state"], "paused");
+}
+
+#[test]
+fn a_pause_does_not_count_as_slowness() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    sim.advance(10 * SECOND);
+    sent(&mut sim, 100);
+    tell(&mut sim, "campaign:paused", c1()).unwrap();
+    sim.advance(3600 * SECOND);
+    // While it rests nobody can say when it will end.
+    assert_eq!(figures(&snapshot(&mut sim)), (json!(10), json!(10), json!(null)));
+    tell(&mut sim, "campaign:resumed", c1()).unwrap();
+    assert_eq!(figures(&snapshot(&mut sim)), (json!(10), json!(10), json!(90_000)));
+    sim.advance(10 * SECOND);
+    sent(&mut sim, 300);
+    assert_eq!(figures(&snapshot(&mut sim)), (json!(40), json!(20), json!(30_000)));
+}
+
+#[test]
+fn figures_stand_still_after_the_end() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    sim.advance(10 * SECOND);
+    sent(&mut sim, 999);
+    tell(&mut sim, "campaign:completed", c1()).unwrap();
+    sim.advance(3600 * SECOND);
+    assert_eq!(figures(&snapshot(&mut sim)), (json!(99.9), json!(99.9), json!(0)));
+}
+
+#[test]
+fn a_share_is_rounded_down_so_that_all_means_all() {
+    let mut sim = Sim::new();
+    tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "Big", "total": 100_000})).unwrap();
+    let answer = report(&mut sim, "sent", 99_999).unwrap();
+    assert_eq!(answer["percent"], 99.99);
+    assert_eq!(report(&mut sim, "failed", 1).unwrap()["percent"], 100);
+}
+
+#[test]
+fn a_campaign_without_messages_is_done_when_it_is_completed() {
+    let mut sim = Sim::new();
+    let answer = tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "Nobody", "total": 0})).unwrap();
+    assert_eq!(figures(&answer), (json!(0), json!(0), json!(0)));
+    assert_eq!(figures(&tell(&mut sim, "campaign:completed", c1()).unwrap()), (json!(100), json!(0), json!(0)));
+}
+
+#[test]
+fn the_greatest_campaign_that_there_can_be_has_figures() {
+    let mut sim = Sim::new();
+    let most = 9_007_199_254_740_991_u64;
+    tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "All", "total": most})).unwrap();
+    sim.advance(SECOND);
+    assert_eq!(report(&mut sim, "sent", 1).unwrap()["etaMs"], (most - 1) * 1000);
+    let answer = report(&mut sim, "sent", most - 1).unwrap();
+    assert_eq!(figures(&answer), (json!(100), json!(most), json!(0)));
+}
+
+/// Percent, messages a second, milliseconds to go.
+fn figures(progress: &Value) -> (Value, Value, Value) {
+    (progress["percent"].clone(), progress["ratePerSecond"].clone(), progress["etaMs"].clone())
+}
