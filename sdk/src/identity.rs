@@ -1,5 +1,6 @@
 //! Who is behind a connection or a message, as the host authenticated it; never what a payload claims.
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -42,6 +43,25 @@ impl Identity {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Who a client's payload says that it comes from, under any of the names that there are for it. Such a claim may be left
+/// out, and never decides anything.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claims {
+    agent_id: Option<String>,
+    sender_id: Option<String>,
+    user_id: Option<String>,
+}
+
+impl Claims {
+    /// Refuses a payload that claims to come from somebody else.
+    pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
+        identity.must_be("agentId", self.agent_id.as_deref())?;
+        identity.must_be("senderId", self.sender_id.as_deref())?;
+        identity.must_be("userId", self.user_id.as_deref())
     }
 }
 

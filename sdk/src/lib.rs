@@ -77,7 +77,7 @@
 //! - [`Manifest`], [`Scope`]: what a feature says about itself
 //! - [`Context`]: what it may know and do; [`Outgoing`] binds an event's type to its name
 //! - [`Sender`], [`Member`], [`Identity`]: who is who
-//! - [`Id`], [`Whole`]: what payloads are read into
+//! - [`Id`], [`Claims`], [`Whole`]: what payloads are read into
 //! - [`Failure`][]: refusals
 //! - [`log`]: lines for operators
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
@@ -117,7 +117,7 @@ pub use event::{
 pub use failure::Failure;
 pub use feature::Feature;
 pub use id::Id;
-pub use identity::{Identity, Member, Sender};
+pub use identity::{Claims, Identity, Member, Sender};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use payload::{Attachment, Payload};
 pub use time::iso8601;

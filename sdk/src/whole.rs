@@ -70,7 +70,10 @@ mod tests {
     }
 
     fn refused(args: &str) -> String {
-        decode::named::<Message>("item:new", args).unwrap_err().message
+        match decode::named("item:new", args) {
+            Ok(Message::New(whole)) => panic!("{args} was read as {whole:?}"),
+            Err(failure) => failure.message,
+        }
     }
 
     #[test]

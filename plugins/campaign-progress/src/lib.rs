@@ -65,7 +65,7 @@ impl Feature for CampaignProgress {
             Message::Subscribe(payload) => return subscribe(campaign, cx, sender, &payload),
             Message::Unsubscribe(payload) => {
                 let member = sender.client()?;
-                payload.check(&member.identity)?;
+                payload.claims.check(&member.identity)?;
                 cx.leave(member);
                 return Ok(());
             }
@@ -146,7 +146,7 @@ impl Feature for CampaignProgress {
 
 fn subscribe(campaign: &Campaign, cx: &mut Cx, sender: &Sender, payload: &OnCampaign) -> Result<(), Failure> {
     let member = sender.client()?;
-    payload.check(&member.identity)?;
+    payload.claims.check(&member.identity)?;
     cx.join(member);
     let snapshot = campaign.snapshot(campaign_id(cx), cx.now());
     cx.emit(member, &snapshot);

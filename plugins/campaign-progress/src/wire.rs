@@ -3,7 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU64;
 
-use roundhouse_sdk::{Failure, Id, Identity, Whole};
+use roundhouse_sdk::{Claims, Id, Whole};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -57,25 +57,8 @@ pub enum Message {
 /// of the id.
 #[derive(Debug, Default)]
 pub struct OnCampaign {
-    claims: Claims,
-}
-
-/// Who a client says that it is.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Claims {
-    agent_id: Option<String>,
-    user_id: Option<String>,
-    sender_id: Option<String>,
-}
-
-impl OnCampaign {
-    /// Refuses a payload that claims to come from somebody else.
-    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        identity.must_be("agentId", self.claims.agent_id.as_deref())?;
-        identity.must_be("userId", self.claims.user_id.as_deref())?;
-        identity.must_be("senderId", self.claims.sender_id.as_deref())
-    }
+    /// Who a client says that it is.
+    pub(crate) claims: Claims,
 }
 
 impl<'de> Deserialize<'de> for OnCampaign {

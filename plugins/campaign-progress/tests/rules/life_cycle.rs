@@ -42,6 +42,21 @@ fn a_bare_id_of_a_service_goes_on_as_an_object() {
 }
 
 #[test]
+fn a_campaign_goes_on_after_a_restart_of_the_host() {
+    let mut sim = Sim::new();
+    start_olgas(&mut sim);
+    sent(&mut sim, 150);
+    sim.restart();
+    let olga = sim.connect("olga", "Olga");
+    let ana = ana(&mut sim);
+    sent(&mut sim, 50);
+    for who in [olga, ana] {
+        let (name, progress) = sim.received(who).remove(0);
+        assert_eq!((name.as_str(), &progress["processed"]), ("campaign:progress", &json!(200)));
+    }
+}
+
+#[test]
 fn messages_that_were_under_way_count_while_it_rests() {
     let mut sim = Sim::new();
     start(&mut sim);
