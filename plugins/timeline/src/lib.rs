@@ -1,0 +1,172 @@
+//! Shows live what happens to a client, a case or an invoice: services say it, those who have it open hear it.
+//!
+//! # Layout
+//! - this file: what happens at each event, and who hears of it
+//! - `subscribers`: the state of one timeline
+//! - `wire`: what crosses the wire
+
+mod subscribers;
+mod wire;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use roundhouse_sdk::{
+    Answer, Answers, Claims, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Payload, Scope,
+    Sender, Whole,
+};
+use serde::Serialize;
+
+pub use subscribers::Subscribers;
+pub use wire::{BulkUpdate, DeletedItem, Item, Message, Query, Settings};
+use wire::{Count, Delivered, EntityAnswer, EntityStats, Stats, Subscribed, Unsubscribed};
+
+/// The feature.
+#[derive(Debug)]
+pub struct Timeline;
+
+roundhouse_sdk::export!(Timeline);
+
+type Cx<'a> = Context<'a, Timeline>;
+
+/// A timeline that nobody has open has no state; its scope need not linger.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Timelines that the stats list, at most: with the longest ids that there are, the answer stays below the megabyte
+/// that an answer may have.
+const MAX_LISTED: usize = 1000;
+
+impl Feature for Timeline {
+    type Settings = Settings;
+    type State = Subscribers;
+    type Message = Message;
+    type Timer = ();
+    type Query = Query;
+
+    fn describe() -> Manifest {
+        const ACTIVITY: [&str; 5] = [
+            "timeline:new_item",
+            "timeline:item_updated",
+            "timeline:item_deleted",
+            "timeline:refresh",
+            "timeline:bulk_update",
+        ];
+        roundhouse_sdk::manifest!()
+            .scope(
+                Scope::volatile("timeline:{entityType}:{entityId}")
+                    .idle(IDLE)
+                    .from_clients(["timeline:subscribe", "timeline:unsubscribe"])
+                    .from_services(ACTIVITY)
+                    .queries(["subscribers"]),
+            )
+            .gathers("stats")
+            .emits(ACTIVITY)
+            .emits([Subscribed::NAME, Unsubscribed::NAME])
+    }
+
+    fn message(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
+        check_type(cx)?;
+        match message {
+            Message::Subscribe(claims) => subscribe(subscribers, cx, sender, &claims),
+            Message::Unsubscribe(claims) => unsubscribe(subscribers, cx, sender, &claims),
+            Message::NewItem(whole) | Message::ItemUpdated(whole) => pass_on(cx, &whole),
+            Message::ItemDeleted(whole) => pass_on(cx, &whole),
+            Message::Refresh(whole) => pass_on(cx, &whole),
+            Message::BulkUpdate(whole) => pass_on(cx, &whole),
+        }
+    }
+
+    fn joined(subscribers: &mut Subscribers, _: &mut Cx, member: &Member) -> Result<(), Failure> {
+        subscribers.remember(member);
+        Ok(())
+    }
+
+    fn left(subscribers: &mut Subscribers, _: &mut Cx, member: &Member, _: LeaveReason) -> Result<(), Failure> {
+        subscribers.forget(member);
+        Ok(())
+    }
+
+    fn query(subscribers: &Subscribers, cx: &Cx, query: Query) -> Result<Answer, Failure> {
+        match query {
+            Query::Subscribers => {
+                check_type(cx)?;
+                Ok(Answer::of(&Count { count: cx.room_users() }))
+            }
+            Query::Stats => Ok(Answer::of(&EntityAnswer {
+                entity: EntityStats {
+                    entity_type: cx.param("entityType").to_owned(),
+                    entity_id: cx.param("entityId").to_owned(),
+                    subscribers: cx.room_users(),
+                },
+                n_connections: cx.room_connections() as usize,
+                connections: subscribers.connections().map(str::to_owned).collect(),
+            })),
+        }
+    }
+
+    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+        let mut answered: Vec<EntityAnswer> = answers.decode()?;
+        answered.retain(|answer| answer.n_connections > 0);
+        // A connection that has several timelines open is one, as far as the timelines remember which they are.
+        let remembered: BTreeSet<&String> = answered.iter().flat_map(|answer| &answer.connections).collect();
+        let others = answered.iter().map(|answer| answer.n_connections.saturating_sub(answer.connections.len()));
+        let total_sockets = remembered.len() + others.sum::<usize>();
+        let total_entities = answered.len();
+        let mut entities: Vec<EntityStats> = answered.into_iter().map(|answer| answer.entity).collect();
+        entities.sort_by(EntityStats::busiest_first);
+        entities.truncate(MAX_LISTED);
+        let omitted = total_entities - entities.len() + answers.omitted as usize;
+        Ok(Answer::of(&Stats { total_sockets, total_entities, entities, omitted }))
+    }
+}
+
+fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims: &Claims) -> Result<(), Failure> {
+    let member = sender.client()?;
+    claims.check(&member.identity)?;
+    // The host counts those who were there before this.
+    let n_new = u32::from(!subscribers.has(member.user_id()));
+    subscribers.remember(member);
+    cx.join(member);
+    let event = Subscribed {
+        entity_type: cx.param("entityType"),
+        entity_id: cx.param("entityId"),
+        subscribers: cx.room_users() + n_new,
+    };
+    cx.emit(member, &event);
+    cx.reply(&event);
+    Ok(())
+}
+
+fn unsubscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims: &Claims) -> Result<(), Failure> {
+    let member = sender.client()?;
+    claims.check(&member.identity)?;
+    subscribers.forget(member);
+    cx.leave(member);
+    let event = Unsubscribed { entity_type: cx.param("entityType"), entity_id: cx.param("entityId") };
+    cx.emit(member, &event);
+    cx.reply(&event);
+    Ok(())
+}
+
+/// Sends what a service says to all who have the timeline open, as it came.
+fn pass_on<T>(cx: &mut Cx, whole: &Whole<T>) -> Result<(), Failure>
+where
+    Whole<T>: Serialize,
+{
+    if cx.room_connections() == 0 {
+        cx.reply(&Delivered { delivered: 0 });
+        return Ok(());
+    }
+    cx.emit_payload(cx.room(), cx.event(), Payload::of(whole)?);
+    cx.reply_connections_reached("delivered");
+    Ok(())
+}
+
+/// Refuses an entity of a type that is not among the settings.
+fn check_type(cx: &Cx) -> Result<(), Failure> {
+    let types = &cx.settings().entity_types;
+    if types.iter().any(|known| known == cx.param("entityType")) {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!("entityType has to be one of {}", types.join(", "))))
+}

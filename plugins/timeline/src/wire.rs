@@ -1,0 +1,155 @@
+//! What crosses the wire: messages, questions and settings that come in, events and answers that go out.
+
+use std::cmp::Ordering;
+
+use roundhouse_sdk::{Claims, Id, Whole};
+use serde::de::{Error, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// The operator's settings.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Settings {
+    /// What may have a timeline.
+    pub(crate) entity_types: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const TYPES: [&str; 7] = ["client", "contact", "lead", "case", "invoice", "organization", "ticket"];
+        Self { entity_types: TYPES.map(str::to_owned).into() }
+    }
+}
+
+/// What clients and services send. Each payload has `entityType` and `entityId` too; the host made the scope of those.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// A client opens the timeline.
+    #[serde(rename = "timeline:subscribe")]
+    Subscribe(Claims),
+    /// It closes it.
+    #[serde(rename = "timeline:unsubscribe")]
+    Unsubscribe(Claims),
+    /// There is something new.
+    #[serde(rename = "timeline:new_item")]
+    NewItem(Whole<Item>),
+    /// Something is different now.
+    #[serde(rename = "timeline:item_updated")]
+    ItemUpdated(Whole<Item>),
+    /// Something is gone.
+    #[serde(rename = "timeline:item_deleted")]
+    ItemDeleted(Whole<DeletedItem>),
+    /// All is to be read anew.
+    #[serde(rename = "timeline:refresh")]
+    Refresh(Whole<IgnoredAny>),
+    /// Several things are new or different.
+    #[serde(rename = "timeline:bulk_update")]
+    BulkUpdate(Whole<BulkUpdate>),
+}
+
+/// What is read of a payload with an item: that there is one.
+#[derive(Debug, Deserialize)]
+pub struct Item {
+    #[serde(rename = "item", deserialize_with = "not_null")]
+    _item: IgnoredAny,
+}
+
+/// What is read of `timeline:item_deleted`.
+#[derive(Debug, Deserialize)]
+pub struct DeletedItem {
+    #[serde(rename = "itemId")]
+    _item_id: Id,
+}
+
+/// What is read of `timeline:bulk_update`: that there is a list.
+#[derive(Debug, Deserialize)]
+pub struct BulkUpdate {
+    #[serde(rename = "items")]
+    _items: Vec<IgnoredAny>,
+}
+
+fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IgnoredAny, D::Error> {
+    Option::deserialize(deserializer)?.ok_or_else(|| D::Error::custom("`item` must not be null"))
+}
+
+/// What services ask.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// How many people have a timeline open.
+    Subscribers,
+    /// Who has what open, over all timelines.
+    Stats,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Subscribed<'a> {
+    pub(crate) entity_type: &'a str,
+    pub(crate) entity_id: &'a str,
+    pub(crate) subscribers: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Unsubscribed<'a> {
+    pub(crate) entity_type: &'a str,
+    pub(crate) entity_id: &'a str,
+}
+
+roundhouse_sdk::outgoing! {
+    Subscribed<'_> => "timeline:subscribed",
+    Unsubscribed<'_> => "timeline:unsubscribed",
+}
+
+/// What a service is told where nobody listens.
+#[derive(Debug, Serialize)]
+pub(crate) struct Delivered {
+    pub(crate) delivered: u32,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Count {
+    pub(crate) count: u32,
+}
+
+/// One timeline's figures, for the stats.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct EntityAnswer {
+    pub(crate) entity: EntityStats,
+    pub(crate) n_connections: usize,
+    /// Those of them that are remembered.
+    pub(crate) connections: Vec<String>,
+}
+
+/// One timeline's figures, as operators see them.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EntityStats {
+    pub(crate) entity_type: String,
+    pub(crate) entity_id: String,
+    pub(crate) subscribers: u32,
+}
+
+impl EntityStats {
+    pub(crate) fn busiest_first(&self, other: &Self) -> Ordering {
+        let by_name = || (&self.entity_type, &self.entity_id).cmp(&(&other.entity_type, &other.entity_id));
+        other.subscribers.cmp(&self.subscribers).then_with(by_name)
+    }
+}
+
+/// The figures of all timelines.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    pub(crate) total_sockets: usize,
+    pub(crate) total_entities: usize,
+    pub(crate) entities: Vec<EntityStats>,
+    /// Timelines that are not listed, for there are too many.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) omitted: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}

@@ -1,0 +1,83 @@
+//! What services and operators ask.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{ROOM, Sim, client, subscriber};
+
+#[test]
+fn services_ask_how_many_people_have_a_timeline_open() {
+    let mut sim = Sim::new();
+    assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 0}));
+    subscriber(&mut sim, "ana");
+    subscriber(&mut sim, "ana");
+    subscriber(&mut sim, "bob");
+    assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 2}));
+    for data in [json!({}), json!({"entityType": "client"}), json!({"entityType": "planet", "entityId": "123"})] {
+        assert_eq!(sim.query("subscribers", data).unwrap_err().code, "bad_request");
+    }
+}
+
+#[test]
+fn stats_count_connections_once_and_people_by_timeline() {
+    let mut sim = Sim::new();
+    let nothing = json!({"totalSockets": 0, "totalEntities": 0, "entities": []});
+    assert_eq!(sim.stats().unwrap(), nothing);
+    let ana = subscriber(&mut sim, "ana");
+    subscriber(&mut sim, "ana");
+    subscriber(&mut sim, "bob");
+    sim.send(ana, "timeline:subscribe", json!({"entityType": "case", "entityId": "7"})).unwrap();
+    let gone = sim.connect("carl", "Carl");
+    for event in ["timeline:subscribe", "timeline:unsubscribe"] {
+        sim.send(gone, event, json!({"entityType": "lead", "entityId": "9"})).unwrap();
+    }
+    assert_eq!(
+        sim.stats().unwrap(),
+        json!({
+            "totalSockets": 3,
+            "totalEntities": 2,
+            "entities": [
+                {"entityType": "client", "entityId": "123", "subscribers": 2},
+                {"entityType": "case", "entityId": "7", "subscribers": 1},
+            ],
+        })
+    );
+}
+
+#[test]
+fn a_timeline_counts_those_whom_it_does_not_remember() {
+    let mut sim = Sim::new();
+    for n in 0..300 {
+        subscriber(&mut sim, &format!("{n:x>128}"));
+    }
+    let stats = sim.stats().unwrap();
+    assert_eq!((&stats["totalSockets"], &stats["entities"][0]["subscribers"]), (&json!(300), &json!(300)));
+}
+
+#[test]
+fn a_long_list_is_cut_and_stays_below_a_megabyte() {
+    let mut sim = Sim::new();
+    let ana = subscriber(&mut sim, "ana");
+    subscriber(&mut sim, "bob");
+    for n in 0..1004 {
+        let id = format!("{n:𝄞>128}");
+        sim.send(ana, "timeline:subscribe", json!({"entityType": "ticket", "entityId": id})).unwrap();
+    }
+    let stats = sim.stats().unwrap();
+    assert_eq!((&stats["totalSockets"], &stats["totalEntities"]), (&json!(2), &json!(1005)));
+    assert_eq!((stats["entities"].as_array().unwrap().len(), &stats["omitted"]), (1000, &json!(5)));
+    assert_eq!(stats["entities"][0]["entityId"], "123");
+    assert!(stats.to_string().len() < 1_000_000);
+}
+
+#[test]
+fn a_timeline_that_nobody_has_open_is_forgotten_soon() {
+    let mut sim = Sim::new();
+    let ana = subscriber(&mut sim, "ana");
+    sim.advance(Duration::from_secs(3600));
+    assert!(sim.exists(ROOM));
+    sim.disconnect(ana);
+    sim.advance(Duration::from_secs(60));
+    assert!(!sim.exists(ROOM));
+}

@@ -1,0 +1,51 @@
+//! Section 2 of the contract, rule by rule, on the simulator.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test like the test itself")]
+
+mod activity;
+mod figures;
+mod refusals;
+mod subscribing;
+
+use roundhouse_sdk::simulator::{Connection, Simulation};
+use serde_json::{Value, json};
+use timeline::Timeline;
+
+type Sim = Simulation<Timeline>;
+
+/// The timeline that most tests are about.
+const ROOM: &str = "timeline:client:123";
+
+fn client() -> Value {
+    json!({"entityType": "client", "entityId": "123"})
+}
+
+/// What is told who subscribes.
+fn subscribed(subscribers: u32) -> Value {
+    json!({"entityType": "client", "entityId": "123", "subscribers": subscribers})
+}
+
+/// Somebody who has subscribed; what was received so far is forgotten.
+fn subscriber(sim: &mut Sim, user_id: &str) -> Connection {
+    let who = sim.connect(user_id, user_id);
+    sim.send(who, "timeline:subscribe", client()).unwrap();
+    sim.received(who);
+    who
+}
+
+/// How many subscribers the next one is told of.
+fn subscribe(sim: &mut Sim, who: Connection) -> u64 {
+    sim.send(who, "timeline:subscribe", client()).unwrap()["subscribers"].as_u64().unwrap()
+}
+
+/// A service's message about the client, with more fields.
+fn about_client(more: Value) -> Value {
+    let mut data = client();
+    data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    data
+}
+
+/// The names of the events that a connection received.
+fn names(sim: &mut Sim, who: Connection) -> Vec<String> {
+    sim.received(who).into_iter().map(|(name, _)| name).collect()
+}

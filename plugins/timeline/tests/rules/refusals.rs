@@ -1,0 +1,132 @@
+//! What is refused, and that nothing comes of it.
+
+use serde_json::{Value, json};
+
+use super::{ROOM, Sim, about_client, client, names, subscriber};
+
+#[test]
+fn another_type_is_a_bad_request_that_names_those_there_are() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let planet = json!({"entityType": "planet", "entityId": "mars"});
+    for event in ["timeline:subscribe", "timeline:unsubscribe"] {
+        let failure = sim.send(ana, event, planet.clone()).unwrap_err();
+        assert_eq!(failure.code, "bad_request");
+        assert!(failure.message.contains("client, contact, lead, case, invoice, organization, ticket"), "{failure}");
+    }
+    assert_eq!(sim.service("crm", "timeline:refresh", planet).unwrap_err().code, "bad_request");
+    assert!(names(&mut sim, ana).is_empty());
+    assert!(!sim.is_in(ana, "timeline:planet:mars"));
+}
+
+#[test]
+fn the_types_are_a_setting() {
+    let mut sim = Sim::new().with_settings(json!({"entityTypes": ["planet"]}));
+    let ana = sim.connect("ana", "Ana");
+    sim.send(ana, "timeline:subscribe", json!({"entityType": "planet", "entityId": "mars"})).unwrap();
+    assert_eq!(sim.send(ana, "timeline:subscribe", client()).unwrap_err().code, "bad_request");
+}
+
+#[test]
+fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+    let mut sim = Sim::new();
+    let ana = subscriber(&mut sim, "ana");
+    let bob = sim.connect("bob", "Bob");
+    for field in ["agentId", "userId", "senderId"] {
+        for (who, event) in [(ana, "timeline:unsubscribe"), (bob, "timeline:subscribe")] {
+            let failure = sim.send(who, event, about_client(json!({field: "carl"}))).unwrap_err();
+            assert_eq!(failure.code, "forbidden");
+            assert!(failure.message.contains(field), "{failure}");
+            assert!(names(&mut sim, who).is_empty());
+        }
+    }
+    assert!(sim.is_in(ana, ROOM));
+    assert!(!sim.is_in(bob, ROOM));
+    sim.send(bob, "timeline:subscribe", about_client(json!({"userId": "bob"}))).unwrap();
+}
+
+#[test]
+fn clients_cannot_speak_for_the_service() {
+    let mut sim = Sim::new();
+    let ana = subscriber(&mut sim, "ana");
+    let bob = subscriber(&mut sim, "bob");
+    let data = about_client(json!({"item": {}, "itemId": "a1", "items": []}));
+    for event in [
+        "timeline:new_item",
+        "timeline:item_updated",
+        "timeline:item_deleted",
+        "timeline:refresh",
+        "timeline:bulk_update",
+    ] {
+        assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "forbidden", "{event}");
+    }
+    for event in ["timeline:subscribed", "timeline:unsubscribed"] {
+        assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "unknown_event", "{event}");
+    }
+    assert!(names(&mut sim, bob).is_empty());
+}
+
+#[test]
+fn services_cannot_subscribe() {
+    let mut sim = Sim::new();
+    for event in ["timeline:subscribe", "timeline:unsubscribe"] {
+        assert_eq!(sim.service("crm", event, client()).unwrap_err().code, "forbidden");
+    }
+}
+
+#[test]
+fn what_has_to_be_there_is_named() {
+    let mut sim = Sim::new();
+    let ana = subscriber(&mut sim, "ana");
+    for (event, more, named) in [
+        ("timeline:new_item", json!({}), "item"),
+        ("timeline:new_item", json!({"item": null}), "item"),
+        ("timeline:item_updated", json!({"itemId": "a1"}), "item"),
+        ("timeline:item_deleted", json!({"item": {}}), "itemId"),
+        ("timeline:item_deleted", json!({"itemId": 7}), "itemId"),
+        ("timeline:item_deleted", json!({"itemId": "a 1"}), "itemId"),
+        ("timeline:bulk_update", json!({}), "items"),
+        ("timeline:bulk_update", json!({"items": {"id": "a1"}}), "items"),
+    ] {
+        let failure = sim.service("crm", event, about_client(more)).unwrap_err();
+        assert_eq!(failure.code, "bad_request");
+        assert!(failure.message.contains(&format!("`{named}`")) || failure.message.contains(&format!("{named}:")));
+    }
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn a_payload_without_usable_ids_is_a_bad_request_that_names_them() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let of = |entity_type: Value, entity_id: Value| json!({"entityType": entity_type, "entityId": entity_id});
+    for (data, named) in [
+        (json!(null), "entityType"),
+        (json!("client:123"), "entityType"),
+        (json!({"entityId": "123"}), "entityType"),
+        (of(json!("client:x"), json!("123")), "entityType"),
+        (of(json!("client"), json!(123)), "entityId"),
+        (of(json!("client"), json!("")), "entityId"),
+        (of(json!("client"), json!("x".repeat(129))), "entityId"),
+    ] {
+        let failure = sim.send(ana, "timeline:subscribe", data).unwrap_err();
+        assert_eq!(failure.code, "bad_request");
+        assert!(failure.message.contains(named), "{failure}");
+    }
+    assert!(names(&mut sim, ana).is_empty());
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    for (settings, named) in [
+        (json!({"entityType": ["client"]}), "entityType"),
+        (json!({"entityTypes": "client"}), "entityTypes"),
+        (json!({"entityTypes": [7]}), "entityTypes"),
+    ] {
+        let mut sim = Sim::new().with_settings(settings);
+        let ana = sim.connect("ana", "Ana");
+        let failure = sim.send(ana, "timeline:subscribe", client()).unwrap_err();
+        assert_eq!(failure.code, "feature_unavailable");
+        assert!(failure.message.contains(named), "{failure}");
+    }
+}
