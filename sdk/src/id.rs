@@ -27,10 +27,10 @@ const MAX_CHARS: usize = 128;
 pub struct Id(String);
 
 impl Id {
-    /// The id as the text that it is.
+    /// The id that a text is, if it is one.
     #[must_use]
-    pub fn into_string(self) -> String {
-        self.0
+    pub fn new(text: &str) -> Option<Self> {
+        is_id(text).then(|| Self(text.to_owned()))
     }
 }
 

@@ -28,10 +28,16 @@ pub struct Whole<T> {
 }
 
 impl<T> Whole<T> {
+    /// It as it came, as JSON text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.text.get()
+    }
+
     /// Whether it is a JSON object, and not the bare id that may stand for one.
     #[must_use]
     pub fn is_object(&self) -> bool {
-        self.text.get().starts_with('{')
+        self.text().starts_with('{')
     }
 }
 

@@ -1,0 +1,88 @@
+//! Tells the right people what became of a ticket: its creator, those who take part in it, the admins.
+//!
+//! # Layout
+//! - this file: who hears of what
+//! - `ticket`: the state of one ticket
+//! - `wire`: what crosses the wire
+
+mod ticket;
+mod wire;
+
+use std::time::Duration;
+
+use roundhouse_sdk::{Audience, Audiences, Context, Failure, Feature, Id, Manifest, Payload, Scope, Sender};
+
+pub use ticket::Ticket;
+use wire::Recipients;
+pub use wire::{
+    AttachmentAdded, AttachmentDeleted, CommentAdded, Created, Message, PriorityChanged, Settings, StatusChanged, Told,
+    Updated,
+};
+
+/// The feature.
+#[derive(Debug)]
+pub struct TicketEvents;
+
+roundhouse_sdk::export!(TicketEvents);
+
+type Cx<'a> = Context<'a, TicketEvents>;
+
+/// How long it is remembered who takes part in a ticket of which nothing is heard: about as long as hosts allow.
+const IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+impl Feature for TicketEvents {
+    type Settings = Settings;
+    type State = Ticket;
+    type Message = Message;
+    type Timer = ();
+    type Query = ();
+
+    fn describe() -> Manifest {
+        const EVENTS: [&str; 7] = [
+            "ticket:created",
+            "ticket:updated",
+            "ticket:statusChanged",
+            "ticket:priorityChanged",
+            "ticket:commentAdded",
+            "ticket:attachmentAdded",
+            "ticket:attachmentDeleted",
+        ];
+        roundhouse_sdk::manifest!()
+            .scope(Scope::durable("ticket-events:{ticketId}").idle(IDLE).from_services(EVENTS))
+            .emits(EVENTS)
+            .needs_audiences(["user", "roles", "all"])
+    }
+
+    fn message(ticket: &mut Ticket, cx: &mut Cx, _: &Sender, message: Message) -> Result<(), Failure> {
+        let news = message.news();
+        if let Some(creator) = news.creator {
+            ticket.set_creator(creator);
+        }
+        if let Some(participants) = &news.whole.fields.participants {
+            ticket.add(participants.iter().map(|participant| &participant.0))?;
+        }
+        // Whoever comments on a ticket of which nothing else is known is not all who take part in it.
+        let is_unknown = ticket.is_empty();
+        ticket.add(news.takes_part)?;
+
+        let admins = Audience::roles(&cx.settings().admin_roles);
+        let to: Audiences = match news.recipients {
+            Recipients::Everyone => Audience::All.into(),
+            Recipients::Admins => admins.into(),
+            Recipients::Participants if is_unknown => admins.into(),
+            Recipients::Participants => users(ticket.participants()).into(),
+            Recipients::CreatorAndAdmins => [users(ticket.creator()), admins].into(),
+        };
+        let actor = news.actor.filter(|_| cx.settings().exclude_actor);
+        let emit = cx.emit_payload(to, cx.event(), Payload::of(news.whole)?);
+        if let Some(actor) = actor {
+            emit.except(Audience::user(&**actor));
+        }
+        cx.reply_users_reached("recipients");
+        Ok(())
+    }
+}
+
+fn users<'a>(ids: impl IntoIterator<Item = &'a Id>) -> Audience {
+    Audience::users(ids.into_iter().map(|id| &**id))
+}

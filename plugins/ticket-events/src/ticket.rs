@@ -1,0 +1,71 @@
+//! A ticket's state: who created it and who takes part in it. Nothing here tells anybody of it.
+
+use roundhouse_sdk::{Failure, Id};
+use serde::{Deserialize, Serialize};
+
+/// Bytes of ids that are remembered, the creator's apart: some thousand of the usual length. With the creator's the state
+/// is well below the host's limit of 64 KiB; and with a payload of the megabyte that a service may send, so many people
+/// are an audience that the host takes.
+const MAX_BYTES: usize = 32 * 1024;
+
+/// A ticket: who has to do with it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Ticket {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creator: Option<Id>,
+    /// The others who take part. Who did something last is last.
+    others: Vec<Id>,
+}
+
+impl Ticket {
+    /// Whether nothing is known of it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.creator.is_none() && self.others.is_empty()
+    }
+
+    pub(crate) fn creator(&self) -> Option<&Id> {
+        self.creator.as_ref()
+    }
+
+    /// The creator and all others.
+    pub(crate) fn participants(&self) -> impl Iterator<Item = &Id> {
+        self.creator.iter().chain(&self.others)
+    }
+
+    pub(crate) fn set_creator(&mut self, creator: &Id) {
+        self.others.retain(|other| other != creator);
+        self.creator = Some(creator.clone());
+    }
+
+    /// Remembers people who take part. Where they are too many for the state, those go who did nothing for the longest.
+    pub(crate) fn add<'a>(&mut self, people: impl IntoIterator<Item = &'a Id>) -> Result<(), Failure> {
+        let mut n_bytes = 0;
+        for id in people {
+            if self.creator.as_ref() != Some(id) {
+                self.others.retain(|other| other != id);
+                self.others.push(id.clone());
+                n_bytes += size(id);
+            }
+            if n_bytes > MAX_BYTES {
+                return Err(Failure::too_large(format!(
+                    "participants: more than {MAX_BYTES} bytes of ids; send the event with fewer"
+                )));
+            }
+        }
+        let mut n_bytes: usize = self.others.iter().map(size).sum();
+        let n_forgotten = self.others.iter().take_while(|other| {
+            let is_too_many = n_bytes > MAX_BYTES;
+            n_bytes -= size(other);
+            is_too_many
+        });
+        self.others.drain(..n_forgotten.count());
+        Ok(())
+    }
+}
+
+/// What an id takes in the state, in bytes, where each character may have to be escaped.
+fn size(id: &Id) -> usize {
+    const QUOTES_AND_COMMA: usize = 3;
+    let n_escaped = id.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    id.len() + n_escaped + QUOTES_AND_COMMA
+}

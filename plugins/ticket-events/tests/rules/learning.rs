@@ -1,0 +1,192 @@
+//! What the feature learns of a ticket from the events about it.
+
+use std::time::Duration;
+
+use roundhouse_sdk::simulator::Connection;
+use serde_json::{Value, json};
+
+use super::{People, SCOPE, Sim, heard, tell};
+
+/// Whether Cleo hears of a comment of nobody's after these messages about the ticket.
+fn cleo_takes_part(messages: &[(&str, Value)]) -> bool {
+    let mut sim = Sim::new();
+    let people = People::create(&mut sim);
+    let cleo = sim.connect("cleo", "Cleo");
+    for (event, data) in messages {
+        heard(&mut sim, &people, event, data.clone());
+    }
+    hears_comments(&mut sim, cleo)
+}
+
+fn hears_comments(sim: &mut Sim, who: Connection) -> bool {
+    sim.received(who);
+    tell(sim, "ticket:commentAdded", json!({"ticketId": "t1", "comment": {}})).unwrap();
+    !sim.received(who).is_empty()
+}
+
+#[test]
+fn creators_assignees_commenters_and_uploaders_take_part() {
+    for (event, data) in [
+        ("ticket:created", json!({"creatorId": "cleo"})),
+        ("ticket:created", json!({"createdBy": "cleo"})),
+        ("ticket:created", json!({"createdBy": {"_id": "cleo", "name": "Cleo"}})),
+        ("ticket:created", json!({"creator": {"id": "cleo"}})),
+        ("ticket:created", json!({"creatorId": "ana", "assigneeId": "cleo"})),
+        ("ticket:created", json!({"assignedTo": {"userId": "cleo"}})),
+        ("ticket:created", json!({"assignee": {"id": "cleo"}})),
+        ("ticket:updated", json!({"changes": {"assignedTo": "cleo"}})),
+        ("ticket:updated", json!({"changes": {"assignee": {"_id": "cleo"}}})),
+        ("ticket:commentAdded", json!({"comment": {"user": {"id": "cleo"}}})),
+        ("ticket:commentAdded", json!({"comment": {"userId": "cleo"}})),
+        ("ticket:commentAdded", json!({"comment": {"author": "cleo"}})),
+        ("ticket:attachmentAdded", json!({"attachment": {}, "uploadedBy": "cleo"})),
+        ("ticket:attachmentAdded", json!({"attachment": {}, "uploadedBy": {"id": "cleo"}})),
+        ("ticket:attachmentAdded", json!({"attachment": {"uploadedBy": {"id": "cleo"}}})),
+    ] {
+        assert!(cleo_takes_part(&[(event, data.clone())]), "{event} {data}");
+    }
+}
+
+#[test]
+fn who_only_changes_or_deletes_something_does_not() {
+    for (event, data) in [
+        ("ticket:updated", json!({"changes": {"title": "It burns"}, "updatedBy": "cleo"})),
+        ("ticket:statusChanged", json!({"newStatus": "closed", "updatedBy": "cleo"})),
+        ("ticket:priorityChanged", json!({"newPriority": "low", "updatedBy": "cleo"})),
+        ("ticket:attachmentDeleted", json!({"attachmentId": "f1", "deletedBy": "cleo"})),
+        ("ticket:commentAdded", json!({"comment": {"user": "Cleo Smith"}})),
+        ("ticket:commentAdded", json!({"comment": {"user": {"name": "cleo"}}})),
+        ("ticket:created", json!({"assignee": null, "assignedTo": 7})),
+    ] {
+        assert!(!cleo_takes_part(&[(event, data.clone())]), "{event} {data}");
+    }
+}
+
+#[test]
+fn any_payload_may_name_creator_and_participants() {
+    for (event, data) in super::events() {
+        let mut sim = Sim::new();
+        People::connect(&mut sim);
+        let (cleo, dora) = (sim.connect("cleo", "Cleo"), sim.connect("dora", "Dora"));
+        let mut data = super::about_t1(data);
+        data["creatorId"] = json!("cleo");
+        data["participants"] = json!([{"id": "dora", "name": "Dora"}, "frank"]);
+        tell(&mut sim, event, data).unwrap();
+        assert!(hears_comments(&mut sim, cleo), "{event}");
+        assert!(hears_comments(&mut sim, dora), "{event}");
+    }
+}
+
+#[test]
+fn what_a_payload_names_counts_at_once() {
+    let mut sim = Sim::new();
+    let people = People::connect(&mut sim);
+    let comment = |more: Value| {
+        let mut data = json!({"comment": {"user": {"id": "bob"}}});
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        data
+    };
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", comment(json!({"creatorId": "ana"}))), ["ana", "bob"]);
+    let eves = comment(json!({"participants": ["eve"]}));
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", eves), ["ana", "bob", "eve"]);
+}
+
+#[test]
+fn naming_participants_makes_a_ticket_known_and_an_empty_list_does_not() {
+    let mut sim = Sim::new();
+    let people = People::connect(&mut sim);
+    let named = |ids: Value| json!({"comment": {"user": {"id": "bob"}}, "participants": ids});
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", named(json!([]))), ["adam", "sue"]);
+    let mut sim = Sim::new();
+    let people = People::connect(&mut sim);
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", named(json!(["eve"]))), ["bob", "eve"]);
+}
+
+#[test]
+fn who_commented_on_an_unknown_ticket_hears_of_the_next_comment() {
+    let mut sim = Sim::new();
+    let people = People::connect(&mut sim);
+    let comment = || json!({"comment": {"user": {"id": "bob"}}});
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", comment()), ["adam", "sue"]);
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", comment()), ["bob"]);
+}
+
+#[test]
+fn a_new_creator_takes_the_old_ones_place() {
+    let mut sim = Sim::new();
+    let people = People::create(&mut sim);
+    let data = json!({"changes": {"title": "It burns"}, "creatorId": "eve"});
+    assert_eq!(heard(&mut sim, &people, "ticket:updated", data), ["adam", "sue", "eve"]);
+    // And is no second time among the participants.
+    heard(&mut sim, &people, "ticket:commentAdded", json!({"comment": {"userId": "eve"}}));
+    let data = json!({"changes": {}, "creatorId": "ana"});
+    assert_eq!(heard(&mut sim, &people, "ticket:updated", data), ["ana", "adam", "sue"]);
+}
+
+#[test]
+fn what_was_learnt_outlives_a_restart_of_the_host() {
+    let mut sim = Sim::new();
+    People::create(&mut sim);
+    sim.restart();
+    let people = People::connect(&mut sim);
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", json!({"comment": {}})), ["ana", "bob"]);
+    assert_eq!(heard(&mut sim, &people, "ticket:updated", json!({"changes": {}})), ["ana", "adam", "sue"]);
+}
+
+#[test]
+fn tickets_are_apart() {
+    let mut sim = Sim::new();
+    let people = People::create(&mut sim);
+    tell(&mut sim, "ticket:commentAdded", json!({"ticketId": "t2", "comment": {"userId": "eve"}})).unwrap();
+    assert_eq!(people.who_heard(&mut sim), ["adam", "sue"]);
+    assert_eq!(heard(&mut sim, &people, "ticket:commentAdded", json!({"comment": {}})), ["ana", "bob"]);
+}
+
+#[test]
+fn a_ticket_of_which_nothing_is_heard_for_a_month_is_forgotten() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let mut sim = Sim::new();
+    People::create(&mut sim);
+    sim.advance(29 * DAY);
+    assert!(sim.exists(SCOPE));
+    sim.advance(DAY);
+    assert!(!sim.exists(SCOPE));
+}
+
+#[test]
+fn where_too_many_take_part_those_go_who_did_nothing_for_the_longest() {
+    let mut sim = Sim::new();
+    let (ana, bob) = (sim.connect("ana", "Ana"), sim.connect("bob", "Bob"));
+    let first = sim.connect("first", "First");
+    let comment = |sim: &mut Sim, user_id: &str| {
+        let data = json!({"ticketId": "t1", "comment": {"userId": user_id}});
+        tell(sim, "ticket:commentAdded", data).unwrap();
+    };
+    tell(&mut sim, "ticket:created", json!({"ticketId": "t1", "creatorId": "ana"})).unwrap();
+    comment(&mut sim, "bob");
+    comment(&mut sim, "first");
+    // Ids as long as they may be, each character escaped; the simulator panics where the state grows too large.
+    for n in 0..100 {
+        comment(&mut sim, &format!("{n:\"<128}"));
+    }
+    comment(&mut sim, "bob");
+    for n in 100..140 {
+        comment(&mut sim, &format!("{n:\"<128}"));
+    }
+    assert!(hears_comments(&mut sim, ana));
+    assert!(hears_comments(&mut sim, bob));
+    assert!(!hears_comments(&mut sim, first));
+}
+
+#[test]
+fn the_greatest_payload_goes_to_the_greatest_number_of_people() {
+    let mut sim = Sim::new();
+    let ids: Vec<String> = (0..63).map(|n| format!("{n:𝄞>128}")).collect();
+    let last = sim.connect(&ids[62], "Last");
+    tell(&mut sim, "ticket:created", json!({"ticketId": "t1", "creatorId": "𝄞".repeat(128), "participants": ids}))
+        .unwrap();
+    // The simulator panics where the effects grow too large.
+    let data = json!({"ticketId": "t1", "comment": {"body": "x".repeat(999_900)}});
+    assert_eq!(tell(&mut sim, "ticket:commentAdded", data).unwrap(), json!({"recipients": 1}));
+    assert_eq!(sim.received(last).len(), 1);
+}
