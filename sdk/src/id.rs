@@ -55,7 +55,7 @@ impl<'de> Deserialize<'de> for Id {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Id, E> {
-                if is_id(text) { Ok(Id(text.to_owned())) } else { Err(E::custom(RULE)) }
+                Id::new(text).ok_or_else(|| E::custom(RULE))
             }
         }
 
