@@ -47,6 +47,11 @@ impl Crowd {
         self.users.len()
     }
 
+    /// Connections of one user.
+    pub(super) fn n_connections_of(&self, user: &str) -> usize {
+        self.users.get(user).copied().unwrap_or(0)
+    }
+
     pub(super) fn members(&self) -> impl Iterator<Item = ConnId> {
         self.members.iter().copied()
     }

@@ -253,6 +253,13 @@ impl Hub {
         })
     }
 
+    /// Connections and different users in a room, and how many of the connections are this user's.
+    pub fn room_size_with(&self, room: &str, user: &str) -> (usize, usize, usize) {
+        self.rooms.get(room).map_or((0, 0, 0), |room| {
+            (room.crowd.n_connections(), room.crowd.n_users(), room.crowd.n_connections_of(user))
+        })
+    }
+
     /// Connections and different users in a room.
     pub fn room_size(&self, room: &str) -> (usize, usize) {
         self.rooms.get(room).map_or((0, 0), |room| (room.crowd.n_connections(), room.crowd.n_users()))

@@ -255,6 +255,8 @@ impl Loader {
             params: &[],
             room_connections: 0,
             room_users: 0,
+            connection_in_room: false,
+            user_connections: 0,
             settings: &generation.settings,
         };
         let answered = call::lend(&Event::Configured, |event| instance.handle(&self.ticker, context, event, None));

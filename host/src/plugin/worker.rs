@@ -423,7 +423,16 @@ impl Worker {
             }
             None => None,
         };
-        let (room_connections, room_users) = inner.hub.room_size(&address.key);
+        let (room_connections, room_users, user_connections) = match event.member() {
+            Some(member) => inner.hub.room_size_with(&address.key, &member.identity.user),
+            None => {
+                let (connections, users) = inner.hub.room_size(&address.key);
+                (connections, users, 0)
+            }
+        };
+        // Not as the hub has it, where a connection that has gone since it sent this is out already.
+        let connection_in_room =
+            scope.zip(event.sender_id()).is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
         let context = Context {
             now: inner.clock.now_ms(),
@@ -433,6 +442,8 @@ impl Worker {
             params: &params,
             room_connections: room_connections as u32,
             room_users: room_users as u32,
+            connection_in_room,
+            user_connections: user_connections as u32,
             settings: &generation.settings,
         };
         let state = migrated.as_deref().or(stored.map(|stored| &stored.bytes[..]));
