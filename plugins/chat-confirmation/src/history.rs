@@ -2,7 +2,7 @@
 //! newest messages tell a room that knows nothing yet which of its clients' ids are taken, and who comes back after a
 //! restart what became of messages meanwhile.
 
-use roundhouse_sdk::{Audience, Document, Failure, Fetched, Member, StoreFailure};
+use roundhouse_sdk::{Audience, Document, Failure, Fetched, Id, Member, StoreFailure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::to_raw_value;
@@ -24,10 +24,10 @@ const MAX_PAGE_BYTES: usize = 900 * 1024;
 const OVERHEAD_BYTES: usize = 1024;
 
 /// Asks for a page: it answers the sender of this event.
-pub(crate) fn ask_for_page(cx: &mut Cx, before: Option<String>, limit: u32) {
+pub(crate) fn ask_for_page(cx: &mut Cx, before: Option<Id>, limit: u32) {
     let fetch = cx.fetch(PAGE, MESSAGES).limit(limit);
     if let Some(before) = before {
-        fetch.before(before);
+        fetch.before(&*before);
     }
 }
 

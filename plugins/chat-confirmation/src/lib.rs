@@ -50,6 +50,10 @@ const ENDED_TIMER: &str = "ended";
 /// The store's name for messages.
 const MESSAGES: &str = "messages";
 
+/// The longest key of a document that the host takes: an id's greatest length, in the longest characters there are, twice.
+/// The space between them may be too much.
+const MAX_KEY_BYTES: usize = 1024;
+
 impl Feature for ChatConfirmation {
     type Settings = Settings;
     type State = Room;
@@ -149,6 +153,7 @@ fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<()
         answer_repetition(cx, member, &Sent { temp_id, client_id });
         return Ok(());
     }
+    let key = client_id.map(|client_id| key(member, client_id)).transpose()?;
     let temp_id = format!("temp_{:x}_{:016x}", cx.now(), cx.random());
     let stored = Stored {
         temp_id: temp_id.clone(),
@@ -171,12 +176,20 @@ fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<()
     emit(cx, Audience::user(member.user_id()), family(cx).sent, &sent)?;
     cx.reply(&Sent { temp_id: &temp_id, client_id: None });
     let save = cx.save(&temp_id, MESSAGES, &stored);
-    if let Some(client_id) = client_id {
-        // No id has a space in it.
-        save.key(format!("{} {client_id}", member.user_id()));
+    if let (Some(key), Some(client_id)) = (key, client_id) {
+        save.key(key);
         room.remember(member.user_id(), client_id, &temp_id);
     }
     Ok(())
+}
+
+/// What a message and its repetitions have in common. No id has a space in it.
+fn key(member: &Member, client_id: &str) -> Result<String, Failure> {
+    let key = format!("{} {client_id}", member.user_id());
+    if key.len() > MAX_KEY_BYTES {
+        return Err(Failure::bad_request("clientId has too many bytes; take plain letters"));
+    }
+    Ok(key)
 }
 
 /// Whoever did not hear the first answer is told it; nobody else hears anything.

@@ -1,6 +1,6 @@
 //! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
 
-use roundhouse_sdk::{Failure, Identity};
+use roundhouse_sdk::{Failure, Id, Identity};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub struct Join {
 #[serde(rename_all = "camelCase")]
 pub struct Say {
     body: String,
-    client_id: Option<String>,
+    client_id: Option<Id>,
     #[serde(flatten)]
     claims: Claims,
 }
@@ -59,11 +59,10 @@ const MAX_BODY_CHARS: usize = 16_384;
 
 impl Say {
     /// The body and the client's own id of the message.
-    pub(crate) fn checked(self) -> Result<(String, Option<String>), Failure> {
+    pub(crate) fn checked(self) -> Result<(String, Option<Id>), Failure> {
         if !(1..=MAX_BODY_CHARS).contains(&self.body.chars().count()) {
             return Err(Failure::bad_request(format!("body has to be 1 to {MAX_BODY_CHARS} characters")));
         }
-        check_id("clientId", self.client_id.as_deref())?;
         Ok((self.body, self.client_id))
     }
 }
@@ -71,7 +70,7 @@ impl Say {
 /// A question for what was said.
 #[derive(Debug, Deserialize)]
 pub struct History {
-    before: Option<String>,
+    before: Option<Id>,
     limit: Option<u32>,
     #[serde(flatten)]
     claims: Claims,
@@ -85,8 +84,7 @@ const MAX_HISTORY: u32 = 100;
 
 impl History {
     /// The id of the message that the page ends before, and how many are wanted.
-    pub(crate) fn checked(self) -> Result<(Option<String>, u32), Failure> {
-        check_id("before", self.before.as_deref())?;
+    pub(crate) fn checked(self) -> Result<(Option<Id>, u32), Failure> {
         let limit = self.limit.unwrap_or(DEFAULT_HISTORY);
         if !(1..=MAX_HISTORY).contains(&limit) {
             return Err(Failure::bad_request(format!("limit has to be 1 to {MAX_HISTORY}")));
@@ -115,21 +113,6 @@ impl Claims {
             identity.must_be(field, Some(id))?;
         }
         Ok(())
-    }
-}
-
-/// An id's greatest length, in characters. It is the contract's.
-const MAX_ID_CHARS: usize = 128;
-
-fn check_id(field: &str, id: Option<&str>) -> Result<(), Failure> {
-    let is_id = |id: &str| {
-        (1..=MAX_ID_CHARS).contains(&id.chars().count()) && !id.chars().any(|c| c.is_whitespace() || c.is_control())
-    };
-    match id {
-        Some(id) if !is_id(id) => Err(Failure::bad_request(format!(
-            "{field} has to be 1 to {MAX_ID_CHARS} printable characters without whitespace"
-        ))),
-        _ => Ok(()),
     }
 }
 

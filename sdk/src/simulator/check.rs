@@ -20,6 +20,9 @@ const MAX_EFFECT_BYTES: usize = 1024 * 1024;
 /// The host's limit on a scope's timers.
 const MAX_TIMERS: usize = 1000;
 
+/// The host's limit on the bytes of a name, a tag or a key.
+const MAX_NAME_BYTES: usize = 1024;
+
 /// The host's limit on the documents of one fetch.
 const MAX_FETCH: u32 = 1000;
 
@@ -118,6 +121,17 @@ fn bytes(effect: &Effect) -> usize {
     }
 }
 
+/// The names, tags and keys that an effect gives.
+fn names(effect: &Effect) -> Vec<&str> {
+    match effect {
+        Effect::Emit(emit) => emit.acknowledge.iter().map(|(tag, _)| tag.as_str()).collect(),
+        Effect::SetTimer(name, ..) => vec![name],
+        Effect::Save(save) => [&save.tag].into_iter().chain(&save.key).map(String::as_str).collect(),
+        Effect::Fetch(fetch) => vec![&fetch.tag],
+        _ => Vec::new(),
+    }
+}
+
 fn payload_bytes(payload: &Payload) -> usize {
     payload.args.len() + payload.attachments.iter().map(Vec::len).sum::<usize>()
 }
@@ -137,6 +151,11 @@ struct Host<'a> {
 
 impl Host<'_> {
     fn effect(&self, effect: &Effect) -> Result<(), String> {
+        for name in names(effect) {
+            if name.len() > MAX_NAME_BYTES {
+                return Err(format!("it uses a name of {} bytes, more than {MAX_NAME_BYTES}", name.len()));
+            }
+        }
         match effect {
             Effect::Emit(emit) => {
                 if !self.manifest.emits.contains(&emit.event) {

@@ -127,6 +127,7 @@ fn an_authors_mistakes_are_told_loudly() {
     assert!(complaint("impure").contains("comes out differently when it is handled again"));
     assert!(complaint("fetch twice").ends_with("it fetches twice"));
     assert!(complaint("fetch too much").ends_with("it fetches 1001 documents, and it may be 1 to 1000"));
+    assert!(complaint("save under a long key").ends_with("it uses a name of 1025 bytes, more than 1024"));
     assert!(complaint("reply twice").ends_with("it replies twice"));
     assert!(complaint("do too much").contains("1001 effects"));
     assert!(complaint("emit too much").contains("are more than 1000 or 1048576 bytes"));

@@ -251,6 +251,7 @@ fn obey(state: &mut State, cx: &mut Context<Probe>, sender: &Sender, order: &Ord
             cx.fetch(with, "things");
             cx.reply("at once");
         }
+        "save under a long key" => drop(cx.save(with, "things", &said).key("k".repeat(1025))),
         "fetch twice" => drop((cx.fetch("a", "things").tag.clone(), cx.fetch("b", "things").tag.clone())),
         "fetch too much" => drop(cx.fetch("a", "things").limit(1001)),
         "reach connections" | "reach users" => {

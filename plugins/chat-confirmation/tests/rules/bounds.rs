@@ -29,6 +29,16 @@ fn messages_with_the_longest_ids_leave_the_state_within_its_limit() {
 }
 
 #[test]
+fn ids_that_are_too_long_for_the_store_together_are_refused() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, &"\u{1f600}".repeat(128));
+    let message = |client_id: String| json!({"roomId": "r1", "body": "hi", "clientId": client_id});
+    let failure = sim.send(ana, "roomMessage", message("\u{1f600}".repeat(128))).unwrap_err();
+    assert_eq!(failure.code, "bad_request");
+    sim.send(ana, "roomMessage", message("\u{1f600}".repeat(127))).unwrap();
+}
+
+#[test]
 fn a_full_room_lets_nobody_else_in_and_still_works() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
