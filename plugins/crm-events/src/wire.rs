@@ -1,0 +1,270 @@
+//! What crosses the wire: what clients send and services push, and what goes out.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use roundhouse_sdk::{Failure, Id, Identity, Whole};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::contact::Status;
+
+/// The operator's settings.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Settings {
+    /// Typing ends by itself so long after the last `typing:start`.
+    typing_seconds: NonZeroU32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { typing_seconds: const { NonZeroU32::new(10).expect("a default is not 0") } }
+    }
+}
+
+impl Settings {
+    pub(crate) fn typing(&self) -> Duration {
+        Duration::from_secs(self.typing_seconds.get().into())
+    }
+}
+
+/// What clients send and services push.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// A client wants to hear of an account.
+    #[serde(rename = "subscribe:whatsapp")]
+    SubscribeWhatsapp(Data),
+    /// It no longer does.
+    #[serde(rename = "unsubscribe:whatsapp")]
+    UnsubscribeWhatsapp(Data),
+    /// A client wants to hear of a contact.
+    #[serde(rename = "subscribe:contact")]
+    SubscribeContact(Data),
+    /// It no longer does.
+    #[serde(rename = "unsubscribe:contact")]
+    UnsubscribeContact(Data),
+    /// Somebody writes to a contact.
+    #[serde(rename = "typing:start")]
+    TypingStart(Data),
+    /// It no longer does.
+    #[serde(rename = "typing:stop")]
+    TypingStop(Data),
+    /// An account's connection.
+    #[serde(
+        rename = "whatsapp:connection:status",
+        alias = "whatsapp:qr",
+        alias = "whatsapp:ready",
+        alias = "whatsapp:disconnected"
+    )]
+    OfAccount(Push),
+    /// How far a message has come.
+    #[serde(rename = "message:status:update")]
+    StatusUpdate(Push),
+    /// What else becomes of a message.
+    #[serde(
+        rename = "message:received",
+        alias = "message:sent",
+        alias = "message:delivered",
+        alias = "message:read",
+        alias = "message:failed"
+    )]
+    OfMessage(Push),
+    /// What becomes of a contact.
+    #[serde(rename = "contact:created", alias = "contact:updated", alias = "contact:deleted")]
+    OfContact(Push),
+    /// What becomes of a flow that somebody started.
+    #[serde(rename = "flow:execution:started", alias = "flow:execution:completed", alias = "flow:execution:failed")]
+    OfFlow(Push),
+    /// What everybody is to know.
+    #[serde(rename = "system:notification")]
+    Notification(Push),
+    /// What the team does.
+    #[serde(rename = "team:activity")]
+    Activity(Push),
+}
+
+/// What a client sends: an id, or an object with one.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Data(Value);
+
+impl Data {
+    /// Refuses data that claims to come from somebody else.
+    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
+        for field in ["userId", "senderId", "agentId"] {
+            match self.0.get(field) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(claimed)) => identity.must_be(field, Some(claimed))?,
+                Some(_) => return Err(Failure::bad_request(format!("{field} has to be a string; leave it out"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// The account that is meant.
+    pub(crate) fn account(&self) -> Result<&str, Failure> {
+        let field = |name| self.0.get(name).filter(|value| !value.is_null());
+        let value = match &self.0 {
+            Value::String(_) => Some(&self.0),
+            _ => field("accountId").or_else(|| field("whatsappAccountId")),
+        };
+        let id = value.and_then(Value::as_str);
+        let id = id.ok_or_else(|| Failure::bad_request("accountId is missing or not a string"))?;
+        checked_account(id)
+    }
+
+    /// The name of who types: the identity's, else the payload's, else the person's id.
+    pub(crate) fn name_of<'a>(&'a self, identity: &'a Identity) -> Result<&'a str, Failure> {
+        let claimed = match self.0.get("userName") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(name)) if is_name(name) => Some(name.as_str()),
+            Some(_) => {
+                return Err(Failure::bad_request(format!(
+                    "userName has to be 1 to {MAX_NAME_CHARS} printable characters"
+                )));
+            }
+        };
+        let own = identity.name.as_deref().filter(|name| !name.is_empty());
+        Ok(own.or(claimed).unwrap_or(&identity.user_id))
+    }
+}
+
+/// What a service pushes: sent on as it is, to whom its ids name.
+pub(crate) type Push = Whole<Ids>;
+
+/// The ids in what a service pushes, of whatever kind it is.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ids {
+    account_id: Option<Id>,
+    whatsapp_account_id: Option<Id>,
+    user_id: Option<Id>,
+    message_id: Option<Id>,
+    status: Option<String>,
+    roles: Option<Vec<String>>,
+}
+
+impl Ids {
+    /// The account, where one is named.
+    pub(crate) fn account(&self) -> Result<Option<&str>, Failure> {
+        let (one, other) = (self.account_id.as_deref(), self.whatsapp_account_id.as_deref());
+        if one.is_some() && other.is_some() && one != other {
+            return Err(Failure::bad_request("accountId and whatsappAccountId are two accounts; leave one out"));
+        }
+        one.or(other).map(checked_account).transpose()
+    }
+
+    /// The person, where one is named.
+    pub(crate) fn user(&self) -> Option<&str> {
+        self.user_id.as_deref()
+    }
+
+    /// The message and its status.
+    pub(crate) fn status(&self) -> Result<(&str, Status), Failure> {
+        let id = self.message_id.as_deref().ok_or_else(|| missing("messageId"))?;
+        let name = self.status.as_deref().ok_or_else(|| missing("status"))?;
+        let status = Status::named(name)
+            .ok_or_else(|| Failure::bad_request("status has to be Queued, Sent, Delivered, Read or Failed"))?;
+        Ok((id, status))
+    }
+
+    /// The roles that are named, if any are.
+    pub(crate) fn roles(&self) -> Result<Option<&[String]>, Failure> {
+        match &self.roles {
+            Some(roles) if roles.is_empty() => {
+                Err(Failure::bad_request("roles names nobody; leave it out to reach everybody"))
+            }
+            roles => Ok(roles.as_deref()),
+        }
+    }
+}
+
+/// The longest account's id, in characters: with it the name of its room is as long as the name of a room may be.
+const MAX_ACCOUNT_CHARS: usize = 128 - crate::ACCOUNT_ROOMS.len();
+
+/// As long as an id may be; a display name is shown in one line.
+const MAX_NAME_CHARS: usize = 128;
+
+pub(crate) fn missing(field: &str) -> Failure {
+    Failure::bad_request(format!("{field} is missing"))
+}
+
+fn checked_account(id: &str) -> Result<&str, Failure> {
+    let n_chars = id.chars().count();
+    if (1..=MAX_ACCOUNT_CHARS).contains(&n_chars) && !id.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Ok(id)
+    } else {
+        Err(Failure::bad_request(format!(
+            "accountId has to be 1 to {MAX_ACCOUNT_CHARS} printable characters without whitespace"
+        )))
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
+}
+
+/// What services ask.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// Who hears of contacts and who types, over all of them.
+    Stats,
+}
+
+/// That somebody types, or no longer does.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct TypingIndicator<'a> {
+    pub(crate) contact_id: &'a str,
+    pub(crate) user_id: &'a str,
+    pub(crate) user_name: &'a str,
+    pub(crate) is_typing: bool,
+}
+
+roundhouse_sdk::outgoing! { TypingIndicator<'_> => "typing:indicator" }
+
+/// Acknowledges that an account is subscribed to, or no longer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OnAccount<'a> {
+    pub(crate) account_id: &'a str,
+}
+
+/// The same of a contact.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct OnContact<'a> {
+    pub(crate) contact_id: &'a str,
+}
+
+/// Answers a service whose status went backwards.
+#[derive(Debug, Serialize)]
+pub(crate) struct Dropped {
+    pub(crate) delivered: u32,
+    pub(crate) dropped: bool,
+    /// What the message has come to.
+    pub(crate) status: Status,
+}
+
+/// One contact's figures; none of another scope.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ContactStats {
+    pub(crate) subscribers: u32,
+    pub(crate) connections: u32,
+    pub(crate) typing: usize,
+}
+
+/// The figures of all contacts.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stats {
+    /// Contacts that somebody has subscribed to.
+    pub(crate) contacts: usize,
+    /// People who have subscribed to a contact; one who has to two counts twice.
+    pub(crate) subscribers: u32,
+    pub(crate) connections: u32,
+    pub(crate) typing: usize,
+}

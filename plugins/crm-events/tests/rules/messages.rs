@@ -1,0 +1,98 @@
+//! How far messages have come.
+
+use serde_json::{Value, json};
+
+use super::{Sim, delivered, names, on_contact, push};
+
+fn update(sim: &mut Sim, message_id: &str, status: &str) -> Value {
+    push(sim, "message:status:update", &json!({"contactId": "k1", "messageId": message_id, "status": status}))
+}
+
+fn dropped(status: &str) -> Value {
+    json!({"delivered": 0, "dropped": true, "status": status})
+}
+
+#[test]
+fn a_status_that_goes_backwards_is_dropped_and_the_service_is_told_so() {
+    let all = ["Queued", "Sent", "Delivered", "Read", "Failed"];
+    for (at, present) in all.iter().enumerate() {
+        for (to, next) in all.iter().enumerate() {
+            let mut sim = Sim::new();
+            let ana = on_contact(&mut sim, "ana");
+            update(&mut sim, "m1", present);
+            sim.received(ana);
+            let reply = update(&mut sim, "m1", next);
+            if to < at {
+                assert_eq!(reply, dropped(present));
+                assert!(names(&mut sim, ana).is_empty());
+            } else {
+                assert_eq!(reply, delivered(1));
+                assert_eq!(names(&mut sim, ana), ["message:status:update"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_dropped_does_not_change_what_comes_next() {
+    let mut sim = Sim::new();
+    update(&mut sim, "m1", "Delivered");
+    update(&mut sim, "m1", "Queued");
+    assert_eq!(update(&mut sim, "m1", "Sent"), dropped("Delivered"));
+    assert_eq!(update(&mut sim, "m1", "Read"), delivered(0));
+}
+
+#[test]
+fn messages_do_not_hold_each_other_up() {
+    let mut sim = Sim::new();
+    on_contact(&mut sim, "ana");
+    update(&mut sim, "m1", "Read");
+    assert_eq!(update(&mut sim, "m2", "Queued"), delivered(1));
+}
+
+#[test]
+fn a_status_may_be_written_in_small_letters_and_is_sent_on_as_it_came() {
+    let mut sim = Sim::new();
+    let ana = on_contact(&mut sim, "ana");
+    update(&mut sim, "m1", "read");
+    assert_eq!(sim.received(ana)[0].1["status"], "read");
+    assert_eq!(update(&mut sim, "m1", "SENT"), dropped("Read"));
+}
+
+#[test]
+fn what_else_becomes_of_a_message_is_always_told() {
+    let mut sim = Sim::new();
+    on_contact(&mut sim, "ana");
+    update(&mut sim, "m1", "Read");
+    assert_eq!(push(&mut sim, "message:sent", &json!({"contactId": "k1", "messageId": "m1"})), delivered(1));
+    assert_eq!(push(&mut sim, "message:read", &json!({"contactId": "k1", "messageId": "m2"})), delivered(1));
+    assert_eq!(update(&mut sim, "m2", "Sent"), delivered(1));
+}
+
+#[test]
+fn two_hundred_messages_are_remembered_and_those_longest_without_change_are_forgotten() {
+    let mut sim = Sim::new();
+    for n in 0..200 {
+        update(&mut sim, &format!("m{n}"), "Delivered");
+    }
+    assert_eq!(update(&mut sim, "m0", "Sent"), dropped("Delivered"));
+    update(&mut sim, "m0", "Read");
+    update(&mut sim, "m200", "Delivered");
+    assert_eq!(update(&mut sim, "m0", "Sent"), dropped("Read"));
+    assert_eq!(update(&mut sim, "m2", "Sent"), dropped("Delivered"));
+    assert_eq!(update(&mut sim, "m1", "Sent"), delivered(0));
+}
+
+#[test]
+fn the_longest_ids_leave_the_state_within_the_hosts_limit() {
+    let mut sim = Sim::new();
+    // The simulator panics where the state grows too large.
+    for n in 0..200 {
+        update(&mut sim, &format!("{n:\u{1f600}<128}"), "Delivered");
+    }
+    for n in 0..50 {
+        let who = sim.connect(&format!("{n:\u{1f600}<128}"), &"\u{1f600}".repeat(128));
+        drop(sim.send(who, "typing:start", json!("k1")));
+    }
+    assert_eq!(update(&mut sim, &format!("{:\u{1f600}<128}", 199), "Sent"), dropped("Delivered"));
+}

@@ -1,0 +1,153 @@
+//! What services push, and who hears of it.
+
+use serde_json::{Value, json};
+
+use super::{Sim, delivered, is, names, on_account, on_contact, push, with_role};
+
+const ACCOUNT_EVENTS: [&str; 4] =
+    ["whatsapp:connection:status", "whatsapp:qr", "whatsapp:ready", "whatsapp:disconnected"];
+
+const MESSAGE_EVENTS: [&str; 6] = [
+    "message:status:update",
+    "message:received",
+    "message:sent",
+    "message:delivered",
+    "message:read",
+    "message:failed",
+];
+
+const CONTACT_EVENTS: [&str; 3] = ["contact:created", "contact:updated", "contact:deleted"];
+
+const FLOW_EVENTS: [&str; 3] = ["flow:execution:started", "flow:execution:completed", "flow:execution:failed"];
+
+#[test]
+fn what_happens_to_an_account_goes_to_its_subscribers_by_either_name_of_its_id() {
+    for event in ACCOUNT_EVENTS {
+        for field in ["accountId", "whatsappAccountId"] {
+            let mut sim = Sim::new();
+            let ana = on_account(&mut sim, "ana");
+            let bob = on_contact(&mut sim, "bob");
+            let data = json!({field: "a1", "status": "Connected", "qr": "data:…", "n": 1});
+            assert_eq!(push(&mut sim, event, &data), delivered(1));
+            assert_eq!(sim.received(ana), [is(event, &data)]);
+            assert!(names(&mut sim, bob).is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_becomes_of_a_message_goes_to_account_contact_and_user_once_a_connection() {
+    for event in MESSAGE_EVENTS {
+        let mut sim = Sim::new();
+        let account = on_account(&mut sim, "ana");
+        let contact = on_contact(&mut sim, "bob");
+        let user = sim.connect("eve", "Eve");
+        // Is in all three.
+        let all = on_account(&mut sim, "eve");
+        sim.send(all, "subscribe:contact", json!("k1")).unwrap();
+        let other = sim.connect("mia", "Mia");
+        let data = json!({
+            "accountId": "a1", "contactId": "k1", "userId": "eve",
+            "messageId": "m1", "status": "Sent", "message": {"body": "hi"},
+        });
+        assert_eq!(push(&mut sim, event, &data), delivered(4));
+        for who in [account, contact, user, all] {
+            assert_eq!(sim.received(who), [is(event, &data)]);
+        }
+        assert!(names(&mut sim, other).is_empty());
+    }
+}
+
+#[test]
+fn a_message_goes_to_the_rooms_that_its_ids_name() {
+    let mut sim = Sim::new();
+    let account = on_account(&mut sim, "ana");
+    let contact = on_contact(&mut sim, "bob");
+    assert_eq!(
+        push(&mut sim, "message:received", &json!({"contactId": "k1", "whatsappAccountId": "a1"})),
+        delivered(2)
+    );
+    assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k1"})), delivered(1));
+    assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k2", "accountId": "a1"})), delivered(1));
+    assert_eq!(names(&mut sim, account).len(), 2);
+    assert_eq!(names(&mut sim, contact).len(), 2);
+}
+
+#[test]
+fn what_becomes_of_a_contact_goes_to_its_subscribers_and_the_user() {
+    for event in CONTACT_EVENTS {
+        let mut sim = Sim::new();
+        let account = on_account(&mut sim, "ana");
+        let contact = on_contact(&mut sim, "bob");
+        let user = sim.connect("eve", "Eve");
+        let data = json!({"contactId": "k1", "userId": "eve", "accountId": "a1", "contact": {"name": "Kim"}});
+        assert_eq!(push(&mut sim, event, &data), delivered(2));
+        assert_eq!(sim.received(contact), [is(event, &data)]);
+        assert_eq!(sim.received(user), [is(event, &data)]);
+        assert!(names(&mut sim, account).is_empty());
+        assert_eq!(push(&mut sim, event, &json!({"contactId": "k1"})), delivered(1));
+    }
+}
+
+#[test]
+fn what_becomes_of_a_flow_goes_to_the_user_wherever_it_is_connected() {
+    for event in FLOW_EVENTS {
+        let mut sim = Sim::new();
+        let tabs = [sim.connect("ana", "Ana"), sim.connect("ana", "Ana")];
+        let bob = sim.connect("bob", "Bob");
+        let data = json!({"userId": "ana", "flowId": "f1"});
+        assert_eq!(push(&mut sim, event, &data), delivered(2));
+        for tab in tabs {
+            assert_eq!(sim.received(tab), [is(event, &data)]);
+        }
+        assert!(names(&mut sim, bob).is_empty());
+    }
+}
+
+#[test]
+fn a_notification_goes_to_everybody() {
+    let mut sim = Sim::new();
+    let people = [sim.connect("ana", "Ana"), on_account(&mut sim, "bob")];
+    let data = json!({"title": "Maintenance", "roles": ["admin"]});
+    assert_eq!(push(&mut sim, "system:notification", &data), delivered(2));
+    for who in people {
+        assert_eq!(sim.received(who), [is("system:notification", &data)]);
+    }
+}
+
+#[test]
+fn what_the_team_does_goes_to_all_or_to_the_roles_named() {
+    let mut sim = Sim::new();
+    let admin = with_role(&mut sim, "ana", "admin");
+    let agent = with_role(&mut sim, "bob", "agent");
+    let other = sim.connect("eve", "Eve");
+    for (roles, n) in [(json!(null), 3), (json!(["admin"]), 1), (json!(["admin", "agent"]), 2), (json!(["nobody"]), 0)]
+    {
+        let data = json!({"activity": "x", "roles": roles});
+        assert_eq!(push(&mut sim, "team:activity", &data), delivered(n));
+    }
+    assert_eq!([admin, agent, other].map(|who| names(&mut sim, who).len()), [3, 2, 1]);
+}
+
+#[test]
+fn a_payload_is_sent_on_as_it_came() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let data: Value = serde_json::from_str(r#"{"z":1.50,"a":[null,{"deep":"ü"}],"userId":null}"#).unwrap();
+    push(&mut sim, "system:notification", &data);
+    assert_eq!(sim.received(ana), [is("system:notification", &data)]);
+}
+
+#[test]
+fn what_nobody_hears_of_reaches_nobody() {
+    let mut sim = Sim::new();
+    sim.connect("ana", "Ana");
+    for (event, data) in [
+        ("whatsapp:qr", json!({"accountId": "a1"})),
+        ("message:received", json!({"contactId": "k1", "accountId": "a1", "userId": "eve"})),
+        ("contact:deleted", json!({"contactId": "k1"})),
+        ("flow:execution:failed", json!({"userId": "eve"})),
+    ] {
+        assert_eq!(push(&mut sim, event, &data), delivered(0));
+    }
+}

@@ -1,0 +1,215 @@
+//! What is refused, and that nothing comes of it.
+
+use serde_json::{Value, json};
+
+use super::{Sim, names, on_account, on_contact};
+
+const FROM_CLIENTS: [&str; 6] = [
+    "subscribe:whatsapp",
+    "unsubscribe:whatsapp",
+    "subscribe:contact",
+    "unsubscribe:contact",
+    "typing:start",
+    "typing:stop",
+];
+
+const FROM_SERVICES: [&str; 18] = [
+    "whatsapp:connection:status",
+    "whatsapp:qr",
+    "whatsapp:ready",
+    "whatsapp:disconnected",
+    "message:status:update",
+    "message:received",
+    "message:sent",
+    "message:delivered",
+    "message:read",
+    "message:failed",
+    "contact:created",
+    "contact:updated",
+    "contact:deleted",
+    "flow:execution:started",
+    "flow:execution:completed",
+    "flow:execution:failed",
+    "system:notification",
+    "team:activity",
+];
+
+fn full() -> Value {
+    json!({"accountId": "a1", "contactId": "k1", "userId": "ana", "messageId": "m1", "status": "Sent"})
+}
+
+/// Something that is refused: nobody hears of it and nothing is kept. `who` is a client's user id, or else it is a
+/// service.
+fn refused(who: Option<&str>, event: &str, data: Value) -> (String, String) {
+    let mut sim = Sim::new();
+    let people = [on_account(&mut sim, "ana"), on_contact(&mut sim, "ana"), on_contact(&mut sim, "bob")];
+    let failure = match who {
+        Some(user_id) => {
+            let who = sim.connect(user_id, user_id);
+            sim.send(who, event, data).unwrap_err()
+        }
+        None => sim.service("crm", event, data).unwrap_err(),
+    };
+    for who in people {
+        assert!(names(&mut sim, who).is_empty());
+    }
+    assert!(sim.state("contact:k1").is_none());
+    (failure.code, failure.message)
+}
+
+#[test]
+fn clients_cannot_speak_for_the_server() {
+    for event in FROM_SERVICES {
+        assert_eq!(refused(Some("ana"), event, full()).0, "forbidden", "{event}");
+    }
+    assert_eq!(refused(Some("ana"), "typing:indicator", full()).0, "unknown_event");
+}
+
+#[test]
+fn services_neither_subscribe_nor_type() {
+    for event in FROM_CLIENTS {
+        assert_eq!(refused(None, event, full()).0, "forbidden", "{event}");
+    }
+}
+
+#[test]
+fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+    for event in FROM_CLIENTS {
+        for field in ["userId", "senderId", "agentId"] {
+            let mut data = json!({"accountId": "a1", "contactId": "k1"});
+            data[field] = json!("bob");
+            assert_eq!(refused(Some("ana"), event, data.clone()).0, "forbidden", "{event} {field}");
+            data[field] = json!(7);
+            assert_eq!(refused(Some("ana"), event, data.clone()).0, "bad_request", "{event} {field}");
+            data[field] = json!("ana");
+            let mut sim = Sim::new();
+            let ana = sim.connect("ana", "Ana");
+            sim.send(ana, event, data).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_client_says_which_account_or_contact_it_means() {
+    for event in FROM_CLIENTS {
+        let field = if event.ends_with("whatsapp") { "accountId" } else { "contactId" };
+        for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
+            let (code, message) = refused(Some("ana"), event, json!({field: id}));
+            assert_eq!(code, "bad_request");
+            assert!(message.contains(field), "{message}");
+            assert_eq!(refused(Some("ana"), event, id).0, "bad_request");
+        }
+    }
+}
+
+#[test]
+fn a_service_names_what_its_event_is_about() {
+    for event in FROM_SERVICES {
+        let wants: &[&str] = match event.split(':').next().unwrap() {
+            "whatsapp" => &["accountId"],
+            "contact" => &["contactId"],
+            "flow" => &["userId"],
+            "message" if event == "message:status:update" => &["contactId", "messageId", "status"],
+            "message" => &["contactId"],
+            _ => &[],
+        };
+        for field in wants {
+            for wrong in [json!(null), json!(7), json!("")] {
+                let mut data = full();
+                data[*field] = wrong;
+                let (code, message) = refused(None, event, data);
+                assert_eq!(code, "bad_request", "{event} {field}");
+                assert!(message.contains(field), "{message}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ids_that_a_service_need_not_give_have_to_be_ids_all_the_same() {
+    for (event, field) in [
+        ("message:received", "accountId"),
+        ("message:received", "whatsappAccountId"),
+        ("message:sent", "userId"),
+        ("contact:updated", "userId"),
+    ] {
+        for wrong in [json!(7), json!("a b"), json!({})] {
+            let (code, message) = refused(None, event, json!({"contactId": "k1", field: wrong}));
+            assert_eq!(code, "bad_request");
+            assert!(message.contains(field), "{message}");
+        }
+    }
+}
+
+#[test]
+fn an_account_goes_by_one_id() {
+    let data = json!({"contactId": "k1", "accountId": "a1", "whatsappAccountId": "a2"});
+    for event in ["whatsapp:ready", "message:received"] {
+        assert_eq!(refused(None, event, data.clone()).0, "bad_request");
+    }
+    let mut sim = Sim::new();
+    let both = json!({"accountId": "a1", "whatsappAccountId": "a1"});
+    sim.service("crm", "whatsapp:ready", both).unwrap();
+}
+
+#[test]
+fn an_accounts_id_leaves_room_for_the_name_of_its_room() {
+    let (longest, longer) = ("x".repeat(119), "x".repeat(120));
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    sim.send(ana, "subscribe:whatsapp", json!(longest)).unwrap();
+    sim.service("crm", "whatsapp:ready", json!({"accountId": longest})).unwrap();
+    assert_eq!(refused(Some("ana"), "subscribe:whatsapp", json!(longer)).0, "bad_request");
+    assert_eq!(refused(None, "whatsapp:ready", json!({"accountId": longer})).0, "bad_request");
+}
+
+#[test]
+fn a_status_is_one_of_five() {
+    for status in ["Lost", "", "Sent "] {
+        let mut data = full();
+        data["status"] = json!(status);
+        let (code, message) = refused(None, "message:status:update", data);
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("status"), "{message}");
+    }
+}
+
+#[test]
+fn roles_have_to_name_somebody() {
+    for roles in [json!([]), json!("admin"), json!([7])] {
+        let (code, message) = refused(None, "team:activity", json!({"roles": roles}));
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("roles"), "{message}");
+    }
+}
+
+#[test]
+fn what_a_service_pushes_is_an_object() {
+    for event in FROM_SERVICES {
+        for data in [json!("k1"), json!(["k1"]), json!(null), json!(7)] {
+            assert_eq!(refused(None, event, data).0, "bad_request", "{event}");
+        }
+    }
+}
+
+#[test]
+fn a_name_that_is_none_is_a_bad_request() {
+    for name in [json!(7), json!(""), json!("x".repeat(129)), json!("a\u{0}b")] {
+        let (code, message) = refused(Some("ana"), "typing:start", json!({"contactId": "k1", "userName": name}));
+        assert_eq!(code, "bad_request");
+        assert!(message.contains("userName"), "{message}");
+    }
+}
+
+#[test]
+fn wrong_settings_are_named() {
+    for (settings, named) in
+        [(json!({"typingSecond": 3}), "typingSecond"), (json!({"typingSeconds": 0}), "typingSeconds")]
+    {
+        let mut sim = Sim::new().with_settings(settings);
+        let ana = sim.connect("ana", "Ana");
+        let failure = sim.send(ana, "subscribe:contact", json!("k1")).unwrap_err();
+        assert_eq!(failure.code, "feature_unavailable");
+        assert!(failure.message.contains(named), "{failure}");
+    }
+}
