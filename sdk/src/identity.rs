@@ -1,9 +1,12 @@
 //! Who is behind a connection or a message, as the host authenticated it; never what a payload claims.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::Failure;
 
@@ -46,23 +49,60 @@ impl Identity {
     }
 }
 
-/// Who a client's payload says that it comes from, under any of the names that there are for it. Such a claim may be left
-/// out, and never decides anything.
+/// Who a client's payload says that it comes from, under any of the names that there are for it: as an id, or as an
+/// object with an `_id`. Such a claim may be left out, and never decides anything.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claims {
-    agent_id: Option<String>,
-    sender_id: Option<String>,
-    user_id: Option<String>,
+    agent_id: Option<Claimed>,
+    sender_id: Option<Claimed>,
+    user_id: Option<Claimed>,
 }
 
 impl Claims {
     /// Refuses a payload that claims to come from somebody else.
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        identity.must_be("agentId", self.agent_id.as_deref())?;
-        identity.must_be("senderId", self.sender_id.as_deref())?;
-        identity.must_be("userId", self.user_id.as_deref())
+        for (field, claimed) in [("agentId", &self.agent_id), ("senderId", &self.sender_id), ("userId", &self.user_id)]
+        {
+            identity.must_be(field, claimed.as_ref().map(|claimed| claimed.0.as_str()))?;
+        }
+        Ok(())
     }
+}
+
+/// The id that a payload claims.
+#[derive(Clone, Debug)]
+struct Claimed(String);
+
+impl<'de> Deserialize<'de> for Claimed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct IdOrPerson;
+
+        impl<'de> Visitor<'de> for IdOrPerson {
+            type Value = Claimed;
+
+            /// Where claims are flattened into a payload, nothing else tells which field it is.
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("agentId, senderId and userId to be an id or an object with an _id")
+            }
+
+            fn visit_str<E: Error>(self, id: &str) -> Result<Claimed, E> {
+                Ok(Claimed(id.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Claimed, A::Error> {
+                Person::deserialize(MapAccessDeserializer::new(map)).map(|person| Claimed(person.id))
+            }
+        }
+
+        deserializer.deserialize_any(IdOrPerson)
+    }
+}
+
+#[derive(Deserialize)]
+struct Person {
+    #[serde(rename = "_id")]
+    id: String,
 }
 
 /// One connection and the person behind it. A person may have several.

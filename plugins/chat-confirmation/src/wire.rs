@@ -1,8 +1,7 @@
 //! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
 
-use roundhouse_sdk::{Failure, Id, Identity};
+use roundhouse_sdk::{Claims, Failure, Id, Identity};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// There is nothing for operators to set.
 #[derive(Debug, Deserialize)]
@@ -90,29 +89,6 @@ impl History {
             return Err(Failure::bad_request(format!("limit has to be 1 to {MAX_HISTORY}")));
         }
         Ok((self.before, limit))
-    }
-}
-
-/// Whom a payload claims to come from: an id, or a person as messages show one.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Claims {
-    sender_id: Option<Value>,
-    user_id: Option<Value>,
-    agent_id: Option<Value>,
-}
-
-impl Claims {
-    fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        for (field, claim) in [("senderId", &self.sender_id), ("userId", &self.user_id), ("agentId", &self.agent_id)] {
-            let Some(claim) = claim else { continue };
-            let id = claim.as_str().or_else(|| claim.get("_id").and_then(Value::as_str));
-            let id = id.ok_or_else(|| {
-                Failure::bad_request(format!("{field} has to be an id or an object with an _id; leave it out"))
-            })?;
-            identity.must_be(field, Some(id))?;
-        }
-        Ok(())
     }
 }
 

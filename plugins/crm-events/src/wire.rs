@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Failure, Id, Identity, Whole};
+use roundhouse_sdk::{Claims, Failure, Id, Identity, Whole};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -92,14 +92,11 @@ pub struct Data(Value);
 impl Data {
     /// Refuses data that claims to come from somebody else.
     pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        for field in ["userId", "senderId", "agentId"] {
-            match self.0.get(field) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(claimed)) => identity.must_be(field, Some(claimed))?,
-                Some(_) => return Err(Failure::bad_request(format!("{field} has to be a string; leave it out"))),
-            }
+        if !self.0.is_object() {
+            return Ok(());
         }
-        Ok(())
+        let claims = Claims::deserialize(&self.0).map_err(|error| Failure::bad_request(error.to_string()))?;
+        claims.check(identity)
     }
 
     /// The account that is meant.
@@ -191,8 +188,7 @@ pub(crate) fn missing(field: &str) -> Failure {
 }
 
 fn checked_account(id: &str) -> Result<&str, Failure> {
-    let n_chars = id.chars().count();
-    if (1..=MAX_ACCOUNT_CHARS).contains(&n_chars) && !id.chars().any(|c| c.is_whitespace() || c.is_control()) {
+    if Id::new(id).is_some() && id.chars().count() <= MAX_ACCOUNT_CHARS {
         Ok(id)
     } else {
         Err(Failure::bad_request(format!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_sdk::simulator::{Connection, Simulation};
-use roundhouse_sdk::{Failure, Identity};
+use roundhouse_sdk::{Claims, Failure, Identity};
 use serde_json::{Value, json};
 
 use crate::probe::Probe;
@@ -175,4 +175,24 @@ fn claims_and_roles_are_read_from_the_identity() {
     assert_eq!(identity.claim::<u32>("team"), None);
     assert!(identity.has_role("admin"));
     assert_eq!(identity.must_be("agentId", Some("bob")).unwrap_err().code, "forbidden");
+}
+
+#[test]
+fn a_payload_may_claim_ones_own_id_under_several_names_and_shapes() {
+    let identity = Identity { user_id: "ana".to_owned(), name: None, roles: Vec::new(), claims: "{}".to_owned() };
+    for field in ["agentId", "senderId", "userId"] {
+        for (claimed, allowed) in [
+            (json!(null), true),
+            (json!("ana"), true),
+            (json!({"_id": "ana", "username": "Ana"}), true),
+            (json!("bob"), false),
+            (json!({"_id": "bob"}), false),
+        ] {
+            let claims: Claims = serde_json::from_value(json!({field: claimed, "else": 1})).unwrap();
+            assert_eq!(claims.check(&identity).is_ok(), allowed, "{field} {claimed}");
+        }
+        for wrong in [json!(7), json!({}), json!([])] {
+            assert!(serde_json::from_value::<Claims>(json!({field: wrong})).is_err());
+        }
+    }
 }

@@ -42,10 +42,12 @@ fn ones_own_id_may_be_claimed() {
 
 #[test]
 fn a_claim_that_names_nobody_is_a_bad_request() {
-    for claim in [json!(7), json!({}), json!({"_id": 7}), json!([])] {
+    for (claim, named) in
+        [(json!(7), "senderId"), (json!([]), "senderId"), (json!({}), "_id"), (json!({"_id": 7}), "expected a string")]
+    {
         let (code, message) = refused("roomMessage", &json!({"body": "hi", "senderId": claim}));
         assert_eq!(code, "bad_request");
-        assert!(message.contains("senderId"), "{message}");
+        assert!(message.contains(named), "{message}");
     }
 }
 
