@@ -21,7 +21,8 @@ use crate::{PATIENCE, TestClient, eventually};
 #[derive(Debug)]
 pub struct TestHost {
     child: Child,
-    dir: TempDir,
+    /// Nothing only while it is restarted.
+    dir: Option<TempDir>,
     /// Where clients connect, as `ws://127.0.0.1:PORT`.
     pub ws: String,
     /// Where the API is, as `http://127.0.0.1:PORT`.
@@ -50,13 +51,21 @@ impl TestHost {
     /// Starts a host with a configuration, and further environment variables.
     pub fn start_with(toml: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut command = Self::command(dir.path());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
         if !toml.is_empty() {
             fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+        }
+        Self::start_in(dir, env)
+    }
+
+    /// Starts a host in a folder that may have been another's.
+    fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
+        let mut command = Self::command(dir.path());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
+        if dir.path().join("roundhouse.toml").exists() {
             command.args(["--config", "roundhouse.toml"]);
         }
-        let log = fs::File::create(dir.path().join("log")).expect("a log can be made");
+        let log = fs::File::options().create(true).append(true).open(dir.path().join("log"));
+        let log = log.expect("a log can be made");
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the host can be started");
         let mut first_line = String::new();
         let stdout = child.stdout.take().expect("standard output is piped");
@@ -68,7 +77,19 @@ impl TestHost {
         let text = |key: &str| line[key].as_str().expect("the first line says where").to_owned();
         let (ws, api) = (text("listening"), text("api"));
         let key = fs::read_to_string(dir.path().join(".roundhouse/api-key")).unwrap_or_default();
-        Self { child, dir, ws, api, key }
+        Self { child, dir: Some(dir), ws, api, key }
+    }
+
+    /// Ends the process as nothing can be prepared for: by SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the process can be killed");
+        self.child.wait().expect("the process can be waited for");
+    }
+
+    /// Starts another host in the folder of this one, which has ended. Its ports are others.
+    pub fn restart(&mut self) {
+        let dir = self.dir.take().expect("there is a folder");
+        *self = Self::start_in(dir, &[]);
     }
 
     /// The path of the binary: beside the folder that this test was built into.
@@ -90,7 +111,7 @@ impl TestHost {
 
     /// The folder that the host runs in.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().expect("there is a folder").path()
     }
 
     /// The process id.
@@ -100,7 +121,7 @@ impl TestHost {
 
     /// Everything that the host has logged.
     pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        fs::read_to_string(self.dir().join("log")).unwrap_or_default()
     }
 
     /// A token for a user of this name, by the command line.

@@ -6,6 +6,7 @@
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
+//! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`skip`]: how a test that lacks something says so
 
 mod client;
@@ -13,6 +14,7 @@ pub mod guests;
 mod host;
 mod inner;
 mod postgres;
+pub mod raw;
 
 pub use client::{Closed, TestClient};
 pub use host::{Answer, TestHost, http};

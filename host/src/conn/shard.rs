@@ -25,7 +25,7 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use super::connection::{Connection, Phase};
 use super::members::{Group, Members};
 use super::{HttpService, MakeHttpService, Shared};
-use crate::hub::{Delivery, ShardCommand, ShardPort};
+use crate::hub::{Delivery, Guard, ShardCommand, ShardPort};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::websocket;
 
@@ -61,6 +61,8 @@ pub struct Shard {
     dirty: RefCell<Vec<Rc<Connection>>>,
     /// Connections whose outbox went over its bound.
     over_full: RefCell<Vec<Rc<Connection>>>,
+    /// Held for others until what is queued has been written.
+    guards: RefCell<Vec<Guard>>,
     deadlines: RefCell<BinaryHeap<Reverse<(u64, ConnId)>>>,
     earlier_deadline: Notify,
     next_stamp: Cell<u32>,
@@ -109,6 +111,7 @@ impl ShardThread {
                     members: Members::default(),
                     dirty: RefCell::default(),
                     over_full: RefCell::default(),
+                    guards: RefCell::default(),
                     deadlines: RefCell::default(),
                     earlier_deadline: Notify::new(),
                     next_stamp: Cell::new(stamp),
@@ -171,7 +174,10 @@ impl Shard {
                     self.members.leave(&connection, &Group::Room(room));
                 }
             }
-            ShardCommand::Deliver(delivery) => self.deliver(&delivery),
+            ShardCommand::Deliver(delivery) => {
+                self.deliver(&delivery);
+                self.guards.borrow_mut().extend(delivery.guard);
+            }
             ShardCommand::Ask { connection, id, outgoing } => {
                 if let Some(connection) = self.find(connection) {
                     let frame = outgoing.frame_with_id(connection.protocol, id);
@@ -380,6 +386,8 @@ impl Shard {
         }
         // The list keeps its memory for the next time.
         self.dirty.replace(dirty);
+        // What a slow client has not taken yet is not waited for.
+        self.guards.borrow_mut().clear();
     }
 
     fn flush(self: &Rc<Self>, connection: &Rc<Connection>) {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-pub use audience::{Audience, Publication};
+pub use audience::{Audience, Guard, Publication};
 pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
 pub use reach::Reach;
 
@@ -295,8 +295,9 @@ impl Hub {
         }
         for ((shard, to), except) in self.shards.iter().zip(targets).zip(except) {
             if !to.is_empty() {
-                let (outgoing, volatile) = (publication.outgoing.clone(), publication.volatile);
-                shard.push(ShardCommand::Deliver(Delivery { to, except, outgoing, volatile }));
+                let (outgoing, guard) = (publication.outgoing.clone(), publication.guard.clone());
+                let volatile = publication.volatile;
+                shard.push(ShardCommand::Deliver(Delivery { to, except, outgoing, volatile, guard }));
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use super::audience::Guard;
 use crate::model::{CloseCode, ConnId, Failure, Mailbox, Payload};
 use crate::protocol::Outgoing;
 
@@ -37,6 +38,8 @@ pub struct Delivery {
     pub outgoing: Arc<Outgoing>,
     /// Whether it may be left out for a connection that is slow to read.
     pub volatile: bool,
+    /// Let go of when it has been written.
+    pub guard: Option<Guard>,
 }
 
 /// What a shard is asked to do.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::catalogue::Plugin;
+use super::durable::Settling;
 use super::effect::{Checked, Counted, Effect, StateChange};
 use super::event::{Event, Member, ReplyTo};
 use super::generation::Generation;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Done, Job, Owed, Worker, take_part};
-use crate::hub::{Joined, Publication, Reach, ShardCommand};
+use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
@@ -61,6 +62,10 @@ impl Worker {
                 }
             }
         }
+        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
+            // A promise is settled when its end has been written to those who take it.
+            self.settling = Some(Guard::new(Settling { store: store.clone(), promise: promise.clone() }));
+        }
         for effect in checked.effects {
             match effect {
                 Effect::Reply(payload) => done.reply = Some(payload),
@@ -75,6 +80,7 @@ impl Worker {
                 effect => self.carry_out(plugin, generation, address, event, effect, now),
             }
         }
+        self.settling = None;
         done
     }
 
@@ -114,7 +120,10 @@ impl Worker {
         now: u64,
     ) {
         match effect {
-            Effect::Publish(publication) => self.inner.hub.publish(publication),
+            Effect::Publish(mut publication) => {
+                publication.guard = self.settling.clone();
+                self.inner.hub.publish(publication);
+            }
             Effect::Ask { connections, outgoing, tag, timeout_ms } => {
                 for connection in connections {
                     self.ask(plugin, address, connection, &tag, &outgoing, now + timeout_ms);

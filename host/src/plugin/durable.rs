@@ -11,11 +11,23 @@ use super::scope::{Due, Scope, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
 use crate::model::{Failure, Payload};
-use crate::store::{Acknowledge, PageRequest, Promise, ScopeRecord, StoreFailure, TimerRecord};
+use crate::store::{Acknowledge, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord};
 
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_HELD: usize = 1000;
+
+/// Settles a promise when it is dropped.
+pub(super) struct Settling {
+    pub(super) store: Arc<Store>,
+    pub(super) promise: Arc<Promise>,
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.store.settle(&self.promise);
+    }
+}
 
 impl Worker {
     /// Keeps an event for later if its scope has to be read first. Gives back what can be handled now.
@@ -41,7 +53,7 @@ impl Worker {
         let Some(held) = scope.and_then(|scope| scope.loading.as_mut()) else { return Some((event, reply)) };
         if held.len() >= MAX_HELD && !event.must_be_told() {
             let message = format!("too many events wait for the scope {} to be read: try again later", address.key);
-            self.answer(&event, reply, Err(unavailable(message)));
+            self.answer(&event, reply, unavailable(message));
         } else {
             held.push_back((event, reply));
         }
@@ -82,7 +94,7 @@ impl Worker {
                 let (kept, refused): (VecDeque<_>, VecDeque<_>) =
                     held.into_iter().partition(|(event, _)| event.must_be_told());
                 for (event, reply) in refused {
-                    self.answer(&event, reply, Err(failure.clone().into()));
+                    self.answer(&event, reply, failure.clone().into());
                 }
                 if kept.is_empty() {
                     return self.drop_if_empty(&plugin, &address);

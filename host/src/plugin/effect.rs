@@ -221,7 +221,7 @@ impl Check<'_> {
         let except = except.into_iter().map(|audience| excepted(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
         let outgoing = Arc::new(Outgoing::new(event, carried));
         let Some(wit::Acknowledge { tag, timeout_ms }) = acknowledge else {
-            return Ok(Effect::Publish(Publication { to, except, outgoing, volatile }));
+            return Ok(Effect::Publish(Publication { to, except, outgoing, volatile, guard: None }));
         };
         if tag.len() > MAX_NAME_BYTES || timeout_ms > MAX_ACKNOWLEDGE_MS {
             return Err("an acknowledgement with a time-out of more than 10 minutes or a tag of more than 1024 bytes"

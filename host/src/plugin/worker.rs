@@ -23,6 +23,7 @@ use super::runtime::Inner;
 use super::sandbox::{Fault, Instance};
 use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
 use super::template::ScopeAddress;
+use crate::hub::Guard;
 use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
 
@@ -104,6 +105,8 @@ pub(super) struct Worker {
     pub(super) instances: HashMap<u32, Warm>,
     pub(super) owed: HashMap<u64, Owed>,
     pub(super) last_owed: u64,
+    /// While the outcome of a promise is committed: settles it when all that comes of it has been written.
+    pub(super) settling: Option<Guard>,
     /// Plugins whose waiting events are due to be told.
     pub(super) resuming: HashSet<u32>,
     seed: u64,
@@ -154,6 +157,7 @@ impl Worker {
             instances: HashMap::new(),
             owed: HashMap::new(),
             last_owed: 0,
+            settling: None,
             resuming: HashSet::new(),
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
@@ -217,12 +221,12 @@ impl Worker {
     /// Handles one event and answers it.
     pub(super) fn handle(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: Event, reply: ReplyTo) {
         if plugin.is_unloaded() {
-            return self.answer(&event, reply, Err(unavailable(format!("the feature {} was unloaded", plugin.name))));
+            return self.answer(&event, reply, unavailable(format!("the feature {} was unloaded", plugin.name)));
         }
         if !self.is_addressable(plugin, address) {
             let message =
                 format!("the feature {} was replaced by a build without this scope: send it again", plugin.name);
-            return self.answer(&event, reply, Err(unavailable(message)));
+            return self.answer(&event, reply, unavailable(message));
         }
         let Some((event, reply)) = self.hold(plugin, address, event, reply) else { return };
         if !self.note_member(plugin, address, &event) {
@@ -234,7 +238,7 @@ impl Worker {
                 return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
             }
             let message = format!("the feature {} failed too often and is paused: try again later", plugin.name);
-            return self.answer(&event, reply, Err(unavailable(message)));
+            return self.answer(&event, reply, unavailable(message));
         }
         self.handle_parked(plugin, address);
         let still_waits = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.has_parked());
@@ -256,7 +260,7 @@ impl Worker {
     ) {
         let failure = match self.handle_now(plugin, address, &event) {
             Handled::Done(done) => return self.finish(plugin, address, &event, done, reply),
-            Handled::Refused(failure) => return self.answer(&event, reply, Err(failure)),
+            Handled::Refused(failure) => return self.answer(&event, reply, failure),
             Handled::Failed(failure) => failure,
         };
         if event.must_be_told() {
@@ -270,7 +274,7 @@ impl Worker {
                 event = %event.name(), "the plugin failed {MAX_ATTEMPTS} times on an event, which is given up"
             );
         }
-        self.answer(&event, reply, Err(failure));
+        self.answer(&event, reply, failure);
     }
 
     /// Answers an event that went well: now, or when what it changed is on disk, or when what it asks for was read.
@@ -283,9 +287,8 @@ impl Worker {
         let answer = answer.unwrap_or_else(Payload::empty);
         let unwritten = self.write(plugin, address, reply, answer, event.name());
         self.drop_if_empty(plugin, address);
-        match unwritten {
-            Some((reply, answer)) => self.answer(event, reply, Ok(answer)),
-            None => self.settle(event),
+        if let Some((reply, answer)) = unwritten {
+            self.inner.answer(event.name(), reply, Ok(answer));
         }
     }
 
@@ -431,8 +434,9 @@ impl Worker {
             }
         };
         // Not as the hub has it, where a connection that has gone since it sent this is out already.
-        let connection_in_room =
-            scope.zip(event.sender_id()).is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
+        let connection_in_room = scope
+            .zip(event.sender_id())
+            .is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
         let context = Context {
             now: inner.clock.now_ms(),
@@ -539,16 +543,12 @@ impl Worker {
         (answers, omitted as u32)
     }
 
-    pub(super) fn answer(&self, event: &Event, reply: ReplyTo, outcome: Result<Payload, Failure>) {
-        self.settle(event);
-        self.inner.answer(event.name(), reply, outcome);
-    }
-
-    /// Notes that an event was told, or will never be, if it is one that the store would tell again.
-    fn settle(&self, event: &Event) {
+    /// Answers an event that was not handled. Nothing more will come of it.
+    pub(super) fn answer(&self, event: &Event, reply: ReplyTo, refusal: Failure) {
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
             store.settle(promise);
         }
+        self.inner.answer(event.name(), reply, Err(refusal));
     }
 
     fn note_fault(
@@ -593,7 +593,7 @@ impl Worker {
         for scope in self.scopes.remove_all(plugin) {
             self.deadlines.cancel(scope.look);
             for (event, reply) in scope.loading.into_iter().flatten() {
-                self.answer(&event, reply, Err(unavailable(format!("the feature {} was unloaded", scope.plugin.name))));
+                self.answer(&event, reply, unavailable(format!("the feature {} was unloaded", scope.plugin.name)));
             }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             for (connection, _) in scope.members.iter().filter(|(_, part)| part.watched) {

@@ -127,11 +127,15 @@ impl Journal {
         Ok(())
     }
 
-    /// Notes that these promises are settled: they were stored or not, and their features have been told.
-    ///
-    /// # Errors
-    /// Where the file cannot be written. The promises may then come up again when the host starts the next time.
-    pub(super) fn settle(&self, numbers: Vec<u64>) -> io::Result<()> {
+    /// Notes that these promises are settled: they were stored or not, and their features have been told. Where that
+    /// cannot be written, they may come up again when the host starts the next time.
+    pub(super) fn settle_or_log(&self, numbers: Vec<u64>) {
+        if let Err(error) = self.settle(numbers) {
+            tracing::error!(%error, "the journal cannot be written: what became of a document may be told again");
+        }
+    }
+
+    fn settle(&self, numbers: Vec<u64>) -> io::Result<()> {
         let mut line = Vec::new();
         let record: Record<&Promise> = Record::Settled(numbers);
         append_line(&mut line, &record)?;

@@ -290,7 +290,10 @@ impl Store {
 
     /// Notes that the feature knows what became of a promise.
     pub fn settle(&self, promise: &Promise) {
-        self.queue.settle(promise.number);
+        // One that was given up is settled when it has been withdrawn.
+        if !self.queue.is_withdrawing(promise.number) {
+            self.journal.settle_or_log(vec![promise.number]);
+        }
     }
 
     /// Writes a scope. `acknowledge` is called when it is on disk.

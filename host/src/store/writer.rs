@@ -80,7 +80,6 @@ struct State {
     scopes: HashMap<ScopeId, (Arc<Change>, Vec<Acknowledge>)>,
     /// Scopes that are being written.
     writing: HashMap<ScopeId, Arc<Change>>,
-    settled: Vec<u64>,
     /// Promises that are settled only when they have been withdrawn.
     withdrawing: HashSet<u64>,
     is_stopping: bool,
@@ -97,7 +96,6 @@ impl fmt::Debug for State {
 struct Batch {
     tasks: Vec<Task>,
     scopes: Vec<(ScopeId, Arc<Change>, Vec<Acknowledge>)>,
-    settled: Vec<u64>,
 }
 
 impl Queue {
@@ -178,13 +176,8 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    pub(super) fn settle(&self, number: u64) {
-        let mut state = self.state();
-        if !state.withdrawing.contains(&number) {
-            state.settled.push(number);
-            drop(state);
-            self.filled.notify_all();
-        }
+    pub(super) fn is_withdrawing(&self, number: u64) -> bool {
+        self.state().withdrawing.contains(&number)
     }
 
     pub(super) fn stop(&self) {
@@ -196,7 +189,7 @@ impl Queue {
     fn take(&self) -> Option<Batch> {
         let mut state = self.state();
         loop {
-            if !(state.tasks.is_empty() && state.scopes.is_empty() && state.settled.is_empty()) {
+            if !(state.tasks.is_empty() && state.scopes.is_empty()) {
                 break;
             }
             if state.is_stopping {
@@ -214,7 +207,7 @@ impl Queue {
                 scopes.push((id, change, waiting));
             }
         }
-        Some(Batch { tasks, scopes, settled: std::mem::take(&mut state.settled) })
+        Some(Batch { tasks, scopes })
     }
 
     /// Waits for so long, or until the host ends. Says whether it does.
@@ -230,17 +223,20 @@ impl Queue {
         state.is_stopping
     }
 
-    fn is_done_with(&self, tasks: &[Task]) {
+    /// Notes that nothing is left to be done. Gives the promises that are settled by that.
+    fn is_done_with(&self, tasks: &[Task]) -> Vec<u64> {
+        let mut settled = Vec::new();
         let mut state = self.state();
         for task in tasks {
             state.n_waiting -= 1;
             state.bytes_waiting -= task.promise.document.len();
             if task.action == (Action::Withdraw { is_told: true }) {
                 state.withdrawing.remove(&task.promise.number);
-                state.settled.push(task.promise.number);
+                settled.push(task.promise.number);
             }
         }
         self.metrics.documents_waiting.set(state.n_waiting as i64);
+        settled
     }
 
     fn are_written(&self, scopes: &[ScopeId]) {
@@ -266,12 +262,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the host ends and nothing is left to be written.
     pub(super) fn run(mut self) {
-        while let Some(mut batch) = self.queue.take() {
-            if !batch.settled.is_empty()
-                && let Err(error) = self.journal.settle(std::mem::take(&mut batch.settled))
-            {
-                tracing::error!(%error, "the journal cannot be written: what is stored may be told again");
-            }
+        while let Some(batch) = self.queue.take() {
             self.write(batch);
         }
         if let Err(error) = self.journal.sync() {
@@ -353,8 +344,15 @@ impl Writer {
         }
     }
 
+    fn settle(&self, done: &[Task]) {
+        let settled = self.queue.is_done_with(done);
+        if !settled.is_empty() {
+            self.journal.settle_or_log(settled);
+        }
+    }
+
     fn is_written(&self, batch: Batch, ids: Vec<Option<String>>) {
-        self.queue.is_done_with(&batch.tasks);
+        self.settle(&batch.tasks);
         for (task, id) in batch.tasks.into_iter().zip(ids) {
             match (task.action, id) {
                 (Action::Insert, Some(id)) => {
@@ -376,7 +374,7 @@ impl Writer {
     }
 
     fn is_refused(&self, batch: Batch, why: &str) {
-        self.queue.is_done_with(&batch.tasks);
+        self.settle(&batch.tasks);
         for task in batch.tasks {
             self.queue.metrics.documents_failed.inc();
             tracing::error!(

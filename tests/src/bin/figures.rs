@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::raw::{client_frame, connect_raw};
 use roundhouse_tests::{TestClient, TestHost, guests};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -87,7 +88,7 @@ async fn plugin_events() -> anyhow::Result<()> {
     }
     client.drain().await;
     // Everybody types already, so that each event makes one call and one acknowledgement.
-    let mut socket = connect_raw(&host.ws, "ana").await?;
+    let mut socket = connect_raw(&host.ws, &token("ana")?).await?;
     let view = |n: usize| format!("{{\"event\":\"ticket:view\",\"data\":{{\"ticketId\":\"t{n}\"}},\"id\":7}}");
     let mut answers = Answers::default();
     for n in 0..64 {
@@ -161,11 +162,11 @@ async fn idle_memory() -> anyhow::Result<()> {
     let mut sockets = Vec::new();
     // The first ones pay for what all share.
     for n in 0..100 {
-        sockets.push(connect_raw(&host.ws, &format!("user{n}")).await?);
+        sockets.push(connect_raw(&host.ws, &token(&format!("user{n}"))?).await?);
     }
     let before = resident_bytes(host.pid())?;
     for n in 0..IDLE_CONNECTIONS {
-        sockets.push(connect_raw(&host.ws, &format!("idle{n}")).await?);
+        sockets.push(connect_raw(&host.ws, &token(&format!("idle{n}"))?).await?);
     }
     let after = resident_bytes(host.pid())?;
     let stats = host.get("/v1/stats").await;
@@ -187,12 +188,12 @@ async fn deliveries() -> anyhow::Result<()> {
         + format!("{{\"event\":\"hostile:noise\",\"data\":{{\"noise\":\"{}\"}}}}", "x".repeat(PAYLOAD_BYTES)).len();
     let room = Room::default();
     for n in 0..ROOM {
-        let mut socket = connect_raw(&host.ws, &format!("member{n}")).await?;
+        let mut socket = connect_raw(&host.ws, &token(&format!("member{n}"))?).await?;
         socket.write_all(&client_frame(b"{\"event\":\"hostile:count\",\"data\":{\"id\":\"r\"},\"id\":7}")).await?;
         Answers::default().wait(&mut socket, 1).await?;
         room.read(socket);
     }
-    let mut publisher = connect_raw(&host.ws, "publisher").await?;
+    let mut publisher = connect_raw(&host.ws, &token("publisher")?).await?;
     let publish = json!({ "event": "hostile:do", "data": { "id": "r", "how": "flood-room", "with": PAYLOAD_BYTES } });
     let publish = client_frame(publish.to_string().as_bytes());
     let floor = Floor::start(frame_bytes)?;
@@ -298,40 +299,4 @@ impl Floor {
     async fn run(&self, events: usize, in_flight: usize) -> anyhow::Result<f64> {
         self.room.run(events, in_flight, self.frame_bytes, async |n| Ok(self.ask.send(n)?)).await
     }
-}
-
-/// A WebSocket without a library, for the generator must cost less than the host.
-async fn connect_raw(ws: &str, user: &str) -> anyhow::Result<TcpStream> {
-    let mut socket = TcpStream::connect(ws.trim_start_matches("ws://")).await?;
-    socket.set_nodelay(true)?;
-    let handshake = format!(
-        "GET /ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        token(user)?
-    );
-    socket.write_all(handshake.as_bytes()).await?;
-    // The answer, and the first frame behind it.
-    let mut answer = Vec::new();
-    let mut buffer = [0; 2048];
-    while !answer.windows(11).any(|window| window == b"\"connected\"") || answer.last() != Some(&b'}') {
-        let n = tokio::time::timeout(Duration::from_secs(10), socket.read(&mut buffer)).await??;
-        ensure!(n > 0, "the host refused: {}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&buffer[..n]);
-    }
-    Ok(socket)
-}
-
-/// A client's text frame, masked with zeros.
-fn client_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
-    match payload.len() {
-        n @ 0..=125 => frame.push(0x80 | n as u8),
-        n => {
-            frame.push(0x80 | 126);
-            frame.extend((n as u16).to_be_bytes());
-        }
-    }
-    frame.extend([0; 4]);
-    frame.extend_from_slice(payload);
-    frame
 }
