@@ -23,6 +23,8 @@ pub struct Metrics {
     pub slow_connections: IntCounter,
     /// From reading an event's frame to queueing its acknowledgement behind its effects, in seconds.
     pub event_seconds: Histogram,
+    /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
+    pub idempotency_forgotten: IntCounter,
     /// Calls into plugins.
     pub plugin_calls: IntCounter,
     /// Calls that trapped, ran into the deadline, or returned what is not allowed.
@@ -86,6 +88,10 @@ impl Metrics {
             frames_dropped: counter("frames_dropped_total", "Volatile frames left out for slow connections")?,
             slow_connections: counter("slow_connections_total", "Connections ended because they read too slowly")?,
             event_seconds,
+            idempotency_forgotten: counter(
+                "idempotency_forgotten_total",
+                "Answers to idempotency keys forgotten before their time",
+            )?,
             plugin_calls: counter("plugin_calls_total", "Calls into plugins")?,
             plugin_faults: counter("plugin_faults_total", "Calls that trapped, took too long or returned too much")?,
             plugin_dropped: counter("plugin_dropped_total", "Plugin work dropped for a bound")?,

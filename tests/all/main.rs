@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod api;
+mod api_directory;
+mod api_emit;
+mod api_idempotency;
 mod clients;
 mod command_line;
 mod connections;

@@ -162,6 +162,19 @@ impl TestHost {
             .expect("an answer")
     }
 
+    /// Calls the API with JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call("POST", path, body.to_string()).await
+    }
+
+    /// Calls the API with JSON that must be refused, and gives status and error.
+    pub async fn refused(&self, path: &str, body: &Value) -> (u16, String, String) {
+        let answer = self.post(path, body).await;
+        assert!(answer.status >= 400, "{body}: {}", answer.text);
+        let text = |field: &str| answer.body[field].as_str().expect("an error has code and message").to_owned();
+        (answer.status, text("code"), text("message"))
+    }
+
     /// Gets JSON from the API.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.call("GET", path, "").await;

@@ -71,7 +71,7 @@ impl Shard {
         }
         connection.phase.set(Phase::Open);
         connection.times.limit.set(u64::MAX);
-        shared.hub.connect(connection.id, session.identity.clone());
+        shared.hub.connect(connection.id, session.identity.clone(), shared.clock.now_ms());
         self.members.join(connection, Group::All);
         let connected = json!({
             "connectionId": connection.id.to_string(),

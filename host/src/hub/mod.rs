@@ -5,6 +5,7 @@
 
 mod audience;
 mod crowd;
+mod directory;
 mod port;
 mod reach;
 
@@ -16,6 +17,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Guard, Publication};
+pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
 pub use reach::Reach;
 
@@ -44,6 +46,8 @@ pub struct Hub {
 #[derive(Debug)]
 struct Connection {
     identity: Arc<Identity>,
+    /// When it was let in, in milliseconds since the epoch.
+    since_ms: u64,
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
     /// Acknowledgements that this connection owes.
@@ -103,11 +107,11 @@ impl Hub {
         &self.shards
     }
 
-    /// Enters a connection that has been authenticated.
-    pub fn connect(&self, id: ConnId, identity: Arc<Identity>) {
+    /// Enters a connection that has been authenticated, at this time in milliseconds since the epoch.
+    pub fn connect(&self, id: ConnId, identity: Arc<Identity>, since_ms: u64) {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
-        let connection = Connection { identity, rooms: Vec::new(), watchers: Vec::new(), owed: Vec::new() };
+        let connection = Connection { identity, since_ms, rooms: Vec::new(), watchers: Vec::new(), owed: Vec::new() };
         self.connections.insert(id, connection);
     }
 
@@ -365,7 +369,7 @@ mod tests {
 
     fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
         let id = ConnId::new(shard, slot, 1);
-        hub.connect(id, Arc::new(Identity::of_user(user)));
+        hub.connect(id, Arc::new(Identity::of_user(user)), 0);
         id
     }
 

@@ -122,6 +122,11 @@ impl ShardPort {
         self.mailbox.wait_for_space();
     }
 
+    /// Whether the queue is at its bound, for publishers that may not wait as a thread.
+    pub fn is_full(&self) -> bool {
+        self.mailbox.is_full()
+    }
+
     /// Takes everything that is queued; for the shard alone.
     pub async fn receive(&self, into: &mut VecDeque<ShardCommand>) {
         self.mailbox.receive(into).await;

@@ -140,7 +140,7 @@ mod tests {
             (1, 1, "ben", vec!["agent"]),
             (0, 1, "cara", vec![]),
         ] {
-            hub.connect(ConnId::new(shard, slot, 1), with_roles(user, &roles));
+            hub.connect(ConnId::new(shard, slot, 1), with_roles(user, &roles), 0);
         }
         let room: Arc<str> = "ticket:1".into();
         hub.join(ConnId::new(0, 0, 1), &room);

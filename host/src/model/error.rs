@@ -31,7 +31,8 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    const ALL: [Self; 10] = [
+    /// All of them.
+    pub const ALL: [Self; 10] = [
         Self::BadRequest,
         Self::Unauthorized,
         Self::Forbidden,

@@ -87,6 +87,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Whether the queue is at its bound. Never so when it is closed.
+    pub fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.items.len() >= self.capacity && !state.closed
+    }
+
     /// Has the receiver come back, though there may be nothing for it.
     pub fn nudge(&self) {
         self.lock().nudged = true;
@@ -148,11 +154,12 @@ mod tests {
     fn what_is_over_the_bound_comes_back_and_what_must_not_be_lost_goes_in() {
         let mailbox = Mailbox::new(1);
         mailbox.try_push(1).unwrap();
-        assert!(matches!(mailbox.try_push(2), Err(Full(2))));
+        assert!(mailbox.is_full() && matches!(mailbox.try_push(2), Err(Full(2))));
         mailbox.push(3);
         let mut taken = VecDeque::new();
         mailbox.wait(&mut taken, Some(Duration::ZERO));
         assert_eq!(taken, [1, 3]);
+        assert!(!mailbox.is_full());
     }
 
     #[test]

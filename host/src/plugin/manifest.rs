@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bindings::roundhouse::feature::manifest as wit;
 use super::template::Template;
 use crate::hub::USER_ROOM_PREFIX;
+use crate::protocol::RESERVED_EVENTS;
 use crate::protocol::plain::MAX_EVENT_BYTES;
 
 /// Names of each kind that a manifest may list: many times what a large feature has.
@@ -21,19 +22,6 @@ const MOST_IDLE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
 /// The longest idle time of a durable scope: a state is no archive.
 const MOST_DURABLE_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-
-/// Events that mean something to the host itself.
-const RESERVED_EVENTS: [&str; 9] = [
-    "authenticate",
-    "connected",
-    "resume",
-    "error",
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-];
 
 /// What a feature says about itself.
 #[derive(Debug, Clone)]

@@ -46,7 +46,7 @@ pub enum Message {
         #[serde(default)]
         with: Value,
     },
-    /// What a service sends.
+    /// What a service sends: counts, and says so.
     #[serde(rename = "hostile:service")]
     Service {},
     /// What another build of a feature handles.
@@ -134,6 +134,7 @@ impl Feature for Hostile {
                 misbehave(state, cx, sender.client()?, &how, &with)
             }
             Message::Service {} | Message::Foreign {} => {
+                state.count += 1;
                 cx.reply(&json!({ "service": true }));
                 Ok(())
             }

@@ -1,0 +1,204 @@
+//! Bodies of requests: read within bounds, and parsed with errors that say where.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::HeaderMap;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::model::{ErrorCode, Failure};
+
+/// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
+pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
+
+/// Time to send a request's head, and then its body.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Of a body that is too long, so much is read and thrown away, in bytes: who is still sending when the connection is
+/// closed may never see the answer.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
+
+/// Reads a body.
+///
+/// # Errors
+/// `too_large` over `max_bytes`, `bad_request` where it does not come, or not in time.
+pub(super) async fn read(body: Incoming, max_bytes: usize) -> Result<Bytes, Failure> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, collect(body, max_bytes)).await {
+        Ok(Ok(Some(body))) => Ok(body),
+        Ok(Ok(None)) => Err(Failure::new(ErrorCode::TooLarge, format!("the body may be {max_bytes} bytes long"))),
+        Ok(Err(error)) => Err(Failure::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"))),
+        Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not come in time")),
+    }
+}
+
+/// The body, or `None` where it is too long.
+async fn collect(mut body: Incoming, max_bytes: usize) -> hyper::Result<Option<Bytes>> {
+    let mut whole = Bytes::new();
+    let mut joined = BytesMut::new();
+    let mut n_bytes = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        n_bytes += data.len();
+        if n_bytes > MAX_DISCARDED_BYTES {
+            return Ok(None);
+        }
+        if n_bytes > max_bytes {
+            (whole, joined) = Default::default();
+        } else if n_bytes == data.len() {
+            // Most bodies are one piece, which needs no copy.
+            whole = data;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&whole);
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+    if n_bytes > max_bytes {
+        return Ok(None);
+    }
+    Ok(Some(if joined.is_empty() { whole } else { joined.freeze() }))
+}
+
+/// Whether a body that is said to be of this type is read as JSON: said to be JSON, said to be nothing, or what curl says
+/// of whatever it is given.
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
+    let Some(given) = headers.get(CONTENT_TYPE) else { return true };
+    let Ok(given) = given.to_str() else { return false };
+    let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    matches!(&*essence, "application/json" | "application/x-www-form-urlencoded") || essence.ends_with("+json")
+}
+
+/// Parses JSON.
+///
+/// # Errors
+/// `bad_request` that names the field, what is wrong with it, and where it stands; for an unknown field the nearest one.
+pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
+    serde_json::from_slice(json).map_err(|error| {
+        // Only what has failed is read once more, to find out which field it was.
+        let deserializer = &mut serde_json::Deserializer::from_slice(json);
+        let path = match serde_path_to_error::deserialize::<_, T>(deserializer) {
+            Err(error) => error.path().to_string(),
+            Ok(_) => String::new(),
+        };
+        Failure::new(ErrorCode::BadRequest, explain(&error, &path))
+    })
+}
+
+fn explain(error: &serde_json::Error, path: &str) -> String {
+    let said = error.to_string();
+    if !error.is_data() {
+        return format!("the body is not JSON: {said}");
+    }
+    let at = if matches!(path, "" | "." | "?") { "the body".to_owned() } else { path.to_owned() };
+    match nearest(&said) {
+        Some(nearest) => format!("{at}: {said}: did you mean {nearest}?"),
+        None => format!("{at}: {said}"),
+    }
+}
+
+/// The known field that is nearest to the unknown one that serde complains of: all are in backticks, the unknown first.
+fn nearest(said: &str) -> Option<&str> {
+    let mut names = said.strip_prefix("unknown field `")?.split('`').step_by(2);
+    let unknown = names.next()?;
+    names
+        .filter(|name| !name.is_empty() && !name.starts_with(" at line"))
+        .max_by(|a, b| strsim::jaro(a, unknown).total_cmp(&strsim::jaro(b, unknown)))
+}
+
+/// Something that must be written as an object: serde would take an array for the fields in their order.
+#[derive(Debug, Hash)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+/// A field that may be left out, but may not be null.
+pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::HeaderValue;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Whole {
+        #[serde(rename = "inner")]
+        _inner: Object<Part>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Part {
+        #[serde(default, deserialize_with = "given", rename = "users")]
+        _users: Option<Vec<String>>,
+        #[serde(default, rename = "roles")]
+        _roles: Option<Vec<String>>,
+    }
+
+    #[test]
+    fn an_error_says_which_field_and_where() {
+        for (json, said) in [
+            ("{\"inner\": {}", &["not JSON", "line 1 column 12"][..]),
+            ("", &["not JSON"]),
+            ("[]", &["the body: ", "expected an object"]),
+            ("{\"iner\": {}}", &["iner", "did you mean inner?"]),
+            ("{\"inner\": {\"user\": []}}", &["inner", "`user`", "did you mean users?"]),
+            ("{\"inner\": []}", &["inner: ", "expected an object", "line 1"]),
+            ("{\"inner\": {\"users\": [\"a\", 5]}}", &["inner.users[1]: ", "expected a string"]),
+            ("{\"inner\": {\"users\": null}}", &["inner.users: ", "expected a sequence"]),
+            ("{}", &["missing field `inner`"]),
+            ("{\"inner\": {}} x", &["not JSON", "trailing"]),
+        ] {
+            let failure = parse::<Object<Whole>>(json.as_bytes()).expect_err(json);
+            assert_eq!(failure.code, ErrorCode::BadRequest);
+            for said in said {
+                assert!(failure.message.contains(said), "{json}: {}", failure.message);
+            }
+        }
+        parse::<Object<Whole>>(b" {\"inner\": {\"users\": [\"a\"], \"roles\": null}} ").unwrap();
+    }
+
+    #[test]
+    fn a_body_is_json_unless_it_is_said_to_be_something_else() {
+        let said = |content_type: &'static str| {
+            is_json(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
+        };
+        assert!(is_json(&HeaderMap::new()));
+        for yes in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"] {
+            assert!(said(yes), "{yes}");
+        }
+        assert!(said("application/x-www-form-urlencoded"));
+        for no in ["text/plain", "application/xml", "multipart/form-data; boundary=x", ""] {
+            assert!(!said(no), "{no}");
+        }
+    }
+}

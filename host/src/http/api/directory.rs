@@ -1,0 +1,244 @@
+//! Who is connected, and how an operator disconnects them.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde::Serialize;
+use serde_json::json;
+
+use super::Api;
+use super::emit::{connection_id, is_valid_room};
+use super::keys::Caller;
+use crate::http::response::{Answer, json};
+use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id};
+
+/// Connections in one answer, at most, and where nobody says how many.
+pub(super) const MAX_LIMIT: usize = 1000;
+pub(super) const DEFAULT_LIMIT: usize = 100;
+
+/// Rooms of a user in one answer, at most.
+pub(super) const MAX_ROOMS: usize = 1000;
+
+/// What a client is told whom an operator disconnects.
+const REASON: &str = "disconnected by an operator";
+
+/// How long an answer waits for what it tells of: a shard closes a connection as soon as it has a moment.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A connection, as the API shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Connection {
+    connection_id: String,
+    user_id: String,
+    name: Option<String>,
+    roles: Vec<String>,
+    since: u64,
+    rooms: Vec<String>,
+}
+
+/// A member of a room, as the API shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Member {
+    connection_id: String,
+    user_id: String,
+    name: Option<String>,
+    since: u64,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted<'a> {
+    user: Option<Cow<'a, str>>,
+    after: Option<ConnId>,
+    limit: usize,
+}
+
+impl<'a> Wanted<'a> {
+    /// Reads a URL's query, whose parameters are `limit`, `after` and, where it `may_name_user`, `user`.
+    fn read(query: Option<&'a str>, may_name_user: bool) -> Result<Self, Failure> {
+        let bad = |message: String| Failure::new(ErrorCode::BadRequest, message);
+        let mut wanted = Self { user: None, after: None, limit: DEFAULT_LIMIT };
+        let mut seen = BTreeSet::new();
+        for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+            match &*name {
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+                    wanted.limit = limit.ok_or_else(|| bad(format!("limit must be a number from 1 to {MAX_LIMIT}")))?;
+                }
+                "after" => {
+                    let id = connection_id(&value);
+                    wanted.after = Some(id.ok_or_else(|| bad("after must be the next of the page before".to_owned()))?);
+                }
+                "user" if may_name_user => {
+                    if !is_valid_id(&value) {
+                        return Err(bad("user must be 1 to 128 printable characters without whitespace".to_owned()));
+                    }
+                    wanted.user = Some(value);
+                }
+                _ => {
+                    let known = if may_name_user { "user, limit and after" } else { "limit and after" };
+                    return Err(bad(format!("there is no parameter {name:?}: there are {known}")));
+                }
+            }
+            if !seen.insert(name.clone()) {
+                return Err(bad(format!("the parameter {name} is given twice")));
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+impl Api {
+    pub(super) fn connections(&self, query: Option<&str>) -> Result<Answer, Failure> {
+        let Wanted { user, after, limit } = Wanted::read(query, true)?;
+        let Page { connections, next } = self.hub.page_of_connections(user.as_deref(), after, limit);
+        let connections: Vec<_> = connections.iter().map(Connection::of).collect();
+        Ok(json(StatusCode::OK, &json!({ "connections": connections, "next": next.map(|id| id.to_string()) })))
+    }
+
+    pub(super) fn connection(&self, id: &str) -> Result<Answer, Failure> {
+        let found = connection_id(id).and_then(|id| self.hub.connection(id));
+        Ok(json(StatusCode::OK, &Connection::of(&found.ok_or_else(|| no_connection(id))?)))
+    }
+
+    pub(super) fn user(&self, user: &str, query: Option<&str>) -> Result<Answer, Failure> {
+        let Wanted { after, limit, .. } = Wanted::read(query, false)?;
+        let all = self.hub.connections_of(user);
+        let all: Vec<ConnectionInfo> = all.into_iter().filter_map(|id| self.hub.connection(id)).collect();
+        let Some(first) = all.iter().min_by_key(|connection| connection.since_ms) else { return Err(no_user(user)) };
+        let Page { connections, next } = self.hub.page_of_connections(Some(user), after, limit);
+        let mut rooms: BTreeSet<&str> =
+            all.iter().flat_map(|connection| &connection.rooms).map(|room| &**room).collect();
+        let own = format!("{USER_ROOM_PREFIX}{user}");
+        rooms.insert(&own);
+        let n_rooms = rooms.len();
+        let rooms: Vec<&str> = rooms.into_iter().take(MAX_ROOMS).collect();
+        let answer = json!({
+            "userId": user,
+            "name": first.identity.name,
+            "roles": first.identity.roles,
+            "since": first.since_ms,
+            "connectionCount": all.len(),
+            "connections": connections.iter().map(Connection::of).collect::<Vec<_>>(),
+            "next": next.map(|id| id.to_string()),
+            "roomCount": n_rooms,
+            "rooms": rooms,
+        });
+        Ok(json(StatusCode::OK, &answer))
+    }
+
+    pub(super) fn room(&self, room: &str, query: Option<&str>) -> Result<Answer, Failure> {
+        let Wanted { after, limit, .. } = Wanted::read(query, false)?;
+        let found = if is_valid_room(room) { self.hub.page_of_room(room, after, limit) } else { None };
+        let found = found.ok_or_else(|| {
+            let message = format!("nobody is in the room {room:?}");
+            Failure::new(ErrorCode::NotFound, message)
+        })?;
+        let answer = json!({
+            "room": room,
+            "connectionCount": found.size.connections,
+            "userCount": found.size.users,
+            "members": found.page.connections.iter().map(Member::of).collect::<Vec<_>>(),
+            "next": found.page.next.map(|id| id.to_string()),
+        });
+        Ok(json(StatusCode::OK, &answer))
+    }
+
+    pub(super) async fn close_connection(&self, caller: Caller<'_>, id: &str) -> Result<Answer, Failure> {
+        let found = connection_id(id).filter(|id| self.hub.identity(*id).is_some());
+        let found = found.ok_or_else(|| no_connection(id))?;
+        tracing::info!(connection = %found, key = caller.name, "asked to disconnect a connection");
+        Ok(self.close(&[found]).await)
+    }
+
+    pub(super) async fn close_user(&self, caller: Caller<'_>, user: &str) -> Result<Answer, Failure> {
+        let connections = self.hub.connections_of(user);
+        if connections.is_empty() {
+            return Err(no_user(user));
+        }
+        tracing::info!(user, key = caller.name, connections = connections.len(), "asked to disconnect a user");
+        Ok(self.close(&connections).await)
+    }
+
+    async fn close(&self, connections: &[ConnId]) -> Answer {
+        for id in connections {
+            self.hub.close(*id, CloseCode::Disconnected, REASON);
+        }
+        // Whoever reads the answer and looks again finds them gone, unless a shard is busy beyond all measure.
+        let mut waited = Duration::ZERO;
+        while waited < PATIENCE && connections.iter().any(|id| self.hub.identity(*id).is_some()) {
+            tokio::time::sleep(PAUSE).await;
+            waited += PAUSE;
+        }
+        json(StatusCode::OK, &json!({ "disconnected": connections.len() }))
+    }
+}
+
+fn no_connection(id: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("there is no connection {id:?}"))
+}
+
+fn no_user(user: &str) -> Failure {
+    Failure::new(ErrorCode::NotFound, format!("the user {user:?} is not connected"))
+}
+
+impl Connection {
+    fn of(connection: &ConnectionInfo) -> Self {
+        let identity = &connection.identity;
+        // Every connection is in its user's own room, of which the hub keeps no list of its own.
+        let own = format!("{USER_ROOM_PREFIX}{}", identity.user);
+        let mut rooms: Vec<String> = connection.rooms.iter().map(|room| (**room).to_owned()).chain([own]).collect();
+        rooms.sort_unstable();
+        Self {
+            connection_id: connection.id.to_string(),
+            user_id: (*identity.user).to_owned(),
+            name: identity.name.clone(),
+            roles: identity.roles.clone(),
+            since: connection.since_ms,
+            rooms,
+        }
+    }
+}
+
+impl Member {
+    fn of(connection: &ConnectionInfo) -> Self {
+        let ConnectionInfo { id, identity, since_ms, .. } = connection;
+        let (user_id, name) = ((*identity.user).to_owned(), identity.name.clone());
+        Self { connection_id: id.to_string(), user_id, name, since: *since_ms }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_part_of_a_list_is_wanted_is_checked() {
+        let read = |query| Wanted::read(Some(query), true);
+        let nothing = Wanted { user: None, after: None, limit: DEFAULT_LIMIT };
+        assert_eq!(Wanted::read(None, true).unwrap(), nothing);
+        let wanted = read("user=a%3Ab&limit=1000&after=0100000000000001").unwrap();
+        assert_eq!((wanted.user.as_deref(), wanted.limit), (Some("a:b"), 1000));
+        assert_eq!(wanted.after, Some(ConnId::new(1, 0, 1)));
+        for (query, said) in [
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("limit=x", "limit"),
+            ("after=1", "after"),
+            ("after=%2B10000000000000a", "after"),
+            ("user=", "user"),
+            ("user=a%20b", "user"),
+            ("usr=a", "usr"),
+            ("limit=1&limit=1", "twice"),
+        ] {
+            assert!(read(query).unwrap_err().message.contains(said), "{query}");
+        }
+        assert!(Wanted::read(Some("user=a"), false).is_err(), "a room's members are not listed by user");
+    }
+}

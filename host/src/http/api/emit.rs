@@ -1,0 +1,252 @@
+//! `POST /v1/emit`: a service speaks to connections itself, with no feature between.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Api;
+use super::body::{Object, given, parse};
+use super::idempotency::{Begun, Idempotency, Reply, conflict};
+use super::keys::Caller;
+use crate::hub::{Audience, Publication};
+use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id};
+use crate::protocol::{Outgoing, RESERVED_EVENTS};
+
+/// Emits in one call, at most: a page of whatever the service works through.
+pub(super) const MAX_EMITS: usize = 1000;
+
+/// The longest event name, in characters.
+pub(super) const MAX_EVENT_CHARS: usize = 256;
+
+/// The longest name of a room, in characters: some ids, and what stands between them.
+pub(super) const MAX_ROOM_CHARS: usize = 512;
+
+/// How long a call waits for a shard that has more to do than it can, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Whom something is for: the union of everything that is named.
+#[derive(Debug, Default, PartialEq, Hash, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct To {
+    #[serde(deserialize_with = "given")]
+    user: Option<String>,
+    #[serde(deserialize_with = "given")]
+    users: Option<Vec<String>>,
+    #[serde(deserialize_with = "given")]
+    roles: Option<Vec<String>>,
+    #[serde(deserialize_with = "given")]
+    room: Option<String>,
+    #[serde(deserialize_with = "given")]
+    rooms: Option<Vec<String>>,
+    #[serde(deserialize_with = "given")]
+    connection: Option<String>,
+    #[serde(deserialize_with = "given")]
+    all: Option<bool>,
+}
+
+/// One emit, as a service writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Emit<'a> {
+    to: Object<To>,
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    except: Option<Object<To>>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+/// An emit that has been checked.
+struct Checked {
+    to: Vec<Audience>,
+    except: Vec<Audience>,
+    outgoing: Arc<Outgoing>,
+    /// The key, and what tells this emit from others.
+    once: Option<(String, u64)>,
+}
+
+impl Api {
+    pub(super) async fn emit(&self, caller: Caller<'_>, body: &[u8]) -> Result<Reply, Failure> {
+        self.wait_for_space().await?;
+        // From here on nothing waits, so that calls with one key do not meet half way.
+        if body.trim_ascii_start().first() != Some(&b'[') {
+            let emit = self.check(parse::<Object<Emit<'_>>>(body)?.0)?;
+            self.check_key(caller, &emit)?;
+            return self.send(caller, emit);
+        }
+        let emits: Vec<Object<Emit<'_>>> = parse(body)?;
+        if emits.len() > MAX_EMITS {
+            let message = format!("{} emits, and there may be {MAX_EMITS} in one call", emits.len());
+            return Err(Failure::new(ErrorCode::BadRequest, message));
+        }
+        let mut checked: Vec<Checked> = Vec::with_capacity(emits.len());
+        // All of them are checked before anything of any of them is sent.
+        for (index, Object(emit)) in emits.into_iter().enumerate() {
+            let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
+            let emit = self.check(emit).map_err(at)?;
+            self.check_key(caller, &emit).map_err(at)?;
+            if let Some((key, fingerprint)) = &emit.once
+                && checked.iter().filter_map(|other| other.once.as_ref()).any(|(k, f)| k == key && f != fingerprint)
+            {
+                return Err(at(conflict(key)));
+            }
+            checked.push(emit);
+        }
+        let mut answers = String::from("[");
+        for (index, emit) in checked.into_iter().enumerate() {
+            let reply = self.send(caller, emit)?;
+            answers.push_str(if index == 0 { "" } else { "," });
+            answers.push_str(&String::from_utf8_lossy(&reply.body));
+        }
+        answers.push(']');
+        Ok(Reply { status: StatusCode::OK, body: answers.into() })
+    }
+
+    /// Waits until no shard is over its bound.
+    async fn wait_for_space(&self) -> Result<(), Failure> {
+        let is_full = || self.hub.shards().iter().any(crate::hub::ShardPort::is_full);
+        let mut waited = Duration::ZERO;
+        while is_full() {
+            if waited >= PATIENCE {
+                let message = "the host has more to send than it can: try again later";
+                return Err(Failure::new(ErrorCode::FeatureUnavailable, message));
+            }
+            tokio::time::sleep(PAUSE).await;
+            waited += PAUSE;
+        }
+        Ok(())
+    }
+
+    fn check(&self, emit: Emit<'_>) -> Result<Checked, Failure> {
+        let Emit { to: Object(to), event, data, except, idempotency_key } = emit;
+        check_event(&event)?;
+        let except = except.map(|Object(except)| except);
+        let once = idempotency_key.map(|key| {
+            let call = ("emit", &event, data.map(RawValue::get), &to, &except);
+            (key, self.idempotency.fingerprint(call))
+        });
+        let to = to.into_audiences("to")?;
+        let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
+        let outgoing = Arc::new(Outgoing::new(event, Payload::of_data(data)));
+        Ok(Checked { to, except, outgoing, once })
+    }
+
+    fn check_key(&self, caller: Caller<'_>, emit: &Checked) -> Result<(), Failure> {
+        let Some((key, fingerprint)) = &emit.once else { return Ok(()) };
+        Idempotency::check_key(key)?;
+        self.idempotency.check(caller.index, key, *fingerprint)
+    }
+
+    /// Sends what has been checked, unless it was sent before.
+    fn send(&self, caller: Caller<'_>, emit: Checked) -> Result<Reply, Failure> {
+        let ticket = match &emit.once {
+            None => None,
+            Some((key, fingerprint)) => match self.idempotency.begin(caller.index, key, *fingerprint)? {
+                Begun::First(ticket) => Some(ticket),
+                Begun::Answered(reply) => return Ok(reply),
+                Begun::Running(_) => return Err(conflict(key)),
+            },
+        };
+        let Checked { to, except, outgoing, .. } = emit;
+        let reach = self.hub.reach(&to, &except);
+        if reach.connections > 0 {
+            self.hub.publish(Publication { to, except, outgoing, volatile: false, guard: None });
+        }
+        let mut answer = String::with_capacity(24);
+        // Writing to a string cannot fail.
+        let _ = write!(answer, "{{\"delivered\":{}}}", reach.connections);
+        let reply = Reply { status: StatusCode::OK, body: Bytes::from(answer) };
+        if let Some(ticket) = ticket {
+            ticket.finish(&reply);
+        }
+        Ok(reply)
+    }
+}
+
+/// # Errors
+/// `bad_request` where an event's name is too long, or not one that a service may send.
+pub(super) fn check_event(event: &str) -> Result<(), Failure> {
+    let n_chars = event.chars().count();
+    if !(1..=MAX_EVENT_CHARS).contains(&n_chars) || event.chars().any(char::is_control) {
+        let message = format!("event must be 1 to {MAX_EVENT_CHARS} characters without control characters");
+        return Err(Failure::new(ErrorCode::BadRequest, message));
+    }
+    if RESERVED_EVENTS.contains(&event) {
+        let message = format!("the event {event} is the protocol's own: choose another name");
+        return Err(Failure::new(ErrorCode::BadRequest, message));
+    }
+    Ok(())
+}
+
+pub(super) fn is_valid_room(room: &str) -> bool {
+    (1..=MAX_ROOM_CHARS).contains(&room.chars().count()) && !room.chars().any(|c| c.is_whitespace() || c.is_control())
+}
+
+/// A connection's id, as it is written everywhere.
+pub(super) fn connection_id(text: &str) -> Option<ConnId> {
+    let is_id = text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    text.parse().ok().filter(|_| is_id)
+}
+
+impl To {
+    /// What is named, checked. `field` says where it stood.
+    fn into_audiences(self, field: &str) -> Result<Vec<Audience>, Failure> {
+        let bad = |what: &str| Err(Failure::new(ErrorCode::BadRequest, format!("{field}.{what}")));
+        if self == Self::default() {
+            return Err(Failure::new(ErrorCode::BadRequest, format!("{field} names nobody: {KINDS}")));
+        }
+        const KINDS: &str = "name user, users, roles, room, rooms, connection or all";
+        const AN_ID: &str = "must be 1 to 128 printable characters without whitespace";
+        const A_ROOM: &str = "must be 1 to 512 printable characters without whitespace";
+        let Self { user, users, roles, room, rooms, connection, all } = self;
+        let mut audiences = Vec::with_capacity(1);
+        if let Some(user) = user {
+            if !is_valid_id(&user) {
+                return bad(&format!("user {AN_ID}"));
+            }
+            audiences.push(Audience::Users(vec![user]));
+        }
+        let (users, roles, rooms) = (users.unwrap_or_default(), roles.unwrap_or_default(), rooms.unwrap_or_default());
+        if let Some(at) = users.iter().position(|user| !is_valid_id(user)) {
+            return bad(&format!("users[{at}] {AN_ID}"));
+        }
+        if let Some(at) = roles.iter().position(|role| !is_valid_id(role)) {
+            return bad(&format!("roles[{at}] {AN_ID}"));
+        }
+        if !users.is_empty() {
+            audiences.push(Audience::Users(users));
+        }
+        if !roles.is_empty() {
+            audiences.push(Audience::Roles(roles));
+        }
+        if room.as_deref().is_some_and(|room| !is_valid_room(room)) {
+            return bad(&format!("room {A_ROOM}"));
+        }
+        if let Some(at) = rooms.iter().position(|room| !is_valid_room(room)) {
+            return bad(&format!("rooms[{at}] {A_ROOM}"));
+        }
+        audiences.extend(room.into_iter().chain(rooms).map(Audience::Room));
+        if let Some(connection) = connection {
+            match connection_id(&connection) {
+                Some(id) => audiences.push(Audience::Connection(id)),
+                None => return bad("connection must be 16 lower-case hexadecimal digits, as connected says"),
+            }
+        }
+        match all {
+            Some(true) => audiences.push(Audience::All),
+            Some(false) => return bad("all must be true, or left out"),
+            None => {}
+        }
+        Ok(audiences)
+    }
+}

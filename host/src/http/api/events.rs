@@ -1,0 +1,80 @@
+//! `POST /v1/events` and `POST /v1/query/{plugin}/{query}`: what services have features do and tell.
+
+use std::borrow::Cow;
+
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::Api;
+use super::body::{Object, parse};
+use super::emit::check_event;
+use super::idempotency::{Begun, Idempotency, Reply};
+use super::keys::Caller;
+use crate::http::response;
+use crate::model::{ErrorCode, Failure, Payload};
+
+/// An event, as a service writes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct ServiceEvent<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(default)]
+    idempotency_key: Option<String>,
+}
+
+impl Api {
+    pub(super) async fn event(&self, caller: Caller<'_>, body: &[u8]) -> Result<Reply, Failure> {
+        let Object(ServiceEvent { event, data, idempotency_key }) = parse(body)?;
+        check_event(&event)?;
+        let payload = Payload::of_data(data);
+        let Some(key) = idempotency_key else {
+            return self.runtime.service_event(caller.name, &event, payload).await.map(|reply| reply_of(&reply));
+        };
+        Idempotency::check_key(&key)?;
+        let fingerprint = self.idempotency.fingerprint(("event", &event, payload.args()));
+        loop {
+            match self.idempotency.begin(caller.index, &key, fingerprint)? {
+                Begun::Answered(reply) => return Ok(reply),
+                // It ends when the first does, with nothing to say but that.
+                Begun::Running(mut ended) => while ended.changed().await.is_ok() {},
+                Begun::First(ticket) => {
+                    let (runtime, name, event) = (self.runtime.clone(), caller.name.to_owned(), event.into_owned());
+                    // On its own, so that a caller that hangs up finds the answer when it asks again.
+                    let call = tokio::spawn(async move {
+                        let outcome = runtime.service_event(&name, &event, payload).await;
+                        let reply = outcome.map_or_else(|refused| failed(&refused), |reply| reply_of(&reply));
+                        ticket.finish(&reply);
+                        reply
+                    });
+                    let message = "the call was not finished";
+                    return call.await.map_err(|_| Failure::new(ErrorCode::Internal, message));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn query(&self, plugin: &str, query: &str, body: &[u8]) -> Result<Reply, Failure> {
+        let body = if body.is_empty() { b"{}" } else { body };
+        parse::<IgnoredAny>(body)?;
+        // What is JSON is UTF-8, so that there is nothing to fail on.
+        let data = std::str::from_utf8(body).unwrap_or_default();
+        self.runtime.query(plugin, query, data).await.map(|reply| reply_of(&reply))
+    }
+}
+
+/// A feature's reply is the body of the answer.
+fn reply_of(reply: &Payload) -> Reply {
+    let data = reply.arguments().first().map_or("null", |data| data.get()).to_owned();
+    Reply { status: StatusCode::OK, body: data.into() }
+}
+
+fn failed(refused: &Failure) -> Reply {
+    let status = response::status_of(refused);
+    // A failure is two strings, which always have a JSON form.
+    Reply { status, body: serde_json::to_vec(refused).unwrap_or_default().into() }
+}

@@ -1,0 +1,99 @@
+//! API keys: who may call what.
+
+use std::fmt;
+
+use hyper::HeaderMap;
+use hyper::header::AUTHORIZATION;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::model::{ErrorCode, Failure};
+
+/// What a key may be used for. Neither includes the other: a key for both has both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyScope {
+    /// To send events, emit and ask features.
+    Publish,
+    /// To manage plugins and connections, and to see who is connected.
+    Admin,
+}
+
+impl KeyScope {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+/// An API key. Of the key itself only the hash is kept.
+#[derive(Clone)]
+pub struct ApiKey {
+    /// The name of whoever uses it.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub sha256: [u8; 32],
+    /// What it may be used for.
+    pub scopes: Vec<KeyScope>,
+}
+
+impl ApiKey {
+    /// A key whose text is known.
+    pub fn new(name: impl Into<String>, key: &str, scopes: Vec<KeyScope>) -> Self {
+        Self { name: name.into(), sha256: Sha256::digest(key.as_bytes()).into(), scopes }
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+/// Who may call the API.
+#[derive(Debug, Clone, Default)]
+pub struct ApiConfig {
+    /// All keys.
+    pub keys: Vec<ApiKey>,
+}
+
+/// Whoever makes a call: the key that it carries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Caller<'a> {
+    /// The key's place in the configuration.
+    pub(super) index: usize,
+    /// The key's name.
+    pub(super) name: &'a str,
+}
+
+impl ApiConfig {
+    /// Who makes a call, if that is somebody who may.
+    ///
+    /// # Errors
+    /// `unauthorized` without a key that is known, `forbidden` with one that lacks the scope.
+    pub(super) fn authorize(&self, headers: &HeaderMap, needed: KeyScope) -> Result<Caller<'_>, Failure> {
+        let unauthorized = |message: &str| Failure::new(ErrorCode::Unauthorized, message);
+        let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let given =
+            given.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, given)) = given else {
+            return Err(unauthorized("the call needs Authorization: Bearer and an API key"));
+        };
+        let hash: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
+        // All keys are compared, and each in constant time, so that the time tells nothing.
+        let found = self.keys.iter().enumerate().fold(None, |found, (index, key)| {
+            let is_it: bool = key.sha256.ct_eq(&hash).into();
+            if is_it { Some((index, key)) } else { found }
+        });
+        let (index, key) = found.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
+        if key.scopes.contains(&needed) {
+            Ok(Caller { index, name: &key.name })
+        } else {
+            let message = format!("the API key {} does not have the scope {}", key.name, needed.as_str());
+            Err(Failure::new(ErrorCode::Forbidden, message))
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The management and service API, on a listener and a thread of its own.
+//!
+//! `calls` is the table of what may be called, and `openapi` describes it from there; `keys` says who may. `body` reads
+//! and parses what is sent, `idempotency` remembers what was answered. The calls themselves: `emit`, `events`,
+//! `directory`, `plugins`.
+
+mod body;
+mod calls;
+mod directory;
+mod emit;
+mod events;
+mod idempotency;
+mod keys;
+mod openapi;
+mod plugins;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use self::body::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
+use self::calls::{Call, Found, Parameters, decode, find};
+use self::idempotency::{Idempotency, Reply};
+use self::keys::Caller;
+pub use self::keys::{ApiConfig, ApiKey, KeyScope};
+use super::response::{Answer, body as answer_with, error, failure, text};
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::model::{Clock, Failure};
+use crate::plugin::Runtime;
+
+/// The API.
+#[derive(Debug)]
+pub struct Api {
+    config: ApiConfig,
+    runtime: Runtime,
+    hub: Arc<Hub>,
+    metrics: Metrics,
+    clock: Clock,
+    idempotency: Idempotency,
+    /// The description of the API, as it is sent.
+    description: Bytes,
+    /// Whether the host takes work.
+    ready: AtomicBool,
+}
+
+impl Api {
+    /// An API for this host.
+    pub fn new(config: ApiConfig, runtime: Runtime, hub: Arc<Hub>, metrics: Metrics, clock: Clock) -> Self {
+        let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
+        let description = openapi::document().to_string().into();
+        Self { config, runtime, hub, metrics, clock, idempotency, description, ready: AtomicBool::new(false) }
+    }
+
+    /// Says whether the host takes work, as `/readyz` tells.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
+    }
+
+    /// Serves until the task is dropped.
+    ///
+    /// # Errors
+    /// Where the listener cannot be used.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => drop(tokio::spawn(self.clone().serve_connection(socket))),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection to the API");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Answers the requests of a connection, one after another.
+    async fn serve_connection(self: Arc<Self>, socket: TcpStream) {
+        // Answers are written whole, so that there is nothing for the kernel to wait for.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "cannot turn Nagle's algorithm off");
+        }
+        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
+        let served = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(REQUEST_TIMEOUT)
+            .serve_connection(TokioIo::new(socket), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection to the API failed");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let uri = request.uri().clone();
+        let (route, parameters) = match find(request.method(), uri.path()) {
+            Found::Route(route, parameters) => (route, parameters),
+            Found::OtherMethod(allowed) => return method_not_allowed(&allowed),
+            Found::Nothing => {
+                let message = "there is no such call: /openapi.json describes those that there are";
+                return error(StatusCode::NOT_FOUND, "not_found", message);
+            }
+        };
+        let Some(scope) = route.scope else { return self.answer_anybody(route.call) };
+        let caller = match self.config.authorize(request.headers(), scope) {
+            Ok(caller) => caller,
+            Err(refusal) => return failure(&refusal),
+        };
+        let answered = match route.call {
+            Call::Emit | Call::Event | Call::Query => self.publish(route.call, caller, parameters, request).await,
+            call => self.manage(call, caller, parameters, uri.query(), request).await,
+        };
+        answered.unwrap_or_else(|refused| failure(&refused))
+    }
+
+    fn answer_anybody(&self, call: Call) -> Answer {
+        match call {
+            Call::Alive => text(StatusCode::OK, "ok\n"),
+            Call::Ready if self.ready.load(Ordering::Acquire) => text(StatusCode::OK, "ready\n"),
+            Call::Ready => text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            Call::Metrics => {
+                answer_with(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+            }
+            _ => answer_with(StatusCode::OK, "application/json", self.description.clone()),
+        }
+    }
+
+    /// The calls of services, which send JSON.
+    async fn publish(
+        &self,
+        call: Call,
+        caller: Caller<'_>,
+        [plugin, query]: Parameters<'_>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Failure> {
+        if !body::is_json(request.headers()) {
+            let message = "the body must be JSON, with the content type application/json";
+            return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
+        }
+        let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;
+        let Reply { status, body } = match call {
+            Call::Emit => self.emit(caller, &body).await?,
+            Call::Event => self.event(caller, &body).await?,
+            _ => self.query(&decode(plugin)?, &decode(query)?, &body).await?,
+        };
+        Ok(answer_with(status, "application/json", body))
+    }
+
+    /// The calls of operators.
+    async fn manage(
+        &self,
+        call: Call,
+        caller: Caller<'_>,
+        [name, _]: Parameters<'_>,
+        query: Option<&str>,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Failure> {
+        let name = decode(name)?;
+        match call {
+            Call::Plugins => Ok(self.plugins()),
+            Call::Plugin => self.plugin(&name).await,
+            Call::LoadPlugin => self.load(caller, &name, request).await,
+            Call::UnloadPlugin => self.unload(caller, &name).await,
+            Call::RollBackPlugin => self.roll_back(caller, &name).await,
+            Call::Connections => self.connections(query),
+            Call::Connection => self.connection(&name),
+            Call::CloseConnection => self.close_connection(caller, &name).await,
+            Call::User => self.user(&name, query),
+            Call::CloseUser => self.close_user(caller, &name).await,
+            Call::Room => self.room(&name, query),
+            _ => Ok(self.stats()),
+        }
+    }
+}
+
+fn method_not_allowed(allowed: &str) -> Answer {
+    let message = format!("this takes {allowed}");
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "bad_request", &message);
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        answer.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
+}

@@ -1,0 +1,122 @@
+//! The directory as operators read it: connections, one after another, in pages.
+
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use super::{Hub, Reach, USER_ROOM_PREFIX};
+use crate::model::{ConnId, Identity};
+
+/// A connection as it stands at this moment.
+#[derive(Debug, Clone)]
+pub struct ConnectionInfo {
+    /// Its id.
+    pub id: ConnId,
+    /// Who is behind it.
+    pub identity: Arc<Identity>,
+    /// When it was let in, in milliseconds since the epoch.
+    pub since_ms: u64,
+    /// The rooms it is in, besides its user's own.
+    pub rooms: Vec<Arc<str>>,
+}
+
+/// Some connections of many, in the order of their ids.
+#[derive(Debug)]
+pub struct Page {
+    /// The connections.
+    pub connections: Vec<ConnectionInfo>,
+    /// The id after which the next page begins, where there is more.
+    pub next: Option<ConnId>,
+}
+
+/// A room: how many there are in it, and some of them.
+#[derive(Debug)]
+pub struct RoomPage {
+    /// How many connections and users.
+    pub size: Reach,
+    /// Some of the connections.
+    pub page: Page,
+}
+
+impl Hub {
+    /// What is known of a connection.
+    pub fn connection(&self, id: ConnId) -> Option<ConnectionInfo> {
+        let connection = self.connections.get(&id)?;
+        let (identity, since_ms) = (connection.identity.clone(), connection.since_ms);
+        Some(ConnectionInfo { id, identity, since_ms, rooms: connection.rooms.clone() })
+    }
+
+    /// The connections behind `after`, of one user or of all, `limit` at most.
+    pub fn page_of_connections(&self, user: Option<&str>, after: Option<ConnId>, limit: usize) -> Page {
+        match user {
+            Some(user) => self.page(self.connections_of(user).into_iter(), after, limit),
+            None => self.page(self.connections.iter().map(|connection| *connection.key()), after, limit),
+        }
+    }
+
+    /// The members of a room behind `after`, `limit` at most. `None` where nobody is in it.
+    pub fn page_of_room(&self, room: &str, after: Option<ConnId>, limit: usize) -> Option<RoomPage> {
+        let members = match room.strip_prefix(USER_ROOM_PREFIX) {
+            Some(user) => self.connections_of(user),
+            None => self.members(room),
+        };
+        let size = self.reach(&[super::Audience::Room(room.to_owned())], &[]);
+        (!members.is_empty()).then(|| RoomPage { size, page: self.page(members.into_iter(), after, limit) })
+    }
+
+    fn page(&self, ids: impl Iterator<Item = ConnId>, after: Option<ConnId>, limit: usize) -> Page {
+        // The lowest ids so far; the highest of them on top, where it gives way to a lower one.
+        let mut lowest = BinaryHeap::with_capacity(limit + 2);
+        for id in ids.filter(|id| after.is_none_or(|after| *id > after)) {
+            if lowest.len() <= limit || lowest.peek().is_some_and(|highest| id < *highest) {
+                lowest.push(id);
+                if lowest.len() > limit + 1 {
+                    lowest.pop();
+                }
+            }
+        }
+        let mut ids = lowest.into_sorted_vec();
+        let next = (ids.len() > limit).then(|| {
+            ids.truncate(limit);
+            ids.last().copied()
+        });
+        // Whoever has gone meanwhile is left out.
+        Page { connections: ids.into_iter().filter_map(|id| self.connection(id)).collect(), next: next.flatten() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::ShardPort;
+
+    #[test]
+    fn pages_show_every_connection_once_in_the_order_of_ids() {
+        let hub = Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 10);
+        let mut all = Vec::new();
+        for n in 0..7 {
+            let id = ConnId::new(n % 2, n, 1);
+            hub.connect(id, Arc::new(Identity::of_user(["ana", "ben"][n % 2])), n as u64);
+            hub.join(id, &"r".into());
+            all.push(id);
+        }
+        all.sort();
+        for limit in 1..=8 {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = hub.page_of_connections(None, after, limit);
+                assert!(page.connections.len() <= limit);
+                seen.extend(page.connections.iter().map(|connection| connection.id));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(seen, all, "in pages of {limit}");
+        }
+        assert_eq!(hub.page_of_connections(Some("ben"), None, 10).connections.len(), 3);
+        let room = hub.page_of_room("r", Some(all[4]), 10).unwrap();
+        assert_eq!((room.size.connections, room.size.users, room.page.connections.len()), (7, 2, 2));
+        assert_eq!(hub.page_of_room("user:ana", None, 2).unwrap().page.next, Some(all[1]));
+        assert!(hub.page_of_room("nobody", None, 2).is_none());
+    }
+}

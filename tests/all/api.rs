@@ -1,0 +1,167 @@
+//! The API as a whole: keys, methods, content types, and that its description is true.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{TestHost, http, skip};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn the_api_is_for_who_has_a_key_with_the_scope() {
+    let config = "auth.jwt.secret = \"s\"\n\
+                  [[api_keys]]\nname = \"publisher\"\nkey = \"publisher-key\"\nscopes = [\"publish\"]\n\
+                  [[api_keys]]\nname = \"ops\"\nkey_sha256 = \"2c6e8dd8ee80a7bb3fd6e4c9ded67ffe4bb5ed1c5ae6ce62f0e1a0a2f5e0ed6c\"\nscopes = [\"admin\"]\n\
+                  [[api_keys]]\nname = \"admin\"\nkey = \"admin-key\"\nscopes = [\"admin\"]\n";
+    let host = TestHost::start_with(config, &[]);
+    let call = async |method: &str, path: &str, authorization: &str| {
+        let header = [("authorization", authorization)];
+        let headers = if authorization.is_empty() { &[][..] } else { &header[..] };
+        http(&host.api, method, path, headers, "{\"to\":{\"user\":\"ana\"},\"event\":\"x\"}").await.unwrap()
+    };
+    for (method, path, publisher, admin) in [
+        ("POST", "/v1/emit", 200, 403),
+        ("POST", "/v1/events", 400, 403),
+        ("POST", "/v1/query/ticket-collision/stats", 200, 403),
+        ("GET", "/v1/stats", 403, 200),
+        ("GET", "/v1/plugins", 403, 200),
+        ("GET", "/v1/plugins/ticket-collision", 403, 200),
+        ("PUT", "/v1/plugins/ticket-collision", 403, 422),
+        ("POST", "/v1/plugins/ticket-collision/rollback", 403, 409),
+        ("DELETE", "/v1/plugins/nothing", 403, 404),
+        ("GET", "/v1/connections", 403, 200),
+        ("GET", "/v1/connections/0000000000000000", 403, 404),
+        ("DELETE", "/v1/connections/0000000000000000", 403, 404),
+        ("GET", "/v1/users/ana", 403, 404),
+        ("DELETE", "/v1/users/ana/connections", 403, 404),
+        ("GET", "/v1/rooms/x", 403, 404),
+    ] {
+        for authorization in ["", "Bearer wrong", "Bearer ", "Basic publisher-key", "publisher-key"] {
+            let answer = call(method, path, authorization).await;
+            assert_eq!((answer.status, answer.body["code"].as_str()), (401, Some("unauthorized")), "{method} {path}");
+        }
+        assert_eq!(call(method, path, "bearer publisher-key").await.status, publisher, "{method} {path}");
+        assert_eq!(call(method, path, "Bearer admin-key").await.status, admin, "{method} {path}");
+    }
+    for path in ["/healthz", "/readyz", "/metrics", "/openapi.json"] {
+        assert_eq!(call("GET", path, "").await.status, 200, "{path}");
+    }
+    assert!(call("GET", "/metrics", "").await.text.contains("roundhouse_connections"));
+    assert!(!host.log().contains("-key"), "a key is in no log");
+}
+
+#[tokio::test]
+async fn a_method_that_a_path_does_not_take_is_told_those_that_it_takes() {
+    let host = TestHost::start();
+    let address = host.api.trim_start_matches("http://").to_owned();
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    // One connection serves one request after another, and these as they come.
+    for (method, path, status, allow) in [
+        ("GET", "/v1/emit", 405, "POST"),
+        ("PATCH", "/v1/plugins/x", 405, "GET, HEAD, PUT, DELETE"),
+        ("GET", "/v1/users/x/connections", 405, "DELETE"),
+        ("POST", "/healthz", 405, "GET, HEAD"),
+        ("GET", "/healthz", 200, ""),
+        ("POST", "/v1/no", 404, ""),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let n = socket.read(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer[..n]).into_owned();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {answer}");
+        let given = answer.lines().find_map(|line| line.strip_prefix("allow: ")).unwrap_or_default();
+        assert_eq!(given, allow, "{method} {path}");
+        assert_eq!(answer.contains("\"code\":"), status >= 400, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_said_to_be_something_else_than_json_is_refused() {
+    let host = TestHost::start();
+    let authorization = format!("Bearer {}", host.key);
+    let body = json!({ "to": { "user": "ana" }, "event": "x" }).to_string();
+    for (content_type, status) in [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/plain", 415),
+        ("multipart/form-data; boundary=x", 415),
+    ] {
+        let headers = [("authorization", authorization.as_str()), ("content-type", content_type)];
+        let answer = http(&host.api, "POST", "/v1/emit", &headers, body.clone()).await.unwrap();
+        assert_eq!(answer.status, status, "{content_type}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_is_refused_with_the_place() {
+    let host = TestHost::start();
+    for path in ["/v1/emit", "/v1/events", "/v1/query/ticket-collision/viewers"] {
+        for (body, said) in [("{\"event\": \"x\",}", "column 15"), ("{\"a\": 1} 2", "column 10"), ("\u{0}", "column 1")]
+        {
+            let answer = host.call("POST", path, body).await;
+            assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")), "{path}: {body}");
+            let message = answer.body["message"].as_str().unwrap();
+            assert!(message.contains("not JSON") && message.contains(said), "{path}: {message}");
+        }
+        let answer = host.call("POST", path, b"\"\xff\"".to_vec()).await;
+        assert_eq!(answer.status, 400, "{path}: what is not UTF-8 is not JSON");
+        assert_eq!(host.call("POST", path, "x".repeat(1_000_001)).await.status, 413, "{path}");
+    }
+    for (body, said) in [
+        ("[\"hostile:service\"]", "expected an object"),
+        ("{\"evnt\": \"x\"}", "did you mean event?"),
+        ("{\"event\": 5}", "event: "),
+        ("{\"event\": \"\"}", "event must be"),
+        ("{\"event\": \"a\", \"event\": \"b\"}", "duplicate field"),
+    ] {
+        let answer = host.call("POST", "/v1/events", body).await;
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.body["message"].as_str().unwrap().contains(said), "{body}: {}", answer.text);
+    }
+    assert_eq!(host.call("POST", "/v1/events", "").await.status, 400);
+}
+
+/// Where schemathesis is: beside what was built, or on the path.
+fn schemathesis() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let built = test.ancestors().map(|folder| folder.join("schemathesis/bin/schemathesis")).find(|file| file.is_file());
+    built.unwrap_or_else(|| "schemathesis".into())
+}
+
+#[tokio::test]
+async fn the_description_is_true() {
+    let program = schemathesis();
+    if !Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
+        return skip("the_description_is_true", "there is no schemathesis: .ci/run says how it is installed");
+    }
+    let host = TestHost::start();
+    host.must_load("hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    // Beside what it makes up, it is told of what there is. Nothing is left out: what it unloads and disconnects are
+    // names that it made up.
+    let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\
+                    [[operations]]\ninclude-operation-id = \"readRoom\"\nparameters = { \"path.room\" = \"ticket:t1\" }\n\
+                    [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
+                    # A component that is none is refused, though it is bytes as they should be.\n\
+                    [[operations]]\ninclude-operation-id = \"loadPlugin\"\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n";
+    std::fs::write(host.dir().join("schemathesis.toml"), settings).unwrap();
+    let (url, key, dir) = (format!("{}/openapi.json", host.api), host.key.clone(), host.dir().to_owned());
+    let run = tokio::task::spawn_blocking(move || {
+        Command::new(program)
+            .current_dir(dir)
+            .args(["run", &url, "--header", &format!("Authorization: Bearer {key}")])
+            .args(["--checks", "all", "--max-examples", "25", "--max-time", "60", "--seed", "1", "--no-color"])
+            .args(["--suppress-health-check", "all"])
+            .output()
+    });
+    let output = run.await.unwrap().unwrap();
+    let said: String = String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{line:.300}\n")).collect();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok(), "the host is as it was");
+}

@@ -1,0 +1,131 @@
+//! Idempotency keys: what is repeated with its key is done once, and answered as the first was.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::{hostile, relabelled};
+use roundhouse_tests::{InnerHost, TestHost, http};
+use serde_json::{Value, json};
+
+fn emit(n: u32, key: &str) -> Value {
+    json!({ "to": { "user": "ana" }, "event": "news", "data": n, "idempotencyKey": key })
+}
+
+#[tokio::test]
+async fn an_emit_with_a_key_goes_out_once() {
+    let host = TestHost::start();
+    let mut ana = host.client("ana").await;
+    for _ in 0..3 {
+        assert_eq!(host.post("/v1/emit", &emit(1, "a")).await.body, json!({ "delivered": 1 }));
+    }
+    let tab = host.client("ana").await;
+    assert_eq!(host.post("/v1/emit", &emit(1, "a")).await.body, json!({ "delivered": 1 }), "as the first was answered");
+    // The order of the fields and the spaces between them make no other call of it.
+    let same =
+        "{\"idempotencyKey\": \"a\", \"data\":1 , \"event\":\"news\", \"to\":{\"user\":\"ana\"}, \"except\":null}";
+    assert_eq!(host.call("POST", "/v1/emit", same).await.body, json!({ "delivered": 1 }));
+    let (status, code, message) = host.refused("/v1/emit", &emit(2, "a")).await;
+    assert_eq!((status, code.as_str()), (409, "conflict"));
+    assert!(message.contains("\"a\""), "{message}");
+    let (status, ..) = host.refused("/v1/events", &json!({ "event": "news", "idempotencyKey": "a" })).await;
+    assert_eq!(status, 409, "a key is for one call, of whatever kind");
+
+    // In an array each has its own, known from before or from the same array.
+    let answer = host.post("/v1/emit", &json!([emit(1, "a"), emit(3, "b"), emit(3, "b")])).await;
+    assert_eq!(answer.body, json!([{ "delivered": 1 }, { "delivered": 2 }, { "delivered": 2 }]));
+    for bad in [emit(4, "b"), emit(6, "c")] {
+        let (status, _, message) = host.refused("/v1/emit", &json!([emit(5, "c"), bad])).await;
+        assert!(status == 409 && message.starts_with("[1]: "), "{status} {message}");
+    }
+    let frames = ana.drain().await;
+    let heard: Vec<&Value> = frames.iter().map(|frame| &frame["data"]).collect();
+    assert_eq!(heard, [&json!(1), &json!(3)], "of what was refused nothing was sent");
+    drop(tab);
+}
+
+#[tokio::test]
+async fn a_key_is_its_callers_own() {
+    let config = "auth.jwt.secret = \"s\"\n\
+                  [[api_keys]]\nname = \"one\"\nkey = \"k1\"\nscopes = [\"publish\"]\n\
+                  [[api_keys]]\nname = \"two\"\nkey = \"k2\"\nscopes = [\"publish\"]\n";
+    let host = TestHost::start_with(config, &[]);
+    let mut ana = host.client("ana").await;
+    for (key, n) in [("k1", 1), ("k2", 2), ("k1", 1)] {
+        let authorization = format!("Bearer {key}");
+        let headers = [("authorization", authorization.as_str())];
+        let answer = http(&host.api, "POST", "/v1/emit", &headers, emit(n, "a").to_string()).await.unwrap();
+        assert_eq!(answer.body, json!({ "delivered": 1 }));
+    }
+    assert_eq!(ana.drain().await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_is_remembered_for_a_day() {
+    let host = InnerHost::start("").await;
+    let delivered = async || host.call("POST", "/v1/emit", emit(1, "a").to_string()).await.body["delivered"].clone();
+    assert_eq!(delivered().await, 0);
+    // Long-lived connections would time out with the hours.
+    host.advance(Duration::from_secs(24 * 60 * 60 - 1));
+    let ana = host.client("ana").await;
+    assert_eq!(delivered().await, 0);
+    host.advance(Duration::from_secs(1));
+    assert_eq!(delivered().await, 1);
+    drop(ana);
+    host.shut_down().await;
+}
+
+/// Sends the scope `a` of the feature hostile an event with a key.
+async fn event(host: &TestHost, key: &str) -> (u16, Value) {
+    let event = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": key });
+    let answer = host.post("/v1/events", &event).await;
+    (answer.status, answer.body)
+}
+
+async fn count(host: &TestHost) -> Value {
+    host.post("/v1/query/hostile/count", &json!({ "id": "a" })).await.body["count"].clone()
+}
+
+#[tokio::test]
+async fn an_event_that_is_repeated_is_handled_once() {
+    let host = TestHost::start();
+    host.must_load("hostile", hostile("normal")).await;
+    for _ in 0..3 {
+        assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
+    }
+    assert_eq!(count(&host).await, 1);
+    let other = json!({ "event": "hostile:service", "data": { "id": "b" }, "idempotencyKey": "a" });
+    assert_eq!(host.refused("/v1/events", &other).await.0, 409);
+    let bad = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": "x".repeat(129) });
+    assert_eq!(host.refused("/v1/events", &bad).await.0, 400);
+    // A refusal is an answer too.
+    let unknown = json!({ "event": "later:loaded", "idempotencyKey": "u" });
+    for _ in 0..2 {
+        assert_eq!(host.refused("/v1/events", &unknown).await.0, 404);
+    }
+}
+
+#[tokio::test]
+async fn a_repeat_waits_for_the_first_and_finds_what_was_answered_to_one_that_hung_up() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.call_deadline = \"1s\"", &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    // The scope is busy until the deadline, so that what follows is on its way for long.
+    ana.send("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    let hung_up = tokio::time::timeout(Duration::from_millis(300), event(&host, "a")).await;
+    assert!(hung_up.is_err(), "nobody has answered yet");
+    let (one, two, other) = tokio::join!(event(&host, "a"), event(&host, "a"), event(&host, "b"));
+    for answer in [one, two, other] {
+        assert_eq!(answer, (200, json!({ "service": true })));
+    }
+    assert_eq!(count(&host).await, 2, "once for each key");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_worth_repeating_is_not_remembered() {
+    let host = TestHost::start();
+    host.must_load("hostile", hostile("traps")).await;
+    assert!(event(&host, "a").await.0 >= 500);
+    host.must_load("hostile", relabelled(&hostile("normal"), "mended")).await;
+    assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
+    assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
+    assert_eq!(count(&host).await, 1);
+}
