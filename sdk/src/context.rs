@@ -152,6 +152,24 @@ impl<'a, F: Feature> Context<'a, F> {
         self.known.call.room_users
     }
 
+    /// Whether the connection that this event came from or is about is in the scope's room: before this event's effects,
+    /// but after a joining or leaving that is being told of. It follows the order of events, so that what a connection
+    /// sent before it went still comes from somebody in the room. A feature need keep no list of members for this.
+    ///
+    /// `false` where the event has no connection, as with services, timers and documents.
+    pub fn in_room(&self) -> bool {
+        self.known.call.connection_in_room
+    }
+
+    /// How many connections in the scope's room are those of the person whom this event came from or is about, its own
+    /// among them if it is in: before this event's effects, but after a joining or leaving that is being told of. With
+    /// [`room_users`](Self::room_users) it tells a newcomer from a second tab.
+    ///
+    /// 0 where it is no client's message and nobody's joining or leaving.
+    pub fn user_connections(&self) -> u32 {
+        self.known.call.user_connections
+    }
+
     /// The operator's settings.
     pub fn settings(&self) -> &'a F::Settings {
         &self.known.warm.settings

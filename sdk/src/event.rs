@@ -22,6 +22,10 @@ pub struct Call {
     pub room_connections: u32,
     /// Different users in the scope's room, before this event's effects.
     pub room_users: u32,
+    /// Whether the connection that this event came from or is about is in the scope's room.
+    pub connection_in_room: bool,
+    /// How many connections in the scope's room are the same user's as that one.
+    pub user_connections: u32,
     /// The operator's settings, a JSON object.
     pub settings: String,
 }

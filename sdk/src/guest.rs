@@ -85,6 +85,8 @@ impl From<events::Context> for Call {
             params: context.params,
             room_connections: context.room_connections,
             room_users: context.room_users,
+            connection_in_room: context.connection_in_room,
+            user_connections: context.user_connections,
             settings: context.settings,
         }
     }

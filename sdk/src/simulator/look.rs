@@ -42,7 +42,7 @@ impl<F: Feature> Simulation<F> {
 
     /// Whether a connection is in a room.
     pub fn is_in(&self, connection: Connection, room: &str) -> bool {
-        self.rooms.get(room).is_some_and(|members| members.contains(&connection.0))
+        self.rooms.get(room).is_some_and(|crowd| crowd.has(connection.0))
     }
 
     /// A scope's state, if it has any.

@@ -14,7 +14,7 @@ mod rooms;
 mod store;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::event::{Answers, Message, Query};
 use crate::log::Level;
 use crate::template::Template;
 use crate::{Event, Failure, Feature, Identity, LeaveReason, Manifest, Member, Payload, Sender, decode};
-use rooms::{Frame, Line};
+use rooms::{Crowd, Frame, Line};
 use store::Store;
 use world::{Agenda, Asked, Key, Slot, first_argument, values};
 
@@ -76,7 +76,7 @@ pub struct Simulation<F: Feature> {
     now: u64,
     n_events: u64,
     lines: Vec<Line>,
-    rooms: BTreeMap<String, BTreeSet<usize>>,
+    rooms: BTreeMap<String, Crowd>,
     scopes: BTreeMap<String, Slot>,
     agenda: Agenda,
     asked: Vec<Asked>,
@@ -165,13 +165,13 @@ impl<F: Feature> Simulation<F> {
     /// A person with roles, claims or no name connects.
     pub fn connect_as(&mut self, identity: Identity) -> Connection {
         let position = self.lines.len();
-        let own_room = format!("user:{}", identity.user_id);
+        let user_id = identity.user_id.clone();
         self.lines.push(Line {
             member: Member { connection: format!("c{}", position + 1), identity },
             inbox: Vec::new(),
             closed: None,
         });
-        self.rooms.entry(own_room).or_default().insert(position);
+        self.rooms.entry(format!("user:{user_id}")).or_default().insert(position, &user_id);
         Connection(position)
     }
 

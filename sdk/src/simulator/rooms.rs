@@ -1,6 +1,6 @@
 //! Connections and rooms of the simulated host: who is where, who receives what, and who is told of goings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::world::{Asked, Due, Key};
@@ -38,6 +38,57 @@ impl Frame {
     }
 }
 
+/// The connections in a room, and how many of them each user has. Both are counted when somebody comes or goes, so that
+/// an event in a full room costs no more than in an empty one.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    members: BTreeSet<usize>,
+    users: BTreeMap<String, usize>,
+}
+
+impl Crowd {
+    /// Whether it was not there before.
+    pub(super) fn insert(&mut self, position: usize, user_id: &str) -> bool {
+        let new = self.members.insert(position);
+        if new {
+            *self.users.entry(user_id.to_owned()).or_default() += 1;
+        }
+        new
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, position: usize, user_id: &str) -> bool {
+        let was_in = self.members.remove(&position);
+        if was_in && let Some(n) = self.users.get_mut(user_id) {
+            *n -= 1;
+            if *n == 0 {
+                self.users.remove(user_id);
+            }
+        }
+        was_in
+    }
+
+    pub(super) fn has(&self, position: usize) -> bool {
+        self.members.contains(&position)
+    }
+
+    pub(super) fn n_connections(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn n_users(&self) -> usize {
+        self.users.len()
+    }
+
+    pub(super) fn n_connections_of(&self, user_id: &str) -> usize {
+        self.users.get(user_id).copied().unwrap_or(0)
+    }
+
+    fn members(&self) -> &BTreeSet<usize> {
+        &self.members
+    }
+}
+
 impl<F: Feature> Simulation<F> {
     /// Who gets it.
     pub(super) fn deliver(&mut self, key: &Key, emit: Emit) -> BTreeSet<usize> {
@@ -59,7 +110,7 @@ impl<F: Feature> Simulation<F> {
         let mut receivers = BTreeSet::new();
         for audience in &audiences.0 {
             match audience {
-                Audience::Room(room) => receivers.extend(self.rooms.get(room).into_iter().flatten()),
+                Audience::Room(room) => receivers.extend(self.rooms.get(room).into_iter().flat_map(Crowd::members)),
                 Audience::Connection(id) => receivers.extend(self.position(id)),
                 Audience::All => receivers.extend(open().map(|(position, _)| position)),
                 Audience::User(id) => self.of_user(id, &mut receivers),
@@ -75,7 +126,7 @@ impl<F: Feature> Simulation<F> {
     }
 
     fn of_user(&self, id: &str, receivers: &mut BTreeSet<usize>) {
-        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flatten());
+        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flat_map(Crowd::members));
     }
 
     /// An open connection by its id.
@@ -86,24 +137,24 @@ impl<F: Feature> Simulation<F> {
 
     /// A connection comes into a room, by the doing of scope `by` or of somebody else.
     pub(super) fn enter(&mut self, position: usize, room: &str, by: Option<&Key>) {
-        let new = self.rooms.entry(room.to_owned()).or_default().insert(position);
+        let member = self.lines[position].member.clone();
+        let new = self.rooms.entry(room.to_owned()).or_default().insert(position, member.user_id());
         if new
             && by.is_none_or(|by| by.scope != room)
             && let Some(key) = self.find_key(room)
         {
-            let member = self.lines[position].member.clone();
             self.pending.push_back((key, Event::Joined(member)));
         }
     }
 
     /// A connection goes out of a room, by the doing of scope `by` or of somebody else.
     pub(super) fn exit(&mut self, position: usize, room: &str, by: Option<&Key>, reason: LeaveReason) {
-        let was_in = self.rooms.get_mut(room).is_some_and(|members| members.remove(&position));
+        let member = self.lines[position].member.clone();
+        let was_in = self.rooms.get_mut(room).is_some_and(|crowd| crowd.remove(position, member.user_id()));
         if was_in
             && by.is_none_or(|by| by.scope != room)
             && let Some(key) = self.find_key(room)
         {
-            let member = self.lines[position].member.clone();
             self.pending.push_back((key, Event::Left(member, reason)));
         }
     }
@@ -116,8 +167,8 @@ impl<F: Feature> Simulation<F> {
         self.lines[position].closed = Some(reason.to_owned());
         let member = self.lines[position].member.clone();
         let mut scopes: BTreeSet<String> = BTreeSet::new();
-        for (room, members) in &mut self.rooms {
-            if members.remove(&position) {
+        for (room, crowd) in &mut self.rooms {
+            if crowd.remove(position, member.user_id()) {
                 scopes.insert(room.clone());
             }
         }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use super::rooms::Crowd;
 use super::{Simulation, check, one_or_many};
 use crate::event::{Acknowledgement, Timer};
 use crate::log::capture;
 use crate::random::Random;
-use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Payload, Reached, StateChange, handle};
+use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Member, Payload, Reached, StateChange, handle};
 
 /// One scope.
 #[derive(Debug, Default)]
@@ -113,7 +114,7 @@ impl<F: Feature> Simulation<F> {
         if self.is_idle(&key.scope) {
             self.scopes.remove(&key.scope);
         }
-        let call = self.call(key);
+        let call = self.call(key, &event);
         let state = self.scopes.get(&key.scope).and_then(|slot| slot.state.as_deref());
         let (result, lines) = capture(|| handle::<F>(call.clone(), event.clone(), state));
         let (again, _) = capture(|| handle::<F>(call, event.clone(), state));
@@ -162,18 +163,23 @@ impl<F: Feature> Simulation<F> {
         positions.iter().map(|position| self.lines[*position].member.user_id()).collect()
     }
 
-    fn call(&mut self, key: &Key) -> Call {
+    fn call(&mut self, key: &Key, event: &Event) -> Call {
         self.n_events += 1;
         let room = self.rooms.get(&key.scope);
-        let n_users = room.map_or(0, |room| self.users(room).len());
+        let position = connection(event).and_then(|id| self.position(id));
+        let count = |n: Option<usize>| u32::try_from(n.unwrap_or(0)).unwrap_or(u32::MAX);
         Call {
             now: self.now,
             seed: Random::new(self.n_events).next(),
             sequence: self.scopes.get(&key.scope).map_or(0, |slot| slot.sequence) + 1,
             scope: key.scope.clone(),
             params: key.params.clone(),
-            room_connections: u32::try_from(room.map_or(0, BTreeSet::len)).unwrap_or(u32::MAX),
-            room_users: u32::try_from(n_users).unwrap_or(u32::MAX),
+            room_connections: count(room.map(Crowd::n_connections)),
+            room_users: count(room.map(Crowd::n_users)),
+            connection_in_room: room.zip(position).is_some_and(|(room, position)| room.has(position)),
+            user_connections: count(
+                room.zip(member(event)).map(|(room, member)| room.n_connections_of(member.user_id())),
+            ),
             settings: self.settings.clone(),
         }
     }
@@ -311,8 +317,25 @@ impl<F: Feature> Simulation<F> {
         let idle = u64::try_from(self.manifest.scopes[slot.template].idle.as_millis()).unwrap_or(u64::MAX);
         slot.timers.is_empty()
             && slot.watched.is_empty()
-            && self.rooms.get(scope).is_none_or(BTreeSet::is_empty)
+            && self.rooms.get(scope).is_none_or(|room| room.n_connections() == 0)
             && slot.last_event.saturating_add(idle) <= self.now
+    }
+}
+
+/// Whom an event came from or is about.
+fn member(event: &Event) -> Option<&Member> {
+    match event {
+        Event::Message(message) => message.sender.client().ok(),
+        Event::Joined(member) | Event::Left(member, _) => Some(member),
+        _ => None,
+    }
+}
+
+/// The connection that an event came from or is about.
+fn connection(event: &Event) -> Option<&str> {
+    match event {
+        Event::Acknowledgement(acknowledgement) => Some(&acknowledgement.connection),
+        event => member(event).map(|member| member.connection.as_str()),
     }
 }
 

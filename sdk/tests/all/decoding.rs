@@ -75,6 +75,8 @@ mod without_data {
             params: vec!["1".to_owned()],
             room_connections: 0,
             room_users: 0,
+            connection_in_room: false,
+            user_connections: 0,
             settings: "{}".to_owned(),
         };
         let mut payload = Payload::none();

@@ -95,7 +95,7 @@ fn clients_answer_or_the_feature_learns_why_not() {
     sim.advance(Duration::from_secs(5));
     order(&mut sim, ana, "ask", "third");
     sim.disconnect(ana);
-    assert_eq!(notes(&mut sim), json!(["first yes", "second timeout", "third disconnected"]));
+    assert_eq!(notes(&mut sim), json!(["first yes out", "second timeout out", "third disconnected out"]));
 }
 
 #[test]
@@ -142,7 +142,12 @@ fn a_scope_is_told_once_of_each_connection_that_goes_by_others_doing() {
     sim.leave(eve, "probe:1");
     assert_eq!(
         notes(&mut sim),
-        json!(["joined eve", "left ana disconnected 1", "left bob disconnected 1", "left eve left 0"])
+        json!([
+            "joined eve in 1",
+            "left ana disconnected 1 out 0",
+            "left bob disconnected 1 out 0",
+            "left eve left 0 out 0",
+        ])
     );
 }
 
@@ -157,9 +162,9 @@ fn a_scope_is_not_told_of_its_own_joins_but_its_neighbours_are() {
     assert_eq!(sim.closed(ana), Some("enough"));
     assert!(!sim.is_in(ana, "hall:1"));
     // That it disconnected somebody is its doing; that the connection is gone now is told like any other end.
-    assert_eq!(notes(&mut sim), json!(["left ana disconnected 0"]));
+    assert_eq!(notes(&mut sim), json!(["left ana disconnected 0 out 0"]));
     let neighbour = sim.query("notes", json!({"id": "2"})).unwrap();
-    assert_eq!(neighbour, json!(["joined ana", "left ana disconnected 0"]));
+    assert_eq!(neighbour, json!(["joined ana in 1", "left ana disconnected 0 out 0"]));
 }
 
 #[test]

@@ -25,6 +25,55 @@ fn a_feature_knows_its_scope_its_room_and_the_number_of_the_event() {
 }
 
 #[test]
+fn a_feature_knows_whether_a_connection_is_in_the_room_and_how_many_of_its_users_are() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    let tab = sim.connect("ana", "Ana");
+    let bob = sim.connect("bob", "Bob");
+    // What an event does itself comes after what it is told.
+    assert_eq!(order(&mut sim, ana, "place"), json!(["out", 0]));
+    order(&mut sim, ana, "join");
+    assert_eq!(order(&mut sim, ana, "place"), json!(["in", 1]));
+    assert_eq!(order(&mut sim, tab, "place"), json!(["out", 1]));
+    order(&mut sim, tab, "join");
+    assert_eq!(order(&mut sim, tab, "place"), json!(["in", 2]));
+    assert_eq!(order(&mut sim, bob, "place"), json!(["out", 0]));
+    order(&mut sim, ana, "leave");
+    assert_eq!(order(&mut sim, ana, "place"), json!(["out", 1]));
+    // Another scope has another room, and a service is in none.
+    assert_eq!(sim.send(tab, "do", json!({"id": "2", "what": "place"})).unwrap(), json!(["out", 0]));
+    assert_eq!(sim.service("billing", "do", json!({"id": "1", "what": "place"})).unwrap(), json!(["out", 0]));
+}
+
+#[test]
+fn who_comes_or_goes_is_told_of_as_being_there_or_gone_already() {
+    let mut sim = Sim::new();
+    let [ana, tab] = [sim.connect("ana", "Ana"), sim.connect("ana", "Ana")];
+    sim.join(ana, "probe:1");
+    sim.join(tab, "probe:1");
+    sim.leave(ana, "probe:1");
+    sim.disconnect(tab);
+    assert_eq!(
+        sim.query("notes", json!({"id": "1"})).unwrap(),
+        json!(["joined ana in 1", "joined ana in 2", "left ana left 1 out 1", "left ana disconnected 0 out 0"])
+    );
+}
+
+#[test]
+fn who_answers_is_in_the_room_or_not() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "join");
+    for _ in 0..2 {
+        order(&mut sim, ana, "ask");
+    }
+    sim.acknowledge(ana, "x", json!("yes"));
+    order(&mut sim, ana, "leave");
+    sim.acknowledge(ana, "x", json!("yes"));
+    assert_eq!(sim.query("notes", json!({"id": "1"})).unwrap(), json!(["x yes in", "x yes out"]));
+}
+
+#[test]
 fn numbers_that_look_random_differ_by_event_and_follow_from_the_input() {
     let run = || {
         let mut sim = Sim::new();

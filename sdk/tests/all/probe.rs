@@ -151,14 +151,14 @@ impl Feature for Probe {
         Ok(())
     }
 
-    fn joined(state: &mut State, _: &mut Context<Self>, member: &Member) -> Result<(), Failure> {
-        state.notes.push(format!("joined {}", member.user_id()));
+    fn joined(state: &mut State, cx: &mut Context<Self>, member: &Member) -> Result<(), Failure> {
+        state.notes.push(format!("joined {} {} {}", member.user_id(), place(cx), cx.user_connections()));
         Ok(())
     }
 
     fn left(state: &mut State, cx: &mut Context<Self>, member: &Member, reason: LeaveReason) -> Result<(), Failure> {
-        let left = cx.room_connections();
-        state.notes.push(format!("left {} {} {left}", member.user_id(), reason.as_str()));
+        let (left, own) = (cx.room_connections(), cx.user_connections());
+        state.notes.push(format!("left {} {} {left} {} {own}", member.user_id(), reason.as_str(), place(cx)));
         Ok(())
     }
 
@@ -179,10 +179,10 @@ impl Feature for Probe {
         Ok(Answer::of(&all))
     }
 
-    fn acknowledged(state: &mut State, _: &mut Context<Self>, ack: &Acknowledgement) -> Result<(), Failure> {
+    fn acknowledged(state: &mut State, cx: &mut Context<Self>, ack: &Acknowledgement) -> Result<(), Failure> {
         state.notes.push(match &ack.answer {
-            Ok(payload) => format!("{} {}", ack.tag, payload.decode::<String>()?),
-            Err(failure) => format!("{} {}", ack.tag, failure.code),
+            Ok(payload) => format!("{} {} {}", ack.tag, payload.decode::<String>()?, place(cx)),
+            Err(failure) => format!("{} {} {}", ack.tag, failure.code, place(cx)),
         });
         Ok(())
     }
@@ -210,6 +210,11 @@ impl Feature for Probe {
         cx.reply(&(texts, page.documents.last().map(|document| &document.id), page.has_more));
         Ok(())
     }
+}
+
+/// Whether the event's connection is in the room.
+fn place(cx: &Context<Probe>) -> &'static str {
+    if cx.in_room() { "in" } else { "out" }
 }
 
 /// Does what a `do` message orders.
@@ -279,6 +284,7 @@ fn obey(state: &mut State, cx: &mut Context<Probe>, sender: &Sender, order: &Ord
             let known = (cx.scope(), cx.template(), cx.param("id"), cx.sequence(), cx.wants_reply());
             cx.reply(&(known, cx.room_connections(), cx.room_users()));
         }
+        "place" => cx.reply(&(place(cx), cx.user_connections())),
         "random" => {
             let numbers = [cx.random(), cx.random()];
             cx.reply(&numbers);

@@ -67,6 +67,8 @@ fn with_no_subscriber_nothing_is_encoded_or_sent() {
             params: vec!["client".to_owned(), "123".to_owned()],
             room_connections: 0,
             room_users: 0,
+            connection_in_room: false,
+            user_connections: 0,
             settings: "{}".to_owned(),
         };
         let message = Message {
