@@ -4,10 +4,12 @@
 //! - this file: what happens at each event, and who hears of it
 //! - `history`: what becomes of stored messages that were asked for
 //! - `room`: the state of one room or channel
+//! - `recent`: the messages in it that a repetition is known of
 //! - `wire`: what crosses the wire, and the names in which rooms and channels differ
 //! - `stats`: the figures of all of them
 
 mod history;
+mod recent;
 mod room;
 mod stats;
 mod wire;
@@ -19,9 +21,10 @@ use roundhouse_sdk::{
     Saved, Scope, Sender,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
+use room::Ended;
 pub use room::Room;
-use room::{Became, Ended};
 use stats::{PlaceStats, Stats};
 use wire::{Author, CHANNELS, Confirmed, Connected, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
 pub use wire::{Message, Query, Settings};
@@ -78,17 +81,15 @@ impl Feature for ChatConfirmation {
         match message {
             Message::Join(_) => join(room, cx, member),
             Message::Leave(_) => {
-                cx.leave(member);
-                room.leave(member);
-                reply_connected(room, cx);
+                leave(room, cx, member);
                 Ok(())
             }
             Message::Say(message) => {
-                must_be_in(room, cx, member)?;
+                must_be_in(cx)?;
                 say(room, cx, member, message)
             }
             Message::History(wanted) => {
-                must_be_in(room, cx, member)?;
+                must_be_in(cx)?;
                 let (before, limit) = wanted.checked()?;
                 history::ask_for_page(cx, before, limit);
                 Ok(())
@@ -97,15 +98,15 @@ impl Feature for ChatConfirmation {
     }
 
     fn joined(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-        match room.join(member) {
-            Ok(is_new) => _ = history::ask_for_news(room, cx, member, is_new),
-            Err(why) => roundhouse_sdk::warn!("{} hears {} but may not speak: {why}", member.user_id(), cx.scope()),
-        }
+        tell_ended(room, cx, member)?;
+        history::ask_for_newest(room, cx);
         Ok(())
     }
 
-    fn left(room: &mut Room, _: &mut Cx, member: &Member, _: LeaveReason) -> Result<(), Failure> {
-        room.leave(member);
+    fn left(room: &mut Room, cx: &mut Cx, _: &Member, _: LeaveReason) -> Result<(), Failure> {
+        if cx.room_connections() == 0 {
+            room.emptied();
+        }
         Ok(())
     }
 
@@ -114,12 +115,12 @@ impl Feature for ChatConfirmation {
         Ok(())
     }
 
-    fn query(room: &Room, cx: &Cx, Query::Stats: Query) -> Result<Answer, Failure> {
+    fn query(_: &Room, cx: &Cx, Query::Stats: Query) -> Result<Answer, Failure> {
         let (room_id, channel_id) = match place(cx) {
             Place::Room(id) => (Some(id.to_owned()), None),
             Place::Channel(id) => (None, Some(id.to_owned())),
         };
-        let (connected_users, connections) = (room.n_users(), room.n_connections());
+        let (connected_users, connections) = (cx.room_users(), cx.room_connections());
         Ok(Answer::of(&PlaceStats { room_id, channel_id, connected_users, connections }))
     }
 
@@ -137,19 +138,31 @@ impl Feature for ChatConfirmation {
 }
 
 fn join(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    let is_new = room.join(member)?;
+    if !cx.in_room() {
+        tell_ended(room, cx, member)?;
+    }
     // Joining again is harmless, and right where somebody took the connection out of the room unheard.
     cx.join(member);
-    if !history::ask_for_news(room, cx, member, is_new) {
-        reply_connected(room, cx);
+    if !history::ask_for_newest(room, cx) {
+        // The host counts those who were there before this.
+        reply_connected(cx, cx.room_users() + u32::from(cx.user_connections() == 0));
     }
     Ok(())
+}
+
+fn leave(room: &mut Room, cx: &mut Cx, member: &Member) {
+    cx.leave(member);
+    if cx.in_room() && cx.room_connections() <= 1 {
+        room.emptied();
+    }
+    let was_last = cx.in_room() && cx.user_connections() == 1;
+    reply_connected(cx, cx.room_users() - u32::from(was_last));
 }
 
 fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<(), Failure> {
     let (body, client_id) = message.checked()?;
     let client_id = client_id.as_deref();
-    if let Some(temp_id) = client_id.and_then(|client_id| room.repeated(member.user_id(), client_id)) {
+    if let Some(temp_id) = client_id.and_then(|client_id| room.recent.repeated(member.user_id(), client_id)) {
         answer_repetition(cx, member, &Sent { temp_id, client_id });
         return Ok(());
     }
@@ -178,7 +191,7 @@ fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<()
     let save = cx.save(&temp_id, MESSAGES, &stored);
     if let (Some(key), Some(client_id)) = (key, client_id) {
         save.key(key);
-        room.remember(member.user_id(), client_id, &temp_id);
+        room.recent.remember(member.user_id(), client_id, &temp_id);
     }
     Ok(())
 }
@@ -209,33 +222,44 @@ fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(
         return Ok(());
     }
     let client_id = stored.client_id.as_deref();
-    let became = match &saved.outcome {
-        Ok(id) => {
-            emit(cx, cx.room(), family(cx).confirmed, &Confirmed::new(place(cx), id, temp_id, stored))?;
-            Became::Stored(id.clone())
-        }
+    let told = match &saved.outcome {
+        Ok(id) => told(&Confirmed::new(place(cx), id, temp_id, stored))?,
         Err(why) => {
             roundhouse_sdk::warn!("{temp_id} in {} is not stored: {}", cx.scope(), why.failure);
-            room.forget(temp_id);
+            room.recent.forget(temp_id);
             let error = Reason { code: &why.failure.code, message: &why.failure.message };
-            let failed = Failed { temp_id, client_id, error, retryable: why.retryable };
-            emit(cx, cx.room(), family(cx).failed, &failed)?;
-            Became::failed(client_id, why)
+            told(&Failed { temp_id, client_id, error, retryable: why.retryable })?
         }
     };
+    let is_stored = saved.outcome.is_ok();
+    emit(cx, cx.room(), end_name(cx, is_stored), &told)?;
     if !saved.restored {
         return Ok(());
     }
-    if let (Became::Stored(_), Some(client_id)) = (&became, client_id) {
-        room.remember_first(&stored.sender_id.id, client_id, temp_id);
+    if let (true, Some(client_id)) = (is_stored, client_id) {
+        room.recent.remember_first(&stored.sender_id.id, client_id, temp_id);
     }
     let until = cx.now() + u64::try_from(COMING_BACK.as_millis()).unwrap_or(u64::MAX);
-    let n_dropped = room.end(Ended { temp_id: temp_id.to_owned(), became, sequence: cx.sequence(), until });
+    let n_dropped = room.end(Ended { temp_id: temp_id.to_owned(), is_stored, told, until });
     if n_dropped > 0 {
         roundhouse_sdk::warn!("{n_dropped} ends of messages in {} are not kept for who comes back", cx.scope());
     }
     keep_ended(room, cx);
     Ok(())
+}
+
+/// What an event has to say, as it is sent now and may be once more.
+fn told<T: Serialize>(data: &T) -> Result<Box<RawValue>, Failure> {
+    to_raw_value(data).map_err(|error| Failure::internal(format!("an event does not become JSON: {error}")))
+}
+
+/// Tells who comes back what became of messages while it was away.
+fn tell_ended(room: &Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+    room.ended().try_for_each(|ended| emit(cx, member, end_name(cx, ended.is_stored), &ended.told))
+}
+
+fn end_name(cx: &Cx, is_stored: bool) -> &'static str {
+    if is_stored { family(cx).confirmed } else { family(cx).failed }
 }
 
 /// Drops the ends that nobody waits for any more. The timer for the others keeps the scope while nobody is in it.
@@ -245,15 +269,15 @@ fn keep_ended(room: &mut Room, cx: &mut Cx) {
     }
 }
 
-fn must_be_in(room: &Room, cx: &Cx, member: &Member) -> Result<(), Failure> {
-    if room.has(member) {
+fn must_be_in(cx: &Cx) -> Result<(), Failure> {
+    if cx.in_room() {
         return Ok(());
     }
     Err(Failure::forbidden(format!("you have not joined; send {} first", family(cx).takes[0])))
 }
 
-fn reply_connected(room: &Room, cx: &mut Cx) {
-    cx.reply(&Connected { place: place(cx), connected_users: room.n_users() });
+fn reply_connected(cx: &mut Cx, connected_users: u32) {
+    cx.reply(&Connected { place: place(cx), connected_users });
 }
 
 /// Sends an event whose name depends on the family.

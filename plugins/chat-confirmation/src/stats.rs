@@ -10,8 +10,8 @@ pub(crate) struct PlaceStats {
     pub(crate) room_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) channel_id: Option<String>,
-    pub(crate) connected_users: usize,
-    pub(crate) connections: usize,
+    pub(crate) connected_users: u32,
+    pub(crate) connections: u32,
 }
 
 /// The figures of all that have somebody in them.
@@ -21,7 +21,7 @@ pub(crate) struct Stats {
     active_rooms: usize,
     active_channels: usize,
     /// Connections in rooms and channels; one that is in two counts twice.
-    connections: usize,
+    connections: u32,
     rooms: Vec<PlaceStats>,
     channels: Vec<PlaceStats>,
 }

@@ -265,7 +265,7 @@ pub(crate) struct Reason<'a> {
 pub(crate) struct Connected<'a> {
     #[serde(flatten)]
     pub(crate) place: Place<'a>,
-    pub(crate) connected_users: usize,
+    pub(crate) connected_users: u32,
 }
 
 /// A page of history: an acknowledgement.

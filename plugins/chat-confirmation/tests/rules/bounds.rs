@@ -1,29 +1,38 @@
-//! The state stays within the host's limit whatever users do: the simulator panics where it does not.
+//! The state stays small whatever users do: the simulator panics where it outgrows the host's limit.
 
-use roundhouse_sdk::StoreFailure;
+use std::time::Duration;
+
+use roundhouse_sdk::simulator::Connection;
+use roundhouse_sdk::{Call, Event, Failure, Member, Message, Payload, Sender, StateChange, StoreFailure, handle};
 use serde_json::json;
 
-use super::{ROOM, Sim, about, away, join, joined, r1, say, say_as};
+use super::{ROOM, Sim, about, away, is, join, joined, names, r1, say, say_as, store};
+use chat_confirmation::ChatConfirmation;
+
+/// Bytes of the room's state, as the host keeps it.
+fn n_bytes(sim: &Sim) -> usize {
+    sim.state(ROOM).map_or(0, |room| serde_json::to_vec(&room).unwrap().len())
+}
 
 #[test]
-fn several_hundred_messages_are_remembered_and_the_oldest_are_forgotten_first() {
+fn a_hundred_messages_are_remembered_and_the_oldest_are_forgotten_first() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    let temp_ids: Vec<String> = (0..301).map(|n| say_as(&mut sim, ana, &format!("client-{n:030}"))).collect();
-    for n in [1, 300] {
+    let temp_ids: Vec<String> = (0..101).map(|n| say_as(&mut sim, ana, &format!("client-{n:030}"))).collect();
+    for n in [1, 100] {
         assert_eq!(say_as(&mut sim, ana, &format!("client-{n:030}")), temp_ids[n]);
     }
     assert_ne!(say_as(&mut sim, ana, &format!("client-{:030}", 0)), temp_ids[0]);
 }
 
 #[test]
-fn messages_with_the_longest_ids_leave_the_state_within_its_limit() {
+fn what_is_remembered_is_small_whatever_the_ids_are() {
     let mut sim = Sim::new();
-    let sender = "é".repeat(128);
-    let ana = joined(&mut sim, &sender);
+    let ana = joined(&mut sim, &"é".repeat(128));
     for n in 0..300 {
         say_as(&mut sim, ana, &format!("{n:\"<4}{}", "\"".repeat(124)));
     }
+    assert!(n_bytes(&sim) < 6 * 1024, "{}", n_bytes(&sim));
     let last = say_as(&mut sim, ana, "last");
     assert_eq!(say_as(&mut sim, ana, "last"), last);
 }
@@ -39,77 +48,111 @@ fn ids_that_are_too_long_for_the_store_together_are_refused() {
 }
 
 #[test]
-fn a_full_room_lets_nobody_else_in_and_still_works() {
+fn a_channel_has_as_many_people_as_come_and_they_cost_a_message_nothing() {
     let mut sim = Sim::new();
-    let ana = joined(&mut sim, "ana");
-    let mut n_let_in = 1;
-    let failure = loop {
-        let who = sim.connect(&format!("507f1f77bcf86cd7{n_let_in:08}"), "Somebody");
-        match sim.send(who, "joinRoom", r1()) {
-            Ok(reply) => {
-                n_let_in += 1;
-                assert_eq!(reply["connectedUsers"], n_let_in);
-            }
-            Err(failure) => break failure,
-        }
+    let people: Vec<Connection> = (0..10_000).map(|n| sim.connect(&format!("507f1f77bcf86cd799{n:06}"), "P")).collect();
+    let c1 = json!({"channelId": "c1"});
+    for (n, who) in people.iter().enumerate() {
+        assert_eq!(sim.send(*who, "joinChannel", c1.clone()).unwrap()["connectedUsers"], n + 1);
+    }
+    let data = json!({"channelId": "c1", "body": "hi"});
+    sim.send(people[9_999], "channelMessage", data).unwrap();
+    assert_eq!(names(&mut sim, people[0]), ["channelMessageRecieved"]);
+    let state = serde_json::to_string(&sim.state("channel:c1").unwrap()).unwrap();
+    assert_eq!(state, r#"{"isFilled":true}"#);
+    assert_eq!(sim.send(people[0], "leaveChannel", c1).unwrap()["connectedUsers"], 9_999);
+}
+
+#[test]
+fn a_person_has_as_many_tabs_as_it_likes() {
+    let mut sim = Sim::new();
+    for _ in 0..100 {
+        let tab = sim.connect("ana", "Ana");
+        assert_eq!(join(&mut sim, tab)["connectedUsers"], 1);
+    }
+    let tab = joined(&mut sim, "ana");
+    say(&mut sim, tab, "hi");
+}
+
+#[test]
+fn a_message_without_an_id_of_its_client_leaves_the_state_as_it_is() {
+    let call = Call {
+        now: 1,
+        seed: 1,
+        sequence: 1,
+        scope: ROOM.to_owned(),
+        params: vec!["r1".to_owned()],
+        room_connections: 1,
+        room_users: 1,
+        connection_in_room: true,
+        user_connections: 1,
+        settings: "{}".to_owned(),
     };
-    assert_eq!(failure.code, "conflict");
-    assert!(n_let_in > 900, "{n_let_in}");
-    for n in 0..400 {
-        say_as(&mut sim, ana, &format!("client-{n:030}"));
+    let ana = Member { connection: "c1".to_owned(), identity: super::person("ana", None, &json!({})) };
+    let message = Message {
+        event: "roomMessage".to_owned(),
+        sender: Sender::Client(ana),
+        payload: Payload::of(&json!({"roomId": "r1", "body": "hi"})).unwrap(),
+        wants_reply: true,
+    };
+    for state in [None, Some(br#"{"isFilled":true}"#.as_slice())] {
+        let outcome = handle::<ChatConfirmation>(call.clone(), Event::Message(message.clone()), state).unwrap();
+        assert_eq!(outcome.state, StateChange::Keep);
     }
 }
 
 #[test]
-fn members_come_in_though_many_messages_are_remembered() {
+fn an_empty_room_in_which_nothing_is_remembered_has_no_state() {
+    for how in ["leave", "disconnect", "be taken out"] {
+        let mut sim = Sim::new();
+        let [ana, bob] = ["ana", "bob"].map(|user| joined(&mut sim, user));
+        say(&mut sim, ana, "hi");
+        store(&mut sim);
+        sim.disconnect(bob);
+        assert!(sim.state(ROOM).is_some());
+        match how {
+            "leave" => drop(sim.send(ana, "leaveRoom", r1()).unwrap()),
+            "disconnect" => sim.disconnect(ana),
+            _ => sim.leave(ana, ROOM),
+        }
+        assert!(sim.state(ROOM).is_none(), "{how}");
+    }
+}
+
+/// Nobody is there, and these messages of before the restart end as having failed for this reason.
+fn failed_over_a_restart(n: usize, why: &str) -> (Sim, Vec<String>) {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    for n in 0..300 {
-        say_as(&mut sim, ana, &format!("{n:x<128}"));
+    let temp_ids: Vec<String> = (0..n).map(|n| say_as(&mut sim, ana, &format!("{n:é<128}"))).collect();
+    let saves = sim.saves();
+    sim.restart();
+    for save in &saves {
+        sim.not_stored(save, StoreFailure { failure: Failure::internal(why), ..away() });
     }
-    for n in 0..300 {
-        joined(&mut sim, &format!("{n:y<100}"));
-    }
-    assert_eq!(join(&mut sim, ana)["connectedUsers"], 301);
-}
-
-#[test]
-fn a_person_has_a_bounded_number_of_tabs() {
-    let mut sim = Sim::new();
-    for _ in 0..16 {
-        joined(&mut sim, "ana");
-    }
-    let tab = sim.connect("ana", "Ana");
-    assert_eq!(sim.send(tab, "joinRoom", r1()).unwrap_err().code, "conflict");
-    assert!(!sim.is_in(tab, ROOM));
+    (sim, temp_ids)
 }
 
 #[test]
 fn the_newest_ends_of_a_restart_are_kept_where_there_are_too_many() {
-    let mut sim = Sim::new();
-    let ana = joined(&mut sim, "ana");
-    let temp_ids: Vec<String> = (0..200).map(|n| say_as(&mut sim, ana, &format!("{n:é<128}"))).collect();
-    let saves = sim.saves();
-    sim.restart();
-    for save in &saves {
-        sim.not_stored(save, StoreFailure { failure: roundhouse_sdk::Failure::internal("é".repeat(9999)), ..away() });
-    }
+    let (mut sim, temp_ids) = failed_over_a_restart(200, "it is full");
+    assert!(n_bytes(&sim) <= 33 * 1024, "{}", n_bytes(&sim));
     assert!(sim.logs().iter().any(|(_, line)| line.contains("not kept")));
     let ana = sim.connect("ana", "Ana");
     join(&mut sim, ana);
     let told = about(&mut sim, ana);
-    assert!(!told.is_empty());
-    let expected: Vec<_> = temp_ids[200 - told.len()..].iter().map(|id| super::is("roomMessageFailed", id)).collect();
+    assert!(told.len() > 50, "{}", told.len());
+    let expected: Vec<_> = temp_ids[200 - told.len()..].iter().map(|id| is("roomMessageFailed", id)).collect();
     assert_eq!(told, expected);
 }
 
 #[test]
-fn long_messages_that_ended_over_a_restart_are_told_within_the_hosts_limit() {
+fn an_end_that_is_too_long_to_be_kept_takes_no_others_with_it() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    for _ in 0..15 {
-        say(&mut sim, ana, &"\u{1}".repeat(16_384));
-    }
+    let short = say(&mut sim, ana, "hi");
+    // The longest there is: characters of six bytes each in JSON.
+    say(&mut sim, ana, &"\u{1}".repeat(16_384));
+    let long = say(&mut sim, ana, &"x".repeat(16_384));
     let saves = sim.saves();
     sim.restart();
     for save in &saves {
@@ -117,8 +160,19 @@ fn long_messages_that_ended_over_a_restart_are_told_within_the_hosts_limit() {
     }
     let ana = sim.connect("ana", "Ana");
     join(&mut sim, ana);
-    assert_eq!(about(&mut sim, ana).len(), 9);
-    assert!(sim.logs().iter().any(|(_, line)| line.contains("not told of all")));
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &short), is("roomMessageConfirmed", &long)]);
+    assert!(sim.logs().iter().any(|(_, line)| line.contains("1 ends")));
+}
+
+#[test]
+fn a_full_room_of_ends_and_messages_is_within_the_limit_and_small_again_soon() {
+    let (mut sim, _) = failed_over_a_restart(200, "it is full");
+    let ana = joined(&mut sim, "ana");
+    for n in 0..120 {
+        say_as(&mut sim, ana, &format!("{n:x<128}"));
+    }
+    sim.advance(Duration::from_secs(120));
+    assert!(n_bytes(&sim) < 6 * 1024, "{}", n_bytes(&sim));
 }
 
 #[test]

@@ -107,6 +107,25 @@ fn a_room_asks_the_store_once_while_somebody_is_there() {
 }
 
 #[test]
+fn a_room_that_was_empty_asks_again_where_it_remembers_nothing() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    sim.send(ana, "leaveRoom", r1()).unwrap();
+    sim.fail_fetches(Some(away()));
+    join(&mut sim, ana);
+    assert_eq!(sim.logs().len(), 1);
+    sim.fail_fetches(None);
+    // It remembers this one, and has asked at the join that follows.
+    let first = say_as(&mut sim, ana, "k1");
+    join(&mut sim, ana);
+    sim.disconnect(ana);
+    sim.fail_fetches(Some(away()));
+    let ana = joined(&mut sim, "ana");
+    assert!(sim.logs().is_empty());
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+}
+
+#[test]
 fn a_join_is_answered_when_the_room_knows_what_was_said_before_and_others_do_not_wait() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");

@@ -93,34 +93,49 @@ fn each_end_is_kept_for_its_own_two_minutes() {
 }
 
 #[test]
-fn who_has_heard_an_end_in_the_room_is_not_told_it_when_its_join_is_answered() {
+fn each_end_is_told_once_to_who_joins_while_others_come() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     let ana = sim.connect("ana", "Ana");
+    // The room is still asking the store what was said before.
     sim.hold_fetches();
     sim.tell(ana, "joinRoom", super::r1());
     sim.stored(&saves[1]);
     sim.release_fetches();
     assert_eq!(
         about(&mut sim, ana),
-        [is("roomMessageConfirmed", &temp_ids[1]), is("roomMessageConfirmed", &temp_ids[0])]
+        [is("roomMessageConfirmed", &temp_ids[0]), is("roomMessageConfirmed", &temp_ids[1])]
     );
 }
 
 #[test]
-fn who_has_left_again_before_its_join_was_answered_is_told_nothing() {
-    let (mut sim, _, saves) = down();
-    sim.stored(&saves[0]);
+fn who_leaves_before_its_join_is_answered_is_in_nobodys_way() {
+    let (mut sim, temp_ids, saves) = down();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
     sim.tell(ana, "joinRoom", super::r1());
     sim.send(ana, "leaveRoom", super::r1()).unwrap();
+    sim.stored(&saves[0]);
     sim.release_fetches();
+    assert!(names(&mut sim, ana).is_empty());
+    let bob = sim.connect("bob", "Bob");
+    assert_eq!(join(&mut sim, bob)["connectedUsers"], 1);
+    assert_eq!(about(&mut sim, bob), [is("roomMessageConfirmed", &temp_ids[0])]);
+}
+
+#[test]
+fn who_is_brought_in_by_somebody_else_is_told_what_became_of_them_too() {
+    let (mut sim, temp_ids, saves) = down();
+    sim.stored(&saves[0]);
+    let ana = sim.connect("ana", "Ana");
+    sim.join(ana, ROOM);
+    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &temp_ids[0])]);
+    join(&mut sim, ana);
     assert!(names(&mut sim, ana).is_empty());
 }
 
 #[test]
-fn failures_are_told_to_who_comes_back_though_the_store_is_away() {
+fn ends_are_told_to_who_comes_back_though_the_store_is_away() {
     let (mut sim, temp_ids, saves) = down();
     sim.not_stored(&saves[0], away());
     sim.fail_fetches(Some(away()));

@@ -1,0 +1,139 @@
+//! The messages that a repetition is known of. They are read and written at each message that has a client's id, so they
+//! are few, of one size whatever the ids are, and one JSON string instead of a list of many.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+/// Messages that are remembered: what a page may send again after it was away for a moment, of everybody in the room.
+const MAX_RECENT: usize = 100;
+
+/// Messages, the oldest first, parted by spaces: the mark of each, which tells whose it is and under which client's id,
+/// and its temporary id.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Recent(String);
+
+impl Recent {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The temporary id of the message that this one repeats.
+    pub(crate) fn repeated(&self, sender: &str, client_id: &str) -> Option<&str> {
+        let mark = mark(sender, client_id);
+        self.entries().find_map(|entry| entry.strip_prefix(&mark))
+    }
+
+    /// A message that was just sent.
+    pub(crate) fn remember(&mut self, sender: &str, client_id: &str, temp_id: &str) {
+        let n_too_many = (self.entries().count() + 1).saturating_sub(MAX_RECENT);
+        for _ in 0..n_too_many {
+            let n_bytes = self.0.find(' ').map_or(self.0.len(), |space| space + 1);
+            self.0.drain(..n_bytes);
+        }
+        if !self.is_empty() {
+            self.0.push(' ');
+        }
+        self.0.push_str(&mark(sender, client_id));
+        self.0.push_str(temp_id);
+    }
+
+    /// A message that was sent before the host was started anew. It is the first of its client's id.
+    pub(crate) fn remember_first(&mut self, sender: &str, client_id: &str, temp_id: &str) {
+        let mark = mark(sender, client_id);
+        self.retain(|entry| !entry.starts_with(&mark));
+        self.remember(sender, client_id, temp_id);
+    }
+
+    /// Messages that are older than all that are known, the newest first, as far as there is room for them: sender,
+    /// client's id and temporary id of each.
+    pub(crate) fn remember_older(&mut self, messages: impl Iterator<Item = [String; 3]>) {
+        let mut entries: Vec<String> = messages
+            .filter(|[sender, client_id, _]| self.repeated(sender, client_id).is_none())
+            .map(|[sender, client_id, temp_id]| mark(&sender, &client_id) + &temp_id)
+            .take(MAX_RECENT - self.entries().count())
+            .collect();
+        entries.reverse();
+        entries.extend(self.entries().map(str::to_owned));
+        self.0 = entries.join(" ");
+    }
+
+    /// A message that was not stored may be sent again.
+    pub(crate) fn forget(&mut self, temp_id: &str) {
+        self.retain(|entry| !entry.ends_with(temp_id));
+    }
+
+    fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        let kept: Vec<&str> = self.entries().filter(|entry| keep(entry)).collect();
+        self.0 = kept.join(" ");
+    }
+
+    fn entries(&self) -> impl Iterator<Item = &str> {
+        self.0.split(' ').filter(|entry| !entry.is_empty())
+    }
+}
+
+/// What a message and its repetitions have in common, in 24 characters instead of 2 to 257. It has 96 bits, so that no two
+/// messages get the same by chance, nor by trying for somebody else's next one. Another build may make others: then it
+/// takes a repetition for a new message, and the store knows better.
+fn mark(sender: &str, client_id: &str) -> String {
+    let part = |which: u8| {
+        let mut hasher = DefaultHasher::new();
+        (which, sender, client_id).hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("{:016x}{:08x}", part(0), part(1) >> 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_RECENT, Recent};
+
+    #[test]
+    fn the_oldest_goes_where_there_are_too_many() {
+        let mut recent = Recent::default();
+        for n in 0..=MAX_RECENT {
+            recent.remember("ana", &n.to_string(), &format!("temp_{n}"));
+        }
+        assert_eq!(recent.repeated("ana", "0"), None);
+        assert_eq!(recent.repeated("ana", "1"), Some("temp_1"));
+        assert_eq!(recent.repeated("ana", &MAX_RECENT.to_string()), Some(&*format!("temp_{MAX_RECENT}")));
+        assert_eq!(recent.entries().count(), MAX_RECENT);
+    }
+
+    #[test]
+    fn older_ones_go_before_those_that_are_known_and_only_as_far_as_there_is_room() {
+        let mut recent = Recent::default();
+        for n in 2..MAX_RECENT {
+            recent.remember("ana", &format!("new{n}"), "temp_new");
+        }
+        let older = ["new5", "b", "a", "0"].map(|client_id| ["ana", client_id, "temp_old"].map(str::to_owned));
+        recent.remember_older(older.into_iter());
+        assert_eq!(
+            ["new5", "b", "a", "0"].map(|id| recent.repeated("ana", id)),
+            [Some("temp_new"), Some("temp_old"), Some("temp_old"), None]
+        );
+        recent.remember("ana", "newest", "temp_new");
+        assert_eq!((recent.repeated("ana", "a"), recent.repeated("ana", "b")), (None, Some("temp_old")));
+    }
+
+    #[test]
+    fn whose_a_message_is_and_its_clients_id_are_not_mixed_up() {
+        let mut recent = Recent::default();
+        recent.remember("ana", "1", "temp_a");
+        for (sender, client_id) in [("an", "a1"), ("ana1", ""), ("1", "ana"), ("ana", "2"), ("bob", "1")] {
+            assert_eq!(recent.repeated(sender, client_id), None, "{sender} {client_id}");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_leaves_nothing_behind() {
+        let mut recent = Recent::default();
+        recent.remember("ana", "1", "temp_a");
+        recent.remember("ana", "2", "temp_b");
+        recent.forget("temp_a");
+        assert_eq!((recent.repeated("ana", "1"), recent.repeated("ana", "2")), (None, Some("temp_b")));
+        recent.forget("temp_b");
+        assert!(recent.is_empty());
+    }
+}
