@@ -18,3 +18,4 @@ mod store;
 mod swap;
 mod ticket_collision;
 mod time;
+mod tutorial;

@@ -14,11 +14,9 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
 }
 
-/// Where components are built: within the target folder that this test was built into.
+/// Where components are built.
 fn target_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let target = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    target.expect("the test is within a target folder").join("components")
+    crate::target_dir().join("components")
 }
 
 /// Builds a package, and reads the component of its library.

@@ -7,6 +7,7 @@
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
 //! - [`raw`]: WebSockets without a library, for generators of load
+//! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
 mod client;
@@ -22,6 +23,7 @@ pub use inner::InnerHost;
 pub use postgres::TestPostgres;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come. Generous, for the machine may be busy; a test that fails takes so long, and
@@ -44,6 +46,16 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
         assert!(Instant::now() < deadline, "it did not come to this in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The target folder that this test was built into.
+///
+/// # Panics
+/// Where it was built into none.
+pub fn target_dir() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let target = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    target.expect("the test is within a target folder").to_owned()
 }
 
 /// Says aloud that a test is skipped, and why.

@@ -1,0 +1,167 @@
+//! A page whose blocks can be followed: what its Markdown says, and how what it shows is compared with what comes.
+//!
+//! | info string of the block | what it is |
+//! |---|---|
+//! | a language and a path | a file, to be written |
+//! | `diff` and a path | changes to that file; `@@` parts places that are apart |
+//! | `console` | `$ commands`, each with what it prints; with `fails`, the last of them fails |
+//! | `console terminal=NAME` | a program that goes on: `$` starts it, `>` is typed in, `^C` ends it, the rest is what it prints |
+//!
+//! `…` stands for any text within a line, and on a line alone for any lines. A block that is none of these is refused, so
+//! that nothing on the page goes untested.
+
+/// Any text, or any lines.
+pub(super) const ANYTHING: &str = "…";
+
+/// Something that a reader does.
+#[derive(Debug, PartialEq)]
+pub(super) enum Block {
+    File { path: String, text: String },
+    Diff { path: String, diff: String },
+    Talk(Talk),
+}
+
+/// What stands in a terminal.
+#[derive(Debug, PartialEq)]
+pub(super) struct Talk {
+    /// Its name; none is the reader's first.
+    pub(super) terminal: Option<String>,
+    pub(super) fails: bool,
+    pub(super) lines: Vec<Line>,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Line {
+    Run(String),
+    Typed(String),
+    Interrupt,
+    Shown(String),
+}
+
+/// The blocks of a page, each with the number of its first line.
+///
+/// # Panics
+/// Where a block is none that can be followed.
+pub(super) fn parse(markdown: &str) -> Vec<(usize, Block)> {
+    let mut blocks = Vec::new();
+    let mut lines = markdown.lines().zip(1..);
+    while let Some((line, number)) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let body: Vec<&str> = lines.by_ref().map(|(line, _)| line).take_while(|line| *line != "```").collect();
+        let Some(block) = block(info, &body) else { panic!("line {number}: the block {info:?} cannot be followed") };
+        blocks.push((number, block));
+    }
+    blocks
+}
+
+fn block(info: &str, body: &[&str]) -> Option<Block> {
+    let (language, rest) = info.split_once(' ').unwrap_or((info, ""));
+    let text = || body.iter().flat_map(|line| [line, "\n"]).collect();
+    match (language, rest) {
+        ("console", _) => {
+            let (terminal, fails) = match rest.strip_prefix("terminal=") {
+                Some(name) => (Some(name.to_owned()), false),
+                None if matches!(rest, "" | "fails") => (None, rest == "fails"),
+                None => return None,
+            };
+            Some(Block::Talk(Talk { terminal, fails, lines: body.iter().map(|line| self::line(line)).collect() }))
+        }
+        (_, "") => None,
+        ("diff", path) => Some(Block::Diff { path: path.to_owned(), diff: text() }),
+        (_, path) => Some(Block::File { path: path.to_owned(), text: text() }),
+    }
+}
+
+fn line(line: &str) -> Line {
+    if let Some(command) = line.strip_prefix("$ ") {
+        Line::Run(command.to_owned())
+    } else if let Some(text) = line.strip_prefix("> ") {
+        Line::Typed(text.to_owned())
+    } else if line == "^C" {
+        Line::Interrupt
+    } else {
+        Line::Shown(line.to_owned())
+    }
+}
+
+/// A text with the changes of a diff, each of which fits in one place.
+pub(super) fn edit(text: &str, diff: &str) -> Result<String, String> {
+    let mut text = text.to_owned();
+    for place in diff.split("@@\n") {
+        let (mut before, mut after) = (String::new(), String::new());
+        for line in place.lines() {
+            let (mark, line) = line.split_at_checked(1).unwrap_or((" ", line));
+            for (other, side) in [("+", &mut before), ("-", &mut after)] {
+                if mark != other {
+                    side.push_str(line);
+                    side.push('\n');
+                }
+            }
+        }
+        match text.matches(&before).count() {
+            1 => text = text.replacen(&before, &after, 1),
+            n => return Err(format!("this fits in {n} places, not in one:\n{before}")),
+        }
+    }
+    Ok(text)
+}
+
+/// Whether a line is as shown.
+pub(super) fn line_matches(shown: &str, line: &str) -> bool {
+    match shown.split_once(ANYTHING) {
+        None => shown == line,
+        Some((start, rest)) => line.strip_prefix(start).is_some_and(|line| {
+            line.char_indices().map(|(at, _)| &line[at..]).chain([""]).any(|line| line_matches(rest, line))
+        }),
+    }
+}
+
+/// Whether lines are as shown, all of them.
+pub(super) fn matches(shown: &[String], lines: &[&str]) -> bool {
+    match shown.split_first() {
+        None => lines.is_empty(),
+        Some((first, rest)) if first == ANYTHING => (0..=lines.len()).any(|at| matches(rest, &lines[at..])),
+        Some((first, rest)) => {
+            lines.split_first().is_some_and(|(line, lines)| line_matches(first, line) && matches(rest, lines))
+        }
+    }
+}
+
+#[test]
+fn a_page_is_read_block_by_block() {
+    let page = "text\n```toml a/b.toml\nx = 1\n```\n```console terminal=t\n$ run\n> say\n^C\n< ok\n```\n";
+    let file = Block::File { path: "a/b.toml".to_owned(), text: "x = 1\n".to_owned() };
+    let lines = vec![
+        Line::Run("run".to_owned()),
+        Line::Typed("say".to_owned()),
+        Line::Interrupt,
+        Line::Shown("< ok".to_owned()),
+    ];
+    let talk = Block::Talk(Talk { terminal: Some("t".to_owned()), fails: false, lines });
+    assert_eq!(parse(page), [(2, file), (5, talk)]);
+}
+
+#[test]
+#[should_panic(expected = "line 2")]
+fn a_block_that_cannot_be_followed_is_refused() {
+    parse("text\n```sh\nls\n```\n");
+}
+
+#[test]
+fn a_change_fits_in_one_place_or_is_refused() {
+    assert_eq!(edit("a\nb\nc\n", " a\n-b\n+x\n@@\n c\n+d\n").unwrap(), "a\nx\nc\nd\n");
+    assert!(edit("a\n", "-b\n+c\n").is_err());
+    assert!(edit("a\nb\na\n", " a\n+c\n").is_err());
+}
+
+#[test]
+fn an_ellipsis_stands_for_what_differs_and_nothing_else_does() {
+    assert!(line_matches("took … s, in … steps", "took 1.2 s, in 3 steps"));
+    assert!(line_matches("all…", "all"));
+    assert!(!line_matches("took … s", "took 1.2 ms"));
+    let shown = ["…".to_owned(), "b".to_owned(), "…".to_owned()];
+    assert!(matches(&shown, &["b"]));
+    assert!(matches(&shown, &["a", "b", "c", "d"]));
+    assert!(!matches(&shown, &["a", "c"]));
+    assert!(!matches(&shown[..2], &["b", "c"]));
+}
