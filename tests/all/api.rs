@@ -100,7 +100,8 @@ async fn a_body_that_is_said_to_be_something_else_than_json_is_refused() {
 async fn a_body_that_is_no_json_is_refused_with_the_place() {
     let host = TestHost::start();
     for path in ["/v1/emit", "/v1/events", "/v1/query/ticket-collision/viewers"] {
-        for (body, said) in [("{\"event\": \"x\",}", "column 15"), ("{\"a\": 1} 2", "column 10"), ("\u{0}", "column 1")]
+        for (body, said) in
+            [("{\"event\": \"x\",}", "column 15"), ("{\"event\" 1}", "column 10"), ("\u{0}", "column 1")]
         {
             let answer = host.call("POST", path, body).await;
             assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")), "{path}: {body}");
@@ -142,8 +143,8 @@ async fn the_description_is_true() {
     host.must_load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
-    // Beside what it makes up, it is told of what there is. Nothing is left out: what it unloads and disconnects are
-    // names that it made up.
+    // Beside what it makes up, it is told of what there is. Nothing is left out: what it finds out by itself and then
+    // unloads or disconnects, it does last.
     let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\
                     [[operations]]\ninclude-operation-id = \"readRoom\"\nparameters = { \"path.room\" = \"ticket:t1\" }\n\
                     [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
@@ -156,12 +157,13 @@ async fn the_description_is_true() {
         Command::new(program)
             .current_dir(dir)
             .args(["run", &url, "--header", &format!("Authorization: Bearer {key}")])
-            .args(["--checks", "all", "--max-examples", "25", "--max-time", "60", "--seed", "1", "--no-color"])
+            .args(["--checks", "all", "--max-examples", "15", "--max-time", "25", "--seed", "1", "--no-color"])
             .args(["--suppress-health-check", "all"])
             .output()
     });
     let output = run.await.unwrap().unwrap();
     let said: String = String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{line:.300}\n")).collect();
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok(), "the host is as it was");
+    drop(ana);
+    drop(host.client("ana").await);
 }

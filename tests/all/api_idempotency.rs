@@ -110,6 +110,7 @@ async fn a_repeat_waits_for_the_first_and_finds_what_was_answered_to_one_that_hu
     let mut ana = host.client("ana").await;
     // The scope is busy until the deadline, so that what follows is on its way for long.
     ana.send("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    assert_eq!(ana.refused("no:such", json!({})).await, "unknown_event", "what stood before this is on its way");
     let hung_up = tokio::time::timeout(Duration::from_millis(300), event(&host, "a")).await;
     assert!(hung_up.is_err(), "nobody has answered yet");
     let (one, two, other) = tokio::join!(event(&host, "a"), event(&host, "a"), event(&host, "b"));
