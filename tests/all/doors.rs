@@ -70,7 +70,7 @@ async fn what_lies_in_the_folder_at_the_start_is_loaded() {
 async fn the_api_loads_rolls_back_and_unloads() {
     let host = TestHost::start();
     let list = host.get("/v1/plugins").await;
-    assert_eq!(list["plugins"][0]["name"], NAME);
+    assert!(list["plugins"].as_array().unwrap().iter().any(|plugin| plugin["name"] == NAME), "{list}");
     assert_eq!(
         host.call("POST", "/v1/plugins/ticket-collision/rollback", "").await.status,
         409,

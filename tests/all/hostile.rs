@@ -266,7 +266,6 @@ async fn what_cannot_be_loaded_is_refused_with_its_step_and_what_runs_goes_on() 
         ("a user's room", hostile("user"), "manifest", "user:"),
         ("what could be a user's room", hostile("us"), "manifest", "user's own room"),
         ("no template for what there is", hostile("moved"), "migrate", "hostile:a"),
-        ("durable state", hostile("durable"), "manifest", "durable"),
         ("another's event", hostile("route"), "routes", "ticket:view"),
         ("another's scope", hostile("scope"), "routes", "ticket-collision"),
         ("more than granted", hostile("needs"), "grants", "the room ticket:*, the audience all"),

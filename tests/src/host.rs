@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::{PATIENCE, TestClient, eventually};
+use crate::{PATIENCE, TestClient, eventually, target_dir};
 
 /// A host that runs, and is ended with the test.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ impl TestHost {
     /// Starts a host in a folder that may have been another's.
     fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let mut command = Self::command(dir.path());
+        // Compiled once for all tests.
+        command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
         if dir.path().join("roundhouse.toml").exists() {
             command.args(["--config", "roundhouse.toml"]);

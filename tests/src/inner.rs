@@ -8,7 +8,7 @@ use roundhouse::model::Clock;
 use roundhouse::server::Server;
 use tempfile::TempDir;
 
-use crate::{Answer, TestClient, http};
+use crate::{Answer, TestClient, http, target_dir};
 
 /// A host whose clock the test moves.
 #[derive(Debug)]
@@ -33,7 +33,9 @@ impl InnerHost {
         std::fs::write(&file, toml).expect("a configuration can be written");
         let any = Some(([127, 0, 0, 1], 0).into());
         let overrides = Overrides { listen: any, api: any, ..Overrides::default() };
-        let config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
+        let mut config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
+        // Compiled once for all tests.
+        config.plugins.cache_dir = Some(target_dir().join("compiled-for-tests"));
         let secret = config.signing_secret().expect("there is a secret").to_owned();
         let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");

@@ -212,6 +212,8 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
 #[derive(Debug)]
 pub(super) struct Plugins {
     pub(super) dir: PathBuf,
+    /// Where compiled components are kept.
+    pub(super) cache: Option<PathBuf>,
     pub(super) watch: bool,
     pub(super) threads: usize,
     pub(super) call_deadline: Duration,
@@ -224,6 +226,7 @@ pub(super) struct Plugins {
 #[serde(deny_unknown_fields, default)]
 struct PluginsSection {
     dir: PathBuf,
+    cache: Option<PathBuf>,
     watch: bool,
     threads: usize,
     #[serde(with = "humantime_serde")]
@@ -236,6 +239,7 @@ impl Default for PluginsSection {
     fn default() -> Self {
         Self {
             dir: "plugins.d".into(),
+            cache: None,
             watch: true,
             threads: 0,
             call_deadline: Duration::from_millis(50),
@@ -263,8 +267,8 @@ impl File {
             // Environment variables have no hyphens.
             plugins.insert(name.replace('_', "-"), options);
         }
-        let PluginsSection { dir, watch, threads, call_deadline, memory_bytes, state_bytes } = general;
-        Ok(Plugins { dir, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
+        let PluginsSection { dir, cache, watch, threads, call_deadline, memory_bytes, state_bytes } = general;
+        Ok(Plugins { dir, cache, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
     }
 
     /// Keys whose meaning this version does not have must not be taken for done.
