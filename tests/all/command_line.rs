@@ -44,7 +44,8 @@ fn check_prints_what_would_run_and_refuses_what_would_not() {
     let (code, printed, said) = run(dir.path(), &["check"]);
     assert_eq!(code, Some(0), "{said}");
     let printed: Value = serde_json::from_str(&printed).unwrap();
-    let names: Vec<_> = printed["plugins"].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        printed["plugins"].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"ticket-collision") && names.contains(&"chat-confirmation"), "{names:?}");
     assert!(!dir.path().join("roundhouse.db").exists(), "to look at something leaves nothing behind");
     assert_eq!(printed["listen"], "127.0.0.1:8080");

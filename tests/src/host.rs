@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -15,7 +16,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::{PATIENCE, TestClient, eventually, target_dir};
+use crate::{NOTHING, PATIENCE, TestClient, eventually, target_dir};
+
+/// An event that a back-end may tell everybody.
+const FENCE: &str = "system:notification";
 
 /// A host that runs, and is ended with the test.
 #[derive(Debug)]
@@ -40,6 +44,16 @@ pub struct Answer {
     pub body: Value,
     /// The body as it is.
     pub text: String,
+}
+
+impl Answer {
+    /// The body: what was asked for, or the error.
+    fn into_result(self) -> Result<Value, Value> {
+        match self.status {
+            200 => Ok(self.body),
+            _ => Err(self.body),
+        }
+    }
 }
 
 impl TestHost {
@@ -145,8 +159,13 @@ impl TestHost {
 
     /// A client that has signed in as `user`, whose name is the id with a capital.
     pub async fn client(&self, user: &str) -> TestClient {
+        self.client_with(user, &[]).await
+    }
+
+    /// As [`TestHost::client`], with further arguments for the token.
+    pub async fn client_with(&self, user: &str, args: &[&str]) -> TestClient {
         let name = user[..1].to_uppercase() + &user[1..];
-        TestClient::connect(&self.ws, &self.token_with(user, &["--name", &name])).await
+        TestClient::connect(&self.ws, &self.token_with(user, &[&["--name", &name], args].concat())).await
     }
 
     /// Runs `roundhouse plugin …` against this host.
@@ -177,6 +196,42 @@ impl TestHost {
         (answer.status, text("code"), text("message"))
     }
 
+    /// Hands over an event as a back-end does: the feature's answer, or the error.
+    pub async fn tell(&self, event: &str, data: Value) -> Result<Value, Value> {
+        self.post("/v1/events", &json!({ "event": event, "data": data })).await.into_result()
+    }
+
+    /// Hands over an event that must be refused, and gives the error's code.
+    pub async fn refuses(&self, event: &str, data: Value) -> String {
+        self.refused("/v1/events", &json!({ "event": event, "data": data })).await.1
+    }
+
+    /// Asks a feature as a back-end does: its answer, or the error.
+    pub async fn query(&self, plugin: &str, query: &str, data: Value) -> Result<Value, Value> {
+        self.post(&format!("/v1/query/{plugin}/{query}"), &data).await.into_result()
+    }
+
+    /// What each of these has heard since it was last asked, of all that the host has sent to it until now.
+    pub async fn heard<const N: usize>(&self, clients: [&mut TestClient; N]) -> [Vec<Value>; N] {
+        static N_FENCES: AtomicU64 = AtomicU64::new(0);
+        // Everybody gets it, and behind everything that was sent before.
+        let number = json!(N_FENCES.fetch_add(1, Ordering::Relaxed));
+        self.tell(FENCE, json!({ "fence": number })).await.expect("everybody is told");
+        let mut heard = [NOTHING; N];
+        for (client, heard) in clients.into_iter().zip(&mut heard) {
+            loop {
+                let frame = client.next().await;
+                match frame["data"].get("fence") {
+                    Some(fence) if *fence == number => break,
+                    // One that was for others.
+                    Some(_) => {}
+                    None => heard.push(frame),
+                }
+            }
+        }
+        heard
+    }
+
     /// Gets JSON from the API.
     pub async fn get(&self, path: &str) -> Value {
         let answer = self.call("GET", path, "").await;
@@ -199,6 +254,16 @@ impl TestHost {
     /// What the host has of a plugin.
     pub async fn report(&self, name: &str) -> Value {
         self.get(&format!("/v1/plugins/{name}")).await
+    }
+
+    /// A plugin's own stats.
+    pub async fn stats(&self, name: &str) -> Value {
+        self.report(name).await["stats"].take()
+    }
+
+    /// Waits until a plugin's own stats are as wanted.
+    pub async fn wait_for_stats(&self, name: &str, wanted: Value) {
+        self.wait_for_report(name, |report| report["stats"] == wanted).await;
     }
 
     /// Waits until a plugin's report is as wanted.

@@ -26,12 +26,17 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// How long a test waits for what must come. Generous, for the machine may be busy; a test that fails takes so long, and
 /// one that passes does not.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long a test listens for what must not come.
 pub const SILENCE: Duration = Duration::from_millis(150);
+
+/// The frames of who has heard nothing.
+pub const NOTHING: Vec<Value> = Vec::new();
 
 /// Asks `probe` again and again until it gives something.
 ///

@@ -194,7 +194,9 @@ impl Config {
                 call_deadline: plugins.call_deadline,
                 memory_bytes: plugins.memory_bytes,
                 state_bytes: plugins.state_bytes,
-                cache_dir: Some(plugins.cache.map_or_else(|| dir.join(PRIVATE_DIR).join("cache"), |path| dir.join(path))),
+                cache_dir: Some(
+                    plugins.cache.map_or_else(|| dir.join(PRIVATE_DIR).join("cache"), |path| dir.join(path)),
+                ),
                 plugins: plugins.plugins,
             },
             store: StoreConfig {

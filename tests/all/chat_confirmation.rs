@@ -1,0 +1,333 @@
+//! chat-confirmation over real sockets: once through its section of the contract, and over restarts. Each rule of it has
+//! a native test.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use roundhouse_tests::{NOTHING, TestClient, TestHost};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+/// One of the two families: the names in which they differ.
+struct Family {
+    id: &'static str,
+    join: &'static str,
+    leave: &'static str,
+    say: &'static str,
+    history: &'static str,
+    received: &'static str,
+    sent: &'static str,
+    confirmed: &'static str,
+    failed: &'static str,
+}
+
+const ROOMS: Family = Family {
+    id: "roomId",
+    join: "joinRoom",
+    leave: "leaveRoom",
+    say: "roomMessage",
+    history: "roomHistory",
+    received: "roomMessageRecieved",
+    sent: "roomMessageSent",
+    confirmed: "roomMessageConfirmed",
+    failed: "roomMessageFailed",
+};
+
+const CHANNELS: Family = Family {
+    id: "channelId",
+    join: "joinChannel",
+    leave: "leaveChannel",
+    say: "channelMessage",
+    history: "channelHistory",
+    received: "channelMessageRecieved",
+    sent: "channelMessageSent",
+    confirmed: "channelMessageConfirmed",
+    failed: "channelMessageFailed",
+};
+
+impl Family {
+    /// A payload for the room or channel `r1`.
+    fn r1(&self, more: Value) -> Value {
+        let mut data = more;
+        data[self.id] = json!("r1");
+        data
+    }
+
+    async fn join(&self, client: &mut TestClient, connected_users: u32) {
+        let joined = client.ask(self.join, self.r1(json!({}))).await;
+        assert_eq!(joined, Ok(self.r1(json!({ "connectedUsers": connected_users }))));
+    }
+
+    /// Sends a message, and gives its temporary id.
+    async fn say(&self, client: &mut TestClient, body: &str, client_id: &str) -> String {
+        let said = client.ask(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
+        let said = said.expect("the message is acknowledged");
+        assert_eq!(said.as_object().unwrap().len(), 1, "{said}");
+        said["tempId"].as_str().expect("a temporary id").to_owned()
+    }
+
+    /// All messages that are stored, the newest first.
+    async fn history(&self, client: &mut TestClient) -> Vec<Value> {
+        let page = client.ask(self.history, self.r1(json!({ "limit": 100 }))).await.expect("a page");
+        assert_eq!(page["hasMore"], false);
+        page["messages"].as_array().unwrap().clone()
+    }
+}
+
+fn on<'a>(frames: &'a [Value], event: &str) -> Vec<&'a Value> {
+    frames.iter().filter(|frame| frame["event"] == event).map(|frame| &frame["data"]).collect()
+}
+
+/// Keeps a host from storing anything until this goes.
+fn keep_from_storing(host: &TestHost) -> Connection {
+    let database = Connection::open(host.dir().join("roundhouse.db")).expect("the store is a file");
+    database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").expect("the store can be locked");
+    database
+}
+
+#[tokio::test]
+async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
+    let host = TestHost::start();
+    for family in [ROOMS, CHANNELS] {
+        let mut ana = host.client_with("ana", &["--claim", "email=\"ana@example.com\""]).await;
+        let [mut tab, mut ben, mut eve] =
+            [host.client("ana").await, host.client("ben").await, host.client("eve").await];
+        family.join(&mut ana, 1).await;
+        family.join(&mut ben, 2).await;
+        family.join(&mut ben, 2).await;
+
+        let lock = keep_from_storing(&host);
+        let temp_id = family.say(&mut ana, "hello", "m1").await;
+        let sent = json!({ "event": family.sent, "data": { "tempId": temp_id, "clientId": "m1" } });
+        let [by_ana, on_tab, by_ben, by_eve] = host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        let [received] = by_ben.as_slice() else { panic!("{by_ben:?}") };
+        let created_at = &received["data"]["createdAt"];
+        let sender = json!({ "_id": "ana", "username": "Ana", "email": "ana@example.com" });
+        let expected = family.r1(json!({
+            "_id": temp_id, "tempId": temp_id, "body": "hello", "senderId": sender,
+            "isOptimistic": true, "createdAt": created_at,
+        }));
+        assert_eq!((&received["event"], &received["data"]), (&json!(family.received), &expected));
+        assert!(temp_id.starts_with("temp_"), "{temp_id}");
+        let created_at = created_at.as_str().unwrap();
+        assert!(created_at.len() == 24 && created_at.ends_with('Z'), "{created_at}");
+        assert_eq!(by_ana, [received.clone(), sent.clone()]);
+        assert_eq!((on_tab, by_eve), (vec![sent], vec![]), "another tab is the sender's, but not in the room");
+
+        drop(lock);
+        let confirmed = ben.expect(family.confirmed).await;
+        let expected = family.r1(json!({
+            "_id": confirmed["_id"], "tempId": temp_id, "body": "hello", "senderId": sender,
+            "isConfirmed": true, "createdAt": created_at,
+        }));
+        assert_eq!(confirmed, expected);
+        assert!(confirmed["_id"].is_string() && confirmed["_id"] != json!(temp_id));
+        assert_eq!(ana.expect(family.confirmed).await, confirmed);
+
+        // Again, as a client does that has missed the answer.
+        assert_eq!(family.say(&mut ana, "hello", "m1").await, temp_id);
+        let second = family.say(&mut ben, "hi", "m1").await;
+        assert_eq!(ben.expect(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
+        let stored = family.history(&mut ana).await;
+        assert_eq!((stored[0]["tempId"].as_str(), &stored[1..]), (Some(second.as_str()), &[confirmed][..]));
+        let older = json!({ "before": stored[0]["_id"], "limit": 1 });
+        let older = ana.ask(family.history, family.r1(older)).await.unwrap();
+        assert_eq!(older, json!({ "messages": [stored[1]], "hasMore": false }));
+
+        let left = ben.ask(family.leave, family.r1(json!({}))).await;
+        assert_eq!(left, Ok(family.r1(json!({ "connectedUsers": 1 }))));
+        host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        family.say(&mut ana, "still there?", "m2").await;
+        ana.expect(family.confirmed).await;
+        assert_eq!(host.heard([&mut ben, &mut eve]).await, [NOTHING, NOTHING]);
+        family.join(&mut tab, 1).await;
+        let stats = host.stats("chat-confirmation").await;
+        let counts = (&stats["activeRooms"], &stats["activeChannels"], &stats["connections"]);
+        let (rooms, channels) = if family.id == "roomId" { (1, 0) } else { (0, 1) };
+        assert_eq!(counts, (&json!(rooms), &json!(channels), &json!(2)), "{stats}");
+        drop((ana, tab));
+        host.wait_for_report("chat-confirmation", |report| report["stats"]["connections"] == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_stored_fails_for_all_and_may_be_sent_again() {
+    let config = "auth.jwt.secret = \"s\"\nstore.give_up = \"1s\"";
+    let host = TestHost::start_with(config, &[]);
+    let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
+    for family in [ROOMS, CHANNELS] {
+        family.join(&mut ana, 1).await;
+        family.join(&mut ben, 2).await;
+        let lock = keep_from_storing(&host);
+        let temp_id = family.say(&mut ana, "hello", "m1").await;
+        let failed = ben.expect(family.failed).await;
+        assert_eq!((&failed["tempId"], &failed["clientId"]), (&json!(temp_id), &json!("m1")));
+        assert_eq!((&failed["error"]["code"], &failed["retryable"]), (&json!("feature_unavailable"), &json!(true)));
+        assert!(failed["error"]["message"].is_string(), "{failed}");
+        assert_eq!(ana.expect(family.failed).await, failed);
+        drop(lock);
+        let again = family.say(&mut ana, "hello", "m1").await;
+        assert_ne!(again, temp_id, "what has ended is over");
+        assert_eq!(ben.expect(family.confirmed).await["tempId"], json!(again));
+        let stored = family.history(&mut ben).await;
+        assert_eq!(stored.len(), 1, "{stored:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_not_in_the_room_or_says_nonsense_is_refused_and_nobody_hears_of_it() {
+    let host = TestHost::start();
+    let [mut ana, mut eve] = [host.client("ana").await, host.client("eve").await];
+    for family in [ROOMS, CHANNELS] {
+        family.join(&mut ana, 1).await;
+        let hello = family.r1(json!({ "body": "hello" }));
+        assert_eq!(eve.refused(family.say, hello.clone()).await, "forbidden");
+        assert_eq!(eve.refused(family.history, family.r1(json!({}))).await, "forbidden");
+        let as_ana = family.r1(json!({ "body": "hello", "senderId": "ana" }));
+        assert_eq!(eve.refused(family.say, as_ana.clone()).await, "forbidden");
+        family.join(&mut eve, 2).await;
+        assert_eq!(eve.refused(family.say, as_ana).await, "forbidden");
+        for body in [json!(""), json!("x".repeat(16_385)), json!(5), json!(null)] {
+            assert_eq!(eve.refused(family.say, family.r1(json!({ "body": body }))).await, "bad_request");
+        }
+        assert_eq!(eve.refused(family.join, json!({})).await, "bad_request");
+        assert_eq!(eve.refused(family.history, family.r1(json!({ "limit": 0 }))).await, "bad_request");
+        for event in [family.received, family.sent, family.confirmed, family.failed] {
+            assert_eq!(eve.refused(event, hello.clone()).await, "unknown_event");
+        }
+        for event in [family.join, family.leave, family.say, family.history] {
+            assert_eq!(host.refuses(event, hello.clone()).await, "forbidden");
+        }
+        assert_eq!(host.heard([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
+        assert_eq!(family.history(&mut ana).await, [json!(null); 0]);
+        let longest = family.say(&mut eve, &"ö".repeat(16_384), "m1").await;
+        assert_eq!(ana.expect(family.confirmed).await["tempId"], json!(longest));
+        host.heard([&mut ana, &mut eve]).await;
+    }
+}
+
+/// How each message ended, as far as these frames tell: the events by temporary id.
+fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
+    for event in [ROOMS.confirmed, ROOMS.failed] {
+        for data in on(frames, event) {
+            let temp_id = data["tempId"].as_str().expect("an end is some message's").to_owned();
+            ends.entry(temp_id).or_default().insert(event.to_owned());
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_that_were_under_way_at_a_power_cut_end_once_and_are_stored_once() {
+    let mut host = TestHost::start();
+    let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
+    ROOMS.join(&mut ana, 1).await;
+    ROOMS.join(&mut ben, 2).await;
+    // By the sender and its own id of the message.
+    let mut temp_ids = BTreeMap::new();
+    for n in 0..10 {
+        temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "before", &format!("m{n}")).await);
+    }
+    for _ in 0..10 {
+        ben.expect(ROOMS.confirmed).await;
+    }
+    let lock = keep_from_storing(&host);
+    for n in 10..20 {
+        temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "under way", &format!("m{n}")).await);
+        temp_ids.insert(("ben", n), ROOMS.say(&mut ben, "under way", &format!("m{n}")).await);
+    }
+    host.kill();
+    drop(lock);
+    ben.closed().await;
+    let mut ended = BTreeMap::new();
+    let before = ben.drain().await;
+    ends(&before, &mut ended);
+    assert_eq!(on(&before, ROOMS.received).len(), 30, "everybody has seen all of them");
+    assert!(ended.is_empty(), "none of these has ended: {ended:?}");
+    let under_way: BTreeSet<String> =
+        temp_ids.iter().filter(|((_, n), _)| *n >= 10).map(|(_, temp_id)| temp_id.clone()).collect();
+
+    host.restart();
+    let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
+    ROOMS.join(&mut ben, 1).await;
+    ROOMS.join(&mut ana, 2).await;
+    // Whoever joins learns how they ended, before the join is answered or when they do.
+    for client in [&mut ana, &mut ben] {
+        let mut ended = BTreeMap::new();
+        for _ in 0..under_way.len() {
+            let confirmed = client.expect(ROOMS.confirmed).await;
+            ends(&[json!({ "event": ROOMS.confirmed, "data": confirmed })], &mut ended);
+        }
+        assert_eq!(ended.keys().cloned().collect::<BTreeSet<_>>(), under_way);
+    }
+    for ((sender, n), temp_id) in &temp_ids {
+        let client = if *sender == "ana" { &mut ana } else { &mut ben };
+        assert_eq!(ROOMS.say(client, "again", &format!("m{n}")).await, *temp_id, "{sender} repeats m{n}");
+    }
+    let [by_ana, by_ben] = host.heard([&mut ana, &mut ben]).await;
+    assert_eq!((by_ana, by_ben), (vec![], vec![]), "they ended once, and what was repeated is not shown again");
+    let history = ROOMS.history(&mut ana).await;
+    let mut stored: Vec<&str> = history.iter().map(|message| message["tempId"].as_str().unwrap()).collect();
+    let mut expected: Vec<&str> = temp_ids.values().map(String::as_str).collect();
+    stored.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(stored, expected, "each is stored once");
+}
+
+#[tokio::test]
+async fn a_message_ends_in_one_way_though_the_host_goes_down_again_and_again() {
+    let mut host = TestHost::start();
+    let (mut acknowledged, mut seen, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+    for round in 0..4 {
+        let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
+        for client in [&mut ana, &mut ben] {
+            client.ask(ROOMS.join, ROOMS.r1(json!({}))).await.expect("a join");
+        }
+        // The end comes at another moment each time, while some of these are on their way.
+        let mut posted = BTreeMap::new();
+        for n in 0..20 {
+            let client_id = format!("m{round}-{n}");
+            let message = ROOMS.r1(json!({ "body": "x", "clientId": client_id }));
+            posted.insert(ana.post(ROOMS.say, message).await, client_id);
+        }
+        for _ in 0..=round * 5 {
+            seen.insert(ben.expect(ROOMS.received).await["tempId"].as_str().unwrap().to_owned());
+        }
+        if round == 3 {
+            host.terminate();
+        } else {
+            host.kill();
+        }
+        for client in [&mut ana, &mut ben] {
+            client.closed().await;
+            let frames = client.drain().await;
+            seen.extend(on(&frames, ROOMS.received).iter().map(|data| data["tempId"].as_str().unwrap().to_owned()));
+            ends(&frames, &mut ended);
+            for frame in frames.iter().filter(|frame| frame.get("event").is_none()) {
+                if let (Some(id), Some(temp_id)) = (frame["id"].as_i64(), frame["data"]["tempId"].as_str()) {
+                    acknowledged.insert(posted[&id].clone(), temp_id.to_owned());
+                }
+            }
+        }
+        host.wait_for_exit();
+        host.restart();
+    }
+    let mut ana = host.client("ana").await;
+    ROOMS.join(&mut ana, 1).await;
+    // A room's messages are stored in order: when this one has ended, so have all.
+    let last = ROOMS.say(&mut ana, "the last", "last").await;
+    while ana.expect(ROOMS.confirmed).await["tempId"] != json!(last) {}
+    ends(&ana.drain().await, &mut ended);
+    for (client_id, temp_id) in &acknowledged {
+        assert_eq!(ROOMS.say(&mut ana, "again", client_id).await, *temp_id, "{client_id}");
+    }
+    let history = ROOMS.history(&mut ana).await;
+    let stored: Vec<&str> = history.iter().map(|message| message["tempId"].as_str().unwrap()).collect();
+    let distinct: BTreeSet<&str> = stored.iter().copied().collect();
+    assert_eq!(stored.len(), distinct.len(), "each is stored once: {stored:?}");
+    assert!(seen.len() >= 4 && !acknowledged.is_empty());
+    for temp_id in seen.iter().chain(acknowledged.values()) {
+        assert!(distinct.contains(temp_id.as_str()), "{temp_id} was seen and is not stored");
+    }
+    for (temp_id, ends) in &ended {
+        assert_eq!(ends.iter().collect::<Vec<_>>(), [ROOMS.confirmed], "{temp_id}");
+    }
+}

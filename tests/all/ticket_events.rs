@@ -1,0 +1,183 @@
+//! ticket-events over real sockets: once through its section of the contract. Each rule of it has a native test.
+
+use roundhouse_tests::{TestClient, TestHost};
+use serde_json::{Value, json};
+
+/// Somebody of each kind, all connected.
+struct Team {
+    admin: TestClient,
+    super_admin: TestClient,
+    cleo: TestClient,
+    /// Her second tab.
+    cleos_tab: TestClient,
+    ana: TestClient,
+    ben: TestClient,
+    eve: TestClient,
+}
+
+/// Their names, in the order of [`Team::heard`].
+const TEAM: [&str; 7] = ["admin", "super_admin", "cleo", "cleos_tab", "ana", "ben", "eve"];
+
+impl Team {
+    async fn of(host: &TestHost) -> Self {
+        Self {
+            admin: host.client_with("root", &["--role", "admin"]).await,
+            super_admin: host.client_with("sue", &["--role", "super_admin", "--role", "admin"]).await,
+            cleo: host.client("cleo").await,
+            cleos_tab: host.client("cleo").await,
+            ana: host.client_with("ana", &["--role", "agent"]).await,
+            ben: host.client("ben").await,
+            eve: host.client("eve").await,
+        }
+    }
+
+    /// Who has heard exactly this, and once. Nobody has heard anything else.
+    async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
+        let Self { admin, super_admin, cleo, cleos_tab, ana, ben, eve } = self;
+        let all_heard = host.heard([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
+        for frames in &all_heard {
+            assert!(frames.is_empty() || frames[..] == [frame.clone()], "{frames:?} instead of {frame}");
+        }
+        TEAM.into_iter().zip(all_heard).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
+    }
+}
+
+/// Sends these to `t1`, and checks who hears of each and how many people that is.
+async fn check(host: &TestHost, team: &mut Team, events: &[(&str, Value, &[&str], u32)]) {
+    for (event, data, who, recipients) in events {
+        let mut data = data.clone();
+        data["ticketId"] = json!("t1");
+        assert_eq!(host.tell(event, data.clone()).await, Ok(json!({ "recipients": recipients })), "{event} {data}");
+        assert_eq!(team.heard(host, &json!({ "event": event, "data": data })).await, *who, "{event} {data}");
+    }
+}
+
+const ADMINS: &[&str] = &["admin", "super_admin"];
+const ADMINS_AND_CREATOR: &[&str] = &["admin", "super_admin", "cleo", "cleos_tab"];
+
+#[tokio::test]
+async fn each_event_of_a_ticket_reaches_those_whom_it_concerns_once() {
+    let host = TestHost::start();
+    let mut team = Team::of(&host).await;
+    let comment = |user: &str| json!({ "comment": { "id": "c", "text": "hm", "user": { "id": user, "name": "N" } } });
+    check(
+        &host,
+        &mut team,
+        &[
+            // Nothing is known of the ticket.
+            ("ticket:updated", json!({ "changes": { "title": "x" }, "updatedBy": "eve" }), ADMINS, 2),
+            ("ticket:created", json!({ "title": "It burns", "createdBy": { "id": "cleo" } }), ADMINS, 2),
+            (
+                "ticket:updated",
+                json!({ "changes": { "assigneeId": "ana" }, "updatedBy": "root" }),
+                ADMINS_AND_CREATOR,
+                3,
+            ),
+            (
+                "ticket:statusChanged",
+                json!({ "oldStatus": "open", "newStatus": "closed", "updatedBy": "ana" }),
+                ADMINS_AND_CREATOR,
+                3,
+            ),
+            (
+                "ticket:priorityChanged",
+                json!({ "oldPriority": "low", "newPriority": "high", "updatedBy": "ana" }),
+                ADMINS_AND_CREATOR,
+                3,
+            ),
+            (
+                "ticket:priorityChanged",
+                json!({ "oldPriority": "high", "newPriority": "urgent", "updatedBy": "ana" }),
+                &TEAM,
+                6,
+            ),
+            ("ticket:commentAdded", comment("ana"), &["cleo", "cleos_tab", "ana"], 2),
+            ("ticket:commentAdded", comment("root"), &["admin", "cleo", "cleos_tab", "ana"], 3),
+            (
+                "ticket:attachmentAdded",
+                json!({ "attachment": { "id": "a1" }, "uploadedBy": "ben" }),
+                &["admin", "cleo", "cleos_tab", "ana", "ben"],
+                4,
+            ),
+            (
+                "ticket:attachmentDeleted",
+                json!({ "attachmentId": "a1", "deletedBy": "eve" }),
+                &["admin", "cleo", "cleos_tab", "ana", "ben"],
+                4,
+            ),
+            // What a payload names counts, and an admin who is the creator too hears once.
+            ("ticket:updated", json!({ "changes": {}, "creatorId": "root" }), ADMINS, 2),
+            (
+                "ticket:commentAdded",
+                json!({ "comment": {}, "participants": ["eve"] }),
+                &["admin", "ana", "ben", "eve"],
+                4,
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_refused_reaches_nobody_and_teaches_nothing() {
+    let host = TestHost::start();
+    let mut team = Team::of(&host).await;
+    let on_t1 = |more: Value| {
+        let mut data = json!({ "ticketId": "t1" });
+        data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        data
+    };
+    for event in ["ticket:created", "ticket:updated", "ticket:statusChanged", "ticket:priorityChanged"] {
+        assert_eq!(team.eve.refused(event, on_t1(json!({ "creatorId": "eve" }))).await, "forbidden");
+    }
+    for event in ["ticket:commentAdded", "ticket:attachmentAdded", "ticket:attachmentDeleted"] {
+        assert_eq!(team.eve.refused(event, on_t1(json!({ "participants": ["eve"] }))).await, "forbidden");
+    }
+    assert_eq!(host.refuses("ticket:created", json!({ "creatorId": "eve" })).await, "bad_request");
+    assert_eq!(host.refuses("ticket:statusChanged", on_t1(json!({ "creatorId": "eve" }))).await, "bad_request");
+    let too_many: Vec<String> = (0..1000).map(|n| format!("{n:0100}")).collect();
+    let crowd = on_t1(json!({ "comment": {}, "participants": too_many }));
+    assert_eq!(host.refuses("ticket:commentAdded", crowd).await, "too_large");
+    check(&host, &mut team, &[("ticket:updated", json!({ "changes": {} }), ADMINS, 2)]).await;
+}
+
+#[tokio::test]
+async fn an_operator_may_spare_whoever_caused_it_and_say_who_the_admins_are() {
+    let config =
+        "auth.jwt.secret = \"s\"\n[plugins.ticket-events.settings]\nexcludeActor = true\nadminRoles = [\"agent\"]";
+    let host = TestHost::start_with(config, &[]);
+    let mut team = Team::of(&host).await;
+    check(
+        &host,
+        &mut team,
+        &[
+            ("ticket:created", json!({ "createdBy": "cleo" }), &["ana"], 1),
+            ("ticket:statusChanged", json!({ "newStatus": "closed", "updatedBy": "cleo" }), &["ana"], 1),
+            ("ticket:statusChanged", json!({ "newStatus": "open", "updatedBy": "ana" }), &["cleo", "cleos_tab"], 1),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn who_takes_part_is_known_after_the_host_ended_in_order_or_not() {
+    let mut host = TestHost::start();
+    host.tell("ticket:created", json!({ "ticketId": "t1", "createdBy": "cleo", "assigneeId": "ana" })).await.unwrap();
+    host.terminate();
+    assert!(host.wait_for_exit().success());
+    host.restart();
+    let ben_comments = json!({ "ticketId": "t1", "comment": { "userId": "ben" } });
+    host.tell("ticket:commentAdded", ben_comments).await.expect("it is on disk when it is answered");
+    host.kill();
+    host.restart();
+    let mut team = Team::of(&host).await;
+    check(
+        &host,
+        &mut team,
+        &[
+            ("ticket:attachmentDeleted", json!({ "attachmentId": "a" }), &["cleo", "cleos_tab", "ana", "ben"], 3),
+            ("ticket:updated", json!({ "changes": {} }), ADMINS_AND_CREATOR, 3),
+        ],
+    )
+    .await;
+}

@@ -1,0 +1,105 @@
+//! timeline over real sockets: once through its section of the contract. Each rule of it has a native test.
+
+use roundhouse_tests::{NOTHING, TestClient, TestHost};
+use serde_json::{Value, json};
+
+/// An entity, and further fields.
+fn on(entity_type: &str, entity_id: &str, more: Value) -> Value {
+    let mut data = json!({ "entityType": entity_type, "entityId": entity_id });
+    data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    data
+}
+
+fn case() -> Value {
+    on("case", "c1", json!({}))
+}
+
+/// Opens a timeline, which has so many subscribers then.
+async fn subscribe(client: &mut TestClient, data: Value, subscribers: u32) {
+    let subscribed = client.ask("timeline:subscribe", data.clone()).await.expect("a subscription");
+    assert_eq!(subscribed["subscribers"], subscribers);
+    assert_eq!((&subscribed["entityType"], &subscribed["entityId"]), (&data["entityType"], &data["entityId"]));
+    assert_eq!(client.expect("timeline:subscribed").await, subscribed);
+}
+
+#[tokio::test]
+async fn who_has_a_timeline_open_hears_what_happens_to_it_and_nobody_else_does() {
+    let host = TestHost::start();
+    let [mut ana, mut tab, mut ben, mut eve] =
+        [host.client("ana").await, host.client("ana").await, host.client("ben").await, host.client("eve").await];
+    subscribe(&mut ana, case(), 1).await;
+    subscribe(&mut tab, case(), 1).await;
+    subscribe(&mut ben, case(), 2).await;
+    subscribe(&mut ben, case(), 2).await;
+    subscribe(&mut eve, on("contact", "c1", json!({})), 1).await;
+    for (event, more) in [
+        ("timeline:new_item", json!({ "item": { "id": "i1", "text": "called" }, "by": "ana" })),
+        ("timeline:item_updated", json!({ "item": { "id": "i1", "text": "called twice" } })),
+        ("timeline:item_deleted", json!({ "itemId": "i1" })),
+        ("timeline:refresh", json!({ "reason": "import" })),
+        ("timeline:bulk_update", json!({ "items": [{ "id": "i2" }, { "id": "i3" }] })),
+    ] {
+        let data = on("case", "c1", more);
+        assert_eq!(host.tell(event, data.clone()).await, Ok(json!({ "delivered": 3 })));
+        let once = vec![json!({ "event": event, "data": data })];
+        let heard = host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        assert_eq!(heard, [once.clone(), once.clone(), once, vec![]]);
+    }
+    let nobody_there = on("lead", "c1", json!({ "itemId": "i1" }));
+    assert_eq!(host.tell("timeline:item_deleted", nobody_there).await, Ok(json!({ "delivered": 0 })));
+    assert_eq!(host.query("timeline", "subscribers", case()).await, Ok(json!({ "count": 2 })));
+    assert_eq!(
+        host.stats("timeline").await,
+        json!({
+            "totalSockets": 4, "totalEntities": 2,
+            "entities": [
+                { "entityType": "case", "entityId": "c1", "subscribers": 2 },
+                { "entityType": "contact", "entityId": "c1", "subscribers": 1 },
+            ],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_page_that_unsubscribes_or_goes_is_out_and_the_last_leaves_nothing_behind() {
+    let host = TestHost::start();
+    let [mut ana, mut tab, mut ben] = [host.client("ana").await, host.client("ana").await, host.client("ben").await];
+    for (client, subscribers) in [(&mut ana, 1), (&mut tab, 1), (&mut ben, 2)] {
+        subscribe(client, case(), subscribers).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(ana.ask("timeline:unsubscribe", case()).await, Ok(case()), "it is safe to repeat");
+        assert_eq!(ana.expect("timeline:unsubscribed").await, case());
+    }
+    assert_eq!(host.query("timeline", "subscribers", case()).await, Ok(json!({ "count": 2 })), "in the other tab");
+    assert_eq!(host.tell("timeline:refresh", case()).await, Ok(json!({ "delivered": 2 })));
+    assert_eq!(host.heard([&mut ana]).await, [NOTHING]);
+    tab.close().await;
+    drop(ben);
+    host.wait_for_stats("timeline", json!({ "totalSockets": 0, "totalEntities": 0, "entities": [] })).await;
+    assert_eq!(host.tell("timeline:refresh", case()).await, Ok(json!({ "delivered": 0 })));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_told_to_the_sender_alone_and_changes_nothing() {
+    let host = TestHost::start();
+    let [mut ana, mut eve] = [host.client("ana").await, host.client("eve").await];
+    subscribe(&mut ana, case(), 1).await;
+    let invoices = on("invoices", "c1", json!({}));
+    assert_eq!(eve.refused("timeline:subscribe", invoices.clone()).await, "bad_request");
+    assert_eq!(eve.refused("timeline:subscribe", json!({ "entityType": "case" })).await, "bad_request");
+    assert_eq!(eve.refused("timeline:subscribe", on("case", "c1", json!({ "userId": "ana" }))).await, "forbidden");
+    assert_eq!(eve.refused("timeline:new_item", on("case", "c1", json!({ "item": {} }))).await, "forbidden");
+    eve.send("timeline:refresh", case()).await;
+    let error = eve.expect("error").await;
+    assert_eq!((&error["code"], &error["event"]), (&json!("forbidden"), &json!("timeline:refresh")));
+
+    assert_eq!(host.refuses("timeline:subscribe", case()).await, "forbidden");
+    assert_eq!(host.refuses("timeline:refresh", invoices.clone()).await, "bad_request");
+    assert_eq!(host.refuses("timeline:item_deleted", case()).await, "bad_request");
+    assert_eq!(host.query("timeline", "subscribers", invoices).await.unwrap_err()["code"], "bad_request");
+
+    assert_eq!(host.heard([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
+    assert_eq!(host.stats("timeline").await["totalSockets"], 1);
+    subscribe(&mut eve, case(), 2).await;
+}
