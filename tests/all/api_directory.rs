@@ -73,6 +73,26 @@ async fn connections_users_and_rooms_can_be_seen() {
 }
 
 #[tokio::test]
+async fn each_room_goes_by_the_name_that_front_ends_know() {
+    let host = TestHost::start();
+    let mut ana = host.client("ana").await;
+    for (event, data, room) in [
+        ("ticket:view", json!({ "ticketId": "t1" }), "ticket:t1"),
+        ("timeline:subscribe", json!({ "entityType": "case", "entityId": "c1" }), "timeline:case:c1"),
+        ("subscribe:campaign", json!("c1"), "campaign:c1"),
+        ("subscribe:whatsapp", json!("w1"), "whatsapp:w1"),
+        ("subscribe:contact", json!("c1"), "contact:c1"),
+        ("joinRoom", json!({ "roomId": "r1" }), "room:r1"),
+        ("joinChannel", json!({ "channelId": "c1" }), "channel:c1"),
+    ] {
+        assert_eq!(host.call("GET", &format!("/v1/rooms/{room}"), "").await.status, 404, "{room}");
+        ana.ask(event, data).await.unwrap();
+        host.get(&format!("/v1/rooms/{room}")).await;
+    }
+    host.get("/v1/rooms/user:ana").await;
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_found_and_what_makes_no_sense_is_refused() {
     let host = TestHost::start();
     for (method, path) in [
