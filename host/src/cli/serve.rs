@@ -74,9 +74,10 @@ fn end_with_essential_threads() {
         report(panic);
         let thread = std::thread::current();
         let is_numbered = |name: &str| name.starts_with(|c: char| c.is_ascii_digit());
-        let is_essential = thread
-            .name()
-            .is_some_and(|name| name.strip_prefix("shard-").or(name.strip_prefix("plugin-")).is_some_and(is_numbered));
+        let is_essential = thread.name().is_some_and(|name| {
+            name.starts_with("store-")
+                || name.strip_prefix("shard-").or(name.strip_prefix("plugin-")).is_some_and(is_numbered)
+        });
         if is_essential {
             tracing::error!(thread = thread.name(), "an essential thread panicked: the host ends at once");
             std::process::exit(1);

@@ -42,4 +42,4 @@ pub use generation::{Loaded, Source};
 pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};
 pub use manifest::Grants;
 pub use report::{Inspection, Latency, PluginReport, inspect};
-pub use runtime::{PluginConfig, PluginOptions, Runtime};
+pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, PluginConfig, PluginOptions, Runtime};

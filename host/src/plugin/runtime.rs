@@ -33,7 +33,7 @@ const INBOX_EVENTS: usize = 16_384;
 const MAX_GATHERED_SCOPES: usize = 10_000;
 
 /// How long a caller waits for an answer: far more than any deadline, for a queue may stand before it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What plugins may do, and which there are.
 #[derive(Debug, Clone)]
@@ -264,26 +264,23 @@ impl Runtime {
         })
     }
 
-    /// Hands a service's event to the feature that it is for, and gives its answer.
+    /// Hands a service's event to the feature that it is for. What it answers is still to come.
     ///
     /// # Errors
-    /// Where there is no such feature, services may not send this, or the feature refuses it.
-    pub async fn service_event(&self, service: &str, event: &str, payload: Payload) -> Result<Payload, Failure> {
-        let (job, answer) = {
-            let catalogue = self.0.catalogue.load();
-            let destination = catalogue.destination(event).ok_or_else(|| unknown_event(event))?;
-            if !destination.from_service {
-                return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
-            }
-            let address = destination.template.address(&payload)?;
-            let origin = Origin::Service(service.to_owned());
-            let event = Event::Message { event: event.into(), origin, payload, wants_reply: true };
-            let (caller, answer) = oneshot::channel();
-            let plugin = destination.plugin.clone();
-            (Job::Event { plugin, address, event, reply: ReplyTo::Caller(caller) }, answer)
-        };
-        self.offer(job)?;
-        wait_for(answer).await?
+    /// Where there is no such feature, services may not send this, or the feature cannot take it now.
+    pub fn service_event(&self, service: &str, event: &str, payload: Payload) -> Result<PendingAnswer, Failure> {
+        let catalogue = self.0.catalogue.load();
+        let destination = catalogue.destination(event).ok_or_else(|| unknown_event(event))?;
+        if !destination.from_service {
+            return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
+        }
+        let address = destination.template.address(&payload)?;
+        let origin = Origin::Service(service.to_owned());
+        let event = Event::Message { event: event.into(), origin, payload, wants_reply: true };
+        let (caller, answer) = oneshot::channel();
+        let plugin = destination.plugin.clone();
+        self.offer(Job::Event { plugin, address, event, reply: ReplyTo::Caller(caller) })?;
+        Ok(PendingAnswer(answer))
     }
 
     /// Asks a feature, and gives its answer. `data` is JSON.
@@ -359,6 +356,28 @@ impl Runtime {
     /// What is loaded.
     pub(super) fn plugins(&self) -> BTreeMap<String, Arc<super::catalogue::Plugin>> {
         self.0.catalogue.load().plugins.clone()
+    }
+}
+
+/// What a feature is going to answer.
+#[derive(Debug)]
+pub struct PendingAnswer(oneshot::Receiver<Result<Payload, Failure>>);
+
+impl PendingAnswer {
+    /// The answer, if it comes while somebody may well wait for it.
+    ///
+    /// # Errors
+    /// Where the feature refuses the event, or does not answer in time.
+    pub async fn in_time(self) -> Result<Payload, Failure> {
+        wait_for(self.0).await?
+    }
+
+    /// The answer, however long it takes, as while what it says cannot be stored.
+    ///
+    /// # Errors
+    /// Where the feature refuses the event.
+    pub async fn at_last(self) -> Result<Payload, Failure> {
+        self.0.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")))
     }
 }
 

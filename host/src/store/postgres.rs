@@ -79,6 +79,8 @@ impl Postgres {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
+        // A server that a broken network hides is given up as soon.
+        config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
         config.application_name("roundhouse");
         let mut client = config.connect(NoTls).context("cannot connect to PostgreSQL")?;
         let mut transaction = client.transaction()?;

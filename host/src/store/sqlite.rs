@@ -1,6 +1,8 @@
 //! Documents and states in a SQLite file: the default, which needs no server.
 
 use std::fmt;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,6 +58,9 @@ impl Sqlite {
     /// # Errors
     /// Where it cannot be opened, is no SQLite file, or was made by a newer host.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        // SQLite would let others read what people write to each other.
+        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        made.with_context(|| format!("cannot open {}", path.display()))?;
         let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let is_readable = || format!("cannot use {}", path.display());
         connection.busy_timeout(BUSY_TIMEOUT).with_context(is_readable)?;

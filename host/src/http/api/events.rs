@@ -14,6 +14,7 @@ use super::idempotency::{Begun, Idempotency, Reply};
 use super::keys::Caller;
 use crate::http::response;
 use crate::model::{ErrorCode, Failure, Payload};
+use crate::plugin::ANSWER_TIMEOUT;
 
 /// An event, as a service writes it.
 #[derive(Debug, Deserialize)]
@@ -33,20 +34,42 @@ impl Api {
         check_event(&event)?;
         let payload = Payload::of_data(data);
         let Some(key) = idempotency_key else {
-            return self.runtime.service_event(caller.name, &event, payload).await.map(|reply| reply_of(&reply));
+            let answer = self.runtime.service_event(caller.name, &event, payload)?.in_time().await?;
+            return Ok(reply_of(&answer));
         };
         Idempotency::check_key(&key)?;
         let fingerprint = self.idempotency.fingerprint(("event", &event, payload.args()));
+        let answered = self.once(caller, &key, fingerprint, &event, payload);
+        tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(|_| {
+            let message =
+                "the call was begun and takes long: repeat it with the same idempotencyKey to hear how it ended";
+            Err(Failure::new(ErrorCode::FeatureUnavailable, message))
+        })
+    }
+
+    /// Makes a call, or waits for the one that was made with this key.
+    async fn once(
+        &self,
+        caller: Caller<'_>,
+        key: &str,
+        fingerprint: u64,
+        event: &str,
+        payload: Payload,
+    ) -> Result<Reply, Failure> {
         loop {
-            match self.idempotency.begin(caller.index, &key, fingerprint)? {
+            match self.idempotency.begin(caller.index, key, fingerprint)? {
                 Begun::Answered(reply) => return Ok(reply),
                 // It ends when the first does, with nothing to say but that.
                 Begun::Running(mut ended) => while ended.changed().await.is_ok() {},
                 Begun::First(ticket) => {
-                    let (runtime, name, event) = (self.runtime.clone(), caller.name.to_owned(), event.into_owned());
-                    // On its own, so that a caller that hangs up finds the answer when it asks again.
+                    let answer = self.runtime.service_event(caller.name, event, payload);
+                    // On its own, so that a caller that hangs up finds the answer when it asks again, and so that what
+                    // was done but could not be stored in time is not done again.
                     let call = tokio::spawn(async move {
-                        let outcome = runtime.service_event(&name, &event, payload).await;
+                        let outcome = match answer {
+                            Ok(answer) => answer.at_last().await,
+                            Err(refused) => Err(refused),
+                        };
                         let reply = outcome.map_or_else(|refused| failed(&refused), |reply| reply_of(&reply));
                         ticket.finish(&reply);
                         reply
