@@ -185,7 +185,7 @@ pub struct Store {
     /// What an earlier process promised, until the features that did are there.
     restored: Mutex<Vec<Task>>,
     /// The connections to the database, until the threads have them.
-    idle: Mutex<Option<(Box<dyn Backend>, Box<dyn Backend>)>>,
+    idle: Mutex<Option<[Box<dyn Backend>; 2]>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -222,7 +222,7 @@ impl Store {
             clock,
             give_up: config.give_up,
             restored: Mutex::new(restored),
-            idle: Mutex::new(Some((writer, reader))),
+            idle: Mutex::new(Some([writer, reader])),
             threads: Mutex::default(),
         })
     }
@@ -232,7 +232,7 @@ impl Store {
     /// # Errors
     /// Where a thread cannot be started.
     pub fn start(&self, listener: Listener) -> io::Result<()> {
-        let Some((writing, reading)) = lock(&self.idle).take() else { return Ok(()) };
+        let Some([writing, reading]) = lock(&self.idle).take() else { return Ok(()) };
         let writer = Writer {
             queue: self.queue.clone(),
             backend: writing,
@@ -290,8 +290,7 @@ impl Store {
 
     /// Notes that the feature knows what became of a promise.
     pub fn settle(&self, promise: &Promise) {
-        // One that was given up is settled when it has been withdrawn.
-        if !self.queue.is_withdrawing(promise.number) {
+        if self.queue.settle(promise.number) {
             self.journal.settle_or_log(vec![promise.number]);
         }
     }

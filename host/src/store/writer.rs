@@ -27,6 +27,13 @@ const FIRST_PAUSE_MS: u64 = 20;
 /// The longest pause, in milliseconds: what a database that is back is waited for in vain.
 const LONGEST_PAUSE_MS: u64 = 1000;
 
+/// Outcomes that features have been told of and not settled, before the writer gives them time: when a database is back,
+/// what had waited must not stand before everything that happens now. Some ten milliseconds of work.
+const MAX_UNSETTLED: usize = 256;
+
+/// How long it gives them: a feature that is paused settles nothing for minutes.
+const SETTLING_TIME: Duration = Duration::from_millis(50);
+
 /// Attempts at the last batch when the host ends.
 const LAST_ATTEMPTS: u32 = 3;
 
@@ -67,6 +74,8 @@ pub(super) struct Queue {
     filled: Condvar,
     /// Scopes were written.
     written: Condvar,
+    /// Outcomes were settled.
+    settled: Condvar,
     clock: Clock,
     metrics: Metrics,
 }
@@ -80,6 +89,8 @@ struct State {
     scopes: HashMap<ScopeId, (Arc<Change>, Vec<Acknowledge>)>,
     /// Scopes that are being written.
     writing: HashMap<ScopeId, Arc<Change>>,
+    /// Outcomes that were told and are not settled.
+    n_unsettled: usize,
     /// Promises that are settled only when they have been withdrawn.
     withdrawing: HashSet<u64>,
     is_stopping: bool,
@@ -104,6 +115,7 @@ impl Queue {
             state: Mutex::default(),
             filled: Condvar::new(),
             written: Condvar::new(),
+            settled: Condvar::new(),
             clock: clock.clone(),
             metrics,
         });
@@ -176,8 +188,23 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    pub(super) fn is_withdrawing(&self, number: u64) -> bool {
-        self.state().withdrawing.contains(&number)
+    /// Notes that a feature knows of an outcome. Says whether the promise is settled by that: one that was given up is when
+    /// it has been withdrawn.
+    pub(super) fn settle(&self, number: u64) -> bool {
+        let mut state = self.state();
+        state.n_unsettled = state.n_unsettled.saturating_sub(1);
+        let is_settled = !state.withdrawing.contains(&number);
+        drop(state);
+        self.settled.notify_all();
+        is_settled
+    }
+
+    /// Counts an outcome that is about to be told, when there are few enough, or they have had their time.
+    fn wait_to_tell(&self) {
+        let state = self.state();
+        let are_many = |state: &mut State| state.n_unsettled >= MAX_UNSETTLED && !state.is_stopping;
+        let waited = self.settled.wait_timeout_while(state, SETTLING_TIME, are_many);
+        waited.unwrap_or_else(PoisonError::into_inner).0.n_unsettled += 1;
     }
 
     pub(super) fn stop(&self) {
@@ -340,7 +367,7 @@ impl Writer {
         for task in old {
             task.action = Action::Withdraw { is_told: true };
             let failure = StoreFailure::unavailable(format!("the store could not be written: {why}"));
-            (self.listener)(task.promise.clone(), Outcome::Failed(failure));
+            self.tell(task.promise.clone(), Outcome::Failed(failure));
         }
     }
 
@@ -351,18 +378,23 @@ impl Writer {
         }
     }
 
+    fn tell(&self, promise: Arc<Promise>, outcome: Outcome) {
+        self.queue.wait_to_tell();
+        (self.listener)(promise, outcome);
+    }
+
     fn is_written(&self, batch: Batch, ids: Vec<Option<String>>) {
         self.settle(&batch.tasks);
         for (task, id) in batch.tasks.into_iter().zip(ids) {
             match (task.action, id) {
                 (Action::Insert, Some(id)) => {
                     self.queue.metrics.documents_stored.inc();
-                    (self.listener)(task.promise, Outcome::Stored(id));
+                    self.tell(task.promise, Outcome::Stored(id));
                 }
                 (Action::Withdraw { is_told: true }, _) => {}
                 _ => {
                     let failure = StoreFailure::unavailable("the document was given up before the host restarted");
-                    (self.listener)(task.promise, Outcome::Failed(failure));
+                    self.tell(task.promise, Outcome::Failed(failure));
                 }
             }
         }
@@ -380,7 +412,7 @@ impl Writer {
             tracing::error!(
                 plugin = %task.promise.plugin, scope = %task.promise.scope, "the store refuses a document: {why}"
             );
-            (self.listener)(task.promise, Outcome::Failed(StoreFailure::refused(why)));
+            self.tell(task.promise, Outcome::Failed(StoreFailure::refused(why)));
         }
         for (id, _, waiting) in batch.scopes {
             tracing::error!(plugin = %id.0, scope = %id.1, "the store refuses a state: {why}");

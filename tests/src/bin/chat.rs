@@ -2,7 +2,7 @@
 //!
 //! 50 rooms of 20 people, 2,000 messages a second for 30 seconds, stored in SQLite: undisturbed; with the store stopped
 //! for 5 seconds in the middle; and with the host killed in the middle and started again. Each message says which it is
-//! and when it was to be sent, so that a member knows what it got, how often, in which order, and after how long.
+//! and when it was sent, so that a member knows what it got, how often, in which order, and after how long.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -73,7 +73,7 @@ struct Tally {
     orders: Vec<(u64, u64)>,
     acknowledged: Vec<bool>,
     refused: Vec<String>,
-    /// Microseconds from when a message was to be sent until it was shown, and until its end was told.
+    /// Microseconds from when a message was sent until it was shown, and until its end was told.
     shown_after: Vec<u32>,
     ended_after: Vec<u32>,
     /// The same while the store was away.
@@ -148,7 +148,7 @@ fn number(text: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// The message's number in its room, and when it was to be sent, in microseconds: behind `start`, as `7:123456`.
+/// The message's number in its room, and when it was sent, in microseconds: behind `start`, as `7:123456`.
 fn message_in(frame: &[u8], start: &[u8]) -> Option<(usize, u32)> {
     let at = frame.windows(start.len()).position(|window| window == start)? + start.len();
     let n = number(&frame[at..])?;
@@ -250,6 +250,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
     let period = Duration::from_secs(1) / PER_SECOND as u32;
     let middle = MESSAGES / 2;
     let mut stamps = vec![0; MESSAGES];
+    let mut late = Vec::new();
     let mut lock = None;
     for n in 0..MESSAGES {
         let due = period * n as u32;
@@ -271,8 +272,11 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
             // Messages are on their way in all directions.
             host.kill();
             let down = Instant::now();
+            // What the host had written is theirs to read.
+            for member in members.drain(..) {
+                tokio::time::timeout(PATIENCE, member.reader).await.context("a connection outlived the host")??;
+            }
             host.restart();
-            members.drain(..).for_each(|member| member.reader.abort());
             members = join_all(&host.ws, &tally).await?;
             say(&format!(
                 "{name}: killed and back with all {} members after {:.1} s",
@@ -286,14 +290,12 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
                 write(&members[message(n).2].socket, &frame(n, stamps[n])).await?;
             }
         }
-        stamps[n] = match disturbance {
-            // What waited for the host to come back was to be sent when it was back.
-            Disturbance::Kill => began.elapsed().as_micros() as u32,
-            _ => due.as_micros() as u32,
-        };
+        stamps[n] = began.elapsed().as_micros() as u32;
+        late.push(stamps[n].saturating_sub(due.as_micros() as u32));
         write(&members[message(n).2].socket, &frame(n, stamps[n])).await?;
     }
     wait_for_the_end(&tally).await?;
+    say(&format!("{name}: the generator sent too late by: {}", quantiles(&late)))?;
     report(name, disturbance, &tally.borrow())?;
     check_history(name, &host).await
 }
