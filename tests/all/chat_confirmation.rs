@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use roundhouse_tests::{NOTHING, TestClient, TestHost};
-use rusqlite::Connection;
 use serde_json::{Value, json};
 
 /// One of the two families: the names in which they differ.
@@ -77,13 +76,6 @@ fn on<'a>(frames: &'a [Value], event: &str) -> Vec<&'a Value> {
     frames.iter().filter(|frame| frame["event"] == event).map(|frame| &frame["data"]).collect()
 }
 
-/// Keeps a host from storing anything until this goes.
-fn keep_from_storing(host: &TestHost) -> Connection {
-    let database = Connection::open(host.dir().join("roundhouse.db")).expect("the store is a file");
-    database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").expect("the store can be locked");
-    database
-}
-
 #[tokio::test]
 async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
     let host = TestHost::start();
@@ -95,7 +87,7 @@ async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
         family.join(&mut ben, 2).await;
         family.join(&mut ben, 2).await;
 
-        let lock = keep_from_storing(&host);
+        let lock = host.keep_from_storing();
         let temp_id = family.say(&mut ana, "hello", "m1").await;
         let sent = json!({ "event": family.sent, "data": { "tempId": temp_id, "clientId": "m1" } });
         let [by_ana, on_tab, by_ben, by_eve] = host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
@@ -157,7 +149,7 @@ async fn a_message_that_cannot_be_stored_fails_for_all_and_may_be_sent_again() {
     for family in [ROOMS, CHANNELS] {
         family.join(&mut ana, 1).await;
         family.join(&mut ben, 2).await;
-        let lock = keep_from_storing(&host);
+        let lock = host.keep_from_storing();
         let temp_id = family.say(&mut ana, "hello", "m1").await;
         let failed = ben.expect(family.failed).await;
         assert_eq!((&failed["tempId"], &failed["clientId"]), (&json!(temp_id), &json!("m1")));
@@ -229,7 +221,7 @@ async fn messages_that_were_under_way_at_a_power_cut_end_once_and_are_stored_onc
     for _ in 0..10 {
         ben.expect(ROOMS.confirmed).await;
     }
-    let lock = keep_from_storing(&host);
+    let lock = host.keep_from_storing();
     for n in 10..20 {
         temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "under way", &format!("m{n}")).await);
         temp_ids.insert(("ben", n), ROOMS.say(&mut ben, "under way", &format!("m{n}")).await);

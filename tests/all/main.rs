@@ -13,6 +13,7 @@ mod command_line;
 mod connections;
 mod crm_events;
 mod doors;
+mod durable;
 mod events;
 mod hostile;
 mod limits;

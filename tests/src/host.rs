@@ -275,6 +275,13 @@ impl TestHost {
         .await
     }
 
+    /// Keeps the host from storing anything in its SQLite file until what this gives is dropped.
+    pub fn keep_from_storing(&self) -> rusqlite::Connection {
+        let database = rusqlite::Connection::open(self.dir().join("roundhouse.db")).expect("the store is a file");
+        database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").expect("the store can be locked");
+        database
+    }
+
     /// Asks the host to end, as an operator does.
     pub fn terminate(&self) {
         let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();

@@ -22,15 +22,20 @@ pub struct InnerHost {
     pub api: String,
     key: String,
     secret: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl InnerHost {
     /// Starts a host with this configuration.
     pub async fn start(toml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        Self::start_in(dir, since_1970.as_millis() as u64).await
+    }
+
+    async fn start_in(dir: TempDir, now_ms: u64) -> Self {
         let file = dir.path().join("roundhouse.toml");
-        std::fs::write(&file, toml).expect("a configuration can be written");
         let any = Some(([127, 0, 0, 1], 0).into());
         let overrides = Overrides { listen: any, api: any, ..Overrides::default() };
         let mut config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
@@ -38,8 +43,7 @@ impl InnerHost {
         config.plugins.cache_dir = Some(target_dir().join("compiled-for-tests"));
         let secret = config.signing_secret().expect("there is a secret").to_owned();
         let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
-        let clock = Clock::manual(since_1970.as_millis() as u64);
+        let clock = Clock::manual(now_ms);
         // The host waits for threads of its own while it starts.
         let starting = tokio::task::spawn_blocking({
             let clock = clock.clone();
@@ -47,7 +51,13 @@ impl InnerHost {
         });
         let server = starting.await.expect("no panic").expect("the host starts");
         let (ws, api) = (format!("ws://{}", server.listening), format!("http://{}", server.api));
-        Self { server: Some(server), clock, ws, api, key, secret, _dir: dir }
+        Self { server: Some(server), clock, ws, api, key, secret, dir }
+    }
+
+    /// Ends the host in order, and starts another in its folder so much later.
+    pub async fn restart(mut self, later: Duration) -> Self {
+        self.end().await;
+        Self::start_in(self.dir, self.clock.now_ms() + later.as_millis() as u64).await
     }
 
     /// Moves the clock on.
@@ -76,6 +86,10 @@ impl InnerHost {
 
     /// Ends the host in order.
     pub async fn shut_down(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         let server = self.server.take().expect("it runs");
         tokio::task::spawn_blocking(move || server.shut_down()).await.expect("no panic");
     }

@@ -86,11 +86,14 @@ impl Feature for Hostile {
     fn describe() -> Manifest {
         let behaviour = black_box(&BEHAVIOUR);
         let behaviour = std::str::from_utf8(behaviour).unwrap_or_default().trim_end_matches('.');
-        let scope = Scope::volatile("hostile:{id}")
-            .idle(Duration::from_secs(60))
-            .from_clients(["hostile:count", "hostile:told", "hostile:do"])
-            .from_services(["hostile:service"])
-            .queries(["count"]);
+        let routed = |scope: Scope| {
+            scope
+                .idle(Duration::from_secs(60))
+                .from_clients(["hostile:count", "hostile:told", "hostile:do"])
+                .from_services(["hostile:service"])
+                .queries(["count"])
+        };
+        let scope = routed(Scope::volatile("hostile:{id}"));
         let manifest = |scope| {
             Manifest::new("hostile", "1.0.0", "Misbehaves on demand").scope(scope).gathers("stats").emits([Noise::NAME])
         };
@@ -107,7 +110,7 @@ impl Feature for Hostile {
             "describe=us" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("us{id}")),
             "describe=moved" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("moved:{id}")),
             "describe=forward" => manifest(scope).state_version(2),
-            "describe=durable" => Manifest::new("hostile", "1.0.0", "").scope(Scope::durable("hostile:{id}")),
+            "describe=durable" => manifest(routed(Scope::durable("hostile:{id}"))),
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
             "describe=schema" => manifest(scope).state_version(2),
             _ => manifest(scope),

@@ -1,0 +1,139 @@
+//! What outlives a host, and what goes on while it cannot be stored.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{InnerHost, SILENCE, TestHost, TestPostgres, skip};
+use serde_json::{Value, json};
+
+const INNER: &str = "[limits]\nevents_per_second = 0\n[heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n";
+
+async fn load_durable(host: &InnerHost) {
+    let loaded = host.call("PUT", "/v1/plugins/hostile", hostile("durable")).await;
+    assert_eq!(loaded.status, 200, "{}", loaded.text);
+}
+
+async fn count(host: &InnerHost, id: &str) -> Value {
+    host.client("ana").await.ask("hostile:count", json!({ "id": id })).await.unwrap()["count"].clone()
+}
+
+#[tokio::test]
+async fn a_durable_scope_and_its_timers_go_on_after_a_restart() {
+    let host = InnerHost::start(INNER).await;
+    load_durable(&host).await;
+    let mut ana = host.client("ana").await;
+    for (after, how) in [(5_000, "soon"), (45_000, "late")] {
+        let timer = json!({ "after": after, "how": how });
+        let doing = json!({ "id": how, "how": "timer", "with": timer });
+        ana.ask("hostile:do", doing).await.unwrap();
+    }
+    assert_eq!(count(&host, "late").await, 2);
+    ana.close().await;
+
+    // One timer was due while there was no host, the other is due later.
+    let host = host.restart(Duration::from_secs(30)).await;
+    load_durable(&host).await;
+    let told = async |id: &str| {
+        let told = host.client("ana").await.ask("hostile:told", json!({ "id": id })).await.unwrap();
+        told.as_array().unwrap().iter().filter(|told| **told == format!("timer {id}")).count()
+    };
+    assert_eq!((told("soon").await, told("late").await), (1, 0));
+    assert_eq!(count(&host, "late").await, 3);
+    host.advance(Duration::from_secs(14));
+    assert_eq!(told("late").await, 0);
+    host.advance(Duration::from_secs(1));
+    assert_eq!(told("late").await, 1);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_durable_scope_survives_an_unload_and_goes_after_its_idle_time() {
+    let host = InnerHost::start(INNER).await;
+    load_durable(&host).await;
+    assert_eq!((count(&host, "a").await, count(&host, "b").await), (json!(1), json!(1)));
+    assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
+    load_durable(&host).await;
+    assert_eq!(count(&host, "a").await, 2);
+
+    // The guest says that a minute without anybody is the end. `b` was left alone for longer.
+    let host = host.restart(Duration::from_secs(50)).await;
+    load_durable(&host).await;
+    assert_eq!(count(&host, "a").await, 3);
+    let host = host.restart(Duration::from_secs(50)).await;
+    load_durable(&host).await;
+    assert_eq!((count(&host, "a").await, count(&host, "b").await), (json!(4), json!(1)));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_a_durable_scope_sends_does_not_wait_for_the_disk_and_its_acknowledgement_does() {
+    let host = TestHost::start();
+    let mut page = host.client("page").await;
+    let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });
+    host.tell("campaign:started", started).await.unwrap();
+    page.ask("subscribe:campaign", json!("c1")).await.unwrap();
+
+    let lock = host.keep_from_storing();
+    let message = json!({
+        "event": "campaign:message",
+        "data": { "campaignId": "c1", "status": "sent", "count": 100 },
+        "idempotencyKey": "k1"
+    });
+    let call = || host.call("POST", "/v1/events", message.to_string());
+    let mut waiting = Box::pin(async { tokio::join!(call(), call()) });
+    let progress = tokio::select! {
+        answers = &mut waiting => panic!("it is acknowledged before it is on disk: {answers:?}"),
+        progress = page.expect("campaign:progress") => progress,
+    };
+    assert_eq!(progress["processed"], 100);
+    assert!(tokio::time::timeout(SILENCE, &mut waiting).await.is_err(), "it is acknowledged before it is on disk");
+    drop(lock);
+    let (first, repeated) = waiting.await;
+    assert_eq!((first.status, &first.body["processed"]), (200, &json!(100)), "{}", first.text);
+    assert_eq!(repeated.text, first.text, "a repetition is answered as the first, and not counted");
+}
+
+#[tokio::test]
+async fn a_host_goes_on_while_its_postgresql_restarts() {
+    let mut server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("a_host_goes_on_while_its_postgresql_restarts", &why),
+    };
+    let config = format!("auth.jwt.secret = \"s\"\nstore.url = \"{}\"\n", server.url());
+    let mut host = TestHost::start_with(&config, &[]);
+    let mut ana = host.client("ana").await;
+    let room = json!({ "roomId": "r1" });
+    ana.ask("joinRoom", room.clone()).await.unwrap();
+    let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });
+    host.tell("campaign:started", started).await.unwrap();
+
+    server.stop();
+    let said = ana.ask("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
+    assert_eq!(ana.expect("roomMessageRecieved").await["tempId"], said["tempId"]);
+    // What would have to be read first is refused; what is in memory goes on.
+    assert_eq!(ana.refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
+    assert_eq!(ana.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+    assert_eq!(ana.refused("roomHistory", room.clone()).await, "feature_unavailable");
+
+    server.resume();
+    assert_eq!(ana.expect("roomMessageConfirmed").await["tempId"], said["tempId"]);
+    assert_eq!(ana.ask("subscribe:campaign", json!("c2")).await.unwrap()["state"], "pending");
+
+    host.kill();
+    host.restart();
+    let mut ana = host.client("ana").await;
+    ana.ask("joinRoom", room.clone()).await.unwrap();
+    let history = ana.ask("roomHistory", room).await.unwrap();
+    assert_eq!(history["messages"].as_array().unwrap().len(), 1, "{history}");
+    assert_eq!(ana.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+}
+
+#[tokio::test]
+async fn two_hosts_do_not_share_a_folder() {
+    let host = TestHost::start();
+    let mut second = TestHost::command(host.dir());
+    let second = second.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert!(said.contains("another host uses the journal"), "{said}");
+}
