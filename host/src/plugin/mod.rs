@@ -3,8 +3,9 @@
 //! - [`Runtime`] is what the rest of the host sees; `loads` is its other half, for what operators do.
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them does.
-//! - `worker` is a plugin thread, `commit` what comes of an event there, `due` what time brings, `durable` what goes to
-//!   the store and comes from there. `scope` is its memory, `effect` checks what a feature wants done.
+//! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
+//!   brings, `durable` what goes to the store and comes from there. `scope` is its memory, `effect` checks what a feature
+//!   wants done.
 //! - `engine`, `sandbox`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is where a
 //!   feature's lines go.
 //! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells
@@ -23,6 +24,7 @@ mod engine;
 mod event;
 mod folder;
 mod generation;
+mod handle;
 mod health;
 mod loader;
 mod loads;

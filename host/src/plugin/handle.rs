@@ -1,0 +1,263 @@
+//! One event through its feature: the call, the check of what it returned, and what a fault leads to.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::bindings::Context;
+use super::call;
+use super::catalogue::Plugin;
+use super::effect::{Check, Checked, Effect, Fetch};
+use super::event::Event;
+use super::generation::Generation;
+use super::health::Verdict;
+use super::runtime::Inner;
+use super::sandbox::{Fault, Instance};
+use super::scope::State;
+use super::template::ScopeAddress;
+use super::worker::Worker;
+use crate::model::{ConnId, ErrorCode, Failure, Payload};
+
+/// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
+const CALLS_PER_INSTANCE: u32 = 1_000_000;
+
+/// An instance that is ready for the next call.
+#[derive(Debug)]
+pub(super) struct Warm {
+    generation: u64,
+    calls: u32,
+    instance: Instance,
+}
+
+/// What came of a call that did not go well.
+enum CallError {
+    /// The feature refused the event: its sender is told, and nothing else happens.
+    Refused(Failure),
+    /// The component did what it must not.
+    Fault(String),
+}
+
+impl From<Fault> for CallError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault.to_string())
+    }
+}
+
+/// What came of an event.
+pub(super) enum Handled {
+    Done(Done),
+    Refused(Failure),
+    /// The feature failed on it. Nothing has changed.
+    Failed(Failure),
+}
+
+/// What is left to do of an event that went well.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) reply: Option<Payload>,
+    /// Documents that the feature asks for. Without a reply, what it makes of them is the answer.
+    pub(super) fetch: Option<Fetch>,
+}
+
+impl Worker {
+    /// Calls the feature, checks what it returned, and commits it.
+    pub(super) fn handle_now(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Handled {
+        let generation = plugin.current();
+        match self.call_and_check(plugin, &generation, address, event) {
+            Ok((mut checked, migrated)) => {
+                plugin.health.succeeded();
+                match self.promise(plugin, address, &mut checked.effects) {
+                    Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, migrated)),
+                    // What nobody would send again is tried again.
+                    Err(failure) if event.must_be_told() => Handled::Failed(failure),
+                    Err(failure) => Handled::Refused(failure),
+                }
+            }
+            Err(CallError::Refused(failure)) => {
+                plugin.health.succeeded();
+                Handled::Refused(failure)
+            }
+            Err(CallError::Fault(fault)) => {
+                self.note_fault(plugin, &generation, address, event, &fault);
+                let message = format!("the feature {} failed on this event", plugin.name);
+                Handled::Failed(Failure::new(ErrorCode::Internal, message))
+            }
+        }
+    }
+
+    /// Gives what the feature wants done, and its state in the present schema if that is not the stored one.
+    fn call_and_check(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        generation: &Arc<Generation>,
+        address: &ScopeAddress,
+        event: &Event,
+    ) -> Result<(Checked, Option<Vec<u8>>), CallError> {
+        let refused = |code, message: String| Err(CallError::Refused(Failure::new(code, message)));
+        let is_room = self.scopes.has_room_for(plugin.number, &address.key) || self.evict(plugin);
+        if !event.is_question() && !is_room {
+            let message = format!("the feature {} has as many scopes as it may have", plugin.name);
+            return refused(ErrorCode::FeatureUnavailable, message);
+        }
+        let seed = self.next_seed();
+        let Self { scopes, instances, inner, .. } = self;
+        let scope = scopes.get(plugin.number, &address.key);
+        let instance = warm_instance(instances, inner, plugin, generation)?;
+
+        let stored = scope.and_then(|scope| scope.state.as_ref());
+        let wanted = generation.manifest.state_version;
+        let migrated = match stored.filter(|stored| stored.version != wanted) {
+            Some(stored) => {
+                let kept = scope.and_then(|scope| scope.before_migration.as_ref());
+                Some(migrate(instance, inner, stored, wanted, kept)?)
+            }
+            None => None,
+        };
+        let (room_connections, room_users, user_connections) = match event.member() {
+            Some(member) => inner.hub.room_size_with(&address.key, &member.identity.user),
+            None => {
+                let (connections, users) = inner.hub.room_size(&address.key);
+                (connections, users, 0)
+            }
+        };
+        // Not as the hub has it, where a connection that has gone since it sent this is out already.
+        let connection_in_room = scope
+            .zip(event.sender_id())
+            .is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
+        let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
+        let context = Context {
+            now: inner.clock.now_ms(),
+            seed,
+            sequence: scope.map_or(0, |scope| scope.sequence) + 1,
+            scope: &address.key,
+            params: &params,
+            room_connections: room_connections as u32,
+            room_users: room_users as u32,
+            connection_in_room,
+            user_connections: user_connections as u32,
+            settings: &generation.settings,
+        };
+        let state = migrated.as_deref().or(stored.map(|stored| &stored.bytes[..]));
+        let started = Instant::now();
+        let result = call::lend(event, |event| instance.handle(&inner.ticker, context, event, state));
+        generation.latency.observe(started.elapsed().as_secs_f64());
+        plugin.calls.fetch_add(1, Ordering::Relaxed);
+        inner.metrics.plugin_calls.inc();
+        let outcome = result?.map_err(|failure| CallError::Refused(call::failure(failure)))?;
+        let sender = event.sender_id();
+        let check = Check {
+            generation,
+            room: &address.key,
+            state_bytes: inner.config.state_bytes,
+            is_question: event.is_question(),
+            timers: scope.map(|scope| &scope.timers),
+            knows: &|connection| {
+                let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
+                // One that has gone meanwhile is no offence.
+                sender == Some(connection) || inner.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
+            },
+        };
+        let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+        // Who sent a message can send it again. What must be told is not refused for somebody's full rooms.
+        let is_message = matches!(event, Event::Message { .. });
+        match first_overfull(inner, &checked.effects, (plugin.number, &address.key)) {
+            Some(connection) if is_message => {
+                let message =
+                    format!("the connection {connection} takes part in as much as it may: leave something first");
+                refused(ErrorCode::Conflict, message)
+            }
+            _ => Ok((checked, migrated)),
+        }
+    }
+
+    fn note_fault(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        generation: &Generation,
+        address: &ScopeAddress,
+        event: &Event,
+        fault: &str,
+    ) {
+        let now = self.inner.clock.uptime_ms();
+        plugin.traps.fetch_add(1, Ordering::Relaxed);
+        self.inner.metrics.plugin_faults.inc();
+        // A component that went wrong is in no state to be called again.
+        self.instances.remove(&plugin.number);
+        let id = &generation.id;
+        tracing::error!(
+            plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+            scope = %address.key, event = %event.name(), "the plugin failed: {fault}"
+        );
+        match plugin.health.failed(id.generation, now, plugin.before().is_some()) {
+            Verdict::GoOn => {}
+            Verdict::RollBack(generation) => self.inner.loads.roll_back_failing(&plugin.name, generation),
+            Verdict::Quarantined(pause_ms) => tracing::error!(
+                plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
+                "the plugin fails too often and is paused"
+            ),
+        }
+    }
+}
+
+/// The warm instance of a generation; one of another generation makes way for it.
+fn warm_instance<'a>(
+    instances: &'a mut HashMap<u32, Warm>,
+    inner: &Inner,
+    plugin: &Plugin,
+    generation: &Generation,
+) -> Result<&'a mut Instance, Fault> {
+    let number = generation.id.generation;
+    let fits = |warm: &Warm| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
+    if !instances.get(&plugin.number).is_some_and(fits) {
+        let instance = Instance::new(&generation.pre, &inner.ticker, generation.bounds, generation.log.clone())?;
+        instances.insert(plugin.number, Warm { generation: number, calls: 0, instance });
+    }
+    match instances.get_mut(&plugin.number) {
+        Some(warm) => {
+            warm.calls += 1;
+            Ok(&mut warm.instance)
+        }
+        None => unreachable!("it was put there, or found there, above"),
+    }
+}
+
+/// A state in the schema that is wanted. Where the component cannot turn it back, the copy from before it was turned
+/// forward will do: what has happened since is lost, but the scope goes on.
+fn migrate(
+    instance: &mut Instance,
+    inner: &Inner,
+    stored: &State,
+    wanted: u32,
+    kept: Option<&State>,
+) -> Result<Vec<u8>, CallError> {
+    let limit = inner.config.state_bytes;
+    let refused = match instance.migrate(&inner.ticker, stored.version, &stored.bytes)? {
+        Ok(state) if state.len() <= limit => return Ok(state),
+        Ok(state) => format!("it migrated a state to {} bytes", state.len()),
+        Err(failure) => {
+            let message = call::failure(failure).message;
+            format!("it cannot take over the state of schema {}: {message}", stored.version)
+        }
+    };
+    match kept.filter(|kept| kept.version == wanted) {
+        Some(kept) => Ok(kept.bytes.clone()),
+        None => Err(CallError::Fault(refused)),
+    }
+}
+
+/// A connection that these effects would bring into more rooms or scopes than it may be in.
+fn first_overfull(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Option<ConnId> {
+    let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
+    for effect in effects {
+        match effect {
+            Effect::Join { connection, room } => drop(wanted.entry(*connection).or_default().0.insert(room)),
+            Effect::Watch(connection) => wanted.entry(*connection).or_default().1 = true,
+            _ => {}
+        }
+    }
+    wanted
+        .into_iter()
+        .find(|(connection, (rooms, watches))| !inner.hub.has_room_for(*connection, rooms, watches.then_some(scope)))
+        .map(|(connection, _)| connection)
+}
