@@ -94,6 +94,7 @@ impl Server {
     pub fn shut_down(self) {
         self.api_service.set_ready(false);
         self.acceptor.stop();
+        self.runtime.begin_shutdown();
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
         self.runtime.shut_down();

@@ -321,6 +321,66 @@ fn what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later() {
 }
 
 #[test]
+fn what_waits_behind_a_batch_fails_in_time_too() {
+    on_each("what_waits_behind_a_batch_fails_in_time_too", |mut database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        database.goes();
+        // More than one batch, however the writer takes them.
+        open.store.promise((0..1500).map(|n| promise(&n.to_string())).collect()).unwrap();
+        let told = moving(&open, || open.told.try_recv().inspect(|(promise, _)| open.store.settle(promise)).ok(), 1500);
+        assert!(told.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once() {
+    on_each("what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once", |mut database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        database.goes();
+        open.store.promise(vec![promise("a"), promise("b")]).unwrap();
+        let given_up = moving(&open, || open.told.try_recv().ok(), 2);
+        database.comes_back();
+        // Behind their withdrawal, and in the same segment of the journal, which must stay for it.
+        open.store.promise(vec![promise("c")]).unwrap();
+        moving(&open, || open.told.try_recv().ok(), 1);
+        open.store.settle(&given_up[0].0);
+        let large = Promise { document: format!("\"{}\"", "x".repeat(17 << 20)), ..promise("d") };
+        for next in [large, promise("e")] {
+            open.store.promise(vec![next]).unwrap();
+            open.settle(1);
+        }
+        open.store.shut_down();
+        drop(open);
+
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.resume("chat"), 2, "nobody has heard of b and c");
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn what_is_told_while_the_host_ends_is_told_again() {
+    on_each("what_is_told_while_the_host_ends_is_told_again", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        open.store.promise(vec![promise("a")]).unwrap();
+        open.settle(1);
+        open.store.begin_shutdown();
+        open.store.promise(vec![promise("b")]).unwrap();
+        open.settle(1);
+        open.store.shut_down();
+        drop(open);
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.resume("chat"), 1);
+        assert_eq!(open.next().1, Outcome::Stored("id-b".to_owned()));
+        open.store.shut_down();
+    });
+}
+
+#[test]
 fn more_than_may_wait_is_refused() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();

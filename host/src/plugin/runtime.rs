@@ -219,6 +219,11 @@ impl Runtime {
         Ok(Self(inner))
     }
 
+    /// To be called before connections are closed: what became of promises is left to the next process to tell.
+    pub fn begin_shutdown(&self) {
+        self.0.store.iter().for_each(|store| store.begin_shutdown());
+    }
+
     /// Ends all threads. What is queued still is dropped: nobody is connected any more.
     pub fn shut_down(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);

@@ -105,6 +105,11 @@ impl Scope {
         self.parked.pop_front()
     }
 
+    /// All that waits.
+    pub(super) fn take_parked(&mut self) -> VecDeque<Parked> {
+        std::mem::take(&mut self.parked)
+    }
+
     /// Whether anything but its state and its room keeps it.
     pub(super) fn is_used(&self) -> bool {
         !self.timers.is_empty() || !self.members.is_empty() || self.has_parked() || self.loading.is_some()

@@ -251,7 +251,15 @@ impl Worker {
         let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
         let is_there = self.enter(plugin, address);
         let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|_| is_there);
-        if scope.is_none_or(|scope| scope.park(parked)) {
+        let is_dropped = match scope {
+            Some(scope) => scope.park(parked),
+            None => {
+                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
+                self.answer(&parked.event, ReplyTo::Nobody, unavailable(message));
+                true
+            }
+        };
+        if is_dropped {
             self.inner.metrics.plugin_dropped.inc();
             tracing::warn!(
                 plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
@@ -406,9 +414,10 @@ impl Worker {
             }
             is_others
         });
-        for scope in self.scopes.remove_all(plugin) {
+        for mut scope in self.scopes.remove_all(plugin) {
             self.deadlines.cancel(scope.look);
-            for (event, reply) in scope.loading.into_iter().flatten() {
+            let parked = scope.take_parked().into_iter().map(|parked| (parked.event, ReplyTo::Nobody));
+            for (event, reply) in parked.chain(scope.loading.take().into_iter().flatten()) {
                 self.answer(&event, reply, unavailable(format!("the feature {} was unloaded", scope.plugin.name)));
             }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));

@@ -240,12 +240,19 @@ impl Store {
             listener,
             give_up: self.give_up,
             is_failing: false,
+            last_attempts: 0,
         };
         let reads = self.reads.clone();
         let mut threads = lock(&self.threads);
         threads.push(thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run())?);
         threads.push(thread::Builder::new().name("store-read".to_owned()).spawn(move || reads.run(reading))?);
         Ok(())
+    }
+
+    /// From now on no promise is settled: those who would be told of its end are being disconnected, and the next process
+    /// tells them.
+    pub fn begin_shutdown(&self) {
+        self.queue.begin_to_end();
     }
 
     /// Writes what waits to be written, and ends. What the database does not take stays in the journal.

@@ -1,6 +1,6 @@
 //! The thread that writes to the database: in the order in which it was asked to, in batches, until it is done.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,7 +34,7 @@ const MAX_UNSETTLED: usize = 256;
 /// How long it gives them: a feature that is paused settles nothing for minutes.
 const SETTLING_TIME: Duration = Duration::from_millis(50);
 
-/// Attempts at the last batch when the host ends.
+/// Attempts at writing when the host ends, before all that waits is left to the journal.
 const LAST_ATTEMPTS: u32 = 3;
 
 /// Something to be done about a promise.
@@ -89,16 +89,31 @@ struct State {
     scopes: HashMap<ScopeId, (Arc<Change>, Vec<Acknowledge>)>,
     /// Scopes that are being written.
     writing: HashMap<ScopeId, Arc<Change>>,
-    /// Outcomes that were told and are not settled.
+    /// Outcomes that were told, and are not settled and have not had their time.
     n_unsettled: usize,
-    /// Promises that are settled only when they have been withdrawn.
-    withdrawing: HashSet<u64>,
+    /// Promises that were given up. Each is settled when its feature knows of it and it has been withdrawn: whether one of
+    /// the two has come about.
+    withdrawing: HashMap<u64, bool>,
+    /// Whether clients are on their way out: what they are told now may not reach them.
+    is_ending: bool,
     is_stopping: bool,
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State").field("n_waiting", &self.n_waiting).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Notes that a feature knows of an outcome, or that a promise has been withdrawn. Says whether that settles it.
+    fn is_settled_by_this(&mut self, number: u64) -> bool {
+        let Some(is_half_settled) = self.withdrawing.get_mut(&number) else { return true };
+        if !std::mem::replace(is_half_settled, true) {
+            return false;
+        }
+        self.withdrawing.remove(&number);
+        true
     }
 }
 
@@ -188,12 +203,12 @@ impl Queue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Notes that a feature knows of an outcome. Says whether the promise is settled by that: one that was given up is when
-    /// it has been withdrawn.
+    /// Notes that a feature knows of an outcome. Says whether the promise is settled by that: one that was given up has to
+    /// be withdrawn too.
     pub(super) fn settle(&self, number: u64) -> bool {
         let mut state = self.state();
         state.n_unsettled = state.n_unsettled.saturating_sub(1);
-        let is_settled = !state.withdrawing.contains(&number);
+        let is_settled = !state.is_ending && state.is_settled_by_this(number);
         drop(state);
         self.settled.notify_all();
         is_settled
@@ -204,7 +219,16 @@ impl Queue {
         let state = self.state();
         let are_many = |state: &mut State| state.n_unsettled >= MAX_UNSETTLED && !state.is_stopping;
         let waited = self.settled.wait_timeout_while(state, SETTLING_TIME, are_many);
-        waited.unwrap_or_else(PoisonError::into_inner).0.n_unsettled += 1;
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            // A feature that is paused must not slow down what is stored for the others.
+            state.n_unsettled = 0;
+        }
+        state.n_unsettled += 1;
+    }
+
+    pub(super) fn begin_to_end(&self) {
+        self.state().is_ending = true;
     }
 
     pub(super) fn stop(&self) {
@@ -257,8 +281,8 @@ impl Queue {
         for task in tasks {
             state.n_waiting -= 1;
             state.bytes_waiting -= task.promise.document.len();
-            if task.action == (Action::Withdraw { is_told: true }) {
-                state.withdrawing.remove(&task.promise.number);
+            let is_told = task.action == (Action::Withdraw { is_told: true });
+            if is_told && state.is_settled_by_this(task.promise.number) {
                 settled.push(task.promise.number);
             }
         }
@@ -284,12 +308,15 @@ pub(super) struct Writer {
     pub(super) listener: Listener,
     pub(super) give_up: Duration,
     pub(super) is_failing: bool,
+    pub(super) last_attempts: u32,
 }
 
 impl Writer {
     /// Writes until the host ends and nothing is left to be written.
     pub(super) fn run(mut self) {
-        while let Some(batch) = self.queue.take() {
+        while self.last_attempts < LAST_ATTEMPTS
+            && let Some(batch) = self.queue.take()
+        {
             self.write(batch);
         }
         if let Err(error) = self.journal.sync() {
@@ -299,7 +326,6 @@ impl Writer {
 
     fn write(&mut self, mut batch: Batch) {
         let mut pause_ms = FIRST_PAUSE_MS;
-        let mut last_attempts = 0;
         while !(batch.tasks.is_empty() && batch.scopes.is_empty()) {
             match self.backend.write(&writes_of(&batch)) {
                 Ok(ids) => {
@@ -325,9 +351,9 @@ impl Writer {
                     self.note_failure(&why);
                     self.give_up_old(&mut batch, &why);
                     if self.queue.pause(pause_ms) {
-                        last_attempts += 1;
-                        if last_attempts >= LAST_ATTEMPTS {
-                            return abandon(&batch);
+                        self.last_attempts += 1;
+                        if self.last_attempts >= LAST_ATTEMPTS {
+                            return self.abandon(&batch);
                         }
                         std::thread::sleep(Duration::from_millis(pause_ms));
                     }
@@ -335,6 +361,17 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// The host ends, and the store cannot be written. Documents are in the journal; states are not.
+    fn abandon(&self, batch: &Batch) {
+        let state = self.queue.state();
+        tracing::error!(
+            documents = state.n_waiting,
+            scopes = batch.scopes.len() + state.scopes.len(),
+            "the host ends while the store cannot be written: the documents are stored when it starts again, \
+             the last changes of the scopes are lost"
+        );
     }
 
     fn note_failure(&mut self, why: &str) {
@@ -348,26 +385,37 @@ impl Writer {
         }
     }
 
-    /// Tells the features of what has been tried for too long. It is withdrawn when the store is back, for an attempt that
-    /// seemed to fail may have gone well.
+    /// Tells the features of what has waited for too long, in this batch or behind it. It is withdrawn when the store is
+    /// back, for an attempt that seemed to fail may have gone well.
     fn give_up_old(&mut self, batch: &mut Batch, why: &str) {
         let (now, give_up_ms) = (self.queue.clock.uptime_ms(), self.give_up.as_millis() as u64);
-        let is_old = |task: &&mut Task| task.action == Action::Insert && now >= task.since + give_up_ms;
-        let old: Vec<&mut Task> = batch.tasks.iter_mut().filter(is_old).collect();
+        let is_old = |task: &&Task| task.action == Action::Insert && now >= task.since + give_up_ms;
+        let old: Vec<Arc<Promise>> = {
+            let state = self.queue.state();
+            batch.tasks.iter().chain(&state.tasks).filter(is_old).map(|task| task.promise.clone()).collect()
+        };
         if old.is_empty() {
             return;
         }
-        let numbers: Vec<u64> = old.iter().map(|task| task.promise.number).collect();
-        tracing::error!(documents = numbers.len(), "documents were not stored in {give_up_ms} ms and are given up");
-        if let Err(error) = self.journal.give_up(numbers.clone()) {
-            tracing::error!(%error, "the journal cannot be written");
+        let numbers: Vec<u64> = old.iter().map(|promise| promise.number).collect();
+        // The next process must not store what features were told has failed. Until that is certain, nobody is told.
+        if let Err(error) = self.journal.give_up(numbers.clone()).and_then(|()| self.journal.sync()) {
+            return tracing::error!(%error, "the journal cannot be written, and documents cannot be given up");
         }
-        self.queue.state().withdrawing.extend(numbers);
+        tracing::error!(documents = old.len(), "documents were not stored in {give_up_ms} ms and are given up");
+        {
+            let state = &mut *self.queue.state();
+            state.withdrawing.extend(numbers.into_iter().map(|number| (number, false)));
+            for task in batch.tasks.iter_mut().chain(&mut state.tasks) {
+                if state.withdrawing.contains_key(&task.promise.number) {
+                    task.action = Action::Withdraw { is_told: true };
+                }
+            }
+        }
         self.queue.metrics.documents_failed.inc_by(old.len() as u64);
-        for task in old {
-            task.action = Action::Withdraw { is_told: true };
+        for promise in old {
             let failure = StoreFailure::unavailable(format!("the store could not be written: {why}"));
-            self.tell(task.promise.clone(), Outcome::Failed(failure));
+            self.tell(promise, Outcome::Failed(failure));
         }
     }
 
@@ -384,6 +432,11 @@ impl Writer {
     }
 
     fn is_written(&self, batch: Batch, ids: Vec<Option<String>>) {
+        let written: Vec<_> = batch.scopes.iter().map(|(id, ..)| id.clone()).collect();
+        self.queue.are_written(&written);
+        for acknowledge in batch.scopes.into_iter().flat_map(|(_, _, waiting)| waiting) {
+            acknowledge(Ok(()));
+        }
         self.settle(&batch.tasks);
         for (task, id) in batch.tasks.into_iter().zip(ids) {
             match (task.action, id) {
@@ -397,11 +450,6 @@ impl Writer {
                     self.tell(task.promise, Outcome::Failed(failure));
                 }
             }
-        }
-        let written: Vec<_> = batch.scopes.iter().map(|(id, ..)| id.clone()).collect();
-        self.queue.are_written(&written);
-        for acknowledge in batch.scopes.into_iter().flat_map(|(_, _, waiting)| waiting) {
-            acknowledge(Ok(()));
         }
     }
 
@@ -434,14 +482,4 @@ fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
         Change::Drop => Write::DropScope { plugin, key },
     });
     tasks.chain(scopes).collect()
-}
-
-/// The host ends, and the store cannot be written. Documents are in the journal; states are not.
-fn abandon(batch: &Batch) {
-    tracing::error!(
-        documents = batch.tasks.len(),
-        scopes = batch.scopes.len(),
-        "the host ends while the store cannot be written: the documents are stored when it starts again, \
-         the last changes of the scopes are lost"
-    );
 }

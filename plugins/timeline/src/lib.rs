@@ -124,7 +124,7 @@ fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims
     let member = sender.client()?;
     claims.check(&member.identity)?;
     // The host counts those who were there before this.
-    let n_new = u32::from(!subscribers.has(member.user_id()));
+    let n_new = u32::from(cx.user_connections() == 0);
     subscribers.remember(member);
     cx.join(member);
     let event = Subscribed {

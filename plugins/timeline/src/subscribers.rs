@@ -1,34 +1,27 @@
-//! A timeline's state: which people have it open, and where. The host counts them; what it does not tell is whether
-//! somebody who comes is there already in another tab.
+//! A timeline's state: which connections have it open. The host counts them; what it does not tell is which of them have
+//! other timelines open too, and the stats count each once.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use roundhouse_sdk::Member;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of state beyond which nobody more is remembered: some hundred people, and little to read at each event. Who is
-/// not remembered hears all that the others hear, and only counts as new when coming by a second tab.
+/// Bytes of state beyond which nobody more is remembered: some hundred connections, and little to read at each event. One
+/// that is not remembered hears all that the others hear, and only counts once for each timeline in the stats.
 const MAX_STATE_BYTES: usize = 16 * 1024;
 
-/// Who has a timeline open: connections and whose they are.
+/// The connections that have a timeline open.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Subscribers(BTreeMap<String, String>);
+pub struct Subscribers(BTreeSet<String>);
 
 impl Subscribers {
-    /// Whether this person has it open, as far as is remembered.
-    pub(crate) fn has(&self, user_id: &str) -> bool {
-        self.0.values().any(|known| known == user_id)
-    }
-
     /// The connections that are remembered.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().map(String::as_str)
     }
 
     pub(crate) fn remember(&mut self, member: &Member) {
-        if self.0.insert(member.connection.clone(), member.user_id().to_owned()).is_none()
-            && self.n_bytes() > MAX_STATE_BYTES
-        {
+        if self.0.insert(member.connection.clone()) && self.n_bytes() > MAX_STATE_BYTES {
             self.forget(member);
         }
     }

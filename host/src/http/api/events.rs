@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::Api;
@@ -83,9 +82,7 @@ impl Api {
 
     pub(super) async fn query(&self, plugin: &str, query: &str, body: &[u8]) -> Result<Reply, Failure> {
         let body = if body.is_empty() { b"{}" } else { body };
-        parse::<IgnoredAny>(body)?;
-        // What is JSON is UTF-8, so that there is nothing to fail on.
-        let data = std::str::from_utf8(body).unwrap_or_default();
+        let data = parse::<&RawValue>(body)?.get();
         self.runtime.query(plugin, query, data).await.map(|reply| reply_of(&reply))
     }
 }
