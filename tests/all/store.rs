@@ -1,5 +1,6 @@
 //! The store by itself: one contract, held to by SQLite and PostgreSQL.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -381,6 +382,69 @@ fn what_is_told_while_the_host_ends_is_told_again() {
 }
 
 #[test]
+fn what_cannot_be_told_now_is_told_when_its_plugin_is_there_again() {
+    on_each("what_cannot_be_told_now_is_told_when_its_plugin_is_there_again", |mut database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        open.store.promise(vec![promise("a")]).unwrap();
+        open.store.put_back(&open.next().0);
+        database.goes();
+        open.store.promise(vec![promise("b")]).unwrap();
+        let given_up = moving(&open, || open.told.try_recv().ok(), 1).remove(0);
+        open.store.put_back(&given_up.0);
+        database.comes_back();
+        assert_eq!(open.store.resume("chat"), 2);
+        let told = moving(&open, || open.told.try_recv().ok(), 2);
+        assert!(told.iter().all(|(promise, _)| promise.restored));
+        assert_eq!(told[0].1, Outcome::Stored("id-a".to_owned()));
+        assert!(matches!(told[1].1, Outcome::Failed(_)), "an outcome does not change: {told:?}");
+        told.iter().for_each(|(promise, _)| open.store.settle(promise));
+        assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-a"]);
+        open.store.shut_down();
+        drop(open);
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.resume("chat"), 0);
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn one_host_has_a_database_at_a_time() {
+    on_each("one_host_has_a_database_at_a_time", |database| {
+        let journals = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let first = Open::new(&database, &journals[0]);
+        let config = StoreConfig {
+            url: database.url(),
+            journal: journals[1].path().to_owned(),
+            give_up: Duration::from_secs(1),
+        };
+        let second = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+        let error = format!("{:#}", second.map(|_| ()).expect_err("the database is taken"));
+        assert!(error.contains("another host uses"), "{error}");
+        first.store.shut_down();
+    });
+}
+
+#[test]
+fn a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host() {
+    let server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host", &why),
+    };
+    let (database, journal) = (Database::Postgres(server), tempfile::tempdir().unwrap());
+    let open = Open::new(&database, &journal);
+    let Database::Postgres(server) = &database else { unreachable!() };
+    let mut other = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
+    let mut transaction = other.transaction().unwrap();
+    transaction.batch_execute("LOCK TABLE roundhouse_documents").unwrap();
+    open.store.promise(vec![promise("a")]).unwrap();
+    assert!(open.page("room:1", None, 10).unwrap_err().retryable);
+    transaction.rollback().unwrap();
+    assert_eq!(moving(&open, || open.told.try_recv().ok(), 1)[0].1, Outcome::Stored("id-a".to_owned()));
+    open.store.shut_down();
+}
+
+#[test]
 fn more_than_may_wait_is_refused() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
@@ -429,7 +493,11 @@ fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
         open.store.put_scope(expired, None);
         open.store.put_scope(ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) }, None);
         let mut keys = Vec::new();
-        open.store.scopes("campaign", |page| keys.extend(page.into_iter().map(|scope| scope.key))).unwrap();
+        let take = |page: Vec<ScopeRecord>| {
+            keys.extend(page.into_iter().map(|scope| scope.key));
+            ControlFlow::Continue(())
+        };
+        open.store.scopes("campaign", take).unwrap();
         let wanted: Vec<_> = (0..2345).filter(|n| *n != 7).map(|n| format!("campaign:{n:04}")).collect();
         assert_eq!(keys, wanted);
         assert_eq!(open.scope("campaign:0007"), None);

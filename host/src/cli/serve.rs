@@ -66,7 +66,7 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     Ok(())
 }
 
-/// A shard or a plugin thread that panics leaves its connections and scopes without anybody, which nobody would notice:
+/// A shard, a plugin or a store thread that panics leaves connections, scopes or promises without anybody, unnoticed:
 /// the process ends, and whoever watches over it starts it again. A panic elsewhere costs its task.
 fn end_with_essential_threads() {
     let report = std::panic::take_hook();

@@ -41,8 +41,13 @@ impl Worker {
         if self.scopes.get(plugin.number, &address.key).is_none() {
             // Nobody takes part in a scope that is not in memory.
             let is_left = matches!(event, Event::Left { .. });
-            if is_left || !self.is_durable(plugin, address) || !self.enter(plugin, address) {
+            if is_left || !self.is_durable(plugin, address) {
                 return Some((event, reply));
+            }
+            if !self.enter(plugin, address) {
+                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
+                self.answer(plugin, &event, reply, unavailable(message));
+                return None;
             }
             if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                 scope.loading = Some(VecDeque::new());
@@ -53,7 +58,7 @@ impl Worker {
         let Some(held) = scope.and_then(|scope| scope.loading.as_mut()) else { return Some((event, reply)) };
         if held.len() >= MAX_HELD && !event.must_be_told() {
             let message = format!("too many events wait for the scope {} to be read: try again later", address.key);
-            self.answer(&event, reply, unavailable(message));
+            self.answer(plugin, &event, reply, unavailable(message));
         } else {
             held.push_back((event, reply));
         }
@@ -94,7 +99,7 @@ impl Worker {
                 let (kept, refused): (VecDeque<_>, VecDeque<_>) =
                     held.into_iter().partition(|(event, _)| event.must_be_told());
                 for (event, reply) in refused {
-                    self.answer(&event, reply, failure.clone().into());
+                    self.answer(&plugin, &event, reply, failure.clone().into());
                 }
                 if kept.is_empty() {
                     return self.drop_if_empty(&plugin, &address);

@@ -103,6 +103,11 @@ impl Worker {
         let seed = self.next_seed();
         let Self { scopes, instances, inner, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
+        if let Some(store) = inner.store.as_ref().filter(|_| scope.is_some_and(|scope| scope.is_durable))
+            && matches!(event, Event::Message { .. })
+        {
+            store.takes_changes().map_err(CallError::Refused)?;
+        }
         let instance = warm_instance(instances, inner, plugin, generation)?;
 
         let stored = scope.and_then(|scope| scope.state.as_ref());

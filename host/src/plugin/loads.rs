@@ -1,8 +1,11 @@
 //! Loads, swaps, roll-backs and unloads: one after another, on a thread of their own, off every hot path.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -10,9 +13,13 @@ use super::catalogue::{Catalogue, Plugin};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::runtime::{Inner, Runtime};
+use super::scope::State;
 use super::worker::Job;
 use crate::model::{ErrorCode, Failure, Mailbox};
 use crate::store::ScopeRecord;
+
+/// The pause between two attempts to read durable scopes while the store is away.
+const RESTORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// What the loading thread is asked to do.
 #[derive(Debug)]
@@ -113,13 +120,20 @@ pub(super) fn start(
     loader: Loader,
     requests: mpsc::Receiver<Request>,
 ) -> std::io::Result<JoinHandle<()>> {
-    let mut thread = LoadingThread { inner, loader, last_plugin: 0, last_generations: HashMap::new() };
+    let mut thread =
+        LoadingThread { inner, loader, last_plugin: 0, last_generations: HashMap::new(), unrestored: Vec::new() };
     // Guests run on it too, so it has a plugin thread's stack.
     thread::Builder::new().name("plugin-load".to_owned()).stack_size(4 * 1024 * 1024).spawn(move || {
-        while let Ok(request) = requests.recv() {
+        loop {
+            let request = if thread.unrestored.is_empty() {
+                requests.recv().map_err(RecvTimeoutError::from)
+            } else {
+                requests.recv_timeout(RESTORE_PAUSE)
+            };
             match request {
-                Request::Stop => return,
-                request => thread.perform(request),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(request) => thread.perform(request),
+                Err(RecvTimeoutError::Timeout) => thread.restore_again(),
             }
         }
     })
@@ -131,6 +145,8 @@ struct LoadingThread {
     last_plugin: u32,
     /// The last generation of each plugin that was ever loaded.
     last_generations: HashMap<String, u64>,
+    /// Plugins whose durable scopes could not be read.
+    unrestored: Vec<Arc<Plugin>>,
 }
 
 impl LoadingThread {
@@ -201,7 +217,7 @@ impl LoadingThread {
             self.last_plugin += 1;
             let plugin = Arc::new(Plugin::new(self.last_plugin, generation));
             plugin.health.activate(id.generation, now);
-            self.restore(&plugin);
+            self.restore(&plugin)?;
             self.publish(|plugins| drop(plugins.insert(id.name.clone(), plugin)));
             if let Some(n) = self.inner.store.as_ref().map(|store| store.resume(&id.name)).filter(|n| *n > 0) {
                 tracing::info!(plugin = %id.name, documents = n, "documents that were promised before are being stored");
@@ -213,13 +229,26 @@ impl LoadingThread {
         Ok(id)
     }
 
-    /// Takes over what a plugin's durable scopes were when the process before ended, or when it was unloaded.
-    fn restore(&self, plugin: &Arc<Plugin>) {
-        let is_durable = plugin.current().manifest.scopes.iter().any(|scope| scope.is_durable);
-        let Some(store) = self.inner.store.as_ref().filter(|_| is_durable) else { return };
-        let mut n_restored = 0;
+    /// Takes over what a plugin's durable scopes were when the process before ended, or when it was unloaded. Where the
+    /// store cannot be read, that is tried again later; until then scopes are read one by one, when something comes for them.
+    ///
+    /// # Errors
+    /// Where the plugin cannot take one of the states over.
+    fn restore(&mut self, plugin: &Arc<Plugin>) -> Result<(), LoadError> {
+        let generation = plugin.current();
+        let is_durable = generation.manifest.scopes.iter().any(|scope| scope.is_durable);
+        let Some(store) = self.inner.store.as_ref().filter(|_| is_durable) else { return Ok(()) };
+        let mut refused = None;
         let restored = store.scopes(&plugin.name, |records| {
-            n_restored += records.len();
+            let wanted = generation.manifest.state_version;
+            let others = records.iter().filter(|record| record.version != wanted).filter_map(|record| {
+                let bytes = record.state.clone()?;
+                Some((State { version: record.version, bytes }, false))
+            });
+            if let Err(error) = self.loader.try_migrations(&generation, &others.collect::<Vec<_>>()) {
+                refused = Some(error);
+                return ControlFlow::Break(());
+            }
             let mut by_thread: HashMap<*const _, (&Arc<Mailbox<Job>>, Vec<ScopeRecord>)> = HashMap::new();
             for record in records {
                 let inbox = self.inner.inbox_of(&record.key);
@@ -228,14 +257,33 @@ impl LoadingThread {
             for (inbox, records) in by_thread.into_values() {
                 inbox.push(Job::Restore { plugin: plugin.clone(), records });
             }
+            ControlFlow::Continue(())
         });
-        match restored {
-            Ok(()) => tracing::debug!(plugin = %plugin.name, scopes = n_restored, "durable scopes were restored"),
-            // They are read one by one, when something comes for them.
-            Err(failure) => tracing::error!(
-                plugin = %plugin.name, "durable scopes cannot be restored, and their timers do not run: {}",
+        if let Some(refused) = refused {
+            self.inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            return Err(refused);
+        }
+        if let Err(failure) = restored {
+            tracing::error!(
+                plugin = %plugin.name, "durable scopes cannot be restored yet, and their timers do not run: {}",
                 failure.message
-            ),
+            );
+            self.unrestored.push(plugin.clone());
+        }
+        Ok(())
+    }
+
+    /// Tries again to take over what could not be read.
+    fn restore_again(&mut self) {
+        for plugin in std::mem::take(&mut self.unrestored) {
+            if plugin.is_unloaded() {
+                continue;
+            }
+            if let Err(error) = self.restore(&plugin) {
+                tracing::error!(plugin = %plugin.name, "durable scopes cannot be restored: {error}");
+            } else if !self.unrestored.iter().any(|other| other.number == plugin.number) {
+                tracing::info!(plugin = %plugin.name, "durable scopes were restored");
+            }
         }
     }
 

@@ -147,8 +147,8 @@ impl Inner {
                 let event = Event::Saved { promise, outcome };
                 self.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
             }
-            // The feature was unloaded meanwhile, and its rooms are gone.
-            None => self.store.iter().for_each(|store| store.settle(&promise)),
+            // The feature was unloaded meanwhile. It is told when it is there again.
+            None => self.store.iter().for_each(|store| store.put_back(&promise)),
         }
     }
 
@@ -390,9 +390,10 @@ async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Failure> {
     match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(_)) => Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")),
-        Err(_) => {
-            Err(Failure::new(ErrorCode::FeatureUnavailable, "the feature did not answer in time: try again later"))
-        }
+        Err(_) => Err(Failure::new(
+            ErrorCode::FeatureUnavailable,
+            "no answer came in time, but what was asked may still be done: repeat it with an idempotencyKey to be sure",
+        )),
     }
 }
 

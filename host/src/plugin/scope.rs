@@ -12,7 +12,7 @@ use crate::model::ConnId;
 /// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
 const MAX_SCOPES: usize = 100_000;
 
-/// Events that wait to be told in one scope, at most, departures apart; the oldest are dropped.
+/// Events that wait to be told in one scope, at most, departures and outcomes of promises apart; the oldest are dropped.
 const MAX_PARKED: usize = 256;
 
 /// One scope of one plugin.

@@ -175,12 +175,17 @@ impl Worker {
     /// Handles one event and answers it.
     pub(super) fn handle(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: Event, reply: ReplyTo) {
         if plugin.is_unloaded() {
-            return self.answer(&event, reply, unavailable(format!("the feature {} was unloaded", plugin.name)));
+            return self.answer(
+                plugin,
+                &event,
+                reply,
+                unavailable(format!("the feature {} was unloaded", plugin.name)),
+            );
         }
         if !self.is_addressable(plugin, address) {
             let message =
                 format!("the feature {} was replaced by a build without this scope: send it again", plugin.name);
-            return self.answer(&event, reply, unavailable(message));
+            return self.answer(plugin, &event, reply, unavailable(message));
         }
         let Some((event, reply)) = self.hold(plugin, address, event, reply) else { return };
         if !self.note_member(plugin, address, &event) {
@@ -192,7 +197,7 @@ impl Worker {
                 return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
             }
             let message = format!("the feature {} failed too often and is paused: try again later", plugin.name);
-            return self.answer(&event, reply, unavailable(message));
+            return self.answer(plugin, &event, reply, unavailable(message));
         }
         self.handle_parked(plugin, address);
         let still_waits = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.has_parked());
@@ -214,7 +219,7 @@ impl Worker {
     ) {
         let failure = match self.handle_now(plugin, address, &event) {
             Handled::Done(done) => return self.finish(plugin, address, &event, done, reply),
-            Handled::Refused(failure) => return self.answer(&event, reply, failure),
+            Handled::Refused(failure) => return self.answer(plugin, &event, reply, failure),
             Handled::Failed(failure) => failure,
         };
         if event.must_be_told() {
@@ -228,7 +233,7 @@ impl Worker {
                 event = %event.name(), "the plugin failed {MAX_ATTEMPTS} times on an event, which is given up"
             );
         }
-        self.answer(&event, reply, failure);
+        self.answer(plugin, &event, reply, failure);
     }
 
     /// Answers an event that went well: now, or when what it changed is on disk, or when what it asks for was read.
@@ -255,7 +260,7 @@ impl Worker {
             Some(scope) => scope.park(parked),
             None => {
                 let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-                self.answer(&parked.event, ReplyTo::Nobody, unavailable(message));
+                self.answer(plugin, &parked.event, ReplyTo::Nobody, unavailable(message));
                 true
             }
         };
@@ -396,9 +401,13 @@ impl Worker {
     }
 
     /// Answers an event that was not handled. Nothing more will come of it.
-    pub(super) fn answer(&self, event: &Event, reply: ReplyTo, refusal: Failure) {
+    pub(super) fn answer(&self, plugin: &Plugin, event: &Event, reply: ReplyTo, refusal: Failure) {
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
-            store.settle(promise);
+            if plugin.is_unloaded() {
+                store.put_back(promise);
+            } else {
+                store.settle(promise);
+            }
         }
         self.inner.answer(event.name(), reply, Err(refusal));
     }
@@ -418,7 +427,12 @@ impl Worker {
             self.deadlines.cancel(scope.look);
             let parked = scope.take_parked().into_iter().map(|parked| (parked.event, ReplyTo::Nobody));
             for (event, reply) in parked.chain(scope.loading.take().into_iter().flatten()) {
-                self.answer(&event, reply, unavailable(format!("the feature {} was unloaded", scope.plugin.name)));
+                self.answer(
+                    &scope.plugin,
+                    &event,
+                    reply,
+                    unavailable(format!("the feature {} was unloaded", scope.plugin.name)),
+                );
             }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             for (connection, _) in scope.members.iter().filter(|(_, part)| part.watched) {

@@ -93,9 +93,6 @@ pub(super) trait Backend: Send {
 
     /// Scopes of a plugin by key, those behind `after`, at most `limit`.
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError>;
-
-    /// Deletes the scopes of a plugin that expired before `now_ms`. Says how many.
-    fn drop_expired(&mut self, plugin: &str, now_ms: u64) -> Result<u64, BackendError>;
 }
 
 /// Cuts what was read down to a page. `documents` are one more than the limit if there are older ones.

@@ -8,20 +8,26 @@
 //! A line is handed to the operating system before the promise is told to anybody, so it outlives the process. It is
 //! forced to disk when the store does not take documents at once; while it does, the store's own commit comes as soon.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::Promise;
+use super::{Promise, lock_file};
 
 /// Bytes after which a segment is followed by another: some ten thousand messages, read in a fraction of a second.
 const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Segments beyond which what keeps the oldest is written again.
+const MANY_SEGMENTS: usize = 4;
+
+/// Promises that are written again to let a segment go. More are the backlog of a store that is away.
+const FEW_PROMISES: usize = 1000;
 
 /// The suffix of a segment's name, which is the number of its first promise.
 const SUFFIX: &str = "journal";
@@ -45,20 +51,25 @@ pub(super) struct Journal {
 
 #[derive(Debug)]
 struct State {
-    file: File,
+    /// From the oldest to the one that is written to; there is always one.
+    segments: VecDeque<Segment>,
+    /// The length of the last segment.
     bytes: u64,
     last_number: u64,
-    /// From the oldest to the one that is written to.
-    segments: VecDeque<Segment>,
-    /// A line that could not be written whole must not be followed by another.
-    is_torn: bool,
+    /// Promises that were given up and are not settled.
+    given_up: HashSet<u64>,
 }
 
 #[derive(Debug)]
 struct Segment {
     path: PathBuf,
+    /// The number of the first promise that may be in it.
     first: u64,
-    unsettled: usize,
+    file: File,
+    /// Whether something was written that has not been forced to disk.
+    is_unsynced: bool,
+    /// Promises that are written here and not settled.
+    unsettled: HashSet<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,23 +91,23 @@ impl Journal {
             .mode(0o700)
             .create(dir)
             .with_context(|| format!("cannot make the journal's folder {}", dir.display()))?;
-        let lock = lock(dir)?;
+        let lock = lock_file(&dir.join("lock"), "the journal")?;
         let mut segments = VecDeque::new();
         let mut unsettled = BTreeMap::new();
         let mut last_number = 0;
         for (first, path) in segments_in(dir)? {
             let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            last_number = last_number.max(read_segment(&text, &path, &mut unsettled)).max(first);
-            segments.push_back(Segment { path, first, unsettled: 0 });
+            let numbers = read_segment(&text, &path, &mut unsettled);
+            last_number = numbers.iter().copied().max().unwrap_or(0).max(last_number).max(first);
+            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            segments.push_back(Segment { path, first, file, is_unsynced: false, unsettled: numbers });
         }
-        let (segment, file) = new_segment(dir, last_number + 1)?;
-        segments.push_back(segment);
-        let mut state = State { file, bytes: 0, last_number, segments, is_torn: false };
-        for number in unsettled.keys() {
-            if let Some(segment) = state.segment_of(*number) {
-                segment.unsettled += 1;
-            }
+        for segment in &mut segments {
+            segment.unsettled.retain(|number| unsettled.contains_key(number));
         }
+        segments.push_back(new_segment(dir, last_number + 1)?);
+        let given_up = unsettled.values().filter(|one| one.is_given_up).map(|one| one.promise.number).collect();
+        let mut state = State { segments, bytes: 0, last_number, given_up };
         state.drop_settled_segments();
         let journal = Self { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };
         Ok((journal, unsettled.into_values().collect()))
@@ -122,7 +133,7 @@ impl Journal {
         state.write(&self.dir, &lines)?;
         state.last_number = number;
         if let Some(segment) = state.segments.back_mut() {
-            segment.unsettled += promises.len();
+            segment.unsettled.extend(promises.iter().map(|promise| promise.number));
         }
         Ok(())
     }
@@ -143,9 +154,8 @@ impl Journal {
         let mut state = self.state();
         let written = state.write(&self.dir, &line);
         for number in numbers {
-            if let Some(segment) = state.segment_of(number) {
-                segment.unsettled = segment.unsettled.saturating_sub(1);
-            }
+            state.given_up.remove(&number);
+            let _ = state.segments.iter_mut().rev().any(|segment| segment.unsettled.remove(&number));
         }
         state.drop_settled_segments();
         written
@@ -157,8 +167,14 @@ impl Journal {
     /// Where the file cannot be written.
     pub(super) fn give_up(&self, numbers: Vec<u64>) -> io::Result<()> {
         let mut line = Vec::new();
-        append_line(&mut line, &Record::<&Promise>::GivenUp(numbers))?;
-        self.state().write(&self.dir, &line)
+        let record: Record<&Promise> = Record::GivenUp(numbers);
+        append_line(&mut line, &record)?;
+        let mut state = self.state();
+        state.write(&self.dir, &line)?;
+        if let Record::GivenUp(numbers) = record {
+            state.given_up.extend(numbers);
+        }
+        Ok(())
     }
 
     /// Forces what was written to disk.
@@ -167,64 +183,88 @@ impl Journal {
     /// Where the disk says no.
     pub(super) fn sync(&self) -> io::Result<()> {
         // Not under the lock: those who promise need not wait for the disk.
-        let file = self.state().file.try_clone()?;
-        file.sync_data()
+        let mut unsynced = Vec::new();
+        for segment in self.state().segments.iter_mut().filter(|segment| segment.is_unsynced) {
+            unsynced.push(segment.file.try_clone()?);
+            segment.is_unsynced = false;
+        }
+        // The names must outlive a loss of power as much as what is written under them.
+        let synced = unsynced.iter().try_for_each(File::sync_data).and_then(|()| File::open(&self.dir)?.sync_all());
+        if synced.is_err() {
+            self.state().segments.iter_mut().for_each(|segment| segment.is_unsynced = true);
+        }
+        synced
+    }
+
+    /// Writes the few promises again that keep old segments, so that these can go: one that cannot be settled, as of a
+    /// feature that is switched off, must not keep all that was written since.
+    ///
+    /// # Errors
+    /// Where a segment cannot be read or written.
+    pub(super) fn shorten(&self) -> io::Result<()> {
+        let (path, numbers) = {
+            let state = self.state();
+            match state.segments.front() {
+                Some(oldest) if state.segments.len() > MANY_SEGMENTS && oldest.unsettled.len() <= FEW_PROMISES => {
+                    (oldest.path.clone(), oldest.unsettled.clone())
+                }
+                _ => return Ok(()),
+            }
+        };
+        // It is written to no more, so that it can be read without holding anybody up.
+        let mut found = BTreeMap::new();
+        read_segment(&fs::read(&path)?, &path, &mut found);
+        let mut state = self.state();
+        let mut lines = Vec::new();
+        let mut moved = HashSet::new();
+        for number in numbers {
+            let is_unsettled = state.segments.front().is_some_and(|oldest| oldest.unsettled.contains(&number));
+            if let Some(Unsettled { promise, .. }) = found.get(&number).filter(|_| is_unsettled) {
+                append_line(&mut lines, &Record::Promise(promise))?;
+                if state.given_up.contains(&number) {
+                    append_line(&mut lines, &Record::<&Promise>::GivenUp(vec![number]))?;
+                }
+                moved.insert(number);
+            }
+        }
+        state.write(&self.dir, &lines)?;
+        if let Some(oldest) = state.segments.front_mut() {
+            oldest.unsettled.clear();
+        }
+        if let Some(last) = state.segments.back_mut() {
+            last.unsettled.extend(moved);
+        }
+        state.drop_settled_segments();
+        Ok(())
     }
 }
 
 impl State {
-    /// The segment that a promise was written to.
-    fn segment_of(&mut self, number: u64) -> Option<&mut Segment> {
-        let behind = self.segments.partition_point(|segment| segment.first <= number);
-        self.segments.get_mut(behind.checked_sub(1)?)
-    }
-
     fn write(&mut self, dir: &Path, lines: &[u8]) -> io::Result<()> {
-        if self.bytes > SEGMENT_BYTES || self.is_torn {
-            let (segment, file) = new_segment(dir, self.last_number + 1)?;
-            // Where nothing was promised in the one before, it has the same name, and goes on being that one.
-            if self.segments.back().is_none_or(|last| last.path != segment.path) {
-                self.segments.push_back(segment);
-            }
-            self.file = file;
+        // One that has no promise in it has the name that the next would have.
+        if self.bytes > SEGMENT_BYTES && self.segments.back().is_some_and(|last| last.first <= self.last_number) {
+            self.segments.push_back(new_segment(dir, self.last_number + 1)?);
             self.bytes = 0;
-            if self.is_torn {
-                self.file.write_all(b"\n")?;
-                self.is_torn = false;
-            }
         }
-        let written = self.file.write_all(lines);
-        self.is_torn = written.is_err();
+        let Some(last) = self.segments.back_mut() else { return Err(io::Error::other("there is no segment")) };
+        last.is_unsynced = true;
+        let written = last.file.write_all(lines);
+        if written.is_err() {
+            // Of what is not there whole, nothing must be: nobody was promised it.
+            last.file.set_len(self.bytes)?;
+            return written;
+        }
         self.bytes += lines.len() as u64;
-        written
+        Ok(())
     }
 
     fn drop_settled_segments(&mut self) {
-        while self.segments.len() > 1 && self.segments[0].unsettled == 0 {
+        while self.segments.len() > 1 && self.segments[0].unsettled.is_empty() {
             let Some(segment) = self.segments.pop_front() else { return };
             if let Err(error) = fs::remove_file(&segment.path) {
                 tracing::warn!(path = %segment.path.display(), %error, "a segment of the journal cannot be removed");
             }
         }
-    }
-}
-
-fn lock(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
-    let lock = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another host uses the journal in {}: end that one, or give each its own folder in store.journal",
-            dir.display()
-        ),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 
@@ -242,12 +282,10 @@ fn segments_in(dir: &Path) -> anyhow::Result<Vec<(u64, PathBuf)>> {
     Ok(segments)
 }
 
-fn new_segment(dir: &Path, first: u64) -> io::Result<(Segment, File)> {
+fn new_segment(dir: &Path, first: u64) -> io::Result<Segment> {
     let path = dir.join(format!("{first:020}.{SUFFIX}"));
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-    // The name must outlive a loss of power as much as what is written under it.
-    File::open(dir)?.sync_all()?;
-    Ok((Segment { path, first, unsettled: 0 }, file))
+    let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path)?;
+    Ok(Segment { path, first, file, is_unsynced: true, unsettled: HashSet::new() })
 }
 
 fn append_line<P: Serialize>(to: &mut Vec<u8>, record: &Record<P>) -> io::Result<()> {
@@ -262,9 +300,9 @@ fn append_line<P: Serialize>(to: &mut Vec<u8>, record: &Record<P>) -> io::Result
     Ok(())
 }
 
-/// Reads one segment into what is unsettled so far. Gives the last number in it.
-fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettled>) -> u64 {
-    let mut last = 0;
+/// Reads one segment into what is unsettled so far. Gives the promises in it.
+fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettled>) -> HashSet<u64> {
+    let mut numbers = HashSet::new();
     for (n, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some(record) = read_line(line) else {
             // The process ended while it wrote, or the disk has changed what was written. Nobody heard of the former.
@@ -273,7 +311,7 @@ fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettle
         };
         match record {
             Record::Promise(promise) => {
-                last = promise.number;
+                numbers.insert(promise.number);
                 unsettled.insert(promise.number, Unsettled { promise, is_given_up: false });
             }
             Record::GivenUp(numbers) => {
@@ -286,7 +324,7 @@ fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettle
             Record::Settled(numbers) => numbers.iter().for_each(|number| drop(unsettled.remove(number))),
         }
     }
-    last
+    numbers
 }
 
 fn read_line(line: &[u8]) -> Option<Record<Promise>> {
@@ -366,6 +404,26 @@ mod tests {
     }
 
     #[test]
+    fn a_promise_that_nobody_settles_does_not_keep_what_came_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let mut kept = [promise("a"), promise("b")];
+        journal.promise(&mut kept).unwrap();
+        journal.give_up(vec![kept[1].number]).unwrap();
+        let body = "x".repeat(SEGMENT_BYTES as usize + 1);
+        for _ in 0..20 {
+            let mut one = [Promise { document: body.clone(), ..promise("c") }];
+            journal.promise(&mut one).unwrap();
+            journal.settle_or_log(vec![one[0].number]);
+            journal.shorten().unwrap();
+        }
+        assert!(segments_in(dir.path()).unwrap().len() <= MANY_SEGMENTS + 1);
+        drop(journal);
+        let (_, unsettled) = Journal::open(dir.path()).unwrap();
+        assert_eq!(tags(&unsettled), [("a", false), ("b", true)]);
+    }
+
+    #[test]
     fn a_line_that_was_cut_short_or_changed_is_left_out_and_the_others_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, _) = Journal::open(dir.path()).unwrap();
@@ -386,7 +444,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = Journal::open(dir.path()).unwrap();
         let error = Journal::open(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("another host") && error.contains("store.journal"), "{error}");
+        assert!(error.contains("another host"), "{error}");
         drop(first);
         Journal::open(dir.path()).unwrap();
     }

@@ -3,20 +3,25 @@
 //! - [`Store`] is what the rest of the host sees. It never waits for the database: what is to be written is queued, and
 //!   what is read is handed to a callback.
 //! - `journal` is where a promise is written before anybody hears of it.
-//! - `writer` is the thread that writes, in batches, and retries; `reader` is the one that reads.
+//! - `queue` is what waits to be written; `writer` the thread that writes it, in batches, and retries; `reader` the one that
+//!   reads.
 //! - [`Backend`] is the database: `sqlite` or `postgres`. The end-to-end tests hold both to one contract.
 
 mod backend;
 mod journal;
 mod postgres;
+mod queue;
 mod reader;
 mod sqlite;
 mod writer;
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::ops::ControlFlow;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use anyhow::{Context as _, bail};
@@ -27,14 +32,18 @@ use crate::model::{Clock, ErrorCode, Failure};
 use backend::Backend;
 pub use backend::{Document, Page, ScopeRecord, TimerRecord};
 use journal::{Journal, Unsettled};
-use postgres::Postgres;
+use postgres::{Postgres, Use};
+pub use queue::Acknowledge;
+use queue::{Action, Change, Queue, Task};
 use reader::Reader;
 use sqlite::Sqlite;
-pub use writer::Acknowledge;
-use writer::{Action, Change, Queue, Task, Writer};
+use writer::Writer;
 
 /// Scopes that are read at once when a plugin is loaded.
 const SCOPES_PAGE: u32 = 1000;
+
+/// How long the end of the host waits for the database: less than supervisors do before they kill.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the loading of a plugin waits for the database.
 const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
@@ -181,12 +190,14 @@ pub struct Store {
     queue: Arc<Queue>,
     reads: Arc<Reader>,
     clock: Clock,
+    metrics: Metrics,
     give_up: Duration,
     /// What an earlier process promised, until the features that did are there.
     restored: Mutex<Vec<Task>>,
     /// The connections to the database, until the threads have them.
     idle: Mutex<Option<[Box<dyn Backend>; 2]>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    _owner: Option<File>,
 }
 
 impl fmt::Debug for Store {
@@ -202,8 +213,7 @@ impl Store {
     /// Where either cannot be used.
     pub fn open(config: &StoreConfig, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
         let (journal, unsettled) = Journal::open(&config.journal)?;
-        let writer = open_backend(&config.url)?;
-        let reader = open_backend(&config.url)?;
+        let (writer, reader, owner) = open_database(&config.url)?;
         if !unsettled.is_empty() {
             tracing::info!(documents = unsettled.len(), "the journal has documents that are to be stored still");
         }
@@ -217,13 +227,15 @@ impl Store {
             .collect();
         Ok(Self {
             journal: Arc::new(journal),
-            queue: Queue::new(clock.clone(), metrics),
+            queue: Queue::new(clock.clone(), metrics.clone()),
+            metrics,
             reads: Arc::default(),
             clock,
             give_up: config.give_up,
             restored: Mutex::new(restored),
             idle: Mutex::new(Some([writer, reader])),
             threads: Mutex::default(),
+            _owner: owner,
         })
     }
 
@@ -238,6 +250,7 @@ impl Store {
             backend: writing,
             journal: self.journal.clone(),
             listener,
+            metrics: self.metrics.clone(),
             give_up: self.give_up,
             is_failing: false,
             last_attempts: 0,
@@ -259,8 +272,14 @@ impl Store {
     pub fn shut_down(&self) {
         self.queue.stop();
         self.reads.stop();
+        let deadline = Instant::now() + END_TIMEOUT;
         for thread in std::mem::take(&mut *lock(&self.threads)) {
-            if thread.join().is_err() {
+            while !thread.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(5));
+            }
+            if !thread.is_finished() {
+                tracing::error!("the database does not answer: the host ends without it");
+            } else if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
             }
         }
@@ -302,6 +321,22 @@ impl Store {
         }
     }
 
+    /// Keeps a promise for when its feature is loaded again: what became of it cannot be told now.
+    pub fn put_back(&self, promise: &Promise) {
+        let action =
+            if self.queue.is_given_up(promise.number) { Action::Withdraw { is_told: false } } else { Action::Insert };
+        let promise = Arc::new(Promise { restored: true, ..promise.clone() });
+        lock(&self.restored).push(Task { promise, action, since: self.clock.uptime_ms() });
+    }
+
+    /// Whether the store takes changes of scopes. What must be told to a feature may lead to some all the same.
+    ///
+    /// # Errors
+    /// Where too much waits to be written.
+    pub fn takes_changes(&self) -> Result<(), Failure> {
+        self.queue.has_room_for_change()
+    }
+
     /// Writes a scope. `acknowledge` is called when it is on disk.
     pub fn put_scope(&self, record: ScopeRecord, acknowledge: Option<Acknowledge>) {
         self.queue.change(record.plugin.clone(), record.key.clone(), Change::Put(record), acknowledge);
@@ -326,25 +361,31 @@ impl Store {
         self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)))));
     }
 
-    /// Forgets the scopes of a plugin that have expired, and gives the others to `take`, page by page. Waits for the
-    /// database: not for a thread that handles events.
+    /// Forgets the scopes of a plugin that have expired, and gives the others to `take`, page by page,
+    /// until it takes no more. Waits for the database: not for a thread that handles events.
     ///
     /// # Errors
     /// Where the database cannot be read. Some may have been given then.
-    pub fn scopes(&self, plugin: &str, mut take: impl FnMut(Vec<ScopeRecord>)) -> Result<(), StoreFailure> {
+    pub fn scopes(
+        &self,
+        plugin: &str,
+        mut take: impl FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
+    ) -> Result<(), StoreFailure> {
         if !self.queue.wait_until_written(plugin, SCOPES_TIMEOUT) {
             return Err(StoreFailure::unavailable("the store does not keep up"));
         }
-        let now = self.clock.now_ms();
-        let owned = plugin.to_owned();
-        self.read(move |backend| Ok(backend.drop_expired(&owned, now)?))?;
         let mut after = String::new();
         loop {
             let (plugin, behind) = (plugin.to_owned(), after);
             let page = self.read(move |backend| Ok(backend.scopes(&plugin, &behind, SCOPES_PAGE)?))?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.key.clone();
-            take(page);
+            let now = self.clock.now_ms();
+            let (expired, kept): (Vec<_>, Vec<_>) = page.into_iter().partition(|scope| scope.expires_ms < now);
+            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None));
+            if take(kept).is_break() {
+                return Ok(());
+            }
         }
     }
 
@@ -362,11 +403,37 @@ impl Store {
     }
 }
 
-fn open_backend(url: &StoreUrl) -> anyhow::Result<Box<dyn Backend>> {
-    Ok(match url {
-        StoreUrl::Sqlite(path) => Box::new(Sqlite::open(path).context("store.url")?),
-        StoreUrl::Postgres(url) => Box::new(Postgres::open(url).context("store.url")?),
-    })
+/// The connections to write and to read with, and what keeps other hosts from the database: each host writes whole states
+/// from its own memory.
+type Database = (Box<dyn Backend>, Box<dyn Backend>, Option<File>);
+
+fn open_database(url: &StoreUrl) -> anyhow::Result<Database> {
+    match url {
+        StoreUrl::Sqlite(path) => {
+            let mut name = path.clone().into_os_string();
+            name.push(".owner");
+            let owner = lock_file(Path::new(&name), "the database")?;
+            let open = || Sqlite::open(path).context("store.url");
+            Ok((Box::new(open()?), Box::new(open()?), Some(owner)))
+        }
+        StoreUrl::Postgres(url) => {
+            let open = |purpose| Postgres::open(url, purpose).context("store.url");
+            Ok((Box::new(open(Use::Own)?), Box::new(open(Use::Read)?), None))
+        }
+    }
+}
+
+/// A file that is locked for as long as it is open.
+fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another host uses {what} ({} is locked): end that one first", path.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

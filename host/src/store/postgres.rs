@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use postgres::config::SslMode;
 use postgres::{Client, Config, NoTls, Row, Transaction};
 
-use super::backend::{Backend, BackendError, Document, Page, ScopeRecord, Write, page_of};
+use super::backend::{Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, page_of};
 use super::{PageRequest, Promise};
 
 /// Time for a server to take a connection, where the URL does not say.
@@ -45,10 +46,32 @@ const SCHEMA: &str = "
     );
 ";
 
+/// Held by the host whose database it is, for as long as it is connected.
+const OWNER_LOCK: i64 = SCHEMA_LOCK + 1;
+
+/// How long the server may take for one statement, and wait for a lock: a table that somebody has locked is an outage.
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+
+/// How long a server that could not be connected to is left alone: what waits must not wait for each attempt in turn.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+
+/// How long a start waits for the host before to be gone, as the server sees it.
+const OWNER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// To write. One host does.
+    Own,
+    Read,
+}
+
 /// A connection to a PostgreSQL server, made anew when it was lost.
 pub(super) struct Postgres {
     config: Config,
+    purpose: Use,
     client: Option<Client>,
+    left_alone_until: Option<Instant>,
 }
 
 impl fmt::Debug for Postgres {
@@ -73,8 +96,8 @@ impl Postgres {
     /// Connects, and makes the tables if they are not there.
     ///
     /// # Errors
-    /// Where the server cannot be reached, or does not let the host in or make tables.
-    pub(super) fn open(url: &str) -> anyhow::Result<Self> {
+    /// Where the server cannot be reached, does not let the host in or make tables, or another host has the database.
+    pub(super) fn open(url: &str, purpose: Use) -> anyhow::Result<Self> {
         let mut config = Config::from_str(url).context("it is not a PostgreSQL connection string")?;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
@@ -83,16 +106,39 @@ impl Postgres {
         config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
         config.application_name("roundhouse");
         let mut client = config.connect(NoTls).context("cannot connect to PostgreSQL")?;
+        client.batch_execute(SESSION)?;
+        let deadline = Instant::now() + OWNER_TIMEOUT;
+        while purpose == Use::Own && !owns(&mut client)? {
+            if Instant::now() > deadline {
+                bail!("another host uses this database: end that one first, or give each its own");
+            }
+            thread::sleep(LEFT_ALONE / 10);
+        }
         let mut transaction = client.transaction()?;
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
         transaction.batch_execute(SCHEMA).context("cannot make the tables")?;
         transaction.commit()?;
-        Ok(Self { config, client: Some(client) })
+        Ok(Self { config, purpose, client: Some(client), left_alone_until: None })
+    }
+
+    fn connect(&mut self) -> Result<Client, BackendError> {
+        if self.left_alone_until.is_some_and(|until| Instant::now() < until) {
+            return Err(BackendError::Unavailable("the database could not be connected to a moment ago".to_owned()));
+        }
+        let connected = self.config.connect(NoTls).map_err(BackendError::from).and_then(|mut client| {
+            client.batch_execute(SESSION)?;
+            if self.purpose == Use::Own && !owns(&mut client)? {
+                return Err(BackendError::Unavailable("another host uses this database".to_owned()));
+            }
+            Ok(client)
+        });
+        self.left_alone_until = connected.is_err().then(|| Instant::now() + LEFT_ALONE);
+        connected
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Client) -> Result<T, BackendError>) -> Result<T, BackendError> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
-            self.client = Some(self.config.connect(NoTls)?);
+            self.client = Some(self.connect()?);
         }
         let Some(client) = &mut self.client else { unreachable!("it was connected above") };
         let result = work(client);
@@ -125,6 +171,11 @@ impl From<postgres::Error> for BackendError {
         });
         if is_about_data { Self::Refused(message) } else { Self::Unavailable(message) }
     }
+}
+
+/// Whether this connection is the one that writes, or becomes it now.
+fn owns(client: &mut Client) -> Result<bool, postgres::Error> {
+    Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&OWNER_LOCK])?.get(0))
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
@@ -165,9 +216,20 @@ impl Backend for Postgres {
                     .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
             };
             let rows = client.query(
-                "SELECT id, body FROM roundhouse_documents
-                 WHERE plugin = $1 AND scope = $2 AND collection = $3 AND seq < $4 ORDER BY seq DESC LIMIT $5",
-                &[plugin, scope, collection, &before, &(i64::from(*limit) + 1)],
+                "SELECT id, body FROM (
+                     SELECT id, body, seq,
+                            -- One more than fits says that there is more.
+                            sum(octet_length(body)) OVER (
+                                ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 2 PRECEDING
+                            ) AS bytes_before
+                     FROM (
+                         SELECT id, body, seq FROM roundhouse_documents
+                         WHERE plugin = $1 AND scope = $2 AND collection = $3 AND seq < $4
+                         ORDER BY seq DESC LIMIT $5
+                     ) AS newest
+                 ) AS weighed
+                 WHERE coalesce(bytes_before, 0) <= $6 ORDER BY seq DESC",
+                &[plugin, scope, collection, &before, &(i64::from(*limit) + 1), &(PAGE_BYTES as i64)],
             )?;
             let documents = rows.iter().map(|row| Document { id: row.get(0), body: row.get(1) }).collect();
             Ok(page_of(documents, *limit))
@@ -193,13 +255,6 @@ impl Backend for Postgres {
                 &[&plugin, &after, &i64::from(limit)],
             )?;
             rows.iter().map(record).collect()
-        })
-    }
-
-    fn drop_expired(&mut self, plugin: &str, now_ms: u64) -> Result<u64, BackendError> {
-        self.read(|client| {
-            let sql = "DELETE FROM roundhouse_scopes WHERE plugin = $1 AND expires_ms < $2";
-            Ok(client.execute(sql, &[&plugin, &(now_ms as i64)])?)
         })
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
-use super::backend::{Backend, BackendError, Document, Page, ScopeRecord, Write, page_of};
+use super::backend::{Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, page_of};
 use super::{PageRequest, Promise};
 
 /// The version of the tables, in the file's own header.
@@ -119,16 +119,22 @@ impl Backend for Sqlite {
                 .optional()?
                 .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
         };
-        let documents = self
-            .0
-            .prepare_cached(
-                "SELECT id, body FROM documents WHERE plugin = ? AND scope = ? AND collection = ? AND seq < ?
-                 ORDER BY seq DESC LIMIT ?",
-            )?
-            .query_map(params![plugin, scope, collection, before, limit + 1], |row| {
-                Ok(Document { id: row.get(0)?, body: row.get(1)? })
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut statement = self.0.prepare_cached(
+            "SELECT id, body FROM documents WHERE plugin = ? AND scope = ? AND collection = ? AND seq < ?
+             ORDER BY seq DESC LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![plugin, scope, collection, before, limit + 1])?;
+        let (mut documents, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let document = Document { id: row.get(0)?, body: row.get(1)? };
+            let before = bytes;
+            bytes += document.body.len();
+            documents.push(document);
+            // One more than fits says that there is more.
+            if before > PAGE_BYTES {
+                break;
+            }
+        }
         Ok(page_of(documents, *limit))
     }
 
@@ -154,14 +160,6 @@ impl Backend for Sqlite {
             .query_map(params![plugin, after, limit], record)?
             .collect::<Result<Vec<_>, _>>()?;
         Ok(scopes)
-    }
-
-    fn drop_expired(&mut self, plugin: &str, now_ms: u64) -> Result<u64, BackendError> {
-        let dropped = self
-            .0
-            .prepare_cached("DELETE FROM scopes WHERE plugin = ? AND expires_ms < ?")?
-            .execute(params![plugin, now_ms as i64])?;
-        Ok(dropped as u64)
     }
 }
 

@@ -15,11 +15,11 @@ const PAGE: &str = "page";
 /// Tag of a fetch of the newest messages.
 const NEWEST: &str = "newest";
 
-/// Newest messages that are looked through at once: as many as a room remembers. With the longest bodies they take 7 MB,
-/// and a feature has 32.
+/// Newest messages that are looked through at once: as many as a room remembers.
 const N_NEWEST: u32 = 100;
 
-/// Bytes of messages that are sent at once, below the host's limit of 1 MiB on what comes of one event.
+/// Bytes of messages that are sent at once, below the host's limit of 1 MiB on what comes of one event: what the host reads
+/// at once is less, but a message grows on its way.
 const MAX_PAGE_BYTES: usize = 900 * 1024;
 
 /// Asks for a page: it answers the sender of this event.
