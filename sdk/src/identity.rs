@@ -151,3 +151,20 @@ impl Sender {
         }
     }
 }
+
+impl Identity {
+    /// What to call this person: by the name that the identity carries, else by the one that a payload claims, else by the
+    /// id.
+    pub fn name_or<'a>(&'a self, claimed: Option<&'a str>) -> &'a str {
+        let own = self.name.as_deref().filter(|name| !name.is_empty());
+        own.or(claimed).unwrap_or(&self.user_id)
+    }
+}
+
+/// Refuses a name that could not be shown in one line: `bad_request`, which says what the field has to be.
+pub fn check_name(field: &str, name: &str, max_chars: usize) -> Result<(), Failure> {
+    if (1..=max_chars).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!("{field} has to be 1 to {max_chars} printable characters")))
+}

@@ -3,7 +3,7 @@
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::{Hub, Reach, USER_ROOM_PREFIX};
+use super::{Hub, Reach};
 use crate::model::{ConnId, Identity};
 
 /// A connection as it stands at this moment.
@@ -55,10 +55,7 @@ impl Hub {
 
     /// The members of a room behind `after`, `limit` at most. `None` where nobody is in it.
     pub fn page_of_room(&self, room: &str, after: Option<ConnId>, limit: usize) -> Option<RoomPage> {
-        let members = match room.strip_prefix(USER_ROOM_PREFIX) {
-            Some(user) => self.connections_of(user),
-            None => self.members(room),
-        };
+        let members = self.members(room);
         let size = self.reach(&[super::Audience::Room(room.to_owned())], &[]);
         (!members.is_empty()).then(|| RoomPage { size, page: self.page(members.into_iter(), after, limit) })
     }

@@ -270,9 +270,12 @@ impl Hub {
         self.rooms.get(room).map_or((0, 0), |room| (room.crowd.n_connections(), room.crowd.n_users()))
     }
 
-    /// The connections in a room.
+    /// The connections in a room, which may be a user's own.
     pub fn members(&self, room: &str) -> Vec<ConnId> {
-        self.rooms.get(room).map_or_else(Vec::new, |room| room.crowd.members().collect())
+        match room.strip_prefix(USER_ROOM_PREFIX) {
+            Some(user) => self.connections_of(user),
+            None => self.rooms.get(room).map_or_else(Vec::new, |room| room.crowd.members().collect()),
+        }
     }
 
     /// The connections of a user.

@@ -104,14 +104,7 @@ impl Hub {
     /// Adds the connections of an audience. No lock is held beyond this, for connections are locked before rooms.
     fn collect(&self, audience: &Audience, into: &mut HashSet<ConnId>) {
         match audience {
-            Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
-                Some(user) => into.extend(self.connections_of(user)),
-                None => {
-                    if let Some(room) = self.rooms.get(name.as_str()) {
-                        into.extend(room.crowd.members());
-                    }
-                }
-            },
+            Audience::Room(name) => into.extend(self.members(name)),
             Audience::Users(users) => users.iter().for_each(|user| into.extend(self.connections_of(user))),
             Audience::Roles(roles) => {
                 for role in roles {

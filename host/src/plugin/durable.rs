@@ -136,8 +136,13 @@ impl Worker {
         }
     }
 
-    /// Makes room in memory for another scope of a plugin. Says whether there is.
-    pub(super) fn evict(&mut self, plugin: &Plugin) -> bool {
+    /// Sees to it that a scope is in memory or may come there. Says whether that is so.
+    pub(super) fn make_room_for(&mut self, plugin: &Plugin, key: &str) -> bool {
+        self.scopes.has_room_for(plugin.number, key) || self.evict(plugin)
+    }
+
+    /// Leaves a scope of a plugin to the disk. Says whether there was one that could go.
+    fn evict(&mut self, plugin: &Plugin) -> bool {
         let hub = &self.inner.hub;
         let evicted = self.scopes.evictable(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
         let Some(key) = evicted.filter(|_| self.inner.store.is_some()) else { return false };

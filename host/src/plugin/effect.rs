@@ -218,7 +218,8 @@ impl Check<'_> {
         let carried = payload(carried, bytes)?;
         let to = to.into_iter().map(|audience| self.audience(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
         // Leaving somebody out needs no grant.
-        let except = except.into_iter().map(|audience| excepted(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
+        let except =
+            except.into_iter().map(|audience| read_audience(audience, bytes)).collect::<Result<Vec<_>, _>>()?;
         let outgoing = Arc::new(Outgoing::new(event, carried));
         let Some(wit::Acknowledge { tag, timeout_ms }) = acknowledge else {
             return Ok(Effect::Publish(Publication { to, except, outgoing, volatile, guard: None }));
@@ -270,7 +271,7 @@ impl Check<'_> {
     }
 
     fn audience(&self, audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
-        let audience = excepted(audience, bytes)?;
+        let audience = read_audience(audience, bytes)?;
         let needs = match &audience {
             Audience::Room(room) if self.reaches_room(room) => return Ok(audience),
             Audience::Room(room) => return Err(format!("an emit to the room {room:?}, which it was not granted")),
@@ -352,7 +353,7 @@ fn parse_connection(id: &str) -> Result<ConnId, Refusal> {
 }
 
 /// An audience, whether it is granted or not.
-fn excepted(audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
+fn read_audience(audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
     Ok(match audience {
         wit::Audience::Room(room) => {
             weigh(room.len(), bytes)?;

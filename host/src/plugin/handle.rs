@@ -95,8 +95,8 @@ impl Worker {
         event: &Event,
     ) -> Result<(Checked, Option<Vec<u8>>), CallError> {
         let refused = |code, message: String| Err(CallError::Refused(Failure::new(code, message)));
-        let is_room = self.scopes.has_room_for(plugin.number, &address.key) || self.evict(plugin);
-        if !event.is_question() && !is_room {
+        // A question makes no scope, so that nothing has to make way for it.
+        if !event.is_question() && !self.make_room_for(plugin, &address.key) {
             let message = format!("the feature {} has as many scopes as it may have", plugin.name);
             return refused(ErrorCode::FeatureUnavailable, message);
         }

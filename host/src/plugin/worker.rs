@@ -331,7 +331,7 @@ impl Worker {
         }
         let generation = plugin.current();
         let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else { return false };
-        if !self.scopes.has_room_for(plugin.number, &address.key) && !self.evict(plugin) {
+        if !self.make_room_for(plugin, &address.key) {
             return false;
         }
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());

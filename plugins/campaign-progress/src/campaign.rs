@@ -1,6 +1,6 @@
 //! A campaign's state: how far it has come, and how long that took. Nothing here tells anybody of it.
 
-use roundhouse_sdk::{Failure, Id};
+use roundhouse_sdk::{Failure, Id, check_name};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{Hundredths, Progress, Snapshot, Started, Status};
@@ -66,9 +66,7 @@ impl Campaign {
         if self.0.is_some() {
             return Err(Failure::conflict("the campaign was started already; a new one needs a new campaignId"));
         }
-        if !is_name(&started.name) {
-            return Err(Failure::bad_request(format!("name has to be 1 to {MAX_NAME_CHARS} printable characters")));
-        }
+        check_name("name", &started.name, MAX_NAME_CHARS)?;
         if started.total > MAX_TOTAL {
             return Err(Failure::bad_request(format!("total has to be at most {MAX_TOTAL}")));
         }
@@ -236,8 +234,4 @@ impl Stage {
         let how = if self == Self::Failed { "has failed" } else { "is completed" };
         Failure::conflict(format!("the campaign {how}; only delivered and read are counted on"))
     }
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Claims, Failure, Id, Identity, Whole};
+use roundhouse_sdk::{Claims, Failure, Id, Identity, Whole, check_name};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -115,15 +115,13 @@ impl Data {
     pub(crate) fn name_of<'a>(&'a self, identity: &'a Identity) -> Result<&'a str, Failure> {
         let claimed = match self.0.get("userName") {
             None | Some(Value::Null) => None,
-            Some(Value::String(name)) if is_name(name) => Some(name.as_str()),
-            Some(_) => {
-                return Err(Failure::bad_request(format!(
-                    "userName has to be 1 to {MAX_NAME_CHARS} printable characters"
-                )));
+            Some(name) => {
+                let name = name.as_str().unwrap_or_default();
+                check_name("userName", name, MAX_NAME_CHARS)?;
+                Some(name)
             }
         };
-        let own = identity.name.as_deref().filter(|name| !name.is_empty());
-        Ok(own.or(claimed).unwrap_or(&identity.user_id))
+        Ok(identity.name_or(claimed))
     }
 }
 
@@ -195,10 +193,6 @@ fn checked_account(id: &str) -> Result<&str, Failure> {
             "accountId has to be 1 to {MAX_ACCOUNT_CHARS} printable characters without whitespace"
         )))
     }
-}
-
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
 }
 
 /// What services ask.

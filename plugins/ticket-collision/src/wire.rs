@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Failure, Identity};
+use roundhouse_sdk::{Failure, Identity, check_name};
 use serde::{Deserialize, Serialize};
 
 /// The operator's settings.
@@ -82,27 +82,17 @@ impl OnTicket {
         identity.must_be("agentId", self.agent_id.as_deref())?;
         identity.must_be("userId", self.user_id.as_deref())?;
         identity.must_be("senderId", self.sender_id.as_deref())?;
-        match &self.agent_name {
-            Some(name) if !is_name(name) => {
-                Err(Failure::bad_request(format!("agentName has to be 1 to {MAX_NAME_CHARS} printable characters")))
-            }
-            _ => Ok(()),
-        }
+        self.agent_name.as_deref().map_or(Ok(()), |name| check_name("agentName", name, MAX_NAME_CHARS))
     }
 
     /// The agent's name: the identity's, else the payload's, else the agent's id.
     pub(crate) fn name_of<'a>(&'a self, identity: &'a Identity) -> &'a str {
-        let own = identity.name.as_deref().filter(|name| !name.is_empty());
-        own.or(self.agent_name.as_deref()).unwrap_or(&identity.user_id)
+        identity.name_or(self.agent_name.as_deref())
     }
 }
 
 /// As long as an id may be; a display name is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
-
-fn is_name(name: &str) -> bool {
-    (1..=MAX_NAME_CHARS).contains(&name.chars().count()) && !name.chars().any(char::is_control)
-}
 
 /// What services ask.
 #[derive(Debug, Deserialize)]

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::json;
 
-use super::Api;
 use super::emit::{connection_id, is_valid_room};
 use super::keys::Caller;
+use super::{Api, wait_while};
 use crate::http::response::{Answer, json};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id};
@@ -24,10 +23,6 @@ pub(super) const MAX_ROOMS: usize = 1000;
 
 /// What a client is told whom an operator disconnects.
 const REASON: &str = "disconnected by an operator";
-
-/// How long an answer waits for what it tells of: a shard closes a connection as soon as it has a moment.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// A connection, as the API shows it.
 #[derive(Debug, Serialize)]
@@ -171,11 +166,7 @@ impl Api {
             self.hub.close(*id, CloseCode::Disconnected, REASON);
         }
         // Whoever reads the answer and looks again finds them gone, unless a shard is busy beyond all measure.
-        let mut waited = Duration::ZERO;
-        while waited < PATIENCE && connections.iter().any(|id| self.hub.identity(*id).is_some()) {
-            tokio::time::sleep(PAUSE).await;
-            waited += PAUSE;
-        }
+        wait_while(|| connections.iter().any(|id| self.hub.identity(*id).is_some())).await;
         json(StatusCode::OK, &json!({ "disconnected": connections.len() }))
     }
 }

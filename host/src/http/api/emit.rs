@@ -3,17 +3,16 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::body::{Object, given, parse};
 use super::idempotency::{Begun, Idempotency, Reply, conflict};
 use super::keys::Caller;
+use super::{Api, wait_while};
 use crate::hub::{Audience, Publication};
 use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
@@ -26,10 +25,6 @@ pub(super) const MAX_EVENT_CHARS: usize = 256;
 
 /// The longest name of a room, in characters: some ids, and what stands between them.
 pub(super) const MAX_ROOM_CHARS: usize = 512;
-
-/// How long a call waits for a shard that has more to do than it can, and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(1);
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whom something is for: the union of everything that is named.
 #[derive(Debug, Default, PartialEq, Hash, Deserialize)]
@@ -115,16 +110,10 @@ impl Api {
     /// Waits until no shard is over its bound.
     async fn wait_for_space(&self) -> Result<(), Failure> {
         let is_full = || self.hub.shards().iter().any(crate::hub::ShardPort::is_full);
-        let mut waited = Duration::ZERO;
-        while is_full() {
-            if waited >= PATIENCE {
-                let message = "the host has more to send than it can: try again later";
-                return Err(Failure::new(ErrorCode::FeatureUnavailable, message));
-            }
-            tokio::time::sleep(PAUSE).await;
-            waited += PAUSE;
+        if wait_while(is_full).await {
+            return Ok(());
         }
-        Ok(())
+        Err(Failure::new(ErrorCode::FeatureUnavailable, "the host has more to send than it can: try again later"))
     }
 
     fn check(&self, emit: Emit<'_>) -> Result<Checked, Failure> {

@@ -185,6 +185,23 @@ impl Api {
     }
 }
 
+/// How long a call waits for a shard, which does what it is asked to as soon as it has a moment, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits for as long as a shard has not come to something. Says whether it has in time.
+async fn wait_while(is_so: impl Fn() -> bool) -> bool {
+    let mut waited = Duration::ZERO;
+    while is_so() {
+        if waited >= PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(PAUSE).await;
+        waited += PAUSE;
+    }
+    true
+}
+
 fn method_not_allowed(allowed: &str) -> Answer {
     let message = format!("this takes {allowed}");
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "bad_request", &message);
