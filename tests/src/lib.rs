@@ -53,14 +53,14 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// The target folder that this test was built into.
+/// The target folder that this test was built into: two above the host's binary.
 ///
 /// # Panics
-/// Where it was built into none.
+/// Where there is no host.
 pub fn target_dir() -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let target = test.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    target.expect("the test is within a target folder").to_owned()
+    // Not by cargo's `CACHEDIR.TAG`: cargo leaves a folder without it that was there before its first build.
+    let binary = TestHost::binary();
+    binary.ancestors().nth(2).expect("the host is within a target folder").to_owned()
 }
 
 /// Says aloud that a test is skipped, and why.
