@@ -13,7 +13,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             let payload = types::PayloadParam { args: payload.args(), attachments: &attachments };
             let wants_reply = *wants_reply;
             match origin {
-                Origin::Client(member) => lend_member(member, |member| {
+                Origin::Client(member) | Origin::Host(member) => lend_member(member, |member| {
                     let origin = wit::Origin::Client(member);
                     call(wit::Event::Message(wit::Message { event, origin, payload, wants_reply }))
                 }),

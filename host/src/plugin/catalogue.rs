@@ -1,6 +1,6 @@
 //! The plugins that are loaded, and which of them an event or a room belongs to.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -96,14 +96,22 @@ pub(super) struct Destination {
 pub(super) struct Catalogue {
     pub(super) plugins: BTreeMap<String, Arc<Plugin>>,
     routes: HashMap<String, Destination>,
+    /// The plugins that are told of each connection that opens, and the scope in which.
+    greeters: Vec<(Arc<Plugin>, ScopeAddress)>,
+    /// The Socket.IO namespaces that there are because a plugin says so.
+    namespaces: HashSet<String>,
 }
 
 impl Catalogue {
     /// A catalogue of these plugins, whose routes must be free of conflict.
     pub(super) fn new(plugins: BTreeMap<String, Arc<Plugin>>) -> Self {
         let mut routes = HashMap::new();
+        let mut greeters = Vec::new();
+        let mut namespaces = HashSet::new();
         for plugin in plugins.values() {
             let manifest = &plugin.current().manifest;
+            greeters.extend(manifest.greets_in.clone().map(|address| (plugin.clone(), address)));
+            namespaces.extend(manifest.namespaces.iter().cloned());
             for (event, route) in &manifest.routes {
                 let destination = Destination {
                     plugin: plugin.clone(),
@@ -114,7 +122,17 @@ impl Catalogue {
                 routes.insert(event.clone(), destination);
             }
         }
-        Self { plugins, routes }
+        Self { plugins, routes, greeters, namespaces }
+    }
+
+    /// The plugins that are told of each connection that opens, and the scope in which.
+    pub(super) fn greeters(&self) -> &[(Arc<Plugin>, ScopeAddress)] {
+        &self.greeters
+    }
+
+    /// Whether a plugin says that there is this Socket.IO namespace.
+    pub(super) fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.contains(namespace)
     }
 
     /// Where events of this name go.

@@ -36,6 +36,8 @@ pub(super) struct Member {
 #[derive(Debug)]
 pub(super) enum Origin {
     Client(Member),
+    /// The host, which tells that this connection has opened. Features see the connection as the sender.
+    Host(Member),
     /// The name of the API key.
     Service(String),
 }
@@ -95,8 +97,26 @@ impl Event {
     pub(super) fn must_be_told(&self) -> bool {
         matches!(
             self,
-            Self::Joined(_) | Self::Left { .. } | Self::Timer { .. } | Self::Acknowledged { .. } | Self::Saved { .. }
+            Self::Message { origin: Origin::Host(_), .. }
+                | Self::Joined(_)
+                | Self::Left { .. }
+                | Self::Timer { .. }
+                | Self::Acknowledged { .. }
+                | Self::Saved { .. }
         )
+    }
+
+    /// Whether somebody sent it, who can send it again.
+    pub(super) fn can_be_sent_again(&self) -> bool {
+        matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
+    }
+
+    /// The connection of which it tells that it has opened.
+    pub(super) fn opened(&self) -> Option<ConnId> {
+        match self {
+            Self::Message { origin: Origin::Host(member), .. } => Some(member.connection),
+            _ => None,
+        }
     }
 
     /// Whether it asks something, so that nothing but an answer may come of it.
@@ -107,9 +127,9 @@ impl Event {
     /// The connection that it came from or is about, and its person.
     pub(super) fn member(&self) -> Option<&Member> {
         match self {
-            Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
-                Some(member)
-            }
+            Self::Message { origin: Origin::Client(member) | Origin::Host(member), .. }
+            | Self::Joined(member)
+            | Self::Left { member, .. } => Some(member),
             _ => None,
         }
     }

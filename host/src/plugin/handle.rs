@@ -104,7 +104,7 @@ impl Worker {
         let Self { scopes, instances, inner, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
         if let Some(store) = inner.store.as_ref().filter(|_| scope.is_some_and(|scope| scope.is_durable))
-            && matches!(event, Event::Message { .. })
+            && event.can_be_sent_again()
         {
             store.takes_changes().map_err(CallError::Refused)?;
         }
@@ -164,10 +164,9 @@ impl Worker {
             },
         };
         let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
-        // Who sent a message can send it again. What must be told is not refused for somebody's full rooms.
-        let is_message = matches!(event, Event::Message { .. });
+        // What must be told is not refused for somebody's full rooms.
         match first_overfull(inner, &checked.effects, (plugin.number, &address.key)) {
-            Some(connection) if is_message => {
+            Some(connection) if event.can_be_sent_again() => {
                 let message =
                     format!("the connection {connection} takes part in as much as it may: leave something first");
                 refused(ErrorCode::Conflict, message)

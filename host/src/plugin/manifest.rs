@@ -6,13 +6,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bindings::roundhouse::feature::manifest as wit;
-use super::template::Template;
+use super::template::{ScopeAddress, Template};
 use crate::hub::USER_ROOM_PREFIX;
 use crate::protocol::RESERVED_EVENTS;
 use crate::protocol::plain::MAX_EVENT_BYTES;
 
 /// Names of each kind that a manifest may list: many times what a large feature has.
 const MAX_NAMES: usize = 256;
+
+/// The event by which a feature is told of a connection that opens. The host alone sends it.
+pub(super) const CONNECT_EVENT: &str = "connect";
+
+/// The extension by which a manifest names Socket.IO namespaces.
+const NAMESPACES_EXTENSION: &str = "socketio-namespaces";
+
+/// Socket.IO namespaces that a manifest may name: many times what a front-end has.
+const MAX_NAMESPACES: usize = 32;
+
+/// The longest name of a Socket.IO namespace, in characters.
+const MAX_NAMESPACE_CHARS: usize = 128;
 
 /// The shortest idle time of a scope: less would be spent on looking at it.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
@@ -38,6 +50,10 @@ pub(super) struct Manifest {
     pub scopes: Vec<Scope>,
     /// The events that it handles.
     pub routes: HashMap<String, Route>,
+    /// The scope in which it is told of each connection that opens, if it wants to be.
+    pub greets_in: Option<ScopeAddress>,
+    /// The Socket.IO namespaces that there are besides `/`.
+    pub namespaces: BTreeSet<String>,
     /// The questions that it answers: the scope that each is for, or none where all scopes are asked.
     pub queries: HashMap<String, Option<usize>>,
     /// The events that it may emit.
@@ -163,9 +179,6 @@ impl Manifest {
         if !is_semantic || version.len() > 64 || !version.is_ascii() {
             return Err(format!("the version {version:?} must be a semantic version, as 1.2.3"));
         }
-        if let Some((extension, _)) = extensions.first() {
-            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
-        }
         for (what, n) in
             [("scopes", scopes.len()), ("routes", routes.len()), ("queries", queries.len()), ("emits", emits.len())]
         {
@@ -185,12 +198,20 @@ impl Manifest {
             at.ok_or_else(|| format!("{of} names the scope {template:?}, which is not among the scopes"))
         };
         let mut checked_routes = HashMap::new();
+        let mut greets_in = None;
         for wit::Route { event, origins, scope } in routes {
+            let from = |origin: &str| origins.iter().any(|other| other == origin);
+            if event == CONNECT_EVENT || from("host") {
+                let scope = scope_of(&scope, &format!("the route of {event}"))?;
+                if greets_in.replace(check_connect(&event, &origins, &scopes[scope].template)?).is_some() {
+                    return Err(format!("it routes {event} twice"));
+                }
+                continue;
+            }
             check_event(&event)?;
             if let Some(unknown) = origins.iter().find(|origin| !matches!(origin.as_str(), "client" | "service")) {
                 return Err(format!("the route of {event} names the origin {unknown:?}: it is client or service"));
             }
-            let from = |origin: &str| origins.iter().any(|other| other == origin);
             let scope = scope_of(&scope, &format!("the route of {event}"))?;
             let route = Route { from_client: from("client"), from_service: from("service"), scope };
             if checked_routes.insert(event.clone(), route).is_some() {
@@ -208,6 +229,7 @@ impl Manifest {
         }
         let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
+        let namespaces = check_extensions(&extensions)?;
         Ok(Self {
             name,
             version,
@@ -215,6 +237,8 @@ impl Manifest {
             state_version,
             scopes,
             routes: checked_routes,
+            greets_in,
+            namespaces,
             queries: checked_queries,
             emits: emits.into_iter().collect(),
             needs,
@@ -240,6 +264,55 @@ fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
     };
     let most_idle = if is_durable { MOST_DURABLE_IDLE } else { MOST_IDLE };
     Ok(Scope { template, is_durable, idle: Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, most_idle) })
+}
+
+/// The scope in which a feature is told of connections, where it may route the event so.
+fn check_connect(event: &str, origins: &[String], template: &Template) -> Result<ScopeAddress, String> {
+    if event != CONNECT_EVENT {
+        return Err(format!(
+            "the route of {event} names the origin host, which sends {CONNECT_EVENT} and nothing else"
+        ));
+    }
+    if origins.iter().any(|origin| origin != "host") {
+        return Err(format!("the event {event} is the host's own: its route must name the origin host alone"));
+    }
+    // A connection that opens names no scope.
+    template.fixed_address().ok_or_else(|| {
+        let scope = template.as_str();
+        format!("the route of {event} names the scope {scope:?}, which must be one without a placeholder")
+    })
+}
+
+/// The namespaces that the extensions name: there is no other extension.
+fn check_extensions(extensions: &[(String, String)]) -> Result<BTreeSet<String>, String> {
+    let mut namespaces = BTreeSet::new();
+    for (extension, value) in extensions {
+        if extension != NAMESPACES_EXTENSION {
+            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
+        }
+        let names: Vec<String> = serde_json::from_str(value)
+            .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))?;
+        names.iter().try_for_each(|name| check_namespace(name))?;
+        namespaces.extend(names);
+    }
+    if namespaces.len() > MAX_NAMESPACES {
+        return Err(format!("it names {} namespaces, and may name {MAX_NAMESPACES}", namespaces.len()));
+    }
+    Ok(namespaces)
+}
+
+fn check_namespace(name: &str) -> Result<(), String> {
+    let n_chars = name.chars().count();
+    // A comma ends a namespace in a packet, and what follows a question mark is a query.
+    let is_name = |c: char| !matches!(c, ',' | '?') && !c.is_whitespace() && !c.is_control();
+    if name.starts_with('/') && (2..=MAX_NAMESPACE_CHARS).contains(&n_chars) && name.chars().all(is_name) {
+        return Ok(());
+    }
+    Err(format!(
+        "the namespace {name:?} must be a slash and 1 to {} characters without comma, question mark, whitespace and \
+         control characters",
+        MAX_NAMESPACE_CHARS - 1
+    ))
 }
 
 fn check_event(event: &str) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
 //!
-//! - [`Runtime`] is what the rest of the host sees; `loads` is its other half, for what operators do.
+//! - [`Runtime`] is what the rest of the host sees; `greeting` is the part of it for connections that open, `loads` that
+//!   for what operators do.
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them does.
 //! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
@@ -24,6 +25,7 @@ mod engine;
 mod event;
 mod folder;
 mod generation;
+mod greeting;
 mod handle;
 mod health;
 mod loader;

@@ -118,6 +118,11 @@ impl Scope {
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
     }
+
+    /// Whether the feature is still to be told that this connection has opened.
+    pub(super) fn has_parked_opening(&self, connection: ConnId) -> bool {
+        self.parked.iter().any(|parked| parked.event.opened() == Some(connection))
+    }
 }
 
 /// What is due at some time.

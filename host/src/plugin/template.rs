@@ -80,6 +80,11 @@ impl Template {
         &self.prefix
     }
 
+    /// The one scope of a template without placeholders.
+    pub(super) fn fixed_address(&self) -> Option<ScopeAddress> {
+        self.placeholders.is_empty().then(|| ScopeAddress { key: self.prefix.as_str().into(), params: Arc::new([]) })
+    }
+
     /// Whether a key could be of both templates, as far as what they begin with tells.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix)

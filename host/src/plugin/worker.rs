@@ -200,10 +200,15 @@ impl Worker {
             return self.answer(plugin, &event, reply, unavailable(message));
         }
         self.handle_parked(plugin, address);
-        let still_waits = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.has_parked());
-        if still_waits && event.must_be_told() {
+        let waiting = self.scopes.get(plugin.number, &address.key).filter(|scope| scope.has_parked());
+        if waiting.is_some() && event.must_be_told() {
             // Behind what waits already: a join is told before its departure.
             return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
+        }
+        // A feature hears of a connection before it hears from it.
+        if waiting.zip(event.sender_id()).is_some_and(|(scope, sender)| scope.has_parked_opening(sender)) {
+            let message = format!("the feature {} does not know of this connection yet: try again later", plugin.name);
+            return self.answer(plugin, &event, reply, unavailable(message));
         }
         self.handle_or_park(plugin, address, event, 0, reply);
     }
