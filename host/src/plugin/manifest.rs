@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bindings::roundhouse::feature::manifest as wit;
+use super::extension;
 use super::template::{ScopeAddress, Template};
 use crate::hub::USER_ROOM_PREFIX;
 use crate::protocol::RESERVED_EVENTS;
@@ -16,15 +17,6 @@ const MAX_NAMES: usize = 256;
 
 /// The event by which a feature is told of a connection that opens. The host alone sends it.
 pub(super) const CONNECT_EVENT: &str = "connect";
-
-/// The extension by which a manifest names Socket.IO namespaces.
-const NAMESPACES_EXTENSION: &str = "socketio-namespaces";
-
-/// Socket.IO namespaces that a manifest may name: many times what a front-end has.
-const MAX_NAMESPACES: usize = 32;
-
-/// The longest name of a Socket.IO namespace, in characters.
-const MAX_NAMESPACE_CHARS: usize = 128;
 
 /// The shortest idle time of a scope: less would be spent on looking at it.
 const LEAST_IDLE: Duration = Duration::from_secs(1);
@@ -229,7 +221,7 @@ impl Manifest {
         }
         let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
-        let namespaces = check_extensions(&extensions)?;
+        let namespaces = extension::namespaces(&extensions)?;
         Ok(Self {
             name,
             version,
@@ -273,7 +265,7 @@ fn check_connect(event: &str, origins: &[String], template: &Template) -> Result
             "the route of {event} names the origin host, which sends {CONNECT_EVENT} and nothing else"
         ));
     }
-    if origins.iter().any(|origin| origin != "host") {
+    if origins.is_empty() || origins.iter().any(|origin| origin != "host") {
         return Err(format!("the event {event} is the host's own: its route must name the origin host alone"));
     }
     // A connection that opens names no scope.
@@ -281,38 +273,6 @@ fn check_connect(event: &str, origins: &[String], template: &Template) -> Result
         let scope = template.as_str();
         format!("the route of {event} names the scope {scope:?}, which must be one without a placeholder")
     })
-}
-
-/// The namespaces that the extensions name: there is no other extension.
-fn check_extensions(extensions: &[(String, String)]) -> Result<BTreeSet<String>, String> {
-    let mut namespaces = BTreeSet::new();
-    for (extension, value) in extensions {
-        if extension != NAMESPACES_EXTENSION {
-            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
-        }
-        let names: Vec<String> = serde_json::from_str(value)
-            .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))?;
-        names.iter().try_for_each(|name| check_namespace(name))?;
-        namespaces.extend(names);
-    }
-    if namespaces.len() > MAX_NAMESPACES {
-        return Err(format!("it names {} namespaces, and may name {MAX_NAMESPACES}", namespaces.len()));
-    }
-    Ok(namespaces)
-}
-
-fn check_namespace(name: &str) -> Result<(), String> {
-    let n_chars = name.chars().count();
-    // A comma ends a namespace in a packet, and what follows a question mark is a query.
-    let is_name = |c: char| !matches!(c, ',' | '?') && !c.is_whitespace() && !c.is_control();
-    if name.starts_with('/') && (2..=MAX_NAMESPACE_CHARS).contains(&n_chars) && name.chars().all(is_name) {
-        return Ok(());
-    }
-    Err(format!(
-        "the namespace {name:?} must be a slash and 1 to {} characters without comma, question mark, whitespace and \
-         control characters",
-        MAX_NAMESPACE_CHARS - 1
-    ))
 }
 
 fn check_event(event: &str) -> Result<(), String> {
@@ -348,5 +308,55 @@ mod tests {
     fn an_unknown_audience_is_an_error_that_names_the_known() {
         let error = grants(&[], &["everybody"]).check().unwrap_err();
         assert!(error.contains("everybody") && error.contains("user, roles, all"), "{error}");
+    }
+
+    /// What comes of a manifest with these routes, each an event, its origins and its scope.
+    fn with_routes(routes: &[(&str, &[&str], &str)]) -> Result<Manifest, String> {
+        let scope = |template: &str| wit::Scope {
+            template: template.to_owned(),
+            durability: "volatile".to_owned(),
+            idle_ms: 0,
+        };
+        let route = |(event, origins, scope): &(&str, &[&str], &str)| wit::Route {
+            event: (*event).to_owned(),
+            origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
+            scope: (*scope).to_owned(),
+        };
+        Manifest::check(wit::Manifest {
+            name: "lobby".to_owned(),
+            version: "1.0.0".to_owned(),
+            description: String::new(),
+            state_version: 1,
+            scopes: vec![scope("lobby"), scope("room:{roomId}")],
+            routes: routes.iter().map(route).collect(),
+            queries: Vec::new(),
+            emits: Vec::new(),
+            needs: wit::Needs { rooms: Vec::new(), audiences: Vec::new(), actions: Vec::new() },
+            extensions: Vec::new(),
+        })
+    }
+
+    #[test]
+    fn connections_that_open_are_told_to_a_scope_and_are_no_route() {
+        let manifest = with_routes(&[("connect", &["host"], "lobby"), ("say", &["client"], "room:{roomId}")]).unwrap();
+        assert_eq!(manifest.greets_in.unwrap().key.as_ref(), "lobby");
+        assert_eq!(manifest.routes.into_keys().collect::<Vec<_>>(), ["say"]);
+        assert_eq!(with_routes(&[("say", &["client"], "lobby")]).unwrap().greets_in, None);
+    }
+
+    #[test]
+    fn the_host_sends_connect_and_nothing_else_and_nobody_else_sends_it() {
+        let check = |routes: &[(&str, &[&str], &str)], message: &str| {
+            let said = with_routes(routes).expect_err(message);
+            assert!(said.contains(message), "{said}");
+        };
+        check(&[("connect", &["host"], "room:{roomId}")], "without a placeholder");
+        check(&[("connect", &["host"], "hall")], "not among the scopes");
+        check(&[("connect", &["host"], "lobby"), ("connect", &["host"], "lobby")], "routes connect twice");
+        check(&[("connect", &["host", "client"], "lobby")], "the origin host alone");
+        check(&[("connect", &["client"], "lobby")], "the origin host alone");
+        check(&[("connect", &[], "lobby")], "the origin host alone");
+        check(&[("say", &["host"], "lobby")], "which sends connect and nothing else");
+        check(&[("disconnect", &["client"], "lobby")], "the event disconnect is the host's own");
     }
 }

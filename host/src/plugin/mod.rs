@@ -3,7 +3,8 @@
 //! - [`Runtime`] is what the rest of the host sees; `greeting` is the part of it for connections that open, `loads` that
 //!   for what operators do.
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
-//!   `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them does.
+//!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
+//!   does.
 //! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
 //!   brings, `durable` what goes to the store and comes from there. `scope` is its memory, `effect` checks what a feature
 //!   wants done.
@@ -23,6 +24,7 @@ mod durable;
 mod effect;
 mod engine;
 mod event;
+mod extension;
 mod folder;
 mod generation;
 mod greeting;
