@@ -6,6 +6,7 @@ mod id;
 mod identity;
 mod mailbox;
 mod payload;
+mod placeholders;
 
 pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
@@ -13,3 +14,4 @@ pub use id::{ConnId, is_valid_id};
 pub use identity::Identity;
 pub use mailbox::{Full, Mailbox};
 pub use payload::{BadPayload, Payload};
+pub use placeholders::BadPlaceholders;

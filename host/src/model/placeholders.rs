@@ -1,0 +1,179 @@
+//! Placeholders: the places in an event's arguments where its binary attachments belong.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::Payload;
+
+/// Arguments and attachments that do not belong together.
+#[derive(Debug, thiserror::Error)]
+pub enum BadPlaceholders {
+    /// More attachments than an event may have.
+    #[error("an event has at most {} attachments: send several events", Payload::MAX_ATTACHMENTS)]
+    TooMany,
+    /// An attachment that the arguments do not refer to.
+    #[error("an attachment has no placeholder in the arguments")]
+    Missing,
+    /// A placeholder that is none, or refers to nothing, or to what another refers to.
+    #[error("a placeholder is wrong: {0}")]
+    Wrong(#[from] serde_json::Error),
+}
+
+/// Checks that the placeholders in the JSON text `args` are 0 to `attachments` - 1, each once.
+pub(super) fn check(args: &str, attachments: usize) -> Result<(), BadPlaceholders> {
+    if attachments > Payload::MAX_ATTACHMENTS {
+        return Err(BadPlaceholders::TooMany);
+    }
+    let mut found = Found { attachments, numbers: 0 };
+    let mut json = serde_json::Deserializer::from_str(args);
+    found.deserialize(&mut json)?;
+    json.end()?;
+    if found.numbers.count_ones() as usize == attachments { Ok(()) } else { Err(BadPlaceholders::Missing) }
+}
+
+/// The placeholders that have been found so far.
+struct Found {
+    attachments: usize,
+    /// A bit for each number, of which there are `MAX_ATTACHMENTS`.
+    numbers: u32,
+}
+
+impl Found {
+    fn note(&mut self, number: u64) -> Result<(), &'static str> {
+        let number = usize::try_from(number).ok().filter(|number| *number < self.attachments);
+        let bit = 1 << number.ok_or("its num is that of no attachment")?;
+        if self.numbers & bit != 0 {
+            return Err("its num is another's too");
+        }
+        self.numbers |= bit;
+        Ok(())
+    }
+}
+
+/// What a value is, as far as a placeholder's members go.
+enum Kind {
+    True,
+    Number(u64),
+    Other,
+}
+
+/// The names that a placeholder's members have.
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Member {
+    #[serde(rename = "_placeholder")]
+    Mark,
+    #[serde(rename = "num")]
+    Number,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Found {
+    type Value = Kind;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Kind, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Found {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Other)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Kind, E> {
+        Ok(if value { Kind::True } else { Kind::Other })
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
+        Ok(Kind::Number(value))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
+        Ok(Kind::Other)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
+        Ok(Kind::Other)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Kind, E> {
+        Ok(Kind::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Kind, A::Error> {
+        while elements.next_element_seed(&mut *self)?.is_some() {}
+        Ok(Kind::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Kind, A::Error> {
+        let (mut count, mut is_marked, mut number) = (0, false, None);
+        while let Some(member) = members.next_key::<Member>()? {
+            count += 1;
+            match (member, members.next_value_seed(&mut *self)?) {
+                (Member::Mark, Kind::True) => is_marked = true,
+                (Member::Number, Kind::Number(value)) => number = Some(value),
+                _ => {}
+            }
+        }
+        match number {
+            _ if !is_marked => {}
+            Some(number) if count == 2 => self.note(number).map_err(A::Error::custom)?,
+            _ => return Err(A::Error::custom("it is not {\"_placeholder\":true,\"num\":n}")),
+        }
+        Ok(Kind::Other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_attachment_has_one_placeholder_wherever_it_stands() {
+        for (args, attachments) in [
+            ("[]", 0),
+            (r#"[{"_placeholder":true,"num":0}]"#, 1),
+            (r#"[{"num":1,"_placeholder":true}, 5e3, -1, "x", null, {"a":[{"_placeholder":true,"num":0}]}]"#, 2),
+            (
+                r#"[{"_placeholder":false,"num":7},{"_placeholder":1,"num":7},{"num":9},{"\u005fplaceholder":true,"num":0}]"#,
+                1,
+            ),
+        ] {
+            assert!(check(args, attachments).is_ok(), "{args}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_the_attachments_is_refused() {
+        let deep = format!("[{}{}]", "[".repeat(200), "]".repeat(200));
+        for (args, attachments, message) in [
+            ("[]", 1, "no placeholder"),
+            (r#"[{"_placeholder":true,"num":0}]"#, 2, "no placeholder"),
+            (r#"[{"_placeholder":true,"num":1}]"#, 1, "of no attachment"),
+            (r#"[{"_placeholder":true,"num":18446744073709551615}]"#, 1, "of no attachment"),
+            (r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]"#, 1, "another's too"),
+            (r#"[{"_placeholder":true}]"#, 1, "it is not"),
+            (r#"[{"_placeholder":true,"num":-1}]"#, 1, "it is not"),
+            (r#"[{"_placeholder":true,"num":"0"}]"#, 1, "it is not"),
+            (r#"[{"_placeholder":true,"num":0,"x":1}]"#, 1, "it is not"),
+            (r#"[{"_placeholder":true,"num":0,"_placeholder":false}]"#, 1, "it is not"),
+            ("[", 1, "EOF"),
+            ("[]]", 0, "trailing"),
+            (&deep, 0, "recursion limit"),
+            ("[]", 11, "at most 10"),
+        ] {
+            let error = check(args, attachments).expect_err(args).to_string();
+            assert!(error.contains(message), "{args}: {error}");
+        }
+    }
+}
