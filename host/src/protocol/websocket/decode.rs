@@ -1,0 +1,377 @@
+//! Frames from clients: RFC 6455 to the letter, whatever the pieces in which they arrive.
+
+use std::ops::Range;
+
+use super::utf8::Utf8;
+use super::{
+    FINAL, MASKED, MAX_CONTROL_BYTES, OP_BINARY, OP_CLOSE, OP_CONTINUATION, OP_PING, OP_PONG, OP_TEXT, parse_length,
+};
+use crate::model::CloseCode;
+
+const RESERVED: u8 = 0x70;
+
+/// What a client sent.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A whole text message.
+    Text(&'a str),
+    /// A whole binary message.
+    Binary(&'a [u8]),
+    /// A ping, to be answered with a pong of the same content.
+    Ping(&'a [u8]),
+    /// The answer to a ping, or a sign of life.
+    Pong,
+    /// The client closes, or answers our close. The code is absent where it gave none.
+    Close(Option<u16>),
+}
+
+/// Why a connection must be closed: the client broke the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    /// The close code that says so.
+    pub code: CloseCode,
+    /// The rule that was broken.
+    pub reason: &'static str,
+}
+
+const fn protocol_error(reason: &'static str) -> Violation {
+    Violation { code: CloseCode::ProtocolError, reason }
+}
+
+const TOO_LARGE: Violation = Violation { code: CloseCode::TooLarge, reason: "the message is over the size limit" };
+const NOT_UTF8: Violation = Violation { code: CloseCode::InvalidPayload, reason: "text that is not UTF-8" };
+
+/// Reads a client's frames.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The beginning of a frame of which the rest has not come.
+    incomplete: Vec<u8>,
+    /// How much of the incomplete frame's payload is unmasked and checked already.
+    ready: usize,
+    /// The fragments of a message so far.
+    fragments: Option<Box<Fragments>>,
+    /// How far the text is read that is incomplete, so that a client hears at once that it is not UTF-8.
+    utf8: Utf8,
+}
+
+#[derive(Debug)]
+struct Fragments {
+    is_text: bool,
+    bytes: Vec<u8>,
+}
+
+struct Header {
+    opcode: u8,
+    is_final: bool,
+    mask: [u8; 4],
+    payload: Range<usize>,
+}
+
+impl Decoder {
+    /// Reads what has arrived and gives `sink` each message. Stops early where `sink` returns `false`.
+    /// The bytes in `input` are unmasked in place.
+    ///
+    /// # Errors
+    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes` (asked for each frame,
+    /// since a message may change what its sender may send).
+    /// Nothing may be read from it after that.
+    pub fn feed(
+        &mut self,
+        input: &mut [u8],
+        max_bytes: impl Fn() -> usize,
+        mut sink: impl FnMut(Message<'_>) -> bool,
+    ) -> Result<(), Violation> {
+        if self.incomplete.is_empty() {
+            let read = self.read_frames(input, &max_bytes, &mut sink)?;
+            self.incomplete.extend_from_slice(&input[read..]);
+        } else {
+            let mut bytes = std::mem::take(&mut self.incomplete);
+            bytes.extend_from_slice(input);
+            let read = self.read_frames(&mut bytes, &max_bytes, &mut sink)?;
+            if read < bytes.len() {
+                bytes.drain(..read);
+                self.incomplete = bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes kept for what is incomplete.
+    pub fn buffered(&self) -> usize {
+        self.incomplete.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.capacity())
+    }
+
+    /// Reads the whole frames at the start of `bytes`, and says how many bytes that was.
+    fn read_frames(
+        &mut self,
+        bytes: &mut [u8],
+        max_bytes: &impl Fn() -> usize,
+        sink: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<usize, Violation> {
+        let mut read = 0;
+        while let Some(header) = parse_header(&bytes[read..], self.room(max_bytes()))? {
+            let frame = &mut bytes[read..];
+            let end = header.payload.end.min(frame.len());
+            let arrived = &mut frame[header.payload.start..end];
+            let ready = std::mem::take(&mut self.ready);
+            unmask(&mut arrived[ready..], header.mask, ready);
+            if end < header.payload.end {
+                self.check_text(&header, &arrived[ready..])?;
+                self.ready = arrived.len();
+                break;
+            }
+            read += end;
+            if !self.read_frame(&header, arrived, ready, sink)? {
+                // Whoever stopped us will not read on, so that what is left is of no use.
+                return Ok(bytes.len());
+            }
+        }
+        Ok(read)
+    }
+
+    /// How long a frame may be, beside the fragments that are there already.
+    fn room(&self, max_bytes: usize) -> usize {
+        max_bytes.saturating_sub(self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len()))
+    }
+
+    /// Checks what has come of a text that is not complete.
+    fn check_text(&mut self, header: &Header, new: &[u8]) -> Result<(), Violation> {
+        let is_text = match header.opcode {
+            OP_CONTINUATION => self.fragments.as_ref().is_some_and(|fragments| fragments.is_text),
+            opcode => opcode == OP_TEXT,
+        };
+        if is_text && !self.utf8.accepts(new) { Err(NOT_UTF8) } else { Ok(()) }
+    }
+
+    fn read_frame(
+        &mut self,
+        header: &Header,
+        payload: &[u8],
+        ready: usize,
+        sink: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<bool, Violation> {
+        Ok(match header.opcode {
+            OP_PING => sink(Message::Ping(payload)),
+            OP_PONG => sink(Message::Pong),
+            OP_CLOSE => sink(Message::Close(parse_close(payload)?)),
+            OP_CONTINUATION => {
+                let Some(fragments) = &mut self.fragments else {
+                    return Err(protocol_error("a continuation of nothing"));
+                };
+                fragments.bytes.extend_from_slice(payload);
+                if !header.is_final {
+                    self.check_text(header, &payload[ready..])?;
+                    return Ok(true);
+                }
+                match self.fragments.take() {
+                    Some(whole) => self.finish(whole.is_text, &whole.bytes, sink)?,
+                    None => true,
+                }
+            }
+            _ if self.fragments.is_some() => return Err(protocol_error("a new message within a fragmented one")),
+            opcode if header.is_final => self.finish(opcode == OP_TEXT, payload, sink)?,
+            opcode => {
+                self.check_text(header, &payload[ready..])?;
+                self.fragments = Some(Box::new(Fragments { is_text: opcode == OP_TEXT, bytes: payload.to_vec() }));
+                true
+            }
+        })
+    }
+
+    /// Hands on a message that is whole.
+    fn finish(
+        &mut self,
+        is_text: bool,
+        bytes: &[u8],
+        sink: &mut impl FnMut(Message<'_>) -> bool,
+    ) -> Result<bool, Violation> {
+        self.utf8 = Utf8::default();
+        Ok(if is_text {
+            sink(Message::Text(std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)?))
+        } else {
+            sink(Message::Binary(bytes))
+        })
+    }
+}
+
+/// Reads a frame's header; `None` where it is not all there. A message's frame is at most `room` bytes long.
+fn parse_header(bytes: &[u8], room: usize) -> Result<Option<Header>, Violation> {
+    let &[first, second, ..] = bytes else { return Ok(None) };
+    let opcode = first & 0x0f;
+    let is_final = first & FINAL != 0;
+    let is_control = opcode & 0x8 != 0;
+    if first & RESERVED != 0 {
+        return Err(protocol_error("a reserved bit is set, but no extension was agreed on"));
+    }
+    if !matches!(opcode, OP_CONTINUATION | OP_TEXT | OP_BINARY | OP_CLOSE | OP_PING | OP_PONG) {
+        return Err(protocol_error("a reserved opcode"));
+    }
+    if second & MASKED == 0 {
+        return Err(protocol_error("a client's frame must be masked"));
+    }
+    if is_control && (!is_final || usize::from(second & !MASKED) > MAX_CONTROL_BYTES) {
+        return Err(protocol_error("a control frame is whole and at most 125 bytes long"));
+    }
+    let Some((length, mask_at)) = parse_length(bytes) else { return Ok(None) };
+    // Before anything of that length is kept.
+    if length > room as u64 && !is_control {
+        return Err(TOO_LARGE);
+    }
+    let start = mask_at + 4;
+    let mask = bytes.get(mask_at..start).and_then(|mask| mask.try_into().ok());
+    Ok(mask.map(|mask| Header { opcode, is_final, mask, payload: start..start + length as usize }))
+}
+
+/// Unmasks what stands `offset` bytes behind the start of a payload.
+fn unmask(payload: &mut [u8], mut mask: [u8; 4], offset: usize) {
+    mask.rotate_left(offset % 4);
+    let mask8 = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let (chunks, rest) = payload.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ mask8).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
+        *byte ^= mask;
+    }
+}
+
+fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
+    match payload {
+        [] => Ok(None),
+        [_] => Err(protocol_error("half a close code")),
+        [a, b, reason @ ..] => {
+            let code = u16::from_be_bytes([*a, *b]);
+            // RFC 6455, section 7.4, and the registry that it opens: others must not be on the wire.
+            if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
+                return Err(protocol_error("a close code that must not be sent"));
+            }
+            if std::str::from_utf8(reason).is_err() {
+                return Err(Violation { code: CloseCode::InvalidPayload, reason: "a close reason that is not UTF-8" });
+            }
+            Ok(Some(code))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode::frame;
+    use super::*;
+
+    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    /// A client's frame, masked with the example mask of RFC 6455, section 5.7.
+    fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = frame(0, &[payload]).to_vec();
+        bytes[0] = first;
+        bytes[1] |= MASKED;
+        let header = bytes.len() - payload.len();
+        let mut masked = payload.to_vec();
+        unmask(&mut masked, MASK, 0);
+        bytes.truncate(header);
+        bytes.extend(MASK);
+        bytes.extend(masked);
+        bytes
+    }
+
+    fn text(payload: &str) -> Vec<u8> {
+        client_frame(FINAL | OP_TEXT, payload.as_bytes())
+    }
+
+    /// Feeds `bytes` in pieces of `piece`, and tells what came out and how it ended.
+    fn decode(bytes: &[u8], piece: usize, max_bytes: usize) -> (Vec<String>, Result<(), Violation>) {
+        let mut decoder = Decoder::default();
+        let mut seen = Vec::new();
+        let mut end = Ok(());
+        for chunk in bytes.chunks(piece) {
+            end = decoder.feed(
+                &mut chunk.to_vec(),
+                || max_bytes,
+                |message| {
+                    seen.push(format!("{message:?}"));
+                    true
+                },
+            );
+            if end.is_err() {
+                break;
+            }
+        }
+        if end.is_ok() {
+            assert_eq!(decoder.buffered(), 0, "an idle connection keeps no bytes");
+        }
+        (seen, end)
+    }
+
+    #[test]
+    fn the_example_of_the_rfc_is_read() {
+        let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(decode(&bytes, 64, 100), (vec!["Text(\"Hello\")".to_owned()], Ok(())));
+    }
+
+    #[test]
+    fn frames_are_read_wherever_they_are_cut() {
+        let mut bytes = text("one");
+        bytes.extend(client_frame(OP_TEXT, "frag".as_bytes()));
+        bytes.extend(client_frame(FINAL | OP_PING, b"p"));
+        bytes.extend(client_frame(FINAL, "ments é".as_bytes()));
+        bytes.extend(client_frame(FINAL | OP_BINARY, &[7; 300]));
+        bytes.extend(text(&"x".repeat(70_000)));
+        bytes.extend(client_frame(FINAL | OP_PONG, b""));
+        bytes.extend(client_frame(FINAL | OP_CLOSE, &1000u16.to_be_bytes()));
+        let (whole, end) = decode(&bytes, usize::MAX, 100_000);
+        assert_eq!(end, Ok(()));
+        assert_eq!(whole[0], "Text(\"one\")");
+        assert_eq!(whole[1], "Ping([112])");
+        assert_eq!(whole[2], "Text(\"fragments é\")");
+        assert_eq!(whole[5..], ["Pong", "Close(Some(1000))"]);
+        for piece in [1, 2, 3, 7, 64, 1000, 65_536] {
+            assert_eq!(decode(&bytes, piece, 100_000).0, whole, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn what_the_rfc_forbids_closes_the_connection_with_its_code() {
+        let close = |payload: &[u8]| client_frame(FINAL | OP_CLOSE, payload);
+        let mut nested = client_frame(OP_TEXT, b"a");
+        nested.extend(text("b"));
+        let mut unmasked = text("a");
+        unmasked[1] &= !MASKED;
+        for (bytes, code) in [
+            (client_frame(FINAL | 0x40 | OP_TEXT, b"a"), CloseCode::ProtocolError),
+            (client_frame(FINAL | 0x3, b"a"), CloseCode::ProtocolError),
+            (client_frame(FINAL | 0xb, b"a"), CloseCode::ProtocolError),
+            (client_frame(OP_PING, b"a"), CloseCode::ProtocolError),
+            (client_frame(FINAL | OP_PING, &[0; 126]), CloseCode::ProtocolError),
+            (client_frame(FINAL, b"a"), CloseCode::ProtocolError),
+            (nested, CloseCode::ProtocolError),
+            (unmasked, CloseCode::ProtocolError),
+            (close(b"x"), CloseCode::ProtocolError),
+            (close(&1005u16.to_be_bytes()), CloseCode::ProtocolError),
+            (close(&999u16.to_be_bytes()), CloseCode::ProtocolError),
+            (close(&[3, 0xe8, 0xff]), CloseCode::InvalidPayload),
+            (client_frame(FINAL | OP_TEXT, &[0xc3, 0x28]), CloseCode::InvalidPayload),
+            (text(&"x".repeat(101)), CloseCode::TooLarge),
+            (client_frame(FINAL | OP_BINARY, &[0; 200]), CloseCode::TooLarge),
+        ] {
+            let (_, end) = decode(&bytes, 64, 100);
+            assert_eq!(end.map_err(|violation| violation.code), Err(code), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn fragments_are_bounded_together_and_checked_together() {
+        let mut bytes = client_frame(OP_TEXT, &[b'x'; 60]);
+        bytes.extend(client_frame(FINAL, &[b'x'; 60]));
+        assert_eq!(decode(&bytes, 64, 100).1, Err(TOO_LARGE));
+        let mut split = client_frame(OP_TEXT, &[0xc3]);
+        split.extend(client_frame(FINAL, &[0xa9]));
+        assert_eq!(decode(&split, 64, 100).0, ["Text(\"é\")"]);
+    }
+
+    #[test]
+    fn a_length_that_nobody_could_mean_is_refused_before_anything_is_kept() {
+        let mut bytes = vec![FINAL | OP_BINARY, MASKED | 127];
+        bytes.extend(u64::MAX.to_be_bytes());
+        assert_eq!(decode(&bytes, 64, 100).1, Err(TOO_LARGE));
+    }
+}

@@ -1,0 +1,120 @@
+//! Frames to clients: whole messages, not masked.
+
+use bytes::Bytes;
+
+use super::{FINAL, MAX_CONTROL_BYTES, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, parse_length};
+
+/// How long the header of a frame with this much content is.
+fn header_bytes(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+/// The header of a frame whose content, of this length, is to follow.
+fn push_header(frames: &mut Vec<u8>, opcode: u8, length: usize) {
+    frames.push(FINAL | opcode);
+    match header_bytes(length) {
+        2 => frames.push(length as u8),
+        4 => {
+            frames.push(126);
+            frames.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            frames.push(127);
+            frames.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+pub(super) fn frame(opcode: u8, parts: &[&[u8]]) -> Bytes {
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut frame = Vec::with_capacity(header_bytes(length) + length);
+    push_header(&mut frame, opcode, length);
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    frame.into()
+}
+
+/// A text message.
+pub fn text_frame(text: &str) -> Bytes {
+    frame(OP_TEXT, &[text.as_bytes()])
+}
+
+/// A binary message.
+pub fn binary_frame(bytes: &[u8]) -> Bytes {
+    frame(OP_BINARY, &[bytes])
+}
+
+/// A text message of these parts, and behind it a binary message for each attachment.
+pub fn message_frames(text: &[&str], attachments: &[Bytes]) -> Bytes {
+    let length: usize = text.iter().map(|part| part.len()).sum();
+    let binary: usize = attachments.iter().map(|bytes| header_bytes(bytes.len()) + bytes.len()).sum();
+    let mut frames = Vec::with_capacity(header_bytes(length) + length + binary);
+    push_header(&mut frames, OP_TEXT, length);
+    text.iter().for_each(|part| frames.extend_from_slice(part.as_bytes()));
+    for attachment in attachments {
+        push_header(&mut frames, OP_BINARY, attachment.len());
+        frames.extend_from_slice(attachment);
+    }
+    frames.into()
+}
+
+/// A ping without content.
+pub fn ping_frame() -> Bytes {
+    Bytes::from_static(&[FINAL | OP_PING, 0])
+}
+
+/// The answer to a ping.
+pub fn pong_frame(content: &[u8]) -> Bytes {
+    frame(OP_PONG, &[content])
+}
+
+/// A close, with a reason of at most 123 bytes; what is longer is cut.
+pub fn close_frame(code: u16, reason: &str) -> Bytes {
+    let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    frame(OP_CLOSE, &[&code.to_be_bytes(), &reason.as_bytes()[..end]])
+}
+
+/// What a frame of ours carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content<'a> {
+    /// A text message, which is UTF-8.
+    Text(&'a [u8]),
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// What the frames in `frames` carry, which this module made and which stand one behind the other.
+/// Control frames are passed over: they are about the WebSocket alone.
+pub fn contents(mut frames: &[u8]) -> impl Iterator<Item = Content<'_>> {
+    std::iter::from_fn(move || {
+        loop {
+            let opcode = frames.first()? & 0x0f;
+            let (length, start) = parse_length(frames)?;
+            let (frame, rest) = frames.split_at_checked(start + length as usize)?;
+            frames = rest;
+            match opcode {
+                OP_TEXT => return Some(Content::Text(&frame[start..])),
+                OP_BINARY => return Some(Content::Binary(&frame[start..])),
+                _ => {}
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_is_cut_between_characters() {
+        let frame = close_frame(4010, &"é".repeat(100));
+        assert_eq!(frame.len(), 2 + 2 + 122);
+        assert!(std::str::from_utf8(&frame[4..]).is_ok());
+    }
+}

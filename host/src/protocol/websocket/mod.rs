@@ -1,0 +1,34 @@
+//! WebSocket frames (RFC 6455), the server's side, without a socket.
+//!
+//! A connection keeps bytes only while a frame or a fragmented message is incomplete: whatever arrives whole is read
+//! in place, in the buffer that its shard shares among all of its connections. Outgoing frames are not masked, so that
+//! one encoded frame serves every connection.
+
+mod decode;
+mod encode;
+mod utf8;
+
+pub use decode::{Decoder, Message, Violation};
+pub use encode::{Content, binary_frame, close_frame, contents, message_frames, ping_frame, pong_frame, text_frame};
+
+const OP_CONTINUATION: u8 = 0x0;
+const OP_TEXT: u8 = 0x1;
+const OP_BINARY: u8 = 0x2;
+const OP_CLOSE: u8 = 0x8;
+const OP_PING: u8 = 0x9;
+const OP_PONG: u8 = 0xa;
+
+const FINAL: u8 = 0x80;
+const MASKED: u8 = 0x80;
+
+/// The most that a control frame may carry (RFC 6455, section 5.5).
+const MAX_CONTROL_BYTES: usize = 125;
+
+/// The payload's length in a frame, and where that length ends; `None` where it is not all there.
+fn parse_length(frame: &[u8]) -> Option<(u64, usize)> {
+    match frame.get(1)? & !MASKED {
+        126 => frame.get(2..4)?.try_into().ok().map(|length| (u64::from(u16::from_be_bytes(length)), 4)),
+        127 => frame.get(2..10)?.try_into().ok().map(|length| (u64::from_be_bytes(length), 10)),
+        length => Some((length.into(), 2)),
+    }
+}
