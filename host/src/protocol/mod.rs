@@ -1,13 +1,15 @@
 //! Codecs: bytes to the model and back. They are synchronous and know nothing of sockets, rooms or plugins.
 
+pub mod engineio;
 mod outgoing;
 pub mod plain;
+pub mod socketio;
 pub mod websocket;
 
 pub use outgoing::{Outgoing, Protocol};
 
 /// Events that mean something to the protocols themselves: nobody else may route or emit them.
-pub const RESERVED_EVENTS: [&str; 9] = [
+pub const RESERVED_EVENTS: [&str; 10] = [
     "authenticate",
     "connected",
     "resume",
@@ -17,4 +19,17 @@ pub const RESERVED_EVENTS: [&str; 9] = [
     "disconnect",
     "disconnecting",
     "newListener",
+    "removeListener",
 ];
+
+/// A packet that breaks its protocol. The connection that it came from is of no use any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Malformed {
+    /// The rule that was broken.
+    pub reason: &'static str,
+}
+
+const fn malformed<T>(reason: &'static str) -> Result<T, Malformed> {
+    Err(Malformed { reason })
+}

@@ -1,0 +1,190 @@
+//! Engine.IO, protocol 4: packets that make a connection out of WebSocket frames or of HTTP requests (polling).
+//!
+//! Over WebSocket a packet is a text frame, a digit for its type and then its data; a binary frame is a binary message
+//! as it is. Over polling a body is a payload: such packets with a separator between them, and binary messages as base64.
+//! What waits for a connection is kept as WebSocket frames, whichever way it will go: [`take_payload`] makes a body of them.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::websocket::{self, Content};
+use super::{Malformed, malformed};
+
+/// Stands between the packets of a payload.
+const SEPARATOR: char = '\x1e';
+
+/// Stands before a binary message in a payload.
+const BINARY: char = 'b';
+
+/// Asks the client for a sign of life.
+pub const PING: &str = "2";
+/// Answers the client's `2probe`: this WebSocket works, the connection may move here.
+pub const PONG_PROBE: &str = "3probe";
+/// Says nothing: it ends a polling request, so that the connection can move.
+pub const NOOP: &str = "6";
+/// Ends the connection.
+pub const CLOSE: &str = "1";
+
+/// A packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// The handshake. Only the host may send it.
+    Open,
+    /// The end of the connection.
+    Close,
+    /// A question for a sign of life, with data that the answer repeats.
+    Ping(&'a str),
+    /// The answer to it.
+    Pong(&'a str),
+    /// A text message.
+    Message(&'a str),
+    /// A binary message.
+    Binary(Cow<'a, [u8]>),
+    /// The connection moves to the WebSocket that this came on.
+    Upgrade,
+    /// Nothing.
+    Noop,
+}
+
+/// Reads one packet: the content of a WebSocket text frame.
+///
+/// # Errors
+/// Where its type is unknown, or it has data that its type does not have.
+pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
+    let mut characters = text.chars();
+    let packet_type = characters.next();
+    let data = characters.as_str();
+    match packet_type {
+        Some('2') => Ok(Packet::Ping(data)),
+        Some('3') => Ok(Packet::Pong(data)),
+        Some('4') => Ok(Packet::Message(data)),
+        Some('0' | '1' | '5' | '6') if !data.is_empty() => malformed("a packet of this type has no data"),
+        Some('0') => Ok(Packet::Open),
+        Some('1') => Ok(Packet::Close),
+        Some('5') => Ok(Packet::Upgrade),
+        Some('6') => Ok(Packet::Noop),
+        Some(_) => malformed("a packet's type is a digit from 0 to 6"),
+        None => malformed("the packet is empty"),
+    }
+}
+
+/// Reads the packets of a polling request's body, one by one. An error is the last that comes.
+pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Malformed>> {
+    let mut is_broken = false;
+    body.split(SEPARATOR).map_while(move |packet| {
+        if is_broken {
+            return None;
+        }
+        let packet = match packet.strip_prefix(BINARY) {
+            Some(base64) => match STANDARD.decode(base64) {
+                Ok(bytes) => Ok(Packet::Binary(bytes.into())),
+                Err(_) => malformed("a binary message is base64 with padding"),
+            },
+            None => decode(packet),
+        };
+        is_broken = packet.is_err();
+        Some(packet)
+    })
+}
+
+/// What the host says first on a connection.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handshake<'a> {
+    /// The connection's id, a secret of this client: whoever knows it speaks for the connection.
+    pub sid: &'a str,
+    /// The transports that the connection may move to.
+    pub upgrades: &'a [&'a str],
+    /// How often the host asks for a sign of life, in milliseconds.
+    #[serde(rename = "pingInterval")]
+    pub ping_interval_ms: u64,
+    /// How long it waits for that, in milliseconds.
+    #[serde(rename = "pingTimeout")]
+    pub ping_timeout_ms: u64,
+    /// The longest message, and the longest payload, that the client may send, in bytes.
+    pub max_payload: usize,
+}
+
+impl Handshake<'_> {
+    /// The open packet.
+    pub fn packet(&self) -> String {
+        // Strings and numbers always have a JSON form.
+        format!("0{}", serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+/// A text message over WebSocket.
+pub fn message_frame(text: &str) -> Bytes {
+    websocket::message_frames(&["4", text], &[])
+}
+
+/// [`PING`] over WebSocket.
+pub fn ping_frame() -> Bytes {
+    Bytes::from_static(b"\x81\x012")
+}
+
+/// [`PONG_PROBE`] over WebSocket.
+pub fn pong_probe_frame() -> Bytes {
+    Bytes::from_static(b"\x81\x063probe")
+}
+
+/// [`NOOP`] over WebSocket.
+pub fn noop_frame() -> Bytes {
+    Bytes::from_static(b"\x81\x016")
+}
+
+/// [`CLOSE`] over WebSocket.
+pub fn close_frame() -> Bytes {
+    Bytes::from_static(b"\x81\x011")
+}
+
+/// Takes frames from the front of a queue and makes the body of an answer of them: as many as fit into `max_bytes`, but
+/// one `Bytes` at least where there is one. What stands in one `Bytes` (an event and its attachments) stays together, and
+/// the rest stays in the queue.
+pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize) -> Bytes {
+    let (mut taken, mut length) = (0, 0);
+    for frames in queue.iter() {
+        // Each packet brings a separator, of which there is one less than packets.
+        let longer: usize =
+            length + websocket::contents(frames).map(|content| packet_bytes(content) + 1).sum::<usize>();
+        if taken > 0 && longer > max_bytes.saturating_add(1) {
+            break;
+        }
+        length = longer;
+        taken += 1;
+    }
+    let mut payload = Vec::with_capacity(length);
+    for frames in queue.drain(..taken) {
+        websocket::contents(&frames).for_each(|content| push_packet(&mut payload, content));
+    }
+    payload.pop();
+    payload.into()
+}
+
+/// How long a message is in a payload.
+fn packet_bytes(content: Content<'_>) -> usize {
+    match content {
+        Content::Text(text) => text.len(),
+        Content::Binary(bytes) => 1 + bytes.len().div_ceil(3) * 4,
+    }
+}
+
+/// A message and the separator behind it.
+fn push_packet(payload: &mut Vec<u8>, content: Content<'_>) {
+    let start = payload.len();
+    match content {
+        Content::Text(text) => payload.extend_from_slice(text),
+        Content::Binary(bytes) => {
+            payload.push(BINARY as u8);
+            payload.resize(start + packet_bytes(content), 0);
+            // There is room for exactly this, so that it cannot fail.
+            let _ = STANDARD.encode_slice(bytes, &mut payload[start + 1..]);
+        }
+    }
+    payload.push(SEPARATOR as u8);
+}

@@ -1,0 +1,340 @@
+//! Socket.IO, protocol 5: events, acknowledgements and namespaces, in the messages of an Engine.IO connection.
+//!
+//! A packet is text: a digit for its type, the number of attachments and `-` where it is a binary one, the namespace and
+//! `,` where it is not `/`, the id of an acknowledgement, JSON. Binary messages behind it are its attachments, for which
+//! placeholders stand in the JSON.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Malformed, malformed, websocket};
+use crate::model::Payload;
+
+/// The namespace that needs no name on the wire.
+pub const MAIN_NAMESPACE: &str = "/";
+
+/// Names that no event may have: clients and servers of this protocol use them for what happens to a connection.
+pub const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+
+const TOO_LARGE: &str = "the packet and its attachments are over the size limit";
+
+/// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
+#[derive(Debug, Clone)]
+pub enum Packet<'a> {
+    /// The client wants to speak in a namespace.
+    Connect {
+        /// Which one.
+        namespace: Cow<'a, str>,
+        /// A JSON object that says who it is; to be checked.
+        auth: Option<Box<RawValue>>,
+    },
+    /// The client leaves a namespace.
+    Disconnect {
+        /// Which one.
+        namespace: Cow<'a, str>,
+    },
+    /// An event.
+    Event {
+        /// The namespace that it belongs to.
+        namespace: Cow<'a, str>,
+        /// Its name, of any length: to be checked. A number is its text.
+        event: Cow<'a, str>,
+        /// Its arguments, without the name.
+        payload: Payload,
+        /// The id to acknowledge it with, where that is asked for.
+        id: Option<u64>,
+    },
+    /// The answer to an event that asked for one.
+    Ack {
+        /// The namespace that the event belongs to.
+        namespace: Cow<'a, str>,
+        /// The id that came with the event.
+        id: u64,
+        /// The answer.
+        payload: Payload,
+    },
+}
+
+/// Reads a client's packets.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The packet that waits for attachments.
+    incomplete: Option<Box<Incomplete>>,
+}
+
+#[derive(Debug)]
+struct Incomplete {
+    packet: Packet<'static>,
+    /// How many attachments it has when it is whole.
+    attachments: usize,
+    /// How many bytes these may still have.
+    room: usize,
+}
+
+impl Decoder {
+    /// Reads a text message. `None` where the packet waits for attachments, which must be what comes next.
+    /// A packet and its attachments have at most `max_bytes`.
+    ///
+    /// # Errors
+    /// Where it breaks the protocol. Nothing may be read after that.
+    pub fn text<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<Option<Packet<'a>>, Malformed> {
+        if self.incomplete.take().is_some() {
+            return malformed("text came where an attachment was to come");
+        }
+        let Some(room) = max_bytes.checked_sub(text.len()) else { return malformed(TOO_LARGE) };
+        let (packet, attachments) = parse(text)?;
+        if attachments == 0 {
+            return Ok(Some(packet));
+        }
+        self.incomplete = Some(Box::new(Incomplete { packet: packet.into_owned(), attachments, room }));
+        Ok(None)
+    }
+
+    /// Reads a binary message: an attachment. `None` where more of them are to come.
+    ///
+    /// # Errors
+    /// Where it breaks the protocol. Nothing may be read after that.
+    pub fn binary(&mut self, bytes: Cow<'_, [u8]>) -> Result<Option<Packet<'static>>, Malformed> {
+        let Some(mut incomplete) = self.incomplete.take() else {
+            return malformed("an attachment came that no packet waits for");
+        };
+        let Some(room) = incomplete.room.checked_sub(bytes.len()) else { return malformed(TOO_LARGE) };
+        incomplete.room = room;
+        if let Packet::Event { payload, .. } | Packet::Ack { payload, .. } = &mut incomplete.packet {
+            payload.attachments.push(match bytes {
+                Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            });
+        }
+        incomplete.attachments -= 1;
+        if incomplete.attachments == 0 {
+            return Ok(Some(incomplete.packet));
+        }
+        self.incomplete = Some(incomplete);
+        Ok(None)
+    }
+}
+
+impl Packet<'_> {
+    fn into_owned(self) -> Packet<'static> {
+        fn own(text: Cow<'_, str>) -> Cow<'static, str> {
+            text.into_owned().into()
+        }
+        match self {
+            Packet::Connect { namespace, auth } => Packet::Connect { namespace: own(namespace), auth },
+            Packet::Disconnect { namespace } => Packet::Disconnect { namespace: own(namespace) },
+            Packet::Event { namespace, event, payload, id } => {
+                Packet::Event { namespace: own(namespace), event: own(event), payload, id }
+            }
+            Packet::Ack { namespace, id, payload } => Packet::Ack { namespace: own(namespace), id, payload },
+        }
+    }
+}
+
+/// Reads a packet's text, and how many attachments are to come.
+fn parse(text: &str) -> Result<(Packet<'_>, usize), Malformed> {
+    let mut characters = text.chars();
+    let packet_type = characters.next();
+    let rest = characters.as_str();
+    let (attachments, rest) = match packet_type {
+        Some('0'..='3') => (0, rest),
+        Some('5' | '6') => parse_attachments(rest)?,
+        Some('4') => return malformed("a client has no connect errors to send"),
+        Some(_) => return malformed("a packet's type is a digit from 0 to 6"),
+        None => return malformed("the packet is empty"),
+    };
+    let (namespace, rest) = split_namespace(rest);
+    let namespace = Cow::Borrowed(namespace);
+    let packet = match packet_type {
+        Some('0') => Packet::Connect { namespace, auth: parse_auth(rest)? },
+        Some('1') if rest.is_empty() => Packet::Disconnect { namespace },
+        Some('1') => return malformed("a disconnect carries nothing"),
+        Some('2' | '5') => {
+            let (id, json) = split_id(rest)?;
+            let (event, args) = parse_event(json)?;
+            check_placeholders(&args, attachments)?;
+            Packet::Event { namespace, event, payload: Payload::from_checked(args, Vec::new()), id }
+        }
+        _ => {
+            let (Some(id), json) = split_id(rest)? else { return malformed("an acknowledgement has an id") };
+            let args = parse_ack(json)?;
+            check_placeholders(args, attachments)?;
+            Packet::Ack { namespace, id, payload: Payload::from_checked(args, Vec::new()) }
+        }
+    };
+    Ok((packet, attachments))
+}
+
+/// `2-…`: how many attachments follow.
+fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
+    let Some((number, rest)) = text.split_once('-') else {
+        return malformed("a binary packet says how many attachments it has, and then -");
+    };
+    // Rust's numbers may have a sign.
+    match number.parse() {
+        Ok(attachments @ 1..=Payload::MAX_ATTACHMENTS) if !number.starts_with('+') => Ok((attachments, rest)),
+        _ => malformed("a binary packet has 1 to 10 attachments"),
+    }
+}
+
+/// `/admin,…`: the namespace, without the query that it may carry.
+fn split_namespace(text: &str) -> (&str, &str) {
+    if !text.starts_with('/') {
+        return (MAIN_NAMESPACE, text);
+    }
+    let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
+    (namespace.split_once('?').map_or(namespace, |(namespace, _)| namespace), rest)
+}
+
+/// `12[…`: the id, where there is one.
+fn split_id(text: &str) -> Result<(Option<u64>, &str), Malformed> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (id, rest) = text.split_at(digits);
+    if id.is_empty() {
+        return Ok((None, rest));
+    }
+    match id.parse() {
+        Ok(id) => Ok((Some(id), rest)),
+        Err(_) => malformed("an id has at most 64 bits"),
+    }
+}
+
+fn parse_auth(json: &str) -> Result<Option<Box<RawValue>>, Malformed> {
+    if json.is_empty() {
+        return Ok(None);
+    }
+    // What begins like an object and is JSON is an object.
+    match serde_json::from_str(json) {
+        Ok(auth) if json.starts_with('{') => Ok(Some(auth)),
+        _ => malformed("a connect carries a JSON object or nothing"),
+    }
+}
+
+/// An array that begins with a name. The name, and the array without it as it came.
+fn parse_event(json: &str) -> Result<(Cow<'_, str>, String), Malformed> {
+    let shape = Malformed { reason: "an event is a JSON array that begins with its name" };
+    if !json.starts_with('[') {
+        return Err(shape);
+    }
+    let Named(raw) = serde_json::from_str(json).map_err(|_| shape)?;
+    let raw = raw.get();
+    let event = match raw.as_bytes() {
+        [b'"', name @ .., b'"'] if !name.contains(&b'\\') => Cow::Borrowed(&raw[1..raw.len() - 1]),
+        [b'"', ..] => Cow::Owned(serde_json::from_str(raw).map_err(|_| shape)?),
+        [b'-' | b'0'..=b'9', ..] => Cow::Borrowed(raw),
+        _ => return Err(shape),
+    };
+    if RESERVED_EVENTS.contains(&&*event) {
+        return malformed("an event has a name that the protocol keeps for itself");
+    }
+    // It is an array, of which the name is the first element: so a comma comes next, or the end.
+    let rest = json[1..].trim_ascii_start()[raw.len()..].trim_ascii();
+    Ok((event, ["[", rest.strip_prefix(',').unwrap_or(rest)].concat()))
+}
+
+fn parse_ack(json: &str) -> Result<&str, Malformed> {
+    match serde_json::from_str(json) {
+        Ok(IgnoredAny) if json.starts_with('[') => Ok(json.trim_ascii_end()),
+        _ => malformed("an acknowledgement is a JSON array"),
+    }
+}
+
+fn check_placeholders(args: &str, attachments: usize) -> Result<(), Malformed> {
+    if attachments > 0 && Payload::check_placeholders(args, attachments).is_err() {
+        return malformed("each attachment has one placeholder");
+    }
+    Ok(())
+}
+
+/// The first element of an array of JSON.
+struct Named<'a>(&'a RawValue);
+
+impl<'de> Deserialize<'de> for Named<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct First;
+        impl<'de> Visitor<'de> for First {
+            type Value = Named<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array that begins with a name")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Named<'de>, A::Error> {
+                let first = elements.next_element()?.ok_or_else(|| A::Error::custom("the array is empty"))?;
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Named(first))
+            }
+        }
+        json.deserialize_seq(First)
+    }
+}
+
+/// What stands before a packet's JSON, behind the type of an Engine.IO message.
+fn head(packet_type: char, attachments: usize, namespace: &str, id: Option<u64>) -> String {
+    let mut head = String::with_capacity(namespace.len() + 32);
+    head.push('4');
+    head.push(packet_type);
+    if attachments > 0 {
+        head.push_str(&attachments.to_string());
+        head.push('-');
+    }
+    if namespace != MAIN_NAMESPACE {
+        head.push_str(namespace);
+        head.push(',');
+    }
+    if let Some(id) = id {
+        head.push_str(&id.to_string());
+    }
+    head
+}
+
+/// JSON text of a string.
+fn quoted(text: &str) -> String {
+    // A string always has a JSON form.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+/// An event, as WebSocket frames: its text, and each attachment. `id` asks for an acknowledgement. `offset` is an
+/// argument more, the last: a client that comes back says with it what it has heard.
+pub fn event_frames(namespace: &str, event: &str, payload: &Payload, id: Option<u64>, offset: Option<&str>) -> Bytes {
+    let packet_type = if payload.attachments.is_empty() { '2' } else { '5' };
+    let head = head(packet_type, payload.attachments.len(), namespace, id);
+    let event = quoted(event);
+    let args = payload.args().trim_ascii();
+    let args = args.strip_prefix('[').and_then(|args| args.strip_suffix(']')).unwrap_or_default().trim_ascii();
+    let comma = |text: &str| if text.is_empty() { "" } else { "," };
+    let offset = offset.map(quoted).unwrap_or_default();
+    let text = [&head, "[", &event, comma(args), args, comma(&offset), &offset, "]"];
+    websocket::message_frames(&text, &payload.attachments)
+}
+
+/// An acknowledgement, as WebSocket frames: its text, and each attachment.
+pub fn ack_frames(namespace: &str, id: u64, payload: &Payload) -> Bytes {
+    let packet_type = if payload.attachments.is_empty() { '3' } else { '6' };
+    let head = head(packet_type, payload.attachments.len(), namespace, Some(id));
+    websocket::message_frames(&[&head, payload.args().trim_ascii()], &payload.attachments)
+}
+
+/// The client is in the namespace, with an id there. `pid` is a secret id to come back with.
+pub fn connect_frame(namespace: &str, sid: &str, pid: Option<&str>) -> Bytes {
+    let pid = pid.map(|pid| format!(",\"pid\":{}", quoted(pid))).unwrap_or_default();
+    let head = head('0', 0, namespace, None);
+    websocket::message_frames(&[&head, "{\"sid\":", &quoted(sid), &pid, "}"], &[])
+}
+
+/// The client is not let into the namespace. `data` is what the client is told beside the message; null is left out.
+pub fn connect_error_frame(namespace: &str, message: &str, data: &serde_json::Value) -> Bytes {
+    let data = if data.is_null() { String::new() } else { format!(",\"data\":{data}") };
+    let head = head('4', 0, namespace, None);
+    websocket::message_frames(&[&head, "{\"message\":", &quoted(message), &data, "}"], &[])
+}
+
+/// The client is put out of the namespace.
+pub fn disconnect_frame(namespace: &str) -> Bytes {
+    websocket::message_frames(&[&head('1', 0, namespace, None)], &[])
+}
