@@ -7,10 +7,14 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, R
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
-    /// WebSockets that are open.
+    /// WebSockets and polling sessions that are open.
     pub connections: IntGauge,
-    /// WebSockets that were ever opened.
+    /// WebSockets and polling sessions that were ever opened.
     pub connections_opened: IntCounter,
+    /// Connections whose clients are away and may come back.
+    pub away: IntGauge,
+    /// Connections that went on after their clients had been away.
+    pub recovered: IntCounter,
     /// Events read from clients.
     pub events_received: IntCounter,
     /// Events refused with a typed error.
@@ -80,8 +84,16 @@ impl Metrics {
         registry.register(Box::new(plugin_call_seconds.clone()))?;
         Ok(Self {
             plugin_call_seconds,
-            connections: gauge("connections", "WebSockets that are open")?,
-            connections_opened: counter("connections_opened_total", "WebSockets that were ever opened")?,
+            connections: gauge("connections", "WebSockets and polling sessions that are open")?,
+            connections_opened: counter(
+                "connections_opened_total",
+                "WebSockets and polling sessions that were ever opened",
+            )?,
+            away: gauge("connections_away", "Connections whose clients are away and may come back")?,
+            recovered: counter(
+                "connections_recovered_total",
+                "Connections that went on after their clients had been away",
+            )?,
             events_received: counter("events_received_total", "Events read from clients")?,
             events_refused: counter("events_refused_total", "Events refused with a typed error")?,
             frames_queued: counter("frames_queued_total", "Frames queued for connections")?,

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::conn::{Acceptor, HttpService, MakeHttpService, ShardThread, Shared};
+use crate::conn::{Acceptor, Engines, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
 use crate::metrics::Metrics;
@@ -61,6 +61,7 @@ impl Server {
             auth,
             plugins: runtime.clone(),
             admission: Arc::default(),
+            engines: Arc::new(Engines::new(config.shards)),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };

@@ -140,6 +140,7 @@ fn session(claims: Claims) -> Result<Session, AuthError> {
     Ok(Session {
         identity: Arc::new(identity),
         expires_ms: claims.exp.map(|seconds| (seconds * 1000.0).max(0.0) as u64),
+        is_anonymous: false,
     })
 }
 

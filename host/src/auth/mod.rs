@@ -24,6 +24,8 @@ pub struct Session {
     pub identity: Arc<Identity>,
     /// Until when the token is valid, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
+    /// Whether there was no token, so that the user is but a name for one connection.
+    pub is_anonymous: bool,
 }
 
 /// Why somebody was not authenticated.
@@ -68,6 +70,7 @@ impl Authenticator {
         self.anonymous.then(|| Session {
             identity: Arc::new(Identity::of_user(format!("anonymous-{connection}"))),
             expires_ms: None,
+            is_anonymous: true,
         })
     }
 }

@@ -34,7 +34,8 @@ pub(super) struct File {
     /// Settings of all plugins, and one table for each that has its own.
     plugins: BTreeMap<String, Value>,
     pub(super) store: StoreSection,
-    socketio: Option<Value>,
+    pub(super) socketio: SocketIo,
+    pub(super) recovery: RecoverySection,
     tls: Option<Value>,
     rooms: Option<Value>,
 }
@@ -52,7 +53,8 @@ impl Default for File {
             api_keys: Vec::new(),
             plugins: BTreeMap::new(),
             store: StoreSection::default(),
-            socketio: None,
+            socketio: SocketIo::default(),
+            recovery: RecoverySection::default(),
             tls: None,
             rooms: None,
         }
@@ -137,6 +139,35 @@ impl Default for Heartbeat {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cors {
     pub(super) origins: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SocketIo {
+    pub(super) path: String,
+    #[serde(with = "humantime_serde")]
+    pub(super) connect_timeout: Duration,
+    pub(super) namespaces: Vec<String>,
+}
+
+impl Default for SocketIo {
+    fn default() -> Self {
+        Self { path: "/socket.io/".to_owned(), connect_timeout: Duration::from_secs(45), namespaces: Vec::new() }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RecoverySection {
+    #[serde(with = "humantime_serde")]
+    pub(super) window: Duration,
+    pub(super) memory_bytes: usize,
+}
+
+impl Default for RecoverySection {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(120), memory_bytes: 268_435_456 }
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -284,9 +315,6 @@ impl File {
             if is_set {
                 bail!("{key} is configured, and this version does not support it yet: leave it out");
             }
-        }
-        if self.socketio.is_some() {
-            tracing::warn!("socketio is configured, and this version does not use it yet");
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use hyper::Uri;
 use jsonwebtoken::Algorithm;
 
@@ -15,7 +15,7 @@ use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
 use crate::http::{ApiConfig, ApiKey, ClientConfig, KeyScope};
 use crate::model::ConnId;
-use crate::plugin::{PluginConfig, bundled};
+use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
 
 pub use secrets::PRIVATE_DIR;
@@ -81,7 +81,9 @@ impl Config {
     fn build(file: file::File, no_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
         file.refuse_unsupported()?;
         let plugins = file.plugins()?;
-        let file::File { listen, api, shards, auth, limits, heartbeat, cors, api_keys, store, .. } = file;
+        let file::File {
+            listen, api, shards, auth, limits, heartbeat, cors, api_keys, store, socketio, recovery, ..
+        } = file;
         let listen = overrides.listen.unwrap_or(listen);
         let api = overrides.api.unwrap_or(api);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -100,6 +102,20 @@ impl Config {
         check_duration("heartbeat.timeout", heartbeat.timeout, Duration::from_millis(10))?;
         check_duration("store.give_up", store.give_up, Duration::from_secs(1))?;
         check_duration("auth.grace", auth.grace, Duration::from_millis(10))?;
+        check_duration("socketio.connect_timeout", socketio.connect_timeout, Duration::from_millis(10))?;
+        check_duration("recovery.window", recovery.window, Duration::ZERO)?;
+        let path = socketio.path.trim_end_matches('/');
+        ensure!(
+            path.starts_with('/')
+                && path.len() > 1
+                && !path.contains(['?', '#'])
+                && !["/ws", "/healthz"].contains(&path),
+            "socketio.path is {:?}, and must be a path of its own like /socket.io/",
+            socketio.path
+        );
+        for namespace in &socketio.namespaces {
+            check_namespace(namespace).map_err(|wrong| anyhow!("socketio.namespaces: {wrong}"))?;
+        }
         let longest = Duration::from_secs(10);
         ensure!(
             (Duration::from_millis(10)..=longest).contains(&plugins.call_deadline),
@@ -173,6 +189,10 @@ impl Config {
                 heartbeat_interval: heartbeat.interval,
                 heartbeat_timeout: heartbeat.timeout,
                 auth_grace: auth.grace,
+                connect_timeout: socketio.connect_timeout,
+                namespaces: socketio.namespaces,
+                recovery_window: recovery.window,
+                recovery_bytes: recovery.memory_bytes,
             },
             rooms_per_connection: match limits.rooms_per_connection {
                 0 => usize::MAX,
@@ -187,7 +207,14 @@ impl Config {
                     audience: auth.jwt.audience,
                 },
             },
-            client: ClientConfig { cookie: auth.jwt.cookie, origins: cors.origins, demo_secret },
+            client: ClientConfig {
+                cookie: auth.jwt.cookie,
+                origins: cors.origins,
+                socketio_path: path.to_owned(),
+                message_bytes: limits.message_bytes,
+                demo_secret,
+                is_conformance: false,
+            },
             api_access: ApiConfig { keys },
             plugins: PluginConfig {
                 threads: if plugins.threads == 0 { cores } else { plugins.threads },

@@ -1,18 +1,34 @@
 //! Connections: a few shard threads, each of which owns its share of the sockets.
 //!
 //! A connection lives and dies on its shard, so its state needs no lock. Other threads reach it through the shard's
-//! queue. `shard` is the thread and its loop, `connection` one socket with its outbox, `session` what the messages on
-//! it mean, `members` which of the shard's connections are in which room, `accept` where new ones come from,
-//! `admission` how many there may be.
+//! queue. A `connection` is somebody who takes part, a `link` the way to its client: a WebSocket, or a polling session.
+//!
+//! # Layout
+//! - `accept`, `admission`: where new sockets come from, and how many there may be
+//! - `shard`: the thread and its loop; `serve` the HTTP before a WebSocket
+//! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
+//! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
+//! - `connection`, `members`: who takes part, and in which room
+//! - `recovery`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
 mod admission;
 mod connection;
+mod engine;
+mod flush;
+mod link;
 mod members;
+mod moving;
+mod outbox;
+mod plain;
+mod polling;
+mod recovery;
+mod serve;
 mod session;
 mod shard;
+mod socketio;
 
-use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +40,9 @@ use hyper::{Request, Response};
 
 pub use accept::Acceptor;
 pub use admission::Admission;
-pub use shard::{Shard, ShardThread};
+pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
+pub use serve::Caller;
+pub use shard::{Door, Shard, ShardThread};
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;
@@ -55,6 +73,14 @@ pub struct ConnConfig {
     pub heartbeat_timeout: Duration,
     /// Time to authenticate by a first message.
     pub auth_grace: Duration,
+    /// Time to enter a first Socket.IO namespace.
+    pub connect_timeout: Duration,
+    /// Socket.IO namespaces that there are besides `/` and those of features.
+    pub namespaces: Vec<String>,
+    /// How long a client that lost its connection may take to come back and go on; zero is not at all.
+    pub recovery_window: Duration,
+    /// What may be kept for such clients, of the whole host, in bytes.
+    pub recovery_bytes: usize,
 }
 
 /// What all shards share.
@@ -70,16 +96,21 @@ pub struct Shared {
     pub plugins: Runtime,
     /// How many connections there are, and may be.
     pub admission: Arc<Admission>,
+    /// The polling sessions.
+    pub engines: Arc<Engines>,
     /// The time.
     pub clock: Clock,
     /// The host's figures.
     pub metrics: Metrics,
 }
 
+/// An answer to an HTTP request, when there is one.
+pub type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>>>>;
+
 /// What answers a client's HTTP requests before its connection becomes a WebSocket. Implemented further up.
 pub trait HttpService {
     /// Answers a request that came in on `shard`.
-    fn call(&self, shard: &Rc<Shard>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>>;
+    fn call(self: Rc<Self>, shard: Rc<Shard>, caller: Caller, request: Request<Incoming>) -> Answering;
 }
 
 /// Makes the HTTP service of each shard, on the shard's own thread.

@@ -1,4 +1,4 @@
-//! What the messages on a connection mean: authentication, heartbeat, events, and its end.
+//! What is the same on every protocol: who a connection is, its events and their answers, its heartbeat and its end.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -6,22 +6,26 @@ use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
-use serde_json::value::RawValue;
 
-use super::connection::{Connection, Phase};
+use super::connection::Connection;
+use super::link::{Link, Phase, Role};
 use super::members::Group;
-use super::shard::Shard;
-use crate::auth::{AuthError, Session};
-use crate::model::{CloseCode, ErrorCode, Failure, Payload};
+use super::recovery::Entry;
+use super::shard::{Due, Shard};
+use crate::auth::Session;
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
-use crate::protocol::plain::{self, Incoming};
 use crate::protocol::websocket::{self, Message};
+use crate::protocol::{Protocol, engineio, plain, socketio};
 
 /// The longest message from somebody who has not said who it is, in bytes: a token, and room around it.
 const MAX_UNKNOWN_BYTES: usize = 16 * 1024;
 
+/// The longest message that is given back to a suite that tests the WebSocket protocol, in bytes.
+const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
+
 /// The event by which a client says who it is, first or again.
-const AUTHENTICATE: &str = "authenticate";
+pub(super) const AUTHENTICATE: &str = "authenticate";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -30,63 +34,55 @@ struct Authenticate {
 }
 
 impl Shard {
-    /// The first thing that happens on a connection: it is somebody, or it is to say who it is.
-    pub(super) fn begin(self: &Rc<Self>, connection: &Rc<Connection>, token: Option<&str>) {
-        let config = &self.shared.config;
-        if let Err((code, reason)) = self.shared.admission.enter(connection.peer, config) {
-            return self.close(connection, code, reason);
+    /// # Errors
+    /// Where the user has as many connections as it may have, with what to tell the client.
+    pub(super) fn check_user_limit(&self, session: &Session) -> Result<(), &'static str> {
+        let limit = self.shared.config.connections_per_user;
+        if limit > 0 && self.shared.hub.present_connections_of(&session.identity.user) >= limit {
+            return Err("this user has too many connections");
         }
-        connection.counted.set(true);
-        match token {
-            Some(token) => self.sign_in(connection, token),
-            None => match self.shared.auth.anonymous(connection.id) {
-                Some(session) => self.open(connection, session),
-                None => {
-                    let limit = self.shared.clock.uptime_ms() + config.auth_grace.as_millis() as u64;
-                    connection.times.limit.set(limit);
-                    self.arm(connection, limit);
-                }
-            },
-        }
+        Ok(())
     }
 
-    fn sign_in(self: &Rc<Self>, connection: &Rc<Connection>, token: &str) {
-        match self.shared.auth.verify(token) {
-            Ok(session) => self.open(connection, session),
-            Err(error) => {
-                let code = match error {
-                    AuthError::Expired => CloseCode::TokenExpired,
-                    AuthError::Invalid(_) => CloseCode::Unauthorized,
-                };
-                self.close(connection, code, &error.to_string());
-            }
-        }
+    /// The id that the next connection will have.
+    pub(super) fn next_connection_id(&self) -> ConnId {
+        ConnId::new(self.index, self.connections.borrow().vacant_key(), self.next_stamp.get())
     }
 
-    fn open(self: &Rc<Self>, connection: &Rc<Connection>, session: Session) {
-        let shared = &self.shared;
-        let per_user = shared.config.connections_per_user;
-        if per_user > 0 && shared.hub.connections_of(&session.identity.user).len() >= per_user {
-            return self.close(connection, CloseCode::TooManyConnections, "this user has too many connections");
+    /// A new connection over a link. None where the shard has no room left.
+    pub(super) fn new_connection(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        protocol: Protocol,
+        session: Session,
+    ) -> Option<Rc<Connection>> {
+        let id = self.next_connection_id();
+        if id.slot() + 1 >= ConnId::MAX_SLOTS {
+            tracing::error!("the shard has no slot left, and drops a connection");
+            self.close(link, CloseCode::TryAgainLater, "the host has as many connections as it may have");
+            return None;
         }
-        connection.phase.set(Phase::Open);
-        connection.times.limit.set(u64::MAX);
-        shared.hub.connect(connection.id, session.identity.clone(), shared.clock.now_ms());
-        self.members.join(connection, Group::All);
-        let connected = json!({
-            "connectionId": connection.id.to_string(),
-            "userId": &*session.identity.user,
-            "heartbeatMs": shared.config.heartbeat_interval.as_millis() as u64,
-            "maxMessageBytes": shared.config.message_bytes,
-        });
-        self.adopt_session(connection, session);
-        let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
-        self.enqueue(connection, websocket::text_frame(&frame));
-        self.look_after(connection, self.shared.clock.uptime_ms());
+        self.stamp();
+        let connection = Rc::new(Connection::new(id, protocol, session.identity.clone(), link.clone()));
+        self.connections.borrow_mut().insert(connection.clone());
+        link.connections.borrow_mut().push(connection.clone());
+        self.shared.hub.connect(id, session.identity.clone(), self.shared.clock.now_ms());
+        self.members.join(&connection, Group::All);
+        self.take_over(&connection, session);
+        Some(connection)
+    }
+
+    /// Somebody is signed in on a link.
+    pub(super) fn admit(self: &Rc<Self>, link: &Rc<Link>) {
+        if link.phase.get() == Phase::Authenticating {
+            link.phase.set(Phase::Open);
+            link.times.limit.set(u64::MAX);
+        }
+        self.look_after(link, self.shared.clock.uptime_ms());
     }
 
     /// Takes over what a token says about the person and about its own end.
-    fn adopt_session(&self, connection: &Rc<Connection>, session: Session) {
+    pub(super) fn take_over(&self, connection: &Rc<Connection>, session: Session) {
         self.members.leave_roles(connection);
         for role in &session.identity.roles {
             self.members.join(connection, Group::Role(role.as_str().into()));
@@ -95,102 +91,114 @@ impl Shard {
         let expires = session
             .expires_ms
             .map_or(u64::MAX, |expires| clock.uptime_ms().saturating_add(expires.saturating_sub(clock.now_ms())));
-        connection.times.expires.set(expires);
-        *connection.identity.borrow_mut() = Some(session.identity);
+        connection.expires.set(expires);
+        if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
+            self.shared.hub.update_identity(connection.id, session.identity.clone());
+            connection.identity.replace(session.identity);
+        }
     }
 
-    /// Reads what arrived on a connection.
-    pub(super) fn read(self: &Rc<Self>, connection: &Rc<Connection>, bytes: &mut [u8]) {
-        connection.times.heard.set(self.shared.clock.uptime_ms());
+    /// What is known of the person behind a connection, as a token would say it.
+    pub(super) fn session_of(&self, connection: &Connection) -> Session {
+        let clock = &self.shared.clock;
+        let identity = connection.identity.borrow().clone();
+        let expires_ms = match connection.expires.get() {
+            u64::MAX => None,
+            expires => Some(clock.now_ms() + expires.saturating_sub(clock.uptime_ms())),
+        };
+        let is_anonymous = self.is_nobody(connection.id, &identity.user);
+        Session { identity, expires_ms, is_anonymous }
+    }
+
+    /// Whether a user is but the name of a connection that needed no token.
+    pub(super) fn is_nobody(&self, id: ConnId, user: &str) -> bool {
+        self.shared.auth.anonymous(id).is_some_and(|session| *session.identity.user == *user)
+    }
+
+    /// Reads what arrived on a WebSocket.
+    pub(super) fn read(self: &Rc<Self>, link: &Rc<Link>, bytes: &mut [u8]) {
+        let Some(socket) = link.socket() else { return };
+        link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
-        let mut decoder = connection.decoder.take();
+        let mut decoder = socket.decoder.take();
         let longest = self.shared.config.message_bytes;
-        let max_bytes = || match *connection.identity.borrow() {
-            Some(_) => longest,
-            None => longest.min(MAX_UNKNOWN_BYTES),
+        let is_known = || match &*link.role.borrow() {
+            Role::Engine(engine) => engine.echoes || !link.connections.borrow().is_empty(),
+            Role::Plain | Role::Probe(_) | Role::Echo => !link.connections.borrow().is_empty(),
+        };
+        let max_bytes = || match () {
+            () if matches!(*link.role.borrow(), Role::Echo) => MAX_ECHO_BYTES,
+            () if is_known() => longest,
+            () => longest.min(MAX_UNKNOWN_BYTES),
         };
         let read = decoder.feed(bytes, max_bytes, |message| {
-            self.handle(connection, message, read_at);
-            connection.phase.get() != Phase::Ended
+            self.handle(link, message, read_at);
+            link.phase.get() != Phase::Ended
         });
         match read {
-            Ok(()) => drop(connection.decoder.replace(decoder)),
+            Ok(()) if link.moving.borrow().is_some() => self.finish_move(link, decoder),
+            Ok(()) => drop(socket.decoder.replace(decoder)),
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
-            Err(violation) => self.close(connection, violation.code, violation.reason),
+            Err(violation) => {
+                link.moving.take();
+                self.close(link, violation.code, violation.reason);
+            }
         }
     }
 
-    fn handle(self: &Rc<Self>, connection: &Rc<Connection>, message: Message<'_>, read_at: Instant) {
+    fn handle(self: &Rc<Self>, link: &Rc<Link>, message: Message<'_>, read_at: Instant) {
+        if let Some(moving) = link.moving.borrow_mut().as_deref_mut() {
+            return moving.keep_message(&message);
+        }
+        let role = link.role.borrow().clone();
         match message {
-            Message::Pong => {}
+            Message::Pong => self.note_pong(link),
             Message::Close(code) => {
                 // Either the answer to ours, or the client's own, which is answered with the same code.
-                if connection.phase.get() != Phase::Closing {
-                    self.enqueue(connection, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
+                if link.is_up() {
+                    self.enqueue(link, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
                 }
-                self.end(connection);
+                // A page that goes away says so. The plain protocol has no other way to say that it is over.
+                let may_return = matches!(role, Role::Engine(_)) && code != Some(CloseCode::GoingAway.code());
+                self.end_link(link, may_return);
             }
-            _ if connection.phase.get() == Phase::Closing => {}
-            _ if !connection.may_send() => self.refuse_unread(connection, &message),
-            Message::Ping(content) => self.enqueue(connection, websocket::pong_frame(content)),
-            Message::Text(text) => self.text(connection, text, read_at),
-            Message::Binary(_) if connection.phase.get() == Phase::Authenticating => self.refuse_stranger(connection),
-            Message::Binary(_) => {
-                let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
-                self.answer(connection, None, None, Err(&failure));
-            }
-        }
-    }
-
-    fn text(self: &Rc<Self>, connection: &Rc<Connection>, text: &str, read_at: Instant) {
-        match plain::decode(text) {
-            Ok(Incoming::Event { event, data, id }) if event == AUTHENTICATE => self.authenticate(connection, data, id),
-            _ if connection.phase.get() == Phase::Authenticating => self.refuse_stranger(connection),
-            Ok(Incoming::Event { event, data, id }) => self.event(connection, &event, data, id, read_at),
-            Ok(Incoming::Acknowledgement { id, data }) => {
-                if let Ok(id) = u64::try_from(id) {
-                    self.shared.plugins.acknowledged(connection.id, id, Payload::of_data(data));
+            _ if !link.is_up() => {}
+            Message::Ping(content) if link.may_send() => self.enqueue(link, websocket::pong_frame(content)),
+            Message::Ping(_) => {}
+            message => match (role, message) {
+                (Role::Plain, message) if !link.may_send() => self.refuse_unread(link, &message),
+                (Role::Plain, Message::Text(text)) => self.plain_text(link, text, read_at),
+                (Role::Plain, _) => self.plain_binary(link),
+                (Role::Engine(engine), Message::Text(text)) => self.engine_text(link, &engine, text, read_at),
+                (Role::Engine(engine), Message::Binary(bytes)) => {
+                    self.packet(link, &engine, engineio::Packet::Binary(bytes.into()), read_at);
                 }
-            }
-            Err(bad) => self.answer(connection, bad.event.as_deref(), bad.id, Err(&bad.failure)),
-        }
-    }
-
-    fn refuse_stranger(self: &Rc<Self>, connection: &Rc<Connection>) {
-        self.close(connection, CloseCode::Unauthorized, "the first message must be authenticate with a token");
-    }
-
-    /// Refuses a message over the rate. It is read for its id alone, so that the answer finds its way.
-    fn refuse_unread(self: &Rc<Self>, connection: &Rc<Connection>, message: &Message<'_>) {
-        let (event, id) = match message {
-            Message::Text(text) => match plain::decode(text) {
-                Ok(Incoming::Event { event, id, .. }) => (Some(event.into_owned()), id),
-                Ok(Incoming::Acknowledgement { .. }) => (None, None),
-                Err(bad) => (bad.event, bad.id),
+                (Role::Probe(id), Message::Text(text)) => self.probe_text(link, id, text),
+                (Role::Echo, Message::Text(text)) => self.enqueue(link, websocket::text_frame(text)),
+                (Role::Echo, Message::Binary(bytes)) => self.enqueue(link, websocket::binary_frame(bytes)),
+                _ => self.close(link, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
             },
-            // To answer a ping is a courtesy.
-            Message::Ping(_) => return,
-            _ => (None, None),
-        };
-        let said = "too many messages from this connection: send fewer, or send them later";
-        self.answer(connection, event.as_deref(), id, Err(&Failure::new(ErrorCode::RateLimited, said)));
+        }
     }
 
-    fn event(
+    pub(super) fn event(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         event: &str,
-        data: Option<&RawValue>,
+        payload: Payload,
         id: Option<i128>,
         read_at: Instant,
     ) {
-        let Some(identity) = connection.identity.borrow().clone() else { return };
         self.shared.metrics.events_received.inc();
+        connection.spoke.set(true);
+        if event == AUTHENTICATE {
+            return self.authenticate(connection, &payload, id);
+        }
         let accepted = self.shared.plugins.client_event(ClientEvent {
             connection: connection.id,
-            identity,
+            identity: connection.identity.borrow().clone(),
             event,
-            payload: Payload::of_data(data),
+            payload,
             id,
             read_at,
         });
@@ -199,37 +207,36 @@ impl Shard {
         }
     }
 
-    fn authenticate(self: &Rc<Self>, connection: &Rc<Connection>, data: Option<&RawValue>, id: Option<i128>) {
-        let parsed = data.map(|data| serde_json::from_str::<Authenticate>(data.get()));
-        let Some(Ok(Authenticate { token })) = parsed else {
-            let failure = Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}");
-            return self.answer(connection, Some(AUTHENTICATE), id, Err(&failure));
-        };
-        if connection.phase.get() == Phase::Authenticating {
-            self.sign_in(connection, &token);
-        } else {
-            match self.renew(connection, &token) {
-                Ok(()) => self.look_after(connection, self.shared.clock.uptime_ms()),
-                Err(failure) => return self.answer(connection, Some(AUTHENTICATE), id, Err(&failure)),
-            }
-        }
-        if connection.phase.get() == Phase::Open {
-            self.answer(connection, Some(AUTHENTICATE), id, Ok(&Payload::empty()));
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn token_of(payload: &Payload) -> Result<String, Failure> {
+        let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
+        match parsed {
+            Some(Ok(Authenticate { token })) => Ok(token),
+            _ => Err(Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}")),
         }
     }
 
     /// A newer token for the same user keeps a connection open beyond the end of the old one.
-    fn renew(&self, connection: &Rc<Connection>, token: &str) -> Result<(), Failure> {
-        let session =
-            self.shared.auth.verify(token).map_err(|error| Failure::new(ErrorCode::Unauthorized, error.to_string()))?;
-        let same_user = connection.identity.borrow().as_ref().is_some_and(|old| old.user == session.identity.user);
-        if !same_user {
-            let message = "the token is another user's: open another connection for it";
-            return Err(Failure::new(ErrorCode::Forbidden, message));
+    fn authenticate(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
+        let renewed = Self::token_of(payload).and_then(|token| {
+            let verified = self.shared.auth.verify(&token);
+            let session = verified.map_err(|error| Failure::new(ErrorCode::Unauthorized, error.to_string()))?;
+            if connection.identity.borrow().user != session.identity.user {
+                let message = "the token is another user's: open another connection for it";
+                return Err(Failure::new(ErrorCode::Forbidden, message));
+            }
+            self.take_over(connection, session);
+            Ok(())
+        });
+        let link = connection.link.borrow().clone();
+        if let (Ok(()), Some(link)) = (&renewed, link) {
+            self.look_after(&link, self.shared.clock.uptime_ms());
         }
-        self.shared.hub.update_identity(connection.id, Arc::clone(&session.identity));
-        self.adopt_session(connection, session);
-        Ok(())
+        match renewed {
+            Ok(()) => self.answer(connection, Some(AUTHENTICATE), id, Ok(&Payload::empty())),
+            Err(failure) => self.answer(connection, Some(AUTHENTICATE), id, Err(&failure)),
+        }
     }
 
     /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
@@ -243,57 +250,111 @@ impl Shard {
         if outcome.is_err() {
             self.shared.metrics.events_refused.inc();
         }
-        let frame = match (id, outcome) {
-            (Some(id), outcome) => plain::encode_reply(id, outcome),
-            (None, Err(failure)) => plain::encode_error(failure, event),
-            (None, Ok(_)) => return,
-        };
-        self.enqueue(connection, websocket::text_frame(&frame));
+        match &connection.protocol {
+            Protocol::Plain => {
+                let frame = match (id, outcome) {
+                    (Some(id), outcome) => plain::encode_reply(id, outcome),
+                    (None, Err(failure)) => plain::encode_error(failure, event),
+                    (None, Ok(_)) => return,
+                };
+                self.tell(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
+            }
+            // A client that comes back has forgotten what it asked.
+            Protocol::SocketIo { namespace, .. } => {
+                let frames = match (id.and_then(|id| u64::try_from(id).ok()), outcome) {
+                    (Some(id), Ok(payload)) => socketio::ack_frames(namespace, id, payload),
+                    (Some(id), Err(failure)) => {
+                        socketio::ack_frames(namespace, id, &Payload::of_json(&json!({ "error": failure })))
+                    }
+                    (None, Err(failure)) => {
+                        socketio::event_frames(namespace, "error", &plain::error_data(failure, event), None, None)
+                    }
+                    (None, Ok(_)) => return,
+                };
+                if let Some(link) = &*connection.link.borrow() {
+                    self.enqueue(link, frames);
+                }
+            }
+        }
     }
 
-    /// Does what is due on a connection, and notes when to look again.
-    pub(super) fn look_after(self: &Rc<Self>, connection: &Rc<Connection>, now: u64) {
-        let times = &connection.times;
+    /// Sends something to a connection, now or when its client is back.
+    pub(super) fn tell(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
+        if let Some(link) = &*connection.link.borrow() {
+            self.enqueue(link, entry.frames(&connection.protocol));
+        }
+        self.note(connection, entry);
+    }
+
+    /// Does what is due on a link, and notes when to look again.
+    pub(super) fn look_after(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
+        let times = &link.times;
+        let role = link.role.borrow().clone();
+        match (link.phase.get(), &role) {
+            (Phase::Ended, _) => {}
+            (Phase::Closing, _) if now >= times.limit.get() => self.end_link(link, false),
+            (Phase::Authenticating, _) if now >= times.limit.get() => match role {
+                Role::Engine(_) => self.close(link, CloseCode::Unauthorized, "no namespace was entered in time"),
+                Role::Probe(_) => self.close(link, CloseCode::Normal, "the upgrade did not come in time"),
+                Role::Plain | Role::Echo => self.close(link, CloseCode::Unauthorized, "no token came in time"),
+            },
+            (Phase::Closing, _) | (Phase::Authenticating, Role::Plain | Role::Probe(_) | Role::Echo) => {
+                self.arm(link, times.limit.get());
+            }
+            (Phase::Open | Phase::Authenticating, _) => self.beat(link, &role, now),
+        }
+    }
+
+    fn beat(self: &Rc<Self>, link: &Rc<Link>, role: &Role, now: u64) {
+        let times = &link.times;
         let config = &self.shared.config;
-        match connection.phase.get() {
-            Phase::Ended => {}
-            Phase::Closing if now >= times.limit.get() => self.end(connection),
-            Phase::Authenticating if now >= times.limit.get() => {
-                self.close(connection, CloseCode::Unauthorized, "no token came in time");
-            }
-            Phase::Closing | Phase::Authenticating => self.arm(connection, times.limit.get()),
-            Phase::Open => {
-                let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
-                let interval = config.heartbeat_interval.as_millis() as u64;
-                if now >= times.expires.get() {
-                    return self.close(
-                        connection,
-                        CloseCode::TokenExpired,
-                        "the token has expired: connect with a new one",
-                    );
-                }
-                if now >= gone {
-                    return self.close(connection, CloseCode::GoingAway, "the client did not answer heartbeats");
-                }
-                if now >= times.pinged.get() + interval {
-                    times.pinged.set(now);
-                    self.enqueue(connection, websocket::ping_frame());
-                }
-                self.arm(connection, gone.min(times.pinged.get() + interval).min(times.expires.get()));
-            }
+        let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
+        let interval = config.heartbeat_interval.as_millis() as u64;
+        let expires = link.connections.borrow().iter().map(|connection| connection.expires.get()).min();
+        let expires = expires.unwrap_or(u64::MAX);
+        if now >= expires {
+            return self.close(link, CloseCode::TokenExpired, "the token has expired: connect with a new one");
         }
+        if now >= gone {
+            return self.close(link, CloseCode::GoingAway, "the client did not answer heartbeats");
+        }
+        if now >= times.pinged.get() + interval {
+            times.pinged.set(now);
+            self.note_ping(link);
+            let ping = match role {
+                Role::Engine(_) => engineio::ping_frame(),
+                Role::Plain | Role::Probe(_) | Role::Echo => websocket::ping_frame(),
+            };
+            self.enqueue(link, ping);
+        }
+        self.arm(link, gone.min(times.pinged.get() + interval).min(expires).min(times.limit.get()));
     }
 
-    /// Takes a connection out of rooms and directory, and has the features told.
+    /// Takes a connection out of everything, and has the features told.
     pub(super) fn depart(&self, connection: &Rc<Connection>) {
-        if connection.counted.replace(false) {
-            self.shared.admission.leave(connection.peer, &self.shared.config);
-        }
+        self.forget(connection);
         self.members.leave_all(connection);
+        self.connections.borrow_mut().try_remove(connection.id.slot());
         let departure = self.shared.hub.disconnect(connection.id);
         // When the host goes, everybody goes: nobody is there to be told of it.
         if let Some(departure) = departure.filter(|_| !self.is_stopping()) {
             self.shared.plugins.departed(connection.id, departure);
+        }
+    }
+
+    /// Looks after what is due now.
+    pub(super) fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
+        match due {
+            Due::Away => self.expire_away(now),
+            Due::Link(id) => {
+                // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
+                if let Some(link) = self.find_link(id)
+                    && link.times.armed.get() == deadline
+                {
+                    link.times.armed.set(u64::MAX);
+                    self.look_after(&link, now);
+                }
+            }
         }
     }
 }

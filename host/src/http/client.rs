@@ -1,51 +1,42 @@
-//! The clients' listener: the WebSocket handshake, a sign of life, and in development the demo.
+//! The clients' listener: where each protocol is, a sign of life, and in development the demo.
 
-use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::task::spawn_local;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_VERSION, UPGRADE};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::demo::Demo;
+use super::handshake::{find_token, handshake_key, is_from_here, upgrade};
 use super::response::{Answer, error, text};
-use crate::conn::{HttpService, Shard};
+use crate::conn::{Answering, Caller, Credentials, Door, HttpService, Shard};
 use crate::plugin::Runtime;
+
+/// Where suites that test Engine.IO alone connect to.
+const ENGINE_ECHO_PATH: &str = "/engine.io";
 
 /// How clients may connect.
 #[derive(Debug, Clone, Default)]
 pub struct ClientConfig {
     /// The cookie that may carry the token.
     pub cookie: Option<String>,
-    /// Origins from which a browser may connect with a cookie, besides the host's own; `*` is all.
+    /// Origins from which a browser may connect with a cookie, and poll, besides the host's own; `*` is all.
     pub origins: Vec<String>,
+    /// Where Socket.IO is, without a slash at the end.
+    pub socketio_path: String,
+    /// The longest request of a polling client, in bytes.
+    pub message_bytes: usize,
     /// The secret that the demo signs its tokens with; without one there is no demo.
     pub demo_secret: Option<String>,
+    /// Whether suites that test the protocols find what they need besides: `/echo` and `/engine.io/`.
+    pub is_conformance: bool,
 }
 
 /// Answers the requests of clients.
 #[derive(Debug)]
 pub struct ClientService {
-    config: ClientConfig,
+    pub(super) config: ClientConfig,
     demo: Option<Demo>,
-}
-
-/// Where a token was found.
-#[derive(Debug, PartialEq, Eq)]
-struct Found<'a> {
-    token: Cow<'a, str>,
-    /// A browser sends cookies along whoever made the page that connects.
-    in_cookie: bool,
 }
 
 impl ClientService {
@@ -55,7 +46,7 @@ impl ClientService {
         Self { config, demo }
     }
 
-    fn upgrade(&self, shard: &Rc<Shard>, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+    fn websocket(&self, shard: Rc<Shard>, caller: &Caller, request: Request<Incoming>, is_echo: bool) -> Answer {
         if shard.is_stopping() {
             return error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", "the host restarts: try again");
         }
@@ -68,142 +59,87 @@ impl ClientService {
                 return response;
             }
         };
-        let found = find_token(request.headers(), request.uri().query(), self.config.cookie.as_deref());
-        if found.as_ref().is_some_and(|found| found.in_cookie) && !self.is_own_origin(request.headers()) {
-            let message = "a page of this origin may not connect with a cookie: add the origin to cors.origins";
+        let Credentials { token, refused } = self.credentials(&request);
+        if let Some(message) = refused {
             return error(StatusCode::FORBIDDEN, "forbidden", message);
         }
-        let token = found.map(|found| found.token.into_owned());
-        let accept = derive_accept_key(key.as_bytes());
-        let shard = shard.clone();
-        spawn_local(async move {
-            match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
-                Ok(Ok(parts)) => shard.adopt(parts.io.into_inner(), peer, &parts.read_buf, token.as_deref()),
-                Ok(Err(_)) => tracing::error!("a connection is not the kind of socket that it was accepted as"),
-                Err(error) => tracing::debug!(%error, %peer, "a connection was gone before its handshake was done"),
-            }
-        });
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        let headers = response.headers_mut();
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-        if let Ok(accept) = HeaderValue::from_str(&accept) {
-            headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        let door = if is_echo { Door::Echo } else { Door::Plain { token } };
+        let peer = caller.peer;
+        upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door))
+    }
+
+    /// What a request shows of who makes it.
+    pub(super) fn credentials(&self, request: &Request<Incoming>) -> Credentials {
+        let found = find_token(request.headers(), request.uri().query(), self.config.cookie.as_deref());
+        if found.as_ref().is_some_and(|found| found.in_cookie) && !self.may_carry_cookies(request.headers()) {
+            let message = "a page of this origin may not connect with a cookie: add the origin to cors.origins";
+            return Credentials { token: None, refused: Some(message) };
         }
-        response
+        Credentials { token: found.map(|found| found.token.into_owned()), refused: None }
     }
 
     /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed.
-    fn is_own_origin(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(ORIGIN) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
-        let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-        let is_host = headers.get(HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()));
-        is_host || self.config.origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    fn may_carry_cookies(&self, headers: &HeaderMap) -> bool {
+        is_from_here(headers) || self.allowed_origin(headers).is_some()
+    }
+
+    /// The origin of the page that a request comes from, if it is one of those that are allowed. In development pages of
+    /// this machine are.
+    pub(super) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        let value = headers.get(ORIGIN)?;
+        let origin = value.to_str().ok()?;
+        let name = origin.split_once("://")?.1;
+        let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
+        let is_of_this_machine = self.demo.is_some() && matches!(name, "localhost" | "127.0.0.1" | "[::1]");
+        let is_allowed = |allowed: &String| allowed == "*" || allowed.eq_ignore_ascii_case(origin);
+        (is_of_this_machine || self.config.origins.iter().any(is_allowed)).then_some(value)
     }
 }
 
 impl HttpService for ClientService {
-    fn call(&self, shard: &Rc<Shard>, peer: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/ws") => self.upgrade(shard, peer, request),
+    fn call(self: Rc<Self>, shard: Rc<Shard>, caller: Caller, request: Request<Incoming>) -> Answering {
+        let path = request.uri().path();
+        let is_at = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "" | "/"));
+        if is_at(&self.config.socketio_path) {
+            return Box::pin(self.engine(shard, caller, request, false));
+        }
+        if self.config.is_conformance && is_at(ENGINE_ECHO_PATH) {
+            return Box::pin(self.engine(shard, caller, request, true));
+        }
+        let answer = match (request.method(), path) {
+            (&Method::GET, "/ws") => self.websocket(shard, &caller, request, false),
+            (&Method::GET, "/echo") if self.config.is_conformance => self.websocket(shard, &caller, request, true),
             (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
             (method, path) => {
                 let demo = self.demo.as_ref().and_then(|demo| demo.answer(method, path, &request));
-                demo.unwrap_or_else(|| error(StatusCode::NOT_FOUND, "not_found", "clients connect to /ws"))
+                demo.unwrap_or_else(|| {
+                    let message =
+                        format!("clients connect to /ws, or with Socket.IO to {}/", self.config.socketio_path);
+                    error(StatusCode::NOT_FOUND, "not_found", &message)
+                })
             }
-        }
+        };
+        Box::pin(std::future::ready(answer))
     }
-}
-
-/// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
-fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
-    let lists = |name, wanted: &str| {
-        headers.get_all(name).iter().any(|value| {
-            value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
-        })
-    };
-    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
-        return Err("this is a WebSocket: connect with a WebSocket client");
-    }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err("the WebSocket version must be 13");
-    }
-    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
-    // Sixteen bytes in base64.
-    let is_key = key.len() == 24
-        && key.ends_with("==")
-        && key.bytes().take(22).all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
-    is_key.then(|| key.to_owned()).ok_or("the WebSocket key must be 16 bytes in base64")
-}
-
-/// The token of a request: from the `Authorization` header, else the query, else the configured cookie.
-fn find_token<'a>(headers: &'a HeaderMap, query: Option<&'a str>, cookie: Option<&str>) -> Option<Found<'a>> {
-    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| Cow::Borrowed(token.trim()))
-    });
-    let in_query =
-        || form_urlencoded::parse(query?.as_bytes()).find(|(name, _)| name == "token").map(|(_, token)| token);
-    if let Some(token) = header.or_else(in_query) {
-        return Some(Found { token, in_cookie: false });
-    }
-    let cookie = cookie?;
-    headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(
-        |pair| {
-            let (name, value) = pair.trim().split_once('=')?;
-            (name == cookie).then(|| Found { token: value.trim_matches('"').into(), in_cookie: true })
-        },
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
-    }
-
-    fn found(pairs: &[(&'static str, &'static str)], query: Option<&str>) -> Option<(String, bool)> {
-        find_token(&headers(pairs), query, Some("jwt")).map(|found| (found.token.into_owned(), found.in_cookie))
-    }
-
-    #[test]
-    fn a_token_is_found_in_each_place_that_is_promised() {
-        assert_eq!(found(&[("authorization", "bearer a.b.c")], Some("token=x")), Some(("a.b.c".into(), false)));
-        assert_eq!(found(&[("cookie", "jwt=y")], Some("a=1&token=x%2By")), Some(("x+y".into(), false)));
-        assert_eq!(found(&[("cookie", "a=b; jwt=y; c=d")], None), Some(("y".into(), true)));
-        assert_eq!(found(&[("authorization", "Basic abc"), ("cookie", "notjwt=y")], Some("tokens=x")), None);
-    }
-
-    #[test]
-    fn a_handshake_that_lacks_something_is_told_what() {
-        let whole = [
-            ("connection", "keep-alive, Upgrade"),
-            ("upgrade", "WebSocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ];
-        assert!(handshake_key(&headers(&whole)).is_ok());
-        for missing in 0..whole.len() {
-            let mut part = whole.to_vec();
-            part.remove(missing);
-            assert!(handshake_key(&headers(&part)).is_err(), "without {}", whole[missing].0);
-        }
-        assert!(handshake_key(&headers(&[whole[0], whole[1], whole[2], ("sec-websocket-key", "abc")])).is_err());
-    }
-
     #[test]
     fn a_cookie_counts_from_the_hosts_own_pages_and_from_allowed_ones() {
         let config = ClientConfig { origins: vec!["https://app.example".into()], ..ClientConfig::default() };
         let service = ClientService { config, demo: None };
-        let allowed = |pairs: &[(&'static str, &'static str)]| service.is_own_origin(&headers(pairs));
+        let allowed = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            service.may_carry_cookies(&pairs.collect())
+        };
         assert!(allowed(&[]));
         assert!(allowed(&[("host", "a.example:8080"), ("origin", "http://a.example:8080")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://evil.example")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "http://localhost:3000")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "null")]));
     }
 }

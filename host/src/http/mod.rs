@@ -3,6 +3,8 @@
 mod api;
 mod client;
 mod demo;
+mod engine;
+mod handshake;
 mod response;
 
 pub use api::{Api, ApiConfig, ApiKey, KeyScope};

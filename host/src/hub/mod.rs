@@ -53,6 +53,8 @@ struct Connection {
     watchers: Vec<Watcher>,
     /// Acknowledgements that this connection owes.
     owed: Vec<u64>,
+    /// Whether its client has lost it and may come back.
+    is_away: bool,
 }
 
 #[derive(Debug)]
@@ -112,7 +114,8 @@ impl Hub {
     pub fn connect(&self, id: ConnId, identity: Arc<Identity>, since_ms: u64) {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
-        let connection = Connection { identity, since_ms, rooms: Vec::new(), watchers: Vec::new(), owed: Vec::new() };
+        let (rooms, watchers, owed) = (Vec::new(), Vec::new(), Vec::new());
+        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away: false };
         self.connections.insert(id, connection);
     }
 
@@ -281,6 +284,19 @@ impl Hub {
     /// The connections of a user.
     pub fn connections_of(&self, user: &str) -> Vec<ConnId> {
         self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
+    }
+
+    /// Notes that the client of a connection is away, or here again.
+    pub fn set_away(&self, id: ConnId, is_away: bool) {
+        if let Some(mut connection) = self.connections.get_mut(&id) {
+            connection.is_away = is_away;
+        }
+    }
+
+    /// How many connections of a user have their client.
+    pub fn present_connections_of(&self, user: &str) -> usize {
+        let is_present = |id: &ConnId| self.connections.get(id).is_some_and(|connection| !connection.is_away);
+        self.connections_of(user).iter().filter(|id| is_present(id)).count()
     }
 
     /// Connections, users and rooms that there are.

@@ -23,7 +23,7 @@ pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<Str
         }
         let names: Vec<String> = serde_json::from_str(value)
             .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))?;
-        names.iter().try_for_each(|name| check(name))?;
+        names.iter().try_for_each(|name| check_namespace(name))?;
         namespaces.extend(names);
     }
     if namespaces.len() > MAX_NAMESPACES {
@@ -32,7 +32,11 @@ pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<Str
     Ok(namespaces)
 }
 
-fn check(name: &str) -> Result<(), String> {
+/// Whether a Socket.IO namespace besides `/` may have this name.
+///
+/// # Errors
+/// With what is wrong with it.
+pub fn check_namespace(name: &str) -> Result<(), String> {
     let n_chars = name.chars().count();
     // A comma ends a namespace in a packet, and what follows a question mark is a query.
     let is_name = |c: char| !matches!(c, ',' | '?') && !c.is_whitespace() && !c.is_control();

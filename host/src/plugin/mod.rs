@@ -43,6 +43,7 @@ mod worker;
 
 pub use bundled::{Bundled, bundled};
 pub use event::ClientEvent;
+pub use extension::check_namespace;
 pub use folder::Folder;
 pub use generation::{Loaded, Source};
 pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};

@@ -188,3 +188,160 @@ fn push_packet(payload: &mut Vec<u8>, content: Content<'_>) {
     }
     payload.push(SEPARATOR as u8);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packet_is_a_digit_and_its_data() {
+        for (text, packet) in [
+            ("0", Packet::Open),
+            ("1", Packet::Close),
+            ("2", Packet::Ping("")),
+            ("2probe", Packet::Ping("probe")),
+            ("3", Packet::Pong("")),
+            ("3probe", Packet::Pong("probe")),
+            ("4", Packet::Message("")),
+            ("4héllo", Packet::Message("héllo")),
+            ("5", Packet::Upgrade),
+            ("6", Packet::Noop),
+        ] {
+            assert_eq!(decode(text), Ok(packet), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_packet_is_refused() {
+        for (text, reason) in [
+            ("", "is empty"),
+            ("7", "a digit from 0 to 6"),
+            ("abc", "a digit from 0 to 6"),
+            ("é", "a digit from 0 to 6"),
+            ("bAQID", "a digit from 0 to 6"),
+            ("0{}", "has no data"),
+            ("1x", "has no data"),
+            ("5x", "has no data"),
+            ("6x", "has no data"),
+        ] {
+            let error = decode(text).expect_err(text);
+            assert!(error.reason.contains(reason), "{text}: {error}");
+        }
+    }
+
+    fn packets(body: &str) -> Vec<Result<Packet<'_>, Malformed>> {
+        decode_payload(body).collect()
+    }
+
+    #[test]
+    fn a_payload_is_packets_with_a_separator_between_them() {
+        assert_eq!(
+            packets("4hello\x1e2\x1e4€\x1ebAQIDBA==\x1eb"),
+            [
+                Ok(Packet::Message("hello")),
+                Ok(Packet::Ping("")),
+                Ok(Packet::Message("€")),
+                Ok(Packet::Binary(vec![1, 2, 3, 4].into())),
+                Ok(Packet::Binary(vec![].into())),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_read_behind_a_packet_that_is_none() {
+        for (body, good) in [
+            ("", 0),
+            ("\x1e4a", 0),
+            ("4a\x1e", 1),
+            ("4a\x1e\x1e4b", 1),
+            ("4a\x1e4b\x1eabc\x1e4c", 2),
+            ("bAQIDBA\x1e4a", 0),
+            ("b_-8=", 0),
+            ("bAQ=", 0),
+            ("bAQI=BA==", 0),
+            ("b AQID", 0),
+        ] {
+            let packets = packets(body);
+            assert_eq!(packets.len(), good + 1, "{body:?}");
+            assert!(packets[..good].iter().all(Result::is_ok) && packets[good].is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn the_handshake_is_the_open_packet() {
+        let handshake = Handshake {
+            sid: "lv_VI97HAXpY6yYWAAAC",
+            upgrades: &["websocket"],
+            ping_interval_ms: 25_000,
+            ping_timeout_ms: 20_000,
+            max_payload: 1_000_000,
+        };
+        assert_eq!(
+            handshake.packet(),
+            concat!(
+                r#"0{"sid":"lv_VI97HAXpY6yYWAAAC","upgrades":["websocket"],"pingInterval":25000,"#,
+                r#""pingTimeout":20000,"maxPayload":1000000}"#
+            )
+        );
+    }
+
+    #[test]
+    fn ready_frames_carry_their_packets() {
+        for (frame, text) in [
+            (ping_frame(), PING),
+            (pong_probe_frame(), PONG_PROBE),
+            (noop_frame(), NOOP),
+            (close_frame(), CLOSE),
+            (message_frame("x"), "4x"),
+        ] {
+            assert_eq!(frame, websocket::text_frame(text), "{text}");
+        }
+    }
+
+    /// An event with an attachment, a ping, a message, and what is about a WebSocket alone.
+    fn queue() -> VecDeque<Bytes> {
+        let event = websocket::message_frames(&["451-", "[]"], &[Bytes::from_static(&[1, 2, 3, 4])]);
+        [event, ping_frame(), websocket::pong_frame(b"x"), message_frame("é")].into()
+    }
+
+    #[test]
+    fn a_queue_becomes_one_payload() {
+        let mut queue = queue();
+        let payload = take_payload(&mut queue, usize::MAX);
+        assert_eq!(payload, "451-[]\x1ebAQIDBA==\x1e2\x1e4é");
+        assert!(queue.is_empty());
+        assert_eq!(take_payload(&mut queue, 100), "");
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_in_the_queue_and_what_belongs_together_stays_together() {
+        for (max_bytes, payload, left) in [
+            (0, "451-[]\x1ebAQIDBA==", 3),
+            (17, "451-[]\x1ebAQIDBA==", 3),
+            (18, "451-[]\x1ebAQIDBA==\x1e2", 1),
+            (21, "451-[]\x1ebAQIDBA==\x1e2", 1),
+            (22, "451-[]\x1ebAQIDBA==\x1e2\x1e4é", 0),
+        ] {
+            let mut queue = queue();
+            assert_eq!(take_payload(&mut queue, max_bytes), payload, "{max_bytes}");
+            assert_eq!(queue.len(), left, "{max_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_payload_that_was_made_is_read_back() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let mut queue = VecDeque::new();
+        for length in [0, 1, 2, 3, 125, 126, 255] {
+            queue.push_back(websocket::binary_frame(&bytes[..length]));
+            queue.push_back(message_frame(&"é".repeat(length * 300)));
+        }
+        let payload = take_payload(&mut queue, usize::MAX);
+        let mut packets = decode_payload(std::str::from_utf8(&payload).unwrap());
+        for length in [0, 1, 2, 3, 125, 126, 255] {
+            assert_eq!(packets.next(), Some(Ok(Packet::Binary(bytes[..length].into()))));
+            assert_eq!(packets.next(), Some(Ok(Packet::Message(&"é".repeat(length * 300)))));
+        }
+        assert_eq!(packets.next(), None);
+    }
+}

@@ -33,3 +33,9 @@ pub struct Malformed {
 const fn malformed<T>(reason: &'static str) -> Result<T, Malformed> {
     Err(Malformed { reason })
 }
+
+/// JSON text of a string.
+fn quoted(text: &str) -> String {
+    // A string always has a JSON form.
+    serde_json::to_string(text).unwrap_or_default()
+}

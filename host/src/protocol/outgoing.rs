@@ -1,17 +1,32 @@
 //! An event on its way out: encoded once per protocol, however many connections it goes to.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
-use super::{plain, websocket};
+use super::{plain, socketio, websocket};
 use crate::model::Payload;
 
+/// The number of the last event that was made in this process.
+static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The bytes of all events that somebody still holds.
+static ALIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
+
 /// What a connection speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     /// JSON objects in WebSocket text frames.
     Plain,
+    /// Socket.IO 5 over Engine.IO 4.
+    SocketIo {
+        /// The namespace of the connection.
+        namespace: Arc<str>,
+        /// Whether events say their number, so that a client that comes back can say how far it got. It is the same for
+        /// all connections of a host.
+        offsets: bool,
+    },
 }
 
 /// An event that many connections may share.
@@ -19,28 +34,88 @@ pub enum Protocol {
 pub struct Outgoing {
     event: String,
     payload: Payload,
+    number: u64,
     plain: OnceLock<Bytes>,
+    main_namespace: OnceLock<Bytes>,
+    other_namespaces: Mutex<Vec<(Arc<str>, Bytes)>>,
 }
 
 impl Outgoing {
     /// An event of this name and payload.
     pub fn new(event: impl Into<String>, payload: Payload) -> Self {
-        Self { event: event.into(), payload, plain: OnceLock::new() }
+        let outgoing = Self {
+            event: event.into(),
+            payload,
+            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            plain: OnceLock::new(),
+            main_namespace: OnceLock::new(),
+            other_namespaces: Mutex::default(),
+        };
+        ALIVE_BYTES.fetch_add(outgoing.bytes(), Ordering::Relaxed);
+        outgoing
     }
 
-    /// The frame for connections that speak `protocol`, as it goes over the wire.
-    pub fn frame(&self, protocol: Protocol) -> &Bytes {
+    /// What tells it from all other events of this process. An event that was made later may yet be sent earlier.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What it takes in memory, roughly: its data, and that once more in a frame.
+    pub fn bytes(&self) -> usize {
+        let attachments: usize = self.payload.attachments.iter().map(Bytes::len).sum();
+        2 * (self.event.len() + self.payload.args().len() + attachments) + size_of::<Self>()
+    }
+
+    /// What all events of this process that somebody still holds take.
+    pub fn alive_bytes() -> usize {
+        ALIVE_BYTES.load(Ordering::Relaxed)
+    }
+
+    /// The frames for connections that speak `protocol`, as they go over the wire.
+    pub fn frames(&self, protocol: &Protocol) -> Bytes {
         match protocol {
-            Protocol::Plain => {
-                self.plain.get_or_init(|| websocket::text_frame(&plain::encode_event(&self.event, &self.payload, None)))
+            Protocol::Plain => self
+                .plain
+                .get_or_init(|| websocket::text_frame(&plain::encode_event(&self.event, &self.payload, None)))
+                .clone(),
+            Protocol::SocketIo { namespace, offsets } if **namespace == *socketio::MAIN_NAMESPACE => {
+                self.main_namespace.get_or_init(|| self.socket_io(namespace, *offsets)).clone()
+            }
+            Protocol::SocketIo { namespace, offsets } => {
+                let mut encoded = self.other_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some((_, frames)) = encoded.iter().find(|(other, _)| other == namespace) {
+                    return frames.clone();
+                }
+                let frames = self.socket_io(namespace, *offsets);
+                encoded.push((namespace.clone(), frames.clone()));
+                frames
             }
         }
     }
 
-    /// A frame of its own for one connection, which is asked to acknowledge it as `id`.
-    pub fn frame_with_id(&self, protocol: Protocol, id: u64) -> Bytes {
+    fn socket_io(&self, namespace: &str, offsets: bool) -> Bytes {
+        let offset = offsets.then(|| format!("{:x}", self.number));
+        socketio::event_frames(namespace, &self.event, &self.payload, None, offset.as_deref())
+    }
+
+    /// Frames of its own for one connection, which is asked to acknowledge it as `id`.
+    pub fn frames_with_id(&self, protocol: &Protocol, id: u64) -> Bytes {
         match protocol {
             Protocol::Plain => websocket::text_frame(&plain::encode_event(&self.event, &self.payload, Some(id.into()))),
+            Protocol::SocketIo { namespace, .. } => {
+                socketio::event_frames(namespace, &self.event, &self.payload, Some(id), None)
+            }
         }
+    }
+
+    /// The number of an event from how it was told to a client.
+    pub fn parse_offset(offset: &str) -> Option<u64> {
+        u64::from_str_radix(offset, 16).ok()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        ALIVE_BYTES.fetch_sub(self.bytes(), Ordering::Relaxed);
     }
 }

@@ -2,27 +2,37 @@
 //!
 //! Client to host: `{"event", "data"?, "id"?}`, and `{"id", "data"?}` to acknowledge an event that carried an id.
 //! Host to client: `{"event", "data", "id"?}`, `{"id", "data"}`, `{"id", "error"}`, `{"event": "error", "data"}`.
+//!
+//! Either way several arguments stand in `args`, an array (a client sends it instead of `data`, the host beside it), and
+//! binary attachments in `attachments`, an array of base64, for which placeholders stand in the arguments.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::quoted;
 use crate::model::{ErrorCode, Failure, Payload};
 
 /// The longest event name, in bytes: ten times what anybody uses, and little enough to repeat in an error.
 pub const MAX_EVENT_BYTES: usize = 256;
 
-/// A frame from a client. It borrows from the frame's text.
+const MAX_ATTACHMENTS: usize = Payload::MAX_ATTACHMENTS;
+
+/// A frame from a client. The event's name borrows from the frame's text.
 #[derive(Debug)]
 pub enum Incoming<'a> {
     /// An event, with the id under which an acknowledgement is wanted.
     Event {
         /// The event's name.
         event: Cow<'a, str>,
-        /// Its data, not looked into yet.
-        data: Option<&'a RawValue>,
+        /// Its arguments.
+        payload: Payload,
         /// The id to acknowledge it with. Any integer; what is longer than 128 bits is refused.
         id: Option<i128>,
     },
@@ -31,7 +41,7 @@ pub enum Incoming<'a> {
         /// The id that the host gave.
         id: i128,
         /// The answer.
-        data: Option<&'a RawValue>,
+        payload: Payload,
     },
 }
 
@@ -53,7 +63,65 @@ struct Frame<'a> {
     #[serde(borrow, default)]
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
+    args: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    attachments: Option<&'a RawValue>,
+    #[serde(borrow, default)]
     id: Option<&'a RawValue>,
+}
+
+impl Frame<'_> {
+    /// The arguments and attachments, or what is wrong with them.
+    fn payload(&self) -> Result<Payload, String> {
+        let mut payload = match (self.data, self.args) {
+            (data, None) => Payload::of_data(data),
+            // What begins like an array and is JSON is an array.
+            (None, Some(args)) if args.get().starts_with('[') => Payload::from_checked(args.get(), Vec::new()),
+            (None, Some(_)) => return Err("args must be an array of arguments".to_owned()),
+            (Some(_), Some(_)) => return Err("a frame has data or args: leave one of them out".to_owned()),
+        };
+        if let Some(attachments) = self.attachments {
+            let Ok(Attachments(attachments)) = serde_json::from_str(attachments.get()) else {
+                return Err(format!("attachments must be an array of at most {MAX_ATTACHMENTS} base64 strings"));
+            };
+            Payload::check_placeholders(payload.args(), attachments.len()).map_err(|error| error.to_string())?;
+            payload.attachments = attachments;
+        }
+        Ok(payload)
+    }
+}
+
+/// An array of base64 strings, decoded.
+struct Attachments(Vec<Bytes>);
+
+/// A string, which may have escapes: some encoders write `/` as `\/`.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Attachments {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Array;
+        impl<'de> Visitor<'de> for Array {
+            type Value = Attachments;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of base64 strings")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Attachments, A::Error> {
+                let mut attachments = Vec::new();
+                while let Some(Text(base64)) = elements.next_element()? {
+                    // Before more is decoded than an event may have.
+                    if attachments.len() == MAX_ATTACHMENTS {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    attachments.push(STANDARD.decode(&*base64).map_err(A::Error::custom)?.into());
+                }
+                Ok(Attachments(attachments))
+            }
+        }
+        json.deserialize_seq(Array)
+    }
 }
 
 /// Reads one text frame. Fields that it does not know are ignored.
@@ -78,12 +146,20 @@ pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
             bad(format!("the id must be an integer, not {}", excerpt(id.get())), frame.event.as_deref(), None)
         })?),
     };
+    let payload = frame.payload();
     match (frame.event, id) {
         (Some(event), id) if event.is_empty() || event.len() > MAX_EVENT_BYTES => {
             Err(bad(format!("an event's name is 1 to {MAX_EVENT_BYTES} bytes long"), None, id))
         }
-        (Some(event), id) => Ok(Incoming::Event { event, data: frame.data, id }),
-        (None, Some(id)) => Ok(Incoming::Acknowledgement { id, data: frame.data }),
+        (Some(event), id) => match payload {
+            Ok(payload) => Ok(Incoming::Event { event, payload, id }),
+            Err(message) => Err(bad(message, Some(&event), id)),
+        },
+        // The id is one of the host's own: an answer with it would be taken for one to an event of the client's.
+        (None, Some(id)) => match payload {
+            Ok(payload) => Ok(Incoming::Acknowledgement { id, payload }),
+            Err(message) => Err(bad(message, None, None)),
+        },
         (None, None) => Err(bad("the frame has neither an event nor an id".to_owned(), None, None)),
     }
 }
@@ -97,12 +173,6 @@ fn excerpt(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// JSON text of a string.
-fn quoted(text: &str) -> String {
-    // A string always has a JSON form.
-    serde_json::to_string(text).unwrap_or_default()
-}
-
 /// `data` is the first argument; where an event has several, `args` carries them all.
 fn push_arguments(json: &mut String, payload: &Payload) {
     let arguments = payload.arguments();
@@ -112,11 +182,20 @@ fn push_arguments(json: &mut String, payload: &Payload) {
         json.push_str(",\"args\":");
         json.push_str(payload.args());
     }
+    for (index, attachment) in payload.attachments.iter().enumerate() {
+        json.push_str(if index == 0 { ",\"attachments\":[\"" } else { ",\"" });
+        STANDARD.encode_string(attachment, json);
+        json.push('"');
+    }
+    if !payload.attachments.is_empty() {
+        json.push(']');
+    }
 }
 
 /// An event, with an id where an acknowledgement is wanted.
 pub fn encode_event(event: &str, payload: &Payload, id: Option<i128>) -> String {
-    let mut json = String::with_capacity(event.len() + payload.args().len() + 48);
+    let attachments: usize = payload.attachments.iter().map(|bytes| bytes.len() / 3 * 4 + 8).sum();
+    let mut json = String::with_capacity(event.len() + payload.args().len() + attachments + 48);
     json.push_str("{\"event\":");
     json.push_str(&quoted(event));
     json.push(',');
@@ -148,6 +227,11 @@ pub fn encode_error(failure: &Failure, event: Option<&str>) -> String {
     format!("{{\"event\":\"error\",\"data\":{}}}", failure_json(failure, Some(event)))
 }
 
+/// What the data of that is, for protocols that wrap it otherwise.
+pub fn error_data(failure: &Failure, event: Option<&str>) -> Payload {
+    Payload::from_checked(["[", &failure_json(failure, Some(event)), "]"].concat(), Vec::new())
+}
+
 fn failure_json(failure: &Failure, event: Option<Option<&str>>) -> String {
     let mut json = format!("{{\"code\":\"{}\",\"message\":{}", failure.code.as_str(), quoted(&failure.message));
     if let Some(event) = event {
@@ -162,25 +246,58 @@ fn failure_json(failure: &Failure, event: Option<Option<&str>>) -> String {
 mod tests {
     use super::*;
 
-    fn event(text: &str) -> (String, Option<String>, Option<i128>) {
+    fn event(text: &str) -> (String, Payload, Option<i128>) {
         match decode(text) {
-            Ok(Incoming::Event { event, data, id }) => (event.into_owned(), data.map(|d| d.get().to_owned()), id),
+            Ok(Incoming::Event { event, payload, id }) => (event.into_owned(), payload, id),
             other => panic!("{text}: {other:?}"),
         }
     }
 
+    fn payload(args: &str, attachments: &[&'static [u8]]) -> Payload {
+        Payload::from_args(args, attachments.iter().map(|bytes| Bytes::from_static(bytes)).collect()).unwrap()
+    }
+
     #[test]
     fn an_event_may_come_with_data_and_an_id_or_without() {
-        assert_eq!(event(r#"{"event":"a"}"#), ("a".into(), None, None));
+        assert_eq!(event(r#"{"event":"a"}"#), ("a".into(), Payload::empty(), None));
         assert_eq!(
             event(r#"{"event":"a","data":{"x": 1},"id":-7}"#),
-            ("a".into(), Some(r#"{"x": 1}"#.into()), Some(-7))
+            ("a".into(), payload(r#"[{"x": 1}]"#, &[]), Some(-7))
         );
         assert_eq!(event(r#"{"id":18446744073709551616,"event":"\u0061","data":null}"#).2, Some(1 << 64));
     }
 
     #[test]
+    fn an_event_may_come_with_several_arguments_and_with_attachments() {
+        assert_eq!(event(r#"{"event":"a","args":[1, "2"]}"#).1, payload(r#"[1, "2"]"#, &[]));
+        assert_eq!(event(r#"{"event":"a","args":[],"data":null,"attachments":[]}"#).1, Payload::empty());
+        assert_eq!(
+            event(r#"{"event":"a","attachments":["AQID"],"data":{"_placeholder":true,"num":0}}"#).1,
+            payload(r#"[{"_placeholder":true,"num":0}]"#, &[&[1, 2, 3]])
+        );
+        let two = r#"[{"_placeholder":true,"num":1},7,[{"_placeholder":true,"num":0}]]"#;
+        assert_eq!(
+            event(&format!(r#"{{"event":"a","args":{two},"attachments":["","\/\u002b8="]}}"#)).1,
+            payload(two, &[b"", &[0xff, 0xef]])
+        );
+        // Without attachments it is data like any other.
+        let data = r#"{"_placeholder":true,"num":3}"#;
+        assert_eq!(event(&format!(r#"{{"event":"a","data":{data}}}"#)).1, payload(&format!("[{data}]"), &[]));
+    }
+
+    #[test]
+    fn an_acknowledgement_is_what_has_an_id_and_no_event() {
+        match decode(r#"{"id":3,"args":[1,{"_placeholder":true,"num":0}],"attachments":["AA=="]}"#) {
+            Ok(Incoming::Acknowledgement { id: 3, payload: answer }) => {
+                assert_eq!(answer, payload(r#"[1,{"_placeholder":true,"num":0}]"#, &[&[0]]));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused_with_what_was_readable_of_it() {
+        let eleven = format!(r#"{{"event":"a","attachments":[{}""]}}"#, r#""","#.repeat(10));
         for (text, message, name, id) in [
             ("[]", "the frame is not", None, None),
             ("{", "the frame is not", None, None),
@@ -189,6 +306,17 @@ mod tests {
             (r#"{"event":"","id":1}"#, "name is 1 to", None, Some(1)),
             (r#"{"event":"a","id":1.5}"#, "must be an integer, not 1.5", Some("a"), None),
             (r#"{"event":"a","id":"1"}"#, "must be an integer, not \"1\"", Some("a"), None),
+            (r#"{"event":"a","id":1,"data":1,"args":[1]}"#, "data or args", Some("a"), Some(1)),
+            (r#"{"event":"a","args":{}}"#, "args must be an array", Some("a"), None),
+            (r#"{"event":"a","attachments":{}}"#, "attachments must be an array", Some("a"), None),
+            (r#"{"event":"a","attachments":[1]}"#, "attachments must be an array", Some("a"), None),
+            (r#"{"event":"a","attachments":["AA"]}"#, "attachments must be an array", Some("a"), None),
+            (r#"{"event":"a","attachments":["_w=="]}"#, "attachments must be an array", Some("a"), None),
+            (&eleven, "at most 10", Some("a"), None),
+            (r#"{"event":"a","attachments":["AA=="]}"#, "no placeholder", Some("a"), None),
+            (r#"{"event":"a","attachments":[],"data":{"_placeholder":true,"num":0}}"#, "is wrong", Some("a"), None),
+            // The id of an acknowledgement is the host's, and so no way to answer.
+            (r#"{"id":1,"attachments":["AA=="]}"#, "no placeholder", None, None),
         ] {
             let bad = decode(text).expect_err(text);
             assert!(bad.failure.message.contains(message), "{text}: {}", bad.failure.message);
@@ -198,16 +326,29 @@ mod tests {
 
     #[test]
     fn frames_to_the_client() {
-        let payload = |args| Payload::from_args(args, Vec::new()).unwrap();
-        assert_eq!(encode_event("a\"b", &payload("[]"), None), r#"{"event":"a\"b","data":null}"#);
-        assert_eq!(encode_event("a", &payload(r#"[{"x":1}]"#), Some(3)), r#"{"event":"a","data":{"x":1},"id":3}"#);
-        assert_eq!(encode_event("a", &payload("[1, 2]"), None), r#"{"event":"a","data":1,"args":[1, 2]}"#);
-        assert_eq!(encode_reply(7, Ok(&payload("[]"))), r#"{"id":7,"data":null}"#);
+        assert_eq!(encode_event("a\"b", &payload("[]", &[]), None), r#"{"event":"a\"b","data":null}"#);
+        assert_eq!(encode_event("a", &payload(r#"[{"x":1}]"#, &[]), Some(3)), r#"{"event":"a","data":{"x":1},"id":3}"#);
+        assert_eq!(encode_event("a", &payload("[1, 2]", &[]), None), r#"{"event":"a","data":1,"args":[1, 2]}"#);
+        assert_eq!(encode_reply(7, Ok(&payload("[]", &[]))), r#"{"id":7,"data":null}"#);
         let failure = Failure::new(ErrorCode::NotFound, "no");
         assert_eq!(encode_reply(-1, Err(&failure)), r#"{"id":-1,"error":{"code":"not_found","message":"no"}}"#);
         assert_eq!(
             encode_error(&failure, Some("x")),
             r#"{"event":"error","data":{"code":"not_found","message":"no","event":"x"}}"#
+        );
+    }
+
+    #[test]
+    fn attachments_go_out_as_base64_beside_the_arguments() {
+        let (zero, one) = (r#"{"_placeholder":true,"num":0}"#, r#"{"_placeholder":true,"num":1}"#);
+        let both = payload(&format!("[{zero},{one}]"), &[&[0xff, 0xef], b""]);
+        assert_eq!(
+            encode_event("a", &both, Some(1)),
+            format!(r#"{{"event":"a","data":{zero},"args":[{zero},{one}],"attachments":["/+8=",""],"id":1}}"#)
+        );
+        assert_eq!(
+            encode_reply(2, Ok(&payload(&format!("[{zero}]"), &[b"x"]))),
+            format!(r#"{{"id":2,"data":{zero},"attachments":["eA=="]}}"#)
         );
     }
 }

@@ -1,8 +1,4 @@
-//! Socket.IO, protocol 5: events, acknowledgements and namespaces, in the messages of an Engine.IO connection.
-//!
-//! A packet is text: a digit for its type, the number of attachments and `-` where it is a binary one, the namespace and
-//! `,` where it is not `/`, the id of an acknowledgement, JSON. Binary messages behind it are its attachments, for which
-//! placeholders stand in the JSON.
+//! Packets from clients.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,15 +7,9 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Malformed, malformed, websocket};
+use super::{MAIN_NAMESPACE, RESERVED_EVENTS};
 use crate::model::Payload;
-
-/// The namespace that needs no name on the wire.
-pub const MAIN_NAMESPACE: &str = "/";
-
-/// Names that no event may have: clients and servers of this protocol use them for what happens to a connection.
-pub const RESERVED_EVENTS: [&str; 6] =
-    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
+use crate::protocol::{Malformed, malformed};
 
 const TOO_LARGE: &str = "the packet and its attachments are over the size limit";
 
@@ -121,6 +111,16 @@ impl Decoder {
 }
 
 impl Packet<'_> {
+    /// The namespace that it belongs to.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::Connect { namespace, .. }
+            | Self::Disconnect { namespace }
+            | Self::Event { namespace, .. }
+            | Self::Ack { namespace, .. } => namespace,
+        }
+    }
+
     fn into_owned(self) -> Packet<'static> {
         fn own(text: Cow<'_, str>) -> Cow<'static, str> {
             text.into_owned().into()
@@ -178,7 +178,7 @@ fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
     // Rust's numbers may have a sign.
     match number.parse() {
         Ok(attachments @ 1..=Payload::MAX_ATTACHMENTS) if !number.starts_with('+') => Ok((attachments, rest)),
-        _ => malformed("a binary packet has 1 to 10 attachments"),
+        _ => malformed("a binary packet has one attachment or more, and not more than an event may have"),
     }
 }
 
@@ -274,67 +274,5 @@ impl<'de> Deserialize<'de> for Named<'de> {
     }
 }
 
-/// What stands before a packet's JSON, behind the type of an Engine.IO message.
-fn head(packet_type: char, attachments: usize, namespace: &str, id: Option<u64>) -> String {
-    let mut head = String::with_capacity(namespace.len() + 32);
-    head.push('4');
-    head.push(packet_type);
-    if attachments > 0 {
-        head.push_str(&attachments.to_string());
-        head.push('-');
-    }
-    if namespace != MAIN_NAMESPACE {
-        head.push_str(namespace);
-        head.push(',');
-    }
-    if let Some(id) = id {
-        head.push_str(&id.to_string());
-    }
-    head
-}
-
-/// JSON text of a string.
-fn quoted(text: &str) -> String {
-    // A string always has a JSON form.
-    serde_json::to_string(text).unwrap_or_default()
-}
-
-/// An event, as WebSocket frames: its text, and each attachment. `id` asks for an acknowledgement. `offset` is an
-/// argument more, the last: a client that comes back says with it what it has heard.
-pub fn event_frames(namespace: &str, event: &str, payload: &Payload, id: Option<u64>, offset: Option<&str>) -> Bytes {
-    let packet_type = if payload.attachments.is_empty() { '2' } else { '5' };
-    let head = head(packet_type, payload.attachments.len(), namespace, id);
-    let event = quoted(event);
-    let args = payload.args().trim_ascii();
-    let args = args.strip_prefix('[').and_then(|args| args.strip_suffix(']')).unwrap_or_default().trim_ascii();
-    let comma = |text: &str| if text.is_empty() { "" } else { "," };
-    let offset = offset.map(quoted).unwrap_or_default();
-    let text = [&head, "[", &event, comma(args), args, comma(&offset), &offset, "]"];
-    websocket::message_frames(&text, &payload.attachments)
-}
-
-/// An acknowledgement, as WebSocket frames: its text, and each attachment.
-pub fn ack_frames(namespace: &str, id: u64, payload: &Payload) -> Bytes {
-    let packet_type = if payload.attachments.is_empty() { '3' } else { '6' };
-    let head = head(packet_type, payload.attachments.len(), namespace, Some(id));
-    websocket::message_frames(&[&head, payload.args().trim_ascii()], &payload.attachments)
-}
-
-/// The client is in the namespace, with an id there. `pid` is a secret id to come back with.
-pub fn connect_frame(namespace: &str, sid: &str, pid: Option<&str>) -> Bytes {
-    let pid = pid.map(|pid| format!(",\"pid\":{}", quoted(pid))).unwrap_or_default();
-    let head = head('0', 0, namespace, None);
-    websocket::message_frames(&[&head, "{\"sid\":", &quoted(sid), &pid, "}"], &[])
-}
-
-/// The client is not let into the namespace. `data` is what the client is told beside the message; null is left out.
-pub fn connect_error_frame(namespace: &str, message: &str, data: &serde_json::Value) -> Bytes {
-    let data = if data.is_null() { String::new() } else { format!(",\"data\":{data}") };
-    let head = head('4', 0, namespace, None);
-    websocket::message_frames(&[&head, "{\"message\":", &quoted(message), &data, "}"], &[])
-}
-
-/// The client is put out of the namespace.
-pub fn disconnect_frame(namespace: &str) -> Bytes {
-    websocket::message_frames(&[&head('1', 0, namespace, None)], &[])
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! Engine.IO sessions: where each lives, and what its packets mean.
+//!
+//! A session that begins with polling makes one HTTP request after another, over any TCP connection and so on any shard.
+//! The table of sessions says which shard each lives on, and requests are handed there.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::oneshot;
+
+use super::link::{Link, LinkId, Phase, Role, Wire};
+use super::moving::{Inbound, Migrant};
+use super::shard::Shard;
+use crate::model::{CloseCode, Mailbox};
+use crate::protocol::engineio::{self, Packet};
+use crate::protocol::{socketio, websocket};
+
+/// Commands for one shard's sessions over which senders do not pile up more: each stands for a request that is open.
+const COMMANDS: usize = 65_536;
+
+/// What a client asks on a WebSocket that is to take over from polling.
+const PROBE: &str = "probe";
+
+/// What an Engine.IO session is known by. Whoever knows it can speak for the client, so it is random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EngineId(u128);
+
+impl EngineId {
+    /// # Errors
+    /// Where there is no randomness.
+    pub(super) fn random() -> Result<Self, getrandom::Error> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map(|()| Self(u128::from_ne_bytes(bytes)))
+    }
+}
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for EngineId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_id = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        is_id.then(|| u128::from_str_radix(text, 16)).and_then(Result::ok).map(Self).ok_or(())
+    }
+}
+
+/// What a client showed when it opened its session. A namespace may be entered with something better.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// A token from a header, the query or a cookie.
+    pub token: Option<String>,
+    /// Why there is none, where there would have been one.
+    pub refused: Option<&'static str>,
+}
+
+/// An Engine.IO session.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) id: EngineId,
+    pub(super) credentials: Credentials,
+    pub(super) decoder: RefCell<socketio::Decoder>,
+    /// Whether every message goes back, for suites that test the protocol without Socket.IO on it.
+    pub(super) echoes: bool,
+    /// The WebSocket that is about to take the place of polling.
+    pub(super) probe: Cell<Option<LinkId>>,
+}
+
+/// Why a request of a polling session came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PollError {
+    /// There is no such session, or none any more.
+    Unknown,
+    /// The request is against the protocol, and ends the session.
+    Bad,
+}
+
+/// The answer to a request of a polling session: a payload of packets.
+pub type Polled = Result<Bytes, PollError>;
+
+/// What a shard is asked to do for its sessions.
+#[derive(Debug)]
+pub(super) enum EngineCommand {
+    /// A request waits for what there is to send.
+    Poll { id: EngineId, answer: oneshot::Sender<Polled> },
+    /// A request brought packets.
+    Post { id: EngineId, body: String, answer: oneshot::Sender<Polled> },
+    /// A request broke off, or was against the protocol.
+    Fail { id: EngineId },
+    /// A WebSocket came that is to take over from polling.
+    Probe { id: EngineId, migrant: Box<Migrant> },
+    /// A client came to another shard than the one that its connection lives on.
+    Welcome(Box<Migrant>),
+}
+
+#[derive(Debug)]
+struct Route {
+    shard: AtomicUsize,
+    /// Whether a request that brings packets is under way.
+    posting: AtomicBool,
+}
+
+/// The polling sessions of all shards, and the ways to them.
+#[derive(Debug)]
+pub struct Engines {
+    routes: DashMap<EngineId, Arc<Route>>,
+    inboxes: Vec<Mailbox<EngineCommand>>,
+}
+
+impl Engines {
+    /// A table for so many shards.
+    pub fn new(shards: usize) -> Self {
+        Self { routes: DashMap::new(), inboxes: (0..shards).map(|_| Mailbox::new(COMMANDS)).collect() }
+    }
+
+    pub(super) fn inbox(&self, shard: usize) -> &Mailbox<EngineCommand> {
+        &self.inboxes[shard]
+    }
+
+    /// Enters a session, or says that it lives on another shard now.
+    pub(super) fn enter(&self, id: EngineId, shard: usize) {
+        let new = || Arc::new(Route { shard: AtomicUsize::new(shard), posting: AtomicBool::new(false) });
+        self.routes.entry(id).or_insert_with(new).shard.store(shard, Ordering::Relaxed);
+    }
+
+    pub(super) fn strike(&self, id: EngineId) {
+        self.routes.remove(&id);
+    }
+
+    /// The shard that a session lives on.
+    pub(super) fn shard_of(&self, id: EngineId) -> Option<usize> {
+        self.routes.get(&id).map(|route| route.shard.load(Ordering::Relaxed))
+    }
+
+    /// Hands a command to the shard of a session. Says whether there is one.
+    pub(super) fn send(&self, id: EngineId, command: EngineCommand) -> bool {
+        let shard = self.shard_of(id);
+        if let Some(shard) = shard {
+            self.inboxes[shard].push(command);
+        }
+        shard.is_some()
+    }
+
+    /// Whether there is a polling session of this id.
+    pub fn contains(&self, id: EngineId) -> bool {
+        self.routes.contains_key(&id)
+    }
+
+    /// Waits for what there is to send on a session. Whoever stops waiting ends the session.
+    ///
+    /// # Errors
+    /// Where there is no such session, or a request of it waits already.
+    pub async fn poll(&self, id: EngineId) -> Polled {
+        let (answer, answered) = oneshot::channel();
+        self.ask(id, EngineCommand::Poll { id, answer }, answered).await
+    }
+
+    /// Begins to read packets that a request brings.
+    ///
+    /// # Errors
+    /// Where there is no such session, or another request of it brings packets.
+    pub fn begin_post(&self, id: EngineId) -> Result<Posting<'_>, PollError> {
+        let route = self.routes.get(&id).map(|route| route.clone()).ok_or(PollError::Unknown)?;
+        if route.posting.swap(true, Ordering::Relaxed) {
+            self.send(id, EngineCommand::Fail { id });
+            return Err(PollError::Bad);
+        }
+        Ok(Posting { engines: self, id, route, is_whole: false })
+    }
+
+    async fn ask(&self, id: EngineId, command: EngineCommand, answered: oneshot::Receiver<Polled>) -> Polled {
+        let mut waiting = Waiting { engines: self, id, is_answered: false };
+        let answer = if self.send(id, command) { answered.await } else { Ok(Err(PollError::Unknown)) };
+        waiting.is_answered = true;
+        answer.unwrap_or(Err(PollError::Unknown))
+    }
+}
+
+/// A request that waits for its answer: one that breaks off ends its session, for nobody knows what was lost with it.
+struct Waiting<'a> {
+    engines: &'a Engines,
+    id: EngineId,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.engines.send(self.id, EngineCommand::Fail { id: self.id });
+        }
+    }
+}
+
+/// A request that brings packets, while it is read. One that breaks off ends its session.
+#[derive(Debug)]
+pub struct Posting<'a> {
+    engines: &'a Engines,
+    id: EngineId,
+    route: Arc<Route>,
+    is_whole: bool,
+}
+
+impl Posting<'_> {
+    /// Leaves the request unread. The session goes on without it.
+    pub fn refuse(mut self) {
+        self.is_whole = true;
+    }
+
+    /// Hands the packets over.
+    ///
+    /// # Errors
+    /// Where the session is gone, or the packets are against the protocol.
+    pub async fn finish(mut self, body: String) -> Polled {
+        self.is_whole = true;
+        let (answer, answered) = oneshot::channel();
+        self.engines.ask(self.id, EngineCommand::Post { id: self.id, body, answer }, answered).await
+    }
+}
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.route.posting.store(false, Ordering::Relaxed);
+        if !self.is_whole {
+            self.engines.send(self.id, EngineCommand::Fail { id: self.id });
+        }
+    }
+}
+
+impl Shard {
+    /// Opens a session on a link, which is to say first what this gives.
+    pub(super) fn open_packet(&self, engine: &Engine, upgrades: &[&str]) -> String {
+        let config = &self.shared.config;
+        engineio::Handshake {
+            sid: &engine.id.to_string(),
+            upgrades,
+            ping_interval_ms: config.heartbeat_interval.as_millis() as u64,
+            ping_timeout_ms: (config.heartbeat_timeout - config.heartbeat_interval).as_millis() as u64,
+            max_payload: config.message_bytes,
+        }
+        .packet()
+    }
+
+    /// A session may exist for so long before anybody signs in on it.
+    pub(super) fn begin_engine(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine) {
+        let now = self.shared.clock.uptime_ms();
+        if engine.echoes {
+            link.phase.set(Phase::Open);
+        } else {
+            link.times.limit.set(now + self.shared.config.connect_timeout.as_millis() as u64);
+        }
+        self.look_after(link, now);
+    }
+
+    /// Reads a packet. One of a polling session says nothing of what follows it in the same request.
+    pub(super) fn packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, packet: Packet<'_>, read_at: Instant) {
+        if let Some(moving) = link.moving.borrow_mut().as_deref_mut() {
+            return moving.keep(Inbound::of_packet(packet));
+        }
+        match packet {
+            _ if !link.is_up() => {}
+            Packet::Message(text) if engine.echoes => {
+                self.enqueue(link, engineio::message_frame(text));
+            }
+            Packet::Binary(bytes) if engine.echoes => self.enqueue(link, websocket::binary_frame(&bytes)),
+            Packet::Message(text) => self.socket_io_text(link, engine, text, read_at),
+            Packet::Binary(bytes) => self.socket_io_binary(link, engine, bytes, read_at),
+            Packet::Pong(_) => self.note_pong(link),
+            Packet::Close if link.socket().is_none() => self.end_link(link, true),
+            Packet::Close => self.hang_up(link, CloseCode::Normal, "", true),
+            Packet::Ping(_) => self.close(link, CloseCode::ProtocolError, "it is the host that sends pings"),
+            // They mean something while a session opens or changes its transport, and nothing now.
+            Packet::Open | Packet::Upgrade | Packet::Noop => {}
+        }
+    }
+
+    /// A text frame on the WebSocket of a session.
+    pub(super) fn engine_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        match engineio::decode(text) {
+            Ok(packet) => self.packet(link, engine, packet, read_at),
+            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+        }
+    }
+
+    /// A text frame on a WebSocket that is to take over from polling.
+    pub(super) fn probe_text(self: &Rc<Self>, probe: &Rc<Link>, id: EngineId, text: &str) {
+        let polling = self.polling.borrow().get(&id).cloned().filter(|link| link.is_up());
+        let Some(polling) = polling else {
+            return self.close(probe, CloseCode::ProtocolError, "the session that this was to take over is gone");
+        };
+        let Some(engine) = polling.engine() else { return };
+        match engineio::decode(text) {
+            Ok(Packet::Ping(PROBE)) => {
+                engine.probe.set(Some(probe.id));
+                self.enqueue(probe, engineio::pong_probe_frame());
+                // The client waits for the request that is open before it goes over.
+                self.flush(&polling);
+            }
+            Ok(Packet::Upgrade) if engine.probe.get() == Some(probe.id) => self.upgrade(probe, &polling, &engine),
+            _ => self.close(probe, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
+        }
+    }
+
+    /// A WebSocket takes over from polling, with everything that waits.
+    fn upgrade(self: &Rc<Self>, link: &Rc<Link>, polling: &Rc<Link>, engine: &Rc<Engine>) {
+        engine.probe.set(None);
+        self.polling.borrow_mut().remove(&engine.id);
+        self.shared.engines.strike(engine.id);
+        if let Wire::Polling(poll) = &polling.wire
+            && let Some(poll) = poll.take()
+        {
+            // Whoever asked is about to be told the same by the other way, or gone.
+            let _ = poll.send(Ok(Bytes::from_static(engineio::NOOP.as_bytes())));
+        }
+        link.role.replace(Role::Engine(engine.clone()));
+        link.phase.set(polling.phase.replace(Phase::Ended));
+        link.counted.set(polling.counted.take());
+        link.times.limit.set(polling.times.limit.get());
+        link.times.pinged.set(polling.times.pinged.get());
+        for connection in polling.connections.take() {
+            *connection.link.borrow_mut() = Some(link.clone());
+            link.connections.borrow_mut().push(connection);
+        }
+        let waiting = polling.outbox.take();
+        for frames in waiting.frames {
+            self.enqueue(link, frames);
+        }
+        self.remove_link(polling);
+        self.look_after(link, self.shared.clock.uptime_ms());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_is_read_as_it_was_written() {
+        let id = EngineId(5 << 100);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "+123456789012345678901234567890a", &"0".repeat(31), &"0".repeat(33), "__proto__"] {
+            assert_eq!(text.parse::<EngineId>(), Err(()), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_brings_packets_while_another_does_ends_the_session() {
+        let engines = Engines::new(1);
+        let id = EngineId(1);
+        assert_eq!(engines.begin_post(id).err(), Some(PollError::Unknown));
+        engines.enter(id, 0);
+        let posting = engines.begin_post(id).unwrap();
+        assert_eq!(engines.begin_post(id).err(), Some(PollError::Bad));
+        drop(posting);
+        let mut commands = std::collections::VecDeque::new();
+        engines.inbox(0).receive(&mut commands).await;
+        let failures = commands.iter().filter(|command| matches!(command, EngineCommand::Fail { .. })).count();
+        assert_eq!(failures, 2, "the second request, and the first one, which broke off");
+        engines.strike(id);
+        assert_eq!(engines.poll(id).await, Err(PollError::Unknown));
+    }
+}

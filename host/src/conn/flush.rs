@@ -1,0 +1,270 @@
+//! How links come and go, and how what waits for them is written.
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use governor::Quota;
+use tokio::task::{spawn_local, yield_now};
+
+use super::link::{Link, LinkId, Phase, Role, Wire};
+use super::shard::Shard;
+use crate::hub::ShardCommand;
+use crate::model::{CloseCode, ConnId};
+use crate::protocol::{engineio, websocket};
+
+/// Reads from one socket in a row before others have their turn.
+const READS_IN_A_ROW: usize = 8;
+
+/// Time for a client to take our close and answer it. After that its socket is closed under it.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Shard {
+    /// A link in its place. None where the shard has no room left.
+    pub(super) fn new_link(&self, peer: SocketAddr, wire: Wire, role: Role) -> Option<Rc<Link>> {
+        let mut links = self.links.borrow_mut();
+        let slot = links.vacant_entry();
+        if slot.key() >= ConnId::MAX_SLOTS {
+            tracing::error!("the shard has no slot left, and drops a connection");
+            return None;
+        }
+        let id = LinkId { slot: slot.key() as u32, stamp: self.stamp() };
+        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, self.quota()));
+        slot.insert(link.clone());
+        self.port.count(1);
+        self.shared.metrics.connections.inc();
+        self.shared.metrics.connections_opened.inc();
+        Some(link)
+    }
+
+    /// Takes a link out of its place. Its connections are dealt with already.
+    pub(super) fn remove_link(&self, link: &Link) {
+        self.links.borrow_mut().try_remove(link.id.slot as usize);
+        self.port.count(-1);
+        self.shared.metrics.connections.dec();
+        if let Some(reader) = link.socket().and_then(|socket| socket.reader.take()) {
+            reader.abort();
+        }
+        if self.is_stopping() {
+            // The shard's loop sees whether this was the last one.
+            self.port.push(ShardCommand::Shutdown);
+        }
+    }
+
+    pub(super) fn find_link(&self, id: LinkId) -> Option<Rc<Link>> {
+        self.links.borrow().get(id.slot as usize).filter(|link| link.id == id).cloned()
+    }
+
+    /// A number that tells one tenant of a slot from the next.
+    pub(super) fn stamp(&self) -> u32 {
+        let stamp = self.next_stamp.get();
+        self.next_stamp.set(stamp.wrapping_add(1));
+        stamp
+    }
+
+    pub(super) fn start_reading(self: &Rc<Self>, link: &Rc<Link>) {
+        if let Some(socket) = link.socket()
+            && link.phase.get() != Phase::Ended
+        {
+            let reader = spawn_local(self.clone().read_from(link.clone()));
+            *socket.reader.borrow_mut() = Some(reader.abort_handle());
+        }
+    }
+
+    fn quota(&self) -> Option<Quota> {
+        let config = &self.shared.config;
+        let rate = NonZeroU32::new(config.events_per_second)?;
+        Some(Quota::per_second(rate).allow_burst(NonZeroU32::new(config.event_burst).unwrap_or(rate)))
+    }
+
+    async fn read_from(self: Rc<Self>, link: Rc<Link>) {
+        let Some(socket) = link.socket() else { return };
+        loop {
+            if socket.tcp.readable().await.is_err() {
+                return self.end_link(&link, true);
+            }
+            let mut is_drained = false;
+            for _ in 0..READS_IN_A_ROW {
+                let mut buffer = self.read_buffer.borrow_mut();
+                match socket.tcp.try_read(&mut buffer) {
+                    Ok(0) => return self.end_link(&link, true),
+                    Ok(n) => self.read(&link, &mut buffer[..n]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        is_drained = true;
+                        break;
+                    }
+                    Err(_) => return self.end_link(&link, true),
+                }
+                if link.phase.get() == Phase::Ended {
+                    break;
+                }
+            }
+            self.flush_dirty();
+            if link.phase.get() == Phase::Ended {
+                return;
+            }
+            if !is_drained {
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Queues frames; they are written when the shard has done what is at hand.
+    pub(super) fn enqueue(&self, link: &Rc<Link>, frames: Bytes) {
+        if !link.is_up() {
+            return;
+        }
+        let bytes = {
+            let mut outbox = link.outbox.borrow_mut();
+            outbox.push(frames);
+            outbox.bytes()
+        };
+        if bytes > self.shared.config.outbox_bytes && !matches!(*link.role.borrow(), Role::Echo) {
+            self.over_full.borrow_mut().push(link.clone());
+        }
+        self.frames_queued.set(self.frames_queued.get() + 1);
+        self.mark_dirty(link);
+    }
+
+    /// Has what is queued for a link written when the shard has done what is at hand.
+    pub(super) fn mark_dirty(&self, link: &Rc<Link>) {
+        if !link.dirty.replace(true) {
+            self.dirty.borrow_mut().push(link.clone());
+        }
+    }
+
+    /// Ends links whose outbox is over its bound although they were given the chance to take what is in it.
+    pub(super) fn settle_over_full(self: &Rc<Self>) {
+        let limit = self.shared.config.outbox_bytes;
+        for link in self.over_full.take() {
+            self.flush(&link);
+            if link.outbox.borrow().bytes() > limit && link.is_up() {
+                self.shared.metrics.slow_connections.inc();
+                tracing::info!(peer = %link.peer, "a client reads too slowly and is disconnected");
+                link.outbox.borrow_mut().drop_unsent();
+                self.close(&link, CloseCode::TooSlow, "the client reads slower than it is sent to");
+            }
+        }
+    }
+
+    /// Writes what was queued since the last time.
+    pub(super) fn flush_dirty(self: &Rc<Self>) {
+        self.settle_over_full();
+        self.shared.metrics.frames_queued.inc_by(self.frames_queued.take());
+        let mut dirty = self.dirty.take();
+        // Flushing may end links, and that may queue for others.
+        while !dirty.is_empty() {
+            for link in dirty.drain(..) {
+                link.dirty.set(false);
+                self.flush(&link);
+            }
+            std::mem::swap(&mut dirty, &mut self.dirty.borrow_mut());
+        }
+        // The list keeps its memory for the next time.
+        self.dirty.replace(dirty);
+        // What a slow client has not taken yet is not waited for.
+        self.guards.borrow_mut().clear();
+    }
+
+    pub(super) fn flush(self: &Rc<Self>, link: &Rc<Link>) {
+        if link.phase.get() == Phase::Ended {
+            return;
+        }
+        let socket = match &link.wire {
+            Wire::Polling(poll) => return self.flush_polling(link, poll),
+            Wire::Socket(socket) if socket.blocked.get() => return,
+            Wire::Socket(socket) => socket,
+        };
+        let written = socket.write_out(&mut link.outbox.borrow_mut());
+        match written {
+            Ok(true) => {}
+            Ok(false) => {
+                socket.blocked.set(true);
+                spawn_local(self.clone().unblock(link.clone()));
+            }
+            Err(_) => self.end_link(link, true),
+        }
+    }
+
+    /// Waits until a socket takes more.
+    async fn unblock(self: Rc<Self>, link: Rc<Link>) {
+        let Some(socket) = link.socket() else { return };
+        let writable = socket.tcp.writable().await;
+        socket.blocked.set(false);
+        match writable {
+            Ok(()) => self.flush(&link),
+            Err(_) => self.end_link(&link, true),
+        }
+    }
+
+    /// Tells the client that it is over, and why.
+    pub(super) fn close(self: &Rc<Self>, link: &Rc<Link>, code: CloseCode, reason: &str) {
+        // A client that was lost, or needs a new token, may well be back.
+        let may_return = matches!(code, CloseCode::GoingAway | CloseCode::TokenExpired);
+        self.hang_up(link, code, reason, may_return);
+    }
+
+    /// Tells the client that it is over, and why. From here on its connections take part in nothing, unless it may come
+    /// back.
+    pub(super) fn hang_up(self: &Rc<Self>, link: &Rc<Link>, code: CloseCode, reason: &str, may_return: bool) {
+        if !link.is_up() {
+            return;
+        }
+        match &link.wire {
+            Wire::Socket(_) => self.enqueue(link, websocket::close_frame(code.code(), reason)),
+            // Nobody listens, and there is nothing that must be said.
+            Wire::Polling(poll) if poll.borrow().is_none() && link.outbox.borrow().is_empty() => {
+                return self.end_link(link, may_return);
+            }
+            Wire::Polling(_) => self.enqueue(link, engineio::close_frame()),
+        }
+        link.phase.set(Phase::Closing);
+        let limit = self.shared.clock.uptime_ms() + CLOSE_TIMEOUT.as_millis() as u64;
+        link.times.limit.set(limit);
+        self.arm(link, limit);
+        self.part_all(link, may_return);
+    }
+
+    fn part_all(self: &Rc<Self>, link: &Link, may_return: bool) {
+        for connection in link.connections.take() {
+            self.part(&connection, may_return);
+        }
+        if link.counted.replace(false) {
+            self.shared.admission.leave(link.peer, &self.shared.config);
+        }
+    }
+
+    /// Lets go of a link. What still waits for it is tried once more.
+    pub(super) fn end_link(self: &Rc<Self>, link: &Rc<Link>, may_return: bool) {
+        if link.phase.replace(Phase::Ended) == Phase::Ended {
+            return;
+        }
+        // Whether this reaches anybody is not known, nor needed.
+        match &link.wire {
+            Wire::Socket(socket) => drop(socket.write_out(&mut link.outbox.borrow_mut())),
+            Wire::Polling(poll) => self.flush_polling(link, poll),
+        }
+        self.part_all(link, may_return);
+        match &*link.role.borrow() {
+            Role::Engine(engine) if link.socket().is_none() => {
+                self.polling.borrow_mut().remove(&engine.id);
+                self.shared.engines.strike(engine.id);
+            }
+            Role::Probe(id) => {
+                let engine = self.polling.borrow().get(id).and_then(|polling| polling.engine());
+                if let Some(engine) = engine.filter(|engine| engine.probe.get() == Some(link.id)) {
+                    engine.probe.set(None);
+                }
+            }
+            _ => {}
+        }
+        self.remove_link(link);
+        if let Some(socket) = link.socket() {
+            // The client sees the end at once, though a task may still hold the socket for a moment.
+            let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Both);
+        }
+    }
+}

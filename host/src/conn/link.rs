@@ -1,0 +1,223 @@
+//! A link: one way to a client, what waits to be written to it, and the connections that it carries.
+//!
+//! A plain WebSocket carries one connection, an Engine.IO session one for each Socket.IO namespace. A connection may
+//! outlive its link, and go on over another.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use governor::clock::{Clock as _, ReasonablyRealtime};
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{Quota, RateLimiter};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+
+use super::connection::Connection;
+use super::engine::{Engine, EngineId, Polled};
+use super::moving::Moving;
+use super::outbox::Outbox;
+use crate::model::Clock;
+use crate::protocol::websocket::Decoder;
+
+/// Frames that leave in one system call at most. Linux takes 1,024; beyond some dozens the call costs less than the copying.
+const FRAMES_PER_WRITE: usize = 64;
+
+/// A link's place on its shard, and a stamp that tells one tenant of the place from the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LinkId {
+    pub(super) slot: u32,
+    pub(super) stamp: u32,
+}
+
+/// Where a link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nobody is signed in on it yet.
+    Authenticating,
+    /// It sends and receives events.
+    Open,
+    /// Our close is on its way; what the client sends is not looked at any more, but for its own close.
+    Closing,
+    /// It is gone, or about to be.
+    Ended,
+}
+
+/// What is spoken on a link.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    /// The plain protocol.
+    Plain,
+    /// Engine.IO, and Socket.IO on it.
+    Engine(Rc<Engine>),
+    /// A WebSocket that is to take the place of a polling session.
+    Probe(EngineId),
+    /// Whatever comes goes back: for suites that test the WebSocket protocol.
+    Echo,
+}
+
+/// How bytes get to the client and back.
+#[derive(Debug)]
+pub(super) enum Wire {
+    Socket(Socket),
+    /// The request that waits for something to answer it with.
+    Polling(RefCell<Option<oneshot::Sender<Polled>>>),
+}
+
+/// A WebSocket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) tcp: TcpStream,
+    pub(super) decoder: RefCell<Decoder>,
+    /// Whether it took no more, and a task waits until it does.
+    pub(super) blocked: Cell<bool>,
+    /// The task that reads from it.
+    pub(super) reader: RefCell<Option<AbortHandle>>,
+}
+
+type Limiter = RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>;
+
+/// One way to a client.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) peer: SocketAddr,
+    pub(super) wire: Wire,
+    pub(super) role: RefCell<Role>,
+    pub(super) phase: Cell<Phase>,
+    pub(super) outbox: RefCell<Outbox>,
+    /// Whether it is on the shard's list of links to flush.
+    pub(super) dirty: Cell<bool>,
+    pub(super) connections: RefCell<Vec<Rc<Connection>>>,
+    pub(super) times: Times,
+    /// Whether it was let in, and so is counted.
+    pub(super) counted: Cell<bool>,
+    /// Set from when it is found to belong on another shard until what was read is dealt with.
+    pub(super) moving: RefCell<Option<Box<Moving>>>,
+    limiter: Option<Box<Limiter>>,
+}
+
+/// When what happened and is due, in milliseconds of the clock's uptime.
+#[derive(Debug)]
+pub(super) struct Times {
+    /// Something was last read.
+    pub(super) heard: Cell<u64>,
+    /// The last ping went out.
+    pub(super) pinged: Cell<u64>,
+    /// Authentication, or our close, must be done.
+    pub(super) limit: Cell<u64>,
+    /// The earliest deadline that the shard has noted.
+    pub(super) armed: Cell<u64>,
+}
+
+impl Link {
+    pub(super) fn new(
+        id: LinkId,
+        peer: SocketAddr,
+        wire: Wire,
+        role: Role,
+        clock: &Clock,
+        quota: Option<Quota>,
+    ) -> Self {
+        let now = clock.uptime_ms();
+        Self {
+            id,
+            peer,
+            wire,
+            role: RefCell::new(role),
+            phase: Cell::new(Phase::Authenticating),
+            outbox: RefCell::default(),
+            dirty: Cell::new(false),
+            connections: RefCell::default(),
+            times: Times {
+                heard: Cell::new(now),
+                pinged: Cell::new(now),
+                limit: Cell::new(u64::MAX),
+                armed: Cell::new(u64::MAX),
+            },
+            counted: Cell::new(false),
+            moving: RefCell::default(),
+            limiter: quota.map(|quota| Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone())))),
+        }
+    }
+
+    /// Whether the client may send one more message now.
+    pub(super) fn may_send(&self) -> bool {
+        self.limiter.as_ref().is_none_or(|limiter| limiter.check().is_ok())
+    }
+
+    /// Whether nobody has been told that it is over.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.phase.get(), Phase::Authenticating | Phase::Open)
+    }
+
+    /// Whether what is queued now must wait for the client.
+    pub(super) fn is_blocked(&self) -> bool {
+        match &self.wire {
+            Wire::Socket(socket) => socket.blocked.get(),
+            Wire::Polling(poll) => poll.borrow().is_none(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> Option<&Socket> {
+        match &self.wire {
+            Wire::Socket(socket) => Some(socket),
+            Wire::Polling(_) => None,
+        }
+    }
+
+    /// Its Engine.IO session, if it has one.
+    pub(super) fn engine(&self) -> Option<Rc<Engine>> {
+        match &*self.role.borrow() {
+            Role::Engine(engine) => Some(engine.clone()),
+            _ => None,
+        }
+    }
+
+    /// The one connection of a plain link.
+    pub(super) fn only_connection(&self) -> Option<Rc<Connection>> {
+        self.connections.borrow().first().cloned()
+    }
+}
+
+impl Socket {
+    pub(super) fn new(tcp: TcpStream, decoder: Decoder) -> Self {
+        Self { tcp, decoder: RefCell::new(decoder), blocked: Cell::new(false), reader: RefCell::default() }
+    }
+
+    /// Writes what waits, as far as the socket takes it. Says whether all of it is written.
+    pub(super) fn write_out(&self, outbox: &mut Outbox) -> io::Result<bool> {
+        while !outbox.is_empty() {
+            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
+            let n_slices = outbox.slices(&mut slices);
+            match self.tcp.try_write_vectored(&slices[..n_slices]) {
+                Ok(written) => outbox.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        outbox.shrink();
+        Ok(true)
+    }
+}
+
+/// The host's clock, as the rate limiter reads it.
+#[derive(Debug, Clone)]
+struct Uptime(Clock);
+
+impl governor::clock::Clock for Uptime {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(std::time::Duration::from_millis(self.0.uptime_ms()))
+    }
+}
+
+impl ReasonablyRealtime for Uptime {
+    fn reference_point(&self) -> Nanos {
+        self.now()
+    }
+}

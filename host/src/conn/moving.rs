@@ -1,0 +1,191 @@
+//! A client that comes back may come to another shard than the one that its connection lives on. Its link then moves
+//! there, with all that was read and not yet dealt with.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::engine::{Credentials, Engine, EngineCommand, EngineId, Polled};
+use super::link::{Link, Phase, Role, Socket, Wire};
+use super::outbox::Outbox;
+use super::shard::Shard;
+use crate::auth::Session;
+use crate::model::CloseCode;
+use crate::protocol::engineio::Packet;
+use crate::protocol::websocket::{Decoder, Message};
+
+/// Something that was read.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    Text(String),
+    Binary(Bytes),
+}
+
+impl Inbound {
+    /// The packet of a message.
+    pub(super) fn of_message(text: &str) -> Self {
+        Self::Text(format!("4{text}"))
+    }
+
+    /// A packet as it came. Of those without content none is worth a move.
+    pub(super) fn of_packet(packet: Packet<'_>) -> Option<Self> {
+        match packet {
+            Packet::Message(text) => Some(Self::of_message(text)),
+            Packet::Binary(bytes) => Some(Self::Binary(Bytes::from(bytes.into_owned()))),
+            _ => None,
+        }
+    }
+}
+
+/// A link that is about to move.
+#[derive(Debug)]
+pub(super) struct Moving {
+    to: usize,
+    /// Who signed in on a plain link.
+    session: Option<Session>,
+    inbound: Vec<Inbound>,
+}
+
+impl Moving {
+    pub(super) fn keep(&mut self, inbound: Option<Inbound>) {
+        self.inbound.extend(inbound);
+    }
+
+    /// Keeps what came on a WebSocket.
+    pub(super) fn keep_message(&mut self, message: &Message<'_>) {
+        match message {
+            Message::Text(text) => self.inbound.push(Inbound::Text((*text).to_owned())),
+            Message::Binary(bytes) => self.inbound.push(Inbound::Binary(Bytes::copy_from_slice(bytes))),
+            // A client that closes now is found to be gone on the other shard.
+            Message::Ping(_) | Message::Pong | Message::Close(_) => {}
+        }
+    }
+}
+
+/// A link on its way to another shard.
+#[derive(Debug)]
+pub(super) struct Migrant {
+    pub(super) peer: SocketAddr,
+    pub(super) is_counted: bool,
+    pub(super) wire: MigrantWire,
+    pub(super) role: MigrantRole,
+    pub(super) outbox: Outbox,
+    pub(super) inbound: Vec<Inbound>,
+}
+
+#[derive(Debug)]
+pub(super) enum MigrantWire {
+    Socket { tcp: std::net::TcpStream, decoder: Decoder, received: Vec<u8> },
+    Polling(Option<oneshot::Sender<Polled>>),
+}
+
+#[derive(Debug)]
+pub(super) enum MigrantRole {
+    Plain(Session),
+    Engine { id: EngineId, credentials: Credentials },
+    Probe(EngineId),
+}
+
+impl Shard {
+    /// Has a link move to another shard, which is to deal with what was just read first.
+    pub(super) fn begin_move(&self, link: &Link, to: usize, session: Option<Session>, first: Inbound) {
+        *link.moving.borrow_mut() = Some(Box::new(Moving { to, session, inbound: vec![first] }));
+    }
+
+    /// Moves a link on which all that was read has been put aside.
+    pub(super) fn finish_move(self: &Rc<Self>, link: &Rc<Link>, decoder: Decoder) {
+        let Some(moving) = link.moving.take() else { return };
+        let Moving { to, session, inbound } = *moving;
+        let wire = match &link.wire {
+            Wire::Polling(poll) => MigrantWire::Polling(poll.take()),
+            // The task that reads, and one that may wait to write, still hold the socket here: the other shard has its own
+            // handle of it.
+            Wire::Socket(socket) => match socket.tcp.as_fd().try_clone_to_owned() {
+                Ok(handle) => MigrantWire::Socket { tcp: handle.into(), decoder, received: Vec::new() },
+                Err(error) => {
+                    tracing::warn!(%error, "a client cannot be taken to its connection's shard");
+                    return self.close(link, CloseCode::TryAgainLater, "the host is out of file descriptors");
+                }
+            },
+        };
+        let engine = link.engine();
+        let role = match (&engine, session) {
+            (Some(engine), _) => MigrantRole::Engine { id: engine.id, credentials: engine.credentials.clone() },
+            (None, Some(session)) => MigrantRole::Plain(session),
+            (None, None) => return,
+        };
+        let (peer, outbox, is_counted) = (link.peer, link.outbox.take(), link.counted.take());
+        link.phase.set(Phase::Ended);
+        self.remove_link(link);
+        let migrant = Migrant { peer, is_counted, wire, role, outbox, inbound };
+        self.shared.engines.inbox(to).push(EngineCommand::Welcome(Box::new(migrant)));
+        if let Some(engine) = engine
+            && self.polling.borrow_mut().remove(&engine.id).is_some()
+        {
+            // After the session itself, so that no request arrives before it.
+            self.shared.engines.enter(engine.id, to);
+        }
+    }
+
+    /// Takes a link from another shard.
+    pub(super) fn welcome(self: &Rc<Self>, migrant: Migrant) {
+        let Migrant { peer, is_counted, wire, role, outbox, inbound } = migrant;
+        let (wire, mut received) = match wire {
+            MigrantWire::Polling(poll) => (Wire::Polling(RefCell::new(poll)), Vec::new()),
+            MigrantWire::Socket { tcp, decoder, received } => match TcpStream::from_std(tcp) {
+                Ok(tcp) => (Wire::Socket(Socket::new(tcp, decoder)), received),
+                Err(error) => return tracing::debug!(%error, "a connection was gone when its shard took it"),
+            },
+        };
+        let (role, session) = match role {
+            MigrantRole::Plain(session) => (Role::Plain, Some(session)),
+            MigrantRole::Probe(id) => (Role::Probe(id), None),
+            MigrantRole::Engine { id, credentials } => {
+                let engine = Engine { id, credentials, decoder: RefCell::default(), echoes: false, probe: None.into() };
+                (Role::Engine(Rc::new(engine)), None)
+            }
+        };
+        let Some(link) = self.new_link(peer, wire, role.clone()) else { return };
+        link.counted.set(is_counted);
+        *link.outbox.borrow_mut() = outbox;
+        match &role {
+            Role::Engine(engine) => {
+                if link.socket().is_none() {
+                    self.polling.borrow_mut().insert(engine.id, link.clone());
+                }
+                self.begin_engine(&link, engine);
+            }
+            Role::Probe(id) => self.begin_probe(&link, *id),
+            Role::Plain | Role::Echo => {}
+        }
+        if self.is_stopping() {
+            self.close(&link, CloseCode::Restart, super::shard::RESTART_REASON);
+        }
+        let mut session = session;
+        for message in inbound {
+            match (message, &role) {
+                (Inbound::Text(text), Role::Engine(engine)) => self.engine_text(&link, engine, &text, Instant::now()),
+                (Inbound::Binary(bytes), Role::Engine(engine)) => {
+                    self.packet(&link, engine, Packet::Binary((&*bytes).into()), Instant::now());
+                }
+                (Inbound::Text(text), _) => match session.take() {
+                    // The first is what it came for.
+                    Some(session) => self.resume_here(&link, &text, session),
+                    None => self.plain_text(&link, &text, Instant::now()),
+                },
+                (Inbound::Binary(_), _) => self.plain_binary(&link),
+            }
+        }
+        if !received.is_empty() {
+            self.read(&link, &mut received);
+        }
+        self.mark_dirty(&link);
+        self.start_reading(&link);
+    }
+}

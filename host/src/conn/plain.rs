@@ -1,0 +1,268 @@
+//! What the messages of the plain protocol mean: authentication, events, and going on after a lost connection.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::connection::Connection;
+use super::link::{Link, Phase};
+use super::moving::Inbound;
+use super::recovery::{Progress, Reclaimed};
+use super::session::AUTHENTICATE;
+use super::shard::Shard;
+use super::socketio::over_the_rate;
+use crate::auth::{AuthError, Session};
+use crate::model::{CloseCode, ErrorCode, Failure, Payload};
+use crate::protocol::Protocol;
+use crate::protocol::plain::{self, Incoming};
+use crate::protocol::websocket::{self, Message};
+
+/// The event by which a client asks for a session to come back to, or comes back to one.
+const RESUME: &str = "resume";
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Resume {
+    session: Option<String>,
+    offset: Option<u64>,
+}
+
+impl Shard {
+    /// The first thing that happens on a link: it is somebody, or it is to say who it is.
+    pub(super) fn begin_plain(self: &Rc<Self>, link: &Rc<Link>, token: Option<&str>) {
+        match token {
+            Some(token) => self.sign_in(link, token),
+            None => match self.shared.auth.anonymous(self.next_connection_id()) {
+                Some(session) => self.open_plain(link, session),
+                None => {
+                    let limit = self.shared.clock.uptime_ms() + self.shared.config.auth_grace.as_millis() as u64;
+                    link.times.limit.set(limit);
+                    self.arm(link, limit);
+                }
+            },
+        }
+    }
+
+    fn sign_in(self: &Rc<Self>, link: &Rc<Link>, token: &str) {
+        match self.shared.auth.verify(token) {
+            Ok(session) => self.open_plain(link, session),
+            Err(error) => {
+                let code = match error {
+                    AuthError::Expired => CloseCode::TokenExpired,
+                    AuthError::Invalid(_) => CloseCode::Unauthorized,
+                };
+                self.close(link, code, &error.to_string());
+            }
+        }
+    }
+
+    fn open_plain(self: &Rc<Self>, link: &Rc<Link>, session: Session) {
+        if let Err(reason) = self.check_user_limit(&session) {
+            return self.close(link, CloseCode::TooManyConnections, reason);
+        }
+        let Some(connection) = self.new_connection(link, Protocol::Plain, session) else { return };
+        let identity = connection.identity.borrow().clone();
+        let connected = json!({
+            "connectionId": connection.id.to_string(),
+            "userId": &*identity.user,
+            "heartbeatMs": self.shared.config.heartbeat_interval.as_millis() as u64,
+            "maxMessageBytes": self.shared.config.message_bytes,
+        });
+        let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
+        self.enqueue(link, websocket::text_frame(&frame));
+        self.admit(link);
+        self.shared.plugins.connected(connection.id, identity, connection.namespace(), None);
+    }
+
+    pub(super) fn plain_text(self: &Rc<Self>, link: &Rc<Link>, text: &str, read_at: Instant) {
+        let connection = link.only_connection();
+        match (plain::decode(text), connection) {
+            (Ok(Incoming::Event { event, payload, id }), None) if event == AUTHENTICATE => {
+                self.authenticate_first(link, &payload, id);
+            }
+            (_, None) => self.refuse_stranger(link),
+            (Ok(Incoming::Event { event, payload, id }), Some(connection)) if event == RESUME => {
+                self.resume(link, &connection, &payload, id, text);
+            }
+            (Ok(Incoming::Event { event, payload, id }), Some(connection)) => {
+                self.event(&connection, &event, payload, id, read_at);
+            }
+            (Ok(Incoming::Acknowledgement { id, payload }), Some(connection)) => {
+                if let Ok(id) = u64::try_from(id) {
+                    self.shared.plugins.acknowledged(connection.id, id, payload);
+                }
+            }
+            (Err(bad), Some(connection)) => self.answer(&connection, bad.event.as_deref(), bad.id, Err(&bad.failure)),
+        }
+    }
+
+    pub(super) fn plain_binary(self: &Rc<Self>, link: &Rc<Link>) {
+        let Some(connection) = link.only_connection() else { return self.refuse_stranger(link) };
+        let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
+        self.answer(&connection, None, None, Err(&failure));
+    }
+
+    fn refuse_stranger(self: &Rc<Self>, link: &Rc<Link>) {
+        self.close(link, CloseCode::Unauthorized, "the first message must be authenticate with a token");
+    }
+
+    /// Refuses a message over the rate. It is read for its id alone, so that the answer finds its way.
+    pub(super) fn refuse_unread(self: &Rc<Self>, link: &Rc<Link>, message: &Message<'_>) {
+        let (event, id) = match message {
+            Message::Text(text) => match plain::decode(text) {
+                Ok(Incoming::Event { event, id, .. }) => (Some(event.into_owned()), id),
+                Ok(Incoming::Acknowledgement { .. }) => (None, None),
+                Err(bad) => (bad.event, bad.id),
+            },
+            // To answer a ping is a courtesy.
+            Message::Ping(_) => return,
+            _ => (None, None),
+        };
+        match link.only_connection() {
+            Some(connection) => self.answer(&connection, event.as_deref(), id, Err(&over_the_rate())),
+            None => self.refuse_stranger(link),
+        }
+    }
+
+    /// A first message that says who it is.
+    fn authenticate_first(self: &Rc<Self>, link: &Rc<Link>, payload: &Payload, id: Option<i128>) {
+        match Self::token_of(payload) {
+            Ok(token) => {
+                self.sign_in(link, &token);
+                if let Some(connection) = link.only_connection() {
+                    self.answer(&connection, Some(AUTHENTICATE), id, Ok(&Payload::empty()));
+                }
+            }
+            // Nobody is there yet whose log it could be in.
+            Err(failure) => {
+                let frame = match id {
+                    Some(id) => plain::encode_reply(id, Err(&failure)),
+                    None => plain::encode_error(&failure, Some(AUTHENTICATE)),
+                };
+                self.enqueue(link, websocket::text_frame(&frame));
+            }
+        }
+    }
+
+    fn resume(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        connection: &Rc<Connection>,
+        payload: &Payload,
+        id: Option<i128>,
+        text: &str,
+    ) {
+        let wanted = match read_resume(payload) {
+            Ok(wanted) => wanted,
+            Err(failure) => return self.answer(connection, Some(RESUME), id, Err(&failure)),
+        };
+        if let Some((key, progress)) = wanted {
+            if connection.spoke.get() {
+                let message = "a session is gone on with before anything else is sent";
+                return self.answer(connection, Some(RESUME), id, Err(&Failure::new(ErrorCode::Conflict, message)));
+            }
+            let session = self.session_of(connection);
+            match self.reclaim(key, progress, &session, connection.namespace()) {
+                Reclaimed::Here(old, at) => {
+                    self.leave_quietly(link, connection);
+                    return self.go_on(link, &old, at, session, id);
+                }
+                Reclaimed::Elsewhere(shard) => {
+                    self.leave_quietly(link, connection);
+                    return self.begin_move(link, shard, Some(session), Inbound::Text(text.to_owned()));
+                }
+                Reclaimed::Gone => {}
+            }
+        }
+        self.begin_session(link, connection, id);
+    }
+
+    /// A client came from another shard to go on with a connection of this one.
+    pub(super) fn resume_here(self: &Rc<Self>, link: &Rc<Link>, text: &str, session: Session) {
+        let Ok(Incoming::Event { payload, id, .. }) = plain::decode(text) else { return };
+        if let Ok(Some((key, progress))) = read_resume(&payload)
+            && let Reclaimed::Here(old, at) = self.reclaim(key, progress, &session, "/")
+        {
+            return self.go_on(link, &old, at, session, id);
+        }
+        if let Some(connection) = self.new_connection(link, Protocol::Plain, session) {
+            self.admit(link);
+            let identity = connection.identity.borrow().clone();
+            self.shared.plugins.connected(connection.id, identity, connection.namespace(), None);
+            self.begin_session(link, &connection, id);
+        }
+    }
+
+    fn go_on(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        connection: &Rc<Connection>,
+        at: usize,
+        session: Session,
+        id: Option<i128>,
+    ) {
+        self.attach(link, connection, session);
+        let key = connection.recovery.borrow().as_deref().map(|recovery| recovery.key(connection.id).to_string());
+        self.tell_resumed(link, connection, key.as_deref(), true, id);
+        self.send_rest(link, connection, at);
+        self.admit(link);
+    }
+
+    /// Begins to keep what a client may miss. The client counts from here.
+    fn begin_session(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>, id: Option<i128>) {
+        self.forget(connection);
+        let key = self.make_recoverable(connection).map(|key| key.to_string());
+        self.tell_resumed(link, connection, key.as_deref(), false, id);
+    }
+
+    fn tell_resumed(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        connection: &Connection,
+        session: Option<&str>,
+        recovered: bool,
+        id: Option<i128>,
+    ) {
+        let data = Payload::of_json(&json!({
+            "connectionId": connection.id.to_string(),
+            "session": session,
+            "recovered": recovered,
+            "windowMs": self.shared.config.recovery_window.as_millis() as u64,
+        }));
+        let frame = match id {
+            Some(id) => plain::encode_reply(id, Ok(&data)),
+            None => plain::encode_event("resumed", &data, None),
+        };
+        // Not in the log, for what the client counts begins behind it.
+        self.enqueue(link, websocket::text_frame(&frame));
+    }
+
+    /// Takes a connection back that nothing has come of but that it was opened.
+    fn leave_quietly(self: &Rc<Self>, link: &Link, connection: &Rc<Connection>) {
+        link.connections.borrow_mut().clear();
+        self.part(connection, false);
+        link.phase.set(Phase::Authenticating);
+    }
+}
+
+fn read_resume(payload: &Payload) -> Result<Option<(super::recovery::SessionKey, Progress)>, Failure> {
+    let bad = || {
+        let message = "resume takes {\"session\": \"…\", \"offset\": n}, or nothing to begin a session";
+        Failure::new(ErrorCode::BadRequest, message)
+    };
+    let wanted: Resume = match payload.arguments().first() {
+        None => Resume::default(),
+        Some(data) if data.get() == "null" => Resume::default(),
+        Some(data) => serde_json::from_str(data.get()).map_err(|_| bad())?,
+    };
+    match wanted {
+        Resume { session: None, .. } => Ok(None),
+        Resume { session: Some(key), offset: Some(offset) } => {
+            // A key that was never given is one of a session that is gone.
+            Ok(key.parse().ok().map(|key| (key, Progress::Frames(offset))))
+        }
+        Resume { session: Some(_), offset: None } => Err(bad()),
+    }
+}

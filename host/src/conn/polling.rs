@@ -1,0 +1,169 @@
+//! Polling: an Engine.IO session by HTTP requests, one that waits for packets and others that bring some.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use super::engine::{Credentials, Engine, EngineCommand, EngineId, PollError, Polled};
+use super::link::{Link, Phase, Role, Wire};
+use super::moving::{Migrant, MigrantRole, MigrantWire};
+use super::outbox::Outbox;
+use super::shard::Shard;
+use crate::model::CloseCode;
+use crate::protocol::engineio;
+use crate::protocol::websocket::Decoder;
+
+/// Time for a WebSocket to take over from polling. After that it is closed, and polling goes on.
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Shard {
+    /// Opens a session that begins with polling. Gives the packet to answer with.
+    ///
+    /// # Errors
+    /// Where no more connections are let in, with the reason.
+    pub fn open_polling(
+        self: &Rc<Self>,
+        peer: SocketAddr,
+        credentials: Credentials,
+        echoes: bool,
+    ) -> Result<String, &'static str> {
+        let id = EngineId::random().map_err(|_| "the host has no randomness")?;
+        let engine = Rc::new(Engine { id, credentials, decoder: RefCell::default(), echoes, probe: None.into() });
+        self.shared.admission.enter(peer, &self.shared.config).map_err(|(_, reason)| reason)?;
+        let wire = Wire::Polling(RefCell::default());
+        let link = self.new_link(peer, wire, Role::Engine(engine.clone())).ok_or("the host has no room left")?;
+        link.counted.set(true);
+        self.polling.borrow_mut().insert(id, link.clone());
+        self.shared.engines.enter(id, self.index);
+        self.begin_engine(&link, &engine);
+        Ok(self.open_packet(&engine, &["websocket"]))
+    }
+
+    /// Hands over a WebSocket that is to take the place of polling in a session of any shard.
+    pub fn probe(&self, id: EngineId, socket: TcpStream, peer: SocketAddr, received: &Bytes) {
+        let tcp = match socket.into_std() {
+            Ok(tcp) => tcp,
+            Err(error) => return tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
+        };
+        let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
+        let role = MigrantRole::Probe(id);
+        let migrant = Migrant { peer, is_counted: false, wire, role, outbox: Outbox::default(), inbound: Vec::new() };
+        // Where the session is gone the socket closes with it.
+        self.shared.engines.send(id, EngineCommand::Probe { id, migrant: Box::new(migrant) });
+    }
+
+    pub(super) fn begin_probe(self: &Rc<Self>, link: &Rc<Link>, id: EngineId) {
+        if !self.polling.borrow().contains_key(&id) {
+            return self.close(link, CloseCode::ProtocolError, "there is no such session, or it has its WebSocket");
+        }
+        let limit = self.shared.clock.uptime_ms() + UPGRADE_TIMEOUT.as_millis() as u64;
+        link.times.limit.set(limit);
+        self.arm(link, limit);
+    }
+
+    pub(super) fn apply_engine(self: &Rc<Self>, command: EngineCommand) {
+        let id = match &command {
+            EngineCommand::Welcome(_) => None,
+            EngineCommand::Poll { id, .. }
+            | EngineCommand::Post { id, .. }
+            | EngineCommand::Fail { id }
+            | EngineCommand::Probe { id, .. } => Some(*id),
+        };
+        // It may have moved while the command was on its way.
+        let is_elsewhere = |id| {
+            let is_here = self.polling.borrow().contains_key(&id);
+            !is_here && self.shared.engines.shard_of(id).is_some_and(|shard| shard != self.index)
+        };
+        if let Some(id) = id
+            && is_elsewhere(id)
+        {
+            self.shared.engines.send(id, command);
+            return;
+        }
+        let link = id.and_then(|id| self.polling.borrow().get(&id).cloned());
+        match command {
+            EngineCommand::Welcome(migrant) => self.welcome(*migrant),
+            EngineCommand::Probe { migrant, .. } => self.welcome(*migrant),
+            EngineCommand::Fail { .. } => {
+                if let Some(link) = link {
+                    self.fail(&link);
+                }
+            }
+            EngineCommand::Poll { answer, .. } => match link {
+                Some(link) => self.poll(&link, answer),
+                None => drop(answer.send(Err(PollError::Unknown))),
+            },
+            EngineCommand::Post { body, answer, .. } => {
+                let outcome = link.map_or(Err(PollError::Unknown), |link| self.post(&link, &body));
+                // Whoever asked may have gone.
+                let _ = answer.send(outcome.map(|()| Bytes::from_static(b"ok")));
+            }
+        }
+    }
+
+    fn poll(self: &Rc<Self>, link: &Rc<Link>, answer: oneshot::Sender<Polled>) {
+        let Wire::Polling(poll) = &link.wire else { return };
+        // A client that is late by more than the host waits is gone, though nobody has looked yet.
+        self.look_after(link, self.shared.clock.uptime_ms());
+        if link.phase.get() == Phase::Ended {
+            return drop(answer.send(Err(PollError::Unknown)));
+        }
+        if poll.borrow().is_some() {
+            self.fail(link);
+            return drop(answer.send(Err(PollError::Bad)));
+        }
+        *poll.borrow_mut() = Some(answer);
+        let is_upgrading = link.engine().is_some_and(|engine| engine.probe.get().is_some());
+        if is_upgrading || !link.outbox.borrow().is_empty() {
+            self.flush(link);
+        }
+    }
+
+    fn post(self: &Rc<Self>, link: &Rc<Link>, body: &str) -> Result<(), PollError> {
+        let engine = link.engine().ok_or(PollError::Unknown)?;
+        self.look_after(link, self.shared.clock.uptime_ms());
+        if !link.is_up() {
+            return Err(PollError::Unknown);
+        }
+        link.times.heard.set(self.shared.clock.uptime_ms());
+        let read_at = Instant::now();
+        for packet in engineio::decode_payload(body) {
+            match packet {
+                Ok(packet) => self.packet(link, &engine, packet, read_at),
+                Err(_) => {
+                    self.fail(link);
+                    return Err(PollError::Bad);
+                }
+            }
+        }
+        self.finish_move(link, Decoder::default());
+        Ok(())
+    }
+
+    /// Ends a session against whose rules the client went, or of which something may be lost.
+    fn fail(self: &Rc<Self>, link: &Rc<Link>) {
+        self.hang_up(link, CloseCode::ProtocolError, "", true);
+        self.end_link(link, true);
+    }
+
+    /// Answers the request that waits, if there is one, with all that there is to send.
+    pub(super) fn flush_polling(self: &Rc<Self>, link: &Rc<Link>, poll: &RefCell<Option<oneshot::Sender<Polled>>>) {
+        let Some(answer) = poll.take() else { return };
+        let mut outbox = link.outbox.take();
+        let payload = if outbox.is_empty() {
+            Bytes::from_static(engineio::NOOP.as_bytes())
+        } else {
+            engineio::take_payload(&mut outbox.frames, usize::MAX)
+        };
+        // Where the request has broken off, its session is about to end.
+        let _ = answer.send(Ok(payload));
+        if link.phase.get() == Phase::Closing {
+            self.end_link(link, false);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What Socket.IO packets mean: namespaces are entered and left, events and acknowledgements go to features.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::connection::Connection;
+use super::engine::Engine;
+use super::link::Link;
+use super::moving::Inbound;
+use super::recovery::{Progress, Reclaimed, SessionKey};
+use super::shard::Shard;
+use crate::auth::Session;
+use crate::model::{CloseCode, ErrorCode, Failure};
+use crate::protocol::socketio::{self, Packet};
+use crate::protocol::{Outgoing, Protocol};
+
+/// What of a client's auth payload the host looks at. All of it is for features that want it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    token: serde_json::Value,
+    pid: serde_json::Value,
+    offset: serde_json::Value,
+}
+
+impl Auth {
+    fn token(&self) -> Option<&str> {
+        let token = self.token.as_str()?.trim();
+        // Some front-ends put the whole header there.
+        match token.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
+            _ => Some(token),
+        }
+    }
+
+    fn recovery(&self) -> Option<(SessionKey, Progress)> {
+        let key = self.pid.as_str()?.parse().ok()?;
+        let last = match self.offset.as_str() {
+            Some(offset) => Some(Outgoing::parse_offset(offset)?),
+            None => None,
+        };
+        Some((key, Progress::Event(last)))
+    }
+}
+
+impl Shard {
+    pub(super) fn socket_io_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        let packet = engine.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
+        match packet {
+            Ok(Some(Packet::Connect { namespace, auth })) => {
+                self.enter(link, engine, &namespace, auth.as_deref(), text)
+            }
+            Ok(Some(packet)) => self.socket_io_packet(link, packet, read_at),
+            Ok(None) => {}
+            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+        }
+    }
+
+    pub(super) fn socket_io_binary(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        engine: &Rc<Engine>,
+        bytes: Cow<'_, [u8]>,
+        read_at: Instant,
+    ) {
+        let packet = engine.decoder.borrow_mut().binary(bytes);
+        match packet {
+            Ok(Some(packet)) => self.socket_io_packet(link, packet, read_at),
+            Ok(None) => {}
+            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+        }
+    }
+
+    fn socket_io_packet(self: &Rc<Self>, link: &Rc<Link>, packet: Packet<'_>, read_at: Instant) {
+        let connection = in_namespace(link, packet.namespace());
+        let Some(connection) = connection else {
+            return self.close(link, CloseCode::ProtocolError, "a packet for a namespace that the client is not in");
+        };
+        match packet {
+            Packet::Connect { .. } => {}
+            Packet::Disconnect { .. } => self.leave_namespace(link, &connection),
+            Packet::Event { event, payload, id, .. } => {
+                let id = id.map(i128::from);
+                if link.may_send() {
+                    self.event(&connection, &event, payload, id, read_at);
+                } else {
+                    self.answer(&connection, Some(&event), id, Err(&over_the_rate()));
+                }
+            }
+            Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
+        }
+    }
+
+    fn leave_namespace(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>) {
+        link.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
+        self.part(connection, false);
+    }
+
+    /// A client wants into a namespace: as somebody new, or to go on with what it had there.
+    fn enter(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        engine: &Engine,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        packet: &str,
+    ) {
+        if in_namespace(link, namespace).is_some() {
+            return self.close(link, CloseCode::ProtocolError, "the client is in this namespace already");
+        }
+        let refuse = |message: &str, data: serde_json::Value| {
+            self.enqueue(link, socketio::connect_error_frame(namespace, message, &data));
+        };
+        if !self.has_namespace(namespace) {
+            return refuse("Invalid namespace", serde_json::Value::Null);
+        }
+        let refuse_with = |code: &str, message: &str| refuse(message, json!({ "code": code, "message": message }));
+        if !link.may_send() {
+            return refuse_with(ErrorCode::RateLimited.as_str(), &over_the_rate().message);
+        }
+        // It is an object, or nothing.
+        let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
+        let session = match self.credited(engine, &said) {
+            Ok(session) => session,
+            Err(message) => return refuse_with(ErrorCode::Unauthorized.as_str(), &message),
+        };
+        if let Some((key, progress)) = said.recovery().filter(|_| !self.shared.config.recovery_window.is_zero()) {
+            match self.reclaim(key, progress, &session, namespace) {
+                Reclaimed::Here(connection, at) => {
+                    self.attach(link, &connection, session);
+                    let id = connection.id.to_string();
+                    self.enqueue(link, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
+                    self.send_rest(link, &connection, at);
+                    return self.admit(link);
+                }
+                // A link that carries others already stays where they are.
+                Reclaimed::Elsewhere(shard) if link.connections.borrow().is_empty() => {
+                    let whole = Inbound::of_message(packet);
+                    return self.begin_move(link, shard, None, whole);
+                }
+                Reclaimed::Elsewhere(_) | Reclaimed::Gone => {}
+            }
+        }
+        if let Err(message) = self.check_user_limit(&session) {
+            return refuse_with("too_many_connections", message);
+        }
+        let offsets = !self.shared.config.recovery_window.is_zero();
+        let protocol = Protocol::SocketIo { namespace: self.namespace(namespace), offsets };
+        let Some(connection) = self.new_connection(link, protocol, session) else { return };
+        let pid = self.make_recoverable(&connection).map(|key| key.to_string());
+        self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
+        self.admit(link);
+        let identity = connection.identity.borrow().clone();
+        self.shared.plugins.connected(connection.id, identity, namespace, auth);
+    }
+
+    /// Who it is, by what the packet says or else the handshake.
+    fn credited(&self, engine: &Engine, said: &Auth) -> Result<Session, String> {
+        if let Some(token) = said.token().or(engine.credentials.token.as_deref()) {
+            return self.shared.auth.verify(token).map_err(|error| error.to_string());
+        }
+        // Whoever stays nobody is named by the connection, which there is not yet.
+        self.shared.auth.anonymous(self.next_connection_id()).ok_or_else(|| {
+            let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
+            engine.credentials.refused.unwrap_or(missing).to_owned()
+        })
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        namespace == socketio::MAIN_NAMESPACE
+            || self.shared.config.namespaces.iter().any(|configured| configured == namespace)
+            || self.shared.plugins.has_namespace(namespace)
+    }
+
+    /// The name of a namespace, shared by all connections in it.
+    fn namespace(&self, name: &str) -> Arc<str> {
+        let mut namespaces = self.namespaces.borrow_mut();
+        if let Some(known) = namespaces.iter().find(|known| ***known == *name) {
+            return known.clone();
+        }
+        let name: Arc<str> = name.into();
+        namespaces.push(name.clone());
+        name
+    }
+}
+
+fn in_namespace(link: &Link, namespace: &str) -> Option<Rc<Connection>> {
+    link.connections.borrow().iter().find(|connection| connection.namespace() == namespace).cloned()
+}
+
+/// What a client that sends too much is told.
+pub(super) fn over_the_rate() -> Failure {
+    let said = "too many messages from this connection: send fewer, or send them later";
+    Failure::new(ErrorCode::RateLimited, said)
+}

@@ -1,0 +1,220 @@
+//! Engine.IO over HTTP: what opens a session, polls and upgrades, and what each mistake is answered with.
+
+use std::rc::Rc;
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue,
+    ORIGIN, VARY,
+};
+use hyper::{Method, Request, StatusCode};
+use serde_json::json;
+
+use super::client::ClientService;
+use super::handshake::{handshake_key, is_upgrade, upgrade};
+use super::response::{Answer, body, error, json};
+use crate::conn::{Caller, Door, EngineId, PollError, Polled, Shard};
+
+const TEXT: &str = "text/plain; charset=UTF-8";
+
+/// For how long a browser may remember what a page of another origin may do, in seconds.
+const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
+
+/// What a request is refused with, in the numbers and words of the reference implementation.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    TransportUnknown = 0,
+    SessionUnknown = 1,
+    BadHandshakeMethod = 2,
+    BadRequest = 3,
+    UnsupportedProtocol = 5,
+}
+
+impl Refusal {
+    fn answer(self) -> Answer {
+        let message = match self {
+            Self::TransportUnknown => "Transport unknown",
+            Self::SessionUnknown => "Session ID unknown",
+            Self::BadHandshakeMethod => "Bad handshake method",
+            Self::BadRequest => "Bad request",
+            Self::UnsupportedProtocol => "Unsupported protocol version",
+        };
+        json(StatusCode::BAD_REQUEST, &json!({ "code": self as u8, "message": message }))
+    }
+}
+
+impl From<PollError> for Refusal {
+    fn from(error: PollError) -> Self {
+        match error {
+            PollError::Unknown => Self::SessionUnknown,
+            PollError::Bad => Self::BadRequest,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Polling,
+    WebSocket,
+}
+
+/// What a request's query says.
+#[derive(Debug, Default)]
+struct Asked {
+    transport: Option<Transport>,
+    is_protocol_4: bool,
+    session: Option<String>,
+}
+
+impl Asked {
+    fn read(query: &str) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "transport" => {
+                    asked.transport = match &*value {
+                        "polling" => Some(Transport::Polling),
+                        "websocket" => Some(Transport::WebSocket),
+                        _ => None,
+                    };
+                }
+                "EIO" => asked.is_protocol_4 = value == "4",
+                "sid" if !value.is_empty() => asked.session = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        asked
+    }
+}
+
+impl ClientService {
+    /// Answers a request of Engine.IO, `echoes` for a suite that tests it alone.
+    pub(super) async fn engine(
+        self: Rc<Self>,
+        shard: Rc<Shard>,
+        caller: Caller,
+        request: Request<Incoming>,
+        echoes: bool,
+    ) -> Answer {
+        let origin = self.allowed_origin(request.headers()).cloned();
+        let has_origin = request.headers().contains_key(ORIGIN);
+        let mut answer = if request.method() == Method::OPTIONS {
+            preflight(&request, origin.is_some())
+        } else {
+            self.answer_engine(shard, caller, request, echoes).await.unwrap_or_else(Refusal::answer)
+        };
+        let headers = answer.headers_mut();
+        if let Some(origin) = origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        if has_origin {
+            headers.insert(VARY, HeaderValue::from_static("Origin"));
+        }
+        answer
+    }
+
+    async fn answer_engine(
+        &self,
+        shard: Rc<Shard>,
+        caller: Caller,
+        request: Request<Incoming>,
+        echoes: bool,
+    ) -> Result<Answer, Refusal> {
+        let Asked { transport, is_protocol_4, session } = Asked::read(request.uri().query().unwrap_or_default());
+        let transport = transport.ok_or(Refusal::TransportUnknown)?;
+        let is_upgrade = is_upgrade(request.headers());
+        if let Some(session) = session {
+            let id = session.parse().ok().filter(|id| shard.engines().contains(*id)).ok_or(Refusal::SessionUnknown)?;
+            if !is_protocol_4 || is_upgrade != (transport == Transport::WebSocket) {
+                return Err(Refusal::BadRequest);
+            }
+            caller.keep(shard.patience());
+            return match (transport, request.method()) {
+                (Transport::WebSocket, _) => {
+                    let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
+                    let peer = caller.peer;
+                    Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
+                }
+                (Transport::Polling, &Method::GET) => polled(shard.engines().poll(id).await),
+                (Transport::Polling, &Method::POST) => self.post(&shard, id, request).await,
+                _ => Err(Refusal::BadRequest),
+            };
+        }
+        if request.method() != Method::GET {
+            return Err(Refusal::BadHandshakeMethod);
+        }
+        if is_upgrade != (transport == Transport::WebSocket) {
+            return Err(Refusal::BadRequest);
+        }
+        if !is_protocol_4 {
+            return Err(Refusal::UnsupportedProtocol);
+        }
+        if shard.is_stopping() {
+            let message = "the host restarts: try again";
+            return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", message));
+        }
+        let credentials = self.credentials(&request);
+        if transport == Transport::WebSocket {
+            let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
+            let door = Door::Engine { credentials, echoes };
+            let peer = caller.peer;
+            return Ok(upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door)));
+        }
+        Ok(match shard.open_polling(caller.peer, credentials, echoes) {
+            Ok(packet) => {
+                caller.keep(shard.patience());
+                body(StatusCode::OK, TEXT, packet)
+            }
+            Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", reason),
+        })
+    }
+
+    /// Reads the packets that a polling client brings.
+    async fn post(&self, shard: &Shard, id: EngineId, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let posting = shard.engines().begin_post(id)?;
+        // In this version of the protocol binary data is base64 in text.
+        if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
+            return Err(Refusal::BadRequest);
+        }
+        let limit = self.config.message_bytes;
+        let too_large = || {
+            let message = format!("a request may have {limit} bytes, which the handshake said as maxPayload");
+            error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
+        };
+        if request.body().size_hint().lower() > limit as u64 {
+            posting.refuse();
+            return Ok(too_large());
+        }
+        let read = match Limited::new(request.into_body(), limit).collect().await {
+            Ok(read) => read.to_bytes(),
+            Err(failed) if failed.is::<http_body_util::LengthLimitError>() => {
+                posting.refuse();
+                return Ok(too_large());
+            }
+            Err(_) => return Err(Refusal::BadRequest),
+        };
+        let text = String::from_utf8(read.into()).map_err(|_| Refusal::BadRequest)?;
+        polled(posting.finish(text).await)
+    }
+}
+
+fn polled(polled: Polled) -> Result<Answer, Refusal> {
+    Ok(body(StatusCode::OK, TEXT, polled?))
+}
+
+/// Says what a page of another origin may do.
+fn preflight(request: &Request<Incoming>, is_allowed: bool) -> Answer {
+    let mut answer = body(StatusCode::NO_CONTENT, TEXT, "");
+    if is_allowed {
+        let headers = answer.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+        headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
+        if let Some(wanted) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+    }
+    answer
+}

@@ -1,0 +1,149 @@
+//! The WebSocket handshake, and the tokens that a request may carry.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::spawn_local;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::response::Answer;
+
+/// Where a token was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Found<'a> {
+    pub(super) token: Cow<'a, str>,
+    /// A browser sends cookies along whoever made the page that connects.
+    pub(super) in_cookie: bool,
+}
+
+/// Answers a WebSocket handshake, and hands the socket over when that is written, with what came behind the handshake.
+pub(super) fn upgrade(
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    key: &str,
+    hand_over: impl FnOnce(TcpStream, &Bytes) + 'static,
+) -> Answer {
+    let accept = derive_accept_key(key.as_bytes());
+    spawn_local(async move {
+        match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
+            Ok(Ok(parts)) => hand_over(parts.io.into_inner(), &parts.read_buf),
+            Ok(Err(_)) => tracing::error!("a connection is not the kind of socket that it was accepted as"),
+            Err(error) => tracing::debug!(%error, %peer, "a connection was gone before its handshake was done"),
+        }
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
+}
+
+/// Whether a request asks for another protocol at all.
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+}
+
+/// Whether a request comes from a page of this host, or from no page at all.
+pub(super) fn is_from_here(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
+    headers.get(HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
+}
+
+/// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
+pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
+    let lists = |name, wanted: &str| {
+        headers.get_all(name).iter().any(|value| {
+            value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
+        })
+    };
+    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
+        return Err("this is a WebSocket: connect with a WebSocket client");
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err("the WebSocket version must be 13");
+    }
+    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+    // Sixteen bytes in base64.
+    let is_key = key.len() == 24
+        && key.ends_with("==")
+        && key.bytes().take(22).all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
+    is_key.then(|| key.to_owned()).ok_or("the WebSocket key must be 16 bytes in base64")
+}
+
+/// The token of a request: from the `Authorization` header, else the query, else the configured cookie.
+pub(super) fn find_token<'a>(
+    headers: &'a HeaderMap,
+    query: Option<&'a str>,
+    cookie: Option<&str>,
+) -> Option<Found<'a>> {
+    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| Cow::Borrowed(token.trim()))
+    });
+    let in_query =
+        || form_urlencoded::parse(query?.as_bytes()).find(|(name, _)| name == "token").map(|(_, token)| token);
+    if let Some(token) = header.or_else(in_query) {
+        return Some(Found { token, in_cookie: false });
+    }
+    let cookie = cookie?;
+    headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(
+        |pair| {
+            let (name, value) = pair.trim().split_once('=')?;
+            (name == cookie).then(|| Found { token: value.trim_matches('"').into(), in_cookie: true })
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    fn found(pairs: &[(&'static str, &'static str)], query: Option<&str>) -> Option<(String, bool)> {
+        find_token(&headers(pairs), query, Some("jwt")).map(|found| (found.token.into_owned(), found.in_cookie))
+    }
+
+    #[test]
+    fn a_token_is_found_in_each_place_that_is_promised() {
+        assert_eq!(found(&[("authorization", "bearer a.b.c")], Some("token=x")), Some(("a.b.c".into(), false)));
+        assert_eq!(found(&[("cookie", "jwt=y")], Some("a=1&token=x%2By")), Some(("x+y".into(), false)));
+        assert_eq!(found(&[("cookie", "a=b; jwt=y; c=d")], None), Some(("y".into(), true)));
+        assert_eq!(found(&[("authorization", "Basic abc"), ("cookie", "notjwt=y")], Some("tokens=x")), None);
+    }
+
+    #[test]
+    fn a_handshake_that_lacks_something_is_told_what() {
+        let whole = [
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        assert!(handshake_key(&headers(&whole)).is_ok());
+        for missing in 0..whole.len() {
+            let mut part = whole.to_vec();
+            part.remove(missing);
+            assert!(handshake_key(&headers(&part)).is_err(), "without {}", whole[missing].0);
+        }
+        assert!(handshake_key(&headers(&[whole[0], whole[1], whole[2], ("sec-websocket-key", "abc")])).is_err());
+    }
+}

@@ -1,0 +1,18 @@
+//! Socket.IO, protocol 5: events, acknowledgements and namespaces, in the messages of an Engine.IO connection.
+//!
+//! A packet is text: a digit for its type, the number of attachments and `-` where it is a binary one, the namespace and
+//! `,` where it is not `/`, the id of an acknowledgement, JSON. Binary messages behind it are its attachments, for which
+//! placeholders stand in the JSON.
+
+mod decode;
+mod encode;
+
+pub use decode::{Decoder, Packet};
+pub use encode::{ack_frames, connect_error_frame, connect_frame, disconnect_frame, event_frames};
+
+/// The namespace that needs no name on the wire.
+pub const MAIN_NAMESPACE: &str = "/";
+
+/// Names that no event may have: clients and servers of this protocol use them for what happens to a connection.
+pub const RESERVED_EVENTS: [&str; 6] =
+    ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];
