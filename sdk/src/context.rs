@@ -39,18 +39,18 @@ pub(crate) struct Known<F: Feature> {
 #[derive(Debug, Default)]
 pub(crate) struct About {
     event: String,
-    attachments: Vec<Vec<u8>>,
+    payload: Payload,
     wants_reply: bool,
     due: Option<u64>,
 }
 
 impl About {
-    /// Takes the attachments out of the event, and the rest from it.
+    /// Takes the payload out of the event, and the rest from it.
     pub(crate) fn take(event: &mut Event) -> Self {
         match event {
             Event::Message(message) => Self {
                 event: message.event.clone(),
-                attachments: std::mem::take(&mut message.payload.attachments),
+                payload: std::mem::take(&mut message.payload),
                 wants_reply: message.wants_reply,
                 due: None,
             },
@@ -186,9 +186,15 @@ impl<'a, F: Feature> Context<'a, F> {
         self.known.about.wants_reply
     }
 
+    /// All that came with the message, as it came, for a feature that passes it on. A variant without fields leaves it
+    /// unread. Empty at other events.
+    pub fn payload(&self) -> &'a Payload {
+        &self.known.about.payload
+    }
+
     /// The bytes that an argument of the message refers to.
     pub fn attachment(&self, attachment: Attachment) -> Option<&'a [u8]> {
-        self.known.about.attachments.get(attachment.number()).map(Vec::as_slice)
+        self.payload().attachments.get(attachment.number()).map(Vec::as_slice)
     }
 }
 
@@ -357,7 +363,7 @@ impl Emit {
         self
     }
 
-    /// Adds what the event's [`Attachment`]s stand for.
+    /// Adds what the event's [`Attachment`]s stand for: each of these is referred to once.
     pub fn attachments(&mut self, attachments: Vec<Vec<u8>>) -> &mut Self {
         self.payload.attachments = attachments;
         self

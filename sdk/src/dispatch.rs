@@ -35,7 +35,7 @@ pub fn migrate<F: Feature>(from: u32, state: &[u8]) -> Result<Vec<u8>, Failure> 
 fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -> Result<(), Failure> {
     match event {
         Event::Message(message) => {
-            let decoded = decode::named(&message.event, &message.payload.args)?;
+            let decoded = decode::named(&message.event, &cx.payload().args)?;
             F::message(state, cx, &message.sender, decoded)
         }
         Event::Joined(member) => F::joined(state, cx, &member),

@@ -17,7 +17,8 @@ pub trait Feature: Sized + 'static {
     /// state comes to equal the default is forgotten.
     type State: Serialize + DeserializeOwned + Default;
     /// The messages: an enum with a newtype variant for each routed event, renamed to the event's name.
-    /// A variant with several fields takes several arguments, one without fields none.
+    /// A variant with several fields takes several arguments, one without fields leaves them unread:
+    /// [`Context::payload`] has them all as they came.
     type Message: DeserializeOwned;
     /// What a timer carries from when it is set to when it is due.
     type Timer: Serialize + DeserializeOwned;
@@ -27,7 +28,7 @@ pub trait Feature: Sized + 'static {
     /// What this feature is.
     fn describe() -> Manifest;
 
-    /// A client or a service sent something.
+    /// A client or a service sent something, or the host tells of a [connection](crate::Scope::on_connect).
     fn message(
         state: &mut Self::State,
         cx: &mut Context<Self>,

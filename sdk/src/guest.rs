@@ -249,9 +249,15 @@ impl From<Manifest> for manifest::Manifest {
                 audiences: manifest.needs.audiences,
                 actions: manifest.needs.actions,
             },
-            extensions: Vec::new(),
+            extensions: extensions(&manifest.namespaces),
         }
     }
+}
+
+fn extensions(namespaces: &[String]) -> Vec<(String, String)> {
+    // A host that does not know the extension refuses whoever asks for it.
+    let named = (!namespaces.is_empty()).then(|| serde_json::json!(namespaces).to_string());
+    named.map(|names| ("socketio-namespaces".to_owned(), names)).into_iter().collect()
 }
 
 impl From<Scope> for manifest::Scope {
@@ -266,7 +272,7 @@ impl From<Scope> for manifest::Scope {
 
 fn routes(scope: &Scope) -> impl Iterator<Item = manifest::Route> {
     scope.routes.iter().map(|route| {
-        let origins = [("client", route.from_clients), ("service", route.from_services)];
+        let origins = [("client", route.from_clients), ("service", route.from_services), ("host", route.from_host)];
         manifest::Route {
             event: route.event.clone(),
             origins: origins.iter().filter(|(_, may)| *may).map(|(origin, _)| (*origin).to_owned()).collect(),

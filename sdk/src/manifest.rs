@@ -24,6 +24,8 @@ pub struct Manifest {
     pub emits: Vec<String>,
     /// What it needs beyond its own scopes' rooms.
     pub needs: Needs,
+    /// The Socket.IO namespaces that clients may connect to besides `/`.
+    pub namespaces: Vec<String>,
 }
 
 /// A kind of scope: its key's template and what belongs to it.
@@ -41,8 +43,11 @@ pub struct Scope {
     pub queries: Vec<String>,
 }
 
+/// The event by which the host tells of a connection that opens.
+pub(crate) const CONNECT: &str = "connect";
+
 /// An event that a feature handles, and who may send it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// The event's name.
     pub event: String,
@@ -50,6 +55,8 @@ pub struct Route {
     pub from_clients: bool,
     /// Whether services may send it.
     pub from_services: bool,
+    /// Whether the host sends it, which is so for `connect` alone.
+    pub from_host: bool,
 }
 
 /// What a feature needs beyond its own scopes' rooms and the connections it hears from. An operator grants it.
@@ -80,6 +87,7 @@ impl Manifest {
             gathered: Vec::new(),
             emits: Vec::new(),
             needs: Needs::default(),
+            namespaces: Vec::new(),
         }
     }
 
@@ -134,6 +142,14 @@ impl Manifest {
         self
     }
 
+    /// Adds Socket.IO namespaces that clients may connect to besides `/`, which is always there. Each name is a slash and
+    /// 1 to 127 characters without comma, question mark, whitespace and control characters, and there are 32 at most.
+    #[must_use]
+    pub fn namespaces<I: Into<String>>(mut self, namespaces: impl IntoIterator<Item = I>) -> Self {
+        self.namespaces.extend(names(namespaces));
+        self
+    }
+
     /// The scopes' templates, in the order of the scopes.
     pub(crate) fn templates(&self) -> Result<Vec<Template>, String> {
         self.scopes.iter().map(|scope| Template::parse(&scope.template)).collect()
@@ -165,19 +181,28 @@ impl Scope {
     /// Adds events that clients may send.
     #[must_use]
     pub fn from_clients<I: Into<String>>(self, events: impl IntoIterator<Item = I>) -> Self {
-        self.route(events, true, false)
+        self.route(events, Route { from_clients: true, ..Route::default() })
     }
 
     /// Adds events that services may send.
     #[must_use]
     pub fn from_services<I: Into<String>>(self, events: impl IntoIterator<Item = I>) -> Self {
-        self.route(events, false, true)
+        self.route(events, Route { from_services: true, ..Route::default() })
     }
 
     /// Adds events that both may send.
     #[must_use]
     pub fn from_both<I: Into<String>>(self, events: impl IntoIterator<Item = I>) -> Self {
-        self.route(events, true, true)
+        self.route(events, Route { from_clients: true, from_services: true, ..Route::default() })
+    }
+
+    /// Has the feature told of each connection that opens, by the event `connect`, before anything that the connection
+    /// sends to this scope. The sender is that connection; the one argument is an object of the Socket.IO `namespace`
+    /// that it opened in and the `auth` that its client gave, which in the plain protocol are `/` and `{}`. The scope must
+    /// have no placeholder.
+    #[must_use]
+    pub fn on_connect(self) -> Self {
+        self.route([CONNECT], Route { from_host: true, ..Route::default() })
     }
 
     /// Adds questions that it answers.
@@ -187,13 +212,9 @@ impl Scope {
         self
     }
 
-    fn route<I: Into<String>>(
-        mut self,
-        events: impl IntoIterator<Item = I>,
-        from_clients: bool,
-        from_services: bool,
-    ) -> Self {
-        self.routes.extend(names(events).map(|event| Route { event, from_clients, from_services }));
+    /// Adds events that may be sent by whoever may send `like`.
+    fn route<I: Into<String>>(mut self, events: impl IntoIterator<Item = I>, like: Route) -> Self {
+        self.routes.extend(names(events).map(|event| Route { event, ..like.clone() }));
         self
     }
 }

@@ -11,7 +11,7 @@ use crate::Failure;
 pub struct Payload {
     /// One JSON array: `[]`, `[data]`, `[a, b]`.
     pub args: String,
-    /// What the arguments' [`Attachment`]s stand for, by their number.
+    /// What the arguments' [`Attachment`]s stand for, by their number. They refer to each of them exactly once.
     pub attachments: Vec<Vec<u8>>,
 }
 
@@ -43,7 +43,7 @@ impl Payload {
         }
     }
 
-    /// The same arguments with attachments.
+    /// The same arguments with attachments, each of which they refer to once.
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Vec<u8>>) -> Self {
         self.attachments = attachments;

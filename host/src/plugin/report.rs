@@ -10,7 +10,7 @@ use super::catalogue::Plugin;
 use super::engine::{self, Ticker};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
-use super::manifest::Grants;
+use super::manifest::{CONNECT_EVENT, Grants};
 use super::runtime::{PluginConfig, Runtime};
 use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
@@ -68,6 +68,12 @@ pub struct Inspection {
     pub from_clients: Vec<String>,
     /// Events that services may send it.
     pub from_services: Vec<String>,
+    /// Events that the host sends it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_host: Vec<&'static str>,
+    /// The Socket.IO namespaces that it adds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
     /// Questions that services may ask it.
     pub queries: Vec<String>,
     /// Events that it emits.
@@ -98,6 +104,8 @@ impl Inspection {
                 .filter(|(_, route)| route.from_service)
                 .map(|(event, _)| (*event).clone())
                 .collect(),
+            from_host: manifest.greets_in.iter().map(|_| CONNECT_EVENT).collect(),
+            namespaces: manifest.namespaces.iter().cloned().collect(),
             queries,
             emits: manifest.emits.iter().cloned().collect(),
             needs: manifest.needs.clone(),

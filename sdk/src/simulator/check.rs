@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::de::IgnoredAny;
-
+use super::placeholders;
 use super::world::At;
+use crate::manifest::CONNECT;
 use crate::template::Template;
-use crate::{Audience, Audiences, Effect, Event, Manifest, Outcome, Payload, StateChange};
+use crate::{Audience, Audiences, Effect, Event, Manifest, Outcome, Payload, Scope, StateChange};
 
 /// The host's limit on a scope's state.
 const MAX_STATE_BYTES: usize = 64 * 1024;
@@ -26,6 +26,12 @@ const MAX_NAME_BYTES: usize = 1024;
 /// The host's limit on the documents of one fetch.
 const MAX_FETCH: u32 = 1000;
 
+/// The host's limit on the namespaces of a manifest.
+const MAX_NAMESPACES: usize = 32;
+
+/// The host's limit on the characters of a namespace.
+const MAX_NAMESPACE_CHARS: usize = 128;
+
 /// Whether a manifest makes sense. What is wrong is said so that it can follow "the manifest of X".
 pub(super) fn manifest(manifest: &Manifest) -> Result<(), String> {
     let n_chars = manifest.name.chars().count();
@@ -33,7 +39,6 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<(), String> {
     if !(1..=64).contains(&n_chars) || !manifest.name.chars().all(letters) {
         return Err("has a name that is not 1 to 64 lower-case letters, digits and hyphens".to_owned());
     }
-    manifest.templates()?;
     let mut prefixes = BTreeSet::new();
     for template in manifest.templates()? {
         if !prefixes.insert(template.prefix.clone()) {
@@ -46,11 +51,40 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<(), String> {
             return Err(format!("routes {} twice", route.event));
         }
     }
+    manifest.scopes.iter().try_for_each(connect)?;
+    namespaces(&manifest.namespaces)?;
     let mut queries = BTreeSet::new();
     for query in manifest.scopes.iter().flat_map(|scope| &scope.queries).chain(&manifest.gathered) {
         if !queries.insert(query) {
             return Err(format!("names the query {query} twice"));
         }
+    }
+    Ok(())
+}
+
+/// Whether a scope routes `connect` as it may be.
+fn connect(scope: &Scope) -> Result<(), String> {
+    let Some(route) = scope.routes.iter().find(|route| route.event == CONNECT) else { return Ok(()) };
+    if !route.from_host || route.from_clients || route.from_services {
+        return Err("routes connect, which the host alone sends: declare it by on_connect".to_owned());
+    }
+    if scope.template.contains('{') {
+        return Err(format!("is told of connections in the scope {:?}, which has a placeholder", scope.template));
+    }
+    Ok(())
+}
+
+fn namespaces(names: &[String]) -> Result<(), String> {
+    let is_name = |name: &String| {
+        let ends = |c: char| matches!(c, ',' | '?') || c.is_whitespace() || c.is_control();
+        name.starts_with('/') && (2..=MAX_NAMESPACE_CHARS).contains(&name.chars().count()) && !name.contains(ends)
+    };
+    if let Some(name) = names.iter().find(|name| !is_name(name)) {
+        return Err(format!("names the namespace {name:?}, which must be a slash and 1 to 127 characters of a name"));
+    }
+    let n = names.iter().collect::<BTreeSet<_>>().len();
+    if n > MAX_NAMESPACES {
+        return Err(format!("names {n} namespaces, more than {MAX_NAMESPACES}"));
     }
     Ok(())
 }
@@ -164,10 +198,10 @@ impl Host<'_> {
                 if emit.acknowledge.is_some() && !only_connections(&emit.to) {
                     return Err(format!("{}: only connections can be asked for an answer", emit.event));
                 }
-                arguments(&emit.event, &emit.payload.args)?;
+                arguments(&emit.event, &emit.payload)?;
                 emit.to.0.iter().try_for_each(|audience| self.audience(audience))
             }
-            Effect::Reply(payload) => arguments("a reply", &payload.args),
+            Effect::Reply(payload) => arguments("a reply", payload),
             Effect::Join(_, Some(room)) | Effect::Leave(_, Some(room)) => self.room(room),
             Effect::Save(_) => self.granted("the action", &self.manifest.needs.actions, "save"),
             Effect::Fetch(fetch) if !(1..=MAX_FETCH).contains(&fetch.limit) => {
@@ -217,9 +251,44 @@ fn only_connections(audiences: &Audiences) -> bool {
     audiences.0.iter().all(|audience| matches!(audience, Audience::Connection(_)))
 }
 
-fn arguments(what: &str, args: &str) -> Result<(), String> {
-    match serde_json::from_str::<Vec<IgnoredAny>>(args) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("the arguments of {what} are not a JSON array: {error}")),
+fn arguments(what: &str, payload: &Payload) -> Result<(), String> {
+    placeholders::check(payload).map_err(|why| format!("the arguments of {what} {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::manifest;
+    use crate::{Manifest, Scope};
+
+    fn lobby(scope: Scope) -> Manifest {
+        Manifest::new("lobby", "1.0.0", "").scope(scope)
+    }
+
+    #[test]
+    fn connections_are_told_of_in_a_scope_without_placeholder() {
+        assert_eq!(manifest(&lobby(Scope::volatile("lobby").on_connect().from_clients(["say"]))), Ok(()));
+        for (scope, message) in [
+            (Scope::volatile("room:{roomId}").on_connect(), "has a placeholder"),
+            (Scope::volatile("lobby").on_connect().on_connect(), "routes connect twice"),
+            (Scope::volatile("lobby").from_clients(["connect"]), "declare it by on_connect"),
+            (Scope::volatile("lobby").from_services(["connect"]), "declare it by on_connect"),
+        ] {
+            let said = manifest(&lobby(scope)).expect_err(message);
+            assert!(said.ends_with(message), "{said}");
+        }
+    }
+
+    #[test]
+    fn namespaces_have_names_that_the_host_takes() {
+        let named = |names: &[&str]| manifest(&lobby(Scope::volatile("lobby")).namespaces(names.iter().copied()));
+        assert_eq!(named(&["/custom", "/chat/new", "/custom"]), Ok(()));
+        let long = format!("/{}", "n".repeat(128));
+        for bad in ["", "/", "custom", "/a,b", "/a?b", "/a b", "/a\n", &long] {
+            assert!(named(&[bad]).unwrap_err().contains(&format!("{bad:?}")), "{bad:?}");
+        }
+        let many: Vec<String> = (0..33).map(|n| format!("/{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(named(&many).unwrap_err().ends_with("33 namespaces, more than 32"));
+        assert_eq!(named(&many[1..]), Ok(()));
     }
 }

@@ -10,6 +10,7 @@
 mod check;
 mod key;
 mod look;
+mod placeholders;
 mod rooms;
 mod store;
 mod world;
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::event::{Answers, Message, Query};
 use crate::log::Level;
+use crate::manifest::CONNECT;
 use crate::template::Template;
 use crate::{Event, Failure, Feature, Identity, LeaveReason, Manifest, Member, Payload, Sender, decode};
 use rooms::{Crowd, Frame, Line};
@@ -164,6 +166,17 @@ impl<F: Feature> Simulation<F> {
 
     /// A person with roles, claims or no name connects.
     pub fn connect_as(&mut self, identity: Identity) -> Connection {
+        self.connect_to("/", identity, &json!({}))
+    }
+
+    /// A person connects to a Socket.IO namespace, with what its client gives as `auth`. Where the feature refuses to
+    /// hear of it, that comes as an `error` event.
+    ///
+    /// # Panics
+    /// Where the manifest does not name the namespace.
+    pub fn connect_to(&mut self, namespace: &str, identity: Identity, auth: &Value) -> Connection {
+        let is_there = namespace == "/" || self.manifest.namespaces.iter().any(|own| own == namespace);
+        assert!(is_there, "the manifest of {} does not name the namespace {namespace:?}", self.manifest.name);
         let position = self.lines.len();
         let user_id = identity.user_id.clone();
         self.lines.push(Line {
@@ -172,7 +185,17 @@ impl<F: Feature> Simulation<F> {
             closed: None,
         });
         self.rooms.entry(format!("user:{user_id}")).or_default().insert(position, &user_id);
-        Connection(position)
+        let connection = Connection(position);
+        let told = self.manifest.scopes.iter().position(|scope| scope.routes.iter().any(|route| route.from_host));
+        if let Some(template) = told {
+            let sender = Sender::Client(self.line(connection).member.clone());
+            let payload = Payload::from_args(json!([{"namespace": namespace, "auth": auth}]).to_string());
+            let message = Message { event: CONNECT.to_owned(), sender, payload, wants_reply: false };
+            if let Err(failure) = self.take(template, message) {
+                self.refuse(connection, CONNECT, failure);
+            }
+        }
+        connection
     }
 
     /// Sends an event and asks for an acknowledgement: what comes back is that, or the refusal. Several
@@ -192,11 +215,14 @@ impl<F: Feature> Simulation<F> {
         let sender = Sender::Client(self.line(from).member.clone());
         let payload = Payload::from_args(json!([data]).to_string());
         if let Err(failure) = self.message(sender, event, payload, false) {
-            let Failure { code, message } = failure;
-            let error = json!([{"code": code, "message": message, "event": event}]);
-            let payload = Payload::from_args(error.to_string());
-            self.lines[from.0].inbox.push(Frame::new("error", payload, false));
+            self.refuse(from, event, failure);
         }
+    }
+
+    fn refuse(&mut self, connection: Connection, event: &str, failure: Failure) {
+        let Failure { code, message } = failure;
+        let error = json!([{"code": code, "message": message, "event": event}]);
+        self.lines[connection.0].inbox.push(Frame::new("error", Payload::from_args(error.to_string()), false));
     }
 
     /// A backend service sends an event.
@@ -207,7 +233,7 @@ impl<F: Feature> Simulation<F> {
 
     fn message(&mut self, sender: Sender, event: &str, payload: Payload, wants_reply: bool) -> Result<Value, Failure> {
         let found = self.manifest.scopes.iter().enumerate().find_map(|(template, scope)| {
-            let route = scope.routes.iter().find(|route| route.event == event)?;
+            let route = scope.routes.iter().find(|route| route.event == event && !route.from_host)?;
             Some((template, route))
         });
         let (template, route) =
@@ -219,8 +245,13 @@ impl<F: Feature> Simulation<F> {
         if !may {
             return Err(Failure::forbidden(format!("{event} is not yours to send")));
         }
-        let key = self.key(template, &first_argument(&payload))?;
-        let message = Message { event: event.to_owned(), sender, payload, wants_reply };
+        self.take(template, Message { event: event.to_owned(), sender, payload, wants_reply })
+    }
+
+    /// Hands a message to the scope that it is for, and gives the reply.
+    fn take(&mut self, template: usize, message: Message) -> Result<Value, Failure> {
+        let key = self.key(template, &first_argument(&message.payload))?;
+        let (event, wants_reply) = (message.event.clone(), message.wants_reply);
         let ran = self.run(&key, Event::Message(message))?;
         let is_deferred = ran.fetch.is_some() && ran.reply.is_none();
         if let Some(fetch) = ran.fetch {
@@ -295,6 +326,14 @@ impl<F: Feature> Simulation<F> {
     /// # Panics
     /// Where nothing with this tag waits for an answer of this connection.
     pub fn acknowledge(&mut self, connection: Connection, tag: &str, data: Value) {
+        self.acknowledge_payload(connection, tag, Payload::from_args(json!([data]).to_string()));
+    }
+
+    /// The same with any arguments and attachments.
+    ///
+    /// # Panics
+    /// Where nothing with this tag waits for an answer of this connection.
+    pub fn acknowledge_payload(&mut self, connection: Connection, tag: &str, payload: Payload) {
         let position = self
             .asked
             .iter()
@@ -302,7 +341,7 @@ impl<F: Feature> Simulation<F> {
             .unwrap_or_else(|| panic!("nothing tagged {tag:?} waits for an answer"));
         let asked = self.asked.remove(position);
         self.agenda.remove(asked.at);
-        self.answer(asked, Ok(Payload::from_args(json!([data]).to_string())));
+        self.answer(asked, Ok(payload));
         self.settle();
     }
 

@@ -174,6 +174,7 @@ fn an_authors_mistakes_are_told_loudly() {
     assert!(complaint("undeclared event").ends_with("it emits \"undeclared\", which its manifest does not name"));
     assert!(complaint("undeclared room").ends_with("it uses the room \"elsewhere\", which its manifest does not need"));
     assert!(complaint("impure").contains("comes out differently when it is handled again"));
+    assert!(complaint("lose an attachment").ends_with("the arguments of said do not refer to attachment 0"));
     assert!(complaint("fetch twice").ends_with("it fetches twice"));
     assert!(complaint("fetch too much").ends_with("it fetches 1001 documents, and it may be 1 to 1000"));
     assert!(complaint("save under a long key").ends_with("it uses a name of 1025 bytes, more than 1024"));

@@ -89,7 +89,7 @@ pub(crate) struct Thing {
 }
 
 #[derive(Serialize)]
-pub(crate) struct Pair<'a>(&'a str, u32);
+pub(crate) struct Pair<'a>(&'a str, Attachment);
 
 impl Outgoing for Pair<'_> {
     const NAME: &'static str = "pair";
@@ -241,7 +241,8 @@ fn obey(state: &mut State, cx: &mut Context<Probe>, sender: &Sender, order: &Ord
         }
         "say to all" => drop(cx.emit(Audience::All, &said).volatile()),
         "say to role" => drop(cx.emit(Audience::roles([with]), &said)),
-        "pair" => drop(cx.emit(sender.client()?, &Pair(with, 7)).attachments(vec![vec![1, 2]])),
+        "pair" => drop(cx.emit(sender.client()?, &Pair(with, Attachment::new(0))).attachments(vec![vec![1, 2]])),
+        "lose an attachment" => drop(cx.emit(sender.client()?, &said).attachments(vec![vec![1, 2]])),
         "ask" => drop(cx.emit(sender.client()?, &said).acknowledged(with, Duration::from_secs(5))),
         "timer" => cx.set_timer("t", Duration::from_secs(3), &order.with),
         "cancel" => cx.cancel_timer("t"),
