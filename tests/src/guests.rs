@@ -1,4 +1,4 @@
-//! Components to load: the bundled feature in newer builds, and a guest that misbehaves.
+//! Components to load: the bundled feature in newer builds, a guest that misbehaves, and guests for protocol suites.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,10 +65,25 @@ debug = "line-tables-only"
     build(&path, "ticket-collision", &library)
 }
 
+/// A crate in `tests/guests`.
+fn guest(name: &str) -> Vec<u8> {
+    build(&root().join("Cargo.toml"), name, name)
+}
+
+/// The guest that sends back what it is sent.
+pub fn conformance() -> Vec<u8> {
+    guest("conformance")
+}
+
+/// The guest that passes on what is published in a room.
+pub fn relay() -> Vec<u8> {
+    guest("relay")
+}
+
 /// The guest that misbehaves, whose `describe` does as `describe` says: see its own source.
 pub fn hostile(describe: &str) -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
-    let mut component = BUILT.get_or_init(|| build(&root().join("Cargo.toml"), "hostile", "hostile")).clone();
+    let mut component = BUILT.get_or_init(|| guest("hostile")).clone();
     let marker = format!("{:.<32}", "describe=normal");
     let behaviour = format!("{:.<32}", format!("describe={describe}"));
     let at = component.windows(32).position(|window| window == marker.as_bytes()).expect("the guest has its marker");

@@ -1,0 +1,179 @@
+//! A feature that protocol suites from outside talk to: it sends back what they send, as it came, and the `auth` of each
+//! connection, in the Socket.IO namespaces `/` and `/custom` alike.
+
+use std::time::Duration;
+
+use roundhouse_sdk::{Acknowledgement, Audience, Context, Failure, Feature, Manifest, Payload, Scope, Sender};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// How long a client may take to acknowledge: longer than any suite waits.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The feature.
+#[derive(Debug)]
+pub struct Conformance;
+
+roundhouse_sdk::export!(Conformance);
+
+/// What suites send. But for `connect`, any arguments will do.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// A connection has opened: it gets what it gave with its handshake.
+    #[serde(rename = "connect")]
+    Connect {
+        /// The handshake's payload, or `{}`.
+        auth: Box<RawValue>,
+    },
+    /// Comes back as an event.
+    #[serde(rename = "message")]
+    Message,
+    /// Comes back as an acknowledgement.
+    #[serde(rename = "message-with-ack")]
+    MessageWithAck,
+    /// Comes back as an event that asks for an acknowledgement, and what that brings as another event.
+    #[serde(rename = "emit-with-ack")]
+    EmitWithAck,
+}
+
+impl Feature for Conformance {
+    type Settings = serde_json::Map<String, serde_json::Value>;
+    type State = ();
+    type Message = Message;
+    type Timer = ();
+    type Query = ();
+
+    fn describe() -> Manifest {
+        let scope = Scope::volatile("conformance");
+        roundhouse_sdk::manifest!()
+            .scope(scope.on_connect().from_clients(["message", "message-with-ack", "emit-with-ack"]))
+            .namespaces(["/custom"])
+            .emits(["auth", "message-back", "emit-with-ack"])
+    }
+
+    fn message((): &mut (), cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
+        let client = sender.client()?;
+        let payload = cx.payload().clone();
+        match message {
+            Message::Connect { auth } => drop(cx.emit_payload(client, "auth", Payload::of(&auth)?)),
+            Message::Message => drop(cx.emit_payload(client, "message-back", payload)),
+            Message::MessageWithAck => cx.reply_payload(payload),
+            Message::EmitWithAck => {
+                cx.emit_payload(client, "emit-with-ack", payload).acknowledged("emit-with-ack", PATIENCE);
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged((): &mut (), cx: &mut Context<Self>, answer: &Acknowledgement) -> Result<(), Failure> {
+        if let Ok(payload) = &answer.answer {
+            cx.emit_payload(Audience::connection(&answer.connection), "emit-with-ack", payload.clone());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roundhouse_sdk::simulator::{Connection, Simulation};
+    use roundhouse_sdk::{Attachment, Identity};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    type Sim = Simulation<Conformance>;
+
+    fn connect(sim: &mut Sim, namespace: &str, auth: &Value) -> Connection {
+        let claims = "{}".to_owned();
+        let ana = Identity { user_id: "ana".to_owned(), name: None, roles: Vec::new(), claims };
+        sim.connect_to(namespace, ana, auth)
+    }
+
+    /// Somebody whose `auth` has arrived.
+    fn connected(sim: &mut Sim) -> Connection {
+        let ana = connect(sim, "/", &json!({}));
+        sim.received(ana);
+        ana
+    }
+
+    /// None, one and several arguments, and attachments in another order than that of their numbers.
+    fn payloads() -> [Payload; 5] {
+        let spread = |arguments: Value| Payload::spread(&arguments).unwrap();
+        let attachments = json!([Attachment::new(1), {"deep": [Attachment::new(0)]}]);
+        [
+            Payload::none(),
+            spread(json!([null])),
+            spread(json!([{"a": [1, "ü"]}])),
+            spread(json!([1, "2", {"3": [true]}])),
+            spread(attachments).with_attachments(vec![vec![1, 2, 3], vec![]]),
+        ]
+    }
+
+    /// What a connection was sent: the event, and the arguments and attachments as a payload.
+    fn received(sim: &mut Sim, who: Connection) -> Vec<(String, Payload)> {
+        let deliveries = sim.deliveries(who).into_iter();
+        let payload = |args: Vec<Value>, attachments| Payload::spread(&args).unwrap().with_attachments(attachments);
+        deliveries.map(|delivery| (delivery.event, payload(delivery.args, delivery.attachments))).collect()
+    }
+
+    #[test]
+    fn a_connection_gets_the_auth_that_it_gave() {
+        let mut sim = Sim::new();
+        for (namespace, auth) in [("/", json!({})), ("/custom", json!({"token": "123", "deep": {"n": [1.5]}}))] {
+            let ana = connect(&mut sim, namespace, &auth);
+            assert_eq!(sim.received(ana), [("auth".to_owned(), auth)], "{namespace}");
+        }
+    }
+
+    #[test]
+    fn a_message_comes_back_to_its_sender_alone_with_the_same_arguments_and_attachments() {
+        let mut sim = Sim::new();
+        let [ana, other] = [connected(&mut sim), connected(&mut sim)];
+        for payload in payloads() {
+            assert_eq!(sim.send_payload(ana, "message", payload.clone()).unwrap(), Value::Null);
+            assert_eq!(received(&mut sim, ana), [("message-back".to_owned(), payload)]);
+        }
+        assert_eq!(sim.received(other), []);
+    }
+
+    #[test]
+    fn a_message_with_an_acknowledgement_is_acknowledged_with_its_arguments() {
+        let mut sim = Sim::new();
+        let ana = connected(&mut sim);
+        for (payload, acknowledged) in payloads().into_iter().zip([
+            json!(null),
+            json!(null),
+            json!({"a": [1, "ü"]}),
+            json!([1, "2", {"3": [true]}]),
+            json!([Attachment::new(1), {"deep": [Attachment::new(0)]}]),
+        ]) {
+            assert_eq!(sim.send_payload(ana, "message-with-ack", payload).unwrap(), acknowledged);
+        }
+        assert_eq!(sim.received(ana), []);
+    }
+
+    #[test]
+    fn what_a_client_acknowledges_comes_back_to_it() {
+        let mut sim = Sim::new();
+        let ana = connected(&mut sim);
+        let asked = payloads();
+        let mut acknowledged = payloads();
+        acknowledged.reverse();
+        for (asked, acknowledged) in asked.into_iter().zip(acknowledged) {
+            sim.send_payload(ana, "emit-with-ack", asked.clone()).unwrap();
+            assert_eq!(received(&mut sim, ana), [("emit-with-ack".to_owned(), asked)]);
+            sim.acknowledge_payload(ana, "emit-with-ack", acknowledged.clone());
+            assert_eq!(received(&mut sim, ana), [("emit-with-ack".to_owned(), acknowledged)]);
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_acknowledge_hears_nothing_more() {
+        let mut sim = Sim::new();
+        let ana = connected(&mut sim);
+        sim.send(ana, "emit-with-ack", json!(1)).unwrap();
+        sim.received(ana);
+        sim.advance(PATIENCE);
+        assert_eq!(sim.received(ana), []);
+    }
+}

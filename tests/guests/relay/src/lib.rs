@@ -1,0 +1,105 @@
+//! A feature that passes on what is published in a room to all who joined it, as it came: for protocol suites from
+//! outside, and for benchmarks of the host, to which it adds as little as a feature can.
+
+use roundhouse_sdk::{Context, Failure, Feature, Manifest, Scope, Sender};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
+
+/// The feature.
+#[derive(Debug)]
+pub struct Relay;
+
+roundhouse_sdk::export!(Relay);
+
+/// What clients send. Which room is meant is the scope.
+#[derive(Debug, Deserialize)]
+pub enum Message {
+    /// Joins the room.
+    #[serde(rename = "join")]
+    Join {},
+    /// Sends this message to all in the room.
+    #[serde(rename = "publish")]
+    Publish {
+        /// Anything, but it must be there.
+        payload: IgnoredAny,
+    },
+}
+
+impl Feature for Relay {
+    type Settings = serde_json::Map<String, serde_json::Value>;
+    type State = ();
+    type Message = Message;
+    type Timer = ();
+    type Query = ();
+
+    fn describe() -> Manifest {
+        roundhouse_sdk::manifest!()
+            .scope(Scope::volatile("relay:{room}").from_clients(["join", "publish"]))
+            .emits(["message"])
+    }
+
+    fn message((): &mut (), cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
+        match message {
+            Message::Join {} => {
+                cx.join(sender.client()?);
+                cx.reply(&json!({}));
+            }
+            // As it came, so that it costs no encoding and its attachments stay where they belong.
+            Message::Publish { payload: IgnoredAny } => {
+                cx.emit_payload(cx.room(), "message", cx.payload().clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roundhouse_sdk::simulator::Simulation;
+    use roundhouse_sdk::{Attachment, Payload};
+
+    use super::*;
+
+    #[test]
+    fn what_is_published_reaches_all_in_the_room_and_its_sender() {
+        let mut sim = Simulation::<Relay>::new();
+        let people @ [ana, ben, eve] = ["ana", "ben", "eve"].map(|user| sim.connect(user, user));
+        for (who, room) in [(ana, "a"), (ben, "a"), (eve, "b")] {
+            assert_eq!(sim.send(who, "join", json!({"room": room})).unwrap(), json!({}));
+            assert!(sim.is_in(who, &format!("relay:{room}")));
+        }
+        let published = json!({"room": "a", "payload": {"n": [1, null]}});
+        sim.send(ana, "publish", published.clone()).unwrap();
+        let heard = vec![("message".to_owned(), published)];
+        assert_eq!(people.map(|who| sim.received(who)), [heard.clone(), heard, vec![]]);
+    }
+
+    #[test]
+    fn attachments_are_passed_on_with_it() {
+        let mut sim = Simulation::<Relay>::new();
+        let ana = sim.connect("ana", "Ana");
+        sim.send(ana, "join", json!({"room": "a"})).unwrap();
+        let published = json!({"room": "a", "payload": Attachment::new(0)});
+        let payload = Payload::of(&published).unwrap().with_attachments(vec![vec![1, 2]]);
+        sim.send_payload(ana, "publish", payload).unwrap();
+        let heard = sim.deliveries(ana).remove(0);
+        assert_eq!((heard.args, heard.attachments), (vec![published], vec![vec![1, 2]]));
+    }
+
+    #[test]
+    fn what_names_no_room_or_has_no_payload_is_refused() {
+        let mut sim = Simulation::<Relay>::new();
+        let ana = sim.connect("ana", "Ana");
+        sim.send(ana, "join", json!({"room": "a"})).unwrap();
+        for (event, data) in [
+            ("join", json!({})),
+            ("join", json!({"room": "a b"})),
+            ("publish", json!({"payload": 1})),
+            ("publish", json!({"room": "a"})),
+        ] {
+            assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "bad_request", "{event} {data}");
+        }
+        assert_eq!(sim.received(ana), []);
+    }
+}
