@@ -34,6 +34,7 @@ async fn whatever_a_handler_does_wrong_costs_one_event() {
         "elsewhere",
         "everybody",
         "undeclared",
+        "lost-attachment",
         "join-elsewhere",
         "disconnect",
         "save",
@@ -59,7 +60,7 @@ async fn whatever_a_handler_does_wrong_costs_one_event() {
     let heard = ben.drain_events().await;
     assert!(heard.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {heard:?}");
     let report = host.report("hostile").await;
-    assert_eq!((&report["traps"], &report["state"]), (&json!(16), &json!("running")));
+    assert_eq!((&report["traps"], &report["state"]), (&json!(17), &json!("running")));
 }
 
 #[tokio::test]

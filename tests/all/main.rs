@@ -15,6 +15,7 @@ mod crm_events;
 mod doors;
 mod durable;
 mod events;
+mod greeting;
 mod hostile;
 mod limits;
 mod shutdown;

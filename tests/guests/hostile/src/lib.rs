@@ -49,6 +49,17 @@ pub enum Message {
     /// What a service sends: counts, and says so.
     #[serde(rename = "hostile:service")]
     Service {},
+    /// What the host tells of a connection, to the build that asks for it: `auth` says how it is taken.
+    #[serde(rename = "connect")]
+    Connect {
+        /// Where it opened.
+        namespace: String,
+        /// See `greet`.
+        auth: Value,
+    },
+    /// Answers with what it was told of connections.
+    #[serde(rename = "hostile:greeted")]
+    Greeted {},
     /// What another build of a feature handles.
     #[serde(rename = "ticket:view")]
     Foreign {},
@@ -111,6 +122,9 @@ impl Feature for Hostile {
             "describe=moved" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("moved:{id}")),
             "describe=forward" => manifest(scope).state_version(2),
             "describe=durable" => manifest(routed(Scope::durable("hostile:{id}"))),
+            "describe=greets" => {
+                manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
+            }
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
             "describe=schema" => manifest(scope).state_version(2),
             _ => manifest(scope),
@@ -128,7 +142,8 @@ impl Feature for Hostile {
                 cx.reply(&json!({ "count": state.count }));
                 Ok(())
             }
-            Message::Told {} => {
+            Message::Connect { namespace, auth } => greet(state, cx, sender.client()?, &namespace, &auth),
+            Message::Told {} | Message::Greeted {} => {
                 cx.reply(&state.told);
                 Ok(())
             }
@@ -188,6 +203,24 @@ impl Feature for Hostile {
     }
 }
 
+/// Takes note of a connection, or fails on it until the time that `auth` says.
+fn greet(
+    state: &mut State,
+    cx: &Context<Hostile>,
+    member: &Member,
+    namespace: &str,
+    auth: &Value,
+) -> Result<(), Failure> {
+    match auth["how"].as_str() {
+        Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
+        Some("refuse") => Err(Failure::forbidden("it was told to refuse")),
+        _ => {
+            state.told.push(format!("{} in {namespace} with {auth}", member.user_id()));
+            Ok(())
+        }
+    }
+}
+
 fn misbehave(
     state: &mut State,
     cx: &mut Context<Hostile>,
@@ -227,6 +260,7 @@ fn misbehave(
         "stranger" => {
             cx.emit(Audience::connection(with.as_str().unwrap_or_default()), &noise);
         }
+        "lost-attachment" => drop(cx.emit(cx.room(), &noise).attachments(vec![vec![1]])),
         "undeclared" => {
             cx.emit(cx.room(), &Undeclared {});
         }

@@ -1,0 +1,191 @@
+//! Features that are told of connections that open: on the plugin threads themselves, without sockets.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
+use roundhouse::metrics::Metrics;
+use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
+use roundhouse::plugin::{ClientEvent, PluginConfig, Runtime, Source};
+use roundhouse::protocol::Protocol;
+use roundhouse_tests::guests::{conformance, hostile};
+use roundhouse_tests::{PATIENCE, target_dir};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// When the clock begins, in milliseconds since the epoch.
+const BEGINNING: u64 = 1_800_000_000_000;
+
+/// Plugin threads, and one shard of which the test reads what it is asked to do.
+struct Plugins {
+    runtime: Runtime,
+    hub: Arc<Hub>,
+    clock: Clock,
+    /// What was received and not yet looked at.
+    commands: VecDeque<ShardCommand>,
+    n_connections: usize,
+}
+
+impl Plugins {
+    async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let clock = Clock::manual(BEGINNING);
+        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100));
+        let cache_dir = Some(target_dir().join("compiled-for-tests"));
+        let config = PluginConfig { cache_dir, threads: 2, ..PluginConfig::default() };
+        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), Metrics::new().unwrap()).unwrap();
+        for guest in guests {
+            runtime.load(guest, None, None, Source::Api).await.unwrap();
+        }
+        Self { runtime, hub, clock, commands: VecDeque::new(), n_connections: 0 }
+    }
+
+    /// A connection opens, with this `auth`.
+    fn open(&mut self, user: &str, namespace: &str, auth: Option<Value>) -> ConnId {
+        self.n_connections += 1;
+        let connection = ConnId::new(0, self.n_connections, 1);
+        let identity = Arc::new(Identity::of_user(user));
+        self.hub.connect(connection, identity.clone(), self.clock.now_ms());
+        let auth = auth.map(|auth| RawValue::from_string(auth.to_string()).unwrap());
+        self.runtime.connected(connection, identity, namespace, auth.as_deref());
+        connection
+    }
+
+    /// What the feature answers to an event of a connection.
+    async fn ask(&mut self, connection: ConnId, event: &str, data: Value) -> Result<Value, Failure> {
+        let identity = self.hub.connection(connection).unwrap().identity;
+        let (payload, read_at) = (Payload::of_json(&data), Instant::now());
+        let sent = ClientEvent { connection, identity, event, payload, id: Some(7), read_at };
+        self.runtime.client_event(sent)?;
+        loop {
+            if let ShardCommand::Reply { connection: to, id: Some(7), outcome, .. } = self.next().await {
+                assert_eq!(to, connection);
+                return outcome.map(|payload| serde_json::from_str(payload.arguments()[0].get()).unwrap());
+            }
+        }
+    }
+
+    /// What the feature says that it was told of connections.
+    async fn greeted(&mut self, connection: ConnId) -> Result<Value, Failure> {
+        self.ask(connection, "hostile:greeted", json!({})).await
+    }
+
+    /// The next that the shard is asked to do.
+    async fn next(&mut self) -> ShardCommand {
+        while self.commands.is_empty() {
+            let received = self.hub.shards()[0].receive(&mut self.commands);
+            timeout(PATIENCE, received).await.expect("the plugin threads answer in time");
+        }
+        self.commands.pop_front().unwrap()
+    }
+
+    /// The next event to a connection, by its name and data.
+    async fn event_to(&mut self, connection: ConnId) -> Value {
+        loop {
+            if let ShardCommand::Deliver(delivery) = self.next().await {
+                assert_eq!(delivery.to, [Target::Connection(connection)]);
+                let frame = delivery.outgoing.frame(Protocol::Plain);
+                let json = frame.iter().position(|byte| *byte == b'{').unwrap();
+                return serde_json::from_slice(&frame[json..]).unwrap();
+            }
+        }
+    }
+
+    async fn n_traps(&self) -> u64 {
+        self.runtime.report("hostile").await.unwrap().traps
+    }
+}
+
+impl Drop for Plugins {
+    fn drop(&mut self) {
+        self.runtime.shut_down();
+    }
+}
+
+#[tokio::test]
+async fn a_feature_hears_of_a_connection_before_it_hears_from_it() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", None);
+    assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])));
+    let ben = plugins.open("ben", "/custom", Some(json!({"n": 1})));
+    let both = json!(["ana in / with {}", r#"ben in /custom with {"n":1}"#]);
+    assert_eq!(plugins.greeted(ben).await, Ok(both));
+    assert_eq!(plugins.ask(ana, "connect", json!({})).await.unwrap_err().code, ErrorCode::UnknownEvent);
+}
+
+#[tokio::test]
+async fn several_features_hear_of_a_connection_and_may_answer_it() {
+    let mut plugins = Plugins::with([hostile("greets"), conformance()]).await;
+    let ana = plugins.open("ana", "/custom", Some(json!({"token": "1"})));
+    assert_eq!(plugins.event_to(ana).await, json!({"event": "auth", "data": {"token": "1"}}));
+    assert_eq!(plugins.greeted(ana).await, Ok(json!([r#"ana in /custom with {"token":"1"}"#])));
+}
+
+#[tokio::test]
+async fn a_namespace_is_there_as_long_as_a_feature_that_names_it_is_loaded() {
+    let plugins = Plugins::with([hostile("greets")]).await;
+    let there = || ["/", "/custom", "/other"].map(|namespace| plugins.runtime.has_namespace(namespace));
+    assert_eq!(there(), [true, false, false]);
+    plugins.runtime.load(conformance(), None, None, Source::Api).await.unwrap();
+    assert_eq!(there(), [true, true, false]);
+    plugins.runtime.unload("conformance").await.unwrap();
+    assert_eq!(there(), [true, false, false]);
+}
+
+#[tokio::test]
+async fn a_client_is_told_where_a_feature_refuses_to_hear_of_it() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
+    let ShardCommand::Reply { connection, event, id, outcome, .. } = plugins.next().await else {
+        panic!("nothing else comes of it");
+    };
+    assert_eq!((connection, &*event, id), (ana, "connect", None));
+    assert_eq!(outcome.unwrap_err().code, ErrorCode::Forbidden);
+    assert_eq!(plugins.greeted(ana).await, Ok(json!([])));
+}
+
+#[tokio::test]
+async fn a_feature_that_fails_on_a_connection_hears_of_it_again_and_meanwhile_nothing_from_it() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", None);
+    let ben = plugins.open("ben", "/", Some(json!({"how": "panic", "until": BEGINNING + 1})));
+    let refused = plugins.greeted(ben).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::FeatureUnavailable);
+    assert!(refused.message.contains("does not know of this connection yet"), "{}", refused.message);
+    assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])), "others are heard");
+    assert_eq!(plugins.n_traps().await, 1);
+    plugins.clock.advance(Duration::from_secs(1));
+    let told = plugins.greeted(ben).await.unwrap();
+    assert!(told[1].as_str().unwrap().starts_with("ben in /"), "{told}");
+    assert_eq!(plugins.n_traps().await, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_a_feature_always_fails_on_is_given_up_and_heard() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", Some(json!({"how": "panic"})));
+    for traps in 1..=2 {
+        assert_eq!(plugins.greeted(ana).await.unwrap_err().code, ErrorCode::FeatureUnavailable);
+        assert_eq!(plugins.n_traps().await, traps);
+        plugins.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(plugins.greeted(ana).await, Ok(json!([])));
+    assert_eq!(plugins.n_traps().await, 3);
+}
+
+#[tokio::test]
+async fn what_a_paused_feature_was_not_told_of_connections_it_is_told_in_order() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", None);
+    for _ in 0..10 {
+        let failed = plugins.ask(ana, "hostile:do", json!({"id": "a", "how": "panic"})).await;
+        assert_eq!(failed.unwrap_err().code, ErrorCode::Internal);
+    }
+    let ben = plugins.open("ben", "/", None);
+    let eve = plugins.open("eve", "/", None);
+    assert_eq!(plugins.greeted(ben).await.unwrap_err().code, ErrorCode::FeatureUnavailable, "it is paused");
+    plugins.clock.advance(Duration::from_secs(1));
+    let all = json!(["ana in / with {}", "ben in / with {}", "eve in / with {}"]);
+    assert_eq!(plugins.greeted(eve).await, Ok(all));
+}
