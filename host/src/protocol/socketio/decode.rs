@@ -121,7 +121,8 @@ impl Packet<'_> {
         }
     }
 
-    fn into_owned(self) -> Packet<'static> {
+    /// The same packet, which borrows nothing.
+    pub fn into_owned(self) -> Packet<'static> {
         fn own(text: Cow<'_, str>) -> Cow<'static, str> {
             text.into_owned().into()
         }
@@ -148,7 +149,7 @@ fn parse(text: &str) -> Result<(Packet<'_>, usize), Malformed> {
         Some(_) => return malformed("a packet's type is a digit from 0 to 6"),
         None => return malformed("the packet is empty"),
     };
-    let (namespace, rest) = split_namespace(rest);
+    let (namespace, rest) = split_namespace(rest)?;
     let namespace = Cow::Borrowed(namespace);
     let packet = match packet_type {
         Some('0') => Packet::Connect { namespace, auth: parse_auth(rest)? },
@@ -183,12 +184,17 @@ fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
 }
 
 /// `/admin,…`: the namespace, without the query that it may carry.
-fn split_namespace(text: &str) -> (&str, &str) {
+fn split_namespace(text: &str) -> Result<(&str, &str), Malformed> {
     if !text.starts_with('/') {
-        return (MAIN_NAMESPACE, text);
+        return Ok((MAIN_NAMESPACE, text));
     }
     let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
-    (namespace.split_once('?').map_or(namespace, |(namespace, _)| namespace), rest)
+    let namespace = namespace.split_once('?').map_or(namespace, |(namespace, _)| namespace);
+    // An answer repeats it, and may go where a control character ends a packet.
+    if namespace.bytes().any(|byte| byte.is_ascii_control()) {
+        return malformed("a namespace has no control characters");
+    }
+    Ok((namespace, rest))
 }
 
 /// `12[…`: the id, where there is one.

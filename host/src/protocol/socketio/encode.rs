@@ -32,8 +32,9 @@ pub fn event_frames(namespace: &str, event: &str, payload: &Payload, id: Option<
     let head = head(packet_type, payload.attachments.len(), namespace, id);
     let event = quoted(event);
     let args = payload.args().trim_ascii();
-    let args = args.strip_prefix('[').and_then(|args| args.strip_suffix(']')).unwrap_or_default().trim_ascii();
-    let comma = |text: &str| if text.is_empty() { "" } else { "," };
+    let args = args.strip_prefix('[').and_then(|args| args.strip_suffix(']')).unwrap_or_default();
+    // There may be whitespace between the brackets.
+    let comma = |text: &str| if text.trim_ascii().is_empty() { "" } else { "," };
     let offset = offset.map(quoted).unwrap_or_default();
     let text = [&head, "[", &event, comma(args), args, comma(&offset), &offset, "]"];
     websocket::message_frames(&text, &payload.attachments)
@@ -89,7 +90,7 @@ mod tests {
     fn an_event_is_its_text_and_then_its_attachments() {
         let check = |frames: Bytes, text: &[&str]| assert_eq!(read(&frames), text);
         check(event_frames("/", "a", &payload("[]", &[]), None, None), &[r#"42["a"]"#]);
-        check(event_frames("/", "a", &payload(" [ ] ", &[]), Some(0), Some("o")), &[r#"420["a","o"]"#]);
+        check(event_frames("/", "a", &payload(" [ ] ", &[]), Some(0), Some("o")), &[r#"420["a" ,"o"]"#]);
         check(event_frames("/n", "é\"", &payload("[1, {}]", &[]), Some(7), None), &[r#"42/n,7["é\"",1, {}]"#]);
         check(event_frames("/", "a", &payload("[[]]", &[]), None, Some("o")), &[r#"42["a",[],"o"]"#]);
         let args = r#"[{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;

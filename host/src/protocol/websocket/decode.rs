@@ -110,6 +110,7 @@ impl Decoder {
     ) -> Result<usize, Violation> {
         let mut read = 0;
         while let Some(header) = parse_header(&bytes[read..], self.room(max_bytes()))? {
+            self.check_order(&header)?;
             let frame = &mut bytes[read..];
             let end = header.payload.end.min(frame.len());
             let arrived = &mut frame[header.payload.start..end];
@@ -134,6 +135,15 @@ impl Decoder {
         max_bytes.saturating_sub(self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len()))
     }
 
+    /// Checks that a frame begins a message where none is begun, and goes on with the one that is.
+    fn check_order(&self, header: &Header) -> Result<(), Violation> {
+        match (header.opcode, &self.fragments) {
+            (OP_CONTINUATION, None) => Err(protocol_error("a continuation of nothing")),
+            (OP_TEXT | OP_BINARY, Some(_)) => Err(protocol_error("a new message within a fragmented one")),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks what has come of a text that is not complete.
     fn check_text(&mut self, header: &Header, new: &[u8]) -> Result<(), Violation> {
         let is_text = match header.opcode {
@@ -154,26 +164,26 @@ impl Decoder {
             OP_PING => sink(Message::Ping(payload)),
             OP_PONG => sink(Message::Pong),
             OP_CLOSE => sink(Message::Close(parse_close(payload)?)),
-            OP_CONTINUATION => {
-                let Some(fragments) = &mut self.fragments else {
-                    return Err(protocol_error("a continuation of nothing"));
-                };
-                fragments.bytes.extend_from_slice(payload);
+            opcode => {
                 if !header.is_final {
                     self.check_text(header, &payload[ready..])?;
-                    return Ok(true);
                 }
                 match self.fragments.take() {
-                    Some(whole) => self.finish(whole.is_text, &whole.bytes, sink)?,
-                    None => true,
+                    None if header.is_final => self.finish(opcode == OP_TEXT, payload, sink)?,
+                    None => {
+                        let begun = Fragments { is_text: opcode == OP_TEXT, bytes: payload.to_vec() };
+                        self.fragments = Some(Box::new(begun));
+                        true
+                    }
+                    Some(mut fragments) => {
+                        fragments.bytes.extend_from_slice(payload);
+                        if header.is_final {
+                            return self.finish(fragments.is_text, &fragments.bytes, sink);
+                        }
+                        self.fragments = Some(fragments);
+                        true
+                    }
                 }
-            }
-            _ if self.fragments.is_some() => return Err(protocol_error("a new message within a fragmented one")),
-            opcode if header.is_final => self.finish(opcode == OP_TEXT, payload, sink)?,
-            opcode => {
-                self.check_text(header, &payload[ready..])?;
-                self.fragments = Some(Box::new(Fragments { is_text: opcode == OP_TEXT, bytes: payload.to_vec() }));
-                true
             }
         })
     }

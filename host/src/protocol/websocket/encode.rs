@@ -96,7 +96,8 @@ pub fn contents(mut frames: &[u8]) -> impl Iterator<Item = Content<'_>> {
         loop {
             let opcode = frames.first()? & 0x0f;
             let (length, start) = parse_length(frames)?;
-            let (frame, rest) = frames.split_at_checked(start + length as usize)?;
+            let end = start.checked_add(usize::try_from(length).ok()?)?;
+            let (frame, rest) = frames.split_at_checked(end)?;
             frames = rest;
             match opcode {
                 OP_TEXT => return Some(Content::Text(&frame[start..])),

@@ -101,6 +101,7 @@ fn what_breaks_the_protocol_is_refused() {
         ("0{}x", "a JSON object or nothing"),
         ("05{}", "a JSON object or nothing"),
         ("0/admin,x", "a JSON object or nothing"),
+        ("0/a\x1e4b", "no control characters"),
         ("1{}", "carries nothing"),
         ("11", "carries nothing"),
         ("1/admin,[]", "carries nothing"),
