@@ -1,0 +1,91 @@
+//! The host as protocol suites from outside want it:
+//! `cargo run --release -p roundhouse-tests --bin conformance -- --port 3000`.
+//!
+//! It is the real server with features for such suites (`tests/guests/conformance` and `relay`), anonymous access, no
+//! recovery and no limits of rate. Besides what every host has, `/echo` is a WebSocket that gives back what it gets, and
+//! `/engine.io/` does so with the messages of Engine.IO.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use roundhouse::config::{Config, Overrides};
+use roundhouse::model::Clock;
+use roundhouse::plugin::bundled;
+use roundhouse::server::Server;
+use roundhouse_tests::guests;
+use serde_json::json;
+
+/// What suites may set.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The port to listen on; 0 picks a free one.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Time between pings, in milliseconds.
+    #[arg(long, default_value_t = 300)]
+    ping_interval_ms: u64,
+    /// Time to answer a ping, in milliseconds.
+    #[arg(long, default_value_t = 200)]
+    ping_timeout_ms: u64,
+    /// The longest message, in bytes.
+    #[arg(long, default_value_t = 1_000_000)]
+    max_payload: usize,
+    /// Time to enter a first namespace, in milliseconds.
+    #[arg(long, default_value_t = 1000)]
+    connect_timeout_ms: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let dir = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let features = dir.path().join("plugins.d");
+    std::fs::create_dir(&features)?;
+    std::fs::write(features.join("conformance.wasm"), guests::conformance())?;
+    std::fs::write(features.join("relay.wasm"), guests::relay())?;
+    let file = dir.path().join("roundhouse.toml");
+    std::fs::write(&file, configuration(&options))?;
+
+    let address = |port| Some(([127, 0, 0, 1], port).into());
+    let overrides = Overrides { listen: address(options.port), api: address(0), ..Overrides::default() };
+    let mut config = Config::load(Some(&file), overrides, dir.path())?;
+    config.client.is_conformance = true;
+    let server = Server::start(config, Clock::system())?;
+    let (listening, api) = (format!("ws://{}", server.listening), format!("http://{}", server.api));
+    writeln!(std::io::stdout(), "{}", json!({ "listening": listening, "api": api, "pid": std::process::id() }))?;
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    })?;
+    server.shut_down();
+    Ok(())
+}
+
+fn configuration(options: &Options) -> String {
+    let interval = Duration::from_millis(options.ping_interval_ms);
+    let timeout = interval + Duration::from_millis(options.ping_timeout_ms);
+    let off: String =
+        bundled().iter().map(|feature| format!("[plugins.{}]\nenabled = false\n", feature.name)).collect();
+    format!(
+        r#"
+auth.anonymous = true
+recovery.window = "0s"
+heartbeat.interval = "{}"
+heartbeat.timeout = "{}"
+socketio.connect_timeout = "{}ms"
+[limits]
+message_bytes = {}
+outbox_bytes = 268435456
+events_per_second = 0
+rooms_per_connection = 0
+{off}"#,
+        humantime::format_duration(interval),
+        humantime::format_duration(timeout),
+        options.connect_timeout_ms,
+        options.max_payload,
+    )
+}
