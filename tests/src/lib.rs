@@ -53,14 +53,15 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
     }
 }
 
-/// The target folder that this test was built into: two above the host's binary.
+/// The target folder that this program was built into.
 ///
 /// # Panics
-/// Where there is no host.
+/// Where it was not built by cargo.
 pub fn target_dir() -> PathBuf {
     // Not by cargo's `CACHEDIR.TAG`: cargo leaves a folder without it that was there before its first build.
-    let binary = TestHost::binary();
-    binary.ancestors().nth(2).expect("the host is within a target folder").to_owned()
+    let program = std::env::current_exe().expect("a program has a path");
+    let profile = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    profile.and_then(|profile| profile.parent()).expect("it is within a target folder").to_owned()
 }
 
 /// Says aloud that a test is skipped, and why.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -11,22 +12,71 @@ use tokio::net::TcpStream;
 /// # Errors
 /// Where the host refuses it, or does not answer.
 pub async fn connect_raw(ws: &str, token: &str) -> anyhow::Result<TcpStream> {
+    let mut received = Vec::new();
+    let mut socket = open(ws, &format!("/ws?token={token}"), &mut received).await?;
+    let first = next_text(&mut socket, &mut received).await?;
+    ensure!(first.starts_with("{\"event\":\"connected\""), "the host refused: {first}");
+    Ok(socket)
+}
+
+/// A Socket.IO connection by WebSocket that has entered the main namespace. Gives what the host answered, and what it sent
+/// behind that.
+///
+/// # Errors
+/// Where the host refuses it, or does not answer.
+pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStream, Value, Vec<u8>)> {
+    let mut received = Vec::new();
+    let mut socket = open(ws, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
+    next_text(&mut socket, &mut received).await?;
+    socket.write_all(&client_frame(format!("40{auth}").as_bytes())).await?;
+    let answer = next_text(&mut socket, &mut received).await?;
+    let entered = answer.strip_prefix("40").with_context(|| format!("the host refused: {answer}"))?;
+    Ok((socket, serde_json::from_str(entered)?, received))
+}
+
+/// Makes the WebSocket handshake. What comes behind the answer goes to `received`.
+async fn open(ws: &str, path: &str, received: &mut Vec<u8>) -> anyhow::Result<TcpStream> {
+    const END: &[u8] = b"\r\n\r\n";
     let mut socket = TcpStream::connect(ws.trim_start_matches("ws://")).await?;
     socket.set_nodelay(true)?;
     let handshake = format!(
-        "GET /ws?token={token} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     socket.write_all(handshake.as_bytes()).await?;
-    // The answer, and the first frame behind it.
-    let mut answer = Vec::new();
-    let mut buffer = [0; 2048];
-    while !answer.windows(11).any(|window| window == b"\"connected\"") || answer.last() != Some(&b'}') {
-        let n = tokio::time::timeout(Duration::from_secs(10), socket.read(&mut buffer)).await??;
-        ensure!(n > 0, "the host refused: {}", String::from_utf8_lossy(&answer));
-        answer.extend_from_slice(&buffer[..n]);
+    loop {
+        if let Some(end) = received.windows(END.len()).position(|window| window == END) {
+            ensure!(received.starts_with(b"HTTP/1.1 101"), "the host refused: {}", String::from_utf8_lossy(received));
+            received.drain(..end + END.len());
+            return Ok(socket);
+        }
+        receive(&mut socket, received).await?;
     }
-    Ok(socket)
+}
+
+async fn receive(socket: &mut TcpStream, received: &mut Vec<u8>) -> anyhow::Result<()> {
+    let mut buffer = [0; 2048];
+    let n = tokio::time::timeout(Duration::from_secs(10), socket.read(&mut buffer)).await??;
+    ensure!(n > 0, "the host closed the connection: {}", String::from_utf8_lossy(received));
+    received.extend_from_slice(&buffer[..n]);
+    Ok(())
+}
+
+/// The next text frame, which is not longer than 125 bytes or 64 KiB.
+async fn next_text(socket: &mut TcpStream, received: &mut Vec<u8>) -> anyhow::Result<String> {
+    loop {
+        let (head, length): (usize, usize) = match received[..] {
+            [_, n @ 0..=125, ..] => (2, usize::from(n)),
+            [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([a, b]))),
+            _ => (2, usize::MAX - 2),
+        };
+        if received.len() >= head.saturating_add(length) {
+            let text = String::from_utf8(received[head..head + length].to_vec())?;
+            received.drain(..head + length);
+            return Ok(text);
+        }
+        receive(socket, received).await?;
+    }
 }
 
 /// A client's text frame, masked with zeros.

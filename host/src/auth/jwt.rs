@@ -93,6 +93,10 @@ impl Verifier {
         Self { keys, validation }
     }
 
+    pub(super) fn has_secrets(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     pub(super) fn verify(&self, token: &str) -> Result<Session, AuthError> {
         let invalid = |reason: &str| AuthError::Invalid(reason.to_owned());
         if token.len() > MAX_TOKEN_BYTES {

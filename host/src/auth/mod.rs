@@ -53,6 +53,11 @@ impl Authenticator {
         Self { anonymous: config.anonymous, jwt: jwt::Verifier::new(&config.jwt), clock }
     }
 
+    /// Whether tokens mean anything here. They do not where everybody may connect and there is nothing to check them by.
+    pub fn looks_at_tokens(&self) -> bool {
+        !self.anonymous || self.jwt.has_secrets()
+    }
+
     /// Who presents `token`.
     ///
     /// # Errors

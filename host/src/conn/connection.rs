@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::link::Link;
 use super::members::Place;
 use super::recovery::Recovery;
@@ -25,6 +27,8 @@ pub(super) struct Connection {
     pub(super) expires: Cell<u64>,
     /// Whether a feature has heard of it.
     pub(super) spoke: Cell<bool>,
+    /// What the client gave when it connected, until features have been told.
+    pub(super) greeting: RefCell<Option<Option<Box<RawValue>>>>,
     /// What is kept for a client that may come back.
     pub(super) recovery: RefCell<Option<Box<Recovery>>>,
 }
@@ -40,6 +44,7 @@ impl Connection {
             delivery: Cell::new(0),
             expires: Cell::new(u64::MAX),
             spoke: Cell::new(false),
+            greeting: RefCell::default(),
             recovery: RefCell::default(),
         }
     }

@@ -109,6 +109,8 @@ struct Route {
     shard: AtomicUsize,
     /// Whether a request that brings packets is under way.
     posting: AtomicBool,
+    /// Whether a WebSocket has taken over.
+    is_upgraded: AtomicBool,
 }
 
 /// The polling sessions of all shards, and the ways to them.
@@ -130,8 +132,15 @@ impl Engines {
 
     /// Enters a session, or says that it lives on another shard now.
     pub(super) fn enter(&self, id: EngineId, shard: usize) {
-        let new = || Arc::new(Route { shard: AtomicUsize::new(shard), posting: AtomicBool::new(false) });
+        let new = || Arc::new(Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() });
         self.routes.entry(id).or_insert_with(new).shard.store(shard, Ordering::Relaxed);
+    }
+
+    /// Notes that a session polls no more.
+    fn upgrade(&self, id: EngineId) {
+        if let Some(route) = self.routes.get(&id) {
+            route.is_upgraded.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn strike(&self, id: EngineId) {
@@ -152,9 +161,9 @@ impl Engines {
         shard.is_some()
     }
 
-    /// Whether there is a polling session of this id.
-    pub fn contains(&self, id: EngineId) -> bool {
-        self.routes.contains_key(&id)
+    /// Whether a session that began with polling goes on over a WebSocket; none where there is no such session.
+    pub fn is_upgraded(&self, id: EngineId) -> Option<bool> {
+        self.routes.get(&id).map(|route| route.is_upgraded.load(Ordering::Relaxed))
     }
 
     /// Waits for what there is to send on a session. Whoever stops waiting ends the session.
@@ -304,7 +313,7 @@ impl Shard {
                 engine.probe.set(Some(probe.id));
                 self.enqueue(probe, engineio::pong_probe_frame());
                 // The client waits for the request that is open before it goes over.
-                self.flush(&polling);
+                self.mark_dirty(&polling);
             }
             Ok(Packet::Upgrade) if engine.probe.get() == Some(probe.id) => self.upgrade(probe, &polling, &engine),
             _ => self.close(probe, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
@@ -315,12 +324,12 @@ impl Shard {
     fn upgrade(self: &Rc<Self>, link: &Rc<Link>, polling: &Rc<Link>, engine: &Rc<Engine>) {
         engine.probe.set(None);
         self.polling.borrow_mut().remove(&engine.id);
-        self.shared.engines.strike(engine.id);
+        self.shared.engines.upgrade(engine.id);
         if let Wire::Polling(poll) = &polling.wire
             && let Some(poll) = poll.take()
         {
-            // Whoever asked is about to be told the same by the other way, or gone.
-            let _ = poll.send(Ok(Bytes::from_static(engineio::NOOP.as_bytes())));
+            // It came after the client had said that it goes over. Whoever asked may have gone.
+            let _ = poll.send(Err(PollError::Bad));
         }
         link.role.replace(Role::Engine(engine.clone()));
         link.phase.set(polling.phase.replace(Phase::Ended));
@@ -367,6 +376,6 @@ mod tests {
         let failures = commands.iter().filter(|command| matches!(command, EngineCommand::Fail { .. })).count();
         assert_eq!(failures, 2, "the second request, and the first one, which broke off");
         engines.strike(id);
-        assert_eq!(engines.poll(id).await, Err(PollError::Unknown));
+        assert_eq!((engines.poll(id).await, engines.is_upgraded(id)), (Err(PollError::Unknown), None));
     }
 }

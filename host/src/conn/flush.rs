@@ -215,8 +215,8 @@ impl Shard {
         }
         match &link.wire {
             Wire::Socket(_) => self.enqueue(link, websocket::close_frame(code.code(), reason)),
-            // Nobody listens, and there is nothing that must be said.
-            Wire::Polling(poll) if poll.borrow().is_none() && link.outbox.borrow().is_empty() => {
+            // Nobody listens, and of all reasons there is only one that a client must hear of.
+            Wire::Polling(poll) if poll.borrow().is_none() && code != CloseCode::Disconnected => {
                 return self.end_link(link, may_return);
             }
             Wire::Polling(_) => self.enqueue(link, engineio::close_frame()),
@@ -249,7 +249,7 @@ impl Shard {
         }
         self.part_all(link, may_return);
         match &*link.role.borrow() {
-            Role::Engine(engine) if link.socket().is_none() => {
+            Role::Engine(engine) => {
                 self.polling.borrow_mut().remove(&engine.id);
                 self.shared.engines.strike(engine.id);
             }

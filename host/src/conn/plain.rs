@@ -32,7 +32,7 @@ struct Resume {
 impl Shard {
     /// The first thing that happens on a link: it is somebody, or it is to say who it is.
     pub(super) fn begin_plain(self: &Rc<Self>, link: &Rc<Link>, token: Option<&str>) {
-        match token {
+        match token.filter(|_| self.shared.auth.looks_at_tokens()) {
             Some(token) => self.sign_in(link, token),
             None => match self.shared.auth.anonymous(self.next_connection_id()) {
                 Some(session) => self.open_plain(link, session),
@@ -73,7 +73,7 @@ impl Shard {
         let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
         self.enqueue(link, websocket::text_frame(&frame));
         self.admit(link);
-        self.shared.plugins.connected(connection.id, identity, connection.namespace(), None);
+        self.greet(&connection, None);
     }
 
     pub(super) fn plain_text(self: &Rc<Self>, link: &Rc<Link>, text: &str, read_at: Instant) {
@@ -189,8 +189,7 @@ impl Shard {
         }
         if let Some(connection) = self.new_connection(link, Protocol::Plain, session) {
             self.admit(link);
-            let identity = connection.identity.borrow().clone();
-            self.shared.plugins.connected(connection.id, identity, connection.namespace(), None);
+            self.greet(&connection, None);
             self.begin_session(link, &connection, id);
         }
     }

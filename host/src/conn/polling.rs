@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
 
 use super::engine::{Credentials, Engine, EngineCommand, EngineId, PollError, Polled};
 use super::link::{Link, Phase, Role, Wire};
@@ -20,6 +21,9 @@ use crate::protocol::websocket::Decoder;
 
 /// Time for a WebSocket to take over from polling. After that it is closed, and polling goes on.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a request waits that comes during an upgrade.
+const RELEASE_AFTER: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// Opens a session that begins with polling. Gives the packet to answer with.
@@ -118,9 +122,19 @@ impl Shard {
             return drop(answer.send(Err(PollError::Bad)));
         }
         *poll.borrow_mut() = Some(answer);
-        let is_upgrading = link.engine().is_some_and(|engine| engine.probe.get().is_some());
-        if is_upgrading || !link.outbox.borrow().is_empty() {
+        if !link.outbox.borrow().is_empty() {
             self.flush(link);
+        } else if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
+            spawn_local(self.clone().release(link.clone()));
+        }
+    }
+
+    /// Answers a request that came during an upgrade: its client may wait for that before it goes over. Not at once, for
+    /// one that does not would ask again and again.
+    async fn release(self: Rc<Self>, link: Rc<Link>) {
+        tokio::time::sleep(RELEASE_AFTER).await;
+        if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
+            self.flush(&link);
         }
     }
 

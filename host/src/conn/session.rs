@@ -2,10 +2,12 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::task::spawn_local;
 
 use super::connection::Connection;
 use super::link::{Link, Phase, Role};
@@ -23,6 +25,10 @@ const MAX_UNKNOWN_BYTES: usize = 16 * 1024;
 
 /// The longest message that is given back to a suite that tests the WebSocket protocol, in bytes.
 const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long features are told later that a connection has opened: a client that begins to listen when it is connected
+/// would miss what came with the news.
+const GREET_AFTER: Duration = Duration::from_millis(5);
 
 /// The event by which a client says who it is, first or again.
 pub(super) const AUTHENTICATE: &str = "authenticate";
@@ -79,6 +85,27 @@ impl Shard {
             link.times.limit.set(u64::MAX);
         }
         self.look_after(link, self.shared.clock.uptime_ms());
+    }
+
+    /// Has features told that a connection has opened, if any wants to know: in a moment, or before the first event of the
+    /// connection.
+    pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
+        if !self.shared.plugins.greets() {
+            return;
+        }
+        *connection.greeting.borrow_mut() = Some(auth.map(RawValue::to_owned));
+        let (shard, connection) = (self.clone(), connection.clone());
+        spawn_local(async move {
+            tokio::time::sleep(GREET_AFTER).await;
+            shard.finish_greeting(&connection);
+        });
+    }
+
+    fn finish_greeting(&self, connection: &Connection) {
+        if let Some(auth) = connection.greeting.take() {
+            let identity = connection.identity.borrow().clone();
+            self.shared.plugins.connected(connection.id, identity, connection.namespace(), auth.as_deref());
+        }
     }
 
     /// Takes over what a token says about the person and about its own end.
@@ -191,6 +218,7 @@ impl Shard {
     ) {
         self.shared.metrics.events_received.inc();
         connection.spoke.set(true);
+        self.finish_greeting(connection);
         if event == AUTHENTICATE {
             return self.authenticate(connection, &payload, id);
         }

@@ -17,6 +17,7 @@ use super::recovery::{Progress, Reclaimed, SessionKey};
 use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::{CloseCode, ErrorCode, Failure};
+use crate::protocol::plain::MAX_EVENT_BYTES;
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::{Outgoing, Protocol};
 
@@ -87,10 +88,13 @@ impl Shard {
             Packet::Disconnect { .. } => self.leave_namespace(link, &connection),
             Packet::Event { event, payload, id, .. } => {
                 let id = id.map(i128::from);
-                if link.may_send() {
-                    self.event(&connection, &event, payload, id, read_at);
-                } else {
+                if !link.may_send() {
                     self.answer(&connection, Some(&event), id, Err(&over_the_rate()));
+                } else if event.is_empty() || event.len() > MAX_EVENT_BYTES {
+                    let message = format!("an event's name is 1 to {MAX_EVENT_BYTES} bytes long");
+                    self.answer(&connection, None, id, Err(&Failure::new(ErrorCode::BadRequest, message)));
+                } else {
+                    self.event(&connection, &event, payload, id, read_at);
                 }
             }
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
@@ -156,13 +160,13 @@ impl Shard {
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
         self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
         self.admit(link);
-        let identity = connection.identity.borrow().clone();
-        self.shared.plugins.connected(connection.id, identity, namespace, auth);
+        self.greet(&connection, auth);
     }
 
     /// Who it is, by what the packet says or else the handshake.
     fn credited(&self, engine: &Engine, said: &Auth) -> Result<Session, String> {
-        if let Some(token) = said.token().or(engine.credentials.token.as_deref()) {
+        let token = said.token().or(engine.credentials.token.as_deref());
+        if let Some(token) = token.filter(|_| self.shared.auth.looks_at_tokens()) {
             return self.shared.auth.verify(token).map_err(|error| error.to_string());
         }
         // Whoever stays nobody is named by the connection, which there is not yet.

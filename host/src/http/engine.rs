@@ -127,8 +127,12 @@ impl ClientService {
         let transport = transport.ok_or(Refusal::TransportUnknown)?;
         let is_upgrade = is_upgrade(request.headers());
         if let Some(session) = session {
-            let id = session.parse().ok().filter(|id| shard.engines().contains(*id)).ok_or(Refusal::SessionUnknown)?;
-            if !is_protocol_4 || is_upgrade != (transport == Transport::WebSocket) {
+            let id = session.parse().map_err(|()| Refusal::SessionUnknown)?;
+            let is_upgraded = shard.engines().is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
+            if !is_protocol_4
+                || is_upgrade != (transport == Transport::WebSocket)
+                || is_upgraded && transport == Transport::Polling
+            {
                 return Err(Refusal::BadRequest);
             }
             caller.keep(shard.patience());

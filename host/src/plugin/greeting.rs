@@ -31,6 +31,11 @@ impl Runtime {
         }
     }
 
+    /// Whether a feature wants to be told of connections.
+    pub fn greets(&self) -> bool {
+        !self.0.catalogue.load().greeters().is_empty()
+    }
+
     /// Whether there is this Socket.IO namespace: `/`, or one that a feature says there is.
     pub fn has_namespace(&self, namespace: &str) -> bool {
         namespace == "/" || self.0.catalogue.load().has_namespace(namespace)

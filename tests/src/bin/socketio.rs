@@ -1,0 +1,395 @@
+//! Socket.IO in figures: `cargo build --release && cargo run --release --bin socketio [fanout|recovery]`.
+//!
+//! `fanout`: events of 128 bytes to 1,000 Socket.IO clients in a room, in turn with the same to 1,000 plain clients of the
+//! same host. `recovery`: 500 clients that lose their connection for two seconds again and again while 200 messages a
+//! second are published to them, by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
+
+use std::cell::{Cell, RefCell};
+use std::io::Write as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
+use roundhouse_tests::{TestHost, guests};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::{LocalSet, spawn_local};
+
+const SECRET: &str = "figures";
+
+/// `fanout`.
+const ROOM: usize = 1_000;
+const PAYLOAD_BYTES: usize = 128;
+const ROUNDS: usize = 5;
+
+/// `recovery`.
+const CLIENTS: usize = 500;
+const PER_SECOND: u64 = 200;
+const SECONDS: u64 = 30;
+const AWAY: Duration = Duration::from_secs(2);
+/// How long a client stays, at least; each stays up to twice that, so that they do not all go at once.
+const STAY: Duration = Duration::from_secs(1);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let wanted = std::env::args().nth(1);
+    let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+    LocalSet::new().block_on(&runtime, async {
+        if is_wanted("fanout") {
+            fan_out().await?;
+        }
+        if is_wanted("recovery") {
+            recovery(Protocol::SocketIo).await?;
+            recovery(Protocol::Plain).await?;
+        }
+        Ok(())
+    })
+}
+
+fn say(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+async fn host(shards: usize) -> anyhow::Result<TestHost> {
+    let config = format!(
+        "shards = {shards}\nauth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n[plugins]\nthreads = 1\n"
+    );
+    let host = TestHost::start_with(&config, &[]);
+    let loaded = host.load("relay", guests::relay()).await;
+    ensure!(loaded.status == 200, "{}", loaded.text);
+    Ok(host)
+}
+
+fn token(user: &str) -> anyhow::Result<String> {
+    Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Plain,
+    SocketIo,
+}
+
+impl Protocol {
+    fn event(self, event: &str, data: &Value) -> Vec<u8> {
+        client_frame(
+            match self {
+                Self::Plain => json!({ "event": event, "data": data }).to_string(),
+                Self::SocketIo => format!("42{}", json!([event, data])),
+            }
+            .as_bytes(),
+        )
+    }
+}
+
+/// Events to a room of each kind in turn, with one in flight, and with 64.
+async fn fan_out() -> anyhow::Result<()> {
+    let host = host(1).await?;
+    let mut rooms = Vec::new();
+    for (protocol, name) in [(Protocol::Plain, "plain"), (Protocol::SocketIo, "socketio")] {
+        let room = Room::default();
+        for n in 0..ROOM {
+            let token = token(&format!("{name}{n}"))?;
+            let mut socket = match protocol {
+                Protocol::Plain => connect_raw(&host.ws, &token).await?,
+                Protocol::SocketIo => connect_socket_io(&host.ws, &json!({ "token": token })).await?.0,
+            };
+            socket.write_all(&protocol.event("join", &json!({ "room": name }))).await?;
+            room.read(socket);
+        }
+        let joined = async || host.get(&format!("/v1/rooms/relay:{name}")).await["connectionCount"] == ROOM;
+        roundhouse_tests::eventually("all have joined", async || joined().await.then_some(())).await;
+        let publish = json!({ "room": name, "payload": "x".repeat(PAYLOAD_BYTES) });
+        rooms.push((room, Protocol::Plain.event("publish", &publish)));
+    }
+    let mut publisher = connect_raw(&host.ws, &token("publisher")?).await?;
+    for (in_flight, events) in [(1, 300), (64, 2_000)] {
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..ROUNDS {
+            for ((room, publish), rates) in rooms.iter().zip(&mut rates) {
+                rates.push(room.run(&mut publisher, publish, events, in_flight).await?);
+            }
+        }
+        let [plain, socket_io] = rates.map(median);
+        say(&format!(
+            "deliveries to {ROOM} clients, {in_flight} in flight: {socket_io:.0}/s by Socket.IO, {plain:.0}/s by the \
+             plain protocol; ratio {:.2}",
+            socket_io / plain
+        ))?;
+    }
+    Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The members of a room, who count frames.
+#[derive(Clone, Default)]
+struct Room(Rc<(Cell<usize>, Notify)>);
+
+impl Room {
+    fn read(&self, mut socket: TcpStream) {
+        let room = self.clone();
+        spawn_local(async move {
+            let mut buffer = vec![0; 16 * 1024];
+            let mut walk = Walk::default();
+            while let Ok(n @ 1..) = socket.read(&mut buffer).await {
+                let (received, changed) = &*room.0;
+                received.set(received.get() + walk.frames(&buffer[..n]));
+                changed.notify_one();
+            }
+        });
+    }
+
+    /// Publishes `events`, with so many in flight, and gives deliveries per second.
+    async fn run(
+        &self,
+        publisher: &mut TcpStream,
+        publish: &[u8],
+        events: usize,
+        in_flight: usize,
+    ) -> anyhow::Result<f64> {
+        let (received, changed) = &*self.0;
+        received.set(0);
+        let started = Instant::now();
+        let mut sent = 0;
+        while received.get() < events * ROOM {
+            let arrived = received.get() / ROOM;
+            let more = (arrived + in_flight).min(events).saturating_sub(sent);
+            // In batches of half of what may be in flight, or every wake-up would send one.
+            if more > in_flight / 2 || (more > 0 && sent + more == events) {
+                publisher.write_all(&publish.repeat(more)).await?;
+                sent += more;
+            }
+            tokio::time::timeout(Duration::from_secs(10), changed.notified()).await.context("deliveries stopped")?;
+        }
+        Ok((events * ROOM) as f64 / started.elapsed().as_secs_f64())
+    }
+}
+
+/// Goes from frame to frame in a stream, looking at nothing but their lengths.
+#[derive(Default)]
+struct Walk {
+    head: Vec<u8>,
+    rest: usize,
+}
+
+impl Walk {
+    /// How many frames ended in these bytes. Those of events are all longer than 125 bytes, and all others shorter.
+    fn frames(&mut self, mut bytes: &[u8]) -> usize {
+        let mut ended = 0;
+        loop {
+            let skipped = self.rest.min(bytes.len());
+            bytes = &bytes[skipped..];
+            self.rest -= skipped;
+            if self.rest > 0 {
+                return ended;
+            }
+            if self.head.len() == 4 {
+                ended += 1;
+                self.head.clear();
+            }
+            while !bytes.is_empty() {
+                self.head.push(bytes[0]);
+                bytes = &bytes[1..];
+                match self.head[..] {
+                    [_, length @ 0..=125] => {
+                        self.rest = usize::from(length);
+                        self.head.clear();
+                        break;
+                    }
+                    [_, _, a, b] => {
+                        self.rest = usize::from(u16::from_be_bytes([a, b]));
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            if self.rest == 0 {
+                return ended;
+            }
+        }
+    }
+}
+
+/// What a client has got: the numbers of messages, which must come in their order.
+#[derive(Debug, Default)]
+struct Got {
+    next: u64,
+    lost: u64,
+    doubled: u64,
+    drops: u64,
+    not_recovered: u64,
+}
+
+async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
+    let host = host(2).await?;
+    let got: Rc<RefCell<Vec<Got>>> = Rc::new(RefCell::new((0..CLIENTS).map(|_| Got::default()).collect()));
+    let over = Rc::new(Cell::new(false));
+    let joined = Rc::new(Cell::new(0));
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let (ws, got, over, joined) = (host.ws.clone(), got.clone(), over.clone(), joined.clone());
+        clients.push(spawn_local(async move { client(protocol, &ws, n, &got, &over, &joined).await }));
+    }
+    roundhouse_tests::eventually("all have joined", async || (joined.get() == CLIENTS).then_some(())).await;
+
+    let mut publisher = connect_raw(&host.ws, &token("publisher")?).await?;
+    let started = Instant::now();
+    let total = PER_SECOND * SECONDS;
+    for n in 0..total {
+        let due = Duration::from_nanos(1_000_000_000 / PER_SECOND * n);
+        tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+        let payload = format!("{n:08}{}", "x".repeat(PAYLOAD_BYTES - 8));
+        publisher.write_all(&Protocol::Plain.event("publish", &json!({ "room": "r", "payload": payload }))).await?;
+    }
+    // Whoever is away comes back once more, and stays.
+    over.set(true);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while got.borrow().iter().any(|got| got.next < total) && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for client in clients {
+        client.abort();
+        if let Ok(result) = client.await {
+            result?;
+        }
+    }
+    let got = got.borrow();
+    let sum = |of: fn(&Got) -> u64| got.iter().map(of).sum::<u64>();
+    let missing: u64 = got.iter().map(|got| total - got.next.min(total) + got.lost).sum();
+    let all = total * CLIENTS as u64;
+    let name = if protocol == Protocol::Plain { "the plain protocol" } else { "Socket.IO" };
+    say(&format!(
+        "recovery over {name}: {CLIENTS} clients dropped {} times for {AWAY:?} under {PER_SECOND} messages/s for {SECONDS} s: \
+         {:.4} % of {all} delivered, {missing} lost or out of order, {} doubled, {} times not recovered",
+        sum(|got| got.drops),
+        100.0 * (all - missing) as f64 / all as f64,
+        sum(|got| got.doubled),
+        sum(|got| got.not_recovered),
+    ))
+}
+
+/// One client, from drop to drop until it is over.
+async fn client(
+    protocol: Protocol,
+    ws: &str,
+    n: usize,
+    got: &RefCell<Vec<Got>>,
+    over: &Cell<bool>,
+    joined: &Cell<usize>,
+) -> anyhow::Result<()> {
+    let token = token(&format!("user{n}"))?;
+    let mut session: Option<(String, String)> = None;
+    // Frames since the session began, which the plain protocol counts.
+    let mut frames = 0;
+    let mut stay = STAY + STAY * (n % 100) as u32 / 100;
+    loop {
+        let mut received = Vec::new();
+        let mut socket = match protocol {
+            Protocol::Plain => {
+                let mut socket = connect_raw(ws, &token).await?;
+                let wanted = match &session {
+                    Some((key, _)) => json!({ "session": key, "offset": frames }),
+                    None => json!({}),
+                };
+                socket.write_all(&protocol.event("resume", &wanted)).await?;
+                socket
+            }
+            Protocol::SocketIo => {
+                let mut auth = json!({ "token": token });
+                if let Some((pid, offset)) = &session {
+                    auth["pid"] = pid.as_str().into();
+                    auth["offset"] = offset.as_str().into();
+                }
+                let (socket, answer, rest) = connect_socket_io(ws, &auth).await?;
+                let pid = answer["pid"].as_str().context("there is a pid")?.to_owned();
+                note_session(&mut session, pid, &mut got.borrow_mut()[n]);
+                received = rest;
+                socket
+            }
+        };
+        if joined.get() < CLIENTS {
+            socket.write_all(&protocol.event("join", &json!({ "room": "r" }))).await?;
+            joined.set(joined.get() + 1);
+        }
+        let until = Instant::now() + stay;
+        stay = STAY + STAY * ((n * 7919 + got.borrow()[n].drops as usize * 31) % 100) as u32 / 100;
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let mut pings = 0;
+            take_frames(&mut received, |frame| {
+                let text = std::str::from_utf8(frame).unwrap_or_default();
+                if text == "2" {
+                    pings += 1;
+                } else if let Some(data) = text.strip_prefix("{\"event\":\"resumed\",\"data\":") {
+                    let data: Value = serde_json::from_str(data.trim_end_matches('}'))
+                        .or_else(|_| serde_json::from_str(&data[..data.len() - 1]))
+                        .unwrap_or_default();
+                    let key = data["session"].as_str().unwrap_or_default().to_owned();
+                    if session.as_ref().is_none_or(|(known, _)| *known != key) {
+                        frames = 0;
+                    }
+                    note_session(&mut session, key, &mut got.borrow_mut()[n]);
+                } else {
+                    frames += 1;
+                    note(text, &mut session, &mut got.borrow_mut()[n]);
+                }
+            });
+            for _ in 0..pings {
+                socket.write_all(&client_frame(b"3")).await?;
+            }
+            if Instant::now() >= until && !over.get() {
+                break;
+            }
+            let step = Duration::from_millis(100);
+            match tokio::time::timeout(step, socket.read(&mut buffer)).await {
+                Ok(Ok(n @ 1..)) => received.extend_from_slice(&buffer[..n]),
+                Ok(_) => break,
+                Err(_) => {}
+            }
+        }
+        // Not closed in order: what is in the socket's buffers is lost with it.
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        drop(socket);
+        got.borrow_mut()[n].drops += 1;
+        tokio::time::sleep(AWAY).await;
+    }
+}
+
+fn note_session(session: &mut Option<(String, String)>, key: String, got: &mut Got) {
+    match session {
+        Some((known, _)) if *known == key => {}
+        Some(_) => {
+            got.not_recovered += 1;
+            *session = Some((key, String::new()));
+        }
+        None => *session = Some((key, String::new())),
+    }
+}
+
+/// Notes a message's number, and the offset behind it.
+fn note(text: &str, session: &mut Option<(String, String)>, got: &mut Got) {
+    const PAYLOAD: &str = "\"payload\":\"";
+    let Some(at) = text.find(PAYLOAD) else { return };
+    let number = text.get(at + PAYLOAD.len()..).and_then(|rest| rest.get(..8)).and_then(|n| n.parse::<u64>().ok());
+    let Some(number) = number else { return };
+    if number < got.next {
+        got.doubled += 1;
+    } else {
+        got.lost += number - got.next;
+        got.next = number + 1;
+    }
+    // Socket.IO: the last argument.
+    if let (Some((_, offset)), Some(last)) =
+        (session, text.strip_suffix("\"]").and_then(|text| text.rsplit('"').next()))
+    {
+        *offset = last.to_owned();
+    }
+}
