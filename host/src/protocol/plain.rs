@@ -312,7 +312,7 @@ mod tests {
             (r#"{"event":"a","attachments":[1]}"#, "attachments must be an array", Some("a"), None),
             (r#"{"event":"a","attachments":["AA"]}"#, "attachments must be an array", Some("a"), None),
             (r#"{"event":"a","attachments":["_w=="]}"#, "attachments must be an array", Some("a"), None),
-            (&eleven, "at most 10", Some("a"), None),
+            (&eleven, "array of at most 10", Some("a"), None),
             (r#"{"event":"a","attachments":["AA=="]}"#, "no placeholder", Some("a"), None),
             (r#"{"event":"a","attachments":[],"data":{"_placeholder":true,"num":0}}"#, "is wrong", Some("a"), None),
             // The id of an acknowledgement is the host's, and so no way to answer.

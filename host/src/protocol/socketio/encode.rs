@@ -123,14 +123,4 @@ mod tests {
         assert_eq!(read(&disconnect_frame("/")), ["41"]);
         assert_eq!(read(&disconnect_frame("/n")), ["41/n,"]);
     }
-
-    #[test]
-    fn long_content_has_a_longer_header() {
-        for length in [0, 125, 126, 65_535, 65_536] {
-            let bytes: &'static [u8] = vec![7; length].leak();
-            let frames = ack_frames("/", 1, &payload(r#"[{"_placeholder":true,"num":0}]"#, &[bytes]));
-            let last = contents(&frames).last();
-            assert_eq!(last, Some(Content::Binary(bytes)), "{length}");
-        }
-    }
 }

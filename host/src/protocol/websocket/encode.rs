@@ -113,6 +113,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_header_is_as_long_as_the_content_needs() {
+        for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
+            let bytes = vec![b'7'; length];
+            let text = str::from_utf8(&bytes).unwrap();
+            let frames = message_frames(&[text], &[bytes.clone().into()]);
+            assert_eq!(frames.len(), 2 * (header + length), "{length}");
+            let contents: Vec<_> = contents(&frames).collect();
+            assert_eq!(contents, [Content::Text(&bytes), Content::Binary(&bytes)], "{length}");
+            assert_eq!(frames, [text_frame(text), binary_frame(&bytes)].concat(), "{length}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_read_from_what_is_no_frame() {
+        for bytes in [&b""[..], b"\x81", b"\x81\x05four", b"\x82\x7e\x00", b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff1"]
+        {
+            assert_eq!(contents(bytes).next(), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn a_close_reason_is_cut_between_characters() {
         let frame = close_frame(4010, &"é".repeat(100));
         assert_eq!(frame.len(), 2 + 2 + 122);
