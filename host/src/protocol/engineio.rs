@@ -145,7 +145,8 @@ pub fn close_frame() -> Bytes {
 
 /// Takes frames from the front of a queue and makes the body of an answer of them: as many as fit into `max_bytes`, but
 /// one `Bytes` at least where there is one. What stands in one `Bytes` (an event and its attachments) stays together, and
-/// the rest stays in the queue.
+/// the rest stays in the queue. Frames that are about a WebSocket alone (ping, pong, close) are dropped; where the queue
+/// holds nothing else the body is empty, which is no payload: [`NOOP`] is one.
 pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize) -> Bytes {
     let (mut taken, mut length) = (0, 0);
     for frames in queue.iter() {
