@@ -85,7 +85,7 @@ impl Plugins {
         loop {
             if let ShardCommand::Deliver(delivery) = self.next().await {
                 assert_eq!(delivery.to, [Target::Connection(connection)]);
-                let frame = delivery.outgoing.frame(Protocol::Plain);
+                let frame = delivery.outgoing.frames(&Protocol::Plain);
                 let json = frame.iter().position(|byte| *byte == b'{').unwrap();
                 return serde_json::from_slice(&frame[json..]).unwrap();
             }

@@ -285,7 +285,7 @@ impl Shard {
             Packet::Message(text) => self.socket_io_text(link, engine, text, read_at),
             Packet::Binary(bytes) => self.socket_io_binary(link, engine, bytes, read_at),
             Packet::Pong(_) => self.note_pong(link),
-            Packet::Close if link.socket().is_none() => self.end_link(link, true),
+            Packet::Close if link.socket().is_none() => self.leave_polling(link),
             Packet::Close => self.hang_up(link, CloseCode::Normal, "", true),
             Packet::Ping(_) => self.close(link, CloseCode::ProtocolError, "it is the host that sends pings"),
             // They mean something while a session opens or changes its transport, and nothing now.
@@ -302,20 +302,27 @@ impl Shard {
     }
 
     /// A text frame on a WebSocket that is to take over from polling.
-    pub(super) fn probe_text(self: &Rc<Self>, probe: &Rc<Link>, id: EngineId, text: &str) {
+    pub(super) fn probe_text(self: &Rc<Self>, probe: &Rc<Link>, id: EngineId, is_tried: bool, text: &str) {
         let polling = self.polling.borrow().get(&id).cloned().filter(|link| link.is_up());
         let Some(polling) = polling else {
-            return self.close(probe, CloseCode::ProtocolError, "the session that this was to take over is gone");
+            return match self.shared.engines.shard_of(id) {
+                // The session has moved, and its WebSocket follows.
+                Some(shard) if shard != self.index => {
+                    self.begin_move(probe, shard, None, Inbound::Text(text.to_owned()));
+                }
+                _ => self.close(probe, CloseCode::ProtocolError, "the session that this was to take over is gone"),
+            };
         };
         let Some(engine) = polling.engine() else { return };
         match engineio::decode(text) {
             Ok(Packet::Ping(PROBE)) => {
+                probe.role.replace(Role::Probe { id, is_tried: true });
                 engine.probe.set(Some(probe.id));
                 self.enqueue(probe, engineio::pong_probe_frame());
                 // The client waits for the request that is open before it goes over.
                 self.mark_dirty(&polling);
             }
-            Ok(Packet::Upgrade) if engine.probe.get() == Some(probe.id) => self.upgrade(probe, &polling, &engine),
+            Ok(Packet::Upgrade) if is_tried => self.upgrade(probe, &polling, &engine),
             _ => self.close(probe, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
         }
     }

@@ -228,7 +228,7 @@ impl Shard {
         self.part_all(link, may_return);
     }
 
-    fn part_all(self: &Rc<Self>, link: &Link, may_return: bool) {
+    pub(super) fn part_all(self: &Rc<Self>, link: &Link, may_return: bool) {
         for connection in link.connections.take() {
             self.part(&connection, may_return);
         }
@@ -253,7 +253,7 @@ impl Shard {
                 self.polling.borrow_mut().remove(&engine.id);
                 self.shared.engines.strike(engine.id);
             }
-            Role::Probe(id) => {
+            Role::Probe { id, .. } => {
                 let engine = self.polling.borrow().get(id).and_then(|polling| polling.engine());
                 if let Some(engine) = engine.filter(|engine| engine.probe.get() == Some(link.id)) {
                     engine.probe.set(None);

@@ -54,7 +54,12 @@ pub(super) enum Role {
     /// Engine.IO, and Socket.IO on it.
     Engine(Rc<Engine>),
     /// A WebSocket that is to take the place of a polling session.
-    Probe(EngineId),
+    Probe {
+        /// The session.
+        id: EngineId,
+        /// Whether the client has tried it already.
+        is_tried: bool,
+    },
     /// Whatever comes goes back: for suites that test the WebSocket protocol.
     Echo,
 }

@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::CloseCode;
-use crate::protocol::engineio::Packet;
+use crate::protocol::engineio::{self, Packet};
 use crate::protocol::websocket::{Decoder, Message};
 
 /// Something that was read.
@@ -25,6 +25,8 @@ use crate::protocol::websocket::{Decoder, Message};
 pub(super) enum Inbound {
     Text(String),
     Binary(Bytes),
+    /// The client closes its WebSocket, with this code.
+    Close(Option<u16>),
 }
 
 impl Inbound {
@@ -33,11 +35,12 @@ impl Inbound {
         Self::Text(format!("4{text}"))
     }
 
-    /// A packet as it came. Of those without content none is worth a move.
+    /// A packet as it came, if it means something to who takes over.
     pub(super) fn of_packet(packet: Packet<'_>) -> Option<Self> {
         match packet {
             Packet::Message(text) => Some(Self::of_message(text)),
             Packet::Binary(bytes) => Some(Self::Binary(Bytes::from(bytes.into_owned()))),
+            Packet::Close => Some(Self::Text(engineio::CLOSE.to_owned())),
             _ => None,
         }
     }
@@ -62,8 +65,8 @@ impl Moving {
         match message {
             Message::Text(text) => self.inbound.push(Inbound::Text((*text).to_owned())),
             Message::Binary(bytes) => self.inbound.push(Inbound::Binary(Bytes::copy_from_slice(bytes))),
-            // A client that closes now is found to be gone on the other shard.
-            Message::Ping(_) | Message::Pong | Message::Close(_) => {}
+            Message::Close(code) => self.inbound.push(Inbound::Close(*code)),
+            Message::Ping(_) | Message::Pong => {}
         }
     }
 }
@@ -89,7 +92,7 @@ pub(super) enum MigrantWire {
 pub(super) enum MigrantRole {
     Plain(Session),
     Engine { id: EngineId, credentials: Credentials },
-    Probe(EngineId),
+    Probe { id: EngineId, is_tried: bool },
 }
 
 impl Shard {
@@ -115,10 +118,11 @@ impl Shard {
             },
         };
         let engine = link.engine();
-        let role = match (&engine, session) {
-            (Some(engine), _) => MigrantRole::Engine { id: engine.id, credentials: engine.credentials.clone() },
-            (None, Some(session)) => MigrantRole::Plain(session),
-            (None, None) => return,
+        let role = match (&*link.role.borrow(), session) {
+            (Role::Engine(engine), _) => MigrantRole::Engine { id: engine.id, credentials: engine.credentials.clone() },
+            (Role::Probe { id, is_tried }, _) => MigrantRole::Probe { id: *id, is_tried: *is_tried },
+            (_, Some(session)) => MigrantRole::Plain(session),
+            (_, None) => return,
         };
         let (peer, outbox, is_counted) = (link.peer, link.outbox.take(), link.counted.take());
         link.phase.set(Phase::Ended);
@@ -145,7 +149,7 @@ impl Shard {
         };
         let (role, session) = match role {
             MigrantRole::Plain(session) => (Role::Plain, Some(session)),
-            MigrantRole::Probe(id) => (Role::Probe(id), None),
+            MigrantRole::Probe { id, is_tried } => (Role::Probe { id, is_tried }, None),
             MigrantRole::Engine { id, credentials } => {
                 let engine = Engine { id, credentials, decoder: RefCell::default(), echoes: false, probe: None.into() };
                 (Role::Engine(Rc::new(engine)), None)
@@ -161,7 +165,7 @@ impl Shard {
                 }
                 self.begin_engine(&link, engine);
             }
-            Role::Probe(id) => self.begin_probe(&link, *id),
+            Role::Probe { id, .. } => self.begin_probe(&link, *id),
             Role::Plain | Role::Echo => {}
         }
         if self.is_stopping() {
@@ -174,6 +178,11 @@ impl Shard {
                 (Inbound::Binary(bytes), Role::Engine(engine)) => {
                     self.packet(&link, engine, Packet::Binary((&*bytes).into()), Instant::now());
                 }
+                (Inbound::Text(text), Role::Probe { id, .. }) => {
+                    let is_tried = matches!(*link.role.borrow(), Role::Probe { is_tried: true, .. });
+                    self.probe_text(&link, *id, is_tried, &text);
+                }
+                (Inbound::Close(code), _) => self.closed_by_client(&link, code),
                 (Inbound::Text(text), _) => match session.take() {
                     // The first is what it came for.
                     Some(session) => self.resume_here(&link, &text, session),

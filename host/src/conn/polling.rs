@@ -22,6 +22,9 @@ use crate::protocol::websocket::Decoder;
 /// Time for a WebSocket to take over from polling. After that it is closed, and polling goes on.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Time for the last request of a client that has said that it is over.
+const LEAVE_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a request waits that comes during an upgrade.
 const RELEASE_AFTER: Duration = Duration::from_millis(100);
 
@@ -55,7 +58,7 @@ impl Shard {
             Err(error) => return tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
         };
         let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
-        let role = MigrantRole::Probe(id);
+        let role = MigrantRole::Probe { id, is_tried: false };
         let migrant = Migrant { peer, is_counted: false, wire, role, outbox: Outbox::default(), inbound: Vec::new() };
         // Where the session is gone the socket closes with it.
         self.shared.engines.send(id, EngineCommand::Probe { id, migrant: Box::new(migrant) });
@@ -122,7 +125,7 @@ impl Shard {
             return drop(answer.send(Err(PollError::Bad)));
         }
         *poll.borrow_mut() = Some(answer);
-        if !link.outbox.borrow().is_empty() {
+        if !link.outbox.borrow().is_empty() || !link.is_up() {
             self.flush(link);
         } else if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
             spawn_local(self.clone().release(link.clone()));
@@ -157,6 +160,16 @@ impl Shard {
         }
         self.finish_move(link, Decoder::default());
         Ok(())
+    }
+
+    /// The client says that it is over. The request by which it would hear of that may be on its way.
+    pub(super) fn leave_polling(self: &Rc<Self>, link: &Rc<Link>) {
+        link.outbox.take();
+        link.phase.set(Phase::Closing);
+        link.times.limit.set(self.shared.clock.uptime_ms() + LEAVE_AFTER.as_millis() as u64);
+        self.arm(link, link.times.limit.get());
+        self.part_all(link, true);
+        self.mark_dirty(link);
     }
 
     /// Ends a session against whose rules the client went, or of which something may be lost.

@@ -344,8 +344,12 @@ impl Shard {
         session: &Session,
         namespace: &str,
     ) -> Reclaimed {
-        if key.connection.shard() != self.index {
-            return Reclaimed::Elsewhere(key.connection.shard());
+        let shard = key.connection.shard();
+        if shard >= self.shared.hub.shards().len() {
+            return Reclaimed::Gone;
+        }
+        if shard != self.index {
+            return Reclaimed::Elsewhere(shard);
         }
         let Some(connection) = self.find(key.connection) else { return Reclaimed::Gone };
         let at = {

@@ -151,7 +151,7 @@ impl Shard {
         let longest = self.shared.config.message_bytes;
         let is_known = || match &*link.role.borrow() {
             Role::Engine(engine) => engine.echoes || !link.connections.borrow().is_empty(),
-            Role::Plain | Role::Probe(_) | Role::Echo => !link.connections.borrow().is_empty(),
+            Role::Plain | Role::Probe { .. } | Role::Echo => !link.connections.borrow().is_empty(),
         };
         let max_bytes = || match () {
             () if matches!(*link.role.borrow(), Role::Echo) => MAX_ECHO_BYTES,
@@ -180,15 +180,7 @@ impl Shard {
         let role = link.role.borrow().clone();
         match message {
             Message::Pong => self.note_pong(link),
-            Message::Close(code) => {
-                // Either the answer to ours, or the client's own, which is answered with the same code.
-                if link.is_up() {
-                    self.enqueue(link, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
-                }
-                // A page that goes away says so. The plain protocol has no other way to say that it is over.
-                let may_return = matches!(role, Role::Engine(_)) && code != Some(CloseCode::GoingAway.code());
-                self.end_link(link, may_return);
-            }
+            Message::Close(code) => self.closed_by_client(link, code),
             _ if !link.is_up() => {}
             Message::Ping(content) if link.may_send() => self.enqueue(link, websocket::pong_frame(content)),
             Message::Ping(_) => {}
@@ -200,12 +192,23 @@ impl Shard {
                 (Role::Engine(engine), Message::Binary(bytes)) => {
                     self.packet(link, &engine, engineio::Packet::Binary(bytes.into()), read_at);
                 }
-                (Role::Probe(id), Message::Text(text)) => self.probe_text(link, id, text),
+                (Role::Probe { id, is_tried }, Message::Text(text)) => self.probe_text(link, id, is_tried, text),
                 (Role::Echo, Message::Text(text)) => self.enqueue(link, websocket::text_frame(text)),
                 (Role::Echo, Message::Binary(bytes)) => self.enqueue(link, websocket::binary_frame(bytes)),
                 _ => self.close(link, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
             },
         }
+    }
+
+    /// The client closed its WebSocket, or answered our close.
+    pub(super) fn closed_by_client(self: &Rc<Self>, link: &Rc<Link>, code: Option<u16>) {
+        // Its own close is answered with the same code.
+        if link.is_up() {
+            self.enqueue(link, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
+        }
+        // A page that goes away says so. The plain protocol has no other way to say that it is over.
+        let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
+        self.end_link(link, is_engine && code != Some(CloseCode::GoingAway.code()));
     }
 
     pub(super) fn event(
@@ -323,10 +326,10 @@ impl Shard {
             (Phase::Closing, _) if now >= times.limit.get() => self.end_link(link, false),
             (Phase::Authenticating, _) if now >= times.limit.get() => match role {
                 Role::Engine(_) => self.close(link, CloseCode::Unauthorized, "no namespace was entered in time"),
-                Role::Probe(_) => self.close(link, CloseCode::Normal, "the upgrade did not come in time"),
+                Role::Probe { .. } => self.close(link, CloseCode::Normal, "the upgrade did not come in time"),
                 Role::Plain | Role::Echo => self.close(link, CloseCode::Unauthorized, "no token came in time"),
             },
-            (Phase::Closing, _) | (Phase::Authenticating, Role::Plain | Role::Probe(_) | Role::Echo) => {
+            (Phase::Closing, _) | (Phase::Authenticating, Role::Plain | Role::Probe { .. } | Role::Echo) => {
                 self.arm(link, times.limit.get());
             }
             (Phase::Open | Phase::Authenticating, _) => self.beat(link, &role, now),
@@ -351,7 +354,7 @@ impl Shard {
             self.note_ping(link);
             let ping = match role {
                 Role::Engine(_) => engineio::ping_frame(),
-                Role::Plain | Role::Probe(_) | Role::Echo => websocket::ping_frame(),
+                Role::Plain | Role::Probe { .. } | Role::Echo => websocket::ping_frame(),
             };
             self.enqueue(link, ping);
         }
