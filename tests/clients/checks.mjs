@@ -1,0 +1,124 @@
+// What the scripts that play a client stand on: counted checks, bounded waits, and what was heard and not yet looked at.
+
+import assert from "node:assert/strict";
+
+/** How long the host may take for anything. */
+export const STEP_MS = 10_000;
+
+let checks = 0;
+
+/** Like `assert.deepEqual`, and counted. */
+export function check(what, actual, expected) {
+  assert.deepEqual(actual, expected, what);
+  checks += 1;
+}
+
+/** An object of these fields alone. */
+export function pick(object, ...fields) {
+  return Object.fromEntries(fields.map((field) => [field, object?.[field]]));
+}
+
+/** The user whom a JSON Web Token is for. */
+export function subject(token) {
+  return JSON.parse(Buffer.from(token.split(".")[1], "base64url")).sub;
+}
+
+/** An id that no run before this one has used, so that a run finds nothing of another. */
+export function fresh(kind) {
+  return `${kind}-${process.pid}-${Date.now()}`;
+}
+
+/** Fails if `promise` takes too long. */
+export function bounded(promise, what, timeout = STEP_MS) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited ${timeout} ms in vain for ${what()}`)), timeout);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** What a client was told, in order, until somebody asks for it. */
+export class Inbox {
+  #name;
+  #waiting = [];
+  #sleepers = [];
+  #failed;
+
+  constructor(name) {
+    this.#name = name;
+  }
+
+  push(frame) {
+    this.#waiting.push(frame);
+    this.wake();
+  }
+
+  /** Nothing more will come: who waits fails with this. */
+  fail(error) {
+    this.#failed ??= error;
+    this.wake();
+  }
+
+  /** Something else has changed that somebody may wait for. */
+  wake() {
+    for (const wake of this.#sleepers.splice(0)) wake();
+  }
+
+  /** What `find` gives, as soon as it gives something; it is handed the list, and may take from it. */
+  async until(what, find, timeout) {
+    const found = async () => {
+      for (;;) {
+        const result = find(this.#waiting);
+        if (result !== undefined) return result;
+        if (this.#failed) throw this.#failed;
+        await new Promise((resolve) => this.#sleepers.push(resolve));
+      }
+    };
+    return bounded(found(), () => `${this.#name} to get ${what}; there ${this.#shown()}`, timeout);
+  }
+
+  /** Takes the first frame for which `wanted` holds, whatever stands before it. */
+  take(what, wanted, timeout) {
+    const find = (frames) => {
+      const at = frames.findIndex(wanted);
+      return at < 0 ? undefined : frames.splice(at, 1)[0];
+    };
+    return this.until(what, find, timeout);
+  }
+
+  /** Takes all `n` frames for which `wanted` holds, in their order. */
+  takeAll(n, what, wanted, timeout) {
+    const find = (frames) => {
+      if (frames.filter(wanted).length < n) return undefined;
+      const taken = frames.filter(wanted);
+      frames.splice(0, frames.length, ...frames.filter((frame) => !wanted(frame)));
+      return taken;
+    };
+    return this.until(`${n} ${what}`, find, timeout);
+  }
+
+  /** Nothing may be left that nobody asked for. */
+  checkEmpty() {
+    check(`${this.#name} gets nothing else`, this.#waiting, []);
+  }
+
+  #shown() {
+    const shown = JSON.stringify(this.#waiting.slice(-20));
+    return this.#waiting.length > 20 ? `are ${this.#waiting.length} frames, the last ${shown}` : `are ${shown}`;
+  }
+}
+
+/** Runs a script: prints {"ok":true,"checks":N}, or the first thing that was not as promised; and ends the process. */
+export async function run(main, atTheEnd = () => {}) {
+  let code = 0;
+  try {
+    await main(process.argv.slice(2));
+    process.stdout.write(`${JSON.stringify({ ok: true, checks })}\n`);
+  } catch (error) {
+    process.stderr.write(`${error.stack}\n`);
+    code = 1;
+  } finally {
+    atTheEnd();
+  }
+  process.exitCode = code;
+}
