@@ -120,5 +120,6 @@ export async function run(main, atTheEnd = () => {}) {
   } finally {
     atTheEnd();
   }
-  process.exitCode = code;
+  // Not when all sockets are closed: a host that keeps one open must not keep this.
+  process.exit(code);
 }
