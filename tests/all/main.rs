@@ -19,6 +19,7 @@ mod greeting;
 mod hostile;
 mod limits;
 mod shutdown;
+mod socketio_clients;
 mod store;
 mod swap;
 mod table;

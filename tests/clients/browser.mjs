@@ -1,7 +1,7 @@
 // Two agents in two tabs of a real browser, one on the plain protocol and one on Socket.IO, and one swap of the plugin
 // under them. Then the latter loses its transport, and recovers.
 //
-// Usage: node browser.mjs <http url of the page> <screenshot path>
+// Usage: node browser.mjs <http url> <screenshot path>
 //
 // Prints {"ready":true} when both agents share a ticket, then reads a line {"expectVersion":"x.y.z"} from standard
 // input; prints {"swapped":true} when both tabs show that version and have lost nothing, and {"ok":true,"checks":N} when
@@ -160,7 +160,7 @@ async function withoutNetwork(context, url, mistakes) {
 }
 
 async function main([address, screenshot]) {
-  if (!screenshot) throw new Error("usage: node browser.mjs <http url of the page> <screenshot path>");
+  if (!screenshot) throw new Error("usage: node browser.mjs <http url> <screenshot path>");
   const url = new URL("/", address).href;
   const mistakes = [];
   const all = withBrowser(async (context) => {

@@ -1,6 +1,6 @@
 // The plain protocol, walked by a client in another language that knows nothing but the protocol's page.
 //
-// Usage: node plain.mjs <ws url without query> <token of ana> <token of ben>
+// Usage: node plain.mjs <http url> <token of ana> <token of ben>
 //
 // Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first thing that was not as promised. It waits for a
 // heartbeat of the host's: with the default interval that alone takes 25 s, so run the host with a short one.
@@ -68,8 +68,9 @@ async function ends({ ana, ben, second }, url, users, ticketId) {
   }
 }
 
-async function main([url, tokenOfAna, tokenOfBen]) {
-  if (!tokenOfBen) throw new Error("usage: node plain.mjs <ws url without query> <token of ana> <token of ben>");
+async function main([address, tokenOfAna, tokenOfBen]) {
+  if (!tokenOfBen) throw new Error("usage: node plain.mjs <http url> <token of ana> <token of ben>");
+  const url = `${address.replace("http", "ws")}/ws`;
   const tokens = { ana: tokenOfAna, ben: tokenOfBen };
   const users = { ana: subject(tokenOfAna), ben: subject(tokenOfBen) };
   const ticketId = fresh("t-plain");

@@ -6,6 +6,7 @@
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
+//! - [`Script`]: the scripts that play clients which others wrote
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
@@ -16,11 +17,13 @@ mod host;
 mod inner;
 mod postgres;
 pub mod raw;
+mod scripts;
 
 pub use client::{Closed, TestClient};
 pub use host::{Answer, TestHost, http};
 pub use inner::InnerHost;
 pub use postgres::TestPostgres;
+pub use scripts::{Running, Script};
 
 use std::io::Write as _;
 use std::path::PathBuf;

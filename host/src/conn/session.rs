@@ -206,9 +206,10 @@ impl Shard {
         if link.is_up() {
             self.enqueue(link, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
         }
-        // A page that goes away says so. The plain protocol has no other way to say that it is over.
+        // A page that goes away says so (1001), and so does a client that is done (1000). Socket.IO's own closes its
+        // WebSocket without a code where it means to come back. The plain protocol has no other way to say that it is over.
         let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
-        self.end_link(link, is_engine && code != Some(CloseCode::GoingAway.code()));
+        self.end_link(link, is_engine && !matches!(code, Some(1000 | 1001)));
     }
 
     pub(super) fn event(

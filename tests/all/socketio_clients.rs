@@ -1,0 +1,87 @@
+//! Clients that others wrote, on Socket.IO: JavaScript's newest, an old one, and Python's.
+
+use roundhouse_tests::{Script, TestHost, skip};
+use serde_json::{Value, json};
+
+const TRANSPORTS: [&str; 3] = ["polling", "websocket", "upgrade"];
+
+/// Two users at work with a script that takes these arguments, then a transport and their tokens.
+fn work(test: &str, script: impl Fn() -> Result<Script, &'static str>, args: &[&str]) {
+    if let Err(why) = script() {
+        return skip(test, why);
+    }
+    // They send hundreds of events a second.
+    let host = TestHost::start_with("", &[("ROUNDHOUSE_LIMITS__EVENTS_PER_SECOND", "0")]);
+    let (ana, ben) = (host.token("ana"), host.token("ben"));
+    for transport in TRANSPORTS {
+        script().unwrap().must_pass(&host, &[args, &[transport, &ana, &ben]].concat());
+    }
+}
+
+#[test]
+fn the_newest_client_works_and_is_recovered_on_each_transport() {
+    let test = "the_newest_client_works_and_is_recovered_on_each_transport";
+    work(test, || Script::on_node("socketio.mjs"), &["newest"]);
+}
+
+#[test]
+fn an_old_client_works_and_comes_back_on_each_transport() {
+    let test = "an_old_client_works_and_comes_back_on_each_transport";
+    work(test, || Script::on_node("socketio.mjs"), &["4.1"]);
+}
+
+#[test]
+fn pythons_client_works_and_comes_back_on_each_transport() {
+    let test = "pythons_client_works_and_comes_back_on_each_transport";
+    work(test, || Script::on_python("python_socketio.py"), &[]);
+}
+
+#[test]
+fn a_token_lets_a_client_in_from_each_place_and_who_is_not_let_in_is_told_why() {
+    if let Err(why) = Script::on_node("socketio-doors.mjs") {
+        return skip("a_token_lets_a_client_in_from_each_place_and_who_is_not_let_in_is_told_why", why);
+    }
+    let config = r#"
+        auth.jwt.secret = "a secret for this test"
+        auth.jwt.cookie = "jwt"
+        socketio.namespaces = ["/custom"]
+    "#;
+    let host = TestHost::start_with(config, &[]);
+    let tokens = [
+        host.token("ana"),
+        host.token("ben"),
+        host.token_with("ana", &["--ttl", "0s"]),
+        TestHost::start_with("auth.jwt.secret = \"another\"", &[]).token("ana"),
+    ];
+    for transport in ["polling", "websocket"] {
+        let [ana, ben, expired, foreign] = &tokens;
+        let script = Script::on_node("socketio-doors.mjs").unwrap();
+        script.must_pass(&host, &[transport, ana, ben, expired, foreign]);
+    }
+}
+
+#[tokio::test]
+async fn a_client_stays_away_when_an_operator_ended_it_and_not_when_the_host_ends() {
+    for transport in TRANSPORTS {
+        let script = match Script::on_node("socketio-ends.mjs") {
+            Ok(script) => script,
+            Err(why) => {
+                return skip("a_client_stays_away_when_an_operator_ended_it_and_not_when_the_host_ends", why);
+            }
+        };
+        let mut host = TestHost::start();
+        let mut client = script.start(&host, &[transport, &host.token("ana")]);
+        if let Some(said) = client.says() {
+            // What the client takes for its id is what operators see.
+            let connection = format!("/v1/connections/{}", said["connection"].as_str().unwrap());
+            assert_eq!(host.get(&connection).await["userId"], "ana", "{transport}");
+            assert_eq!(host.call("DELETE", &connection, "").await.body, json!({ "disconnected": 1 }), "{transport}");
+            assert_eq!(host.call("GET", &connection, "").await.status, 404, "{transport}");
+        }
+        if client.says().is_some_and(|said| said["connection"] != Value::Null) {
+            host.terminate();
+        }
+        client.must_pass(&host);
+        assert!(host.wait_for_exit().success(), "{transport}");
+    }
+}
