@@ -5,6 +5,10 @@ import assert from "node:assert/strict";
 /** How long the host may take for anything. */
 export const STEP_MS = 10_000;
 
+/** How much of what was heard is shown to who reads why a script failed. */
+const SHOWN_FRAMES = 20;
+const SHOWN_CHARACTERS = 200;
+
 let checks = 0;
 
 /** Like `assert.deepEqual`, and counted. */
@@ -31,8 +35,14 @@ export function fresh(kind) {
 /** Fails if `promise` takes too long. */
 export function bounded(promise, what, timeout = STEP_MS) {
   let timer;
+  // Made here, for a timer does not know who waits.
+  const error = new Error();
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${timeout} ms in vain for ${what()}`)), timeout);
+    timer = setTimeout(() => {
+      error.message = `waited ${timeout} ms in vain for ${what()}`;
+      error.stack = error.stack.replace("Error", `Error: ${error.message}`);
+      reject(error);
+    }, timeout);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
@@ -74,7 +84,7 @@ export class Inbox {
         await new Promise((resolve) => this.#sleepers.push(resolve));
       }
     };
-    return bounded(found(), () => `${this.#name} to get ${what}; there ${this.#shown()}`, timeout);
+    return bounded(found(), () => `${this.#name} to get ${what}; what there is: ${this.#shown()}`, timeout);
   }
 
   /** Takes the first frame for which `wanted` holds, whatever stands before it. */
@@ -103,8 +113,10 @@ export class Inbox {
   }
 
   #shown() {
-    const shown = JSON.stringify(this.#waiting.slice(-20));
-    return this.#waiting.length > 20 ? `are ${this.#waiting.length} frames, the last ${shown}` : `are ${shown}`;
+    const shown = this.#waiting.map((frame) => `\n  ${JSON.stringify(frame).slice(0, SHOWN_CHARACTERS)}`);
+    const hidden = shown.length - SHOWN_FRAMES;
+    if (hidden > 0) shown.splice(SHOWN_FRAMES, hidden, `\n  … and ${hidden} more`);
+    return shown.join("") || "nothing";
   }
 }
 
