@@ -51,9 +51,6 @@ impl Connection {
 
     /// The Socket.IO namespace; the plain protocol has the main one alone.
     pub(super) fn namespace(&self) -> &str {
-        match &self.protocol {
-            Protocol::Plain => "/",
-            Protocol::SocketIo { namespace, .. } => namespace,
-        }
+        self.protocol.namespace()
     }
 }

@@ -204,13 +204,20 @@ impl Shard {
     pub(super) fn note(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
         let mut recovery = connection.recovery.borrow_mut();
         let Some(recovery) = recovery.as_deref_mut() else { return };
-        let before = recovery.own_bytes();
-        let is_whole = recovery.note(entry, self.shared.config.outbox_bytes);
-        self.kept_bytes.set(self.kept_bytes.get() + recovery.own_bytes() - before);
-        if !is_whole && connection.link.borrow().is_none() {
+        if !self.note_in(recovery, entry) && connection.link.borrow().is_none() {
             // What it lacks is lost, so that coming back would be no recovery.
             self.given_up.borrow_mut().push(connection.clone());
         }
+    }
+
+    /// Notes something in a log. Says whether nothing had to be let go for it.
+    pub(super) fn note_in(&self, recovery: &mut Recovery, entry: Entry) -> bool {
+        let before = recovery.own_bytes();
+        let is_whole = recovery.note(entry, self.shared.config.outbox_bytes);
+        if recovery.own_bytes() != before {
+            self.kept_bytes.set(self.kept_bytes.get() + recovery.own_bytes() - before);
+        }
+        is_whole
     }
 
     /// A ping goes out on a link.

@@ -292,7 +292,8 @@ impl Shard {
                 self.tell(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
             }
             // A client that comes back has forgotten what it asked.
-            Protocol::SocketIo { namespace, .. } => {
+            Protocol::SocketIo { .. } => {
+                let namespace = connection.namespace();
                 let frames = match (id.and_then(|id| u64::try_from(id).ok()), outcome) {
                     (Some(id), Ok(payload)) => socketio::ack_frames(namespace, id, payload),
                     (Some(id), Err(failure)) => {

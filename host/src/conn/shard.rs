@@ -261,8 +261,11 @@ impl Shard {
                 if let Some(link) = &*link {
                     self.enqueue(link, delivery.outgoing.frames(&connection.protocol));
                 }
-                if connection.recovery.borrow().is_some() {
-                    self.note(connection, Entry::Event(delivery.outgoing.clone()));
+                if let Some(recovery) = connection.recovery.borrow_mut().as_deref_mut() {
+                    let is_whole = self.note_in(recovery, Entry::Event(delivery.outgoing.clone()));
+                    if !is_whole && link.is_none() {
+                        self.given_up.borrow_mut().push(connection.clone());
+                    }
                 }
             },
         );
@@ -284,8 +287,8 @@ impl Shard {
     /// Ends a connection for somebody else's reason.
     fn dismiss(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
         let Some(link) = connection.link.borrow().clone() else { return self.give_up(connection.id, None) };
-        if let Protocol::SocketIo { namespace, .. } = &connection.protocol {
-            self.enqueue(&link, socketio::disconnect_frame(namespace));
+        if let Protocol::SocketIo { .. } = &connection.protocol {
+            self.enqueue(&link, socketio::disconnect_frame(connection.namespace()));
             link.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
             self.part(connection, false);
             if !link.connections.borrow().is_empty() {

@@ -155,7 +155,7 @@ impl Shard {
             return refuse_with("too_many_connections", message);
         }
         let offsets = !self.shared.config.recovery_window.is_zero();
-        let protocol = Protocol::SocketIo { namespace: self.namespace(namespace), offsets };
+        let protocol = Protocol::SocketIo { namespace: self.shared_name(namespace), offsets };
         let Some(connection) = self.new_connection(link, protocol, session) else { return };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
         self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
@@ -182,15 +182,18 @@ impl Shard {
             || self.shared.plugins.has_namespace(namespace)
     }
 
-    /// The name of a namespace, shared by all connections in it.
-    fn namespace(&self, name: &str) -> Arc<str> {
+    /// The name of a namespace that is not the main one, shared by all connections in it.
+    fn shared_name(&self, name: &str) -> Option<Arc<str>> {
+        if name == socketio::MAIN_NAMESPACE {
+            return None;
+        }
         let mut namespaces = self.namespaces.borrow_mut();
         if let Some(known) = namespaces.iter().find(|known| ***known == *name) {
-            return known.clone();
+            return Some(known.clone());
         }
         let name: Arc<str> = name.into();
         namespaces.push(name.clone());
-        name
+        Some(name)
     }
 }
 

@@ -21,12 +21,22 @@ pub enum Protocol {
     Plain,
     /// Socket.IO 5 over Engine.IO 4.
     SocketIo {
-        /// The namespace of the connection.
-        namespace: Arc<str>,
+        /// The namespace of the connection, where it is not the main one.
+        namespace: Option<Arc<str>>,
         /// Whether events say their number, so that a client that comes back can say how far it got. It is the same for
         /// all connections of a host.
         offsets: bool,
     },
+}
+
+impl Protocol {
+    /// The namespace; the plain protocol has the main one alone.
+    pub fn namespace(&self) -> &str {
+        match self {
+            Self::SocketIo { namespace: Some(namespace), .. } => namespace,
+            Self::Plain | Self::SocketIo { namespace: None, .. } => socketio::MAIN_NAMESPACE,
+        }
+    }
 }
 
 /// An event that many connections may share.
@@ -35,6 +45,7 @@ pub struct Outgoing {
     event: String,
     payload: Payload,
     number: u64,
+    bytes: usize,
     plain: OnceLock<Bytes>,
     main_namespace: OnceLock<Bytes>,
     other_namespaces: Mutex<Vec<(Arc<str>, Bytes)>>,
@@ -43,16 +54,19 @@ pub struct Outgoing {
 impl Outgoing {
     /// An event of this name and payload.
     pub fn new(event: impl Into<String>, payload: Payload) -> Self {
-        let outgoing = Self {
-            event: event.into(),
+        let event = event.into();
+        let attachments: usize = payload.attachments.iter().map(Bytes::len).sum();
+        let bytes = event.len() + payload.args().len() + attachments;
+        ALIVE_BYTES.fetch_add(in_memory(bytes), Ordering::Relaxed);
+        Self {
+            event,
             payload,
+            bytes,
             number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
             plain: OnceLock::new(),
             main_namespace: OnceLock::new(),
             other_namespaces: Mutex::default(),
-        };
-        ALIVE_BYTES.fetch_add(outgoing.bytes(), Ordering::Relaxed);
-        outgoing
+        }
     }
 
     /// What tells it from all other events of this process. An event that was made later may yet be sent earlier.
@@ -60,13 +74,12 @@ impl Outgoing {
         self.number
     }
 
-    /// What it takes in memory, roughly: its data, and that once more in a frame.
+    /// How many bytes its data has: about what it takes on the wire.
     pub fn bytes(&self) -> usize {
-        let attachments: usize = self.payload.attachments.iter().map(Bytes::len).sum();
-        2 * (self.event.len() + self.payload.args().len() + attachments) + size_of::<Self>()
+        self.bytes
     }
 
-    /// What all events of this process that somebody still holds take.
+    /// What all events of this process that somebody still holds take in memory, roughly.
     pub fn alive_bytes() -> usize {
         ALIVE_BYTES.load(Ordering::Relaxed)
     }
@@ -78,10 +91,10 @@ impl Outgoing {
                 .plain
                 .get_or_init(|| websocket::text_frame(&plain::encode_event(&self.event, &self.payload, None)))
                 .clone(),
-            Protocol::SocketIo { namespace, offsets } if **namespace == *socketio::MAIN_NAMESPACE => {
-                self.main_namespace.get_or_init(|| self.socket_io(namespace, *offsets)).clone()
+            Protocol::SocketIo { namespace: None, offsets } => {
+                self.main_namespace.get_or_init(|| self.socket_io(socketio::MAIN_NAMESPACE, *offsets)).clone()
             }
-            Protocol::SocketIo { namespace, offsets } => {
+            Protocol::SocketIo { namespace: Some(namespace), offsets } => {
                 let mut encoded = self.other_namespaces.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some((_, frames)) = encoded.iter().find(|(other, _)| other == namespace) {
                     return frames.clone();
@@ -102,8 +115,8 @@ impl Outgoing {
     pub fn frames_with_id(&self, protocol: &Protocol, id: u64) -> Bytes {
         match protocol {
             Protocol::Plain => websocket::text_frame(&plain::encode_event(&self.event, &self.payload, Some(id.into()))),
-            Protocol::SocketIo { namespace, .. } => {
-                socketio::event_frames(namespace, &self.event, &self.payload, Some(id), None)
+            Protocol::SocketIo { .. } => {
+                socketio::event_frames(protocol.namespace(), &self.event, &self.payload, Some(id), None)
             }
         }
     }
@@ -114,8 +127,13 @@ impl Outgoing {
     }
 }
 
+/// What an event of this size takes in memory: its data, and that once more in a frame.
+fn in_memory(bytes: usize) -> usize {
+    2 * bytes + size_of::<Outgoing>()
+}
+
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        ALIVE_BYTES.fetch_sub(self.bytes(), Ordering::Relaxed);
+        ALIVE_BYTES.fetch_sub(in_memory(self.bytes), Ordering::Relaxed);
     }
 }

@@ -167,9 +167,9 @@ impl Room {
                 publisher.write_all(&publish.repeat(more)).await?;
                 sent += more;
             }
-            tokio::time::timeout(Duration::from_secs(10), changed.notified())
-                .await
-                .with_context(|| format!("deliveries stopped at {} of {} frames, {sent} events sent", received.get(), events * ROOM))?;
+            tokio::time::timeout(Duration::from_secs(10), changed.notified()).await.with_context(|| {
+                format!("deliveries stopped at {} of {} frames, {sent} events sent", received.get(), events * ROOM)
+            })?;
         }
         Ok((events * ROOM) as f64 / started.elapsed().as_secs_f64())
     }
