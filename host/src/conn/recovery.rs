@@ -97,6 +97,8 @@ pub(super) struct Recovery {
     last_gone: Option<u64>,
     /// Entries that there had been when the last ping went out.
     pinged: u64,
+    /// Entries that there had been when its client was last lost: of those before, it may have more than is known.
+    parted: u64,
     /// Until when its client, where it is away, is waited for, in milliseconds of uptime.
     away_until: u64,
 }
@@ -107,18 +109,24 @@ impl Recovery {
     }
 
     fn new(secret: u128) -> Self {
-        Self { secret, log: VecDeque::new(), bytes: 0, n_gone: 0, last_gone: None, pinged: 0, away_until: 0 }
+        Self { secret, log: VecDeque::new(), bytes: 0, n_gone: 0, last_gone: None, pinged: 0, parted: 0, away_until: 0 }
     }
 
-    /// Notes what was sent. Says whether nothing had to be let go for it.
-    fn note(&mut self, entry: Entry, max_bytes: usize) -> bool {
+    /// Notes what was sent, or would have been. The oldest is let go for it.
+    fn note(&mut self, entry: Entry, max_bytes: usize) {
         self.bytes += entry.bytes();
         self.log.push_back(entry);
-        let mut is_whole = true;
-        while self.bytes > max_bytes && self.pop() {
-            is_whole = false;
-        }
-        is_whole
+        while self.bytes > max_bytes && self.pop() {}
+    }
+
+    /// Entries that there have been.
+    fn n_entries(&self) -> u64 {
+        self.n_gone + self.log.len() as u64
+    }
+
+    /// Whether a client that is away can have all that it missed.
+    fn is_whole(&self) -> bool {
+        self.n_gone <= self.parted
     }
 
     fn pop(&mut self) -> bool {
@@ -132,7 +140,7 @@ impl Recovery {
     }
 
     fn ping(&mut self) {
-        self.pinged = self.n_gone + self.log.len() as u64;
+        self.pinged = self.n_entries();
     }
 
     /// The client has everything from before the last ping.
@@ -204,20 +212,20 @@ impl Shard {
     pub(super) fn note(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
         let mut recovery = connection.recovery.borrow_mut();
         let Some(recovery) = recovery.as_deref_mut() else { return };
-        if !self.note_in(recovery, entry) && connection.link.borrow().is_none() {
-            // What it lacks is lost, so that coming back would be no recovery.
-            self.given_up.borrow_mut().push(connection.clone());
-        }
+        self.note_in(recovery, connection, entry, connection.link.borrow().is_none());
     }
 
-    /// Notes something in a log. Says whether nothing had to be let go for it.
-    pub(super) fn note_in(&self, recovery: &mut Recovery, entry: Entry) -> bool {
+    /// As [`Shard::note`], for who has the log at hand already and knows whether the client is away.
+    pub(super) fn note_in(&self, recovery: &mut Recovery, connection: &Rc<Connection>, entry: Entry, is_away: bool) {
         let before = recovery.own_bytes();
-        let is_whole = recovery.note(entry, self.shared.config.outbox_bytes);
+        recovery.note(entry, self.shared.config.outbox_bytes);
         if recovery.own_bytes() != before {
             self.kept_bytes.set(self.kept_bytes.get() + recovery.own_bytes() - before);
         }
-        is_whole
+        if is_away && !recovery.is_whole() {
+            // What it lacks is lost, so that coming back would be no recovery.
+            self.given_up.borrow_mut().push(connection.clone());
+        }
     }
 
     /// A ping goes out on a link.
@@ -258,6 +266,7 @@ impl Shard {
         let until = self.shared.clock.uptime_ms() + self.shared.config.recovery_window.as_millis() as u64;
         if let Some(recovery) = connection.recovery.borrow_mut().as_deref_mut() {
             recovery.away_until = until;
+            recovery.parted = recovery.n_entries();
         }
         let mut away = self.away.borrow_mut();
         if away.is_empty() {
@@ -358,12 +367,16 @@ impl Shard {
         if shard != self.index {
             return Reclaimed::Elsewhere(shard);
         }
-        let Some(connection) = self.find(key.connection) else { return Reclaimed::Gone };
+        let Some(connection) = self.find(key.connection) else {
+            tracing::debug!(connection = %key.connection, "a client came back too late");
+            return Reclaimed::Gone;
+        };
         let at = {
             let recovery = connection.recovery.borrow();
             let Some(recovery) = recovery.as_deref() else { return Reclaimed::Gone };
             let is_own: bool = recovery.secret.to_ne_bytes().ct_eq(&key.secret.to_ne_bytes()).into();
             if !is_own || connection.namespace() != namespace || !self.is_same_user(&connection, session) {
+                tracing::debug!(connection = %connection.id, "a client wanted to go on with what is not its own");
                 return Reclaimed::Gone;
             }
             recovery.rest_of(progress)
@@ -380,6 +393,7 @@ impl Shard {
         match at {
             Some(at) => Reclaimed::Here(connection, at),
             None => {
+                tracing::debug!(connection = %connection.id, ?progress, "a client came back to what is not kept any more");
                 self.give_up(connection.id, None);
                 Reclaimed::Gone
             }
@@ -429,7 +443,7 @@ mod tests {
     fn filled(events: &[Arc<Outgoing>]) -> Recovery {
         let mut recovery = Recovery::new(1);
         for event in events {
-            assert!(recovery.note(Entry::Event(event.clone()), usize::MAX));
+            recovery.note(Entry::Event(event.clone()), usize::MAX);
         }
         recovery
     }
@@ -466,11 +480,14 @@ mod tests {
     fn the_log_is_bounded_and_says_when_it_is_no_longer_whole() {
         let mut recovery = Recovery::new(1);
         let max_bytes = 2 * Entry::Event(event("a")).bytes();
-        assert!(recovery.note(Entry::Event(event("a")), max_bytes));
-        assert!(recovery.note(Entry::Event(event("b")), max_bytes));
-        assert!(!recovery.note(Entry::Event(event("c")), max_bytes));
+        recovery.note(Entry::Event(event("a")), max_bytes);
+        recovery.parted = recovery.n_entries();
+        recovery.note(Entry::Event(event("b")), max_bytes);
+        recovery.note(Entry::Event(event("c")), max_bytes);
         assert_eq!((recovery.log.len(), recovery.n_gone), (2, 1));
-        assert!(!recovery.note(Entry::Frames(Box::new(Bytes::from(vec![0; max_bytes]))), max_bytes));
+        assert!(recovery.is_whole(), "the client may have had the one that was let go");
+        recovery.note(Entry::Frames(Box::new(Bytes::from(vec![0; max_bytes]))), max_bytes);
+        assert!(!recovery.is_whole());
         assert_eq!((recovery.log.len(), recovery.bytes), (0, 0), "one that is over the bound alone is not kept either");
         recovery.note(Entry::Event(event("d")), usize::MAX);
         recovery.halve();

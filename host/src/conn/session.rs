@@ -169,6 +169,10 @@ impl Shard {
             Err(violation) => {
                 link.moving.take();
                 self.close(link, violation.code, violation.reason);
+                self.flush(link);
+                // RFC 6455, section 7.1.7: no answer is waited for. What the client still sends is read all the same, for
+                // a socket that is closed over unread bytes takes our close back.
+                let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Write);
             }
         }
     }

@@ -262,10 +262,7 @@ impl Shard {
                     self.enqueue(link, delivery.outgoing.frames(&connection.protocol));
                 }
                 if let Some(recovery) = connection.recovery.borrow_mut().as_deref_mut() {
-                    let is_whole = self.note_in(recovery, Entry::Event(delivery.outgoing.clone()));
-                    if !is_whole && link.is_none() {
-                        self.given_up.borrow_mut().push(connection.clone());
-                    }
+                    self.note_in(recovery, connection, Entry::Event(delivery.outgoing.clone()), link.is_none());
                 }
             },
         );

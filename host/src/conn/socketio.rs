@@ -42,10 +42,8 @@ impl Auth {
 
     fn recovery(&self) -> Option<(SessionKey, Progress)> {
         let key = self.pid.as_str()?.parse().ok()?;
-        let last = match self.offset.as_str() {
-            Some(offset) => Some(Outgoing::parse_offset(offset)?),
-            None => None,
-        };
+        // What was never an offset is that of no event, and so of none that can be gone on from.
+        let last = self.offset.as_str().map(|offset| Outgoing::parse_offset(offset).unwrap_or(0));
         Some((key, Progress::Event(last)))
     }
 }

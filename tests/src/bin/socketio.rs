@@ -308,7 +308,9 @@ async fn client(
                 let mut auth = json!({ "token": token });
                 if let Some((pid, offset)) = &session {
                     auth["pid"] = pid.as_str().into();
-                    auth["offset"] = offset.as_str().into();
+                    if !offset.is_empty() {
+                        auth["offset"] = offset.as_str().into();
+                    }
                 }
                 let (socket, answer, rest) = connect_socket_io(ws, &auth).await?;
                 let pid = answer["pid"].as_str().context("there is a pid")?.to_owned();
