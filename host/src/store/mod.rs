@@ -48,6 +48,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the loading of a plugin waits for the database.
 const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For how long, and how often, it is tried to lock a file that another process has locked.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
 /// Where things are stored, and for how long that is tried.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -427,12 +431,19 @@ fn open_database(url: &StoreUrl) -> anyhow::Result<Database> {
 fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            bail!("another host uses {what} ({} is locked): end that one first", path.display())
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // The one before may be about to end, or a process that it starts has not let go yet of what it inherited.
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_RETRY),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another host uses {what} ({} is locked): end that one first", path.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
     }
 }
 

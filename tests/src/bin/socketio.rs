@@ -55,8 +55,10 @@ fn say(line: &str) -> anyhow::Result<()> {
 }
 
 async fn host(shards: usize) -> anyhow::Result<TestHost> {
+    // Members of a room answer no heartbeats.
     let config = format!(
-        "shards = {shards}\nauth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n[plugins]\nthreads = 1\n"
+        "shards = {shards}\nauth.jwt.secret = \"{SECRET}\"\nheartbeat = {{ interval = \"10m\", timeout = \"20m\" }}\n\
+         [limits]\nevents_per_second = 0\n[plugins]\nthreads = 1\n"
     );
     let host = TestHost::start_with(&config, &[]);
     let loaded = host.load("relay", guests::relay()).await;
