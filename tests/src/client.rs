@@ -154,19 +154,8 @@ impl TestClient {
     /// Waits for the next data frame; pings are answered by the library.
     async fn read(&mut self) -> Result<Value, Closed> {
         loop {
-            match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("frames are JSON")),
-                Some(Ok(Message::Close(frame))) => {
-                    let code = frame.as_ref().map(|frame| u16::from(frame.code));
-                    let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
-                    return Err(Closed { code, reason });
-                }
-                Some(Ok(_)) => {}
-                Some(Err(Error::Io(_) | Error::Protocol(_) | Error::ConnectionClosed | Error::AlreadyClosed))
-                | None => {
-                    return Err(Closed { code: None, reason: String::new() });
-                }
-                Some(Err(error)) => panic!("{error}"),
+            if let Message::Text(text) = read(&mut self.socket).await? {
+                return Ok(serde_json::from_str(&text).expect("frames are JSON"));
             }
         }
     }
@@ -193,5 +182,23 @@ impl TestClient {
     pub async fn close(mut self) {
         self.socket.close(None).await.expect("a close can be sent");
         while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+    }
+}
+
+/// Waits for the next frame on a WebSocket that is not its close.
+pub(crate) async fn read(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Result<Message, Closed> {
+    match socket.next().await {
+        Some(Ok(Message::Close(frame))) => {
+            let code = frame.as_ref().map(|frame| u16::from(frame.code));
+            let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+            // The answer, which the host may no longer be there to get.
+            let _ = socket.flush().await;
+            Err(Closed { code, reason })
+        }
+        Some(Ok(message)) => Ok(message),
+        Some(Err(Error::Io(_) | Error::Protocol(_) | Error::ConnectionClosed | Error::AlreadyClosed)) | None => {
+            Err(Closed { code: None, reason: String::new() })
+        }
+        Some(Err(error)) => panic!("{error}"),
     }
 }

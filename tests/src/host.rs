@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request};
+use hyper::{HeaderMap, Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -40,6 +40,8 @@ pub struct TestHost {
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
     /// The body, where it is JSON.
     pub body: Value,
     /// The body as it is.
@@ -47,6 +49,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// A header, or nothing where it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
+    }
+
     /// The body: what was asked for, or the error.
     fn into_result(self) -> Result<Value, Value> {
         match self.status {
@@ -333,10 +340,19 @@ pub async fn http(
         let connection = tokio::spawn(connection);
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let text = String::from_utf8(response.into_body().collect().await?.to_bytes().into())?;
         connection.abort();
         ensure!((200..600).contains(&status), "a status that makes no sense: {status}");
-        Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
+        Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
     };
     tokio::time::timeout(PATIENCE, answered).await.context("no answer in time")?
+}
+
+/// One of the figures that a host shows to Prometheus.
+pub async fn metric(api: &str, name: &str) -> u64 {
+    let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
+    let name = format!("roundhouse_{name} ");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("there is no figure {name}: {metrics}"))
 }

@@ -6,9 +6,17 @@ use roundhouse::auth::{Claims, sign};
 use roundhouse::config::{Config, Overrides};
 use roundhouse::model::Clock;
 use roundhouse::server::Server;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use crate::{Answer, TestClient, http, target_dir};
+
+/// Longer than the end of a host takes where every client answers.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How long a host waits for clients that do not.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A host whose clock the test moves.
 #[derive(Debug)]
@@ -56,8 +64,9 @@ impl InnerHost {
 
     /// Ends the host in order, and starts another in its folder so much later.
     pub async fn restart(mut self, later: Duration) -> Self {
+        let now = self.clock.now_ms();
         self.end().await;
-        Self::start_in(self.dir, self.clock.now_ms() + later.as_millis() as u64).await
+        Self::start_in(self.dir, now + later.as_millis() as u64).await
     }
 
     /// Moves the clock on.
@@ -84,6 +93,19 @@ impl InnerHost {
             .expect("an answer")
     }
 
+    /// Sends an event as a back-end does, and says to how many connections.
+    pub async fn emit(&self, to: Value, event: &str, data: Value) -> u64 {
+        let emit = json!({ "to": to, "event": event, "data": data });
+        let answer = self.call("POST", "/v1/emit", emit.to_string()).await;
+        answer.body["delivered"].as_u64().unwrap_or_else(|| panic!("it was not sent: {}", answer.text))
+    }
+
+    /// Loads a component that must be accepted.
+    pub async fn must_load(&self, name: &str, component: Vec<u8>) {
+        let answer = self.call("PUT", &format!("/v1/plugins/{name}"), component).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+
     /// Ends the host in order.
     pub async fn shut_down(mut self) {
         self.end().await;
@@ -91,6 +113,10 @@ impl InnerHost {
 
     async fn end(&mut self) {
         let server = self.server.take().expect("it runs");
-        tokio::task::spawn_blocking(move || server.shut_down()).await.expect("no panic");
+        let mut ending = tokio::task::spawn_blocking(move || server.shut_down());
+        while timeout(SOON, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
+            // A client that does not answer is waited for by the clock, which stands still.
+            self.clock.advance(CLOSE_TIMEOUT);
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! - [`TestHost`]: the real binary in a folder of its own, and its API
 //! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
 //! - [`TestClient`]: a client of the plain protocol
+//! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
+//! - [`SocketIoClient`]: a client of Socket.IO on either
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
 //! - [`Script`]: the scripts that play clients which others wrote
@@ -12,18 +14,22 @@
 //! - [`skip`]: how a test that lacks something says so
 
 mod client;
+mod engine;
 pub mod guests;
 mod host;
 mod inner;
 mod postgres;
 pub mod raw;
 mod scripts;
+mod socketio;
 
 pub use client::{Closed, TestClient};
-pub use host::{Answer, TestHost, http};
+pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
+pub use host::{Answer, TestHost, http, metric};
 pub use inner::InnerHost;
 pub use postgres::TestPostgres;
 pub use scripts::{Running, Script};
+pub use socketio::{Received, SocketIoClient};
 
 use std::io::Write as _;
 use std::path::PathBuf;

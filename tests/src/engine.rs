@@ -1,0 +1,275 @@
+//! Clients of Engine.IO, which send and receive its packets and know nothing of what is in them.
+
+use std::collections::VecDeque;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use crate::client::{self, Closed};
+use crate::{Answer, PATIENCE, http};
+
+/// Where Socket.IO is by default, in the one version of Engine.IO that there is now.
+pub const ENGINE: &str = "/socket.io/?EIO=4";
+
+/// Stands between the packets of a payload.
+const SEPARATOR: char = '\x1e';
+
+/// A packet of either transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet {
+    /// Its type, and what it carries.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+}
+
+impl Packet {
+    /// As it stands in a payload.
+    pub fn encode(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Binary(bytes) => format!("b{}", STANDARD.encode(bytes)),
+        }
+    }
+
+    /// Reads a payload.
+    pub fn decode_all(payload: &str) -> Vec<Self> {
+        let decode = |packet: &str| match packet.strip_prefix('b') {
+            Some(base64) => Self::Binary(STANDARD.decode(base64).expect("binary packets are base64")),
+            None => Self::Text(packet.to_owned()),
+        };
+        payload.split(SEPARATOR).map(decode).collect()
+    }
+}
+
+impl From<&str> for Packet {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// Reads the packet that opens a session.
+fn handshake(packet: &str) -> Value {
+    let json = packet.strip_prefix('0').expect("a session begins with an open packet");
+    serde_json::from_str(json).expect("the open packet carries JSON")
+}
+
+/// A session by HTTP requests, each over a TCP connection of its own, and so by way of any shard.
+#[derive(Debug)]
+pub struct Polling {
+    ws: String,
+    /// What the host said first.
+    pub open: Value,
+    /// The request that waits, if one does.
+    waiting: Option<JoinHandle<Answer>>,
+    received: VecDeque<Packet>,
+}
+
+impl Polling {
+    /// Opens a session.
+    pub async fn open(ws: &str) -> Self {
+        Self::open_with(ws, "", &[]).await
+    }
+
+    /// Opens a session by a request with more in its query, as `&token=…`, and with these headers.
+    pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
+        let path = format!("{ENGINE}&transport=polling{query}");
+        let answer = http(ws, "GET", &path, headers, "").await.expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        Self { ws: ws.to_owned(), open: handshake(&answer.text), waiting: None, received: VecDeque::new() }
+    }
+
+    /// The session's id.
+    pub fn sid(&self) -> &str {
+        self.open["sid"].as_str().expect("the open packet says the session's id")
+    }
+
+    /// The path of the session's requests.
+    pub fn path(&self) -> String {
+        format!("{ENGINE}&transport=polling&sid={}", self.sid())
+    }
+
+    /// One request for packets, which is under way when this returns.
+    pub fn begin_poll(&self) -> JoinHandle<Answer> {
+        let (ws, path) = (self.ws.clone(), self.path());
+        tokio::spawn(async move { http(&ws, "GET", &path, &[], "").await.expect("an answer") })
+    }
+
+    /// One request for packets.
+    pub async fn poll(&self) -> Answer {
+        self.begin_poll().await.expect("no panic")
+    }
+
+    /// One request with a payload.
+    pub async fn post(&self, payload: &str) -> Answer {
+        let headers = [("content-type", "text/plain;charset=UTF-8")];
+        http(&self.ws, "POST", &self.path(), &headers, payload.to_owned()).await.expect("an answer")
+    }
+
+    /// Sends packets that must be taken, in one payload.
+    pub async fn send(&self, packets: &[Packet]) {
+        let packets: Vec<String> = packets.iter().map(Packet::encode).collect();
+        let answer = self.post(&packets.join(&SEPARATOR.to_string())).await;
+        assert_eq!((answer.status, &*answer.text), (200, "ok"), "{packets:?}");
+    }
+
+    /// The next packet, for which the host is asked as often as it takes; or the body of the refusal, where the session is
+    /// gone. Whoever stops waiting loses nothing.
+    pub async fn next(&mut self) -> Result<Packet, Value> {
+        while self.received.is_empty() {
+            if self.waiting.is_none() {
+                self.waiting = Some(self.begin_poll());
+            }
+            let Some(waiting) = &mut self.waiting else { continue };
+            let answer = waiting.await.expect("no panic");
+            self.waiting = None;
+            if answer.status != 200 {
+                return Err(answer.body);
+            }
+            self.received.extend(Packet::decode_all(&answer.text));
+        }
+        Ok(self.received.pop_front().expect("there is one"))
+    }
+
+    /// Begins a request by hand: what is to come of it is the caller's. `headers` end with a line break.
+    pub async fn begin(&self, method: &str, headers: &str) -> TcpStream {
+        let address = self.ws.trim_start_matches("ws://");
+        let mut socket = TcpStream::connect(address).await.expect("the host listens");
+        let head = format!("{method} {} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\n", self.path());
+        socket.write_all(head.as_bytes()).await.expect("the host takes a request");
+        socket
+    }
+
+    /// Breaks off: the request that waits is cut.
+    pub async fn cut(mut self) {
+        match self.waiting.take() {
+            Some(waiting) => {
+                waiting.abort();
+                // The socket is closed when the task is dropped.
+                let _ = waiting.await;
+            }
+            None => drop(self.begin("GET", "").await),
+        }
+    }
+}
+
+/// A request with these headers.
+pub fn with_headers(url: &str, headers: &[(&str, &str)]) -> Request<()> {
+    let mut request = url.into_client_request().expect("a URL");
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a header's name");
+        request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header's value"));
+    }
+    request
+}
+
+/// A session, or a part of one, on a WebSocket.
+#[derive(Debug)]
+pub struct EngineSocket {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What the host said first, where the session began here.
+    pub open: Value,
+    /// What came by polling.
+    received: VecDeque<Packet>,
+}
+
+impl EngineSocket {
+    /// Opens a session.
+    pub async fn open(ws: &str) -> Self {
+        Self::open_with(ws, "", &[]).await
+    }
+
+    /// Opens a session by a request with more in its query, as `&token=…`, and with these headers.
+    pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
+        let request = with_headers(&format!("{ws}{ENGINE}&transport=websocket{query}"), headers);
+        let mut client = Self::dial(request).await;
+        match client.next().await {
+            Ok(Packet::Text(packet)) => client.open = handshake(&packet),
+            other => panic!("a session begins with an open packet, not {other:?}"),
+        }
+        client
+    }
+
+    /// A WebSocket for a session that polls.
+    pub async fn beside(polling: &Polling) -> Self {
+        let url = format!("{}{ENGINE}&transport=websocket&sid={}", polling.ws, polling.sid());
+        Self::dial(with_headers(&url, &[])).await
+    }
+
+    /// Has a session go on here: a probe, the end of the request that waits, and then nothing is polled any more.
+    pub async fn take_over(polling: Polling) -> Self {
+        let mut socket = Self::beside(&polling).await;
+        socket.send("2probe").await;
+        assert_eq!(socket.next().await, Ok("3probe".into()));
+        socket.received = polling.received;
+        if let Some(waiting) = polling.waiting {
+            let answer = waiting.await.expect("no panic");
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            socket.received.extend(Packet::decode_all(&answer.text));
+        }
+        socket.send("5").await;
+        socket
+    }
+
+    async fn dial(request: Request<()>) -> Self {
+        let handshake = timeout(PATIENCE, connect_async(request)).await.expect("the handshake in time");
+        let (socket, _) = handshake.expect("a handshake");
+        Self { socket, open: Value::Null, received: VecDeque::new() }
+    }
+
+    /// Sends a packet.
+    pub async fn send(&mut self, packet: impl Into<Packet>) {
+        let message = match packet.into() {
+            Packet::Text(text) => Message::text(text),
+            Packet::Binary(bytes) => Message::Binary(Bytes::from(bytes)),
+        };
+        self.socket.send(message).await.expect("the connection takes a frame");
+    }
+
+    /// The next packet, or how it ended.
+    pub async fn next(&mut self) -> Result<Packet, Closed> {
+        timeout(PATIENCE, self.read()).await.expect("a packet in time")
+    }
+
+    /// As [`EngineSocket::next`], without a bound.
+    pub(crate) async fn read(&mut self) -> Result<Packet, Closed> {
+        if let Some(packet) = self.received.pop_front() {
+            return Ok(packet);
+        }
+        loop {
+            match client::read(&mut self.socket).await? {
+                Message::Text(text) => return Ok(Packet::Text(text.to_string())),
+                Message::Binary(bytes) => return Ok(Packet::Binary(bytes.to_vec())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for the end; what comes before is passed over.
+    pub async fn closed(&mut self) -> Closed {
+        loop {
+            if let Err(closed) = self.next().await {
+                return closed;
+            }
+        }
+    }
+
+    /// Closes with this code, and waits until the host has answered.
+    pub async fn close(mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.socket.close(Some(frame)).await.expect("a close can be sent");
+        while let Ok(Ok(_)) = timeout(PATIENCE, self.read()).await {}
+    }
+}

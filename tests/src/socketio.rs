@@ -1,0 +1,331 @@
+//! A client of Socket.IO, over either transport of Engine.IO.
+
+use std::collections::{HashMap, VecDeque};
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::client::Closed;
+use crate::engine::{EngineSocket, Packet, Polling};
+use crate::{PATIENCE, SILENCE};
+
+/// A Socket.IO packet that came, with its attachments.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Received {
+    /// `0` to `4`: a packet with attachments is of the type that it would be without.
+    pub kind: char,
+    /// The namespace.
+    pub namespace: String,
+    /// The id of an acknowledgement.
+    pub id: Option<u64>,
+    /// What it carries: of an event the array without its name and without its offset.
+    pub data: Value,
+    /// An event's name.
+    pub event: String,
+    /// Where in its session an event stands, where it says so.
+    pub offset: Option<String>,
+    /// Attachments.
+    pub attachments: Vec<Vec<u8>>,
+}
+
+impl Received {
+    /// The only argument.
+    pub fn argument(&self) -> &Value {
+        match self.data.as_array().map(Vec::as_slice) {
+            Some([argument]) => argument,
+            _ => panic!("it has not one argument: {self:?}"),
+        }
+    }
+
+    /// Reads a packet's text, and how many attachments are to come.
+    fn read(text: &str) -> (Self, usize) {
+        let mut rest = text;
+        let kind = rest.chars().next().expect("a packet has a type");
+        rest = &rest[1..];
+        let mut n_attachments = 0;
+        let kind = match kind {
+            '5' | '6' => {
+                let (number, behind) = rest.split_once('-').expect("a binary packet says its attachments");
+                (n_attachments, rest) = (number.parse().expect("a number of attachments"), behind);
+                if kind == '5' { '2' } else { '3' }
+            }
+            kind => kind,
+        };
+        let mut namespace = "/";
+        if rest.starts_with('/') {
+            (namespace, rest) = rest.split_once(',').expect("a comma ends the namespace");
+        }
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let id = rest[..digits].parse().ok();
+        let json = &rest[digits..];
+        let mut data =
+            if json.is_empty() { Value::Null } else { serde_json::from_str(json).expect("packets are JSON") };
+        let mut event = String::new();
+        if kind == '2' {
+            let name = data.as_array_mut().expect("an event is an array").remove(0);
+            name.as_str().expect("an event has a name").clone_into(&mut event);
+        }
+        let namespace = namespace.to_owned();
+        (Self { kind, namespace, id, data, event, offset: None, attachments: Vec::new() }, n_attachments)
+    }
+}
+
+#[derive(Debug)]
+enum Wire {
+    Polling(Polling),
+    Socket(Box<EngineSocket>),
+}
+
+/// A connection of Socket.IO. It answers the host's pings whenever it reads.
+#[derive(Debug)]
+pub struct SocketIoClient {
+    wire: Wire,
+    /// Packets that came while something else was waited for.
+    passed_over: VecDeque<Received>,
+    /// A packet that waits for attachments, and for how many in all.
+    incomplete: Option<(Received, usize)>,
+    last_id: u64,
+    /// By namespace, what it would come back with: `pid`, and the `offset` of the last event.
+    sessions: HashMap<String, Value>,
+}
+
+impl SocketIoClient {
+    /// Speaks on a session that polls.
+    pub fn on_polling(polling: Polling) -> Self {
+        Self::on(Wire::Polling(polling))
+    }
+
+    /// Speaks on a WebSocket.
+    pub fn on_socket(socket: EngineSocket) -> Self {
+        Self::on(Wire::Socket(Box::new(socket)))
+    }
+
+    fn on(wire: Wire) -> Self {
+        Self { wire, passed_over: VecDeque::new(), incomplete: None, last_id: 0, sessions: HashMap::new() }
+    }
+
+    /// Opens a WebSocket, and enters no namespace.
+    pub async fn socket(ws: &str) -> Self {
+        Self::on_socket(EngineSocket::open(ws).await)
+    }
+
+    /// Opens a session that polls, and enters no namespace.
+    pub async fn polling(ws: &str) -> Self {
+        Self::on_polling(Polling::open(ws).await)
+    }
+
+    /// Goes over to a WebSocket.
+    pub async fn upgrade(self) -> Self {
+        let Wire::Polling(polling) = self.wire else { panic!("it has its WebSocket already") };
+        let wire = Wire::Socket(Box::new(EngineSocket::take_over(polling).await));
+        Self { wire, ..self }
+    }
+
+    /// Enters a namespace: what the host says of that, or the refusal.
+    pub async fn enter(&mut self, namespace: &str, said: &Value) -> Result<Value, Value> {
+        let auth = if said.is_null() { String::new() } else { said.to_string() };
+        self.send_text(&format!("40{}{auth}", prefix(namespace))).await;
+        let wanted = |packet: &Received| matches!(packet.kind, '0' | '4') && packet.namespace == namespace;
+        let answer = self.wait_for(wanted).await;
+        if answer.kind == '4' {
+            return Err(answer.data);
+        }
+        let pid = &answer.data["pid"];
+        if pid.is_string() {
+            // Who goes on with a session has had its events so far.
+            let offset = if said["pid"] == *pid { said["offset"].clone() } else { Value::Null };
+            self.sessions.insert(namespace.to_owned(), json!({ "pid": pid, "offset": offset }));
+        }
+        Ok(answer.data)
+    }
+
+    /// Enters the main namespace with a token, and gives the id there.
+    pub async fn sign_in(&mut self, token: &str) -> String {
+        let entered = self.enter("/", &json!({ "token": token })).await.expect("the token is good");
+        entered["sid"].as_str().expect("a namespace has an id").to_owned()
+    }
+
+    /// What it would come back with, in a namespace: `pid`, and `offset` where there is one.
+    pub fn session(&self, namespace: &str) -> Value {
+        let session = self.sessions.get(namespace).expect("it is in the namespace, and may come back");
+        match &session["offset"] {
+            Value::Null => json!({ "pid": session["pid"] }),
+            _ => session.clone(),
+        }
+    }
+
+    /// What it would come back with, in the main namespace, and a token.
+    pub fn session_with(&self, token: &str) -> Value {
+        let mut session = self.session("/");
+        session["token"] = json!(token);
+        session
+    }
+
+    /// Sends a packet of Engine.IO.
+    pub async fn send_packet(&mut self, packet: Packet) {
+        self.send_packets(&[packet]).await;
+    }
+
+    /// Sends packets of Engine.IO, by polling in one payload.
+    pub async fn send_packets(&mut self, packets: &[Packet]) {
+        match &mut self.wire {
+            Wire::Polling(polling) => polling.send(packets).await,
+            Wire::Socket(socket) => {
+                for packet in packets {
+                    socket.send(packet.clone()).await;
+                }
+            }
+        }
+    }
+
+    /// Sends a text packet of Engine.IO.
+    pub async fn send_text(&mut self, text: &str) {
+        self.send_packet(text.into()).await;
+    }
+
+    /// Sends an event in the main namespace: an array of arguments.
+    pub async fn emit(&mut self, event: &str, arguments: Value) {
+        self.emit_in("/", event, arguments, None).await;
+    }
+
+    /// Sends an event.
+    pub async fn emit_in(&mut self, namespace: &str, event: &str, mut arguments: Value, id: Option<u64>) {
+        arguments.as_array_mut().expect("arguments are an array").insert(0, json!(event));
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        self.send_text(&format!("42{}{id}{arguments}", prefix(namespace))).await;
+    }
+
+    /// Sends an event in the main namespace and waits for its acknowledgement: an array of arguments.
+    pub async fn ask(&mut self, event: &str, arguments: Value) -> Value {
+        self.ask_in("/", event, arguments).await
+    }
+
+    /// Sends an event and waits for its acknowledgement.
+    pub async fn ask_in(&mut self, namespace: &str, event: &str, arguments: Value) -> Value {
+        self.last_id += 1;
+        let id = Some(self.last_id);
+        self.emit_in(namespace, event, arguments, id).await;
+        self.wait_for(|packet| packet.kind == '3' && packet.namespace == namespace && packet.id == id).await.data
+    }
+
+    /// Sends an event that must be refused, and gives the error's code.
+    pub async fn refused(&mut self, event: &str, arguments: Value) -> String {
+        let answer = self.ask(event, arguments).await;
+        answer[0]["error"]["code"].as_str().unwrap_or_else(|| panic!("it was not refused: {answer}")).to_owned()
+    }
+
+    /// Waits for an event. What comes before it is kept.
+    pub async fn expect(&mut self, event: &str) -> Received {
+        self.wait_for(|packet| packet.event == event).await
+    }
+
+    /// Waits for a packet. What comes before it is kept.
+    pub async fn wait_for(&mut self, wanted: impl Fn(&Received) -> bool) -> Received {
+        if let Some(at) = self.passed_over.iter().position(&wanted) {
+            return self.passed_over.remove(at).expect("it is there");
+        }
+        loop {
+            let packet = match timeout(PATIENCE, self.read()).await {
+                Ok(Ok(packet)) => packet,
+                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.passed_over),
+                Err(_) => panic!("it did not come in time; what came is {:?}", self.passed_over),
+            };
+            if wanted(&packet) {
+                return packet;
+            }
+            self.passed_over.push_back(packet);
+        }
+    }
+
+    /// The next packet, of whatever kind, in the order in which they came.
+    pub async fn next(&mut self) -> Received {
+        match self.passed_over.pop_front() {
+            Some(packet) => packet,
+            None => timeout(PATIENCE, self.read()).await.expect("a packet in time").expect("the connection is open"),
+        }
+    }
+
+    /// Everything that came so far and comes within a short time.
+    pub async fn drain(&mut self) -> Vec<Received> {
+        let mut packets: Vec<Received> = self.passed_over.drain(..).collect();
+        while let Ok(Ok(packet)) = timeout(SILENCE, self.read()).await {
+            packets.push(packet);
+        }
+        packets
+    }
+
+    /// Waits for the end of the transport; what comes before is kept.
+    pub async fn closed(&mut self) -> Closed {
+        loop {
+            match timeout(PATIENCE, self.read()).await.expect("the connection ends in time") {
+                Ok(packet) => self.passed_over.push_back(packet),
+                Err(closed) => return closed,
+            }
+        }
+    }
+
+    /// Breaks off, as a network does.
+    pub async fn cut(self) {
+        match self.wire {
+            Wire::Polling(polling) => polling.cut().await,
+            Wire::Socket(socket) => drop(socket),
+        }
+    }
+
+    /// Closes a WebSocket with this code.
+    pub async fn close(self, code: u16) {
+        let Wire::Socket(socket) = self.wire else { panic!("there is no WebSocket to close") };
+        socket.close(code).await;
+    }
+
+    /// Waits for the next packet and its attachments. Whoever stops waiting loses nothing.
+    async fn read(&mut self) -> Result<Received, Closed> {
+        loop {
+            match (self.read_packet().await?, &mut self.incomplete) {
+                (Packet::Binary(bytes), Some((packet, _))) => packet.attachments.push(bytes),
+                (Packet::Binary(bytes), None) => panic!("an attachment of nothing: {bytes:?}"),
+                (Packet::Text(text), None) => match &*text {
+                    "1" => return Err(Closed { code: None, reason: text }),
+                    "2" => self.send_text("3").await,
+                    "6" => {}
+                    text => {
+                        let message = text.strip_prefix('4').unwrap_or_else(|| panic!("{text} is not for a client"));
+                        self.incomplete = Some(Received::read(message));
+                    }
+                },
+                (Packet::Text(text), Some(_)) => panic!("{text} came where an attachment was to come"),
+            }
+            if let Some((packet, _)) = self.incomplete.take_if(|(packet, n)| packet.attachments.len() == *n) {
+                return Ok(self.take_offset(packet));
+            }
+        }
+    }
+
+    /// An event says its offset behind its arguments, unless it asks something.
+    fn take_offset(&mut self, mut packet: Received) -> Received {
+        if packet.kind == '2'
+            && packet.id.is_none()
+            && let Some(session) = self.sessions.get_mut(&packet.namespace)
+            && let Some(arguments) = packet.data.as_array_mut()
+            && let Some(offset) = arguments.pop_if(|last| last.is_string())
+        {
+            packet.offset = offset.as_str().map(str::to_owned);
+            session["offset"] = offset;
+        }
+        packet
+    }
+
+    async fn read_packet(&mut self) -> Result<Packet, Closed> {
+        match &mut self.wire {
+            Wire::Socket(socket) => socket.read().await,
+            Wire::Polling(polling) => {
+                polling.next().await.map_err(|refusal| Closed { code: None, reason: refusal.to_string() })
+            }
+        }
+    }
+}
+
+/// How packets name a namespace.
+fn prefix(namespace: &str) -> String {
+    if namespace == "/" { String::new() } else { format!("{namespace},") }
+}
