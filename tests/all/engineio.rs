@@ -1,0 +1,233 @@
+//! Engine.IO 4: how sessions begin, live and end. What is about requests alone is in `polling`, how a session goes over to
+//! a WebSocket in `upgrade`.
+
+use std::time::Duration;
+
+use roundhouse_tests::{Answer, ENGINE, EngineSocket, InnerHost, Packet, Polling, SocketIoClient, eventually, http};
+use serde_json::{Value, json};
+
+pub(crate) const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+
+const UPGRADE: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+/// Status and code of a refusal.
+pub(crate) fn refusal(answer: &Answer) -> (u16, i64) {
+    (answer.status, answer.body["code"].as_i64().unwrap_or(-1))
+}
+
+/// A session that polls, in the main namespace.
+pub(crate) async fn entered(host: &InnerHost) -> Polling {
+    let polling = Polling::open(&host.ws).await;
+    polling.send(&["40".into()]).await;
+    let answer = polling.poll().await;
+    assert!(answer.text.starts_with("40{\"sid\":"), "{}", answer.text);
+    polling
+}
+
+/// Waits until a session is gone.
+pub(crate) async fn gone(polling: &Polling) {
+    eventually("the session is gone", async || {
+        let answer = polling.post("3").await;
+        (answer.status == 400).then(|| assert_eq!(refusal(&answer), (400, 1)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_begins_with_what_the_configuration_says() {
+    let times = "heartbeat.interval = \"7s\"\nheartbeat.timeout = \"12s\"\nlimits.message_bytes = 5000";
+    let host = InnerHost::start(&format!("{CONFIG}{times}")).await;
+    let answer = http(&host.ws, "GET", &format!("{ENGINE}&transport=polling"), &[], "").await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("content-type").starts_with("text/plain"), "{:?}", answer.headers);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let said = |sid: &Value, upgrades: Value| json!({ "sid": sid, "upgrades": upgrades, "pingInterval": 7000, "pingTimeout": 5000, "maxPayload": 5000 });
+    let open: Value = serde_json::from_str(answer.text.strip_prefix('0').unwrap()).unwrap();
+    assert_eq!(open, said(&open["sid"], json!(["websocket"])));
+    let socket = EngineSocket::open(&host.ws).await;
+    assert_eq!(socket.open, said(&socket.open["sid"], json!([])));
+    assert_ne!(socket.open["sid"], open["sid"]);
+    drop(socket);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_the_protocol_is_refused_with_the_number_that_clients_know() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = Polling::open(&host.ws).await;
+    let sid = format!("&sid={}", polling.sid());
+    for (method, query, headers, code, message) in [
+        ("GET", "EIO=4".to_owned(), &[][..], 0, "Transport unknown"),
+        ("GET", "EIO=4&transport=carrier-pigeon".to_owned(), &[], 0, "Transport unknown"),
+        ("POST", "EIO=4&transport=".to_owned(), &[], 0, "Transport unknown"),
+        ("GET", "EIO=4&transport=polling&sid=nobody".to_owned(), &[], 1, "Session ID unknown"),
+        ("POST", "EIO=4&transport=polling&sid=__proto__".to_owned(), &[], 1, "Session ID unknown"),
+        ("GET", format!("EIO=4&transport=polling&sid={}", "0".repeat(32)), &[], 1, "Session ID unknown"),
+        ("GET", "EIO=4&transport=websocket&sid=nobody".to_owned(), &UPGRADE, 1, "Session ID unknown"),
+        ("POST", "EIO=4&transport=polling".to_owned(), &[], 2, "Bad handshake method"),
+        ("PUT", "EIO=4&transport=polling".to_owned(), &[], 2, "Bad handshake method"),
+        ("GET", "EIO=4&transport=websocket".to_owned(), &[], 3, "Bad request"),
+        ("GET", format!("EIO=4&transport=websocket{sid}"), &[], 3, "Bad request"),
+        ("PUT", format!("EIO=4&transport=polling{sid}"), &[], 3, "Bad request"),
+        ("GET", "EIO=3&transport=polling".to_owned(), &[], 5, "Unsupported protocol version"),
+        ("GET", "transport=polling".to_owned(), &[], 5, "Unsupported protocol version"),
+        ("GET", "EIO=3&transport=websocket".to_owned(), &UPGRADE, 5, "Unsupported protocol version"),
+    ] {
+        let answer = http(&host.ws, method, &format!("/socket.io/?{query}"), headers, "").await.unwrap();
+        assert_eq!(
+            (answer.status, &answer.body),
+            (400, &json!({ "code": code, "message": message })),
+            "{method} {query}"
+        );
+        assert_eq!(answer.header("content-type"), "application/json", "{method} {query}");
+        assert_eq!(answer.header("cache-control"), "no-store", "{method} {query}");
+    }
+    assert_eq!(polling.post("3").await.text, "ok", "the session is as it was");
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_polling_client_is_asked_for_a_sign_of_life_and_gone_if_it_gives_none() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    for _ in 0..3 {
+        let waiting = polling.begin_poll();
+        host.advance(Duration::from_secs(25));
+        assert_eq!(waiting.await.unwrap().text, "2");
+        assert_eq!(polling.post("3").await.text, "ok");
+    }
+    // Asking for packets is no answer.
+    for seconds in [25, 25] {
+        host.advance(Duration::from_secs(seconds));
+        assert_eq!(polling.poll().await.text, "2");
+    }
+    let waiting = polling.begin_poll();
+    host.advance(Duration::from_secs(10));
+    let waited = waiting.await.unwrap();
+    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
+    gone(&polling).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_on_a_websocket_is_asked_for_a_sign_of_life_and_gone_if_it_gives_none() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut answering = SocketIoClient::socket(&host.ws).await;
+    answering.enter("/", &Value::Null).await.unwrap();
+    let mut silent = EngineSocket::open(&host.ws).await;
+    silent.send("40").await;
+    assert!(matches!(silent.next().await, Ok(Packet::Text(text)) if text.starts_with("40{")));
+    for _ in 0..2 {
+        host.advance(Duration::from_secs(25));
+        assert_eq!(silent.next().await, Ok("2".into()));
+        assert_eq!(answering.refused("no:such", json!([])).await, "unknown_event");
+    }
+    host.advance(Duration::from_secs(10));
+    assert_eq!(silent.closed().await.code, Some(1001));
+    assert_eq!(answering.refused("no:such", json!([])).await, "unknown_event");
+    answering.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn pings_are_the_hosts_to_send() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    let waiting = polling.begin_poll();
+    polling.post("2").await;
+    let waited = waiting.await.unwrap();
+    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
+    gone(&polling).await;
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send("2").await;
+    assert_eq!(socket.closed().await.code, Some(1002));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_says_that_it_is_over_on_either_transport() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut polling = entered(&host).await;
+    // A ping has come, so that the next request waits and the host knows of it.
+    host.advance(Duration::from_secs(25));
+    assert_eq!(polling.next().await, Ok("2".into()));
+    let waiting = polling.begin_poll();
+    assert_eq!(polling.post("1").await.text, "ok");
+    let waited = waiting.await.unwrap();
+    assert_eq!((waited.status, &*waited.text), (200, "6"));
+    assert_eq!(refusal(&polling.post("3").await), (400, 1));
+
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send("1").await;
+    assert_eq!(socket.closed().await.code, Some(1000));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_page_of_an_allowed_origin_may_poll_and_of_no_other() {
+    let host = InnerHost::start(&format!("{CONFIG}cors.origins = [\"https://app.example\"]")).await;
+    let path = format!("{ENGINE}&transport=polling");
+    let cors = ["access-control-allow-origin", "access-control-allow-credentials", "vary"];
+    let allowed = ["https://app.example", "true", "Origin"];
+    for (path, status) in [(&*path, 200), ("/socket.io/?EIO=4", 400)] {
+        let answer = http(&host.ws, "GET", path, &[("origin", "https://app.example")], "").await.unwrap();
+        assert_eq!((answer.status, cors.map(|name| answer.header(name))), (status, allowed));
+        let stranger = http(&host.ws, "GET", path, &[("origin", "https://evil.example")], "").await.unwrap();
+        assert_eq!((stranger.status, cors.map(|name| stranger.header(name))), (status, ["", "", "Origin"]));
+        let nobody = http(&host.ws, "GET", path, &[], "").await.unwrap();
+        assert_eq!(cors[..2].iter().map(|name| nobody.header(name)).collect::<String>(), "");
+    }
+
+    let preflight = async |origin: &str| {
+        let asks = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "content-type,x-trace"),
+        ];
+        http(&host.ws, "OPTIONS", &path, &asks, "").await.unwrap()
+    };
+    let answer = preflight("https://app.example").await;
+    assert_eq!((answer.status, cors.map(|name| answer.header(name))), (204, allowed));
+    assert_eq!(answer.header("access-control-allow-headers"), "content-type,x-trace");
+    let methods = answer.header("access-control-allow-methods");
+    assert!(methods.contains("GET") && methods.contains("POST"), "{methods}");
+    let stranger = preflight("https://evil.example").await;
+    assert!(
+        stranger.headers.keys().all(|name| !name.as_str().starts_with("access-control-")),
+        "{:?}",
+        stranger.headers
+    );
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn sessions_are_where_the_configuration_says() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.path = \"/chat/io/\"")).await;
+    for (path, status) in [("/chat/io/", 200), ("/chat/io", 200), ("/socket.io/", 404), ("/chat/io/x", 404)] {
+        let answer = http(&host.ws, "GET", &format!("{path}?EIO=4&transport=polling"), &[], "").await.unwrap();
+        assert_eq!(answer.status, status, "{path}");
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_host_that_is_full_opens_no_session() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.connections = 1")).await;
+    let polling = Polling::open(&host.ws).await;
+    let answer = http(&host.ws, "GET", &format!("{ENGINE}&transport=polling"), &[], "").await.unwrap();
+    assert_eq!((answer.status, answer.body["code"].as_str()), (503, Some("feature_unavailable")));
+    polling.post("1").await;
+    assert_eq!(polling.poll().await.text, "6");
+    let again = eventually("there is room again", async || {
+        let answer = http(&host.ws, "GET", &format!("{ENGINE}&transport=polling"), &[], "").await.unwrap();
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert!(again.text.starts_with("0{"), "{}", again.text);
+    host.shut_down().await;
+}

@@ -1,0 +1,222 @@
+//! Engine.IO 4 over HTTP: what requests carry, and which end their session.
+
+use roundhouse_tests::guests::conformance;
+use roundhouse_tests::{Answer, EngineSocket, InnerHost, PATIENCE, Packet, Polling, eventually, http};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::engineio::{CONFIG, entered, gone, refusal};
+
+/// Waits for the answer to a request that was begun by hand.
+async fn answer_to(mut socket: TcpStream) -> String {
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_payload_is_packets_with_a_separator_between_them_both_ways() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = Polling::open(&host.ws).await;
+    let posted = polling.post("40/a,\x1e3\x1e40/b,\x1e40/c,").await;
+    assert_eq!((posted.status, &*posted.text), (200, "ok"));
+    let answer = polling.poll().await;
+    assert!(answer.header("content-type").starts_with("text/plain"), "{:?}", answer.headers);
+    assert_eq!(answer.header("cache-control"), "no-store");
+    let refused = |namespace: &str| format!("44/{namespace},{{\"message\":\"Invalid namespace\"}}");
+    assert_eq!(answer.text, ["a", "b", "c"].map(refused).join("\x1e"));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn binary_messages_are_base64_in_a_payload_and_frames_on_a_websocket() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("conformance", conformance()).await;
+    let event =
+        |name: &str| format!("452-[\"{name}\",{{\"_placeholder\":true,\"num\":0}},{{\"_placeholder\":true,\"num\":1}}");
+    let polling = entered(&host).await;
+    let sent = format!("{}]\x1ebAQIDBA==\x1eb", event("message"));
+    assert_eq!(polling.post(&sent).await.text, "ok");
+    let answer = eventually("the event is back", async || {
+        let answer = polling.poll().await.text;
+        answer.contains("452").then_some(answer)
+    })
+    .await;
+    assert!(answer.contains(&event("message-back")), "{answer}");
+    assert!(answer.ends_with("]\x1ebAQIDBA==\x1eb"), "{answer}");
+
+    let mut socket = EngineSocket::open(&host.ws).await;
+    let attachments = [Packet::Binary(vec![1, 2, 3, 4]), Packet::Binary(vec![])];
+    socket.send("40").await;
+    socket.send(&*format!("{}]", event("message"))).await;
+    for attachment in &attachments {
+        socket.send(attachment.clone()).await;
+    }
+    let text = loop {
+        match socket.next().await.unwrap() {
+            Packet::Text(text) if text.starts_with("452") => break text,
+            _ => {}
+        }
+    };
+    assert!(text.starts_with(&event("message-back")), "{text}");
+    for attachment in attachments {
+        assert_eq!(socket.next().await, Ok(attachment));
+    }
+
+    // Bytes as such are of an earlier version of the protocol.
+    let path = polling.path();
+    let answer = http(&host.ws, "POST", &path, &[("content-type", "application/octet-stream")], "3").await.unwrap();
+    assert_eq!(refusal(&answer), (400, 3));
+    assert_eq!(refusal(&polling.poll().await), (400, 1), "the session is gone");
+    drop(socket);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_payload_that_breaks_the_protocol_ends_its_session() {
+    let host = InnerHost::start(CONFIG).await;
+    for payload in [&b""[..], b"abc", b"7", b"4a\x1e", b"0{}", b"b%%%", b"4\xff\xfe"] {
+        let polling = entered(&host).await;
+        let waiting = polling.begin_poll();
+        let answer = http(&host.ws, "POST", &polling.path(), &[], payload.to_vec()).await.unwrap();
+        assert_eq!(refusal(&answer), (400, 3), "{payload:?}");
+        gone(&polling).await;
+        // It may have come only after the end.
+        let waited = waiting.await.unwrap();
+        assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{payload:?}: {}", waited.text);
+    }
+    for packet in [Packet::from("abc"), "".into(), "0{}".into(), "2".into(), Packet::Binary(vec![1])] {
+        let mut socket = EngineSocket::open(&host.ws).await;
+        socket.send("40").await;
+        socket.send(packet.clone()).await;
+        assert_eq!(socket.closed().await.code, Some(1002), "{packet:?}");
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_request_over_the_limit_is_refused_and_its_session_goes_on() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.message_bytes = 1000")).await;
+    let polling = Polling::open(&host.ws).await;
+    let refused = |answer: &Answer| (answer.status, answer.body["code"].as_str().map(str::to_owned));
+    let answer = polling.post(&format!("4{}", "x".repeat(1000))).await;
+    assert_eq!(refused(&answer), (413, Some("too_large".to_owned())));
+    let mut chunked = polling.begin("POST", "transfer-encoding: chunked\r\nconnection: close\r\n").await;
+    let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "x".repeat(1001));
+    chunked.write_all(chunk.as_bytes()).await.unwrap();
+    let answer = answer_to(chunked).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let whole = format!("40/{},", "x".repeat(996));
+    assert_eq!(whole.len(), 1000);
+    assert_eq!(polling.post(&whole).await.text, "ok", "exactly the limit is not too much");
+
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send(&*"x".repeat(1001)).await;
+    assert_eq!(socket.closed().await.code, Some(1009));
+    polling.poll().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_second_request_for_packets_ends_the_session() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    let (one, other) = tokio::join!(polling.begin_poll(), polling.begin_poll());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let (first, second) = if one.status == 200 { (one, other) } else { (other, one) };
+    assert_eq!((first.status, &*first.text), (200, "1"));
+    assert_eq!(refusal(&second), (400, 3));
+    assert_eq!(refusal(&polling.poll().await), (400, 1));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_second_request_with_packets_ends_the_session() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    let mut first = posting(&polling).await;
+    assert_eq!(refusal(&polling.post("3").await), (400, 3));
+    assert_eq!(refusal(&polling.poll().await), (400, 1));
+    first.write_all(b"3").await.unwrap();
+    let answer = answer_to(first).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    host.shut_down().await;
+}
+
+/// A request that the host reads, and of whose body, a byte, nothing has come yet.
+async fn posting(polling: &Polling) -> TcpStream {
+    let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
+    let mut socket = polling.begin("POST", headers).await;
+    let mut answer = [0; 25];
+    timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    socket
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_off_ends_the_session() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
+    let polling = entered(&host).await;
+    let waiting = polling.begin("GET", "").await;
+    // One shard has requests in the order in which they came: when these are answered, that one waits.
+    for _ in 0..2 {
+        assert_eq!(polling.post("3").await.text, "ok");
+    }
+    drop(waiting);
+    gone(&polling).await;
+
+    let polling = entered(&host).await;
+    let first = posting(&polling).await;
+    let waiting = polling.begin_poll();
+    drop(first);
+    let waited = waiting.await.unwrap();
+    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
+    gone(&polling).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn one_connection_may_carry_all_requests_of_a_session() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = Polling::open(&host.ws).await;
+    let (path, address) = (polling.path(), host.ws.trim_start_matches("ws://").to_owned());
+    let mut socket = TcpStream::connect(&address).await.unwrap();
+    for n in 0..5 {
+        let packet = format!("40/{n},");
+        let post = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{packet}", packet.len());
+        for (request, wanted) in [
+            (post, "\r\n\r\nok".to_owned()),
+            (
+                format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n"),
+                format!("\r\n\r\n44/{n},{{\"message\":\"Invalid namespace\"}}"),
+            ),
+        ] {
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let read = async {
+                while !answer.ends_with(wanted.as_bytes()) {
+                    assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+                }
+            };
+            assert!(timeout(PATIENCE, read).await.is_ok(), "{}", String::from_utf8_lossy(&answer));
+        }
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn requests_of_a_session_may_come_in_on_any_shard() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    let polling = entered(&host).await;
+    let mut parked = Vec::new();
+    for n in 0..12 {
+        // The next connection goes to another shard, for this one is at one that has the fewest.
+        parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
+        assert_eq!(polling.post(&format!("42[\"no:such\",{n}]")).await.text, "ok");
+        let answer = polling.poll().await;
+        assert!(answer.text.starts_with("42[\"error\",{\"code\":\"unknown_event\""), "{}", answer.text);
+    }
+    drop(parked);
+    host.shut_down().await;
+}

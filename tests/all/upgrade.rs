@@ -1,0 +1,174 @@
+//! Engine.IO sessions that begin with polling and go over to a WebSocket.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::conformance;
+use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient, eventually, metric};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::engineio::{CONFIG, entered};
+
+/// Says that the WebSocket works, as a client does before it goes over.
+async fn probe(polling: &Polling) -> EngineSocket {
+    let mut socket = EngineSocket::beside(polling).await;
+    socket.send("2probe").await;
+    assert_eq!(socket.next().await, Ok("3probe".into()));
+    socket
+}
+
+/// The host answers to a packet of the session.
+async fn is_alive(socket: &mut EngineSocket) {
+    socket.send("40/nowhere,").await;
+    assert_eq!(socket.next().await, Ok("44/nowhere,{\"message\":\"Invalid namespace\"}".into()));
+}
+
+/// The host answers to a packet of a session that polls; what says nothing is passed over.
+async fn still_polls(polling: &mut Polling) {
+    polling.send(&["40/nowhere,".into()]).await;
+    loop {
+        match polling.next().await {
+            Ok(Packet::Text(text)) if text == "6" => {}
+            packet => return assert_eq!(packet, Ok("44/nowhere,{\"message\":\"Invalid namespace\"}".into())),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_goes_over_after_a_probe_and_its_requests_end() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    let waiting = polling.begin_poll();
+    let mut socket = probe(&polling).await;
+    let waited = waiting.await.unwrap();
+    assert_eq!((waited.status, &*waited.text), (200, "6"), "the client may stop polling");
+    socket.send("5").await;
+    is_alive(&mut socket).await;
+    for answer in [polling.poll().await, polling.post("3").await] {
+        assert_eq!(answer.status, 400, "{}", answer.text);
+    }
+    host.advance(Duration::from_secs(25));
+    assert_eq!(socket.next().await, Ok("2".into()), "heartbeats go on");
+    drop(socket);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_doubled_or_reordered_while_a_session_goes_over() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 3")).await;
+    host.must_load("conformance", conformance()).await;
+    for round in 0..5 {
+        let mut client = SocketIoClient::polling(&host.ws).await;
+        let id = client.enter("/", &Value::Null).await.unwrap()["sid"].as_str().unwrap().to_owned();
+        let to_client = async {
+            for n in 0..100 {
+                assert_eq!(host.emit(json!({ "connection": id }), "number", json!(n)).await, 1);
+            }
+        };
+        let from_client = async {
+            for n in 0..30 {
+                client.emit("message", json!([n])).await;
+            }
+            client.expect("number").await;
+            let mut client = client.upgrade().await;
+            for n in 30..60 {
+                client.emit("message", json!([n])).await;
+            }
+            let (mut numbers, mut messages) = (vec![json!(0)], Vec::new());
+            while numbers.len() < 100 || messages.len() < 60 {
+                let packet = client.next().await;
+                match &*packet.event {
+                    "number" => numbers.push(packet.argument().clone()),
+                    "message-back" => messages.push(packet.argument().clone()),
+                    other => assert_eq!(other, "auth"),
+                }
+            }
+            let counted = |to: i32| (0..to).map(Value::from).collect::<Vec<_>>();
+            assert_eq!((numbers, messages), (counted(100), counted(60)), "in round {round}");
+            assert_eq!(client.drain().await, []);
+        };
+        tokio::join!(to_client, from_client);
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_probe_that_comes_to_nothing_leaves_polling_as_it_was() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut polling = entered(&host).await;
+    // One says nothing, one tries, and some make no sense.
+    drop(EngineSocket::beside(&polling).await);
+    still_polls(&mut polling).await;
+    drop(probe(&polling).await);
+    still_polls(&mut polling).await;
+    for packets in
+        [&["5".into()][..], &["40".into()], &["2".into()], &[Packet::Binary(vec![4])], &["2probe".into(), "40".into()]]
+    {
+        let mut socket = EngineSocket::beside(&polling).await;
+        for packet in packets {
+            socket.send(packet.clone()).await;
+        }
+        assert_eq!(socket.closed().await.code, Some(1002), "{packets:?}");
+        still_polls(&mut polling).await;
+    }
+    eventually("the sockets are gone", async || (metric(&host.api, "connections").await == 1).then_some(())).await;
+    let mut socket = EngineSocket::take_over(polling).await;
+    is_alive(&mut socket).await;
+    drop(socket);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_upgrade_that_does_not_come_in_ten_seconds_is_given_up() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut polling = entered(&host).await;
+    let mut untried = EngineSocket::beside(&polling).await;
+    let mut tried = probe(&polling).await;
+    eventually("both are there", async || (metric(&host.api, "connections").await == 3).then_some(())).await;
+    host.advance(Duration::from_millis(9_999));
+    still_polls(&mut polling).await;
+    host.advance(Duration::from_millis(1));
+    assert_eq!((untried.closed().await.code, tried.closed().await.code), (Some(1000), Some(1000)));
+    still_polls(&mut polling).await;
+    let mut socket = EngineSocket::take_over(polling).await;
+    is_alive(&mut socket).await;
+    drop((socket, tried, untried));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_session_has_one_websocket() {
+    let host = InnerHost::start(CONFIG).await;
+    let polling = entered(&host).await;
+    let mut late = EngineSocket::beside(&polling).await;
+    let mut early = probe(&polling).await;
+    early.send("5").await;
+    is_alive(&mut early).await;
+    late.send("2probe").await;
+    assert_eq!(late.closed().await.code, Some(1002));
+    assert_eq!(EngineSocket::beside(&polling).await.closed().await.code, Some(1002));
+    is_alive(&mut early).await;
+
+    // Nor may one that began on its WebSocket have another.
+    let whole = EngineSocket::open(&host.ws).await;
+    let sid = whole.open["sid"].as_str().unwrap();
+    let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    assert_eq!(roundhouse_tests::http(&host.ws, "GET", &path, &[], "").await.unwrap().status, 400);
+    drop((early, whole));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_session_goes_over_from_any_shard_to_any_other() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    let mut parked = Vec::new();
+    for _ in 0..8 {
+        let polling = entered(&host).await;
+        // The WebSocket is on another shard than the requests, for this one is at one that has the fewest.
+        parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
+        let mut socket = EngineSocket::take_over(polling).await;
+        is_alive(&mut socket).await;
+    }
+    drop(parked);
+    host.shut_down().await;
+}
