@@ -315,7 +315,7 @@ impl Shard {
         };
         let Some(engine) = polling.engine() else { return };
         match engineio::decode(text) {
-            Ok(Packet::Ping(PROBE)) => {
+            Ok(Packet::Ping(PROBE)) if engine.probe.get().is_none_or(|other| other == probe.id) => {
                 probe.role.replace(Role::Probe { id, is_tried: true });
                 engine.probe.set(Some(probe.id));
                 self.enqueue(probe, engineio::pong_probe_frame());
@@ -323,7 +323,7 @@ impl Shard {
                 self.mark_dirty(&polling);
             }
             Ok(Packet::Upgrade) if is_tried => self.upgrade(probe, &polling, &engine),
-            _ => self.close(probe, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
+            _ => self.close(probe, CloseCode::ProtocolError, "first comes one probe, and then the upgrade"),
         }
     }
 

@@ -215,10 +215,8 @@ impl Shard {
         }
         match &link.wire {
             Wire::Socket(_) => self.enqueue(link, websocket::close_frame(code.code(), reason)),
-            // Nobody listens, and of all reasons there is only one that a client must hear of.
-            Wire::Polling(poll) if poll.borrow().is_none() && code != CloseCode::Disconnected => {
-                return self.end_link(link, may_return);
-            }
+            // Nobody listens.
+            Wire::Polling(poll) if poll.borrow().is_none() => return self.end_link(link, may_return),
             Wire::Polling(_) => self.enqueue(link, engineio::close_frame()),
         }
         link.phase.set(Phase::Closing);

@@ -168,7 +168,10 @@ impl Shard {
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => {
                 link.moving.take();
-                self.close(link, violation.code, violation.reason);
+                // Socket.IO's client shows its user the reason, and expects none for a message that is too large.
+                let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
+                let is_silent = is_engine && violation.code == CloseCode::TooLarge;
+                self.close(link, violation.code, if is_silent { "" } else { violation.reason });
                 self.flush(link);
                 // RFC 6455, section 7.1.7: no answer is waited for. What the client still sends is read all the same, for
                 // a socket that is closed over unread bytes takes our close back.

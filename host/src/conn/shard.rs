@@ -20,6 +20,7 @@ use tokio::task::{LocalSet, yield_now};
 
 use super::connection::Connection;
 use super::engine::{Credentials, Engine, EngineId, Engines};
+use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, LinkId, Phase, Role, Socket, Wire};
 use super::members::{Group, Members};
 use super::recovery::Entry;
@@ -290,6 +291,14 @@ impl Shard {
             self.part(connection, false);
             if !link.connections.borrow().is_empty() {
                 return;
+            }
+            if link.socket().is_none() {
+                // A client looks at the close of an answer before it looks at what stands before that, and would not know
+                // that it is unwanted. It ends the session itself, or is ended.
+                let limit = self.shared.clock.uptime_ms() + CLOSE_TIMEOUT.as_millis() as u64;
+                link.phase.set(Phase::Authenticating);
+                link.times.limit.set(limit);
+                return self.arm(&link, limit);
             }
         }
         self.close(&link, code, reason);

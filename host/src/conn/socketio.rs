@@ -95,6 +95,7 @@ impl Shard {
                     self.event(&connection, &event, payload, id, read_at);
                 }
             }
+            Packet::Ack { .. } if !link.may_send() => self.answer(&connection, None, None, Err(&over_the_rate())),
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
         }
     }
@@ -119,12 +120,12 @@ impl Shard {
         let refuse = |message: &str, data: serde_json::Value| {
             self.enqueue(link, socketio::connect_error_frame(namespace, message, &data));
         };
-        if !self.has_namespace(namespace) {
-            return refuse("Invalid namespace", serde_json::Value::Null);
-        }
         let refuse_with = |code: &str, message: &str| refuse(message, json!({ "code": code, "message": message }));
         if !link.may_send() {
             return refuse_with(ErrorCode::RateLimited.as_str(), &over_the_rate().message);
+        }
+        if !self.has_namespace(namespace) {
+            return refuse("Invalid namespace", serde_json::Value::Null);
         }
         // It is an object, or nothing.
         let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();

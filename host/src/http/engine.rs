@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue,
@@ -18,6 +18,9 @@ use super::response::{Answer, body, error, json};
 use crate::conn::{Caller, Door, EngineId, PollError, Polled, Shard};
 
 const TEXT: &str = "text/plain; charset=UTF-8";
+
+/// How many times as long as it may be a request is read, where it is too long.
+const DRAINED: usize = 16;
 
 /// For how long a browser may remember what a page of another origin may do, in seconds.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
@@ -183,26 +186,34 @@ impl ClientService {
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
             return Err(Refusal::BadRequest);
         }
-        let limit = self.config.message_bytes;
-        let too_large = || {
-            let message = format!("a request may have {limit} bytes, which the handshake said as maxPayload");
-            error(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &message)
-        };
-        if request.body().size_hint().lower() > limit as u64 {
-            posting.refuse();
-            return Ok(too_large());
-        }
-        let read = match Limited::new(request.into_body(), limit).collect().await {
-            Ok(read) => read.to_bytes(),
-            Err(failed) if failed.is::<http_body_util::LengthLimitError>() => {
+        match read_body(request.into_body(), self.config.message_bytes).await? {
+            Some(text) => polled(posting.finish(text).await),
+            None => {
                 posting.refuse();
-                return Ok(too_large());
+                // The reference says no more either, and its client shows what was said to its user.
+                Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
             }
-            Err(_) => return Err(Refusal::BadRequest),
-        };
-        let text = String::from_utf8(read.into()).map_err(|_| Refusal::BadRequest)?;
-        polled(posting.finish(text).await)
+        }
     }
+}
+
+/// Reads a body; none where it is longer than `limit`. What is too long is read to its end within reason, for a client
+/// that still writes would not read the answer.
+async fn read_body(mut body: Incoming, limit: usize) -> Result<Option<String>, Refusal> {
+    let (mut read, mut length) = (Vec::new(), 0);
+    while length <= limit.saturating_mul(DRAINED) {
+        let Some(frame) = body.frame().await else {
+            let whole = (length <= limit).then(|| String::from_utf8(read));
+            return whole.transpose().map_err(|_| Refusal::BadRequest);
+        };
+        if let Ok(data) = frame.map_err(|_| Refusal::BadRequest)?.into_data() {
+            length += data.len();
+            if length <= limit {
+                read.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn polled(polled: Polled) -> Result<Answer, Refusal> {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -34,6 +34,7 @@ pub(super) fn upgrade(
     hand_over: impl FnOnce(TcpStream, &Bytes) + 'static,
 ) -> Answer {
     let accept = derive_accept_key(key.as_bytes());
+    let subprotocol = first_subprotocol(request.headers());
     spawn_local(async move {
         match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
             Ok(Ok(parts)) => hand_over(parts.io.into_inner(), &parts.read_buf),
@@ -46,15 +47,33 @@ pub(super) fn upgrade(
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
 }
 
-/// Whether a request asks for another protocol at all.
+/// Whether a request asks for another protocol. Some proxies pass one of the two headers on that say so.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
+    headers.contains_key(UPGRADE) && lists(headers, &CONNECTION, "upgrade")
+}
+
+/// Whether a header's list has this item.
+fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
+    })
+}
+
+/// The first subprotocol that a client offers. None means anything here, but a browser that offers some and hears of none
+/// takes the handshake for failed.
+fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
+    let offered = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let first = offered.split(',').next()?.trim();
+    (!first.is_empty()).then(|| HeaderValue::from_str(first).ok()).flatten()
 }
 
 /// Whether a request comes from a page of this host, or from no page at all.
@@ -67,12 +86,7 @@ pub(super) fn is_from_here(headers: &HeaderMap) -> bool {
 
 /// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
 pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
-    let lists = |name, wanted: &str| {
-        headers.get_all(name).iter().any(|value| {
-            value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
-        })
-    };
-    if !lists(CONNECTION, "upgrade") || !lists(UPGRADE, "websocket") {
+    if !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with a WebSocket client");
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {

@@ -51,7 +51,7 @@ pub enum Packet<'a> {
     Noop,
 }
 
-/// Reads one packet: the content of a WebSocket text frame.
+/// Reads one packet: the content of a WebSocket text frame, or one of a payload.
 ///
 /// # Errors
 /// Where its type is unknown, or it has data that its type does not have.
@@ -68,6 +68,11 @@ pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
         Some('1') => Ok(Packet::Close),
         Some('5') => Ok(Packet::Upgrade),
         Some('6') => Ok(Packet::Noop),
+        // Over WebSocket from clients that cannot send binary frames, or were told not to.
+        Some(BINARY) => match STANDARD.decode(data) {
+            Ok(bytes) => Ok(Packet::Binary(bytes.into())),
+            Err(_) => malformed("a binary message is base64 with padding"),
+        },
         Some(_) => malformed("a packet's type is a digit from 0 to 6"),
         None => malformed("the packet is empty"),
     }
@@ -80,13 +85,7 @@ pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Mal
         if is_broken {
             return None;
         }
-        let packet = match packet.strip_prefix(BINARY) {
-            Some(base64) => match STANDARD.decode(base64) {
-                Ok(bytes) => Ok(Packet::Binary(bytes.into())),
-                Err(_) => malformed("a binary message is base64 with padding"),
-            },
-            None => decode(packet),
-        };
+        let packet = decode(packet);
         is_broken = packet.is_err();
         Some(packet)
     })
