@@ -8,11 +8,13 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
+//! - [`bench`]: what the benchmarks share
 //! - [`Script`]: the scripts that play clients which others wrote
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
+pub mod bench;
 mod client;
 mod engine;
 pub mod guests;

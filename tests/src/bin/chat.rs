@@ -6,19 +6,17 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::bench::{SECRET, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, take_frames};
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-const SECRET: &str = "figures";
 const ROOMS: usize = 50;
 const MEMBERS: usize = 20;
 const PER_SECOND: usize = 2_000;
@@ -46,10 +44,6 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 /// What one member got of each message of its room.
@@ -162,7 +156,7 @@ struct Member {
 }
 
 async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member> {
-    let token = sign(&Claims { sub: format!("user{member}"), ..Claims::default() }, SECRET)?;
+    let token = token(&format!("user{member}"))?;
     let socket = Rc::new(connect_raw(&ws, &token).await?);
     let room = member / MEMBERS;
     let ask = json!({ "event": "joinRoom", "data": { "roomId": format!("r{room}") }, "id": MESSAGES });
@@ -359,7 +353,7 @@ fn report(name: &str, disturbance: Disturbance, tally: &Tally) -> anyhow::Result
 
 /// Every message is in the store, once, in order.
 async fn check_history(name: &str, host: &TestHost) -> anyhow::Result<()> {
-    let token = sign(&Claims { sub: "reader".to_owned(), ..Claims::default() }, SECRET)?;
+    let token = token("reader")?;
     let mut client = TestClient::connect(&host.ws, &token).await;
     let mut ask = async |event: &str, data: Value| {
         client.ask(event, data).await.map_err(|error| anyhow::anyhow!("{event}: {error}"))

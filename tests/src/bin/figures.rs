@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::bench::{SECRET, median, resident_bytes, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw};
 use roundhouse_tests::{TestClient, TestHost, guests};
 use serde_json::json;
@@ -19,7 +19,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-const SECRET: &str = "figures";
 const IDLE_CONNECTIONS: usize = 5_000;
 const ROOM: usize = 1_000;
 const PAYLOAD_BYTES: usize = 128;
@@ -35,10 +34,6 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
-}
-
 /// One shard and one plugin thread, so that figures are per thread.
 fn host() -> TestHost {
     let config = format!(
@@ -46,15 +41,6 @@ fn host() -> TestHost {
          [plugins]\nthreads = 1\n"
     );
     TestHost::start_with(&config, &[])
-}
-
-fn token(user: &str) -> anyhow::Result<String> {
-    Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// From reading a `ticket:view` to queueing its effects and its acknowledgement, as the host itself measures it.
@@ -148,12 +134,6 @@ impl Answers {
         }
         Ok(found)
     }
-}
-
-fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
 /// Connections that have signed in and do nothing.

@@ -5,7 +5,6 @@
 //! it needs `wrk`.
 
 use std::convert::Infallible;
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::bench::{SECRET, median, say, token};
 use roundhouse_tests::raw::{connect_raw, take_frames};
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
@@ -28,7 +27,6 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 
-const SECRET: &str = "figures";
 const TOTAL: u64 = 1_000_000;
 const BATCH: u64 = 50;
 const IN_FLIGHT: usize = 64;
@@ -53,20 +51,12 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-fn say(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
-}
-
 fn host() -> TestHost {
     let config = format!(
         "auth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n[[api_keys]]\nname = \"figures\"\n\
          key = \"figures\"\nscopes = [\"publish\", \"admin\"]\n"
     );
     TestHost::start_with(&config, &[])
-}
-
-fn token(user: &str) -> anyhow::Result<String> {
-    Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
 }
 
 /// A connection to the API that is kept.
@@ -245,11 +235,6 @@ async fn emit() -> anyhow::Result<()> {
          ratio {:.2} (wrk, 1 thread, 32 connections, median of {ROUNDS})",
         emit / hello
     ))
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 fn wrk(url: &str, script: &std::path::Path) -> anyhow::Result<f64> {

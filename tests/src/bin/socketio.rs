@@ -1,16 +1,15 @@
-//! Socket.IO in figures: `cargo build --release && cargo run --release --bin socketio [fanout|recovery]`.
+//! Socket.IO in figures: `cargo build --release && cargo run --release --bin socketio [fanout|memory|recovery]`.
 //!
 //! `fanout`: events of 128 bytes to 1,000 Socket.IO clients in a room, in turn with the same to 1,000 plain clients of the
-//! same host. `recovery`: 500 clients that lose their connection for two seconds again and again while 200 messages a
+//! same host. `memory`: what an idle connection of each takes. `recovery`: 500 clients that lose their connection for two seconds again and again while 200 messages a
 //! second are published to them, by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
 
 use std::cell::{Cell, RefCell};
-use std::io::Write as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse::auth::{Claims, sign};
+use roundhouse_tests::bench::{SECRET, median, resident_bytes, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
 use roundhouse_tests::{TestHost, guests};
 use serde_json::{Value, json};
@@ -19,12 +18,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-const SECRET: &str = "figures";
-
 /// `fanout`.
 const ROOM: usize = 1_000;
 const PAYLOAD_BYTES: usize = 128;
 const ROUNDS: usize = 5;
+
+/// `memory`.
+const IDLE: usize = 5_000;
 
 /// `recovery`.
 const CLIENTS: usize = 500;
@@ -42,16 +42,16 @@ fn main() -> anyhow::Result<()> {
         if is_wanted("fanout") {
             fan_out().await?;
         }
+        if is_wanted("memory") {
+            memory(Protocol::Plain).await?;
+            memory(Protocol::SocketIo).await?;
+        }
         if is_wanted("recovery") {
             recovery(Protocol::SocketIo).await?;
             recovery(Protocol::Plain).await?;
         }
         Ok(())
     })
-}
-
-fn say(line: &str) -> anyhow::Result<()> {
-    Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
 async fn host(shards: usize) -> anyhow::Result<TestHost> {
@@ -66,10 +66,6 @@ async fn host(shards: usize) -> anyhow::Result<TestHost> {
     Ok(host)
 }
 
-fn token(user: &str) -> anyhow::Result<String> {
-    Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Plain,
@@ -77,6 +73,20 @@ enum Protocol {
 }
 
 impl Protocol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "the plain protocol",
+            Self::SocketIo => "Socket.IO",
+        }
+    }
+
+    async fn connect(self, ws: &str, token: &str) -> anyhow::Result<TcpStream> {
+        match self {
+            Self::Plain => connect_raw(ws, token).await,
+            Self::SocketIo => Ok(connect_socket_io(ws, &json!({ "token": token })).await?.0),
+        }
+    }
+
     fn event(self, event: &str, data: &Value) -> Vec<u8> {
         client_frame(
             match self {
@@ -88,6 +98,22 @@ impl Protocol {
     }
 }
 
+/// Connections that have signed in and do nothing, each of another user.
+async fn memory(protocol: Protocol) -> anyhow::Result<()> {
+    let host = host(1).await?;
+    let mut sockets = Vec::new();
+    let mut before = 0.0;
+    for n in 0..100 + IDLE {
+        if n == 100 {
+            // The first ones pay for what all share.
+            before = resident_bytes(host.pid())?;
+        }
+        sockets.push(protocol.connect(&host.ws, &token(&format!("idle{n}"))?).await?);
+    }
+    let each = (resident_bytes(host.pid())? - before) / IDLE as f64;
+    say(&format!("resident memory: {:.2} KiB per idle connection over {}", each / 1024.0, protocol.name()))
+}
+
 /// Events to a room of each kind in turn, with one in flight, and with 64.
 async fn fan_out() -> anyhow::Result<()> {
     let host = host(1).await?;
@@ -95,11 +121,7 @@ async fn fan_out() -> anyhow::Result<()> {
     for (protocol, name) in [(Protocol::Plain, "plain"), (Protocol::SocketIo, "socketio")] {
         let room = Room::default();
         for n in 0..ROOM {
-            let token = token(&format!("{name}{n}"))?;
-            let mut socket = match protocol {
-                Protocol::Plain => connect_raw(&host.ws, &token).await?,
-                Protocol::SocketIo => connect_socket_io(&host.ws, &json!({ "token": token })).await?.0,
-            };
+            let mut socket = protocol.connect(&host.ws, &token(&format!("{name}{n}"))?).await?;
             socket.write_all(&protocol.event("join", &json!({ "room": name }))).await?;
             room.read(socket);
         }
@@ -124,11 +146,6 @@ async fn fan_out() -> anyhow::Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
 
 /// The members of a room, who count frames.
@@ -269,7 +286,7 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
     let sum = |of: fn(&Got) -> u64| got.iter().map(of).sum::<u64>();
     let missing: u64 = got.iter().map(|got| total - got.next.min(total) + got.lost).sum();
     let all = total * CLIENTS as u64;
-    let name = if protocol == Protocol::Plain { "the plain protocol" } else { "Socket.IO" };
+    let name = protocol.name();
     say(&format!(
         "recovery over {name}: {CLIENTS} clients dropped {} times for {AWAY:?} under {PER_SECOND} messages/s for {SECONDS} s: \
          {:.4} % of {all} delivered, {missing} lost or out of order, {} doubled, {} times not recovered",

@@ -1,0 +1,44 @@
+//! What the benchmarks share: tokens, lines of output, medians.
+
+use std::io::Write as _;
+
+use anyhow::Context as _;
+use roundhouse::auth::{Claims, sign};
+
+/// The secret that hosts of benchmarks are configured with.
+pub const SECRET: &str = "figures";
+
+/// Prints a line.
+///
+/// # Errors
+/// Where nobody reads it.
+pub fn say(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
+
+/// A token for a user of such a host.
+///
+/// # Errors
+/// Where it cannot be signed.
+pub fn token(user: &str) -> anyhow::Result<String> {
+    Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
+}
+
+/// The one in the middle. Machines are noisy: it says more than the mean.
+///
+/// # Panics
+/// Where there are none.
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+/// The resident memory of a process.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
+}
