@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::link::Link;
+use super::log::Recovery;
 use super::members::Place;
-use super::recovery::Recovery;
 use crate::model::{ConnId, Identity};
 use crate::protocol::Protocol;
 

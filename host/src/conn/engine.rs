@@ -22,7 +22,8 @@ use crate::model::{CloseCode, Mailbox};
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::{socketio, websocket};
 
-/// Commands for one shard's sessions over which senders do not pile up more: each stands for a request that is open.
+/// Commands for one shard's sessions, of which there are no more than requests and sockets that are open, and a few that
+/// broke off.
 const COMMANDS: usize = 65_536;
 
 /// What a client asks on a WebSocket that is to take over from polling.
@@ -75,6 +76,12 @@ pub(super) struct Engine {
     pub(super) echoes: bool,
     /// The WebSocket that is about to take the place of polling.
     pub(super) probe: Cell<Option<LinkId>>,
+}
+
+impl Engine {
+    pub(super) fn new(id: EngineId, credentials: Credentials, echoes: bool) -> Self {
+        Self { id, credentials, decoder: RefCell::default(), echoes, probe: Cell::new(None) }
+    }
 }
 
 /// Why a request of a polling session came to nothing.
@@ -130,10 +137,17 @@ impl Engines {
         &self.inboxes[shard]
     }
 
-    /// Enters a session, or says that it lives on another shard now.
+    /// Enters a session.
     pub(super) fn enter(&self, id: EngineId, shard: usize) {
-        let new = || Arc::new(Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() });
-        self.routes.entry(id).or_insert_with(new).shard.store(shard, Ordering::Relaxed);
+        let route = Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() };
+        self.routes.insert(id, Arc::new(route));
+    }
+
+    /// Says that a session lives on another shard now, unless it has ended there already.
+    pub(super) fn moved(&self, id: EngineId, shard: usize) {
+        if let Some(route) = self.routes.get(&id) {
+            route.shard.store(shard, Ordering::Relaxed);
+        }
     }
 
     /// Notes that a session polls no more.
@@ -247,7 +261,7 @@ impl Drop for Posting<'_> {
 }
 
 impl Shard {
-    /// Opens a session on a link, which is to say first what this gives.
+    /// What a session begins with.
     pub(super) fn open_packet(&self, engine: &Engine, upgrades: &[&str]) -> String {
         let config = &self.shared.config;
         engineio::Handshake {
@@ -271,7 +285,7 @@ impl Shard {
         self.look_after(link, now);
     }
 
-    /// Reads a packet. One of a polling session says nothing of what follows it in the same request.
+    /// Does what a packet says.
     pub(super) fn packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, packet: Packet<'_>, read_at: Instant) {
         if let Some(moving) = link.moving.borrow_mut().as_deref_mut() {
             return moving.keep(Inbound::of_packet(packet));
@@ -339,6 +353,8 @@ impl Shard {
             let _ = poll.send(Err(PollError::Bad));
         }
         link.role.replace(Role::Engine(engine.clone()));
+        self.shared.metrics.connections.inc();
+        link.limiter.replace(polling.limiter.take());
         link.phase.set(polling.phase.replace(Phase::Ended));
         link.counted.set(polling.counted.take());
         link.times.limit.set(polling.times.limit.get());

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use governor::Quota;
 use tokio::task::{spawn_local, yield_now};
 
-use super::link::{Link, LinkId, Phase, Role, Wire};
+use super::link::{Limiter, Link, LinkId, Phase, Role, Wire};
 use super::shard::Shard;
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId};
@@ -24,7 +24,14 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// A link in its place. None where the shard has no room left.
-    pub(super) fn new_link(&self, peer: SocketAddr, wire: Wire, role: Role) -> Option<Rc<Link>> {
+    /// `limiter` is what it may still send, where it is not new.
+    pub(super) fn new_link(
+        &self,
+        peer: SocketAddr,
+        wire: Wire,
+        role: Role,
+        limiter: Option<Limiter>,
+    ) -> Option<Rc<Link>> {
         let mut links = self.links.borrow_mut();
         let slot = links.vacant_entry();
         if slot.key() >= ConnId::MAX_SLOTS {
@@ -32,19 +39,27 @@ impl Shard {
             return None;
         }
         let id = LinkId { slot: slot.key() as u32, stamp: self.stamp() };
-        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, self.quota()));
+        // A WebSocket that is to take over from polling is no connection more.
+        let is_connection = !matches!(role, Role::Probe { .. });
+        let limiter = limiter.or_else(|| Some(Limiter::new(self.quota()?, &self.shared.clock)));
+        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, limiter));
         slot.insert(link.clone());
         self.port.count(1);
-        self.shared.metrics.connections.inc();
-        self.shared.metrics.connections_opened.inc();
+        if is_connection {
+            self.shared.metrics.connections.inc();
+        }
         Some(link)
     }
 
     /// Takes a link out of its place. Its connections are dealt with already.
     pub(super) fn remove_link(&self, link: &Link) {
-        self.links.borrow_mut().try_remove(link.id.slot as usize);
+        if self.find_link(link.id).is_some() {
+            self.links.borrow_mut().try_remove(link.id.slot as usize);
+        }
         self.port.count(-1);
-        self.shared.metrics.connections.dec();
+        if !matches!(*link.role.borrow(), Role::Probe { .. }) {
+            self.shared.metrics.connections.dec();
+        }
         if let Some(reader) = link.socket().and_then(|socket| socket.reader.take()) {
             reader.abort();
         }
@@ -153,6 +168,7 @@ impl Shard {
     /// Writes what was queued since the last time.
     pub(super) fn flush_dirty(self: &Rc<Self>) {
         self.settle_over_full();
+        self.keep_within_budget();
         self.shared.metrics.frames_queued.inc_by(self.frames_queued.take());
         let mut dirty = self.dirty.take();
         // Flushing may end links, and that may queue for others.

@@ -83,7 +83,17 @@ pub(super) struct Socket {
     pub(super) reader: RefCell<Option<AbortHandle>>,
 }
 
-type Limiter = RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>;
+/// How many messages a client may still send.
+#[derive(Debug)]
+pub(super) struct Limiter(
+    Box<RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>>,
+);
+
+impl Limiter {
+    pub(super) fn new(quota: Quota, clock: &Clock) -> Self {
+        Self(Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone()))))
+    }
+}
 
 /// One way to a client.
 #[derive(Debug)]
@@ -102,7 +112,7 @@ pub(super) struct Link {
     pub(super) counted: Cell<bool>,
     /// Set from when it is found to belong on another shard until what was read is dealt with.
     pub(super) moving: RefCell<Option<Box<Moving>>>,
-    limiter: Option<Box<Limiter>>,
+    pub(super) limiter: RefCell<Option<Limiter>>,
 }
 
 /// When what happened and is due, in milliseconds of the clock's uptime.
@@ -125,7 +135,7 @@ impl Link {
         wire: Wire,
         role: Role,
         clock: &Clock,
-        quota: Option<Quota>,
+        limiter: Option<Limiter>,
     ) -> Self {
         let now = clock.uptime_ms();
         Self {
@@ -145,13 +155,13 @@ impl Link {
             },
             counted: Cell::new(false),
             moving: RefCell::default(),
-            limiter: quota.map(|quota| Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone())))),
+            limiter: RefCell::new(limiter),
         }
     }
 
     /// Whether the client may send one more message now.
     pub(super) fn may_send(&self) -> bool {
-        self.limiter.as_ref().is_none_or(|limiter| limiter.check().is_ok())
+        self.limiter.borrow().as_ref().is_none_or(|limiter| limiter.0.check().is_ok())
     }
 
     /// Whether nobody has been told that it is over.

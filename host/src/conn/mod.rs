@@ -9,7 +9,7 @@
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `connection`, `members`: who takes part, and in which room
-//! - `recovery`, `moving`: how a client goes on after its link was lost, over another and from another shard
+//! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
 mod admission;
@@ -17,6 +17,7 @@ mod connection;
 mod engine;
 mod flush;
 mod link;
+mod log;
 mod members;
 mod moving;
 mod outbox;

@@ -10,9 +10,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::spawn_local;
 
 use super::engine::{Credentials, Engine, EngineCommand, EngineId, Polled};
-use super::link::{Link, Phase, Role, Socket, Wire};
+use super::link::{Limiter, Link, Phase, Role, Socket, Wire};
 use super::outbox::Outbox;
 use super::shard::Shard;
 use crate::auth::Session;
@@ -78,6 +79,7 @@ pub(super) struct Migrant {
     pub(super) is_counted: bool,
     pub(super) wire: MigrantWire,
     pub(super) role: MigrantRole,
+    pub(super) limiter: Option<Limiter>,
     pub(super) outbox: Outbox,
     pub(super) inbound: Vec<Inbound>,
 }
@@ -125,43 +127,64 @@ impl Shard {
             (_, None) => return,
         };
         let (peer, outbox, is_counted) = (link.peer, link.outbox.take(), link.counted.take());
+        let limiter = link.limiter.take();
         link.phase.set(Phase::Ended);
         self.remove_link(link);
-        let migrant = Migrant { peer, is_counted, wire, role, outbox, inbound };
+        let migrant = Migrant { peer, is_counted, wire, role, limiter, outbox, inbound };
         self.shared.engines.inbox(to).push(EngineCommand::Welcome(Box::new(migrant)));
         if let Some(engine) = engine
             && self.polling.borrow_mut().remove(&engine.id).is_some()
         {
             // After the session itself, so that no request arrives before it.
-            self.shared.engines.enter(engine.id, to);
+            self.shared.engines.moved(engine.id, to);
+        }
+    }
+
+    /// Forgets a link that was on its way and has come to nothing.
+    fn forget_migrant(&self, peer: SocketAddr, is_counted: bool, id: Option<EngineId>) {
+        if is_counted {
+            self.shared.admission.leave(peer, &self.shared.config);
+        }
+        if let Some(id) = id {
+            self.shared.engines.strike(id);
         }
     }
 
     /// Takes a link from another shard.
     pub(super) fn welcome(self: &Rc<Self>, migrant: Migrant) {
-        let Migrant { peer, is_counted, wire, role, outbox, inbound } = migrant;
+        let Migrant { peer, is_counted, wire, role, limiter, outbox, inbound } = migrant;
+        let id = match &role {
+            MigrantRole::Engine { id, .. } => Some(*id),
+            MigrantRole::Plain(_) | MigrantRole::Probe { .. } => None,
+        };
         let (wire, mut received) = match wire {
             MigrantWire::Polling(poll) => (Wire::Polling(RefCell::new(poll)), Vec::new()),
             MigrantWire::Socket { tcp, decoder, received } => match TcpStream::from_std(tcp) {
                 Ok(tcp) => (Wire::Socket(Socket::new(tcp, decoder)), received),
-                Err(error) => return tracing::debug!(%error, "a connection was gone when its shard took it"),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection was gone when its shard took it");
+                    return self.forget_migrant(peer, is_counted, id);
+                }
             },
         };
         let (role, session) = match role {
             MigrantRole::Plain(session) => (Role::Plain, Some(session)),
             MigrantRole::Probe { id, is_tried } => (Role::Probe { id, is_tried }, None),
             MigrantRole::Engine { id, credentials } => {
-                let engine = Engine { id, credentials, decoder: RefCell::default(), echoes: false, probe: None.into() };
-                (Role::Engine(Rc::new(engine)), None)
+                (Role::Engine(Rc::new(Engine::new(id, credentials, false))), None)
             }
         };
-        let Some(link) = self.new_link(peer, wire, role.clone()) else { return };
+        let Some(link) = self.new_link(peer, wire, role.clone(), limiter) else {
+            return self.forget_migrant(peer, is_counted, id);
+        };
         link.counted.set(is_counted);
         *link.outbox.borrow_mut() = outbox;
         match &role {
             Role::Engine(engine) => {
                 if link.socket().is_none() {
                     self.polling.borrow_mut().insert(engine.id, link.clone());
+                    // It may wait for the answer to go over to a WebSocket that is yet to follow.
+                    spawn_local(self.clone().release(link.clone()));
                 }
                 self.begin_engine(&link, engine);
             }
@@ -173,15 +196,13 @@ impl Shard {
         }
         let mut session = session;
         for message in inbound {
+            let role = link.role.borrow().clone();
             match (message, &role) {
                 (Inbound::Text(text), Role::Engine(engine)) => self.engine_text(&link, engine, &text, Instant::now()),
                 (Inbound::Binary(bytes), Role::Engine(engine)) => {
                     self.packet(&link, engine, Packet::Binary((&*bytes).into()), Instant::now());
                 }
-                (Inbound::Text(text), Role::Probe { id, .. }) => {
-                    let is_tried = matches!(*link.role.borrow(), Role::Probe { is_tried: true, .. });
-                    self.probe_text(&link, *id, is_tried, &text);
-                }
+                (Inbound::Text(text), Role::Probe { id, is_tried }) => self.probe_text(&link, *id, *is_tried, &text),
                 (Inbound::Close(code), _) => self.closed_by_client(&link, code),
                 (Inbound::Text(text), _) => match session.take() {
                     // The first is what it came for.
@@ -191,7 +212,10 @@ impl Shard {
                 (Inbound::Binary(_), _) => self.plain_binary(&link),
             }
         }
-        if !received.is_empty() {
+        if link.moving.borrow().is_some() {
+            let decoder = link.socket().map(|socket| socket.decoder.take());
+            self.finish_move(&link, decoder.unwrap_or_default());
+        } else if !received.is_empty() {
             self.read(&link, &mut received);
         }
         self.mark_dirty(&link);

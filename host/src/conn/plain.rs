@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::connection::Connection;
 use super::link::{Link, Phase};
+use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
-use super::recovery::{Progress, Reclaimed};
+use super::recovery::Reclaimed;
 use super::session::AUTHENTICATE;
 use super::shard::Shard;
 use super::socketio::over_the_rate;
@@ -224,6 +225,7 @@ impl Shard {
         recovered: bool,
         id: Option<i128>,
     ) {
+        connection.spoke.set(true);
         let data = Payload::of_json(&json!({
             "connectionId": connection.id.to_string(),
             "session": session,
@@ -246,7 +248,7 @@ impl Shard {
     }
 }
 
-fn read_resume(payload: &Payload) -> Result<Option<(super::recovery::SessionKey, Progress)>, Failure> {
+fn read_resume(payload: &Payload) -> Result<Option<(SessionKey, Progress)>, Failure> {
     let bad = || {
         let message = "resume takes {\"session\": \"…\", \"offset\": n}, or nothing to begin a session";
         Failure::new(ErrorCode::BadRequest, message)

@@ -40,11 +40,15 @@ impl Shard {
         echoes: bool,
     ) -> Result<String, &'static str> {
         let id = EngineId::random().map_err(|_| "the host has no randomness")?;
-        let engine = Rc::new(Engine { id, credentials, decoder: RefCell::default(), echoes, probe: None.into() });
-        self.shared.admission.enter(peer, &self.shared.config).map_err(|(_, reason)| reason)?;
+        let engine = Rc::new(Engine::new(id, credentials, echoes));
         let wire = Wire::Polling(RefCell::default());
-        let link = self.new_link(peer, wire, Role::Engine(engine.clone())).ok_or("the host has no room left")?;
+        let link = self.new_link(peer, wire, Role::Engine(engine.clone()), None).ok_or("the host has no room left")?;
+        if let Err((_, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+            self.end_link(&link, false);
+            return Err(reason);
+        }
         link.counted.set(true);
+        self.shared.metrics.connections_opened.inc();
         self.polling.borrow_mut().insert(id, link.clone());
         self.shared.engines.enter(id, self.index);
         self.begin_engine(&link, &engine);
@@ -59,7 +63,8 @@ impl Shard {
         };
         let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
         let role = MigrantRole::Probe { id, is_tried: false };
-        let migrant = Migrant { peer, is_counted: false, wire, role, outbox: Outbox::default(), inbound: Vec::new() };
+        let (outbox, inbound) = (Outbox::default(), Vec::new());
+        let migrant = Migrant { peer, is_counted: false, wire, role, limiter: None, outbox, inbound };
         // Where the session is gone the socket closes with it.
         self.shared.engines.send(id, EngineCommand::Probe { id, migrant: Box::new(migrant) });
     }
@@ -134,11 +139,9 @@ impl Shard {
 
     /// Answers a request that came during an upgrade: its client may wait for that before it goes over. Not at once, for
     /// one that does not would ask again and again.
-    async fn release(self: Rc<Self>, link: Rc<Link>) {
+    pub(super) async fn release(self: Rc<Self>, link: Rc<Link>) {
         tokio::time::sleep(RELEASE_AFTER).await;
-        if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
-            self.flush(&link);
-        }
+        self.flush(&link);
     }
 
     fn post(self: &Rc<Self>, link: &Rc<Link>, body: &str) -> Result<(), PollError> {
@@ -147,9 +150,15 @@ impl Shard {
         if !link.is_up() {
             return Err(PollError::Unknown);
         }
+        if body.len() > self.max_bytes(link) {
+            self.fail(link);
+            return Err(PollError::Bad);
+        }
         link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         for packet in engineio::decode_payload(body) {
+            // However many packets there are, their answers are bounded as they come.
+            self.settle_over_full();
             match packet {
                 Ok(packet) => self.packet(link, &engine, packet, read_at),
                 Err(_) => {

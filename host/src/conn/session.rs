@@ -11,8 +11,8 @@ use tokio::task::spawn_local;
 
 use super::connection::Connection;
 use super::link::{Link, Phase, Role};
+use super::log::Entry;
 use super::members::Group;
-use super::recovery::Entry;
 use super::shard::{Due, Shard};
 use crate::auth::Session;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
@@ -60,9 +60,13 @@ impl Shard {
         self: &Rc<Self>,
         link: &Rc<Link>,
         protocol: Protocol,
-        session: Session,
+        mut session: Session,
     ) -> Option<Rc<Connection>> {
         let id = self.next_connection_id();
+        if session.is_anonymous {
+            // Its name is the connection's, whichever that has become.
+            session = self.shared.auth.anonymous(id).unwrap_or(session);
+        }
         if id.slot() + 1 >= ConnId::MAX_SLOTS {
             tracing::error!("the shard has no slot left, and drops a connection");
             self.close(link, CloseCode::TryAgainLater, "the host has as many connections as it may have");
@@ -142,26 +146,31 @@ impl Shard {
         self.shared.auth.anonymous(id).is_some_and(|session| *session.identity.user == *user)
     }
 
+    /// The longest message that is read from a link.
+    pub(super) fn max_bytes(&self, link: &Link) -> usize {
+        let longest = self.shared.config.message_bytes;
+        match &*link.role.borrow() {
+            Role::Echo => MAX_ECHO_BYTES,
+            Role::Engine(engine) if engine.echoes => longest,
+            _ if link.connections.borrow().is_empty() => longest.min(MAX_UNKNOWN_BYTES),
+            _ => longest,
+        }
+    }
+
     /// Reads what arrived on a WebSocket.
     pub(super) fn read(self: &Rc<Self>, link: &Rc<Link>, bytes: &mut [u8]) {
         let Some(socket) = link.socket() else { return };
         link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         let mut decoder = socket.decoder.take();
-        let longest = self.shared.config.message_bytes;
-        let is_known = || match &*link.role.borrow() {
-            Role::Engine(engine) => engine.echoes || !link.connections.borrow().is_empty(),
-            Role::Plain | Role::Probe { .. } | Role::Echo => !link.connections.borrow().is_empty(),
-        };
-        let max_bytes = || match () {
-            () if matches!(*link.role.borrow(), Role::Echo) => MAX_ECHO_BYTES,
-            () if is_known() => longest,
-            () => longest.min(MAX_UNKNOWN_BYTES),
-        };
-        let read = decoder.feed(bytes, max_bytes, |message| {
-            self.handle(link, message, read_at);
-            link.phase.get() != Phase::Ended
-        });
+        let read = decoder.feed(
+            bytes,
+            || self.max_bytes(link),
+            |message| {
+                self.handle(link, message, read_at);
+                link.phase.get() != Phase::Ended
+            },
+        );
         match read {
             Ok(()) if link.moving.borrow().is_some() => self.finish_move(link, decoder),
             Ok(()) => drop(socket.decoder.replace(decoder)),
@@ -186,6 +195,8 @@ impl Shard {
         }
         let role = link.role.borrow().clone();
         match message {
+            // Engine.IO has its own pings, and nobody was asked by this one.
+            Message::Pong if !matches!(role, Role::Plain) => {}
             Message::Pong => self.note_pong(link),
             Message::Close(code) => self.closed_by_client(link, code),
             _ if !link.is_up() => {}
@@ -372,7 +383,13 @@ impl Shard {
 
     /// Takes a connection out of everything, and has the features told.
     pub(super) fn depart(&self, connection: &Rc<Connection>) {
+        if self.find(connection.id).is_none() {
+            // Its place may be another's by now.
+            return;
+        }
         self.forget(connection);
+        // Nobody need hear any more that it came.
+        connection.greeting.take();
         self.members.leave_all(connection);
         self.connections.borrow_mut().try_remove(connection.id.slot());
         let departure = self.shared.hub.disconnect(connection.id);
@@ -385,7 +402,7 @@ impl Shard {
     /// Looks after what is due now.
     pub(super) fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
         match due {
-            Due::Away => self.expire_away(now),
+            Due::Away => self.expire_away(deadline, now),
             Due::Link(id) => {
                 // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
                 if let Some(link) = self.find_link(id)

@@ -22,8 +22,8 @@ use super::connection::Connection;
 use super::engine::{Credentials, Engine, EngineId, Engines};
 use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, LinkId, Phase, Role, Socket, Wire};
+use super::log::Entry;
 use super::members::{Group, Members};
-use super::recovery::Entry;
 use super::{HttpService, MakeHttpService, Shared};
 use crate::hub::{Delivery, Guard, ShardCommand, ShardPort};
 use crate::model::{CloseCode, ConnId};
@@ -82,12 +82,17 @@ pub struct Shard {
     pub(super) dirty: RefCell<Vec<Rc<Link>>>,
     /// Links whose outbox went over its bound.
     pub(super) over_full: RefCell<Vec<Rc<Link>>>,
-    /// Connections whose clients are away, in the order in which they will have been so for too long.
+    /// Connections whose clients are away, in the order in which they will have been so for too long, and some whose
+    /// clients have come back.
     pub(super) away: RefCell<VecDeque<(u64, ConnId)>>,
     /// Those of them that missed more than is kept.
     pub(super) given_up: RefCell<Vec<Rc<Connection>>>,
-    /// What the logs of all connections take, but for the events that they share, in bytes.
-    pub(super) kept_bytes: Cell<usize>,
+    /// How many they are.
+    pub(super) n_away: Cell<usize>,
+    /// The earliest deadline that was noted for them.
+    pub(super) away_armed: Cell<u64>,
+    /// What the logs of all connections take, in bytes: by themselves, and together with the events that they share.
+    pub(super) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
     pub(super) guards: RefCell<Vec<Guard>>,
     deadlines: RefCell<BinaryHeap<Reverse<(u64, Due)>>>,
@@ -145,7 +150,9 @@ impl ShardThread {
                     over_full: RefCell::default(),
                     away: RefCell::default(),
                     given_up: RefCell::default(),
-                    kept_bytes: Cell::new(0),
+                    n_away: Cell::new(0),
+                    away_armed: Cell::new(u64::MAX),
+                    kept_bytes: Cell::new((0, 0)),
                     guards: RefCell::default(),
                     deadlines: RefCell::default(),
                     earlier_deadline: Notify::new(),
@@ -192,8 +199,12 @@ impl Shard {
                     self.flush_dirty();
                 }
                 () = engines.inbox(self.index).receive(&mut for_engines) => {
-                    for_engines.drain(..).for_each(|command| self.apply_engine(command));
-                    self.flush_dirty();
+                    for command in for_engines.drain(..) {
+                        self.apply_engine(command);
+                        // A request may bring many packets.
+                        self.flush_dirty();
+                        yield_now().await;
+                    }
                 }
                 () = self.next_deadline() => self.meet_deadlines(),
             }
@@ -259,16 +270,16 @@ impl Shard {
                 if delivery.volatile && link.as_ref().is_none_or(|link| link.is_blocked()) {
                     return self.shared.metrics.frames_dropped.inc();
                 }
-                if let Some(link) = &*link {
-                    self.enqueue(link, delivery.outgoing.frames(&connection.protocol));
+                let frames = delivery.outgoing.frames(&connection.protocol);
+                if connection.recovery.borrow().is_some() {
+                    self.note(connection, Entry::event(delivery.outgoing.clone(), frames.len()));
                 }
-                if let Some(recovery) = connection.recovery.borrow_mut().as_deref_mut() {
-                    self.note_in(recovery, connection, Entry::Event(delivery.outgoing.clone()), link.is_none());
+                if let Some(link) = &*link {
+                    self.enqueue(link, frames);
                 }
             },
         );
         self.settle_over_full();
-        self.keep_within_budget();
     }
 
     /// Asks a connection something. A Socket.IO client that comes back cannot tell whether it was asked, so that this is
@@ -326,18 +337,12 @@ impl Shard {
             Door::Echo => Role::Echo,
             Door::Engine { credentials, echoes } => {
                 let Ok(id) = EngineId::random() else { return tracing::error!("the host has no randomness") };
-                let (credentials, echoes) = (credentials.clone(), *echoes);
-                Role::Engine(Rc::new(Engine {
-                    id,
-                    credentials,
-                    decoder: RefCell::default(),
-                    echoes,
-                    probe: None.into(),
-                }))
+                Role::Engine(Rc::new(Engine::new(id, credentials.clone(), *echoes)))
             }
         };
         let wire = Wire::Socket(Socket::new(socket, Decoder::default()));
-        let Some(link) = self.new_link(peer, wire, role.clone()) else { return };
+        let Some(link) = self.new_link(peer, wire, role.clone(), None) else { return };
+        self.shared.metrics.connections_opened.inc();
         if self.is_stopping() {
             // Its handshake was answered before the host was told to end.
             self.close(&link, CloseCode::Restart, RESTART_REASON);

@@ -12,8 +12,9 @@ use serde_json::value::RawValue;
 use super::connection::Connection;
 use super::engine::Engine;
 use super::link::Link;
+use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
-use super::recovery::{Progress, Reclaimed, SessionKey};
+use super::recovery::Reclaimed;
 use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::{CloseCode, ErrorCode, Failure};
@@ -136,6 +137,10 @@ impl Shard {
         if let Some((key, progress)) = said.recovery().filter(|_| !self.shared.config.recovery_window.is_zero()) {
             match self.reclaim(key, progress, &session, namespace) {
                 Reclaimed::Here(connection, at) => {
+                    // It is away, and does not count itself.
+                    if let Err(message) = self.check_user_limit(&session) {
+                        return refuse_with("too_many_connections", message);
+                    }
                     self.attach(link, &connection, session);
                     let id = connection.id.to_string();
                     self.enqueue(link, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
