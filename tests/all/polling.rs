@@ -135,23 +135,13 @@ async fn a_second_request_for_packets_ends_the_session() {
 async fn a_second_request_with_packets_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
-    let mut first = posting(&polling).await;
+    let mut first = polling.begin_post().await;
     assert_eq!(refusal(&polling.post("3").await), (400, 3));
     assert_eq!(refusal(&polling.poll().await), (400, 1));
     first.write_all(b"3").await.unwrap();
     let answer = answer_to(first).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     host.shut_down().await;
-}
-
-/// A request that the host reads, and of whose body, a byte, nothing has come yet.
-async fn posting(polling: &Polling) -> TcpStream {
-    let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
-    let mut socket = polling.begin("POST", headers).await;
-    let mut answer = [0; 25];
-    timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
-    socket
 }
 
 #[tokio::test]
@@ -167,7 +157,7 @@ async fn a_request_that_breaks_off_ends_the_session() {
     gone(&polling).await;
 
     let polling = entered(&host).await;
-    let first = posting(&polling).await;
+    let first = polling.begin_post().await;
     let waiting = polling.begin_poll();
     drop(first);
     let waited = waiting.await.unwrap();

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::SinkExt as _;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -152,16 +152,24 @@ impl Polling {
         socket
     }
 
-    /// Breaks off: the request that waits is cut.
+    /// A request with packets that the host reads, and of whose body, a byte, nothing has come yet.
+    pub async fn begin_post(&self) -> TcpStream {
+        let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
+        let mut socket = self.begin("POST", headers).await;
+        let mut answer = [0; 25];
+        let read = timeout(PATIENCE, socket.read_exact(&mut answer)).await.expect("an answer in time");
+        read.expect("the host reads the request");
+        assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        socket
+    }
+
+    /// Breaks off in the middle of a request, of which the host knows.
     pub async fn cut(mut self) {
-        match self.waiting.take() {
-            Some(waiting) => {
-                waiting.abort();
-                // The socket is closed when the task is dropped.
-                let _ = waiting.await;
-            }
-            None => drop(self.begin("GET", "").await),
+        let broken = self.begin_post().await;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.abort();
         }
+        drop(broken);
     }
 }
 
@@ -266,10 +274,10 @@ impl EngineSocket {
         }
     }
 
-    /// Closes with this code, and waits until the host has answered.
-    pub async fn close(mut self, code: u16) {
-        let frame = CloseFrame { code: code.into(), reason: "".into() };
-        self.socket.close(Some(frame)).await.expect("a close can be sent");
+    /// Closes with this code, or with none, and waits until the host has answered.
+    pub async fn close(mut self, code: Option<u16>) {
+        let frame = code.map(|code| CloseFrame { code: code.into(), reason: "".into() });
+        self.socket.close(frame).await.expect("a close can be sent");
         while let Ok(Ok(_)) = timeout(PATIENCE, self.read()).await {}
     }
 }

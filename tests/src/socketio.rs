@@ -145,6 +145,12 @@ impl SocketIoClient {
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
+    /// Enters the main namespace with a token, to go on with what another client had there. Gives the id.
+    pub async fn sign_in_again(&mut self, lost: &Self, token: &str) -> String {
+        let entered = self.enter("/", &lost.session_with(token)).await.expect("the token is good");
+        entered["sid"].as_str().expect("a namespace has an id").to_owned()
+    }
+
     /// What it would come back with, in a namespace: `pid`, and `offset` where there is one.
     pub fn session(&self, namespace: &str) -> Value {
         let session = self.sessions.get(namespace).expect("it is in the namespace, and may come back");
@@ -254,6 +260,11 @@ impl SocketIoClient {
         packets
     }
 
+    /// What came while something else was waited for.
+    pub fn kept(&self) -> Vec<Received> {
+        self.passed_over.iter().cloned().collect()
+    }
+
     /// Waits for the end of the transport; what comes before is kept.
     pub async fn closed(&mut self) -> Closed {
         loop {
@@ -264,6 +275,13 @@ impl SocketIoClient {
         }
     }
 
+    /// Leaves the main namespace. When this returns, the host knows.
+    pub async fn leave(mut self) {
+        self.send_text("41").await;
+        self.enter("/nowhere", &Value::Null).await.expect_err("there is no such namespace");
+        self.cut().await;
+    }
+
     /// Breaks off, as a network does.
     pub async fn cut(self) {
         match self.wire {
@@ -272,8 +290,8 @@ impl SocketIoClient {
         }
     }
 
-    /// Closes a WebSocket with this code.
-    pub async fn close(self, code: u16) {
+    /// Closes a WebSocket with this code, or with none.
+    pub async fn close(self, code: Option<u16>) {
         let Wire::Socket(socket) = self.wire else { panic!("there is no WebSocket to close") };
         socket.close(code).await;
     }

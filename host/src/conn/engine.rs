@@ -74,13 +74,24 @@ pub(super) struct Engine {
     pub(super) decoder: RefCell<socketio::Decoder>,
     /// Whether every message goes back, for suites that test the protocol without Socket.IO on it.
     pub(super) echoes: bool,
+    /// Namespaces that the client was in: it may not know yet that it has been put out, or still answer what it was asked.
+    pub(super) left: RefCell<Vec<Box<str>>>,
     /// The WebSocket that is about to take the place of polling.
     pub(super) probe: Cell<Option<LinkId>>,
 }
 
 impl Engine {
     pub(super) fn new(id: EngineId, credentials: Credentials, echoes: bool) -> Self {
-        Self { id, credentials, decoder: RefCell::default(), echoes, probe: Cell::new(None) }
+        let (decoder, left) = (RefCell::default(), RefCell::default());
+        Self { id, credentials, decoder, echoes, left, probe: Cell::new(None) }
+    }
+
+    /// Notes that the client is in a namespace no more.
+    pub(super) fn leave(&self, namespace: &str) {
+        let mut left = self.left.borrow_mut();
+        if !left.iter().any(|other| **other == *namespace) {
+            left.push(namespace.into());
+        }
     }
 }
 
@@ -353,7 +364,6 @@ impl Shard {
             let _ = poll.send(Err(PollError::Bad));
         }
         link.role.replace(Role::Engine(engine.clone()));
-        self.shared.metrics.connections.inc();
         link.limiter.replace(polling.limiter.take());
         link.phase.set(polling.phase.replace(Phase::Ended));
         link.counted.set(polling.counted.take());

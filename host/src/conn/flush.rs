@@ -39,15 +39,11 @@ impl Shard {
             return None;
         }
         let id = LinkId { slot: slot.key() as u32, stamp: self.stamp() };
-        // A WebSocket that is to take over from polling is no connection more.
-        let is_connection = !matches!(role, Role::Probe { .. });
         let limiter = limiter.or_else(|| Some(Limiter::new(self.quota()?, &self.shared.clock)));
         let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, limiter));
         slot.insert(link.clone());
         self.port.count(1);
-        if is_connection {
-            self.shared.metrics.connections.inc();
-        }
+        self.shared.metrics.connections.inc();
         Some(link)
     }
 
@@ -57,9 +53,7 @@ impl Shard {
             self.links.borrow_mut().try_remove(link.id.slot as usize);
         }
         self.port.count(-1);
-        if !matches!(*link.role.borrow(), Role::Probe { .. }) {
-            self.shared.metrics.connections.dec();
-        }
+        self.shared.metrics.connections.dec();
         if let Some(reader) = link.socket().and_then(|socket| socket.reader.take()) {
             reader.abort();
         }

@@ -233,8 +233,7 @@ impl Shard {
         // The client may be back before its old link is known to be lost.
         let old = connection.link.borrow().clone();
         if let Some(old) = old {
-            old.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, &connection));
-            self.part(&connection, true);
+            self.leave_namespace(&old, &connection, true);
             if old.connections.borrow().is_empty() {
                 self.close(&old, CloseCode::Normal, "the client goes on over another connection");
             }

@@ -298,8 +298,7 @@ impl Shard {
         let Some(link) = connection.link.borrow().clone() else { return self.give_up(connection.id, None) };
         if let Protocol::SocketIo { .. } = &connection.protocol {
             self.enqueue(&link, socketio::disconnect_frame(connection.namespace()));
-            link.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
-            self.part(connection, false);
+            self.leave_namespace(&link, connection, false);
             if !link.connections.borrow().is_empty() {
                 return;
             }

@@ -56,7 +56,7 @@ impl Shard {
             Ok(Some(Packet::Connect { namespace, auth })) => {
                 self.enter(link, engine, &namespace, auth.as_deref(), text)
             }
-            Ok(Some(packet)) => self.socket_io_packet(link, packet, read_at),
+            Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
             Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
         }
@@ -71,20 +71,22 @@ impl Shard {
     ) {
         let packet = engine.decoder.borrow_mut().binary(bytes);
         match packet {
-            Ok(Some(packet)) => self.socket_io_packet(link, packet, read_at),
+            Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
             Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
         }
     }
 
-    fn socket_io_packet(self: &Rc<Self>, link: &Rc<Link>, packet: Packet<'_>, read_at: Instant) {
-        let connection = in_namespace(link, packet.namespace());
-        let Some(connection) = connection else {
+    fn socket_io_packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine, packet: Packet<'_>, read_at: Instant) {
+        let Some(connection) = in_namespace(link, packet.namespace()) else {
+            if engine.left.borrow().iter().any(|left| **left == *packet.namespace()) {
+                return;
+            }
             return self.close(link, CloseCode::ProtocolError, "a packet for a namespace that the client is not in");
         };
         match packet {
             Packet::Connect { .. } => {}
-            Packet::Disconnect { .. } => self.leave_namespace(link, &connection),
+            Packet::Disconnect { .. } => self.leave_namespace(link, &connection, false),
             Packet::Event { event, payload, id, .. } => {
                 let id = id.map(i128::from);
                 if !link.may_send() {
@@ -101,9 +103,13 @@ impl Shard {
         }
     }
 
-    fn leave_namespace(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>) {
+    /// Takes a connection off a link that may carry others.
+    pub(super) fn leave_namespace(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>, may_return: bool) {
+        if let Some(engine) = link.engine() {
+            engine.leave(connection.namespace());
+        }
         link.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
-        self.part(connection, false);
+        self.part(connection, may_return);
     }
 
     /// A client wants into a namespace: as somebody new, or to go on with what it had there.

@@ -206,6 +206,7 @@ mod tests {
             ("4héllo", Packet::Message("héllo")),
             ("5", Packet::Upgrade),
             ("6", Packet::Noop),
+            ("bAQID", Packet::Binary(vec![1, 2, 3].into())),
         ] {
             assert_eq!(decode(text), Ok(packet), "{text}");
         }
@@ -218,7 +219,7 @@ mod tests {
             ("7", "a digit from 0 to 6"),
             ("abc", "a digit from 0 to 6"),
             ("é", "a digit from 0 to 6"),
-            ("bAQID", "a digit from 0 to 6"),
+            ("bAQI", "base64 with padding"),
             ("0{}", "has no data"),
             ("1x", "has no data"),
             ("5x", "has no data"),

@@ -11,7 +11,7 @@ use super::{MAIN_NAMESPACE, RESERVED_EVENTS};
 use crate::model::Payload;
 use crate::protocol::{Malformed, malformed};
 
-const TOO_LARGE: &str = "the packet and its attachments are over the size limit";
+const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
 
 /// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
 #[derive(Debug, Clone)]
@@ -62,13 +62,13 @@ struct Incomplete {
     packet: Packet<'static>,
     /// How many attachments it has when it is whole.
     attachments: usize,
-    /// How many bytes these may still have.
-    room: usize,
+    /// How many bytes each of them may have.
+    max_bytes: usize,
 }
 
 impl Decoder {
     /// Reads a text message. `None` where the packet waits for attachments, which must be what comes next.
-    /// A packet and its attachments have at most `max_bytes`.
+    /// A packet has at most `max_bytes`, and so has each of its attachments, of which there are 10 at most.
     ///
     /// # Errors
     /// Where it breaks the protocol. Nothing may be read after that.
@@ -76,12 +76,14 @@ impl Decoder {
         if self.incomplete.take().is_some() {
             return malformed("text came where an attachment was to come");
         }
-        let Some(room) = max_bytes.checked_sub(text.len()) else { return malformed(TOO_LARGE) };
+        if text.len() > max_bytes {
+            return malformed(TOO_LARGE);
+        }
         let (packet, attachments) = parse(text)?;
         if attachments == 0 {
             return Ok(Some(packet));
         }
-        self.incomplete = Some(Box::new(Incomplete { packet: packet.into_owned(), attachments, room }));
+        self.incomplete = Some(Box::new(Incomplete { packet: packet.into_owned(), attachments, max_bytes }));
         Ok(None)
     }
 
@@ -93,8 +95,9 @@ impl Decoder {
         let Some(mut incomplete) = self.incomplete.take() else {
             return malformed("an attachment came that no packet waits for");
         };
-        let Some(room) = incomplete.room.checked_sub(bytes.len()) else { return malformed(TOO_LARGE) };
-        incomplete.room = room;
+        if bytes.len() > incomplete.max_bytes {
+            return malformed(TOO_LARGE);
+        }
         if let Packet::Event { payload, .. } | Packet::Ack { payload, .. } = &mut incomplete.packet {
             payload.attachments.push(match bytes {
                 Cow::Borrowed(bytes) => Bytes::copy_from_slice(bytes),

@@ -1,0 +1,555 @@
+//! Connection state recovery: a Socket.IO client that lost its transport goes on with what it had.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{EngineSocket, InnerHost, SocketIoClient, TestClient, TestHost, eventually, metric};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+
+/// For how long a client may be away by default.
+const WINDOW: Duration = Duration::from_secs(120);
+
+/// Over which transport a client comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Socket,
+    Polling,
+}
+
+const WAYS: [Way; 2] = [Way::Socket, Way::Polling];
+
+impl Way {
+    async fn open(self, host: &InnerHost) -> SocketIoClient {
+        match self {
+            Self::Socket => SocketIoClient::socket(&host.ws).await,
+            Self::Polling => SocketIoClient::polling(&host.ws).await,
+        }
+    }
+}
+
+/// A client of `user` in the main namespace, and its id there.
+async fn client(host: &InnerHost, way: Way, user: &str) -> (SocketIoClient, String) {
+    let mut client = way.open(host).await;
+    let id = client.sign_in(&host.token(user, None)).await;
+    (client, id)
+}
+
+/// Waits until so many clients are away.
+async fn away(host: &InnerHost, n: u64) {
+    eventually(&format!("{n} are away"), async || (metric(&host.api, "connections_away").await == n).then_some(()))
+        .await;
+}
+
+/// Sends an event to a user, whose connections are this many.
+async fn tell(host: &InnerHost, user: &str, n: i32) {
+    assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);
+}
+
+/// Breaks off, and says what the client would come back with once that is known.
+async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
+    let session = client.session_with(&host.token(user, None));
+    client.cut().await;
+    away(host, 1).await;
+    session
+}
+
+/// The numbers that come next.
+async fn numbers(client: &mut SocketIoClient, n: usize) -> Vec<Value> {
+    let mut numbers = Vec::new();
+    for _ in 0..n {
+        let packet = client.next().await;
+        assert_eq!(packet.event, "number", "{packet:?}");
+        numbers.push(packet.argument().clone());
+    }
+    numbers
+}
+
+/// Comes back, and must be somebody new.
+async fn is_new(host: &InnerHost, namespace: &str, said: &Value) -> SocketIoClient {
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    let entered = client.enter(namespace, said).await.unwrap();
+    assert!(entered["sid"].is_string() && entered["pid"].is_string(), "{entered}");
+    assert_ne!(entered["pid"], said["pid"]);
+    assert_ne!(entered["sid"].as_str(), said["pid"].as_str().unwrap().get(..16));
+    assert_eq!(client.drain().await, [], "nothing that was the old one's");
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_notices() {
+    let host = InnerHost::start(CONFIG).await;
+    let view = json!([{ "ticketId": "t1" }]);
+    for (from, to) in [(Way::Socket, Way::Socket), (Way::Polling, Way::Polling), (Way::Polling, Way::Socket)] {
+        let recovered = metric(&host.api, "connections_recovered_total").await;
+        let (mut ben, _) = client(&host, Way::Socket, "ben").await;
+        let (mut ana, id) = client(&host, from, "ana").await;
+        ben.ask("ticket:view", view.clone()).await;
+        ana.ask("ticket:view", view.clone()).await;
+        tell(&host, "ana", 1).await;
+        let first = ana.expect("number").await;
+        assert!(first.offset.is_some(), "an event says where it stands: {first:?}");
+        ben.drain().await;
+        ana.drain().await;
+
+        let session = lose(&host, ana, "ana").await;
+        for n in 2..5 {
+            tell(&host, "ana", n).await;
+        }
+        ben.ask("ticket:typing", view.clone()).await;
+        let mut back = to.open(&host).await;
+        let entered = back.enter("/", &session).await.unwrap();
+        assert_eq!(entered, json!({ "sid": id, "pid": session["pid"] }));
+        assert_eq!(numbers(&mut back, 3).await, [2, 3, 4].map(Value::from));
+        let names: Vec<String> = back.drain().await.into_iter().map(|packet| packet.event).collect();
+        assert_eq!(names, ["agent:typing", "viewers:updated"]);
+        let heard = ben.drain().await;
+        assert!(heard.iter().all(|packet| !matches!(&*packet.event, "agent:left" | "agent:joined")), "{heard:?}");
+        assert_eq!(metric(&host.api, "connections_away").await, 0);
+        assert_eq!(metric(&host.api, "connections_recovered_total").await, recovered + 1);
+
+        // It is who it was, and may be lost again.
+        assert_eq!(back.ask("ticket:stop_typing", view.clone()).await[0]["error"]["code"], Value::Null);
+        let session = lose(&host, back, "ana").await;
+        tell(&host, "ana", 5).await;
+        let mut again = to.open(&host).await;
+        assert_eq!(again.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(again.expect("number").await.argument(), &json!(5));
+        for client in [ben, again] {
+            client.leave().await;
+        }
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    for way in WAYS {
+        let (ben, _) = client(&host, Way::Socket, "ben").await;
+        let scope = json!([{ "id": format!("{way:?}") }]);
+        let (mut ana, _) = client(&host, way, "ana").await;
+        ana.ask("hostile:count", scope.clone()).await;
+        let session = lose(&host, ana, "ana").await;
+        host.advance(WINDOW - Duration::from_millis(1));
+        // Its own transport is silent for longer than it may be.
+        ben.cut().await;
+        let (mut eve, _) = client(&host, Way::Socket, "eve").await;
+        assert_eq!(eve.ask("hostile:told", scope.clone()).await, json!([[]]));
+        host.advance(Duration::from_millis(1));
+        eventually("the scope is told", async || {
+            (eve.ask("hostile:told", scope.clone()).await == json!([["left ana disconnected"]])).then_some(())
+        })
+        .await;
+        let mut ana = is_new(&host, "/", &session).await;
+        assert_eq!(ana.ask("hostile:count", scope).await, json!([{ "count": 2 }]));
+        for client in [ana, eve] {
+            client.leave().await;
+        }
+        host.advance(WINDOW);
+        away(&host, 0).await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn nobody_goes_on_with_what_is_not_its_own() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    tell(&host, "ana", 1).await;
+    ana.expect("number").await;
+    let session = lose(&host, ana, "ana").await;
+    tell(&host, "ana", 2).await;
+    let with = |key: &str, value: Value| {
+        let mut changed = session.clone();
+        changed[key] = value;
+        changed
+    };
+    let pid = session["pid"].as_str().unwrap();
+    let flipped = if pid.ends_with('0') { "1" } else { "0" };
+    let wrong_secret = json!(format!("{}{flipped}", &pid[..pid.len() - 1]));
+    for (namespace, said) in [
+        ("/", with("pid", wrong_secret)),
+        ("/", with("token", json!(host.token("eve", None)))),
+        ("/other", session.clone()),
+        ("/", with("pid", json!(pid[..pid.len() - 1]))),
+        ("/", with("pid", json!("x"))),
+    ] {
+        is_new(&host, namespace, &said).await.cut().await;
+    }
+    // None of that harmed it.
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.next().await.argument(), &json!(2));
+    back.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_says_that_it_got_further_than_anybody_could_begins_anew_and_its_old_connection_ends() {
+    let host = InnerHost::start(CONFIG).await;
+    for offset in ["ffffffffffffff", "nonsense", ""] {
+        let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+        tell(&host, "ana", 1).await;
+        ana.expect("number").await;
+        let mut session = lose(&host, ana, "ana").await;
+        session["offset"] = json!(offset);
+        let new = is_new(&host, "/", &session).await;
+        eventually("the old one is gone", async || {
+            (host.call("GET", &format!("/v1/connections/{id}"), "").await.status == 404).then_some(())
+        })
+        .await;
+        new.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_may_be_back_before_its_loss_is_known() {
+    let host = InnerHost::start(CONFIG).await;
+    for (from, to) in [(Way::Socket, Way::Polling), (Way::Polling, Way::Socket), (Way::Polling, Way::Polling)] {
+        let (mut old, id) = client(&host, from, "ana").await;
+        tell(&host, "ana", 1).await;
+        old.expect("number").await;
+        let mut back = to.open(&host).await;
+        assert_eq!(back.sign_in_again(&old, &host.token("ana", None)).await, id);
+        let closed = old.closed().await;
+        assert!(from == Way::Polling || closed.code == Some(1000), "{closed:?}");
+        assert_eq!(old.kept(), [], "the old transport ends, and puts nobody out");
+        tell(&host, "ana", 2).await;
+        assert_eq!(numbers(&mut back, 1).await, [2]);
+        back.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_was_sent_and_never_read_is_sent_again() {
+    let host = InnerHost::start(CONFIG).await;
+    for way in WAYS {
+        let (mut ana, id) = client(&host, way, "ana").await;
+        for n in 0..2 {
+            tell(&host, "ana", n).await;
+            ana.expect("number").await;
+        }
+        let session = ana.session_with(&host.token("ana", None));
+        for n in 2..5 {
+            tell(&host, "ana", n).await;
+        }
+        // They have come to the client, and are lost with it.
+        ana.expect("number").await;
+        let queued = metric(&host.api, "frames_queued_total").await;
+        ana.cut().await;
+        away(&host, 1).await;
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(numbers(&mut back, 3).await, [2, 3, 4].map(Value::from), "after {queued} frames");
+
+        // A heartbeat that was answered says that the client has everything from before, and it goes on from there.
+        tell(&host, "ana", 5).await;
+        back.expect("number").await;
+        host.advance(Duration::from_secs(25));
+        back.drain().await;
+        tell(&host, "ana", 6).await;
+        let session = lose(&host, back, "ana").await;
+        tell(&host, "ana", 7).await;
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(numbers(&mut back, 2).await, [6, 7].map(Value::from));
+        back.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_has_heard_nothing_yet_comes_back_without_an_offset() {
+    let host = InnerHost::start(CONFIG).await;
+    for way in WAYS {
+        let (ana, id) = client(&host, way, "ana").await;
+        let session = lose(&host, ana, "ana").await;
+        assert!(session.get("offset").is_none());
+        tell(&host, "ana", 1).await;
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(numbers(&mut back, 1).await, [1]);
+        back.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_goes_on_in_each_of_its_namespaces() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4\nsocketio.namespaces = [\"/other\"]")).await;
+    for way in WAYS {
+        let mut ana = way.open(&host).await;
+        let token = json!({ "token": host.token("ana", None) });
+        let mut ids = Vec::new();
+        for namespace in ["/", "/other"] {
+            ids.push(ana.enter(namespace, &token).await.unwrap()["sid"].clone());
+        }
+        let to = |n: usize| json!({ "connection": ids[n] });
+        for n in 0..2 {
+            host.emit(to(n), "number", json!(n)).await;
+            ana.expect("number").await;
+        }
+        let mut sessions = ["/", "/other"].map(|namespace| ana.session(namespace));
+        ana.cut().await;
+        away(&host, 2).await;
+        for n in 0..2 {
+            host.emit(to(n), "number", json!(n + 10)).await;
+        }
+        // The new transport begins on another shard.
+        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let mut back = way.open(&host).await;
+        for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
+            sessions[n]["token"] = token["token"].clone();
+            assert_eq!(back.enter(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
+            let heard = back.expect("number").await;
+            assert_eq!((&*heard.namespace, heard.argument()), (namespace, &json!(n + 10)));
+        }
+        assert_eq!(back.drain().await, []);
+        for packet in ["41", "41/other,"] {
+            back.send_text(packet).await;
+        }
+        back.cut().await;
+        drop(parked);
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    for way in WAYS {
+        let (mut ana, id) = client(&host, way, "ana").await;
+        tell(&host, "ana", 0).await;
+        ana.expect("number").await;
+        let mut parked = Vec::new();
+        let mut n_moves = 0;
+        let mut last = 0;
+        while n_moves < 3 {
+            let session = lose(&host, ana, "ana").await;
+            last += 1;
+            tell(&host, "ana", last).await;
+            // Each that is parked is at a shard that had the fewest, so that the next goes to another.
+            parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
+            assert!(parked.len() < 50, "it always comes to the same shard");
+            ana = way.open(&host).await;
+            // On which shard it is, the id of a connection there says, which is left again.
+            let here = ana.sign_in(&host.token("ben", None)).await;
+            ana.send_text("41").await;
+            n_moves += usize::from(here[..2] != id[..2]);
+            assert_eq!(ana.enter("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
+            assert_eq!(ana.expect("number").await.argument(), &json!(last));
+            if way == Way::Polling && n_moves == 1 {
+                ana = ana.upgrade().await;
+            }
+            // It is all there, on the new transport: both ways, and its heartbeat.
+            assert_eq!(ana.refused("no:such", json!([])).await, "unknown_event");
+            host.advance(Duration::from_secs(25));
+            ana.drain().await;
+        }
+        ana.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_was_opened_before_its_session_moved_takes_over_all_the_same() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    let token = host.token("ana", None);
+    for attempt in 0.. {
+        let (mut ana, id) = client(&host, Way::Polling, "ana").await;
+        tell(&host, "ana", 0).await;
+        ana.expect("number").await;
+        let session = lose(&host, ana, "ana").await;
+        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let polling = roundhouse_tests::Polling::open(&host.ws).await;
+        let enter = |said: &Value| roundhouse_tests::Packet::Text(format!("40{said}"));
+        polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
+        let here = polling.poll().await.text;
+        assert!(here.starts_with("40{\"sid\":\""), "{here}");
+        let is_elsewhere = here[10..12] != id[..2];
+        let mut socket = EngineSocket::beside(&polling).await;
+        polling.send(&["41".into(), enter(&session)]).await;
+        socket.send("2probe").await;
+        assert_eq!(socket.next().await, Ok("3probe".into()));
+        assert!(polling.poll().await.text.starts_with(&format!("40{{\"sid\":\"{id}\"")));
+        socket.send("5").await;
+        tell(&host, "ana", 1).await;
+        assert!(matches!(socket.next().await, Ok(packet) if packet.encode().starts_with("42[\"number\",1,")));
+        socket.send("41").await;
+        drop((socket, parked));
+        if is_elsewhere {
+            break;
+        }
+        assert!(attempt < 50, "it always comes to the same shard");
+    }
+    // Nobody is left behind.
+    let mut ana = SocketIoClient::socket(&host.ws).await;
+    ana.sign_in(&token).await;
+    tell(&host, "ana", 2).await;
+    ana.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn without_a_window_nobody_comes_back() {
+    let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    tell(&host, "ana", 1).await;
+    assert_eq!(ana.expect("number").await.data, json!([1]), "there is no offset");
+    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    ana.cut().await;
+    let mut eve = SocketIoClient::polling(&host.ws).await;
+    // Nor is anything made of a pid.
+    let said = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
+    let entered = eve.enter("/", &said).await.unwrap();
+    assert_eq!(entered, json!({ "sid": entered["sid"] }), "there is no pid");
+    eventually("the scope is told", async || {
+        let told = eve.ask("hostile:told", json!([{ "id": "a" }])).await;
+        (told == json!([["left ana disconnected"]])).then_some(())
+    })
+    .await;
+    eve.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_that_misses_too_much_is_given_up_at_once() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.outbox_bytes = 20000")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, _) = client(&host, Way::Socket, "ana").await;
+    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    let session = lose(&host, ana, "ana").await;
+    let mut eve = host.client("eve").await;
+    for _ in 0..20 {
+        host.emit(json!({ "user": "ana" }), "much", json!("x".repeat(2_000))).await;
+    }
+    eventually("the scope is told", async || {
+        let told = eve.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (told == json!(["left ana disconnected"])).then_some(())
+    })
+    .await;
+    assert_eq!(metric(&host.api, "connections_away").await, 0);
+    is_new(&host, "/", &session).await.cut().await;
+    drop(eve);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_says_that_it_goes_is_gone_at_once() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut eve = host.client("eve").await;
+    // A client that closes as one that is done, a page that goes away, and clients that leave the namespace.
+    let ends = [(Way::Socket, Some(1000)), (Way::Socket, Some(1001)), (Way::Socket, None), (Way::Polling, None)];
+    for (n, (way, code)) in ends.into_iter().enumerate() {
+        let scope = json!({ "id": n.to_string() });
+        let (mut ana, _) = client(&host, way, "ana").await;
+        ana.ask("hostile:count", json!([scope])).await;
+        let session = ana.session_with(&host.token("ana", None));
+        if code.is_some() {
+            ana.close(code).await;
+        } else {
+            ana.leave().await;
+        }
+        eventually("the scope is told", async || {
+            let told = eve.ask("hostile:told", scope.clone()).await.unwrap();
+            (told == json!(["left ana disconnected"])).then_some(())
+        })
+        .await;
+        let new = is_new(&host, "/", &session).await;
+        new.leave().await;
+    }
+    // Without a code a client closes that means to come back, and so it does with Engine.IO's own packet.
+    for (way, packet) in [(Way::Socket, None), (Way::Socket, Some("1")), (Way::Polling, Some("1"))] {
+        let (mut ana, id) = client(&host, way, "ana").await;
+        let session = ana.session_with(&host.token("ana", None));
+        match packet {
+            Some(packet) => {
+                ana.send_text(packet).await;
+                ana.closed().await;
+            }
+            None => ana.close(None).await,
+        }
+        away(&host, 1).await;
+        let mut back = SocketIoClient::socket(&host.ws).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        back.leave().await;
+    }
+    drop(eve);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_is_away_takes_no_place_of_its_users_others() {
+    let limits = "[limits]\nconnections_per_user = 1\nconnections = 2\nevents_per_second = 0";
+    let host = InnerHost::start(&format!("auth.jwt.secret = \"s\"\n{limits}")).await;
+    let (ana, id) = client(&host, Way::Socket, "ana").await;
+    let session = lose(&host, ana, "ana").await;
+    let (other, _) = client(&host, Way::Socket, "ana").await;
+    // Nor may it come back as one too many.
+    let mut back = SocketIoClient::polling(&host.ws).await;
+    let refused = back.enter("/", &session).await.unwrap_err();
+    assert_eq!(refused["data"]["code"], "too_many_connections");
+    other.cut().await;
+    away(&host, 2).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    back.cut().await;
+    away(&host, 2).await;
+    for user in ["ben", "eve"] {
+        client(&host, Way::Socket, user).await.0.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_operator_ends_a_connection_whose_client_is_away() {
+    let host = InnerHost::start(CONFIG).await;
+    let (ana, id) = client(&host, Way::Socket, "ana").await;
+    let session = lose(&host, ana, "ana").await;
+    let path = format!("/v1/connections/{id}");
+    assert_eq!(host.call("GET", &path, "").await.body["userId"], "ana");
+    assert_eq!(host.call("DELETE", &path, "").await.body, json!({ "disconnected": 1 }));
+    assert_eq!(metric(&host.api, "connections_away").await, 0);
+    is_new(&host, "/", &session).await.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_session_of_another_host_is_none_here() {
+    let mut host = TestHost::start_with(&format!("{CONFIG}shards = 2"), &[]);
+    let token = host.token("ana");
+    let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
+    for pid in &pids {
+        let said = json!({ "token": token, "pid": pid, "offset": "1" });
+        let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
+        for mut client in [socket, polling] {
+            assert_ne!(client.enter("/", &said).await.unwrap()["pid"], *pid);
+            client.cut().await;
+        }
+        let mut plain = TestClient::connect(&host.ws, &token).await;
+        let resumed = plain.ask("resume", json!({ "session": pid, "offset": 1 })).await.unwrap();
+        assert_eq!(resumed["recovered"], false);
+    }
+    let mut ana = SocketIoClient::socket(&host.ws).await;
+    ana.sign_in(&token).await;
+    host.terminate();
+    assert_eq!(ana.closed().await.code, Some(1012));
+    let said = ana.session_with(&token);
+    let mut host = tokio::task::spawn_blocking(move || {
+        assert!(host.wait_for_exit().success());
+        host.restart();
+        host
+    })
+    .await
+    .unwrap();
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_ne!(back.enter("/", &said).await.unwrap()["pid"], said["pid"]);
+    host.kill();
+}

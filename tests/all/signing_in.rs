@@ -1,0 +1,197 @@
+//! Who is let into a Socket.IO namespace, and for how long.
+
+use std::time::Duration;
+
+use roundhouse_tests::{EngineSocket, InnerHost, Polling, SocketIoClient, TestHost};
+use serde_json::{Value, json};
+
+const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Who is behind the connection of this id.
+async fn user(host: &InnerHost, entered: &Value) -> String {
+    let path = format!("/v1/connections/{}", entered["sid"].as_str().unwrap());
+    host.call("GET", &path, "").await.body["userId"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn who_shows_no_good_token_is_told_so_and_may_try_again() {
+    let host = InnerHost::start(CONFIG).await;
+    let expired = host.token("ana", Some(MINUTE));
+    host.advance(MINUTE);
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        for (said, why) in [
+            (Value::Null, "a token is missing"),
+            (json!({}), "a token is missing"),
+            (json!({ "token": 7 }), "a token is missing"),
+            (json!({ "token": "nonsense" }), "not valid"),
+            (json!({ "token": expired }), "expired"),
+        ] {
+            let refused = client.enter("/", &said).await.unwrap_err();
+            let message = refused["message"].as_str().unwrap();
+            assert!(message.contains(why), "{said}: {refused}");
+            assert_eq!(refused, json!({ "message": message, "data": { "code": "unauthorized", "message": message } }));
+        }
+        client.sign_in(&host.token("ana", None)).await;
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_token_is_taken_from_each_place_where_front_ends_put_it() {
+    let host = InnerHost::start(&format!("{CONFIG}auth.jwt.cookie = \"session\"")).await;
+    let token = host.token("ana", None);
+    let bearer = format!("Bearer {token}");
+    let cookie = format!("a=b; session={token}");
+    let query = format!("&token={token}");
+    for (query, headers, auth) in [
+        ("", vec![], json!({ "token": token })),
+        ("", vec![], json!({ "token": bearer })),
+        ("", vec![("authorization", &*bearer)], Value::Null),
+        (&*query, vec![], json!({ "more": 1 })),
+        ("", vec![("cookie", &*cookie)], Value::Null),
+    ] {
+        let polling = Polling::open_with(&host.ws, query, &headers).await;
+        let socket = EngineSocket::open_with(&host.ws, query, &headers).await;
+        for mut client in [SocketIoClient::on_polling(polling), SocketIoClient::on_socket(socket)] {
+            let entered = client.enter("/", &auth).await.unwrap();
+            assert_eq!(user(&host, &entered).await, "ana", "{query} {headers:?} {auth}");
+            client.cut().await;
+        }
+    }
+    // What is said last counts, and that for one namespace.
+    let socket = EngineSocket::open_with(&host.ws, &query, &[]).await;
+    let mut client = SocketIoClient::on_socket(socket);
+    let entered = client.enter("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
+    assert_eq!(user(&host, &entered).await, "ben");
+    client.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_cookie_does_not_count_from_a_strangers_page() {
+    let origins = "auth.jwt.cookie = \"session\"\ncors.origins = [\"https://app.example\"]";
+    let host = InnerHost::start(&format!("{CONFIG}{origins}")).await;
+    let cookie = format!("session={}", host.token("ana", None));
+    let from = |origin: &'static str| [("cookie", &*cookie), ("origin", origin)];
+    let own = format!("http://{}", host.ws.trim_start_matches("ws://"));
+    for origin in ["https://app.example", &*own] {
+        let headers = [("cookie", &*cookie), ("origin", origin)];
+        let mut client = SocketIoClient::on_polling(Polling::open_with(&host.ws, "", &headers).await);
+        let entered = client.enter("/", &Value::Null).await.unwrap();
+        assert_eq!(user(&host, &entered).await, "ana");
+        client.cut().await;
+    }
+    let stranger = from("https://evil.example");
+    let polling = SocketIoClient::on_polling(Polling::open_with(&host.ws, "", &stranger).await);
+    let socket = SocketIoClient::on_socket(EngineSocket::open_with(&host.ws, "", &stranger).await);
+    for mut client in [polling, socket] {
+        let refused = client.enter("/", &Value::Null).await.unwrap_err();
+        assert!(refused["message"].as_str().unwrap().contains("cors.origins"), "{refused}");
+        assert_eq!(refused["data"]["code"], "unauthorized");
+        // Who shows a token by its own doing may come from anywhere.
+        client.sign_in(&host.token("ben", None)).await;
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn whoever_needs_no_token_has_a_name_of_its_own() {
+    let host = InnerHost::start(&format!("{CONFIG}auth.anonymous = true")).await;
+    let mut users = Vec::new();
+    let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
+    for client in &mut clients {
+        let entered = client.enter("/", &Value::Null).await.unwrap();
+        users.push(user(&host, &entered).await);
+    }
+    assert_ne!(users[0], users[1]);
+    // A token is believed all the same, or refused.
+    let mut third = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(third.enter("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
+    let entered = third.enter("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
+    assert_eq!(user(&host, &entered).await, "ana");
+    for client in clients.into_iter().chain([third]) {
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_user_has_as_many_connections_as_it_may() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
+    let token = json!({ "token": host.token("ana", None) });
+    let mut first = SocketIoClient::socket(&host.ws).await;
+    first.enter("/", &token).await.unwrap();
+    let mut second = SocketIoClient::polling(&host.ws).await;
+    assert_eq!(second.enter("/", &token).await.unwrap_err()["data"]["code"], "too_many_connections");
+    first.send_text("41").await;
+    first.send_text("40/sync,").await;
+    first.wait_for(|packet| packet.kind == '4').await;
+    second.enter("/", &token).await.unwrap();
+    first.cut().await;
+    second.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_newer_token_keeps_a_connection_and_another_users_does_not() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    client.sign_in(&host.token("ana", Some(MINUTE / 6))).await;
+    for (said, code) in [
+        (json!({ "token": host.token("ben", None) }), "forbidden"),
+        (json!({ "token": "nonsense" }), "unauthorized"),
+        (json!({ "tok": "x" }), "bad_request"),
+        (json!("x"), "bad_request"),
+    ] {
+        assert_eq!(client.refused("authenticate", json!([said])).await, code, "{said}");
+    }
+    let renewed = json!([{ "token": host.token("ana", Some(MINUTE / 3)) }]);
+    assert_eq!(client.ask("authenticate", renewed).await, json!([]));
+    host.advance(MINUTE / 6);
+    assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+    host.advance(MINUTE / 6);
+    assert_eq!(client.closed().await.code, Some(4002));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one_to_what_it_had() {
+    let host = InnerHost::start(CONFIG).await;
+    for is_polling in [false, true] {
+        let connect = async || match is_polling {
+            true => SocketIoClient::polling(&host.ws).await,
+            false => SocketIoClient::socket(&host.ws).await,
+        };
+        let mut client = connect().await;
+        let id = client.sign_in(&host.token("ana", Some(MINUTE / 6))).await;
+        host.advance(MINUTE / 6);
+        let closed = client.closed().await;
+        assert!(is_polling || closed.code == Some(4002), "{closed:?}");
+        assert_eq!(host.emit(json!({ "user": "ana" }), "meanwhile", json!(1)).await, 1);
+        let mut back = connect().await;
+        assert_eq!(back.sign_in_again(&client, &host.token("ana", None)).await, id);
+        assert_eq!(back.expect("meanwhile").await.argument(), &json!(1));
+        back.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_host_that_restarts_closes_the_transport_and_puts_nobody_out() {
+    let host = TestHost::start_with(&format!("{CONFIG}auth.anonymous = true"), &[]);
+    let mut socket = SocketIoClient::socket(&host.ws).await;
+    let mut polling = SocketIoClient::polling(&host.ws).await;
+    for client in [&mut socket, &mut polling] {
+        client.enter("/", &Value::Null).await.unwrap();
+        client.drain().await;
+    }
+    host.terminate();
+    // A client that were put out of its namespace would not come back by itself.
+    let (first, second) = tokio::join!(socket.closed(), polling.closed());
+    assert_eq!((first.code, &*second.reason), (Some(1012), "1"));
+    assert_eq!((socket.kept(), polling.kept()), (vec![], vec![]));
+}

@@ -1,0 +1,383 @@
+//! Socket.IO 5: namespaces, events, acknowledgements and attachments. Who is let in is in `signing_in`, how a client goes
+//! on after a loss in `recovery`.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::{conformance, hostile, relay};
+use roundhouse_tests::{EngineSocket, InnerHost, Packet, Received, SocketIoClient, eventually};
+use serde_json::{Value, json};
+
+use crate::engineio::{CONFIG, entered, refusal};
+
+/// On a WebSocket, in the main namespace.
+async fn client(host: &InnerHost) -> SocketIoClient {
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    client.enter("/", &Value::Null).await.unwrap();
+    client
+}
+
+/// What the scope `a` of the hostile guest was told.
+async fn told(client: &mut SocketIoClient) -> Value {
+    client.ask("hostile:told", json!([{ "id": "a" }])).await[0].take()
+}
+
+fn invalid() -> Result<Value, Value> {
+    Err(json!({ "message": "Invalid namespace" }))
+}
+
+#[tokio::test]
+async fn a_namespace_is_entered_with_an_object_or_nothing_and_features_are_told() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("conformance", conformance()).await;
+    let said = json!({ "deep": { "n": [1.5, null] }, "text": "ü" });
+    let mut ids = Vec::new();
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        for (namespace, auth) in [("/", &Value::Null), ("/custom", &said)] {
+            let entered = client.enter(namespace, auth).await.unwrap();
+            let [sid, pid] = ["sid", "pid"].map(|key| entered[key].as_str().unwrap().to_owned());
+            assert_eq!(entered.as_object().unwrap().len(), 2, "{entered}");
+            ids.extend([sid, pid]);
+            let heard = client.expect("auth").await;
+            let expected = if auth.is_null() { &json!({}) } else { auth };
+            assert_eq!((&*heard.namespace, heard.argument()), (namespace, expected));
+        }
+        client.cut().await;
+    }
+    let n_ids = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), n_ids, "each has its own");
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn namespaces_are_those_of_the_configuration_and_of_features() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/admin\"]")).await;
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    for (namespace, is_there) in [("/", true), ("/admin", true), ("/custom", false), ("/random", false)] {
+        let entered = client.enter(namespace, &Value::Null).await;
+        assert!(if is_there { entered.is_ok() } else { entered == invalid() }, "{namespace}: {entered:?}");
+    }
+    host.must_load("conformance", conformance()).await;
+    // What looks like a query is none of the name.
+    client.send_text("40/custom?a=b,{\"n\":1}").await;
+    assert_eq!(client.expect("auth").await.data[0], json!({ "n": 1 }));
+    assert_eq!(client.ask_in("/custom", "message-with-ack", json!(["x"])).await, json!(["x"]));
+    let gone = host.call("DELETE", "/v1/plugins/conformance", "").await;
+    assert_eq!(gone.status, 200, "{}", gone.text);
+    let mut late = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(late.enter("/custom", &Value::Null).await, invalid());
+    late.cut().await;
+    client.cut().await;
+
+    let mut raw = EngineSocket::open(&host.ws).await;
+    raw.send("40/random,{}").await;
+    assert_eq!(raw.next().await, Ok("44/random,{\"message\":\"Invalid namespace\"}".into()));
+    drop(raw);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn events_and_acknowledgements_go_both_ways_in_each_namespace() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("conformance", conformance()).await;
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        for namespace in ["/", "/custom"] {
+            client.enter(namespace, &Value::Null).await.unwrap();
+            for arguments in [json!([]), json!([null]), json!(["text"]), json!([1, "2", { "3": [true, 1.5] }])] {
+                client.emit_in(namespace, "message", arguments.clone(), None).await;
+                let back = client.expect("message-back").await;
+                assert_eq!((&*back.namespace, &back.data, back.id), (namespace, &arguments, None));
+                assert_eq!(client.ask_in(namespace, "message-with-ack", arguments.clone()).await, arguments);
+
+                client.emit_in(namespace, "emit-with-ack", arguments.clone(), None).await;
+                let asked = client.expect("emit-with-ack").await;
+                assert_eq!((&*asked.namespace, &asked.data), (namespace, &arguments));
+                let prefix = if namespace == "/" { "" } else { "/custom," };
+                client.send_text(&format!("43{prefix}{}[1,\"a\"]", asked.id.unwrap())).await;
+                let back = client.expect("emit-with-ack").await;
+                assert_eq!((&*back.namespace, back.data, back.id), (namespace, json!([1, "a"]), None));
+            }
+        }
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn attachments_go_both_ways_each_where_its_placeholder_is() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("conformance", conformance()).await;
+    let placeholder = |n: u8| json!({ "_placeholder": true, "num": n });
+    let arguments = json!([placeholder(1), { "deep": [placeholder(0), "x"] }]);
+    let inner = arguments.to_string();
+    let inner = &inner[1..inner.len() - 1];
+    let bytes = [vec![1, 2, 3, 255], Vec::new()];
+    let attachments = bytes.clone().map(Packet::Binary);
+    let with = |text: String| [vec![Packet::Text(text)], attachments.to_vec()].concat();
+    let is_it = |packet: &Received| (packet.data == arguments).then_some(&*packet.attachments) == Some(&bytes[..]);
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        for (namespace, prefix) in [("/", ""), ("/custom", "/custom,")] {
+            client.enter(namespace, &Value::Null).await.unwrap();
+            client.send_packets(&with(format!("452-{prefix}[\"message\",{inner}]"))).await;
+            let back = client.expect("message-back").await;
+            assert!(is_it(&back) && back.namespace == namespace, "{back:?}");
+
+            client.send_packets(&with(format!("452-{prefix}12[\"message-with-ack\",{inner}]"))).await;
+            let answer = client.wait_for(|packet| packet.kind == '3').await;
+            assert!(is_it(&answer) && answer.id == Some(12), "{answer:?}");
+
+            client.send_packets(&with(format!("452-{prefix}[\"emit-with-ack\",{inner}]"))).await;
+            let asked = client.expect("emit-with-ack").await;
+            assert!(is_it(&asked), "{asked:?}");
+            client.send_packets(&with(format!("462-{prefix}{}[{inner}]", asked.id.unwrap()))).await;
+            let back = client.expect("emit-with-ack").await;
+            assert!(is_it(&back) && back.id.is_none(), "{back:?}");
+        }
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_leaves_a_namespace_is_gone_from_it_at_once_and_stays_in_the_others() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    for mut leaving in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        leaving.enter("/", &Value::Null).await.unwrap();
+        let first = leaving.enter("/other", &Value::Null).await.unwrap();
+        let path = format!("/v1/connections/{}", first["sid"].as_str().unwrap());
+        leaving.ask_in("/other", "hostile:count", json!([{ "id": "a" }])).await;
+        let user = host.call("GET", &path, "").await.body["userId"].as_str().unwrap().to_owned();
+        leaving.send_text("41/other,").await;
+        let told = eventually("the scope is told", async || {
+            let told = told(&mut leaving).await;
+            told.to_string().contains(&user).then_some(told)
+        })
+        .await;
+        assert_eq!(told.as_array().unwrap().last(), Some(&json!(format!("left {user} disconnected"))));
+        assert_eq!(host.call("GET", &path, "").await.status, 404);
+        let again = leaving.enter("/other", &Value::Null).await.unwrap();
+        assert_ne!((&again["sid"], &again["pid"]), (&first["sid"], &first["pid"]));
+        leaving.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_api_shows_a_connection_by_its_id_and_puts_it_out_of_its_namespace() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
+    let clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
+    for (mut client, is_polling) in clients.into_iter().zip([false, true]) {
+        let token = json!({ "token": host.token("ana", None) });
+        let mut paths = Vec::new();
+        for namespace in ["/other", "/"] {
+            let sid = client.enter(namespace, &token).await.unwrap()["sid"].clone();
+            let path = format!("/v1/connections/{}", sid.as_str().unwrap());
+            let shown = host.call("GET", &path, "").await.body;
+            assert_eq!((&shown["connectionId"], &shown["userId"]), (&sid, &json!("ana")));
+            paths.push(path);
+        }
+        client.ask("ticket:view", json!([{ "ticketId": "t1" }])).await;
+        let shown = host.call("GET", &paths[1], "").await.body;
+        assert_eq!(shown["rooms"], json!(["ticket:t1", "user:ana"]));
+
+        assert_eq!(host.call("DELETE", &paths[0], "").await.body, json!({ "disconnected": 1 }));
+        let out = client.wait_for(|packet| packet.kind == '1').await;
+        assert_eq!((&*out.namespace, out.data), ("/other", Value::Null));
+        client.ask("ticket:leave", json!([{ "ticketId": "t1" }])).await;
+        assert_eq!(host.call("DELETE", &paths[1], "").await.body, json!({ "disconnected": 1 }));
+        let out = client.wait_for(|packet| packet.kind == '1').await;
+        assert_eq!((&*out.namespace, out.data), ("/", Value::Null));
+        if is_polling {
+            // A client that polls has time to end its session itself.
+            host.advance(Duration::from_secs(10));
+        }
+        let closed = client.closed().await;
+        assert!(closed.code == Some(4010) || is_polling, "with the last namespace its transport goes: {closed:?}");
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_feature_disconnects_a_client() {
+    let host = InnerHost::start(&format!("{CONFIG}[plugins.hostile]\ngrants = {{ actions = [\"disconnect\"] }}")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut client = client(&host).await;
+    client.ask("hostile:count", json!([{ "id": "a" }])).await;
+    client.emit("hostile:do", json!([{ "id": "a", "how": "disconnect" }])).await;
+    assert_eq!(client.wait_for(|packet| packet.kind == '1').await.namespace, "/");
+    let closed = client.closed().await;
+    assert_eq!((closed.code, &*closed.reason), (Some(4010), "because"));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_is_against_the_protocol_ends_the_session() {
+    let host = InnerHost::start(CONFIG).await;
+    let event = "451-[\"a\",{\"_placeholder\":true,\"num\":0}]";
+    for packets in [
+        &["4"][..],
+        &["4x"],
+        &["47"],
+        &["40"],
+        &["40[]"],
+        &["40\"x\""],
+        &["40{"],
+        &["41[]"],
+        &["41/custom,"],
+        &["42"],
+        &["42{}"],
+        &["42[]"],
+        &["42[{}]"],
+        &["42[\"a\""],
+        &["42[\"connect\"]"],
+        &["42[\"disconnecting\"]"],
+        &["42/custom,[\"a\"]"],
+        &["42123456789012345678901[\"a\"]"],
+        &["43[]"],
+        &["431"],
+        &["431{}"],
+        &["43/custom,1[]"],
+        &["44{\"message\":\"x\"}"],
+        &["45[\"a\"]"],
+        &["450-[\"a\"]"],
+        &["451-[\"a\"]"],
+        &["45x-[\"a\"]"],
+        &[event, "42[\"a\"]"],
+        &[event, "3", "42[\"a\"]"],
+    ] {
+        let mut socket = EngineSocket::open(&host.ws).await;
+        socket.send("40").await;
+        let polling = entered(&host).await;
+        for packet in packets {
+            socket.send(*packet).await;
+        }
+        assert_eq!(socket.closed().await.code, Some(1002), "{packets:?}");
+        polling.post(&packets.join("\x1e")).await;
+        let waited = polling.poll().await;
+        assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{packets:?}: {}", waited.text);
+    }
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send("40").await;
+    socket.send(Packet::Binary(vec![1])).await;
+    assert_eq!(socket.closed().await.code, Some(1002));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_comes_in_the_acknowledgement_or_as_an_error_event() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut client = client(&host).await;
+    let long = "x".repeat(257);
+    let refuse = json!([{ "id": "a", "how": "failure" }]);
+    for (event, arguments, code) in [
+        ("no:such", json!([1, 2]), "unknown_event"),
+        ("hostile:do", refuse, "conflict"),
+        ("hostile:count", json!([{ "id": "a b" }]), "bad_request"),
+        ("hostile:service", json!([{ "id": "a" }]), "forbidden"),
+        (&long, json!([]), "bad_request"),
+        ("", json!([]), "bad_request"),
+    ] {
+        let answer = client.ask(event, arguments.clone()).await;
+        let error = &answer[0]["error"];
+        assert_eq!((answer.as_array().unwrap().len(), &error["code"]), (1, &json!(code)), "{answer}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
+        client.emit(event, arguments).await;
+        let heard = client.expect("error").await.argument().clone();
+        assert_eq!((&heard["code"], &heard["message"]), (&error["code"], &error["message"]), "{heard}");
+        let named = if event == long || event.is_empty() { Value::Null } else { json!(event) };
+        assert_eq!(heard["event"], named);
+    }
+    client.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn events_over_the_rate_are_refused_and_the_session_stays() {
+    let limits = "[limits]\nevents_per_second = 1\nevent_burst = 4";
+    let host = InnerHost::start(&format!("auth.anonymous = true\nauth.jwt.secret = \"s\"\n{limits}")).await;
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        client.enter("/", &Value::Null).await.unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+        }
+        assert_eq!(client.refused("no:such", json!([])).await, "rate_limited");
+        client.emit("no:such", json!([])).await;
+        let error = client.expect("error").await;
+        assert_eq!(
+            (&error.argument()["code"], &error.argument()["event"]),
+            (&json!("rate_limited"), &json!("no:such"))
+        );
+        host.advance(Duration::from_secs(1));
+        assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+        client.cut().await;
+    }
+    let mut knocking = SocketIoClient::socket(&host.ws).await;
+    for _ in 0..4 {
+        assert_eq!(knocking.enter("/random", &Value::Null).await, invalid());
+    }
+    let refused = knocking.enter("/", &Value::Null).await.unwrap_err();
+    assert_eq!(refused["data"]["code"], "rate_limited");
+    knocking.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_enters_no_namespace_in_time_is_sent_away() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.connect_timeout = \"20s\"")).await;
+    let mut silent = EngineSocket::open(&host.ws).await;
+    let mut knocking = SocketIoClient::polling(&host.ws).await;
+    let mut inside = client(&host).await;
+    host.advance(Duration::from_secs(19));
+    assert_eq!(knocking.enter("/random", &Value::Null).await, invalid());
+    host.advance(Duration::from_secs(1));
+    assert_eq!(silent.closed().await.code, Some(4001));
+    knocking.closed().await;
+    assert_eq!(inside.refused("no:such", json!([])).await, "unknown_event");
+    inside.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn clients_of_both_protocols_in_one_room_hear_the_same() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("relay", relay()).await;
+    let mut plain = host.client("ana").await;
+    plain.ask("join", json!({ "room": "a" })).await.unwrap();
+    let mut clients = [client(&host).await, SocketIoClient::polling(&host.ws).await];
+    clients[1].enter("/", &Value::Null).await.unwrap();
+    for client in &mut clients {
+        assert_eq!(client.ask("join", json!([{ "room": "a" }])).await, json!([{}]));
+    }
+    let payload = json!({ "room": "a", "payload": [{ "_placeholder": true, "num": 0 }] });
+    let arguments = json!([payload, "more", 2]);
+    let sent = format!("451-[\"publish\",{payload},\"more\",2]");
+    clients[0].send_packets(&[Packet::Text(sent), Packet::Binary(vec![1, 2, 3])]).await;
+    for client in &mut clients {
+        let heard = client.expect("message").await;
+        assert_eq!((heard.data, heard.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
+    }
+    let heard = plain.next().await;
+    let expected = json!({ "event": "message", "data": payload, "args": arguments, "attachments": ["AQID"] });
+    assert_eq!(heard, expected);
+
+    // And back, by the frame as it came.
+    let mut sent = expected.clone();
+    let sent = sent.as_object_mut().unwrap();
+    sent.insert("event".to_owned(), json!("publish"));
+    sent.remove("data");
+    plain.send_text(json!(sent).to_string()).await;
+    assert_eq!(plain.next().await, expected);
+    for client in &mut clients {
+        let heard = client.expect("message").await;
+        assert_eq!((heard.data, heard.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
+    }
+    for client in clients {
+        client.cut().await;
+    }
+    drop(plain);
+    host.shut_down().await;
+}
