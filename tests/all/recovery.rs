@@ -1,28 +1,28 @@
-//! Connection state recovery: a Socket.IO client that lost its transport goes on with what it had.
+//! Connection state recovery: a Socket.IO client that lost its transport goes on with what it had. From another shard it
+//! does so in `moving`, by the plain protocol in `resume`.
 
 use std::time::Duration;
 
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::{EngineSocket, InnerHost, SocketIoClient, TestClient, TestHost, eventually, metric};
+use roundhouse_tests::{InnerHost, SocketIoClient, TestHost, eventually, metric};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
-const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 
 /// For how long a client may be away by default.
-const WINDOW: Duration = Duration::from_secs(120);
+pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
 /// Over which transport a client comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(crate) enum Way {
     Socket,
     Polling,
 }
 
-const WAYS: [Way; 2] = [Way::Socket, Way::Polling];
+pub(crate) const WAYS: [Way; 2] = [Way::Socket, Way::Polling];
 
 impl Way {
-    async fn open(self, host: &InnerHost) -> SocketIoClient {
+    pub(crate) async fn open(self, host: &InnerHost) -> SocketIoClient {
         match self {
             Self::Socket => SocketIoClient::socket(&host.ws).await,
             Self::Polling => SocketIoClient::polling(&host.ws).await,
@@ -31,25 +31,25 @@ impl Way {
 }
 
 /// A client of `user` in the main namespace, and its id there.
-async fn client(host: &InnerHost, way: Way, user: &str) -> (SocketIoClient, String) {
+pub(crate) async fn client(host: &InnerHost, way: Way, user: &str) -> (SocketIoClient, String) {
     let mut client = way.open(host).await;
     let id = client.sign_in(&host.token(user, None)).await;
     (client, id)
 }
 
 /// Waits until so many clients are away.
-async fn away(host: &InnerHost, n: u64) {
+pub(crate) async fn away(host: &InnerHost, n: u64) {
     eventually(&format!("{n} are away"), async || (metric(&host.api, "connections_away").await == n).then_some(()))
         .await;
 }
 
 /// Sends an event to a user, whose connections are this many.
-async fn tell(host: &InnerHost, user: &str, n: i32) {
+pub(crate) async fn tell(host: &InnerHost, user: &str, n: i32) {
     assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);
 }
 
 /// Breaks off, and says what the client would come back with once that is known.
-async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
+pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
     let session = client.session_with(&host.token(user, None));
     client.cut().await;
     away(host, 1).await;
@@ -281,122 +281,6 @@ async fn who_has_heard_nothing_yet_comes_back_without_an_offset() {
 }
 
 #[tokio::test]
-async fn a_client_goes_on_in_each_of_its_namespaces() {
-    let host = InnerHost::start(&format!("{CONFIG}shards = 4\nsocketio.namespaces = [\"/other\"]")).await;
-    for way in WAYS {
-        let mut ana = way.open(&host).await;
-        let token = json!({ "token": host.token("ana", None) });
-        let mut ids = Vec::new();
-        for namespace in ["/", "/other"] {
-            ids.push(ana.enter(namespace, &token).await.unwrap()["sid"].clone());
-        }
-        let to = |n: usize| json!({ "connection": ids[n] });
-        for n in 0..2 {
-            host.emit(to(n), "number", json!(n)).await;
-            ana.expect("number").await;
-        }
-        let mut sessions = ["/", "/other"].map(|namespace| ana.session(namespace));
-        ana.cut().await;
-        away(&host, 2).await;
-        for n in 0..2 {
-            host.emit(to(n), "number", json!(n + 10)).await;
-        }
-        // The new transport begins on another shard.
-        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
-        let mut back = way.open(&host).await;
-        for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
-            sessions[n]["token"] = token["token"].clone();
-            assert_eq!(back.enter(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
-            let heard = back.expect("number").await;
-            assert_eq!((&*heard.namespace, heard.argument()), (namespace, &json!(n + 10)));
-        }
-        assert_eq!(back.drain().await, []);
-        for packet in ["41", "41/other,"] {
-            back.send_text(packet).await;
-        }
-        back.cut().await;
-        drop(parked);
-    }
-    host.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to() {
-    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    for way in WAYS {
-        let (mut ana, id) = client(&host, way, "ana").await;
-        tell(&host, "ana", 0).await;
-        ana.expect("number").await;
-        let mut parked = Vec::new();
-        let mut n_moves = 0;
-        let mut last = 0;
-        while n_moves < 3 {
-            let session = lose(&host, ana, "ana").await;
-            last += 1;
-            tell(&host, "ana", last).await;
-            // Each that is parked is at a shard that had the fewest, so that the next goes to another.
-            parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
-            assert!(parked.len() < 50, "it always comes to the same shard");
-            ana = way.open(&host).await;
-            // On which shard it is, the id of a connection there says, which is left again.
-            let here = ana.sign_in(&host.token("ben", None)).await;
-            ana.send_text("41").await;
-            n_moves += usize::from(here[..2] != id[..2]);
-            assert_eq!(ana.enter("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
-            assert_eq!(ana.expect("number").await.argument(), &json!(last));
-            if way == Way::Polling && n_moves == 1 {
-                ana = ana.upgrade().await;
-            }
-            // It is all there, on the new transport: both ways, and its heartbeat.
-            assert_eq!(ana.refused("no:such", json!([])).await, "unknown_event");
-            host.advance(Duration::from_secs(25));
-            ana.drain().await;
-        }
-        ana.leave().await;
-    }
-    host.shut_down().await;
-}
-
-#[tokio::test]
-async fn a_websocket_that_was_opened_before_its_session_moved_takes_over_all_the_same() {
-    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    let token = host.token("ana", None);
-    for attempt in 0.. {
-        let (mut ana, id) = client(&host, Way::Polling, "ana").await;
-        tell(&host, "ana", 0).await;
-        ana.expect("number").await;
-        let session = lose(&host, ana, "ana").await;
-        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
-        let polling = roundhouse_tests::Polling::open(&host.ws).await;
-        let enter = |said: &Value| roundhouse_tests::Packet::Text(format!("40{said}"));
-        polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
-        let here = polling.poll().await.text;
-        assert!(here.starts_with("40{\"sid\":\""), "{here}");
-        let is_elsewhere = here[10..12] != id[..2];
-        let mut socket = EngineSocket::beside(&polling).await;
-        polling.send(&["41".into(), enter(&session)]).await;
-        socket.send("2probe").await;
-        assert_eq!(socket.next().await, Ok("3probe".into()));
-        assert!(polling.poll().await.text.starts_with(&format!("40{{\"sid\":\"{id}\"")));
-        socket.send("5").await;
-        tell(&host, "ana", 1).await;
-        assert!(matches!(socket.next().await, Ok(packet) if packet.encode().starts_with("42[\"number\",1,")));
-        socket.send("41").await;
-        drop((socket, parked));
-        if is_elsewhere {
-            break;
-        }
-        assert!(attempt < 50, "it always comes to the same shard");
-    }
-    // Nobody is left behind.
-    let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.sign_in(&token).await;
-    tell(&host, "ana", 2).await;
-    ana.cut().await;
-    host.shut_down().await;
-}
-
-#[tokio::test]
 async fn without_a_window_nobody_comes_back() {
     let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
     host.must_load("hostile", hostile("normal")).await;
@@ -493,17 +377,15 @@ async fn who_is_away_takes_no_place_of_its_users_others() {
     let (ana, id) = client(&host, Way::Socket, "ana").await;
     let session = lose(&host, ana, "ana").await;
     let (other, _) = client(&host, Way::Socket, "ana").await;
-    // Nor may it come back as one too many.
+    // Who comes back to a place that is taken waits for it.
     let mut back = SocketIoClient::polling(&host.ws).await;
-    let refused = back.enter("/", &session).await.unwrap_err();
-    assert_eq!(refused["data"]["code"], "too_many_connections");
-    other.cut().await;
-    away(&host, 2).await;
+    assert_eq!(back.enter("/", &session).await.unwrap_err()["data"]["code"], "too_many_connections");
+    other.leave().await;
     assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
     back.cut().await;
-    away(&host, 2).await;
+    away(&host, 1).await;
     for user in ["ben", "eve"] {
-        client(&host, Way::Socket, user).await.0.cut().await;
+        client(&host, Way::Socket, user).await.0.leave().await;
     }
     host.shut_down().await;
 }
@@ -522,34 +404,54 @@ async fn an_operator_ends_a_connection_whose_client_is_away() {
 }
 
 #[tokio::test]
-async fn a_session_of_another_host_is_none_here() {
-    let mut host = TestHost::start_with(&format!("{CONFIG}shards = 2"), &[]);
-    let token = host.token("ana");
-    let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
-    for pid in &pids {
-        let said = json!({ "token": token, "pid": pid, "offset": "1" });
-        let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
-        for mut client in [socket, polling] {
-            assert_ne!(client.enter("/", &said).await.unwrap()["pid"], *pid);
-            client.cut().await;
-        }
-        let mut plain = TestClient::connect(&host.ws, &token).await;
-        let resumed = plain.ask("resume", json!({ "session": pid, "offset": 1 })).await.unwrap();
-        assert_eq!(resumed["recovered"], false);
-    }
+async fn who_comes_back_is_who_the_new_token_says() {
+    let host = TestHost::start_with(CONFIG, &[]);
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.sign_in(&token).await;
-    host.terminate();
-    assert_eq!(ana.closed().await.code, Some(1012));
-    let said = ana.session_with(&token);
-    let mut host = tokio::task::spawn_blocking(move || {
-        assert!(host.wait_for_exit().success());
-        host.restart();
-        host
-    })
-    .await
-    .unwrap();
+    let id = ana.sign_in(&host.token_with("ana", &["--role", "trainee"])).await;
+    let session = ana.session_with(&host.token_with("ana", &["--role", "admin", "--name", "Ana"]));
+    ana.cut().await;
+    let mut back = SocketIoClient::polling(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    let shown = host.get(&format!("/v1/connections/{id}")).await;
+    assert_eq!((&shown["name"], &shown["roles"]), (&json!("Ana"), &json!(["admin"])));
+    for (role, delivered) in [("trainee", 0), ("admin", 1)] {
+        let emit = json!({ "to": { "roles": [role] }, "event": "number", "data": delivered });
+        assert_eq!(host.post("/v1/emit", &emit).await.body, json!({ "delivered": delivered }), "{role}");
+    }
+    assert_eq!(numbers(&mut back, 1).await, [1]);
+}
+
+#[tokio::test]
+async fn what_is_kept_for_all_clients_together_is_bounded() {
+    let host = TestHost::start_with(&format!("{CONFIG}shards = 1\nrecovery.memory_bytes = 200000"), &[]);
+    let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::socket(&host.ws).await];
+    let mut ids = Vec::new();
+    for (client, user) in clients.iter_mut().zip(["ana", "ben"]) {
+        ids.push(client.sign_in(&host.token(user)).await);
+    }
+    let [ana, mut ben] = clients;
+    let sessions = [ana.session_with(&host.token("ana")), ben.session_with(&host.token("ben"))];
+    ana.cut().await;
+    let away = async |n| {
+        eventually("it is so", async || (metric(&host.api, "connections_away").await == n).then_some(())).await;
+    };
+    away(1).await;
+    for _ in 0..10 {
+        let emit = json!({ "to": { "all": true }, "event": "much", "data": "x".repeat(50_000) });
+        assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
+        ben.expect("much").await;
+    }
+    // Who is away has to go for the others, of whom less is kept.
+    away(0).await;
+    let mut new = SocketIoClient::socket(&host.ws).await;
+    assert_ne!(new.enter("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);
+    let session = ben.session_with(&host.token("ben"));
+    ben.cut().await;
+    away(1).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(back.enter("/", &said).await.unwrap()["pid"], said["pid"]);
-    host.kill();
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], ids[1], "it had everything");
+    back.cut().await;
+    away(1).await;
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_ne!(back.enter("/", &sessions[1]).await.unwrap()["pid"], session["pid"], "this is not kept any more");
 }

@@ -111,10 +111,16 @@ async fn a_probe_that_comes_to_nothing_leaves_polling_as_it_was() {
         assert_eq!(socket.closed().await.code, Some(1002), "{packets:?}");
         still_polls(&mut polling).await;
     }
-    eventually("the sockets are gone", async || (metric(&host.api, "connections").await == 1).then_some(())).await;
+    let counted = async |n| {
+        eventually(&format!("{n} are counted"), async || (metric(&host.api, "connections").await == n).then_some(()))
+            .await;
+    };
+    counted(1).await;
     let mut socket = EngineSocket::take_over(polling).await;
     is_alive(&mut socket).await;
+    counted(1).await;
     drop(socket);
+    counted(0).await;
     host.shut_down().await;
 }
 
@@ -124,7 +130,7 @@ async fn an_upgrade_that_does_not_come_in_ten_seconds_is_given_up() {
     let mut polling = entered(&host).await;
     let mut untried = EngineSocket::beside(&polling).await;
     let mut tried = probe(&polling).await;
-    eventually("both are there", async || (metric(&host.api, "connections").await == 3).then_some(())).await;
+    untried.sync().await;
     host.advance(Duration::from_millis(9_999));
     still_polls(&mut polling).await;
     host.advance(Duration::from_millis(1));

@@ -189,7 +189,7 @@ pub struct EngineSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// What the host said first, where the session began here.
     pub open: Value,
-    /// What came by polling.
+    /// What came by polling, or while something else was waited for.
     received: VecDeque<Packet>,
 }
 
@@ -263,6 +263,22 @@ impl EngineSocket {
                 _ => {}
             }
         }
+    }
+
+    /// Waits until the host has read what was sent: it answers to a WebSocket's ping on any session, and on none.
+    pub async fn sync(&mut self) {
+        self.socket.send(Message::Ping(Bytes::new())).await.expect("the connection takes a frame");
+        let pong = async {
+            loop {
+                match client::read(&mut self.socket).await.expect("the connection is open") {
+                    Message::Pong(_) => return,
+                    Message::Text(text) => self.received.push_back(Packet::Text(text.to_string())),
+                    Message::Binary(bytes) => self.received.push_back(Packet::Binary(bytes.to_vec())),
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, pong).await.expect("an answer in time");
     }
 
     /// Waits for the end; what comes before is passed over.

@@ -1,0 +1,203 @@
+//! Clients that come back to another shard than the one that their connection lives on.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::conformance;
+use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient, TestClient, TestHost};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::recovery::{CONFIG, WAYS, Way, away, client, lose, tell};
+
+#[tokio::test]
+async fn a_client_goes_on_in_each_of_its_namespaces() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4\nsocketio.namespaces = [\"/other\"]")).await;
+    for way in WAYS {
+        let mut ana = way.open(&host).await;
+        let token = json!({ "token": host.token("ana", None) });
+        let mut ids = Vec::new();
+        for namespace in ["/", "/other"] {
+            ids.push(ana.enter(namespace, &token).await.unwrap()["sid"].clone());
+        }
+        let to = |n: usize| json!({ "connection": ids[n] });
+        for n in 0..2 {
+            host.emit(to(n), "number", json!(n)).await;
+            ana.expect("number").await;
+        }
+        let mut sessions = ["/", "/other"].map(|namespace| ana.session(namespace));
+        ana.cut().await;
+        away(&host, 2).await;
+        for n in 0..2 {
+            host.emit(to(n), "number", json!(n + 10)).await;
+        }
+        // The new transport begins on another shard.
+        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let mut back = way.open(&host).await;
+        for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
+            sessions[n]["token"] = token["token"].clone();
+            assert_eq!(back.enter(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
+            let heard = back.expect("number").await;
+            assert_eq!((&*heard.namespace, heard.argument()), (namespace, &json!(n + 10)));
+        }
+        assert_eq!(back.drain().await, []);
+        for packet in ["41", "41/other,"] {
+            back.send_text(packet).await;
+        }
+        back.cut().await;
+        drop(parked);
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    for way in WAYS {
+        let (mut ana, id) = client(&host, way, "ana").await;
+        tell(&host, "ana", 0).await;
+        ana.expect("number").await;
+        let mut parked = Vec::new();
+        let mut n_moves = 0;
+        let mut last = 0;
+        while n_moves < 3 {
+            let session = lose(&host, ana, "ana").await;
+            last += 1;
+            tell(&host, "ana", last).await;
+            // Each that is parked is at a shard that had the fewest, so that the next goes to another.
+            parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
+            assert!(parked.len() < 50, "it always comes to the same shard");
+            ana = way.open(&host).await;
+            // On which shard it is, the id of a connection there says, which is left again.
+            let here = ana.sign_in(&host.token("ben", None)).await;
+            ana.send_text("41").await;
+            // A client that polls has a request that waits, which moves too.
+            assert_eq!(ana.drain().await, []);
+            n_moves += usize::from(here[..2] != id[..2]);
+            assert_eq!(ana.enter("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
+            assert_eq!(ana.expect("number").await.argument(), &json!(last));
+            if way == Way::Polling && n_moves == 1 {
+                ana = ana.upgrade().await;
+            }
+            // It is all there, on the new transport: both ways, and its heartbeat.
+            assert_eq!(ana.refused("no:such", json!([])).await, "unknown_event");
+            host.advance(Duration::from_secs(25));
+            ana.drain().await;
+        }
+        ana.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_was_opened_before_its_session_moved_takes_over_all_the_same() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    let token = host.token("ana", None);
+    for attempt in 0.. {
+        let (mut ana, id) = client(&host, Way::Polling, "ana").await;
+        tell(&host, "ana", 0).await;
+        ana.expect("number").await;
+        let session = lose(&host, ana, "ana").await;
+        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let polling = Polling::open(&host.ws).await;
+        let enter = |said: &Value| Packet::Text(format!("40{said}"));
+        polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
+        let here = polling.poll().await.text;
+        assert!(here.starts_with("40{\"sid\":\""), "{here}");
+        let is_elsewhere = here[10..12] != id[..2];
+        let mut socket = EngineSocket::beside(&polling).await;
+        polling.send(&["41".into(), enter(&session)]).await;
+        socket.send("2probe").await;
+        assert_eq!(socket.next().await, Ok("3probe".into()));
+        assert!(polling.poll().await.text.starts_with(&format!("40{{\"sid\":\"{id}\"")));
+        socket.send("5").await;
+        tell(&host, "ana", 1).await;
+        assert!(matches!(socket.next().await, Ok(packet) if packet.encode().starts_with("42[\"number\",1,")));
+        socket.send("41").await;
+        drop((socket, parked));
+        if is_elsewhere {
+            break;
+        }
+        assert!(attempt < 50, "it always comes to the same shard");
+    }
+    // Nobody is left behind.
+    let mut ana = SocketIoClient::socket(&host.ws).await;
+    ana.sign_in(&token).await;
+    tell(&host, "ana", 2).await;
+    ana.cut().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_session_of_another_host_is_none_here() {
+    let mut host = TestHost::start_with(&format!("{CONFIG}shards = 2"), &[]);
+    let token = host.token("ana");
+    let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
+    for pid in &pids {
+        let said = json!({ "token": token, "pid": pid, "offset": "1" });
+        let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
+        for mut client in [socket, polling] {
+            assert_ne!(client.enter("/", &said).await.unwrap()["pid"], *pid);
+            client.cut().await;
+        }
+        let mut plain = TestClient::connect(&host.ws, &token).await;
+        let resumed = plain.ask("resume", json!({ "session": pid, "offset": 1 })).await.unwrap();
+        assert_eq!(resumed["recovered"], false);
+    }
+    let mut ana = SocketIoClient::socket(&host.ws).await;
+    ana.sign_in(&token).await;
+    host.terminate();
+    assert_eq!(ana.closed().await.code, Some(1012));
+    let said = ana.session_with(&token);
+    let mut host = tokio::task::spawn_blocking(move || {
+        assert!(host.wait_for_exit().success());
+        host.restart();
+        host
+    })
+    .await
+    .unwrap();
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_ne!(back.enter("/", &said).await.unwrap()["pid"], said["pid"]);
+    host.kill();
+}
+
+#[tokio::test]
+async fn what_follows_at_once_moves_with_its_session() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    host.must_load("conformance", conformance()).await;
+    for way in WAYS {
+        for attempt in 0.. {
+            let (mut ana, id) = client(&host, way, "ana").await;
+            ana.expect("auth").await;
+            let session = lose(&host, ana, "ana").await;
+            let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+            let (mut ana, here) = client(&host, way, "ben").await;
+            ana.send_packets(&[
+                "41".into(),
+                Packet::Text(format!("40{session}")),
+                Packet::Text(format!("40/custom,{}", json!({ "token": session["token"] }))),
+                "451-[\"message\",{\"_placeholder\":true,\"num\":0}]".into(),
+                Packet::Binary(vec![1, 2, 3]),
+                "42/custom,7[\"message-with-ack\",\"x\"]".into(),
+            ])
+            .await;
+            let entered = async |client: &mut SocketIoClient, namespace: &str| {
+                client.wait_for(|packet| packet.kind == '0' && packet.namespace == namespace).await.data["sid"].clone()
+            };
+            assert_eq!(entered(&mut ana, "/").await, id);
+            let other = entered(&mut ana, "/custom").await;
+            assert_eq!(other.as_str().unwrap()[..2], id[..2], "it is on the shard of the first");
+            let back = ana.expect("message-back").await;
+            assert_eq!((&back.data[0]["num"], back.attachments), (&json!(0), vec![vec![1, 2, 3]]));
+            let answer = ana.wait_for(|packet| packet.kind == '3').await;
+            assert_eq!((&*answer.namespace, answer.id, answer.data), ("/custom", Some(7), json!(["x"])));
+            ana.send_text("41/custom,").await;
+            ana.leave().await;
+            drop(parked);
+            if here[..2] != id[..2] {
+                break;
+            }
+            assert!(attempt < 50, "it always comes to the same shard");
+        }
+    }
+    host.shut_down().await;
+}

@@ -1,0 +1,450 @@
+//! The plain protocol's `resume`: a client that lost its connection goes on with it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::raw::client_frame;
+use roundhouse_tests::{InnerHost, PATIENCE, SocketIoClient, TestClient, eventually, metric};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+use crate::recovery::{CONFIG, WINDOW, tell};
+
+/// Signs in and begins a session, which this gives.
+async fn begun(host: &InnerHost, user: &str) -> (TestClient, String) {
+    let mut client = host.client(user).await;
+    let begun = client.ask("resume", json!({})).await.unwrap();
+    let session = begun["session"].as_str().unwrap().to_owned();
+    let expected = json!({ "connectionId": client.id(), "session": session, "recovered": false, "windowMs": 120_000 });
+    assert_eq!(begun, expected);
+    (client, session)
+}
+
+/// Breaks off, as a network does, and waits until that is known.
+async fn lose(host: &InnerHost, client: TestClient) {
+    drop(client);
+    eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
+}
+
+/// Comes back to a session, of which so many frames have come: what the host says to that.
+async fn resume(host: &InnerHost, user: &str, session: &str, offset: u64) -> (TestClient, Value) {
+    let mut client = host.client(user).await;
+    let resumed = client.ask("resume", json!({ "session": session, "offset": offset })).await.unwrap();
+    (client, resumed)
+}
+
+/// Leaves, when the host has done all that it was asked.
+async fn leave(host: &InnerHost, mut client: TestClient) {
+    client.ask("no:such", json!({})).await.unwrap_err();
+    client.close().await;
+    eventually("nobody is away", async || (metric(&host.api, "connections_away").await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_notices() {
+    let host = InnerHost::start(CONFIG).await;
+    let view = json!({ "ticketId": "t1" });
+    let mut ben = host.client("ben").await;
+    ben.ask("ticket:view", view.clone()).await.unwrap();
+    let (mut ana, session) = begun(&host, "ana").await;
+    ana.post("ticket:view", view.clone()).await;
+    let mut n_frames = 1;
+    while ana.next().await.get("id").is_none() {
+        n_frames += 1;
+    }
+    tell(&host, "ana", 1).await;
+    assert_eq!(ana.next().await["event"], "number");
+    n_frames += 1;
+    ben.drain().await;
+    let id = ana.id().to_owned();
+    lose(&host, ana).await;
+    for n in 2..5 {
+        tell(&host, "ana", n).await;
+    }
+    ben.ask("ticket:typing", view.clone()).await.unwrap();
+
+    let (mut back, resumed) = resume(&host, "ana", &session, n_frames).await;
+    let expected = json!({ "connectionId": id, "session": session, "recovered": true, "windowMs": 120_000 });
+    assert_eq!(resumed, expected);
+    for n in 2..5 {
+        assert_eq!(back.next().await, json!({ "event": "number", "data": n }));
+    }
+    assert_eq!(back.drain_events().await, ["agent:typing", "viewers:updated"]);
+    let heard = ben.drain_events().await;
+    assert!(!heard.iter().any(|event| event == "agent:left" || event == "agent:joined"), "{heard:?}");
+    assert_eq!(metric(&host.api, "connections_recovered_total").await, 1);
+    assert!(back.ask("ticket:stop_typing", view.clone()).await.is_ok(), "it still views");
+
+    // It counts on from there: what came now, and the answer to the question above.
+    let n_frames = n_frames + 5 + 1;
+    lose(&host, back).await;
+    tell(&host, "ana", 5).await;
+    let (mut again, resumed) = resume(&host, "ana", &session, n_frames).await;
+    assert_eq!(resumed, expected);
+    assert_eq!(again.drain().await, [json!({ "event": "number", "data": 5 })]);
+    drop((ben, again));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn answers_and_questions_are_among_what_it_missed() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, session) = begun(&host, "ana").await;
+    ana.post("hostile:do", json!({ "id": "a", "how": "ask" })).await;
+    ana.post("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    // Nothing of it is read.
+    lose(&host, ana).await;
+    let (mut ana, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!(resumed["recovered"], true);
+    let question = ana.next().await;
+    assert_eq!((&question["event"], question["id"].is_i64()), (&json!("hostile:noise"), true), "{question}");
+    assert_eq!(ana.next().await, json!({ "id": 2, "data": null }));
+    assert_eq!(ana.next().await["error"]["code"], "internal");
+    ana.send_text(json!({ "id": question["id"], "data": "yes" }).to_string()).await;
+    let told = eventually("the scope is told", async || {
+        let told = ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (told != json!([])).then_some(told)
+    })
+    .await;
+    assert_eq!(told, json!(["acknowledged question [\"yes\"]"]));
+    leave(&host, ana).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn nobody_goes_on_with_what_is_not_its_own() {
+    let host = InnerHost::start(CONFIG).await;
+    let (ana, session) = begun(&host, "ana").await;
+    let id = ana.id().to_owned();
+    lose(&host, ana).await;
+    tell(&host, "ana", 1).await;
+    let mut foreign = SocketIoClient::socket(&host.ws).await;
+    foreign.sign_in(&host.token("ana", None)).await;
+    let pid = foreign.session("/")["pid"].as_str().unwrap().to_owned();
+    let flipped = if session.ends_with('0') { "1" } else { "0" };
+    let wrong_secret = format!("{}{flipped}", &session[..session.len() - 1]);
+    for (user, session) in [("eve", &*session), ("ana", &wrong_secret), ("ana", &pid), ("ana", "x"), ("ana", "")] {
+        let (mut client, resumed) = resume(&host, user, session, 0).await;
+        assert_eq!(resumed["recovered"], false, "{resumed}");
+        let path = format!("/v1/connections/{}", resumed["connectionId"].as_str().unwrap());
+        assert_eq!(host.call("GET", &path, "").await.body["userId"], user);
+        assert_ne!(resumed["connectionId"], id);
+        assert_ne!(resumed["session"], session);
+        assert_eq!(client.drain().await, Vec::<Value>::new(), "nothing that was another's");
+        client.close().await;
+    }
+    // Nor does a Socket.IO client with a plain one's.
+    let said = json!({ "token": host.token("ana", None), "pid": session, "offset": "0" });
+    let mut other = SocketIoClient::socket(&host.ws).await;
+    assert_ne!(other.enter("/", &said).await.unwrap()["pid"], session);
+    for client in [foreign, other] {
+        client.leave().await;
+    }
+    let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(id), &json!(true)));
+    assert_eq!(back.next().await["data"], 1);
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_counted_more_than_there_was_begins_anew_and_its_old_connection_ends() {
+    let host = InnerHost::start(CONFIG).await;
+    let (ana, session) = begun(&host, "ana").await;
+    let path = format!("/v1/connections/{}", ana.id());
+    lose(&host, ana).await;
+    tell(&host, "ana", 1).await;
+    let (mut back, resumed) = resume(&host, "ana", &session, 2).await;
+    assert_eq!(resumed["recovered"], false);
+    assert_eq!(host.call("GET", &path, "").await.status, 404);
+    assert_eq!(back.drain().await, Vec::<Value>::new());
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, session) = begun(&host, "ana").await;
+    for wrong in [
+        json!({ "session": "x" }),
+        json!({ "session": 1, "offset": 1 }),
+        json!({ "session": "x", "offset": -1 }),
+        json!({ "ofset": 1 }),
+        json!("x"),
+    ] {
+        assert_eq!(ana.refused("resume", wrong.clone()).await, "bad_request", "{wrong}");
+    }
+    ana.ask("no:such", json!({})).await.unwrap_err();
+    assert_eq!(ana.refused("resume", json!({ "session": session, "offset": 1 })).await, "conflict");
+    // All of these answers were frames.
+    lose(&host, ana).await;
+    let (back, resumed) = resume(&host, "ana", &session, 7).await;
+    assert_eq!(resumed["recovered"], true);
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_session_may_be_begun_at_any_time_by_an_event_too_and_counts_from_there() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, first) = begun(&host, "ana").await;
+    ana.ask("no:such", json!({})).await.unwrap_err();
+    let mut second = Value::Null;
+    for data in [json!({}), Value::Null] {
+        ana.send("resume", data).await;
+        second = ana.expect("resumed").await;
+        assert_eq!((&second["connectionId"], &second["recovered"]), (&json!(ana.id()), &json!(false)));
+    }
+    tell(&host, "ana", 1).await;
+    ana.expect("number").await;
+    let id = ana.id().to_owned();
+    lose(&host, ana).await;
+    tell(&host, "ana", 2).await;
+    let (stranger, resumed) = resume(&host, "ana", &first, 0).await;
+    assert_eq!(resumed["recovered"], false, "that one has ended");
+    stranger.close().await;
+    let mut back = host.client("ana").await;
+    back.send("resume", json!({ "session": second["session"], "offset": 1 })).await;
+    let resumed = back.next().await;
+    assert_eq!((&resumed["event"], &resumed["data"]["recovered"]), (&json!("resumed"), &json!(true)));
+    assert_eq!(resumed["data"]["connectionId"], id);
+    assert_eq!(back.next().await["data"], 2);
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_never_asked_for_a_session_or_says_that_it_goes_is_gone_at_once() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut eve = host.client("eve").await;
+    for (scope, asks, code) in [("a", false, None), ("b", true, Some(1000)), ("c", true, Some(1001))] {
+        let scope = json!({ "id": scope });
+        let mut ana = host.client("ana").await;
+        if asks {
+            ana.ask("resume", json!({})).await.unwrap();
+        }
+        ana.ask("hostile:count", scope.clone()).await.unwrap();
+        match code {
+            Some(code) => {
+                let frame = CloseFrame { code: u16::into(code), reason: "".into() };
+                ana.send_message(Message::Close(Some(frame))).await;
+                ana.closed().await;
+            }
+            None => drop(ana),
+        }
+        eventually("the scope is told", async || {
+            let told = eve.ask("hostile:told", scope.clone()).await.unwrap();
+            (told == json!(["left ana disconnected"])).then_some(())
+        })
+        .await;
+    }
+    drop(eve);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut ana, session) = begun(&host, "ana").await;
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    lose(&host, ana).await;
+    host.advance(WINDOW - Duration::from_millis(1));
+    let mut eve = host.client("eve").await;
+    assert_eq!(eve.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    host.advance(Duration::from_millis(1));
+    eventually("the scope is told", async || {
+        let told = eve.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (told == json!(["left ana disconnected"])).then_some(())
+    })
+    .await;
+    let (ana, resumed) = resume(&host, "ana", &session, 1).await;
+    assert_eq!(resumed["recovered"], false);
+    drop((ana, eve));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn without_a_window_there_are_no_sessions() {
+    let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
+    for data in [json!({}), json!({ "session": "0".repeat(48), "offset": 0 })] {
+        let mut ana = host.client("ana").await;
+        let resumed = ana.ask("resume", data).await.unwrap();
+        let id = &resumed["connectionId"];
+        assert_eq!(resumed, json!({ "connectionId": id, "session": null, "recovered": false, "windowMs": 0 }));
+        let path = format!("/v1/connections/{}", id.as_str().unwrap());
+        assert_eq!(host.call("GET", &path, "").await.status, 200);
+        drop(ana);
+        eventually("it is gone", async || (host.call("GET", &path, "").await.status == 404).then_some(())).await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one() {
+    let host = InnerHost::start(CONFIG).await;
+    let second = Duration::from_secs(1);
+    let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(second))).await;
+    let session = ana.ask("resume", json!({})).await.unwrap()["session"].as_str().unwrap().to_owned();
+    host.advance(second);
+    assert_eq!(ana.closed().await.code, Some(4002));
+    tell(&host, "ana", 1).await;
+    let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(ana.id()), &json!(true)));
+    assert_eq!(back.next().await["data"], 1);
+    // The new token's end counts.
+    host.advance(second);
+    assert!(back.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_may_be_back_before_its_loss_is_known() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut old, session) = begun(&host, "ana").await;
+    tell(&host, "ana", 1).await;
+    let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(old.id()), &json!(true)));
+    assert_eq!(back.next().await["data"], 1);
+    assert_eq!(old.closed().await.code, Some(1000));
+    tell(&host, "ana", 2).await;
+    assert_eq!(back.next().await["data"], 2);
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_a_heartbeat_shows_to_have_come_is_not_kept() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, session) = begun(&host, "ana").await;
+    tell(&host, "ana", 1).await;
+    ana.expect("number").await;
+    host.advance(Duration::from_secs(25));
+    // Reading answers the ping.
+    ana.drain().await;
+    ana.ask("no:such", json!({})).await.unwrap_err();
+    lose(&host, ana).await;
+    tell(&host, "ana", 2).await;
+    let (mut back, resumed) = resume(&host, "ana", &session, 2).await;
+    assert_eq!(resumed["recovered"], true);
+    assert_eq!(back.next().await["data"], 2);
+    lose(&host, back).await;
+    let (back, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!(resumed["recovered"], false, "it says that it lacks what it has shown to have");
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_is_away_takes_no_place_of_its_users_others() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
+    let (ana, session) = begun(&host, "ana").await;
+    lose(&host, ana).await;
+    let (back, resumed) = resume(&host, "ana", &session, 0).await;
+    assert_eq!(resumed["recovered"], true);
+    leave(&host, back).await;
+    host.shut_down().await;
+}
+
+/// A WebSocket by hand: these bytes come with its handshake.
+async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStream<TcpStream> {
+    let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+    let handshake = format!(
+        "GET /ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        host.token(user, None)
+    );
+    socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
+    }
+    WebSocketStream::from_raw_socket(socket, Role::Client, None).await
+}
+
+/// The next frame.
+async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
+    let frame = timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+    serde_json::from_str(frame.to_text().unwrap()).unwrap()
+}
+
+fn resume_frame(session: &str, offset: u64) -> Vec<u8> {
+    let data = json!({ "session": session, "offset": offset });
+    client_frame(json!({ "event": "resume", "data": data, "id": 1 }).to_string().as_bytes())
+}
+
+#[tokio::test]
+async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to_with_all_that_it_sends() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
+    let (ana, session) = begun(&host, "ana").await;
+    let id = ana.id().to_owned();
+    lose(&host, ana).await;
+    let [mut n_frames, mut n_moves] = [0, 0];
+    let mut parked = Vec::new();
+    let ask = |id: u64| client_frame(json!({ "event": "no:such", "data": {}, "id": id }).to_string().as_bytes());
+    while n_moves < 4 {
+        tell(&host, "ana", 1).await;
+        parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
+        assert!(parked.len() < 50, "it always comes to the same shard");
+        // With the handshake, or behind it; and a frame that is whole only when the client has moved.
+        let (whole, parts) = ([resume_frame(&session, n_frames), ask(2)].concat(), ask(3));
+        let (first, second) = parts.split_at(parts.len() / 2);
+        let whole = [&whole, first].concat();
+        let is_early = parked.len() % 2 == 0;
+        let mut socket = open_with(&host, "ana", if is_early { &whole } else { &[] }).await;
+        let connected = next(&mut socket).await;
+        if !is_early {
+            socket.get_mut().write_all(&whole).await.unwrap();
+        }
+        let here = connected["data"]["connectionId"].as_str().unwrap();
+        n_moves += u64::from(here[..2] != id[..2]);
+        let resumed = next(&mut socket).await;
+        assert_eq!((&resumed["data"]["connectionId"], &resumed["data"]["recovered"]), (&json!(id), &json!(true)));
+        assert_eq!(next(&mut socket).await, json!({ "event": "number", "data": 1 }));
+        assert_eq!(next(&mut socket).await["id"], 2);
+        socket.get_mut().write_all(second).await.unwrap();
+        assert_eq!(next(&mut socket).await["id"], 3);
+        n_frames += 3;
+        drop(socket);
+        eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
+    }
+    drop(parked);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn features_are_not_told_of_a_connection_that_was_but_the_way_back() {
+    let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
+    host.must_load("hostile", hostile("greets")).await;
+    let mut eve = host.client("eve").await;
+    eve.ask("hostile:greeted", json!({})).await.unwrap();
+    let (ana, session) = begun(&host, "ana").await;
+    lose(&host, ana).await;
+    for _ in 0..2 {
+        let mut socket = open_with(&host, "ana", &resume_frame(&session, 0)).await;
+        assert_eq!(next(&mut socket).await["event"], "connected");
+        assert_eq!(next(&mut socket).await["data"]["recovered"], true);
+        drop(socket);
+        eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
+    }
+    // One shard tells of connections in their order.
+    let zoe = host.client("zoe").await;
+    let told = eventually("the last is told of", async || {
+        let told = eve.ask("hostile:greeted", json!({})).await.unwrap();
+        told.to_string().contains("zoe").then_some(told)
+    })
+    .await;
+    assert_eq!(told, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
+    drop((eve, zoe));
+    host.shut_down().await;
+}
