@@ -94,7 +94,8 @@ export async function withBrowser(use) {
   const profile = await mkdtemp(join(tmpdir(), "roundhouse-browser-"));
   let context;
   try {
-    context = await chromium.launchPersistentContext(profile, { ...LAUNCH, timeout: 30_000 });
+    // A browser starts slowly while other tests have the machine.
+    context = await chromium.launchPersistentContext(profile, { ...LAUNCH, timeout: 120_000 });
     const headers = { "access-control-allow-origin": "*", "content-type": "text/javascript" };
     await context.route(LIBRARY_URL, (route) => route.fulfill({ path: LIBRARY, headers }));
     await use(context);
