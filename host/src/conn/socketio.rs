@@ -187,9 +187,8 @@ impl Shard {
     }
 
     fn has_namespace(&self, namespace: &str) -> bool {
-        namespace == socketio::MAIN_NAMESPACE
+        self.shared.plugins.has_namespace(namespace)
             || self.shared.config.namespaces.iter().any(|configured| configured == namespace)
-            || self.shared.plugins.has_namespace(namespace)
     }
 
     /// The name of a namespace that is not the main one, shared by all connections in it.

@@ -132,11 +132,6 @@ pub fn pong_probe_frame() -> Bytes {
     Bytes::from_static(b"\x81\x063probe")
 }
 
-/// [`NOOP`] over WebSocket.
-pub fn noop_frame() -> Bytes {
-    Bytes::from_static(b"\x81\x016")
-}
-
 /// [`CLOSE`] over WebSocket.
 pub fn close_frame() -> Bytes {
     Bytes::from_static(b"\x81\x011")
@@ -288,13 +283,9 @@ mod tests {
 
     #[test]
     fn ready_frames_carry_their_packets() {
-        for (frame, text) in [
-            (ping_frame(), PING),
-            (pong_probe_frame(), PONG_PROBE),
-            (noop_frame(), NOOP),
-            (close_frame(), CLOSE),
-            (message_frame("x"), "4x"),
-        ] {
+        for (frame, text) in
+            [(ping_frame(), PING), (pong_probe_frame(), PONG_PROBE), (close_frame(), CLOSE), (message_frame("x"), "4x")]
+        {
             assert_eq!(frame, websocket::text_frame(text), "{text}");
         }
     }
