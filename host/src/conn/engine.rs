@@ -373,8 +373,8 @@ impl Shard {
             *connection.link.borrow_mut() = Some(link.clone());
             link.connections.borrow_mut().push(connection);
         }
-        let waiting = polling.outbox.take();
-        for frames in waiting.frames {
+        let waiting = polling.outbox.borrow_mut().take(&self.queue.borrow());
+        for frames in waiting {
             self.enqueue(link, frames);
         }
         self.remove_link(polling);

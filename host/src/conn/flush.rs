@@ -1,6 +1,5 @@
 //! How links come and go, and how what waits for them is written.
 
-use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -8,16 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use governor::Quota;
-use tokio::task::{spawn_local, yield_now};
 
 use super::link::{Limiter, Link, LinkId, Phase, Role, Wire};
+use super::outbox::Place;
 use super::shard::Shard;
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{engineio, websocket};
-
-/// Reads from one socket in a row before others have their turn.
-const READS_IN_A_ROW: usize = 8;
 
 /// Time for a client to take our close and answer it. After that its socket is closed under it.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,9 +50,6 @@ impl Shard {
         }
         self.port.count(-1);
         self.shared.metrics.connections.dec();
-        if let Some(reader) = link.socket().and_then(|socket| socket.reader.take()) {
-            reader.abort();
-        }
         if self.is_stopping() {
             // The shard's loop sees whether this was the last one.
             self.port.push(ShardCommand::Shutdown);
@@ -74,61 +67,28 @@ impl Shard {
         stamp
     }
 
-    pub(super) fn start_reading(self: &Rc<Self>, link: &Rc<Link>) {
-        if let Some(socket) = link.socket()
-            && link.phase.get() != Phase::Ended
-        {
-            let reader = spawn_local(self.clone().read_from(link.clone()));
-            *socket.reader.borrow_mut() = Some(reader.abort_handle());
-        }
-    }
-
     fn quota(&self) -> Option<Quota> {
         let config = &self.shared.config;
         let rate = NonZeroU32::new(config.events_per_second)?;
         Some(Quota::per_second(rate).allow_burst(NonZeroU32::new(config.event_burst).unwrap_or(rate)))
     }
 
-    async fn read_from(self: Rc<Self>, link: Rc<Link>) {
-        let Some(socket) = link.socket() else { return };
-        loop {
-            if socket.tcp.readable().await.is_err() {
-                return self.end_link(&link, true);
-            }
-            let mut is_drained = false;
-            for _ in 0..READS_IN_A_ROW {
-                let mut buffer = self.read_buffer.borrow_mut();
-                match socket.tcp.try_read(&mut buffer) {
-                    Ok(0) => return self.end_link(&link, true),
-                    Ok(n) => self.read(&link, &mut buffer[..n]),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        is_drained = true;
-                        break;
-                    }
-                    Err(_) => return self.end_link(&link, true),
-                }
-                if link.phase.get() == Phase::Ended {
-                    break;
-                }
-            }
-            self.flush_dirty();
-            if link.phase.get() == Phase::Ended {
-                return;
-            }
-            if !is_drained {
-                yield_now().await;
-            }
+    /// Queues frames; they are written when the shard has done what is at hand.
+    pub(super) fn enqueue(&self, link: &Rc<Link>, frames: Bytes) {
+        if link.is_up() {
+            let place = self.queue.borrow_mut().push(frames);
+            self.enqueue_shared(link, place);
         }
     }
 
-    /// Queues frames; they are written when the shard has done what is at hand.
-    pub(super) fn enqueue(&self, link: &Rc<Link>, frames: Bytes) {
+    /// Queues frames that others get, too.
+    pub(super) fn enqueue_shared(&self, link: &Rc<Link>, place: Place) {
         if !link.is_up() {
             return;
         }
         let bytes = {
             let mut outbox = link.outbox.borrow_mut();
-            outbox.push(frames);
+            outbox.push(place);
             outbox.bytes()
         };
         if bytes > self.shared.config.outbox_bytes && !matches!(*link.role.borrow(), Role::Echo) {
@@ -175,38 +135,32 @@ impl Shard {
         }
         // The list keeps its memory for the next time.
         self.dirty.replace(dirty);
+        self.queue.borrow_mut().clear();
         // What a slow client has not taken yet is not waited for.
         self.guards.borrow_mut().clear();
     }
 
+    /// Writes what waits for a link, as far as its client takes it.
     pub(super) fn flush(self: &Rc<Self>, link: &Rc<Link>) {
-        if link.phase.get() == Phase::Ended {
-            return;
-        }
-        let socket = match &link.wire {
-            Wire::Polling(poll) => return self.flush_polling(link, poll),
-            Wire::Socket(socket) if socket.blocked.get() => return,
-            Wire::Socket(socket) => socket,
-        };
-        let written = socket.write_out(&mut link.outbox.borrow_mut());
-        match written {
-            Ok(true) => {}
-            Ok(false) => {
-                socket.blocked.set(true);
-                spawn_local(self.clone().unblock(link.clone()));
+        let is_ended = link.phase.get() == Phase::Ended;
+        match &link.wire {
+            Wire::Polling(poll) if !is_ended => self.flush_polling(link, poll),
+            Wire::Socket(socket) if !is_ended && !socket.blocked.get() => {
+                match link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut()) {
+                    Ok(is_done) => return socket.blocked.set(!is_done),
+                    Err(_) => {}
+                }
+                self.end_link(link, true);
             }
-            Err(_) => self.end_link(link, true),
+            _ => {}
         }
+        link.outbox.borrow_mut().keep(&self.queue.borrow());
     }
 
-    /// Waits until a socket takes more.
-    async fn unblock(self: Rc<Self>, link: Rc<Link>) {
-        let Some(socket) = link.socket() else { return };
-        let writable = socket.tcp.writable().await;
-        socket.blocked.set(false);
-        match writable {
-            Ok(()) => self.flush(&link),
-            Err(_) => self.end_link(&link, true),
+    /// A socket takes more.
+    pub(super) fn unblock(self: &Rc<Self>, link: &Rc<Link>) {
+        if link.socket().is_some_and(|socket| socket.blocked.replace(false)) {
+            self.flush(link);
         }
     }
 
@@ -252,7 +206,9 @@ impl Shard {
         }
         // Whether this reaches anybody is not known, nor needed.
         match &link.wire {
-            Wire::Socket(socket) => drop(socket.write_out(&mut link.outbox.borrow_mut())),
+            Wire::Socket(socket) => {
+                drop(link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut()));
+            }
             Wire::Polling(poll) => self.flush_polling(link, poll),
         }
         self.part_all(link, may_return);
@@ -271,7 +227,7 @@ impl Shard {
         }
         self.remove_link(link);
         if let Some(socket) = link.socket() {
-            // The client sees the end at once, though a task may still hold the socket for a moment.
+            // The client sees the end at once, though somebody may still hold the link for a moment.
             let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Both);
         }
     }

@@ -4,17 +4,14 @@
 //! outlive its link, and go on over another.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 
 use governor::clock::{Clock as _, ReasonablyRealtime};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 use super::connection::Connection;
 use super::engine::{Engine, EngineId, Polled};
@@ -22,9 +19,6 @@ use super::moving::Moving;
 use super::outbox::Outbox;
 use crate::model::Clock;
 use crate::protocol::websocket::Decoder;
-
-/// Frames that leave in one system call at most. Linux takes 1,024; beyond some dozens the call costs less than the copying.
-const FRAMES_PER_WRITE: usize = 64;
 
 /// A link's place on its shard, and a stamp that tells one tenant of the place from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,10 +71,8 @@ pub(super) enum Wire {
 pub(super) struct Socket {
     pub(super) tcp: TcpStream,
     pub(super) decoder: RefCell<Decoder>,
-    /// Whether it took no more, and a task waits until it does.
+    /// Whether it took no more. The shard hears when it does.
     pub(super) blocked: Cell<bool>,
-    /// The task that reads from it.
-    pub(super) reader: RefCell<Option<AbortHandle>>,
 }
 
 /// How many messages a client may still send.
@@ -200,22 +192,7 @@ impl Link {
 
 impl Socket {
     pub(super) fn new(tcp: TcpStream, decoder: Decoder) -> Self {
-        Self { tcp, decoder: RefCell::new(decoder), blocked: Cell::new(false), reader: RefCell::default() }
-    }
-
-    /// Writes what waits, as far as the socket takes it. Says whether all of it is written.
-    pub(super) fn write_out(&self, outbox: &mut Outbox) -> io::Result<bool> {
-        while !outbox.is_empty() {
-            let mut slices = [IoSlice::new(&[]); FRAMES_PER_WRITE];
-            let n_slices = outbox.slices(&mut slices);
-            match self.tcp.try_write_vectored(&slices[..n_slices]) {
-                Ok(written) => outbox.advance(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        outbox.shrink();
-        Ok(true)
+        Self { tcp, decoder: RefCell::new(decoder), blocked: Cell::new(false) }
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be
-//! - `shard`: the thread and its loop; `serve` the HTTP before a WebSocket
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `connection`, `members`: who takes part, and in which room
@@ -28,6 +28,7 @@ mod serve;
 mod session;
 mod shard;
 mod socketio;
+mod sockets;
 
 use std::pin::Pin;
 use std::rc::Rc;

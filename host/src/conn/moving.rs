@@ -2,13 +2,11 @@
 //! there, with all that was read and not yet dealt with.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
@@ -86,7 +84,7 @@ pub(super) struct Migrant {
 
 #[derive(Debug)]
 pub(super) enum MigrantWire {
-    Socket { tcp: std::net::TcpStream, decoder: Decoder, received: Vec<u8> },
+    Socket { tcp: TcpStream, decoder: Decoder, received: Vec<u8> },
     Polling(Option<oneshot::Sender<Polled>>),
 }
 
@@ -109,10 +107,12 @@ impl Shard {
         let Moving { to, session, inbound } = *moving;
         let wire = match &link.wire {
             Wire::Polling(poll) => MigrantWire::Polling(poll.take()),
-            // The task that reads, and one that may wait to write, still hold the socket here: the other shard has its own
-            // handle of it.
-            Wire::Socket(socket) => match socket.tcp.as_fd().try_clone_to_owned() {
-                Ok(handle) => MigrantWire::Socket { tcp: handle.into(), decoder, received: Vec::new() },
+            // The link may be held for a moment still: the other shard has its own handle of the socket.
+            Wire::Socket(socket) => match socket.tcp.try_clone() {
+                Ok(tcp) => {
+                    self.unwatch(&tcp);
+                    MigrantWire::Socket { tcp, decoder, received: Vec::new() }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a client cannot be taken to its connection's shard");
                     return self.close(link, CloseCode::TryAgainLater, "the host is out of file descriptors");
@@ -126,6 +126,7 @@ impl Shard {
             (_, Some(session)) => MigrantRole::Plain(session),
             (_, None) => return,
         };
+        link.outbox.borrow_mut().keep(&self.queue.borrow());
         let (peer, outbox, is_counted) = (link.peer, link.outbox.take(), link.counted.take());
         let limiter = link.limiter.take();
         link.phase.set(Phase::Ended);
@@ -159,13 +160,7 @@ impl Shard {
         };
         let (wire, mut received) = match wire {
             MigrantWire::Polling(poll) => (Wire::Polling(RefCell::new(poll)), Vec::new()),
-            MigrantWire::Socket { tcp, decoder, received } => match TcpStream::from_std(tcp) {
-                Ok(tcp) => (Wire::Socket(Socket::new(tcp, decoder)), received),
-                Err(error) => {
-                    tracing::debug!(%error, "a connection was gone when its shard took it");
-                    return self.forget_migrant(peer, is_counted, id);
-                }
-            },
+            MigrantWire::Socket { tcp, decoder, received } => (Wire::Socket(Socket::new(tcp, decoder)), received),
         };
         let (role, session) = match role {
             MigrantRole::Plain(session) => (Role::Plain, Some(session)),
@@ -219,6 +214,6 @@ impl Shard {
             self.read(&link, &mut received);
         }
         self.mark_dirty(&link);
-        self.start_reading(&link);
+        self.watch(&link);
     }
 }

@@ -1,12 +1,11 @@
 //! Polling: an Engine.IO session by HTTP requests, one that waits for packets and others that bring some.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
@@ -56,11 +55,7 @@ impl Shard {
     }
 
     /// Hands over a WebSocket that is to take the place of polling in a session of any shard.
-    pub fn probe(&self, id: EngineId, socket: TcpStream, peer: SocketAddr, received: &Bytes) {
-        let tcp = match socket.into_std() {
-            Ok(tcp) => tcp,
-            Err(error) => return tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
-        };
+    pub fn probe(&self, id: EngineId, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
         let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
         let role = MigrantRole::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
@@ -173,7 +168,7 @@ impl Shard {
 
     /// The client says that it is over. The request by which it would hear of that may be on its way.
     pub(super) fn leave_polling(self: &Rc<Self>, link: &Rc<Link>) {
-        link.outbox.take();
+        link.outbox.borrow_mut().take(&self.queue.borrow());
         link.phase.set(Phase::Closing);
         link.times.limit.set(self.shared.clock.uptime_ms() + LEAVE_AFTER.as_millis() as u64);
         self.arm(link, link.times.limit.get());
@@ -190,11 +185,11 @@ impl Shard {
     /// Answers the request that waits, if there is one, with all that there is to send.
     pub(super) fn flush_polling(self: &Rc<Self>, link: &Rc<Link>, poll: &RefCell<Option<oneshot::Sender<Polled>>>) {
         let Some(answer) = poll.take() else { return };
-        let mut outbox = link.outbox.take();
-        let payload = if outbox.is_empty() {
+        let mut frames = link.outbox.borrow_mut().take(&self.queue.borrow());
+        let payload = if frames.is_empty() {
             Bytes::from_static(engineio::NOOP.as_bytes())
         } else {
-            engineio::take_payload(&mut outbox.frames, usize::MAX)
+            engineio::take_payload(&mut frames, usize::MAX)
         };
         // Where the request has broken off, its session is about to end.
         let _ = answer.send(Ok(payload));

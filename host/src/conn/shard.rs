@@ -6,15 +6,15 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
+use mio::Registry;
 use slab::Slab;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, yield_now};
 
@@ -24,11 +24,13 @@ use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, LinkId, Phase, Role, Socket, Wire};
 use super::log::Entry;
 use super::members::{Group, Members};
+use super::outbox::{Place, Queue};
+use super::sockets::Sockets;
 use super::{HttpService, MakeHttpService, Shared};
 use crate::hub::{Delivery, Guard, ShardCommand, ShardPort};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::websocket::Decoder;
-use crate::protocol::{Protocol, socketio, websocket};
+use crate::protocol::{Outgoing, Protocol, socketio, websocket};
 
 /// The buffer that all connections of a shard read into, in bytes: what a socket's receive buffer holds by default, halved.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -66,6 +68,28 @@ pub(super) enum Due {
     Away,
 }
 
+/// Where an event is in a shard's queue, in the frames of each protocol that somebody has needed it in.
+#[derive(Debug, Default)]
+struct Encoded {
+    plain: Option<Place>,
+    main_namespace: Option<Place>,
+    other_namespace: Option<(Arc<str>, Place)>,
+}
+
+impl Encoded {
+    fn place(&mut self, outgoing: &Outgoing, protocol: &Protocol, queue: &RefCell<Queue>) -> Place {
+        let queued = || queue.borrow_mut().push(outgoing.frames(protocol));
+        match protocol {
+            Protocol::Plain => *self.plain.get_or_insert_with(queued),
+            Protocol::SocketIo { namespace: None, .. } => *self.main_namespace.get_or_insert_with(queued),
+            Protocol::SocketIo { namespace: Some(namespace), .. } => match &self.other_namespace {
+                Some((other, place)) if Arc::ptr_eq(other, namespace) => *place,
+                _ => self.other_namespace.insert((namespace.clone(), queued())).1,
+            },
+        }
+    }
+}
+
 /// Connections that live on one thread, and everything that they share.
 pub struct Shard {
     pub(super) shared: Shared,
@@ -79,7 +103,14 @@ pub struct Shard {
     pub(super) polling: RefCell<HashMap<EngineId, Rc<Link>>>,
     /// The names of Socket.IO namespaces that somebody was in.
     pub(super) namespaces: RefCell<Vec<Arc<str>>>,
+    /// With what sockets are watched.
+    pub(super) registry: Registry,
+    /// What was queued since the shard last wrote.
+    pub(super) queue: RefCell<Queue>,
+    /// Links for which something was queued.
     pub(super) dirty: RefCell<Vec<Rc<Link>>>,
+    /// Links whose sockets had more to read than they had turns.
+    pub(super) unread: RefCell<Vec<Rc<Link>>>,
     /// Links whose outbox went over its bound.
     pub(super) over_full: RefCell<Vec<Rc<Link>>>,
     /// Connections whose clients are away, in the order in which they will have been so for too long, and some whose
@@ -131,6 +162,10 @@ impl ShardThread {
     pub fn start(index: usize, shared: Shared, make_http: MakeHttpService) -> io::Result<Self> {
         let port = shared.hub.shards()[index].clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (sockets, registry) = {
+            let _entered = runtime.enter();
+            Sockets::new()?
+        };
         // Ids of an earlier run may still be remembered somewhere, so that ours must not begin where that began.
         let stamp = RandomState::new().hash_one(index) as u32;
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn({
@@ -146,7 +181,10 @@ impl ShardThread {
                     members: Members::default(),
                     polling: RefCell::default(),
                     namespaces: RefCell::default(),
+                    registry,
+                    queue: RefCell::default(),
                     dirty: RefCell::default(),
+                    unread: RefCell::default(),
                     over_full: RefCell::default(),
                     away: RefCell::default(),
                     given_up: RefCell::default(),
@@ -162,7 +200,7 @@ impl ShardThread {
                     http_connections: Cell::new(0),
                     stopping: watch::Sender::new(false),
                 });
-                LocalSet::new().block_on(&runtime, shard.run());
+                LocalSet::new().block_on(&runtime, shard.run(sockets));
             }
         })?;
         Ok(Self { port, thread })
@@ -182,7 +220,7 @@ impl ShardThread {
 }
 
 impl Shard {
-    async fn run(self: Rc<Self>) {
+    async fn run(self: Rc<Self>, mut sockets: Sockets) {
         let (mut commands, mut for_engines) = (VecDeque::new(), VecDeque::new());
         let port = self.port.clone();
         let engines = self.shared.engines.clone();
@@ -206,6 +244,11 @@ impl Shard {
                         yield_now().await;
                     }
                 }
+                ready = sockets.ready() => match ready {
+                    Ok(ready) => self.look_at(ready),
+                    Err(error) => tracing::error!(%error, "the kernel does not say which sockets are ready"),
+                },
+                () = yield_now(), if !self.unread.borrow().is_empty() => self.look_at_unread(),
                 () = self.next_deadline() => self.meet_deadlines(),
             }
         }
@@ -261,6 +304,7 @@ impl Shard {
     }
 
     fn deliver(self: &Rc<Self>, delivery: &Delivery) {
+        let mut encoded = Encoded::default();
         self.members.each(
             &delivery.to,
             &delivery.except,
@@ -270,12 +314,12 @@ impl Shard {
                 if delivery.volatile && link.as_ref().is_none_or(|link| link.is_blocked()) {
                     return self.shared.metrics.frames_dropped.inc();
                 }
-                let frames = delivery.outgoing.frames(&connection.protocol);
+                let place = encoded.place(&delivery.outgoing, &connection.protocol, &self.queue);
                 if connection.recovery.borrow().is_some() {
-                    self.note(connection, Entry::event(delivery.outgoing.clone(), frames.len()));
+                    self.note(connection, Entry::event(delivery.outgoing.clone(), place.length()));
                 }
                 if let Some(link) = &*link {
-                    self.enqueue(link, frames);
+                    self.enqueue_shared(link, place);
                 }
             },
         );
@@ -362,7 +406,7 @@ impl Shard {
             self.read(&link, &mut received.to_vec());
         }
         self.flush_dirty();
-        self.start_reading(&link);
+        self.watch(&link);
     }
 
     /// The connection of this id, if it is still here.

@@ -31,13 +31,16 @@ pub(super) fn upgrade(
     request: Request<Incoming>,
     peer: SocketAddr,
     key: &str,
-    hand_over: impl FnOnce(TcpStream, &Bytes) + 'static,
+    hand_over: impl FnOnce(std::net::TcpStream, &Bytes) + 'static,
 ) -> Answer {
     let accept = derive_accept_key(key.as_bytes());
     let subprotocol = first_subprotocol(request.headers());
     spawn_local(async move {
         match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
-            Ok(Ok(parts)) => hand_over(parts.io.into_inner(), &parts.read_buf),
+            Ok(Ok(parts)) => match parts.io.into_inner().into_std() {
+                Ok(socket) => hand_over(socket, &parts.read_buf),
+                Err(error) => tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
+            },
             Ok(Err(_)) => tracing::error!("a connection is not the kind of socket that it was accepted as"),
             Err(error) => tracing::debug!(%error, %peer, "a connection was gone before its handshake was done"),
         }

@@ -1,0 +1,135 @@
+//! Which sockets of a shard have something to read, or take more: the kernel is asked once for all of them.
+//!
+//! A socket has no task and no place in the runtime's own reactor. The shard's sockets are in a poller of the shard's,
+//! and the runtime watches that poller alone. An idle connection costs its own few bytes, and readiness costs one look
+//! at the kernel's list, however many are ready.
+
+use std::io::{self, Read as _};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Poll, Registry, Token};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::link::{Link, LinkId, Phase};
+use super::shard::Shard;
+
+/// Sockets that are looked after in one turn. The kernel keeps the rest for the next.
+const SOCKETS_PER_TURN: usize = 1024;
+
+/// Reads from one socket in a row before others have their turn.
+const READS_IN_A_ROW: usize = 8;
+
+/// Tells which sockets are ready.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    poll: AsyncFd<Poll>,
+    ready: Events,
+}
+
+impl Sockets {
+    /// Watches no socket yet. To be called within the runtime. Gives what sockets are registered with.
+    ///
+    /// # Errors
+    /// Where the kernel has no poller to give.
+    #[expect(unsafe_code, reason = "the runtime cannot know that a poller keeps its descriptor")]
+    pub(super) fn new() -> io::Result<(Self, Registry)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        // SAFETY: a poller has one descriptor, which it closes when it is dropped, and this one is given away whole.
+        let poll = unsafe { AsyncFd::register_with_interest(poll, Interest::READABLE) }?;
+        Ok((Self { poll, ready: Events::with_capacity(SOCKETS_PER_TURN) }, registry))
+    }
+
+    /// Waits until some sockets are ready, and gives them. May be cancelled.
+    pub(super) async fn ready(&mut self) -> io::Result<&Events> {
+        let mut guard = self.poll.readable_mut().await?;
+        guard.get_inner_mut().poll(&mut self.ready, Some(Duration::ZERO))?;
+        if self.ready.iter().count() < SOCKETS_PER_TURN {
+            guard.clear_ready();
+        }
+        Ok(&self.ready)
+    }
+}
+
+impl LinkId {
+    fn token(self) -> Token {
+        Token((self.stamp as usize) << u32::BITS | self.slot as usize)
+    }
+
+    fn of_token(token: Token) -> Self {
+        Self { slot: token.0 as u32, stamp: (token.0 >> u32::BITS) as u32 }
+    }
+}
+
+impl Shard {
+    /// Has the shard hear of what happens on a link's socket. What is there to read already counts.
+    pub(super) fn watch(self: &Rc<Self>, link: &Rc<Link>) {
+        let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
+        let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let mut source = SourceFd(&socket.tcp.as_raw_fd());
+        if let Err(error) = self.registry.register(&mut source, link.id.token(), interests) {
+            tracing::warn!(%error, peer = %link.peer, "a connection cannot be watched, and is dropped");
+            self.end_link(link, true);
+        }
+    }
+
+    /// Has the shard hear no more of a socket that another shard takes over.
+    pub(super) fn unwatch(&self, socket: &TcpStream) {
+        // One that was never watched is none the worse for it.
+        let _ = self.registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
+    }
+
+    /// Looks after sockets that are ready.
+    pub(super) fn look_at(self: &Rc<Self>, ready: &Events) {
+        for event in ready {
+            let Some(link) = self.find_link(LinkId::of_token(event.token())) else { continue };
+            if event.is_writable() || event.is_error() {
+                self.unblock(&link);
+            }
+            let is_last = event.is_read_closed() || event.is_error();
+            if event.is_readable() || is_last {
+                self.read_some(&link, is_last);
+            }
+        }
+        self.flush_dirty();
+    }
+
+    /// Goes on with sockets that had more to read than they had turns.
+    pub(super) fn look_at_unread(self: &Rc<Self>) {
+        for link in self.unread.take() {
+            self.read_some(&link, true);
+        }
+        self.flush_dirty();
+    }
+
+    /// Reads what has arrived, as far as it is this socket's turn; up to the end of the stream where that may be there,
+    /// for nothing tells of it again.
+    fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
+        let Some(socket) = link.socket() else { return };
+        for _ in 0..READS_IN_A_ROW {
+            if link.phase.get() == Phase::Ended {
+                return;
+            }
+            let mut buffer = self.read_buffer.borrow_mut();
+            match (&socket.tcp).read(&mut buffer) {
+                Ok(0) => return self.end_link(link, true),
+                Ok(n) => {
+                    self.read(link, &mut buffer[..n]);
+                    // A kernel that had more would have filled the buffer. It tells of what comes from here on.
+                    if n < buffer.len() && !to_the_end {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.end_link(link, true),
+            }
+        }
+        self.unread.borrow_mut().push(link.clone());
+    }
+}
