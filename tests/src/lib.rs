@@ -11,6 +11,7 @@
 //! - [`bench`]: what the benchmarks share
 //! - [`Script`]: the scripts that play clients which others wrote
 //! - [`raw`]: WebSockets without a library, for generators of load
+//! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
@@ -24,6 +25,7 @@ mod postgres;
 pub mod raw;
 mod scripts;
 mod socketio;
+mod walk;
 
 pub use client::{Closed, TestClient};
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
@@ -32,6 +34,7 @@ pub use inner::InnerHost;
 pub use postgres::TestPostgres;
 pub use scripts::{Running, Script};
 pub use socketio::{Received, SocketIoClient};
+pub use walk::{Long, Walk};
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use roundhouse_tests::bench::{SECRET, median, resident_bytes, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
-use roundhouse_tests::{TestHost, guests};
+use roundhouse_tests::{TestHost, Walk, guests};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -160,7 +160,7 @@ impl Room {
             let mut walk = Walk::default();
             while let Ok(n @ 1..) = socket.read(&mut buffer).await {
                 let (received, changed) = &*room.0;
-                received.set(received.get() + walk.frames(&buffer[..n]));
+                received.set(received.get() + walk.feed(&buffer[..n], |_, _| {}).frames);
                 changed.notify_one();
             }
         });
@@ -191,51 +191,6 @@ impl Room {
             })?;
         }
         Ok((events * ROOM) as f64 / started.elapsed().as_secs_f64())
-    }
-}
-
-/// Goes from frame to frame in a stream, looking at nothing but their lengths.
-#[derive(Default)]
-struct Walk {
-    head: Vec<u8>,
-    rest: usize,
-}
-
-impl Walk {
-    /// How many frames ended in these bytes. Those of events are all longer than 125 bytes, and all others shorter.
-    fn frames(&mut self, mut bytes: &[u8]) -> usize {
-        let mut ended = 0;
-        loop {
-            let skipped = self.rest.min(bytes.len());
-            bytes = &bytes[skipped..];
-            self.rest -= skipped;
-            if self.rest > 0 {
-                return ended;
-            }
-            if self.head.len() == 4 {
-                ended += 1;
-                self.head.clear();
-            }
-            while !bytes.is_empty() {
-                self.head.push(bytes[0]);
-                bytes = &bytes[1..];
-                match self.head[..] {
-                    [_, length @ 0..=125] => {
-                        self.rest = usize::from(length);
-                        self.head.clear();
-                        break;
-                    }
-                    [_, _, a, b] => {
-                        self.rest = usize::from(u16::from_be_bytes([a, b]));
-                        break;
-                    }
-                    _ => {}
-                }
-            }
-            if self.rest == 0 {
-                return ended;
-            }
-        }
     }
 }
 

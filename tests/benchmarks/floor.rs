@@ -1,0 +1,105 @@
+//! The least that any server has to do: reads publishes from sockets, and writes a ready-made frame to others.
+//!
+//! No WebSocket handshake, no parsing, no identities, no limits; one thread. A connection says what it is with six bytes.
+//! One floor writes each frame by itself, the other writes all frames at once that are due.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
+use anyhow::Context as _;
+use roundhouse_tests::bench::say;
+use rustix::event::epoll;
+use rustix::io::Errno;
+
+use crate::Merging;
+use crate::wire::{Wire, plain_event};
+
+const LISTENER: u64 = u64::MAX;
+/// A kind, a space, and a room.
+const HEAD: usize = 6;
+
+/// What a socket is for.
+enum Role {
+    Unknown,
+    Member,
+    /// With the bytes of a publish that is not whole yet.
+    Publisher {
+        room: usize,
+        rest: usize,
+    },
+}
+
+/// Serves until it is ended.
+pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    say(&listener.local_addr()?.port().to_string())?;
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+    let publish_bytes = Wire::Floor.publish(0).len();
+    let mut sockets: Vec<Option<(TcpStream, Role)>> = Vec::new();
+    let mut rooms: HashMap<usize, Vec<usize>> = HashMap::new();
+    let mut events = Vec::with_capacity(1024);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        events.clear();
+        match epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None) {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        for event in &events {
+            let at = event.data.u64();
+            if at == LISTENER {
+                let socket = listener.accept()?.0;
+                socket.set_nodelay(true)?;
+                epoll::add(&poll, &socket, epoll::EventData::new_u64(sockets.len() as u64), epoll::EventFlags::IN)?;
+                sockets.push(Some((socket, Role::Unknown)));
+                continue;
+            }
+            let Some((socket, role)) = &mut sockets[at as usize] else { continue };
+            let read = match socket.read(&mut buffer) {
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+                Err(error) => return Err(error.into()),
+            };
+            if read == 0 {
+                for members in rooms.values_mut() {
+                    members.retain(|member| *member != at as usize);
+                }
+                sockets[at as usize] = None;
+                continue;
+            }
+            match role {
+                Role::Member => {}
+                Role::Unknown => {
+                    let head = buffer[..read].first_chunk::<HEAD>().context("a connection begins with six bytes")?;
+                    let room: usize = std::str::from_utf8(&head[3..])?.parse()?;
+                    if head[0] == b'p' {
+                        *role = Role::Publisher { room, rest: 0 };
+                    } else {
+                        rooms.entry(room).or_default().push(at as usize);
+                        *role = Role::Member;
+                    }
+                    socket.write_all(b"\x81\x06joined")?;
+                }
+                Role::Publisher { room, rest } => {
+                    let (room, due) = (*room, (*rest + read) / publish_bytes);
+                    *rest = (*rest + read) % publish_bytes;
+                    let (times, frames) = match merging {
+                        Merging::Separate => (due, 1),
+                        Merging::Merged => (usize::from(due > 0), due),
+                    };
+                    let bytes = plain_event(room).repeat(frames);
+                    for _ in 0..times {
+                        for member in rooms.get(&room).into_iter().flatten() {
+                            if let Some((socket, _)) = &mut sockets[*member] {
+                                socket.write_all(&bytes)?;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

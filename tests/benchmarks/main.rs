@@ -1,0 +1,119 @@
+//! Roundhouse and its peers, measured in one run on one machine: `cargo bench -p roundhouse-tests`. See `README.md` here.
+//!
+//! # Layout
+//! - `servers`: what takes part, how it is built and started; `process`: pinned to a core; `floor`: the least one can do
+//! - `wire`: what a client says to each; `generator`: all clients, on one thread
+//! - `throughput`, …: the workloads
+//! - `report`: figures, the table, the goals, JSON
+
+mod floor;
+mod generator;
+mod process;
+mod report;
+mod servers;
+mod throughput;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum};
+use generator::Generator;
+use report::Report;
+use servers::{Field, prepare};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Workload {
+    /// One room of 1,000, the next event when all have the last.
+    #[value(alias = "a")]
+    Single,
+    /// The same with 64 events in flight.
+    #[value(alias = "b")]
+    Pipelined,
+    /// 50 events a second to 1,000: after how long.
+    #[value(alias = "c")]
+    Latency,
+}
+
+/// How a floor writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Merging {
+    /// Each frame by itself.
+    Separate,
+    /// All frames that are due at once.
+    Merged,
+}
+
+impl Merging {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Separate => "separate",
+            Self::Merged => "merged",
+        }
+    }
+}
+
+/// Measures Roundhouse and its peers: servers on core 0, the generator on core 1.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only these workloads.
+    #[arg(value_enum)]
+    workloads: Vec<Workload>,
+    /// Only these servers: roundhouse, roundhouse-socketio, socket.io, ws, socketioxide, nats, floor, floor-merged.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// How often each server has its turn, where turns are short.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// A build of the host in place of the present one; several, as NAME=PATH, run in turn.
+    #[arg(long = "host", value_parser = named_path)]
+    hosts: Vec<(String, PathBuf)>,
+    /// Less of everything: to see that it works.
+    #[arg(long)]
+    quick: bool,
+    /// Where the figures are written to, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What cargo says to every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// Be a floor.
+    #[arg(long, hide = true, value_enum)]
+    floor: Option<Merging>,
+}
+
+fn named_path(text: &str) -> anyhow::Result<(String, PathBuf)> {
+    let (name, path) = text.split_once('=').unwrap_or(("", text));
+    Ok((name.to_owned(), std::path::absolute(path)?))
+}
+
+impl Options {
+    fn wants(&self, workload: Workload) -> bool {
+        self.workloads.is_empty() || self.workloads.contains(&workload)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Some(merging) = options.floor {
+        return floor::run(merging);
+    }
+    let field = prepare(&options)?;
+    process::prepare()?;
+    let mut bench = Bench { report: Report::new(&field)?, generator: Generator::new()?, field, options };
+    throughput::run(&mut bench)?;
+    let report = bench.report;
+    report.show()?;
+    let json = bench.options.json.unwrap_or_else(|| roundhouse_tests::target_dir().join("benchmarks.json"));
+    std::fs::write(&json, serde_json::to_vec_pretty(&report.to_json())?)
+        .with_context(|| format!("cannot write {}", json.display()))
+}
+
+/// What all workloads use.
+struct Bench {
+    options: Options,
+    field: Field,
+    generator: Generator,
+    report: Report,
+}

@@ -1,0 +1,107 @@
+//! Server processes: pinned to a core, looked at through `/proc`, ended with the benchmark.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use roundhouse_tests::bench::resident_bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tempfile::TempDir;
+
+/// Where servers run, all threads of each.
+const SERVER_CORE: usize = 0;
+/// Where the generator runs.
+const GENERATOR_CORE: usize = 1;
+
+/// Keeps this thread, and what it starts from now on, on one core.
+fn pin(core: usize) -> anyhow::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}: two cores are needed"))
+}
+
+/// Pins the generator, and lets it and its children open as many files as they may.
+pub(crate) fn prepare() -> anyhow::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("cannot raise the limit of open files")?;
+    pin(GENERATOR_CORE)
+}
+
+/// A server that runs in a folder of its own, and is ended when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    dir: TempDir,
+    /// What it wrote first.
+    pub(crate) first_line: String,
+}
+
+impl Process {
+    /// Starts it on the servers' core, and waits for its first line where it writes one.
+    pub(crate) fn start(mut command: Command, dir: TempDir, writes_a_line: bool) -> anyhow::Result<Self> {
+        let log = fs::File::create(dir.path().join("log"))?;
+        command.current_dir(dir.path()).stdin(Stdio::null()).stderr(log);
+        command.stdout(if writes_a_line { Stdio::piped() } else { Stdio::null() });
+        pin(SERVER_CORE)?;
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"));
+        pin(GENERATOR_CORE)?;
+        let mut process = Self { child: child?, dir, first_line: String::new() };
+        if let Some(stdout) = process.child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut process.first_line)?;
+            if process.first_line.is_empty() {
+                anyhow::bail!("{command:?} did not start: {}", process.log());
+            }
+        }
+        Ok(process)
+    }
+
+    /// What it wrote to standard error.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The folder that it runs in.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its resident memory.
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<f64> {
+        resident_bytes(self.child.id())
+    }
+
+    /// The time for which its threads have run.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
+        let mut sum = Duration::ZERO;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let figures = fs::read_to_string(task?.path().join("schedstat"))?;
+            let ran = figures.split(' ').next().context("schedstat is empty")?;
+            sum += Duration::from_nanos(ran.parse()?);
+        }
+        Ok(sum)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that was free a moment ago, for servers that cannot say which one they took.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The address of a port of this machine.
+pub(crate) fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}

@@ -1,0 +1,154 @@
+//! What a client says to each server: how it connects, joins a room and publishes to it.
+
+use std::sync::LazyLock;
+
+use roundhouse_tests::bench::token;
+use roundhouse_tests::raw::client_frame;
+use serde_json::{Value, json};
+
+/// Bytes of text in each event.
+pub(crate) const PAYLOAD_BYTES: usize = 128;
+
+/// One exchange: what is sent, and what shows that it was answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) send: Vec<u8>,
+    pub(crate) until: Until,
+}
+
+/// What is waited for.
+#[derive(Debug, Clone)]
+pub(crate) enum Until {
+    /// An answer of HTTP that switches to WebSocket.
+    Switched,
+    /// These bytes, in what has come since the step began.
+    Contains(&'static [u8]),
+}
+
+/// A way of talking to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// Roundhouse's plain protocol, signed in.
+    Plain,
+    /// Socket.IO by WebSocket, signed in where the server wants it.
+    SocketIo,
+    /// The bare room in Node, which speaks as the plain protocol does.
+    Bare,
+    /// NATS in WebSocket frames.
+    Nats,
+    /// What the floors read: six bytes, and then publishes of one length.
+    Floor,
+}
+
+/// The name of a room: names have one length, so that frames have.
+pub(crate) fn room_name(room: usize) -> String {
+    format!("r{room:03}")
+}
+
+fn text(payload: impl AsRef<str>) -> Vec<u8> {
+    client_frame(payload.as_ref().as_bytes())
+}
+
+fn upgrade(path: &str) -> Step {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    Step { send: request.into_bytes(), until: Until::Switched }
+}
+
+fn step(send: Vec<u8>, until: &'static [u8]) -> Step {
+    Step { send, until: Until::Contains(until) }
+}
+
+/// An event's data.
+fn message(room: usize) -> Value {
+    static PAYLOAD: LazyLock<String> = LazyLock::new(|| "x".repeat(PAYLOAD_BYTES));
+    json!({ "room": room_name(room), "payload": *PAYLOAD })
+}
+
+impl Wire {
+    /// How `user` connects.
+    pub(crate) fn connect(self, user: &str) -> anyhow::Result<Vec<Step>> {
+        Ok(match self {
+            Self::Plain => {
+                vec![upgrade(&format!("/ws?token={}", token(user)?)), step(Vec::new(), b"{\"event\":\"connected\"")]
+            }
+            Self::SocketIo => vec![
+                upgrade("/socket.io/?EIO=4&transport=websocket"),
+                step(Vec::new(), b"0{"),
+                step(text(format!("40{}", json!({ "token": token(user)? }))), b"40{"),
+            ],
+            Self::Bare => vec![upgrade("/")],
+            Self::Nats => vec![
+                upgrade("/"),
+                step(text("CONNECT {\"verbose\":false,\"pedantic\":false}\r\nPING\r\n"), b"PONG\r\n"),
+            ],
+            Self::Floor => Vec::new(),
+        })
+    }
+
+    /// How a client joins a room.
+    pub(crate) fn join(self, room: usize) -> Step {
+        let data = json!({ "room": room_name(room) });
+        match self {
+            Self::Plain | Self::Bare => {
+                step(text(json!({ "event": "join", "data": data, "id": 7 }).to_string()), b"\"id\":7")
+            }
+            Self::SocketIo => step(text(format!("427{}", json!(["join", data]))), b"437["),
+            Self::Nats => step(text(format!("SUB {} 1\r\nPING\r\n", room_name(room))), b"PONG\r\n"),
+            Self::Floor => step(floor_head(b'j', room), b"joined"),
+        }
+    }
+
+    /// How a client that joins nothing becomes one that may publish, after it has connected.
+    pub(crate) fn begin_to_publish(self, room: usize) -> Option<Step> {
+        (self == Self::Floor).then(|| step(floor_head(b'p', room), b"joined"))
+    }
+
+    /// An event to a room.
+    pub(crate) fn publish(self, room: usize) -> Vec<u8> {
+        match self {
+            Self::Plain | Self::Bare | Self::Floor => {
+                text(json!({ "event": "publish", "data": message(room) }).to_string())
+            }
+            Self::SocketIo => text(format!("42{}", json!(["publish", message(room)]))),
+            Self::Nats => text(format!("PUB {} {PAYLOAD_BYTES}\r\n{}\r\n", room_name(room), "x".repeat(PAYLOAD_BYTES))),
+        }
+    }
+
+    /// The bytes of one event where a frame may hold several; otherwise each frame is one.
+    pub(crate) fn bytes_per_event(self, room: usize) -> Option<usize> {
+        let head = format!("MSG {} 1 {PAYLOAD_BYTES}\r\n", room_name(room)).len();
+        (self == Self::Nats).then_some(head + PAYLOAD_BYTES + 2)
+    }
+}
+
+/// How a connection to a floor begins.
+fn floor_head(kind: u8, room: usize) -> Vec<u8> {
+    [&[kind, b' '], room_name(room).as_bytes()].concat()
+}
+
+/// The frame that a member is sent for an event, by the plain protocol: what the floors write.
+pub(crate) fn plain_event(room: usize) -> Vec<u8> {
+    let payload = json!({ "event": "message", "data": message(room) }).to_string();
+    let mut frame = vec![0x81, 126];
+    frame.extend((payload.len() as u16).to_be_bytes());
+    frame.extend(payload.into_bytes());
+    frame
+}
+
+/// What a client must answer to a frame, for servers would otherwise take it for gone.
+pub(crate) fn answer(opcode: u8, payload: &[u8]) -> Option<Vec<u8>> {
+    match (opcode, payload) {
+        (9, _) => {
+            let mut pong = client_frame(payload);
+            pong[0] = 0x8a;
+            Some(pong)
+        }
+        // Engine.IO's ping.
+        (1, b"2") => Some(text("3")),
+        (_, b"PING\r\n") => Some(text("PONG\r\n")),
+        _ => None,
+    }
+}
