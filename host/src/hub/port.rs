@@ -1,5 +1,6 @@
 //! The way to a shard: what other threads may ask of it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -98,6 +99,11 @@ pub enum ShardCommand {
     Shutdown,
 }
 
+thread_local! {
+    /// The shards that this thread is yet to wake, if it is one that gathers them.
+    static GATHERED: RefCell<Option<Vec<Arc<Mailbox<ShardCommand>>>>> = const { RefCell::new(None) };
+}
+
 /// A shard's queue. It is bounded: who publishes from a thread of its own waits for space now and then
 /// ([`ShardPort::wait_for_space`]), so that the effects of some dozen events are all that can be over the bound.
 #[derive(Debug, Clone)]
@@ -114,7 +120,31 @@ impl ShardPort {
 
     /// Queues a command. Never waits.
     pub fn push(&self, command: ShardCommand) {
-        self.mailbox.push(command);
+        GATHERED.with_borrow_mut(|gathered| match gathered {
+            Some(gathered) => {
+                if self.mailbox.push_quietly(command) {
+                    gathered.push(self.mailbox.clone());
+                }
+            }
+            None => self.mailbox.push(command),
+        });
+    }
+
+    /// From now on shards are not woken when this thread queues something for them, but when it says so
+    /// ([`ShardPort::wake_gathered`]). A shard that is woken by the first of many commands takes the processor from who
+    /// queues them, and writes to a socket for each what it could write at once. Who is late to say so is late for all whom
+    /// it has sent something.
+    pub fn gather_wake_ups() {
+        GATHERED.with_borrow_mut(|gathered| *gathered = Some(Vec::new()));
+    }
+
+    /// Wakes the shards for which this thread has queued something since it last did.
+    pub fn wake_gathered() {
+        GATHERED.with_borrow_mut(|gathered| {
+            for mailbox in gathered.iter_mut().flat_map(|gathered| gathered.drain(..)) {
+                mailbox.wake();
+            }
+        });
     }
 
     /// Waits, as a thread that is no shard's, until the queue is under its bound.

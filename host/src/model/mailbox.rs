@@ -22,6 +22,8 @@ struct State<T> {
     items: VecDeque<T>,
     /// Set to have the receiver come back though there is nothing for it.
     nudged: bool,
+    /// Whether there is something of which the receiver has not been told yet.
+    unheard: bool,
     closed: bool,
 }
 
@@ -33,7 +35,7 @@ impl<T> Mailbox<T> {
     /// A queue that is full at `capacity` items.
     pub fn new(capacity: usize) -> Self {
         Self {
-            state: Mutex::new(State { items: VecDeque::new(), nudged: false, closed: false }),
+            state: Mutex::new(State { items: VecDeque::new(), nudged: false, unheard: false, closed: false }),
             capacity,
             filled: Condvar::new(),
             emptied: Condvar::new(),
@@ -51,13 +53,17 @@ impl<T> Mailbox<T> {
             // Nobody will take it: whoever waits for what comes of it sees it dropped.
             return;
         }
-        let was_empty = state.items.is_empty();
+        let is_news = state.items.is_empty() || std::mem::take(&mut state.unheard);
         state.items.push_back(item);
         drop(state);
-        if was_empty {
-            self.filled.notify_one();
-            self.notify.notify_one();
+        if is_news {
+            self.tell_receiver();
         }
+    }
+
+    fn tell_receiver(&self) {
+        self.filled.notify_one();
+        self.notify.notify_one();
     }
 
     /// Puts `item` in, unless the queue is full.
@@ -79,10 +85,35 @@ impl<T> Mailbox<T> {
         self.put(self.lock(), item);
     }
 
+    /// As [`Mailbox::push`], but lets the receiver sleep. Says whether it has to be woken ([`Mailbox::wake`]), soon: a sender
+    /// that has more to send spares wake-ups so, each of which may take the processor from it.
+    #[must_use]
+    pub fn push_quietly(&self, item: T) -> bool {
+        let mut state = self.lock();
+        if state.closed {
+            return false;
+        }
+        let is_news = state.items.is_empty();
+        state.unheard |= is_news;
+        state.items.push_back(item);
+        is_news
+    }
+
+    /// Wakes the receiver for what was put in quietly, unless it has that already.
+    pub fn wake(&self) {
+        if std::mem::take(&mut self.lock().unheard) {
+            self.tell_receiver();
+        }
+    }
+
     /// Waits, as a thread, until the queue is under its bound. Returns at once when it is closed.
     pub fn wait_for_space(&self) {
         let mut state = self.lock();
         while state.items.len() >= self.capacity && !state.closed {
+            if std::mem::take(&mut state.unheard) {
+                // Or both would wait for one another.
+                self.tell_receiver();
+            }
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -96,8 +127,7 @@ impl<T> Mailbox<T> {
     /// Has the receiver come back, though there may be nothing for it.
     pub fn nudge(&self) {
         self.lock().nudged = true;
-        self.filled.notify_one();
-        self.notify.notify_one();
+        self.tell_receiver();
     }
 
     /// Ends the queue, whose receiver is gone: what is in it is dropped, and what is put in from now on too.
@@ -118,6 +148,7 @@ impl<T> Mailbox<T> {
             return nudged;
         }
         std::mem::swap(&mut state.items, into);
+        state.unheard = false;
         self.emptied.notify_all();
         true
     }
@@ -160,6 +191,36 @@ mod tests {
         mailbox.wait(&mut taken, Some(Duration::ZERO));
         assert_eq!(taken, [1, 3]);
         assert!(!mailbox.is_full());
+    }
+
+    #[test]
+    fn what_is_put_in_quietly_is_told_with_the_next_thing_or_by_a_wake_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let is_told = |mailbox: &Mailbox<u32>| {
+            use std::future::Future as _;
+            let told = std::pin::pin!(mailbox.notify.notified());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let _runtime = runtime.enter();
+            told.poll(&mut context).is_ready()
+        };
+        let mailbox = Mailbox::new(8);
+        assert!(mailbox.push_quietly(1) && !mailbox.push_quietly(2));
+        assert!(!is_told(&mailbox));
+        mailbox.wake();
+        assert!(is_told(&mailbox));
+        mailbox.wake();
+        assert!(!is_told(&mailbox), "it was told already");
+        let mut taken = VecDeque::new();
+        mailbox.wait(&mut taken, Some(Duration::ZERO));
+        assert_eq!(taken, [1, 2]);
+        taken.clear();
+        assert!(mailbox.push_quietly(3));
+        mailbox.push(4);
+        assert!(is_told(&mailbox), "who sends aloud speaks for both");
+        assert!(!mailbox.push_quietly(5));
+        mailbox.wait(&mut taken, Some(Duration::ZERO));
+        mailbox.wake();
+        assert!(!is_told(&mailbox), "there is nothing to tell of");
     }
 
     #[test]

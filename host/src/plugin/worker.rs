@@ -18,12 +18,16 @@ use super::handle::{Done, Handled, Warm};
 use super::runtime::Inner;
 use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
 use super::template::ScopeAddress;
-use crate::hub::Guard;
+use crate::hub::{Guard, ShardPort};
 use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
 
 /// Events handled in a row before the thread looks at the clock and at whether the shards keep up.
 const EVENTS_IN_A_ROW: usize = 64;
+
+/// Events whose effects are queued before shards are woken for them, where so many wait: enough that a wake-up and the
+/// change of threads are a small part of each, few enough that the first one's effects are not held up for long.
+const EVENTS_PER_WAKE_UP: usize = 16;
 
 /// Times that a feature may fail on an event that must be told, before it is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -128,6 +132,7 @@ impl Worker {
         let inbox = self.inbox.clone();
         let inner = self.inner.clone();
         let is_stopping = || inner.stopping.load(Ordering::Relaxed);
+        ShardPort::gather_wake_ups();
         while !is_stopping() {
             let timeout = self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next));
             inbox.wait(&mut jobs, timeout);
@@ -136,12 +141,18 @@ impl Worker {
                     break;
                 }
                 self.perform(job);
+                if n % EVENTS_PER_WAKE_UP == EVENTS_PER_WAKE_UP - 1 {
+                    ShardPort::wake_gathered();
+                }
                 if n % EVENTS_IN_A_ROW == EVENTS_IN_A_ROW - 1 {
                     self.meet_deadlines();
                 }
             }
+            // Before anything else, for nobody may come to wait for what is queued.
+            ShardPort::wake_gathered();
             if !is_stopping() {
                 self.meet_deadlines();
+                ShardPort::wake_gathered();
             }
         }
         // Whoever still waits for something of this thread is told that it will not come.
@@ -150,7 +161,7 @@ impl Worker {
 
     /// Waits until the shards keep up.
     pub(super) fn wait_for_shards(&self) {
-        self.inner.hub.shards().iter().for_each(crate::hub::ShardPort::wait_for_space);
+        self.inner.hub.shards().iter().for_each(ShardPort::wait_for_space);
     }
 
     fn perform(&mut self, job: Job) {
