@@ -1,7 +1,10 @@
 //! The scopes of one plugin thread: their states, their timers, and when they have been idle for long enough.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+
+use slab::Slab;
 
 use super::catalogue::Plugin;
 use super::event::{Event, ReplyTo};
@@ -180,20 +183,38 @@ impl Deadlines {
 
 /// All scopes of a thread, by plugin and key.
 #[derive(Debug, Default)]
-pub(super) struct Scopes(HashMap<u32, HashMap<Arc<str>, Scope>>);
+pub(super) struct Scopes {
+    scopes: Slab<Scope>,
+    /// Where each is.
+    slots: HashMap<u32, HashMap<Arc<str>, usize>>,
+    /// The one that was asked for last: most questions of an event are about its own scope.
+    last: Cell<Option<usize>>,
+}
 
 impl Scopes {
     pub(super) fn get(&self, plugin: u32, key: &str) -> Option<&Scope> {
-        self.0.get(&plugin)?.get(key)
+        self.find(plugin, key).map(|slot| &self.scopes[slot])
     }
 
     pub(super) fn get_mut(&mut self, plugin: u32, key: &str) -> Option<&mut Scope> {
-        self.0.get_mut(&plugin)?.get_mut(key)
+        self.find(plugin, key).map(|slot| &mut self.scopes[slot])
+    }
+
+    fn find(&self, plugin: u32, key: &str) -> Option<usize> {
+        let is_meant = |scope: &Scope| scope.plugin.number == plugin && *scope.address.key == *key;
+        if let Some(last) = self.last.get()
+            && self.scopes.get(last).is_some_and(is_meant)
+        {
+            return Some(last);
+        }
+        let slot = *self.slots.get(&plugin)?.get(key)?;
+        self.last.set(Some(slot));
+        Some(slot)
     }
 
     /// Whether the scope is there, or there is room for it.
     pub(super) fn has_room_for(&self, plugin: u32, key: &str) -> bool {
-        self.0.get(&plugin).is_none_or(|scopes| scopes.len() < MAX_SCOPES || scopes.contains_key(key))
+        self.slots.get(&plugin).is_none_or(|scopes| scopes.len() < MAX_SCOPES || scopes.contains_key(key))
     }
 
     /// Makes a scope that is not there.
@@ -221,7 +242,9 @@ impl Scopes {
             look,
             parked: VecDeque::new(),
         };
-        self.0.entry(plugin.number).or_default().insert(address.key.clone(), scope);
+        let slot = self.scopes.insert(scope);
+        self.slots.entry(plugin.number).or_default().insert(address.key.clone(), slot);
+        self.last.set(Some(slot));
     }
 
     /// A durable scope of a plugin that has as many scopes as it may have: one that nothing needs in memory, and that has
@@ -237,17 +260,18 @@ impl Scopes {
     }
 
     pub(super) fn remove(&mut self, plugin: u32, key: &str) {
-        if let Some(scopes) = self.0.get_mut(&plugin) {
-            scopes.remove(key);
+        if let Some(slot) = self.slots.get_mut(&plugin).and_then(|slots| slots.remove(key)) {
+            self.scopes.remove(slot);
         }
     }
 
     pub(super) fn remove_all(&mut self, plugin: u32) -> Vec<Scope> {
-        self.0.remove(&plugin).into_iter().flat_map(HashMap::into_values).collect()
+        let slots = self.slots.remove(&plugin).into_iter().flat_map(HashMap::into_values);
+        slots.map(|slot| self.scopes.remove(slot)).collect()
     }
 
     pub(super) fn of(&self, plugin: u32) -> impl Iterator<Item = &Scope> {
-        self.0.get(&plugin).into_iter().flat_map(HashMap::values)
+        self.slots.get(&plugin).into_iter().flat_map(HashMap::values).map(|slot| &self.scopes[*slot])
     }
 }
 
