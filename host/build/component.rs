@@ -41,6 +41,8 @@ pub(crate) fn build(manifest: &Path, packages: &[&str], target_dir: &Path) -> Re
     }
     // Debug information would make up nine tenths of a component.
     command.env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo");
+    // A feature's own code is little: most of a call is the SDK, serde and the allocator, which are inlined only so.
+    command.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     let output = command.output().map_err(|e| format!("cannot run cargo to build components: {e}"))?;
     if !output.status.success() {
         return Err(format!(
