@@ -18,6 +18,7 @@ mod engineio;
 mod events;
 mod greeting;
 mod hostile;
+mod instructions;
 mod limits;
 mod moving;
 mod polling;

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`TestHost`]: the real binary in a folder of its own, and its API
+//! - [`CountedHost`]: the same under a tool that counts its instructions
 //! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
@@ -16,6 +17,7 @@
 //! - [`skip`]: how a test that lacks something says so
 
 pub mod bench;
+mod callgrind;
 mod client;
 mod engine;
 pub mod guests;
@@ -27,6 +29,7 @@ mod scripts;
 mod socketio;
 mod walk;
 
+pub use callgrind::CountedHost;
 pub use client::{Closed, TestClient};
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
 pub use host::{Answer, TestHost, http, metric};

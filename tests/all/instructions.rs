@@ -1,0 +1,230 @@
+//! What the hot paths cost, in instructions: a regression guard that no busy machine can fool.
+//!
+//! One event follows when all that came of the one before has arrived. Of `n` events and of twice as many the difference
+//! is taken, so that what does not belong to an event cancels out. What was counted last stands in
+//! `tests/benchmarks/instructions.json`; a path that costs more, or less, by more than the tolerance there fails.
+//! `INSTRUCTIONS_BASELINE=write` writes what is counted now.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use roundhouse_tests::bench::{SECRET, say, token};
+use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
+use roundhouse_tests::{CountedHost, PATIENCE, guests, skip};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Set to `write` to have what is counted become the baseline.
+const BASELINE: &str = "INSTRUCTIONS_BASELINE";
+
+/// Members of the room that events go out to.
+const ROOM: usize = 100;
+
+/// What the paths cost when that was last written down.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Baseline {
+    /// How far off a figure may be. Another build of libc is within it, a scan of a payload more is not.
+    tolerance_percent: f64,
+    /// By path.
+    instructions: BTreeMap<String, u64>,
+}
+
+#[tokio::test]
+async fn no_hot_path_costs_more_instructions_than_it_did_nor_fewer_unnoticed() {
+    match CountedHost::is_possible() {
+        Ok(()) => compare(&count().await.unwrap()).unwrap(),
+        Err(why) => skip("instructions", why),
+    }
+}
+
+/// A host that does nothing by itself while it is counted: no heartbeats, no ticks, no timers, no watched folder.
+fn start() -> CountedHost {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("plugins.d")).unwrap();
+    fs::write(dir.path().join("plugins.d/relay.wasm"), guests::relay()).unwrap();
+    let mut config = format!(
+        "shards = 1\nauth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n\
+         [heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n\
+         [plugins]\nthreads = 1\nwatch = false\ncall_deadline = \"10s\"\n\
+         [plugins.ticket-collision.settings]\ntypingSeconds = 3600\n"
+    );
+    // Each would have to be compiled.
+    for name in ["campaign-progress", "chat-confirmation", "crm-events", "ticket-events", "timeline"] {
+        config += &format!("[plugins.{name}]\nenabled = false\n");
+    }
+    CountedHost::start(dir, &config)
+}
+
+/// What each path costs.
+async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut counted = start();
+    let ws = counted.host.ws.clone();
+    let mut agent = Client::of(connect_raw(&ws, &token("ana")?).await?);
+    let mut plain = Room::new("plain", connect_raw(&ws, &token("publisher")?).await?);
+    let mut socket_io = Room::new("socket.io", connect_raw(&ws, &token("publisher")?).await?);
+    for n in 0..ROOM {
+        let token = token(&format!("member{n}"))?;
+        plain.members.push(Client::of(connect_raw(&ws, &token).await?));
+        let (socket, _, received) = connect_socket_io(&ws, &json!({ "token": token })).await?;
+        socket_io.members.push(Client { socket, received });
+    }
+    let (join_plain, join_socket_io) =
+        (plain.event("join"), format!("420{}", json!(["join", { "room": "socket.io" }])));
+    for (member, other) in plain.members.iter_mut().zip(&mut socket_io.members) {
+        member.ask(&join_plain, b"{\"id\":7,").await?;
+        other.ask(&client_frame(join_socket_io.as_bytes()), b"430[").await?;
+    }
+    counted.begin();
+
+    let event = |name: &str| event(name, &json!({ "ticketId": "507f1f77bcf86cd799439011" }));
+    let (view, typing) = (event("ticket:view"), event("ticket:typing"));
+    let acknowledged = difference(&mut counted, 200, async || {
+        agent.ask(&view, b"{\"id\":7,").await?;
+        agent.ask(&typing, b"{\"id\":7,").await
+    });
+    let acknowledged = acknowledged.await? / 2;
+    let fan_out = difference(&mut counted, 40, async || plain.publish(b"{\"event\":\"message\"").await).await?;
+    let fan_out_socket_io = difference(&mut counted, 40, async || socket_io.publish(b"42[\"message\"").await).await?;
+    let token = token("ben")?;
+    let connection = difference(&mut counted, 100, async || {
+        let mut socket = connect_raw(&ws, &token).await?;
+        socket.write_all(&close_frame()).await?;
+        // The host answers the close, and ends the connection.
+        tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await??;
+        Ok(())
+    });
+    let connection = connection.await?;
+    let figures = [
+        ("an event through a component, acknowledged", acknowledged),
+        ("an event to a room of 100, plain protocol", fan_out),
+        ("an event to a room of 100, Socket.IO", fan_out_socket_io),
+        ("a connection: handshake, signing in, close", connection),
+    ];
+    Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())
+}
+
+/// What one more of what `each` does costs.
+async fn difference(
+    counted: &mut CountedHost,
+    n: u64,
+    mut each: impl AsyncFnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    // What is made at the first time and then kept belongs to nobody.
+    for _ in 0..n / 2 {
+        each().await?;
+    }
+    counted.take();
+    let mut figures = [0; 2];
+    for (times, figure) in [n, 2 * n].into_iter().zip(&mut figures) {
+        for _ in 0..times {
+            each().await?;
+        }
+        *figure = counted.take();
+    }
+    let [once, twice] = figures;
+    ensure!(twice > once, "{n} cost {once} instructions, and twice as many {twice}");
+    Ok((twice - once) / n)
+}
+
+/// Compares what was counted with what stands in the file, or writes it there.
+fn compare(counted: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+    let path = baseline_path();
+    let text = fs::read_to_string(&path).with_context(|| format!("there is no {}", path.display()))?;
+    let mut baseline: Baseline = serde_json::from_str(&text)?;
+    let mut complaints = Vec::new();
+    for (name, now) in counted {
+        let before = baseline.instructions.get(name).copied().unwrap_or_default();
+        let percent = 100.0 * (*now as f64 / before as f64 - 1.0);
+        let line = format!("{name}: {now} instructions, {before} in the baseline ({percent:+.1} %)");
+        say(&line)?;
+        if percent.abs() > baseline.tolerance_percent {
+            complaints.push(line);
+        }
+    }
+    if std::env::var(BASELINE).is_ok_and(|what| what == "write") {
+        baseline.instructions.clone_from(counted);
+        return Ok(fs::write(&path, serde_json::to_string_pretty(&baseline)? + "\n")?);
+    }
+    let is_complete = baseline.instructions.keys().eq(counted.keys());
+    ensure!(
+        complaints.is_empty() && is_complete,
+        "{}\nWhere that is as it should be, for better or worse, write the new baseline, and say in the commit why:\n\
+         {BASELINE}=write cargo test --release -p roundhouse-tests --test all instructions",
+        complaints.join("\n")
+    );
+    Ok(())
+}
+
+fn baseline_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/instructions.json")
+}
+
+fn event(name: &str, data: &serde_json::Value) -> Vec<u8> {
+    client_frame(json!({ "event": name, "data": data, "id": 7 }).to_string().as_bytes())
+}
+
+/// A close frame with the code 1000, masked with zeros.
+fn close_frame() -> Vec<u8> {
+    [&[0x88, 0x82, 0, 0, 0, 0][..], &1000_u16.to_be_bytes()].concat()
+}
+
+struct Client {
+    socket: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    fn of(socket: TcpStream) -> Self {
+        Self { socket, received: Vec::new() }
+    }
+
+    /// Sends a frame, and waits for one that begins so.
+    async fn ask(&mut self, frame: &[u8], answer: &[u8]) -> anyhow::Result<()> {
+        self.socket.write_all(frame).await?;
+        self.wait(answer).await
+    }
+
+    async fn wait(&mut self, wanted: &[u8]) -> anyhow::Result<()> {
+        let mut has_come = false;
+        let mut buffer = [0; 4096];
+        while !has_come {
+            let n = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
+            ensure!(n > 0, "the host closed the connection");
+            self.received.extend_from_slice(&buffer[..n]);
+            take_frames(&mut self.received, |text| has_come |= text.starts_with(wanted));
+        }
+        Ok(())
+    }
+}
+
+/// A room, and somebody outside who sends to it.
+struct Room {
+    name: &'static str,
+    publisher: TcpStream,
+    members: Vec<Client>,
+}
+
+impl Room {
+    fn new(name: &'static str, publisher: TcpStream) -> Self {
+        Self { name, publisher, members: Vec::new() }
+    }
+
+    fn event(&self, name: &str) -> Vec<u8> {
+        event(name, &json!({ "room": self.name }))
+    }
+
+    /// Sends an event of 128 bytes, and waits until everybody has it.
+    async fn publish(&mut self, wanted: &[u8]) -> anyhow::Result<()> {
+        let event = json!({ "event": "publish", "data": { "room": self.name, "payload": "x".repeat(128) } });
+        self.publisher.write_all(&client_frame(event.to_string().as_bytes())).await?;
+        for member in &mut self.members {
+            member.wait(wanted).await?;
+        }
+        Ok(())
+    }
+}

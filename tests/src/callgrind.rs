@@ -1,0 +1,73 @@
+//! The real binary under Valgrind's callgrind, which counts every instruction of the process outside of the kernel,
+//! components too. What a path costs can so be compared over machines that are busy, slow or somebody else's.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::TestHost;
+
+/// A host whose instructions are counted.
+#[derive(Debug)]
+pub struct CountedHost {
+    /// The host.
+    pub host: TestHost,
+    dumps: PathBuf,
+    n_dumps: u32,
+}
+
+impl CountedHost {
+    /// Whether this machine can run one.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn is_possible() -> Result<(), &'static str> {
+        // The second stops and asks a process that runs under the first.
+        let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
+        if is_there("valgrind") && is_there("vgdb") { Ok(()) } else { Err("there is no valgrind") }
+    }
+
+    /// Starts a host in a folder with a configuration, and counts nothing yet. A component is not compiled for a processor
+    /// as Valgrind shows it more than once, but then it takes ten seconds.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    pub fn start(dir: TempDir, toml: &str) -> Self {
+        fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+        let dumps = dir.path().join("callgrind");
+        let mut command = Command::new("valgrind");
+        command.args(["--quiet", "--tool=callgrind", "--instr-atstart=no"]);
+        command.arg(format!("--callgrind-out-file={}", dumps.display())).arg(TestHost::binary());
+        let command = TestHost::in_folder(command, dir.path());
+        Self { host: TestHost::start_by(command, dir, &[]), dumps, n_dumps: 0 }
+    }
+
+    /// Begins to count, which makes the host fifty times slower.
+    ///
+    /// # Panics
+    /// Where callgrind does not do as it is told.
+    pub fn begin(&self) {
+        self.tell(&["instrumentation", "on"]);
+    }
+
+    /// The instructions since this was last asked, or since counting began.
+    ///
+    /// # Panics
+    /// Where callgrind does not do as it is told.
+    pub fn take(&mut self) -> u64 {
+        self.tell(&["dump"]);
+        self.n_dumps += 1;
+        let path = format!("{}.{}", self.dumps.display(), self.n_dumps);
+        let dump = fs::read_to_string(&path).expect("callgrind writes what it has counted");
+        let total = dump.lines().find_map(|line| line.strip_prefix("totals: "));
+        total.and_then(|total| total.parse().ok()).expect("callgrind writes a total")
+    }
+
+    fn tell(&self, what: &[&str]) {
+        let mut command = Command::new("vgdb");
+        let told = command.arg(format!("--pid={}", self.host.pid())).args(what).output().expect("vgdb runs");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    }
+}
