@@ -77,25 +77,41 @@ impl Shard {
     pub(super) fn enqueue(&self, link: &Rc<Link>, frames: Bytes) {
         if link.is_up() {
             let place = self.queue.borrow_mut().push(frames);
-            self.enqueue_shared(link, place);
+            self.enqueue_shared(link, &[place]);
         }
     }
 
-    /// Queues frames that others get, too.
-    pub(super) fn enqueue_shared(&self, link: &Rc<Link>, place: Place) {
+    /// Queues frames that others get, too; they are written when the shard has done what is at hand.
+    pub(super) fn enqueue_shared(&self, link: &Rc<Link>, places: &[Place]) {
+        if link.is_up() {
+            self.put(link, places);
+            self.mark_dirty(link);
+        }
+    }
+
+    /// Writes frames that others get, too, unless something waits for the link already.
+    pub(super) fn write_shared(&self, link: &Rc<Link>, places: &[Place]) {
         if !link.is_up() {
             return;
         }
-        let bytes = {
-            let mut outbox = link.outbox.borrow_mut();
-            outbox.push(place);
-            outbox.bytes()
-        };
+        self.put(link, places);
+        if let Wire::Socket(socket) = &link.wire
+            && !link.dirty.get()
+            && !socket.blocked.get()
+            && let Ok(is_done) = link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut())
+        {
+            return socket.blocked.set(!is_done);
+        }
+        // Here a link that is lost is ended, too.
+        self.mark_dirty(link);
+    }
+
+    fn put(&self, link: &Rc<Link>, places: &[Place]) {
+        let bytes = link.outbox.borrow_mut().push(places);
         if bytes > self.shared.config.outbox_bytes && !matches!(*link.role.borrow(), Role::Echo) {
             self.over_full.borrow_mut().push(link.clone());
         }
-        self.frames_queued.set(self.frames_queued.get() + 1);
-        self.mark_dirty(link);
+        self.frames_queued.set(self.frames_queued.get() + places.len() as u64);
     }
 
     /// Has what is queued for a link written when the shard has done what is at hand.

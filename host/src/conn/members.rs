@@ -6,7 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::prefetch::prefetch;
 use crate::hub::{RoomId, Target};
+
+/// How many connections before its turn one is fetched from memory, and its link a little later, for that is found by it.
+const CONNECTIONS_AHEAD: usize = 3;
+const LINKS_AHEAD: usize = 1;
 
 /// The key of a list of members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -103,7 +108,13 @@ impl Members {
                 }
             };
             for target in targets {
-                let mut list = |group: &Group| groups.get(group).into_iter().flatten().for_each(&mut one);
+                let mut list = |group: &Group| {
+                    let members = groups.get(group).map(Vec::as_slice).unwrap_or_default();
+                    for (at, connection) in members.iter().enumerate() {
+                        fetch_ahead(&members[at + 1..]);
+                        one(connection);
+                    }
+                };
                 match target {
                     Target::Room(room) => list(&Group::Room(*room)),
                     Target::Roles(roles) => roles.iter().for_each(|role| list(&Group::Role(role.as_str().into()))),
@@ -115,5 +126,17 @@ impl Members {
         // Whoever is excepted is marked as if it had been served.
         visit(except, false);
         visit(to, true);
+    }
+}
+
+/// Has the connections come near that are next, and the links of those that have.
+fn fetch_ahead(next: &[Rc<Connection>]) {
+    if let Some(connection) = next.get(CONNECTIONS_AHEAD) {
+        prefetch(&**connection);
+    }
+    if let Some(connection) = next.get(LINKS_AHEAD)
+        && let Some(link) = &*connection.link.borrow()
+    {
+        prefetch(&**link);
     }
 }

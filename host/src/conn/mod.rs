@@ -8,13 +8,14 @@
 //! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
-//! - `connection`, `members`: who takes part, and in which room
+//! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
 //! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
 mod admission;
 mod connection;
 mod engine;
+mod fanout;
 mod flush;
 mod link;
 mod log;
@@ -23,6 +24,7 @@ mod moving;
 mod outbox;
 mod plain;
 mod polling;
+mod prefetch;
 mod recovery;
 mod serve;
 mod session;

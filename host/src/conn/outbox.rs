@@ -85,9 +85,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, place: Place) {
-        self.bytes += place.length();
-        self.fresh.push(place.index);
+    /// Puts frames behind what waits. Gives the bytes of all of it.
+    pub(super) fn push(&mut self, places: &[Place]) -> usize {
+        self.bytes += places.iter().map(|place| place.length()).sum::<usize>();
+        self.fresh.extend(places.iter().map(|place| place.index));
+        self.bytes
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -185,7 +187,7 @@ mod tests {
     fn queue_of(frames: &[&'static str]) -> (Queue, Outbox) {
         let (mut queue, mut outbox) = (Queue::default(), Outbox::default());
         for frame in frames {
-            outbox.push(queue.push(Bytes::from_static(frame.as_bytes())));
+            outbox.push(&[queue.push(Bytes::from_static(frame.as_bytes()))]);
         }
         (queue, outbox)
     }
@@ -204,12 +206,12 @@ mod tests {
         outbox.keep(&queue);
         outbox.advance(4);
         assert_eq!(outbox.bytes(), 5);
-        outbox.push(queue.push(Bytes::from_static(b"jkl")));
+        outbox.push(&[queue.push(Bytes::from_static(b"jkl"))]);
         outbox.drop_unsent();
         assert_eq!((outbox.bytes(), outbox.waiting.len()), (2, 1));
         outbox.advance(2);
         assert!(outbox.is_empty());
-        outbox.push(queue.push(Bytes::from_static(b"x")));
+        outbox.push(&[queue.push(Bytes::from_static(b"x"))]);
         outbox.drop_unsent();
         assert!(outbox.is_empty());
     }
@@ -218,11 +220,11 @@ mod tests {
     fn clients_that_get_different_frames_get_their_own() {
         let (mut queue, mut first) = queue_of(&["one,", "two,"]);
         let mut second = Outbox::default();
-        second.push(Place { index: 1, length: 4 });
-        second.push(queue.push(Bytes::from_static(b"three,")));
+        second.push(&[Place { index: 1, length: 4 }]);
+        second.push(&[queue.push(Bytes::from_static(b"three,"))]);
         let mut third = Outbox::default();
-        third.push(Place { index: 1, length: 4 });
-        third.push(Place { index: 2, length: 6 });
+        third.push(&[Place { index: 1, length: 4 }]);
+        third.push(&[Place { index: 2, length: 6 }]);
         for (outbox, wanted) in [(&mut first, "one,two,"), (&mut second, "two,three,"), (&mut third, "two,three,")] {
             let (socket, mut client) = sockets();
             assert!(outbox.write_to(&socket, &mut queue).unwrap() && outbox.is_empty() && outbox.bytes() == 0);
@@ -244,7 +246,7 @@ mod tests {
             for length in [10, 1000, 100_000] {
                 let frame = vec![turn as u8; length];
                 wanted.extend_from_slice(&frame);
-                outbox.push(queue.push(frame.into()));
+                outbox.push(&[queue.push(frame.into())]);
                 if turn % 2 == 0 {
                     is_written = outbox.write_to(&socket, &mut queue).unwrap();
                 }

@@ -24,19 +24,22 @@ use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, LinkId, Phase, Role, Socket, Wire};
 use super::log::Entry;
 use super::members::{Group, Members};
-use super::outbox::{Place, Queue};
+use super::outbox::Queue;
 use super::sockets::Sockets;
 use super::{HttpService, MakeHttpService, Shared};
-use crate::hub::{Delivery, Guard, ShardCommand, ShardPort};
+use crate::hub::{Guard, ShardCommand, ShardPort};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::websocket::Decoder;
-use crate::protocol::{Outgoing, Protocol, socketio, websocket};
+use crate::protocol::{Protocol, socketio, websocket};
 
 /// The buffer that all connections of a shard read into, in bytes: what a socket's receive buffer holds by default, halved.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Commands after which what they queued is written and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
+
+/// Deadlines after which what they queued is written and others have their turn.
+const DEADLINES_IN_A_ROW: usize = 256;
 
 /// What a client is told when the host ends.
 pub(super) const RESTART_REASON: &str = "the host restarts: connect again";
@@ -66,28 +69,6 @@ pub(super) enum Due {
     Link(LinkId),
     /// A client has been away for as long as it may.
     Away,
-}
-
-/// Where an event is in a shard's queue, in the frames of each protocol that somebody has needed it in.
-#[derive(Debug, Default)]
-struct Encoded {
-    plain: Option<Place>,
-    main_namespace: Option<Place>,
-    other_namespace: Option<(Arc<str>, Place)>,
-}
-
-impl Encoded {
-    fn place(&mut self, outgoing: &Outgoing, protocol: &Protocol, queue: &RefCell<Queue>) -> Place {
-        let queued = || queue.borrow_mut().push(outgoing.frames(protocol));
-        match protocol {
-            Protocol::Plain => *self.plain.get_or_insert_with(queued),
-            Protocol::SocketIo { namespace: None, .. } => *self.main_namespace.get_or_insert_with(queued),
-            Protocol::SocketIo { namespace: Some(namespace), .. } => match &self.other_namespace {
-                Some((other, place)) if Arc::ptr_eq(other, namespace) => *place,
-                _ => self.other_namespace.insert((namespace.clone(), queued())).1,
-            },
-        }
-    }
 }
 
 /// Connections that live on one thread, and everything that they share.
@@ -226,16 +207,16 @@ impl Shard {
         let engines = self.shared.engines.clone();
         while !(self.is_stopping() && self.links.borrow().is_empty() && self.http_connections.get() == 0) {
             tokio::select! {
-                () = port.receive(&mut commands) => {
-                    for (n, command) in commands.drain(..).enumerate() {
-                        self.apply(command);
-                        if n % COMMANDS_IN_A_ROW == COMMANDS_IN_A_ROW - 1 {
-                            self.flush_dirty();
-                            yield_now().await;
-                        }
+                () = port.receive(&mut commands) => while !commands.is_empty() {
+                    for _ in 0..COMMANDS_IN_A_ROW {
+                        let Some(command) = commands.pop_front() else { break };
+                        self.apply(command, &mut commands);
                     }
                     self.flush_dirty();
-                }
+                    if !commands.is_empty() {
+                        yield_now().await;
+                    }
+                },
                 () = engines.inbox(self.index).receive(&mut for_engines) => {
                     for command in for_engines.drain(..) {
                         self.apply_engine(command);
@@ -256,7 +237,8 @@ impl Shard {
         engines.inbox(self.index).close();
     }
 
-    fn apply(self: &Rc<Self>, command: ShardCommand) {
+    /// Does what a command says, and what those `behind` it say as far as it is the same.
+    fn apply(self: &Rc<Self>, command: ShardCommand, behind: &mut VecDeque<ShardCommand>) {
         match command {
             ShardCommand::Accept(socket) => self.serve_http(socket),
             ShardCommand::Join { connection, room } => {
@@ -269,10 +251,7 @@ impl Shard {
                     self.members.leave(&connection, &Group::Room(room));
                 }
             }
-            ShardCommand::Deliver(delivery) => {
-                self.deliver(&delivery);
-                self.guards.borrow_mut().extend(delivery.guard);
-            }
+            ShardCommand::Deliver(delivery) => self.deliver(delivery, behind),
             ShardCommand::Ask { connection, id, outgoing } => {
                 if let Some(connection) = self.find(connection) {
                     self.question(&connection, outgoing.frames_with_id(&connection.protocol, id));
@@ -301,29 +280,6 @@ impl Shard {
         for link in links {
             self.close(&link, CloseCode::Restart, RESTART_REASON);
         }
-    }
-
-    fn deliver(self: &Rc<Self>, delivery: &Delivery) {
-        let mut encoded = Encoded::default();
-        self.members.each(
-            &delivery.to,
-            &delivery.except,
-            |id| self.find(id),
-            |connection| {
-                let link = connection.link.borrow();
-                if delivery.volatile && link.as_ref().is_none_or(|link| link.is_blocked()) {
-                    return self.shared.metrics.frames_dropped.inc();
-                }
-                let place = encoded.place(&delivery.outgoing, &connection.protocol, &self.queue);
-                if connection.recovery.borrow().is_some() {
-                    self.note(connection, Entry::event(delivery.outgoing.clone(), place.length()));
-                }
-                if let Some(link) = &*link {
-                    self.enqueue_shared(link, place);
-                }
-            },
-        );
-        self.settle_over_full();
     }
 
     /// Asks a connection something. A Socket.IO client that comes back cannot tell whether it was asked, so that this is
@@ -446,7 +402,8 @@ impl Shard {
 
     fn meet_deadlines(self: &Rc<Self>) {
         let now = self.shared.clock.uptime_ms();
-        loop {
+        // The rest is due still when others have had their turn.
+        for _ in 0..DEADLINES_IN_A_ROW {
             let due = {
                 let mut deadlines = self.deadlines.borrow_mut();
                 match deadlines.peek() {

@@ -43,6 +43,13 @@ pub struct Delivery {
     pub guard: Option<Guard>,
 }
 
+impl Delivery {
+    /// Whether it goes to the very same members as another.
+    pub fn goes_where(&self, other: &Self) -> bool {
+        self.to == other.to && self.except == other.except && self.volatile == other.volatile
+    }
+}
+
 /// What a shard is asked to do.
 #[derive(Debug)]
 pub enum ShardCommand {

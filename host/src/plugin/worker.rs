@@ -22,12 +22,10 @@ use crate::hub::{Guard, ShardPort};
 use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
 
-/// Events handled in a row before the thread looks at the clock and at whether the shards keep up.
+/// Events handled in a row before shards are woken for what came of them, and the thread looks at the clock and at whether
+/// the shards keep up. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes what
+/// one room is sent in few pieces; few enough that nobody waits for long.
 const EVENTS_IN_A_ROW: usize = 64;
-
-/// Events whose effects are queued before shards are woken for them, where so many wait: enough that a wake-up and the
-/// change of threads are a small part of each, few enough that the first one's effects are not held up for long.
-const EVENTS_PER_WAKE_UP: usize = 16;
 
 /// Times that a feature may fail on an event that must be told, before it is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -141,10 +139,8 @@ impl Worker {
                     break;
                 }
                 self.perform(job);
-                if n % EVENTS_PER_WAKE_UP == EVENTS_PER_WAKE_UP - 1 {
-                    ShardPort::wake_gathered();
-                }
                 if n % EVENTS_IN_A_ROW == EVENTS_IN_A_ROW - 1 {
+                    ShardPort::wake_gathered();
                     self.meet_deadlines();
                 }
             }

@@ -1,0 +1,104 @@
+//! How an event gets to those members of a room, a role or a user who are on a shard.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::{SmallVec, smallvec};
+
+use super::connection::Connection;
+use super::log::Entry;
+use super::outbox::{Place, Queue};
+use super::shard::Shard;
+use crate::hub::{Delivery, ShardCommand};
+use crate::protocol::Protocol;
+
+/// What a run of deliveries may weigh, in bytes: a client must not be taken for a slow one because of a single run.
+const RUN_BYTES: usize = 64 * 1024;
+
+/// A delivery, and those right behind it that go to the very same members: they are walked through once for all.
+fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<[Delivery; 1]> {
+    let mut bytes = first.outgoing.bytes();
+    let mut run: SmallVec<[Delivery; 1]> = smallvec![first];
+    loop {
+        let next = commands.pop_front_if(|next| match next {
+            ShardCommand::Deliver(next) => {
+                bytes += next.outgoing.bytes();
+                bytes <= RUN_BYTES && run[0].goes_where(next)
+            }
+            _ => false,
+        });
+        match next {
+            Some(ShardCommand::Deliver(next)) => run.push(next),
+            _ => return run,
+        }
+    }
+}
+
+/// Where the events of a run are in a shard's queue, in the frames of each protocol that somebody has needed them in.
+#[derive(Default)]
+struct Encoded {
+    plain: Vec<Place>,
+    main_namespace: Vec<Place>,
+    other_namespace: Option<(Arc<str>, Vec<Place>)>,
+}
+
+impl Encoded {
+    fn places(&mut self, run: &[Delivery], protocol: &Protocol, queue: &RefCell<Queue>) -> &[Place] {
+        let places = match protocol {
+            Protocol::Plain => &mut self.plain,
+            Protocol::SocketIo { namespace: None, .. } => &mut self.main_namespace,
+            Protocol::SocketIo { namespace: Some(namespace), .. } => {
+                if self.other_namespace.as_ref().is_none_or(|(other, _)| !Arc::ptr_eq(other, namespace)) {
+                    self.other_namespace = None;
+                }
+                &mut self.other_namespace.get_or_insert_with(|| (namespace.clone(), Vec::new())).1
+            }
+        };
+        if places.is_empty() {
+            let mut queue = queue.borrow_mut();
+            places.extend(run.iter().map(|delivery| queue.push(delivery.outgoing.frames(protocol))));
+        }
+        places
+    }
+}
+
+impl Shard {
+    /// Hands a delivery to its members, with those `behind` it that go there, too. Where nothing is left to follow, it is
+    /// written at once: each link is then looked at once, not twice.
+    pub(super) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
+        let run = take_run(first, behind);
+        let is_last = behind.is_empty();
+        let is_volatile = run[0].volatile;
+        let mut encoded = Encoded::default();
+        self.members.each(
+            &run[0].to,
+            &run[0].except,
+            |id| self.find(id),
+            |connection| {
+                let link = connection.link.borrow();
+                if is_volatile && link.as_ref().is_none_or(|link| link.is_blocked()) {
+                    return self.shared.metrics.frames_dropped.inc_by(run.len() as u64);
+                }
+                let places = encoded.places(&run, &connection.protocol, &self.queue);
+                self.note_run(connection, &run, places);
+                match &*link {
+                    Some(link) if is_last => self.write_shared(link, places),
+                    Some(link) => self.enqueue_shared(link, places),
+                    None => {}
+                }
+            },
+        );
+        self.guards.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.guard));
+        self.settle_over_full();
+    }
+
+    fn note_run(&self, connection: &Rc<Connection>, run: &[Delivery], places: &[Place]) {
+        if connection.recovery.borrow().is_some() {
+            for (delivery, place) in run.iter().zip(places) {
+                self.note(connection, Entry::event(delivery.outgoing.clone(), place.length()));
+            }
+        }
+    }
+}
