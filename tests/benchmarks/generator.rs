@@ -63,8 +63,6 @@ struct Crowd {
     members: u32,
     /// Events that all members got.
     complete: usize,
-    /// Short frames that wanted no answer, such as acknowledgements.
-    short: usize,
     /// When each event was to be published, by room.
     due: Vec<Vec<Instant>>,
     /// Microseconds from then until each delivery.
@@ -180,7 +178,7 @@ impl Generator {
             socket.got = 0;
         }
         let crowd = &mut self.crowds[crowd.0];
-        (crowd.delivered, crowd.short, crowd.complete, crowd.members) = (0, 0, 0, 0);
+        (crowd.delivered, crowd.complete, crowd.members) = (0, 0, 0);
         crowd.got_by.clear();
         crowd.due = vec![Vec::new(); n_rooms];
         crowd.notes_latency = n_rooms > 0;
@@ -195,11 +193,6 @@ impl Generator {
     /// Events that members got since the last reset, all together.
     pub(crate) fn delivered(&self, crowd: CrowdId) -> usize {
         self.crowds[crowd.0].delivered
-    }
-
-    /// Short frames since the last reset that wanted no answer.
-    pub(crate) fn short(&self, crowd: CrowdId) -> usize {
-        self.crowds[crowd.0].short
     }
 
     /// Microseconds of each delivery since the last reset.
@@ -303,12 +296,8 @@ impl Crowd {
 impl Socket {
     /// Counts what is in these bytes, and answers what wants an answer.
     fn take(&mut self, bytes: &[u8], crowd: &mut Crowd) -> anyhow::Result<()> {
-        let (mut answers, mut short) = (Vec::new(), 0);
-        let long = self.walk.feed(bytes, |opcode, payload| match answer(opcode, payload) {
-            Some(answer) => answers.extend(answer),
-            None => short += 1,
-        });
-        crowd.short += short;
+        let mut answers = Vec::new();
+        let long = self.walk.feed(bytes, |opcode, payload| answers.extend(answer(opcode, payload).unwrap_or_default()));
         if !answers.is_empty() {
             write_all(&self.stream, &answers)?;
         }

@@ -3,23 +3,32 @@
 //! # Layout
 //! - `servers`: what takes part, how it is built and started; `process`: pinned to a core; `floor`: the least one can do
 //! - `wire`: what a client says to each; `generator`: all clients, on one thread
-//! - `throughput`, …: the workloads
-//! - `report`: figures, the table, the goals, JSON
+//! - `audience`: members and publishers, and what can be done with them
+//! - `throughput`, `idle`, `plugin`, `chat`, `growth`: the workloads
+//! - `report`: figures, tables, JSON; `goals`: which are met; `plot`: bars and curves
 
+mod audience;
+mod chat;
 mod floor;
 mod generator;
+mod goals;
+mod growth;
+mod idle;
+mod plot;
+mod plugin;
 mod process;
 mod report;
 mod servers;
 mod throughput;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, ValueEnum};
 use generator::Generator;
 use report::Report;
+use roundhouse_tests::bench::say;
 use servers::{Field, prepare};
 
 /// What is measured.
@@ -34,6 +43,26 @@ enum Workload {
     /// 50 events a second to 1,000: after how long.
     #[value(alias = "c")]
     Latency,
+    /// 100 rooms of 10, 20 events a second in each.
+    #[value(alias = "d")]
+    Rooms,
+    /// Memory and CPU of connections that do nothing.
+    #[value(alias = "e")]
+    Idle,
+    /// 5,000 that connect at once.
+    #[value(alias = "f")]
+    Storm,
+    /// Events of a bundled feature with acknowledgements, beside an echo.
+    #[value(alias = "g")]
+    Plugin,
+    /// Messages that are shown, stored and confirmed.
+    #[value(alias = "h")]
+    Chat,
+    /// Up to 18,000 connections, one message a second to each.
+    #[value(alias = "i")]
+    Connections,
+    /// How cost grows with members and rooms.
+    Growth,
 }
 
 /// How a floor writes.
@@ -72,9 +101,12 @@ struct Options {
     /// Less of everything: to see that it works.
     #[arg(long)]
     quick: bool,
-    /// Where the figures are written to, as JSON.
+    /// Where the figures are written to, as JSON; in the target folder, if it is not said.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where the plot is written to; in the target folder, if it is not said.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// What cargo says to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -92,6 +124,10 @@ impl Options {
     fn wants(&self, workload: Workload) -> bool {
         self.workloads.is_empty() || self.workloads.contains(&workload)
     }
+
+    fn rounds(&self) -> usize {
+        if self.quick { self.rounds.min(2) } else { self.rounds }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -102,12 +138,24 @@ fn main() -> anyhow::Result<()> {
     let field = prepare(&options)?;
     process::prepare()?;
     let mut bench = Bench { report: Report::new(&field)?, generator: Generator::new()?, field, options };
-    throughput::run(&mut bench)?;
-    let report = bench.report;
+    throughput::one_room(&mut bench)?;
+    throughput::many_rooms(&mut bench)?;
+    idle::run(&mut bench)?;
+    idle::storm(&mut bench)?;
+    plugin::run(&mut bench)?;
+    chat::run(&mut bench)?;
+    growth::connections(&mut bench)?;
+    growth::members_and_rooms(&mut bench)?;
+    let Bench { report, options, .. } = bench;
     report.show()?;
-    let json = bench.options.json.unwrap_or_else(|| roundhouse_tests::target_dir().join("benchmarks.json"));
-    std::fs::write(&json, serde_json::to_vec_pretty(&report.to_json())?)
-        .with_context(|| format!("cannot write {}", json.display()))
+    let path = |path: Option<PathBuf>, name| path.unwrap_or_else(|| roundhouse_tests::target_dir().join(name));
+    write(&path(options.json, "benchmarks.json"), &serde_json::to_vec_pretty(&report.to_json())?)?;
+    write(&path(options.plot, "benchmarks.svg"), plot::svg(&report).as_bytes())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    say(&format!("written: {}", path.display()))
 }
 
 /// What all workloads use.

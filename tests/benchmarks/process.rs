@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -66,11 +65,6 @@ impl Process {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// The folder that it runs in.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Its resident memory.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<f64> {
         resident_bytes(self.child.id())
@@ -78,14 +72,23 @@ impl Process {
 
     /// The time for which its threads have run.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let mut sum = Duration::ZERO;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let figures = fs::read_to_string(task?.path().join("schedstat"))?;
-            let ran = figures.split(' ').next().context("schedstat is empty")?;
-            sum += Duration::from_nanos(ran.parse()?);
-        }
-        Ok(sum)
+        cpu(&self.child.id().to_string())
     }
+}
+
+/// The time for which the generator has run.
+pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
+    cpu("self")
+}
+
+fn cpu(process: &str) -> anyhow::Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{process}/task"))? {
+        let figures = fs::read_to_string(task?.path().join("schedstat"))?;
+        let ran = figures.split(' ').next().context("schedstat is empty")?;
+        sum += Duration::from_nanos(ran.parse()?);
+    }
+    Ok(sum)
 }
 
 impl Drop for Process {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use roundhouse_tests::bench::{median, say};
 use serde_json::{Value, json};
 
+use crate::goals::Goal;
 use crate::servers::Field;
 
 /// Something that is measured.
@@ -27,35 +28,88 @@ const FLOOR: Option<&str> = Some("floor");
 const MERGED: Option<&str> = Some("floor-merged");
 
 pub(crate) const SINGLE: Metric = metric("single.deliveries_per_second", "(a) deliveries/s", 0, FLOOR);
-pub(crate) const PIPELINED: Metric = metric("pipelined.deliveries_per_second", "(b) deliveries/s", 0, MERGED);
 pub(crate) const SINGLE_CPU: Metric = metric("single.server_ns_per_delivery", "(a) CPU ns each", 0, FLOOR);
+pub(crate) const PIPELINED: Metric = metric("pipelined.deliveries_per_second", "(b) deliveries/s", 0, MERGED);
 pub(crate) const PIPELINED_CPU: Metric = metric("pipelined.server_ns_per_delivery", "(b) CPU ns each", 0, MERGED);
+pub(crate) const PIPELINED_GENERATOR: Metric =
+    metric("pipelined.generator_ns_per_delivery", "(b) generator's", 0, None);
 pub(crate) const LATENCY_P50: Metric = metric("latency.p50_ms", "(c) p50 ms", 2, FLOOR);
 pub(crate) const LATENCY_P99: Metric = metric("latency.p99_ms", "(c) p99 ms", 2, FLOOR);
 pub(crate) const LATENCY_P999: Metric = metric("latency.p999_ms", "(c) p99.9 ms", 2, FLOOR);
+pub(crate) const ROOMS_RATE: Metric = metric("rooms.deliveries_per_second", "(d) deliveries/s", 0, None);
+pub(crate) const ROOMS_P50: Metric = metric("rooms.p50_ms", "(d) p50 ms", 2, FLOOR);
+pub(crate) const ROOMS_P99: Metric = metric("rooms.p99_ms", "(d) p99 ms", 2, FLOOR);
+pub(crate) const ROOMS_CPU: Metric = metric("rooms.cpu_percent", "(d) CPU %", 1, FLOOR);
+pub(crate) const IDLE_MEMORY: Metric = metric("idle.kib_per_connection", "(e) KiB each", 2, None);
+pub(crate) const IDLE_CPU: Metric = metric("idle.cpu_percent", "(e) CPU % of 1,000", 3, None);
+pub(crate) const STORM_RATE: Metric = metric("storm.handshakes_per_second", "(f) handshakes/s", 0, None);
+pub(crate) const STORM_P99: Metric = metric("storm.p99_ms", "(f) p99 ms", 2, None);
+pub(crate) const EVENTS_TYPING: Metric = metric("plugin.typing_per_second", "(g) typing/s", 0, None);
+pub(crate) const EVENTS_VIEW: Metric = metric("plugin.view_and_leave_per_second", "(g) view, leave/s", 0, None);
+pub(crate) const EVENT_CPU: Metric = metric("plugin.server_us_per_event", "(g) CPU µs each", 2, None);
+pub(crate) const ECHO_P50: Metric = metric("plugin.echo_p50_us", "(g) echo p50 µs", 1, None);
+pub(crate) const EVENT_P50: Metric = metric("plugin.typing_p50_us", "(g) typing p50 µs", 1, None);
+pub(crate) const EVENT_P99: Metric = metric("plugin.typing_p99_us", "p99", 1, None);
+pub(crate) const VIEW_P50: Metric = metric("plugin.view_p50_us", "(g) view p50 µs", 1, None);
+pub(crate) const VIEW_P99: Metric = metric("plugin.view_p99_us", "p99", 1, None);
+pub(crate) const EVENT_ADDED: Metric = metric("plugin.added_p50_us", "(g) typing over echo µs", 1, None);
+pub(crate) const SHOWN_P50: Metric = metric("chat.shown_p50_ms", "(h) shown p50 ms", 2, None);
+pub(crate) const SHOWN_P99: Metric = metric("chat.shown_p99_ms", "p99", 2, None);
+pub(crate) const CONFIRMED_P50: Metric = metric("chat.confirmed_p50_ms", "(h) confirmed p50 ms", 2, None);
+pub(crate) const CONFIRMED_P99: Metric = metric("chat.confirmed_p99_ms", "p99", 2, None);
+pub(crate) const CHAT_CPU: Metric = metric("chat.server_us_per_message", "(h) CPU µs a message", 1, None);
 
-/// All of them, in the order of the table.
-const METRICS: &[Metric] = &[SINGLE, SINGLE_CPU, PIPELINED, PIPELINED_CPU, LATENCY_P50, LATENCY_P99, LATENCY_P999];
+/// All of them, by table.
+const TABLES: &[&[Metric]] = &[
+    &[SINGLE, SINGLE_CPU, PIPELINED, PIPELINED_CPU, PIPELINED_GENERATOR, LATENCY_P50, LATENCY_P99, LATENCY_P999],
+    &[ROOMS_RATE, ROOMS_P50, ROOMS_P99, ROOMS_CPU, IDLE_MEMORY, IDLE_CPU, STORM_RATE, STORM_P99],
+    &[EVENTS_TYPING, EVENTS_VIEW, EVENT_CPU, ECHO_P50, EVENT_P50, EVENT_P99, EVENT_ADDED, VIEW_P50, VIEW_P99],
+    &[SHOWN_P50, SHOWN_P99, CONFIRMED_P50, CONFIRMED_P99, CHAT_CPU],
+];
+
+/// One point of a curve: how something grows with the number of something else.
+#[derive(Debug)]
+pub(crate) struct Curve {
+    /// Which curve.
+    pub(crate) curve: &'static str,
+    pub(crate) server: String,
+    /// What there was, in words and as a number.
+    pub(crate) at: String,
+    pub(crate) n: usize,
+    pub(crate) figures: Vec<(&'static str, f64)>,
+}
 
 /// All figures of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
-    servers: Vec<String>,
+    pub(crate) servers: Vec<String>,
     versions: Value,
     machine: Value,
     /// What each round gave.
     figures: HashMap<(Metric, String), Vec<f64>>,
+    pub(crate) curves: Vec<Curve>,
 }
 
 impl Report {
     pub(crate) fn new(field: &Field) -> anyhow::Result<Self> {
         let servers = field.specs.iter().map(|spec| spec.name.clone()).collect();
-        Ok(Self { servers, versions: field.versions.clone(), machine: machine()?, figures: HashMap::new() })
+        Ok(Self {
+            servers,
+            versions: field.versions.clone(),
+            machine: machine()?,
+            figures: HashMap::new(),
+            curves: Vec::new(),
+        })
     }
 
     /// Notes what one round gave.
     pub(crate) fn note(&mut self, metric: Metric, server: &str, figure: f64) {
         self.figures.entry((metric, server.to_owned())).or_default().push(figure);
+    }
+
+    /// Notes a point of a curve.
+    pub(crate) fn note_curve(&mut self, point: Curve) {
+        self.curves.push(point);
     }
 
     fn of(&self, metric: Metric, server: &str) -> Option<&Vec<f64>> {
@@ -74,13 +128,28 @@ impl Report {
         (!ratios.is_empty()).then(|| median(ratios))
     }
 
-    /// Prints the table.
+    /// Prints all tables.
     pub(crate) fn show(&self) -> anyhow::Result<()> {
-        let metrics: Vec<Metric> =
-            METRICS.iter().copied().filter(|wanted| self.figures.keys().any(|(metric, _)| metric == wanted)).collect();
-        let mut rows = vec![vec!["server".to_owned()]];
-        rows[0].extend(metrics.iter().map(|metric| metric.title.to_owned()));
-        for server in &self.servers {
+        for metrics in TABLES {
+            self.show_table(metrics)?;
+        }
+        say("\nIn brackets: the ratio to the floor, for (b) to the merging one; the median of the rounds' ratios.")?;
+        self.show_curves()?;
+        self.show_goals()
+    }
+
+    /// Prints what there is of one table.
+    fn show_table(&self, metrics: &[Metric]) -> anyhow::Result<()> {
+        let is_there = |metric: &Metric| self.servers.iter().any(|server| self.of(*metric, server).is_some());
+        let metrics: Vec<Metric> = metrics.iter().copied().filter(is_there).collect();
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        let titles = metrics.iter().map(|metric| metric.title.to_owned());
+        let mut rows = vec![std::iter::once("server".to_owned()).chain(titles).collect::<Vec<_>>()];
+        for server in
+            self.servers.iter().filter(|server| metrics.iter().any(|metric| self.of(*metric, server).is_some()))
+        {
             let cell = |metric: &Metric| {
                 let Some(figure) = self.median(*metric, server) else { return String::new() };
                 let figure = thousands(figure, metric.decimals);
@@ -89,29 +158,71 @@ impl Report {
             rows.push(std::iter::once(server.clone()).chain(metrics.iter().map(cell)).collect());
         }
         say("")?;
-        say_table(&rows)?;
-        say("In brackets: the ratio to the floor, for (b) to the merging one; the median of the rounds' ratios.")
+        say_table(&rows)
+    }
+
+    /// Prints each curve.
+    fn show_curves(&self) -> anyhow::Result<()> {
+        for curve in ["connections", "growth"] {
+            let mut rows: Vec<Vec<String>> = Vec::new();
+            for point in self.curves.iter().filter(|point| point.curve == curve) {
+                let mut row = vec![format!("{}: {}", point.server, point.at)];
+                let decimals = |figure: f64| if figure < 10.0 { 2 } else { usize::from(figure < 1_000.0) };
+                row.extend(point.figures.iter().map(|(_, figure)| thousands(*figure, decimals(*figure))));
+                if rows.is_empty() {
+                    rows.push(std::iter::once(curve.to_owned()).collect());
+                    rows[0].extend(point.figures.iter().map(|(name, _)| (*name).to_owned()));
+                }
+                row.resize(rows[0].len(), String::new());
+                rows.push(row);
+            }
+            if !rows.is_empty() {
+                say("")?;
+                say_table(&rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the goals, and which are met.
+    fn show_goals(&self) -> anyhow::Result<()> {
+        let mut rows = vec![["server", "goal", "measured", "met"].map(str::to_owned).to_vec()];
+        for goal in self.goals() {
+            let met = if goal.is_met { "yes" } else { "no" };
+            rows.push(vec![goal.server, goal.text.to_owned(), thousands(goal.measured, goal.decimals), met.to_owned()]);
+        }
+        if rows.len() > 1 {
+            say("")?;
+            say_table(&rows)?;
+        }
+        Ok(())
     }
 
     /// Everything, with each round by itself.
     pub(crate) fn to_json(&self) -> Value {
         let mut figures = serde_json::Map::new();
-        for metric in METRICS {
-            let of_servers: serde_json::Map<String, Value> = self
-                .servers
-                .iter()
-                .filter_map(|server| {
-                    let rounds = self.of(*metric, server)?;
-                    let median = median(rounds.clone());
-                    let ratio = self.ratio(*metric, server);
-                    Some((server.clone(), json!({ "median": median, "ratio": ratio, "rounds": rounds })))
-                })
-                .collect();
+        for metric in TABLES.iter().flat_map(|metrics| metrics.iter()) {
+            let mut of_servers = serde_json::Map::new();
+            for server in &self.servers {
+                let Some(rounds) = self.of(*metric, server) else { continue };
+                let (median, ratio) = (median(rounds.clone()), self.ratio(*metric, server));
+                of_servers.insert(server.clone(), json!({ "median": median, "ratio": ratio, "rounds": rounds }));
+            }
             if !of_servers.is_empty() {
                 figures.insert(metric.key.to_owned(), Value::Object(of_servers));
             }
         }
-        json!({ "machine": self.machine, "versions": self.versions, "figures": figures })
+        let point = |point: &Curve| {
+            let figures: serde_json::Map<String, Value> =
+                point.figures.iter().map(|(name, figure)| ((*name).to_owned(), json!(figure))).collect();
+            json!({ "curve": point.curve, "server": point.server, "at": point.at, "n": point.n, "figures": figures })
+        };
+        let curves: Vec<Value> = self.curves.iter().map(point).collect();
+        let goal = |goal: Goal| json!({ "server": goal.server, "goal": goal.text, "measured": goal.measured, "met": goal.is_met });
+        let goals: Vec<Value> = self.goals().into_iter().map(goal).collect();
+        json!({
+            "machine": self.machine, "versions": self.versions, "figures": figures, "curves": curves, "goals": goals
+        })
     }
 }
 
@@ -144,7 +255,7 @@ fn say_table(rows: &[Vec<String>]) -> anyhow::Result<()> {
 }
 
 /// A figure with its thousands apart.
-fn thousands(figure: f64, decimals: usize) -> String {
+pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
     let text = format!("{figure:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();

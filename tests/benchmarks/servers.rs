@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::generator::PATIENCE;
 use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
-use crate::{Merging, Options};
+use crate::{Merging, Options, Workload};
 
 /// What kind of server it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,13 +78,22 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
     let mut specs = Vec::new();
     let mut versions = serde_json::Map::new();
     let is_wanted = |name: &str| options.servers.is_empty() || options.servers.iter().any(|wanted| wanted == name);
+    let build = |args: &[&str]| {
+        say("building the host")?;
+        output(
+            cargo().args(["build", "--release"]).args(args).current_dir(root()).env("CARGO_TARGET_DIR", target_dir()),
+        )
+    };
     let hosts = if options.hosts.is_empty() {
         if is_wanted("roundhouse") || is_wanted("roundhouse-socketio") {
-            say("building the host")?;
-            output(cargo().args(["build", "--release"]).current_dir(root()).env("CARGO_TARGET_DIR", target_dir()))?;
+            build(&[])?;
         }
         vec![(String::new(), target_dir().join("release/roundhouse"))]
     } else {
+        if is_wanted("roundhouse") && options.wants(Workload::Plugin) {
+            // The echo is always of the present sources.
+            build(&["-p", "roundhouse-tests", "--bin", "conformance"])?;
+        }
         options.hosts.clone()
     };
     for (label, binary) in hosts {
@@ -199,7 +208,7 @@ impl Field {
         fs::write(dir.path().join("plugins.d/relay.wasm"), &self.relay)?;
         let config = format!(
             "shards = 1\nauth.jwt.secret = \"{SECRET}\"\nlimits.events_per_second = 0\nplugins.threads = 1\n\
-             [[api_keys]]\nname = \"figures\"\nkey = \"figures\"\nscopes = [\"publish\", \"admin\"]\n"
+"
         );
         fs::write(dir.path().join("roundhouse.toml"), config)?;
         let mut command = Command::new(binary);

@@ -88,6 +88,11 @@ impl Wire {
         })
     }
 
+    /// How one connects to a WebSocket that asks for nothing.
+    pub(crate) fn connect_at(path: &str) -> Vec<Step> {
+        vec![upgrade(path)]
+    }
+
     /// How a client joins a room.
     pub(crate) fn join(self, room: usize) -> Step {
         let data = json!({ "room": room_name(room) });

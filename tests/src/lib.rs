@@ -10,6 +10,7 @@
 //! - [`TestPostgres`]: a PostgreSQL server of its own
 //! - [`guests`]: components to load
 //! - [`bench`]: what the benchmarks share
+//! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
@@ -18,6 +19,7 @@
 
 pub mod bench;
 mod callgrind;
+pub mod chat;
 mod client;
 mod engine;
 pub mod guests;

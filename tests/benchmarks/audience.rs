@@ -1,0 +1,184 @@
+//! A server with members in its rooms, and publishers: what can be done with them.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use crate::Bench;
+use crate::generator::{CrowdId, PATIENCE, SocketId};
+use crate::process::own_cpu;
+use crate::servers::Server;
+
+/// A server, its members and its publishers.
+pub(crate) struct Audience {
+    pub(crate) server: Server,
+    pub(crate) crowd: CrowdId,
+    /// For each room, though several may have the same.
+    publishers: Vec<SocketId>,
+    publishes: Vec<Vec<u8>>,
+    /// In each room.
+    members: usize,
+}
+
+/// What came of publishing without a pause.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flood {
+    /// Deliveries a second.
+    pub(crate) rate: f64,
+    /// Nanoseconds for which the server ran for each, which others on the machine disturb less.
+    pub(crate) cpu: f64,
+    /// Nanoseconds for which the generator ran for each: it must be less than the server, or it is the generator's rate.
+    pub(crate) generator: f64,
+}
+
+/// What came of publishing at a rate.
+#[derive(Debug)]
+pub(crate) struct AtRate {
+    /// Microseconds from when each event was due to each delivery, in order of size.
+    pub(crate) latencies: Vec<u32>,
+    /// Deliveries a second.
+    pub(crate) rate: f64,
+    /// The share of a core that the server took.
+    pub(crate) cpu: f64,
+    /// Deliveries that did not come.
+    pub(crate) lost: usize,
+}
+
+impl Audience {
+    /// Starts a server that nobody is connected to yet.
+    pub(crate) fn start(bench: &mut Bench, at: usize, members: usize) -> anyhow::Result<Self> {
+        let server = bench.field.start(&bench.field.specs[at])?;
+        let crowd = bench.generator.crowd(&server.spec.name, server.spec.wire.bytes_per_event(0));
+        Ok(Self { server, crowd, publishers: Vec::new(), publishes: Vec::new(), members })
+    }
+
+    /// Starts a server with members in so many rooms, and a publisher for each.
+    pub(crate) fn gather(bench: &mut Bench, at: usize, rooms: usize, members: usize) -> anyhow::Result<Self> {
+        let mut audience = Self::start(bench, at, members)?;
+        audience.fill(bench, 0..rooms)?;
+        audience.add_publishers(bench, rooms)?;
+        Ok(audience)
+    }
+
+    /// Lets members join these rooms.
+    pub(crate) fn fill(&mut self, bench: &mut Bench, rooms: Range<usize>) -> anyhow::Result<()> {
+        let wire = self.server.spec.wire;
+        let mut scripts = Vec::new();
+        for room in rooms {
+            self.publishes.push(wire.publish(room));
+            for member in 0..self.members {
+                let mut steps = wire.connect(&format!("member{room}-{member}"))?;
+                steps.push(wire.join(room));
+                scripts.push((room, steps));
+            }
+        }
+        bench.generator.connect_all(self.crowd, self.server.address, scripts)?;
+        Ok(())
+    }
+
+    /// Lets as many more join the first room as it needs to have `members`.
+    pub(crate) fn grow(&mut self, bench: &mut Bench, members: usize) -> anyhow::Result<()> {
+        let wire = self.server.spec.wire;
+        let scripts = (self.members..members).map(|member| {
+            let mut steps = wire.connect(&format!("more{member}"))?;
+            steps.push(wire.join(0));
+            Ok((0, steps))
+        });
+        let scripts: Vec<_> = scripts.collect::<anyhow::Result<_>>()?;
+        bench.generator.connect_all(self.crowd, self.server.address, scripts)?;
+        self.members = members;
+        Ok(())
+    }
+
+    /// Connects a publisher for each of the first rooms.
+    pub(crate) fn add_publishers(&mut self, bench: &mut Bench, rooms: usize) -> anyhow::Result<()> {
+        let wire = self.server.spec.wire;
+        for room in 0..rooms {
+            let mut steps = wire.connect(&format!("publisher{room}"))?;
+            steps.extend(wire.begin_to_publish(room));
+            self.publishers.extend(bench.generator.connect_all(self.crowd, self.server.address, [(room, steps)])?);
+        }
+        Ok(())
+    }
+
+    fn publisher(&self, n: usize) -> (usize, SocketId) {
+        let room = n % self.publishes.len();
+        (room, self.publishers[room % self.publishers.len()])
+    }
+
+    /// Publishes to the rooms in turn, with so many events in flight, for so long.
+    pub(crate) fn flood(&self, bench: &mut Bench, in_flight: usize, time: Duration) -> anyhow::Result<Flood> {
+        let generator = &mut bench.generator;
+        let n_rooms = self.publishes.len();
+        // Where there are several rooms, what was delivered says how many events were; a member may then lag behind.
+        generator.reset_room(self.crowd, if n_rooms == 1 { self.members } else { 0 });
+        // In batches of half of what may be in flight, or every wake-up would send one.
+        let batch = (in_flight / 2).max(1);
+        let repeated = self.publishes[0].repeat(batch);
+        let (began, cpu, own) = (Instant::now(), self.server.process.cpu()?, own_cpu()?);
+        let mut sent = 0;
+        loop {
+            let arrived = match n_rooms {
+                1 => generator.complete(self.crowd),
+                _ => generator.delivered(self.crowd) / self.members,
+            };
+            if began.elapsed() < time {
+                while sent + batch <= arrived + in_flight {
+                    if n_rooms == 1 {
+                        generator.write(self.publishers[0], &repeated)?;
+                    } else {
+                        for n in sent..sent + batch {
+                            let (room, publisher) = self.publisher(n);
+                            generator.write(publisher, &self.publishes[room])?;
+                        }
+                    }
+                    sent += batch;
+                }
+            } else if arrived == sent {
+                let (took, n) = (began.elapsed(), (sent * self.members) as f64);
+                let ran = self.server.process.cpu()?.saturating_sub(cpu);
+                let own = own_cpu()?.saturating_sub(own);
+                let each = |ran: Duration| ran.as_nanos() as f64 / n;
+                return Ok(Flood { rate: n / took.as_secs_f64(), cpu: each(ran), generator: each(own) });
+            }
+            generator
+                .must_poll()
+                .with_context(|| format!("{}: {arrived} of {sent} events arrived", self.server.spec.name))?;
+        }
+    }
+
+    /// Publishes to each room at a rate for so long.
+    pub(crate) fn at_rate(&self, bench: &mut Bench, per_second: u32, time: Duration) -> anyhow::Result<AtRate> {
+        let generator = &mut bench.generator;
+        let n_rooms = self.publishes.len();
+        generator.reset(self.crowd, n_rooms);
+        // Rooms one after another, so that load is spread over time.
+        let period = Duration::from_secs(1) / (per_second * n_rooms as u32);
+        let n_events = (time.as_nanos() / period.as_nanos()) as usize;
+        let (began, cpu) = (Instant::now(), self.server.process.cpu()?);
+        for n in 0..n_events {
+            let due = began + period * n as u32;
+            generator.poll_until(due)?;
+            let (room, publisher) = self.publisher(n);
+            generator.note_due(self.crowd, room, due);
+            generator.write(publisher, &self.publishes[room])?;
+        }
+        let expected = n_events * self.members;
+        let deadline = Instant::now() + PATIENCE;
+        while generator.delivered(self.crowd) < expected && Instant::now() < deadline {
+            generator.poll(Some(deadline.saturating_duration_since(Instant::now())))?;
+        }
+        let took = began.elapsed().as_secs_f64();
+        let cpu = self.server.process.cpu()?.saturating_sub(cpu).as_secs_f64() / took;
+        let delivered = generator.delivered(self.crowd);
+        let mut latencies = generator.take_latencies(self.crowd);
+        latencies.sort_unstable();
+        Ok(AtRate { latencies, rate: delivered as f64 / took, cpu, lost: expected.saturating_sub(delivered) })
+    }
+
+    /// Ends the server, after its clients have gone.
+    pub(crate) fn end(self, bench: &mut Bench) {
+        bench.generator.close(self.crowd);
+    }
+}
