@@ -75,12 +75,9 @@ impl Report {
         let points: Vec<_> =
             self.curves.iter().filter(|point| point.curve == "connections" && point.server == server).collect();
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return Vec::new() };
-        let of = |point: &crate::report::Curve, wanted: &str| {
-            point.figures.iter().find(|(name, _)| *name == wanted).map_or(f64::NAN, |(_, figure)| *figure)
-        };
-        let lost: f64 = points.iter().map(|point| of(point, "lost")).sum();
-        let p99 = of(last, "p99 ms");
-        let growth = of(last, "CPU µs per delivery") / of(first, "CPU µs per delivery");
+        let lost: f64 = points.iter().map(|point| point.figure("lost")).sum();
+        let p99 = last.figure("p99 ms");
+        let growth = last.figure("CPU µs per delivery") / first.figure("CPU µs per delivery");
         let goal =
             |text, measured, decimals, is_met| Goal { server: server.to_owned(), text, measured, decimals, is_met };
         vec![

@@ -43,7 +43,7 @@ pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
             let time = if is_last { LAST_TIME } else { LEVEL_TIME };
             let figures = audience.at_rate(bench, 1, if bench.options.quick { LEVEL_TIME / 5 } else { time })?;
             let mib = audience.server.process.resident_bytes()? - base;
-            bench.report.note_curve(Curve {
+            bench.report.curves.push(Curve {
                 curve: "connections",
                 server: name.clone(),
                 at: format!("{level} connections"),
@@ -60,8 +60,32 @@ pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
             });
         }
         audience.end(bench);
+        reckon(bench, &name);
     }
     Ok(())
+}
+
+/// What far more connections would take, by the line through the first and the last level.
+fn reckon(bench: &mut Bench, server: &str) {
+    let points: Vec<&Curve> =
+        bench.report.curves.iter().filter(|point| point.curve == "connections" && point.server == server).collect();
+    let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
+    let line = |name: &str, n: usize| {
+        let (from, to) = (first.figure(name), last.figure(name));
+        to + (to - from) / (last.n - first.n) as f64 * (n - last.n) as f64
+    };
+    let reckoned = [100_000, 1_000_000].map(|n| Curve {
+        curve: "reckoned",
+        server: server.to_owned(),
+        at: format!("{n} connections"),
+        n,
+        figures: vec![
+            ("cores", line("CPU %", n) / 100.0),
+            ("memory MiB", line("memory MiB", n)),
+            ("processes of 20,000 files", (n as f64 / 20_000.0).ceil()),
+        ],
+    });
+    bench.report.curves.extend(reckoned);
 }
 
 /// Members of one room, and rooms, for the host and the floors.
@@ -93,6 +117,7 @@ pub(crate) fn members_and_rooms(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Notes (a) and (b) of three turns each.
 fn note(bench: &mut Bench, audience: &Audience, at: String, n: usize, each: Option<f64>) -> anyhow::Result<()> {
     let server = audience.server.spec.name.clone();
     say(&format!("{server}: {at}"))?;
@@ -109,6 +134,6 @@ fn note(bench: &mut Bench, audience: &Audience, at: String, n: usize, each: Opti
         figures.push((cpu_name, median(floods.iter().map(|flood| flood.cpu).collect())));
     }
     figures.extend(each.map(|each| ("(e) KiB each", each)));
-    bench.report.note_curve(Curve { curve: "growth", server, at, n, figures });
+    bench.report.curves.push(Curve { curve: "growth", server, at, n, figures });
     Ok(())
 }

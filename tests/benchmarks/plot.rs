@@ -80,12 +80,12 @@ fn curve(body: &mut String, report: &Report, top: f64) -> f64 {
             let mut path = String::new();
             let mut last = None;
             for point in points.iter().filter(|point| point.server == *server) {
-                let Some((_, figure)) = point.figures.iter().find(|(name, _)| *name == wanted) else { continue };
+                let figure = point.figure(wanted);
                 let x = LEFT + point.n as f64 / most as f64 * LONGEST;
                 let y = bottom - figure.min(100.0) / 100.0 * HEIGHT;
                 let _ = write!(path, "{}{x:.1} {y:.1} ", if path.is_empty() { "M" } else { "L" });
                 text(body, x, bottom + 16.0, "text-anchor=\"middle\" font-size=\"10\"", &thousands(point.n as f64, 0));
-                last = Some((x, y, *figure));
+                last = Some((x, y, figure));
             }
             let Some((x, y, figure)) = last else { continue };
             let _ = writeln!(body, "<path d=\"{path}\" fill=\"none\" stroke=\"#c8452d\" stroke-width=\"2\" {dash}/>");

@@ -79,6 +79,13 @@ pub(crate) struct Curve {
     pub(crate) figures: Vec<(&'static str, f64)>,
 }
 
+impl Curve {
+    /// One of its figures.
+    pub(crate) fn figure(&self, wanted: &str) -> f64 {
+        self.figures.iter().find(|(name, _)| *name == wanted).map_or(f64::NAN, |(_, figure)| *figure)
+    }
+}
+
 /// All figures of a run.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -105,11 +112,6 @@ impl Report {
     /// Notes what one round gave.
     pub(crate) fn note(&mut self, metric: Metric, server: &str, figure: f64) {
         self.figures.entry((metric, server.to_owned())).or_default().push(figure);
-    }
-
-    /// Notes a point of a curve.
-    pub(crate) fn note_curve(&mut self, point: Curve) {
-        self.curves.push(point);
     }
 
     fn of(&self, metric: Metric, server: &str) -> Option<&Vec<f64>> {
@@ -163,7 +165,7 @@ impl Report {
 
     /// Prints each curve.
     fn show_curves(&self) -> anyhow::Result<()> {
-        for curve in ["connections", "growth"] {
+        for curve in ["connections", "reckoned", "growth"] {
             let mut rows: Vec<Vec<String>> = Vec::new();
             for point in self.curves.iter().filter(|point| point.curve == curve) {
                 let mut row = vec![format!("{}: {}", point.server, point.at)];
