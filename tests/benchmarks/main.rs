@@ -25,6 +25,7 @@ mod wire;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
 use generator::Generator;
 use report::Report;
@@ -89,8 +90,8 @@ struct Options {
     /// Only these workloads.
     #[arg(value_enum)]
     workloads: Vec<Workload>,
-    /// Only these servers: roundhouse, roundhouse-socketio, socket.io, ws, socketioxide, nats, floor, floor-merged.
-    #[arg(long, value_delimiter = ',')]
+    /// Only these servers.
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(servers::NAMES))]
     servers: Vec<String>,
     /// How often each server has its turn, where turns are short.
     #[arg(long, default_value_t = 5)]

@@ -75,21 +75,31 @@ fn curve(body: &mut String, report: &Report, top: f64) -> f64 {
     );
     let axis = format!("M{LEFT} {} V{bottom} H{}", top + 50.0, LEFT + LONGEST);
     let _ = writeln!(body, "<path d=\"{axis}\" fill=\"none\" stroke=\"#888\"/>");
+    for share in [0.0, 50.0, 100.0] {
+        let y = bottom - share / 100.0 * HEIGHT + 4.0;
+        text(body, LEFT - 6.0, y, "text-anchor=\"end\" font-size=\"10\"", &format!("{share}"));
+    }
+    let place = |n: usize| LEFT + n as f64 / most as f64 * LONGEST;
+    // The smallest levels are too close to each other to be named.
+    let mut named: Vec<usize> = points.iter().map(|point| point.n).filter(|n| n * 10 > most).collect();
+    named.sort_unstable();
+    named.dedup();
+    for n in named {
+        text(body, place(n), bottom + 16.0, "text-anchor=\"middle\" font-size=\"10\"", &thousands(n as f64, 0));
+    }
     for (wanted, unit, dash) in [("CPU %", "%", ""), ("p99 ms", "ms", "stroke-dasharray=\"5 4\"")] {
         for server in &report.servers {
-            let mut path = String::new();
-            let mut last = None;
+            let (mut path, mut last) = (String::new(), None);
             for point in points.iter().filter(|point| point.server == *server) {
                 let figure = point.figure(wanted);
-                let x = LEFT + point.n as f64 / most as f64 * LONGEST;
-                let y = bottom - figure.min(100.0) / 100.0 * HEIGHT;
+                let (x, y) = (place(point.n), bottom - figure.min(100.0) / 100.0 * HEIGHT);
                 let _ = write!(path, "{}{x:.1} {y:.1} ", if path.is_empty() { "M" } else { "L" });
-                text(body, x, bottom + 16.0, "text-anchor=\"middle\" font-size=\"10\"", &thousands(point.n as f64, 0));
                 last = Some((x, y, figure));
             }
             let Some((x, y, figure)) = last else { continue };
             let _ = writeln!(body, "<path d=\"{path}\" fill=\"none\" stroke=\"#c8452d\" stroke-width=\"2\" {dash}/>");
-            text(body, x + 6.0, y + 4.0, "font-size=\"11\"", &format!("{server}: {figure:.1} {}", unit));
+            let label = format!("{server}: {figure:.1} {unit}");
+            text(body, x, y - 6.0, "text-anchor=\"end\" font-size=\"11\"", &label);
         }
     }
     bottom + 30.0

@@ -16,6 +16,10 @@ use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
 use crate::{Merging, Options, Workload};
 
+/// Everything that may take part.
+pub(crate) const NAMES: [&str; 8] =
+    ["roundhouse", "roundhouse-socketio", "socket.io", "ws", "socketioxide", "nats", "floor", "floor-merged"];
+
 /// What kind of server it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -149,7 +153,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
             specs.push(Spec { name: name.to_owned(), kind: Kind::Floor(merging), wire: Wire::Floor });
         }
     }
-    ensure!(!specs.is_empty(), "no server is left: see --help for their names");
+    ensure!(!specs.is_empty(), "no server is left: install what is missing, or name others by --servers");
     Ok(Field { specs, versions: Value::Object(versions), relay: guests::relay() })
 }
 
