@@ -283,7 +283,8 @@ fn machine() -> anyhow::Result<Value> {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     Ok(json!({
         "cpu": model,
-        "cores": std::thread::available_parallelism()?.get(),
+        // All of them, and not those that the generator may use.
+        "cores": cpus.lines().filter(|line| line.starts_with("processor")).count(),
         "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
     }))
 }
