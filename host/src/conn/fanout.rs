@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::connection::Connection;
 use super::log::Entry;
 use super::outbox::{Place, Queue};
 use super::shard::Shard;
@@ -82,7 +81,11 @@ impl Shard {
                     return self.shared.metrics.frames_dropped.inc_by(run.len() as u64);
                 }
                 let places = encoded.places(&run, &connection.protocol, &self.queue);
-                self.note_run(connection, &run, places);
+                if connection.recovery.borrow().is_some() {
+                    let events = run.iter().map(|delivery| delivery.outgoing.clone());
+                    let entries = events.zip(places).map(|(event, place)| Entry::event(event, place.length()));
+                    self.note(connection, entries);
+                }
                 match &*link {
                     Some(link) if is_last => self.write_shared(link, places),
                     Some(link) => self.enqueue_shared(link, places),
@@ -92,13 +95,5 @@ impl Shard {
         );
         self.guards.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.guard));
         self.settle_over_full();
-    }
-
-    fn note_run(&self, connection: &Rc<Connection>, run: &[Delivery], places: &[Place]) {
-        if connection.recovery.borrow().is_some() {
-            for (delivery, place) in run.iter().zip(places) {
-                self.note(connection, Entry::event(delivery.outgoing.clone(), place.length()));
-            }
-        }
     }
 }

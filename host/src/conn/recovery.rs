@@ -50,9 +50,10 @@ impl Shard {
     }
 
     /// Notes what a connection is sent, or would be if its client were here.
-    pub(super) fn note(&self, connection: &Rc<Connection>, entry: Entry) {
+    pub(super) fn note(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
+        let max_bytes = self.shared.config.outbox_bytes.saturating_sub(HEAD_ROOM);
         let is_lacking = self.change_log(connection, |recovery| {
-            recovery.note(entry, self.shared.config.outbox_bytes.saturating_sub(HEAD_ROOM));
+            entries.into_iter().for_each(|entry| recovery.note(entry, max_bytes));
             !recovery.is_whole()
         });
         if is_lacking == Some(true) && connection.link.borrow().is_none() {

@@ -337,7 +337,7 @@ impl Shard {
         if let Some(link) = &*connection.link.borrow() {
             self.enqueue(link, entry.frames(&connection.protocol));
         }
-        self.note(connection, entry);
+        self.note(connection, [entry]);
     }
 
     /// Does what is due on a link, and notes when to look again.
