@@ -83,6 +83,7 @@
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
 //! - [`handle`]: the one way into a feature, from the component's edge and from the simulator
 
+mod allocator;
 #[doc(hidden)]
 pub mod bindings;
 mod context;
@@ -126,6 +127,7 @@ pub use whole::Whole;
 /// What [`export!`] needs; nothing for authors.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::allocator::Allocator;
     pub use crate::bindings;
     pub use crate::guest::Component;
 }
@@ -139,6 +141,9 @@ macro_rules! export {
         const _: () = {
             type Component = $crate::__private::Component<$feature>;
     $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
+
+            #[global_allocator]
+            static ALLOCATOR: $crate::__private::Allocator = $crate::__private::Allocator::new();
         };
     };
 }
