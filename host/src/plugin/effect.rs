@@ -380,7 +380,7 @@ fn read_audience(audience: wit::Audience, bytes: &mut usize) -> Result<Audience,
 fn payload(payload: PayloadResult, bytes: &mut usize) -> Result<Payload, Refusal> {
     weigh(payload.args.len() + payload.attachments.iter().map(Vec::len).sum::<usize>(), bytes)?;
     let attachments = payload.attachments.into_iter().map(Bytes::from).collect();
-    Payload::from_args(&payload.args, attachments).map_err(|error| format!("a payload that cannot be sent: {error}"))
+    Payload::from_args(payload.args, attachments).map_err(|error| format!("a payload that cannot be sent: {error}"))
 }
 
 fn weigh(size: usize, bytes: &mut usize) -> Result<(), Refusal> {

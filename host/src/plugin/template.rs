@@ -96,7 +96,7 @@ impl Template {
     /// # Errors
     /// With `bad_request` where a value is missing, or is not an id.
     pub(super) fn address(&self, payload: &Payload) -> Result<ScopeAddress, Failure> {
-        self.address_from(payload.arguments().first().map_or("null", |first| first.get()))
+        self.address_from(payload.first())
     }
 
     /// As [`Template::address`], from the JSON text of the first argument.

@@ -290,6 +290,10 @@ impl Worker {
 
     /// Tells a scope what has been waiting, unless it has to wait for longer.
     pub(super) fn handle_parked(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        // Which is hardly ever so, and a clock is not for nothing.
+        if self.scopes.get(plugin.number, &address.key).is_none_or(|scope| !scope.has_parked()) {
+            return;
+        }
         let now = self.inner.clock.uptime_ms();
         while plugin.health.paused_until(now).is_none() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -405,7 +409,7 @@ impl Worker {
             let event = Event::Query { name: name.into(), data: data.into() };
             if let Handled::Done(Done { reply, .. }) = self.handle_now(plugin, address, &event) {
                 let answer = reply.unwrap_or_else(Payload::empty);
-                answers.push(answer.arguments().first().map_or("null", |answer| answer.get()).into());
+                answers.push(answer.first().into());
             }
         }
         let omitted = n_scopes - answers.len();

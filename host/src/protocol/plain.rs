@@ -175,12 +175,16 @@ fn excerpt(text: &str) -> Cow<'_, str> {
 
 /// `data` is the first argument; where an event has several, `args` carries them all.
 fn push_arguments(json: &mut String, payload: &Payload) {
-    let arguments = payload.arguments();
     json.push_str("\"data\":");
-    json.push_str(arguments.first().map_or("null", |data| data.get()));
-    if arguments.len() > 1 {
-        json.push_str(",\"args\":");
-        json.push_str(payload.args());
+    if let Some(data) = payload.only() {
+        json.push_str(data);
+    } else {
+        let arguments = payload.arguments();
+        json.push_str(arguments.first().map_or("null", |data| data.get()));
+        if arguments.len() > 1 {
+            json.push_str(",\"args\":");
+            json.push_str(payload.args());
+        }
     }
     for (index, attachment) in payload.attachments.iter().enumerate() {
         json.push_str(if index == 0 { ",\"attachments\":[\"" } else { ",\"" });
@@ -210,7 +214,9 @@ pub fn encode_event(event: &str, payload: &Payload, id: Option<i128>) -> String 
 
 /// The acknowledgement of the event that carried `id`.
 pub fn encode_reply(id: i128, outcome: Result<&Payload, &Failure>) -> String {
-    let mut json = format!("{{\"id\":{id},");
+    let mut json = String::with_capacity(48 + outcome.map_or(0, |payload| payload.args().len()));
+    // Writing to a string cannot fail.
+    let _ = write!(json, "{{\"id\":{id},");
     match outcome {
         Ok(payload) => push_arguments(&mut json, payload),
         Err(failure) => {

@@ -89,7 +89,7 @@ impl Api {
 
 /// A feature's reply is the body of the answer.
 fn reply_of(reply: &Payload) -> Reply {
-    let data = reply.arguments().first().map_or("null", |data| data.get()).to_owned();
+    let data = reply.first().to_owned();
     Reply { status: StatusCode::OK, body: data.into() }
 }
 
