@@ -96,8 +96,9 @@ pub(super) struct Link {
     pub(super) role: RefCell<Role>,
     pub(super) phase: Cell<Phase>,
     pub(super) outbox: RefCell<Outbox>,
-    /// Whether it is on the shard's list of links to flush.
+    /// Whether it is on the shard's list of links to flush, and on that of links with more to read.
     pub(super) dirty: Cell<bool>,
+    pub(super) unread: Cell<bool>,
     pub(super) connections: RefCell<Vec<Rc<Connection>>>,
     pub(super) times: Times,
     /// Whether it was let in, and so is counted.
@@ -138,6 +139,7 @@ impl Link {
             phase: Cell::new(Phase::Authenticating),
             outbox: RefCell::default(),
             dirty: Cell::new(false),
+            unread: Cell::new(false),
             connections: RefCell::default(),
             times: Times {
                 heard: Cell::new(now),

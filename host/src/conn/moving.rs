@@ -110,7 +110,7 @@ impl Shard {
             // The link may be held for a moment still: the other shard has its own handle of the socket.
             Wire::Socket(socket) => match socket.tcp.try_clone() {
                 Ok(tcp) => {
-                    self.unwatch(&tcp);
+                    self.unwatch(&socket.tcp);
                     MigrantWire::Socket { tcp, decoder, received: Vec::new() }
                 }
                 Err(error) => {

@@ -14,6 +14,9 @@ const FRAMES_PER_WRITE: usize = 64;
 /// the kernel gather them, and the next client often gets just the same.
 const MERGED_BYTES: usize = 64 * 1024;
 
+/// Slots for frames that an empty queue keeps.
+const KEPT_SLOTS: usize = 4096;
+
 /// A frame's place in its shard's queue, until that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -44,9 +47,14 @@ impl Queue {
         place
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
     /// Forgets all frames. No outbox may have one of them any more.
     pub(super) fn clear(&mut self) {
         self.frames.clear();
+        self.frames.shrink_to(KEPT_SLOTS);
         self.merged_of.clear();
     }
 

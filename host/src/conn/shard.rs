@@ -38,7 +38,7 @@ const READ_BUFFER_BYTES: usize = 64 * 1024;
 /// Commands after which what they queued is written and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
 
-/// Deadlines after which what they queued is written and others have their turn.
+/// Deadlines after which what they queued is written, and others have their turn.
 const DEADLINES_IN_A_ROW: usize = 256;
 
 /// What a client is told when the host ends.
@@ -208,8 +208,10 @@ impl Shard {
         while !(self.is_stopping() && self.links.borrow().is_empty() && self.http_connections.get() == 0) {
             tokio::select! {
                 () = port.receive(&mut commands) => while !commands.is_empty() {
-                    for _ in 0..COMMANDS_IN_A_ROW {
-                        let Some(command) = commands.pop_front() else { break };
+                    let rest = commands.len().saturating_sub(COMMANDS_IN_A_ROW);
+                    while commands.len() > rest
+                        && let Some(command) = commands.pop_front()
+                    {
                         self.apply(command, &mut commands);
                     }
                     self.flush_dirty();
@@ -229,8 +231,13 @@ impl Shard {
                     Ok(ready) => self.look_at(ready),
                     Err(error) => tracing::error!(%error, "the kernel does not say which sockets are ready"),
                 },
-                () = yield_now(), if !self.unread.borrow().is_empty() => self.look_at_unread(),
-                () = self.next_deadline() => self.meet_deadlines(),
+                () = yield_now(), if !self.unread.borrow().is_empty() => {}
+                () = self.next_deadline() => if self.meet_deadlines() {
+                    yield_now().await;
+                },
+            }
+            if !self.unread.borrow().is_empty() {
+                self.look_at_unread();
             }
         }
         self.port.close();
@@ -361,8 +368,8 @@ impl Shard {
         if !received.is_empty() {
             self.read(&link, &mut received.to_vec());
         }
-        self.flush_dirty();
         self.watch(&link);
+        self.flush_dirty();
     }
 
     /// The connection of this id, if it is still here.
@@ -400,20 +407,19 @@ impl Shard {
         }
     }
 
-    fn meet_deadlines(self: &Rc<Self>) {
+    /// Does what is due. Says whether there is more, so that others have their turn before.
+    fn meet_deadlines(self: &Rc<Self>) -> bool {
         let now = self.shared.clock.uptime_ms();
-        // The rest is due still when others have had their turn.
+        let is_due = |next: Option<&Reverse<(u64, Due)>>| next.is_some_and(|Reverse((deadline, _))| *deadline <= now);
         for _ in 0..DEADLINES_IN_A_ROW {
             let due = {
                 let mut deadlines = self.deadlines.borrow_mut();
-                match deadlines.peek() {
-                    Some(Reverse((deadline, _))) if *deadline <= now => deadlines.pop(),
-                    _ => None,
-                }
+                if is_due(deadlines.peek()) { deadlines.pop() } else { None }
             };
             let Some(Reverse((deadline, due))) = due else { break };
             self.meet(due, deadline, now);
         }
         self.flush_dirty();
+        is_due(self.deadlines.borrow().peek())
     }
 }

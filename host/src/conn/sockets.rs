@@ -19,10 +19,10 @@ use super::link::{Link, LinkId, Phase};
 use super::shard::Shard;
 
 /// Sockets that are looked after in one turn. The kernel keeps the rest for the next.
-const SOCKETS_PER_TURN: usize = 1024;
+const SOCKETS_PER_TURN: usize = 256;
 
-/// Reads from one socket in a row before others have their turn.
-const READS_IN_A_ROW: usize = 8;
+/// Frames that were queued while sockets were read, after which they are written.
+const FRAMES_PER_FLUSH: usize = 1024;
 
 /// Tells which sockets are ready.
 #[derive(Debug)]
@@ -58,6 +58,7 @@ impl Sockets {
 
 impl LinkId {
     fn token(self) -> Token {
+        const { assert!(usize::BITS >= u64::BITS, "a token holds a slot and a stamp") };
         Token((self.stamp as usize) << u32::BITS | self.slot as usize)
     }
 
@@ -92,44 +93,51 @@ impl Shard {
                 self.unblock(&link);
             }
             let is_last = event.is_read_closed() || event.is_error();
-            if event.is_readable() || is_last {
+            // One that is known to have more has its turn with its like.
+            if (event.is_readable() || is_last) && !link.unread.get() {
                 self.read_some(&link, is_last);
             }
         }
         self.flush_dirty();
     }
 
-    /// Goes on with sockets that had more to read than they had turns.
+    /// Goes on with sockets that had more to read than their turn allowed.
     pub(super) fn look_at_unread(self: &Rc<Self>) {
         for link in self.unread.take() {
+            link.unread.set(false);
             self.read_some(&link, true);
         }
         self.flush_dirty();
     }
 
-    /// Reads what has arrived, as far as it is this socket's turn; up to the end of the stream where that may be there,
-    /// for nothing tells of it again.
-    fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
-        let Some(socket) = link.socket() else { return };
-        for _ in 0..READS_IN_A_ROW {
-            if link.phase.get() == Phase::Ended {
-                return;
-            }
-            let mut buffer = self.read_buffer.borrow_mut();
-            match (&socket.tcp).read(&mut buffer) {
-                Ok(0) => return self.end_link(link, true),
-                Ok(n) => {
-                    self.read(link, &mut buffer[..n]);
-                    // A kernel that had more would have filled the buffer. It tells of what comes from here on.
-                    if n < buffer.len() && !to_the_end {
-                        return;
-                    }
+    /// Reads what has arrived, as much as one turn allows. Where that may not be all, nothing tells of the rest again, and
+    /// the link is noted; so it is where the stream has ended behind what was read.
+    fn read_some(self: &Rc<Self>, link: &Rc<Link>, has_ended: bool) {
+        let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
+        let mut buffer = self.read_buffer.borrow_mut();
+        match (&socket.tcp).read(&mut buffer) {
+            Ok(0) => return self.end_link(link, true),
+            Ok(n) => {
+                self.read(link, &mut buffer[..n]);
+                // A kernel that had more would have filled the buffer. It tells of what comes from here on.
+                if n < buffer.len() && !has_ended {
+                    return self.flush_if_much_waits();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return self.end_link(link, true),
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return self.end_link(link, true),
         }
-        self.unread.borrow_mut().push(link.clone());
+        if !link.unread.replace(true) {
+            self.unread.borrow_mut().push(link.clone());
+        }
+        self.flush_if_much_waits();
+    }
+
+    /// What many small messages at once are answered must not pile up until the turn is over.
+    fn flush_if_much_waits(self: &Rc<Self>) {
+        if self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_full.borrow().is_empty() {
+            self.flush_dirty();
+        }
     }
 }

@@ -129,7 +129,8 @@ impl ShardPort {
     pub fn push(&self, command: ShardCommand) {
         GATHERED.with_borrow_mut(|gathered| match gathered {
             Some(gathered) => {
-                if self.mailbox.push_quietly(command) {
+                let has_to_be_woken = self.mailbox.push_quietly(command);
+                if has_to_be_woken && !gathered.iter().any(|other| Arc::ptr_eq(other, &self.mailbox)) {
                     gathered.push(self.mailbox.clone());
                 }
             }

@@ -24,6 +24,9 @@ struct State<T> {
     nudged: bool,
     /// Whether there is something of which the receiver has not been told yet.
     unheard: bool,
+    /// Whether the receiver is a thread that sleeps, and senders that do: to wake who is awake costs a system call, too.
+    receiver_sleeps: bool,
+    senders_asleep: usize,
     closed: bool,
 }
 
@@ -35,7 +38,14 @@ impl<T> Mailbox<T> {
     /// A queue that is full at `capacity` items.
     pub fn new(capacity: usize) -> Self {
         Self {
-            state: Mutex::new(State { items: VecDeque::new(), nudged: false, unheard: false, closed: false }),
+            state: Mutex::new(State {
+                items: VecDeque::new(),
+                nudged: false,
+                unheard: false,
+                receiver_sleeps: false,
+                senders_asleep: 0,
+                closed: false,
+            }),
             capacity,
             filled: Condvar::new(),
             emptied: Condvar::new(),
@@ -55,14 +65,17 @@ impl<T> Mailbox<T> {
         }
         let is_news = state.items.is_empty() || std::mem::take(&mut state.unheard);
         state.items.push_back(item);
-        drop(state);
         if is_news {
-            self.tell_receiver();
+            self.tell_receiver(state);
         }
     }
 
-    fn tell_receiver(&self) {
-        self.filled.notify_one();
+    fn tell_receiver(&self, state: MutexGuard<'_, State<T>>) {
+        let receiver_sleeps = state.receiver_sleeps;
+        drop(state);
+        if receiver_sleeps {
+            self.filled.notify_one();
+        }
         self.notify.notify_one();
     }
 
@@ -93,16 +106,16 @@ impl<T> Mailbox<T> {
         if state.closed {
             return false;
         }
-        let is_news = state.items.is_empty();
-        state.unheard |= is_news;
+        state.unheard |= state.items.is_empty();
         state.items.push_back(item);
-        is_news
+        state.unheard
     }
 
     /// Wakes the receiver for what was put in quietly, unless it has that already.
     pub fn wake(&self) {
-        if std::mem::take(&mut self.lock().unheard) {
-            self.tell_receiver();
+        let mut state = self.lock();
+        if std::mem::take(&mut state.unheard) {
+            self.tell_receiver(state);
         }
     }
 
@@ -112,9 +125,13 @@ impl<T> Mailbox<T> {
         while state.items.len() >= self.capacity && !state.closed {
             if std::mem::take(&mut state.unheard) {
                 // Or both would wait for one another.
-                self.tell_receiver();
+                self.tell_receiver(state);
+                state = self.lock();
+                continue;
             }
+            state.senders_asleep += 1;
             state = self.emptied.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.senders_asleep -= 1;
         }
     }
 
@@ -126,8 +143,9 @@ impl<T> Mailbox<T> {
 
     /// Has the receiver come back, though there may be nothing for it.
     pub fn nudge(&self) {
-        self.lock().nudged = true;
-        self.tell_receiver();
+        let mut state = self.lock();
+        state.nudged = true;
+        self.tell_receiver(state);
     }
 
     /// Ends the queue, whose receiver is gone: what is in it is dropped, and what is put in from now on too.
@@ -149,7 +167,9 @@ impl<T> Mailbox<T> {
         }
         std::mem::swap(&mut state.items, into);
         state.unheard = false;
-        self.emptied.notify_all();
+        if state.senders_asleep > 0 {
+            self.emptied.notify_all();
+        }
         true
     }
 
@@ -159,10 +179,12 @@ impl<T> Mailbox<T> {
         if self.take(&mut state, into) {
             return;
         }
+        state.receiver_sleeps = true;
         state = match timeout {
             Some(timeout) => self.filled.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
             None => self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
         };
+        state.receiver_sleeps = false;
         self.take(&mut state, into);
     }
 
@@ -204,7 +226,7 @@ mod tests {
             told.poll(&mut context).is_ready()
         };
         let mailbox = Mailbox::new(8);
-        assert!(mailbox.push_quietly(1) && !mailbox.push_quietly(2));
+        assert!(mailbox.push_quietly(1) && mailbox.push_quietly(2), "whichever thread put it in");
         assert!(!is_told(&mailbox));
         mailbox.wake();
         assert!(is_told(&mailbox));

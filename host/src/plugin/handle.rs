@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::bindings::Context;
 use super::call;
@@ -17,10 +17,14 @@ use super::sandbox::{Fault, Instance};
 use super::scope::State;
 use super::template::ScopeAddress;
 use super::worker::Worker;
+use crate::hub::ShardPort;
 use crate::model::{ConnId, ErrorCode, Failure, Payload};
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
+
+/// Time that calls may take before shards hear of what came of the first of them.
+const BUSY_FOR_LONG: Duration = Duration::from_millis(1);
 
 /// An instance that is ready for the next call.
 #[derive(Debug)]
@@ -101,7 +105,7 @@ impl Worker {
             return refused(ErrorCode::FeatureUnavailable, message);
         }
         let seed = self.next_seed();
-        let Self { scopes, instances, inner, .. } = self;
+        let Self { scopes, instances, inner, busy, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
         if let Some(store) = inner.store.as_ref().filter(|_| scope.is_some_and(|scope| scope.is_durable))
             && event.can_be_sent_again()
@@ -146,7 +150,14 @@ impl Worker {
         let state = migrated.as_deref().or(stored.map(|stored| &stored.bytes[..]));
         let started = Instant::now();
         let result = call::lend(event, |event| instance.handle(&inner.ticker, context, event, state));
-        generation.latency.observe(started.elapsed().as_secs_f64());
+        let took = started.elapsed();
+        generation.latency.observe(took.as_secs_f64());
+        *busy += took;
+        if *busy > BUSY_FOR_LONG {
+            // What came of the calls before this one has waited for long enough.
+            *busy = Duration::ZERO;
+            ShardPort::wake_gathered();
+        }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         inner.metrics.plugin_calls.inc();
         let outcome = result?.map_err(|failure| CallError::Refused(call::failure(failure)))?;

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -93,6 +94,8 @@ pub(super) struct Worker {
     pub(super) last_owed: u64,
     /// While the outcome of a promise is committed: settles it when all that comes of it has been written.
     pub(super) settling: Option<Guard>,
+    /// For how long calls have run since shards were last woken.
+    pub(super) busy: Duration,
     /// Plugins whose waiting events are due to be told.
     pub(super) resuming: HashSet<u32>,
     seed: u64,
@@ -114,6 +117,7 @@ impl Worker {
             owed: HashMap::new(),
             last_owed: 0,
             settling: None,
+            busy: Duration::ZERO,
             resuming: HashSet::new(),
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
@@ -157,7 +161,11 @@ impl Worker {
 
     /// Waits until the shards keep up.
     pub(super) fn wait_for_shards(&self) {
-        self.inner.hub.shards().iter().for_each(ShardPort::wait_for_space);
+        if self.inner.hub.shards().iter().any(ShardPort::is_full) {
+            // No shard waits for what this thread has for it because another is slow.
+            ShardPort::wake_gathered();
+            self.inner.hub.shards().iter().for_each(ShardPort::wait_for_space);
+        }
     }
 
     fn perform(&mut self, job: Job) {
