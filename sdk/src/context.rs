@@ -75,11 +75,6 @@ impl<F: Feature> Known<F> {
         Self { call, warm, template, about }
     }
 
-    /// The state of a scope of which nothing is known, as it would be stored.
-    pub(crate) fn empty_state(&self) -> &[u8] {
-        &self.warm.empty_state
-    }
-
     fn template(&self) -> Option<&Template> {
         self.template.map(|position| &self.warm.templates[position])
     }

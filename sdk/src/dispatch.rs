@@ -5,13 +5,7 @@ use crate::context::{About, Context, Known};
 use crate::effect::{Answer, Effect, Outcome, StateChange};
 use crate::event::{Call, Event, Query};
 use crate::warm::Warm;
-use crate::{Failure, Feature, decode, state};
-
-/// Room for a state that was not there before, in bytes.
-const MOST_SMALL_STATES: usize = 240;
-
-/// Room for what an event adds to a state, in bytes.
-const GROWTH: usize = 64;
+use crate::{Failure, Feature, decode};
 
 /// Handles one event of one scope. The same input gives the same output.
 pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) -> Result<Outcome, Failure> {
@@ -27,7 +21,7 @@ pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) ->
         event => {
             let mut now = stored::<F>(state)?;
             change(&mut now, &mut cx, event)?;
-            let state = became::<F>(&now, state, known.empty_state())?;
+            let state = became::<F>(&now, state)?;
             Ok(Outcome { effects: cx.into_effects()?, state })
         }
     }
@@ -35,7 +29,7 @@ pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) ->
 
 /// Turns a state of another schema version into this one's.
 pub fn migrate<F: Feature>(from: u32, state: &[u8]) -> Result<Vec<u8>, Failure> {
-    encode::<F>(&F::migrate(from, state)?, state.len() + GROWTH)
+    encode::<F>(&F::migrate(from, state)?)
 }
 
 fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -> Result<(), Failure> {
@@ -69,20 +63,19 @@ fn answered(answer: Answer) -> Result<Outcome, Failure> {
 
 fn stored<F: Feature>(state: Option<&[u8]>) -> Result<F::State, Failure> {
     match state {
-        Some(bytes) => state::read_state(bytes)
+        Some(bytes) => serde_json::from_slice(bytes)
             .map_err(|error| Failure::internal(format!("the stored state cannot be read: {error}"))),
         None => Ok(F::State::default()),
     }
 }
 
 /// What to do with the state, so that an unchanged one costs no write and an empty one no memory.
-fn became<F: Feature>(now: &F::State, before: Option<&[u8]>, empty: &[u8]) -> Result<StateChange, Failure> {
-    // Most events change little in it.
-    let bytes = encode::<F>(now, before.map_or(MOST_SMALL_STATES, |before| before.len() + GROWTH))?;
-    if before.is_some_and(|before| state::are_equal(before, &bytes)) {
+fn became<F: Feature>(now: &F::State, before: Option<&[u8]>) -> Result<StateChange, Failure> {
+    let bytes = encode::<F>(now)?;
+    if before == Some(bytes.as_slice()) {
         return Ok(StateChange::Keep);
     }
-    if state::are_equal(&bytes, empty) {
+    if bytes == encode::<F>(&F::State::default())? {
         return Ok(match before {
             Some(_) => StateChange::Clear,
             None => StateChange::Keep,
@@ -91,6 +84,6 @@ fn became<F: Feature>(now: &F::State, before: Option<&[u8]>, empty: &[u8]) -> Re
     Ok(StateChange::Put(bytes))
 }
 
-fn encode<F: Feature>(state: &F::State, about: usize) -> Result<Vec<u8>, Failure> {
-    state::write(state, about).map_err(|error| Failure::encoding("the state", &error))
+fn encode<F: Feature>(state: &F::State) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(state).map_err(|error| Failure::encoding("the state", &error))
 }

@@ -56,9 +56,9 @@ impl Failure {
         Self::new(reason, "the client did not answer")
     }
 
-    /// The failure for a value of ours that cannot be encoded.
+    /// The failure for a value of ours that does not become JSON.
     pub(crate) fn encoding(what: &str, error: &serde_json::Error) -> Self {
-        Self::internal(format!("{what} cannot be encoded: {error}"))
+        Self::internal(format!("{what} does not become JSON: {error}"))
     }
 }
 

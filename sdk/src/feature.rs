@@ -13,7 +13,7 @@ pub trait Feature: Sized + 'static {
     /// The operator's settings. With `#[serde(default, deny_unknown_fields)]` each has a default and a
     /// misspelt one is an error; where they are wrong, every event is refused with `feature_unavailable`.
     type Settings: DeserializeOwned + 'static;
-    /// The state of one scope, stored in a format that can say what JSON can. A scope that has none starts from the default, and one whose
+    /// The state of one scope, stored as JSON. A scope that has none starts from the default, and one whose
     /// state comes to equal the default is forgotten.
     type State: Serialize + DeserializeOwned + Default;
     /// The messages: an enum with a newtype variant for each routed event, renamed to the event's name.
@@ -86,10 +86,10 @@ pub trait Feature: Sized + 'static {
         Ok(())
     }
 
-    /// Turns a state that schema version `from` left into today's: [`read_state`](crate::read_state) reads it as the type
-    /// that it had. Without a migration, a state that still reads as today's is taken as it is.
+    /// Turns a state that schema version `from` left into today's. Without a migration, a state that still
+    /// reads as today's is taken as it is.
     fn migrate(from: u32, state: &[u8]) -> Result<Self::State, Failure> {
-        crate::read_state(state)
+        serde_json::from_slice(state)
             .map_err(|error| Failure::internal(format!("state of schema version {from} cannot be read: {error}")))
     }
 }

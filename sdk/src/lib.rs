@@ -79,7 +79,6 @@
 //! - [`Sender`], [`Member`], [`Identity`]: who is who
 //! - [`Id`], [`Claims`], [`Whole`]: what payloads are read into
 //! - [`Failure`][]: refusals
-//! - [`read_state`][]: a state as it is stored, for migrations
 //! - [`log`]: lines for operators
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
 //! - [`handle`]: the one way into a feature, from the component's edge and from the simulator
@@ -104,7 +103,6 @@ mod payload;
 mod random;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod simulator;
-mod state;
 mod template;
 mod time;
 mod warm;
@@ -123,7 +121,6 @@ pub use id::Id;
 pub use identity::{Claims, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use payload::{Attachment, Payload};
-pub use state::read_state;
 pub use time::iso8601;
 pub use whole::Whole;
 

@@ -1,5 +1,5 @@
-//! What a warm instance keeps between events: the parsed settings and scope templates of a feature, and
-//! its default state. They follow from the input alone, so keeping them changes no outcome.
+//! What a warm instance keeps between events: the parsed settings and scope templates of a feature. Both
+//! follow from the input alone, so keeping them changes no outcome.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -7,15 +7,13 @@ use std::rc::Rc;
 
 use crate::locate::locate;
 use crate::template::Template;
-use crate::{Failure, Feature, state};
+use crate::{Failure, Feature};
 
-/// What is kept of one feature.
+/// One feature's parsed settings and templates.
 pub(crate) struct Warm<F: Feature> {
     settings_text: String,
     pub(crate) settings: F::Settings,
     pub(crate) templates: Vec<Template>,
-    /// The default state as it would be stored.
-    pub(crate) empty_state: Vec<u8>,
 }
 
 thread_local! {
@@ -55,8 +53,6 @@ impl<F: Feature> Warm<F> {
             settings_text: settings_text.to_owned(),
             settings,
             templates: F::describe().templates().map_err(Failure::internal)?,
-            empty_state: state::write(&F::State::default(), 0)
-                .map_err(|error| Failure::encoding("the default state", &error))?,
         })
     }
 }

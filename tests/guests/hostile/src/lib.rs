@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roundhouse_sdk::{
     Acknowledgement, Answer, Answers, Audience, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member,
-    Outgoing, Scope, Sender, log, read_state,
+    Outgoing, Scope, Sender, log,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -197,7 +197,7 @@ impl Feature for Hostile {
 
     fn migrate(from: u32, state: &[u8]) -> Result<State, Failure> {
         if black_box(&BEHAVIOUR).starts_with(b"describe=forward") {
-            return read_state(state).map_err(|error| Failure::internal(error.to_string()));
+            return serde_json::from_slice(state).map_err(|error| Failure::internal(error.to_string()));
         }
         Err(Failure::conflict(format!("it was told to refuse schema {from}")))
     }
