@@ -2,7 +2,8 @@
 //!
 //! Most of what a call allocates is small and gone when the call ends: ids, names, a payload, a list of effects. The standard
 //! allocator searches and merges for each of them, which made up a quarter of a call. Here a block goes back to
-//! the list of its size and comes from there again.
+//! the list of its size and comes from there again. All of them are parts of one arena, which bounds what can be tied up in
+//! blocks of a size that is not asked for any more; what has no room there is the standard allocator's.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -12,11 +13,11 @@ use std::ptr::null_mut;
 /// What sizes are rounded up to, and the strictest alignment of a small block, in bytes.
 const STEP: usize = 16;
 
-/// The longest small block, in bytes: longer ones are few, and would tie up memory in lists that are seldom asked.
+/// The longest small block, in bytes: longer ones are few.
 const LONGEST: usize = 512;
 
-/// What is taken from the standard allocator at once, in bytes: some dozen calls' worth of blocks of one size.
-const CHUNK: usize = 16 * 1024;
+/// All small blocks together, in bytes: some times what a call usually has.
+const ARENA: usize = 256 * 1024;
 
 /// An allocator for code that has one thread, as components do. [`export!`](crate::export) makes it a component's own.
 pub struct Allocator(UnsafeCell<Lists>);
@@ -24,13 +25,14 @@ pub struct Allocator(UnsafeCell<Lists>);
 struct Lists {
     /// For each number of steps the first free block. Each holds the address of the next.
     free: [*mut u8; LONGEST / STEP + 1],
-    /// What is left of the last chunk.
-    fresh: *mut u8,
-    fresh_bytes: usize,
+    /// Null until it is first asked for, and where there is no memory for it.
+    arena: *mut u8,
+    /// How much of it was ever given.
+    given: usize,
 }
 
 #[allow(unsafe_code, reason = "a component has one thread, so that nothing is ever shared")]
-// SAFETY: `export!` makes this a static for `wasm32` alone, whose components have no threads.
+// SAFETY: `export!` makes this a static for `wasm32` without threads alone.
 unsafe impl Sync for Allocator {}
 
 impl fmt::Debug for Allocator {
@@ -49,105 +51,100 @@ impl Allocator {
     /// An allocator that has given nothing yet.
     #[must_use]
     pub const fn new() -> Self {
-        let free = [null_mut(); LONGEST / STEP + 1];
-        Self(UnsafeCell::new(Lists { free, fresh: null_mut(), fresh_bytes: 0 }))
+        Self(UnsafeCell::new(Lists { free: [null_mut(); LONGEST / STEP + 1], arena: null_mut(), given: 0 }))
     }
 }
 
-/// The list that a block is from, or nothing where it is not small.
+/// The list that a block is from if it is from the arena, or nothing where it is not small.
 const fn list_of(layout: Layout) -> Option<usize> {
     let is_small = layout.size() <= LONGEST && layout.align() <= STEP;
     if is_small { Some(layout.size().div_ceil(STEP)) } else { None }
 }
 
 impl Lists {
-    /// A block that was never given before, from a chunk.
+    /// A part of the arena that was never given before; null where there is none left.
     #[cold]
     #[allow(unsafe_code, reason = "an allocator deals in addresses")]
-    // SAFETY: the caller is alone with the lists.
-    unsafe fn carve(&mut self, list: usize) -> *mut u8 {
+    fn carve(&mut self, list: usize) -> *mut u8 {
         let bytes = list * STEP;
-        if self.fresh_bytes < bytes {
-            let Ok(layout) = Layout::from_size_align(CHUNK, STEP) else { return null_mut() };
-            // SAFETY: a chunk is not of size 0.
-            let chunk = unsafe { System.alloc(layout) };
-            if chunk.is_null() {
-                return chunk;
-            }
-            if self.fresh_bytes > 0 {
-                // What is left is a block of its own size.
-                // SAFETY: nobody else has it, and it has at least `STEP` bytes.
-                unsafe { self.put_back(self.fresh, self.fresh_bytes / STEP) };
-            }
-            (self.fresh, self.fresh_bytes) = (chunk, CHUNK);
+        if self.arena.is_null() {
+            let Ok(layout) = Layout::from_size_align(ARENA, STEP) else { return null_mut() };
+            // SAFETY: the arena is not of size 0.
+            self.arena = unsafe { System.alloc(layout) };
         }
-        let block = self.fresh;
-        // SAFETY: the chunk has that many bytes left.
-        self.fresh = unsafe { block.add(bytes) };
-        self.fresh_bytes -= bytes;
+        if self.arena.is_null() || self.given + bytes > ARENA {
+            return null_mut();
+        }
+        // SAFETY: the arena has that many bytes left.
+        let block = unsafe { self.arena.add(self.given) };
+        self.given += bytes;
         block
     }
 
     #[inline]
-    #[allow(unsafe_code, reason = "an allocator deals in addresses")]
-    // SAFETY: the caller gives up a block of this list, which has room for an address and is aligned for one.
-    unsafe fn put_back(&mut self, block: *mut u8, list: usize) {
-        // SAFETY: as above.
-        unsafe { block.cast::<*mut u8>().write(self.free[list]) };
-        self.free[list] = block;
+    fn has(&self, block: *mut u8) -> bool {
+        block.addr().wrapping_sub(self.arena.addr()) < self.given
     }
 }
 
 #[allow(unsafe_code, reason = "an allocator deals in addresses")]
-// SAFETY: blocks are from the standard allocator, or parts of chunks from there, which never overlap while in use.
+// SAFETY: blocks are from the standard allocator, or parts of the arena, which never overlap while in use.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(list) = list_of(layout) else {
-            // SAFETY: the caller's promises are the same.
-            return unsafe { System.alloc(layout) };
-        };
-        // SAFETY: there is one thread, and nothing in here calls back.
-        let lists = unsafe { &mut *self.0.get() };
-        let block = lists.free[list];
-        if block.is_null() {
-            // SAFETY: the lists are ours alone.
-            return unsafe { lists.carve(list) };
+        if let Some(list) = list_of(layout) {
+            // SAFETY: there is one thread, and nothing in here calls back.
+            let lists = unsafe { &mut *self.0.get() };
+            let mut block = lists.free[list];
+            if block.is_null() {
+                block = lists.carve(list);
+            } else {
+                // SAFETY: a free block holds the address of the next.
+                lists.free[list] = unsafe { block.cast::<*mut u8>().read() };
+            }
+            if !block.is_null() {
+                return block;
+            }
         }
-        // SAFETY: a free block holds the address of the next.
-        lists.free[list] = unsafe { block.cast::<*mut u8>().read() };
-        block
+        // SAFETY: the caller's promises are the same.
+        unsafe { System.alloc(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: there is one thread, and nothing in here calls back.
+        let lists = unsafe { &mut *self.0.get() };
         match list_of(layout) {
-            // SAFETY: the block is from that list, and there is one thread.
-            Some(list) => unsafe { (*self.0.get()).put_back(block, list) },
+            Some(list) if lists.has(block) => {
+                // SAFETY: the caller gives up a block of this list, which has room for an address and is aligned for one.
+                unsafe { block.cast::<*mut u8>().write(lists.free[list]) };
+                lists.free[list] = block;
+            }
             // SAFETY: it is from there.
-            None => unsafe { System.dealloc(block, layout) },
+            _ => unsafe { System.dealloc(block, layout) },
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: there is one thread, and nothing in here calls back.
+        if !unsafe { (*self.0.get()).has(block) } {
+            // SAFETY: it is from there, and stays there.
+            return unsafe { System.realloc(block, layout, size) };
+        }
         // SAFETY: the caller promises that the size is one that a layout may have.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        match (list_of(layout), list_of(wanted)) {
-            (Some(before), Some(after)) if before == after => block,
-            // SAFETY: it is from there, and stays there.
-            (None, None) => unsafe { System.realloc(block, layout, size) },
-            _ => {
-                // SAFETY: what is copied is within both blocks, which differ.
-                unsafe {
-                    let moved = self.alloc(wanted);
-                    if !moved.is_null() {
-                        block.copy_to_nonoverlapping(moved, layout.size().min(size));
-                        self.dealloc(block, layout);
-                    }
-                    moved
-                }
+        if list_of(layout) == list_of(wanted) {
+            return block;
+        }
+        // SAFETY: what is copied is within both blocks, which differ.
+        unsafe {
+            let moved = self.alloc(wanted);
+            if !moved.is_null() {
+                block.copy_to_nonoverlapping(moved, layout.size().min(size));
+                self.dealloc(block, layout);
             }
+            moved
         }
     }
 }
@@ -230,6 +227,20 @@ mod tests {
             assert_eq!(allocator.alloc(layout(33, 1)), first);
             assert_eq!(allocator.realloc(first, layout(33, 1), 48), first);
             assert_ne!(allocator.realloc(first, layout(48, 1), 49), first);
+        }
+    }
+
+    #[test]
+    fn what_was_taken_in_one_size_leaves_room_in_all_others() {
+        let allocator = Allocator::new();
+        for size in (STEP..=LONGEST).step_by(STEP) {
+            // SAFETY: each is given back once, as it was taken.
+            unsafe {
+                let blocks: Vec<_> = (0..ARENA / size + 10).map(|_| allocator.alloc(layout(size, 8))).collect();
+                assert!(blocks.iter().all(|block| !block.is_null()));
+                blocks.into_iter().for_each(|block| allocator.dealloc(block, layout(size, 8)));
+                assert!((*allocator.0.get()).given <= ARENA);
+            }
         }
     }
 }

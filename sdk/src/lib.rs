@@ -132,8 +132,8 @@ pub mod __private {
     pub use crate::guest::Component;
 }
 
-/// Makes a feature the component that its crate builds to for `wasm32-wasip2`. Natively it does nothing, so
-/// that many features fit into one test.
+/// Makes a feature the component that its crate builds to for `wasm32-wasip2`, with an allocator that suits short calls; the
+/// crate cannot have a `#[global_allocator]` of its own. Natively it does nothing, so that many features fit into one test.
 #[macro_export]
 macro_rules! export {
     ($feature:ty) => {
@@ -142,6 +142,8 @@ macro_rules! export {
             type Component = $crate::__private::Component<$feature>;
     $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
 
+            // It is for one thread.
+            #[cfg(not(target_feature = "atomics"))]
             #[global_allocator]
             static ALLOCATOR: $crate::__private::Allocator = $crate::__private::Allocator::new();
         };
