@@ -32,10 +32,10 @@ use crate::model::{CloseCode, ConnId};
 use crate::protocol::websocket::Decoder;
 use crate::protocol::{Protocol, socketio, websocket};
 
-/// The buffer that all connections of a shard read into, in bytes: what a socket's receive buffer holds by default, halved.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
+/// The buffer that all connections of a shard read into, in bytes.
+pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Commands after which what they queued is written and others have their turn.
+/// Commands after which what they queued is written, and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
 
 /// Deadlines after which what they queued is written, and others have their turn.
@@ -207,18 +207,7 @@ impl Shard {
         let engines = self.shared.engines.clone();
         while !(self.is_stopping() && self.links.borrow().is_empty() && self.http_connections.get() == 0) {
             tokio::select! {
-                () = port.receive(&mut commands) => while !commands.is_empty() {
-                    let rest = commands.len().saturating_sub(COMMANDS_IN_A_ROW);
-                    while commands.len() > rest
-                        && let Some(command) = commands.pop_front()
-                    {
-                        self.apply(command, &mut commands);
-                    }
-                    self.flush_dirty();
-                    if !commands.is_empty() {
-                        yield_now().await;
-                    }
-                },
+                () = port.receive(&mut commands), if commands.is_empty() => {}
                 () = engines.inbox(self.index).receive(&mut for_engines) => {
                     for command in for_engines.drain(..) {
                         self.apply_engine(command);
@@ -231,7 +220,7 @@ impl Shard {
                     Ok(ready) => self.look_at(ready),
                     Err(error) => tracing::error!(%error, "the kernel does not say which sockets are ready"),
                 },
-                () = yield_now(), if !self.unread.borrow().is_empty() => {}
+                () = yield_now(), if !commands.is_empty() || !self.unread.borrow().is_empty() => {}
                 () = self.next_deadline() => if self.meet_deadlines() {
                     yield_now().await;
                 },
@@ -239,9 +228,23 @@ impl Shard {
             if !self.unread.borrow().is_empty() {
                 self.look_at_unread();
             }
+            if !commands.is_empty() {
+                self.obey(&mut commands);
+            }
         }
         self.port.close();
         engines.inbox(self.index).close();
+    }
+
+    /// Does what the first commands say, and writes what they queued.
+    fn obey(self: &Rc<Self>, commands: &mut VecDeque<ShardCommand>) {
+        let rest = commands.len().saturating_sub(COMMANDS_IN_A_ROW);
+        while commands.len() > rest
+            && let Some(command) = commands.pop_front()
+        {
+            self.apply(command, commands);
+        }
+        self.flush_dirty();
     }
 
     /// Does what a command says, and what those `behind` it say as far as it is the same.

@@ -16,7 +16,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::link::{Link, LinkId, Phase};
-use super::shard::Shard;
+use super::shard::{READ_BUFFER_BYTES, Shard};
 
 /// Sockets that are looked after in one turn. The kernel keeps the rest for the next.
 const SOCKETS_PER_TURN: usize = 256;
@@ -105,37 +105,36 @@ impl Shard {
     pub(super) fn look_at_unread(self: &Rc<Self>) {
         for link in self.unread.take() {
             link.unread.set(false);
+            // What told of it is gone, and may have told of the end as well.
             self.read_some(&link, true);
         }
         self.flush_dirty();
     }
 
     /// Reads what has arrived, as much as one turn allows. Where that may not be all, nothing tells of the rest again, and
-    /// the link is noted; so it is where the stream has ended behind what was read.
-    fn read_some(self: &Rc<Self>, link: &Rc<Link>, has_ended: bool) {
+    /// the link is noted: after a full buffer, and wherever the end may be behind what was read (`to_the_end`).
+    fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
         let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
-        let mut buffer = self.read_buffer.borrow_mut();
-        match (&socket.tcp).read(&mut buffer) {
-            Ok(0) => return self.end_link(link, true),
-            Ok(n) => {
+        let read = {
+            let mut buffer = self.read_buffer.borrow_mut();
+            let read = (&socket.tcp).read(&mut buffer);
+            if let Ok(n @ 1..) = read {
                 self.read(link, &mut buffer[..n]);
-                // A kernel that had more would have filled the buffer. It tells of what comes from here on.
-                if n < buffer.len() && !has_ended {
-                    return self.flush_if_much_waits();
-                }
             }
+            read
+        };
+        let may_have_more = match read {
+            Ok(0) => return self.end_link(link, true),
+            // A kernel that had more would have filled the buffer. It tells of what comes from here on.
+            Ok(n) => to_the_end || n == READ_BUFFER_BYTES,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
             Err(_) => return self.end_link(link, true),
-        }
-        if !link.unread.replace(true) {
+        };
+        if may_have_more && !link.unread.replace(true) {
             self.unread.borrow_mut().push(link.clone());
         }
-        self.flush_if_much_waits();
-    }
-
-    /// What many small messages at once are answered must not pile up until the turn is over.
-    fn flush_if_much_waits(self: &Rc<Self>) {
+        // What many small messages at once are answered must not pile up until the turn is over.
         if self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_full.borrow().is_empty() {
             self.flush_dirty();
         }

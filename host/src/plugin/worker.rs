@@ -94,7 +94,7 @@ pub(super) struct Worker {
     pub(super) last_owed: u64,
     /// While the outcome of a promise is committed: settles it when all that comes of it has been written.
     pub(super) settling: Option<Guard>,
-    /// For how long calls have run since shards were last woken.
+    /// For how long calls have run since that was last too long for shards not to be woken.
     pub(super) busy: Duration,
     /// Plugins whose waiting events are due to be told.
     pub(super) resuming: HashSet<u32>,
