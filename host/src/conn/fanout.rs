@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -37,29 +36,17 @@ fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<
 
 /// Where the events of a run are in a shard's queue, in the frames of each protocol that somebody has needed them in.
 #[derive(Default)]
-struct Encoded {
-    plain: Vec<Place>,
-    main_namespace: Vec<Place>,
-    other_namespace: Option<(Arc<str>, Vec<Place>)>,
-}
+struct Encoded(SmallVec<[(Protocol, Vec<Place>); 1]>);
 
 impl Encoded {
     fn places(&mut self, run: &[Delivery], protocol: &Protocol, queue: &RefCell<Queue>) -> &[Place] {
-        let places = match protocol {
-            Protocol::Plain => &mut self.plain,
-            Protocol::SocketIo { namespace: None, .. } => &mut self.main_namespace,
-            Protocol::SocketIo { namespace: Some(namespace), .. } => {
-                if self.other_namespace.as_ref().is_none_or(|(other, _)| !Arc::ptr_eq(other, namespace)) {
-                    self.other_namespace = None;
-                }
-                &mut self.other_namespace.get_or_insert_with(|| (namespace.clone(), Vec::new())).1
-            }
-        };
-        if places.is_empty() {
+        let at = self.0.iter().position(|(other, _)| other == protocol).unwrap_or_else(|| {
             let mut queue = queue.borrow_mut();
-            places.extend(run.iter().map(|delivery| queue.push(delivery.outgoing.frames(protocol))));
-        }
-        places
+            let places = run.iter().map(|delivery| queue.push(delivery.outgoing.frames(protocol)));
+            self.0.push((protocol.clone(), places.collect()));
+            self.0.len() - 1
+        });
+        &self.0[at].1
     }
 }
 

@@ -102,7 +102,7 @@ impl Shard {
         {
             return socket.blocked.set(!is_done);
         }
-        // Here a link that is lost is ended, too.
+        // It is flushed with the others: there a link that is lost may be ended, which here would upset the list of members.
         self.mark_dirty(link);
     }
 

@@ -5,7 +5,8 @@
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be
-//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `serve`: the HTTP before a WebSocket
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due;
+//!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
@@ -14,6 +15,7 @@
 mod accept;
 mod admission;
 mod connection;
+mod deadlines;
 mod engine;
 mod fanout;
 mod flush;

@@ -117,8 +117,9 @@ impl Outbox {
 
     /// Makes what is queued outlive the shard's queue.
     pub(super) fn keep(&mut self, queue: &Queue) {
-        self.waiting.extend(self.fresh.iter().map(|index| queue.frame(*index).clone()));
-        self.settle_fresh();
+        // An idle client keeps no memory for frames.
+        let fresh = std::mem::take(&mut self.fresh);
+        self.waiting.extend(fresh.iter().map(|index| queue.frame(*index).clone()));
     }
 
     /// Gives everything away that waits.
@@ -137,8 +138,7 @@ impl Outbox {
             let piece = queue.piece(&self.fresh);
             let written = match (&mut &*socket).write(piece) {
                 Ok(written) if written == piece.len() => {
-                    self.bytes = 0;
-                    self.settle_fresh();
+                    (self.fresh, self.bytes) = (SmallVec::new(), 0);
                     return Ok(true);
                 }
                 Ok(written) => written,
@@ -163,11 +163,6 @@ impl Outbox {
         // A client that was slow once is not one that will be again.
         self.waiting = VecDeque::new();
         Ok(true)
-    }
-
-    /// An idle client keeps no memory for frames.
-    fn settle_fresh(&mut self) {
-        self.fresh = SmallVec::new();
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -7,9 +7,10 @@
 use std::rc::Rc;
 
 use super::connection::Connection;
+use super::deadlines::Due;
 use super::link::Link;
 use super::log::{Entry, Progress, Recovery, SessionKey};
-use super::shard::{Due, Shard};
+use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{Outgoing, Protocol};

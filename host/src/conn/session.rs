@@ -13,7 +13,7 @@ use super::connection::Connection;
 use super::link::{Link, Phase, Role};
 use super::log::Entry;
 use super::members::Group;
-use super::shard::{Due, Shard};
+use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
@@ -29,9 +29,6 @@ const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
 /// How long features are told later that a connection has opened: a client that begins to listen when it is connected
 /// would miss what came with the news.
 const GREET_AFTER: Duration = Duration::from_millis(5);
-
-/// Of an interval between pings, the part that they may be early.
-const PINGS_APART: u64 = 50;
 
 /// The event by which a client says who it is, first or again.
 pub(super) const AUTHENTICATE: &str = "authenticate";
@@ -340,51 +337,6 @@ impl Shard {
         self.note(connection, [entry]);
     }
 
-    /// Does what is due on a link, and notes when to look again.
-    pub(super) fn look_after(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
-        let times = &link.times;
-        let role = link.role.borrow().clone();
-        match (link.phase.get(), &role) {
-            (Phase::Ended, _) => {}
-            (Phase::Closing, _) if now >= times.limit.get() => self.end_link(link, false),
-            (Phase::Authenticating, _) if now >= times.limit.get() => match role {
-                Role::Engine(_) => self.close(link, CloseCode::Unauthorized, "no namespace was entered in time"),
-                Role::Probe { .. } => self.close(link, CloseCode::Normal, "the upgrade did not come in time"),
-                Role::Plain | Role::Echo => self.close(link, CloseCode::Unauthorized, "no token came in time"),
-            },
-            (Phase::Closing, _) | (Phase::Authenticating, Role::Plain | Role::Probe { .. } | Role::Echo) => {
-                self.arm(link, times.limit.get());
-            }
-            (Phase::Open | Phase::Authenticating, _) => self.beat(link, &role, now),
-        }
-    }
-
-    fn beat(self: &Rc<Self>, link: &Rc<Link>, role: &Role, now: u64) {
-        let times = &link.times;
-        let config = &self.shared.config;
-        let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
-        let interval = config.heartbeat_interval.as_millis() as u64;
-        let expires = link.connections.borrow().iter().map(|connection| connection.expires.get()).min();
-        let expires = expires.unwrap_or(u64::MAX);
-        if now >= expires {
-            return self.close(link, CloseCode::TokenExpired, "the token has expired: connect with a new one");
-        }
-        if now >= gone {
-            return self.close(link, CloseCode::GoingAway, "the client did not answer heartbeats");
-        }
-        if now >= next_ping(times.pinged.get(), interval) {
-            times.pinged.set(now);
-            self.note_ping(link);
-            let ping = match role {
-                Role::Engine(_) => engineio::ping_frame(),
-                Role::Plain | Role::Probe { .. } | Role::Echo => websocket::ping_frame(),
-            };
-            self.enqueue(link, ping);
-        }
-        let next = next_ping(times.pinged.get(), interval);
-        self.arm(link, gone.min(next).min(expires).min(times.limit.get()));
-    }
-
     /// Takes a connection out of everything, and has the features told.
     pub(super) fn depart(&self, connection: &Rc<Connection>) {
         if self.find(connection.id).is_none() {
@@ -402,27 +354,4 @@ impl Shard {
             self.shared.plugins.departed(connection.id, departure);
         }
     }
-
-    /// Looks after what is due now.
-    pub(super) fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
-        match due {
-            Due::Away => self.expire_away(deadline, now),
-            Due::Link(id) => {
-                // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
-                if let Some(link) = self.find_link(id)
-                    && link.times.armed.get() == deadline
-                {
-                    link.times.armed.set(u64::MAX);
-                    self.look_after(&link, now);
-                }
-            }
-        }
-    }
-}
-
-/// When a link is to be pinged that last was at `pinged`, in milliseconds. Links that are due at about the same time are
-/// pinged together, some a little early: to wake up for each of a thousand costs more than the pings.
-fn next_ping(pinged: u64, interval: u64) -> u64 {
-    let grid = (interval / PINGS_APART).max(1);
-    (pinged + interval) / grid * grid
 }

@@ -19,9 +19,10 @@ use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, yield_now};
 
 use super::connection::Connection;
+use super::deadlines::Due;
 use super::engine::{Credentials, Engine, EngineId, Engines};
 use super::flush::CLOSE_TIMEOUT;
-use super::link::{Link, LinkId, Phase, Role, Socket, Wire};
+use super::link::{Link, Phase, Role, Socket, Wire};
 use super::log::Entry;
 use super::members::{Group, Members};
 use super::outbox::Queue;
@@ -37,9 +38,6 @@ pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Commands after which what they queued is written, and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
-
-/// Deadlines after which what they queued is written, and others have their turn.
-const DEADLINES_IN_A_ROW: usize = 256;
 
 /// What a client is told when the host ends.
 pub(super) const RESTART_REASON: &str = "the host restarts: connect again";
@@ -61,14 +59,6 @@ pub enum Door {
     },
     /// Whatever comes goes back, for suites that test the WebSocket protocol.
     Echo,
-}
-
-/// Something that is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Due {
-    Link(LinkId),
-    /// A client has been away for as long as it may.
-    Away,
 }
 
 /// Connections that live on one thread, and everything that they share.
@@ -107,8 +97,8 @@ pub struct Shard {
     pub(super) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
     pub(super) guards: RefCell<Vec<Guard>>,
-    deadlines: RefCell<BinaryHeap<Reverse<(u64, Due)>>>,
-    earlier_deadline: Notify,
+    pub(super) deadlines: RefCell<BinaryHeap<Reverse<(u64, Due)>>>,
+    pub(super) earlier_deadline: Notify,
     pub(super) next_stamp: Cell<u32>,
     /// Frames queued since the metric was last brought up to date: one shared counter for each frame would cost more
     /// than queueing it.
@@ -378,51 +368,5 @@ impl Shard {
     /// The connection of this id, if it is still here.
     pub(super) fn find(&self, id: ConnId) -> Option<Rc<Connection>> {
         self.connections.borrow().get(id.slot()).filter(|connection| connection.id == id).cloned()
-    }
-
-    /// Has the shard look at a link again at `deadline`, in milliseconds of uptime.
-    pub(super) fn arm(&self, link: &Link, deadline: u64) {
-        if deadline < link.times.armed.get() {
-            link.times.armed.set(deadline);
-            self.note_deadline(deadline, Due::Link(link.id));
-        }
-    }
-
-    pub(super) fn note_deadline(&self, deadline: u64, due: Due) {
-        let mut deadlines = self.deadlines.borrow_mut();
-        let is_first = deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
-        deadlines.push(Reverse((deadline, due)));
-        if is_first {
-            self.earlier_deadline.notify_one();
-        }
-    }
-
-    async fn next_deadline(&self) {
-        loop {
-            let next = self.deadlines.borrow().peek().map(|Reverse((deadline, _))| *deadline);
-            match next {
-                Some(deadline) => tokio::select! {
-                    () = self.shared.clock.sleep_until(deadline) => return,
-                    () = self.earlier_deadline.notified() => {}
-                },
-                None => self.earlier_deadline.notified().await,
-            }
-        }
-    }
-
-    /// Does what is due. Says whether there is more, so that others have their turn before.
-    fn meet_deadlines(self: &Rc<Self>) -> bool {
-        let now = self.shared.clock.uptime_ms();
-        let is_due = |next: Option<&Reverse<(u64, Due)>>| next.is_some_and(|Reverse((deadline, _))| *deadline <= now);
-        for _ in 0..DEADLINES_IN_A_ROW {
-            let due = {
-                let mut deadlines = self.deadlines.borrow_mut();
-                if is_due(deadlines.peek()) { deadlines.pop() } else { None }
-            };
-            let Some(Reverse((deadline, due))) = due else { break };
-            self.meet(due, deadline, now);
-        }
-        self.flush_dirty();
-        is_due(self.deadlines.borrow().peek())
     }
 }
