@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use roundhouse_tests::bench::{SECRET, say, token};
+use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
 use roundhouse_tests::{CountedHost, PATIENCE, guests, skip};
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,7 @@ fn start() -> CountedHost {
     fs::create_dir(dir.path().join("plugins.d")).unwrap();
     fs::write(dir.path().join("plugins.d/relay.wasm"), guests::relay()).unwrap();
     let mut config = format!(
-        "shards = 1\nauth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n\
+        "shards = 1\nauth.jwt.secret = \"{SECRET}\"\n{LIMITS}\
          [heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n\
          [plugins]\nthreads = 1\nwatch = false\ncall_deadline = \"10s\"\n\
          [plugins.ticket-collision.settings]\ntypingSeconds = 3600\n"

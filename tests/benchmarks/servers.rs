@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use roundhouse_tests::bench::{SECRET, say};
+use roundhouse_tests::bench::{LIMITS, SECRET, say};
 use roundhouse_tests::{guests, target_dir};
 use serde_json::{Value, json};
 
@@ -205,15 +205,11 @@ impl Field {
         Ok(Server { spec: spec.clone(), process, address })
     }
 
-    /// A host with one shard, one plugin thread and the defaults, but for the limit of a client's rate: a benchmark's
-    /// publisher is one client.
+    /// A host with one shard, one plugin thread and the defaults, but for the rate that a client may have.
     fn start_host(&self, binary: &Path, dir: tempfile::TempDir) -> anyhow::Result<(Process, SocketAddr)> {
         fs::create_dir(dir.path().join("plugins.d"))?;
         fs::write(dir.path().join("plugins.d/relay.wasm"), &self.relay)?;
-        let config = format!(
-            "shards = 1\nauth.jwt.secret = \"{SECRET}\"\nlimits.events_per_second = 0\nplugins.threads = 1\n\
-"
-        );
+        let config = format!("shards = 1\nauth.jwt.secret = \"{SECRET}\"\n{LIMITS}plugins.threads = 1\n");
         fs::write(dir.path().join("roundhouse.toml"), config)?;
         let mut command = Command::new(binary);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROUNDHOUSE_")) {

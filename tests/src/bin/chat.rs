@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse_tests::bench::{SECRET, say, token};
+use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
 use roundhouse_tests::chat::{
     MEMBERS, PATIENCE, PER_SECOND, ROOMS, Seen, Shared, Tally, frame, join_all, message, wait_for_the_end, write,
 };
@@ -44,7 +44,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
     let config = format!(
-        "auth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n[[api_keys]]\nname = \"figures\"\n\
+        "auth.jwt.secret = \"{SECRET}\"\n{LIMITS}[[api_keys]]\nname = \"figures\"\n\
          key = \"figures\"\nscopes = [\"publish\", \"admin\"]\n"
     );
     let mut host = TestHost::start_with(&config, &[]);

@@ -19,7 +19,7 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use roundhouse_tests::bench::{SECRET, median, say, token};
+use roundhouse_tests::bench::{LIMITS, SECRET, median, say, token};
 use roundhouse_tests::raw::{connect_raw, take_frames};
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn main() -> anyhow::Result<()> {
 
 fn host() -> TestHost {
     let config = format!(
-        "auth.jwt.secret = \"{SECRET}\"\n[limits]\nevents_per_second = 0\n[[api_keys]]\nname = \"figures\"\n\
+        "auth.jwt.secret = \"{SECRET}\"\n{LIMITS}[[api_keys]]\nname = \"figures\"\n\
          key = \"figures\"\nscopes = [\"publish\", \"admin\"]\n"
     );
     TestHost::start_with(&config, &[])
