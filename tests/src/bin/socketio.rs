@@ -1,32 +1,21 @@
-//! Socket.IO in figures: `cargo build --release && cargo run --release --bin socketio [fanout|memory|recovery]`.
+//! Recovery in figures: `cargo build --release && cargo run --release --bin socketio`.
 //!
-//! `fanout`: events of 128 bytes to 1,000 Socket.IO clients in a room, in turn with the same to 1,000 plain clients of the
-//! same host. `memory`: what an idle connection of each takes. `recovery`: 500 clients that lose their connection for two seconds again and again while 200 messages a
-//! second are published to them, by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
+//! 500 clients that lose their connection for two seconds again and again while 200 messages a second are published to
+//! them, by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse_tests::bench::{SECRET, median, resident_bytes, say, token};
+use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
-use roundhouse_tests::{TestHost, Walk, guests};
+use roundhouse_tests::{TestHost, guests};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
-/// `fanout`.
-const ROOM: usize = 1_000;
 const PAYLOAD_BYTES: usize = 128;
-const ROUNDS: usize = 5;
-
-/// `memory`.
-const IDLE: usize = 5_000;
-
-/// `recovery`.
 const CLIENTS: usize = 500;
 const PER_SECOND: u64 = 200;
 const SECONDS: u64 = 30;
@@ -36,29 +25,18 @@ const STAY: Duration = Duration::from_secs(1);
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let wanted = std::env::args().nth(1);
-    let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     LocalSet::new().block_on(&runtime, async {
-        if is_wanted("fanout") {
-            fan_out().await?;
-        }
-        if is_wanted("memory") {
-            memory(Protocol::Plain).await?;
-            memory(Protocol::SocketIo).await?;
-        }
-        if is_wanted("recovery") {
-            recovery(Protocol::SocketIo).await?;
-            recovery(Protocol::Plain).await?;
-        }
-        Ok(())
+        recovery(Protocol::SocketIo).await?;
+        recovery(Protocol::Plain).await
     })
 }
 
-async fn host(shards: usize) -> anyhow::Result<TestHost> {
-    // Members of a room answer no heartbeats.
+/// A host where a client may come back to another shard.
+async fn host() -> anyhow::Result<TestHost> {
+    // Plain clients answer no heartbeats here.
     let config = format!(
-        "shards = {shards}\nauth.jwt.secret = \"{SECRET}\"\nheartbeat = {{ interval = \"10m\", timeout = \"20m\" }}\n\
-         [limits]\nevents_per_second = 0\n[plugins]\nthreads = 1\n"
+        "shards = 2\nauth.jwt.secret = \"{SECRET}\"\n{LIMITS}heartbeat = {{ interval = \"10m\", timeout = \"20m\" }}\n\
+         plugins.threads = 1\n"
     );
     let host = TestHost::start_with(&config, &[]);
     let loaded = host.load("relay", guests::relay()).await;
@@ -80,13 +58,6 @@ impl Protocol {
         }
     }
 
-    async fn connect(self, ws: &str, token: &str) -> anyhow::Result<TcpStream> {
-        match self {
-            Self::Plain => connect_raw(ws, token).await,
-            Self::SocketIo => Ok(connect_socket_io(ws, &json!({ "token": token })).await?.0),
-        }
-    }
-
     fn event(self, event: &str, data: &Value) -> Vec<u8> {
         client_frame(
             match self {
@@ -95,102 +66,6 @@ impl Protocol {
             }
             .as_bytes(),
         )
-    }
-}
-
-/// Connections that have signed in and do nothing, each of another user.
-async fn memory(protocol: Protocol) -> anyhow::Result<()> {
-    let host = host(1).await?;
-    let mut sockets = Vec::new();
-    let mut before = 0.0;
-    for n in 0..100 + IDLE {
-        if n == 100 {
-            // The first ones pay for what all share.
-            before = resident_bytes(host.pid())?;
-        }
-        sockets.push(protocol.connect(&host.ws, &token(&format!("idle{n}"))?).await?);
-    }
-    let each = (resident_bytes(host.pid())? - before) / IDLE as f64;
-    say(&format!("resident memory: {:.2} KiB per idle connection over {}", each / 1024.0, protocol.name()))
-}
-
-/// Events to a room of each kind in turn, with one in flight, and with 64.
-async fn fan_out() -> anyhow::Result<()> {
-    let host = host(1).await?;
-    let mut rooms = Vec::new();
-    for (protocol, name) in [(Protocol::Plain, "plain"), (Protocol::SocketIo, "socketio")] {
-        let room = Room::default();
-        for n in 0..ROOM {
-            let mut socket = protocol.connect(&host.ws, &token(&format!("{name}{n}"))?).await?;
-            socket.write_all(&protocol.event("join", &json!({ "room": name }))).await?;
-            room.read(socket);
-        }
-        let joined = async || host.get(&format!("/v1/rooms/relay:{name}")).await["connectionCount"] == ROOM;
-        roundhouse_tests::eventually("all have joined", async || joined().await.then_some(())).await;
-        let publish = json!({ "room": name, "payload": "x".repeat(PAYLOAD_BYTES) });
-        rooms.push((room, Protocol::Plain.event("publish", &publish)));
-    }
-    let mut publisher = connect_raw(&host.ws, &token("publisher")?).await?;
-    for (in_flight, events) in [(1, 300), (64, 2_000)] {
-        let mut rates = [Vec::new(), Vec::new()];
-        for _ in 0..ROUNDS {
-            for ((room, publish), rates) in rooms.iter().zip(&mut rates) {
-                rates.push(room.run(&mut publisher, publish, events, in_flight).await?);
-            }
-        }
-        let [plain, socket_io] = rates.map(median);
-        say(&format!(
-            "deliveries to {ROOM} clients, {in_flight} in flight: {socket_io:.0}/s by Socket.IO, {plain:.0}/s by the \
-             plain protocol; ratio {:.2}",
-            socket_io / plain
-        ))?;
-    }
-    Ok(())
-}
-
-/// The members of a room, who count frames.
-#[derive(Clone, Default)]
-struct Room(Rc<(Cell<usize>, Notify)>);
-
-impl Room {
-    fn read(&self, mut socket: TcpStream) {
-        let room = self.clone();
-        spawn_local(async move {
-            let mut buffer = vec![0; 16 * 1024];
-            let mut walk = Walk::default();
-            while let Ok(n @ 1..) = socket.read(&mut buffer).await {
-                let (received, changed) = &*room.0;
-                received.set(received.get() + walk.feed(&buffer[..n], |_, _| {}).frames);
-                changed.notify_one();
-            }
-        });
-    }
-
-    /// Publishes `events`, with so many in flight, and gives deliveries per second.
-    async fn run(
-        &self,
-        publisher: &mut TcpStream,
-        publish: &[u8],
-        events: usize,
-        in_flight: usize,
-    ) -> anyhow::Result<f64> {
-        let (received, changed) = &*self.0;
-        received.set(0);
-        let started = Instant::now();
-        let mut sent = 0;
-        while received.get() < events * ROOM {
-            let arrived = received.get() / ROOM;
-            let more = (arrived + in_flight).min(events).saturating_sub(sent);
-            // In batches of half of what may be in flight, or every wake-up would send one.
-            if more > in_flight / 2 || (more > 0 && sent + more == events) {
-                publisher.write_all(&publish.repeat(more)).await?;
-                sent += more;
-            }
-            tokio::time::timeout(Duration::from_secs(10), changed.notified()).await.with_context(|| {
-                format!("deliveries stopped at {} of {} frames, {sent} events sent", received.get(), events * ROOM)
-            })?;
-        }
-        Ok((events * ROOM) as f64 / started.elapsed().as_secs_f64())
     }
 }
 
@@ -205,7 +80,7 @@ struct Got {
 }
 
 async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
-    let host = host(2).await?;
+    let host = host().await?;
     let got: Rc<RefCell<Vec<Got>>> = Rc::new(RefCell::new((0..CLIENTS).map(|_| Got::default()).collect()));
     let over = Rc::new(Cell::new(false));
     let joined = Rc::new(Cell::new(0));
