@@ -30,6 +30,29 @@ enum Role {
     },
 }
 
+/// Those who are in a room, and what they are sent.
+struct Room {
+    members: Vec<usize>,
+    /// The frame as often as it was ever due at once, made when that was first so.
+    bytes: Vec<u8>,
+    frame_bytes: usize,
+}
+
+impl Room {
+    fn new(room: usize) -> Self {
+        let bytes = plain_event(room);
+        Self { members: Vec::new(), frame_bytes: bytes.len(), bytes }
+    }
+
+    /// Has so many frames at hand.
+    fn make_ready(&mut self, frames: usize) -> &Self {
+        while self.bytes.len() < frames * self.frame_bytes {
+            self.bytes.extend_from_within(..self.frame_bytes);
+        }
+        self
+    }
+}
+
 /// Serves until it is ended.
 pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -38,7 +61,7 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
     epoll::add(&poll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
     let publish_bytes = Wire::Floor.publish(0).len();
     let mut sockets: Vec<Option<(TcpStream, Role)>> = Vec::new();
-    let mut rooms: HashMap<usize, Vec<usize>> = HashMap::new();
+    let mut rooms: HashMap<usize, Room> = HashMap::new();
     let mut events = Vec::with_capacity(1024);
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -64,8 +87,8 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
                 Err(error) => return Err(error.into()),
             };
             if read == 0 {
-                for members in rooms.values_mut() {
-                    members.retain(|member| *member != at as usize);
+                for room in rooms.values_mut() {
+                    room.members.retain(|member| *member != at as usize);
                 }
                 sockets[at as usize] = None;
                 continue;
@@ -78,7 +101,7 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
                     if head[0] == b'p' {
                         *role = Role::Publisher { room, rest: 0 };
                     } else {
-                        rooms.entry(room).or_default().push(at as usize);
+                        rooms.entry(room).or_insert_with(|| Room::new(room)).members.push(at as usize);
                         *role = Role::Member;
                     }
                     socket.write_all(b"\x81\x06joined")?;
@@ -90,11 +113,12 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
                         Merging::Separate => (due, 1),
                         Merging::Merged => (usize::from(due > 0), due),
                     };
-                    let bytes = plain_event(room).repeat(frames);
+                    let Some(room) = rooms.get_mut(&room).map(|room| room.make_ready(frames)) else { continue };
+                    let bytes = &room.bytes[..frames * room.frame_bytes];
                     for _ in 0..times {
-                        for member in rooms.get(&room).into_iter().flatten() {
+                        for member in &room.members {
                             if let Some((socket, _)) = &mut sockets[*member] {
-                                socket.write_all(&bytes)?;
+                                socket.write_all(bytes)?;
                             }
                         }
                     }
