@@ -1,7 +1,7 @@
 //! What the hot paths cost, in instructions: a regression guard that no busy machine can fool.
 //!
-//! One event follows when all that came of the one before has arrived. Of `n` events and of twice as many the difference
-//! is taken, so that what does not belong to an event cancels out. What was counted last stands in
+//! One event, or batch of them, follows when all that came of the one before has arrived. Of `n` and of twice as many
+//! the difference is taken, so that what does not belong to an event cancels out. What was counted last stands in
 //! `tests/benchmarks/instructions.json`; a path that costs more, or less, by more than the tolerance there fails.
 //! `INSTRUCTIONS_BASELINE=write` writes what is counted now.
 
@@ -36,6 +36,9 @@ struct Baseline {
 
 #[tokio::test]
 async fn no_hot_path_costs_more_instructions_than_it_did_nor_fewer_unnoticed() {
+    if cfg!(debug_assertions) {
+        return skip("instructions", "the baseline is of a release build: run it with --release");
+    }
     match CountedHost::is_possible() {
         Ok(()) => compare(&count().await.unwrap()).unwrap(),
         Err(why) => skip("instructions", why),
@@ -88,8 +91,9 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         agent.ask(&typing, b"{\"id\":7,").await
     });
     let acknowledged = acknowledged.await? / 2;
-    let fan_out = difference(&mut counted, 40, async || plain.publish(b"{\"event\":\"message\"").await).await?;
-    let fan_out_socket_io = difference(&mut counted, 40, async || socket_io.publish(b"42[\"message\"").await).await?;
+    let fan_out = difference(&mut counted, 40, async || plain.publish(1, b"{\"event\":\"message\"").await).await?;
+    let fan_out_socket_io =
+        difference(&mut counted, 40, async || socket_io.publish(1, b"42[\"message\"").await).await?;
     let token = token("ben")?;
     let connection = difference(&mut counted, 100, async || {
         let mut socket = connect_raw(&ws, &token).await?;
@@ -103,6 +107,11 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         ("an event through a component, acknowledged", acknowledged),
         ("an event to a room of 100, plain protocol", fan_out),
         ("an event to a room of 100, Socket.IO", fan_out_socket_io),
+        // Merged on the way, as far as they are read at once.
+        (
+            "64 events at once to a room of 100, plain protocol",
+            difference(&mut counted, 10, async || plain.publish(64, b"{\"event\":\"message\"").await).await?,
+        ),
         ("a connection: handshake, signing in, close", connection),
     ];
     Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())
@@ -138,22 +147,30 @@ fn compare(counted: &BTreeMap<String, u64>) -> anyhow::Result<()> {
     let mut baseline: Baseline = serde_json::from_str(&text)?;
     let mut complaints = Vec::new();
     for (name, now) in counted {
-        let before = baseline.instructions.get(name).copied().unwrap_or_default();
-        let percent = 100.0 * (*now as f64 / before as f64 - 1.0);
-        let line = format!("{name}: {now} instructions, {before} in the baseline ({percent:+.1} %)");
+        let (line, is_off) = match baseline.instructions.get(name) {
+            Some(before) if *before > 0 => {
+                let percent = 100.0 * (*now as f64 / *before as f64 - 1.0);
+                let line = format!("{name}: {now} instructions, {before} in the baseline ({percent:+.1} %)");
+                (line, percent.abs() > baseline.tolerance_percent)
+            }
+            _ => (format!("{name}: {now} instructions, nothing in the baseline"), true),
+        };
         say(&line)?;
-        if percent.abs() > baseline.tolerance_percent {
+        if is_off {
             complaints.push(line);
         }
     }
+    let gone = baseline.instructions.keys().filter(|name| !counted.contains_key(*name));
+    complaints.extend(gone.map(|name| format!("{name}: in the baseline, and not counted any more")));
     if std::env::var(BASELINE).is_ok_and(|what| what == "write") {
         baseline.instructions.clone_from(counted);
         return Ok(fs::write(&path, serde_json::to_string_pretty(&baseline)? + "\n")?);
     }
-    let is_complete = baseline.instructions.keys().eq(counted.keys());
     ensure!(
-        complaints.is_empty() && is_complete,
-        "{}\nWhere that is as it should be, for better or worse, write the new baseline, and say in the commit why:\n\
+        complaints.is_empty(),
+        "{}\nIf nothing was changed: is it another processor or Valgrind than the baseline's? Components are compiled for \
+         the processor that Valgrind shows.\nWhere that is as it should be, for better or worse, write the new baseline, \
+         and say in the commit why:\n\
          {BASELINE}=write cargo test --release -p roundhouse-tests --test all instructions",
         complaints.join("\n")
     );
@@ -186,17 +203,18 @@ impl Client {
     /// Sends a frame, and waits for one that begins so.
     async fn ask(&mut self, frame: &[u8], answer: &[u8]) -> anyhow::Result<()> {
         self.socket.write_all(frame).await?;
-        self.wait(answer).await
+        self.wait(1, answer).await
     }
 
-    async fn wait(&mut self, wanted: &[u8]) -> anyhow::Result<()> {
-        let mut has_come = false;
+    /// Waits for `n` frames that begin so.
+    async fn wait(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
+        let mut come = 0;
         let mut buffer = [0; 4096];
-        while !has_come {
-            let n = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
-            ensure!(n > 0, "the host closed the connection");
-            self.received.extend_from_slice(&buffer[..n]);
-            take_frames(&mut self.received, |text| has_come |= text.starts_with(wanted));
+        while come < n {
+            let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
+            ensure!(read > 0, "the host closed the connection");
+            self.received.extend_from_slice(&buffer[..read]);
+            take_frames(&mut self.received, |text| come += usize::from(text.starts_with(wanted)));
         }
         Ok(())
     }
@@ -218,12 +236,12 @@ impl Room {
         event(name, &json!({ "room": self.name }))
     }
 
-    /// Sends an event of 128 bytes, and waits until everybody has it.
-    async fn publish(&mut self, wanted: &[u8]) -> anyhow::Result<()> {
+    /// Sends `n` events of 128 bytes at once, and waits until everybody has them.
+    async fn publish(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
         let event = json!({ "event": "publish", "data": { "room": self.name, "payload": "x".repeat(128) } });
-        self.publisher.write_all(&client_frame(event.to_string().as_bytes())).await?;
+        self.publisher.write_all(&client_frame(event.to_string().as_bytes()).repeat(n)).await?;
         for member in &mut self.members {
-            member.wait(wanted).await?;
+            member.wait(n, wanted).await?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::TestHost;
+use crate::{PATIENCE, TestHost};
 
 /// A host whose instructions are counted.
 #[derive(Debug)]
@@ -65,9 +65,12 @@ impl CountedHost {
         total.and_then(|total| total.parse().ok()).expect("callgrind writes a total")
     }
 
+    /// Has vgdb pass on a command. By itself it would wait for ever where the host has died.
     fn tell(&self, what: &[&str]) {
-        let mut command = Command::new("vgdb");
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", &PATIENCE.as_secs().to_string(), "vgdb"]);
         let told = command.arg(format!("--pid={}", self.host.pid())).args(what).output().expect("vgdb runs");
-        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let (status, said) = (told.status, String::from_utf8_lossy(&told.stderr));
+        assert!(status.success(), "the host does not do as vgdb tells it ({what:?}): {status} {said}");
     }
 }
