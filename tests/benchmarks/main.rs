@@ -5,7 +5,7 @@
 //! - `wire`: what a client says to each; `generator`: all clients, on one thread
 //! - `audience`: members and publishers, and what can be done with them
 //! - `throughput`, `idle`, `plugin`, `chat`, `growth`: the workloads
-//! - `report`: figures, tables, JSON; `goals`: which are met; `plot`: bars and curves
+//! - `report`: figures, tables in Markdown, JSON; `goals`: which are met; `plot`: bars and curves
 
 mod audience;
 mod chat;
@@ -105,6 +105,9 @@ struct Options {
     /// Where the figures are written to, as JSON; in the target folder, if it is not said.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Where the tables are written to, as Markdown; in the target folder, if it is not said.
+    #[arg(long)]
+    tables: Option<PathBuf>,
     /// Where the plot is written to; in the target folder, if it is not said.
     #[arg(long)]
     plot: Option<PathBuf>,
@@ -142,8 +145,10 @@ fn main() -> anyhow::Result<()> {
     let outcome = run(&mut bench);
     // What there is until then is worth showing.
     let Bench { report, options, .. } = bench;
-    report.show()?;
+    let tables = report.to_markdown();
+    say(&format!("\n{tables}"))?;
     let path = |path: Option<PathBuf>, name| path.unwrap_or_else(|| roundhouse_tests::target_dir().join(name));
+    write(&path(options.tables, "benchmarks.md"), tables.as_bytes())?;
     write(&path(options.json, "benchmarks.json"), &serde_json::to_vec_pretty(&report.to_json())?)?;
     write(&path(options.plot, "benchmarks.svg"), plot::svg(&report).as_bytes())?;
     outcome

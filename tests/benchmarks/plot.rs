@@ -1,8 +1,8 @@
-//! The plot: bars for (a) and (b), and the curve of connections, as SVG.
+//! The plot: bars for (a) and (b), by rate and by CPU, and the curve of connections, as SVG.
 
 use std::fmt::Write as _;
 
-use crate::report::{Metric, PIPELINED, Report, SINGLE, thousands};
+use crate::report::{Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE, thousands};
 
 const WIDTH: f64 = 760.0;
 /// Where bars begin, and how long the longest may be.
@@ -19,6 +19,8 @@ pub(crate) fn svg(report: &Report) -> String {
     let panels = [
         (SINGLE, "(a) Deliveries a second to a room of 1,000, one event in flight"),
         (PIPELINED, "(b) The same with 64 events in flight"),
+        // The merging floor's rate is as much the generator's.
+        (PIPELINED_CPU, "(b) CPU of the server for each delivery, in ns: less is better"),
     ];
     for (metric, title) in panels {
         y = bars(&mut body, report, metric, title, y);

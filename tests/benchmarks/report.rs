@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use roundhouse_tests::bench::{median, say};
+use roundhouse_tests::bench::median;
 use serde_json::{Value, json};
 
 use crate::goals::Goal;
@@ -59,12 +59,26 @@ pub(crate) const CONFIRMED_P50: Metric = metric("chat.confirmed_p50_ms", "(h) co
 pub(crate) const CONFIRMED_P99: Metric = metric("chat.confirmed_p99_ms", "p99", 2, None);
 pub(crate) const CHAT_CPU: Metric = metric("chat.server_us_per_message", "(h) CPU µs a message", 1, None);
 
-/// All of them, by table.
-const TABLES: &[&[Metric]] = &[
-    &[SINGLE, SINGLE_CPU, PIPELINED, PIPELINED_CPU, PIPELINED_GENERATOR, LATENCY_P50, LATENCY_P99, LATENCY_P999],
-    &[ROOMS_RATE, ROOMS_P50, ROOMS_P99, ROOMS_CPU, IDLE_MEMORY, IDLE_CPU, STORM_RATE, STORM_P99],
-    &[EVENTS_TYPING, EVENTS_VIEW, EVENT_CPU, ECHO_P50, EVENT_P50, EVENT_P99, EVENT_ADDED, VIEW_P50, VIEW_P99],
-    &[SHOWN_P50, SHOWN_P99, CONFIRMED_P50, CONFIRMED_P99, CHAT_CPU],
+/// All of them, by table, under headings.
+const TABLES: &[(&str, &[Metric])] = &[
+    (
+        "(a), (b), (c): one room of 1,000",
+        &[SINGLE, SINGLE_CPU, PIPELINED, PIPELINED_CPU, PIPELINED_GENERATOR, LATENCY_P50, LATENCY_P99, LATENCY_P999],
+    ),
+    ("(d): 100 rooms of 10", &[ROOMS_RATE, ROOMS_P50, ROOMS_P99, ROOMS_CPU]),
+    ("(e), (f): idle connections, and a storm of them", &[IDLE_MEMORY, IDLE_CPU, STORM_RATE, STORM_P99]),
+    (
+        "(g): a feature",
+        &[EVENTS_TYPING, EVENTS_VIEW, EVENT_CPU, ECHO_P50, EVENT_P50, EVENT_P99, EVENT_ADDED, VIEW_P50, VIEW_P99],
+    ),
+    ("(h): chat", &[SHOWN_P50, SHOWN_P99, CONFIRMED_P50, CONFIRMED_P99, CHAT_CPU]),
+];
+
+/// Curves, under headings.
+const CURVES: [(&str, &str); 3] = [
+    ("connections", "(i): many connections"),
+    ("reckoned", "(i): what more of them would take, reckoned"),
+    ("growth", "Growth: members of one room, and rooms"),
 ];
 
 /// One point of a curve: how something grows with the number of something else.
@@ -130,23 +144,40 @@ impl Report {
         (!ratios.is_empty()).then(|| median(ratios))
     }
 
-    /// Prints all tables.
-    pub(crate) fn show(&self) -> anyhow::Result<()> {
-        for metrics in TABLES {
-            self.show_table(metrics)?;
+    /// All tables, under headings, as a page shows them.
+    pub(crate) fn to_markdown(&self) -> String {
+        let mut page = self.described();
+        for (heading, metrics) in TABLES {
+            add_table(&mut page, heading, &self.rows(metrics));
         }
-        say("\nIn brackets: the ratio to the floor, for (b) to the merging one; the median of the rounds' ratios.")?;
-        self.show_curves()?;
-        self.show_goals()
+        for (curve, heading) in CURVES {
+            add_table(&mut page, heading, &self.curve_rows(curve));
+        }
+        add_table(&mut page, "Goals", &self.goal_rows());
+        page
     }
 
-    /// Prints what there is of one table.
-    fn show_table(&self, metrics: &[Metric]) -> anyhow::Result<()> {
+    /// What ran on what, and how to read the tables.
+    fn described(&self) -> String {
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let [cpu, cores, kernel] = ["cpu", "cores", "kernel"].map(|key| text(&self.machine[key]));
+        // Some say their name themselves.
+        let named = |(name, version): (&String, &Value)| match text(version) {
+            version if version.starts_with(name) => version,
+            version => format!("{name} {version}"),
+        };
+        let versions: Vec<String> = self.versions.as_object().into_iter().flatten().map(named).collect();
+        let versions = versions.join(", ");
+        format!(
+            "{cpu}, {cores} cores, Linux {kernel}. {versions}.\n\nIn brackets: the ratio to the floor, for (b) to the \
+             merging one; the median of the rounds' ratios.\n"
+        )
+    }
+
+    /// What there is of one table, below its titles.
+    fn rows(&self, metrics: &[Metric]) -> Vec<Vec<String>> {
         let is_there = |metric: &Metric| self.servers.iter().any(|server| self.of(*metric, server).is_some());
         let metrics: Vec<Metric> = metrics.iter().copied().filter(is_there).collect();
-        if metrics.is_empty() {
-            return Ok(());
-        }
         let titles = metrics.iter().map(|metric| metric.title.to_owned());
         let mut rows = vec![std::iter::once("server".to_owned()).chain(titles).collect::<Vec<_>>()];
         for server in
@@ -159,51 +190,40 @@ impl Report {
             };
             rows.push(std::iter::once(server.clone()).chain(metrics.iter().map(cell)).collect());
         }
-        say("")?;
-        say_table(&rows)
+        rows
     }
 
-    /// Prints each curve.
-    fn show_curves(&self) -> anyhow::Result<()> {
-        for curve in ["connections", "reckoned", "growth"] {
-            let mut rows: Vec<Vec<String>> = Vec::new();
-            for point in self.curves.iter().filter(|point| point.curve == curve) {
-                let mut row = vec![format!("{}: {}", point.server, point.at)];
-                let decimals = |figure: f64| if figure < 10.0 { 2 } else { usize::from(figure < 1_000.0) };
-                row.extend(point.figures.iter().map(|(_, figure)| thousands(*figure, decimals(*figure))));
-                if rows.is_empty() {
-                    rows.push(std::iter::once(curve.to_owned()).collect());
-                    rows[0].extend(point.figures.iter().map(|(name, _)| (*name).to_owned()));
-                }
-                row.resize(rows[0].len(), String::new());
-                rows.push(row);
+    /// The points of a curve, below the names of its figures.
+    fn curve_rows(&self, curve: &str) -> Vec<Vec<String>> {
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for point in self.curves.iter().filter(|point| point.curve == curve) {
+            let mut row = vec![format!("{}: {}", point.server, point.at)];
+            let decimals = |figure: f64| if figure < 10.0 { 2 } else { usize::from(figure < 1_000.0) };
+            row.extend(point.figures.iter().map(|(_, figure)| thousands(*figure, decimals(*figure))));
+            if rows.is_empty() {
+                rows.push(std::iter::once(curve.to_owned()).collect());
+                rows[0].extend(point.figures.iter().map(|(name, _)| (*name).to_owned()));
             }
-            if !rows.is_empty() {
-                say("")?;
-                say_table(&rows)?;
-            }
+            row.resize(rows[0].len(), String::new());
+            rows.push(row);
         }
-        Ok(())
+        rows
     }
 
-    /// Prints the goals, and which are met.
-    fn show_goals(&self) -> anyhow::Result<()> {
+    /// The goals, and which are met.
+    fn goal_rows(&self) -> Vec<Vec<String>> {
         let mut rows = vec![["server", "goal", "measured", "met"].map(str::to_owned).to_vec()];
         for goal in self.goals() {
             let met = if goal.is_met { "yes" } else { "no" };
             rows.push(vec![goal.server, goal.text.to_owned(), thousands(goal.measured, goal.decimals), met.to_owned()]);
         }
-        if rows.len() > 1 {
-            say("")?;
-            say_table(&rows)?;
-        }
-        Ok(())
+        rows
     }
 
     /// Everything, with each round by itself.
     pub(crate) fn to_json(&self) -> Value {
         let mut figures = serde_json::Map::new();
-        for metric in TABLES.iter().flat_map(|metrics| metrics.iter()) {
+        for metric in TABLES.iter().flat_map(|(_, metrics)| metrics.iter()) {
             let mut of_servers = serde_json::Map::new();
             for server in &self.servers {
                 let Some(rounds) = self.of(*metric, server) else { continue };
@@ -228,32 +248,31 @@ impl Report {
     }
 }
 
-/// Prints rows in Markdown, with columns of one width.
-fn say_table(rows: &[Vec<String>]) -> anyhow::Result<()> {
-    let n_columns = rows[0].len();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..n_columns).map(width).collect();
-    for (at, row) in rows.iter().enumerate() {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(
-                |(column, (cell, width))| {
-                    if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-                },
-            )
-            .collect();
-        say(&format!("| {} |", cells.join(" | ")))?;
-        if at == 0 {
-            let rule = |(column, width): (usize, &usize)| {
-                if column == 0 { "-".repeat(*width) } else { format!("{}:", "-".repeat(width - 1)) }
-            };
-            let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
-            say(&format!("| {} |", rules.join(" | ")))?;
-        }
+/// Adds rows in Markdown, with columns of one width, under a heading; nothing where there are only titles.
+fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
+    let [titles, figures @ ..] = rows else { return };
+    if figures.is_empty() {
+        return;
     }
-    Ok(())
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let line = |row: &[String]| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "))
+    };
+    let rules = widths.iter().enumerate().map(|(column, width)| match column {
+        0 => "-".repeat(*width),
+        _ => format!("{}:", "-".repeat(width - 1)),
+    });
+    let rules: Vec<String> = rules.collect();
+    *page += &format!("\n### {heading}\n\n{}", line(titles));
+    *page += &line(&rules);
+    for row in figures {
+        *page += &line(row);
+    }
 }
 
 /// A figure with its thousands apart.
