@@ -1,6 +1,6 @@
 //! What a feature costs: events of the bundled `ticket-collision` with acknowledgements, beside an echo without any feature.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ const IN_FLIGHT: usize = 256;
 /// What all acknowledgements begin with.
 const ACKNOWLEDGED: &[u8] = b"{\"id\":7,";
 
-/// A client that waits for its answers.
+/// A client that waits for its answers, and does not sleep meanwhile: its own waking up is not what a feature costs.
 struct Client {
     socket: TcpStream,
     received: Vec<u8>,
@@ -36,10 +36,10 @@ impl Client {
     fn connect(address: SocketAddr, steps: &[Step]) -> anyhow::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nonblocking(true)?;
         let mut client = Self { socket, received: Vec::new(), buffer: vec![0; 64 * 1024] };
         for step in steps {
-            client.socket.write_all(&step.send)?;
+            client.write(&step.send)?;
             let wanted = match step.until {
                 Until::Switched => b"\r\n\r\n",
                 Until::Contains(wanted) => wanted,
@@ -60,9 +60,29 @@ impl Client {
     }
 
     fn read(&mut self) -> anyhow::Result<()> {
-        let n = self.socket.read(&mut self.buffer).context("no answer came")?;
+        let began = Instant::now();
+        let n = loop {
+            match self.socket.read(&mut self.buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ensure!(began.elapsed() < PATIENCE, "no answer came for {PATIENCE:?}");
+                    std::hint::spin_loop();
+                }
+                read => break read?,
+            }
+        };
         ensure!(n > 0, "the host closed the connection: {}", String::from_utf8_lossy(&self.received));
         self.received.extend_from_slice(&self.buffer[..n]);
+        Ok(())
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
+        while !bytes.is_empty() {
+            match self.socket.write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => std::hint::spin_loop(),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
@@ -79,7 +99,7 @@ impl Client {
     /// Sends a frame and waits for its answer. Gives nanoseconds.
     fn ask(&mut self, frame: &[u8], start: &[u8]) -> anyhow::Result<f64> {
         let began = Instant::now();
-        self.socket.write_all(frame)?;
+        self.write(frame)?;
         self.wait(start)?;
         Ok(began.elapsed().as_nanos() as f64)
     }
@@ -99,7 +119,7 @@ impl Client {
                 batch.extend_from_slice(&frames[sent % frames.len()]);
                 sent += 1;
             }
-            self.socket.write_all(&batch)?;
+            self.write(&batch)?;
             answered += self.wait(ACKNOWLEDGED)?;
         }
         Ok(answered as f64 / began.elapsed().as_secs_f64())

@@ -162,9 +162,9 @@ impl Shard {
         match &link.wire {
             Wire::Polling(poll) if !is_ended => self.flush_polling(link, poll),
             Wire::Socket(socket) if !is_ended && !socket.blocked.get() => {
-                match link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut()) {
-                    Ok(is_done) => return socket.blocked.set(!is_done),
-                    Err(_) => {}
+                let written = link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut());
+                if let Ok(is_done) = written {
+                    return socket.blocked.set(!is_done);
                 }
                 self.end_link(link, true);
             }
