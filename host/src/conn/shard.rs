@@ -7,6 +7,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -195,6 +196,7 @@ impl Shard {
         let (mut commands, mut for_engines) = (VecDeque::new(), VecDeque::new());
         let port = self.port.clone();
         let engines = self.shared.engines.clone();
+        let mut deadline = pin!(self.next_deadline());
         while !(self.is_stopping() && self.links.borrow().is_empty() && self.http_connections.get() == 0) {
             tokio::select! {
                 () = port.receive(&mut commands), if commands.is_empty() => {}
@@ -211,9 +213,12 @@ impl Shard {
                     Err(error) => tracing::error!(%error, "the kernel does not say which sockets are ready"),
                 },
                 () = yield_now(), if !commands.is_empty() || !self.unread.borrow().is_empty() => {}
-                () = self.next_deadline() => if self.meet_deadlines() {
-                    yield_now().await;
-                },
+                () = &mut deadline => {
+                    deadline.set(self.next_deadline());
+                    if self.meet_deadlines() {
+                        yield_now().await;
+                    }
+                }
             }
             if !self.unread.borrow().is_empty() {
                 self.look_at_unread();
