@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use roundhouse_tests::bench::say;
+use roundhouse_tests::bench::{quantile, say};
 use roundhouse_tests::chat::{PER_SECOND, Seen, Shared, Tally, frame, join_all, message, wait_for_the_end, write};
 use tokio::task::LocalSet;
 
 use crate::audience::Audience;
-use crate::report::{CHAT_CPU, CONFIRMED_P50, CONFIRMED_P99, SHOWN_P50, SHOWN_P99, quantile};
+use crate::report::{CHAT_CPU, CONFIRMED_P50, CONFIRMED_P99, SHOWN_P50, SHOWN_P99};
 use crate::wire::Wire;
 use crate::{Bench, Workload};
 

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use roundhouse_tests::bench::{median, say};
+use roundhouse_tests::bench::{median, quantile, say};
 
 use crate::audience::Audience;
-use crate::report::{Curve, quantile};
+use crate::report::Curve;
 use crate::servers::Kind;
 use crate::wire::Wire;
 use crate::{Bench, Workload};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use roundhouse_tests::bench::say;
+use roundhouse_tests::bench::{quantile, say};
 
 use crate::audience::Audience;
 use crate::report::{IDLE_CPU, IDLE_MEMORY, STORM_P99, STORM_RATE};
@@ -93,9 +93,9 @@ pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
             let began = Instant::now();
             let took = bench.generator.connect(audience.crowd, audience.server.address, AT_ONCE, scripts)?.1;
             bench.report.note(STORM_RATE, &name, connections as f64 / began.elapsed().as_secs_f64());
-            let mut took: Vec<u128> = took.iter().map(Duration::as_micros).collect();
+            let mut took: Vec<u32> = took.iter().map(|took| took.as_micros() as u32).collect();
             took.sort_unstable();
-            bench.report.note(STORM_P99, &name, took[took.len() * 99 / 100] as f64 / 1000.0);
+            bench.report.note(STORM_P99, &name, quantile(&took, 0.99) / 1000.0);
             audience.end(bench);
         }
     }

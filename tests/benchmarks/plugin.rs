@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse_tests::bench::{median, say};
+use roundhouse_tests::bench::{median, quantile, say};
 use roundhouse_tests::raw::{client_frame, take_frames};
 use roundhouse_tests::target_dir;
 use serde_json::{Value, json};
@@ -134,7 +134,7 @@ fn event(event: &str, ticket: usize) -> Vec<u8> {
 
 fn microseconds(mut nanoseconds: Vec<f64>, share: f64) -> f64 {
     nanoseconds.sort_by(f64::total_cmp);
-    nanoseconds[(nanoseconds.len() as f64 * share) as usize] / 1000.0
+    quantile(&nanoseconds, share) / 1000.0
 }
 
 /// The host as it is for protocol suites: it has an echo.

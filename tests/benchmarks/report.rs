@@ -289,12 +289,6 @@ pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
     grouped + fraction
 }
 
-/// The figure below which a share of all are, of figures in order of size.
-pub(crate) fn quantile(sorted: &[u32], share: f64) -> f64 {
-    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-    f64::from(sorted.get(at).copied().unwrap_or_default())
-}
-
 /// What the benchmark runs on.
 fn machine() -> anyhow::Result<Value> {
     let read = |path: &str| std::fs::read_to_string(path);

@@ -1,4 +1,4 @@
-//! What the benchmarks share: tokens, lines of output, medians.
+//! What the benchmarks share: tokens, lines of output, medians and other quantiles.
 
 use std::io::Write as _;
 
@@ -35,6 +35,12 @@ pub fn token(user: &str) -> anyhow::Result<String> {
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
+}
+
+/// The figure below which a share of all are, of figures in order of size; zero where there are none.
+pub fn quantile<T: Copy + Default + Into<f64>>(sorted: &[T], share: f64) -> f64 {
+    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default().into()
 }
 
 /// The resident memory of a process.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
+use roundhouse_tests::bench::{LIMITS, SECRET, quantile, say, token};
 use roundhouse_tests::chat::{
     MEMBERS, PATIENCE, PER_SECOND, ROOMS, Seen, Shared, Tally, frame, join_all, message, wait_for_the_end, write,
 };
@@ -108,10 +108,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
 fn quantiles(figures: &[u32]) -> String {
     let mut sorted = figures.to_vec();
     sorted.sort_unstable();
-    let at = |share: f64| {
-        let index = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-        f64::from(sorted.get(index).copied().unwrap_or_default()) / 1000.0
-    };
+    let at = |share| quantile(&sorted, share) / 1000.0;
     format!("median {:.2} ms, p99 {:.2} ms, longest {:.1} ms", at(0.5), at(0.99), at(1.0))
 }
 
