@@ -5,7 +5,7 @@ use std::num::ParseIntError;
 use std::str::FromStr;
 
 /// The longest id that a payload or an identity may carry, in characters.
-const MAX_ID_CHARS: usize = 128;
+pub const MAX_ID_CHARS: usize = 128;
 
 /// Whether `id` is 1 to 128 printable characters without whitespace.
 pub fn is_valid_id(id: &str) -> bool {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bindings::FeaturePre;
@@ -12,7 +13,7 @@ use super::manifest::{Grants, Manifest};
 use super::sandbox::{Bounds, HostState};
 
 /// Where a component came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// It is part of the host's binary.
@@ -24,7 +25,8 @@ pub enum Source {
 }
 
 /// What identifies a generation wherever it is spoken of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Generation")]
 pub struct Loaded {
     /// The plugin's name.
     pub name: String,

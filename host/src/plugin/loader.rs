@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
@@ -33,7 +34,7 @@ pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
 const MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
 
 /// The step of a load that said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
     /// Its size is bounded.

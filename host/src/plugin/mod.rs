@@ -48,5 +48,5 @@ pub use folder::Folder;
 pub use generation::{Loaded, Source};
 pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};
 pub use manifest::Grants;
-pub use report::{Inspection, Latency, PluginReport, inspect};
+pub use report::{Inspection, Latency, PluginReport, PluginState, inspect};
 pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, PluginConfig, PluginOptions, Runtime};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,8 +17,9 @@ use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 
 /// A plugin as the API shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "Plugin")]
 pub struct PluginReport {
     /// Name, version, generation and digest.
     #[serde(flatten)]
@@ -26,8 +28,8 @@ pub struct PluginReport {
     pub description: String,
     /// Where the running build came from.
     pub source: Source,
-    /// `running` or `quarantined`.
-    pub state: &'static str,
+    /// Whether it gets events.
+    pub state: PluginState,
     /// The generation that a roll-back would take into use.
     pub previous: Option<Loaded>,
     /// Events that it handled.
@@ -41,8 +43,18 @@ pub struct PluginReport {
     pub stats: Option<Value>,
 }
 
+/// Whether a plugin gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// It does.
+    Running,
+    /// It failed too often, and is left alone for a while.
+    Quarantined,
+}
+
 /// How long calls take.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     /// The median, in microseconds.
@@ -166,7 +178,7 @@ impl Runtime {
             id: generation.id.clone(),
             description: generation.manifest.description.clone(),
             source: generation.source,
-            state: if paused { "quarantined" } else { "running" },
+            state: if paused { PluginState::Quarantined } else { PluginState::Running },
             previous: plugin.before().map(|before| before.id.clone()),
             calls: plugin.calls.load(Ordering::Relaxed),
             traps: plugin.traps.load(Ordering::Relaxed),

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
 use super::emit::{connection_id, is_valid_room};
 use super::keys::Caller;
+use super::schema::ConnectionId;
 use super::{Api, wait_while};
 use crate::http::response::{Answer, json};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
@@ -25,24 +26,78 @@ pub(super) const MAX_ROOMS: usize = 1000;
 const REASON: &str = "disconnected by an operator";
 
 /// A connection, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Connection {
+pub(super) struct Connection {
+    #[schemars(with = "ConnectionId")]
     connection_id: String,
     user_id: String,
     name: Option<String>,
     roles: Vec<String>,
+    /// When it was opened, in epoch milliseconds.
     since: u64,
     rooms: Vec<String>,
 }
 
+/// Some of the connections that there are.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Connections {
+    #[schemars(length(max = MAX_LIMIT))]
+    connections: Vec<Connection>,
+    /// Where there is more: what to give as `after` to get it.
+    next: Option<String>,
+}
+
+/// A user, who has one connection at least.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct User {
+    user_id: String,
+    /// The name and the roles of the connection that was opened first.
+    name: Option<String>,
+    roles: Vec<String>,
+    /// When that was, in epoch milliseconds.
+    since: u64,
+    connection_count: usize,
+    #[schemars(length(max = MAX_LIMIT))]
+    connections: Vec<Connection>,
+    /// Where there are more connections: what to give as `after` to get them.
+    next: Option<String>,
+    room_count: usize,
+    /// The rooms of all connections.
+    #[schemars(length(max = MAX_ROOMS))]
+    rooms: Vec<String>,
+}
+
+/// A room, in which one connection is at least.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "RoomMembers")]
+pub(super) struct Members {
+    room: String,
+    connection_count: usize,
+    user_count: usize,
+    #[schemars(length(max = MAX_LIMIT))]
+    members: Vec<Member>,
+    /// Where there are more: what to give as `after` to get them.
+    next: Option<String>,
+}
+
+/// How many connections were closed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Disconnected {
+    disconnected: usize,
+}
+
 /// A member of a room, as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Member {
+    #[schemars(with = "ConnectionId")]
     connection_id: String,
     user_id: String,
     name: Option<String>,
+    /// When the connection was opened, in epoch milliseconds.
     since: u64,
 }
 
@@ -93,8 +148,8 @@ impl Api {
     pub(super) fn connections(&self, query: Option<&str>) -> Result<Answer, Failure> {
         let Wanted { user, after, limit } = Wanted::read(query, true)?;
         let Page { connections, next } = self.hub.page_of_connections(user.as_deref(), after, limit);
-        let connections: Vec<_> = connections.iter().map(Connection::of).collect();
-        Ok(json(StatusCode::OK, &json!({ "connections": connections, "next": next.map(|id| id.to_string()) })))
+        let connections = connections.iter().map(Connection::of).collect();
+        Ok(json(StatusCode::OK, &Connections { connections, next: next.map(|id| id.to_string()) }))
     }
 
     pub(super) fn connection(&self, id: &str) -> Result<Answer, Failure> {
@@ -112,19 +167,17 @@ impl Api {
             all.iter().flat_map(|connection| &connection.rooms).map(|room| &**room).collect();
         let own = format!("{USER_ROOM_PREFIX}{user}");
         rooms.insert(&own);
-        let n_rooms = rooms.len();
-        let rooms: Vec<&str> = rooms.into_iter().take(MAX_ROOMS).collect();
-        let answer = json!({
-            "userId": user,
-            "name": first.identity.name,
-            "roles": first.identity.roles,
-            "since": first.since_ms,
-            "connectionCount": all.len(),
-            "connections": connections.iter().map(Connection::of).collect::<Vec<_>>(),
-            "next": next.map(|id| id.to_string()),
-            "roomCount": n_rooms,
-            "rooms": rooms,
-        });
+        let answer = User {
+            user_id: user.to_owned(),
+            name: first.identity.name.clone(),
+            roles: first.identity.roles.clone(),
+            since: first.since_ms,
+            connection_count: all.len(),
+            connections: connections.iter().map(Connection::of).collect(),
+            next: next.map(|id| id.to_string()),
+            room_count: rooms.len(),
+            rooms: rooms.into_iter().take(MAX_ROOMS).map(str::to_owned).collect(),
+        };
         Ok(json(StatusCode::OK, &answer))
     }
 
@@ -135,13 +188,13 @@ impl Api {
             let message = format!("nobody is in the room {room:?}");
             Failure::new(ErrorCode::NotFound, message)
         })?;
-        let answer = json!({
-            "room": room,
-            "connectionCount": found.size.connections,
-            "userCount": found.size.users,
-            "members": found.page.connections.iter().map(Member::of).collect::<Vec<_>>(),
-            "next": found.page.next.map(|id| id.to_string()),
-        });
+        let answer = Members {
+            room: room.to_owned(),
+            connection_count: found.size.connections,
+            user_count: found.size.users,
+            members: found.page.connections.iter().map(Member::of).collect(),
+            next: found.page.next.map(|id| id.to_string()),
+        };
         Ok(json(StatusCode::OK, &answer))
     }
 
@@ -167,7 +220,7 @@ impl Api {
         }
         // Whoever reads the answer and looks again finds them gone, unless a shard is busy beyond all measure.
         wait_while(|| connections.iter().any(|id| self.hub.identity(*id).is_some())).await;
-        json(StatusCode::OK, &json!({ "disconnected": connections.len() }))
+        json(StatusCode::OK, &Disconnected { disconnected: connections.len() })
     }
 }
 

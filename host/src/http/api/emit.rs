@@ -1,17 +1,18 @@
 //! `POST /v1/emit`: a service speaks to connections itself, with no feature between.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::{Object, given, parse};
 use super::idempotency::{Begun, Idempotency, Reply, conflict};
 use super::keys::Caller;
+use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
 use super::{Api, wait_while};
 use crate::hub::{Audience, Publication};
 use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id};
@@ -27,38 +28,56 @@ pub(super) const MAX_EVENT_CHARS: usize = 256;
 pub(super) const MAX_ROOM_CHARS: usize = 512;
 
 /// Whom something is for: the union of everything that is named.
-#[derive(Debug, Default, PartialEq, Hash, Deserialize)]
+#[derive(Debug, Default, PartialEq, Hash, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(extend("minProperties" = 1))]
 pub(super) struct To {
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "Id")]
     user: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Id>")]
     users: Option<Vec<String>>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Id>")]
     roles: Option<Vec<String>>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "Room")]
     room: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "Vec<Room>")]
     rooms: Option<Vec<String>>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "ConnectionId")]
     connection: Option<String>,
     #[serde(deserialize_with = "given")]
+    #[schemars(with = "bool", extend("const" = true))]
     all: Option<bool>,
 }
 
 /// One emit, as a service writes it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Emit<'a> {
+pub(super) struct Emit<'a> {
     to: Object<To>,
     #[serde(borrow)]
+    #[schemars(with = "EventName")]
     event: Cow<'a, str>,
+    /// Any JSON.
     #[serde(borrow, default)]
+    #[schemars(with = "Value")]
     data: Option<&'a RawValue>,
     #[serde(default)]
     except: Option<Object<To>>,
     #[serde(default)]
+    #[schemars(with = "Option<IdempotencyKey>")]
     idempotency_key: Option<String>,
+}
+
+/// How many connections an emit is for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Delivered {
+    delivered: usize,
 }
 
 /// An emit that has been checked.
@@ -151,10 +170,7 @@ impl Api {
         if reach.connections > 0 {
             self.hub.publish(Publication { to, except, outgoing, volatile: false, guard: None });
         }
-        let mut answer = String::with_capacity(24);
-        // Writing to a string cannot fail.
-        let _ = write!(answer, "{{\"delivered\":{}}}", reach.connections);
-        let reply = Reply { status: StatusCode::OK, body: Bytes::from(answer) };
+        let reply = Reply::of(&Delivered { delivered: reach.connections });
         if let Some(ticket) = ticket {
             ticket.finish(&reply);
         }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use hyper::StatusCode;
+use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Api;
@@ -11,19 +13,25 @@ use super::body::{Object, parse};
 use super::emit::check_event;
 use super::idempotency::{Begun, Idempotency, Reply};
 use super::keys::Caller;
+use super::schema::{EventName, IdempotencyKey};
 use crate::http::response;
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::ANSWER_TIMEOUT;
 
 /// An event, as a service writes it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct ServiceEvent<'a> {
+#[schemars(rename = "Event")]
+pub(super) struct ServiceEvent<'a> {
     #[serde(borrow)]
+    #[schemars(with = "EventName")]
     event: Cow<'a, str>,
+    /// Any JSON.
     #[serde(borrow, default)]
+    #[schemars(with = "Value")]
     data: Option<&'a RawValue>,
     #[serde(default)]
+    #[schemars(with = "Option<IdempotencyKey>")]
     idempotency_key: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 use prometheus::IntCounter;
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::model::{Clock, ErrorCode, Failure};
@@ -35,6 +36,12 @@ pub(super) struct Reply {
 }
 
 impl Reply {
+    /// The answer of a call that went well.
+    pub(super) fn of(answer: &impl Serialize) -> Self {
+        // Answers are plain structs of ours, which always have a JSON form.
+        Self { status: StatusCode::OK, body: serde_json::to_vec(answer).unwrap_or_default().into() }
+    }
+
     /// Whether the same call may well be answered otherwise later.
     fn is_worth_repeating(&self) -> bool {
         self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()

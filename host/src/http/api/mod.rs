@@ -1,8 +1,8 @@
 //! The management and service API, on a listener and a thread of its own.
 //!
-//! `calls` is the table of what may be called, and `openapi` describes it from there; `keys` says who may. `body` reads
-//! and parses what is sent, `idempotency` remembers what was answered. The calls themselves: `emit`, `events`,
-//! `directory`, `plugins`.
+//! `calls` is the table of what may be called, and `openapi` describes it from there, with the schemas that `schema` makes
+//! of what is read and written; `keys` says who may. `body` reads and parses what is sent, `idempotency` remembers what
+//! was answered. The calls themselves: `emit`, `events`, `directory`, `plugins`.
 
 mod body;
 mod calls;
@@ -13,6 +13,7 @@ mod idempotency;
 mod keys;
 mod openapi;
 mod plugins;
+mod schema;
 
 use std::convert::Infallible;
 use std::io;

@@ -1,28 +1,24 @@
-//! The description of the API, made from the table of calls and from the bounds that the calls check.
+//! The description of the API, made from the table of calls, and from the types and bounds by which they read and write.
 
 use serde_json::{Map, Value, json};
 
 use super::calls::{Call, ROUTES, Route};
-use super::directory::{DEFAULT_LIMIT, MAX_LIMIT, MAX_ROOMS};
-use super::emit::{MAX_EMITS, MAX_EVENT_CHARS, MAX_ROOM_CHARS};
-use super::idempotency::MAX_KEY_CHARS;
+use super::directory::{Connection, Connections, DEFAULT_LIMIT, Disconnected, MAX_LIMIT, Members, User};
+use super::emit::{Delivered, Emit, MAX_EMITS, MAX_EVENT_CHARS};
+use super::events::ServiceEvent;
 use super::keys::KeyScope;
-use crate::model::ErrorCode;
-use crate::protocol::RESERVED_EVENTS;
-
-/// Text without control characters.
-const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
-
-/// The same without whitespace: what ids are made of.
-const PRINTABLE_WORD: &str =
-    "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+$";
+use super::plugins::{Plugins, Refused, Stats, Unloaded};
+use super::schema::{ConnectionId, Id, Room, Schemas};
+use crate::model::Failure;
+use crate::plugin::{Loaded, PluginReport};
 
 /// The document at `/openapi.json`.
 pub(super) fn document() -> Value {
+    let mut schemas = Schemas::new();
     let mut paths: Map<String, Value> = Map::new();
     for route in &ROUTES {
         paths.entry(route.path).or_insert_with(|| json!({}))[route.method.as_str().to_ascii_lowercase()] =
-            operation(route);
+            operation(route, &mut schemas);
     }
     json!({
         "openapi": "3.1.0",
@@ -36,12 +32,12 @@ pub(super) fn document() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": { "apiKey": { "type": "http", "scheme": "bearer", "description": "An API key." } },
-            "schemas": schemas(),
+            "schemas": schemas.into_definitions(),
         },
     })
 }
 
-fn operation(route: &Route) -> Value {
+fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let about = match route.scope {
         None => "Needs no key.",
         Some(KeyScope::Publish) => "Needs a key with the scope `publish`.",
@@ -52,10 +48,10 @@ fn operation(route: &Route) -> Value {
         "summary": route.summary,
         "description": about,
         "security": if route.scope.is_some() { json!([{ "apiKey": [] }]) } else { json!([]) },
-        "parameters": parameters(route),
-        "responses": responses(route),
+        "parameters": parameters(route, schemas),
+        "responses": responses(route, schemas),
     });
-    if let Some(body) = request_body(route.call) {
+    if let Some(body) = request_body(route.call, schemas) {
         operation["requestBody"] = body;
     }
     operation
@@ -85,14 +81,14 @@ fn operation_id(call: Call) -> &'static str {
     }
 }
 
-fn parameters(route: &Route) -> Value {
+fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
     let in_path = route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
     let mut parameters: Vec<Value> = in_path
         .map(|name| {
             let schema = match (name, route.call) {
-                ("id", Call::Connection | Call::CloseConnection) => reference("ConnectionId"),
-                ("id", _) => reference("Id"),
-                ("room", _) => reference("Room"),
+                ("id", Call::Connection | Call::CloseConnection) => schemas.read::<ConnectionId>(),
+                ("id", _) => schemas.read::<Id>(),
+                ("room", _) => schemas.read::<Room>(),
                 ("query", _) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS }),
                 _ => json!({ "type": "string", "pattern": "^[a-z0-9-]+$", "minLength": 1, "maxLength": 64 }),
             };
@@ -107,22 +103,19 @@ fn parameters(route: &Route) -> Value {
     if matches!(route.call, Call::Connections | Call::User | Call::Room) {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
         in_query("limit", "How many, at most.", limit);
-        in_query("after", "The `next` of the page before.", reference("ConnectionId"));
+        in_query("after", "The `next` of the page before.", schemas.read::<ConnectionId>());
     }
     if route.call == Call::Connections {
-        in_query("user", "Of this user alone.", reference("Id"));
+        in_query("user", "Of this user alone.", schemas.read::<Id>());
     }
     parameters.into()
 }
 
-fn request_body(call: Call) -> Option<Value> {
+fn request_body(call: Call, schemas: &mut Schemas) -> Option<Value> {
     let json = |required: bool, schema: Value| json!({ "required": required, "content": { "application/json": { "schema": schema } } });
     Some(match call {
-        Call::Emit => {
-            let several = json!({ "type": "array", "items": reference("Emit"), "maxItems": MAX_EMITS });
-            json(true, json!({ "oneOf": [reference("Emit"), several] }))
-        }
-        Call::Event => json(true, reference("Event")),
+        Call::Emit => json(true, one_or_several(schemas.read::<Emit<'_>>())),
+        Call::Event => json(true, schemas.read::<ServiceEvent<'_>>()),
         Call::Query => json(false, json!({})),
         Call::LoadPlugin => json!({
             "required": true,
@@ -134,19 +127,20 @@ fn request_body(call: Call) -> Option<Value> {
 }
 
 /// What a call may answer: each status that any path through its code ends in.
-fn responses(route: &Route) -> Value {
-    let (content_type, schema) = success(route.call);
+fn responses(route: &Route, schemas: &mut Schemas) -> Value {
+    let (content_type, schema) = success(route.call, schemas);
+    let error = schemas.written::<Failure>();
     let mut responses = json!({
         "200": { "description": "Done.", "content": { content_type: { "schema": schema } } },
     });
-    let mut refusal = |status: &str, why: &str, schema: &str| {
-        let content = json!({ "application/json": { "schema": reference(schema) } });
+    let mut refusal = |status: &str, why: &str, schema: &Value| {
+        let content = json!({ "application/json": { "schema": schema } });
         responses[status] = json!({ "description": why, "content": content });
     };
     if route.scope.is_some() {
-        refusal("400", "Something is not what it should be; the message says what and where.", "Error");
-        refusal("401", "There is no key, or not one that the host knows.", "Error");
-        refusal("403", "The key lacks the scope, or the feature refuses.", "Error");
+        refusal("400", "Something is not what it should be; the message says what and where.", &error);
+        refusal("401", "There is no key, or not one that the host knows.", &error);
+        refusal("403", "The key lacks the scope, or the feature refuses.", &error);
     }
     let by_feature: &[(&str, &str)] = &[
         ("404", "No feature handles this, or it does not find what is named."),
@@ -171,10 +165,13 @@ fn responses(route: &Route) -> Value {
         _ => Vec::new(),
     };
     for (status, why) in further {
-        refusal(status, why, "Error");
+        refusal(status, why, &error);
     }
     match route.call {
-        Call::LoadPlugin => refusal("422", "The component is refused, and nothing has changed.", "RefusedComponent"),
+        Call::LoadPlugin => {
+            let schema = schemas.written::<Refused<'_>>();
+            refusal("422", "The component is refused, and nothing has changed.", &schema);
+        }
         Call::Ready => responses["503"] = json!({ "description": "Not now.", "content": plain_text() }),
         _ => {}
     }
@@ -186,174 +183,31 @@ fn plain_text() -> Value {
 }
 
 /// What a call answers that goes well.
-fn success(call: Call) -> (&'static str, Value) {
+fn success(call: Call, schemas: &mut Schemas) -> (&'static str, Value) {
     let schema = match call {
-        Call::Emit => {
-            let several = json!({ "type": "array", "items": reference("Delivered"), "maxItems": MAX_EMITS });
-            json!({ "oneOf": [reference("Delivered"), several] })
-        }
+        Call::Emit => one_or_several(schemas.written::<Delivered>()),
         // Whatever the feature replies.
         Call::Event | Call::Query => json!({}),
-        Call::Stats => reference("Stats"),
-        Call::Plugins => object(json!({ "plugins": { "type": "array", "items": reference("Plugin") } }), &[]),
-        Call::Plugin => reference("Plugin"),
-        Call::LoadPlugin | Call::RollBackPlugin => reference("Generation"),
-        Call::UnloadPlugin => object(json!({ "name": { "type": "string" } }), &[]),
-        Call::Connections => {
-            let connections = json!({ "type": "array", "items": reference("Connection"), "maxItems": MAX_LIMIT });
-            object(json!({ "connections": connections, "next": reference("Next") }), &[])
-        }
-        Call::Connection => reference("Connection"),
-        Call::User => reference("User"),
-        Call::Room => reference("RoomMembers"),
-        Call::CloseConnection | Call::CloseUser => object(json!({ "disconnected": count() }), &[]),
+        Call::Stats => schemas.written::<Stats>(),
+        Call::Plugins => schemas.written::<Plugins>(),
+        Call::Plugin => schemas.written::<PluginReport>(),
+        Call::LoadPlugin | Call::RollBackPlugin => schemas.written::<Loaded>(),
+        Call::UnloadPlugin => schemas.written::<Unloaded>(),
+        Call::Connections => schemas.written::<Connections>(),
+        Call::Connection => schemas.written::<Connection>(),
+        Call::User => schemas.written::<User>(),
+        Call::Room => schemas.written::<Members>(),
+        Call::CloseConnection | Call::CloseUser => schemas.written::<Disconnected>(),
         Call::Alive | Call::Ready | Call::Metrics => return ("text/plain", json!({ "type": "string" })),
         Call::Description => json!({ "type": "object" }),
     };
     ("application/json", schema)
 }
 
-fn reference(schema: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{schema}") })
-}
-
-fn count() -> Value {
-    json!({ "type": "integer", "minimum": 0 })
-}
-
-fn word(max_chars: usize) -> Value {
-    json!({ "type": "string", "minLength": 1, "maxLength": max_chars, "pattern": PRINTABLE_WORD })
-}
-
-/// An object that has these fields and no others, all but `optional` always.
-fn object(properties: Value, optional: &[&str]) -> Value {
-    let names = properties.as_object().into_iter().flat_map(Map::keys);
-    let required: Vec<&String> = names.filter(|name| !optional.contains(&name.as_str())).collect();
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
-}
-
-fn schemas() -> Value {
-    let text = || json!({ "type": "string" });
-    let name = || json!({ "type": ["string", "null"] });
-    let list = |of: Value| json!({ "type": "array", "items": of });
-    let figures = |names: &[&str], of: Value| {
-        object(names.iter().map(|name| ((*name).to_owned(), of.clone())).collect::<Map<_, _>>().into(), &[])
-    };
-    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
-    let event = json!({
-        "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS, "pattern": PRINTABLE,
-        "not": { "enum": RESERVED_EVENTS },
-    });
-    let idempotency_key = json!({
-        "type": ["string", "null"], "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": PRINTABLE,
-        "description": "A call that is repeated with its key within 24 hours is answered as the first was, and done once.",
-    });
-    let data = json!({ "description": "Any JSON." });
-    let generation = json!({ "name": text(), "version": text(), "generation": count(), "digest": text() });
-    let mut plugin = generation.clone();
-    plugin["description"] = text();
-    plugin["source"] = json!({ "enum": ["bundled", "folder", "api"] });
-    plugin["state"] = json!({ "enum": ["running", "quarantined"] });
-    plugin["previous"] = json!({ "oneOf": [reference("Generation"), { "type": "null" }] });
-    plugin["calls"] = count();
-    plugin["traps"] = count();
-    plugin["latency"] = figures(&["p50Us", "p99Us"], json!({ "type": "number" }));
-    plugin["stats"] = json!({ "description": "The feature's own figures, where it has any." });
-    let mut stats = figures(
-        &[
-            "uptimeMs",
-            "sockets",
-            "connections",
-            "users",
-            "rooms",
-            "eventsReceived",
-            "eventsRefused",
-            "framesQueued",
-            "slowConnections",
-            "pluginCalls",
-            "pluginFaults",
-            // Times of events, which are fractions.
-            "eventP50Us",
-            "eventP99Us",
-        ],
-        count(),
-    );
-    for time in ["eventP50Us", "eventP99Us"] {
-        stats["properties"][time] = json!({ "type": "number" });
-    }
-    json!({
-        "Error": object(json!({ "code": { "enum": codes }, "message": text() }), &[]),
-        "RefusedComponent": object(
-            json!({ "code": { "const": "bad_request" }, "message": text(), "step": text() }), &[]),
-        "Id": word(128),
-        "ConnectionId": { "type": "string", "pattern": "^[0-9a-f]{16}$" },
-        "Room": word(MAX_ROOM_CHARS),
-        "Next": {
-            "type": ["string", "null"],
-            "description": "Where there is more: what to give as `after` to get it.",
-        },
-        "To": {
-            "type": "object",
-            "description": "Whoever is named in any of these ways, each once.",
-            "properties": {
-                "user": reference("Id"),
-                "users": list(reference("Id")),
-                "roles": list(reference("Id")),
-                "room": reference("Room"),
-                "rooms": list(reference("Room")),
-                "connection": reference("ConnectionId"),
-                "all": { "type": "boolean", "const": true },
-            },
-            "minProperties": 1,
-            "additionalProperties": false,
-        },
-        "Emit": object(
-            json!({
-                "to": reference("To"),
-                "event": event,
-                "data": data,
-                "except": { "oneOf": [reference("To"), { "type": "null" }] },
-                "idempotencyKey": idempotency_key,
-            }),
-            &["data", "except", "idempotencyKey"],
-        ),
-        "Event": object(
-            json!({ "event": event, "data": data, "idempotencyKey": idempotency_key }),
-            &["data", "idempotencyKey"],
-        ),
-        "Delivered": object(json!({ "delivered": count() }), &[]),
-        "Generation": object(generation, &[]),
-        "Plugin": object(plugin, &["stats"]),
-        "Stats": stats,
-        "Connection": object(
-            json!({
-                "connectionId": reference("ConnectionId"), "userId": text(), "name": name(), "roles": list(text()),
-                "since": count(), "rooms": list(text()),
-            }),
-            &[],
-        ),
-        "User": object(
-            json!({
-                "userId": text(), "name": name(), "roles": list(text()), "since": count(),
-                "connectionCount": count(), "connections": list(reference("Connection")), "next": reference("Next"),
-                "roomCount": count(), "rooms": { "type": "array", "items": text(), "maxItems": MAX_ROOMS },
-            }),
-            &[],
-        ),
-        "RoomMembers": object(
-            json!({
-                "room": text(), "connectionCount": count(), "userCount": count(),
-                "members": list(object(
-                    json!({
-                        "connectionId": reference("ConnectionId"), "userId": text(), "name": name(), "since": count(),
-                    }),
-                    &[],
-                )),
-                "next": reference("Next"),
-            }),
-            &[],
-        ),
-    })
+/// One, or a list of them: emits, and what each was answered.
+fn one_or_several(one: Value) -> Value {
+    let several = json!({ "type": "array", "items": one, "maxItems": MAX_EMITS });
+    json!({ "oneOf": [one, several] })
 }
 
 #[cfg(test)]

@@ -2,41 +2,84 @@
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::keys::Caller;
 use super::{Api, body};
 use crate::http::response::{Answer, json};
 use crate::metrics::quantile;
 use crate::model::{ErrorCode, Failure};
-use crate::plugin::{LoadError, MAX_COMPONENT_BYTES, Source, Step};
+use crate::plugin::{LoadError, MAX_COMPONENT_BYTES, PluginReport, Source, Step};
+
+/// Figures of the host, since it was started where they only go up.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Stats {
+    uptime_ms: u64,
+    /// WebSockets and polling sessions that are open.
+    sockets: i64,
+    /// Who takes part: a Socket.IO client once for each namespace, and whoever may come back.
+    connections: usize,
+    users: usize,
+    rooms: usize,
+    events_received: u64,
+    events_refused: u64,
+    frames_queued: u64,
+    slow_connections: u64,
+    #[serde(rename = "eventP50Us")]
+    event_p50_us: f64,
+    #[serde(rename = "eventP99Us")]
+    event_p99_us: f64,
+    plugin_calls: u64,
+    plugin_faults: u64,
+}
+
+/// All plugins.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Plugins {
+    plugins: Vec<PluginReport>,
+}
+
+/// A plugin that is loaded no more.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Unloaded {
+    name: String,
+}
+
+/// Why a component was refused. Nothing has changed.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "RefusedComponent")]
+pub(super) struct Refused<'a> {
+    code: ErrorCode,
+    message: &'a str,
+    step: Step,
+}
 
 impl Api {
     pub(super) fn stats(&self) -> Answer {
         let (connections, users, rooms) = self.hub.counts();
         let metrics = &self.metrics;
-        json(
-            StatusCode::OK,
-            &json!({
-                "uptimeMs": self.clock.uptime_ms(),
-                "sockets": metrics.connections.get(),
-                "connections": connections,
-                "users": users,
-                "rooms": rooms,
-                "eventsReceived": metrics.events_received.get(),
-                "eventsRefused": metrics.events_refused.get(),
-                "framesQueued": metrics.frames_queued.get(),
-                "slowConnections": metrics.slow_connections.get(),
-                "eventP50Us": quantile(&metrics.event_seconds, 0.5) * 1e6,
-                "eventP99Us": quantile(&metrics.event_seconds, 0.99) * 1e6,
-                "pluginCalls": metrics.plugin_calls.get(),
-                "pluginFaults": metrics.plugin_faults.get(),
-            }),
-        )
+        let stats = Stats {
+            uptime_ms: self.clock.uptime_ms(),
+            sockets: metrics.connections.get(),
+            connections,
+            users,
+            rooms,
+            events_received: metrics.events_received.get(),
+            events_refused: metrics.events_refused.get(),
+            frames_queued: metrics.frames_queued.get(),
+            slow_connections: metrics.slow_connections.get(),
+            event_p50_us: quantile(&metrics.event_seconds, 0.5) * 1e6,
+            event_p99_us: quantile(&metrics.event_seconds, 0.99) * 1e6,
+            plugin_calls: metrics.plugin_calls.get(),
+            plugin_faults: metrics.plugin_faults.get(),
+        };
+        json(StatusCode::OK, &stats)
     }
 
     pub(super) fn plugins(&self) -> Answer {
-        json(StatusCode::OK, &json!({ "plugins": self.runtime.reports() }))
+        json(StatusCode::OK, &Plugins { plugins: self.runtime.reports() })
     }
 
     pub(super) async fn plugin(&self, name: &str) -> Result<Answer, Failure> {
@@ -68,7 +111,7 @@ impl Api {
 
     pub(super) async fn unload(&self, caller: Caller<'_>, name: &str) -> Result<Answer, Failure> {
         tracing::info!(plugin = name, key = caller.name, "asked to unload a plugin");
-        self.runtime.unload(name).await.map(|()| json(StatusCode::OK, &json!({ "name": name })))
+        self.runtime.unload(name).await.map(|()| json(StatusCode::OK, &Unloaded { name: name.to_owned() }))
     }
 
     pub(super) async fn roll_back(&self, caller: Caller<'_>, name: &str) -> Result<Answer, Failure> {
@@ -78,6 +121,6 @@ impl Api {
 }
 
 fn refused(error: &LoadError) -> Answer {
-    let body = json!({ "code": "bad_request", "message": error.message, "step": error.step });
+    let body = Refused { code: ErrorCode::BadRequest, message: &error.message, step: error.step };
     json(StatusCode::UNPROCESSABLE_ENTITY, &body)
 }

@@ -1,0 +1,112 @@
+//! What crosses the API as JSON Schema describes it (draft 2020-12, as OpenAPI 3.1 wants it): made from the types that are
+//! read and written, so that a field cannot be in one and not in the other.
+
+use std::borrow::Cow;
+
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::transform::{RecursiveTransform, transform_subschemas};
+use schemars::{JsonSchema, Schema, json_schema};
+use serde_json::{Map, Value};
+
+use super::emit::{MAX_EVENT_CHARS, MAX_ROOM_CHARS};
+use super::idempotency::MAX_KEY_CHARS;
+use crate::model::MAX_ID_CHARS;
+use crate::protocol::RESERVED_EVENTS;
+
+/// Where a document's schemas are.
+const DEFINITIONS: &str = "/components/schemas";
+
+/// Text without control characters.
+const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
+
+/// The same without whitespace: what ids are made of.
+const PRINTABLE_WORD: &str =
+    "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+$";
+
+/// Makes schemas, and keeps those that are referred to.
+#[derive(Debug)]
+pub(super) struct Schemas {
+    read: SchemaGenerator,
+    written: SchemaGenerator,
+}
+
+impl Schemas {
+    pub(super) fn new() -> Self {
+        let settings =
+            || SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = DEFINITIONS.into());
+        // That a field may be left out is said by `required`; what it is then is nobody's business.
+        let without_defaults = RecursiveTransform(|schema: &mut Schema| drop(schema.remove("default")));
+        Self {
+            read: settings().for_deserialize().with_transform(without_defaults).into_generator(),
+            written: settings().for_serialize().with_transform(close).into_generator(),
+        }
+    }
+
+    /// The schema of something that is read.
+    pub(super) fn read<T: JsonSchema>(&mut self) -> Value {
+        self.read.subschema_for::<T>().into()
+    }
+
+    /// The schema of something that is written.
+    pub(super) fn written<T: JsonSchema>(&mut self) -> Value {
+        self.written.subschema_for::<T>().into()
+    }
+
+    /// All that was referred to, by name.
+    pub(super) fn into_definitions(mut self) -> Map<String, Value> {
+        let mut definitions = self.read.take_definitions(true);
+        definitions.extend(self.written.take_definitions(true));
+        definitions
+    }
+}
+
+/// What is written has the fields that it is said to have, and no others.
+fn close(schema: &mut Schema) {
+    if schema.get("properties").is_some() {
+        schema.insert("additionalProperties".to_owned(), false.into());
+    }
+    transform_subschemas(&mut close, schema);
+}
+
+/// Texts of which more is checked than that they are text, by the names that schemas have.
+macro_rules! texts {
+    ($($(#[doc = $about:literal])+ $name:ident = $schema:expr;)+) => {$(
+        $(#[doc = $about])+
+        #[derive(Debug)]
+        pub(super) struct $name;
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let mut schema: Schema = $schema;
+                schema.insert("description".to_owned(), concat!($($about),+).trim_start().into());
+                schema
+            }
+        }
+    )+};
+}
+
+texts! {
+    /// The id of a user, or the name of a role.
+    Id = word(MAX_ID_CHARS);
+    /// The id of a connection, as `connected` says it.
+    ConnectionId = json_schema!({ "type": "string", "pattern": "^[0-9a-f]{16}$" });
+    /// The name of a room.
+    Room = word(MAX_ROOM_CHARS);
+    /// The name of an event, other than those that are the protocols' own.
+    EventName = json_schema!({
+        "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS, "pattern": PRINTABLE,
+        "not": { "enum": RESERVED_EVENTS },
+    });
+    /// A call that is repeated with its key within 24 hours is answered as the first was, and done once.
+    IdempotencyKey = json_schema!({
+        "type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": PRINTABLE,
+    });
+}
+
+fn word(max_chars: usize) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": max_chars, "pattern": PRINTABLE_WORD })
+}
