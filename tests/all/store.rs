@@ -445,6 +445,57 @@ fn a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host() {
 }
 
 #[test]
+fn a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says() {
+    let mut server = match TestPostgres::start_with_tls() {
+        Ok(server) => server,
+        Err(why) => {
+            return skip("a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says", &why);
+        }
+    };
+    let mine = server.authority().display().to_string();
+    let others = tempfile::NamedTempFile::new().unwrap();
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&others, other.cert.pem()).unwrap();
+    let others = others.path().display().to_string();
+    let journal = tempfile::tempdir().unwrap();
+    let open = |url: &str| {
+        let url = StoreUrl::parse(url, &PathBuf::new()).unwrap();
+        let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+        Store::open(&config, Clock::system(), Metrics::new().unwrap()).map_err(|error| format!("{error:#}"))
+    };
+    for (host, parameters, refused) in [
+        ("127.0.0.1", String::new(), None),
+        ("127.0.0.1", "?sslmode=disable".to_owned(), Some("no encryption")),
+        ("127.0.0.1", "?sslmode=require".to_owned(), None),
+        ("127.0.0.1", format!("?sslmode=require&sslrootcert={mine}"), None),
+        ("127.0.0.1", format!("?sslmode=require&sslrootcert={others}"), Some("invalid peer certificate")),
+        ("127.0.0.1", format!("?sslmode=verify-ca&sslrootcert={mine}"), None),
+        ("127.0.0.1", format!("?sslmode=verify-ca&sslrootcert={others}"), Some("invalid peer certificate")),
+        ("127.0.0.1", format!("?sslmode=verify-full&sslrootcert={mine}"), Some("not valid for name")),
+        ("localhost", format!("?sslmode=verify-full&sslrootcert={mine}"), None),
+        ("localhost", format!("?sslmode=verify-full&sslrootcert={others}"), Some("invalid peer certificate")),
+    ] {
+        let opened = open(&format!("{}{parameters}", server.url_at(host)));
+        match refused {
+            None => drop(opened.unwrap_or_else(|error| panic!("{host} {parameters}: {error}"))),
+            Some(why) => {
+                let error = opened.map(drop).expect_err(&parameters);
+                assert!(error.contains("cannot connect") && error.contains(why), "{host} {parameters}: {error}");
+            }
+        }
+    }
+    // A connection that was lost is made anew the same way.
+    let store = open(&format!("{}?sslmode=verify-full&sslrootcert={mine}", server.url_at("localhost"))).unwrap();
+    let (tell, told) = mpsc::channel();
+    store.start(Box::new(move |promise, outcome| drop(tell.send((promise, outcome))))).unwrap();
+    server.stop();
+    store.promise(vec![promise("a")]).unwrap();
+    server.resume();
+    assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored("id-a".to_owned()));
+    store.shut_down();
+}
+
+#[test]
 fn more_than_may_wait_is_refused() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
@@ -514,7 +565,8 @@ fn what_cannot_be_a_store_is_refused_with_the_reason() {
         ("sqlite://", "must name a file"),
         ("sqlite://:memory:", "must name a file"),
         ("postgres://host:port/db", "connection string"),
-        ("postgres://host/db?sslmode=require", "sslmode=require"),
+        ("postgres://host/db?sslmode=always", "verify-full"),
+        ("postgres://host/db?sslrootcert=/no/such.pem", "/no/such.pem"),
     ] {
         let error = format!("{:#}", StoreUrl::parse(url, dir.path()).expect_err(url));
         assert!(error.contains(said), "{url}: {error}");

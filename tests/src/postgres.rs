@@ -1,11 +1,14 @@
 //! A PostgreSQL server, in a folder of its own, on a free port.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::PATIENCE;
@@ -19,6 +22,7 @@ pub struct TestPostgres {
     programs: PathBuf,
     dir: TempDir,
     port: u16,
+    tls: bool,
     child: Option<Child>,
 }
 
@@ -28,12 +32,27 @@ impl TestPostgres {
     /// # Errors
     /// Where PostgreSQL is not installed.
     pub fn start() -> Result<Self, String> {
+        Self::start_with(false)
+    }
+
+    /// One that takes connections over TLS alone. Its certificate is for `localhost`, and signed by [`Self::authority`].
+    ///
+    /// # Errors
+    /// Where PostgreSQL is not installed.
+    pub fn start_with_tls() -> Result<Self, String> {
+        Self::start_with(true)
+    }
+
+    fn start_with(tls: bool) -> Result<Self, String> {
         let programs = programs().ok_or("PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql)")?;
         let dir = tempfile::tempdir().expect("a temporary folder");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let mut server = Self { programs, dir, port, child: None };
+        let mut server = Self { programs, dir, port, tls, child: None };
+        if tls {
+            server.make_certificates();
+        }
         if is_root() {
-            let given = Command::new("chown").arg(SERVER_ACCOUNT).arg(server.dir.path()).status();
+            let given = Command::new("chown").args(["-R", SERVER_ACCOUNT]).arg(server.dir.path()).status();
             assert!(given.is_ok_and(|status| status.success()), "the folder can be given to {SERVER_ACCOUNT}");
         }
         let made = server
@@ -43,13 +62,42 @@ impl TestPostgres {
             .output()
             .expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        if tls {
+            fs::write(server.data().join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").expect("a file");
+        }
         server.resume();
         Ok(server)
     }
 
+    fn make_certificates(&self) {
+        let mut authority = CertificateParams::new([]).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
+        let key = KeyPair::generate().expect("a key");
+        let own = CertificateParams::new(["localhost".to_owned()]).expect("a name").signed_by(&key, &authority);
+        let write = |name: &str, pem: String| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.dir.path().join(name));
+            let file = file.as_mut().expect("a file can be made");
+            file.write_all(pem.as_bytes()).expect("it can be written");
+        };
+        write("authority.pem", authority.pem());
+        write("server.pem", own.expect("signed").pem());
+        write("server.key", key.serialize_pem());
+    }
+
+    /// The certificate that signed the server's.
+    pub fn authority(&self) -> PathBuf {
+        self.dir.path().join("authority.pem")
+    }
+
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("postgres://roundhouse@127.0.0.1:{}/postgres", self.port)
+        self.url_at("127.0.0.1")
+    }
+
+    /// Where it is, by another name of this machine.
+    pub fn url_at(&self, host: &str) -> String {
+        format!("postgres://roundhouse@{host}:{}/postgres", self.port)
     }
 
     /// Stops the server, as a restart does; connections break.
@@ -64,8 +112,11 @@ impl TestPostgres {
     /// Starts the server where it was stopped.
     pub fn resume(&mut self) {
         let log = fs::File::create(self.dir.path().join("log")).expect("a log can be made");
-        let child = self
-            .command("postgres")
+        let mut command = self.command("postgres");
+        if self.tls {
+            command.args(["-c", "ssl=on", "-c", "ssl_cert_file=../server.pem", "-c", "ssl_key_file=../server.key"]);
+        }
+        let child = command
             .arg("-D")
             .arg(self.data())
             .args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="])

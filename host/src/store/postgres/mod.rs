@@ -1,15 +1,16 @@
 //! Documents and states in PostgreSQL, for those who have one and want theirs there.
 
+mod tls;
+
 use std::collections::HashSet;
 use std::fmt;
-use std::str::FromStr as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use postgres::config::SslMode;
-use postgres::{Client, Config, NoTls, Row, Transaction};
+use postgres::{Client, Row, Transaction};
 
+use self::tls::Target;
 use super::backend::{Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, page_of};
 use super::{PageRequest, Promise};
 
@@ -68,7 +69,7 @@ pub(super) enum Use {
 
 /// A connection to a PostgreSQL server, made anew when it was lost.
 pub(super) struct Postgres {
-    config: Config,
+    target: Target,
     purpose: Use,
     client: Option<Client>,
     left_alone_until: Option<Instant>,
@@ -76,7 +77,7 @@ pub(super) struct Postgres {
 
 impl fmt::Debug for Postgres {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Postgres").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+        f.debug_struct("Postgres").field("hosts", &self.target.config.get_hosts()).finish_non_exhaustive()
     }
 }
 
@@ -85,11 +86,7 @@ impl fmt::Debug for Postgres {
 /// # Errors
 /// With what is wrong.
 pub(super) fn check_url(url: &str) -> anyhow::Result<()> {
-    let config = Config::from_str(url).context("it is not a PostgreSQL connection string")?;
-    if config.get_ssl_mode() == SslMode::Require {
-        bail!("sslmode=require is not supported: connect over a private network or a local proxy that speaks TLS");
-    }
-    Ok(())
+    Target::parse(url).map(drop)
 }
 
 impl Postgres {
@@ -98,14 +95,15 @@ impl Postgres {
     /// # Errors
     /// Where the server cannot be reached, does not let the host in or make tables, or another host has the database.
     pub(super) fn open(url: &str, purpose: Use) -> anyhow::Result<Self> {
-        let mut config = Config::from_str(url).context("it is not a PostgreSQL connection string")?;
+        let mut target = Target::parse(url)?;
+        let config = &mut target.config;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
         // A server that a broken network hides is given up as soon.
         config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
         config.application_name("roundhouse");
-        let mut client = config.connect(NoTls).context("cannot connect to PostgreSQL")?;
+        let mut client = target.connect().context("cannot connect to PostgreSQL")?;
         client.batch_execute(SESSION)?;
         let deadline = Instant::now() + OWNER_TIMEOUT;
         while purpose == Use::Own && !owns(&mut client)? {
@@ -118,14 +116,14 @@ impl Postgres {
         transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
         transaction.batch_execute(SCHEMA).context("cannot make the tables")?;
         transaction.commit()?;
-        Ok(Self { config, purpose, client: Some(client), left_alone_until: None })
+        Ok(Self { target, purpose, client: Some(client), left_alone_until: None })
     }
 
     fn connect(&mut self) -> Result<Client, BackendError> {
         if self.left_alone_until.is_some_and(|until| Instant::now() < until) {
             return Err(BackendError::Unavailable("the database could not be connected to a moment ago".to_owned()));
         }
-        let connected = self.config.connect(NoTls).map_err(BackendError::from).and_then(|mut client| {
+        let connected = self.target.connect().map_err(BackendError::from).and_then(|mut client| {
             client.batch_execute(SESSION)?;
             if self.purpose == Use::Own && !owns(&mut client)? {
                 return Err(BackendError::Unavailable("another host uses this database".to_owned()));
