@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Messages that are remembered: what a page may send again after it was away for a moment, of everybody in the room.
 const MAX_RECENT: usize = 100;
 
+/// Characters of a mark that tell whose a message is.
+const SENDER_CHARS: usize = 8;
+
 /// Messages, the oldest first, parted by spaces: the mark of each, which tells whose it is and under which client's id,
 /// and its temporary id.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -26,10 +29,8 @@ impl Recent {
 
     /// A message that was just sent.
     pub(crate) fn remember(&mut self, sender: &str, client_id: &str, temp_id: &str) {
-        let n_too_many = (self.entries().count() + 1).saturating_sub(MAX_RECENT);
-        for _ in 0..n_too_many {
-            let n_bytes = self.0.find(' ').map_or(self.0.len(), |space| space + 1);
-            self.0.drain(..n_bytes);
+        if self.entries().count() >= MAX_RECENT {
+            self.forget_one();
         }
         if !self.is_empty() {
             self.0.push(' ');
@@ -63,6 +64,31 @@ impl Recent {
         self.retain(|entry| !entry.ends_with(temp_id));
     }
 
+    /// Forgets the oldest message of whoever has most: somebody who was away for a moment must not be forgotten because
+    /// the others went on. Among equals it is the oldest of all.
+    fn forget_one(&mut self) {
+        let mut senders: Vec<(&str, usize)> = Vec::new();
+        for entry in self.entries() {
+            let sender = sender_of(entry);
+            match senders.iter_mut().find(|(known, _)| *known == sender) {
+                Some((_, n_messages)) => *n_messages += 1,
+                None => senders.push((sender, 1)),
+            }
+        }
+        let most = senders.iter().map(|(_, n_messages)| *n_messages).max();
+        // Those who come first were first to write what is remembered.
+        let Some((sender, _)) = senders.iter().find(|(_, n_messages)| Some(*n_messages) == most) else { return };
+        let mut start = 0;
+        for entry in self.0.split(' ') {
+            if sender_of(entry) == *sender {
+                let end = (start + entry.len() + 1).min(self.0.len());
+                self.0.drain(start..end);
+                return;
+            }
+            start += entry.len() + 1;
+        }
+    }
+
     fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         let kept: Vec<&str> = self.entries().filter(|entry| keep(entry)).collect();
         self.0 = kept.join(" ");
@@ -73,16 +99,22 @@ impl Recent {
     }
 }
 
-/// What a message and its repetitions have in common, in 24 characters instead of 2 to 257. It has 96 bits, so that no two
-/// messages get the same by chance, nor by trying for somebody else's next one. Another build may make others: then it
-/// takes a repetition for a new message, and the store knows better.
+/// What a message and its repetitions have in common, in 24 characters instead of 2 to 257: 32 bits for the sender, and 64
+/// for the message, so that no two get the same by chance, nor by trying for somebody else's next one. Another build may
+/// make others: then it takes a repetition for a new message, and the store knows better.
 fn mark(sender: &str, client_id: &str) -> String {
-    let part = |which: u8| {
+    let hash = |what: &dyn Fn(&mut DefaultHasher)| {
         let mut hasher = DefaultHasher::new();
-        (which, sender, client_id).hash(&mut hasher);
+        what(&mut hasher);
         hasher.finish()
     };
-    format!("{:016x}{:08x}", part(0), part(1) >> 32)
+    let (whose, which) = (hash(&|hasher| sender.hash(hasher)), hash(&|hasher| (sender, client_id).hash(hasher)));
+    format!("{:0SENDER_CHARS$x}{which:016x}", whose >> 32)
+}
+
+/// What tells whose a message is, at the beginning of its mark.
+fn sender_of(entry: &str) -> &str {
+    entry.get(..SENDER_CHARS).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -99,6 +131,31 @@ mod tests {
         assert_eq!(recent.repeated("ana", "1"), Some("temp_1"));
         assert_eq!(recent.repeated("ana", &MAX_RECENT.to_string()), Some(&*format!("temp_{MAX_RECENT}")));
         assert_eq!(recent.entries().count(), MAX_RECENT);
+    }
+
+    #[test]
+    fn whoever_writes_most_gives_way_and_not_who_was_away() {
+        let mut recent = Recent::default();
+        recent.remember("ana", "a", "temp_a");
+        recent.remember("ben", "b", "temp_b");
+        for n in 0..2 * MAX_RECENT {
+            recent.remember("cleo", &n.to_string(), &format!("temp_{n}"));
+        }
+        recent.remember("ben", "c", "temp_c");
+        assert_eq!(
+            [("ana", "a"), ("ben", "b"), ("ben", "c")].map(|(sender, id)| recent.repeated(sender, id)),
+            [Some("temp_a"), Some("temp_b"), Some("temp_c")]
+        );
+        let last = 2 * MAX_RECENT - 1;
+        assert_eq!(recent.repeated("cleo", &last.to_string()), Some(&*format!("temp_{last}")));
+        assert_eq!(recent.entries().count(), MAX_RECENT);
+
+        let mut recent = Recent::default();
+        for n in 0..=MAX_RECENT {
+            recent.remember(&format!("user{n}"), "1", &format!("temp_{n}"));
+        }
+        assert_eq!(recent.repeated("user0", "1"), None, "among equals the oldest goes");
+        assert_eq!(recent.repeated("user1", "1"), Some("temp_1"));
     }
 
     #[test]

@@ -174,3 +174,16 @@ fn a_room_that_could_not_learn_what_was_said_asks_again_at_the_next_join() {
     join(&mut sim, ana);
     assert_eq!(say_as(&mut sim, ana, "k1"), first);
 }
+
+#[test]
+fn who_was_away_is_known_again_however_much_the_others_wrote() {
+    let mut sim = Sim::new();
+    let (ana, bob) = (joined(&mut sim, "ana"), joined(&mut sim, "bob"));
+    let first = say_as(&mut sim, ana, "k1");
+    sim.disconnect(ana);
+    for n in 0..300 {
+        say_as(&mut sim, bob, &format!("b{n}"));
+    }
+    let ana = joined(&mut sim, "ana");
+    assert_eq!(say_as(&mut sim, ana, "k1"), first);
+}
