@@ -53,7 +53,8 @@ impl Server {
         let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection));
         let store = Arc::new(Store::open(&config.store, clock.clone(), metrics.clone())?);
-        let runtime = Runtime::start(config.plugins.clone(), Some(store), hub.clone(), clock.clone(), metrics.clone())?;
+        let runtime =
+            Runtime::start(config.plugins.clone(), Some(store.clone()), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
@@ -75,6 +76,7 @@ impl Server {
             .context("cannot start a shard")?;
 
         let api_service = Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics, clock));
+        api_service.remember_calls(&store)?;
         let (stop_api, stopped) = watch::channel(false);
         let (report, started) = oneshot::channel();
         let api_thread = {

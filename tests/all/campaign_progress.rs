@@ -161,7 +161,7 @@ async fn figures_are_what_they_were_after_the_host_ended_in_order_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_message_that_was_acknowledged_is_counted_after_a_power_cut() {
+async fn every_message_that_was_acknowledged_is_counted_after_a_power_cut_and_once_if_it_is_said_again() {
     const REPORTERS: usize = 8;
     let mut host = TestHost::start();
     start(&host, 1_000_000).await;
@@ -171,10 +171,9 @@ async fn every_message_that_was_acknowledged_is_counted_after_a_power_cut() {
             let (tried, acknowledged) = (tried.clone(), acknowledged.clone());
             let (api, authorization) = (host.api.clone(), format!("Bearer {}", host.key));
             tokio::spawn(async move {
-                let report = json!({ "event": "campaign:message", "data": { "campaignId": "c1", "status": "sent" } });
                 let headers = [("authorization", authorization.as_str())];
                 loop {
-                    tried.fetch_add(1, Ordering::SeqCst);
+                    let report = one_sent(tried.fetch_add(1, Ordering::SeqCst));
                     // Until the host is gone.
                     let Ok(answer) = http(&api, "POST", "/v1/events", &headers, report.to_string()).await else {
                         return;
@@ -198,4 +197,16 @@ async fn every_message_that_was_acknowledged_is_counted_after_a_power_cut() {
     let counted = snapshot(&host).await["sent"].as_u64().unwrap();
     let (tried, acknowledged) = (tried.load(Ordering::SeqCst), acknowledged.load(Ordering::SeqCst));
     assert!((acknowledged..=tried).contains(&counted), "{counted} of {acknowledged} acknowledged, {tried} tried");
+    // Whoever does not know what was counted says all of it again.
+    for number in 0..tried {
+        let answer = host.post("/v1/events", &one_sent(number)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(snapshot(&host).await["sent"], tried, "each report is counted once");
+}
+
+/// That a message was sent, under a key of its own.
+fn one_sent(number: u64) -> Value {
+    let data = json!({ "campaignId": "c1", "status": "sent" });
+    json!({ "event": "campaign:message", "data": data, "idempotencyKey": number.to_string() })
 }

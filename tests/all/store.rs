@@ -8,7 +8,8 @@ use std::time::Duration;
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ErrorCode};
 use roundhouse::store::{
-    Outcome, Page, PageRequest, Promise, ScopeRecord, Store, StoreConfig, StoreFailure, StoreUrl, TimerRecord,
+    AnsweredCall, MAX_ANSWERED_CALLS, Outcome, Page, PageRequest, Promise, ScopeRecord, Store, StoreConfig,
+    StoreFailure, StoreUrl, TimerRecord,
 };
 use roundhouse_tests::{PATIENCE, TestPostgres, skip};
 use tempfile::TempDir;
@@ -102,7 +103,7 @@ impl Open {
     /// Puts a scope and waits until that is on disk.
     fn put(&self, record: &ScopeRecord) {
         let (reply, written) = mpsc::channel();
-        self.store.put_scope(record.clone(), Some(Box::new(move |result| reply.send(result).unwrap())));
+        self.store.put_scope(record.clone(), Some(Box::new(move |result| reply.send(result).unwrap())), None);
         written.recv_timeout(PATIENCE).expect("it is written").unwrap();
     }
 }
@@ -263,7 +264,7 @@ fn a_store_that_goes_is_waited_for() {
         }
         let (reply, written) = mpsc::channel();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
-        open.store.put_scope(record("campaign:1", Some(b"1")), Some(acknowledge));
+        open.store.put_scope(record("campaign:1", Some(b"1")), Some(acknowledge), None);
         assert!(open.told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is told before it is stored");
         assert!(written.try_recv().is_err());
         database.comes_back();
@@ -522,9 +523,9 @@ fn scopes_are_kept_as_they_were_put_last() {
         }
         // Read before it is written, it is what it is going to be.
         let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
-        open.store.put_scope(next.clone(), None);
+        open.store.put_scope(next.clone(), None, None);
         assert_eq!(open.scope("campaign:1"), Some(next));
-        open.store.drop_scope("campaign", "campaign:1", None);
+        open.store.drop_scope("campaign", "campaign:1", None, None);
         assert_eq!(open.scope("campaign:1"), None);
         open.store.shut_down();
         drop(open);
@@ -538,11 +539,11 @@ fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         for n in 0..2345 {
-            open.store.put_scope(record(&format!("campaign:{n:04}"), Some(b"x")), None);
+            open.store.put_scope(record(&format!("campaign:{n:04}"), Some(b"x")), None, None);
         }
         let expired = ScopeRecord { expires_ms: BEGINNING - 1, ..record("campaign:0007", None) };
-        open.store.put_scope(expired, None);
-        open.store.put_scope(ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) }, None);
+        open.store.put_scope(expired, None, None);
+        open.store.put_scope(ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) }, None, None);
         let mut keys = Vec::new();
         let take = |page: Vec<ScopeRecord>| {
             keys.extend(page.into_iter().map(|scope| scope.key));
@@ -554,6 +555,84 @@ fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
         assert_eq!(open.scope("campaign:0007"), None);
         open.store.shut_down();
     });
+}
+
+fn answered(key: &str, answered_ms: u64) -> AnsweredCall {
+    AnsweredCall {
+        caller: "ops".to_owned(),
+        key: key.to_owned(),
+        fingerprint: [7; 32],
+        answer: format!(r#"{{"key":"{key} é"}}"#),
+        answered_ms,
+    }
+}
+
+#[test]
+fn what_calls_were_answered_is_stored_with_what_they_changed() {
+    on_each("what_calls_were_answered_is_stored_with_what_they_changed", |database| {
+        let journal = tempfile::tempdir().unwrap();
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.store.answered_calls(0).unwrap(), []);
+        let put = |key: &str, answered_ms: u64| {
+            open.store.put_scope(record("campaign:1", Some(b"1")), None, Some(answered(key, answered_ms)));
+        };
+        put("a", BEGINNING);
+        put("b", BEGINNING + 1);
+        open.put(&record("campaign:2", None));
+        // What has had its day may be used for another call.
+        put("a", BEGINNING + 2);
+        open.store.drop_scope("campaign", "campaign:1", None, Some(answered("c", BEGINNING + 3)));
+        open.store.shut_down();
+        drop(open);
+        let open = Open::new(&database, &journal);
+        assert_eq!(open.scope("campaign:1"), None);
+        let [a, b, c] = [("a", 2), ("b", 1), ("c", 3)].map(|(key, ms)| answered(key, BEGINNING + ms));
+        assert_eq!(open.store.answered_calls(BEGINNING + 1).unwrap(), [b, a.clone(), c.clone()]);
+        assert_eq!(open.store.answered_calls(BEGINNING + 2).unwrap(), [a.clone(), c.clone()]);
+        assert_eq!(open.store.answered_calls(0).unwrap(), [a, c], "what was too old is forgotten");
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn the_oldest_of_too_many_answered_calls_are_forgotten() {
+    on_each("the_oldest_of_too_many_answered_calls_are_forgotten", |database| {
+        let open = Open::new(&database, &tempfile::tempdir().unwrap());
+        for n in 0..MAX_ANSWERED_CALLS + 5 {
+            open.store.put_scope(record("campaign:1", None), None, Some(answered(&n.to_string(), BEGINNING)));
+        }
+        open.put(&record("campaign:1", None));
+        let calls = open.store.answered_calls(0).unwrap();
+        assert_eq!((calls.len(), calls[0].key.as_str()), (MAX_ANSWERED_CALLS, "5"));
+        open.store.shut_down();
+    });
+}
+
+#[test]
+fn a_sqlite_file_of_an_older_host_is_brought_up_to_date_and_one_of_a_newer_is_refused() {
+    let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
+    let journal = tempfile::tempdir().unwrap();
+    let open = Open::new(&database, &journal);
+    open.put(&record("campaign:1", Some(b"1")));
+    open.store.shut_down();
+    drop(open);
+    let Database::Sqlite(dir, _) = &database else { unreachable!() };
+    let file = || rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    // As the first version was.
+    file().execute_batch("DROP TABLE answered_calls; PRAGMA user_version = 1").unwrap();
+    let open = Open::new(&database, &journal);
+    assert_eq!(open.scope("campaign:1").unwrap().state.as_deref(), Some(&b"1"[..]));
+    open.store.put_scope(record("campaign:1", None), None, Some(answered("a", BEGINNING)));
+    open.put(&record("campaign:1", None));
+    assert_eq!(open.store.answered_calls(0).unwrap().len(), 1);
+    open.store.shut_down();
+    drop(open);
+    file().execute_batch("PRAGMA user_version = 99").unwrap();
+    let config =
+        StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(1) };
+    let opened = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+    let error = format!("{:#}", opened.map(drop).expect_err("it is of a newer host"));
+    assert!(error.contains("newer host") && error.contains("99"), "{error}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl Worker {
         let is_used = scope.is_used() || self.inner.hub.room_size(key).0 > 0;
         if now >= idle_until && !is_used {
             if let Some(store) = self.inner.store.as_ref().filter(|_| scope.is_durable) {
-                store.drop_scope(&scope.plugin.name, key, None);
+                store.drop_scope(&scope.plugin.name, key, None, None);
             }
             self.scopes.remove(plugin, key);
             return;

@@ -11,7 +11,7 @@ use super::scope::{Due, Scope, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
 use crate::model::{Failure, Payload};
-use crate::store::{Acknowledge, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord};
+use crate::store::{Acknowledge, AnsweredCall, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord};
 
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
@@ -187,6 +187,16 @@ impl Worker {
             return Some((reply, answer));
         };
         scope.is_dirty = false;
+        let answered = match &reply {
+            ReplyTo::Caller { once: Some(once), .. } => Some(AnsweredCall {
+                caller: once.caller.clone(),
+                key: once.key.clone(),
+                fingerprint: once.fingerprint,
+                answer: answer.first().to_owned(),
+                answered_ms: self.inner.clock.now_ms(),
+            }),
+            _ => None,
+        };
         let acknowledge: Option<Acknowledge> = match reply {
             // Success is silent for these.
             ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
@@ -198,7 +208,7 @@ impl Worker {
             }
         };
         if scope.state.is_none() && scope.timers.is_empty() {
-            store.drop_scope(&plugin.name, &address.key, acknowledge);
+            store.drop_scope(&plugin.name, &address.key, acknowledge, answered);
             return None;
         }
         let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
@@ -215,7 +225,7 @@ impl Worker {
             timers: timers.collect(),
             expires_ms: self.inner.clock.now_ms() + scope.idle_ms,
         };
-        store.put_scope(record, acknowledge);
+        store.put_scope(record, acknowledge, answered);
         None
     }
 

@@ -25,6 +25,17 @@ pub struct ClientEvent<'a> {
     pub read_at: Instant,
 }
 
+/// By what a service's call is known again that must be done once.
+#[derive(Debug, Clone)]
+pub struct Once {
+    /// Whose call it is: the name of the API key.
+    pub caller: String,
+    /// The idempotency key.
+    pub key: String,
+    /// What tells the call from others.
+    pub fingerprint: [u8; 32],
+}
+
 /// A connection and the person behind it.
 #[derive(Debug, Clone)]
 pub(super) struct Member {
@@ -163,6 +174,14 @@ impl Event {
 #[derive(Debug)]
 pub(super) enum ReplyTo {
     Nobody,
-    Client { connection: ConnId, id: Option<i128>, read_at: Instant },
-    Caller(oneshot::Sender<Result<Payload, Failure>>),
+    Client {
+        connection: ConnId,
+        id: Option<i128>,
+        read_at: Instant,
+    },
+    /// A service. `once`: by what a repetition of its call is known.
+    Caller {
+        caller: oneshot::Sender<Result<Payload, Failure>>,
+        once: Option<Box<Once>>,
+    },
 }

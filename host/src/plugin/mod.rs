@@ -42,7 +42,7 @@ mod template;
 mod worker;
 
 pub use bundled::{Bundled, bundled};
-pub use event::ClientEvent;
+pub use event::{ClientEvent, Once};
 pub use extension::check_namespace;
 pub use folder::Folder;
 pub use generation::{Loaded, Source};

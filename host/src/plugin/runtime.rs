@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::catalogue::Catalogue;
 use super::engine::{self, Ticker};
-use super::event::{ClientEvent, Event, Member, Origin, ReplyTo};
+use super::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
 use super::loader::Loader;
 use super::loads::Loads;
 use super::manifest::Grants;
@@ -127,7 +127,7 @@ impl Inner {
                 let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
                 self.hub.shards()[connection.shard()].push(command);
             }
-            ReplyTo::Caller(caller) => {
+            ReplyTo::Caller { caller, .. } => {
                 // Whoever asked may have gone.
                 let _ = caller.send(outcome);
             }
@@ -269,11 +269,18 @@ impl Runtime {
         })
     }
 
-    /// Hands a service's event to the feature that it is for. What it answers is still to come.
+    /// Hands a service's event to the feature that it is for. What it answers is still to come. `once`: what a durable scope
+    /// answers is stored with what it changes.
     ///
     /// # Errors
     /// Where there is no such feature, services may not send this, or the feature cannot take it now.
-    pub fn service_event(&self, service: &str, event: &str, payload: Payload) -> Result<PendingAnswer, Failure> {
+    pub fn service_event(
+        &self,
+        service: &str,
+        event: &str,
+        payload: Payload,
+        once: Option<Once>,
+    ) -> Result<PendingAnswer, Failure> {
         let catalogue = self.0.catalogue.load();
         let destination = catalogue.destination(event).ok_or_else(|| unknown_event(event))?;
         if !destination.from_service {
@@ -284,7 +291,7 @@ impl Runtime {
         let event = Event::Message { event: event.into(), origin, payload, wants_reply: true };
         let (caller, answer) = oneshot::channel();
         let plugin = destination.plugin.clone();
-        self.offer(Job::Event { plugin, address, event, reply: ReplyTo::Caller(caller) })?;
+        self.offer(Job::Event { plugin, address, event, reply: ReplyTo::Caller { caller, once: once.map(Box::new) } })?;
         Ok(PendingAnswer(answer))
     }
 
@@ -304,7 +311,7 @@ impl Runtime {
             (plugin.clone(), address)
         };
         let (caller, answer) = oneshot::channel();
-        let reply = ReplyTo::Caller(caller);
+        let reply = ReplyTo::Caller { caller, once: None };
         if let Some(address) = address {
             let event = Event::Query { name: name.into(), data: data.into() };
             self.offer(Job::Event { plugin, address, event, reply })?;

@@ -55,6 +55,24 @@ pub struct TimerRecord {
     pub payload: String,
 }
 
+/// What a service's call was answered that changed a durable scope and must be done once, though it be repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnsweredCall {
+    /// Whose call it was: the name of the API key.
+    pub caller: String,
+    /// The idempotency key.
+    pub key: String,
+    /// What tells the call from others.
+    pub fingerprint: [u8; 32],
+    /// The answer: JSON.
+    pub answer: String,
+    /// When it was answered, in milliseconds since 1970.
+    pub answered_ms: u64,
+}
+
+/// Calls that are remembered, at most: more than one a second for a day. The oldest give way.
+pub const MAX_ANSWERED_CALLS: usize = 100_000;
+
 /// Something to be written.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
@@ -66,6 +84,8 @@ pub(super) enum Write<'a> {
     PutScope(&'a ScopeRecord),
     /// A scope that is no more.
     DropScope { plugin: &'a str, key: &'a str },
+    /// What a call was answered.
+    Remember(&'a AnsweredCall),
 }
 
 /// Why a database did not do what it was asked to. Nothing was done then.
@@ -93,6 +113,9 @@ pub(super) trait Backend: Send {
 
     /// Scopes of a plugin by key, those behind `after`, at most `limit`.
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError>;
+
+    /// The calls that were answered since, the oldest first. Those from before are forgotten.
+    fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError>;
 }
 
 /// Cuts what was read down to a page. `documents` are one more than the limit if there are older ones.

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure};
 use backend::Backend;
-pub use backend::{Document, Page, ScopeRecord, TimerRecord};
+pub use backend::{AnsweredCall, Document, MAX_ANSWERED_CALLS, Page, ScopeRecord, TimerRecord};
 use journal::{Journal, Unsettled};
 use postgres::{Postgres, Use};
 pub use queue::Acknowledge;
@@ -341,14 +341,29 @@ impl Store {
         self.queue.has_room_for_change()
     }
 
-    /// Writes a scope. `acknowledge` is called when it is on disk.
-    pub fn put_scope(&self, record: ScopeRecord, acknowledge: Option<Acknowledge>) {
-        self.queue.change(record.plugin.clone(), record.key.clone(), Change::Put(record), acknowledge);
+    /// Writes a scope, and with it what the call was answered that changed it. `acknowledge` is called when both are on
+    /// disk.
+    pub fn put_scope(&self, record: ScopeRecord, acknowledge: Option<Acknowledge>, answered: Option<AnsweredCall>) {
+        self.queue.change(record.plugin.clone(), record.key.clone(), Change::Put(record), acknowledge, answered);
     }
 
-    /// Deletes a scope. `acknowledge` is called when it is gone from disk.
-    pub fn drop_scope(&self, plugin: &str, key: &str, acknowledge: Option<Acknowledge>) {
-        self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge);
+    /// Deletes a scope, as [`Store::put_scope`] writes one.
+    pub fn drop_scope(
+        &self,
+        plugin: &str,
+        key: &str,
+        acknowledge: Option<Acknowledge>,
+        answered: Option<AnsweredCall>,
+    ) {
+        self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge, answered);
+    }
+
+    /// The calls that were answered and stored since, the oldest first; older ones are forgotten. Waits for the database.
+    ///
+    /// # Errors
+    /// Where the database cannot be used.
+    pub fn answered_calls(&self, since_ms: u64) -> Result<Vec<AnsweredCall>, StoreFailure> {
+        self.read(move |backend| Ok(backend.answered_calls(since_ms)?))
     }
 
     /// Reads a page of documents.
@@ -386,7 +401,7 @@ impl Store {
             after = last.key.clone();
             let now = self.clock.now_ms();
             let (expired, kept): (Vec<_>, Vec<_>) = page.into_iter().partition(|scope| scope.expires_ms < now);
-            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None));
+            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None, None));
             if take(kept).is_break() {
                 return Ok(());
             }

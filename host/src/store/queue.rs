@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::backend::ScopeRecord;
+use super::backend::{AnsweredCall, ScopeRecord};
 use super::{Promise, StoreFailure};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure};
@@ -71,7 +71,20 @@ pub(super) type ScopeId = (String, String);
 pub(super) struct Waiting {
     pub(super) id: ScopeId,
     pub(super) change: Arc<Change>,
+    pub(super) callers: Callers,
+}
+
+/// Those whose calls led to a change, which is written once for all of them.
+#[derive(Default)]
+pub(super) struct Callers {
     pub(super) acknowledge: Vec<Acknowledge>,
+    pub(super) answered: Vec<AnsweredCall>,
+}
+
+impl Callers {
+    fn bytes(&self) -> usize {
+        self.answered.iter().map(|call| call.answer.len()).sum()
+    }
 }
 
 /// What waits to be written.
@@ -94,10 +107,10 @@ struct State {
     /// Documents that wait, with those that are being written.
     n_waiting: usize,
     bytes_waiting: usize,
-    scopes: HashMap<ScopeId, (Arc<Change>, Vec<Acknowledge>)>,
+    scopes: HashMap<ScopeId, (Arc<Change>, Callers)>,
     /// The same, in the order in which they began to wait.
     order: VecDeque<ScopeId>,
-    /// Bytes of states that wait, and callers who wait to be acknowledged, with those that are being written.
+    /// Bytes of states and answers that wait, and callers who wait to be acknowledged, with those that are being written.
     bytes_changed: usize,
     n_acknowledging: usize,
     /// Scopes that are being written.
@@ -201,22 +214,31 @@ impl Queue {
         Ok(())
     }
 
-    pub(super) fn change(&self, plugin: String, key: String, change: Change, acknowledge: Option<Acknowledge>) {
+    pub(super) fn change(
+        &self,
+        plugin: String,
+        key: String,
+        change: Change,
+        acknowledge: Option<Acknowledge>,
+        answered: Option<AnsweredCall>,
+    ) {
         let id = (plugin, key);
         let mut guard = self.state();
         let state = &mut *guard;
-        state.bytes_changed += change.bytes();
+        state.bytes_changed += change.bytes() + answered.as_ref().map_or(0, |call| call.answer.len());
         state.n_acknowledging += usize::from(acknowledge.is_some());
         match state.scopes.entry(id) {
             Entry::Occupied(mut waiting) => {
-                let (current, acknowledging) = waiting.get_mut();
+                let (current, callers) = waiting.get_mut();
                 state.bytes_changed -= current.bytes();
                 *current = Arc::new(change);
-                acknowledging.extend(acknowledge);
+                callers.acknowledge.extend(acknowledge);
+                callers.answered.extend(answered);
             }
             Entry::Vacant(free) => {
                 state.order.push_back(free.key().clone());
-                free.insert((Arc::new(change), acknowledge.into_iter().collect()));
+                let callers = Callers { acknowledge: Vec::from_iter(acknowledge), answered: Vec::from_iter(answered) };
+                free.insert((Arc::new(change), callers));
             }
         }
         drop(guard);
@@ -299,9 +321,9 @@ impl Queue {
         let n_scopes = state.order.len().min(BATCH);
         let mut scopes = Vec::with_capacity(n_scopes);
         for id in state.order.drain(..n_scopes) {
-            if let Some((change, acknowledge)) = state.scopes.remove(&id) {
+            if let Some((change, callers)) = state.scopes.remove(&id) {
                 state.writing.insert(id.clone(), change.clone());
-                scopes.push(Waiting { id, change, acknowledge });
+                scopes.push(Waiting { id, change, callers });
             }
         }
         Some(Batch { tasks, scopes })
@@ -340,11 +362,11 @@ impl Queue {
     pub(super) fn are_written(&self, scopes: Vec<Waiting>) -> Vec<Acknowledge> {
         let mut acknowledging = Vec::new();
         let mut state = self.state();
-        for Waiting { id, change, acknowledge } in scopes {
+        for Waiting { id, change, callers } in scopes {
             state.writing.remove(&id);
-            state.bytes_changed -= change.bytes();
-            state.n_acknowledging -= acknowledge.len();
-            acknowledging.extend(acknowledge);
+            state.bytes_changed -= change.bytes() + callers.bytes();
+            state.n_acknowledging -= callers.acknowledge.len();
+            acknowledging.extend(callers.acknowledge);
         }
         drop(state);
         self.written.notify_all();

@@ -9,17 +9,19 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
-use super::backend::{Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, page_of};
+use super::backend::{
+    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, page_of,
+};
 use super::{PageRequest, Promise};
 
-/// The version of the tables, in the file's own header.
-const SCHEMA_VERSION: i64 = 1;
+/// What each version added to the one before; the number of those that a file has is in its own header.
+const SCHEMA: [&str; 2] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS];
 
 /// How long SQLite itself waits for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// `seq` is the order in which documents were stored, which within a scope is the order of its history.
-const SCHEMA: &str = "
+const DOCUMENTS_AND_SCOPES: &str = "
     CREATE TABLE documents (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
@@ -41,6 +43,19 @@ const SCHEMA: &str = "
         expires_ms INTEGER NOT NULL,
         PRIMARY KEY (plugin, key)
     ) STRICT, WITHOUT ROWID;
+";
+
+/// `seq` is the order in which calls were answered, by which the oldest give way.
+const ANSWERED_CALLS: &str = "
+    CREATE TABLE answered_calls (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        caller TEXT NOT NULL,
+        key TEXT NOT NULL,
+        fingerprint BLOB NOT NULL,
+        answer TEXT NOT NULL,
+        answered_ms INTEGER NOT NULL,
+        UNIQUE (caller, key)
+    ) STRICT;
 ";
 
 /// A connection to a SQLite file.
@@ -67,16 +82,18 @@ impl Sqlite {
         // Readers do not wait for the writer; a commit is on disk when it returns (https://sqlite.org/wal.html).
         connection.pragma_update(None, "journal_mode", "WAL").with_context(is_readable)?;
         connection.pragma_update(None, "synchronous", "FULL").with_context(is_readable)?;
-        let version: i64 =
+        let version: u32 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).with_context(is_readable)?;
+        let (version, newest) = (version as usize, SCHEMA.len());
         ensure!(
-            version <= SCHEMA_VERSION,
-            "{} was written by a newer host (schema {version}, this one knows {SCHEMA_VERSION})",
+            version <= newest,
+            "{} was written by a newer host (schema {version}, this one knows {newest})",
             path.display()
         );
-        if version == 0 {
+        if version < newest {
+            let missing = SCHEMA[version..].concat();
             connection
-                .execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"))
+                .execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {newest}; COMMIT;"))
                 .with_context(is_readable)?;
         }
         Ok(Self(connection))
@@ -102,6 +119,11 @@ impl Backend for Sqlite {
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError> {
         let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let ids = writes.iter().map(|write| write_one(&transaction, write)).collect::<Result<Vec<_>, _>>()?;
+        if writes.iter().any(|write| matches!(write, Write::Remember(_))) {
+            transaction
+                .prepare_cached("DELETE FROM answered_calls WHERE seq <= (SELECT max(seq) FROM answered_calls) - ?")?
+                .execute([MAX_ANSWERED_CALLS as i64])?;
+        }
         transaction.commit()?;
         Ok(ids)
     }
@@ -161,6 +183,24 @@ impl Backend for Sqlite {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(scopes)
     }
+
+    fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError> {
+        self.0.execute("DELETE FROM answered_calls WHERE answered_ms < ?", [since_ms as i64])?;
+        let calls = self
+            .0
+            .prepare("SELECT caller, key, fingerprint, answer, answered_ms FROM answered_calls ORDER BY seq")?
+            .query_map([], |row| {
+                Ok(AnsweredCall {
+                    caller: row.get(0)?,
+                    key: row.get(1)?,
+                    fingerprint: row.get(2)?,
+                    answer: row.get(3)?,
+                    answered_ms: row.get::<_, i64>(4)? as u64,
+                })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(calls)
+    }
 }
 
 fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String>, BackendError> {
@@ -185,6 +225,11 @@ fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String
         Write::DropScope { plugin, key } => connection
             .prepare_cached("DELETE FROM scopes WHERE plugin = ? AND key = ?")?
             .execute(params![plugin, key])?,
+        Write::Remember(call) => connection
+            .prepare_cached(
+                "REPLACE INTO answered_calls (caller, key, fingerprint, answer, answered_ms) VALUES (?, ?, ?, ?, ?)",
+            )?
+            .execute(params![call.caller, call.key, call.fingerprint, call.answer, call.answered_ms as i64])?,
     };
     Ok(None)
 }

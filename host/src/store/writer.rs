@@ -187,5 +187,7 @@ fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
         Change::Put(record) => Write::PutScope(record),
         Change::Drop => Write::DropScope { plugin: &scope.id.0, key: &scope.id.1 },
     });
-    tasks.chain(scopes).collect()
+    // What a call was answered is there if, and only if, what it changed is.
+    let answers = batch.scopes.iter().flat_map(|scope| &scope.callers.answered).map(Write::Remember);
+    tasks.chain(scopes).chain(answers).collect()
 }

@@ -1,7 +1,7 @@
 //! What back-end services get, in figures: `cargo build --release && cargo run --release --bin services [campaign|emit]`.
 //!
-//! `campaign`: a million counts of one campaign through the API in batches, then the same with the host killed in the
-//! middle. `emit`: requests per second for `/v1/emit` to one user, in turn with a bare hyper server that answers "hello";
+//! `campaign`: a million counts of one campaign through the API in batches, without and with idempotency keys, then the same
+//! with the host killed in the middle and all said again. `emit`: requests per second for `/v1/emit` to one user, in turn with a bare hyper server that answers "hello";
 //! it needs `wrk`.
 
 use std::convert::Infallible;
@@ -41,8 +41,7 @@ fn main() -> anyhow::Result<()> {
     let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     LocalSet::new().block_on(&runtime, async {
         if is_wanted("campaign") {
-            campaign(false).await?;
-            campaign(true).await?;
+            campaign().await?;
         }
         if is_wanted("emit") {
             emit().await?;
@@ -68,8 +67,15 @@ async fn open(api: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-async fn post(sender: &mut SendRequest<Full<Bytes>>, event: &str, data: &Value) -> anyhow::Result<Value> {
-    let body = json!({ "event": event, "data": data }).to_string();
+/// Hands an event over; with a key, once.
+async fn post(
+    sender: &mut SendRequest<Full<Bytes>>,
+    event: &str,
+    data: &Value,
+    key: Option<u64>,
+) -> anyhow::Result<Value> {
+    let key = key.map(|key| key.to_string());
+    let body = json!({ "event": event, "data": data, "idempotencyKey": key }).to_string();
     let request = Request::post("/v1/events")
         .header("host", "x")
         .header("authorization", "Bearer figures")
@@ -82,16 +88,22 @@ async fn post(sender: &mut SendRequest<Full<Bytes>>, event: &str, data: &Value) 
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Posts batches until `TOTAL` counts are acknowledged or the host is gone; says how many were.
-async fn count(api: &str, left: &Arc<AtomicU64>, acknowledged: &Arc<AtomicU64>) -> anyhow::Result<()> {
+/// Posts these batches, by their numbers, each under a key of its own if that is wanted, until all are acknowledged or the
+/// host is gone. Counts those that were.
+async fn count(
+    api: &str,
+    batches: &Arc<Batches>,
+    acknowledged: &Arc<AtomicU64>,
+    with_keys: bool,
+) -> anyhow::Result<()> {
     let posts: Vec<_> = (0..IN_FLIGHT)
         .map(|_| {
-            let (api, left, acknowledged) = (api.to_owned(), left.clone(), acknowledged.clone());
+            let (api, batches, acknowledged) = (api.to_owned(), batches.clone(), acknowledged.clone());
             spawn_local(async move {
                 let mut sender = open(&api).await?;
                 let data = json!({ "campaignId": "c", "status": "sent", "count": BATCH });
-                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(BATCH)).is_ok() {
-                    post(&mut sender, "campaign:message", &data).await?;
+                while let Some(batch) = batches.next() {
+                    post(&mut sender, "campaign:message", &data, with_keys.then_some(batch)).await?;
                     acknowledged.fetch_add(BATCH, Ordering::Relaxed);
                 }
                 anyhow::Ok(())
@@ -104,56 +116,82 @@ async fn count(api: &str, left: &Arc<AtomicU64>, acknowledged: &Arc<AtomicU64>) 
     Ok(())
 }
 
-async fn campaign(with_kill: bool) -> anyhow::Result<()> {
-    let name = if with_kill { "campaign, killed in the middle" } else { "campaign" };
-    let mut host = host();
-    let watched = Arc::new(AtomicUsize::new(0));
-    watch(&host, &watched).await?;
-    let mut sender = open(&host.api).await?;
-    post(&mut sender, "campaign:started", &json!({ "campaignId": "c", "name": "C", "total": TOTAL })).await?;
-    let (left, acknowledged) = (Arc::new(AtomicU64::new(TOTAL)), Arc::new(AtomicU64::new(0)));
-    let started = Instant::now();
-    if with_kill {
-        let counting = spawn_local({
-            let (api, left, acknowledged) = (host.api.clone(), left.clone(), acknowledged.clone());
-            async move { count(&api, &left, &acknowledged).await }
-        });
-        while acknowledged.load(Ordering::Relaxed) < TOTAL / 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+/// The numbers of all batches, one after another.
+#[derive(Default)]
+struct Batches(AtomicU64);
+
+impl Batches {
+    fn next(&self) -> Option<u64> {
+        Some(self.0.fetch_add(1, Ordering::Relaxed)).filter(|batch| *batch < TOTAL / BATCH)
+    }
+}
+
+async fn campaign() -> anyhow::Result<()> {
+    for with_keys in [false, true] {
+        let host = host();
+        let watched = Arc::new(AtomicUsize::new(0));
+        watch(&host, &watched).await?;
+        let mut sender = open(&host.api).await?;
+        start(&mut sender).await?;
+        let started = Instant::now();
+        count(&host.api, &Arc::default(), &Arc::default(), with_keys).await?;
+        let took = started.elapsed();
+        let figures = post(&mut sender, "campaign:completed", &json!({ "campaignId": "c" }), None).await?;
+        ensure!(figures["processed"] == TOTAL, "{figures}");
+        let expected = (TOTAL / PROGRESS_EVERY) as usize + 1;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while watched.load(Ordering::Relaxed) < expected && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        host.kill();
-        // It ends with the connections.
-        let _ = counting.await?;
-        let acknowledged = acknowledged.load(Ordering::Relaxed);
-        host.restart();
-        let mut client = TestClient::connect(&host.ws, &token("late")?).await;
-        let snapshot =
-            client.ask("subscribe:campaign", json!("c")).await.map_err(|error| anyhow::anyhow!("{error}"))?;
-        let counted = snapshot["processed"].as_u64().context("processed")?;
-        ensure!(counted >= acknowledged, "{acknowledged} counts were acknowledged, and {counted} are there");
-        return say(&format!(
-            "{name}: {acknowledged} counts acknowledged before SIGKILL, {counted} there after the restart: none missing, \
-             {} more that were under way",
-            counted - acknowledged
-        ));
+        say(&format!(
+            "campaign{}: {TOTAL} counts in batches of {BATCH}, {IN_FLIGHT} requests in flight, each acknowledged on disk: \
+             {:.1} s, {:.0} counts/s, {:.0} requests/s; {} progress events of {expected}; the feature says {}/s",
+            if with_keys { ", each batch with an idempotency key" } else { "" },
+            took.as_secs_f64(),
+            TOTAL as f64 / took.as_secs_f64(),
+            (TOTAL / BATCH) as f64 / took.as_secs_f64(),
+            watched.load(Ordering::Relaxed),
+            figures["ratePerSecond"]
+        ))?;
     }
-    count(&host.api, &left, &acknowledged).await?;
-    let took = started.elapsed();
-    let figures = post(&mut sender, "campaign:completed", &json!({ "campaignId": "c" })).await?;
-    ensure!(figures["processed"] == TOTAL, "{figures}");
-    let expected = (TOTAL / PROGRESS_EVERY) as usize + 1;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while watched.load(Ordering::Relaxed) < expected && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    killed_campaign().await
+}
+
+async fn start(sender: &mut SendRequest<Full<Bytes>>) -> anyhow::Result<()> {
+    let started = json!({ "campaignId": "c", "name": "C", "total": TOTAL });
+    post(sender, "campaign:started", &started, None).await.map(drop)
+}
+
+/// The host is killed in the middle. What was acknowledged is there, and when the service says all of it again from the
+/// beginning, under the same keys, each batch is counted once.
+async fn killed_campaign() -> anyhow::Result<()> {
+    let mut host = host();
+    start(&mut open(&host.api).await?).await?;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let counting = spawn_local({
+        let (api, acknowledged) = (host.api.clone(), acknowledged.clone());
+        async move { count(&api, &Arc::default(), &acknowledged, true).await }
+    });
+    while acknowledged.load(Ordering::Relaxed) < TOTAL / 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    host.kill();
+    // It ends with the connections.
+    let _ = counting.await?;
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    host.restart();
+    let mut client = TestClient::connect(&host.ws, &token("late")?).await;
+    let snapshot = client.ask("subscribe:campaign", json!("c")).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let counted = snapshot["processed"].as_u64().context("processed")?;
+    ensure!(counted >= acknowledged, "{acknowledged} counts were acknowledged, and {counted} are there");
+    count(&host.api, &Arc::default(), &Arc::default(), true).await?;
+    let figures = post(&mut open(&host.api).await?, "campaign:completed", &json!({ "campaignId": "c" }), None).await?;
+    ensure!(figures["processed"] == TOTAL, "said again, each batch counts once: {figures}");
     say(&format!(
-        "{name}: {TOTAL} counts in batches of {BATCH}, {IN_FLIGHT} requests in flight, each acknowledged on disk: {:.1} s, \
-         {:.0} counts/s, {:.0} requests/s; {} progress events of {expected}; the feature says {}/s",
-        took.as_secs_f64(),
-        TOTAL as f64 / took.as_secs_f64(),
-        (TOTAL / BATCH) as f64 / took.as_secs_f64(),
-        watched.load(Ordering::Relaxed),
-        figures["ratePerSecond"]
+        "campaign, killed in the middle: {acknowledged} counts acknowledged before SIGKILL, {counted} there after the \
+         restart: none missing, {} more that were under way; all said again under the same keys: {} in the end",
+        counted - acknowledged,
+        figures["processed"]
     ))
 }
 

@@ -116,7 +116,7 @@ fn nearest(said: &str) -> Option<&str> {
 }
 
 /// Something that must be written as an object: serde would take an array for the fields in their order.
-#[derive(Debug, Hash)]
+#[derive(Debug)]
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

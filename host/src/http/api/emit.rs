@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::{Object, given, parse};
-use super::idempotency::{Begun, Idempotency, Reply, conflict};
+use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, conflict};
 use super::keys::Caller;
 use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
 use super::{Api, wait_while};
@@ -28,7 +28,7 @@ pub(super) const MAX_EVENT_CHARS: usize = 256;
 pub(super) const MAX_ROOM_CHARS: usize = 512;
 
 /// Whom something is for: the union of everything that is named.
-#[derive(Debug, Default, PartialEq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(extend("minProperties" = 1))]
 pub(super) struct To {
@@ -86,7 +86,7 @@ struct Checked {
     except: Vec<Audience>,
     outgoing: Arc<Outgoing>,
     /// The key, and what tells this emit from others.
-    once: Option<(String, u64)>,
+    once: Option<(String, Fingerprint)>,
 }
 
 impl Api {
@@ -94,7 +94,7 @@ impl Api {
         self.wait_for_space().await?;
         // From here on nothing waits, so that calls with one key do not meet half way.
         if body.trim_ascii_start().first() != Some(&b'[') {
-            let emit = self.check(parse::<Object<Emit<'_>>>(body)?.0)?;
+            let emit = Self::check(parse::<Object<Emit<'_>>>(body)?.0)?;
             self.check_key(caller, &emit)?;
             return self.send(caller, emit);
         }
@@ -107,7 +107,7 @@ impl Api {
         // All of them are checked before anything of any of them is sent.
         for (index, Object(emit)) in emits.into_iter().enumerate() {
             let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
-            let emit = self.check(emit).map_err(at)?;
+            let emit = Self::check(emit).map_err(at)?;
             self.check_key(caller, &emit).map_err(at)?;
             if let Some((key, fingerprint)) = &emit.once
                 && checked.iter().filter_map(|other| other.once.as_ref()).any(|(k, f)| k == key && f != fingerprint)
@@ -135,13 +135,13 @@ impl Api {
         Err(Failure::new(ErrorCode::FeatureUnavailable, "the host has more to send than it can: try again later"))
     }
 
-    fn check(&self, emit: Emit<'_>) -> Result<Checked, Failure> {
+    fn check(emit: Emit<'_>) -> Result<Checked, Failure> {
         let Emit { to: Object(to), event, data, except, idempotency_key } = emit;
         check_event(&event)?;
         let except = except.map(|Object(except)| except);
         let once = idempotency_key.map(|key| {
-            let call = ("emit", &event, data.map(RawValue::get), &to, &except);
-            (key, self.idempotency.fingerprint(call))
+            let call = ("emit", &event, data, &to, &except);
+            (key, Idempotency::fingerprint(call))
         });
         let to = to.into_audiences("to")?;
         let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
@@ -152,14 +152,14 @@ impl Api {
     fn check_key(&self, caller: Caller<'_>, emit: &Checked) -> Result<(), Failure> {
         let Some((key, fingerprint)) = &emit.once else { return Ok(()) };
         Idempotency::check_key(key)?;
-        self.idempotency.check(caller.index, key, *fingerprint)
+        self.idempotency.check(caller.name, key, *fingerprint)
     }
 
     /// Sends what has been checked, unless it was sent before.
     fn send(&self, caller: Caller<'_>, emit: Checked) -> Result<Reply, Failure> {
         let ticket = match &emit.once {
             None => None,
-            Some((key, fingerprint)) => match self.idempotency.begin(caller.index, key, *fingerprint)? {
+            Some((key, fingerprint)) => match self.idempotency.begin(caller.name, key, *fingerprint)? {
                 Begun::First(ticket) => Some(ticket),
                 Begun::Answered(reply) => return Ok(reply),
                 Begun::Running(_) => return Err(conflict(key)),

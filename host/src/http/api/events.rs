@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 use super::Api;
 use super::body::{Object, parse};
 use super::emit::check_event;
-use super::idempotency::{Begun, Idempotency, Reply};
+use super::idempotency::{Begun, Fingerprint, Idempotency, Reply};
 use super::keys::Caller;
 use super::schema::{EventName, IdempotencyKey};
 use crate::http::response;
 use crate::model::{ErrorCode, Failure, Payload};
-use crate::plugin::ANSWER_TIMEOUT;
+use crate::plugin::{ANSWER_TIMEOUT, Once};
 
 /// An event, as a service writes it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,11 +41,11 @@ impl Api {
         check_event(&event)?;
         let payload = Payload::of_data(data);
         let Some(key) = idempotency_key else {
-            let answer = self.runtime.service_event(caller.name, &event, payload)?.in_time().await?;
+            let answer = self.runtime.service_event(caller.name, &event, payload, None)?.in_time().await?;
             return Ok(reply_of(&answer));
         };
         Idempotency::check_key(&key)?;
-        let fingerprint = self.idempotency.fingerprint(("event", &event, payload.args()));
+        let fingerprint = Idempotency::fingerprint(("event", &event, payload.args()));
         let answered = self.once(caller, &key, fingerprint, &event, payload);
         tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(|_| {
             let message =
@@ -59,17 +59,18 @@ impl Api {
         &self,
         caller: Caller<'_>,
         key: &str,
-        fingerprint: u64,
+        fingerprint: Fingerprint,
         event: &str,
         payload: Payload,
     ) -> Result<Reply, Failure> {
         loop {
-            match self.idempotency.begin(caller.index, key, fingerprint)? {
+            match self.idempotency.begin(caller.name, key, fingerprint)? {
                 Begun::Answered(reply) => return Ok(reply),
                 // It ends when the first does, with nothing to say but that.
                 Begun::Running(mut ended) => while ended.changed().await.is_ok() {},
                 Begun::First(ticket) => {
-                    let answer = self.runtime.service_event(caller.name, event, payload);
+                    let once = Once { caller: caller.name.to_owned(), key: key.to_owned(), fingerprint };
+                    let answer = self.runtime.service_event(caller.name, event, payload, Some(once));
                     // On its own, so that a caller that hangs up finds the answer when it asks again, and so that what
                     // was done but could not be stored in time is not done again.
                     let call = tokio::spawn(async move {

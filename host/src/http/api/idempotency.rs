@@ -1,7 +1,6 @@
 //! Idempotency keys: a call that is repeated with its key is answered as the first was, and done once.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,15 +8,17 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use prometheus::IntCounter;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
 use crate::model::{Clock, ErrorCode, Failure};
+use crate::store::{AnsweredCall, MAX_ANSWERED_CALLS};
 
 /// How long an answer is remembered.
-const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Answers that are remembered, at most: more than one a second for a day.
-const MAX_ANSWERS: usize = 100_000;
+/// Answers that are remembered, at most.
+const MAX_ANSWERS: usize = MAX_ANSWERED_CALLS;
 
 /// Memory for answers, in bytes: room for as many as there may be, where they are short.
 const MAX_BYTES: usize = 32 * 1024 * 1024;
@@ -55,7 +56,6 @@ pub(super) struct Idempotency(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    hasher: RandomState,
     forgotten: IntCounter,
     max_bytes: usize,
     // Held for a look-up alone, and only by calls that carry a key.
@@ -70,12 +70,15 @@ struct State {
     bytes: usize,
 }
 
-/// An API key by its place, and the idempotency key that its owner chose.
-type Key = (usize, Arc<str>);
+/// The name of an API key, and the idempotency key that its owner chose.
+type Key = (Arc<str>, Arc<str>);
+
+/// What tells one call from another: its SHA-256.
+pub(super) type Fingerprint = [u8; 32];
 
 #[derive(Debug)]
 struct Call {
-    fingerprint: u64,
+    fingerprint: Fingerprint,
     progress: Progress,
 }
 
@@ -112,8 +115,25 @@ impl Idempotency {
     }
 
     fn with_bytes(clock: Clock, forgotten: IntCounter, max_bytes: usize) -> Self {
-        let (hasher, state) = (RandomState::new(), Mutex::default());
-        Self(Arc::new(Inner { clock, hasher, forgotten, max_bytes, state }))
+        Self(Arc::new(Inner { clock, forgotten, max_bytes, state: Mutex::default() }))
+    }
+
+    /// Goes on with what was answered before the host was started, the oldest first.
+    pub(super) fn restore(&self, calls: Vec<AnsweredCall>) {
+        let clock = &self.0.clock;
+        let mut state = self.lock();
+        for call in calls {
+            let AnsweredCall { caller, key, fingerprint, answer, answered_ms } = call;
+            let key: Key = (caller.into(), key.into());
+            let age = clock.now_ms().saturating_sub(answered_ms);
+            let left = (REMEMBERED_FOR.as_millis() as u64).saturating_sub(age);
+            let reply = Reply { status: StatusCode::OK, body: answer.into() };
+            let progress = Progress::Answered(reply.clone());
+            if state.calls.insert(key.clone(), Call { fingerprint, progress }).is_none() {
+                state.keep(key, &reply, clock.uptime_ms() + left);
+            }
+        }
+        state.hold_to(self.0.max_bytes, &self.0.forgotten);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,9 +141,12 @@ impl Idempotency {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What tells one call from another. It is keyed by a secret, so that nobody can make two that look alike.
-    pub(super) fn fingerprint(&self, call: impl Hash) -> u64 {
-        self.0.hasher.hash_one(call)
+    /// What tells one call from another, the same whenever the host is started.
+    pub(super) fn fingerprint(call: impl Serialize) -> Fingerprint {
+        let mut hash = Sha256::new();
+        // A hash takes whatever is written, and calls are texts, which always have a JSON form.
+        let _ = serde_json::to_writer(&mut hash, &call);
+        hash.finalize().into()
     }
 
     /// # Errors
@@ -141,10 +164,10 @@ impl Idempotency {
     ///
     /// # Errors
     /// `conflict` where it was.
-    pub(super) fn check(&self, caller: usize, key: &str, fingerprint: u64) -> Result<(), Failure> {
+    pub(super) fn check(&self, caller: &str, key: &str, fingerprint: Fingerprint) -> Result<(), Failure> {
         let mut state = self.lock();
         state.expire(self.0.clock.uptime_ms());
-        match state.calls.get(&(caller, key.into())) {
+        match state.calls.get(&(caller.into(), key.into())) {
             Some(call) if call.fingerprint != fingerprint => Err(conflict(key)),
             _ => Ok(()),
         }
@@ -154,10 +177,10 @@ impl Idempotency {
     ///
     /// # Errors
     /// `conflict` where the key was used for another call.
-    pub(super) fn begin(&self, caller: usize, key: &str, fingerprint: u64) -> Result<Begun, Failure> {
+    pub(super) fn begin(&self, caller: &str, key: &str, fingerprint: Fingerprint) -> Result<Begun, Failure> {
         let mut state = self.lock();
         state.expire(self.0.clock.uptime_ms());
-        let key: Key = (caller, key.into());
+        let key: Key = (caller.into(), key.into());
         match state.calls.get(&key) {
             Some(call) if call.fingerprint != fingerprint => Err(conflict(&key.1)),
             Some(Call { progress: Progress::Answered(reply), .. }) => Ok(Begun::Answered(reply.clone())),
@@ -194,15 +217,11 @@ impl Drop for Ticket {
             return;
         };
         let expires = inner.clock.uptime_ms() + REMEMBERED_FOR.as_millis() as u64;
-        state.bytes += cost(&self.key, &reply);
+        state.keep(self.key.clone(), &reply, expires);
         if let Some(call) = state.calls.get_mut(&self.key) {
             call.progress = Progress::Answered(reply);
         }
-        state.answered.push_back((expires, self.key.clone()));
-        while state.answered.len() > MAX_ANSWERS || state.bytes > inner.max_bytes {
-            state.forget_oldest();
-            inner.forgotten.inc();
-        }
+        state.hold_to(inner.max_bytes, &inner.forgotten);
     }
 }
 
@@ -211,6 +230,19 @@ fn cost(key: &Key, reply: &Reply) -> usize {
 }
 
 impl State {
+    /// Counts an answer among those that are remembered.
+    fn keep(&mut self, key: Key, reply: &Reply, expires: u64) {
+        self.bytes += cost(&key, reply);
+        self.answered.push_back((expires, key));
+    }
+
+    fn hold_to(&mut self, max_bytes: usize, forgotten: &IntCounter) {
+        while self.answered.len() > MAX_ANSWERS || self.bytes > max_bytes {
+            self.forget_oldest();
+            forgotten.inc();
+        }
+    }
+
     fn expire(&mut self, now: u64) {
         while self.answered.front().is_some_and(|(expires, _)| *expires <= now) {
             self.forget_oldest();
@@ -238,15 +270,20 @@ mod tests {
         Reply { status: StatusCode::from_u16(status).unwrap(), body: Bytes::copy_from_slice(body.as_bytes()) }
     }
 
-    fn make(store: &Idempotency, caller: usize, key: &str, reply: &Reply) {
-        match store.begin(caller, key, 1).unwrap() {
+    /// Some call, as its number tells.
+    fn call(n: u8) -> Fingerprint {
+        Idempotency::fingerprint(("call", n))
+    }
+
+    fn make(store: &Idempotency, caller: &str, key: &str, reply: &Reply) {
+        match store.begin(caller, key, call(1)).unwrap() {
             Begun::First(ticket) => ticket.finish(reply),
             other => panic!("{key} is not new: {other:?}"),
         }
     }
 
-    fn answer(store: &Idempotency, caller: usize, key: &str) -> Option<Reply> {
-        match store.begin(caller, key, 1).unwrap() {
+    fn answer(store: &Idempotency, caller: &str, key: &str) -> Option<Reply> {
+        match store.begin(caller, key, call(1)).unwrap() {
             Begun::Answered(reply) => Some(reply),
             Begun::First(_) => None,
             Begun::Running(_) => panic!("{key} runs"),
@@ -257,12 +294,12 @@ mod tests {
     fn a_repeat_gets_what_the_first_was_answered_for_a_day() {
         let clock = Clock::manual(0);
         let (store, forgotten) = store(&clock, MAX_BYTES);
-        make(&store, 0, "a", &reply(404, "gone"));
+        make(&store, "ops", "a", &reply(404, "gone"));
         clock.advance(REMEMBERED_FOR - Duration::from_millis(1));
-        assert_eq!(answer(&store, 0, "a"), Some(reply(404, "gone")));
-        assert_eq!(answer(&store, 1, "a"), None, "each API key has its own");
+        assert_eq!(answer(&store, "ops", "a"), Some(reply(404, "gone")));
+        assert_eq!(answer(&store, "billing", "a"), None, "each API key has its own");
         clock.advance(Duration::from_millis(1));
-        assert_eq!(answer(&store, 0, "a"), None);
+        assert_eq!(answer(&store, "ops", "a"), None);
         let state = store.lock();
         assert_eq!((state.calls.len(), state.answered.len(), state.bytes), (0, 0, 0));
         assert_eq!(forgotten.get(), 0, "what has had its time is not forgotten early");
@@ -271,33 +308,54 @@ mod tests {
     #[test]
     fn a_key_is_for_one_call() {
         let (store, _) = store(&Clock::manual(0), MAX_BYTES);
-        let running = store.begin(0, "a", 1).unwrap();
-        assert_eq!(store.begin(0, "a", 2).unwrap_err().code, ErrorCode::Conflict);
+        let running = store.begin("ops", "a", call(1)).unwrap();
+        assert_eq!(store.begin("ops", "a", call(2)).unwrap_err().code, ErrorCode::Conflict);
         drop(running);
-        make(&store, 0, "a", &reply(200, ""));
-        assert_eq!(store.check(0, "a", 2).unwrap_err().code, ErrorCode::Conflict);
-        store.check(0, "a", 1).unwrap();
-        store.check(1, "a", 2).unwrap();
-        assert_ne!(store.fingerprint(("a", 1)), store.fingerprint(("a", 2)));
+        make(&store, "ops", "a", &reply(200, ""));
+        assert_eq!(store.check("ops", "a", call(2)).unwrap_err().code, ErrorCode::Conflict);
+        store.check("ops", "a", call(1)).unwrap();
+        store.check("billing", "a", call(2)).unwrap();
+        assert_ne!(call(1), call(2));
+    }
+
+    #[test]
+    fn what_was_answered_before_a_start_is_known_for_the_rest_of_its_day() {
+        let clock = Clock::manual(0);
+        clock.advance(REMEMBERED_FOR);
+        let (store, _) = store(&clock, MAX_BYTES);
+        let age = |hours: u64| clock.now_ms() - hours * 3_600_000;
+        let answered = |key: &str, answered_ms: u64| AnsweredCall {
+            caller: "ops".to_owned(),
+            key: key.to_owned(),
+            fingerprint: call(1),
+            answer: key.to_owned(),
+            answered_ms,
+        };
+        store.restore(vec![answered("old", age(23)), answered("new", age(1))]);
+        assert_eq!(answer(&store, "ops", "old"), Some(reply(200, "old")));
+        assert_eq!(answer(&store, "billing", "new"), None);
+        assert_eq!(store.check("ops", "new", call(2)).unwrap_err().code, ErrorCode::Conflict);
+        clock.advance(Duration::from_secs(3600));
+        assert_eq!((answer(&store, "ops", "old"), answer(&store, "ops", "new")), (None, Some(reply(200, "new"))));
     }
 
     #[test]
     fn what_is_worth_repeating_is_not_remembered() {
         let (store, _) = store(&Clock::manual(0), MAX_BYTES);
         for status in [429, 500, 503] {
-            make(&store, 0, "a", &reply(status, "later"));
-            assert_eq!(answer(&store, 0, "a"), None, "{status}");
+            make(&store, "ops", "a", &reply(status, "later"));
+            assert_eq!(answer(&store, "ops", "a"), None, "{status}");
         }
-        make(&store, 0, "a", &reply(409, "no"));
-        assert_eq!(answer(&store, 0, "a"), Some(reply(409, "no")));
+        make(&store, "ops", "a", &reply(409, "no"));
+        assert_eq!(answer(&store, "ops", "a"), Some(reply(409, "no")));
     }
 
     #[tokio::test]
     async fn a_repeat_waits_for_the_first_and_takes_over_where_that_came_to_nothing() {
         let (store, _) = store(&Clock::manual(0), MAX_BYTES);
         for ends_well in [false, true] {
-            let Begun::First(ticket) = store.begin(0, "a", 1).unwrap() else { panic!("it is new") };
-            let Begun::Running(mut ended) = store.begin(0, "a", 1).unwrap() else { panic!("it runs") };
+            let Begun::First(ticket) = store.begin("ops", "a", call(1)).unwrap() else { panic!("it is new") };
+            let Begun::Running(mut ended) = store.begin("ops", "a", call(1)).unwrap() else { panic!("it runs") };
             let waiting = tokio::spawn(async move { ended.changed().await });
             tokio::task::yield_now().await;
             assert!(!waiting.is_finished());
@@ -307,7 +365,7 @@ mod tests {
                 drop(ticket)
             }
             assert!(waiting.await.unwrap().is_err(), "the channel has ended");
-            assert_eq!(answer(&store, 0, "a"), ends_well.then(|| reply(200, "x")));
+            assert_eq!(answer(&store, "ops", "a"), ends_well.then(|| reply(200, "x")));
         }
     }
 
@@ -316,17 +374,17 @@ mod tests {
         let clock = Clock::manual(0);
         let (few, forgotten) = store(&clock, 3 * (BYTES_PER_ANSWER + 101));
         for key in ["a", "b", "c", "d"] {
-            make(&few, 0, key, &reply(200, &"x".repeat(100)));
+            make(&few, "ops", key, &reply(200, &"x".repeat(100)));
         }
         assert_eq!(forgotten.get(), 1);
-        assert_eq!((answer(&few, 0, "a"), answer(&few, 0, "b").is_some()), (None, true));
-        make(&few, 0, "huge", &reply(200, &"x".repeat(10_000)));
+        assert_eq!((answer(&few, "ops", "a"), answer(&few, "ops", "b").is_some()), (None, true));
+        make(&few, "ops", "huge", &reply(200, &"x".repeat(10_000)));
         assert_eq!(few.lock().bytes, 0, "what fits nowhere is not kept");
         assert!(few.lock().calls.is_empty());
 
         let (many, forgotten) = store(&clock, usize::MAX);
         for n in 0..MAX_ANSWERS + 5 {
-            make(&many, 0, &n.to_string(), &reply(200, ""));
+            make(&many, "ops", &n.to_string(), &reply(200, ""));
         }
         assert_eq!((forgotten.get(), many.lock().calls.len()), (5, MAX_ANSWERS));
     }

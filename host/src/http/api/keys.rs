@@ -63,8 +63,6 @@ pub struct ApiConfig {
 /// Whoever makes a call: the key that it carries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller<'a> {
-    /// The key's place in the configuration.
-    pub(super) index: usize,
     /// The key's name.
     pub(super) name: &'a str,
 }
@@ -84,13 +82,13 @@ impl ApiConfig {
         };
         let hash: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
         // All keys are compared, and each in constant time, so that the time tells nothing.
-        let found = self.keys.iter().enumerate().fold(None, |found, (index, key)| {
+        let found = self.keys.iter().fold(None, |found, key| {
             let is_it: bool = key.sha256.ct_eq(&hash).into();
-            if is_it { Some((index, key)) } else { found }
+            if is_it { Some(key) } else { found }
         });
-        let (index, key) = found.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
+        let key = found.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
         if key.scopes.contains(&needed) {
-            Ok(Caller { index, name: &key.name })
+            Ok(Caller { name: &key.name })
         } else {
             let message = format!("the API key {} does not have the scope {}", key.name, needed.as_str());
             Err(Failure::new(ErrorCode::Forbidden, message))

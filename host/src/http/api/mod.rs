@@ -32,7 +32,7 @@ use tokio::net::TcpStream;
 
 use self::body::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use self::calls::{Call, Found, Parameters, decode, find};
-use self::idempotency::{Idempotency, Reply};
+use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
 use super::response::{Answer, body as answer_with, error, failure, text};
@@ -40,6 +40,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure};
 use crate::plugin::Runtime;
+use crate::store::Store;
 
 /// The API.
 #[derive(Debug)]
@@ -62,6 +63,16 @@ impl Api {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
         Self { config, runtime, hub, metrics, clock, idempotency, description, ready: AtomicBool::new(false) }
+    }
+
+    /// Goes on with what calls with an idempotency key were answered that changed what is stored. Waits for the database.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn remember_calls(&self, store: &Store) -> Result<(), Failure> {
+        let since = self.clock.now_ms().saturating_sub(REMEMBERED_FOR.as_millis() as u64);
+        self.idempotency.restore(store.answered_calls(since)?);
+        Ok(())
     }
 
     /// Says whether the host takes work, as `/readyz` tells.

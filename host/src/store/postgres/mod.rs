@@ -11,7 +11,9 @@ use anyhow::{Context as _, bail};
 use postgres::{Client, Row, Transaction};
 
 use self::tls::Target;
-use super::backend::{Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, page_of};
+use super::backend::{
+    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, page_of,
+};
 use super::{PageRequest, Promise};
 
 /// Time for a server to take a connection, where the URL does not say.
@@ -44,6 +46,15 @@ const SCHEMA: &str = "
         timers TEXT NOT NULL,
         expires_ms BIGINT NOT NULL,
         PRIMARY KEY (plugin, key)
+    );
+    CREATE TABLE IF NOT EXISTS roundhouse_answered_calls (
+        seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        caller TEXT NOT NULL,
+        key TEXT NOT NULL,
+        fingerprint BYTEA NOT NULL,
+        answer TEXT NOT NULL,
+        answered_ms BIGINT NOT NULL,
+        UNIQUE (caller, key)
     );
 ";
 
@@ -255,6 +266,28 @@ impl Backend for Postgres {
             rows.iter().map(record).collect()
         })
     }
+
+    fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError> {
+        self.with(|client| {
+            client.execute("DELETE FROM roundhouse_answered_calls WHERE answered_ms < $1", &[&(since_ms as i64)])?;
+            let rows = client.query(
+                "SELECT caller, key, fingerprint, answer, answered_ms FROM roundhouse_answered_calls ORDER BY seq",
+                &[],
+            )?;
+            let call = |row: &Row| {
+                Ok(AnsweredCall {
+                    caller: row.get(0),
+                    key: row.get(1),
+                    fingerprint: row.get::<_, &[u8]>(2).try_into().map_err(|_| {
+                        BackendError::Refused("a fingerprint in roundhouse_answered_calls is not one".to_owned())
+                    })?,
+                    answer: row.get(3),
+                    answered_ms: row.get::<_, i64>(4) as u64,
+                })
+            };
+            rows.iter().map(call).collect()
+        })
+    }
 }
 
 /// Writes of one kind, in one round trip where that is possible.
@@ -283,6 +316,13 @@ fn write_run(
                 .collect();
             if !put.is_empty() {
                 put_scopes(transaction, &put)?;
+            }
+            let calls: Vec<_> = run
+                .iter()
+                .filter_map(|write| if let Write::Remember(call) = write { Some(*call) } else { None })
+                .collect();
+            if !calls.is_empty() {
+                remember(transaction, &calls)?;
             }
             for write in run {
                 if let Write::DropScope { plugin, key } = write {
@@ -354,6 +394,33 @@ fn put_scopes(transaction: &mut Transaction<'_>, scopes: &[&ScopeRecord]) -> Res
          ON CONFLICT (plugin, key) DO UPDATE SET version = excluded.version, state = excluded.state,
              sequence = excluded.sequence, timers = excluded.timers, expires_ms = excluded.expires_ms",
         &[&plugins, &keys, &versions, &states, &sequences, &timers, &expiries],
+    )?;
+    Ok(())
+}
+
+fn remember(transaction: &mut Transaction<'_>, calls: &[&AnsweredCall]) -> Result<(), BackendError> {
+    let callers: Vec<&str> = calls.iter().map(|call| call.caller.as_str()).collect();
+    let keys: Vec<&str> = calls.iter().map(|call| call.key.as_str()).collect();
+    let fingerprints: Vec<&[u8]> = calls.iter().map(|call| &call.fingerprint[..]).collect();
+    let answers: Vec<&str> = calls.iter().map(|call| call.answer.as_str()).collect();
+    let times: Vec<i64> = calls.iter().map(|call| call.answered_ms as i64).collect();
+    transaction.execute(
+        // A row can be inserted or updated once in a statement.
+        "INSERT INTO roundhouse_answered_calls (caller, key, fingerprint, answer, answered_ms)
+         SELECT caller, key, fingerprint, answer, answered_ms FROM (
+             SELECT DISTINCT ON (caller, key) *
+             FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::bigint[])
+                 WITH ORDINALITY AS new (caller, key, fingerprint, answer, answered_ms, n)
+             ORDER BY caller, key, n DESC
+         ) AS last ORDER BY n
+         ON CONFLICT (caller, key) DO UPDATE SET seq = DEFAULT, fingerprint = excluded.fingerprint,
+             answer = excluded.answer, answered_ms = excluded.answered_ms",
+        &[&callers, &keys, &fingerprints, &answers, &times],
+    )?;
+    transaction.execute(
+        "DELETE FROM roundhouse_answered_calls
+         WHERE seq <= (SELECT max(seq) FROM roundhouse_answered_calls) - $1",
+        &[&(MAX_ANSWERED_CALLS as i64)],
     )?;
     Ok(())
 }
