@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
@@ -64,15 +65,23 @@ impl Claims {
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
         for (field, claimed) in [("agentId", &self.agent_id), ("senderId", &self.sender_id), ("userId", &self.user_id)]
         {
-            identity.must_be(field, claimed.as_ref().map(|claimed| claimed.0.as_str()))?;
+            identity.must_be(field, claimed.as_deref())?;
         }
         Ok(())
     }
 }
 
-/// The id that a payload claims.
+/// Who a payload says that it comes from: an id, written as such or as an object with an `_id` or `id`.
 #[derive(Clone, Debug)]
-struct Claimed(String);
+pub struct Claimed(String);
+
+impl Deref for Claimed {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Claimed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -101,7 +110,7 @@ impl<'de> Deserialize<'de> for Claimed {
 
 #[derive(Deserialize)]
 struct Person {
-    #[serde(rename = "_id")]
+    #[serde(rename = "_id", alias = "id")]
     id: String,
 }
 
@@ -163,8 +172,9 @@ impl Identity {
 
 /// Refuses a name that could not be shown in one line: `bad_request`, which says what the field has to be.
 pub fn check_name(field: &str, name: &str, max_chars: usize) -> Result<(), Failure> {
-    if (1..=max_chars).contains(&name.chars().count()) && !name.chars().any(char::is_control) {
+    let is_blank = name.chars().all(char::is_whitespace);
+    if !is_blank && name.chars().count() <= max_chars && !name.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Failure::bad_request(format!("{field} has to be 1 to {max_chars} printable characters")))
+    Err(Failure::bad_request(format!("{field} has to be 1 to {max_chars} printable characters, and not only spaces")))
 }

@@ -118,7 +118,7 @@ pub use event::{
 pub use failure::Failure;
 pub use feature::Feature;
 pub use id::Id;
-pub use identity::{Claims, Identity, Member, Sender, check_name};
+pub use identity::{Claimed, Claims, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use payload::{Attachment, Payload};
 pub use time::iso8601;

@@ -161,6 +161,9 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
 
 fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
     let start = ticket.typing(member, cx.now())?;
+    if !cx.in_room() {
+        cx.join(member);
+    }
     let agent_id = member.user_id().to_owned();
     cx.set_timer(typing_timer(&agent_id), cx.settings().typing(), &Timer::TypingEnds { agent_id });
     if start == TypingStart::Prolonged {

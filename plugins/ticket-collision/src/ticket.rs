@@ -15,9 +15,12 @@ const MAX_VIEWERS: usize = 250;
 /// Connections that one agent views a ticket from: more than anybody has tabs.
 const MAX_CONNECTIONS: usize = 16;
 
-/// Bytes of state beyond which no agent is let in. With each of [`MAX_VIEWERS`] typing, which takes some 90
+/// Connections of one agent that are remembered as those where it types.
+const MAX_TYPING_AT: usize = 2;
+
+/// Bytes of state beyond which no agent is let in. With each of [`MAX_VIEWERS`] typing, which takes some 110
 /// bytes more, the state stays below the host's limit of 64 KiB.
-const MAX_STATE_BYTES: usize = 40 * 1024;
+const MAX_STATE_BYTES: usize = 36 * 1024;
 
 /// A ticket: who is viewing it, in the order of their coming.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -43,8 +46,8 @@ struct Typing {
     since: u64,
     /// When it was last said that the agent types.
     last: u64,
-    /// Where the agent types: when this goes, the typing ends.
-    connection: String,
+    /// Where the agent types, the last one last: when all of these are gone, the typing ends.
+    connections: Vec<String>,
 }
 
 /// What a `ticket:view` was.
@@ -64,7 +67,7 @@ pub(crate) enum Departure {
     Nothing,
     /// The agent goes on viewing from another connection, and typing if it did so there.
     Connection,
-    /// The agent goes on viewing, but typed at the connection that went.
+    /// The agent goes on viewing, but typed nowhere but at the connection that went.
     Typist(Viewer),
     /// It was the agent's last.
     Agent(Viewer),
@@ -97,6 +100,22 @@ impl Viewer {
     }
 }
 
+impl Viewer {
+    /// Adds a connection that the agent views the ticket from. Says whether it is a new one.
+    fn add(&mut self, connection: &str) -> Result<bool, Failure> {
+        if self.connections.iter().any(|own| own == connection) {
+            return Ok(false);
+        }
+        if self.connections.len() == MAX_CONNECTIONS {
+            return Err(Failure::conflict(format!(
+                "you view this ticket from {MAX_CONNECTIONS} connections already; close one"
+            )));
+        }
+        self.connections.push(connection.to_owned());
+        Ok(true)
+    }
+}
+
 impl Ticket {
     pub(crate) fn is_empty(&self) -> bool {
         self.viewers.is_empty()
@@ -126,16 +145,8 @@ impl Ticket {
     pub(crate) fn view(&mut self, member: &Member, name: &str, now: u64) -> Result<Arrival, Failure> {
         if let Some(viewer) = self.viewer_mut(member.user_id()) {
             viewer.last_activity = now;
-            if viewer.connections.contains(&member.connection) {
-                return Ok(Arrival::Again);
-            }
-            if viewer.connections.len() == MAX_CONNECTIONS {
-                return Err(Failure::conflict(format!(
-                    "you view this ticket from {MAX_CONNECTIONS} connections already; close one"
-                )));
-            }
-            viewer.connections.push(member.connection.clone());
-            return Ok(Arrival::NewConnection);
+            let is_new = viewer.add(&member.connection)?;
+            return Ok(if is_new { Arrival::NewConnection } else { Arrival::Again });
         }
         self.viewers.push(Viewer {
             agent_id: member.user_id().to_owned(),
@@ -151,21 +162,24 @@ impl Ticket {
         Ok(Arrival::NewAgent)
     }
 
-    /// An agent types.
+    /// An agent types. A connection that has not said that it views the ticket does so from now on.
     pub(crate) fn typing(&mut self, member: &Member, now: u64) -> Result<TypingStart, Failure> {
         let viewer = self.viewing(member)?;
         viewer.last_activity = now;
-        let before = viewer.typing.take();
-        let start = match before {
-            Some(_) => TypingStart::Prolonged,
-            None => TypingStart::Begun,
+        viewer.add(&member.connection)?;
+        let Some(typing) = &mut viewer.typing else {
+            viewer.typing = Some(Typing { since: now, last: now, connections: vec![member.connection.clone()] });
+            return Ok(TypingStart::Begun);
         };
-        viewer.typing = Some(Typing {
-            since: before.map_or(now, |typing| typing.since),
-            last: now,
-            connection: member.connection.clone(),
-        });
-        Ok(start)
+        typing.last = now;
+        if typing.connections.last() != Some(&member.connection) {
+            typing.connections.retain(|other| *other != member.connection);
+            typing.connections.push(member.connection.clone());
+            if typing.connections.len() > MAX_TYPING_AT {
+                typing.connections.remove(0);
+            }
+        }
+        Ok(TypingStart::Prolonged)
     }
 
     /// An agent says that it types no longer. `None` where it did not.
@@ -199,13 +213,14 @@ impl Ticket {
             return Departure::Agent(self.viewers.remove(position));
         }
         viewer.connections.retain(|own| own != connection);
-        match &viewer.typing {
-            Some(typing) if typing.connection == connection => {
+        if let Some(typing) = &mut viewer.typing {
+            typing.connections.retain(|own| own != connection);
+            if typing.connections.is_empty() {
                 viewer.typing = None;
-                Departure::Typist(viewer.clone())
+                return Departure::Typist(viewer.clone());
             }
-            _ => Departure::Connection,
         }
+        Departure::Connection
     }
 
     /// Takes out the agents who have done nothing for so long.

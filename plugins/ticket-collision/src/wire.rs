@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Failure, Identity, check_name};
+use roundhouse_sdk::{Claimed, Failure, Identity, check_name};
 use serde::{Deserialize, Serialize};
 
 /// The operator's settings.
@@ -71,9 +71,9 @@ impl Message {
 #[serde(rename_all = "camelCase")]
 pub struct OnTicket {
     agent_name: Option<String>,
-    agent_id: Option<String>,
-    user_id: Option<String>,
-    sender_id: Option<String>,
+    agent_id: Option<Claimed>,
+    user_id: Option<Claimed>,
+    sender_id: Option<Claimed>,
 }
 
 impl OnTicket {

@@ -163,6 +163,39 @@ fn when_the_tab_that_types_closes_the_typing_ends_and_the_agent_stays() {
 }
 
 #[test]
+fn typing_goes_on_where_the_tab_that_typed_last_closes_and_another_types_too() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    let tab = sim.connect("ana", "Ana");
+    view(&mut sim, tab);
+    typing(&mut sim, ana);
+    typing(&mut sim, tab);
+    forget(&mut sim, &[bob]);
+    sim.disconnect(tab);
+    assert!(names(&mut sim, bob).is_empty());
+    sim.disconnect(ana);
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "agent:left", "viewers:updated"]);
+}
+
+#[test]
+fn a_tab_that_types_views_the_ticket_from_then_on_and_its_end_is_noticed() {
+    let mut sim = Sim::new();
+    let (ana, bob) = ana_and_bob(&mut sim);
+    let tab = sim.connect("ana", "Ana");
+    typing(&mut sim, tab);
+    assert!(sim.is_in(tab, "ticket:t1"));
+    forget(&mut sim, &[ana, bob]);
+    sim.disconnect(tab);
+    assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
+    typing(&mut sim, ana);
+    let other = sim.connect("ana", "Ana");
+    typing(&mut sim, other);
+    forget(&mut sim, &[bob]);
+    sim.disconnect(ana);
+    assert!(names(&mut sim, bob).is_empty(), "the agent goes on in the other tab");
+}
+
+#[test]
 fn typing_tells_ones_own_tabs_no_more_than_the_list() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
