@@ -256,12 +256,12 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Join(connection.into(), Some(room.into())));
     }
 
-    /// Takes a connection out of the scope's room.
+    /// Takes a connection out of the scope's room, and has it [watched](Self::watch) no longer.
     pub fn leave(&mut self, member: &Member) {
         self.leave_connection(&member.connection);
     }
 
-    /// Takes a connection, of which the feature knows the id, out of the scope's room.
+    /// The same with a connection of which the feature knows the id.
     pub fn leave_connection(&mut self, connection: impl Into<String>) {
         self.effects.push(Effect::Leave(connection.into(), None));
     }
@@ -271,7 +271,7 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Leave(connection.into(), Some(room.into())));
     }
 
-    /// Asks to be told when a connection goes, though it is not in the scope's room.
+    /// Asks to be told when a connection goes, though it is not in the scope's room, until it [leaves](Self::leave).
     pub fn watch(&mut self, member: &Member) {
         self.effects.push(Effect::Watch(member.connection.clone()));
     }

@@ -108,6 +108,9 @@ async fn a_status_that_goes_backwards_is_dropped() {
     assert_eq!(host.tell(event, update("Delivered")).await, Ok(dropped));
     // Had it gone out, it would be found here.
     pages.check(&host, &[event], update("Failed"), &["contact", "all"]).await;
+    // A number that is no contact yet.
+    let unknown = json!({ "accountId": "w1", "userId": "una", "messageId": "m2", "status": "Sent" });
+    pages.check(&host, &[event, "message:received"], unknown, &["account", "all", "tab"]).await;
 }
 
 fn typing(who: &str, name: &str, is_typing: bool) -> Vec<Value> {
@@ -137,6 +140,19 @@ async fn the_others_see_who_types_until_it_stops_or_goes() {
         }
     }
     assert_eq!(host.heard([&mut contact]).await, [NOTHING]);
+    assert_eq!(host.stats("crm-events").await["typing"], 0);
+}
+
+#[tokio::test]
+async fn whoever_types_to_one_contact_after_another_takes_part_in_the_last_alone() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
+    let mut ana = host.client("ana").await;
+    for n in 0..10 {
+        let contact = json!({ "contactId": format!("c{n}") });
+        ana.ask("typing:start", contact.clone()).await.unwrap();
+        let end = if n % 2 == 0 { "typing:stop" } else { "unsubscribe:contact" };
+        ana.ask(end, contact).await.unwrap();
+    }
     assert_eq!(host.stats("crm-events").await["typing"], 0);
 }
 

@@ -4,12 +4,40 @@ use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::{PATIENCE, TestClient, TestHost};
+use roundhouse_tests::{PATIENCE, TestClient, TestHost, metric};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+#[tokio::test]
+async fn a_feature_with_too_many_states_forgets_some_that_nobody_uses() {
+    const MAX_SCOPES: usize = 100_000;
+    const TOO_MANY: usize = 1000;
+    let config = "auth.jwt.secret = \"s\"\nplugins.threads = 1\nlimits.events_per_second = 0\n";
+    let host = TestHost::start_with(config, &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    let mut ana = host.client("ana").await;
+    let count = |n: usize| json!({ "id": n.to_string(), "how": "flood-room", "with": 1 });
+    let mut used = host.client("ben").await;
+    used.ask("hostile:count", json!({ "id": "used" })).await.unwrap();
+    for n in 0..MAX_SCOPES + TOO_MANY {
+        // No more at once than may wait.
+        if n % 1000 == 999 {
+            ana.ask("hostile:do", count(n)).await.unwrap();
+        } else {
+            ana.send("hostile:do", count(n)).await;
+        }
+    }
+    let dropped = metric(&host.api, "plugin_dropped_total").await;
+    assert!(dropped >= TOO_MANY as u64, "{dropped} were dropped: {}", host.log());
+    let last = (MAX_SCOPES + TOO_MANY - 1).to_string();
+    for id in [last.as_str(), "used"] {
+        assert_eq!(host.query("hostile", "count", json!({ "id": id })).await.unwrap()["count"], 1, "{id}");
+    }
+    assert!(host.log().contains("there are too many scopes"));
+}
 
 #[tokio::test]
 async fn a_message_over_the_limit_closes_its_connection_and_no_other() {

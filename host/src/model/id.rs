@@ -9,10 +9,23 @@ pub const MAX_ID_CHARS: usize = 128;
 
 /// Whether `id` is 1 to 128 printable characters without whitespace.
 pub fn is_valid_id(id: &str) -> bool {
-    !id.is_empty()
-        && id.len() <= MAX_ID_CHARS * 4
-        && id.chars().count() <= MAX_ID_CHARS
-        && !id.chars().any(|c| c.is_whitespace() || c.is_control())
+    is_word(id, MAX_ID_CHARS)
+}
+
+/// The longest name of a room, in characters: some ids, and what stands between them.
+pub const MAX_ROOM_CHARS: usize = 512;
+
+/// Whether `room` is 1 to 512 printable characters without whitespace.
+pub fn is_valid_room(room: &str) -> bool {
+    is_word(room, MAX_ROOM_CHARS)
+}
+
+/// Whether `text` is 1 to `max_chars` printable characters without whitespace.
+fn is_word(text: &str, max_chars: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= max_chars * 4
+        && text.chars().count() <= max_chars
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// A connection's id. It says where the connection lives, so that nothing needs to be looked up to reach it:

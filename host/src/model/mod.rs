@@ -10,7 +10,7 @@ mod placeholders;
 
 pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
-pub use id::{ConnId, MAX_ID_CHARS, is_valid_id};
+pub use id::{ConnId, MAX_ID_CHARS, MAX_ROOM_CHARS, is_valid_id, is_valid_room};
 pub use identity::Identity;
 pub use mailbox::{Full, Mailbox};
 pub use payload::{BadPayload, Payload};

@@ -25,6 +25,8 @@ pub(super) struct Plugin {
     pub(super) health: Health,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
+    /// Volatile scopes that were dropped for there were too many.
+    pub(super) evicted: AtomicU64,
 }
 
 impl Plugin {
@@ -38,6 +40,7 @@ impl Plugin {
             health: Health::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
         }
     }
 

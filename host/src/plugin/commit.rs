@@ -207,12 +207,10 @@ impl Worker {
             }
             return;
         }
-        let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
-        if let Some(part) = scope.members.get_mut(&connection) {
-            part.joined = false;
-            if !part.watched {
-                scope.members.remove(&connection);
-            }
+        // Whoever leaves takes part no longer, in whatever way it did.
+        let scope = self.scopes.get_mut(plugin.number, &address.key);
+        if scope.and_then(|scope| scope.members.remove(&connection)).is_some_and(|part| part.watched) {
+            self.inner.hub.unwatch(connection, plugin.number, &address.key);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
@@ -141,15 +142,24 @@ impl Worker {
         self.scopes.has_room_for(plugin.number, key) || self.evict(plugin)
     }
 
-    /// Leaves a scope of a plugin to the disk. Says whether there was one that could go.
+    /// Lets a scope of a plugin go that nobody uses: a durable one to the disk, a volatile one before its idle time is over.
+    /// Says whether there was one.
     fn evict(&mut self, plugin: &Plugin) -> bool {
         let hub = &self.inner.hub;
-        let evicted = self.scopes.evictable(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
-        let Some(key) = evicted.filter(|_| self.inner.store.is_some()) else { return false };
-        if let Some(scope) = self.scopes.get(plugin.number, &key) {
-            self.deadlines.cancel(scope.look);
+        let evicted = self.scopes.evict(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
+        let Some(scope) = evicted else { return false };
+        self.deadlines.cancel(scope.look);
+        if !scope.is_durable {
+            self.inner.metrics.plugin_dropped.inc();
+            let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
+            // They may be many in a second.
+            if n_evicted.is_power_of_two() {
+                tracing::warn!(
+                    plugin = %plugin.name, scopes = n_evicted,
+                    "states were dropped before they had been idle for long enough, for there are too many scopes"
+                );
+            }
         }
-        self.scopes.remove(plugin.number, &key);
         true
     }
 

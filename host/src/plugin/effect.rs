@@ -10,7 +10,7 @@ use super::bindings::roundhouse::feature::types::PayloadResult;
 use super::generation::Generation;
 use super::scope::Timer;
 use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
-use crate::model::{ConnId, Payload, is_valid_id};
+use crate::model::{ConnId, Payload, is_valid_id, is_valid_room};
 use crate::protocol::Outgoing;
 
 /// Effects of one event, at most.
@@ -302,7 +302,7 @@ impl Check<'_> {
         if room.starts_with(USER_ROOM_PREFIX) {
             return Err(format!("a membership of {room:?}, which only the user's own connections have"));
         }
-        if !is_valid_id(&room) || !self.reaches_room(&room) {
+        if !is_valid_room(&room) || !self.reaches_room(&room) {
             return Err(format!("a membership of the room {room:?}, which it was not granted"));
         }
         Ok((connection, room.into()))

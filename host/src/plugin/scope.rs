@@ -189,6 +189,8 @@ pub(super) struct Scopes {
     slots: HashMap<u32, HashMap<Arc<str>, usize>>,
     /// The one that was asked for last: most questions of an event are about its own scope.
     last: Cell<Option<usize>>,
+    /// Where it is looked next for a scope that may go.
+    next_look: usize,
 }
 
 impl Scopes {
@@ -247,16 +249,30 @@ impl Scopes {
         self.last.set(Some(slot));
     }
 
-    /// A durable scope of a plugin that has as many scopes as it may have: one that nothing needs in memory, and that has
-    /// been left alone for longer than the others that were looked at.
-    pub(super) fn evictable(&self, plugin: u32, mut is_used: impl FnMut(&Scope) -> bool) -> Option<Arc<str>> {
-        /// Scopes that are looked at: enough that a busy one is hardly ever the choice.
-        const LOOKS: usize = 64;
-        self.of(plugin)
-            .take(LOOKS)
-            .filter(|scope| scope.is_durable && !scope.is_used() && !is_used(scope))
-            .min_by_key(|scope| scope.touched)
-            .map(|scope| scope.address.key.clone())
+    /// Takes out a scope of a plugin that has as many as it may have: one that nobody uses, and that has been left alone for
+    /// longer than the others that were looked at.
+    pub(super) fn evict(&mut self, plugin: u32, mut is_used: impl FnMut(&Scope) -> bool) -> Option<Scope> {
+        /// Scopes of which one is chosen: enough that a busy one is hardly ever the choice.
+        const CANDIDATES: usize = 64;
+        /// Scopes that are looked at for so many: most may be in use, or other plugins'.
+        const LOOKS: usize = 4096;
+        let n_slots = self.scopes.capacity();
+        let start = self.next_look;
+        let mut candidates = Vec::with_capacity(CANDIDATES);
+        for slot in (start..n_slots).chain(0..start.min(n_slots)).take(LOOKS) {
+            self.next_look = slot + 1;
+            let scope = self.scopes.get(slot).filter(|scope| scope.plugin.number == plugin);
+            if let Some(scope) = scope.filter(|scope| !scope.is_used() && !is_used(scope)) {
+                candidates.push((scope.touched, slot));
+                if candidates.len() == CANDIDATES {
+                    break;
+                }
+            }
+        }
+        let (_, slot) = candidates.into_iter().min()?;
+        let scope = self.scopes.remove(slot);
+        self.slots.get_mut(&plugin)?.remove(&scope.address.key);
+        Some(scope)
     }
 
     pub(super) fn remove(&mut self, plugin: u32, key: &str) {

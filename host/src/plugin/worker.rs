@@ -406,8 +406,10 @@ impl Worker {
         asker: &oneshot::Sender<T>,
     ) -> (Vec<Box<str>>, u32) {
         let n_scopes = self.scopes.of(plugin.number).count();
-        let loaded = self.scopes.of(plugin.number).filter(|scope| scope.loading.is_none());
-        let addresses: Vec<_> = loaded.take(limit).map(|scope| scope.address.clone()).collect();
+        let loaded = || self.scopes.of(plugin.number).filter(|scope| scope.loading.is_none());
+        // Where not all can be asked, those that somebody takes part in say more than those that are only remembered.
+        let (used, others) = (loaded().filter(|scope| scope.is_used()), loaded().filter(|scope| !scope.is_used()));
+        let addresses: Vec<_> = used.chain(others).take(limit).map(|scope| scope.address.clone()).collect();
         let mut answers = Vec::new();
         for address in &addresses {
             let is_paused = plugin.health.paused_until(self.inner.clock.uptime_ms()).is_some();

@@ -1,6 +1,5 @@
-//! A contact's state: who is writing to it, and how far its messages have come. Nothing here tells anybody of it.
+//! A contact's state: who is writing to it, and where. Nothing here tells anybody of it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use roundhouse_sdk::{Failure, Member};
@@ -9,23 +8,15 @@ use serde::{Deserialize, Serialize};
 /// People who write to one contact at a time: more than any team.
 const MAX_TYPISTS: usize = 50;
 
-/// Bytes of typists beyond which nobody else types.
-const MAX_TYPISTS_BYTES: usize = 24 * 1024;
+/// Bytes of typists beyond which nobody else types. With them the state stays below the host's limit of 64 KiB.
+const MAX_TYPISTS_BYTES: usize = 48 * 1024;
 
-/// Messages of one contact whose status is remembered. What overtakes another is seconds apart.
-const MAX_MESSAGES: usize = 200;
-
-/// Bytes of remembered statuses. With the typists the state stays below the host's limit of 64 KiB.
-const MAX_MESSAGES_BYTES: usize = 24 * 1024;
+/// Connections of one person that are noted as those where it types: more than anybody has hands.
+const MAX_PLACES: usize = 4;
 
 /// A contact.
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Contact {
-    typists: Vec<Typist>,
-    /// The one that changed longest ago first.
-    messages: VecDeque<(String, Status)>,
-}
+pub(crate) struct Contact(Vec<Typist>);
 
 /// Somebody who is writing.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,95 +24,112 @@ pub struct Contact {
 pub(crate) struct Typist {
     pub(crate) user_id: String,
     pub(crate) user_name: String,
-    /// Where: when this goes, the typing ends.
+    places: Vec<Place>,
+}
+
+/// A connection where somebody writes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
     connection: String,
     /// When it was last said, in epoch milliseconds.
     last: u64,
+    /// Whether the host was asked to tell of its end, for it has not subscribed.
+    is_watched: bool,
 }
 
-/// How far a message has come, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(crate) enum Status {
-    Queued,
-    Sent,
-    Delivered,
-    Read,
-    Failed,
+/// What a `typing:start` was.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The person did not type before.
+    pub(crate) is_begun: bool,
+    /// The host has to be asked to tell of the connection's end.
+    pub(crate) is_to_be_watched: bool,
 }
 
-impl Status {
-    const ALL: [Self; 5] = [Self::Queued, Self::Sent, Self::Delivered, Self::Read, Self::Failed];
+impl Typist {
+    /// The connections of whose end the host need not tell any more.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter(|place| place.is_watched).map(|place| place.connection.as_str())
+    }
 
-    /// The status of this name, in capitals or not.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| format!("{status:?}").eq_ignore_ascii_case(name))
+    fn last(&self) -> u64 {
+        self.places.iter().map(|place| place.last).max().unwrap_or(0)
     }
 }
 
-/// Typing.
 impl Contact {
-    pub(crate) fn n_typing(&self) -> usize {
-        self.typists.len()
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.0.is_empty()
     }
 
-    /// Somebody types: the typist where it has just begun.
-    pub(crate) fn type_on(&mut self, member: &Member, name: &str, now: u64) -> Result<Option<&Typist>, Failure> {
-        if let Some(typist) = self.typists.iter_mut().find(|typist| typist.user_id == member.user_id()) {
-            typist.connection.clone_from(&member.connection);
-            typist.last = now;
-            return Ok(None);
+    pub(crate) fn n_typing(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn typist(&self, user_id: &str) -> Option<&Typist> {
+        self.0.iter().find(|typist| typist.user_id == user_id)
+    }
+
+    /// Somebody types. `has_subscribed`: its connection is in the contact's room.
+    pub(crate) fn type_on(
+        &mut self,
+        member: &Member,
+        name: &str,
+        now: u64,
+        has_subscribed: bool,
+    ) -> Result<Start, Failure> {
+        let place = Place { connection: member.connection.clone(), last: now, is_watched: !has_subscribed };
+        if let Some(typist) = self.0.iter_mut().find(|typist| typist.user_id == member.user_id()) {
+            if let Some(known) = typist.places.iter_mut().find(|known| known.connection == place.connection) {
+                known.last = now;
+                return Ok(Start { is_begun: false, is_to_be_watched: false });
+            }
+            let is_noted = typist.places.len() < MAX_PLACES;
+            if is_noted {
+                typist.places.push(place);
+            }
+            return Ok(Start { is_begun: false, is_to_be_watched: is_noted && !has_subscribed });
         }
-        self.typists.push(Typist {
-            user_id: member.user_id().to_owned(),
-            user_name: name.to_owned(),
-            connection: member.connection.clone(),
-            last: now,
-        });
-        if self.typists.len() > MAX_TYPISTS || bytes(&self.typists) > MAX_TYPISTS_BYTES {
+        let (user_id, user_name) = (member.user_id().to_owned(), name.to_owned());
+        self.0.push(Typist { user_id, user_name, places: vec![place] });
+        if self.0.len() > MAX_TYPISTS || bytes(&self.0) > MAX_TYPISTS_BYTES {
             return Err(Failure::conflict("too many people write to this contact already; go on without telling"));
         }
-        Ok(self.typists.last())
+        Ok(Start { is_begun: true, is_to_be_watched: !has_subscribed })
+    }
+
+    /// A connection has subscribed: the host tells of its end because of that.
+    pub(crate) fn subscribed(&mut self, connection: &str) {
+        let places = self.0.iter_mut().flat_map(|typist| &mut typist.places);
+        places.filter(|place| place.connection == connection).for_each(|place| place.is_watched = false);
     }
 
     /// Somebody types no longer: who, if it did.
     pub(crate) fn stop(&mut self, user_id: &str) -> Option<Typist> {
-        self.take(|typist| typist.user_id == user_id)
+        let position = self.0.iter().position(|typist| typist.user_id == user_id)?;
+        Some(self.0.remove(position))
     }
 
-    /// A connection goes: who typed there, if anybody did.
-    pub(crate) fn stop_at(&mut self, connection: &str) -> Option<Typist> {
-        self.take(|typist| typist.connection == connection)
+    /// A connection goes: who typed there, and has not said elsewhere for so long that it does.
+    pub(crate) fn stop_at(&mut self, connection: &str, now: u64, lasts: Duration) -> Option<Typist> {
+        let typed_there = |typist: &Typist| typist.places.iter().any(|place| place.connection == connection);
+        let position = self.0.iter().position(typed_there)?;
+        let typist = &mut self.0[position];
+        typist.places.retain(|place| place.connection != connection);
+        let types_on = !left(typist.last(), now, lasts).is_zero();
+        (!types_on).then(|| self.0.remove(position))
     }
 
     /// How long somebody's typing still lasts; `None` where it does not type.
     pub(crate) fn typing_left(&self, user_id: &str, now: u64, lasts: Duration) -> Option<Duration> {
-        let typist = self.typists.iter().find(|typist| typist.user_id == user_id)?;
-        Some(lasts.saturating_sub(Duration::from_millis(now.saturating_sub(typist.last))))
-    }
-
-    fn take(&mut self, which: impl Fn(&Typist) -> bool) -> Option<Typist> {
-        let position = self.typists.iter().position(which)?;
-        Some(self.typists.remove(position))
+        self.typist(user_id).map(|typist| left(typist.last(), now, lasts))
     }
 }
 
-/// Messages.
-impl Contact {
-    /// A message comes to have a status, unless it has come further already: how far then.
-    pub(crate) fn update(&mut self, message_id: &str, status: Status) -> Result<(), Status> {
-        if let Some(position) = self.messages.iter().position(|(id, _)| id == message_id) {
-            let present = self.messages[position].1;
-            if present > status {
-                return Err(present);
-            }
-            self.messages.remove(position);
-        }
-        self.messages.push_back((message_id.to_owned(), status));
-        while self.messages.len() > MAX_MESSAGES || bytes(&self.messages) > MAX_MESSAGES_BYTES {
-            self.messages.pop_front();
-        }
-        Ok(())
-    }
+/// How much is left of what `lasts` from `since` on, in epoch milliseconds.
+fn left(since: u64, now: u64, lasts: Duration) -> Duration {
+    lasts.saturating_sub(Duration::from_millis(now.saturating_sub(since)))
 }
 
 fn bytes<T: Serialize>(value: &T) -> usize {

@@ -4,10 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use roundhouse_sdk::{Claims, Failure, Id, Identity, Whole, check_name};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use crate::contact::Status;
+use crate::status::Status;
 
 /// The operator's settings.
 #[derive(Debug, Deserialize)]
@@ -107,8 +109,19 @@ impl Data {
             _ => field("accountId").or_else(|| field("whatsappAccountId")),
         };
         let id = value.and_then(Value::as_str);
-        let id = id.ok_or_else(|| Failure::bad_request("accountId is missing or not a string"))?;
-        checked_account(id)
+        id.filter(|id| Id::new(id).is_some())
+            .ok_or_else(|| Failure::bad_request("accountId has to be 1 to 128 printable characters without whitespace"))
+    }
+
+    /// Refuses an account that cannot be one. Who types need not name any.
+    pub(crate) fn check_account(&self) -> Result<(), Failure> {
+        match self.0.get("whatsappAccountId") {
+            None | Some(Value::Null) => Ok(()),
+            Some(id) => match id.as_str().and_then(Id::new) {
+                Some(_) => Ok(()),
+                None => Err(Failure::bad_request("whatsappAccountId is not an id; leave it out or name the account")),
+            },
+        }
     }
 
     /// The name of who types: the identity's, else the payload's, else the person's id.
@@ -128,71 +141,72 @@ impl Data {
 /// What a service pushes: sent on as it is, to whom its ids name.
 pub(crate) type Push = Whole<Ids>;
 
-/// The ids in what a service pushes, of whatever kind it is.
+/// The fields in what a service pushes by which it is routed. Each is read by events that are routed by it: in others it
+/// may be anything.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ids {
-    account_id: Option<Id>,
-    whatsapp_account_id: Option<Id>,
-    user_id: Option<Id>,
-    message_id: Option<Id>,
-    status: Option<String>,
-    roles: Option<Vec<String>>,
+    account_id: Field,
+    whatsapp_account_id: Field,
+    contact_id: Field,
+    user_id: Field,
+    status: Field,
+    roles: Field,
 }
+
+/// A field as it came, if it is there and is not null.
+type Field = Option<Box<RawValue>>;
 
 impl Ids {
     /// The account, where one is named.
-    pub(crate) fn account(&self) -> Result<Option<&str>, Failure> {
-        let (one, other) = (self.account_id.as_deref(), self.whatsapp_account_id.as_deref());
+    pub(crate) fn account(&self) -> Result<Option<Id>, Failure> {
+        let one = read("accountId", &self.account_id)?;
+        let other = read("whatsappAccountId", &self.whatsapp_account_id)?;
         if one.is_some() && other.is_some() && one != other {
             return Err(Failure::bad_request("accountId and whatsappAccountId are two accounts; leave one out"));
         }
-        one.or(other).map(checked_account).transpose()
+        Ok(one.or(other))
+    }
+
+    /// The contact, where one is named.
+    pub(crate) fn contact(&self) -> Result<Option<Id>, Failure> {
+        read("contactId", &self.contact_id)
     }
 
     /// The person, where one is named.
-    pub(crate) fn user(&self) -> Option<&str> {
-        self.user_id.as_deref()
+    pub(crate) fn user(&self) -> Result<Option<Id>, Failure> {
+        read("userId", &self.user_id)
     }
 
-    /// The message and its status.
-    pub(crate) fn status(&self) -> Result<(&str, Status), Failure> {
-        let id = self.message_id.as_deref().ok_or_else(|| missing("messageId"))?;
-        let name = self.status.as_deref().ok_or_else(|| missing("status"))?;
-        let status = Status::named(name)
-            .ok_or_else(|| Failure::bad_request("status has to be Queued, Sent, Delivered, Read or Failed"))?;
-        Ok((id, status))
+    /// How far the message has come.
+    pub(crate) fn status(&self) -> Result<Status, Failure> {
+        let name: String = read("status", &self.status)?.ok_or_else(|| missing("status"))?;
+        Status::named(&name)
+            .ok_or_else(|| Failure::bad_request("status has to be Queued, Sent, Delivered, Read or Failed"))
     }
 
     /// The roles that are named, if any are.
-    pub(crate) fn roles(&self) -> Result<Option<&[String]>, Failure> {
-        match &self.roles {
+    pub(crate) fn roles(&self) -> Result<Option<Vec<String>>, Failure> {
+        let roles: Option<Vec<String>> = read("roles", &self.roles)?;
+        match roles {
             Some(roles) if roles.is_empty() => {
                 Err(Failure::bad_request("roles names nobody; leave it out to reach everybody"))
             }
-            roles => Ok(roles.as_deref()),
+            roles => Ok(roles),
         }
     }
 }
 
-/// The longest account's id, in characters: with it the name of its room is as long as the name of a room may be.
-const MAX_ACCOUNT_CHARS: usize = 128 - crate::ACCOUNT_ROOMS.len();
+fn read<T: DeserializeOwned>(name: &str, field: &Field) -> Result<Option<T>, Failure> {
+    let Some(text) = field else { return Ok(None) };
+    serde_json::from_str(text.get()).map(Some).map_err(|error| Failure::bad_request(format!("{name}: {error}")))
+}
 
 /// As long as an id may be; a display name is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
 
 pub(crate) fn missing(field: &str) -> Failure {
     Failure::bad_request(format!("{field} is missing"))
-}
-
-fn checked_account(id: &str) -> Result<&str, Failure> {
-    if Id::new(id).is_some() && id.chars().count() <= MAX_ACCOUNT_CHARS {
-        Ok(id)
-    } else {
-        Err(Failure::bad_request(format!(
-            "accountId has to be 1 to {MAX_ACCOUNT_CHARS} printable characters without whitespace"
-        )))
-    }
 }
 
 /// What services ask.

@@ -208,6 +208,9 @@ impl<F: Feature> Simulation<F> {
             Effect::Leave(connection, room) => {
                 if let Some(position) = self.position(&connection) {
                     let room = room.unwrap_or_else(|| key.scope.clone());
+                    if room == key.scope {
+                        self.slot(key).watched.remove(&position);
+                    }
                     self.exit(position, &room, Some(key), LeaveReason::Left);
                 }
             }

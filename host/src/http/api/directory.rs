@@ -7,13 +7,13 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::emit::{connection_id, is_valid_room};
+use super::emit::connection_id;
 use super::keys::Caller;
 use super::schema::ConnectionId;
 use super::{Api, wait_while};
 use crate::http::response::{Answer, json};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id, is_valid_room};
 
 /// Connections in one answer, at most, and where nobody says how many.
 pub(super) const MAX_LIMIT: usize = 1000;

@@ -15,7 +15,7 @@ use super::keys::Caller;
 use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
 use super::{Api, wait_while};
 use crate::hub::{Audience, Publication};
-use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id};
+use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id, is_valid_room};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
 /// Emits in one call, at most: a page of whatever the service works through.
@@ -23,9 +23,6 @@ pub(super) const MAX_EMITS: usize = 1000;
 
 /// The longest event name, in characters.
 pub(super) const MAX_EVENT_CHARS: usize = 256;
-
-/// The longest name of a room, in characters: some ids, and what stands between them.
-pub(super) const MAX_ROOM_CHARS: usize = 512;
 
 /// Whom something is for: the union of everything that is named.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -191,10 +188,6 @@ pub(super) fn check_event(event: &str) -> Result<(), Failure> {
         return Err(Failure::new(ErrorCode::BadRequest, message));
     }
     Ok(())
-}
-
-pub(super) fn is_valid_room(room: &str) -> bool {
-    (1..=MAX_ROOM_CHARS).contains(&room.chars().count()) && !room.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// A connection's id, as it is written everywhere.

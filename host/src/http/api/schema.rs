@@ -8,9 +8,9 @@ use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value};
 
-use super::emit::{MAX_EVENT_CHARS, MAX_ROOM_CHARS};
+use super::emit::MAX_EVENT_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
-use crate::model::MAX_ID_CHARS;
+use crate::model::{MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
 
 /// Where a document's schemas are.

@@ -1,8 +1,10 @@
 //! How far messages have come.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::{Sim, delivered, names, on_contact, push};
+use super::{Sim, delivered, names, on_account, on_contact, push};
 
 fn update(sim: &mut Sim, message_id: &str, status: &str) -> Value {
     push(sim, "message:status:update", &json!({"contactId": "k1", "messageId": message_id, "status": status}))
@@ -70,29 +72,16 @@ fn what_else_becomes_of_a_message_is_always_told() {
 }
 
 #[test]
-fn two_hundred_messages_are_remembered_and_those_longest_without_change_are_forgotten() {
+fn how_far_a_message_has_come_is_known_for_a_day_whoever_looks() {
     let mut sim = Sim::new();
-    for n in 0..200 {
-        update(&mut sim, &format!("m{n}"), "Delivered");
-    }
-    assert_eq!(update(&mut sim, "m0", "Sent"), dropped("Delivered"));
-    update(&mut sim, "m0", "Read");
-    update(&mut sim, "m200", "Delivered");
-    assert_eq!(update(&mut sim, "m0", "Sent"), dropped("Read"));
-    assert_eq!(update(&mut sim, "m2", "Sent"), dropped("Delivered"));
-    assert_eq!(update(&mut sim, "m1", "Sent"), delivered(0));
-}
-
-#[test]
-fn the_longest_ids_leave_the_state_within_the_hosts_limit() {
-    let mut sim = Sim::new();
-    // The simulator panics where the state grows too large.
-    for n in 0..200 {
-        update(&mut sim, &format!("{n:\u{1f600}<128}"), "Delivered");
-    }
-    for n in 0..50 {
-        let who = sim.connect(&format!("{n:\u{1f600}<128}"), &"\u{1f600}".repeat(128));
-        drop(sim.send(who, "typing:start", json!("k1")));
-    }
-    assert_eq!(update(&mut sim, &format!("{:\u{1f600}<128}", 199), "Sent"), dropped("Delivered"));
+    let ana = on_account(&mut sim, "ana");
+    let of = |status: &str| json!({"accountId": "a1", "messageId": "m1", "status": status});
+    assert_eq!(push(&mut sim, "message:status:update", &of("Read")), delivered(1));
+    sim.advance(Duration::from_secs(23 * 3600));
+    assert_eq!(push(&mut sim, "message:status:update", &of("Delivered")), dropped("Read"));
+    // Under whatever contact it is told.
+    assert_eq!(update(&mut sim, "m1", "Sent"), dropped("Read"));
+    assert_eq!(names(&mut sim, ana), ["message:status:update"]);
+    sim.advance(Duration::from_secs(25 * 3600));
+    assert_eq!(push(&mut sim, "message:status:update", &of("Queued")), delivered(1));
 }

@@ -69,7 +69,10 @@ fn a_message_goes_to_the_rooms_that_its_ids_name() {
     );
     assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k1"})), delivered(1));
     assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k2", "accountId": "a1"})), delivered(1));
-    assert_eq!(names(&mut sim, account).len(), 2);
+    // A number that is no contact yet.
+    assert_eq!(push(&mut sim, "message:received", &json!({"accountId": "a1"})), delivered(1));
+    assert_eq!(push(&mut sim, "message:received", &json!({"userId": "ana"})), delivered(1));
+    assert_eq!(names(&mut sim, account).len(), 4);
     assert_eq!(names(&mut sim, contact).len(), 2);
 }
 

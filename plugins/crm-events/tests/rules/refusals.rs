@@ -109,8 +109,7 @@ fn a_service_names_what_its_event_is_about() {
             "whatsapp" => &["accountId"],
             "contact" => &["contactId"],
             "flow" => &["userId"],
-            "message" if event == "message:status:update" => &["contactId", "messageId", "status"],
-            "message" => &["contactId"],
+            "message" if event == "message:status:update" => &["messageId", "status"],
             _ => &[],
         };
         for field in wants {
@@ -153,14 +152,54 @@ fn an_account_goes_by_one_id() {
 }
 
 #[test]
-fn an_accounts_id_leaves_room_for_the_name_of_its_room() {
-    let (longest, longer) = ("x".repeat(119), "x".repeat(120));
+fn ids_of_accounts_are_as_long_as_others() {
+    let longest = "\u{1f600}".repeat(128);
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     sim.send(ana, "subscribe:whatsapp", json!(longest)).unwrap();
-    sim.service("crm", "whatsapp:ready", json!({"accountId": longest})).unwrap();
+    assert_eq!(sim.service("crm", "whatsapp:ready", json!({"accountId": longest})).unwrap(), json!({"delivered": 1}));
+    let longer = "x".repeat(129);
     assert_eq!(refused(Some("ana"), "subscribe:whatsapp", json!(longer)).0, "bad_request");
     assert_eq!(refused(None, "whatsapp:ready", json!({"accountId": longer})).0, "bad_request");
+}
+
+#[test]
+fn a_message_names_somebody_who_is_to_hear_of_it() {
+    for event in FROM_SERVICES.iter().filter(|event| event.starts_with("message:")) {
+        let (code, message) = refused(None, event, json!({"messageId": "m1", "status": "Sent"}));
+        assert_eq!(code, "bad_request", "{event}");
+        assert!(message.contains("contactId"), "{message}");
+    }
+}
+
+#[test]
+fn fields_that_an_event_is_not_routed_by_may_be_anything() {
+    for (event, data) in [
+        ("system:notification", json!({"userId": 7, "status": 3, "roles": "admin", "messageId": 12, "accountId": ""})),
+        ("contact:updated", json!({"contactId": "k1", "status": {"is": "new"}, "roles": "owner", "messageId": 5})),
+        ("whatsapp:connection:status", json!({"accountId": "a1", "status": 2, "userId": 9})),
+        ("message:received", json!({"contactId": "k1", "status": 1, "messageId": 4})),
+        ("team:activity", json!({"userId": 5, "contactId": null})),
+        ("flow:execution:failed", json!({"userId": "ana", "status": 500})),
+    ] {
+        let mut sim = Sim::new();
+        let people = [on_account(&mut sim, "ana"), on_contact(&mut sim, "ana")];
+        sim.service("crm", event, data.clone()).unwrap();
+        let heard: Vec<_> = people.into_iter().flat_map(|who| sim.received(who)).collect();
+        assert!(!heard.is_empty() && heard.iter().all(|(_, heard)| *heard == data), "{event}");
+    }
+}
+
+#[test]
+fn who_types_names_an_account_or_none() {
+    for event in ["typing:start", "typing:stop"] {
+        for wrong in [json!(7), json!(""), json!({})] {
+            let data = json!({"contactId": "k1", "whatsappAccountId": wrong});
+            let (code, message) = refused(Some("ana"), event, data);
+            assert_eq!(code, "bad_request");
+            assert!(message.contains("whatsappAccountId"), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -103,6 +103,60 @@ fn typing_goes_on_where_another_tab_goes() {
 }
 
 #[test]
+fn typing_goes_on_where_the_tab_that_typed_last_goes_and_another_typed_a_moment_ago() {
+    let mut sim = Sim::new();
+    let ana = on_contact(&mut sim, "ana");
+    let tab = on_contact(&mut sim, "ana");
+    let bob = on_contact(&mut sim, "bob");
+    sim.send(ana, "typing:start", typing()).unwrap();
+    sim.advance(Duration::from_secs(4));
+    sim.send(tab, "typing:start", typing()).unwrap();
+    sim.disconnect(tab);
+    assert_eq!(sim.received(bob), [indicator("ana", true)]);
+    sim.send(ana, "typing:stop", typing()).unwrap();
+    assert_eq!(sim.received(bob), [indicator("ana", false)]);
+    // One that has been silent for too long does not count.
+    let tab = on_contact(&mut sim, "ana");
+    sim.send(ana, "typing:start", typing()).unwrap();
+    sim.advance(Duration::from_secs(9));
+    sim.send(tab, "typing:start", typing()).unwrap();
+    sim.advance(Duration::from_secs(9));
+    sim.disconnect(tab);
+    assert_eq!(sim.received(bob), [indicator("ana", true), indicator("ana", false)]);
+}
+
+#[test]
+fn whoever_types_to_ever_more_contacts_is_watched_for_none_that_it_has_done_with() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "ANA");
+    for (n, ends) in ["stops", "is silent", "unsubscribes"].iter().cycle().take(30).enumerate() {
+        let contact = format!("k{n}");
+        sim.send(ana, "typing:start", json!({"contactId": contact})).unwrap();
+        match *ends {
+            "stops" => drop(sim.send(ana, "typing:stop", json!({"contactId": contact})).unwrap()),
+            "unsubscribes" => drop(sim.send(ana, "unsubscribe:contact", json!(contact)).unwrap()),
+            _ => sim.advance(Duration::from_secs(10)),
+        }
+        sim.advance(Duration::from_secs(3600));
+        assert!(!sim.exists(&format!("contact:{contact}")), "{contact} {ends}");
+    }
+}
+
+#[test]
+fn a_page_that_subscribes_while_it_types_stays_subscribed_when_it_stops() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "ANA");
+    sim.send(ana, "typing:start", typing()).unwrap();
+    sim.send(ana, "subscribe:contact", json!("k1")).unwrap();
+    sim.send(ana, "typing:stop", typing()).unwrap();
+    assert!(sim.is_in(ana, "contact:k1"));
+    let bob = on_contact(&mut sim, "bob");
+    sim.send(ana, "typing:start", typing()).unwrap();
+    sim.disconnect(ana);
+    assert_eq!(sim.received(bob), [indicator("ana", true), indicator("ana", false)]);
+}
+
+#[test]
 fn who_types_need_not_have_subscribed_and_its_end_is_noticed() {
     let mut sim = Sim::new();
     let bob = on_contact(&mut sim, "bob");
