@@ -87,6 +87,7 @@ impl Server {
                 .spawn(move || tokio.block_on(run_api(api, api_listener, runtime, config, report, stopped)))?
         };
         started.blocking_recv().context("the API's thread ended before it began")??;
+        store.wait_until_resumed();
         let acceptor = Acceptor::start(client_listener, hub).context("cannot start to accept connections")?;
         api_service.set_ready(true);
         Ok(Self { listening, api, acceptor, shards, runtime, api_service, stop_api, api_thread })

@@ -146,7 +146,8 @@ pub struct Saved {
     pub tag: String,
     /// Where it was to be stored.
     pub collection: String,
-    /// The document as JSON text, so that a feature need not remember it meanwhile.
+    /// The document as JSON text, so that a feature need not remember it meanwhile: what is stored (the first with its
+    /// key, where it had one), or what was to be.
     pub text: String,
     /// Whether the host was started anew since: all connections of before are gone then.
     pub restored: bool,

@@ -77,6 +77,31 @@ fn on<'a>(frames: &'a [Value], event: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test]
+async fn all_see_messages_and_their_confirmations_in_the_order_in_which_they_were_sent() {
+    let host = TestHost::start();
+    let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
+    ROOMS.join(&mut ana, 1).await;
+    ROOMS.join(&mut ben, 2).await;
+    let bodies: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for body in &bodies {
+        ana.send(ROOMS.say, json!({ "roomId": "r1", "body": body })).await;
+    }
+    for client in [&mut ana, &mut ben] {
+        let (mut shown, mut confirmed) = (Vec::new(), Vec::new());
+        while confirmed.len() < bodies.len() {
+            let mut frame = client.next().await;
+            let body = frame["data"]["body"].take();
+            match frame["event"].as_str() {
+                Some(event) if event == ROOMS.received => shown.push(body),
+                Some(event) if event == ROOMS.confirmed => confirmed.push(body),
+                _ => {}
+            }
+        }
+        assert_eq!((&shown, &confirmed), (&bodies.iter().map(|body| json!(body)).collect(), &shown));
+    }
+}
+
+#[tokio::test]
 async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
     let host = TestHost::start();
     for family in [ROOMS, CHANNELS] {
@@ -207,6 +232,25 @@ fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
             ends.entry(temp_id).or_default().insert(event.to_owned());
         }
     }
+}
+
+#[tokio::test]
+async fn a_message_that_was_under_way_is_known_again_as_soon_as_the_host_takes_connections() {
+    let mut host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
+    let mut ana = host.client("ana").await;
+    ROOMS.join(&mut ana, 1).await;
+    let lock = host.keep_from_storing();
+    // More than is stored in one transaction.
+    for n in 0..1500 {
+        ana.send(ROOMS.say, json!({ "roomId": "r1", "body": "many", "clientId": format!("m{n}") })).await;
+    }
+    let temp_id = ROOMS.say(&mut ana, "under way", "last").await;
+    host.kill();
+    drop(lock);
+    host.restart();
+    let mut ana = host.client("ana").await;
+    ROOMS.join(&mut ana, 1).await;
+    assert_eq!(ROOMS.say(&mut ana, "under way", "last").await, temp_id);
 }
 
 #[tokio::test]

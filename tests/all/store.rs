@@ -213,7 +213,10 @@ fn a_key_is_stored_once() {
         open.store.promise(vec![keyed("a", "room:1"), keyed("b", "room:1"), keyed("c", "room:2")]).unwrap();
         assert_eq!(open.settle(3), [stored("a", "id-a"), stored("b", "id-a"), stored("c", "id-c")]);
         open.store.promise(vec![keyed("d", "room:1")]).unwrap();
-        assert_eq!(open.settle(1), [stored("d", "id-a")]);
+        let (told, outcome) = open.next();
+        assert_eq!((told.tag.as_str(), outcome), ("d", Outcome::Stored("id-a".to_owned())));
+        assert_eq!(told.document, promise("a").document, "what is stored is told");
+        open.store.settle(&told);
         assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-a"]);
         open.store.shut_down();
     });

@@ -88,6 +88,15 @@ pub(super) enum Write<'a> {
     Remember(&'a AnsweredCall),
 }
 
+/// What came of something to be written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// It is done. A document is stored under its own id.
+    AsAsked,
+    /// This document was there, and has the key of the one that was to be stored.
+    Before(Document),
+}
+
 /// Why a database did not do what it was asked to. Nothing was done then.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackendError {
@@ -101,9 +110,8 @@ pub(super) enum BackendError {
 
 /// A connection to a database.
 pub(super) trait Backend: Send {
-    /// Writes all of these, or none; returns when they are safe on disk. For each, the id of the document that is stored,
-    /// if it is about one.
-    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError>;
+    /// Writes all of these, or none; returns when they are safe on disk, with what came of each.
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError>;
 
     /// A page of documents. A `before` that is not in the collection is refused.
     fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError>;

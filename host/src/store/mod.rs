@@ -48,6 +48,10 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the loading of a plugin waits for the database.
 const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the start of the host waits for what was promised before: a backlog takes a second, and a database that is away
+/// must not keep people from each other.
+const RESUME_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// For how long, and how often, it is tried to lock a file that another process has locked.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
@@ -316,6 +320,15 @@ impl Store {
         let n_resumed = resumed.len();
         self.queue.push(resumed);
         n_resumed
+    }
+
+    /// Waits, for some time, until what was promised before the host was started is stored: whoever comes back and says
+    /// again what it is not sure of is then recognised.
+    pub fn wait_until_resumed(&self) {
+        let left = self.queue.wait_until_restored(RESUME_TIMEOUT);
+        if left > 0 {
+            tracing::warn!(documents = left, "the host serves, though documents of before are not stored yet");
+        }
     }
 
     /// Notes that the feature knows what became of a promise.

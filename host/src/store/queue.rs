@@ -93,7 +93,7 @@ pub(super) struct Queue {
     state: Mutex<State>,
     /// Something came in, or the clock was moved.
     filled: Condvar,
-    /// Scopes were written.
+    /// Documents or scopes were written.
     written: Condvar,
     /// Outcomes were settled.
     settled: Condvar,
@@ -107,6 +107,8 @@ struct State {
     /// Documents that wait, with those that are being written.
     n_waiting: usize,
     bytes_waiting: usize,
+    /// Those of them that were promised before the host was started.
+    n_restored: usize,
     scopes: HashMap<ScopeId, (Arc<Change>, Callers)>,
     /// The same, in the order in which they began to wait.
     order: VecDeque<ScopeId>,
@@ -192,6 +194,7 @@ impl Queue {
         for task in tasks {
             state.n_waiting += 1;
             state.bytes_waiting += task.promise.document.len();
+            state.n_restored += usize::from(task.promise.restored);
             state.tasks.push_back(task);
         }
         self.metrics.documents_waiting.set(state.n_waiting as i64);
@@ -349,13 +352,22 @@ impl Queue {
         for task in tasks {
             state.n_waiting -= 1;
             state.bytes_waiting -= task.promise.document.len();
+            state.n_restored -= usize::from(task.promise.restored);
             let is_told = task.action == (Action::Withdraw { is_told: true });
             if is_told && state.is_settled_by_this(task.promise.number) {
                 settled.push(task.promise.number);
             }
         }
         self.metrics.documents_waiting.set(state.n_waiting as i64);
+        drop(state);
+        self.written.notify_all();
         settled
+    }
+
+    /// Waits until what was promised before the host was started is written, or `timeout` has passed. Says how much is not.
+    pub(super) fn wait_until_restored(&self, timeout: Duration) -> usize {
+        let waited = self.written.wait_timeout_while(self.state(), timeout, |state| state.n_restored > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.n_restored
     }
 
     /// Notes that nothing is left to be done about scopes, and gives whom to tell.

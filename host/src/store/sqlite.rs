@@ -10,7 +10,8 @@ use anyhow::{Context as _, ensure};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
 use super::backend::{
-    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, page_of,
+    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, Written,
+    page_of,
 };
 use super::{PageRequest, Promise};
 
@@ -116,16 +117,16 @@ impl From<rusqlite::Error> for BackendError {
 }
 
 impl Backend for Sqlite {
-    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError> {
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
         let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let ids = writes.iter().map(|write| write_one(&transaction, write)).collect::<Result<Vec<_>, _>>()?;
+        let written = writes.iter().map(|write| write_one(&transaction, write)).collect::<Result<Vec<_>, _>>()?;
         if writes.iter().any(|write| matches!(write, Write::Remember(_))) {
             transaction
                 .prepare_cached("DELETE FROM answered_calls WHERE seq <= (SELECT max(seq) FROM answered_calls) - ?")?
                 .execute([MAX_ANSWERED_CALLS as i64])?;
         }
         transaction.commit()?;
-        Ok(ids)
+        Ok(written)
     }
 
     fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError> {
@@ -203,9 +204,9 @@ impl Backend for Sqlite {
     }
 }
 
-fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String>, BackendError> {
+fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Written, BackendError> {
     match write {
-        Write::Insert(promise) => return insert(connection, promise).map(Some),
+        Write::Insert(promise) => return insert(connection, promise),
         Write::Withdraw(promise) => {
             connection.prepare_cached("DELETE FROM documents WHERE id = ?")?.execute(params![promise.id])?
         }
@@ -231,10 +232,10 @@ fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Option<String
             )?
             .execute(params![call.caller, call.key, call.fingerprint, call.answer, call.answered_ms as i64])?,
     };
-    Ok(None)
+    Ok(Written::AsAsked)
 }
 
-fn insert(connection: &Connection, promise: &Promise) -> Result<String, BackendError> {
+fn insert(connection: &Connection, promise: &Promise) -> Result<Written, BackendError> {
     let Promise { id, plugin, scope, collection, key, document, .. } = promise;
     let inserted = connection
         .prepare_cached(
@@ -243,16 +244,19 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<String, BackendE
         )?
         .execute(params![id, plugin, scope, collection, key, document])?;
     if inserted > 0 {
-        return Ok(id.clone());
+        return Ok(Written::AsAsked);
     }
     // It was stored by an attempt of which nobody heard, or another has its key.
     let stored = connection
         .prepare_cached(
-            "SELECT id FROM documents WHERE id = ?1
-             UNION ALL SELECT id FROM documents WHERE plugin = ?2 AND scope = ?3 AND collection = ?4 AND key = ?5",
+            "SELECT id, body FROM documents WHERE id = ?1
+             UNION ALL SELECT id, body FROM documents
+                 WHERE plugin = ?2 AND scope = ?3 AND collection = ?4 AND key = ?5",
         )?
-        .query_row(params![id, plugin, scope, collection, key], |row| row.get(0))?;
-    Ok(stored)
+        .query_row(params![id, plugin, scope, collection, key], |row| {
+            Ok(Document { id: row.get(0)?, body: row.get(1)? })
+        })?;
+    Ok(if stored.id == *id { Written::AsAsked } else { Written::Before(stored) })
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {

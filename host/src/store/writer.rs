@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::{Backend, BackendError, Write};
+use super::backend::{Backend, BackendError, Document, Write, Written};
 use super::journal::Journal;
 use super::queue::{Action, Batch, Change, Queue, Task};
 use super::{Listener, Outcome, Promise, StoreFailure};
@@ -50,11 +50,11 @@ impl Writer {
         let mut pause_ms = FIRST_PAUSE_MS;
         while !(batch.tasks.is_empty() && batch.scopes.is_empty()) {
             match self.backend.write(&writes_of(&batch)) {
-                Ok(ids) => {
+                Ok(written) => {
                     if std::mem::take(&mut self.is_failing) {
                         tracing::info!("the store can be written again");
                     }
-                    return self.is_written(batch, ids);
+                    return self.is_written(batch, written);
                 }
                 Err(BackendError::Refused(why)) if batch.tasks.len() + batch.scopes.len() == 1 => {
                     return self.is_refused(batch, &why);
@@ -140,16 +140,22 @@ impl Writer {
         (self.listener)(promise, outcome);
     }
 
-    fn is_written(&self, batch: Batch, ids: Vec<Option<String>>) {
+    fn is_written(&self, batch: Batch, written: Vec<Written>) {
         for acknowledge in self.queue.are_written(batch.scopes) {
             acknowledge(Ok(()));
         }
         self.settle(&batch.tasks);
-        for (task, id) in batch.tasks.into_iter().zip(ids) {
-            match (task.action, id) {
-                (Action::Insert, Some(id)) => {
+        for (task, written) in batch.tasks.into_iter().zip(written) {
+            match (task.action, written) {
+                (Action::Insert, Written::AsAsked) => {
                     self.metrics.documents_stored.inc();
+                    let id = task.promise.id.clone();
                     self.tell(task.promise, Outcome::Stored(id));
+                }
+                (Action::Insert, Written::Before(Document { id, body })) => {
+                    // The feature is told what is stored, and not what is not.
+                    let promise = Promise { document: body, ..Promise::clone(&task.promise) };
+                    self.tell(Arc::new(promise), Outcome::Stored(id));
                 }
                 (Action::Withdraw { is_told: true }, _) => {}
                 _ => {

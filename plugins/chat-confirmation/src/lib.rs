@@ -214,9 +214,9 @@ fn answer_repetition(cx: &mut Cx, member: &Member, sent: &Sent) {
     }
 }
 
-/// Tells the room what became of a message.
+/// Tells the room what became of a message. `stored` is another where that had the client's id before.
 fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(), Failure> {
-    let temp_id = stored.temp_id.as_str();
+    let temp_id = saved.tag.as_str();
     if room.has_ended(temp_id) {
         // The host was started anew once more before it had noted that this was told.
         return Ok(());
@@ -233,11 +233,12 @@ fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(
     };
     let is_stored = saved.outcome.is_ok();
     emit(cx, cx.room(), end_name(cx, is_stored), &told)?;
+    let is_news = saved.restored || stored.temp_id != temp_id;
+    if let (true, true, Some(client_id)) = (is_news, is_stored, client_id) {
+        room.recent.remember_first(&stored.sender_id.id, client_id, &stored.temp_id);
+    }
     if !saved.restored {
         return Ok(());
-    }
-    if let (true, Some(client_id)) = (is_stored, client_id) {
-        room.recent.remember_first(&stored.sender_id.id, client_id, temp_id);
     }
     let until = cx.now() + u64::try_from(COMING_BACK.as_millis()).unwrap_or(u64::MAX);
     let n_dropped = room.end(Ended { temp_id: temp_id.to_owned(), is_stored, told, until });

@@ -14,6 +14,7 @@ use crate::{Document, Event, Failure, Feature, Fetch, Fetched, Page, Payload, Sa
 pub(super) struct Store {
     /// In the order in which they were stored.
     documents: Vec<Stored>,
+    n_fetches: usize,
     /// Promised since the test last looked.
     pub(super) promised: Vec<Save>,
     n_promised: u64,
@@ -56,6 +57,7 @@ impl Store {
     }
 
     pub(super) fn fetch(&mut self, key: &Key, fetch: Fetch, is_awaited: bool) {
+        self.n_fetches += 1;
         self.fetching.push_back(Fetching { key: key.clone(), fetch, is_awaited });
     }
 
@@ -64,19 +66,19 @@ impl Store {
         self.deferred.take()
     }
 
-    /// The id of a document that is stored once, however often its promise is kept.
-    fn put(&mut self, save: &Save) -> String {
+    /// What is stored of a document, and under which id: once, however often its promise is kept.
+    fn put(&mut self, save: &Save) -> (String, Value) {
         let first = self.documents.iter().find(|stored| {
             let same_key = save.key.is_some() && stored.save.key == save.key;
             let same_place = stored.save.scope == save.scope && stored.save.collection == save.collection;
             stored.promise == save.number || (same_place && same_key)
         });
         if let Some(first) = first {
-            return first.id.clone();
+            return (first.id.clone(), first.save.document.clone());
         }
         let id = format!("d{}", self.documents.len() + 1);
         self.documents.push(Stored { id: id.clone(), promise: save.number, save: save.clone() });
-        id
+        (id, save.document.clone())
     }
 
     fn of<'a>(&'a self, scope: &'a str, collection: &'a str) -> impl DoubleEndedIterator<Item = &'a Stored> {
@@ -108,21 +110,21 @@ impl<F: Feature> Simulation<F> {
     /// Stores a document and tells the feature so: the id is that of the first of its key. It can be told again, as
     /// after a crash.
     pub fn stored(&mut self, save: &Save) -> String {
-        let id = self.store.put(save);
-        self.tell_saved(save, Ok(id.clone()));
+        let (id, document) = self.store.put(save);
+        self.tell_saved(save, &document, Ok(id.clone()));
         id
     }
 
     /// Tells the feature that a document was not stored.
     pub fn not_stored(&mut self, save: &Save, why: StoreFailure) {
-        self.tell_saved(save, Err(why));
+        self.tell_saved(save, &save.document, Err(why));
     }
 
-    fn tell_saved(&mut self, save: &Save, outcome: Result<String, StoreFailure>) {
+    fn tell_saved(&mut self, save: &Save, document: &Value, outcome: Result<String, StoreFailure>) {
         let saved = Saved {
             tag: save.tag.clone(),
             collection: save.collection.clone(),
-            text: save.document.to_string(),
+            text: document.to_string(),
             restored: save.life < self.store.n_restarts,
             outcome,
         };
@@ -139,6 +141,11 @@ impl<F: Feature> Simulation<F> {
     /// From now on fetches fail, until they are told to succeed by `None`.
     pub fn fail_fetches(&mut self, why: Option<StoreFailure>) {
         self.store.failure = why;
+    }
+
+    /// How often the feature has asked for documents.
+    pub fn n_fetches(&self) -> usize {
+        self.store.n_fetches
     }
 
     /// From now on fetches take until [`release_fetches`](Self::release_fetches).

@@ -12,7 +12,8 @@ use postgres::{Client, Row, Transaction};
 
 use self::tls::Target;
 use super::backend::{
-    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, page_of,
+    AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, Written,
+    page_of,
 };
 use super::{PageRequest, Promise};
 
@@ -198,15 +199,15 @@ fn causes(error: &dyn std::error::Error) -> String {
 }
 
 impl Backend for Postgres {
-    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Option<String>>, BackendError> {
+    fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
         self.with(|client| {
             let mut transaction = client.transaction()?;
-            let mut ids = Vec::with_capacity(writes.len());
+            let mut written = Vec::with_capacity(writes.len());
             for run in writes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
-                write_run(&mut transaction, run, &mut ids)?;
+                write_run(&mut transaction, run, &mut written)?;
             }
             transaction.commit()?;
-            Ok(ids)
+            Ok(written)
         })
     }
 
@@ -294,7 +295,7 @@ impl Backend for Postgres {
 fn write_run(
     transaction: &mut Transaction<'_>,
     run: &[Write<'_>],
-    ids: &mut Vec<Option<String>>,
+    written: &mut Vec<Written>,
 ) -> Result<(), BackendError> {
     let promises: Vec<&Promise> = run
         .iter()
@@ -304,7 +305,7 @@ fn write_run(
         })
         .collect();
     match run.first() {
-        Some(Write::Insert(_)) => return insert(transaction, &promises, ids),
+        Some(Write::Insert(_)) => return insert(transaction, &promises, written),
         Some(Write::Withdraw(_)) => {
             let withdrawn: Vec<&str> = promises.iter().map(|promise| promise.id.as_str()).collect();
             transaction.execute("DELETE FROM roundhouse_documents WHERE id = ANY($1)", &[&withdrawn])?;
@@ -332,14 +333,14 @@ fn write_run(
             }
         }
     }
-    ids.extend(run.iter().map(|_| None));
+    written.extend(run.iter().map(|_| Written::AsAsked));
     Ok(())
 }
 
 fn insert(
     transaction: &mut Transaction<'_>,
     promises: &[&Promise],
-    ids: &mut Vec<Option<String>>,
+    written: &mut Vec<Written>,
 ) -> Result<(), BackendError> {
     let column = |of: fn(&Promise) -> &str| promises.iter().map(|promise| of(promise)).collect::<Vec<&str>>();
     let keys: Vec<Option<&str>> = promises.iter().map(|promise| promise.key.as_deref()).collect();
@@ -362,19 +363,20 @@ fn insert(
     let inserted: HashSet<&str> = inserted.iter().map(|row| row.get(0)).collect();
     for promise in promises {
         if inserted.contains(promise.id.as_str()) {
-            ids.push(Some(promise.id.clone()));
+            written.push(Written::AsAsked);
             continue;
         }
         // It was stored by an attempt of which nobody heard, or another has its key.
         let Promise { id, plugin, scope, collection, key, .. } = promise;
         let stored = transaction.query_one(
-            "SELECT id FROM roundhouse_documents WHERE id = $1
-             UNION ALL SELECT id FROM roundhouse_documents
+            "SELECT id, body FROM roundhouse_documents WHERE id = $1
+             UNION ALL SELECT id, body FROM roundhouse_documents
                  WHERE plugin = $2 AND scope = $3 AND collection = $4 AND key = $5
              LIMIT 1",
             &[id, plugin, scope, collection, key],
         )?;
-        ids.push(Some(stored.get(0)));
+        let stored = Document { id: stored.get(0), body: stored.get(1) };
+        written.push(if stored.id == *id { Written::AsAsked } else { Written::Before(stored) });
     }
     Ok(())
 }

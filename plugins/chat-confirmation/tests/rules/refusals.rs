@@ -53,7 +53,8 @@ fn a_claim_that_names_nobody_is_a_bad_request() {
 
 #[test]
 fn a_body_has_1_to_16384_characters() {
-    for body in [json!(""), json!("x".repeat(16_385)), json!(7), json!(null)] {
+    // Characters are those of Unicode, however many bytes or UTF-16 units they take.
+    for body in [json!(""), json!("x".repeat(16_385)), json!("\u{1f600}".repeat(16_385)), json!(7), json!(null)] {
         let (code, message) = refused("roomMessage", &json!({"body": body}));
         assert_eq!(code, "bad_request");
         assert!(message.contains("body"), "{message}");
@@ -61,7 +62,7 @@ fn a_body_has_1_to_16384_characters() {
     assert_eq!(refused("roomMessage", &json!({})).0, "bad_request");
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    for body in ["x".to_owned(), "é".repeat(16_384), "\u{1}".repeat(16_384)] {
+    for body in ["x".to_owned(), "é".repeat(16_384), "\u{1}".repeat(16_384), "\u{1f600}".repeat(16_384)] {
         sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap();
     }
 }

@@ -162,6 +162,30 @@ fn a_repetition_that_is_faster_than_the_store_is_shown_again_but_stored_once() {
 }
 
 #[test]
+fn what_is_confirmed_is_what_is_stored_and_not_what_a_late_repetition_says() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let first = say_as(&mut sim, ana, "k1");
+    store(&mut sim);
+    let confirmed = sim.received(ana).pop().unwrap().1;
+    sim.restart();
+    let ana = sim.connect("ana", "Ana");
+    sim.hold_fetches();
+    sim.tell(ana, "joinRoom", r1());
+    let other = json!({"roomId": "r1", "body": "something else", "clientId": "k1"});
+    let second = super::temp_id(&sim.send(ana, "roomMessage", other.clone()).unwrap());
+    sim.received(ana);
+    sim.advance(Duration::from_secs(1));
+    store(&mut sim);
+    let mut again = sim.received(ana).remove(0).1;
+    assert_eq!(again["tempId"], json!(second));
+    again["tempId"] = json!(first);
+    assert_eq!(again, confirmed);
+    // From now on it is known.
+    assert_eq!(super::temp_id(&sim.send(ana, "roomMessage", other).unwrap()), first);
+}
+
+#[test]
 fn a_room_that_could_not_learn_what_was_said_asks_again_at_the_next_join() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");

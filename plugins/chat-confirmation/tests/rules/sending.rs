@@ -35,6 +35,21 @@ fn everybody_sees_a_message_before_it_is_stored_the_sender_too() {
 }
 
 #[test]
+fn delivering_a_message_asks_the_store_nothing() {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let bob = joined(&mut sim, "bob");
+    let before = sim.n_fetches();
+    say(&mut sim, ana, "hi");
+    say_as(&mut sim, ana, "k1");
+    say_as(&mut sim, ana, "k1");
+    assert_eq!(names(&mut sim, bob), ["roomMessageRecieved"; 2]);
+    store(&mut sim);
+    assert_eq!(names(&mut sim, bob), ["roomMessageConfirmed"; 2]);
+    assert_eq!(sim.n_fetches(), before);
+}
+
+#[test]
 fn that_it_is_sent_is_told_to_the_sender_on_all_its_connections() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");

@@ -70,6 +70,14 @@ fn of_a_ticket_of_which_nothing_is_known_the_admins_hear() {
 }
 
 #[test]
+fn of_an_urgent_ticket_everybody_hears_though_nothing_is_known_of_it() {
+    let mut sim = Sim::new();
+    let people = People::connect(&mut sim);
+    let data = json!({"oldPriority": "low", "newPriority": "urgent"});
+    assert_eq!(heard(&mut sim, &people, "ticket:priorityChanged", data), ["ana", "bob", "adam", "sue", "eve"]);
+}
+
+#[test]
 fn each_hears_once_however_many_reasons_there_are() {
     let mut sim = Sim::new();
     let both = sim.connect_as(roundhouse_sdk::Identity {
