@@ -113,8 +113,8 @@ pub(super) trait Backend: Send {
     /// Writes all of these, or none; returns when they are safe on disk, with what came of each.
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError>;
 
-    /// A page of documents. A `before` that is not in the collection is refused.
-    fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError>;
+    /// A page of documents. `None` where the one that it is to end before is not in the collection.
+    fn page(&mut self, request: &PageRequest) -> Result<Option<Page>, BackendError>;
 
     /// A scope.
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError>;

@@ -160,6 +160,12 @@ impl StoreFailure {
         Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
     }
 
+    fn no_such(request: &PageRequest) -> Self {
+        let before = request.before.as_deref().unwrap_or_default();
+        let message = format!("there is no document {before:?} here");
+        Self { code: ErrorCode::NotFound, message, retryable: false }
+    }
+
     fn refused(message: impl Into<String>) -> Self {
         Self { code: ErrorCode::BadRequest, message: message.into(), retryable: false }
     }
@@ -381,7 +387,9 @@ impl Store {
 
     /// Reads a page of documents.
     pub fn page(&self, request: PageRequest, then: Then<Page>) {
-        self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.page(&request)?)))));
+        self.reads.push(Box::new(move |backend| {
+            then(backend.and_then(|backend| backend.page(&request)?.ok_or_else(|| StoreFailure::no_such(&request))));
+        }));
     }
 
     /// Reads a scope.

@@ -129,18 +129,21 @@ impl Backend for Sqlite {
         Ok(written)
     }
 
-    fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError> {
+    fn page(&mut self, request: &PageRequest) -> Result<Option<Page>, BackendError> {
         let PageRequest { plugin, scope, collection, before, limit } = request;
         let before = match before {
             None => i64::MAX,
-            Some(id) => self
-                .0
-                .prepare_cached(
-                    "SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?",
-                )?
-                .query_row(params![id, plugin, scope, collection], |row| row.get(0))
-                .optional()?
-                .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
+            Some(id) => {
+                let seq = self
+                    .0
+                    .prepare_cached(
+                        "SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?",
+                    )?
+                    .query_row(params![id, plugin, scope, collection], |row| row.get(0))
+                    .optional()?;
+                let Some(seq) = seq else { return Ok(None) };
+                seq
+            }
         };
         let mut statement = self.0.prepare_cached(
             "SELECT id, body FROM documents WHERE plugin = ? AND scope = ? AND collection = ? AND seq < ?
@@ -158,7 +161,7 @@ impl Backend for Sqlite {
                 break;
             }
         }
-        Ok(page_of(documents, *limit))
+        Ok(Some(page_of(documents, *limit)))
     }
 
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {

@@ -77,7 +77,7 @@ impl Feature for CampaignProgress {
             Message::Report(report) => {
                 let run = campaign.run_mut()?;
                 let before = run.processed();
-                run.count(report.status, report.count.get())?;
+                run.count(report.status, report.count())?;
                 if crosses_multiple(before, run.processed(), cx.settings().progress_every.get()) {
                     tell_progress(run, cx);
                 }

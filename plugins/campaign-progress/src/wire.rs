@@ -98,12 +98,14 @@ pub struct Started {
 #[derive(Debug, Deserialize)]
 pub struct Report {
     pub(crate) status: Status,
-    #[serde(default = "one")]
-    pub(crate) count: NonZeroU64,
+    count: Option<NonZeroU64>,
 }
 
-const fn one() -> NonZeroU64 {
-    NonZeroU64::MIN
+impl Report {
+    /// How many messages it is about: one, where it does not say.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.map_or(1, NonZeroU64::get)
+    }
 }
 
 /// What became of a message.

@@ -92,7 +92,7 @@ impl Store {
         let mut newest_first: Vec<&Stored> = self.of(scope, &fetch.collection).rev().collect();
         if let Some(before) = &fetch.before {
             let position = newest_first.iter().position(|stored| stored.id == *before).ok_or_else(|| StoreFailure {
-                failure: Failure::bad_request(format!("there is no document {before:?} here")),
+                failure: Failure::new("not_found", format!("there is no document {before:?} here")),
                 retryable: false,
             })?;
             newest_first.drain(..=position);

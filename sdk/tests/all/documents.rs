@@ -90,7 +90,7 @@ fn pages_go_backwards_from_a_document() {
     let save = sim.saves().remove(0);
     sim.stored(&save);
     assert_eq!(order(&mut sim, ana, "fetch before", "d4").unwrap(), json!([["c", "b"], "d2", true]));
-    assert_eq!(order(&mut sim, ana, "fetch before", "d9").unwrap_err().code, "bad_request");
+    assert_eq!(order(&mut sim, ana, "fetch before", "d9").unwrap_err().code, "not_found");
 }
 
 #[test]

@@ -211,19 +211,20 @@ impl Backend for Postgres {
         })
     }
 
-    fn page(&mut self, request: &PageRequest) -> Result<Page, BackendError> {
+    fn page(&mut self, request: &PageRequest) -> Result<Option<Page>, BackendError> {
         let PageRequest { plugin, scope, collection, before, limit } = request;
         self.read(|client| {
             let before = match before {
                 None => i64::MAX,
-                Some(id) => client
-                    .query_opt(
+                Some(id) => {
+                    let found = client.query_opt(
                         "SELECT seq FROM roundhouse_documents
                          WHERE id = $1 AND plugin = $2 AND scope = $3 AND collection = $4",
                         &[id, plugin, scope, collection],
-                    )?
-                    .map(|row| row.get(0))
-                    .ok_or_else(|| BackendError::Refused(format!("there is no document {id:?} here")))?,
+                    )?;
+                    let Some(row) = found else { return Ok(None) };
+                    row.get(0)
+                }
             };
             let rows = client.query(
                 "SELECT id, body FROM (
@@ -242,7 +243,7 @@ impl Backend for Postgres {
                 &[plugin, scope, collection, &before, &(i64::from(*limit) + 1), &(PAGE_BYTES as i64)],
             )?;
             let documents = rows.iter().map(|row| Document { id: row.get(0), body: row.get(1) }).collect();
-            Ok(page_of(documents, *limit))
+            Ok(Some(page_of(documents, *limit)))
         })
     }
 

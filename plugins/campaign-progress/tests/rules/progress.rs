@@ -49,6 +49,22 @@ fn sent_and_failed_are_processed_and_the_others_are_not() {
 }
 
 #[test]
+fn a_report_without_a_count_is_about_one_message() {
+    let mut sim = Sim::new();
+    start(&mut sim);
+    for data in
+        [json!({"campaignId": "c1", "status": "sent"}), json!({"campaignId": "c1", "status": "sent", "count": null})]
+    {
+        tell(&mut sim, "campaign:message", data).unwrap();
+    }
+    sent(&mut sim, 97);
+    let ana = ana(&mut sim);
+    assert!(processed(&mut sim, ana).is_empty());
+    sent(&mut sim, 1);
+    assert_eq!(processed(&mut sim, ana), [100]);
+}
+
+#[test]
 fn how_often_progress_is_told_is_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"progressEvery": 10}));
     start(&mut sim);

@@ -100,9 +100,9 @@ fn who_asks_learns_that_the_store_is_away() {
 }
 
 #[test]
-fn a_page_before_a_message_that_does_not_exist_is_a_bad_request() {
+fn a_page_before_a_message_that_does_not_exist_is_not_found() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let data = json!({"roomId": "r1", "before": "nothing"});
-    assert_eq!(sim.send(ana, "roomHistory", data).unwrap_err().code, "bad_request");
+    assert_eq!(sim.send(ana, "roomHistory", data).unwrap_err().code, "not_found");
 }
