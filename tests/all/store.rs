@@ -180,7 +180,7 @@ fn documents_are_stored_in_order_and_read_by_the_page() {
         assert_eq!(open.page("room:9", None, 10).unwrap(), Page::default());
         for unknown in ["id-a", "nothing", ""] {
             let failure = open.page("room:1", Some(unknown), 10).unwrap_err();
-            assert_eq!((failure.code, failure.retryable), (ErrorCode::BadRequest, false), "{failure:?}");
+            assert_eq!((failure.code, failure.retryable), (ErrorCode::NotFound, false), "{failure:?}");
         }
         open.store.shut_down();
     });
