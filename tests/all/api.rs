@@ -94,6 +94,24 @@ async fn a_body_that_is_said_to_be_something_else_than_json_is_refused() {
         let answer = http(&host.api, "POST", "/v1/emit", &headers, body.clone()).await.unwrap();
         assert_eq!(answer.status, status, "{content_type}: {}", answer.text);
     }
+    for (coding, status) in [("identity", 200), ("gzip", 415)] {
+        let headers = [("authorization", authorization.as_str()), ("content-encoding", coding)];
+        let answer = http(&host.api, "POST", "/v1/emit", &headers, body.clone()).await.unwrap();
+        assert_eq!(answer.status, status, "{coding}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_a_call_does_not_take_are_refused() {
+    let host = TestHost::start();
+    for (method, path) in
+        [("GET", "/v1/stats?limit=1"), ("POST", "/v1/emit?event=x"), ("GET", "/v1/users/ana?user=ana")]
+    {
+        let answer = host.call(method, path, "{}").await;
+        assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")), "{path}");
+    }
+    assert_eq!(host.call("GET", "/v1/stats?", "").await.status, 200);
+    assert_eq!(host.call("GET", "/healthz?from=balancer", "").await.status, 200);
 }
 
 #[tokio::test]

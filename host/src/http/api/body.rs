@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -76,6 +76,11 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let Ok(given) = given.to_str() else { return false };
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(&*essence, "application/json" | "application/x-www-form-urlencoded") || essence.ends_with("+json")
+}
+
+/// Whether a body is said to be compressed or the like (RFC 9110, section 8.4).
+pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// Parses JSON.

@@ -35,6 +35,13 @@ pub(super) enum Call {
     Description,
 }
 
+impl Call {
+    /// Whether there are parameters in the query, which say what part of a list is wanted.
+    pub(super) fn takes_query(self) -> bool {
+        matches!(self, Self::Connections | Self::User | Self::Room)
+    }
+}
+
 /// One line of the table.
 #[derive(Debug)]
 pub(super) struct Route {

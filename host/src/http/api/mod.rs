@@ -38,7 +38,7 @@ pub use self::keys::{ApiConfig, ApiKey, KeyScope};
 use super::response::{Answer, body as answer_with, error, failure, text};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::model::{Clock, Failure};
+use crate::model::{Clock, ErrorCode, Failure};
 use crate::plugin::Runtime;
 use crate::store::Store;
 
@@ -131,6 +131,10 @@ impl Api {
             Err(refusal) => return failure(&refusal),
         };
         let answered = match route.call {
+            call if !call.takes_query() && uri.query().is_some_and(|query| !query.is_empty()) => {
+                let message = format!("{} takes no parameters in the query", route.path);
+                Err(Failure::new(ErrorCode::BadRequest, message))
+            }
             Call::Emit | Call::Event | Call::Query => self.publish(route.call, caller, parameters, request).await,
             call => self.manage(call, caller, parameters, uri.query(), request).await,
         };
@@ -159,6 +163,10 @@ impl Api {
     ) -> Result<Answer, Failure> {
         if !body::is_json(request.headers()) {
             let message = "the body must be JSON, with the content type application/json";
+            return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
+        }
+        if body::is_encoded(request.headers()) {
+            let message = "the body must be plain JSON, without a Content-Encoding";
             return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
         }
         let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;

@@ -100,7 +100,7 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
             json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema });
         parameters.push(parameter);
     };
-    if matches!(route.call, Call::Connections | Call::User | Call::Room) {
+    if route.call.takes_query() {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
         in_query("limit", "How many, at most.", limit);
         in_query("after", "The `next` of the page before.", schemas.read::<ConnectionId>());
