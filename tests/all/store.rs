@@ -497,6 +497,14 @@ fn a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says() 
     server.resume();
     assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored("id-a".to_owned()));
     store.shut_down();
+    drop(store);
+    // To prefer TLS is to do without it where the server wants that.
+    server.stop();
+    server.let_in("hostnossl");
+    server.resume();
+    drop(open(&server.url()).unwrap());
+    let error = open(&format!("{}?sslmode=require", server.url())).map(drop).expect_err("it is not let in");
+    assert!(error.contains("SSL encryption"), "{error}");
 }
 
 #[test]

@@ -63,10 +63,16 @@ impl TestPostgres {
             .expect("initdb runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         if tls {
-            fs::write(server.data().join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n").expect("a file");
+            server.let_in("hostssl");
         }
         server.resume();
         Ok(server)
+    }
+
+    /// From its next start on the server takes connections of this kind alone (`pg_hba.conf`).
+    pub fn let_in(&self, kind: &str) {
+        let rule = format!("{kind} all all 127.0.0.1/32 trust\n");
+        fs::write(self.data().join("pg_hba.conf"), rule).expect("the rules can be written");
     }
 
     fn make_certificates(&self) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use postgres::config::SslMode;
-use postgres::{Client, Config};
+use postgres::error::SqlState;
+use postgres::{Client, Config, NoTls};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -49,8 +50,21 @@ impl Target {
     /// # Errors
     /// Where it cannot be reached, does not let the host in, or is not believed to be the right one.
     pub(super) fn connect(&self) -> Result<Client, postgres::Error> {
-        self.config.connect(self.tls.clone())
+        let connected = self.config.connect(self.tls.clone());
+        match &connected {
+            Err(error) if self.config.get_ssl_mode() == SslMode::Prefer && is_about_tls(error) => {
+                // To prefer it is to do without it where it does not work.
+                self.config.clone().ssl_mode(SslMode::Disable).connect(NoTls).or(connected)
+            }
+            _ => connected,
+        }
     }
+}
+
+/// Whether a server may take a connection without TLS that it does not take with it: the handshake failed, or it does not
+/// let the host in so.
+fn is_about_tls(error: &postgres::Error) -> bool {
+    error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || error.to_string().contains("TLS")
 }
 
 /// What a connection string says of TLS.
