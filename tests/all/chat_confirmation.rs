@@ -235,6 +235,26 @@ fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
 }
 
 #[tokio::test]
+async fn somebody_who_looks_into_the_database_takes_nothing_along() {
+    let mut host = TestHost::start();
+    let mut ana = host.client("ana").await;
+    ROOMS.join(&mut ana, 1).await;
+    for body in ["before", "after"] {
+        ROOMS.say(&mut ana, body, body).await;
+        ana.expect(ROOMS.confirmed).await;
+        // As a backup or a curious operator does.
+        let reader = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
+        let n_stored: i64 = reader.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
+        assert_eq!(n_stored, if body == "before" { 1 } else { 2 });
+    }
+    host.kill();
+    host.restart();
+    let mut ana = host.client("ana").await;
+    ROOMS.join(&mut ana, 1).await;
+    assert_eq!(ROOMS.history(&mut ana).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_message_that_was_under_way_is_known_again_as_soon_as_the_host_takes_connections() {
     let mut host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
     let mut ana = host.client("ana").await;

@@ -66,6 +66,26 @@ async fn a_durable_scope_survives_an_unload_and_goes_after_its_idle_time() {
 }
 
 #[tokio::test]
+async fn a_durable_scope_that_is_looked_at_is_not_idle_over_a_restart_either() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let host = InnerHost::start("auth.jwt.secret = \"s\"\n").await;
+    let started = json!({ "campaignId": "c1", "name": "Spring", "total": 10 });
+    let event = json!({ "event": "campaign:started", "data": started }).to_string();
+    assert_eq!(host.call("POST", "/v1/events", event).await.status, 200);
+    host.advance(20 * DAY);
+    let mut page = host.client("page").await;
+    page.ask("subscribe:campaign", json!("c1")).await.unwrap();
+    page.ask("unsubscribe:campaign", json!("c1")).await.unwrap();
+    drop(page);
+    // It is 29 days since the campaign changed, and 9 since somebody looked at it.
+    let host = host.restart(9 * DAY).await;
+    let mut page = host.client("page").await;
+    assert_eq!(page.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+    drop(page);
+    host.shut_down().await;
+}
+
+#[tokio::test]
 async fn what_a_durable_scope_sends_does_not_wait_for_the_disk_and_its_acknowledgement_does() {
     let host = TestHost::start();
     let mut page = host.client("page").await;

@@ -17,6 +17,9 @@ use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
+/// A durable scope that is used, and does not change, is written anew after this part of its idle time.
+const EXPIRY_SLACK: u64 = 8;
+
 impl Worker {
     /// Carries out what was checked, and gives what is left to do. `migrated` is the state in the present schema, if the
     /// stored one is not.
@@ -51,7 +54,9 @@ impl Worker {
             let version = generation.manifest.state_version;
             let keeps = matches!(checked.state, StateChange::Keep) && migrated.is_none();
             let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
-            scope.is_dirty |= !keeps || checked.effects.iter().any(has_timers);
+            // The store must not think that it was left alone.
+            let is_stale = now.saturating_sub(scope.written) > scope.idle_ms / EXPIRY_SLACK;
+            scope.is_dirty |= is_stale || !keeps || checked.effects.iter().any(has_timers);
             match (checked.state, migrated) {
                 (StateChange::Put(bytes), _) | (StateChange::Keep, Some(bytes)) => {
                     scope.state = Some(State { version, bytes });

@@ -52,9 +52,7 @@ impl Worker {
         if let Some(scope) = self.scopes.get_mut(plugin, key) {
             scope.look = look;
         }
-        if is_used {
-            self.put_off_expiry(plugin, key);
-        }
+        self.put_off_expiry(plugin, key);
     }
 
     /// Tells the scopes of a plugin what has been waiting.

@@ -177,6 +177,7 @@ impl Worker {
         // It has been idle for some of its time already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
         scope.touched = (uptime + left_ms).saturating_sub(scope.idle_ms);
+        scope.written = scope.touched;
         self.deadlines.cancel(scope.look);
         let look = Due::Idle { plugin: plugin.number, scope: address.key.clone() };
         scope.look = self.deadlines.push(uptime + left_ms, look);
@@ -197,6 +198,7 @@ impl Worker {
             return Some((reply, answer));
         };
         scope.is_dirty = false;
+        scope.written = self.inner.clock.uptime_ms();
         let answered = match &reply {
             ReplyTo::Caller { once: Some(once), .. } => Some(AnsweredCall {
                 caller: once.caller.clone(),
@@ -221,6 +223,8 @@ impl Worker {
             store.drop_scope(&plugin.name, &address.key, acknowledge, answered);
             return None;
         }
+        // A host that is down for long must find its timers when it comes back.
+        let last_due_ms = scope.timers.values().map(|timer| timer.due_ms).max().unwrap_or(0);
         let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
             name: name.to_string(),
             due_ms: timer.due_ms,
@@ -233,7 +237,7 @@ impl Worker {
             state: scope.state.as_ref().map(|state| state.bytes.clone()),
             sequence: scope.sequence,
             timers: timers.collect(),
-            expires_ms: self.inner.clock.now_ms() + scope.idle_ms,
+            expires_ms: last_due_ms.max(self.inner.clock.now_ms()) + scope.idle_ms,
         };
         store.put_scope(record, acknowledge, answered);
         None

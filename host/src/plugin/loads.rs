@@ -211,6 +211,10 @@ impl LoadingThread {
             plugin.replace(generation);
             self.publish(|_| {});
             self.resume(plugin);
+            if let Some(store) = &self.inner.store {
+                // What the build before did not take.
+                store.resume(&id.name);
+            }
             tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
                 before = running.id.generation, "a plugin was replaced");
         } else {

@@ -43,6 +43,8 @@ pub(super) struct Scope {
     pub(super) touched: u64,
     /// The next look at whether it is idle.
     pub(super) look: Deadline,
+    /// When a durable scope was given to the store last, in milliseconds of uptime.
+    pub(super) written: u64,
     /// What must be told, and could not be yet.
     parked: VecDeque<Parked>,
 }
@@ -242,6 +244,7 @@ impl Scopes {
             members: HashMap::new(),
             touched: now,
             look,
+            written: now,
             parked: VecDeque::new(),
         };
         let slot = self.scopes.insert(scope);

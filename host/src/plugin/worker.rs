@@ -429,10 +429,13 @@ impl Worker {
     /// Answers an event that was not handled. Nothing more will come of it.
     pub(super) fn answer(&self, plugin: &Plugin, event: &Event, reply: ReplyTo, refusal: Failure) {
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
-            if plugin.is_unloaded() {
-                store.put_back(promise);
-            } else {
-                store.settle(promise);
+            // It is told again when another build is loaded, or the host is started anew.
+            store.put_back(promise);
+            if !plugin.is_unloaded() {
+                tracing::error!(
+                    plugin = %plugin.name, scope = %promise.scope, tag = %promise.tag, %refusal,
+                    "the plugin does not take what became of a document"
+                );
             }
         }
         self.inner.answer(event.name(), reply, Err(refusal));

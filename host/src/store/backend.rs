@@ -122,7 +122,7 @@ pub(super) trait Backend: Send {
     /// Scopes of a plugin by key, those behind `after`, at most `limit`.
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError>;
 
-    /// The calls that were answered since, the oldest first. Those from before are forgotten.
+    /// The calls that were answered since, the oldest first.
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError>;
 }
 

@@ -26,8 +26,8 @@ const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 /// Segments beyond which what keeps the oldest is written again.
 const MANY_SEGMENTS: usize = 4;
 
-/// Promises that are written again to let a segment go. More are the backlog of a store that is away.
-const FEW_PROMISES: usize = 1000;
+/// Promises that are written again at a time, to let a segment go: some hundred kilobytes.
+const PIECE: usize = 1000;
 
 /// The suffix of a segment's name, which is the number of its first promise.
 const SUFFIX: &str = "journal";
@@ -58,6 +58,8 @@ struct State {
     last_number: u64,
     /// Promises that were given up and are not settled.
     given_up: HashSet<u64>,
+    /// Whether the oldest segment cannot be removed.
+    is_stuck: bool,
 }
 
 #[derive(Debug)]
@@ -68,7 +70,9 @@ struct Segment {
     file: File,
     /// Whether something was written that has not been forced to disk.
     is_unsynced: bool,
-    /// Promises that are written here and not settled.
+    /// Promises that were ever written here.
+    n_written: usize,
+    /// Those of them that are not settled.
     unsettled: HashSet<u64>,
 }
 
@@ -100,14 +104,17 @@ impl Journal {
             let numbers = read_segment(&text, &path, &mut unsettled);
             last_number = numbers.iter().copied().max().unwrap_or(0).max(last_number).max(first);
             let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            segments.push_back(Segment { path, first, file, is_unsynced: false, unsettled: numbers });
+            let n_written = numbers.len();
+            segments.push_back(Segment { path, first, file, is_unsynced: false, n_written, unsettled: numbers });
         }
-        for segment in &mut segments {
-            segment.unsettled.retain(|number| unsettled.contains_key(number));
+        // One that was written again counts where it was written last.
+        let mut seen = HashSet::new();
+        for segment in segments.iter_mut().rev() {
+            segment.unsettled.retain(|number| unsettled.contains_key(number) && seen.insert(*number));
         }
         segments.push_back(new_segment(dir, last_number + 1)?);
         let given_up = unsettled.values().filter(|one| one.is_given_up).map(|one| one.promise.number).collect();
-        let mut state = State { segments, bytes: 0, last_number, given_up };
+        let mut state = State { segments, bytes: 0, last_number, given_up, is_stuck: false };
         state.drop_settled_segments();
         let journal = Self { dir: dir.to_owned(), state: Mutex::new(state), _lock: lock };
         Ok((journal, unsettled.into_values().collect()))
@@ -133,9 +140,15 @@ impl Journal {
         state.write(&self.dir, &lines)?;
         state.last_number = number;
         if let Some(segment) = state.segments.back_mut() {
+            segment.n_written += promises.len();
             segment.unsettled.extend(promises.iter().map(|promise| promise.number));
         }
         Ok(())
+    }
+
+    /// Whether a promise was given up, by whichever process, and is not settled.
+    pub(super) fn is_given_up(&self, number: u64) -> bool {
+        self.state().given_up.contains(&number)
     }
 
     /// Notes that these promises are settled: they were stored or not, and their features have been told. Where that
@@ -155,7 +168,10 @@ impl Journal {
         let written = state.write(&self.dir, &line);
         for number in numbers {
             state.given_up.remove(&number);
-            let _ = state.segments.iter_mut().rev().any(|segment| segment.unsettled.remove(&number));
+            // It is in two while it is being written again.
+            for segment in &mut state.segments {
+                segment.unsettled.remove(&number);
+            }
         }
         state.drop_settled_segments();
         written
@@ -196,17 +212,21 @@ impl Journal {
         synced
     }
 
-    /// Writes the few promises again that keep old segments, so that these can go: one that cannot be settled, as of a
-    /// feature that is switched off, must not keep all that was written since.
+    /// Writes some of the promises again that keep the oldest segment, so that it can go: those that cannot be settled, as of
+    /// a feature that is switched off, must not keep all that was written since. Where most of the journal is unsettled, it is
+    /// the backlog of a store that is away, and stays.
     ///
     /// # Errors
     /// Where a segment cannot be read or written.
     pub(super) fn shorten(&self) -> io::Result<()> {
         let (path, numbers) = {
             let state = self.state();
+            let n_written: usize = state.segments.iter().map(|segment| segment.n_written).sum();
+            let n_unsettled: usize = state.segments.iter().map(|segment| segment.unsettled.len()).sum();
             match state.segments.front() {
-                Some(oldest) if state.segments.len() > MANY_SEGMENTS && oldest.unsettled.len() <= FEW_PROMISES => {
-                    (oldest.path.clone(), oldest.unsettled.clone())
+                Some(oldest) if state.segments.len() > MANY_SEGMENTS && n_unsettled < n_written / 2 => {
+                    let piece: Vec<u64> = oldest.unsettled.iter().copied().take(PIECE).collect();
+                    (oldest.path.clone(), piece)
                 }
                 _ => return Ok(()),
             }
@@ -228,11 +248,16 @@ impl Journal {
             }
         }
         state.write(&self.dir, &lines)?;
-        if let Some(oldest) = state.segments.front_mut() {
-            oldest.unsettled.clear();
-        }
         if let Some(last) = state.segments.back_mut() {
-            last.unsettled.extend(moved);
+            last.n_written += moved.len();
+            last.unsettled.extend(&moved);
+        }
+        drop(state);
+        // They must be safe in their new place before the old one goes.
+        self.sync()?;
+        let mut state = self.state();
+        if let Some(oldest) = state.segments.front_mut().filter(|oldest| oldest.path == path) {
+            oldest.unsettled.retain(|number| !moved.contains(number));
         }
         state.drop_settled_segments();
         Ok(())
@@ -260,10 +285,18 @@ impl State {
 
     fn drop_settled_segments(&mut self) {
         while self.segments.len() > 1 && self.segments[0].unsettled.is_empty() {
-            let Some(segment) = self.segments.pop_front() else { return };
-            if let Err(error) = fs::remove_file(&segment.path) {
-                tracing::warn!(path = %segment.path.display(), %error, "a segment of the journal cannot be removed");
+            let path = &self.segments[0].path;
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    // What later ones say of its promises must stay for as long as it does.
+                    if !std::mem::replace(&mut self.is_stuck, true) {
+                        tracing::warn!(path = %path.display(), %error, "a segment of the journal cannot be removed");
+                    }
+                    return;
+                }
+                _ => self.is_stuck = false,
             }
+            self.segments.pop_front();
         }
     }
 }
@@ -285,7 +318,7 @@ fn segments_in(dir: &Path) -> anyhow::Result<Vec<(u64, PathBuf)>> {
 fn new_segment(dir: &Path, first: u64) -> io::Result<Segment> {
     let path = dir.join(format!("{first:020}.{SUFFIX}"));
     let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path)?;
-    Ok(Segment { path, first, file, is_unsynced: true, unsettled: HashSet::new() })
+    Ok(Segment { path, first, file, is_unsynced: true, n_written: 0, unsettled: HashSet::new() })
 }
 
 fn append_line<P: Serialize>(to: &mut Vec<u8>, record: &Record<P>) -> io::Result<()> {
@@ -312,7 +345,8 @@ fn read_segment(text: &[u8], path: &Path, unsettled: &mut BTreeMap<u64, Unsettle
         match record {
             Record::Promise(promise) => {
                 numbers.insert(promise.number);
-                unsettled.insert(promise.number, Unsettled { promise, is_given_up: false });
+                // One that was written again may have been given up before.
+                unsettled.entry(promise.number).or_insert(Unsettled { promise, is_given_up: false });
             }
             Record::GivenUp(numbers) => {
                 for number in numbers {
@@ -421,6 +455,48 @@ mod tests {
         drop(journal);
         let (_, unsettled) = Journal::open(dir.path()).unwrap();
         assert_eq!(tags(&unsettled), [("a", false), ("b", true)]);
+    }
+
+    #[test]
+    fn many_promises_that_nobody_settles_do_not_keep_what_came_after_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let mut kept: Vec<Promise> = (0..PIECE * 3 / 2).map(|n| promise(&n.to_string())).collect();
+        journal.promise(&mut kept).unwrap();
+        let body = "x".repeat(SEGMENT_BYTES as usize / 1000);
+        for _ in 0..12 {
+            let mut many: Vec<Promise> =
+                (0..1001).map(|_| Promise { document: body.clone(), ..promise("c") }).collect();
+            journal.promise(&mut many).unwrap();
+            journal.settle_or_log(many.iter().map(|promise| promise.number).collect());
+            journal.shorten().unwrap();
+            journal.shorten().unwrap();
+        }
+        assert!(segments_in(dir.path()).unwrap().len() <= MANY_SEGMENTS + 2);
+        drop(journal);
+        let (_, unsettled) = Journal::open(dir.path()).unwrap();
+        assert_eq!(unsettled.len(), kept.len());
+    }
+
+    #[test]
+    fn a_promise_that_was_being_written_again_at_the_end_is_what_it_was_and_goes_when_it_is_settled() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(dir.path()).unwrap();
+        let mut both = [promise("a"), promise("b")];
+        journal.promise(&mut both).unwrap();
+        journal.give_up(vec![both[0].number]).unwrap();
+        drop(journal);
+        // The process ended when the promises were in their new place and not all that was known of them.
+        let mut copies = Vec::new();
+        both.iter().for_each(|promise| append_line(&mut copies, &Record::Promise(promise)).unwrap());
+        fs::write(dir.path().join(format!("{:020}.{SUFFIX}", 3)), copies).unwrap();
+        let (journal, unsettled) = Journal::open(dir.path()).unwrap();
+        assert_eq!(tags(&unsettled), [("a", true), ("b", false)]);
+        assert!(journal.is_given_up(both[0].number) && !journal.is_given_up(both[1].number));
+        journal.settle(both.map(|promise| promise.number).to_vec()).unwrap();
+        assert_eq!(segments_in(dir.path()).unwrap().len(), 1);
+        drop(journal);
+        assert!(Journal::open(dir.path()).unwrap().1.is_empty());
     }
 
     #[test]

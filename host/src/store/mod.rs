@@ -15,7 +15,7 @@ mod reader;
 mod sqlite;
 mod writer;
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::ops::ControlFlow;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -266,7 +266,7 @@ impl Store {
             listener,
             metrics: self.metrics.clone(),
             give_up: self.give_up,
-            is_failing: false,
+            failing: None,
             last_attempts: 0,
         };
         let reads = self.reads.clone();
@@ -347,7 +347,7 @@ impl Store {
     /// Keeps a promise for when its feature is loaded again: what became of it cannot be told now.
     pub fn put_back(&self, promise: &Promise) {
         let action =
-            if self.queue.is_given_up(promise.number) { Action::Withdraw { is_told: false } } else { Action::Insert };
+            if self.journal.is_given_up(promise.number) { Action::Withdraw { is_told: false } } else { Action::Insert };
         let promise = Arc::new(Promise { restored: true, ..promise.clone() });
         lock(&self.restored).push(Task { promise, action, since: self.clock.uptime_ms() });
     }
@@ -377,7 +377,7 @@ impl Store {
         self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge, answered);
     }
 
-    /// The calls that were answered and stored since, the oldest first; older ones are forgotten. Waits for the database.
+    /// The calls that were answered and stored since, the oldest first. Waits for the database.
     ///
     /// # Errors
     /// Where the database cannot be used.
@@ -416,12 +416,19 @@ impl Store {
         }
         let mut after = String::new();
         loop {
-            let (plugin, behind) = (plugin.to_owned(), after);
-            let page = self.read(move |backend| Ok(backend.scopes(&plugin, &behind, SCOPES_PAGE)?))?;
+            let (of, behind) = (plugin.to_owned(), after);
+            let page = self.read(move |backend| Ok(backend.scopes(&of, &behind, SCOPES_PAGE)?))?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.key.clone();
             let now = self.clock.now_ms();
             let (expired, kept): (Vec<_>, Vec<_>) = page.into_iter().partition(|scope| scope.expires_ms < now);
+            if !expired.is_empty() {
+                tracing::info!(
+                    plugin,
+                    scopes = expired.len(),
+                    "scopes that were left alone for their idle time are deleted"
+                );
+            }
             expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None, None));
             if take(kept).is_break() {
                 return Ok(());
@@ -450,9 +457,11 @@ type Database = (Box<dyn Backend>, Box<dyn Backend>, Option<File>);
 fn open_database(url: &StoreUrl) -> anyhow::Result<Database> {
     match url {
         StoreUrl::Sqlite(path) => {
+            // By whatever name a host knows it, it is one file.
+            let path = &fs::canonicalize(path).unwrap_or_else(|_| path.clone());
             let mut name = path.clone().into_os_string();
             name.push(".owner");
-            let owner = lock_file(Path::new(&name), "the database")?;
+            let owner = lock_file(Path::new(&name), "the database").context("store.url")?;
             let open = || Sqlite::open(path).context("store.url");
             Ok((Box::new(open()?), Box::new(open()?), Some(owner)))
         }

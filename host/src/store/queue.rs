@@ -1,7 +1,7 @@
 //! What waits to be written, and what was told of it.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -279,11 +279,6 @@ impl Queue {
         is_settled
     }
 
-    /// Whether a promise was given up and is not settled.
-    pub(super) fn is_given_up(&self, number: u64) -> bool {
-        self.state().withdrawing.contains_key(&number)
-    }
-
     /// Counts an outcome that is about to be told, when there are few enough, or they have had their time.
     pub(super) fn wait_to_tell(&self) {
         let state = self.state();
@@ -388,17 +383,21 @@ impl Queue {
     /// Documents among these, and among what waits, that nobody could store for so long.
     pub(super) fn overdue(&self, in_hand: &[Task], give_up: Duration) -> Vec<Arc<Promise>> {
         let (now, give_up_ms) = (self.clock.uptime_ms(), give_up.as_millis() as u64);
-        let is_overdue = |task: &&Task| task.action == Action::Insert && now >= task.since + give_up_ms;
+        // One of an earlier process may have been stored and told, just before that ended: it is not given up.
+        let is_overdue =
+            |task: &&Task| task.action == Action::Insert && !task.promise.restored && now >= task.since + give_up_ms;
         let state = self.state();
         in_hand.iter().chain(&state.tasks).filter(is_overdue).map(|task| task.promise.clone()).collect()
     }
 
     /// From now on these promises are to be withdrawn.
     pub(super) fn withdraw(&self, in_hand: &mut [Task], numbers: Vec<u64>) {
+        let numbers: HashSet<u64> = numbers.into_iter().collect();
         let state = &mut *self.state();
-        state.withdrawing.extend(numbers.into_iter().map(|number| (number, false)));
+        state.withdrawing.extend(numbers.iter().map(|number| (*number, false)));
         for task in in_hand.iter_mut().chain(&mut state.tasks) {
-            if state.withdrawing.contains_key(&task.promise.number) {
+            // One that waits to be withdrawn already may not have been told.
+            if task.action == Action::Insert && numbers.contains(&task.promise.number) {
                 task.action = Action::Withdraw { is_told: true };
             }
         }

@@ -1,9 +1,10 @@
 //! Documents and states in a SQLite file: the default, which needs no server.
 
 use std::fmt;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -60,11 +61,16 @@ const ANSWERED_CALLS: &str = "
 ";
 
 /// A connection to a SQLite file.
-pub(super) struct Sqlite(Connection);
+pub(super) struct Sqlite {
+    connection: Connection,
+    path: PathBuf,
+    /// The number of the file that is open: another may come to have its name.
+    file: u64,
+}
 
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sqlite").field(&self.0.path()).finish()
+        f.debug_tuple("Sqlite").field(&self.path).finish()
     }
 }
 
@@ -74,9 +80,13 @@ impl Sqlite {
     /// # Errors
     /// Where it cannot be opened, is no SQLite file, or was made by a newer host.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        // SQLite would let others read what people write to each other.
-        let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
-        made.with_context(|| format!("cannot open {}", path.display()))?;
+        // SQLite would let others read what people write to each other. A file that is there is not opened: closing it would
+        // drop the locks that another connection of this process has on it (https://sqlite.org/howtocorrupt.html, 2.2).
+        if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+            && error.kind() != io::ErrorKind::AlreadyExists
+        {
+            return Err(error).with_context(|| format!("cannot make {}", path.display()));
+        }
         let connection = Connection::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let is_readable = || format!("cannot use {}", path.display());
         connection.busy_timeout(BUSY_TIMEOUT).with_context(is_readable)?;
@@ -97,7 +107,8 @@ impl Sqlite {
                 .execute_batch(&format!("BEGIN; {missing} PRAGMA user_version = {newest}; COMMIT;"))
                 .with_context(is_readable)?;
         }
-        Ok(Self(connection))
+        let file = fs::metadata(path).with_context(is_readable)?.ino();
+        Ok(Self { connection, path: path.to_owned(), file })
     }
 }
 
@@ -118,7 +129,12 @@ impl From<rusqlite::Error> for BackendError {
 
 impl Backend for Sqlite {
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
-        let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        // What is written to a file that nobody can open again is not stored.
+        if !fs::metadata(&self.path).is_ok_and(|now| now.ino() == self.file) {
+            let message = "was removed or replaced while the host had it open: put it back, or start the host anew";
+            return Err(BackendError::Unavailable(format!("{} {message}", self.path.display())));
+        }
+        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let written = writes.iter().map(|write| write_one(&transaction, write)).collect::<Result<Vec<_>, _>>()?;
         if writes.iter().any(|write| matches!(write, Write::Remember(_))) {
             transaction
@@ -135,7 +151,7 @@ impl Backend for Sqlite {
             None => i64::MAX,
             Some(id) => {
                 let seq = self
-                    .0
+                    .connection
                     .prepare_cached(
                         "SELECT seq FROM documents WHERE id = ? AND plugin = ? AND scope = ? AND collection = ?",
                     )?
@@ -145,7 +161,7 @@ impl Backend for Sqlite {
                 seq
             }
         };
-        let mut statement = self.0.prepare_cached(
+        let mut statement = self.connection.prepare_cached(
             "SELECT id, body FROM documents WHERE plugin = ? AND scope = ? AND collection = ? AND seq < ?
              ORDER BY seq DESC LIMIT ?",
         )?;
@@ -166,7 +182,7 @@ impl Backend for Sqlite {
 
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {
         let scope = self
-            .0
+            .connection
             .prepare_cached(
                 "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
                  WHERE plugin = ? AND key = ?",
@@ -178,7 +194,7 @@ impl Backend for Sqlite {
 
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError> {
         let scopes = self
-            .0
+            .connection
             .prepare_cached(
                 "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
                  WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?",
@@ -189,11 +205,13 @@ impl Backend for Sqlite {
     }
 
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError> {
-        self.0.execute("DELETE FROM answered_calls WHERE answered_ms < ?", [since_ms as i64])?;
         let calls = self
-            .0
-            .prepare("SELECT caller, key, fingerprint, answer, answered_ms FROM answered_calls ORDER BY seq")?
-            .query_map([], |row| {
+            .connection
+            .prepare(
+                "SELECT caller, key, fingerprint, answer, answered_ms FROM answered_calls
+                 WHERE answered_ms >= ? ORDER BY seq",
+            )?
+            .query_map([since_ms as i64], |row| {
                 Ok(AnsweredCall {
                     caller: row.get(0)?,
                     key: row.get(1)?,

@@ -26,7 +26,8 @@ pub(super) struct Writer {
     pub(super) listener: Listener,
     pub(super) metrics: Metrics,
     pub(super) give_up: Duration,
-    pub(super) is_failing: bool,
+    /// Why it cannot be written, while that is so.
+    pub(super) failing: Option<String>,
     pub(super) last_attempts: u32,
 }
 
@@ -51,7 +52,7 @@ impl Writer {
         while !(batch.tasks.is_empty() && batch.scopes.is_empty()) {
             match self.backend.write(&writes_of(&batch)) {
                 Ok(written) => {
-                    if std::mem::take(&mut self.is_failing) {
+                    if self.failing.take().is_some() {
                         tracing::info!("the store can be written again");
                     }
                     return self.is_written(batch, written);
@@ -98,8 +99,9 @@ impl Writer {
 
     fn note_failure(&mut self, why: &str) {
         self.metrics.store_failures.inc();
-        if !std::mem::replace(&mut self.is_failing, true) {
+        if self.failing.as_deref() != Some(why) {
             tracing::error!("the store cannot be written, and it is tried again until it can: {why}");
+            self.failing = Some(why.to_owned());
         }
         // Until then the journal is all there is.
         if let Err(error) = self.journal.sync() {

@@ -1,19 +1,41 @@
 //! Stored messages: what is asked of the store, and what becomes of it. A page of history answers who wants to read; the
 //! newest messages tell a room that knows nothing yet which of its clients' ids are taken.
 
-use roundhouse_sdk::{Document, Failure, Fetched, Id, StoreFailure};
-use serde::Deserialize;
+use roundhouse_sdk::{Audience, Document, Failure, Fetched, Id, Page, StoreFailure};
+use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use crate::room::Room;
-use crate::wire::{Confirmed, Page, Stored};
-use crate::{Cx, MESSAGES, place, reply_connected};
+use crate::wire::{Confirmed, HistoryPage, Stored};
+use crate::{Cx, MESSAGES, emit, family, place, reply_connected};
 
-/// Tag of a fetch that is for a page of history.
-const PAGE: &str = "page";
+/// What a fetch is for: its tag.
+#[derive(Debug, Serialize, Deserialize)]
+enum Wanted {
+    /// A page of history.
+    Page,
+    /// The newest messages, for who joins.
+    Newest {
+        /// The room does not know yet which clients' ids are taken.
+        fills: bool,
+        /// Somebody is to be told how older messages ended, by its ticket.
+        tells: Option<u64>,
+        /// The pages before this one.
+        n_pages: u32,
+        /// Whether the last that is to be told of was on one of them.
+        is_reached: bool,
+    },
+}
 
-/// Tag of a fetch of the newest messages.
-const NEWEST: &str = "newest";
+impl Wanted {
+    fn tag(&self) -> String {
+        // It has no map in it, which alone could have no JSON form.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Pages that are read for somebody who joins after a restart: what a minute's outage leaves behind in a busy room.
+const MAX_PAGES: u32 = 20;
 
 /// Newest messages that are looked through at once: as many as a room remembers.
 const N_NEWEST: u32 = 100;
@@ -24,33 +46,69 @@ const MAX_PAGE_BYTES: usize = 900 * 1024;
 
 /// Asks for a page: it answers the sender of this event.
 pub(crate) fn ask_for_page(cx: &mut Cx, before: Option<Id>, limit: u32) {
-    let fetch = cx.fetch(PAGE, MESSAGES).limit(limit);
+    let fetch = cx.fetch(Wanted::Page.tag(), MESSAGES).limit(limit);
     if let Some(before) = before {
         fetch.before(&*before);
     }
 }
 
-/// Asks for the newest messages where the room does not know them, and gives whether that is so: then they are what the
-/// join waits for.
-pub(crate) fn ask_for_newest(room: &mut Room, cx: &mut Cx) -> bool {
-    if room.is_filled {
-        return false;
-    }
+/// Asks for the newest messages where the room does not know them, or has left ends of messages to the store that `connection`
+/// is to be told of, and gives whether that is so: then they are what the join waits for.
+pub(crate) fn ask_for_newest(room: &mut Room, cx: &mut Cx, connection: Option<&str>) -> bool {
     // Whoever comes in until the answer is there need not ask the same. What they send again is still stored once.
-    room.is_filled = true;
-    cx.fetch(NEWEST, MESSAGES).limit(N_NEWEST);
-    true
+    let fills = !std::mem::replace(&mut room.is_filled, true);
+    let ticket = cx.random();
+    let tells = connection.and_then(|connection| room.begin_to_tell(connection, ticket));
+    if fills || tells.is_some() {
+        let wanted = Wanted::Newest { fills, tells, n_pages: 0, is_reached: false };
+        cx.fetch(wanted.tag(), MESSAGES).limit(N_NEWEST);
+    }
+    fills || tells.is_some()
 }
 
 /// Stored messages are there, or cannot be had.
 pub(crate) fn fetched(room: &mut Room, cx: &mut Cx, fetched: &Fetched) -> Result<(), Failure> {
-    if fetched.tag == PAGE {
+    let wanted = serde_json::from_str(&fetched.tag)
+        .map_err(|error| Failure::internal(format!("a fetch has the tag {:?}: {error}", fetched.tag)))?;
+    let Wanted::Newest { fills, tells, n_pages, is_reached } = wanted else {
         let page = fetched.outcome.as_ref().map_err(|why| why.failure.clone())?;
         return reply_page(cx, &page.documents, page.has_more);
+    };
+    if fills {
+        fill(room, cx, fetched.outcome.as_ref().map(|page| page.documents.as_slice()));
     }
-    fill(room, cx, fetched.outcome.as_ref().map(|page| page.documents.as_slice()));
+    if let (Some(ticket), Ok(page)) = (tells, &fetched.outcome) {
+        let (is_reached, is_done) = tell_older(room, cx, ticket, page, is_reached)?;
+        let oldest = page.documents.last().filter(|_| !is_done && page.has_more && n_pages < MAX_PAGES);
+        if let Some(oldest) = oldest {
+            let wanted = Wanted::Newest { fills: false, tells, n_pages: n_pages + 1, is_reached };
+            cx.fetch(wanted.tag(), MESSAGES).limit(N_NEWEST).before(&*oldest.id);
+            return Ok(());
+        }
+    }
+    tells.into_iter().for_each(|ticket| room.told(ticket));
     reply_connected(cx, cx.room_users());
     Ok(())
+}
+
+/// Tells somebody who has joined of the messages on this page that ended over a restart and that the room does not keep.
+/// Gives whether the last of them was on this page or before, and whether nothing is left to be told.
+fn tell_older(room: &Room, cx: &mut Cx, ticket: u64, page: &Page, is_reached: bool) -> Result<(bool, bool), Failure> {
+    let Some((connection, older)) = room.telling(ticket) else { return Ok((is_reached, true)) };
+    let documents = &page.documents;
+    let start = if is_reached { Some(0) } else { documents.iter().position(|one| one.id == older.last) };
+    let Some(start) = start else { return Ok((false, false)) };
+    let first = documents.iter().position(|one| one.id == older.first);
+    let end = first.map_or(documents.len(), |first| first + 1);
+    for document in documents.get(start..end).unwrap_or_default().iter().rev() {
+        let Ok(stored) = document.decode::<Stored>() else { continue };
+        // What was sent since the restart was told to whoever was there.
+        if stored.created_at <= older.restarted_at && !room.has_ended(&stored.temp_id) {
+            let confirmed = Confirmed::new(place(cx), &document.id, &stored.temp_id, &stored);
+            emit(cx, Audience::connection(connection), family(cx).confirmed, &confirmed)?;
+        }
+    }
+    Ok((true, first.is_some()))
 }
 
 /// What has to be known of a message to recognise its repetition.
@@ -88,7 +146,7 @@ fn head(cx: &Cx, document: &Document) -> Option<Head> {
 /// Answers with messages as their confirmations show them. Where they are too many bytes there are fewer of them, and
 /// more to come.
 fn reply_page(cx: &mut Cx, documents: &[Document], has_more: bool) -> Result<(), Failure> {
-    let mut page = Page { messages: Vec::with_capacity(documents.len()), has_more };
+    let mut page = HistoryPage { messages: Vec::with_capacity(documents.len()), has_more };
     let mut n_bytes = 0;
     for document in documents {
         let stored: Stored = document.decode()?;

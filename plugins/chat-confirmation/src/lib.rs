@@ -99,11 +99,12 @@ impl Feature for ChatConfirmation {
 
     fn joined(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
         tell_ended(room, cx, member)?;
-        history::ask_for_newest(room, cx);
+        history::ask_for_newest(room, cx, Some(&member.connection));
         Ok(())
     }
 
-    fn left(room: &mut Room, cx: &mut Cx, _: &Member, _: LeaveReason) -> Result<(), Failure> {
+    fn left(room: &mut Room, cx: &mut Cx, member: &Member, _: LeaveReason) -> Result<(), Failure> {
+        room.left(&member.connection);
         if cx.room_connections() == 0 {
             room.emptied();
         }
@@ -138,12 +139,13 @@ impl Feature for ChatConfirmation {
 }
 
 fn join(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    if !cx.in_room() {
+    let is_new = !cx.in_room();
+    if is_new {
         tell_ended(room, cx, member)?;
     }
     // Joining again is harmless, and right where somebody took the connection out of the room unheard.
     cx.join(member);
-    if !history::ask_for_newest(room, cx) {
+    if !history::ask_for_newest(room, cx, is_new.then_some(&member.connection)) {
         // The host counts those who were there before this.
         reply_connected(cx, cx.room_users() + u32::from(cx.user_connections() == 0));
     }
@@ -152,6 +154,7 @@ fn join(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
 
 fn leave(room: &mut Room, cx: &mut Cx, member: &Member) {
     cx.leave(member);
+    room.left(&member.connection);
     if cx.in_room() && cx.room_connections() <= 1 {
         room.emptied();
     }
@@ -231,7 +234,8 @@ fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(
             told(&Failed { temp_id, client_id, error, retryable: why.retryable })?
         }
     };
-    let is_stored = saved.outcome.is_ok();
+    let id = saved.outcome.as_ref().ok();
+    let is_stored = id.is_some();
     emit(cx, cx.room(), end_name(cx, is_stored), &told)?;
     let is_news = saved.restored || stored.temp_id != temp_id;
     if let (true, true, Some(client_id)) = (is_news, is_stored, client_id) {
@@ -241,7 +245,8 @@ fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(
         return Ok(());
     }
     let until = cx.now() + u64::try_from(COMING_BACK.as_millis()).unwrap_or(u64::MAX);
-    let n_dropped = room.end(Ended { temp_id: temp_id.to_owned(), is_stored, told, until });
+    let ended = Ended { temp_id: temp_id.to_owned(), id: id.cloned(), told, until };
+    let n_dropped = room.end(ended, &roundhouse_sdk::iso8601(cx.now()));
     if n_dropped > 0 {
         roundhouse_sdk::warn!("{n_dropped} ends of messages in {} are not kept for who comes back", cx.scope());
     }
@@ -256,7 +261,7 @@ fn told<T: Serialize>(data: &T) -> Result<Box<RawValue>, Failure> {
 
 /// Tells who comes back what became of messages while it was away.
 fn tell_ended(room: &Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    room.ended().try_for_each(|ended| emit(cx, member, end_name(cx, ended.is_stored), &ended.told))
+    room.ended().try_for_each(|ended| emit(cx, member, end_name(cx, ended.id.is_some()), &ended.told))
 }
 
 fn end_name(cx: &Cx, is_stored: bool) -> &'static str {

@@ -271,7 +271,7 @@ pub(crate) struct Connected<'a> {
 /// A page of history: an acknowledgement.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Page {
+pub(crate) struct HistoryPage {
     /// As [`Confirmed`] shows them, the newest first.
     pub(crate) messages: Vec<Box<serde_json::value::RawValue>>,
     pub(crate) has_more: bool,

@@ -5,9 +5,10 @@ mod tls;
 use std::collections::HashSet;
 use std::fmt;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use postgres::config::TargetSessionAttrs;
 use postgres::{Client, Row, Transaction};
 
 use self::tls::Target;
@@ -62,8 +63,19 @@ const SCHEMA: &str = "
 /// Held by the host whose database it is, for as long as it is connected.
 const OWNER_LOCK: i64 = SCHEMA_LOCK + 1;
 
-/// How long the server may take for one statement, and wait for a lock: a table that somebody has locked is an outage.
-const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+/// How long the server may take for one statement, and wait for a lock: a table that somebody has locked is an outage. And
+/// after how long it gives a host up that is gone, whose lock the next one waits for.
+const SESSION: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
+
+/// The host that has the database, or had it last: one that lost it without noticing must not write what it still has in
+/// memory over what another has written since.
+const OWNER: &str = "
+    CREATE TABLE IF NOT EXISTS roundhouse_owner (
+        one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
+        owner TEXT NOT NULL
+    );
+";
 
 /// How long a server that could not be connected to is left alone: what waits must not wait for each attempt in turn.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
@@ -85,6 +97,10 @@ pub(super) struct Postgres {
     purpose: Use,
     client: Option<Client>,
     left_alone_until: Option<Instant>,
+    /// What tells this host from others.
+    owner: String,
+    /// The server's process of the connection, and when it began.
+    backend: Option<(i32, SystemTime)>,
 }
 
 impl fmt::Debug for Postgres {
@@ -114,6 +130,11 @@ impl Postgres {
         }
         // A server that a broken network hides is given up as soon.
         config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
+        config.keepalives_interval(CONNECT_TIMEOUT).keepalives_retries(3);
+        if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+            // Of several servers, the one that can be written to.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         config.application_name("roundhouse");
         let mut client = target.connect().context("cannot connect to PostgreSQL")?;
         client.batch_execute(SESSION)?;
@@ -124,11 +145,25 @@ impl Postgres {
             }
             thread::sleep(LEFT_ALONE / 10);
         }
-        let mut transaction = client.transaction()?;
-        transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
-        transaction.batch_execute(SCHEMA).context("cannot make the tables")?;
-        transaction.commit()?;
-        Ok(Self { target, purpose, client: Some(client), left_alone_until: None })
+        make_tables(&mut client).context("cannot make the tables")?;
+        let mut postgres = Self {
+            target,
+            purpose,
+            client: None,
+            left_alone_until: None,
+            owner: uuid::Uuid::from_u128(getrandom::u64()?.into()).to_string(),
+            backend: None,
+        };
+        if purpose == Use::Own {
+            client.execute(
+                "INSERT INTO roundhouse_owner (owner) VALUES ($1)
+                 ON CONFLICT (one) DO UPDATE SET owner = excluded.owner",
+                &[&postgres.owner],
+            )?;
+            postgres.backend = Some(backend_of(&mut client)?);
+        }
+        postgres.client = Some(client);
+        Ok(postgres)
     }
 
     fn connect(&mut self) -> Result<Client, BackendError> {
@@ -137,13 +172,38 @@ impl Postgres {
         }
         let connected = self.target.connect().map_err(BackendError::from).and_then(|mut client| {
             client.batch_execute(SESSION)?;
-            if self.purpose == Use::Own && !owns(&mut client)? {
-                return Err(BackendError::Unavailable("another host uses this database".to_owned()));
+            if self.purpose == Use::Own {
+                self.own_again(&mut client)?;
             }
             Ok(client)
         });
         self.left_alone_until = connected.is_err().then(|| Instant::now() + LEFT_ALONE);
         connected
+    }
+
+    /// Makes a new connection the one that writes.
+    fn own_again(&mut self, client: &mut Client) -> Result<(), BackendError> {
+        if let Some((pid, since)) = self.backend {
+            // The server may not have noticed that the connection before is gone, which has the lock.
+            client.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
+                &[&pid, &since],
+            )?;
+        }
+        if !owns(client)? {
+            return Err(BackendError::Unavailable("another host uses this database".to_owned()));
+        }
+        // The database may have been replaced by an empty one.
+        make_tables(client)?;
+        let owner = client.query_opt("SELECT owner FROM roundhouse_owner", &[])?;
+        let owner: Option<&str> = owner.as_ref().map(|row| row.get(0));
+        assert!(
+            owner.is_none_or(|owner| owner == self.owner),
+            "another host has used the database since this one lost its connection: what this one has in memory is out of \
+             date, and it ends; start it anew where no other runs"
+        );
+        self.backend = Some(backend_of(client)?);
+        Ok(())
     }
 
     fn with<T>(&mut self, work: impl FnOnce(&mut Client) -> Result<T, BackendError>) -> Result<T, BackendError> {
@@ -186,6 +246,20 @@ impl From<postgres::Error> for BackendError {
 /// Whether this connection is the one that writes, or becomes it now.
 fn owns(client: &mut Client) -> Result<bool, postgres::Error> {
     Ok(client.query_one("SELECT pg_try_advisory_lock($1)", &[&OWNER_LOCK])?.get(0))
+}
+
+/// The server's process of a connection, and when it began.
+fn backend_of(client: &mut Client) -> Result<(i32, SystemTime), postgres::Error> {
+    let row = client.query_one("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", &[])?;
+    Ok((row.get(0), row.get(1)))
+}
+
+fn make_tables(client: &mut Client) -> Result<(), postgres::Error> {
+    let mut transaction = client.transaction()?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SCHEMA_LOCK])?;
+    transaction.batch_execute(SCHEMA)?;
+    transaction.batch_execute(OWNER)?;
+    transaction.commit()
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
@@ -270,11 +344,11 @@ impl Backend for Postgres {
     }
 
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError> {
-        self.with(|client| {
-            client.execute("DELETE FROM roundhouse_answered_calls WHERE answered_ms < $1", &[&(since_ms as i64)])?;
+        self.read(|client| {
             let rows = client.query(
-                "SELECT caller, key, fingerprint, answer, answered_ms FROM roundhouse_answered_calls ORDER BY seq",
-                &[],
+                "SELECT caller, key, fingerprint, answer, answered_ms FROM roundhouse_answered_calls
+                 WHERE answered_ms >= $1 ORDER BY seq",
+                &[&(since_ms as i64)],
             )?;
             let call = |row: &Row| {
                 Ok(AnsweredCall {

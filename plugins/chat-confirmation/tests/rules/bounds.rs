@@ -1,5 +1,6 @@
 //! The state stays small whatever users do: the simulator panics where it outgrows the host's limit.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roundhouse_sdk::simulator::Connection;
@@ -146,12 +147,12 @@ fn the_newest_ends_of_a_restart_are_kept_where_there_are_too_many() {
 }
 
 #[test]
-fn an_end_that_is_too_long_to_be_kept_takes_no_others_with_it() {
+fn an_end_that_is_too_long_to_be_kept_takes_no_others_with_it_and_is_told_from_the_store() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let short = say(&mut sim, ana, "hi");
     // The longest there is: characters of six bytes each in JSON.
-    say(&mut sim, ana, &"\u{1}".repeat(16_384));
+    let longest = say(&mut sim, ana, &"\u{1}".repeat(16_384));
     let long = say(&mut sim, ana, &"x".repeat(16_384));
     let saves = sim.saves();
     sim.restart();
@@ -160,8 +161,69 @@ fn an_end_that_is_too_long_to_be_kept_takes_no_others_with_it() {
     }
     let ana = sim.connect("ana", "Ana");
     join(&mut sim, ana);
-    assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &short), is("roomMessageConfirmed", &long)]);
-    assert!(sim.logs().iter().any(|(_, line)| line.contains("1 ends")));
+    assert_eq!(
+        about(&mut sim, ana),
+        [&short, &long, &longest].map(|temp_id| is("roomMessageConfirmed", temp_id)),
+        "the room's own first"
+    );
+    assert!(sim.logs().is_empty());
+}
+
+/// Nobody is there, and so many messages of before the restart were stored.
+fn stored_over_a_restart(n: usize) -> (Sim, Vec<String>) {
+    let mut sim = Sim::new();
+    let ana = joined(&mut sim, "ana");
+    let temp_ids: Vec<String> = (0..n).map(|n| say(&mut sim, ana, &format!("{n} {}", "x".repeat(200)))).collect();
+    let saves = sim.saves();
+    sim.restart();
+    sim.advance(Duration::from_secs(1));
+    for save in &saves {
+        sim.stored(save);
+    }
+    (sim, temp_ids)
+}
+
+#[test]
+fn more_messages_than_a_room_keeps_are_confirmed_from_the_store_each_once() {
+    let (mut sim, temp_ids) = stored_over_a_restart(1000);
+    assert!(n_bytes(&sim) <= 33 * 1024, "{}", n_bytes(&sim));
+    let wanted: BTreeSet<_> = temp_ids.iter().map(|temp_id| is("roomMessageConfirmed", temp_id)).collect();
+    for user in ["ana", "bob"] {
+        let who = sim.connect(user, user);
+        join(&mut sim, who);
+        let told = about(&mut sim, who);
+        assert_eq!((told.len(), told.into_iter().collect()), (temp_ids.len(), wanted.clone()), "{user}");
+        sim.advance(Duration::from_secs(1));
+        // What is said from now on ends in the normal course, and is nothing to who comes later.
+        say(&mut sim, who, "and now?");
+        store(&mut sim);
+        sim.received(who);
+    }
+    sim.advance(Duration::from_secs(120));
+    let eve = sim.connect("eve", "Eve");
+    join(&mut sim, eve);
+    assert!(names(&mut sim, eve).is_empty(), "nobody is on the way back any more");
+}
+
+#[test]
+fn who_leaves_while_the_store_is_asked_is_told_nothing_more() {
+    let (mut sim, _) = stored_over_a_restart(300);
+    for goes in ["leaves", "disconnects", "leaves and joins"] {
+        let ana = sim.connect("ana", "Ana");
+        sim.hold_fetches();
+        sim.tell(ana, "joinRoom", r1());
+        let n_kept = about(&mut sim, ana).len();
+        match goes {
+            "disconnects" => sim.disconnect(ana),
+            _ => drop(sim.send(ana, "leaveRoom", r1()).unwrap()),
+        }
+        if goes == "leaves and joins" {
+            sim.tell(ana, "joinRoom", r1());
+        }
+        sim.release_fetches();
+        let n_told = about(&mut sim, ana).len();
+        assert_eq!(n_told, if goes == "leaves and joins" { 300 } else { 0 }, "{goes}, {n_kept} are kept");
+    }
 }
 
 #[test]
