@@ -307,7 +307,7 @@ impl Store {
     pub fn promise(&self, mut promises: Vec<Promise>) -> Result<(), Failure> {
         self.queue.has_room_for(promises.len(), promises.iter().map(|promise| promise.document.len()).sum())?;
         self.journal.promise(&mut promises).map_err(|error| {
-            tracing::error!(%error, "the journal cannot be written");
+            tracing::error!(%error, journal = %self.journal.dir().display(), "the journal cannot be written: is the disk full?");
             Failure::new(ErrorCode::FeatureUnavailable, "the host cannot promise to store anything: try again later")
         })?;
         let since = self.clock.uptime_ms();
