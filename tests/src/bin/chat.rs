@@ -1,7 +1,8 @@
-//! Chat under load, in figures: `cargo build --release && cargo run --release --bin chat [undisturbed|outage|kill]`.
+//! Chat under load, in figures: `cargo build --release && cargo run --release --bin chat [undisturbed|outage|kill|both]`.
 //!
 //! 50 rooms of 20 people, 2,000 messages a second for 30 seconds, stored in SQLite: undisturbed; with the store stopped
-//! for 5 seconds in the middle; and with the host killed in the middle and started again. Each message says which it is
+//! for 5 seconds in the middle; with the host killed in the middle and started again; and with the host killed when the
+//! store has been stopped for 5 seconds. Each message says which it is
 //! and when it was sent, so that a member knows what it got, how often, in which order, and after how long.
 
 use std::cell::RefCell;
@@ -27,14 +28,19 @@ enum Disturbance {
     None,
     Outage,
     Kill,
+    /// First the one, then the other.
+    Both,
 }
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let wanted = std::env::args().nth(1);
-    for (name, disturbance) in
-        [("undisturbed", Disturbance::None), ("outage", Disturbance::Outage), ("kill", Disturbance::Kill)]
-    {
+    for (name, disturbance) in [
+        ("undisturbed", Disturbance::None),
+        ("outage", Disturbance::Outage),
+        ("kill", Disturbance::Kill),
+        ("both", Disturbance::Both),
+    ] {
         if wanted.as_deref().is_none_or(|wanted| wanted == name) {
             LocalSet::new().block_on(&runtime, run(name, disturbance))?;
         }
@@ -54,6 +60,13 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
     let began = Instant::now();
     let period = Duration::from_secs(1) / PER_SECOND as u32;
     let middle = MESSAGES / 2;
+    let away = OUTAGE.as_secs() as usize * PER_SECOND;
+    let (goes, killed) = match disturbance {
+        Disturbance::None => (None, None),
+        Disturbance::Outage => (Some(middle), None),
+        Disturbance::Kill => (None, Some(middle)),
+        Disturbance::Both => (Some(middle), Some(middle + away)),
+    };
     let mut stamps = vec![0; MESSAGES];
     let mut late = Vec::new();
     let mut lock = None;
@@ -63,19 +76,21 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
         if due > elapsed {
             tokio::time::sleep(due - elapsed).await;
         }
-        if n == middle && disturbance == Disturbance::Outage {
+        if Some(n) == goes {
             let store = rusqlite::Connection::open(host.dir().join("roundhouse.db"))?;
             store.busy_timeout(Duration::from_secs(5))?;
             store.execute_batch("BEGIN EXCLUSIVE")?;
             tally.borrow_mut().outage = Some((began.elapsed(), began.elapsed() + OUTAGE));
             lock = Some(store);
         }
-        if lock.is_some() && due >= period * middle as u32 + OUTAGE {
-            lock = None;
-        }
-        if n == middle && disturbance == Disturbance::Kill {
+        if Some(n) == killed {
             // Messages are on their way in all directions.
             host.kill();
+        }
+        if n == middle + away {
+            drop(lock.take());
+        }
+        if Some(n) == killed {
             let down = Instant::now();
             // What the host had written is theirs to read.
             for member in members.drain(..) {
@@ -114,7 +129,7 @@ fn quantiles(figures: &[u32]) -> String {
 
 fn report(name: &str, disturbance: Disturbance, tally: &Tally) -> anyhow::Result<()> {
     say(&format!("{name}: shown: {} ({} deliveries)", quantiles(&tally.shown_after), tally.shown_after.len()))?;
-    if disturbance == Disturbance::Outage {
+    if !tally.shown_in_outage.is_empty() {
         say(&format!("{name}: shown while the store was away: {}", quantiles(&tally.shown_in_outage)))?;
     }
     say(&format!("{name}: ended: {} ({} deliveries)", quantiles(&tally.ended_after), tally.ended_after.len()))?;
@@ -133,7 +148,7 @@ fn report(name: &str, disturbance: Disturbance, tally: &Tally) -> anyhow::Result
         tally.disordered,
         tally.refused.len(),
     ))?;
-    if disturbance != Disturbance::Kill {
+    if matches!(disturbance, Disturbance::None | Disturbance::Outage) {
         let differ = tally.orders.chunks(MEMBERS).filter(|room| room.iter().any(|order| *order != room[0]));
         say(&format!("{name}: rooms whose members saw different orders, of messages or of ends: {}", differ.count()))?;
     }
