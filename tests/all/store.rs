@@ -445,6 +445,25 @@ fn a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_
 }
 
 #[test]
+fn nothing_is_stored_in_a_file_that_nobody_can_open_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, elsewhere) = (dir.path().join("store.db"), dir.path().join("elsewhere"));
+    let database = Database::Sqlite(dir, None);
+    let journal = tempfile::tempdir().unwrap();
+    let open = Open::new(&database, &journal);
+    std::fs::rename(&path, &elsewhere).unwrap();
+    // Neither without a file of its name, nor with another.
+    give_up(&open, "a");
+    std::fs::write(&path, "").unwrap();
+    give_up(&open, "b");
+    std::fs::rename(&elsewhere, &path).unwrap();
+    open.store.promise(vec![promise("c")]).unwrap();
+    let (told, outcome) = moving(&open, || open.told.try_recv().ok(), 1).remove(0);
+    assert_eq!((told.tag.as_str(), outcome), ("c", Outcome::Stored("id-c".to_owned())));
+    open.store.shut_down();
+}
+
+#[test]
 fn what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once() {
     on_each("what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once", |mut database| {
         let journal = tempfile::tempdir().unwrap();
