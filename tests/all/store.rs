@@ -1,8 +1,10 @@
 //! The store by itself: one contract, held to by SQLite and PostgreSQL.
 
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use roundhouse::metrics::Metrics;
@@ -461,6 +463,69 @@ fn nothing_is_stored_in_a_file_that_nobody_can_open_again() {
     let (told, outcome) = moving(&open, || open.told.try_recv().ok(), 1).remove(0);
     assert_eq!((told.tag.as_str(), outcome), ("c", Outcome::Stored("id-c".to_owned())));
     open.store.shut_down();
+}
+
+/// A TCP proxy before the database that can cut the host's side off while the server notices nothing.
+struct CuttableProxy {
+    port: u16,
+    links: Arc<Mutex<Vec<[TcpStream; 2]>>>,
+}
+
+impl CuttableProxy {
+    fn start(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, links) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<[TcpStream; 2]>>>::default());
+        let kept = links.clone();
+        // It ends with the process of the tests.
+        thread::spawn(move || {
+            for host in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
+                let carry = |from: &TcpStream, to: &TcpStream| {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || std::io::copy(&mut from, &mut to));
+                };
+                carry(&host, &server);
+                carry(&server, &host);
+                kept.lock().unwrap().push([host, server]);
+            }
+        });
+        Self { port, links }
+    }
+
+    fn cut(&self) {
+        for [host, _] in &*self.links.lock().unwrap() {
+            host.shutdown(Shutdown::Both).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_half_open_connection_does_not_lock_its_host_out() {
+    let server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => {
+            return skip("a_half_open_connection_does_not_lock_its_host_out", &why);
+        }
+    };
+    let between = CuttableProxy::start(server.port());
+    let url = server.url().replace(&server.port().to_string(), &between.port.to_string());
+    let journal = tempfile::tempdir().unwrap();
+    let config = StoreConfig {
+        url: StoreUrl::parse(&url, &PathBuf::new()).unwrap(),
+        journal: journal.path().to_owned(),
+        give_up: Duration::from_secs(60),
+    };
+    let store = Store::open(&config, Clock::system(), Metrics::new().unwrap()).unwrap();
+    let (tell, told) = mpsc::channel();
+    store.start(Box::new(move |promise, outcome| drop(tell.send((promise, outcome))))).unwrap();
+    let keep = |tag: &str| {
+        store.promise(vec![promise(tag)]).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored(format!("id-{tag}")));
+    };
+    keep("a");
+    between.cut();
+    keep("b");
+    store.shut_down();
 }
 
 #[test]

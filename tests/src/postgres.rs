@@ -101,6 +101,11 @@ impl TestPostgres {
         self.url_at("127.0.0.1")
     }
 
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where it is, by another name of this machine.
     pub fn url_at(&self, host: &str) -> String {
         format!("postgres://roundhouse@{host}:{}/postgres", self.port)
