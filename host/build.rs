@@ -36,11 +36,27 @@ fn run() -> Result<(), String> {
         let path = folder.join(name.replace('-', "_")).with_extension("wasm");
         let embedded = out_dir.join(format!("{name}.wasm"));
         fs::copy(&path, &embedded).map_err(|e| format!("cannot copy {}: {e}", path.display()))?;
-        writeln!(list, "    Bundled {{ name: {name:?}, component: include_bytes!({embedded:?}) }},")
-            .map_err(|e| e.to_string())?;
+        let version = version_of(&root.join("plugins").join(name).join("Cargo.toml"))?;
+        writeln!(
+            list,
+            "    Bundled {{ name: {name:?}, version: {version:?}, component: include_bytes!({embedded:?}) }},"
+        )
+        .map_err(|e| e.to_string())?;
     }
     list.push(']');
     fs::write(out_dir.join("bundled.rs"), list).map_err(|e| format!("cannot write the list of plugins: {e}"))
+}
+
+/// The version that a plugin's crate has, which its component gives itself.
+fn version_of(manifest: &Path) -> Result<String, String> {
+    let wrong = |what: &str| format!("{}: {what}", manifest.display());
+    let text = fs::read_to_string(manifest).map_err(|e| wrong(&e.to_string()))?;
+    if text.lines().any(|line| line == "version.workspace = true") {
+        // As the host's own.
+        return env::var("CARGO_PKG_VERSION").map_err(|e| wrong(&e.to_string()));
+    }
+    let line = text.lines().find_map(|line| line.strip_prefix("version = "));
+    line.map(|version| version.trim_matches('"').to_owned()).ok_or_else(|| wrong("it has no line `version = …`"))
 }
 
 /// `target`, from `target/release/build/roundhouse-…/out`.

@@ -1,7 +1,7 @@
 //! What the host counts about itself, in the form that Prometheus reads.
 
 use prometheus::core::Collector as _;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder};
 
 /// The host's own figures. Clones share them.
 #[derive(Debug, Clone)]
@@ -43,7 +43,12 @@ pub struct Metrics {
     pub documents_failed: IntCounter,
     /// Attempts to write that failed.
     pub store_failures: IntCounter,
-    plugin_call_seconds: HistogramVec,
+    /// Plugins that are installed and could not be started.
+    pub plugins_failed: IntGauge,
+    /// Rollbacks, automatic ones too.
+    pub plugin_rollbacks: IntCounter,
+    /// Scopes that lost what a newer build had written to them.
+    pub plugin_lost_states: IntCounter,
 }
 
 /// Buckets from a microsecond to ten seconds, each a quarter wider than the last: fine enough to read a median from.
@@ -77,13 +82,7 @@ impl Metrics {
                 .buckets(latency_buckets()),
         )?;
         registry.register(Box::new(event_seconds.clone()))?;
-        let plugin_call_seconds = HistogramVec::new(
-            HistogramOpts::new("plugin_call_seconds", "Time of calls into a plugin").buckets(latency_buckets()),
-            &["plugin", "version", "generation"],
-        )?;
-        registry.register(Box::new(plugin_call_seconds.clone()))?;
         Ok(Self {
-            plugin_call_seconds,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",
@@ -111,13 +110,40 @@ impl Metrics {
             documents_stored: counter("documents_stored_total", "Documents stored")?,
             documents_failed: counter("documents_failed_total", "Documents refused by the store or given up")?,
             store_failures: counter("store_failures_total", "Attempts to write to the store that failed")?,
+            plugins_failed: gauge("plugins_failed", "Plugins that are installed and could not be started")?,
+            plugin_rollbacks: counter("plugin_rollbacks_total", "Rollbacks, by hand and automatic")?,
+            plugin_lost_states: counter(
+                "plugin_lost_states_total",
+                "Scopes that lost in a rollback what a newer build had written to them",
+            )?,
             registry,
         })
     }
 
-    /// The time that calls into this generation of a plugin take.
-    pub fn plugin_latency(&self, plugin: &str, version: &str, generation: u64) -> Histogram {
-        self.plugin_call_seconds.with_label_values(&[plugin, version, &generation.to_string()])
+    /// A histogram for the time of calls into a generation of a plugin. It is not shown yet.
+    ///
+    /// # Errors
+    /// Where a label cannot be used.
+    pub fn plugin_latency(&self, plugin: &str, version: &str, generation: u64) -> prometheus::Result<Histogram> {
+        Histogram::with_opts(
+            HistogramOpts::new("plugin_call_seconds", "Time of calls into a plugin")
+                .const_label("plugin", plugin)
+                .const_label("version", version)
+                .const_label("generation", generation.to_string())
+                .buckets(latency_buckets()),
+        )
+    }
+
+    /// Shows the times of a generation that is loaded.
+    pub fn show_latency(&self, latency: &Histogram) {
+        // One that is taken into use again is shown already.
+        let _ = self.registry.register(Box::new(latency.clone()));
+    }
+
+    /// Shows the times of a generation no more, for it is loaded no more.
+    pub fn hide_latency(&self, latency: &Histogram) {
+        // One that was never shown need not be hidden.
+        let _ = self.registry.unregister(Box::new(latency.clone()));
     }
 
     /// All figures in Prometheus' text format.

@@ -15,7 +15,7 @@ use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::plugin::{Folder, Runtime, Source};
+use crate::plugin::{Folder, Runtime};
 use crate::store::Store;
 
 /// Commands that wait for one shard, at most: what a publisher to many rooms sends in some milliseconds.
@@ -40,7 +40,7 @@ impl Server {
     /// Starts a host. It takes connections when this returns.
     ///
     /// # Errors
-    /// Where an address is taken, a bundled feature cannot be loaded, or a thread cannot be started.
+    /// Where an address is taken, the store cannot be used, or a thread cannot be started.
     pub fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
         let bind = |what: &str, address: SocketAddr| {
             TcpListener::bind(address).with_context(|| format!("cannot listen on {what} = {address}"))
@@ -118,14 +118,10 @@ async fn run_api(
     report: oneshot::Sender<anyhow::Result<()>>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let folder = match load_plugins(&runtime, &config).await {
-        Ok(folder) => folder,
-        // Whoever starts the host waits for this, here and below.
-        Err(error) => return drop(report.send(Err(error))),
-    };
+    let folder = load_plugins(&runtime, &config).await;
     let watching = config.watch_plugins.then(|| folder.watch());
     if let Some(Err(error)) = watching {
-        tracing::error!(dir = %config.plugin_dir.display(), "the plugin folder is not watched: {error:#}");
+        tracing::error!(%error, dir = %config.plugin_dir.display(), "the plugin folder cannot be made, and is not watched");
     }
     let _ = report.send(Ok(()));
     tokio::select! {
@@ -138,20 +134,12 @@ async fn run_api(
     }
 }
 
-/// Loads the bundled features and those of the plugin folder. A file in the folder may replace a bundled feature; one
-/// that is refused is logged, and does not keep the host from starting.
-///
-/// # Errors
-/// Where a bundled feature is refused, as by its settings.
-pub async fn load_plugins(runtime: &Runtime, config: &Config) -> anyhow::Result<Folder> {
-    for feature in config.enabled_features() {
-        runtime
-            .load(feature.component.to_vec(), None, None, Source::Bundled)
-            .await
-            .with_context(|| format!("the bundled feature {} cannot be loaded", feature.name))?;
-    }
+/// Brings up what is installed, the bundled features where nothing is, and what is new in the plugin folder. What cannot
+/// start is logged and shown as failed, and does not keep the host from starting.
+pub async fn load_plugins(runtime: &Runtime, config: &Config) -> Folder {
+    runtime.start_installed().await;
     let mut folder = Folder::new(config.plugin_dir.clone(), runtime.clone());
-    folder.read().await;
+    folder.read_at_start(config.watch_plugins).await;
     let known: Vec<String> = runtime.reports().into_iter().map(|plugin| plugin.id.name).collect();
     for name in config.plugins.plugins.keys().filter(|name| !known.contains(name)) {
         let is_off = config.plugins.plugins.get(name).is_some_and(|options| !options.enabled);
@@ -163,5 +151,5 @@ pub async fn load_plugins(runtime: &Runtime, config: &Config) -> anyhow::Result<
             );
         }
     }
-    Ok(folder)
+    folder
 }

@@ -7,6 +7,9 @@ use crate::event::{Call, Event, Query};
 use crate::warm::Warm;
 use crate::{Failure, Feature, decode};
 
+/// What a host calls the event that asks for a state in an older schema version, which is its data.
+const MIGRATE_DOWN: &str = "migrate-down";
+
 /// Handles one event of one scope. The same input gives the same output.
 pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) -> Result<Outcome, Failure> {
     let warm = Warm::<F>::get(&call.settings)?;
@@ -16,6 +19,11 @@ pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) ->
         Event::Query(query) => {
             let state = stored::<F>(state)?;
             answered(F::query(&state, &cx, question::<F>(&query)?)?)
+        }
+        Event::Other(name, to) if name == MIGRATE_DOWN => {
+            let to = to.parse().map_err(|_| Failure::internal(format!("{to:?} is no schema version")))?;
+            let state = migrate_down::<F>(to, state.unwrap_or_default())?;
+            Ok(Outcome { effects: Vec::new(), state: StateChange::Put(state) })
         }
         Event::Gathered(query, answers) => answered(F::gathered(&cx, question::<F>(&query)?, &answers)?),
         event => {
@@ -30,6 +38,12 @@ pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) ->
 /// Turns a state of another schema version into this one's.
 pub fn migrate<F: Feature>(from: u32, state: &[u8]) -> Result<Vec<u8>, Failure> {
     encode::<F>(&F::migrate(from, state)?)
+}
+
+/// Turns a state of this schema version back into one of the older version `to`.
+pub fn migrate_down<F: Feature>(to: u32, state: &[u8]) -> Result<Vec<u8>, Failure> {
+    let older = F::migrate_down(to, stored::<F>(Some(state))?)?;
+    serde_json::to_vec(&older).map_err(|error| Failure::encoding("the state", &error))
 }
 
 fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -> Result<(), Failure> {

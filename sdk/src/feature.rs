@@ -92,4 +92,11 @@ pub trait Feature: Sized + 'static {
         serde_json::from_slice(state)
             .map_err(|error| Failure::internal(format!("state of schema version {from} cannot be read: {error}")))
     }
+
+    /// Turns a state back into one of the older schema version `to`, as a build of that version stored it: a rollback asks
+    /// for it, of the versions that [`Manifest::migrates_down_to`] names. A scope of which it fails is read by the older
+    /// build's own [`Feature::migrate`]; where that fails too, an operator decides whether its changes may be lost.
+    fn migrate_down(to: u32, _state: Self::State) -> Result<serde_json::Value, Failure> {
+        Err(Failure::internal(format!("there is no way back to schema version {to}")))
+    }
 }

@@ -235,6 +235,7 @@ impl From<Manifest> for manifest::Manifest {
         });
         let gathered = manifest.gathered.iter().map(|name| manifest::Query { name: name.clone(), scope: None });
         let queries = asked.chain(gathered).collect();
+        let extensions = extensions(&manifest.namespaces, &manifest.migrates_down_to);
         Self {
             name: manifest.name,
             version: manifest.version,
@@ -249,15 +250,16 @@ impl From<Manifest> for manifest::Manifest {
                 audiences: manifest.needs.audiences,
                 actions: manifest.needs.actions,
             },
-            extensions: extensions(&manifest.namespaces),
+            extensions,
         }
     }
 }
 
-fn extensions(namespaces: &[String]) -> Vec<(String, String)> {
-    // A host that does not know the extension refuses whoever asks for it.
-    let named = (!namespaces.is_empty()).then(|| serde_json::json!(namespaces).to_string());
-    named.map(|names| ("socketio-namespaces".to_owned(), names)).into_iter().collect()
+/// A host that does not know an extension refuses a component that asks for it.
+fn extensions(namespaces: &[String], migrates_down_to: &[u32]) -> Vec<(String, String)> {
+    let named = (!namespaces.is_empty()).then(|| ("socketio-namespaces", serde_json::json!(namespaces)));
+    let down = (!migrates_down_to.is_empty()).then(|| ("migrate-down", serde_json::json!(migrates_down_to)));
+    named.into_iter().chain(down).map(|(name, value)| (name.to_owned(), value.to_string())).collect()
 }
 
 impl From<Scope> for manifest::Scope {

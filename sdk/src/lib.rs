@@ -109,7 +109,7 @@ mod warm;
 mod whole;
 
 pub use context::Context;
-pub use dispatch::{handle, migrate};
+pub use dispatch::{handle, migrate, migrate_down};
 pub use effect::{Answer, Audience, Audiences, Effect, Emit, Fetch, Outcome, Outgoing, Reached, Save, StateChange};
 pub use event::{
     Acknowledgement, Answers, Call, Document, Event, Fetched, LeaveReason, Message, Page, Query, Saved, StoreFailure,

@@ -26,6 +26,8 @@ pub struct Manifest {
     pub needs: Needs,
     /// The Socket.IO namespaces that clients may connect to besides `/`.
     pub namespaces: Vec<String>,
+    /// The older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce.
+    pub migrates_down_to: Vec<u32>,
 }
 
 /// A kind of scope: its key's template and what belongs to it.
@@ -88,6 +90,7 @@ impl Manifest {
             emits: Vec::new(),
             needs: Needs::default(),
             namespaces: Vec::new(),
+            migrates_down_to: Vec::new(),
         }
     }
 
@@ -96,6 +99,14 @@ impl Manifest {
     #[must_use]
     pub fn state_version(mut self, version: u32) -> Self {
         self.state_version = version;
+        self
+    }
+
+    /// Adds older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce, so that a
+    /// rollback to a build of one of them loses nothing.
+    #[must_use]
+    pub fn migrates_down_to(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
+        self.migrates_down_to.extend(versions);
         self
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
-use roundhouse::plugin::{ClientEvent, PluginConfig, Runtime, Source};
+use roundhouse::plugin::{ClientEvent, Load, PluginConfig, Runtime, Source};
 use roundhouse::protocol::Protocol;
 use roundhouse_tests::guests::{conformance, hostile};
 use roundhouse_tests::{PATIENCE, target_dir};
@@ -36,7 +36,7 @@ impl Plugins {
         let config = PluginConfig { cache_dir, threads: 2, ..PluginConfig::default() };
         let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), Metrics::new().unwrap()).unwrap();
         for guest in guests {
-            runtime.load(guest, None, None, Source::Api).await.unwrap();
+            runtime.load(Load::new(guest, Source::Api)).await.unwrap();
         }
         Self { runtime, hub, clock, commands: VecDeque::new(), n_connections: 0 }
     }
@@ -127,7 +127,7 @@ async fn a_namespace_is_there_as_long_as_a_feature_that_names_it_is_loaded() {
     let plugins = Plugins::with([hostile("greets")]).await;
     let there = || ["/", "/custom", "/other"].map(|namespace| plugins.runtime.has_namespace(namespace));
     assert_eq!(there(), [true, false, false]);
-    plugins.runtime.load(conformance(), None, None, Source::Api).await.unwrap();
+    plugins.runtime.load(Load::new(conformance(), Source::Api)).await.unwrap();
     assert_eq!(there(), [true, true, false]);
     plugins.runtime.unload("conformance").await.unwrap();
     assert_eq!(there(), [true, false, false]);

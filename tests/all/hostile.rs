@@ -1,7 +1,7 @@
 //! Guests that misbehave: each costs its own event, and nobody else anything.
 
 use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
-use roundhouse_tests::{TestClient, TestHost, eventually};
+use roundhouse_tests::{TestClient, TestHost, eventually, metric};
 use serde_json::{Value, json};
 
 async fn host() -> TestHost {
@@ -153,7 +153,7 @@ async fn a_new_generation_that_always_fails_is_rolled_back_by_itself() {
 }
 
 #[tokio::test]
-async fn a_state_is_migrated_forward_and_a_roll_back_goes_on_from_before() {
+async fn a_rollback_over_a_schema_loses_nothing_unasked() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..2 {
@@ -165,18 +165,32 @@ async fn a_state_is_migrated_forward_and_a_roll_back_goes_on_from_before() {
     let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
     assert_eq!(back.status, 200, "{}", back.text);
     assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 3 })));
-    // One that went well has turned it forward. The build before cannot turn it back, but the copy from before can do.
+    // One that went well has turned it forward. The build before cannot turn it back: that loses what happened since, which
+    // has to be said. What nothing happened to is not lost.
+    ana.ask("hostile:count", json!({ "id": "untouched" })).await.unwrap();
     host.must_load("hostile", relabelled(&hostile("forward"), "again")).await;
     assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
-    let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
-    assert_eq!(back.status, 200, "{}", back.text);
+    let refused = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
+    assert_eq!((refused.status, refused.body["code"].as_str()), (409, Some("conflict")), "{}", refused.text);
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(
+        message.contains("1 scope would lose what happened since") && message.contains("--lose-writes"),
+        "{message}"
+    );
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 5 })), "nothing has changed");
+    let back = host.call("POST", "/v1/plugins/hostile/rollback?loseWrites=true", "").await;
+    assert_eq!((back.status, &back.body["lostScopes"]), (200, &json!(1)), "{}", back.text);
     assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
-    // A scope that was born in the newer schema has no such copy: the roll-back is refused, and all goes on.
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "untouched" })).await, Ok(json!({ "count": 2 })));
+    assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 1);
+    // A scope that was born in the newer schema has no copy from before: its whole state would be lost.
     host.must_load("hostile", relabelled(&hostile("forward"), "third")).await;
     ana.ask("hostile:count", json!({ "id": "b" })).await.unwrap();
-    let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
-    assert_eq!((back.status, back.body["code"].as_str()), (409, Some("conflict")), "{}", back.text);
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 2 })));
+    let (ok, said) = host.plugin(&["rollback", "hostile"]);
+    assert!(!ok && said.contains("1 scope would lose its whole state"), "{said}");
+    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
+    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
+    assert_eq!(ana.ask("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 1 })));
 }
 
 #[tokio::test]

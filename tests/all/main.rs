@@ -18,6 +18,7 @@ mod engineio;
 mod events;
 mod greeting;
 mod hostile;
+mod installed;
 mod instructions;
 mod limits;
 mod moving;

@@ -12,6 +12,7 @@
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
+//! - [`restarts`]: starts after a kill in the middle of a change
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
 //! - [`target_dir`]: where tests keep what they build
@@ -27,6 +28,7 @@ mod host;
 mod inner;
 mod postgres;
 pub mod raw;
+pub mod restarts;
 mod scripts;
 mod socketio;
 mod walk;

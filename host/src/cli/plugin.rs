@@ -1,7 +1,7 @@
 //! `roundhouse plugin …`: the API's calls about plugins, from the command line.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use super::{load_config, print, print_json};
 use crate::config::{Overrides, PRIVATE_DIR};
-use crate::plugin::{MAX_COMPONENT_BYTES, Source, digest, inspect};
+use crate::plugin::{Source, digest, inspect};
 
 /// The longest that a call may take: a component compiles for at most half of it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,9 +34,11 @@ pub(super) enum PluginCommand {
         /// The component.
         file: PathBuf,
         #[command(flatten)]
+        losses: LossArgs,
+        #[command(flatten)]
         api: ApiArgs,
     },
-    /// Unload a plugin.
+    /// Unload a plugin. It stays unloaded over a restart, until it is loaded or reset.
     Unload {
         /// Its name.
         name: String,
@@ -48,6 +50,17 @@ pub(super) enum PluginCommand {
         /// The plugin's name.
         name: String,
         #[command(flatten)]
+        losses: LossArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Go back to the build that is part of the host.
+    Reset {
+        /// The plugin's name.
+        name: String,
+        #[command(flatten)]
+        losses: LossArgs,
+        #[command(flatten)]
         api: ApiArgs,
     },
     /// Print what a component says about itself. Needs no running host.
@@ -58,6 +71,20 @@ pub(super) enum PluginCommand {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LossArgs {
+    /// Go on though states are lost that the build cannot take over.
+    #[arg(long)]
+    lose_writes: bool,
+}
+
+impl LossArgs {
+    /// The path of a call, with what it may lose.
+    fn path(&self, path: &str) -> String {
+        if self.lose_writes { format!("{path}?loseWrites=true") } else { path.to_owned() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -78,27 +105,38 @@ fn parse_api(text: &str) -> Result<SocketAddr, String> {
 pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
     match command {
         PluginCommand::List { api } => list(&api.call(Method::GET, "/v1/plugins", Bytes::new())?),
-        PluginCommand::Load { file, api } => {
-            let component = read(&file)?;
-            let name = inspect_file(&component, None)?.id.name;
-            print_json(&api.call(Method::PUT, &format!("/v1/plugins/{name}"), component.into())?)
+        PluginCommand::Load { file, losses, api } => {
+            let loaded = api.call(Method::POST, &losses.path("/v1/plugins"), read(&file)?.into())?;
+            if loaded["unchanged"] == true {
+                eprint("this component runs already, and nothing has changed: settings are read when the host starts");
+            }
+            if let Some(warning) = loaded["warning"].as_str() {
+                eprint(warning);
+            }
+            print_json(&loaded)
         }
         PluginCommand::Unload { name, api } => {
             print_json(&api.call(Method::DELETE, &format!("/v1/plugins/{}", checked(&name)?), Bytes::new())?)
         }
-        PluginCommand::Rollback { name, api } => {
-            print_json(&api.call(Method::POST, &format!("/v1/plugins/{}/rollback", checked(&name)?), Bytes::new())?)
+        PluginCommand::Rollback { name, losses, api } => {
+            let path = losses.path(&format!("/v1/plugins/{}/rollback", checked(&name)?));
+            print_json(&api.call(Method::POST, &path, Bytes::new())?)
+        }
+        PluginCommand::Reset { name, losses, api } => {
+            let path = losses.path(&format!("/v1/plugins/{}/reset", checked(&name)?));
+            print_json(&api.call(Method::POST, &path, Bytes::new())?)
         }
         PluginCommand::Inspect { file, config } => print_json(&inspect_file(&read(&file)?, config.as_deref())?),
     }
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    // The host says how large a component may be; this only keeps a device or a disk image out of memory.
+    const MOST_BYTES: u64 = 1 << 30;
     let mut component = Vec::new();
-    let read =
-        fs::File::open(file).and_then(|open| open.take(MAX_COMPONENT_BYTES as u64 + 1).read_to_end(&mut component));
+    let read = fs::File::open(file).and_then(|open| open.take(MOST_BYTES + 1).read_to_end(&mut component));
     read.with_context(|| format!("cannot read {}", file.display()))?;
-    ensure!(component.len() <= MAX_COMPONENT_BYTES, "{} is larger than {MAX_COMPONENT_BYTES} bytes", file.display());
+    ensure!(component.len() as u64 <= MOST_BYTES, "{} is larger than {MOST_BYTES} bytes", file.display());
     Ok(component)
 }
 
@@ -119,25 +157,46 @@ fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate
         .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
 }
 
+/// Writes a line for people to standard error, which is not waited for.
+fn eprint(line: &str) {
+    let _ = writeln!(std::io::stderr(), "roundhouse: {line}");
+}
+
 fn list(answer: &Value) -> anyhow::Result<()> {
     let plugins = answer["plugins"].as_array().context("the host's answer is not a list of plugins")?;
     let mut table = format!(
-        "{:<24} {:<12} {:>10}  {:<12} {:<12} {:>10} {:>6}\n",
-        "NAME", "VERSION", "GENERATION", "DIGEST", "STATE", "CALLS", "TRAPS"
+        "{:<24} {:<12} {:>10}  {:<12} {:<8} {:<12} {:>10} {:>6}\n",
+        "NAME", "VERSION", "GENERATION", "DIGEST", "SOURCE", "STATE", "CALLS", "TRAPS"
     );
+    let mut notes = String::new();
     for plugin in plugins {
         let text = |key: &str| plugin[key].as_str().unwrap_or_default();
         let number = |key: &str| plugin[key].as_u64().unwrap_or_default();
         table += &format!(
-            "{:<24} {:<12} {:>10}  {:<12.12} {:<12} {:>10} {:>6}\n",
+            "{:<24} {:<12} {:>10}  {:<12.12} {:<8} {:<12} {:>10} {:>6}\n",
             text("name"),
             text("version"),
             number("generation"),
             text("digest"),
+            text("source"),
             text("state"),
             number("calls"),
             number("traps")
         );
+        if text("state") == "failed" {
+            notes += &format!("{}: {}\n", text("name"), plugin["errors"][0]["message"].as_str().unwrap_or_default());
+        }
+        if let Some(newer) = plugin["newerBundled"].as_str() {
+            let name = text("name");
+            notes +=
+                &format!("{name}: the host has the newer build {newer}: `roundhouse plugin reset {name}` takes it\n");
+        }
+    }
+    if let Some(notice) = answer["notice"].as_str() {
+        notes += &format!("{notice}\n");
+    }
+    if !notes.is_empty() {
+        table += &format!("\n{notes}");
     }
     print(&table)
 }

@@ -13,8 +13,9 @@ use crate::config::{Overrides, PRIVATE_DIR};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::plugin::Runtime;
+use crate::plugin::{PluginState, Runtime};
 use crate::server::{Server, load_plugins};
+use crate::store::StatesOnly;
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
@@ -85,16 +86,17 @@ fn end_with_essential_threads() {
     }));
 }
 
-/// Loads everything as `serve` would, without serving, and prints what would run.
+/// Loads everything as `serve` would, without serving and without changing anything, and prints what would run.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
-    let config = load_config(file, overrides)?;
+    let mut config = load_config(file, overrides)?;
+    config.plugins.is_read_only = true;
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
     let runtime = Runtime::start(config.plugins.clone(), None, hub, Clock::system(), Metrics::new()?)?;
+    runtime.look_at(Box::new(StatesOnly::new(config.store.url.clone())));
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let loaded = tokio.block_on(load_plugins(&runtime, &config));
+    let folder = tokio.block_on(load_plugins(&runtime, &config));
     let plugins = runtime.reports();
     runtime.shut_down();
-    let folder = loaded?;
     print_json(&json!({
         "listen": config.listen,
         "api": config.api,
@@ -105,12 +107,15 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
             "version": plugin.id.version,
             "digest": plugin.id.digest,
             "source": plugin.source,
+            "state": plugin.state,
         })).collect::<Vec<_>>(),
     }))?;
-    let refused = folder.refused();
-    if !refused.is_empty() {
-        let list: Vec<String> = refused.iter().map(|path| path.display().to_string()).collect();
-        bail!("refused, for the reasons above: {}", list.join(", "));
+    let failed =
+        plugins.iter().filter(|plugin| plugin.state == PluginState::Failed).map(|plugin| plugin.id.name.clone());
+    let refused = folder.refused().into_iter().map(|path| path.display().to_string());
+    let wrong: Vec<String> = failed.chain(refused).collect();
+    if !wrong.is_empty() {
+        bail!("refused, for the reasons above: {}", wrong.join(", "));
     }
     Ok(())
 }

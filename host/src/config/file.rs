@@ -245,6 +245,8 @@ pub(super) struct Plugins {
     pub(super) dir: PathBuf,
     /// Where compiled components are kept.
     pub(super) cache: Option<PathBuf>,
+    /// Where what is installed is kept.
+    pub(super) components: Option<PathBuf>,
     pub(super) watch: bool,
     pub(super) threads: usize,
     pub(super) call_deadline: Duration,
@@ -258,6 +260,7 @@ pub(super) struct Plugins {
 struct PluginsSection {
     dir: PathBuf,
     cache: Option<PathBuf>,
+    components: Option<PathBuf>,
     watch: bool,
     threads: usize,
     #[serde(with = "humantime_serde")]
@@ -271,6 +274,7 @@ impl Default for PluginsSection {
         Self {
             dir: "plugins.d".into(),
             cache: None,
+            components: None,
             watch: true,
             threads: 0,
             call_deadline: Duration::from_millis(50),
@@ -298,8 +302,9 @@ impl File {
             // Environment variables have no hyphens.
             plugins.insert(name.replace('_', "-"), options);
         }
-        let PluginsSection { dir, cache, watch, threads, call_deadline, memory_bytes, state_bytes } = general;
-        Ok(Plugins { dir, cache, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
+        let PluginsSection { dir, cache, components, watch, threads, call_deadline, memory_bytes, state_bytes } =
+            general;
+        Ok(Plugins { dir, cache, components, watch, threads, call_deadline, memory_bytes, state_bytes, plugins })
     }
 
     /// Keys whose meaning this version does not have must not be taken for done.

@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
-use crate::http::{ApiConfig, ApiKey, ClientConfig, KeyScope};
+use crate::http::{ApiConfig, ApiKey, ClientConfig, ConfigFile, KeyScope};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
@@ -74,8 +74,12 @@ impl Config {
     /// # Errors
     /// With what is wrong, and where.
     pub fn load(file: Option<&Path>, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
+        // Read before the settings are: a change that comes between the two is noticed, not missed.
+        let in_use = file.and_then(ConfigFile::read);
         let settings = file::read(file)?;
-        Self::build(settings, file.is_none(), overrides, dir)
+        let mut config = Self::build(settings, file.is_none(), overrides, dir)?;
+        config.api_access.file = in_use;
+        Ok(config)
     }
 
     fn build(file: file::File, no_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
@@ -116,20 +120,13 @@ impl Config {
         for namespace in &socketio.namespaces {
             check_namespace(namespace).map_err(|wrong| anyhow!("socketio.namespaces: {wrong}"))?;
         }
-        let longest = Duration::from_secs(10);
-        ensure!(
-            (Duration::from_millis(10)..=longest).contains(&plugins.call_deadline),
-            "plugins.call_deadline is {:?}, and must be 10 ms to 10 s",
-            plugins.call_deadline
-        );
+        check_plugin_bounds("plugins", Some(plugins.call_deadline), Some(plugins.memory_bytes))?;
+        for (name, options) in &plugins.plugins {
+            check_plugin_bounds(&format!("plugins.{name}"), options.call_deadline, options.memory_bytes)?;
+        }
         ensure!(
             heartbeat.timeout > heartbeat.interval,
             "heartbeat.timeout must be longer than heartbeat.interval, or every connection would time out"
-        );
-        ensure!(
-            (65_536..=1 << 32).contains(&plugins.memory_bytes),
-            "plugins.memory_bytes is {}, and must be 65536 (one page) to 4294967296",
-            plugins.memory_bytes
         );
         for algorithm in &auth.jwt.algorithms {
             ensure!(
@@ -215,7 +212,7 @@ impl Config {
                 demo_secret,
                 is_conformance: false,
             },
-            api_access: ApiConfig { keys },
+            api_access: ApiConfig { keys, file: None },
             plugins: PluginConfig {
                 threads: if plugins.threads == 0 { cores } else { plugins.threads },
                 call_deadline: plugins.call_deadline,
@@ -224,6 +221,10 @@ impl Config {
                 cache_dir: Some(
                     plugins.cache.map_or_else(|| dir.join(PRIVATE_DIR).join("cache"), |path| dir.join(path)),
                 ),
+                components_dir: Some(
+                    plugins.components.map_or_else(|| dir.join(PRIVATE_DIR).join("components"), |path| dir.join(path)),
+                ),
+                is_read_only: false,
                 plugins: plugins.plugins,
             },
             store: StoreConfig {
@@ -259,6 +260,18 @@ impl Config {
 fn check_duration(name: &str, duration: Duration, least: Duration) -> anyhow::Result<()> {
     let most = Duration::from_secs(24 * 60 * 60);
     ensure!((least..=most).contains(&duration), "{name} is {duration:?}, and must be {least:?} to 1 day");
+    Ok(())
+}
+
+fn check_plugin_bounds(section: &str, deadline: Option<Duration>, memory_bytes: Option<usize>) -> anyhow::Result<()> {
+    if let Some(deadline) = deadline {
+        let is_sensible = (Duration::from_millis(10)..=Duration::from_secs(10)).contains(&deadline);
+        ensure!(is_sensible, "{section}.call_deadline is {deadline:?}, and must be 10 ms to 10 s");
+    }
+    if let Some(bytes) = memory_bytes {
+        let is_sensible = (65_536..=1 << 32).contains(&bytes);
+        ensure!(is_sensible, "{section}.memory_bytes is {bytes}, and must be 65536 (one page) to 4294967296");
+    }
     Ok(())
 }
 

@@ -7,5 +7,5 @@ mod engine;
 mod handshake;
 mod response;
 
-pub use api::{Api, ApiConfig, ApiKey, KeyScope};
+pub use api::{Api, ApiConfig, ApiKey, ConfigFile, KeyScope};
 pub use client::{ClientConfig, ClientService};

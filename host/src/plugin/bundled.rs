@@ -5,6 +5,8 @@
 pub struct Bundled {
     /// Its name.
     pub name: &'static str,
+    /// The version of its build.
+    pub version: &'static str,
     /// Its component.
     pub component: &'static [u8],
 }

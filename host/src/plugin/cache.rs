@@ -4,15 +4,20 @@
 //! another host version can be taken for it.
 #![allow(unsafe_code, reason = "loading compiled code is unsafe: see `CompiledCache::load`")]
 
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+/// What is kept of compiled components that are not loaded, in bytes: some dozen features, in case one is loaded again.
+const MAX_UNUSED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A private folder of compiled components.
 #[derive(Debug)]
@@ -57,7 +62,11 @@ impl CompiledCache {
         // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that is open to this user
         // alone, is never one that somebody handed in, and is as it was written.
         match unsafe { Component::deserialize(engine, code) } {
-            Ok(component) => Some(component),
+            Ok(component) => {
+                // So that those that are used stay. A file system that is read-only prunes nothing either.
+                let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                Some(component)
+            }
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "a compiled component cannot be used and is compiled again");
                 None
@@ -79,5 +88,58 @@ impl CompiledCache {
         if let Err(error) = component.serialize().map_err(io::Error::other).and_then(write) {
             tracing::warn!(%error, path = %path.display(), "cannot keep a compiled component");
         }
+    }
+
+    /// Deletes what was not used for longest where there is too much, but for the components of these digests.
+    pub(super) fn prune(&self, keep: &HashSet<String>) {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        let mut unused = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let digest = name.to_str().and_then(|name| name.split('-').next()).unwrap_or_default();
+            let is_current = name.to_str().is_some_and(|n| n.ends_with(&format!("-{:016x}.cwasm", self.compatibility)));
+            if is_current && keep.contains(digest) {
+                continue;
+            }
+            // It may have been deleted meanwhile.
+            let Ok(metadata) = entry.metadata() else { continue };
+            unused.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
+        }
+        // The newest first.
+        unused.sort_by(|a, b| b.0.cmp(&a.0));
+        let mut bytes = 0;
+        for (_, size, path) in unused {
+            bytes += size;
+            if bytes > MAX_UNUSED_BYTES
+                && let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, path = %path.display(), "cannot delete a compiled component that is not used");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn pruning_deletes_what_was_unused_for_longest() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::default();
+        let cache = CompiledCache::open(dir.path().join("cache"), &engine).unwrap();
+        let third = MAX_UNUSED_BYTES / 3 + 1;
+        for (age, digest) in ["kept", "oldest", "older", "newer"].into_iter().enumerate() {
+            let file = fs::File::create(cache.path(digest)).unwrap();
+            file.set_len(third).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age as u64)).unwrap();
+        }
+        fs::File::create(cache.dir.join("older-0000000000000000.cwasm")).unwrap().set_len(third).unwrap();
+        cache.prune(&HashSet::from(["kept".to_owned()]));
+        let is_there = |digest: &str| cache.path(digest).exists();
+        assert_eq!(["kept", "oldest", "older", "newer"].map(is_there), [true, false, false, true]);
     }
 }

@@ -68,6 +68,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             call(wit::Event::Fetched(wit::Fetched { tag, outcome }))
         }
         Event::Configured => call(wit::Event::Other(("configured", "null"))),
+        Event::MigrateDown { to } => call(wit::Event::Other(("migrate-down", &to.to_string()))),
     }
 }
 

@@ -1,17 +1,23 @@
-//! The plugins that are loaded, and which of them an event or a room belongs to.
+//! Which plugins there are, and what each of them handles.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use schemars::JsonSchema;
+use serde::Serialize;
 
+use super::component_store::Installed;
 use super::generation::Generation;
 use super::health::Health;
 use super::template::{ScopeAddress, Template};
 
 /// Generations that stay loaded behind the one that runs.
-const KEPT_GENERATIONS: usize = 3;
+pub(super) const KEPT_GENERATIONS: usize = 3;
+
+/// The errors of a plugin that are kept for its report.
+const KEPT_ERRORS: usize = 10;
 
 /// A plugin: a name, the generation that runs, and those before it.
 #[derive(Debug)]
@@ -20,32 +26,64 @@ pub(super) struct Plugin {
     pub(super) number: u32,
     pub(super) name: String,
     current: ArcSwap<Generation>,
-    older: Mutex<Vec<Arc<Generation>>>,
+    history: Mutex<History>,
     unloaded: AtomicBool,
     pub(super) health: Health,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
     /// Volatile scopes that were dropped for there were too many.
     pub(super) evicted: AtomicU64,
+    errors: Mutex<VecDeque<PluginError>>,
+}
+
+/// The generations around the one that runs.
+#[derive(Debug, Default, Clone)]
+pub(super) struct History {
+    /// Those that a rollback can take, the oldest first.
+    pub(super) previous: Vec<Arc<Generation>>,
+    /// Those that were rolled back and can migrate states down, the oldest first.
+    pub(super) rolled_back: Vec<Arc<Generation>>,
+    /// Schemas whose states may be given up where no build can migrate them: an operator accepted it, or an automatic
+    /// rollback had no other way.
+    pub(super) given_up: Vec<u32>,
+}
+
+/// An error of a plugin, as its report shows it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginError {
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// The generation that failed.
+    pub generation: u64,
+    /// The scope and the event that it failed on, where it was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// The event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
+    /// What went wrong.
+    pub message: String,
 }
 
 impl Plugin {
-    pub(super) fn new(number: u32, generation: Generation) -> Self {
+    pub(super) fn new(number: u32, generation: Arc<Generation>, history: History) -> Self {
         Self {
             number,
             name: generation.id.name.clone(),
-            current: ArcSwap::from_pointee(generation),
-            older: Mutex::default(),
+            current: ArcSwap::new(generation),
+            history: Mutex::new(history),
             unloaded: AtomicBool::new(false),
             health: Health::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            errors: Mutex::default(),
         }
     }
 
-    fn older(&self) -> MutexGuard<'_, Vec<Arc<Generation>>> {
-        self.older.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The generation that events are handled by.
@@ -53,26 +91,50 @@ impl Plugin {
         self.current.load_full()
     }
 
-    /// Takes a generation into use; the one before stays loaded.
-    pub(super) fn replace(&self, generation: Arc<Generation>) {
-        let before = self.current.swap(generation);
-        let mut older = self.older();
-        older.push(before);
-        if older.len() > KEPT_GENERATIONS {
-            older.remove(0);
-        }
+    pub(super) fn history(&self) -> History {
+        self.lock_history().clone()
     }
 
-    /// The generation that a roll-back would take into use.
+    /// The generation that a rollback would take into use.
     pub(super) fn before(&self) -> Option<Arc<Generation>> {
-        self.older().last().cloned()
+        self.lock_history().previous.last().cloned()
     }
 
-    /// Takes the generation before into use again, for good.
-    pub(super) fn roll_back(&self) {
-        if let Some(before) = self.older().pop() {
-            self.current.store(before);
+    /// Takes a generation into use, with the history that goes with it.
+    pub(super) fn switch(&self, generation: Arc<Generation>, history: History) {
+        // First the history, which says how the states of other schemas are read.
+        *self.lock_history() = history;
+        self.current.store(generation);
+    }
+
+    /// Whether states of this schema may be given up where no build can migrate them.
+    pub(super) fn gives_up(&self, schema: u32) -> bool {
+        self.lock_history().given_up.contains(&schema)
+    }
+
+    /// The other generations that can turn states of schema `from` into those of the older schema `to`, the newest first.
+    pub(super) fn downward(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
+        let history = self.lock_history();
+        let can = |generation: &&Arc<Generation>| {
+            generation.manifest.state_version == from && generation.migrates_down_to(to)
+        };
+        let mut found: Vec<_> = history.generations().filter(can).cloned().collect();
+        found.sort_by_key(|generation| std::cmp::Reverse(generation.id.generation));
+        found
+    }
+
+    /// Keeps an error for the report; the oldest gives way.
+    pub(super) fn note_error(&self, error: PluginError) {
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
+        if errors.len() == KEPT_ERRORS {
+            errors.pop_front();
         }
+        errors.push_back(error);
+    }
+
+    /// The last errors, the newest first.
+    pub(super) fn errors(&self) -> Vec<PluginError> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 
     /// Whether it was unloaded, though something may still be on its way to it.
@@ -83,6 +145,61 @@ impl Plugin {
     pub(super) fn mark_unloaded(&self) {
         self.unloaded.store(true, Ordering::Release);
     }
+}
+
+impl History {
+    /// The history after `before` was replaced by a build of a newer or the same schema.
+    pub(super) fn after_replacing(mut self, before: Arc<Generation>, by: &Generation) -> Self {
+        self.previous.push(before);
+        keep_newest(&mut self.previous);
+        self.given_up.retain(|schema| *schema != by.manifest.state_version);
+        self
+    }
+
+    /// The history after `current` was rolled back to the previous generation of this number.
+    pub(super) fn after_rolling_back(mut self, current: &Arc<Generation>, number: u64) -> Self {
+        if !current.manifest.migrates_down_to.is_empty() {
+            self.rolled_back.push(current.clone());
+            keep_newest(&mut self.rolled_back);
+        }
+        let at = self.previous.iter().position(|generation| generation.id.generation == number);
+        self.previous.truncate(at.unwrap_or(0));
+        self
+    }
+
+    /// States of these schemas may be given up.
+    pub(super) fn giving_up(mut self, schemas: impl IntoIterator<Item = u32>) -> Self {
+        self.given_up.extend(schemas);
+        self.given_up.sort_unstable();
+        self.given_up.dedup();
+        self
+    }
+
+    /// All generations of it.
+    pub(super) fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
+        self.previous.iter().chain(&self.rolled_back)
+    }
+}
+
+fn keep_newest(generations: &mut Vec<Arc<Generation>>) {
+    let excess = generations.len().saturating_sub(KEPT_GENERATIONS);
+    generations.drain(..excess);
+}
+
+/// A plugin that is installed and does not run.
+#[derive(Debug, Clone)]
+pub(super) struct Idle {
+    /// The generation that should run; none where an operator unloaded the plugin.
+    pub(super) failed: Option<FailedStart>,
+    /// The events that it routes when it runs.
+    pub(super) events: Vec<String>,
+}
+
+/// Why an installed plugin does not run.
+#[derive(Debug, Clone)]
+pub(super) struct FailedStart {
+    pub(super) installed: Installed,
+    pub(super) error: PluginError,
 }
 
 /// Where an event goes.
@@ -98,6 +215,8 @@ pub(super) struct Destination {
 #[derive(Debug, Default)]
 pub(super) struct Catalogue {
     pub(super) plugins: BTreeMap<String, Arc<Plugin>>,
+    /// Plugins that are installed and do not run, by name.
+    pub(super) idle: BTreeMap<String, Idle>,
     routes: HashMap<String, Destination>,
     /// The plugins that are told of each connection that opens, and the scope in which.
     greeters: Vec<(Arc<Plugin>, ScopeAddress)>,
@@ -107,7 +226,7 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     /// A catalogue of these plugins, whose routes must be free of conflict.
-    pub(super) fn new(plugins: BTreeMap<String, Arc<Plugin>>) -> Self {
+    pub(super) fn new(plugins: BTreeMap<String, Arc<Plugin>>, idle: BTreeMap<String, Idle>) -> Self {
         let mut routes = HashMap::new();
         let mut greeters = Vec::new();
         let mut namespaces = HashSet::new();
@@ -125,7 +244,7 @@ impl Catalogue {
                 routes.insert(event.clone(), destination);
             }
         }
-        Self { plugins, routes, greeters, namespaces }
+        Self { plugins, idle, routes, greeters, namespaces }
     }
 
     /// The plugins that are told of each connection that opens, and the scope in which.
@@ -141,6 +260,12 @@ impl Catalogue {
     /// Where events of this name go.
     pub(super) fn destination(&self, event: &str) -> Option<&Destination> {
         self.routes.get(event)
+    }
+
+    /// The plugin that would handle events of this name if it ran.
+    pub(super) fn idle_for(&self, event: &str) -> Option<&str> {
+        let routes = |idle: &Idle| idle.events.iter().any(|other| other == event);
+        self.idle.iter().find(|(_, idle)| routes(idle)).map(|(name, _)| name.as_str())
     }
 
     /// The plugin whose scope has this room, and the scope.

@@ -10,6 +10,7 @@ use super::effect::{Checked, Counted, Effect, StateChange};
 use super::event::{Event, Member, ReplyTo};
 use super::generation::Generation;
 use super::handle::Done;
+use super::migrate::Present;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Job, Owed, Worker, take_part};
@@ -21,8 +22,7 @@ use crate::protocol::Outgoing;
 const EXPIRY_SLACK: u64 = 8;
 
 impl Worker {
-    /// Carries out what was checked, and gives what is left to do. `migrated` is the state in the present schema, if the
-    /// stored one is not.
+    /// Carries out what was checked, and gives what is left to do. `present` is how the state was found.
     pub(super) fn commit(
         &mut self,
         plugin: &Arc<Plugin>,
@@ -30,7 +30,7 @@ impl Worker {
         address: &ScopeAddress,
         event: &Event,
         checked: Checked,
-        migrated: Option<Vec<u8>>,
+        present: Present,
     ) -> Done {
         let mut done = Done::default();
         if event.is_question() {
@@ -48,20 +48,28 @@ impl Worker {
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
             scope.touched = now;
             scope.sequence += 1;
-            if migrated.is_some() {
-                scope.before_migration = scope.state.take();
+            match &present {
+                Present::AsStored => {}
+                Present::Migrated(_) => scope.before_migration = scope.state.take(),
+                Present::GivenUp(_) => {
+                    scope.give_up();
+                    self.inner.metrics.plugin_lost_states.inc();
+                }
             }
             let version = generation.manifest.state_version;
-            let keeps = matches!(checked.state, StateChange::Keep) && migrated.is_none();
+            let keeps = matches!((&checked.state, &present), (StateChange::Keep, Present::AsStored));
             let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
             // The store must not think that it was left alone.
             let is_stale = now.saturating_sub(scope.written) > scope.idle_ms / EXPIRY_SLACK;
             scope.is_dirty |= is_stale || !keeps || checked.effects.iter().any(has_timers);
-            match (checked.state, migrated) {
-                (StateChange::Put(bytes), _) | (StateChange::Keep, Some(bytes)) => {
+            match (checked.state, present) {
+                (StateChange::Put(bytes), _) | (StateChange::Keep, Present::Migrated(bytes)) => {
                     scope.state = Some(State { version, bytes });
                 }
-                (StateChange::Keep, None) => {}
+                (StateChange::Keep, Present::GivenUp(before)) => {
+                    scope.state = before.map(|bytes| State { version, bytes });
+                }
+                (StateChange::Keep, Present::AsStored) => {}
                 (StateChange::Clear, _) => {
                     scope.state = None;
                     scope.before_migration = None;

@@ -14,8 +14,8 @@ const POOLED_INSTANCES: u32 = 512;
 /// Stack of a plugin's code, in bytes. Features are shallow; a runaway recursion should trap soon.
 const MAX_WASM_STACK: usize = 256 * 1024;
 
-/// Ticks of a call's deadline. A call may so run longer than its deadline by one part in so many.
-pub(super) const TICKS_PER_DEADLINE: u64 = 10;
+/// Ticks of a call's deadline, at least. A call may so run longer than its deadline by one part in so many.
+const TICKS_PER_DEADLINE: u32 = 10;
 
 /// Ticks without a call after which the ticker rests.
 const IDLE_TICKS: u32 = 20;
@@ -32,7 +32,9 @@ pub(super) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
         .wasm_component_model(true)
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
-        .wasm_multi_memory(false);
+        .wasm_multi_memory(false)
+        // A compilation leaves the other cores to those who are served.
+        .parallel_compilation(false);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(POOLED_INSTANCES)
         .total_core_instances(POOLED_INSTANCES * 4)
@@ -46,6 +48,11 @@ pub(super) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
     })
+}
+
+/// The time between two ticks where the shortest deadline is this.
+pub(super) fn tick_of(deadline: Duration) -> Duration {
+    (deadline / TICKS_PER_DEADLINE).max(Duration::from_millis(1))
 }
 
 /// Moves the engine's epoch on while calls are running, and rests while none are, so that an idle host costs nothing.
@@ -67,12 +74,12 @@ struct TickerState {
 }
 
 impl Ticker {
-    /// Starts a ticker for calls that may take `deadline`.
+    /// Starts a ticker for calls that may take `deadline` at the least.
     ///
     /// # Errors
     /// Where the thread cannot be started.
     pub(super) fn start(engine: Engine, deadline: Duration) -> std::io::Result<Self> {
-        let tick = (deadline / TICKS_PER_DEADLINE as u32).max(Duration::from_millis(1));
+        let tick = tick_of(deadline);
         let shared = Arc::new(TickerState::default());
         let state = shared.clone();
         let thread = thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || state.run(&engine, tick))?;

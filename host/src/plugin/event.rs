@@ -101,6 +101,10 @@ pub(super) enum Event {
     },
     /// Asks nothing but whether the settings can be used.
     Configured,
+    /// Asks for the state in an older schema.
+    MigrateDown {
+        to: u32,
+    },
 }
 
 impl Event {
@@ -166,6 +170,7 @@ impl Event {
             Self::Saved { .. } => "saved",
             Self::Fetched { asked_by, .. } => asked_by,
             Self::Configured => "configured",
+            Self::MigrateDown { .. } => "migrate-down",
         }
     }
 }

@@ -1,9 +1,12 @@
-//! What a manifest asks for by extensions. There is one: the Socket.IO namespaces besides `/`.
+//! What a manifest asks for by extensions: the Socket.IO namespaces besides `/`, and to be asked for states of older schemas.
 
 use std::collections::BTreeSet;
 
 /// The extension that names namespaces.
 const NAMESPACES: &str = "socketio-namespaces";
+
+/// The extension that lists the older schemas that the build can turn its states back into.
+const MIGRATE_DOWN: &str = "migrate-down";
 
 /// Namespaces that a manifest may name: many times what a front-end has.
 const MAX_NAMESPACES: usize = 32;
@@ -18,6 +21,9 @@ const MAX_CHARS: usize = 128;
 pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<String>, String> {
     let mut namespaces = BTreeSet::new();
     for (extension, value) in extensions {
+        if extension == MIGRATE_DOWN {
+            continue;
+        }
         if extension != NAMESPACES {
             return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
         }
@@ -30,6 +36,26 @@ pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<Str
         return Err(format!("it names {} namespaces, and may name {MAX_NAMESPACES}", namespaces.len()));
     }
     Ok(namespaces)
+}
+
+/// The older schemas that a manifest's extensions list, of a build whose own schema is `state_version`.
+///
+/// # Errors
+/// With what is wrong with them.
+pub(super) fn migrates_down_to(extensions: &[(String, String)], state_version: u32) -> Result<BTreeSet<u32>, String> {
+    let mut schemas = BTreeSet::new();
+    for (_, value) in extensions.iter().filter(|(extension, _)| extension == MIGRATE_DOWN) {
+        let listed: Vec<u32> = serde_json::from_str(value).map_err(|error| {
+            format!("the extension {MIGRATE_DOWN} must be a JSON array of schema versions: {error}")
+        })?;
+        if let Some(newer) = listed.iter().find(|schema| **schema >= state_version) {
+            return Err(format!(
+                "the extension {MIGRATE_DOWN} lists schema {newer}, which is not older than its own, {state_version}"
+            ));
+        }
+        schemas.extend(listed);
+    }
+    Ok(schemas)
 }
 
 /// Whether a Socket.IO namespace besides `/` may have this name.
@@ -85,6 +111,15 @@ mod tests {
         for bad in ["", "{}", r#""/custom""#, "[1]"] {
             assert!(named(bad).unwrap_err().contains("must be a JSON array of names"), "{bad}");
         }
+    }
+
+    #[test]
+    fn schemas_to_migrate_down_to_are_older() {
+        let listed = |value: &str| migrates_down_to(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3);
+        assert_eq!(migrates_down_to(&[], 3), Ok(BTreeSet::new()));
+        assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));
+        assert!(listed("[3]").unwrap_err().contains("schema 3"));
+        assert!(listed("2").unwrap_err().contains("must be a JSON array"));
     }
 
     #[test]

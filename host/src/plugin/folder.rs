@@ -1,5 +1,5 @@
-//! The plugin folder: a component that is put there is loaded, one that is replaced is swapped, one that is taken away
-//! is unloaded.
+//! The plugin folder: of each plugin, the newest version that lies there is loaded; one whose last file is taken away is
+//! unloaded after a while.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use notify::{RecursiveMode, Watcher as _};
+use semver::Version;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::bundled::bundled;
 use super::generation::Source;
-use super::loader::MAX_COMPONENT_BYTES;
+use super::install::Load;
+use super::loader::{Described, LoadError};
 use super::runtime::Runtime;
 
 /// How long a folder must be quiet before it is read: a copy comes in many writes.
@@ -25,6 +26,15 @@ const LONGEST_UNREST: Duration = Duration::from_secs(2);
 /// How often the folder is read though nothing was heard of it.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long a file must be gone before its plugin is unloaded: who replaces a file may delete it first.
+const GONE_FOR: Duration = Duration::from_secs(10);
+
+/// How long a refused file must stay as it is before the log says so: until then it may be half a copy.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// The longest pause between two attempts to load a file that was refused for a reason that may go by.
+const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
+
 /// What identifies a file's content cheaply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -34,153 +44,279 @@ struct Stamp {
     changed: (i64, i64),
 }
 
+/// A file of the folder.
+#[derive(Debug)]
+struct Seen {
+    stamp: Stamp,
+    since: Instant,
+    /// What it calls itself, as far as it could be read: of a broken file, what the one before it did.
+    described: Option<Described>,
+    /// Whether it is still to be loaded, unless another is newer.
+    is_due: bool,
+    refusal: Option<Refusal>,
+}
+
+/// Why a file was not loaded.
+#[derive(Debug)]
+struct Refusal {
+    why: String,
+    is_logged: bool,
+    /// When it is tried again, and the pause after that.
+    again: Option<(Instant, Duration)>,
+}
+
 /// A watched plugin folder.
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
     runtime: Runtime,
-    /// Each file that was read, and the plugin that came of it.
-    seen: BTreeMap<PathBuf, (Stamp, Option<String>)>,
-    /// Whether the folder itself could be read.
-    is_readable: bool,
+    seen: BTreeMap<PathBuf, Seen>,
+    /// Plugins whose files are gone, and since when.
+    gone: BTreeMap<String, Instant>,
+    /// Why the folder itself cannot be read.
+    unreadable: Option<String>,
 }
 
 impl Folder {
     /// A folder whose components belong into `runtime`.
     pub fn new(dir: PathBuf, runtime: Runtime) -> Self {
-        Self { dir, runtime, seen: BTreeMap::new(), is_readable: true }
+        Self { dir, runtime, seen: BTreeMap::new(), gone: BTreeMap::new(), unreadable: None }
     }
 
-    /// The files that no plugin came of, or the folder itself if it could not be read.
+    /// The files that were refused, or the folder itself if it could not be read.
     pub fn refused(&self) -> Vec<&Path> {
-        if !self.is_readable {
+        if self.unreadable.is_some() {
             return vec![&self.dir];
         }
-        self.seen.iter().filter(|(_, (_, name))| name.is_none()).map(|(path, _)| path.as_path()).collect()
+        self.seen.iter().filter(|(_, seen)| seen.refusal.is_some()).map(|(path, _)| path.as_path()).collect()
     }
 
-    /// Reads the folder and loads what is new in it. A folder that does not exist is empty.
-    pub async fn read(&mut self) {
+    /// Reads the folder once, at the start: what is new since it was last read is loaded, and what is gone is unloaded at
+    /// once where nothing watches it later.
+    pub async fn read_at_start(&mut self, is_watched: bool) {
+        self.read(true).await;
+        if !is_watched {
+            self.unload_gone(Duration::ZERO).await;
+        }
+        self.log_refusals(Duration::ZERO);
+    }
+
+    /// Reads the folder, and loads what is new in it. A folder that does not exist says nothing of any plugin.
+    async fn read(&mut self, is_start: bool) {
         let files = match components(&self.dir) {
-            Ok(files) => files,
+            Ok(Some(files)) => files,
+            Ok(None) => return self.unreadable = None,
             Err(error) => {
-                self.is_readable = false;
-                return tracing::error!(%error, dir = %self.dir.display(), "cannot read the plugin folder");
+                let why = error.to_string();
+                if self.unreadable.as_ref() != Some(&why) {
+                    tracing::error!(%error, dir = %self.dir.display(), "cannot read the plugin folder");
+                }
+                return self.unreadable = Some(why);
             }
         };
-        self.is_readable = true;
-        // First what is new: a build under another file name takes over before the file of the one before goes.
-        self.load_new(&files).await;
-        let gone: Vec<PathBuf> = self.seen.keys().filter(|path| !files.contains_key(*path)).cloned().collect();
-        for path in &gone {
-            if let Some((_, Some(name))) = self.seen.remove(path) {
-                self.take_away(&name).await;
-            }
+        self.unreadable = None;
+        self.seen.retain(|path, _| files.contains_key(path));
+        for (path, stamp) in &files {
+            self.look_at(path, *stamp, is_start).await;
         }
-        if !gone.is_empty() {
-            // What was in the way of a file that was refused may be gone.
-            self.seen.retain(|_, (_, name)| name.is_some());
-            self.load_new(&files).await;
-        }
+        self.load_newest().await;
+        self.note_gone();
+        self.unload_gone(GONE_FOR).await;
+        self.log_refusals(SETTLED);
     }
 
-    /// Loads files that were not seen as they are now.
-    async fn load_new(&mut self, files: &BTreeMap<PathBuf, Stamp>) {
-        for (path, stamp) in files {
-            let before = self.seen.get(path);
-            if before.is_some_and(|(seen, _)| seen == stamp) {
-                continue;
-            }
-            let name_before = before.and_then(|(_, name)| name.clone());
-            let name = self.load(path, *stamp).await;
-            let replaced = name_before.clone().filter(|before| name.as_ref().is_some_and(|name| name != before));
-            self.seen.insert(path.clone(), (*stamp, name.or(name_before)));
-            if let Some(replaced) = replaced {
-                self.take_away(&replaced).await;
-            }
-        }
-    }
-
-    async fn load(&self, path: &Path, stamp: Stamp) -> Option<String> {
-        if stamp.bytes > MAX_COMPONENT_BYTES as u64 {
-            tracing::warn!(path = %path.display(), bytes = stamp.bytes, "a file in the plugin folder is too large to be a component");
-            return None;
-        }
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "cannot read a file in the plugin folder");
-                return None;
-            }
-        };
-        match self.runtime.load(bytes, None, None, Source::Folder).await {
-            Ok(loaded) => Some(loaded.name),
-            Err(error) => {
-                tracing::warn!(step = ?error.step, path = %path.display(), "a file in the plugin folder was refused: {error}");
-                None
-            }
-        }
-    }
-
-    /// No file of this name's is left where it was: another one that is a build of the same plugin takes over, or the
-    /// build that is part of the host.
-    async fn take_away(&mut self, name: &str) {
-        let other = self.seen.iter().find(|(_, (_, other))| other.as_deref() == Some(name));
-        if let Some((path, stamp)) = other.map(|(path, (stamp, _))| (path.clone(), *stamp)) {
-            self.load(&path, stamp).await;
+    /// Looks into a file that has changed, or that is to be tried again.
+    async fn look_at(&mut self, path: &Path, stamp: Stamp, is_start: bool) {
+        let before = self.seen.get(path);
+        let is_as_before = before.is_some_and(|seen| seen.stamp == stamp);
+        let is_due_again =
+            before.and_then(|seen| seen.refusal.as_ref()?.again).is_some_and(|(again, _)| again <= Instant::now());
+        if is_as_before && !is_due_again {
             return;
         }
-        // It may have been replaced or unloaded through another door meanwhile: then it is not the folder's any more.
-        let is_ours =
-            self.runtime.reports().iter().any(|report| report.id.name == name && report.source == Source::Folder);
-        if !is_ours {
-            return;
-        }
-        let done = match bundled().iter().find(|bundled| bundled.name == name) {
-            Some(bundled) => {
-                let loaded = self.runtime.load(bundled.component.to_vec(), None, None, Source::Bundled).await;
-                loaded.map(drop).map_err(|error| error.to_string())
-            }
-            None => self.runtime.unload(name).await.map_err(|error| error.to_string()),
+        let described = match self.describe(path, stamp).await {
+            Ok(described) => described,
+            Err(error) => return self.refuse(path, stamp, &error),
         };
-        if let Err(error) = done {
-            tracing::warn!(plugin = %name, "the plugin's file is gone, but it goes on: {error}");
+        // What the last process has loaded from here may have been rolled back or replaced since, by intention.
+        let is_taken = is_start && self.runtime.took_from_folder(&described);
+        let seen = Seen { stamp, since: Instant::now(), described: Some(described), is_due: !is_taken, refusal: None };
+        self.seen.insert(path.to_owned(), seen);
+    }
+
+    async fn describe(&self, path: &Path, stamp: Stamp) -> Result<Described, LoadError> {
+        self.runtime.describe(self.component(path, stamp)?).await
+    }
+
+    fn component(&self, path: &Path, stamp: Stamp) -> Result<Vec<u8>, LoadError> {
+        let largest = self.runtime.largest_component() as u64;
+        if stamp.bytes > largest {
+            return Err(LoadError::new(
+                super::Step::Size,
+                format!("the file is {} bytes large, and a component may be {largest}", stamp.bytes),
+            ));
+        }
+        fs::read(path).map_err(|error| LoadError::passing(super::Step::Size, format!("it cannot be read: {error}")))
+    }
+
+    fn refuse(&mut self, path: &Path, stamp: Stamp, error: &LoadError) {
+        let before = self.seen.remove(path);
+        let (since, refusal) = match &before {
+            Some(seen) if seen.stamp == stamp => (seen.since, seen.refusal.as_ref()),
+            _ => (Instant::now(), None),
+        };
+        let pause = refusal.and_then(|refusal| refusal.again).map_or(LOOK, |(_, pause)| pause);
+        let why = format!("{error} (step {:?})", error.step);
+        let refusal = Refusal {
+            is_logged: refusal.is_some_and(|refusal| refusal.is_logged && refusal.why == why),
+            why,
+            again: error.is_passing.then(|| (Instant::now() + pause, (pause * 2).min(LONGEST_RETRY))),
+        };
+        let described = before.and_then(|seen| seen.described);
+        self.seen.insert(path.to_owned(), Seen { stamp, since, described, is_due: false, refusal: Some(refusal) });
+    }
+
+    /// Loads the newest file of each plugin, where it is due.
+    async fn load_newest(&mut self) {
+        let mut newest: BTreeMap<String, (Version, (i64, i64), PathBuf)> = BTreeMap::new();
+        for (path, seen) in &self.seen {
+            let Some(described) = seen.described.as_ref().filter(|_| seen.refusal.is_none()) else { continue };
+            // The manifest was checked to have a semantic version; what this library does not take comes last.
+            let version = Version::parse(&described.version).unwrap_or_else(|_| Version::new(0, 0, 0));
+            let this = (version, seen.stamp.changed, path.clone());
+            let best = newest.entry(described.name.clone()).or_insert_with(|| this.clone());
+            if this > *best {
+                *best = this;
+            }
+        }
+        let is_newest = |path: &Path| newest.values().any(|(_, _, best)| best == path);
+        for (path, seen) in self.seen.iter_mut().filter(|(path, seen)| seen.is_due && !is_newest(path)) {
+            seen.is_due = false;
+            tracing::info!(path = %path.display(), "a file is passed over, for the folder has a newer version of its plugin");
+        }
+        for (_, _, path) in newest.into_values() {
+            let Some(seen) = self.seen.get(&path) else { continue };
+            // A newer file may have been taken away.
+            let is_wanted = seen.is_due || seen.described.as_ref().is_some_and(|d| !self.runtime.took_from_folder(d));
+            if is_wanted {
+                self.load(&path).await;
+            }
         }
     }
 
-    /// Watches the folder until the task is aborted. The folder is made if need be.
+    async fn load(&mut self, path: &Path) {
+        let Some(seen) = self.seen.get_mut(path) else { return };
+        seen.is_due = false;
+        let stamp = seen.stamp;
+        let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let loaded = match self.component(path, stamp) {
+            Ok(bytes) => self.runtime.load(Load { file, ..Load::new(bytes, Source::Folder) }).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = loaded {
+            self.refuse(path, stamp, &error);
+        }
+    }
+
+    /// Notes the plugins that came from the folder and have no file there any more.
+    fn note_gone(&mut self) {
+        let has_file = |(name, file): &(String, String)| {
+            let by_name = self.seen.keys().any(|path| path.file_name().is_some_and(|found| found == file.as_str()));
+            by_name || self.seen.values().any(|seen| seen.described.as_ref().is_some_and(|d| d.name == *name))
+        };
+        let missing: Vec<String> =
+            self.runtime.from_folder().into_iter().filter(|plugin| !has_file(plugin)).map(|(name, _)| name).collect();
+        self.gone.retain(|name, _| missing.contains(name));
+        for name in missing {
+            self.gone.entry(name).or_insert_with(Instant::now);
+        }
+    }
+
+    /// Takes plugins out of use whose files have been gone for long enough: the bundled build takes over where there is one.
+    async fn unload_gone(&mut self, gone_for: Duration) {
+        let is_due = |since: &Instant| since.elapsed() >= gone_for;
+        let due: Vec<String> = self.gone.iter().filter(|(_, since)| is_due(since)).map(|(n, _)| n.clone()).collect();
+        for name in due {
+            self.gone.remove(&name);
+            let done = match super::bundled().iter().any(|feature| feature.name == name) {
+                true => self.runtime.reset(&name, false).await.map(drop).map_err(|error| match error {
+                    Ok(error) => error.to_string(),
+                    Err(failure) => failure.to_string(),
+                }),
+                false => self.runtime.unload(&name).await.map_err(|error| error.to_string()),
+            };
+            match done {
+                Ok(()) => tracing::info!(plugin = %name, "the plugin's file is gone from the folder"),
+                Err(error) => tracing::warn!(plugin = %name, "the plugin's file is gone, but it goes on: {error}"),
+            }
+        }
+    }
+
+    /// Says which files were refused and have not changed for so long, each once.
+    fn log_refusals(&mut self, settled: Duration) {
+        for (path, seen) in &mut self.seen {
+            let Some(refusal) = seen.refusal.as_mut().filter(|refusal| !refusal.is_logged) else { continue };
+            if seen.since.elapsed() >= settled {
+                refusal.is_logged = true;
+                tracing::warn!(path = %path.display(), "a file in the plugin folder was refused: {}", refusal.why);
+            }
+        }
+    }
+
+    /// How long nothing has to be done, unless something changes.
+    fn next_look(&self) -> Duration {
+        let gone = self.gone.values().map(|since| GONE_FOR.saturating_sub(since.elapsed()));
+        let unsettled = self.seen.values().filter(|seen| seen.refusal.as_ref().is_some_and(|r| !r.is_logged));
+        let settling = unsettled.map(|seen| SETTLED.saturating_sub(seen.since.elapsed()));
+        gone.chain(settling).min().unwrap_or(LOOK).clamp(QUIET, LOOK)
+    }
+
+    /// Watches the folder until the task is aborted. The folder is made if need be. Where the system cannot watch it, it is
+    /// read every five seconds.
     ///
     /// # Errors
-    /// Where the folder cannot be made or watched.
-    pub fn watch(mut self) -> anyhow::Result<JoinHandle<()>> {
+    /// Where the folder cannot be made.
+    pub fn watch(mut self) -> io::Result<JoinHandle<()>> {
         fs::create_dir_all(&self.dir)?;
         // One message is enough to say that something changed.
         let (changed, mut changes) = mpsc::channel(1);
-        let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-            Ok(event) if event.kind.is_access() && !is_close_write(&event) => {}
-            Ok(_) => drop(changed.try_send(())),
-            Err(error) => tracing::warn!(%error, "cannot watch the plugin folder"),
-        })?;
-        watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
+        let watcher = watcher(&self.dir, changed).inspect_err(|error| {
+            tracing::warn!(%error, dir = %self.dir.display(), "the plugin folder cannot be watched, and is read every {LOOK:?}");
+        });
         Ok(tokio::spawn(async move {
             // It watches for as long as it lives.
-            let _watcher = watcher;
+            let watcher = watcher.ok();
             // What came between the first reading and the watch.
-            self.read().await;
+            self.read(false).await;
             loop {
+                let pause = self.next_look();
                 // A folder that is replaced by another is watched no more, so that it is looked at now and then.
-                let Ok(Some(())) = tokio::time::timeout(LOOK, changes.recv()).await else {
-                    self.read().await;
-                    continue;
+                let is_changed = match &watcher {
+                    Some(_) => matches!(tokio::time::timeout(pause, changes.recv()).await, Ok(Some(()))),
+                    None => {
+                        tokio::time::sleep(pause).await;
+                        false
+                    }
                 };
                 let since = Instant::now();
-                while since.elapsed() < LONGEST_UNREST
+                while is_changed
+                    && since.elapsed() < LONGEST_UNREST
                     && matches!(tokio::time::timeout(QUIET, changes.recv()).await, Ok(Some(())))
                 {}
-                self.read().await;
+                self.read(false).await;
             }
         }))
     }
+}
+
+fn watcher(dir: &Path, changed: mpsc::Sender<()>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+        Ok(event) if event.kind.is_access() && !is_close_write(&event) => {}
+        Ok(_) => drop(changed.try_send(())),
+        Err(error) => tracing::warn!(%error, "cannot watch the plugin folder"),
+    })?;
+    watcher.watch(dir, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
 }
 
 fn is_close_write(event: &notify::Event) -> bool {
@@ -188,10 +324,11 @@ fn is_close_write(event: &notify::Event) -> bool {
     matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-fn components(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
+/// The components in a folder; nothing where there is no folder.
+fn components(dir: &Path) -> io::Result<Option<BTreeMap<PathBuf, Stamp>>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut files = BTreeMap::new();
@@ -208,5 +345,5 @@ fn components(dir: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
             files.insert(path, Stamp { bytes: metadata.len(), inode: metadata.ino(), changed });
         }
     }
-    Ok(files)
+    Ok(Some(files))
 }

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use prometheus::Histogram;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bindings::FeaturePre;
+use super::component_store::Installed;
 use super::log::PluginLog;
 use super::manifest::{Grants, Manifest};
 use super::sandbox::{Bounds, HostState};
 
 /// Where a component came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// It is part of the host's binary.
@@ -32,7 +33,7 @@ pub struct Loaded {
     pub name: String,
     /// The version that this build gives itself.
     pub version: String,
-    /// Its number among the builds of this plugin that were loaded since the host started, from 1.
+    /// Its number among the builds of this plugin that were ever installed on this host, from 1.
     pub generation: u64,
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
@@ -49,8 +50,21 @@ pub(super) struct Generation {
     /// The operator's settings, a JSON object.
     pub(super) settings: Box<str>,
     pub(super) log: Arc<PluginLog>,
-    /// The time of calls into it.
+    /// The time of calls into it, shown among the metrics while it is loaded.
     pub(super) latency: Histogram,
+}
+
+impl Generation {
+    /// How the record of installed generations names it.
+    pub(super) fn installed(&self) -> Installed {
+        let Loaded { version, generation, digest, .. } = self.id.clone();
+        Installed { generation, version, digest, source: self.source }
+    }
+
+    /// Whether it can turn its states back into those of an older schema.
+    pub(super) fn migrates_down_to(&self, schema: u32) -> bool {
+        self.manifest.migrates_down_to.contains(&schema)
+    }
 }
 
 impl fmt::Debug for Generation {

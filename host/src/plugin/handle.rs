@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::bindings::Context;
 use super::call;
-use super::catalogue::Plugin;
+use super::catalogue::{Plugin, PluginError};
 use super::effect::{Check, Checked, Effect, Fetch};
 use super::event::Event;
 use super::generation::Generation;
 use super::health::Verdict;
+use super::migrate::{Present, take_over};
 use super::runtime::Inner;
 use super::sandbox::{Fault, Instance};
 use super::scope::State;
@@ -69,10 +70,10 @@ impl Worker {
     pub(super) fn handle_now(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Handled {
         let generation = plugin.current();
         match self.call_and_check(plugin, &generation, address, event) {
-            Ok((mut checked, migrated)) => {
+            Ok((mut checked, present)) => {
                 plugin.health.succeeded();
                 match self.promise(plugin, address, &mut checked.effects) {
-                    Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, migrated)),
+                    Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, present)),
                     // What nobody would send again is tried again.
                     Err(failure) if event.must_be_told() => Handled::Failed(failure),
                     Err(failure) => Handled::Refused(failure),
@@ -90,14 +91,14 @@ impl Worker {
         }
     }
 
-    /// Gives what the feature wants done, and its state in the present schema if that is not the stored one.
+    /// Gives what the feature wants done, and how its state is in the present schema.
     fn call_and_check(
         &mut self,
         plugin: &Arc<Plugin>,
         generation: &Arc<Generation>,
         address: &ScopeAddress,
         event: &Event,
-    ) -> Result<(Checked, Option<Vec<u8>>), CallError> {
+    ) -> Result<(Checked, Present), CallError> {
         let refused = |code, message: String| Err(CallError::Refused(Failure::new(code, message)));
         // A question makes no scope, so that nothing has to make way for it.
         if !event.is_question() && !self.make_room_for(plugin, &address.key) {
@@ -116,12 +117,12 @@ impl Worker {
 
         let stored = scope.and_then(|scope| scope.state.as_ref());
         let wanted = generation.manifest.state_version;
-        let migrated = match stored.filter(|stored| stored.version != wanted) {
+        let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
                 let kept = scope.and_then(|scope| scope.before_migration.as_ref());
-                Some(migrate(instance, inner, stored, wanted, kept)?)
+                migrate(instance, inner, plugin, generation, stored, kept)?
             }
-            None => None,
+            None => Present::AsStored,
         };
         let (room_connections, room_users, user_connections) = match event.member() {
             Some(member) => inner.hub.room_size_with(&address.key, &member.identity.user),
@@ -147,7 +148,7 @@ impl Worker {
             user_connections: user_connections as u32,
             settings: &generation.settings,
         };
-        let state = migrated.as_deref().or(stored.map(|stored| &stored.bytes[..]));
+        let state = present.bytes(stored);
         let started = Instant::now();
         let result = call::lend(event, |event| instance.handle(&inner.ticker, context, event, state));
         let took = started.elapsed();
@@ -165,7 +166,7 @@ impl Worker {
         let check = Check {
             generation,
             room: &address.key,
-            state_bytes: inner.config.state_bytes,
+            state_bytes: generation.bounds.state_bytes,
             is_question: event.is_question(),
             timers: scope.map(|scope| &scope.timers),
             knows: &|connection| {
@@ -182,7 +183,7 @@ impl Worker {
                     format!("the connection {connection} takes part in as much as it may: leave something first");
                 refused(ErrorCode::Conflict, message)
             }
-            _ => Ok((checked, migrated)),
+            _ => Ok((checked, present)),
         }
     }
 
@@ -200,13 +201,20 @@ impl Worker {
         // A component that went wrong is in no state to be called again.
         self.instances.remove(&plugin.number);
         let id = &generation.id;
+        plugin.note_error(PluginError {
+            at_ms: self.inner.clock.now_ms(),
+            generation: id.generation,
+            scope: Some(address.key.to_string()),
+            event: Some(event.name().to_owned()),
+            message: fault.to_owned(),
+        });
         tracing::error!(
             plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             scope = %address.key, event = %event.name(), "the plugin failed: {fault}"
         );
         match plugin.health.failed(id.generation, now, plugin.before().is_some()) {
             Verdict::GoOn => {}
-            Verdict::RollBack(generation) => self.inner.loads.roll_back_failing(&plugin.name, generation),
+            Verdict::RollBack(generation) => self.inner.roll_back_failing(&plugin.name, generation),
             Verdict::Quarantined(pause_ms) => tracing::error!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
                 "the plugin fails too often and is paused"
@@ -237,27 +245,24 @@ fn warm_instance<'a>(
     }
 }
 
-/// A state in the schema that is wanted. Where the component cannot turn it back, the copy from before it was turned
-/// forward will do: what has happened since is lost, but the scope goes on.
+/// A state in the schema of the generation that handles it. Where no build can migrate it and it may be given up, the copy
+/// from before it was migrated forward.
 fn migrate(
     instance: &mut Instance,
     inner: &Inner,
+    plugin: &Plugin,
+    generation: &Generation,
     stored: &State,
-    wanted: u32,
     kept: Option<&State>,
-) -> Result<Vec<u8>, CallError> {
-    let limit = inner.config.state_bytes;
-    let refused = match instance.migrate(&inner.ticker, stored.version, &stored.bytes)? {
-        Ok(state) if state.len() <= limit => return Ok(state),
-        Ok(state) => format!("it migrated a state to {} bytes", state.len()),
-        Err(failure) => {
-            let message = call::failure(failure).message;
-            format!("it cannot take over the state of schema {}: {message}", stored.version)
+) -> Result<Present, CallError> {
+    let wanted = generation.manifest.state_version;
+    let downward = plugin.downward(stored.version, wanted);
+    match take_over(&inner.ticker, &downward, generation, instance, stored) {
+        Ok(state) => Ok(Present::Migrated(state)),
+        Err(cannot) if plugin.gives_up(stored.version) && !cannot.is_fault => {
+            Ok(Present::GivenUp(kept.filter(|kept| kept.version == wanted).map(|kept| kept.bytes.clone())))
         }
-    };
-    match kept.filter(|kept| kept.version == wanted) {
-        Some(kept) => Ok(kept.bytes.clone()),
-        None => Err(CallError::Fault(refused)),
+        Err(cannot) => Err(CallError::Fault(cannot.to_string())),
     }
 }
 

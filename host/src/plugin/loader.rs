@@ -1,11 +1,9 @@
-//! From a component's bytes to a generation in use: the steps of a load, any of which may say no.
+//! From a component's bytes to a generation that is ready to run: the steps of a load, any of which may say no.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,24 +12,19 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
 use super::bindings::{Context, FeaturePre};
+use super::bundled::bundled;
 use super::cache::CompiledCache;
 use super::call;
+use super::compile::{Compiler, causes};
 use super::engine::Ticker;
 use super::event::Event;
 use super::generation::{Generation, Loaded, Source};
 use super::log::PluginLog;
 use super::manifest::{Grants, Manifest};
 use super::runtime::PluginConfig;
-use super::sandbox::{Bounds, HostState, Instance};
-use super::scope::State;
+use super::sandbox::{HostState, Instance};
 use crate::metrics::Metrics;
 use crate::model::Clock;
-
-/// The largest component, in bytes. A feature is some hundred KiB; with debug information, a few MiB.
-pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
-
-/// The longest that a compilation may take. A feature takes a fraction of a second.
-const MAX_COMPILE_TIME: Duration = Duration::from_secs(30);
 
 /// The step of a load that said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -57,6 +50,8 @@ pub enum Step {
     Settings,
     /// It must take over the states that there are.
     Migrate,
+    /// It must be written down for the next start.
+    Install,
 }
 
 /// Why a component was not loaded. What ran before goes on as it was.
@@ -67,32 +62,51 @@ pub struct LoadError {
     pub step: Step,
     /// Why, and what to do.
     pub message: String,
+    /// Whether the same component may be taken later, without having changed.
+    #[serde(skip)]
+    pub is_passing: bool,
 }
 
 impl LoadError {
     pub(super) fn new(step: Step, message: impl Into<String>) -> Self {
-        Self { step, message: message.into() }
+        // What else is loaded, the states that there are, and the disk change.
+        let is_passing = matches!(step, Step::Routes | Step::Migrate | Step::Install);
+        Self { step, message: message.into(), is_passing }
     }
+
+    /// As [`LoadError::new`], for a reason that goes by.
+    pub(super) fn passing(step: Step, message: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::new(step, message) }
+    }
+}
+
+/// What a component calls itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The plugin's name.
+    pub name: String,
+    /// The version of this build.
+    pub version: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
 }
 
 /// Compiles and inspects components.
 pub(super) struct Loader {
     engine: Engine,
     linker: Linker<HostState>,
-    cache: Option<CompiledCache>,
+    compiler: Compiler,
     ticker: Arc<Ticker>,
     config: Arc<PluginConfig>,
     clock: Clock,
     metrics: Metrics,
-    /// Whether the host ends, so that nobody waits for a load any more.
-    stopping: Arc<AtomicBool>,
-    /// What the features that are part of the host were granted.
-    bundled_grants: Mutex<HashMap<String, Grants>>,
+    /// What the features that are part of the host ask for, as far as it was needed.
+    bundled_needs: Mutex<HashMap<&'static str, Grants>>,
 }
 
 impl std::fmt::Debug for Loader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Loader").field("cache", &self.cache).finish_non_exhaustive()
+        f.debug_struct("Loader").field("compiler", &self.compiler).finish_non_exhaustive()
     }
 }
 
@@ -111,7 +125,57 @@ impl Loader {
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });
-        Ok(Self { engine, linker, cache, ticker, config, clock, metrics, stopping, bundled_grants: Mutex::default() })
+        let compiler = Compiler::new(engine.clone(), cache, stopping);
+        Ok(Self { engine, linker, compiler, ticker, config, clock, metrics, bundled_needs: Mutex::default() })
+    }
+
+    pub(super) fn ticker(&self) -> &Ticker {
+        &self.ticker
+    }
+
+    /// Deletes compiled components that were not used for long, but for those of these digests.
+    pub(super) fn prune_cache(&self, keep: &HashSet<String>) {
+        self.compiler.prune(keep);
+    }
+
+    /// What a component calls itself, without a look at whether it could run.
+    ///
+    /// # Errors
+    /// With the step that said no.
+    pub(super) fn describe(&self, bytes: &[u8]) -> Result<Described, LoadError> {
+        let (digest, _, manifest) = self.look_into(bytes, None)?;
+        Ok(Described { name: manifest.name, version: manifest.version, digest })
+    }
+
+    fn look_into(
+        &self,
+        bytes: &[u8],
+        expected_digest: Option<&str>,
+    ) -> Result<(String, FeaturePre<HostState>, Manifest), LoadError> {
+        let largest = self.config.largest_component();
+        if bytes.len() > largest {
+            return Err(too_large(bytes.len(), largest));
+        }
+        let digest = digest(bytes);
+        if let Some(expected) = expected_digest.filter(|expected| !expected.eq_ignore_ascii_case(&digest)) {
+            let message = format!("the component's SHA-256 is {digest}, not {expected}: was it cut off on its way?");
+            return Err(LoadError::new(Step::Digest, message));
+        }
+        let component = self.compiler.compile(bytes, &digest)?;
+        let pre = self.link(&component)?;
+        let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
+        let mut instance = Instance::new(&pre, &self.ticker, self.config.bounds_of(""), log).map_err(|fault| {
+            LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
+        })?;
+        let described = instance
+            .describe(&self.ticker)
+            .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
+        let manifest = Manifest::check(described).map_err(|message| LoadError::new(Step::Manifest, message))?;
+        let allowed = self.config.component_bytes_of(&manifest.name);
+        if bytes.len() > allowed {
+            return Err(too_large(bytes.len(), allowed));
+        }
+        Ok((digest, pre, manifest))
     }
 
     /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
@@ -121,28 +185,10 @@ impl Loader {
         bytes: &[u8],
         expected_digest: Option<&str>,
         source: Source,
-        number: impl FnOnce(&str) -> u64,
+        number: impl FnOnce(&Loaded) -> u64,
     ) -> Result<Generation, LoadError> {
-        if bytes.len() > MAX_COMPONENT_BYTES {
-            let message = format!("the component is {} bytes large, and may be {MAX_COMPONENT_BYTES}", bytes.len());
-            return Err(LoadError::new(Step::Size, message));
-        }
-        let digest = digest(bytes);
-        if let Some(expected) = expected_digest.filter(|expected| !expected.eq_ignore_ascii_case(&digest)) {
-            let message = format!("the component's SHA-256 is {digest}, not {expected}: was it cut off on its way?");
-            return Err(LoadError::new(Step::Digest, message));
-        }
-        let component = self.compile(bytes, &digest)?;
-        let pre = self.link(&component)?;
-        let bounds = Bounds { memory_bytes: self.config.memory_bytes, deadline: self.config.call_deadline };
-        let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
-        let mut instance = Instance::new(&pre, &self.ticker, bounds, log).map_err(|fault| {
-            LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
-        })?;
-        let described = instance
-            .describe(&self.ticker)
-            .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
-        let manifest = Manifest::check(described).map_err(|message| LoadError::new(Step::Manifest, message))?;
+        let (digest, pre, manifest) = self.look_into(bytes, expected_digest)?;
+        let bounds = self.config.bounds_of(&manifest.name);
         let configured = self.config.plugins.get(&manifest.name).cloned().unwrap_or_default();
         if !configured.enabled {
             let message = format!("the plugin {0} is switched off: set plugins.{0}.enabled to load it", manifest.name);
@@ -155,69 +201,42 @@ impl Loader {
                 format!("it needs {}, which plugins.{}.grants does not grant", missing.join(", "), manifest.name);
             return Err(LoadError::new(Step::Grants, message));
         }
-        let id = Loaded {
-            generation: number(&manifest.name),
-            name: manifest.name.clone(),
-            version: manifest.version.clone(),
-            digest,
-        };
+        let (name, version) = (manifest.name.clone(), manifest.version.clone());
+        let mut id = Loaded { name, version, generation: 0, digest };
+        id.generation = number(&id);
         let log = Arc::new(PluginLog::new(&id.name, &id.version, id.generation, &id.digest));
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
+        let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
         let generation = Generation { id, manifest, source, pre, bounds, grants, settings, log, latency };
         self.try_settings(&generation)?;
         Ok(generation)
     }
 
-    /// What is part of the host is trusted like the host, and a newer build of it as much as the bundled one. Others
+    /// What is part of the host is trusted like the host, and another build of it as much as the bundled one. Others
     /// are granted nothing by default.
     fn default_grants(&self, manifest: &Manifest, source: Source) -> Grants {
-        let mut bundled = self.bundled_grants.lock().unwrap_or_else(PoisonError::into_inner);
         if source == Source::Bundled {
-            bundled.insert(manifest.name.clone(), manifest.needs.clone());
+            return manifest.needs.clone();
         }
-        bundled.get(&manifest.name).cloned().unwrap_or_default()
-    }
-
-    fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
-        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(digest, &self.engine)) {
-            return Ok(component);
-        }
-        let wrong = |message: String| LoadError::new(Step::Compile, message);
-        // On a thread of its own, which is left behind if it takes too long: nothing can stop a compilation.
-        let (done, compiled) = mpsc::channel();
-        let (engine, owned) = (self.engine.clone(), bytes.to_vec());
-        thread::Builder::new()
-            .name("plugin-compile".to_owned())
-            .spawn(move || {
-                // Whoever waited may have given up.
-                let _ = done.send(Component::new(&engine, owned));
-            })
-            .map_err(|error| wrong(format!("cannot start a thread to compile on: {error}")))?;
-        let deadline = Instant::now() + MAX_COMPILE_TIME;
-        let compiled = loop {
-            match compiled.recv_timeout(Duration::from_millis(100)) {
-                Err(mpsc::RecvTimeoutError::Timeout) if self.stopping.load(Ordering::Relaxed) => {
-                    return Err(wrong("the host is shutting down".to_owned()));
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                compiled => break compiled,
-            }
+        let Some(feature) = bundled().iter().find(|feature| feature.name == manifest.name) else {
+            return Grants::default();
         };
-        let component = match compiled {
-            Ok(Ok(component)) => component,
-            Ok(Err(error)) => {
-                return Err(wrong(format!(
-                    "the file is not a WebAssembly component that this host can run: {}",
-                    causes(&error)
-                )));
-            }
-            Err(_) => return Err(wrong(format!("the component did not compile in {} s", MAX_COMPILE_TIME.as_secs()))),
-        };
-        if let Some(cache) = &self.cache {
-            cache.store(digest, &component);
+        let known = |needs: &HashMap<_, Grants>| needs.get(feature.name).cloned();
+        if let Some(needs) = known(&self.bundled_needs.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return needs;
         }
-        Ok(component)
+        match self.look_into(feature.component, None) {
+            Ok((_, _, bundled)) => {
+                let mut needs = self.bundled_needs.lock().unwrap_or_else(PoisonError::into_inner);
+                needs.insert(feature.name, bundled.needs.clone());
+                bundled.needs
+            }
+            Err(error) => {
+                tracing::error!(plugin = feature.name, "the bundled build cannot be looked into: {error}");
+                Grants::default()
+            }
+        }
     }
 
     fn link(&self, component: &Component) -> Result<FeaturePre<HostState>, LoadError> {
@@ -270,41 +289,13 @@ impl Loader {
             Err(fault) => Err(wrong(format!("it failed on its first event: {fault}"))),
         }
     }
+}
 
-    /// Whether a generation takes over these states of other schemas, of each of which a copy in its own may be kept.
-    pub(super) fn try_migrations(&self, generation: &Generation, states: &[(State, bool)]) -> Result<(), LoadError> {
-        let wrong = |message: String| LoadError::new(Step::Migrate, message);
-        let mut instance = None;
-        for (State { version, bytes }, is_kept) in states {
-            let instance = match &mut instance {
-                Some(instance) => instance,
-                none => none.insert(
-                    Instance::new(&generation.pre, &self.ticker, generation.bounds, generation.log.clone())
-                        .map_err(|fault| wrong(format!("the component cannot be instantiated: {fault}")))?,
-                ),
-            };
-            match instance.migrate(&self.ticker, *version, bytes) {
-                Ok(Ok(state)) if state.len() <= self.config.state_bytes => {}
-                // The copy from before will do.
-                Ok(_) if *is_kept => {}
-                Ok(Ok(state)) => return Err(wrong(format!("it migrated a state to {} bytes", state.len()))),
-                Ok(Err(failure)) => {
-                    let message = call::failure(failure).message;
-                    return Err(wrong(format!("it cannot take over the state of schema {version}: {message}")));
-                }
-                Err(fault) => return Err(wrong(format!("it failed on a state of schema {version}: {fault}"))),
-            }
-        }
-        Ok(())
-    }
+fn too_large(bytes: usize, allowed: usize) -> LoadError {
+    LoadError::new(Step::Size, format!("the component is {bytes} bytes large, and may be {allowed}"))
 }
 
 /// SHA-256 in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// An error with what caused it, on one line.
-fn causes(error: &wasmtime::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ").replace('\n', " ")
 }

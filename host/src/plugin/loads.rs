@@ -1,364 +1,256 @@
-//! Loads, swaps, roll-backs and unloads: one after another, on a thread of their own, off every hot path.
+//! What operators may ask for: each request runs on a thread of its own, off every hot path, so that neither a long
+//! compilation nor a store that does not answer keeps a failing build from being rolled back.
 
-use std::collections::HashMap;
-use std::ops::ControlFlow;
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::catalogue::{Catalogue, Plugin};
-use super::generation::{Generation, Loaded, Source};
-use super::loader::{LoadError, Loader, Step};
+use super::bundled::bundled;
+use super::catalogue::Plugin;
+use super::generation::Source;
+use super::install::{Change, Load, lock};
+use super::loader::{Described, LoadError, Step};
 use super::runtime::{Inner, Runtime};
-use super::scope::State;
-use super::worker::Job;
-use crate::model::{ErrorCode, Failure, Mailbox};
-use crate::store::ScopeRecord;
+use crate::model::{ErrorCode, Failure};
+
+/// Requests that run at once, at most: each may hold a component and a thread.
+const MAX_REQUESTS: usize = 64;
+
+/// Stack of the threads, in bytes: guests run on them too, so it is a plugin thread's.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// The pause between two attempts to read durable scopes while the store is away.
 const RESTORE_PAUSE: Duration = Duration::from_secs(5);
 
-/// What the loading thread is asked to do.
-#[derive(Debug)]
-pub(super) enum Request {
-    Load {
-        bytes: Vec<u8>,
-        /// The name that the component must have, and the digest.
-        name: Option<String>,
-        digest: Option<String>,
-        source: Source,
-        reply: oneshot::Sender<Result<Loaded, LoadError>>,
-    },
-    RollBack {
-        name: String,
-        reply: oneshot::Sender<Result<Loaded, Failure>>,
-    },
-    /// A plugin thread says that this generation fails.
-    RollBackFailing {
-        name: String,
-        generation: u64,
-    },
-    Unload {
-        name: String,
-        reply: oneshot::Sender<Result<(), Failure>>,
-    },
-    Stop,
+/// The threads that run requests, until the host ends.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    state: Mutex<State>,
+    stopped: Condvar,
 }
 
-/// The way to the loading thread.
-#[derive(Debug)]
-pub(super) struct Loads(mpsc::Sender<Request>);
+#[derive(Debug, Default)]
+struct State {
+    threads: Vec<JoinHandle<()>>,
+    is_stopping: bool,
+}
 
-impl Loads {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
-        // What comes in is bounded by who asks: operators, one folder, and one request per failing generation.
-        let (sender, receiver) = mpsc::channel();
-        (Self(sender), receiver)
+impl Requests {
+    /// Runs `work` on a thread of its own. Says whether it could be started.
+    fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        let mut state = lock(&self.state);
+        if state.is_stopping {
+            return Err("the host is shutting down");
+        }
+        state.threads.retain(|thread| !thread.is_finished());
+        if state.threads.len() >= MAX_REQUESTS {
+            return Err("too many plugins are being loaded: try again later");
+        }
+        let thread = thread::Builder::new().name("plugin-load".to_owned()).stack_size(STACK_BYTES).spawn(work);
+        state.threads.push(thread.map_err(|_| "the host cannot start a thread for it: try again later")?);
+        Ok(())
     }
 
-    fn request(&self, request: Request) {
-        // The thread ends last, at shutdown, when nothing is to be loaded any more.
-        let _ = self.0.send(request);
+    /// Waits for some time, or until the host ends: that is so where it says `false`.
+    fn pause(&self, pause: Duration) -> bool {
+        let deadline = Instant::now() + pause;
+        let mut state = lock(&self.state);
+        while !state.is_stopping {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
     }
 
-    pub(super) fn roll_back_failing(&self, name: &str, generation: u64) {
-        self.request(Request::RollBackFailing { name: name.to_owned(), generation });
-    }
-
+    /// Ends all threads. What is asked for from now on is refused.
     pub(super) fn stop(&self) {
-        self.request(Request::Stop);
+        let threads = {
+            let mut state = lock(&self.state);
+            state.is_stopping = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.stopped.notify_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread that loads plugins panicked");
+            }
+        }
     }
 }
 
 impl Runtime {
+    /// Runs `work` on a thread of its own, and gives what came of it.
+    pub(super) async fn request<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Inner>) -> T + Send + 'static,
+    ) -> Result<T, &'static str> {
+        let (reply, done) = oneshot::channel();
+        let inner = self.0.clone();
+        // A caller may have gone; what was asked for is done all the same.
+        self.0.requests.spawn(move || drop(reply.send(work(&inner))))?;
+        done.await.map_err(|_| "it failed, for a reason that the log says")
+    }
+
     /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
     ///
     /// # Errors
     /// With the step that said no. Nothing has changed then.
-    pub async fn load(
-        &self,
-        bytes: Vec<u8>,
-        name: Option<String>,
-        digest: Option<String>,
-        source: Source,
-    ) -> Result<Loaded, LoadError> {
-        let (reply, loaded) = oneshot::channel();
-        self.0.loads.request(Request::Load { bytes, name, digest, source, reply });
-        loaded.await.unwrap_or_else(|_| Err(LoadError::new(Step::Compile, "the host is shutting down")))
+    pub async fn load(&self, load: Load) -> Result<Change, LoadError> {
+        let done = self.request(move |inner| {
+            let done = inner.installer.load(inner, &load);
+            if let Ok(change) = &done {
+                inner.wait_for_losses(change);
+            }
+            // The folder knows the file, and when it is worth a line.
+            if let Err(error) = done.as_ref()
+                && load.source != Source::Folder
+            {
+                let Load { source, name, .. } = &load;
+                tracing::warn!(step = ?error.step, ?source, name, "a component was refused: {error}");
+            }
+            done
+        });
+        done.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
+    }
+
+    /// What a component calls itself.
+    ///
+    /// # Errors
+    /// With the step that said no.
+    pub async fn describe(&self, bytes: Vec<u8>) -> Result<Described, LoadError> {
+        let described = self.request(move |inner| inner.installer.describe(&bytes));
+        described.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
+    }
+
+    /// The largest component that may be loaded, in bytes.
+    pub fn largest_component(&self) -> usize {
+        self.0.config.largest_component()
+    }
+
+    /// Whether this component is what was last loaded of its plugin from the plugin folder.
+    pub(super) fn took_from_folder(&self, described: &Described) -> bool {
+        let record = self.0.installer.store.record(&described.name);
+        record.folder.is_some_and(|file| file.digest == described.digest)
+    }
+
+    /// The plugins whose running or failed build is from the plugin folder, and the names of their files.
+    pub(super) fn from_folder(&self) -> Vec<(String, String)> {
+        let records = self.0.installer.store.records().into_iter();
+        let is_from_folder = |source: Source| source == Source::Folder;
+        records
+            .filter(|record| record.current.as_ref().is_some_and(|current| is_from_folder(current.source)))
+            .filter_map(|record| Some((record.name, record.folder?.name)))
+            .collect()
     }
 
     /// Takes the generation before into use again.
     ///
     /// # Errors
-    /// Where there is no such plugin, or none before.
-    pub async fn roll_back(&self, name: &str) -> Result<Loaded, Failure> {
-        let (reply, rolled_back) = oneshot::channel();
-        self.0.loads.request(Request::RollBack { name: name.to_owned(), reply });
-        rolled_back.await.unwrap_or_else(|_| Err(shutting_down()))
+    /// Where there is no such plugin or none before, or changes would be lost and `lose_writes` does not allow it.
+    pub async fn roll_back(&self, name: &str, lose_writes: bool) -> Result<Change, Failure> {
+        let name = name.to_owned();
+        let done = self.request(move |inner| {
+            let done = inner.installer.roll_back(inner, &name, lose_writes, false);
+            if let Ok(change) = &done {
+                inner.wait_for_losses(change);
+            }
+            done
+        });
+        done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
     }
 
-    /// Unloads a plugin: its scopes, timers and rooms go with it.
+    /// Unloads a plugin: its scopes, timers and rooms go with it. It stays unloaded over a restart.
     ///
     /// # Errors
     /// Where there is no such plugin.
     pub async fn unload(&self, name: &str) -> Result<(), Failure> {
-        let (reply, unloaded) = oneshot::channel();
-        self.0.loads.request(Request::Unload { name: name.to_owned(), reply });
-        unloaded.await.unwrap_or_else(|_| Err(shutting_down()))
-    }
-}
-
-fn shutting_down() -> Failure {
-    Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")
-}
-
-pub(super) fn start(
-    inner: Arc<Inner>,
-    loader: Loader,
-    requests: mpsc::Receiver<Request>,
-) -> std::io::Result<JoinHandle<()>> {
-    let mut thread =
-        LoadingThread { inner, loader, last_plugin: 0, last_generations: HashMap::new(), unrestored: Vec::new() };
-    // Guests run on it too, so it has a plugin thread's stack.
-    thread::Builder::new().name("plugin-load".to_owned()).stack_size(4 * 1024 * 1024).spawn(move || {
-        loop {
-            let request = if thread.unrestored.is_empty() {
-                requests.recv().map_err(RecvTimeoutError::from)
-            } else {
-                requests.recv_timeout(RESTORE_PAUSE)
-            };
-            match request {
-                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(request) => thread.perform(request),
-                Err(RecvTimeoutError::Timeout) => thread.restore_again(),
-            }
-        }
-    })
-}
-
-struct LoadingThread {
-    inner: Arc<Inner>,
-    loader: Loader,
-    last_plugin: u32,
-    /// The last generation of each plugin that was ever loaded.
-    last_generations: HashMap<String, u64>,
-    /// Plugins whose durable scopes could not be read.
-    unrestored: Vec<Arc<Plugin>>,
-}
-
-impl LoadingThread {
-    fn perform(&mut self, request: Request) {
-        // Whoever asked may have gone, here and below; what was asked is done all the same.
-        match request {
-            Request::Load { bytes, name, digest, source, reply } => {
-                let loaded = self.load(&bytes, name.as_deref(), digest.as_deref(), source);
-                if let Err(error) = &loaded {
-                    tracing::warn!(step = ?error.step, ?source, name, "a component was refused: {error}");
-                }
-                let _ = reply.send(loaded);
-            }
-            Request::RollBack { name, reply } => {
-                let _ = reply.send(self.roll_back(&name));
-            }
-            Request::RollBackFailing { name, generation } => {
-                let runs = self.plugin(&name).is_some_and(|plugin| plugin.current().id.generation == generation);
-                if runs {
-                    tracing::error!(plugin = %name, generation, "a new generation fails too often and is rolled back");
-                    if let Err(error) = self.roll_back(&name) {
-                        tracing::error!(plugin = %name, generation, %error, "it cannot be rolled back");
-                    }
-                }
-            }
-            Request::Unload { name, reply } => {
-                let _ = reply.send(self.unload(&name));
-            }
-            Request::Stop => {}
-        }
+        let name = name.to_owned();
+        let done = self.request(move |inner| inner.installer.unload(inner, &name));
+        done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
     }
 
-    fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
-        self.inner.catalogue.load().plugins.get(name).cloned()
-    }
-
-    fn load(
-        &mut self,
-        bytes: &[u8],
-        name: Option<&str>,
-        digest: Option<&str>,
-        source: Source,
-    ) -> Result<Loaded, LoadError> {
-        let next = |name: &str| self.last_generations.get(name).map_or(1, |last| last + 1);
-        let generation = self.loader.prepare(bytes, digest, source, next)?;
-        let id = generation.id.clone();
-        if let Some(name) = name.filter(|name| *name != id.name) {
-            let message = format!("the component calls itself {:?}, not {name:?}", id.name);
-            return Err(LoadError::new(Step::Manifest, message));
-        }
-        self.try_routes(&generation)?;
-        let plugin = self.plugin(&id.name);
-        let now = self.inner.clock.uptime_ms();
-        if let Some(plugin) = &plugin {
-            let running = plugin.current();
-            if running.id.digest == id.digest {
-                return Ok(running.id.clone());
-            }
-            let generation = Arc::new(generation);
-            self.try_inheritance(plugin, &generation)?;
-            plugin.health.activate(id.generation, now);
-            plugin.replace(generation);
-            self.publish(|_| {});
-            self.resume(plugin);
-            if let Some(store) = &self.inner.store {
-                // What the build before did not take.
-                store.resume(&id.name);
-            }
-            tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
-                before = running.id.generation, "a plugin was replaced");
-        } else {
-            self.last_plugin += 1;
-            let plugin = Arc::new(Plugin::new(self.last_plugin, generation));
-            plugin.health.activate(id.generation, now);
-            self.restore(&plugin)?;
-            self.publish(|plugins| drop(plugins.insert(id.name.clone(), plugin)));
-            if let Some(n) = self.inner.store.as_ref().map(|store| store.resume(&id.name)).filter(|n| *n > 0) {
-                tracing::info!(plugin = %id.name, documents = n, "documents that were promised before are being stored");
-            }
-            tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, ?source,
-                "a plugin was loaded");
-        }
-        self.last_generations.insert(id.name.clone(), id.generation);
-        Ok(id)
-    }
-
-    /// Takes over what a plugin's durable scopes were when the process before ended, or when it was unloaded. Where the
-    /// store cannot be read, that is tried again later; until then scopes are read one by one, when something comes for them.
+    /// Goes back to the build of a feature that is part of the host.
     ///
     /// # Errors
-    /// Where the plugin cannot take one of the states over.
-    fn restore(&mut self, plugin: &Arc<Plugin>) -> Result<(), LoadError> {
-        let generation = plugin.current();
-        let is_durable = generation.manifest.scopes.iter().any(|scope| scope.is_durable);
-        let Some(store) = self.inner.store.as_ref().filter(|_| is_durable) else { return Ok(()) };
-        let mut refused = None;
-        let restored = store.scopes(&plugin.name, |records| {
-            let wanted = generation.manifest.state_version;
-            let others = records.iter().filter(|record| record.version != wanted).filter_map(|record| {
-                let bytes = record.state.clone()?;
-                Some((State { version: record.version, bytes }, false))
-            });
-            if let Err(error) = self.loader.try_migrations(&generation, &others.collect::<Vec<_>>()) {
-                refused = Some(error);
-                return ControlFlow::Break(());
-            }
-            let mut by_thread: HashMap<*const _, (&Arc<Mailbox<Job>>, Vec<ScopeRecord>)> = HashMap::new();
-            for record in records {
-                let inbox = self.inner.inbox_of(&record.key);
-                by_thread.entry(Arc::as_ptr(inbox)).or_insert_with(|| (inbox, Vec::new())).1.push(record);
-            }
-            for (inbox, records) in by_thread.into_values() {
-                inbox.push(Job::Restore { plugin: plugin.clone(), records });
-            }
-            ControlFlow::Continue(())
-        });
-        if let Some(refused) = refused {
-            self.inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
-            return Err(refused);
-        }
-        if let Err(failure) = restored {
-            tracing::error!(
-                plugin = %plugin.name, "durable scopes cannot be restored yet, and their timers do not run: {}",
-                failure.message
-            );
-            self.unrestored.push(plugin.clone());
-        }
-        Ok(())
-    }
-
-    /// Tries again to take over what could not be read.
-    fn restore_again(&mut self) {
-        for plugin in std::mem::take(&mut self.unrestored) {
-            if plugin.is_unloaded() {
-                continue;
-            }
-            if let Err(error) = self.restore(&plugin) {
-                tracing::error!(plugin = %plugin.name, "durable scopes cannot be restored: {error}");
-            } else if !self.unrestored.iter().any(|other| other.number == plugin.number) {
-                tracing::info!(plugin = %plugin.name, "durable scopes were restored");
-            }
-        }
-    }
-
-    /// Whether what a generation wants to handle is free.
-    fn try_routes(&self, generation: &Generation) -> Result<(), LoadError> {
-        match self.inner.catalogue.load().conflict(generation) {
-            Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a generation can take over the scopes that there are.
-    fn try_inheritance(&self, plugin: &Plugin, generation: &Arc<Generation>) -> Result<(), LoadError> {
-        for inbox in &self.inner.inboxes {
-            let (reply, answer) = oneshot::channel();
-            inbox.push(Job::Inherit { plugin: plugin.number, by: generation.clone(), reply });
-            // A thread that has ended drops what it was asked.
-            let inheritance =
-                answer.blocking_recv().map_err(|_| LoadError::new(Step::Migrate, "the host is shutting down"))?;
-            if let Some(orphan) = inheritance.orphan {
-                let message = format!("it has no template for the scope {orphan}, which there is");
-                return Err(LoadError::new(Step::Migrate, message));
-            }
-            self.loader.try_migrations(generation, &inheritance.states)?;
-        }
-        Ok(())
-    }
-
-    /// Has the generation that runs now told what could not be told to the one before.
-    fn resume(&self, plugin: &Plugin) {
-        self.inner.submit_to_all(|| Job::Resume { plugin: plugin.number });
-    }
-
-    /// Replaces the catalogue by one of changed plugins.
-    fn publish(&self, change: impl FnOnce(&mut std::collections::BTreeMap<String, Arc<Plugin>>)) {
-        let mut plugins = self.inner.catalogue.load().plugins.clone();
-        change(&mut plugins);
-        self.inner.catalogue.store(Arc::new(Catalogue::new(plugins)));
-    }
-
-    fn roll_back(&self, name: &str) -> Result<Loaded, Failure> {
-        let plugin = self.plugin(name).ok_or_else(|| no_plugin(name))?;
-        let nothing = || Failure::new(ErrorCode::Conflict, format!("there is no generation of {name} before this one"));
-        let before = plugin.before().ok_or_else(nothing)?;
-        // What was loaded since may handle the events that the generation before handled.
-        self.try_routes(&before).and_then(|()| self.try_inheritance(&plugin, &before)).map_err(|error| {
-            Failure::new(ErrorCode::Conflict, format!("the generation before cannot run now: {error}"))
+    /// Where there is none, or it cannot be loaded.
+    pub async fn reset(&self, name: &str, lose_writes: bool) -> Result<Change, Result<LoadError, Failure>> {
+        let feature = bundled().iter().find(|feature| feature.name == name).ok_or_else(|| {
+            let names: Vec<_> = bundled().iter().map(|feature| feature.name).collect();
+            let message = format!("the host has no build of {name} of its own: it has {}", names.join(", "));
+            Err(Failure::new(ErrorCode::NotFound, message))
         })?;
-        plugin.health.activate(before.id.generation, self.inner.clock.uptime_ms());
-        plugin.roll_back();
-        self.publish(|_| {});
-        self.resume(&plugin);
-        let id = before.id.clone();
-        tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, "a plugin was rolled back");
-        Ok(id)
-    }
-
-    fn unload(&self, name: &str) -> Result<(), Failure> {
-        let plugin = self.plugin(name).ok_or_else(|| no_plugin(name))?;
-        plugin.mark_unloaded();
-        self.publish(|plugins| drop(plugins.remove(name)));
-        self.inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
-        let id = &plugin.current().id;
-        tracing::info!(
-            plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
-            "a plugin was unloaded"
-        );
-        Ok(())
+        let load = Load { lose_writes, ..Load::new(feature.component.to_vec(), Source::Bundled) };
+        self.load(load).await.map_err(Ok)
     }
 }
 
-pub(super) fn no_plugin(name: &str) -> Failure {
-    Failure::new(ErrorCode::NotFound, format!("there is no plugin {name}"))
+impl Inner {
+    pub(super) fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.catalogue.load().plugins.get(name).cloned()
+    }
+
+    /// Why a plugin that does not run cannot be asked for anything.
+    pub(super) fn no_plugin(&self, name: &str) -> Failure {
+        let catalogue = self.catalogue.load();
+        match catalogue.idle.get(name).map(|idle| &idle.failed) {
+            Some(Some(failed)) => Failure::new(
+                ErrorCode::FeatureUnavailable,
+                format!("the plugin {name} could not be started: {}", failed.error.message),
+            ),
+            Some(None) => Failure::new(ErrorCode::NotFound, format!("the plugin {name} is unloaded")),
+            None => Failure::new(ErrorCode::NotFound, format!("there is no plugin {name}")),
+        }
+    }
+
+    /// Waits until what scopes went back to is stored, so that a restart finds it.
+    fn wait_for_losses(&self, change: &Change) {
+        if let Some(store) = self.store.as_ref().filter(|_| change.lost_scopes.is_some())
+            && !store.wait_until_written(&change.id.name)
+        {
+            tracing::error!(plugin = %change.id.name, "what scopes went back to is not stored yet: a restart may lose it");
+        }
+    }
+
+    /// A plugin thread says that this generation fails too often.
+    pub(super) fn roll_back_failing(self: &Arc<Self>, name: &str, generation: u64) {
+        let (inner, plugin) = (self.clone(), name.to_owned());
+        let started = self.requests.spawn(move || {
+            let runs = inner.plugin(&plugin).is_some_and(|running| running.current().id.generation == generation);
+            if !runs {
+                return;
+            }
+            tracing::error!(plugin = %plugin, generation, "a new generation fails too often and is rolled back");
+            if let Err(error) = inner.installer.roll_back(&inner, &plugin, false, true) {
+                tracing::error!(plugin = %plugin, generation, %error, "it cannot be rolled back");
+            }
+        });
+        if let Err(why) = started {
+            tracing::error!(plugin = %name, generation, "a generation that fails too often is not rolled back: {why}");
+        }
+    }
+
+    /// Tries again, until it is done, to read the durable scopes of a plugin.
+    pub(super) fn restore_later(self: &Arc<Self>, plugin: Arc<Plugin>) {
+        let inner = self.clone();
+        let name = plugin.name.clone();
+        let started = self.requests.spawn(move || {
+            while inner.requests.pause(RESTORE_PAUSE)
+                && !plugin.is_unloaded()
+                && !inner.stopping.load(Ordering::Relaxed)
+            {
+                if inner.installer.restore_again(&inner, &plugin) {
+                    return tracing::info!(plugin = %plugin.name, "durable scopes were restored");
+                }
+            }
+        });
+        if let Err(why) = started {
+            tracing::error!(plugin = %name, "its durable scopes are read one by one: {why}");
+        }
+    }
 }

@@ -46,6 +46,8 @@ pub(super) struct Manifest {
     pub greets_in: Option<ScopeAddress>,
     /// The Socket.IO namespaces that there are besides `/`.
     pub namespaces: BTreeSet<String>,
+    /// The older schemas that it can turn its states back into.
+    pub migrates_down_to: BTreeSet<u32>,
     /// The questions that it answers: the scope that each is for, or none where all scopes are asked.
     pub queries: HashMap<String, Option<usize>>,
     /// The events that it may emit.
@@ -222,6 +224,7 @@ impl Manifest {
         let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
         let namespaces = extension::namespaces(&extensions)?;
+        let migrates_down_to = extension::migrates_down_to(&extensions, state_version)?;
         Ok(Self {
             name,
             version,
@@ -231,6 +234,7 @@ impl Manifest {
             routes: checked_routes,
             greets_in,
             namespaces,
+            migrates_down_to,
             queries: checked_queries,
             emits: emits.into_iter().collect(),
             needs,

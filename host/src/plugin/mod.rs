@@ -5,11 +5,14 @@
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
 //!   does.
+//! - `install` changes what runs (loads, rollbacks, unloads) and writes it to the `component_store`, from which `start`
+//!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
+//!   generation's own.
 //! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
-//!   brings, `durable` what goes to the store and comes from there. `scope` is its memory, `effect` checks what a feature
-//!   wants done.
-//! - `engine`, `sandbox`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is where a
-//!   feature's lines go.
+//!   brings, `durable` what goes to the store and comes from there, `inherit` what passes from one generation to another.
+//!   `scope` is its memory, `effect` checks what a feature wants done.
+//! - `engine`, `sandbox`, `compile`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is
+//!   where a feature's lines go.
 //! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells
 //!   operators how things stand.
 
@@ -19,6 +22,8 @@ mod cache;
 mod call;
 mod catalogue;
 mod commit;
+mod compile;
+mod component_store;
 mod due;
 mod durable;
 mod effect;
@@ -30,23 +35,31 @@ mod generation;
 mod greeting;
 mod handle;
 mod health;
+mod inherit;
+mod install;
 mod loader;
 mod loads;
 mod log;
 mod manifest;
+mod migrate;
 mod report;
+mod restore;
 mod runtime;
 mod sandbox;
 mod scope;
+mod start;
 mod template;
 mod worker;
 
 pub use bundled::{Bundled, bundled};
+pub use catalogue::PluginError;
 pub use event::{ClientEvent, Once};
 pub use extension::check_namespace;
 pub use folder::Folder;
 pub use generation::{Loaded, Source};
-pub use loader::{LoadError, MAX_COMPONENT_BYTES, Step, digest};
+pub use install::{Change, Load};
+pub use loader::{Described, LoadError, Step, digest};
 pub use manifest::Grants;
 pub use report::{Inspection, Latency, PluginReport, PluginState, inspect};
-pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, PluginConfig, PluginOptions, Runtime};
+pub use restore::StoredScopes;
+pub use runtime::{ANSWER_TIMEOUT, MAX_COMPONENT_BYTES, PendingAnswer, PluginConfig, PluginOptions, Runtime};

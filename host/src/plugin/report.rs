@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use schemars::JsonSchema;
+use semver::Version;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::catalogue::Plugin;
+use super::bundled::bundled;
+use super::catalogue::{FailedStart, Plugin, PluginError};
 use super::engine::{self, Ticker};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
@@ -32,6 +34,12 @@ pub struct PluginReport {
     pub state: PluginState,
     /// The generation that a roll-back would take into use.
     pub previous: Option<Loaded>,
+    /// The build that is part of the host, where it is newer than what is installed: a reset takes it into use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_bundled: Option<&'static str>,
+    /// The last errors, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<PluginError>,
     /// Events that it handled.
     pub calls: u64,
     /// Events on which it failed.
@@ -51,6 +59,8 @@ pub enum PluginState {
     Running,
     /// It failed too often, and is left alone for a while.
     Quarantined,
+    /// It is installed, and could not be started.
+    Failed,
 }
 
 /// How long calls take.
@@ -131,8 +141,9 @@ impl Inspection {
 /// With the step that would have said no.
 pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Result<Inspection, LoadError> {
     let cannot = |error: String| LoadError::new(Step::Compile, error);
-    let engine = engine::engine(config.memory_bytes).map_err(|error| cannot(error.to_string()))?;
-    let ticker = Ticker::start(engine.clone(), config.call_deadline).map_err(|error| cannot(error.to_string()))?;
+    let engine = engine::engine(config.most_memory()).map_err(|error| cannot(error.to_string()))?;
+    let ticker =
+        Ticker::start(engine.clone(), config.shortest_deadline()).map_err(|error| cannot(error.to_string()))?;
     let ticker = Arc::new(ticker);
     let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
     let loader =
@@ -144,9 +155,15 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
 }
 
 impl Runtime {
-    /// How all plugins stand, without their own figures.
+    /// How all plugins stand, by name, without their own figures.
     pub fn reports(&self) -> Vec<PluginReport> {
-        self.plugins().values().map(|plugin| self.report_of(plugin)).collect()
+        let catalogue = self.0.catalogue.load();
+        let failed =
+            catalogue.idle.iter().filter_map(|(name, idle)| Some(report_of_failed(name, idle.failed.as_ref()?)));
+        let mut reports: Vec<_> =
+            catalogue.plugins.values().map(|plugin| self.report_of(plugin)).chain(failed).collect();
+        reports.sort_by(|a, b| a.id.name.cmp(&b.id.name));
+        reports
     }
 
     /// How one plugin stands, with its own figures where it has any.
@@ -154,7 +171,11 @@ impl Runtime {
     /// # Errors
     /// Where there is no such plugin.
     pub async fn report(&self, name: &str) -> Result<PluginReport, Failure> {
-        let plugin = self.plugins().get(name).cloned().ok_or_else(|| super::loads::no_plugin(name))?;
+        let failed = self.0.catalogue.load().idle.get(name).and_then(|idle| idle.failed.clone());
+        if let Some(failed) = failed {
+            return Ok(report_of_failed(name, &failed));
+        }
+        let plugin = self.0.plugin(name).ok_or_else(|| self.0.no_plugin(name))?;
         let mut report = self.report_of(&plugin);
         if plugin.current().manifest.queries.contains_key("stats") {
             let stats = self.query(name, "stats", "null").await;
@@ -180,6 +201,8 @@ impl Runtime {
             source: generation.source,
             state: if paused { PluginState::Quarantined } else { PluginState::Running },
             previous: plugin.before().map(|before| before.id.clone()),
+            newer_bundled: newer_bundled(&generation),
+            errors: plugin.errors(),
             calls: plugin.calls.load(Ordering::Relaxed),
             traps: plugin.traps.load(Ordering::Relaxed),
             latency: Latency {
@@ -189,4 +212,27 @@ impl Runtime {
             stats: None,
         }
     }
+}
+
+fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
+    PluginReport {
+        id: failed.installed.loaded(name),
+        description: String::new(),
+        source: failed.installed.source,
+        state: PluginState::Failed,
+        previous: None,
+        newer_bundled: None,
+        errors: vec![failed.error.clone()],
+        calls: 0,
+        traps: 0,
+        latency: Latency { p50_us: 0.0, p99_us: 0.0 },
+        stats: None,
+    }
+}
+
+/// The version of the bundled build, where it is newer than an installed one.
+fn newer_bundled(generation: &Generation) -> Option<&'static str> {
+    let feature = bundled().iter().find(|feature| feature.name == generation.id.name)?;
+    let is_newer = Version::parse(feature.version).ok()? > Version::parse(&generation.id.version).ok()?;
+    is_newer.then_some(feature.version)
 }

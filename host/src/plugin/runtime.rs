@@ -1,23 +1,28 @@
 //! The plugin runtime as the rest of the host sees it: events go in, plugins come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::catalogue::Catalogue;
+use super::component_store::ComponentStore;
 use super::engine::{self, Ticker};
 use super::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
+use super::install::Installer;
 use super::loader::Loader;
-use super::loads::Loads;
+use super::loads::Requests;
 use super::manifest::Grants;
+use super::restore::StoredScopes;
+use super::sandbox::Bounds;
 use super::template::ScopeAddress;
 use super::worker::{Job, Worker};
 use crate::hub::{Departure, Hub, ShardCommand};
@@ -31,6 +36,10 @@ const INBOX_EVENTS: usize = 16_384;
 
 /// Scopes that are asked by one query without a scope, at most.
 const MAX_GATHERED_SCOPES: usize = 10_000;
+
+/// The largest component, in bytes, where nothing else is configured. A feature is some hundred KiB; with debug
+/// information, a few MiB.
+pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long a caller waits for an answer: far more than any deadline, for a queue may stand before it.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,6 +57,10 @@ pub struct PluginConfig {
     pub state_bytes: usize,
     /// Where compiled components are kept.
     pub cache_dir: Option<PathBuf>,
+    /// Where what is installed is kept; nowhere for a host that only looks at plugins.
+    pub components_dir: Option<PathBuf>,
+    /// Whether nothing is written, for a host that only looks at what would run.
+    pub is_read_only: bool,
     /// What is configured for each plugin.
     pub plugins: HashMap<String, PluginOptions>,
 }
@@ -60,6 +73,15 @@ pub struct PluginOptions {
     pub enabled: bool,
     /// What it is granted, where that is not left to the default.
     pub grants: Option<Grants>,
+    /// How long a call may run, where that is not as for all.
+    #[serde(with = "humantime_serde")]
+    pub call_deadline: Option<Duration>,
+    /// The linear memory of one instance, in bytes, where that is not as for all.
+    pub memory_bytes: Option<usize>,
+    /// The state of one scope, in bytes, where that is not as for all.
+    pub state_bytes: Option<usize>,
+    /// The largest component, in bytes, where that is not as for all.
+    pub component_bytes: Option<usize>,
     /// What it is told.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
@@ -72,6 +94,8 @@ impl Default for PluginConfig {
             memory_bytes: 33_554_432,
             state_bytes: 65_536,
             cache_dir: None,
+            components_dir: None,
+            is_read_only: false,
             plugins: HashMap::new(),
         }
     }
@@ -79,7 +103,53 @@ impl Default for PluginConfig {
 
 impl Default for PluginOptions {
     fn default() -> Self {
-        Self { enabled: true, grants: None, settings: serde_json::Map::new() }
+        Self {
+            enabled: true,
+            grants: None,
+            call_deadline: None,
+            memory_bytes: None,
+            state_bytes: None,
+            component_bytes: None,
+            settings: serde_json::Map::new(),
+        }
+    }
+}
+
+impl PluginConfig {
+    /// The bounds of a plugin; of one of no name, the general ones.
+    pub(super) fn bounds_of(&self, plugin: &str) -> Bounds {
+        let options = self.plugins.get(plugin);
+        let deadline = options.and_then(|options| options.call_deadline).unwrap_or(self.call_deadline);
+        // Half a deadline is the time between two looks at a call.
+        let ticks = deadline.as_nanos().div_ceil(engine::tick_of(self.shortest_deadline()).as_nanos()).max(2);
+        Bounds {
+            memory_bytes: options.and_then(|options| options.memory_bytes).unwrap_or(self.memory_bytes),
+            deadline,
+            ticks: ticks as u64,
+            state_bytes: options.and_then(|options| options.state_bytes).unwrap_or(self.state_bytes),
+        }
+    }
+
+    pub(super) fn shortest_deadline(&self) -> Duration {
+        let of_plugins = self.plugins.values().filter_map(|options| options.call_deadline);
+        of_plugins.min().unwrap_or(self.call_deadline).min(self.call_deadline)
+    }
+
+    /// The most memory that an instance of any plugin may have, in bytes.
+    pub(super) fn most_memory(&self) -> usize {
+        let of_plugins = self.plugins.values().filter_map(|options| options.memory_bytes);
+        of_plugins.max().unwrap_or(0).max(self.memory_bytes)
+    }
+
+    /// The largest component of a plugin, in bytes.
+    pub(super) fn component_bytes_of(&self, plugin: &str) -> usize {
+        self.plugins.get(plugin).and_then(|options| options.component_bytes).unwrap_or(MAX_COMPONENT_BYTES)
+    }
+
+    /// The largest component of any plugin, in bytes.
+    pub fn largest_component(&self) -> usize {
+        let of_plugins = self.plugins.values().filter_map(|options| options.component_bytes);
+        of_plugins.max().unwrap_or(0).max(MAX_COMPONENT_BYTES)
     }
 }
 
@@ -97,9 +167,12 @@ pub(super) struct Inner {
     pub(super) ticker: Arc<Ticker>,
     pub(super) catalogue: ArcSwap<Catalogue>,
     pub(super) inboxes: Vec<Arc<Mailbox<Job>>>,
-    pub(super) loads: Loads,
+    pub(super) installer: Installer,
+    pub(super) requests: Requests,
     /// Where documents and durable states go. A host that only looks at plugins has none.
     pub(super) store: Option<Arc<Store>>,
+    /// What such a host looks at instead.
+    pub(super) looked_at: OnceLock<Box<dyn StoredScopes>>,
     /// Whether the host ends.
     pub(super) stopping: Arc<AtomicBool>,
     hasher: RandomState,
@@ -107,6 +180,12 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Where durable states are read from.
+    pub(super) fn stored(&self) -> Option<&dyn StoredScopes> {
+        let own = self.store.as_deref().map(|store| store as &dyn StoredScopes);
+        own.or_else(|| self.looked_at.get().map(|stored| &**stored))
+    }
+
     pub(super) fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
         // A scope always has the same thread, which is what orders its events.
         &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
@@ -174,8 +253,8 @@ impl Runtime {
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         let stopping = Arc::new(AtomicBool::new(false));
-        let engine = engine::engine(config.memory_bytes).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let ticker = Arc::new(Ticker::start(engine.clone(), config.call_deadline)?);
+        let engine = engine::engine(config.most_memory()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+        let ticker = Arc::new(Ticker::start(engine.clone(), config.shortest_deadline())?);
         let loader = Loader::new(
             engine,
             config.cache_dir.clone(),
@@ -187,7 +266,11 @@ impl Runtime {
         )
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::new(INBOX_EVENTS))).collect();
-        let (loads, requests) = Loads::new();
+        let components = match &config.components_dir {
+            Some(dir) => ComponentStore::open(dir, config.is_read_only)
+                .with_context(|| format!("cannot use the folder of installed components, {}", dir.display()))?,
+            None => ComponentStore::in_memory(),
+        };
         let inner = Arc::new(Inner {
             config,
             hub,
@@ -196,8 +279,10 @@ impl Runtime {
             ticker,
             catalogue: ArcSwap::default(),
             inboxes,
-            loads,
+            installer: Installer::new(loader, components),
+            requests: Requests::default(),
             store,
+            looked_at: OnceLock::new(),
             stopping,
             hasher: RandomState::new(),
             threads: Mutex::default(),
@@ -206,7 +291,6 @@ impl Runtime {
         for (index, inbox) in inner.inboxes.iter().enumerate() {
             threads.push(Worker::start(index, inner.clone(), inbox.clone())?);
         }
-        threads.push(super::loads::start(inner.clone(), loader, requests)?);
         if let Some(store) = &inner.store {
             let weak = Arc::downgrade(&inner);
             store.start(Box::new(move |promise, outcome| {
@@ -219,6 +303,12 @@ impl Runtime {
         Ok(Self(inner))
     }
 
+    /// Has a host without a store look at durable states all the same, so that it can say what would start.
+    pub fn look_at(&self, stored: Box<dyn StoredScopes>) {
+        // Once is enough: nobody looks at two stores.
+        let _ = self.0.looked_at.set(stored);
+    }
+
     /// To be called before connections are closed: what became of promises is left to the next process to tell.
     pub fn begin_shutdown(&self) {
         self.0.store.iter().for_each(|store| store.begin_shutdown());
@@ -227,7 +317,6 @@ impl Runtime {
     /// Ends all threads. What is queued still is dropped: nobody is connected any more.
     pub fn shut_down(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
-        self.0.loads.stop();
         self.0.inboxes.iter().for_each(|inbox| inbox.nudge());
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
@@ -235,6 +324,7 @@ impl Runtime {
                 tracing::error!("a plugin thread panicked");
             }
         }
+        self.0.requests.stop();
         self.0.ticker.stop();
         // Last, for all that changed is to be written.
         if let Some(store) = &self.0.store {
@@ -248,7 +338,7 @@ impl Runtime {
     /// Where there is no such feature, the client may not send this, or the feature cannot take it now.
     pub fn client_event(&self, event: ClientEvent<'_>) -> Result<(), Failure> {
         let catalogue = self.0.catalogue.load();
-        let destination = catalogue.destination(event.event).ok_or_else(|| unknown_event(event.event))?;
+        let destination = catalogue.destination(event.event).ok_or_else(|| not_handled(&catalogue, event.event))?;
         if !destination.from_client {
             let message = format!("only services may send {}", event.event);
             return Err(Failure::new(ErrorCode::Forbidden, message));
@@ -282,7 +372,7 @@ impl Runtime {
         once: Option<Once>,
     ) -> Result<PendingAnswer, Failure> {
         let catalogue = self.0.catalogue.load();
-        let destination = catalogue.destination(event).ok_or_else(|| unknown_event(event))?;
+        let destination = catalogue.destination(event).ok_or_else(|| not_handled(&catalogue, event))?;
         if !destination.from_service {
             return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
         }
@@ -303,7 +393,7 @@ impl Runtime {
         let not_found = |message: String| Failure::new(ErrorCode::NotFound, message);
         let (plugin, address) = {
             let catalogue = self.0.catalogue.load();
-            let plugin = catalogue.plugins.get(plugin).ok_or_else(|| super::loads::no_plugin(plugin))?;
+            let plugin = catalogue.plugins.get(plugin).ok_or_else(|| self.0.no_plugin(plugin))?;
             let manifest = &plugin.current().manifest;
             let scope = manifest.queries.get(name);
             let scope = scope.ok_or_else(|| not_found(format!("{} has no query {name}", plugin.name)))?;
@@ -364,11 +454,6 @@ impl Runtime {
             inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
         }
     }
-
-    /// What is loaded.
-    pub(super) fn plugins(&self) -> BTreeMap<String, Arc<super::catalogue::Plugin>> {
-        self.0.catalogue.load().plugins.clone()
-    }
 }
 
 /// What a feature is going to answer.
@@ -404,6 +489,13 @@ async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Failure> {
     }
 }
 
-fn unknown_event(event: &str) -> Failure {
-    Failure::new(ErrorCode::UnknownEvent, format!("no feature handles the event {event}"))
+/// Why an event of this name goes nowhere.
+fn not_handled(catalogue: &Catalogue, event: &str) -> Failure {
+    match catalogue.idle_for(event) {
+        Some(plugin) => {
+            let message = format!("the feature {plugin}, which handles {event}, is not running: try again later");
+            Failure::new(ErrorCode::FeatureUnavailable, message)
+        }
+        None => Failure::new(ErrorCode::UnknownEvent, format!("no feature handles the event {event}")),
+    }
 }

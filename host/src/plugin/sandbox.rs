@@ -16,7 +16,7 @@ use wasmtime_wasi::{
 };
 
 use super::bindings::{Context, Event, Failure, Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
-use super::engine::{TICKS_PER_DEADLINE, Ticker};
+use super::engine::Ticker;
 use super::log::PluginLog;
 use crate::hub::ShardPort;
 
@@ -59,6 +59,7 @@ pub(super) struct HostState {
     stderr: Arc<Mutex<Vec<u8>>>,
     log: Arc<PluginLog>,
     deadline: Duration,
+    ticks: u64,
     /// CPU time of this thread at the last look, and how often was looked.
     watch: (Option<Duration>, u32),
 }
@@ -105,11 +106,14 @@ pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     Ok(linker)
 }
 
-/// The bounds of an instance.
+/// The bounds of a plugin's instances and states.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     pub(super) memory_bytes: usize,
     pub(super) deadline: Duration,
+    /// The engine's ticks in a deadline.
+    pub(super) ticks: u64,
+    pub(super) state_bytes: usize,
 }
 
 /// A component that has been instantiated, warm for the next call.
@@ -159,13 +163,14 @@ impl Instance {
             stderr,
             log,
             deadline: bounds.deadline,
+            ticks: bounds.ticks,
             watch: (None, 0),
         };
         let mut store = Store::new(pre.engine(), state);
         store.limiter(|state| &mut state.limits);
         store.set_hostcall_fuel(MAX_HANDED_OVER_BYTES);
         store.epoch_deadline_callback(|mut store| store.data_mut().look_at_deadline());
-        store.set_epoch_deadline(TICKS_PER_DEADLINE / 2);
+        store.set_epoch_deadline(bounds.ticks / 2);
         let running = ticker.call_begins();
         let feature = pre.instantiate(&mut store);
         drop(running);
@@ -207,7 +212,8 @@ impl Instance {
         now_ms: u64,
         call: impl FnOnce(&Feature, &mut Store<HostState>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        self.store.set_epoch_deadline(TICKS_PER_DEADLINE / 2);
+        let ticks = self.store.data().ticks;
+        self.store.set_epoch_deadline(ticks / 2);
         let state = self.store.data_mut();
         state.watch = (None, 0);
         state.time.0.store(now_ms, Ordering::Relaxed);
@@ -234,7 +240,7 @@ impl HostState {
             }
         }
         self.watch = (Some(cpu), looks + 1);
-        Ok(UpdateDeadline::Continue(TICKS_PER_DEADLINE / 2))
+        Ok(UpdateDeadline::Continue(self.ticks / 2))
     }
 
     fn fault(&self, error: &wasmtime::Error) -> Fault {

@@ -115,6 +115,12 @@ impl Scope {
         std::mem::take(&mut self.parked)
     }
 
+    /// Gives its state up: it goes on from the copy from before it was migrated forward, or from nothing.
+    pub(super) fn give_up(&mut self) {
+        self.state = self.before_migration.take();
+        self.is_dirty = true;
+    }
+
     /// Whether anything but its state and its room keeps it.
     pub(super) fn is_used(&self) -> bool {
         !self.timers.is_empty() || !self.members.is_empty() || self.has_parked() || self.loading.is_some()

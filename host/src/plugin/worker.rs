@@ -51,6 +51,8 @@ pub(super) enum Job {
     },
     /// Tell what another generation would have to take over.
     Inherit { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<Inheritance> },
+    /// Give up the states that the running generation cannot take over, and say how many.
+    GiveUp { plugin: u32, reply: oneshot::Sender<usize> },
     /// A durable scope was read, or cannot be.
     Loaded { plugin: u32, key: Arc<str>, result: Result<Option<ScopeRecord>, StoreFailure> },
     /// Take scopes over from the process before.
@@ -64,8 +66,8 @@ pub(super) enum Job {
 /// What a generation would have to take over.
 #[derive(Debug, Default)]
 pub(super) struct Inheritance {
-    /// States of another schema than its own, and whether an older copy in its schema is kept.
-    pub(super) states: Vec<(State, bool)>,
+    /// States of another schema than its own, and the version of the copy that is kept from before each was migrated.
+    pub(super) states: Vec<(State, Option<u32>)>,
     /// A scope that it has no template for.
     pub(super) orphan: Option<Arc<str>>,
 }
@@ -179,6 +181,9 @@ impl Worker {
             }
             Job::Inherit { plugin, by, reply } => {
                 let _ = reply.send(self.inheritance(plugin, &by));
+            }
+            Job::GiveUp { plugin, reply } => {
+                let _ = reply.send(self.give_up(plugin));
             }
             Job::Loaded { plugin, key, result } => self.loaded(plugin, &key, result),
             Job::Restore { plugin, records } => self.restore(&plugin, records),
@@ -362,21 +367,6 @@ impl Worker {
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
         self.scopes.insert(plugin, address, kind, now, look);
         true
-    }
-
-    fn inheritance(&self, plugin: u32, by: &Generation) -> Inheritance {
-        let wanted = by.manifest.state_version;
-        let mut inheritance = Inheritance::default();
-        for scope in self.scopes.of(plugin) {
-            if by.manifest.scope_of_key(&scope.address.key).is_none() {
-                inheritance.orphan = Some(scope.address.key.clone());
-            }
-            let is_kept = scope.before_migration.as_ref().is_some_and(|kept| kept.version == wanted);
-            if let Some(state) = scope.state.as_ref().filter(|state| state.version != wanted) {
-                inheritance.states.push((state.clone(), is_kept));
-            }
-        }
-        inheritance
     }
 
     fn acknowledged(&mut self, id: u64, connection: ConnId, answer: Result<Payload, &'static str>) {

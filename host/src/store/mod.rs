@@ -13,6 +13,7 @@ mod postgres;
 mod queue;
 mod reader;
 mod sqlite;
+mod states_only;
 mod writer;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -37,6 +38,7 @@ pub use queue::Acknowledge;
 use queue::{Action, Change, Queue, Task};
 use reader::Reader;
 use sqlite::Sqlite;
+pub use states_only::StatesOnly;
 use writer::Writer;
 
 /// Scopes that are read at once when a plugin is loaded.
@@ -401,6 +403,11 @@ impl Store {
         self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)))));
     }
 
+    /// Waits, for some time, until all changes of a plugin's scopes are written. Says whether they are.
+    pub fn wait_until_written(&self, plugin: &str) -> bool {
+        self.queue.wait_until_written(plugin, SCOPES_TIMEOUT)
+    }
+
     /// Forgets the scopes of a plugin that have expired, and gives the others to `take`, page by page,
     /// until it takes no more. Waits for the database: not for a thread that handles events.
     ///
@@ -411,7 +418,7 @@ impl Store {
         plugin: &str,
         mut take: impl FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
     ) -> Result<(), StoreFailure> {
-        if !self.queue.wait_until_written(plugin, SCOPES_TIMEOUT) {
+        if !self.wait_until_written(plugin) {
             return Err(StoreFailure::unavailable("the store does not keep up"));
         }
         let mut after = String::new();

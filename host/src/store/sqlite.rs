@@ -3,12 +3,13 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Row, params};
 
 use super::backend::{
     AnsweredCall, Backend, BackendError, Document, MAX_ANSWERED_CALLS, PAGE_BYTES, Page, ScopeRecord, Write, Written,
@@ -109,6 +110,33 @@ impl Sqlite {
         }
         let file = fs::metadata(path).with_context(is_readable)?.ino();
         Ok(Self { connection, path: path.to_owned(), file })
+    }
+}
+
+impl Sqlite {
+    /// Opens a file to read it, and changes nothing. Nothing where there is no file, or no tables in it yet.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(super) fn look_at(path: &Path) -> anyhow::Result<Option<Self>> {
+        let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+        let is_readable = || format!("cannot read {}", path.display());
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        // A database that nobody has open has no log beside it, and a reader would make one: unless it takes the file for
+        // one that does not change (https://sqlite.org/wal.html, "Read-Only Databases").
+        let immutable = if Path::new(&log).exists() { "" } else { "?immutable=1" };
+        let name = percent_encoding::percent_encode(path.as_os_str().as_bytes(), percent_encoding::NON_ALPHANUMERIC);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection =
+            Connection::open_with_flags(format!("file:{name}{immutable}"), flags).with_context(is_readable)?;
+        connection.busy_timeout(BUSY_TIMEOUT).with_context(is_readable)?;
+        let version: u32 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).with_context(is_readable)?;
+        if version == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Self { connection, path: path.to_owned(), file: metadata.ino() }))
     }
 }
 

@@ -53,6 +53,10 @@ pub(super) fn manifest(manifest: &Manifest) -> Result<(), String> {
     }
     manifest.scopes.iter().try_for_each(connect)?;
     namespaces(&manifest.namespaces)?;
+    if let Some(version) = manifest.migrates_down_to.iter().find(|version| **version >= manifest.state_version) {
+        let own = manifest.state_version;
+        return Err(format!("migrates down to schema version {version}, which is not older than its own, {own}"));
+    }
     let mut queries = BTreeSet::new();
     for query in manifest.scopes.iter().flat_map(|scope| &scope.queries).chain(&manifest.gathered) {
         if !queries.insert(query) {

@@ -1,7 +1,7 @@
 //! What becomes of the state, seen at the one way into a feature.
 
 use roundhouse_sdk::{
-    Call, Effect, Event, Failure, Message, Outcome, Payload, Query, Sender, StateChange, handle, migrate,
+    Call, Effect, Event, Failure, Message, Outcome, Payload, Query, Sender, StateChange, handle, migrate, migrate_down,
 };
 use serde_json::json;
 
@@ -71,4 +71,12 @@ fn what_a_later_host_may_tell_is_ignored() {
 fn an_old_state_is_taken_where_it_still_reads_as_todays() {
     assert_eq!(migrate::<Probe>(1, br#"{ "notes": ["x"] }"#).unwrap(), br#"{"notes":["x"]}"#);
     assert_eq!(migrate::<Probe>(1, b"[]]").unwrap_err().code, "internal");
+}
+
+#[test]
+fn there_is_no_way_back_unless_the_feature_has_one() {
+    let refusal = migrate_down::<Probe>(1, br#"{"notes":["x"]}"#).unwrap_err();
+    assert!(refusal.message.contains("no way back to schema version 1"), "{}", refusal.message);
+    let asked = Event::Other("migrate-down".to_owned(), "1".to_owned());
+    assert_eq!(handle::<Probe>(call(), asked, Some(br#"{"notes":["x"]}"#)).unwrap_err(), refusal);
 }

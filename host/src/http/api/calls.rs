@@ -20,9 +20,11 @@ pub(super) enum Call {
     Stats,
     Plugins,
     Plugin,
+    InstallPlugin,
     LoadPlugin,
     UnloadPlugin,
     RollBackPlugin,
+    ResetPlugin,
     Connections,
     Connection,
     CloseConnection,
@@ -36,9 +38,19 @@ pub(super) enum Call {
 }
 
 impl Call {
-    /// Whether there are parameters in the query, which say what part of a list is wanted.
+    /// Whether there are parameters in the query.
     pub(super) fn takes_query(self) -> bool {
+        self.lists() || self.may_lose_writes()
+    }
+
+    /// Whether its parameters say what part of a list is wanted.
+    pub(super) fn lists(self) -> bool {
         matches!(self, Self::Connections | Self::User | Self::Room)
+    }
+
+    /// Whether its parameter says that states may be lost.
+    pub(super) fn may_lose_writes(self) -> bool {
+        matches!(self, Self::InstallPlugin | Self::LoadPlugin | Self::RollBackPlugin | Self::ResetPlugin)
     }
 }
 
@@ -69,7 +81,7 @@ const ADMIN: Option<KeyScope> = Some(KeyScope::Admin);
 
 /// All calls. Those that are made most stand first, where they are found soonest.
 #[rustfmt::skip]
-pub(super) static ROUTES: [Route; 19] = [
+pub(super) static ROUTES: [Route; 21] = [
     route(Method::POST, "/v1/emit", Call::Emit, PUBLISH, "Emit straight to connections"),
     route(Method::POST, "/v1/events", Call::Event, PUBLISH, "Hand an event to the feature that routes it"),
     route(Method::POST, "/v1/query/{plugin}/{query}", Call::Query, PUBLISH, "Ask a feature"),
@@ -81,10 +93,12 @@ pub(super) static ROUTES: [Route; 19] = [
     route(Method::DELETE, "/v1/users/{id}/connections", Call::CloseUser, ADMIN, "Disconnect a user (4010)"),
     route(Method::GET, "/v1/rooms/{room}", Call::Room, ADMIN, "The members of a room"),
     route(Method::GET, "/v1/plugins", Call::Plugins, ADMIN, "All plugins"),
+    route(Method::POST, "/v1/plugins", Call::InstallPlugin, ADMIN, "Load a plugin by the name that it gives itself"),
     route(Method::GET, "/v1/plugins/{name}", Call::Plugin, ADMIN, "One plugin, with its own figures"),
     route(Method::PUT, "/v1/plugins/{name}", Call::LoadPlugin, ADMIN, "Load a plugin, or replace its build"),
     route(Method::DELETE, "/v1/plugins/{name}", Call::UnloadPlugin, ADMIN, "Unload a plugin"),
     route(Method::POST, "/v1/plugins/{name}/rollback", Call::RollBackPlugin, ADMIN, "Back to the generation before"),
+    route(Method::POST, "/v1/plugins/{name}/reset", Call::ResetPlugin, ADMIN, "Back to the bundled build"),
     route(Method::GET, "/healthz", Call::Alive, None, "Whether the host is alive"),
     route(Method::GET, "/readyz", Call::Ready, None, "Whether the host takes work"),
     route(Method::GET, "/metrics", Call::Metrics, None, "Figures in Prometheus' format"),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use super::config_file::ConfigFile;
 use crate::model::{ErrorCode, Failure};
 
 /// What a key may be used for. Neither includes the other: a key for both has both.
@@ -58,6 +59,8 @@ impl fmt::Debug for ApiKey {
 pub struct ApiConfig {
     /// All keys.
     pub keys: Vec<ApiKey>,
+    /// The configuration that is in use, where it is from a file.
+    pub file: Option<ConfigFile>,
 }
 
 /// Whoever makes a call: the key that it carries.

@@ -6,6 +6,7 @@
 
 mod body;
 mod calls;
+mod config_file;
 mod directory;
 mod emit;
 mod events;
@@ -32,6 +33,7 @@ use tokio::net::TcpStream;
 
 use self::body::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use self::calls::{Call, Found, Parameters, decode, find};
+pub use self::config_file::ConfigFile;
 use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
@@ -191,9 +193,11 @@ impl Api {
         match call {
             Call::Plugins => Ok(self.plugins()),
             Call::Plugin => self.plugin(&name).await,
-            Call::LoadPlugin => self.load(caller, &name, request).await,
+            Call::InstallPlugin => self.load(caller, None, query, request).await,
+            Call::LoadPlugin => self.load(caller, Some(&name), query, request).await,
             Call::UnloadPlugin => self.unload(caller, &name).await,
-            Call::RollBackPlugin => self.roll_back(caller, &name).await,
+            Call::RollBackPlugin => self.roll_back(caller, &name, query).await,
+            Call::ResetPlugin => self.reset(caller, &name, query).await,
             Call::Connections => self.connections(query),
             Call::Connection => self.connection(&name),
             Call::CloseConnection => self.close_connection(caller, &name).await,

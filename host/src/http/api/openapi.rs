@@ -10,7 +10,7 @@ use super::keys::KeyScope;
 use super::plugins::{Plugins, Refused, Stats, Unloaded};
 use super::schema::{ConnectionId, Id, Room, Schemas};
 use crate::model::Failure;
-use crate::plugin::{Loaded, PluginReport};
+use crate::plugin::{Change, PluginReport};
 
 /// The document at `/openapi.json`.
 pub(super) fn document() -> Value {
@@ -65,9 +65,11 @@ fn operation_id(call: Call) -> &'static str {
         Call::Stats => "stats",
         Call::Plugins => "listPlugins",
         Call::Plugin => "readPlugin",
+        Call::InstallPlugin => "installPlugin",
         Call::LoadPlugin => "loadPlugin",
         Call::UnloadPlugin => "unloadPlugin",
         Call::RollBackPlugin => "rollBackPlugin",
+        Call::ResetPlugin => "resetPlugin",
         Call::Connections => "listConnections",
         Call::Connection => "readConnection",
         Call::CloseConnection => "disconnectConnection",
@@ -100,7 +102,11 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
             json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema });
         parameters.push(parameter);
     };
-    if route.call.takes_query() {
+    if route.call.may_lose_writes() {
+        let about = "Whether states may be lost that the build cannot take over.";
+        in_query("loseWrites", about, json!({ "type": "boolean", "default": false }));
+    }
+    if route.call.lists() {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
         in_query("limit", "How many, at most.", limit);
         in_query("after", "The `next` of the page before.", schemas.read::<ConnectionId>());
@@ -117,7 +123,7 @@ fn request_body(call: Call, schemas: &mut Schemas) -> Option<Value> {
         Call::Emit => json(true, one_or_several(schemas.read::<Emit<'_>>())),
         Call::Event => json(true, schemas.read::<ServiceEvent<'_>>()),
         Call::Query => json(false, json!({})),
-        Call::LoadPlugin => json!({
+        Call::InstallPlugin | Call::LoadPlugin => json!({
             "required": true,
             "description": "A WebAssembly component.",
             "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } },
@@ -157,18 +163,22 @@ fn responses(route: &Route, schemas: &mut Schemas) -> Value {
     let further: Vec<(&str, &str)> = match route.call {
         Call::Emit => [&[conflict, by_feature[3]], of_bodies].concat(),
         Call::Event | Call::Query => [&[conflict], by_feature, of_bodies].concat(),
-        Call::Plugin | Call::Connection | Call::CloseConnection | Call::User | Call::CloseUser | Call::Room => {
+        Call::Plugin => vec![missing, by_feature[3]],
+        Call::Connection | Call::CloseConnection | Call::User | Call::CloseUser | Call::Room => {
             vec![missing]
         }
-        Call::UnloadPlugin => vec![missing, by_feature[3]],
-        Call::RollBackPlugin => vec![missing, ("409", "There is no generation to go back to."), by_feature[3]],
+        Call::UnloadPlugin => vec![missing, by_feature[2], by_feature[3]],
+        Call::RollBackPlugin => {
+            vec![missing, ("409", "There is no generation to go back to, or states would be lost."), by_feature[3]]
+        }
+        Call::ResetPlugin => vec![missing],
         _ => Vec::new(),
     };
     for (status, why) in further {
         refusal(status, why, &error);
     }
     match route.call {
-        Call::LoadPlugin => {
+        Call::InstallPlugin | Call::LoadPlugin | Call::ResetPlugin => {
             let schema = schemas.written::<Refused<'_>>();
             refusal("422", "The component is refused, and nothing has changed.", &schema);
         }
@@ -191,7 +201,9 @@ fn success(call: Call, schemas: &mut Schemas) -> (&'static str, Value) {
         Call::Stats => schemas.written::<Stats>(),
         Call::Plugins => schemas.written::<Plugins>(),
         Call::Plugin => schemas.written::<PluginReport>(),
-        Call::LoadPlugin | Call::RollBackPlugin => schemas.written::<Loaded>(),
+        Call::InstallPlugin | Call::LoadPlugin | Call::RollBackPlugin | Call::ResetPlugin => {
+            schemas.written::<Change>()
+        }
         Call::UnloadPlugin => schemas.written::<Unloaded>(),
         Call::Connections => schemas.written::<Connections>(),
         Call::Connection => schemas.written::<Connection>(),

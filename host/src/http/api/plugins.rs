@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::keys::Caller;
-use super::{Api, body};
+use super::{Api, ConfigFile, body};
 use crate::http::response::{Answer, json};
 use crate::metrics::quantile;
 use crate::model::{ErrorCode, Failure};
-use crate::plugin::{LoadError, MAX_COMPONENT_BYTES, PluginReport, Source, Step};
+use crate::plugin::{Change, Load, LoadError, PluginReport, Source, Step};
 
 /// Figures of the host, since it was started where they only go up.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -39,6 +39,9 @@ pub(super) struct Stats {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Plugins {
     plugins: Vec<PluginReport>,
+    /// That the configuration file has changed since the host started, where it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notice: Option<String>,
 }
 
 /// A plugin that is loaded no more.
@@ -79,32 +82,42 @@ impl Api {
     }
 
     pub(super) fn plugins(&self) -> Answer {
-        json(StatusCode::OK, &Plugins { plugins: self.runtime.reports() })
+        json(StatusCode::OK, &Plugins { plugins: self.runtime.reports(), notice: self.config_notice() })
+    }
+
+    /// What to say where the configuration file, from which plugins have their settings, has changed.
+    fn config_notice(&self) -> Option<String> {
+        self.config.file.as_ref().and_then(ConfigFile::notice)
     }
 
     pub(super) async fn plugin(&self, name: &str) -> Result<Answer, Failure> {
         self.runtime.report(name).await.map(|report| json(StatusCode::OK, &report))
     }
 
+    /// Loads a component: of this name, or of the name that it gives itself.
     pub(super) async fn load(
         &self,
         caller: Caller<'_>,
-        name: &str,
+        name: Option<&str>,
+        query: Option<&str>,
         request: Request<Incoming>,
     ) -> Result<Answer, Failure> {
+        let lose_writes = lose_writes(query)?;
         let digest =
             request.headers().get("x-content-sha256").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
-        let bytes = match body::read(request.into_body(), MAX_COMPONENT_BYTES).await {
-            Ok(bytes) => bytes,
+        let largest = self.runtime.largest_component();
+        let bytes: Vec<u8> = match body::read(request.into_body(), largest).await {
+            Ok(bytes) => bytes.into(),
             Err(too_large) if too_large.code == ErrorCode::TooLarge => {
-                let message = format!("the component is larger than {MAX_COMPONENT_BYTES} bytes");
-                return Ok(refused(&LoadError { step: Step::Size, message }));
+                let message = format!("the component is larger than {largest} bytes");
+                return Ok(refused(&LoadError { step: Step::Size, message, is_passing: false }));
             }
             Err(broken) => return Err(broken),
         };
         tracing::info!(plugin = name, key = caller.name, bytes = bytes.len(), "asked to load a plugin");
-        Ok(match self.runtime.load(bytes.into(), Some(name.to_owned()), digest, Source::Api).await {
-            Ok(loaded) => json(StatusCode::OK, &loaded),
+        let load = Load { name: name.map(str::to_owned), digest, lose_writes, ..Load::new(bytes, Source::Api) };
+        Ok(match self.runtime.load(load).await {
+            Ok(change) => json(StatusCode::OK, &Change { warning: change.warning.or(self.config_notice()), ..change }),
             Err(error) => refused(&error),
         })
     }
@@ -114,10 +127,45 @@ impl Api {
         self.runtime.unload(name).await.map(|()| json(StatusCode::OK, &Unloaded { name: name.to_owned() }))
     }
 
-    pub(super) async fn roll_back(&self, caller: Caller<'_>, name: &str) -> Result<Answer, Failure> {
+    pub(super) async fn roll_back(
+        &self,
+        caller: Caller<'_>,
+        name: &str,
+        query: Option<&str>,
+    ) -> Result<Answer, Failure> {
         tracing::info!(plugin = name, key = caller.name, "asked to roll a plugin back");
-        self.runtime.roll_back(name).await.map(|loaded| json(StatusCode::OK, &loaded))
+        let change = self.runtime.roll_back(name, lose_writes(query)?).await?;
+        Ok(json(StatusCode::OK, &change))
     }
+
+    pub(super) async fn reset(&self, caller: Caller<'_>, name: &str, query: Option<&str>) -> Result<Answer, Failure> {
+        tracing::info!(plugin = name, key = caller.name, "asked to reset a plugin");
+        match self.runtime.reset(name, lose_writes(query)?).await {
+            Ok(change) => Ok(json(StatusCode::OK, &change)),
+            Err(Ok(error)) => Ok(refused(&error)),
+            Err(Err(failure)) => Err(failure),
+        }
+    }
+}
+
+/// Whether a caller accepts that states are lost: the parameter `loseWrites`.
+fn lose_writes(query: Option<&str>) -> Result<bool, Failure> {
+    let mut lose_writes = false;
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        lose_writes = match (&*name, &*value) {
+            ("loseWrites", "true") => true,
+            ("loseWrites", "false") => false,
+            ("loseWrites", _) => {
+                let message = format!("loseWrites is {value:?}, and must be true or false");
+                return Err(Failure::new(ErrorCode::BadRequest, message));
+            }
+            _ => {
+                let message = format!("there is no parameter {name:?} here: there is loseWrites");
+                return Err(Failure::new(ErrorCode::BadRequest, message));
+            }
+        };
+    }
+    Ok(lose_writes)
 }
 
 fn refused(error: &LoadError) -> Answer {

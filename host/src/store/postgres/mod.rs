@@ -166,6 +166,26 @@ impl Postgres {
         Ok(postgres)
     }
 
+    /// Connects to read, and makes nothing. Nothing where there are no tables yet.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached, or does not let the host in.
+    pub(super) fn look_at(url: &str) -> anyhow::Result<Option<Self>> {
+        let target = Target::parse(url)?;
+        let mut client = target.connect().context("cannot connect to PostgreSQL")?;
+        let row = client.query_one("SELECT to_regclass('roundhouse_scopes') IS NOT NULL", &[])?;
+        let purpose = Use::Read;
+        let (left_alone_until, owner, backend) = (None, String::new(), None);
+        Ok(row.get::<_, bool>(0).then_some(Self {
+            target,
+            purpose,
+            client: Some(client),
+            left_alone_until,
+            owner,
+            backend,
+        }))
+    }
+
     fn connect(&mut self) -> Result<Client, BackendError> {
         if self.left_alone_until.is_some_and(|until| Instant::now() < until) {
             return Err(BackendError::Unavailable("the database could not be connected to a moment ago".to_owned()));

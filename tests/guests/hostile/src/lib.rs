@@ -95,8 +95,6 @@ impl Feature for Hostile {
     type Query = Query;
 
     fn describe() -> Manifest {
-        let behaviour = black_box(&BEHAVIOUR);
-        let behaviour = std::str::from_utf8(behaviour).unwrap_or_default().trim_end_matches('.');
         let routed = |scope: Scope| {
             scope
                 .idle(Duration::from_secs(60))
@@ -108,7 +106,7 @@ impl Feature for Hostile {
         let manifest = |scope| {
             Manifest::new("hostile", "1.0.0", "Misbehaves on demand").scope(scope).gathers("stats").emits([Noise::NAME])
         };
-        match behaviour {
+        match behaviour() {
             "describe=panic" => panic!("describe was told to panic"),
             "describe=loop" => spin(),
             "describe=eat" => eat(),
@@ -121,7 +119,13 @@ impl Feature for Hostile {
             "describe=us" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("us{id}")),
             "describe=moved" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("moved:{id}")),
             "describe=forward" => manifest(scope).state_version(2),
-            "describe=durable" => manifest(routed(Scope::durable("hostile:{id}"))),
+            "describe=durable" | "describe=durable-traps" => manifest(routed(Scope::durable("hostile:{id}"))),
+            "describe=durable-forward" | "describe=durable-traps-2" => {
+                manifest(routed(Scope::durable("hostile:{id}"))).state_version(2)
+            }
+            "describe=durable-both-ways" => {
+                manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_down_to([1])
+            }
             "describe=greets" => {
                 manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
             }
@@ -132,8 +136,11 @@ impl Feature for Hostile {
     }
 
     fn message(state: &mut State, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
-        if black_box(&BEHAVIOUR).starts_with(b"describe=traps") {
-            panic!("this build always fails");
+        match behaviour() {
+            "describe=traps" | "describe=durable-traps" => panic!("this build always fails"),
+            // When it fails, it has changed a state.
+            "describe=durable-traps-2" if state.count % 2 == 1 => panic!("this build fails on odd counts"),
+            _ => {}
         }
         match message {
             Message::Count {} => {
@@ -196,11 +203,27 @@ impl Feature for Hostile {
     }
 
     fn migrate(from: u32, state: &[u8]) -> Result<State, Failure> {
-        if black_box(&BEHAVIOUR).starts_with(b"describe=forward") {
+        if let "describe=forward"
+        | "describe=durable-forward"
+        | "describe=durable-both-ways"
+        | "describe=durable-traps-2" = behaviour()
+        {
             return serde_json::from_slice(state).map_err(|error| Failure::internal(error.to_string()));
         }
         Err(Failure::conflict(format!("it was told to refuse schema {from}")))
     }
+
+    fn migrate_down(_: u32, state: State) -> Result<Value, Failure> {
+        if state.count == 13 {
+            return Err(Failure::conflict("it was told to refuse 13"));
+        }
+        Ok(json!(state))
+    }
+}
+
+/// What it was told to do.
+fn behaviour() -> &'static str {
+    std::str::from_utf8(black_box(&BEHAVIOUR)).unwrap_or_default().trim_end_matches('.')
 }
 
 /// Takes note of a connection, or fails on it until the time that `auth` says.

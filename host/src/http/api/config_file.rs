@@ -1,0 +1,47 @@
+//! The configuration file as it was when the host started: whoever has changed it since is told that it is not in use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+/// A configuration file, and the content that is in use.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    path: PathBuf,
+    sha256: [u8; 32],
+}
+
+impl ConfigFile {
+    /// The file as it is now. Nothing where it cannot be read.
+    pub fn read(path: &Path) -> Option<Self> {
+        let sha256 = Sha256::digest(fs::read(path).ok()?).into();
+        Some(Self { path: path.to_owned(), sha256 })
+    }
+
+    /// What to say where the file is another by now.
+    pub(super) fn notice(&self) -> Option<String> {
+        let is_same = Self::read(&self.path).is_some_and(|now| now.sha256 == self.sha256);
+        let path = self.path.display();
+        (!is_same)
+            .then(|| format!("{path} has changed since the host started, which uses what it said then: start it anew"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_file_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("c.toml");
+        fs::write(&path, "shards = 1").unwrap();
+        let file = ConfigFile::read(&path).unwrap();
+        assert_eq!(file.notice(), None);
+        fs::write(&path, "shards = 2").unwrap();
+        assert!(file.notice().unwrap().contains("c.toml has changed"));
+        fs::remove_file(&path).unwrap();
+        assert!(file.notice().is_some());
+    }
+}

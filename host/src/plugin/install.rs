@@ -1,0 +1,517 @@
+//! Changes of what runs: loads, rollbacks, unloads. Each is written down before it is answered, so that the next start finds
+//! it, and leaves everything as it was where one of its steps says no.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::bundled::bundled;
+use super::catalogue::{Catalogue, History, Idle, Plugin, PluginError};
+use super::component_store::{ComponentStore, FolderFile, Installed, Record};
+use super::generation::{Generation, Loaded, Source};
+use super::loader::{LoadError, Loader, Step};
+use super::migrate::Losses;
+use super::runtime::Inner;
+use super::worker::Job;
+use crate::model::{ErrorCode, Failure};
+
+/// A component that is to be loaded.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// The name that it must have.
+    pub name: Option<String>,
+    /// The SHA-256 that it must have, in hexadecimal.
+    pub digest: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// The name of its file in the plugin folder, where it came from there.
+    pub file: Option<String>,
+    /// Whether states may be lost that it cannot take over.
+    pub lose_writes: bool,
+}
+
+impl Load {
+    /// A component from somewhere, of which nothing else is known.
+    pub fn new(bytes: Vec<u8>, source: Source) -> Self {
+        Self { bytes, name: None, digest: None, source, file: None, lose_writes: false }
+    }
+}
+
+/// What a load or a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The generation that runs now.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// Whether the same component ran before, so that nothing has changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
+    /// The scopes that lost what a newer build had written to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_scopes: Option<usize>,
+    /// What did not go as it should, though the change was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+impl Change {
+    fn to(id: Loaded) -> Self {
+        Self { id, unchanged: false, lost_scopes: None, warning: None }
+    }
+}
+
+/// Makes the changes, and keeps their records.
+#[derive(Debug)]
+pub(super) struct Installer {
+    pub(super) loader: Loader,
+    pub(super) store: ComponentStore,
+    /// Held while the catalogue and the records change.
+    pub(super) changes: Mutex<()>,
+    /// Held while a component is compiled, so that it takes one core at the most.
+    compiling: Mutex<()>,
+    /// The plugins that are being loaded, by name.
+    loading: Mutex<HashSet<String>>,
+    loaded: Condvar,
+    last_plugin: AtomicU32,
+}
+
+/// A plugin that is being loaded: other loads of it wait.
+struct Loading<'a>(&'a Installer, &'a str);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.loading).remove(self.1);
+        self.0.loaded.notify_all();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Installer {
+    pub(super) fn new(loader: Loader, store: ComponentStore) -> Self {
+        Self {
+            loader,
+            store,
+            changes: Mutex::default(),
+            compiling: Mutex::default(),
+            loading: Mutex::default(),
+            loaded: Condvar::new(),
+            last_plugin: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) fn next_plugin(&self) -> u32 {
+        self.last_plugin.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn wait_to_load<'a>(&'a self, name: &'a str) -> Loading<'a> {
+        let mut loading = lock(&self.loading);
+        while !loading.insert(name.to_owned()) {
+            loading = self.loaded.wait(loading).unwrap_or_else(PoisonError::into_inner);
+        }
+        Loading(self, name)
+    }
+
+    /// What a component calls itself.
+    ///
+    /// # Errors
+    /// With the step that said no.
+    pub(super) fn describe(&self, bytes: &[u8]) -> Result<super::loader::Described, LoadError> {
+        let _one_at_a_time = lock(&self.compiling);
+        self.loader.describe(bytes)
+    }
+
+    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub(super) fn load(&self, inner: &Arc<Inner>, load: &Load) -> Result<Change, LoadError> {
+        let described = self.describe(&load.bytes)?;
+        if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
+            let message = format!("the component calls itself {:?}, not {name:?}", described.name);
+            return Err(LoadError::new(Step::Manifest, message));
+        }
+        let _only_one = self.wait_to_load(&described.name);
+        let record = self.store.record(&described.name);
+        // A bundled build that nothing was installed over has no record.
+        let running = inner.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
+        let next = |_: &Loaded| record.last_generation.max(running) + 1;
+        let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
+        let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
+        match inner.plugin(&described.name) {
+            Some(plugin) if plugin.current().id.digest == described.digest => {
+                self.keep_as_is(&plugin, folder)?;
+                Ok(Change { unchanged: true, ..Change::to(plugin.current().id.clone()) })
+            }
+            Some(plugin) => self.swap(inner, &plugin, generation, folder, load),
+            None => {
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), History::default());
+                let lost = self.bring_in(inner, plugin, Some((&load.bytes, folder)), load.lose_writes)?;
+                let id = generation.id.clone();
+                tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+                    source = ?load.source, "a plugin was loaded");
+                Ok(Change { lost_scopes: lost, ..Change::to(id) })
+            }
+        }
+    }
+
+    /// The running component was put into the plugin folder: that is noted, so that it is not loaded again from there.
+    fn keep_as_is(&self, plugin: &Plugin, folder: Option<FolderFile>) -> Result<(), LoadError> {
+        let _changes = lock(&self.changes);
+        let record = self.store.record(&plugin.name);
+        if folder.is_none() || record.folder == folder {
+            return Ok(());
+        }
+        self.write(plugin, &plugin.current(), &plugin.history(), folder).map_err(not_installed)
+    }
+
+    /// Replaces the build that runs.
+    fn swap(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: &Arc<Plugin>,
+        generation: Arc<Generation>,
+        folder: Option<FolderFile>,
+        load: &Load,
+    ) -> Result<Change, LoadError> {
+        let _changes = lock(&self.changes);
+        self.try_routes(inner, &generation)?;
+        let losses = self.losses(inner, plugin, &generation)?;
+        losses.permit(load.lose_writes)?;
+        let before = plugin.current();
+        let history = plugin.history().after_replacing(before.clone(), &generation).giving_up(losses.schemas.clone());
+        self.store.keep(&load.bytes, &generation.id.digest).map_err(not_installed)?;
+        self.write(plugin, &generation, &history, folder).map_err(not_installed)?;
+        let lost = self.switch(inner, plugin, &generation, history, &losses);
+        if let Some(store) = &inner.store {
+            // What the build before did not take.
+            store.resume(&plugin.name);
+        }
+        let id = generation.id.clone();
+        tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+            source = ?load.source, before = before.id.generation, "a plugin was replaced");
+        Ok(Change { lost_scopes: lost, ..Change::to(id) })
+    }
+
+    /// Takes a generation of a running plugin into use. Gives the number of scopes that lost something.
+    fn switch(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: &Arc<Plugin>,
+        generation: &Arc<Generation>,
+        history: History,
+        losses: &Losses,
+    ) -> Option<usize> {
+        let before = (plugin.current(), plugin.history());
+        inner.metrics.show_latency(&generation.latency);
+        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
+        plugin.switch(generation.clone(), history);
+        self.publish(inner, |_, _| {});
+        self.retire(inner, plugin, &before.0, &before.1);
+        let lost = (!losses.is_empty()).then(|| self.give_up(inner, plugin, losses));
+        // What could not be told to the generation before.
+        inner.submit_to_all(|| Job::Resume { plugin: plugin.number });
+        lost
+    }
+
+    /// What is no longer loaded is no longer shown.
+    fn retire(&self, inner: &Inner, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
+        let (now, kept) = (plugin.current(), plugin.history());
+        for gone in history.generations().chain([current]) {
+            if !kept.generations().chain([&now]).any(|other| Arc::ptr_eq(other, gone)) {
+                inner.metrics.hide_latency(&gone.latency);
+            }
+        }
+        self.prune_cache(inner);
+    }
+
+    /// Has the plugin threads give up what the generation that runs now cannot take over.
+    fn give_up(&self, inner: &Inner, plugin: &Plugin, losses: &Losses) -> usize {
+        let mut n_scopes = 0;
+        for inbox in &inner.inboxes {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            inbox.push(Job::GiveUp { plugin: plugin.number, reply });
+            // A thread that has ended drops what it was asked.
+            n_scopes += answer.blocking_recv().unwrap_or(0);
+        }
+        let id = &plugin.current().id;
+        tracing::error!(
+            plugin = %id.name, version = %id.version, generation = id.generation, scopes = n_scopes,
+            "scopes lost what a newer build had written to them: {}", losses.reason
+        );
+        n_scopes
+    }
+
+    /// Takes a plugin in that does not run yet: with the states that are stored, and then the catalogue. `component` and
+    /// the file that it is from are written down, unless they are already.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub(super) fn bring_in(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: Plugin,
+        component: Option<(&[u8], Option<FolderFile>)>,
+        lose_writes: bool,
+    ) -> Result<Option<usize>, LoadError> {
+        let generation = plugin.current();
+        let name = plugin.name.clone();
+        self.try_routes(inner, &generation)?;
+        let plugin = Arc::new(plugin);
+        let losses = self.restore(inner, &plugin, lose_writes)?;
+        let changes = lock(&self.changes);
+        let noted = self.try_routes(inner, &generation).and_then(|()| {
+            let Some((component, folder)) = component else { return Ok(()) };
+            self.store.keep(component, &generation.id.digest).map_err(not_installed)?;
+            self.write(&plugin, &generation, &plugin.history(), folder).map_err(not_installed)
+        });
+        if let Err(refused) = noted {
+            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            return Err(refused);
+        }
+        for loaded in plugin.history().generations().chain([&generation]) {
+            inner.metrics.show_latency(&loaded.latency);
+        }
+        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
+        self.publish(inner, |plugins, idle| {
+            idle.remove(&name);
+            plugins.insert(name.clone(), plugin.clone());
+        });
+        let lost = (!losses.is_empty()).then(|| self.give_up(inner, &plugin, &losses));
+        drop(changes);
+        self.prune_cache(inner);
+        if let Some(n) = inner.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
+            tracing::info!(plugin = %name, documents = n, "documents that were promised before are being stored");
+        }
+        Ok(lost)
+    }
+
+    /// Whether what a generation wants to handle is free.
+    pub(super) fn try_routes(&self, inner: &Inner, generation: &Generation) -> Result<(), LoadError> {
+        match inner.catalogue.load().conflict(generation) {
+            Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
+            None => Ok(()),
+        }
+    }
+
+    /// What of the scopes that there are a generation could not take over.
+    ///
+    /// # Errors
+    /// Where it lacks a template for one of them, or cannot be instantiated.
+    fn losses(&self, inner: &Inner, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
+        let mut losses = Losses::default();
+        let current = plugin.current();
+        for inbox in &inner.inboxes {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            inbox.push(Job::Inherit { plugin: plugin.number, by: by.clone(), reply });
+            // A thread that has ended drops what it was asked.
+            let inheritance =
+                answer.blocking_recv().map_err(|_| LoadError::passing(Step::Migrate, "the host is shutting down"))?;
+            if let Some(orphan) = inheritance.orphan {
+                let message = format!("it has no template for the scope {orphan}, which there is");
+                return Err(LoadError::new(Step::Migrate, message));
+            }
+            losses.add(self.loader.ticker(), Some(plugin), Some(&current), by, &inheritance.states)?;
+        }
+        Ok(losses)
+    }
+
+    /// Replaces the catalogue by one of changed plugins.
+    pub(super) fn publish(
+        &self,
+        inner: &Inner,
+        change: impl FnOnce(&mut BTreeMap<String, Arc<Plugin>>, &mut BTreeMap<String, Idle>),
+    ) {
+        let catalogue = inner.catalogue.load();
+        let (mut plugins, mut idle) = (catalogue.plugins.clone(), catalogue.idle.clone());
+        change(&mut plugins, &mut idle);
+        inner.metrics.plugins_failed.set(idle.values().filter(|idle| idle.failed.is_some()).count() as i64);
+        inner.catalogue.store(Arc::new(Catalogue::new(plugins, idle)));
+    }
+
+    /// Writes down what runs of a plugin from now on.
+    pub(super) fn write(
+        &self,
+        plugin: &Plugin,
+        generation: &Generation,
+        history: &History,
+        folder: Option<FolderFile>,
+    ) -> std::io::Result<()> {
+        let before = self.store.record(&plugin.name);
+        let list = |generations: &[Arc<Generation>]| generations.iter().map(|g| g.installed()).collect::<Vec<_>>();
+        let mut events: Vec<String> = generation.manifest.routes.keys().cloned().collect();
+        events.sort_unstable();
+        let record = Record {
+            current: Some(generation.installed()),
+            previous: list(&history.previous),
+            rolled_back: list(&history.rolled_back),
+            given_up: history.given_up.clone(),
+            last_generation: before.last_generation.max(generation.id.generation),
+            folder: folder.or(before.folder),
+            events,
+            ..Record::new(&plugin.name)
+        };
+        for installed in record.current.iter().chain(&record.previous).chain(&record.rolled_back) {
+            self.keep_bundled(&plugin.name, installed)?;
+        }
+        self.store.write(record)
+    }
+
+    /// A later host may have another bundled build: what can be rolled back to is kept.
+    fn keep_bundled(&self, name: &str, installed: &Installed) -> std::io::Result<()> {
+        let feature = bundled().iter().find(|feature| installed.source == Source::Bundled && feature.name == name);
+        match feature.filter(|feature| super::loader::digest(feature.component) == installed.digest) {
+            Some(feature) => self.store.keep(feature.component, &installed.digest),
+            None => Ok(()),
+        }
+    }
+
+    fn prune_cache(&self, inner: &Inner) {
+        let mut keep = HashSet::new();
+        for plugin in inner.catalogue.load().plugins.values() {
+            let (current, history) = (plugin.current(), plugin.history());
+            keep.extend(history.generations().chain([&current]).map(|generation| generation.id.digest.clone()));
+        }
+        self.loader.prune_cache(&keep);
+    }
+
+    /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the newest
+    /// that loses nothing, or else the one before.
+    ///
+    /// # Errors
+    /// Where there is no such plugin or none before, or something would be lost and may not.
+    pub(super) fn roll_back(
+        &self,
+        inner: &Arc<Inner>,
+        name: &str,
+        lose_writes: bool,
+        is_automatic: bool,
+    ) -> Result<Change, Failure> {
+        let _changes = lock(&self.changes);
+        let plugin = inner.plugin(name).ok_or_else(|| inner.no_plugin(name))?;
+        let (current, history) = (plugin.current(), plugin.history());
+        let conflict = |message: String| Failure::new(ErrorCode::Conflict, message);
+        if history.previous.is_empty() {
+            return Err(conflict(format!("there is no generation of {name} before this one")));
+        }
+        let n_candidates = if is_automatic { history.previous.len() } else { 1 };
+        let mut chosen = Err(conflict(String::new()));
+        for candidate in history.previous.iter().rev().take(n_candidates) {
+            // What was loaded since may handle the events that it handled.
+            let found = self.try_routes(inner, candidate).and_then(|()| self.losses(inner, &plugin, candidate));
+            match found {
+                Ok(losses) if losses.is_empty() => {
+                    chosen = Ok((candidate.clone(), losses));
+                    break;
+                }
+                Ok(losses) if chosen.is_err() => chosen = Ok((candidate.clone(), losses)),
+                Err(error) if chosen.is_err() => {
+                    chosen = Err(conflict(format!("the generation before cannot run now: {error}")));
+                }
+                _ => {}
+            }
+        }
+        let (to, losses) = chosen?;
+        losses.permit(lose_writes || is_automatic).map_err(|error| {
+            conflict(format!("generation {} of {name} cannot go on from here: {error}", to.id.generation))
+        })?;
+        let after =
+            history.clone().after_rolling_back(&current, to.id.generation).giving_up(losses.schemas.iter().copied());
+        let warning = self.write(&plugin, &to, &after, None).err().map(|error| {
+            tracing::error!(plugin = %name, %error, "a rollback could not be written down: the next start undoes it");
+            format!("it could not be written down, so that the next start undoes it: {error}")
+        });
+        let lost = self.switch(inner, &plugin, &to, after, &losses);
+        inner.metrics.plugin_rollbacks.inc();
+        // What came between the look and the switch may have been migrated forward meanwhile.
+        if let Some(since) = self.losses(inner, &plugin, &to).ok().filter(|since| !since.is_empty()) {
+            if losses.is_empty() && since.permit(lose_writes || is_automatic).is_err() {
+                self.undo(inner, &plugin, &current, history);
+                return Err(conflict(format!(
+                    "events came in that generation {} cannot go on from: {}. Try again",
+                    to.id.generation, since.reason
+                )));
+            }
+            let history = plugin.history().giving_up(since.schemas.iter().copied());
+            plugin.switch(to.clone(), history);
+            self.give_up(inner, &plugin, &since);
+        }
+        let id = to.id.clone();
+        tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+            before = current.id.generation, "a plugin was rolled back");
+        if is_automatic {
+            plugin.note_error(PluginError {
+                at_ms: inner.clock.now_ms(),
+                generation: current.id.generation,
+                scope: None,
+                event: None,
+                message: match lost {
+                    Some(n) => format!("it failed too often and was rolled back; {n} scopes lost what it had written"),
+                    None => "it failed too often and was rolled back".to_owned(),
+                },
+            });
+        }
+        Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
+    }
+
+    fn undo(&self, inner: &Arc<Inner>, plugin: &Arc<Plugin>, to: &Arc<Generation>, history: History) {
+        if let Err(error) = self.write(plugin, to, &history, None) {
+            tracing::error!(plugin = %plugin.name, %error, "what runs could not be written down");
+        }
+        self.switch(inner, plugin, to, history, &Losses::default());
+    }
+
+    /// Takes a plugin out of use: its scopes, timers and rooms go with it, durable states stay stored.
+    ///
+    /// # Errors
+    /// Where there is no such plugin, or it could not be written down. Nothing has changed then.
+    pub(super) fn unload(&self, inner: &Arc<Inner>, name: &str) -> Result<(), Failure> {
+        let _changes = lock(&self.changes);
+        let idle = inner.catalogue.load().idle.get(name).cloned();
+        let plugin = inner.plugin(name);
+        if plugin.is_none() && idle.is_none_or(|idle| idle.failed.is_none()) {
+            return Err(inner.no_plugin(name));
+        }
+        let mut record = self.store.record(name);
+        if let Some(plugin) = &plugin {
+            let current = plugin.current();
+            record.last_generation = record.last_generation.max(current.id.generation);
+            record.events = current.manifest.routes.keys().cloned().collect();
+        }
+        let events = record.events.clone();
+        let record = Record { current: None, previous: Vec::new(), rolled_back: Vec::new(), ..record };
+        self.store.write(record).map_err(|error| {
+            let message = format!("the unload of {name} cannot be written down, and was not done: {error}");
+            Failure::new(ErrorCode::Internal, message)
+        })?;
+        if let Some(plugin) = &plugin {
+            plugin.mark_unloaded();
+        }
+        self.publish(inner, |plugins, idle| {
+            plugins.remove(name);
+            idle.insert(name.to_owned(), Idle { failed: None, events });
+        });
+        if let Some(plugin) = plugin {
+            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            let (current, history) = (plugin.current(), plugin.history());
+            history.generations().chain([&current]).for_each(|gone| inner.metrics.hide_latency(&gone.latency));
+            let id = &current.id;
+            tracing::info!(plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
+                "a plugin was unloaded");
+        }
+        Ok(())
+    }
+}
+
+fn not_installed(error: std::io::Error) -> LoadError {
+    let message = format!("it cannot be written down for the next start, and is not loaded: {error}");
+    LoadError::new(Step::Install, message)
+}

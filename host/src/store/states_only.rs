@@ -1,0 +1,62 @@
+//! A look at the states that a database has, without owning it or changing anything: for `roundhouse check`.
+
+use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
+
+use super::backend::{Backend, ScopeRecord};
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+use super::{SCOPES_PAGE, StoreFailure, StoreUrl};
+
+/// The states of durable scopes in a database that may be another process's.
+pub struct StatesOnly {
+    url: StoreUrl,
+    /// The connection, once it was needed.
+    backend: Mutex<Option<Box<dyn Backend>>>,
+}
+
+impl std::fmt::Debug for StatesOnly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("StatesOnly").field(&self.url).finish()
+    }
+}
+
+impl StatesOnly {
+    /// States in this database. It is connected to when they are asked for.
+    pub fn new(url: StoreUrl) -> Self {
+        Self { url, backend: Mutex::default() }
+    }
+
+    /// Gives the scopes of a plugin to `take`, page by page, until it takes no more. A database that is not there yet has
+    /// none.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub fn scopes(
+        &self,
+        plugin: &str,
+        take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
+    ) -> Result<(), StoreFailure> {
+        let mut backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner);
+        if backend.is_none() {
+            *backend = self.open().map_err(|error| StoreFailure::unavailable(format!("{error:#}")))?;
+        }
+        let Some(backend) = &mut *backend else { return Ok(()) };
+        let mut after = String::new();
+        loop {
+            let page = backend.scopes(plugin, &after, SCOPES_PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.key.clone();
+            if take(page).is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open(&self) -> anyhow::Result<Option<Box<dyn Backend>>> {
+        Ok(match &self.url {
+            StoreUrl::Sqlite(path) => Sqlite::look_at(path)?.map(|sqlite| Box::new(sqlite) as Box<dyn Backend>),
+            StoreUrl::Postgres(url) => Postgres::look_at(url)?.map(|postgres| Box::new(postgres) as Box<dyn Backend>),
+        })
+    }
+}

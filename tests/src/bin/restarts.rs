@@ -1,0 +1,35 @@
+//! Starts of the real binary after a kill in the middle of a change: `cargo run --release -p roundhouse-tests --bin restarts
+//! -- --rounds 500 [--seed N]`.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use roundhouse_tests::restarts::restarts;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("restarts: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let (mut rounds, mut seed) = (500, 1);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().with_context(|| format!("{name} needs a number"))?;
+        let number = value.parse().with_context(|| format!("{name} is {value:?}, which is no number"))?;
+        match name.as_str() {
+            "--rounds" => rounds = number,
+            "--seed" => seed = number,
+            _ => anyhow::bail!("there is no option {name}: there are --rounds and --seed"),
+        }
+    }
+    let tokio = tokio::runtime::Runtime::new()?;
+    let outcome = tokio.block_on(restarts(rounds as usize, seed));
+    println!("{outcome:?}");
+    Ok(())
+}
