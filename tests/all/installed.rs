@@ -1,11 +1,12 @@
 //! What is installed is there tomorrow: over restarts, rollbacks, broken builds and a kill at any moment.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
 use roundhouse_tests::restarts::restarts;
-use roundhouse_tests::{InnerHost, TestHost, eventually, metric};
+use roundhouse_tests::{InnerHost, TestHost, eventually, metric, skip};
 use serde_json::{Value, json};
 
 const NAME: &str = "ticket-collision";
@@ -413,4 +414,21 @@ async fn a_slow_copy_is_logged_once_at_most() {
     drop(file);
     host.wait_for_report("hostile", |report| report["source"] == "folder").await;
     assert_eq!(host.log().matches("was refused").count(), 0, "{}", host.log());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_watched_is_read_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // A user namespace of its own, in which no inotify instance is to be had (namespaces(7)).
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
+    let mut probe = Command::new("unshare");
+    if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
+        return skip("a_folder_that_cannot_be_watched_is_read_all_the_same", "user namespaces are not to be had");
+    }
+    let mut command = TestHost::in_folder(Command::new("unshare"), dir.path());
+    command.args(["-U", "-r", "sh", "-c", script]).arg(TestHost::binary());
+    let host = TestHost::start_by(command, dir, &[]);
+    assert!(host.log().contains("cannot be watched, and is read every 5s"), "{}", host.log());
+    fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("normal")).unwrap();
+    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
 }

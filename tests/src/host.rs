@@ -85,7 +85,7 @@ impl TestHost {
     }
 
     /// Starts a host by a command that is the binary, or becomes it.
-    pub(crate) fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
+    pub fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
         // Compiled once for all tests.
         command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
@@ -133,7 +133,7 @@ impl TestHost {
     }
 
     /// A command, to be run in `dir` without this process's own configuration.
-    pub(crate) fn in_folder(mut command: Command, dir: &Path) -> Command {
+    pub fn in_folder(mut command: Command, dir: &Path) -> Command {
         command.current_dir(dir).stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROUNDHOUSE_")) {
             command.env_remove(name);
