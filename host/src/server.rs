@@ -1,16 +1,17 @@
 //! The whole host, wired together: how it starts, and how it ends.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::Authenticator;
-use crate::config::Config;
-use crate::conn::{Acceptor, Engines, HttpService, MakeHttpService, ShardThread, Shared};
+use crate::config::{Config, ShutdownConfig};
+use crate::conn::{Acceptor, Admission, Engines, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
 use crate::metrics::Metrics;
@@ -28,6 +29,9 @@ pub struct Server {
     pub listening: SocketAddr,
     /// Where the API is.
     pub api: SocketAddr,
+    clock: Clock,
+    shutdown: ShutdownConfig,
+    admission: Arc<Admission>,
     acceptor: Acceptor,
     shards: Vec<ShardThread>,
     runtime: Runtime,
@@ -56,12 +60,13 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(store.clone()), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
+        let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
             hub: hub.clone(),
             auth,
             plugins: runtime.clone(),
-            admission: Arc::default(),
+            admission: admission.clone(),
             engines: Arc::new(Engines::new(config.shards)),
             clock: clock.clone(),
             metrics: metrics.clone(),
@@ -75,7 +80,8 @@ impl Server {
             .collect::<Result<Vec<_>, _>>()
             .context("cannot start a shard")?;
 
-        let api_service = Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics, clock));
+        let api_service =
+            Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics, clock.clone()));
         api_service.remember_calls(&store)?;
         let (stop_api, stopped) = watch::channel(false);
         let (report, started) = oneshot::channel();
@@ -90,14 +96,42 @@ impl Server {
         store.wait_until_resumed();
         let acceptor = Acceptor::start(client_listener, hub).context("cannot start to accept connections")?;
         api_service.set_ready(true);
-        Ok(Self { listening, api, acceptor, shards, runtime, api_service, stop_api, api_thread })
+        Ok(Self {
+            listening,
+            api,
+            clock,
+            shutdown,
+            admission,
+            acceptor,
+            shards,
+            runtime,
+            api_service,
+            stop_api,
+            api_thread,
+        })
     }
 
-    /// Ends the host: no new connections, every client is told to come back (1012), what is queued is written, and
-    /// everything ends. It takes as long as the slowest client, and not more than the time that a close may take.
+    /// Ends the host: it is not ready, and takes no new clients; after `shutdown.delay` its listener closes; over
+    /// `shutdown.drain` every client is told to come back (1012); what is queued is written, and everything ends. Then it
+    /// takes as long as the slowest client, and not more than `shutdown.timeout`.
     pub fn shut_down(self) {
         self.api_service.set_ready(false);
+        self.admission.close();
+        let ShutdownConfig { delay, drain } = self.shutdown;
+        let closing = self.clock.uptime_ms() + delay.as_millis() as u64;
+        let closed = closing + drain.as_millis() as u64;
+        if !delay.is_zero() {
+            tracing::info!(?delay, "not ready any more; the listener stays open for load balancers to notice");
+            wait(&self.clock, closing, None);
+        }
         self.acceptor.stop();
+        if !drain.is_zero() {
+            tracing::info!(?drain, "closing connections, one after another");
+            let (working, done) = mpsc::channel(1);
+            self.shards.iter().for_each(|shard| shard.begin_drain(closing..closed, working.clone()));
+            drop(working);
+            wait(&self.clock, closed, Some(done));
+        }
         self.runtime.begin_shutdown();
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
@@ -106,6 +140,25 @@ impl Server {
         if self.api_thread.join().is_err() {
             tracing::error!("the API's thread panicked");
         }
+    }
+}
+
+/// Waits until this time, in milliseconds of uptime, or until every sender of `done` is gone.
+fn wait(clock: &Clock, until: u64, done: Option<mpsc::Receiver<Infallible>>) {
+    let done = async {
+        match done {
+            Some(mut done) => drop(done.recv().await),
+            None => std::future::pending().await,
+        }
+    };
+    match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(async {
+            tokio::select! {
+                () = clock.sleep_until(until) => {}
+                () = done => {}
+            }
+        }),
+        Err(error) => tracing::error!(%error, "cannot wait, and goes on with the end of the host"),
     }
 }
 

@@ -1,22 +1,41 @@
 //! How a host ends.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use roundhouse_tests::guests::ticket_collision;
-use roundhouse_tests::{TestClient, TestHost, eventually, http};
+use roundhouse_tests::{ENGINE, InnerHost, PATIENCE, Polling, SILENCE, TestClient, TestHost, eventually, http, metric};
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+
+const CONFIG: &str = "auth.jwt.secret = \"s\"\nshards = 1\n";
+
+/// A clock that is moved by minutes is silence to the heartbeat.
+const LONG_HEARTBEAT: &str = "heartbeat = { interval = \"12h\", timeout = \"24h\" }\n";
+
+/// A client that counts itself when it is told to come back, and answers the close.
+fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
+    let closed = closed.clone();
+    tokio::spawn(async move {
+        assert_eq!(client.closed().await.code, Some(1012));
+        closed.fetch_add(1, Ordering::Relaxed);
+    });
+}
 
 #[tokio::test]
 async fn a_host_that_is_told_to_end_tells_its_clients_flushes_and_ends() {
-    for signal in ["-TERM", "-INT", "-HUP"] {
-        let mut host = TestHost::start();
+    for signal in ["TERM", "INT", "HUP"] {
+        // Whatever started this test may ignore some.
+        let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
         let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
         ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
         ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
         let (api, ws) = (host.api.clone(), host.ws.clone());
-        assert!(Command::new("kill").args([signal, &host.pid().to_string()]).status().unwrap().success());
+        host.signal(signal);
         let (first, second) = tokio::join!(ana.closed(), ben.closed());
         assert_eq!((first.code, second.code), (Some(1012), Some(1012)));
         let status = tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap();
@@ -89,4 +108,150 @@ async fn a_client_that_does_not_answer_holds_the_end_up_for_a_bounded_time() {
     let status = tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap();
     assert_eq!(status.code(), Some(0));
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn shutdown_delay_separates_not_ready_from_closed() {
+    let mut host = InnerHost::start(&format!("{CONFIG}shutdown.delay = \"15s\"")).await;
+    let mut ana = host.client("ana").await;
+    let mut polling = Polling::open(&host.ws).await;
+    let (api, ws) = (host.api.clone(), host.ws.clone());
+    let get = async |base: &str, path: &str| http(base, "GET", path, &[], "").await;
+    for base in [&api, &ws] {
+        assert_eq!(get(base, "/readyz").await.unwrap().status, 200);
+    }
+    let ending = host.begin_shutdown();
+    eventually("the host is not ready", async || (get(&api, "/readyz").await.unwrap().status == 503).then_some(()))
+        .await;
+    assert_eq!(get(&ws, "/readyz").await.unwrap().status, 503);
+    assert_eq!((get(&api, "/healthz").await.unwrap().status, get(&ws, "/healthz").await.unwrap().status), (200, 200));
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let socket = format!("{ENGINE}&transport=websocket");
+    let polled = format!("{ENGINE}&transport=polling");
+    for (path, headers) in [("/ws?token=x", &upgrade[..]), (&socket, &upgrade[..]), (&polled, &[][..])] {
+        let refused = http(&ws, "GET", path, headers, "").await.unwrap();
+        assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{path}: {}", refused.text);
+        assert_eq!(refused.header("connection"), "close", "a proxy keeps nothing open that ends soon");
+    }
+    // Those who are here go on.
+    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert_eq!(polling.post("40{\"token\":\"x\"}").await.status, 200);
+    assert!(polling.next().await.is_ok(), "a refused namespace is an answer");
+    host.advance(Duration::from_millis(14_999));
+    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+    assert_eq!(get(&ws, "/healthz").await.unwrap().status, 200);
+    host.advance(Duration::from_millis(1));
+    assert_eq!(ana.closed().await.code, Some(1012));
+    assert!(get(&ws, "/healthz").await.is_err(), "the listener is closed before the clients are");
+    drop((ana, polling));
+    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn closes_are_paced_over_the_drain() {
+    let mut host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}shutdown.drain = \"100s\"")).await;
+    let (ws, api) = (host.ws.clone(), host.api.clone());
+    for user in ["cara", "dan"] {
+        let mut client = host.client(user).await;
+        client.ask("resume", json!({})).await.unwrap();
+    }
+    let is_away = async |n: u64| (metric(&api, "connections_away").await == n).then_some(());
+    eventually("two clients are detached", async || is_away(2).await).await;
+    let closed = Arc::new(AtomicUsize::new(0));
+    for n in 0..10 {
+        count_close(host.client(&format!("u{n}")).await, &closed);
+    }
+    let ending = host.begin_shutdown();
+    eventually("the listener is closed", async || http(&ws, "GET", "/healthz", &[], "").await.is_err().then_some(()))
+        .await;
+    for step in 1..=10 {
+        host.advance(Duration::from_secs(10));
+        eventually("the next is closed", async || (closed.load(Ordering::Relaxed) >= step).then_some(())).await;
+        assert_eq!(closed.load(Ordering::Relaxed), step, "one after another");
+        match step {
+            1..5 => assert!(is_away(2).await.is_some()),
+            5..10 => eventually("detached connections are ended as well", async || is_away(1).await).await,
+            _ => {}
+        }
+    }
+    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn drain_includes_polling_sessions() {
+    let config = format!("{CONFIG}{LONG_HEARTBEAT}socketio.connect_timeout = \"1h\"\nshutdown.drain = \"100s\"");
+    let mut host = InnerHost::start(&config).await;
+    let polling = Polling::open(&host.ws).await;
+    let mut poll = polling.begin("GET", "").await;
+    let ws = host.ws.clone();
+    // Connections are accepted in the order in which they came.
+    assert_eq!(http(&ws, "GET", "/healthz", &[], "").await.unwrap().status, 200);
+    let ending = host.begin_shutdown();
+    eventually("the listener is closed", async || http(&ws, "GET", "/healthz", &[], "").await.is_err().then_some(()))
+        .await;
+    host.advance(Duration::from_secs(99));
+    let mut answer = String::new();
+    assert!(timeout(SILENCE, poll.read_to_string(&mut answer)).await.is_err(), "its turn is at the end: {answer}");
+    host.advance(Duration::from_secs(1));
+    timeout(PATIENCE, poll.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    assert!(answer.ends_with("\r\n\r\n1"), "the session is closed: {answer}");
+    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn drain_ends_early_without_clients() {
+    let mut host = InnerHost::start(&format!("{CONFIG}shutdown.drain = \"100s\"")).await;
+    timeout(PATIENCE, host.begin_shutdown()).await.expect("nobody is waited for").unwrap();
+}
+
+#[tokio::test]
+async fn a_repeated_signal_is_one_order_at_first() {
+    let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
+    let mut ana = host.client("ana").await;
+    host.signal("TERM");
+    host.signal("TERM");
+    host.signal("INT");
+    assert_eq!(ana.closed().await.code, Some(1012));
+    let status = tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_later_second_signal_ends_at_once() {
+    let mut host =
+        TestHost::start_under(&["env", "--default-signal=INT,HUP"], "auth.jwt.secret = \"s\"\nshutdown.delay = \"1h\"");
+    let started = Instant::now();
+    host.signal("TERM");
+    let status = eventually("the host ends at once", async || {
+        host.signal("INT");
+        host.exit_status()
+    })
+    .await;
+    assert_eq!(status.code(), Some(1));
+    assert!(started.elapsed() >= Duration::from_millis(500), "at first it is the same order");
+    assert!(host.log().contains("a second signal"));
+}
+
+#[tokio::test]
+async fn signals_ignored_at_the_start_stay_ignored() {
+    for name in ["HUP", "INT"] {
+        let ignore = format!("--ignore-signal={name}");
+        let mut host = TestHost::start_under(&["env", &ignore], "");
+        let mut ana = host.client("ana").await;
+        host.signal(name);
+        assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+        host.terminate();
+        assert_eq!(ana.closed().await.code, Some(1012));
+        let log = tokio::task::spawn_blocking(move || {
+            assert_eq!(host.wait_for_exit().code(), Some(0));
+            host.log()
+        });
+        let log = log.await.unwrap();
+        assert!(log.contains("SIGTERM") && !log.contains(&format!("SIG{name}")), "{log}");
+    }
 }

@@ -78,6 +78,17 @@ impl TestHost {
         Self::start_in(dir, env)
     }
 
+    /// Starts a host with a configuration by a command that becomes what it is given, as `env` does.
+    pub fn start_under(prefix: &[&str], toml: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        if !toml.is_empty() {
+            fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+        }
+        let mut command = Self::in_folder(Command::new(prefix[0]), dir.path());
+        command.args(&prefix[1..]).arg(Self::binary());
+        Self::start_by(command, dir, &[])
+    }
+
     /// Starts a host in a folder that may have been another's.
     fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let command = Self::command(dir.path());
@@ -300,15 +311,25 @@ impl TestHost {
 
     /// Asks the host to end, as an operator does.
     pub fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status();
+        self.signal("TERM");
+    }
+
+    /// Sends the host a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+    }
+
+    /// Whether the host has ended, and how.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child can be waited for")
     }
 
     /// Waits until the host has ended.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+            if let Some(status) = self.exit_status() {
                 return status;
             }
             assert!(Instant::now() < deadline, "the host did not end in time: {}", self.log());

@@ -8,6 +8,7 @@ use roundhouse::model::Clock;
 use roundhouse::server::Server;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::{Answer, TestClient, http, target_dir};
@@ -111,9 +112,21 @@ impl InnerHost {
         self.end().await;
     }
 
-    async fn end(&mut self) {
+    /// Tells the host to end, which it does while the test goes on and moves the clock.
+    pub fn begin_shutdown(&mut self) -> oneshot::Receiver<()> {
         let server = self.server.take().expect("it runs");
-        let mut ending = tokio::task::spawn_blocking(move || server.shut_down());
+        let (end, ended) = oneshot::channel();
+        // Not on a thread of the runtime, which would wait for it where the test has failed.
+        std::thread::spawn(move || {
+            server.shut_down();
+            // Where the test has failed nobody waits.
+            let _ = end.send(());
+        });
+        ended
+    }
+
+    async fn end(&mut self) {
+        let mut ending = self.begin_shutdown();
         while timeout(SOON, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
             // A client that does not answer is waited for by the clock, which stands still.
             self.clock.advance(CLOSE_TIMEOUT);

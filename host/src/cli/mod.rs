@@ -2,6 +2,7 @@
 
 mod plugin;
 mod serve;
+mod signals;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;

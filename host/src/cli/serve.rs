@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::bail;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals::Signals;
 use super::{load_config, print, print_json};
 use crate::config::{Overrides, PRIVATE_DIR};
 use crate::hub::Hub;
@@ -17,7 +17,8 @@ use crate::plugin::{PluginState, Runtime};
 use crate::server::{Server, load_plugins};
 use crate::store::StatesOnly;
 
-/// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once, unless it comes right behind
+/// the first.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let config = load_config(file, overrides)?;
     let development = config.development;
@@ -25,9 +26,9 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     let started = Instant::now();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // From here on a signal is not the end of the process any more.
-    let (mut terminate, mut interrupt, mut hang_up) = {
+    let mut signals = {
         let _entered = tokio.enter();
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+        Signals::listen()?
     };
     let server = Server::start(config, Clock::system())?;
     let (listening, api) = (server.listening, server.api);
@@ -43,23 +44,12 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
         "pid": std::process::id(),
     });
     print(&format!("{first_line}\n"))?;
-    tokio.block_on(async {
-        let signal = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-            _ = hang_up.recv() => "SIGHUP",
-        };
-        tracing::info!(signal, "shutting down");
-    });
+    let signal = tokio.block_on(signals.first());
+    tracing::info!(signal, "shutting down");
     let shutting_down = Instant::now();
     std::thread::spawn(move || {
-        tokio.block_on(async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        });
-        tracing::warn!("a second signal: ending at once");
+        let signal = tokio.block_on(signals.second());
+        tracing::warn!(signal, "a second signal: ending at once");
         std::process::exit(1);
     });
     server.shut_down();

@@ -13,6 +13,7 @@ use figment::value::Value;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 
+use super::front::ShutdownSection;
 use crate::http::{ApiKey, KeyScope};
 use crate::plugin::PluginOptions;
 
@@ -36,6 +37,7 @@ pub(super) struct File {
     pub(super) store: StoreSection,
     pub(super) socketio: SocketIo,
     pub(super) recovery: RecoverySection,
+    pub(super) shutdown: ShutdownSection,
     tls: Option<Value>,
     rooms: Option<Value>,
 }
@@ -55,6 +57,7 @@ impl Default for File {
             store: StoreSection::default(),
             socketio: SocketIo::default(),
             recovery: RecoverySection::default(),
+            shutdown: ShutdownSection::default(),
             tls: None,
             rooms: None,
         }

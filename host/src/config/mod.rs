@@ -1,6 +1,7 @@
 //! Configuration: a TOML file and the environment, checked, and turned into what each part of the host wants to know.
 
 mod file;
+mod front;
 mod secrets;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
 
+pub use front::ShutdownConfig;
 pub use secrets::PRIVATE_DIR;
 
 /// The store, where none is configured.
@@ -45,6 +47,8 @@ pub struct Config {
     pub api: SocketAddr,
     /// The number of shard threads.
     pub shards: usize,
+    /// How the host ends.
+    pub shutdown: ShutdownConfig,
     /// Connections.
     pub conn: ConnConfig,
     /// The most rooms that one connection may be in.
@@ -86,7 +90,19 @@ impl Config {
         file.refuse_unsupported()?;
         let plugins = file.plugins()?;
         let file::File {
-            listen, api, shards, auth, limits, heartbeat, cors, api_keys, store, socketio, recovery, ..
+            listen,
+            api,
+            shards,
+            auth,
+            limits,
+            heartbeat,
+            cors,
+            api_keys,
+            store,
+            socketio,
+            recovery,
+            shutdown,
+            ..
         } = file;
         let listen = overrides.listen.unwrap_or(listen);
         let api = overrides.api.unwrap_or(api);
@@ -113,7 +129,7 @@ impl Config {
             path.starts_with('/')
                 && path.len() > 1
                 && !path.contains(['?', '#'])
-                && !["/ws", "/healthz"].contains(&path),
+                && !["/ws", "/healthz", "/readyz"].contains(&path),
             "socketio.path is {:?}, and must be a path of its own like /socket.io/",
             socketio.path
         );
@@ -175,6 +191,7 @@ impl Config {
             listen,
             api,
             shards,
+            shutdown: shutdown.check()?,
             conn: ConnConfig {
                 message_bytes: limits.message_bytes,
                 outbox_bytes: limits.outbox_bytes,
@@ -190,6 +207,7 @@ impl Config {
                 namespaces: socketio.namespaces,
                 recovery_window: recovery.window,
                 recovery_bytes: recovery.memory_bytes,
+                shutdown_timeout: shutdown.timeout,
             },
             rooms_per_connection: match limits.rooms_per_connection {
                 0 => usize::MAX,
@@ -306,6 +324,8 @@ mod tests {
         assert_eq!(config.plugins.call_deadline, Duration::from_millis(50));
         assert_eq!((config.plugins.memory_bytes, config.plugins.state_bytes), (33_554_432, 65_536));
         assert!(config.watch_plugins && !config.development);
+        assert!(config.shutdown.delay.is_zero() && config.shutdown.drain.is_zero());
+        assert_eq!(config.conn.shutdown_timeout, Duration::from_secs(10));
     }
 
     #[test]
@@ -319,6 +339,8 @@ mod tests {
             ("listen = \"here\"", "listen"),
             ("[heartbeat]\ninterval = \"25\"", "heartbeat.interval"),
             ("[heartbeat]\ninterval = \"70s\"", "heartbeat.timeout must be longer"),
+            ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
+            ("shutdown.drian = \"1s\"", "did you mean drain?"),
             ("[tls]\ncertificate_file = \"a\"", "tls"),
             ("[[rooms]]\npattern = \"a\"\nallow = \"true\"", "rooms"),
             ("[auth.jwt]\njwks_url = \"http://x\"", "auth.jwt.jwks_url"),

@@ -1,7 +1,7 @@
 //! How many connections there may be, of the whole host and from one address.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
@@ -11,12 +11,23 @@ use crate::model::CloseCode;
 /// The connections that were let in.
 #[derive(Debug, Default)]
 pub struct Admission {
+    /// Set when the host is told to end.
+    closed: AtomicBool,
     total: AtomicUsize,
     /// Counted only where it is limited.
     by_address: DashMap<IpAddr, usize>,
 }
 
 impl Admission {
+    /// From here on new clients are told to try again elsewhere.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Counts one more connection from `peer` in.
     ///
     /// # Errors

@@ -20,6 +20,8 @@ pub(super) enum Due {
     Link(LinkId),
     /// A client has been away for as long as it may.
     Away,
+    /// Some connections have their turn to be closed before the host ends.
+    Drain,
 }
 
 impl Shard {
@@ -73,6 +75,7 @@ impl Shard {
     fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
         match due {
             Due::Away => self.expire_away(deadline, now),
+            Due::Drain => self.drain_some(now),
             Due::Link(id) => {
                 // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
                 if let Some(link) = self.find_link(id)

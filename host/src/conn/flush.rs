@@ -200,10 +200,15 @@ impl Shard {
             Wire::Polling(_) => self.enqueue(link, engineio::close_frame()),
         }
         link.phase.set(Phase::Closing);
-        let limit = self.shared.clock.uptime_ms() + CLOSE_TIMEOUT.as_millis() as u64;
+        let limit = self.shared.clock.uptime_ms() + self.close_timeout().as_millis() as u64;
         link.times.limit.set(limit);
         self.arm(link, limit);
         self.part_all(link, may_return);
+    }
+
+    /// Time for a client to take our close and answer it.
+    fn close_timeout(&self) -> Duration {
+        if self.is_stopping() { self.shared.config.shutdown_timeout } else { CLOSE_TIMEOUT }
     }
 
     pub(super) fn part_all(self: &Rc<Self>, link: &Link, may_return: bool) {

@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be
-//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due;
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due; `drain`: the closes before the end;
 //!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
@@ -16,6 +16,7 @@ mod accept;
 mod admission;
 mod connection;
 mod deadlines;
+mod drain;
 mod engine;
 mod fanout;
 mod flush;
@@ -87,6 +88,8 @@ pub struct ConnConfig {
     pub recovery_window: Duration,
     /// What may be kept for such clients, of the whole host, in bytes.
     pub recovery_bytes: usize,
+    /// Time for clients to answer the close that ends the host.
+    pub shutdown_timeout: Duration,
 }
 
 /// What all shards share.

@@ -102,7 +102,7 @@ impl Shard {
     /// The link of a connection is lost. Keeps the connection for a while if its client may come back; else it departs.
     pub(super) fn part(self: &Rc<Self>, connection: &Rc<Connection>, may_return: bool) {
         connection.link.replace(None);
-        if !may_return || connection.recovery.borrow().is_none() || self.is_stopping() {
+        if !may_return || connection.recovery.borrow().is_none() || self.is_draining() || self.is_stopping() {
             return self.depart(connection);
         }
         let until = self.shared.clock.uptime_ms() + self.shared.config.recovery_window.as_millis() as u64;

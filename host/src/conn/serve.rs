@@ -13,7 +13,6 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use super::flush::CLOSE_TIMEOUT;
 use super::shard::Shard;
 use crate::hub::ShardCommand;
 
@@ -72,6 +71,7 @@ impl Shard {
         let caller = Caller { peer, until: Rc::new(Cell::new(Instant::now() + HTTP_TIMEOUT)) };
         let until = caller.until.clone();
         let mut stopping = self.stopping.subscribe();
+        let shutdown_timeout = self.shared.config.shutdown_timeout;
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let answer = self.http.clone().call(self.clone(), caller.clone(), request);
             async move { Ok::<_, std::convert::Infallible>(answer.await) }
@@ -101,7 +101,7 @@ impl Shard {
                     is_stopping = true;
                     // What is being answered is answered, and there are no further requests.
                     served.as_mut().graceful_shutdown();
-                    until.set(Instant::now() + CLOSE_TIMEOUT);
+                    until.set(Instant::now() + shutdown_timeout);
                 }
             }
         }

@@ -3,10 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::convert::Infallible;
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +18,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use mio::Registry;
 use slab::Slab;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, yield_now};
 
 use super::connection::Connection;
 use super::deadlines::Due;
+use super::drain::Drain;
 use super::engine::{Credentials, Engine, EngineId, Engines};
 use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, Phase, Role, Socket, Wire};
@@ -108,6 +111,8 @@ pub struct Shard {
     /// HTTP connections that are open.
     pub(super) http_connections: Cell<usize>,
     pub(super) stopping: watch::Sender<bool>,
+    /// The connections that are yet to be closed, where that is done one after another.
+    pub(super) draining: RefCell<Option<Drain>>,
 }
 
 impl fmt::Debug for Shard {
@@ -171,6 +176,7 @@ impl ShardThread {
                     read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
                     http_connections: Cell::new(0),
                     stopping: watch::Sender::new(false),
+                    draining: RefCell::default(),
                 });
                 LocalSet::new().block_on(&runtime, shard.run(sockets));
             }
@@ -178,12 +184,18 @@ impl ShardThread {
         Ok(Self { port, thread })
     }
 
+    /// Tells the connections of the shard that the host restarts, one after another evenly over this time, in milliseconds of
+    /// uptime; returns at once. `working` is dropped when all have been told.
+    pub fn begin_drain(&self, over: Range<u64>, working: mpsc::Sender<Infallible>) {
+        self.port.push(ShardCommand::Drain { over, working });
+    }
+
     /// Tells all connections of the shard that the host restarts; returns at once.
     pub fn begin_shutdown(&self) {
         self.port.push(ShardCommand::Shutdown);
     }
 
-    /// Waits until the shard has ended, which it does within [`CLOSE_TIMEOUT`] of being told to.
+    /// Waits until the shard has ended, which it does within [`super::ConnConfig::shutdown_timeout`] of being told to.
     pub fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("a shard thread panicked");
@@ -273,6 +285,7 @@ impl Shard {
                     self.dismiss(&connection, code, &reason);
                 }
             }
+            ShardCommand::Drain { over, working } => self.drain(over, working),
             ShardCommand::Shutdown => self.shut_down(),
         }
     }
@@ -282,8 +295,14 @@ impl Shard {
             return;
         }
         let links: Vec<_> = self.links.borrow().iter().map(|(_, link)| link.clone()).collect();
+        let limit = self.shared.clock.uptime_ms() + self.shared.config.shutdown_timeout.as_millis() as u64;
         for link in links {
             self.close(&link, CloseCode::Restart, RESTART_REASON);
+            // One that was told before may have been given more time.
+            if limit < link.times.limit.get() {
+                link.times.limit.set(limit);
+                self.arm(&link, limit);
+            }
         }
     }
 
@@ -319,9 +338,14 @@ impl Shard {
         self.close(&link, code, reason);
     }
 
-    /// Whether the host is on its way down, so that nobody new is let in.
-    pub fn is_stopping(&self) -> bool {
+    /// Whether all connections have been told that the host ends.
+    pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
+    }
+
+    /// Whether new clients are let in: not from when the host was told to end.
+    pub fn is_refusing(&self) -> bool {
+        self.shared.admission.is_closed() || self.is_stopping()
     }
 
     /// The polling sessions of all shards.

@@ -8,7 +8,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::demo::Demo;
 use super::handshake::{find_token, handshake_key, is_from_here, upgrade};
-use super::response::{Answer, error, text};
+use super::response::{Answer, error, restarting, text};
 use crate::conn::{Answering, Caller, Credentials, Door, HttpService, Shard};
 use crate::plugin::Runtime;
 
@@ -47,8 +47,8 @@ impl ClientService {
     }
 
     fn websocket(&self, shard: Rc<Shard>, caller: &Caller, request: Request<Incoming>, is_echo: bool) -> Answer {
-        if shard.is_stopping() {
-            return error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", "the host restarts: try again");
+        if shard.is_refusing() {
+            return restarting();
         }
         let key = match handshake_key(request.headers()) {
             Ok(key) => key,
@@ -109,7 +109,11 @@ impl HttpService for ClientService {
         let answer = match (request.method(), path) {
             (&Method::GET, "/ws") => self.websocket(shard, &caller, request, false),
             (&Method::GET, "/echo") if self.config.is_conformance => self.websocket(shard, &caller, request, true),
-            (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
+            (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
+            (&Method::GET | &Method::HEAD, "/readyz") if shard.is_refusing() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+            }
+            (&Method::GET | &Method::HEAD, "/readyz") => text(StatusCode::OK, "ready\n"),
             (method, path) => {
                 let demo = self.demo.as_ref().and_then(|demo| demo.answer(method, path, &request));
                 demo.unwrap_or_else(|| {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::client::ClientService;
 use super::handshake::{handshake_key, is_upgrade, upgrade};
-use super::response::{Answer, body, error, json};
+use super::response::{Answer, body, json, restarting, unavailable};
 use crate::conn::{Caller, Door, EngineId, PollError, Polled, Shard};
 
 const TEXT: &str = "text/plain; charset=UTF-8";
@@ -159,9 +159,8 @@ impl ClientService {
         if !is_protocol_4 {
             return Err(Refusal::UnsupportedProtocol);
         }
-        if shard.is_stopping() {
-            let message = "the host restarts: try again";
-            return Ok(error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", message));
+        if shard.is_refusing() {
+            return Ok(restarting());
         }
         let credentials = self.credentials(&request);
         if transport == Transport::WebSocket {
@@ -175,7 +174,7 @@ impl ClientService {
                 caller.keep(shard.patience());
                 body(StatusCode::OK, TEXT, packet)
             }
-            Err(reason) => error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", reason),
+            Err(reason) => unavailable(reason),
         })
     }
 

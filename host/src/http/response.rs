@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde_json::json;
@@ -48,6 +48,23 @@ pub(super) fn failure(failure: &Failure) -> Answer {
 
 pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     json(status, &json!({ "code": code, "message": message }))
+}
+
+/// For how long a client is asked to stay away, in seconds: another host behind the same address takes it at once.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
+
+/// The host has no room for one more client at the moment.
+pub(super) fn unavailable(message: &str) -> Answer {
+    let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", message);
+    answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    answer
+}
+
+/// The host ends, and takes no new clients. A proxy is to keep nothing open that ends soon.
+pub(super) fn restarting() -> Answer {
+    let mut answer = unavailable("the host restarts: try again");
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
 }
 
 pub(super) fn text(status: StatusCode, text: &'static str) -> Answer {

@@ -2,10 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::TcpStream;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+use tokio::sync::mpsc;
 
 use super::audience::Guard;
 use crate::model::{CloseCode, ConnId, Failure, Mailbox, Payload};
@@ -101,6 +105,13 @@ pub enum ShardCommand {
         code: CloseCode,
         /// What to tell the client.
         reason: String,
+    },
+    /// Tell the connections that the host restarts, one after another.
+    Drain {
+        /// The time over which that is done, evenly, in milliseconds of uptime.
+        over: Range<u64>,
+        /// Dropped when all have been told.
+        working: mpsc::Sender<Infallible>,
     },
     /// Tell all connections that the host restarts, flush and end.
     Shutdown,
