@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::bundled::bundled;
-use super::catalogue::{Catalogue, History, Idle, Plugin, PluginError};
+use super::catalogue::{Catalogue, History, Idle, Plugin};
 use super::component_store::{ComponentStore, FolderFile, Installed, Record};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
@@ -61,7 +61,7 @@ pub struct Change {
 }
 
 impl Change {
-    fn to(id: Loaded) -> Self {
+    pub(super) fn to(id: Loaded) -> Self {
         Self { id, unchanged: false, lost_scopes: None, warning: None }
     }
 }
@@ -202,7 +202,7 @@ impl Installer {
     }
 
     /// Takes a generation of a running plugin into use. Gives the number of scopes that lost something.
-    fn switch(
+    pub(super) fn switch(
         &self,
         inner: &Arc<Inner>,
         plugin: &Arc<Plugin>,
@@ -234,7 +234,7 @@ impl Installer {
     }
 
     /// Has the plugin threads give up what the generation that runs now cannot take over.
-    fn give_up(&self, inner: &Inner, plugin: &Plugin, losses: &Losses) -> usize {
+    pub(super) fn give_up(&self, inner: &Inner, plugin: &Plugin, losses: &Losses) -> usize {
         let mut n_scopes = 0;
         for inbox in &inner.inboxes {
             let (reply, answer) = tokio::sync::oneshot::channel();
@@ -306,7 +306,7 @@ impl Installer {
     ///
     /// # Errors
     /// Where it lacks a template for one of them, or cannot be instantiated.
-    fn losses(&self, inner: &Inner, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
+    pub(super) fn losses(&self, inner: &Inner, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
         let mut losses = Losses::default();
         let current = plugin.current();
         for inbox in &inner.inboxes {
@@ -381,92 +381,6 @@ impl Installer {
             keep.extend(history.generations().chain([&current]).map(|generation| generation.id.digest.clone()));
         }
         self.loader.prune_cache(&keep);
-    }
-
-    /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the newest
-    /// that loses nothing, or else the one before.
-    ///
-    /// # Errors
-    /// Where there is no such plugin or none before, or something would be lost and may not.
-    pub(super) fn roll_back(
-        &self,
-        inner: &Arc<Inner>,
-        name: &str,
-        lose_writes: bool,
-        is_automatic: bool,
-    ) -> Result<Change, Failure> {
-        let _changes = lock(&self.changes);
-        let plugin = inner.plugin(name).ok_or_else(|| inner.no_plugin(name))?;
-        let (current, history) = (plugin.current(), plugin.history());
-        let conflict = |message: String| Failure::new(ErrorCode::Conflict, message);
-        if history.previous.is_empty() {
-            return Err(conflict(format!("there is no generation of {name} before this one")));
-        }
-        let n_candidates = if is_automatic { history.previous.len() } else { 1 };
-        let mut chosen = Err(conflict(String::new()));
-        for candidate in history.previous.iter().rev().take(n_candidates) {
-            // What was loaded since may handle the events that it handled.
-            let found = self.try_routes(inner, candidate).and_then(|()| self.losses(inner, &plugin, candidate));
-            match found {
-                Ok(losses) if losses.is_empty() => {
-                    chosen = Ok((candidate.clone(), losses));
-                    break;
-                }
-                Ok(losses) if chosen.is_err() => chosen = Ok((candidate.clone(), losses)),
-                Err(error) if chosen.is_err() => {
-                    chosen = Err(conflict(format!("the generation before cannot run now: {error}")));
-                }
-                _ => {}
-            }
-        }
-        let (to, losses) = chosen?;
-        losses.permit(lose_writes || is_automatic).map_err(|error| {
-            conflict(format!("generation {} of {name} cannot go on from here: {error}", to.id.generation))
-        })?;
-        let after =
-            history.clone().after_rolling_back(&current, to.id.generation).giving_up(losses.schemas.iter().copied());
-        let warning = self.write(&plugin, &to, &after, None).err().map(|error| {
-            tracing::error!(plugin = %name, %error, "a rollback could not be written down: the next start undoes it");
-            format!("it could not be written down, so that the next start undoes it: {error}")
-        });
-        let lost = self.switch(inner, &plugin, &to, after, &losses);
-        inner.metrics.plugin_rollbacks.inc();
-        // What came between the look and the switch may have been migrated forward meanwhile.
-        if let Some(since) = self.losses(inner, &plugin, &to).ok().filter(|since| !since.is_empty()) {
-            if losses.is_empty() && since.permit(lose_writes || is_automatic).is_err() {
-                self.undo(inner, &plugin, &current, history);
-                return Err(conflict(format!(
-                    "events came in that generation {} cannot go on from: {}. Try again",
-                    to.id.generation, since.reason
-                )));
-            }
-            let history = plugin.history().giving_up(since.schemas.iter().copied());
-            plugin.switch(to.clone(), history);
-            self.give_up(inner, &plugin, &since);
-        }
-        let id = to.id.clone();
-        tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
-            before = current.id.generation, "a plugin was rolled back");
-        if is_automatic {
-            plugin.note_error(PluginError {
-                at_ms: inner.clock.now_ms(),
-                generation: current.id.generation,
-                scope: None,
-                event: None,
-                message: match lost {
-                    Some(n) => format!("it failed too often and was rolled back; {n} scopes lost what it had written"),
-                    None => "it failed too often and was rolled back".to_owned(),
-                },
-            });
-        }
-        Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
-    }
-
-    fn undo(&self, inner: &Arc<Inner>, plugin: &Arc<Plugin>, to: &Arc<Generation>, history: History) {
-        if let Err(error) = self.write(plugin, to, &history, None) {
-            tracing::error!(plugin = %plugin.name, %error, "what runs could not be written down");
-        }
-        self.switch(inner, plugin, to, history, &Losses::default());
     }
 
     /// Takes a plugin out of use: its scopes, timers and rooms go with it, durable states stay stored.

@@ -21,7 +21,7 @@ use super::event::Event;
 use super::generation::{Generation, Loaded, Source};
 use super::log::PluginLog;
 use super::manifest::{Grants, Manifest};
-use super::runtime::PluginConfig;
+use super::options::PluginConfig;
 use super::sandbox::{HostState, Instance};
 use crate::metrics::Metrics;
 use crate::model::Clock;

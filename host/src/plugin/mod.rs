@@ -5,7 +5,7 @@
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
 //!   does.
-//! - `install` changes what runs (loads, rollbacks, unloads) and writes it to the `component_store`, from which `start`
+//! - `install` and `rollback` change what runs and write it to the `component_store`, from which `start`
 //!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
 //!   generation's own.
 //! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
@@ -42,8 +42,10 @@ mod loads;
 mod log;
 mod manifest;
 mod migrate;
+mod options;
 mod report;
 mod restore;
+mod rollback;
 mod runtime;
 mod sandbox;
 mod scope;
@@ -60,6 +62,7 @@ pub use generation::{Loaded, Source};
 pub use install::{Change, Load};
 pub use loader::{Described, LoadError, Step, digest};
 pub use manifest::Grants;
+pub use options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions};
 pub use report::{Inspection, Latency, PluginReport, PluginState, inspect};
 pub use restore::StoredScopes;
-pub use runtime::{ANSWER_TIMEOUT, MAX_COMPONENT_BYTES, PendingAnswer, PluginConfig, PluginOptions, Runtime};
+pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, Runtime};

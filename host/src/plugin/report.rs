@@ -14,7 +14,8 @@ use super::engine::{self, Ticker};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::manifest::{CONNECT_EVENT, Grants};
-use super::runtime::{PluginConfig, Runtime};
+use super::options::PluginConfig;
+use super::runtime::Runtime;
 use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 

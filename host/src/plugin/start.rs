@@ -16,8 +16,8 @@ use super::runtime::{Inner, Runtime};
 struct Candidate {
     installed: Installed,
     component: Result<Vec<u8>, String>,
-    /// Whether its being used has to be written down.
-    is_new: bool,
+    /// Whether it is what should run, and not an older build or the bundled one in its place.
+    is_wanted: bool,
 }
 
 impl Runtime {
@@ -99,7 +99,7 @@ impl Installer {
         let stored = |installed: &Installed| Candidate {
             component: self.store.read(&installed.digest).map_err(|error| error.to_string()),
             installed: installed.clone(),
-            is_new: false,
+            is_wanted: record.current.as_ref() == Some(installed),
         };
         let own = feature.map(|feature| {
             let digest = digest(feature.component);
@@ -109,7 +109,7 @@ impl Installer {
             Candidate {
                 installed: Installed { generation, version, digest, source: Source::Bundled },
                 component: Ok(feature.component.to_vec()),
-                is_new: record.current.is_some(),
+                is_wanted: record.current.as_ref().is_none_or(|current| current.source == Source::Bundled),
             }
         });
         let mut candidates = Vec::new();
@@ -117,7 +117,7 @@ impl Installer {
             // After a reset or a rollback to it, the bundled build is the present host's.
             Some(current) if current.source == Source::Bundled => {
                 let is_same = own.as_ref().is_some_and(|own| own.installed.digest == current.digest);
-                candidates.extend(own.map(|own| Candidate { is_new: !is_same, ..own }));
+                candidates.extend(own);
                 if !is_same {
                     candidates.push(stored(current));
                 }
@@ -139,7 +139,7 @@ impl Installer {
         record: &Record,
         candidate: Candidate,
     ) -> Result<Arc<Plugin>, LoadError> {
-        let Candidate { installed, component, is_new } = candidate;
+        let Candidate { installed, component, is_wanted } = candidate;
         let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
         let generation = self.prepare_installed(&component, &installed, &record.name)?;
         let is_before = |other: &&Installed| other.generation < installed.generation;
@@ -148,16 +148,22 @@ impl Installer {
             rolled_back: self.prepare_all(record, record.rolled_back.iter()),
             given_up: record.given_up.clone(),
         };
-        let is_last = record.current.as_ref().is_none_or(|current| current.generation == installed.generation);
         let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history);
-        // An older build that stands in is not written down: the next start tries the one that should run.
-        let written = (is_new && installed.generation > record.last_generation).then_some((&component[..], None));
+        let is_new = record.current.is_some() && installed.generation > record.last_generation;
+        let written = (is_new && is_wanted).then_some((&component[..], None));
         self.bring_in(inner, plugin, written, false)?;
+        if is_new && !is_wanted {
+            // What stands in is not written down, for the next start tries again what should run; its number is.
+            let used = Record { last_generation: installed.generation, ..record.clone() };
+            if let Err(error) = self.store.write(used) {
+                tracing::warn!(plugin = %record.name, %error, "the number of a generation could not be written down");
+            }
+        }
         let plugin = inner.plugin(&record.name);
         let plugin = plugin.ok_or_else(|| LoadError::passing(Step::Install, "it was unloaded at once"))?;
         let id = plugin.current().id.clone();
         tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
-            source = ?installed.source, is_last, "a plugin was started");
+            source = ?installed.source, "a plugin was started");
         Ok(plugin)
     }
 
