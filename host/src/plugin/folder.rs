@@ -32,7 +32,7 @@ const GONE_FOR: Duration = Duration::from_secs(10);
 /// How long a refused file must stay as it is before the log says so: until then it may be half a copy.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The longest pause between two attempts to load a file that was refused for a reason that may go by.
+/// The longest pause between two attempts at what was refused for a reason that may go by.
 const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// What identifies a file's content cheaply.
@@ -71,8 +71,8 @@ pub struct Folder {
     dir: PathBuf,
     runtime: Runtime,
     seen: BTreeMap<PathBuf, Seen>,
-    /// Plugins whose files are gone, and since when.
-    gone: BTreeMap<String, Instant>,
+    /// Plugins whose files are gone: when they are unloaded, and the pause before it is tried again.
+    gone: BTreeMap<String, (Instant, Duration)>,
     /// Why the folder itself cannot be read.
     unreadable: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Folder {
     pub async fn read_at_start(&mut self, is_watched: bool) {
         self.read(true).await;
         if !is_watched {
-            self.unload_gone(Duration::ZERO).await;
+            self.unload_gone(|_| true).await;
         }
         self.log_refusals(Duration::ZERO);
     }
@@ -121,7 +121,7 @@ impl Folder {
         }
         self.load_newest().await;
         self.note_gone();
-        self.unload_gone(GONE_FOR).await;
+        self.unload_gone(|due| due <= Instant::now()).await;
         self.log_refusals(SETTLED);
     }
 
@@ -228,16 +228,19 @@ impl Folder {
             self.runtime.from_folder().into_iter().filter(|plugin| !has_file(plugin)).map(|(name, _)| name).collect();
         self.gone.retain(|name, _| missing.contains(name));
         for name in missing {
-            self.gone.entry(name).or_insert_with(Instant::now);
+            self.gone.entry(name).or_insert_with(|| (Instant::now() + GONE_FOR, GONE_FOR));
         }
     }
 
     /// Takes plugins out of use whose files have been gone for long enough: the bundled build takes over where there is one.
-    async fn unload_gone(&mut self, gone_for: Duration) {
-        let is_due = |since: &Instant| since.elapsed() >= gone_for;
-        let due: Vec<String> = self.gone.iter().filter(|(_, since)| is_due(since)).map(|(n, _)| n.clone()).collect();
-        for name in due {
-            self.gone.remove(&name);
+    async fn unload_gone(&mut self, is_due: impl Fn(Instant) -> bool) {
+        let due: Vec<_> = self
+            .gone
+            .iter()
+            .filter(|(_, (due, _))| is_due(*due))
+            .map(|(name, (_, pause))| (name.clone(), *pause))
+            .collect();
+        for (name, pause) in due {
             let done = match super::bundled().iter().any(|feature| feature.name == name) {
                 true => self.runtime.reset(&name, false).await.map(drop).map_err(|error| match error {
                     Ok(error) => error.to_string(),
@@ -246,8 +249,15 @@ impl Folder {
                 false => self.runtime.unload(&name).await.map_err(|error| error.to_string()),
             };
             match done {
-                Ok(()) => tracing::info!(plugin = %name, "the plugin's file is gone from the folder"),
-                Err(error) => tracing::warn!(plugin = %name, "the plugin's file is gone, but it goes on: {error}"),
+                Ok(()) => {
+                    tracing::info!(plugin = %name, "the plugin's file is gone from the folder");
+                    self.gone.remove(&name);
+                }
+                Err(error) => {
+                    tracing::warn!(plugin = %name, "the plugin's file is gone, but it goes on: {error}");
+                    let pause = (pause * 2).min(LONGEST_RETRY);
+                    self.gone.insert(name, (Instant::now() + pause, pause));
+                }
             }
         }
     }
@@ -265,7 +275,7 @@ impl Folder {
 
     /// How long nothing has to be done, unless something changes.
     fn next_look(&self) -> Duration {
-        let gone = self.gone.values().map(|since| GONE_FOR.saturating_sub(since.elapsed()));
+        let gone = self.gone.values().map(|(due, _)| due.saturating_duration_since(Instant::now()));
         let unsettled = self.seen.values().filter(|seen| seen.refusal.as_ref().is_some_and(|r| !r.is_logged));
         let settling = unsettled.map(|seen| SETTLED.saturating_sub(seen.since.elapsed()));
         gone.chain(settling).min().unwrap_or(LOOK).clamp(QUIET, LOOK)
