@@ -1,7 +1,11 @@
 //! What the host counts about itself, in the form that Prometheus reads.
 
 use prometheus::core::Collector as _;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::model::CloseCode;
 
 /// The host's own figures. Clones share them.
 #[derive(Debug, Clone)]
@@ -44,6 +48,7 @@ pub struct Metrics {
     /// Attempts to write that failed.
     pub store_failures: IntCounter,
     plugin_call_seconds: HistogramVec,
+    closes: IntCounterVec,
 }
 
 /// Buckets from a microsecond to ten seconds, each a quarter wider than the last: fine enough to read a median from.
@@ -82,8 +87,18 @@ impl Metrics {
             &["plugin", "version", "generation"],
         )?;
         registry.register(Box::new(plugin_call_seconds.clone()))?;
+        let closes = IntCounterVec::new(
+            Opts::new("closes_total", "Connections that the host closed, by the code that their clients were told"),
+            &["code"],
+        )?;
+        registry.register(Box::new(closes.clone()))?;
+        for code in CloseCode::ALL {
+            // A code that has not occurred is shown as zero, so that its rate can be watched from the start.
+            closes.with_label_values(&[code.code().to_string()]);
+        }
         Ok(Self {
             plugin_call_seconds,
+            closes,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",
@@ -113,6 +128,11 @@ impl Metrics {
             store_failures: counter("store_failures_total", "Attempts to write to the store that failed")?,
             registry,
         })
+    }
+
+    /// Counts a connection that the host closed. Socket.IO has no codes: there it is what the plain protocol would say.
+    pub fn closed(&self, code: CloseCode) {
+        self.closes.with_label_values(&[code.code().to_string()]).inc();
     }
 
     /// The time that calls into this generation of a plugin take.

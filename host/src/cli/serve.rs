@@ -8,6 +8,7 @@ use anyhow::bail;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::logs::reason_of;
 use super::{load_config, print, print_json};
 use crate::config::{Overrides, PRIVATE_DIR};
 use crate::hub::Hub;
@@ -79,15 +80,19 @@ fn end_with_essential_threads() {
                 || name.strip_prefix("shard-").or(name.strip_prefix("plugin-")).is_some_and(is_numbered)
         });
         if is_essential {
-            tracing::error!(thread = thread.name(), "an essential thread panicked: the host ends at once");
+            let reason = reason_of(panic.payload());
+            tracing::error!(thread = thread.name(), reason, "an essential thread panicked: the host ends at once");
             std::process::exit(1);
         }
     }));
 }
 
-/// Loads everything as `serve` would, without serving, and prints what would run.
+/// Loads everything as `serve` would, without serving, and prints what would run. It leaves nothing behind: who checks is
+/// often another user than who serves.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
-    let config = load_config(file, overrides)?;
+    let mut config = load_config(file, overrides)?;
+    config.check_files()?;
+    config.plugins.keeps_compiled = false;
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
     let runtime = Runtime::start(config.plugins.clone(), None, hub, Clock::system(), Metrics::new()?)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

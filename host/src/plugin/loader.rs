@@ -108,6 +108,9 @@ impl Loader {
     ) -> wasmtime::Result<Self> {
         let linker = super::sandbox::linker(&engine)?;
         let cache = cache_dir.and_then(|dir| {
+            if !config.keeps_compiled {
+                return CompiledCache::read_only(dir, &engine);
+            }
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });

@@ -48,6 +48,8 @@ pub struct PluginConfig {
     pub state_bytes: usize,
     /// Where compiled components are kept.
     pub cache_dir: Option<PathBuf>,
+    /// Whether more are added there, or only those used that are there.
+    pub keeps_compiled: bool,
     /// What is configured for each plugin.
     pub plugins: HashMap<String, PluginOptions>,
 }
@@ -72,6 +74,7 @@ impl Default for PluginConfig {
             memory_bytes: 33_554_432,
             state_bytes: 65_536,
             cache_dir: None,
+            keeps_compiled: true,
             plugins: HashMap::new(),
         }
     }
