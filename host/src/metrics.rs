@@ -1,7 +1,9 @@
 //! What the host counts about itself, in the form that Prometheus reads.
 
 use prometheus::core::Collector as _;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+use crate::model::CloseCode;
 
 /// The host's own figures. Clones share them.
 #[derive(Debug, Clone)]
@@ -49,6 +51,7 @@ pub struct Metrics {
     pub plugin_rollbacks: IntCounter,
     /// Scopes that lost what a newer build had written to them.
     pub plugin_lost_states: IntCounter,
+    closes: IntCounterVec,
 }
 
 /// Buckets from a microsecond to ten seconds, each a quarter wider than the last: fine enough to read a median from.
@@ -82,7 +85,17 @@ impl Metrics {
                 .buckets(latency_buckets()),
         )?;
         registry.register(Box::new(event_seconds.clone()))?;
+        let closes = IntCounterVec::new(
+            Opts::new("closes_total", "Connections that the host closed, by the code that their clients were told"),
+            &["code"],
+        )?;
+        registry.register(Box::new(closes.clone()))?;
+        for code in CloseCode::ALL {
+            // A code that has not occurred is shown as zero, so that its rate can be watched from the start.
+            closes.with_label_values(&[code.code().to_string()]);
+        }
         Ok(Self {
+            closes,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",
@@ -118,6 +131,11 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// Counts a connection that the host closed. Socket.IO has no codes: there it is what the plain protocol would say.
+    pub fn closed(&self, code: CloseCode) {
+        self.closes.with_label_values(&[code.code().to_string()]).inc();
     }
 
     /// A histogram for the time of calls into a generation of a plugin. It is not shown yet.

@@ -45,13 +45,15 @@ impl Server {
     ///
     /// # Errors
     /// Where an address is taken, the store cannot be used, or a thread cannot be started.
-    pub fn start(config: Config, clock: Clock) -> anyhow::Result<Self> {
+    pub fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
         let bind = |what: &str, address: SocketAddr| {
             TcpListener::bind(address).with_context(|| format!("cannot listen on {what} = {address}"))
         };
         let client_listener = bind("listen", config.listen)?;
         let api_listener = bind("api", config.api)?;
         let (listening, api) = (client_listener.local_addr()?, api_listener.local_addr()?);
+        // Only now: where another host has the addresses, nothing is left behind.
+        config.prepare()?;
 
         let metrics = Metrics::new()?;
         let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();

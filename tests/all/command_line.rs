@@ -66,12 +66,14 @@ fn check_prints_what_would_run_and_refuses_what_would_not() {
 #[test]
 fn a_token_says_what_it_was_asked_to_say() {
     let dir = tempfile::tempdir().unwrap();
-    let args =
-        ["token", "--user", "ana", "--name", "Ana", "--role", "admin", "--role", "agent", "--claim", "team={\"id\":5}"];
+    fs::write(dir.path().join("c.toml"), "auth.jwt.secret = \"s\"").unwrap();
+    let args = "token --config c.toml --user ana --name Ana --role admin --role agent --claim team={\"id\":5}"
+        .split(' ')
+        .collect::<Vec<_>>();
     let (code, token, said) = run(dir.path(), &args);
     assert_eq!(code, Some(0), "{said}");
     assert_eq!(token.trim().split('.').count(), 3);
-    let (code, _, said) = run(dir.path(), &["token", "--user", "a b"]);
+    let (code, _, said) = run(dir.path(), &["token", "--config", "c.toml", "--user", "a b"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("user id"), "{said}");
 }

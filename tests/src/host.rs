@@ -90,7 +90,7 @@ impl TestHost {
     }
 
     /// Starts a host in a folder that may have been another's.
-    fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
+    pub fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let command = Self::command(dir.path());
         Self::start_by(command, dir, env)
     }
@@ -99,6 +99,8 @@ impl TestHost {
     pub fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
         // Compiled once for all tests.
         command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
+        // Tests have one clock.
+        command.env("ROUNDHOUSE_AUTH__JWT__LEEWAY", "0s");
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
         if dir.path().join("roundhouse.toml").exists() {
             command.args(["--config", "roundhouse.toml"]);
@@ -197,8 +199,13 @@ impl TestHost {
 
     /// Runs `roundhouse plugin …` against this host.
     pub fn plugin(&self, args: &[&str]) -> (bool, String) {
+        self.plugin_at(&self.api, args)
+    }
+
+    /// Runs `roundhouse plugin …` against an API.
+    pub fn plugin_at(&self, api: &str, args: &[&str]) -> (bool, String) {
         let mut command = Self::command(self.dir());
-        let output = command.arg("plugin").args(args).args(["--api", &self.api]).output().expect("the command runs");
+        let output = command.arg("plugin").args(args).args(["--api", api]).output().expect("the command runs");
         let text = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr });
         (output.status.success(), text.into_owned())
     }

@@ -46,11 +46,16 @@ impl InnerHost {
     async fn start_in(dir: TempDir, now_ms: u64) -> Self {
         let file = dir.path().join("roundhouse.toml");
         let any = Some(([127, 0, 0, 1], 0).into());
-        let overrides = Overrides { listen: any, api: any, ..Overrides::default() };
+        let overrides = Overrides { listen: any.clone(), api: any, ..Overrides::default() };
         let mut config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
+        if !std::fs::read_to_string(&file).is_ok_and(|toml| toml.contains("leeway")) {
+            // Here a token's end is known to the millisecond.
+            config.auth.jwt.leeway = Duration::ZERO;
+        }
         // Compiled once for all tests.
         config.plugins.cache_dir = Some(target_dir().join("compiled-for-tests"));
-        let secret = config.signing_secret().expect("there is a secret").to_owned();
+        config.prepare().expect("secrets can be made");
+        let secret = config.signing_secret().expect("there is a secret");
         let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
         let clock = Clock::manual(now_ms);
         // The host waits for threads of its own while it starts.
@@ -80,6 +85,11 @@ impl InnerHost {
         let expires = |valid: Duration| (self.clock.now_ms() as f64 / 1000.0) + valid.as_secs_f64();
         let claims = Claims { sub: user.to_owned(), exp: valid_for.map(expires), ..Claims::default() };
         sign(&claims, &self.secret).expect("a token can be signed")
+    }
+
+    /// A token that says these claims.
+    pub fn token_of(&self, claims: &Value) -> String {
+        sign(claims, &self.secret).expect("a token can be signed")
     }
 
     /// A client that has signed in as `user`.

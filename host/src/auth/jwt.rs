@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::claims;
 use super::{AuthError, Session};
-use crate::model::{Identity, is_valid_id};
 
 /// The longest token that is looked at, in bytes: what common servers accept as a header line.
 const MAX_TOKEN_BYTES: usize = 8192;
@@ -25,6 +26,9 @@ pub struct JwtConfig {
     pub issuer: Option<String>,
     /// What `aud` must name.
     pub audience: Option<String>,
+    /// How far the clocks of who signs tokens and of this host may be apart: `exp`, `nbf` and `iat` are looked at so much
+    /// more kindly.
+    pub leeway: Duration,
 }
 
 impl fmt::Debug for JwtConfig {
@@ -35,33 +39,16 @@ impl fmt::Debug for JwtConfig {
             .field("algorithms", &self.algorithms)
             .field("issuer", &self.issuer)
             .field("audience", &self.audience)
+            .field("leeway", &self.leeway)
             .finish()
     }
-}
-
-/// What a token says.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Claims {
-    /// The user's id.
-    pub sub: String,
-    /// The display name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Roles.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub roles: Vec<String>,
-    /// Until when it is valid, in seconds since 1970. Valid for ever where it is missing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exp: Option<f64>,
-    /// Everything else.
-    #[serde(flatten)]
-    pub other: Map<String, Value>,
 }
 
 /// Checks tokens against the configured secrets.
 pub(super) struct Verifier {
     keys: Vec<DecodingKey>,
     validation: Validation,
+    leeway: Duration,
 }
 
 impl fmt::Debug for Verifier {
@@ -77,9 +64,9 @@ impl Verifier {
             validation.algorithms.clone_from(&config.algorithms);
         }
         validation.required_spec_claims.clear();
-        // The expiry is checked by the caller, on the host's clock, and again while the connection lasts.
+        // Times are checked below, on the host's clock, and the expiry again while the connection lasts.
         validation.validate_exp = false;
-        validation.validate_nbf = true;
+        validation.validate_nbf = false;
         validation.validate_aud = config.audience.is_some();
         if let Some(audience) = &config.audience {
             validation.set_audience(&[audience]);
@@ -90,33 +77,55 @@ impl Verifier {
             validation.required_spec_claims.insert("iss".to_owned());
         }
         let keys = config.secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())).collect();
-        Self { keys, validation }
+        Self { keys, validation, leeway: config.leeway }
     }
 
     pub(super) fn has_secrets(&self) -> bool {
         !self.keys.is_empty()
     }
 
-    pub(super) fn verify(&self, token: &str) -> Result<Session, AuthError> {
+    /// Checks a token, at a time in milliseconds since 1970.
+    pub(super) fn verify(&self, token: &str, now_ms: u64) -> Result<Session, AuthError> {
+        let claims = self.claims(token)?;
+        let (identity, times) = claims::read(claims).map_err(AuthError::Invalid)?;
+        let leeway_ms = self.leeway.as_millis() as u64;
+        let ms = |seconds: f64| (seconds * 1000.0).max(0.0) as u64;
+        let expires_ms = times.expires.map(|seconds| ms(seconds).saturating_add(leeway_ms));
+        if expires_ms.is_some_and(|expires| expires <= now_ms) {
+            return Err(AuthError::Expired);
+        }
+        for (time, claim) in [(times.not_before, "nbf"), (times.issued_at, "iat")] {
+            if time.is_some_and(|seconds| ms(seconds) > now_ms.saturating_add(leeway_ms)) {
+                let reason =
+                    format!("it is from the future ({claim}): are the clocks of its issuer and this host right?");
+                return Err(AuthError::Invalid(reason));
+            }
+        }
+        Ok(Session { identity: Arc::new(identity), expires_ms, is_anonymous: false })
+    }
+
+    fn claims(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
         let invalid = |reason: &str| AuthError::Invalid(reason.to_owned());
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid("it is longer than 8192 bytes"));
         }
         let mut refusal = invalid("this host is configured with no secret to check it");
         for key in &self.keys {
-            match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
-                Ok(token) => return session(token.claims),
+            match jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation) {
+                Ok(token) => return Ok(token.claims),
                 Err(error) => {
                     refusal = AuthError::Invalid(match error.kind() {
                         ErrorKind::InvalidSignature => {
                             "its signature is not by a secret that this host knows".to_owned()
                         }
-                        ErrorKind::ExpiredSignature => return Err(AuthError::Expired),
                         ErrorKind::InvalidToken | ErrorKind::Base64(_) => "it is not a JSON Web Token".to_owned(),
                         ErrorKind::InvalidAlgorithm => {
                             "it is signed with an algorithm that this host does not accept".to_owned()
                         }
-                        ErrorKind::Json(error) => format!("its claims are not what they should be: {error}"),
+                        ErrorKind::InvalidIssuer => "its issuer (iss) is not the one that this host takes".to_owned(),
+                        ErrorKind::InvalidAudience => "its audience (aud) does not name this host".to_owned(),
+                        ErrorKind::MissingRequiredClaim(claim) => format!("it has no {claim}, which this host wants"),
+                        ErrorKind::Json(error) => format!("its claims are not a JSON object: {error}"),
                         _ => error.to_string(),
                     });
                     // Another secret cannot mend anything else.
@@ -130,34 +139,17 @@ impl Verifier {
     }
 }
 
-fn session(claims: Claims) -> Result<Session, AuthError> {
-    if !is_valid_id(&claims.sub) {
-        let reason = "its subject (sub) must be a user id of 1 to 128 printable characters without whitespace";
-        return Err(AuthError::Invalid(reason.to_owned()));
-    }
-    let identity = Identity {
-        user: claims.sub.into(),
-        name: claims.name.filter(|name| !name.trim().is_empty()),
-        roles: claims.roles,
-        claims: Value::Object(claims.other).to_string(),
-    };
-    Ok(Session {
-        identity: Arc::new(identity),
-        expires_ms: claims.exp.map(|seconds| (seconds * 1000.0).max(0.0) as u64),
-        is_anonymous: false,
-    })
-}
-
-/// A token that says `claims`, signed with `secret` (HS256).
+/// A token that says `claims` (see [`claims::Claims`]), signed with `secret` (HS256).
 ///
 /// # Errors
 /// Where the claims cannot be serialised.
-pub fn sign(claims: &Claims, secret: &str) -> Result<String, jsonwebtoken::errors::Error> {
+pub fn sign(claims: &impl Serialize, secret: &str) -> Result<String, jsonwebtoken::errors::Error> {
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(secret.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Claims;
     use super::*;
 
     fn config() -> JwtConfig {
@@ -176,7 +168,7 @@ mod tests {
         claims.exp = Some(2_000_000_000.5);
         claims.other.insert("team".into(), "blue".into());
         for secret in ["old", "new"] {
-            let session = Verifier::new(&config()).verify(&sign(&claims, secret).unwrap()).unwrap();
+            let session = Verifier::new(&config()).verify(&sign(&claims, secret).unwrap(), 0).unwrap();
             assert_eq!(&*session.identity.user, "ana");
             assert_eq!(session.identity.name.as_deref(), Some("Ana"));
             assert_eq!(session.identity.roles, ["admin"]);
@@ -188,7 +180,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_token_is_said() {
         let verifier = Verifier::new(&JwtConfig { issuer: Some("us".into()), ..config() });
-        let check = |token: &str, reason: &str| match verifier.verify(token) {
+        let check = |token: &str, reason: &str| match verifier.verify(token, 0) {
             Err(AuthError::Invalid(said)) => assert!(said.contains(reason), "{said}"),
             other => panic!("{other:?}"),
         };
@@ -201,5 +193,25 @@ mod tests {
         let key = EncodingKey::from_secret(b"new");
         check(&jsonwebtoken::encode(&Header::new(Algorithm::HS512), &ours, &key).unwrap(), "algorithm");
         check(&"x".repeat(9000), "8192");
+    }
+
+    #[test]
+    fn every_time_has_the_same_leeway() {
+        let leeway = Duration::from_secs(60);
+        let verifier = Verifier::new(&JwtConfig { leeway, ..config() });
+        let at = |claim: &str, seconds: f64| {
+            let mut claims = claims("ana");
+            match claim {
+                "exp" => claims.exp = Some(seconds),
+                claim => drop(claims.other.insert(claim.into(), seconds.into())),
+            }
+            verifier.verify(&sign(&claims, "new").unwrap(), 1_000_000_000)
+        };
+        assert_eq!(at("exp", 999_941.0).unwrap().expires_ms, Some(1_000_001_000));
+        assert_eq!(at("exp", 999_940.0).unwrap_err(), AuthError::Expired);
+        for claim in ["nbf", "iat"] {
+            assert!(at(claim, 1_000_060.0).is_ok(), "{claim}");
+            assert!(at(claim, 1_000_061.0).unwrap_err().to_string().contains(claim));
+        }
     }
 }

@@ -1,10 +1,14 @@
 //! Who may connect: a token is turned into an identity, or into the reason why not.
 
+mod claims;
 mod jwt;
+mod shown;
 
 use std::sync::Arc;
 
-pub use jwt::{Claims, JwtConfig, sign};
+pub use claims::Claims;
+pub use jwt::{JwtConfig, sign};
+pub use shown::{MAX_SHOWN, Place, Refusal, Shown};
 
 use crate::model::{Clock, ConnId, Identity};
 
@@ -63,11 +67,7 @@ impl Authenticator {
     /// # Errors
     /// Where the token has expired, or is not valid for another reason.
     pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
-        let session = self.jwt.verify(token)?;
-        match session.expires_ms {
-            Some(expires) if expires <= self.clock.now_ms() => Err(AuthError::Expired),
-            _ => Ok(session),
-        }
+        self.jwt.verify(token, self.clock.now_ms())
     }
 
     /// The identity of a connection without a token, where that is allowed.

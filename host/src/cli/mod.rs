@@ -1,23 +1,23 @@
 //! The command line.
 
+mod logs;
 mod plugin;
 mod serve;
 mod signals;
 
-use std::io::{IsTerminal as _, Write as _};
-use std::net::SocketAddr;
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tracing_subscriber::EnvFilter;
 
 use crate::auth::{Claims, sign};
-use crate::config::{Config, Overrides};
+use crate::config::{Address, Config, LogFormat, Overrides, USUAL_FILE};
 
 /// A realtime host: it owns the connections, WebAssembly components decide what happens on them.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ enum Command {
         config: ConfigArgs,
         #[command(flatten)]
         overrides: OverrideArgs,
+        #[command(flatten)]
+        logs: LogArgs,
     },
     /// Print a token for a user, signed with the configured secret.
     Token(TokenArgs),
@@ -58,12 +60,12 @@ struct ConfigArgs {
 
 #[derive(Debug, Args)]
 struct OverrideArgs {
-    /// Address for clients; port 0 picks a free one.
+    /// Address or host name for clients, and a port; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// Address of the API; port 0 picks a free one.
+    listen: Option<Address>,
+    /// Address or host name of the API, and a port; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
-    api: Option<SocketAddr>,
+    api: Option<Address>,
     /// Plugin folder.
     #[arg(long, value_name = "DIR")]
     plugins: Option<PathBuf>,
@@ -78,16 +80,16 @@ struct ServeArgs {
     config: ConfigArgs,
     #[command(flatten)]
     overrides: OverrideArgs,
-    /// How log lines are written to standard error. RUST_LOG says which.
-    #[arg(long, value_enum, default_value_t)]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum LogFormat {
-    #[default]
-    Text,
-    Json,
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// How log lines are written to standard error: text unless the configuration's log_format says otherwise. RUST_LOG
+    /// says which lines.
+    #[arg(long, value_enum)]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Args)]
@@ -122,26 +124,34 @@ fn parse_claim(text: &str) -> Result<(String, Value), String> {
 
 /// Does what the command line says. Exit codes: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let command = cli.command.unwrap_or(Command::Serve(cli.serve));
-    let log_format = match &command {
-        Command::Serve(args) => args.log_format,
-        _ => LogFormat::Text,
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            logs::misused(&error, format_asked_for(std::env::args_os()));
+            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
+        }
     };
-    // Whoever runs a single command wants its answer, and of the rest only what is wrong.
+    let command = cli.command.unwrap_or(Command::Serve(cli.serve));
+    let format = match &command {
+        Command::Serve(ServeArgs { config, logs, .. }) | Command::Check { config, logs, .. } => {
+            logs.log_format.unwrap_or_else(|| LogFormat::configured(config.config.as_deref()))
+        }
+        // Who runs these is a person, or reads their standard output.
+        Command::Token(_) | Command::Plugin { .. } => LogFormat::Text,
+    };
+    // A single command answers, and says of the rest only what is wrong.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
-    init_logs(log_format, level);
+    logs::init(format, level);
     let done = match command {
         Command::Serve(args) => serve::serve(args.config.config.as_deref(), args.overrides.into()),
-        Command::Check { config, overrides } => serve::check(config.config.as_deref(), overrides.into()),
+        Command::Check { config, overrides, .. } => serve::check(config.config.as_deref(), overrides.into()),
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody left to tell if this cannot be written.
-            let _ = writeln!(std::io::stderr(), "roundhouse: {error:#}");
+            logs::failed(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -153,18 +163,12 @@ impl From<OverrideArgs> for Overrides {
     }
 }
 
-fn init_logs(format: LogFormat, level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        // It would report a log that cannot be written by writing to it, and panic.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
+/// The log format that a command line asks for which is not understood.
+fn format_asked_for(args: impl Iterator<Item = OsString>) -> LogFormat {
+    let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let is_json = args.iter().any(|arg| arg == "--log-format=json")
+        || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
+    if is_json { LogFormat::Json } else { LogFormat::configured(None) }
 }
 
 fn token(args: TokenArgs) -> anyhow::Result<()> {
@@ -187,12 +191,20 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
         exp: Some(expires.duration_since(SystemTime::UNIX_EPOCH)?.as_secs_f64().floor()),
         other,
     };
-    let token = sign(&claims, config.signing_secret()?).context("cannot sign the token")?;
+    let token = sign(&claims, &config.signing_secret()?).context("cannot sign the token")?;
     print(&format!("{token}\n"))
 }
 
 fn load_config(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<Config> {
     let dir = std::env::current_dir().context("the current folder is gone")?;
+    anyhow::ensure!(
+        file.is_none_or(|file| !file.as_os_str().is_empty()),
+        "--config is empty: name a file, or leave it out"
+    );
+    let is_usual_file_unread = file.is_none() && dir.join(USUAL_FILE).exists();
+    if is_usual_file_unread {
+        tracing::warn!("{USUAL_FILE} lies in this folder, and is not read: add --config {USUAL_FILE} to have it read");
+    }
     Config::load(file, overrides, &dir)
 }
 

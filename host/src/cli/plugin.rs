@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use super::{load_config, print, print_json};
-use crate::config::{Overrides, PRIVATE_DIR};
+use crate::config::{Address, Overrides, PRIVATE_DIR};
 use crate::plugin::{Source, digest, inspect};
 
 /// The longest that a call may take: a component compiles for at most half of it.
@@ -89,17 +88,20 @@ impl LossArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ApiArgs {
-    /// The host's API, as address or URL.
+    /// The host's API: an address or a host name, and a port; http:// may stand before it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = parse_api)]
-    api: SocketAddr,
+    api: Address,
     /// API key with the scope admin. Default: the one in .roundhouse/api-key.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
 }
 
-fn parse_api(text: &str) -> Result<SocketAddr, String> {
+fn parse_api(text: &str) -> Result<Address, String> {
+    if text.starts_with("https://") {
+        return Err("the API is plain HTTP: give its own address as host:port, not that of a proxy with TLS".to_owned());
+    }
     let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    address.parse().map_err(|_| format!("{text:?} is not an address and a port, as 127.0.0.1:8081"))
+    address.parse().map_err(|error| format!("{error}: it is an address or a host name, and a port, as 127.0.0.1:8081"))
 }
 
 pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
@@ -204,6 +206,10 @@ fn list(answer: &Value) -> anyhow::Result<()> {
 impl ApiArgs {
     fn key(&self) -> anyhow::Result<String> {
         if let Some(key) = &self.key {
+            ensure!(
+                !key.is_empty(),
+                "--key is empty: give a key, or leave it out to take the one in {PRIVATE_DIR}/api-key"
+            );
             return Ok(key.clone());
         }
         let path = Path::new(PRIVATE_DIR).join("api-key");
@@ -226,7 +232,7 @@ impl ApiArgs {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
-        let socket = TcpStream::connect(self.api);
+        let socket = TcpStream::connect(self.api.to_string());
         let socket =
             socket.await.with_context(|| format!("cannot reach a host's API at {}: does it run there?", self.api))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;

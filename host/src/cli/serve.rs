@@ -7,6 +7,7 @@ use std::time::Instant;
 use anyhow::bail;
 use serde_json::json;
 
+use super::logs::reason_of;
 use super::signals::Signals;
 use super::{load_config, print, print_json};
 use crate::config::{Overrides, PRIVATE_DIR};
@@ -70,15 +71,18 @@ fn end_with_essential_threads() {
                 || name.strip_prefix("shard-").or(name.strip_prefix("plugin-")).is_some_and(is_numbered)
         });
         if is_essential {
-            tracing::error!(thread = thread.name(), "an essential thread panicked: the host ends at once");
+            let reason = reason_of(panic.payload());
+            tracing::error!(thread = thread.name(), reason, "an essential thread panicked: the host ends at once");
             std::process::exit(1);
         }
     }));
 }
 
-/// Loads everything as `serve` would, without serving and without changing anything, and prints what would run.
+/// Loads everything as `serve` would, without serving, and prints what would run. It leaves nothing behind: who checks is
+/// often another user than who serves.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let mut config = load_config(file, overrides)?;
+    config.check_files()?;
     config.plugins.is_read_only = true;
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
     let runtime = Runtime::start(config.plugins.clone(), None, hub, Clock::system(), Metrics::new()?)?;

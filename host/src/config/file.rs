@@ -7,26 +7,30 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use figment::Figment;
-use figment::error::Kind;
-use figment::providers::{Env, Format as _, Toml};
+use figment::providers::{Format as _, Toml};
 use figment::value::Value;
 use jsonwebtoken::Algorithm;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
+use super::address::Address;
+use super::environment::Environment;
+use super::explain::explain;
 use super::front::ShutdownSection;
+use super::log::LogFormat;
+use super::secret_file::{value_of, values_of};
+use super::values::{cookie_name, path, secret, secrets, some_path, text};
 use crate::http::{ApiKey, KeyScope};
 use crate::plugin::PluginOptions;
-
-/// The prefix of environment variables that are configuration.
-const ENV_PREFIX: &str = "ROUNDHOUSE_";
 
 /// Everything that can be configured.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    pub(super) listen: SocketAddr,
-    pub(super) api: SocketAddr,
+    pub(super) listen: Address,
+    pub(super) api: Address,
     pub(super) shards: usize,
+    /// Read before all else ([`LogFormat::configured`]), and here to be checked.
+    pub(super) log_format: LogFormat,
     pub(super) auth: AuthSection,
     pub(super) limits: Limits,
     pub(super) heartbeat: Heartbeat,
@@ -45,9 +49,10 @@ pub(super) struct File {
 impl Default for File {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            api: SocketAddr::from(([127, 0, 0, 1], 8081)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).into(),
+            api: SocketAddr::from(([127, 0, 0, 1], 8081)).into(),
             shards: 0,
+            log_format: LogFormat::default(),
             auth: AuthSection::default(),
             limits: Limits::default(),
             heartbeat: Heartbeat::default(),
@@ -80,19 +85,59 @@ impl Default for AuthSection {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct JwtSection {
     #[serde(deserialize_with = "secret")]
-    pub(super) secret: Option<String>,
+    secret: Option<String>,
+    #[serde(deserialize_with = "path")]
+    secret_file: Option<PathBuf>,
     #[serde(deserialize_with = "secrets")]
-    pub(super) secrets: Vec<String>,
+    secrets: Vec<String>,
+    #[serde(deserialize_with = "path")]
+    secrets_file: Option<PathBuf>,
     pub(super) algorithms: Vec<Algorithm>,
+    #[serde(deserialize_with = "text")]
     pub(super) issuer: Option<String>,
+    #[serde(deserialize_with = "text")]
     pub(super) audience: Option<String>,
+    #[serde(deserialize_with = "cookie_name")]
     pub(super) cookie: Option<String>,
+    #[serde(with = "humantime_serde")]
+    pub(super) leeway: Duration,
     public_key_file: Option<PathBuf>,
     jwks_url: Option<String>,
+}
+
+impl Default for JwtSection {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            secret_file: None,
+            secrets: Vec::new(),
+            secrets_file: None,
+            algorithms: Vec::new(),
+            issuer: None,
+            audience: None,
+            cookie: None,
+            // More than clocks are apart that are set at all.
+            leeway: Duration::from_secs(60),
+            public_key_file: None,
+            jwks_url: None,
+        }
+    }
+}
+
+impl JwtSection {
+    /// All secrets, that to sign with first.
+    ///
+    /// # Errors
+    /// Where a file of secrets cannot be read.
+    pub(super) fn all_secrets(&self, dir: &Path) -> anyhow::Result<Vec<String>> {
+        let first = value_of("auth.jwt.secret", self.secret.clone(), self.secret_file.as_ref(), dir)?;
+        let more = values_of("auth.jwt.secrets", self.secrets.clone(), self.secrets_file.as_ref(), dir)?;
+        Ok(first.into_iter().chain(more).collect())
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -177,7 +222,10 @@ impl Default for RecoverySection {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct StoreSection {
     #[serde(deserialize_with = "secret")]
-    pub(super) url: Option<String>,
+    url: Option<String>,
+    #[serde(deserialize_with = "path")]
+    url_file: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
     pub(super) journal: Option<PathBuf>,
     #[serde(with = "humantime_serde")]
     pub(super) give_up: Duration,
@@ -186,7 +234,15 @@ pub(super) struct StoreSection {
 impl Default for StoreSection {
     fn default() -> Self {
         // A database that restarts is back long before, and a page that waits for the end of its message waits no longer.
-        Self { url: None, journal: None, give_up: Duration::from_secs(60) }
+        Self { url: None, url_file: None, journal: None, give_up: Duration::from_secs(60) }
+    }
+}
+
+impl StoreSection {
+    /// # Errors
+    /// Where the file with the URL cannot be read.
+    pub(super) fn url(&self, dir: &Path) -> anyhow::Result<Option<String>> {
+        value_of("store.url", self.url.clone(), self.url_file.as_ref(), dir)
     }
 }
 
@@ -196,39 +252,32 @@ pub(super) struct ApiKeySection {
     name: String,
     #[serde(default, deserialize_with = "secret")]
     key: Option<String>,
+    #[serde(default, deserialize_with = "path")]
+    key_file: Option<PathBuf>,
     key_sha256: Option<String>,
     scopes: Vec<KeyScope>,
 }
 
 impl ApiKeySection {
-    pub(super) fn into_key(self) -> anyhow::Result<ApiKey> {
+    pub(super) fn into_key(self, dir: &Path) -> anyhow::Result<ApiKey> {
         let name = self.name;
+        if name.trim().is_empty() {
+            bail!("api_keys: a key has an empty name: it is what the log calls the caller");
+        }
         if self.scopes.is_empty() {
             bail!("api_keys: the key {name} has no scopes: give it publish, admin or both");
         }
-        match (self.key, self.key_sha256) {
-            (Some(key), None) if !key.is_empty() => Ok(ApiKey::new(name, &key, self.scopes)),
+        let key = value_of("key", self.key, self.key_file.as_ref(), dir);
+        match (key.with_context(|| format!("api_keys: the key {name}"))?, self.key_sha256) {
+            (Some(key), None) => Ok(ApiKey::new(name, &key, self.scopes)),
             (None, Some(hash)) => {
                 let bytes = parse_hex(&hash)
                     .with_context(|| format!("api_keys: key_sha256 of {name} must be 64 hexadecimal digits"))?;
                 Ok(ApiKey { name, sha256: bytes, scopes: self.scopes })
             }
-            _ => bail!("api_keys: the key {name} needs either key or key_sha256"),
+            _ => bail!("api_keys: the key {name} needs one of key, key_file and key_sha256"),
         }
     }
-}
-
-/// Text that no error repeats.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    let unquoted =
-        |_| serde::de::Error::custom("a secret must be text: put it in quotes (in the environment: '\"…\"')");
-    Option::<String>::deserialize(deserializer).map_err(unquoted)
-}
-
-/// A list of such texts.
-fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let unquoted = |_| serde::de::Error::custom("secrets must be a list of texts: put each in quotes");
-    Vec::<String>::deserialize(deserializer).map_err(unquoted)
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 32]> {
@@ -261,8 +310,11 @@ pub(super) struct Plugins {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct PluginsSection {
+    #[serde(deserialize_with = "some_path")]
     dir: PathBuf,
+    #[serde(deserialize_with = "path")]
     cache: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
     components: Option<PathBuf>,
     watch: bool,
     threads: usize,
@@ -336,7 +388,9 @@ pub(super) fn read(file: Option<&Path>) -> anyhow::Result<File> {
         figment = figment.merge(Toml::string(&toml));
     }
     let in_file = file.map(|path| format!("in {}", path.display()));
-    let read = figment.merge(Env::prefixed(ENV_PREFIX).split("__")).extract().map_err(|error| explain(error, ""));
+    let environment = Environment::read()?;
+    environment.log_ignored();
+    let read = figment.merge(environment).extract().map_err(|error| explain(error, ""));
     match in_file {
         Some(place) => read.context(place),
         None => read,
@@ -346,45 +400,6 @@ pub(super) fn read(file: Option<&Path>) -> anyhow::Result<File> {
 /// Reads `toml` under an environment of these variables.
 #[cfg(test)]
 pub(super) fn parse(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<File> {
-    let mut figment = Figment::from(Toml::string(toml));
-    for (name, value) in env {
-        let key = name.trim_start_matches(ENV_PREFIX).to_lowercase().replace("__", ".");
-        let value: Value = value.parse().map_err(|never| match never {})?;
-        figment = figment.merge((key, value));
-    }
-    figment.extract().map_err(|error| explain(error, ""))
-}
-
-/// An error with its key, and for an unknown key the nearest known one.
-fn explain(error: figment::Error, section: &str) -> anyhow::Error {
-    let mut messages = Vec::new();
-    for error in error {
-        let mut path: Vec<String> = (!section.is_empty()).then(|| section.to_owned()).into_iter().collect();
-        path.extend(error.path.clone());
-        if let Kind::UnknownField(field, _) = &error.kind
-            && path.last() != Some(field)
-        {
-            path.push(field.clone());
-        }
-        let key = path.join(".");
-        let is_env = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
-        let variable = format!("{ENV_PREFIX}{}", path.join("__").to_uppercase());
-        let place = if is_env { format!(" (from the environment: {variable})") } else { String::new() };
-        messages.push(match &error.kind {
-            Kind::UnknownField(field, known) => {
-                let nearest = known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field)));
-                let hint = nearest.map_or_else(String::new, |nearest| format!(": did you mean {nearest}?"));
-                format!("unknown key {key}{place}{hint}")
-            }
-            kind if path.is_empty() => format!("{kind}{place}"),
-            kind if matches!(&*key, "listen" | "api") => {
-                format!("{key}{place}: {kind}: it is an address and a port, as 127.0.0.1:8080")
-            }
-            kind if key.ends_with("origins") => {
-                format!("{key}{place}: {kind}: it is a list, as [\"https://app.example\"]")
-            }
-            kind => format!("{key}{place}: {kind}"),
-        });
-    }
-    anyhow!(messages.join("; "))
+    let environment = Environment::of(env.iter().map(|(name, value)| (name.into(), value.into())))?;
+    Figment::from(Toml::string(toml)).merge(environment).extract().map_err(|error| explain(error, ""))
 }

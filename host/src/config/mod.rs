@@ -1,26 +1,41 @@
 //! Configuration: a TOML file and the environment, checked, and turned into what each part of the host wants to know.
 
+mod address;
+mod environment;
+mod explain;
 mod file;
 mod front;
+mod log;
+mod prepare;
+mod private;
+mod secret_file;
 mod secrets;
+mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use hyper::Uri;
 use jsonwebtoken::Algorithm;
 
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
-use crate::http::{ApiConfig, ApiKey, ClientConfig, ConfigFile, KeyScope};
+
+use crate::http::{AllowedOrigin, ApiConfig, ClientConfig, ConfigFile};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
+use prepare::Needs;
+use secrets::Secrets;
 
+pub use address::Address;
 pub use front::ShutdownConfig;
+pub use log::LogFormat;
 pub use secrets::PRIVATE_DIR;
+
+/// The name that configuration files usually have. It is not read by itself.
+pub const USUAL_FILE: &str = "roundhouse.toml";
 
 /// The store, where none is configured.
 const DEFAULT_STORE: &str = "sqlite://roundhouse.db";
@@ -29,9 +44,9 @@ const DEFAULT_STORE: &str = "sqlite://roundhouse.db";
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// The clients' address.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Address>,
     /// The API's address.
-    pub api: Option<SocketAddr>,
+    pub api: Option<Address>,
     /// The plugin folder.
     pub plugins: Option<PathBuf>,
     /// The number of shards.
@@ -69,11 +84,15 @@ pub struct Config {
     pub watch_plugins: bool,
     /// Whether this is development mode: no configuration at all, this machine alone, with a demo.
     pub development: bool,
+    /// The secrets that nobody configured.
+    generated: Secrets,
+    needs: Needs,
 }
 
 impl Config {
     /// Reads the configuration: defaults, then the file, then the environment, then the command line. Secrets that are
-    /// not configured are generated in `.roundhouse` under `dir`, and found there again.
+    /// not configured are taken from `.roundhouse` under `dir`, if they were generated before. Nothing is made:
+    /// [`Config::prepare`] does that.
     ///
     /// # Errors
     /// With what is wrong, and where.
@@ -104,8 +123,13 @@ impl Config {
             shutdown,
             ..
         } = file;
-        let listen = overrides.listen.unwrap_or(listen);
-        let api = overrides.api.unwrap_or(api);
+        let listen = overrides.listen.unwrap_or(listen).resolve().context("listen")?;
+        let api = overrides.api.unwrap_or(api).resolve().context("api")?;
+        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
+        ensure!(
+            !overrides.plugins.as_ref().is_some_and(is_empty),
+            "--plugins is empty: name a folder, or leave it out"
+        );
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = match overrides.shards.unwrap_or(shards) {
             0 => cores,
@@ -123,6 +147,7 @@ impl Config {
         check_duration("store.give_up", store.give_up, Duration::from_secs(1))?;
         check_duration("auth.grace", auth.grace, Duration::from_millis(10))?;
         check_duration("socketio.connect_timeout", socketio.connect_timeout, Duration::from_millis(10))?;
+        check_duration("auth.jwt.leeway", auth.jwt.leeway, Duration::ZERO)?;
         check_duration("recovery.window", recovery.window, Duration::ZERO)?;
         let path = socketio.path.trim_end_matches('/');
         ensure!(
@@ -150,32 +175,26 @@ impl Config {
                 "auth.jwt.algorithms names {algorithm:?}, and this version checks HS256, HS384 and HS512"
             );
         }
-        for origin in &cors.origins {
-            let is_origin = origin.parse::<Uri>().is_ok_and(|uri| uri.scheme().is_some() && uri.path() == "/");
-            ensure!(
-                origin == "*" || is_origin && !origin.ends_with('/'),
-                "cors.origins has {origin:?}, which is not an origin like https://app.example"
+        let origins = allowed_origins(&cors.origins)?;
+        if auth.jwt.cookie.is_some() && !origins.iter().all(AllowedOrigin::is_named) {
+            tracing::warn!(
+                "cors.origins has \"*\" or \"null\", which count for tokens alone and not for auth.jwt.cookie, or any site \
+                 could connect as its visitors: list the origins whose pages connect with the cookie"
             );
         }
 
-        let generated = secrets::Secrets::new(dir);
-        let mut secrets: Vec<String> = auth.jwt.secret.into_iter().chain(auth.jwt.secrets).collect();
-        ensure!(!secrets.iter().any(String::is_empty), "auth.jwt.secret must not be empty");
-        let mut is_generated = false;
-        if secrets.is_empty() && !auth.anonymous {
-            secrets.push(generated.jwt_secret()?);
-            is_generated = true;
-        }
-        let mut keys = api_keys.into_iter().map(file::ApiKeySection::into_key).collect::<anyhow::Result<Vec<_>>>()?;
+        let store_url = store.url(dir)?;
+        let generated = Secrets::new(dir);
+        let secrets = auth.jwt.all_secrets(dir)?;
+        let key_of = |section: file::ApiKeySection| section.into_key(dir);
+        let keys = api_keys.into_iter().map(key_of).collect::<anyhow::Result<Vec<_>>>()?;
+        let needs = Needs { jwt_secret: secrets.is_empty() && !auth.anonymous, api_key: keys.is_empty() };
         for (at, key) in keys.iter().enumerate() {
             if let Some(other) = keys[..at].iter().find(|other| other.sha256 == key.sha256) {
                 bail!("api_keys: {} and {} are the same key: give each its own", other.name, key.name);
             }
         }
-        if keys.is_empty() {
-            keys.push(ApiKey::new("generated", &generated.api_key()?, vec![KeyScope::Publish, KeyScope::Admin]));
-        }
-        let development = no_file && is_generated;
+        let development = no_file && needs.jwt_secret;
         if development {
             for (name, address) in [("listen", listen), ("api", api)] {
                 if !address.ip().is_loopback() {
@@ -186,7 +205,6 @@ impl Config {
                 }
             }
         }
-        let demo_secret = development.then(|| secrets[0].clone());
         Ok(Self {
             listen,
             api,
@@ -220,14 +238,15 @@ impl Config {
                     algorithms: auth.jwt.algorithms,
                     issuer: auth.jwt.issuer,
                     audience: auth.jwt.audience,
+                    leeway: auth.jwt.leeway,
                 },
             },
             client: ClientConfig {
                 cookie: auth.jwt.cookie,
-                origins: cors.origins,
+                origins,
                 socketio_path: path.to_owned(),
                 message_bytes: limits.message_bytes,
-                demo_secret,
+                demo_secret: None,
                 is_conformance: false,
             },
             api_access: ApiConfig { keys, file: None },
@@ -246,33 +265,30 @@ impl Config {
                 plugins: plugins.plugins,
             },
             store: StoreConfig {
-                url: StoreUrl::parse(store.url.as_deref().unwrap_or(DEFAULT_STORE), dir).context("store.url")?,
+                url: StoreUrl::parse(store_url.as_deref().unwrap_or(DEFAULT_STORE), dir).context("store.url")?,
                 journal: store.journal.map_or_else(|| dir.join(PRIVATE_DIR).join("journal"), |path| dir.join(path)),
                 give_up: store.give_up,
             },
             plugin_dir: overrides.plugins.unwrap_or_else(|| dir.join(plugins.dir)),
             watch_plugins: plugins.watch,
             development,
+            generated,
+            needs,
         })
-    }
-
-    /// The secret to sign tokens with: the first that is configured.
-    ///
-    /// # Errors
-    /// Where there is none.
-    pub fn signing_secret(&self) -> anyhow::Result<&str> {
-        self.auth
-            .jwt
-            .secrets
-            .first()
-            .map(String::as_str)
-            .context("auth.jwt.secret is not configured, so that nothing can be signed")
     }
 
     /// The bundled features that are not switched off.
     pub fn enabled_features(&self) -> impl Iterator<Item = &'static crate::plugin::Bundled> {
         bundled().iter().filter(|feature| self.plugins.plugins.get(feature.name).is_none_or(|options| options.enabled))
     }
+}
+
+fn allowed_origins(origins: &[String]) -> anyhow::Result<Vec<AllowedOrigin>> {
+    let parse = |origin: &String| {
+        AllowedOrigin::parse(origin)
+            .map_err(|wrong| anyhow!("cors.origins has {origin:?}, which no page can have: {wrong}"))
+    };
+    origins.iter().map(parse).collect()
 }
 
 fn check_duration(name: &str, duration: Duration, least: Duration) -> anyhow::Result<()> {
@@ -348,9 +364,16 @@ mod tests {
             ("[[api_keys]]\nname = \"a\"\nscopes = []", "api_keys"),
             ("[[api_keys]]\nname = \"a\"\nkey = \"k\"\nscopes = [\"root\"]", "root"),
             ("[cors]\norigins = [\"app.example\"]", "cors.origins"),
+            ("[cors]\norigins = [\"https://app.example/\"]", "write https://app.example"),
+            ("[auth.jwt]\nleeway = \"2d\"", "auth.jwt.leeway"),
+            ("[auth.jwt]\nsecret = \"s\"\nsecret_file = \"f\"", "both"),
+            ("[store]\nurl_file = \"/no/such/file\"", "store.url_file"),
+            ("log_format = \"xml\"", "log_format"),
+            ("port = 8080", "did you mean listen?"),
             ("[plugins.x]\ngrants = { audiences = [\"everyone\"] }", "everyone"),
             ("shards = 1000", "shards"),
             ("[auth.jwt]\nsecret = 12345", "quotes"),
+            ("[auth.jwt]\nsecret = \"12345", "line 2, column"),
             (
                 "[[api_keys]]\nname=\"a\"\nkey=\"k\"\nscopes=[\"admin\"]\n[[api_keys]]\nname=\"b\"\nkey=\"k\"\nscopes=[\"publish\"]",
                 "same key",
@@ -360,6 +383,62 @@ mod tests {
             assert!(error.contains(said), "{toml}: {error}");
             assert!(!error.contains("12345"), "a secret is not repeated: {error}");
         }
+    }
+
+    #[test]
+    fn an_empty_value_is_refused_by_its_key() {
+        for (toml, key) in [
+            ("[auth.jwt]\nsecret = \"\"", "auth.jwt.secret"),
+            ("[auth.jwt]\nsecret_file = \"\"", "auth.jwt.secret_file"),
+            ("[auth.jwt]\nsecrets = [\"a\", \"\"]", "auth.jwt.secrets"),
+            ("[auth.jwt]\nissuer = \"\"", "auth.jwt.issuer"),
+            ("[auth.jwt]\naudience = \" \"", "auth.jwt.audience"),
+            ("[auth.jwt]\ncookie = \"\"", "auth.jwt.cookie"),
+            ("[auth.jwt]\ncookie = \"a b\"", "auth.jwt.cookie"),
+            ("[plugins]\ndir = \"\"", "plugins.dir"),
+            ("[plugins]\ncache = \"\"", "plugins.cache"),
+            ("[store]\nurl = \"\"", "store.url"),
+            ("[store]\nurl_file = \"\"", "store.url_file"),
+            ("[store]\njournal = \"\"", "store.journal"),
+            ("[socketio]\npath = \"\"", "socketio.path"),
+            ("[socketio]\nnamespaces = [\"\"]", "socketio.namespaces"),
+            ("[cors]\norigins = [\"\"]", "cors.origins"),
+            ("listen = \"\"", "listen"),
+            ("log_format = \"\"", "log_format"),
+            ("[[api_keys]]\nname = \"\"\nkey = \"k\"\nscopes = [\"admin\"]", "api_keys"),
+            ("[[api_keys]]\nname = \"a\"\nkey = \"\"\nscopes = [\"admin\"]", "api_keys"),
+        ] {
+            let error = format!("{:#}", load(toml).expect_err(toml));
+            assert!(error.contains(key), "{toml}: {error}");
+        }
+        let plugins = Some(PathBuf::new());
+        let built = file::parse("", &[])
+            .and_then(|file| Config::build(file, false, Overrides { plugins, ..Overrides::default() }, Path::new(".")));
+        assert!(built.unwrap_err().to_string().contains("--plugins"));
+    }
+
+    #[test]
+    fn an_empty_variable_leaves_the_file_s_value() {
+        let env = [("ROUNDHOUSE_AUTH__JWT__ISSUER", ""), ("ROUNDHOUSE_PLUGINS__DIR", " ")];
+        let file = file::parse("auth.jwt.issuer = \"us\"\nauth.jwt.secret = \"s\"", &env).unwrap();
+        let config = Config::build(file, false, Overrides::default(), Path::new("/srv")).unwrap();
+        assert_eq!(config.auth.jwt.issuer.as_deref(), Some("us"));
+        assert_eq!(config.plugin_dir, Path::new("/srv/plugins.d"));
+    }
+
+    #[test]
+    fn nothing_is_made_before_it_is_prepared() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::load(None, Overrides::default(), dir.path()).unwrap();
+        assert!(config.signing_secret().unwrap_err().to_string().contains("jwt-secret"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        config.prepare().unwrap();
+        let secret = config.signing_secret().unwrap();
+        assert_eq!(config.client.demo_secret.as_ref(), Some(&secret));
+        config.prepare().unwrap();
+        assert_eq!((config.auth.jwt.secrets.len(), config.api_access.keys.len()), (1, 1), "once is enough");
+        let again = Config::load(None, Overrides::default(), dir.path()).unwrap();
+        assert_eq!(again.signing_secret().unwrap(), secret);
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 
 /// The folder for what the host keeps to itself.
 pub const PRIVATE_DIR: &str = ".roundhouse";
@@ -13,8 +13,17 @@ pub const PRIVATE_DIR: &str = ".roundhouse";
 /// Bytes of a secret: as many as SHA-256 takes in (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
 
+/// One of the secrets.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Secret {
+    /// Tokens are signed with it.
+    Jwt,
+    /// The API key.
+    ApiKey,
+}
+
 /// Generated secrets, in a folder.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Secrets {
     dir: PathBuf,
 }
@@ -24,67 +33,80 @@ impl Secrets {
         Self { dir: dir.join(PRIVATE_DIR) }
     }
 
-    /// The secret that tokens are signed with.
-    pub(super) fn jwt_secret(&self) -> anyhow::Result<String> {
-        self.find_or_make("jwt-secret")
+    /// The folder.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
-    /// The API key.
-    pub(super) fn api_key(&self) -> anyhow::Result<String> {
-        self.find_or_make("api-key")
+    pub(super) fn path(&self, secret: Secret) -> PathBuf {
+        self.dir.join(match secret {
+            Secret::Jwt => "jwt-secret",
+            Secret::ApiKey => "api-key",
+        })
     }
 
-    fn find_or_make(&self, name: &str) -> anyhow::Result<String> {
-        let path = self.dir.join(name);
+    /// The secret, if it was made before.
+    ///
+    /// # Errors
+    /// Where its file cannot be read, or is empty.
+    pub(super) fn find(&self, secret: Secret) -> anyhow::Result<Option<String>> {
+        let path = self.path(secret);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        ensure!(!text.trim().is_empty(), "{} is empty: delete it to have a new one made", path.display());
+        Ok(Some(text.trim().to_owned()))
+    }
+
+    /// The secret, which is made if there is none.
+    ///
+    /// # Errors
+    /// Where its file cannot be read, is empty or cannot be made.
+    pub(super) fn find_or_make(&self, secret: Secret) -> anyhow::Result<String> {
+        if let Some(found) = self.find(secret)? {
+            return Ok(found);
+        }
+        let path = self.path(secret);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.dir)
             .with_context(|| format!("cannot make {}", self.dir.display()))?;
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(mut file) => {
-                let mut bytes = [0; SECRET_BYTES];
-                getrandom::fill(&mut bytes).context("cannot get random bytes for a secret")?;
-                let secret: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                file.write_all(secret.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-                Ok(secret)
-            }
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let metadata = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                if metadata.permissions().mode() & 0o077 != 0 {
-                    bail!(
-                        "{0} can be read by others: run `chmod 600 {0}`, or delete it to have a new one made",
-                        path.display()
-                    );
-                }
-                let secret = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-                let secret = secret.trim().to_owned();
-                if secret.is_empty() {
-                    bail!("{} is empty: delete it to have a new one made", path.display());
-                }
-                Ok(secret)
-            }
-            Err(error) => Err(error).with_context(|| format!("cannot make {}", path.display())),
-        }
+        let mut bytes = [0; SECRET_BYTES];
+        getrandom::fill(&mut bytes).context("cannot get random bytes for a secret")?;
+        let made: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .and_then(|mut file| file.write_all(made.as_bytes()));
+        written.with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(made)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn a_secret_is_made_once_and_kept_from_others() {
-        let dir = std::env::temp_dir().join(format!("roundhouse-secrets-{}", std::process::id()));
-        let secrets = Secrets::new(&dir);
-        let first = secrets.api_key().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets::new(dir.path());
+        assert_eq!(secrets.find(Secret::ApiKey).unwrap(), None);
+        assert!(!secrets.dir().exists(), "looking for a secret makes nothing");
+        let first = secrets.find_or_make(Secret::ApiKey).unwrap();
         assert_eq!(first.len(), 64);
-        assert_eq!(secrets.api_key().unwrap(), first);
-        assert_ne!(secrets.jwt_secret().unwrap(), first);
-        let path = dir.join(PRIVATE_DIR).join("api-key");
+        assert_eq!(secrets.find_or_make(Secret::ApiKey).unwrap(), first);
+        assert_ne!(secrets.find_or_make(Secret::Jwt).unwrap(), first);
+        let path = secrets.path(Secret::ApiKey);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(secrets.api_key().unwrap_err().to_string().contains("chmod 600"));
-        fs::remove_dir_all(&dir).unwrap();
+        fs::write(&path, "\n").unwrap();
+        assert!(secrets.find(Secret::ApiKey).unwrap_err().to_string().contains("is empty"));
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::link::{Link, LinkId, Phase, Role, Wire};
 use super::moving::{Inbound, Migrant};
 use super::shard::Shard;
+use crate::auth::Shown;
 use crate::model::{CloseCode, Mailbox};
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::{socketio, websocket};
@@ -60,9 +61,9 @@ impl FromStr for EngineId {
 /// What a client showed when it opened its session. A namespace may be entered with something better.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
-    /// A token from a header, the query or a cookie.
-    pub token: Option<String>,
-    /// Why there is none, where there would have been one.
+    /// Tokens from a header, the query or cookies, in the order in which they count.
+    pub shown: Box<[Shown]>,
+    /// Why one more does not count, where there is one.
     pub refused: Option<&'static str>,
 }
 

@@ -193,6 +193,7 @@ impl Shard {
         if !link.is_up() {
             return;
         }
+        self.shared.metrics.closed(code);
         match &link.wire {
             Wire::Socket(_) => self.enqueue(link, websocket::close_frame(code.code(), reason)),
             // Nobody listens.

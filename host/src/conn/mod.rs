@@ -8,7 +8,7 @@
 //! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due; `drain`: the closes before the end;
 //!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
-//! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
+//! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
 //! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
@@ -25,6 +25,7 @@ mod log;
 mod members;
 mod moving;
 mod outbox;
+mod oversize;
 mod plain;
 mod polling;
 mod prefetch;

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::connection::Connection;
+use super::engine::Credentials;
 use super::link::{Link, Phase};
 use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
@@ -14,7 +15,7 @@ use super::recovery::Reclaimed;
 use super::session::AUTHENTICATE;
 use super::shard::Shard;
 use super::socketio::over_the_rate;
-use crate::auth::{AuthError, Session};
+use crate::auth::{Refusal, Session, Shown};
 use crate::model::{CloseCode, ErrorCode, Failure, Payload};
 use crate::protocol::Protocol;
 use crate::protocol::plain::{self, Incoming};
@@ -32,10 +33,10 @@ struct Resume {
 
 impl Shard {
     /// The first thing that happens on a link: it is somebody, or it is to say who it is.
-    pub(super) fn begin_plain(self: &Rc<Self>, link: &Rc<Link>, token: Option<&str>) {
-        match token.filter(|_| self.shared.auth.looks_at_tokens()) {
-            Some(token) => self.sign_in(link, token),
-            None => match self.shared.auth.anonymous(self.next_connection_id()) {
+    pub(super) fn begin_plain(self: &Rc<Self>, link: &Rc<Link>, credentials: &Credentials) {
+        match !credentials.shown.is_empty() && self.shared.auth.looks_at_tokens() {
+            true => self.sign_in(link, &credentials.shown),
+            false => match self.shared.auth.anonymous(self.next_connection_id()) {
                 Some(session) => self.open_plain(link, session),
                 None => {
                     let limit = self.shared.clock.uptime_ms() + self.shared.config.auth_grace.as_millis() as u64;
@@ -46,15 +47,12 @@ impl Shard {
         }
     }
 
-    fn sign_in(self: &Rc<Self>, link: &Rc<Link>, token: &str) {
-        match self.shared.auth.verify(token) {
+    fn sign_in(self: &Rc<Self>, link: &Rc<Link>, shown: &[Shown]) {
+        match self.shared.auth.verify_shown(shown) {
             Ok(session) => self.open_plain(link, session),
-            Err(error) => {
-                let code = match error {
-                    AuthError::Expired => CloseCode::TokenExpired,
-                    AuthError::Invalid(_) => CloseCode::Unauthorized,
-                };
-                self.close(link, code, &error.to_string());
+            Err(Refusal { is_expired, message }) => {
+                let code = if is_expired { CloseCode::TokenExpired } else { CloseCode::Unauthorized };
+                self.close(link, code, &message);
             }
         }
     }
@@ -131,7 +129,7 @@ impl Shard {
     fn authenticate_first(self: &Rc<Self>, link: &Rc<Link>, payload: &Payload, id: Option<i128>) {
         match Self::token_of(payload) {
             Ok(token) => {
-                self.sign_in(link, &token);
+                self.sign_in(link, &[token]);
                 if let Some(connection) = link.only_connection() {
                     self.answer(&connection, Some(AUTHENTICATE), id, Ok(&Payload::empty()));
                 }

@@ -146,6 +146,7 @@ impl Shard {
             return Err(PollError::Unknown);
         }
         if body.len() > self.max_bytes(link) {
+            self.log_oversize(link);
             self.fail(link);
             return Err(PollError::Bad);
         }

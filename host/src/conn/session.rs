@@ -14,7 +14,7 @@ use super::link::{Link, Phase, Role};
 use super::log::Entry;
 use super::members::Group;
 use super::shard::Shard;
-use crate::auth::Session;
+use crate::auth::{Place, Session, Shown};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
 use crate::protocol::websocket::{self, Message};
@@ -177,6 +177,9 @@ impl Shard {
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => {
                 link.moving.take();
+                if violation.code == CloseCode::TooLarge {
+                    self.log_oversize(link);
+                }
                 // Socket.IO's client shows its user the reason, and expects none for a message that is too large.
                 let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
                 let is_silent = is_engine && violation.code == CloseCode::TooLarge;
@@ -259,19 +262,17 @@ impl Shard {
 
     /// # Errors
     /// Where there is none.
-    pub(super) fn token_of(payload: &Payload) -> Result<String, Failure> {
+    pub(super) fn token_of(payload: &Payload) -> Result<Shown, Failure> {
         let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
-        match parsed {
-            Some(Ok(Authenticate { token })) => Ok(token),
-            _ => Err(Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}")),
-        }
+        let token = parsed.and_then(Result::ok).and_then(|said| Shown::new(Place::Message, &said.token));
+        token.ok_or_else(|| Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}"))
     }
 
     /// A newer token for the same user keeps a connection open beyond the end of the old one.
     fn authenticate(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = Self::token_of(payload).and_then(|token| {
-            let verified = self.shared.auth.verify(&token);
-            let session = verified.map_err(|error| Failure::new(ErrorCode::Unauthorized, error.to_string()))?;
+            let verified = self.shared.auth.verify_shown([&token]);
+            let session = verified.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.message))?;
             if connection.identity.borrow().user != session.identity.user {
                 let message = "the token is another user's: open another connection for it";
                 return Err(Failure::new(ErrorCode::Forbidden, message));

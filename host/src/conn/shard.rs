@@ -30,6 +30,7 @@ use super::link::{Link, Phase, Role, Socket, Wire};
 use super::log::Entry;
 use super::members::{Group, Members};
 use super::outbox::Queue;
+use super::oversize::Oversize;
 use super::sockets::Sockets;
 use super::{HttpService, MakeHttpService, Shared};
 use crate::hub::{Guard, ShardCommand, ShardPort};
@@ -52,7 +53,7 @@ pub enum Door {
     /// The plain protocol.
     Plain {
         /// What the handshake showed.
-        token: Option<String>,
+        credentials: Credentials,
     },
     /// Engine.IO, and Socket.IO on it.
     Engine {
@@ -108,6 +109,7 @@ pub struct Shard {
     /// than queueing it.
     pub(super) frames_queued: Cell<u64>,
     pub(super) read_buffer: RefCell<Box<[u8]>>,
+    pub(super) oversize: Oversize,
     /// HTTP connections that are open.
     pub(super) http_connections: Cell<usize>,
     pub(super) stopping: watch::Sender<bool>,
@@ -174,6 +176,7 @@ impl ShardThread {
                     next_stamp: Cell::new(stamp),
                     frames_queued: Cell::new(0),
                     read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
+                    oversize: Oversize::default(),
                     http_connections: Cell::new(0),
                     stopping: watch::Sender::new(false),
                     draining: RefCell::default(),
@@ -324,7 +327,7 @@ impl Shard {
             self.enqueue(&link, socketio::disconnect_frame(connection.namespace()));
             self.leave_namespace(&link, connection, false);
             if !link.connections.borrow().is_empty() {
-                return;
+                return self.shared.metrics.closed(code);
             }
             if link.socket().is_none() {
                 // A client looks at the close of an answer before it looks at what stands before that, and would not know
@@ -332,6 +335,7 @@ impl Shard {
                 let limit = self.shared.clock.uptime_ms() + CLOSE_TIMEOUT.as_millis() as u64;
                 link.phase.set(Phase::Authenticating);
                 link.times.limit.set(limit);
+                self.shared.metrics.closed(code);
                 return self.arm(&link, limit);
             }
         }
@@ -379,7 +383,7 @@ impl Shard {
         } else {
             link.counted.set(true);
             match (door, role) {
-                (Door::Plain { token }, _) => self.begin_plain(&link, token.as_deref()),
+                (Door::Plain { credentials }, _) => self.begin_plain(&link, &credentials),
                 (_, Role::Engine(engine)) => {
                     self.enqueue(&link, websocket::text_frame(&self.open_packet(&engine, &[])));
                     self.begin_engine(&link, &engine);

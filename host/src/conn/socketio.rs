@@ -10,13 +10,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::connection::Connection;
-use super::engine::Engine;
+use super::engine::{Credentials, Engine};
 use super::link::Link;
 use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
 use super::recovery::Reclaimed;
 use super::shard::Shard;
-use crate::auth::Session;
+use crate::auth::{Place, Session, Shown};
 use crate::model::{CloseCode, ErrorCode, Failure};
 use crate::protocol::plain::MAX_EVENT_BYTES;
 use crate::protocol::socketio::{self, Packet};
@@ -32,13 +32,8 @@ struct Auth {
 }
 
 impl Auth {
-    fn token(&self) -> Option<&str> {
-        let token = self.token.as_str()?.trim();
-        // Some front-ends put the whole header there.
-        match token.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Some(token.trim()),
-            _ => Some(token),
-        }
+    fn token(&self) -> Option<Shown> {
+        Shown::new(Place::Payload, self.token.as_str()?)
     }
 
     fn recovery(&self) -> Option<(SessionKey, Progress)> {
@@ -173,16 +168,21 @@ impl Shard {
         self.greet(&connection, auth);
     }
 
-    /// Who it is, by what the packet says or else the handshake.
+    /// Who it is, by the token in the packet or else one of the handshake.
     fn credited(&self, engine: &Engine, said: &Auth) -> Result<Session, String> {
-        let token = said.token().or(engine.credentials.token.as_deref());
-        if let Some(token) = token.filter(|_| self.shared.auth.looks_at_tokens()) {
-            return self.shared.auth.verify(token).map_err(|error| error.to_string());
+        let Credentials { shown, refused } = &engine.credentials;
+        let token = said.token();
+        let mut shown = token.iter().chain(shown).peekable();
+        if shown.peek().is_some() && self.shared.auth.looks_at_tokens() {
+            return self.shared.auth.verify_shown(shown).map_err(|refusal| match refused {
+                Some(more) => format!("{}; {more}", refusal.message),
+                None => refusal.message,
+            });
         }
         // Whoever stays nobody is named by the connection, which there is not yet.
         self.shared.auth.anonymous(self.next_connection_id()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
-            engine.credentials.refused.unwrap_or(missing).to_owned()
+            refused.unwrap_or(missing).to_owned()
         })
     }
 

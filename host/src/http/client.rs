@@ -7,8 +7,10 @@ use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::demo::Demo;
-use super::handshake::{find_token, handshake_key, is_from_here, upgrade};
+use super::handshake::{find_tokens, handshake_key, upgrade};
+use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::response::{Answer, error, restarting, text};
+use crate::auth::Place;
 use crate::conn::{Answering, Caller, Credentials, Door, HttpService, Shard};
 use crate::plugin::Runtime;
 
@@ -20,8 +22,8 @@ const ENGINE_ECHO_PATH: &str = "/engine.io";
 pub struct ClientConfig {
     /// The cookie that may carry the token.
     pub cookie: Option<String>,
-    /// Origins from which a browser may connect with a cookie, and poll, besides the host's own; `*` is all.
-    pub origins: Vec<String>,
+    /// Origins from which a browser may connect with a cookie, and poll, besides the host's own.
+    pub origins: Vec<AllowedOrigin>,
     /// Where Socket.IO is, without a slash at the end.
     pub socketio_path: String,
     /// The longest request of a polling client, in bytes.
@@ -59,40 +61,48 @@ impl ClientService {
                 return response;
             }
         };
-        let Credentials { token, refused } = self.credentials(&request);
-        if let Some(message) = refused {
+        let credentials = self.credentials(&request);
+        if let Credentials { refused: Some(message), shown } = &credentials
+            && shown.is_empty()
+        {
             return error(StatusCode::FORBIDDEN, "forbidden", message);
         }
-        let door = if is_echo { Door::Echo } else { Door::Plain { token } };
+        let door = if is_echo { Door::Echo } else { Door::Plain { credentials } };
         let peer = caller.peer;
         upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door))
     }
 
     /// What a request shows of who makes it.
     pub(super) fn credentials(&self, request: &Request<Incoming>) -> Credentials {
-        let found = find_token(request.headers(), request.uri().query(), self.config.cookie.as_deref());
-        if found.as_ref().is_some_and(|found| found.in_cookie) && !self.may_carry_cookies(request.headers()) {
-            let message = "a page of this origin may not connect with a cookie: add the origin to cors.origins";
-            return Credentials { token: None, refused: Some(message) };
+        let mut shown = find_tokens(request.headers(), request.uri().query(), self.config.cookie.as_deref());
+        let mut refused = None;
+        if shown.iter().any(|shown| shown.place == Place::Cookie) && !self.may_carry_cookies(request.headers()) {
+            shown.retain(|shown| shown.place != Place::Cookie);
+            refused = Some(
+                "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
+                 the token in another place",
+            );
         }
-        Credentials { token: found.map(|found| found.token.into_owned()), refused: None }
+        Credentials { shown: shown.into(), refused }
     }
 
-    /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed.
+    /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed by its
+    /// name: a browser sends a cookie along whatever site made the page.
     fn may_carry_cookies(&self, headers: &HeaderMap) -> bool {
-        is_from_here(headers) || self.allowed_origin(headers).is_some()
+        is_from_here(headers) || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
     /// The origin of the page that a request comes from, if it is one of those that are allowed. In development pages of
     /// this machine are.
     pub(super) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        self.origin_if(headers, |_| true)
+    }
+
+    fn origin_if<'a>(&self, headers: &'a HeaderMap, counts: fn(&AllowedOrigin) -> bool) -> Option<&'a HeaderValue> {
         let value = headers.get(ORIGIN)?;
         let origin = value.to_str().ok()?;
-        let name = origin.split_once("://")?.1;
-        let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
-        let is_of_this_machine = self.demo.is_some() && matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-        let is_allowed = |allowed: &String| allowed == "*" || allowed.eq_ignore_ascii_case(origin);
-        (is_of_this_machine || self.config.origins.iter().any(is_allowed)).then_some(value)
+        let is_allowed = self.config.origins.iter().any(|allowed| counts(allowed) && allowed.allows(origin));
+        (is_allowed || self.demo.is_some() && is_of_this_machine(value)).then_some(value)
     }
 }
 
@@ -133,7 +143,9 @@ mod tests {
 
     #[test]
     fn a_cookie_counts_from_the_hosts_own_pages_and_from_allowed_ones() {
-        let config = ClientConfig { origins: vec!["https://app.example".into()], ..ClientConfig::default() };
+        let origins = ["https://app.example", "https://*.wide.example", "*", "null"];
+        let origins = origins.map(|origin| AllowedOrigin::parse(origin).unwrap()).into();
+        let config = ClientConfig { origins, ..ClientConfig::default() };
         let service = ClientService { config, demo: None };
         let allowed = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
@@ -142,6 +154,8 @@ mod tests {
         assert!(allowed(&[]));
         assert!(allowed(&[("host", "a.example:8080"), ("origin", "http://a.example:8080")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
+        assert!(allowed(&[("host", "a.example"), ("origin", "https://b.wide.example")]));
+        // These count for tokens, which a page must know to send.
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://evil.example")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "http://localhost:3000")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "null")]));

@@ -1,5 +1,6 @@
 //! Engine.IO over HTTP: what opens a session, polls and upgrades, and what each mistake is answered with.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http_body_util::BodyExt as _;
@@ -146,7 +147,7 @@ impl ClientService {
                     Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
                 }
                 (Transport::Polling, &Method::GET) => polled(shard.engines().poll(id).await),
-                (Transport::Polling, &Method::POST) => self.post(&shard, id, request).await,
+                (Transport::Polling, &Method::POST) => self.post(&shard, caller.peer, id, request).await,
                 _ => Err(Refusal::BadRequest),
             };
         }
@@ -179,7 +180,13 @@ impl ClientService {
     }
 
     /// Reads the packets that a polling client brings.
-    async fn post(&self, shard: &Shard, id: EngineId, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    async fn post(
+        &self,
+        shard: &Shard,
+        peer: SocketAddr,
+        id: EngineId,
+        request: Request<Incoming>,
+    ) -> Result<Answer, Refusal> {
         let posting = shard.engines().begin_post(id)?;
         // In this version of the protocol binary data is base64 in text.
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
@@ -189,6 +196,7 @@ impl ClientService {
             Some(text) => polled(posting.finish(text).await),
             None => {
                 posting.refuse();
+                shard.log_oversize_from(peer, None, self.config.message_bytes);
                 // The reference says no more either, and its client shows what was said to its user.
                 Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
             }

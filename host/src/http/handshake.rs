@@ -1,13 +1,12 @@
 //! The WebSocket handshake, and the tokens that a request may carry.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
-    AUTHORIZATION, CONNECTION, COOKIE, HOST, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    AUTHORIZATION, CONNECTION, COOKIE, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
@@ -17,14 +16,7 @@ use tokio::task::spawn_local;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::response::Answer;
-
-/// Where a token was found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found<'a> {
-    pub(super) token: Cow<'a, str>,
-    /// A browser sends cookies along whoever made the page that connects.
-    pub(super) in_cookie: bool,
-}
+use crate::auth::{MAX_SHOWN, Place, Shown};
 
 /// Answers a WebSocket handshake, and hands the socket over when that is written, with what came behind the handshake.
 pub(super) fn upgrade(
@@ -79,14 +71,6 @@ fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
     (!first.is_empty()).then(|| HeaderValue::from_str(first).ok()).flatten()
 }
 
-/// Whether a request comes from a page of this host, or from no page at all.
-pub(super) fn is_from_here(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-    headers.get(HOST).is_some_and(|host| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()))
-}
-
 /// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
 pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
     if !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket") {
@@ -103,28 +87,28 @@ pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str>
     is_key.then(|| key.to_owned()).ok_or("the WebSocket key must be 16 bytes in base64")
 }
 
-/// The token of a request: from the `Authorization` header, else the query, else the configured cookie.
-pub(super) fn find_token<'a>(
-    headers: &'a HeaderMap,
-    query: Option<&'a str>,
-    cookie: Option<&str>,
-) -> Option<Found<'a>> {
-    let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| Cow::Borrowed(token.trim()))
-    });
-    let in_query =
-        || form_urlencoded::parse(query?.as_bytes()).find(|(name, _)| name == "token").map(|(_, token)| token);
-    if let Some(token) = header.or_else(in_query) {
-        return Some(Found { token, in_cookie: false });
+/// The tokens of a request: in the `Authorization` header, then in the query, then in cookies of the configured name, of
+/// which a browser sends one for each path and domain that they were set for.
+pub(super) fn find_tokens(headers: &HeaderMap, query: Option<&str>, cookie: Option<&str>) -> Vec<Shown> {
+    let mut found = Vec::new();
+    for value in headers.get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()) {
+        let is_bearer = value.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        found.extend(Shown::new(Place::Header, value).filter(|_| is_bearer));
     }
-    let cookie = cookie?;
-    headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(';')).find_map(
-        |pair| {
+    let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    found.extend(
+        parameters.filter(|(name, _)| name == "token").filter_map(|(_, token)| Shown::new(Place::Query, &token)),
+    );
+    if let Some(cookie) = cookie {
+        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let of_name = cookies.flat_map(|value| value.split(';')).filter_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            (name == cookie).then(|| Found { token: value.trim_matches('"').into(), in_cookie: true })
-        },
-    )
+            (name == cookie).then(|| Shown::new(Place::Cookie, value.trim_matches('"'))).flatten()
+        });
+        found.extend(of_name);
+    }
+    found.truncate(MAX_SHOWN);
+    found
 }
 
 #[cfg(test)]
@@ -135,16 +119,31 @@ mod tests {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
     }
 
-    fn found(pairs: &[(&'static str, &'static str)], query: Option<&str>) -> Option<(String, bool)> {
-        find_token(&headers(pairs), query, Some("jwt")).map(|found| (found.token.into_owned(), found.in_cookie))
+    fn found(pairs: &[(&'static str, &'static str)], query: Option<&str>) -> Vec<(Place, String)> {
+        let found = find_tokens(&headers(pairs), query, Some("jwt"));
+        found.into_iter().map(|shown| (shown.place, shown.token.into())).collect()
     }
 
     #[test]
-    fn a_token_is_found_in_each_place_that_is_promised() {
-        assert_eq!(found(&[("authorization", "bearer a.b.c")], Some("token=x")), Some(("a.b.c".into(), false)));
-        assert_eq!(found(&[("cookie", "jwt=y")], Some("a=1&token=x%2By")), Some(("x+y".into(), false)));
-        assert_eq!(found(&[("cookie", "a=b; jwt=y; c=d")], None), Some(("y".into(), true)));
-        assert_eq!(found(&[("authorization", "Basic abc"), ("cookie", "notjwt=y")], Some("tokens=x")), None);
+    fn tokens_are_found_in_every_place_in_order() {
+        let all = [("cookie", "a=b; jwt=one; c=d"), ("cookie", "jwt=\"two\""), ("authorization", "bearer a.b.c")];
+        let (header, query) = ((Place::Header, "a.b.c".to_owned()), (Place::Query, "x+y".to_owned()));
+        let cookies = [(Place::Cookie, "one".to_owned()), (Place::Cookie, "two".to_owned())];
+        let [one, two] = cookies;
+        assert_eq!(found(&all, Some("a=1&token=x%2By")), [header, query, one, two]);
+    }
+
+    #[test]
+    fn empty_places_show_no_token() {
+        let empty =
+            [("cookie", "jwt=; jwt=\"\"; notjwt=y"), ("authorization", "Basic abc"), ("authorization", "Bearer ")];
+        assert_eq!(found(&empty, Some("token=&token=%20&tokens=x")), []);
+        assert_eq!(found(&[("authorization", "Bearer")], None), []);
+    }
+
+    #[test]
+    fn only_so_many_tokens_are_kept() {
+        assert_eq!(found(&[("cookie", "jwt=x")], Some(&"token=y&".repeat(100))).len(), MAX_SHOWN);
     }
 
     #[test]

@@ -5,7 +5,9 @@ mod client;
 mod demo;
 mod engine;
 mod handshake;
+mod origin;
 mod response;
 
 pub use api::{Api, ApiConfig, ApiKey, ConfigFile, KeyScope};
 pub use client::{ClientConfig, ClientService};
+pub use origin::AllowedOrigin;

@@ -142,6 +142,23 @@ pub enum CloseCode {
 }
 
 impl CloseCode {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Normal,
+        Self::GoingAway,
+        Self::ProtocolError,
+        Self::InvalidPayload,
+        Self::TooLarge,
+        Self::Restart,
+        Self::TryAgainLater,
+        Self::Unauthorized,
+        Self::TokenExpired,
+        Self::Forbidden,
+        Self::TooSlow,
+        Self::TooManyConnections,
+        Self::Disconnected,
+    ];
+
     /// The code on the wire.
     pub fn code(self) -> u16 {
         self as u16

@@ -24,6 +24,8 @@ const MAX_UNUSED_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) struct CompiledCache {
     dir: PathBuf,
     compatibility: u64,
+    /// Whether components are added to it.
+    is_kept: bool,
 }
 
 impl CompiledCache {
@@ -33,6 +35,15 @@ impl CompiledCache {
     /// Where it cannot be made, is another user's, or is open to others.
     pub(super) fn open(dir: PathBuf, engine: &Engine) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Self::open_existing(dir, engine, true)
+    }
+
+    /// Opens the folder to read from it and change nothing. None where there is none that can be trusted.
+    pub(super) fn read_only(dir: PathBuf, engine: &Engine) -> Option<Self> {
+        Self::open_existing(dir, engine, false).ok()
+    }
+
+    fn open_existing(dir: PathBuf, engine: &Engine, is_kept: bool) -> io::Result<Self> {
         let metadata = fs::metadata(&dir)?;
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             return Err(io::Error::other(format!("{} belongs to another user", dir.display())));
@@ -43,7 +54,7 @@ impl CompiledCache {
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Ok(Self { dir, compatibility: hasher.finish() })
+        Ok(Self { dir, compatibility: hasher.finish(), is_kept })
     }
 
     fn path(&self, digest: &str) -> PathBuf {
@@ -76,6 +87,9 @@ impl CompiledCache {
 
     /// Keeps a compiled component. Failing to is no error, only slower next time.
     pub(super) fn store(&self, digest: &str, component: &Component) {
+        if !self.is_kept {
+            return;
+        }
         let path = self.path(digest);
         let partial = path.with_extension(format!("{}.partial", std::process::id()));
         let write = |code: Vec<u8>| {

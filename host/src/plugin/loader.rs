@@ -122,6 +122,9 @@ impl Loader {
     ) -> wasmtime::Result<Self> {
         let linker = super::sandbox::linker(&engine)?;
         let cache = cache_dir.and_then(|dir| {
+            if config.is_read_only {
+                return CompiledCache::read_only(dir, &engine);
+            }
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });

@@ -96,6 +96,14 @@ impl StoreUrl {
         }
         bail!("it must begin with sqlite:// or postgres://")
     }
+
+    /// The file, where the database is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
 }
 
 impl fmt::Debug for StoreUrl {

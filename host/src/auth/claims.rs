@@ -1,0 +1,143 @@
+//! What a token says (RFC 7519, section 4.1), in the shapes that issuers give it.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::model::{Identity, is_valid_id};
+
+/// The first second of the year 3000. No token is meant to last until then: a later time is one in milliseconds.
+const YEAR_3000: f64 = 32_503_680_000.0;
+
+/// What a token says.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Claims {
+    /// The user's id.
+    pub sub: String,
+    /// The display name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Roles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// Until when it is valid, in seconds since 1970. Valid for ever where it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<f64>,
+    /// Everything else.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// The times in a token, in seconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Times {
+    pub(super) expires: Option<f64>,
+    pub(super) not_before: Option<f64>,
+    pub(super) issued_at: Option<f64>,
+}
+
+/// Reads a token's claims.
+///
+/// # Errors
+/// Where one is not what it should be, with its name and what it should be.
+pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), String> {
+    let times = Times {
+        expires: time(claims.remove("exp"), "its expiry (exp)")?,
+        not_before: time(claims.get("nbf").cloned(), "its beginning (nbf)")?,
+        issued_at: time(claims.get("iat").cloned(), "its time of issue (iat)")?,
+    };
+    let user = match claims.remove("sub") {
+        Some(Value::String(sub)) => sub,
+        // Many back-ends number their users.
+        Some(Value::Number(sub)) if !sub.is_f64() => sub.to_string(),
+        None | Some(Value::Null) => return Err("it has no subject (sub), which is the user's id".to_owned()),
+        Some(_) => return Err("its subject (sub) must be text or a whole number".to_owned()),
+    };
+    if !is_valid_id(&user) {
+        let reason = "its subject (sub) must be a user id of 1 to 128 printable characters without whitespace";
+        return Err(reason.to_owned());
+    }
+    let name = match claims.remove("name") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(name).filter(|name| !name.trim().is_empty()),
+        Some(_) => return Err("its name must be text".to_owned()),
+    };
+    let roles = roles(claims.remove("roles")).ok_or("its roles must be a list of texts, or one text")?;
+    Ok((Identity { user: user.into(), name, roles, claims: Value::Object(claims).to_string() }, times))
+}
+
+fn time(value: Option<Value>, claim: &str) -> Result<Option<f64>, String> {
+    let seconds = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(value) => value.as_f64().ok_or_else(|| format!("{claim} must be a number of seconds since 1970"))?,
+    };
+    if seconds >= YEAR_3000 {
+        return Err(format!("{claim} lies after the year 3000: it counts seconds, not milliseconds"));
+    }
+    Ok(Some(seconds))
+}
+
+fn roles(value: Option<Value>) -> Option<Vec<String>> {
+    match value {
+        None | Some(Value::Null) => Some(Vec::new()),
+        Some(Value::String(role)) => Some(Some(role).filter(|role| !role.trim().is_empty()).into_iter().collect()),
+        Some(Value::Array(roles)) => roles.into_iter().map(|role| role.as_str().map(str::to_owned)).collect(),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_json(claims: Value) -> Result<(Identity, Times), String> {
+        read(claims.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn usual_shapes_of_claims_are_taken() {
+        for (claims, user, name, roles) in [
+            (json!({ "sub": 42 }), "42", None, &[][..]),
+            (json!({ "sub": -1, "name": null, "roles": null }), "-1", None, &[]),
+            (json!({ "sub": "ana", "name": " ", "roles": "admin" }), "ana", None, &["admin"]),
+            (json!({ "sub": "ana", "name": "Ana", "roles": ["a", "b"], "exp": null }), "ana", Some("Ana"), &["a", "b"]),
+            (json!({ "sub": "ana", "roles": "" }), "ana", None, &[]),
+        ] {
+            let (identity, _) = read_json(claims.clone()).unwrap_or_else(|error| panic!("{claims}: {error}"));
+            assert_eq!((&*identity.user, identity.name.as_deref()), (user, name), "{claims}");
+            assert_eq!(identity.roles, roles, "{claims}");
+        }
+    }
+
+    #[test]
+    fn other_shapes_are_refused_by_their_claim() {
+        for (claims, reason) in [
+            (json!({}), "no subject (sub)"),
+            (json!({ "sub": null }), "no subject (sub)"),
+            (json!({ "sub": "" }), "(sub)"),
+            (json!({ "sub": "a b" }), "(sub)"),
+            (json!({ "sub": 1.5 }), "(sub)"),
+            (json!({ "sub": ["ana"] }), "(sub)"),
+            (json!({ "sub": "ana", "name": 5 }), "name"),
+            (json!({ "sub": "ana", "roles": [1] }), "roles"),
+            (json!({ "sub": "ana", "roles": {} }), "roles"),
+            (json!({ "sub": "ana", "exp": "soon" }), "(exp)"),
+            (json!({ "sub": "ana", "exp": 1_900_000_000_000_u64 }), "(exp) lies after the year 3000"),
+            (json!({ "sub": "ana", "nbf": 1_700_000_000_000_u64 }), "not milliseconds"),
+            (json!({ "sub": "ana", "iat": 1_700_000_000_000_u64 }), "(iat)"),
+            (json!({ "sub": "ana", "iat": true }), "(iat)"),
+        ] {
+            let refused = read_json(claims.clone()).expect_err("refused");
+            assert!(refused.contains(reason), "{claims}: {refused}");
+        }
+    }
+
+    #[test]
+    fn unread_claims_are_handed_on() {
+        let (identity, times) =
+            read_json(json!({ "sub": "ana", "exp": 5.5, "nbf": 1, "iat": 2, "team": "blue" })).unwrap();
+        assert_eq!(identity.claims, r#"{"iat":2,"nbf":1,"team":"blue"}"#);
+        assert_eq!(times, Times { expires: Some(5.5), not_before: Some(1.0), issued_at: Some(2.0) });
+    }
+}

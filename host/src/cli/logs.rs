@@ -1,0 +1,181 @@
+//! What is written to standard error: log lines, why a command failed, and panics, all in one format.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal as _, Write as _};
+use std::panic::{Location, PanicHookInfo};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value, json};
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, FilterFn, LevelFilter};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::config::LogFormat;
+
+/// The format of this process's lines.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Libraries that log what they are handed, as the parameters of a statement, and what a server notes about it. That is
+/// what people write to each other, which belongs in no log, whatever RUST_LOG asks for.
+const TELLTALES: [&str; 2] = ["tokio_postgres", "postgres"];
+
+/// Begins to log, with `level` where RUST_LOG says nothing, and takes over how panics are told.
+pub(super) fn init(format: LogFormat, level: &str) {
+    // A process does this once.
+    let _ = FORMAT.set(format);
+    // A variable that is set to nothing counts as unset here, too.
+    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
+    let (filter, mistake) = match wanted.as_deref().map(str::parse::<EnvFilter>) {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(error)) => (EnvFilter::new(level), Some(error)),
+        None => (EnvFilter::new(level), None),
+    };
+    let logs = fmt::layer::<Registry>()
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would report a log that cannot be written by writing to it, and panic.
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
+    let logs = match format {
+        LogFormat::Text => logs.boxed(),
+        LogFormat::Json => logs.json().boxed(),
+    };
+    tracing_subscriber::registry().with(logs.with_filter(filter.and(discreet()))).init();
+    if let Some(error) = mistake {
+        tracing::warn!("RUST_LOG is not understood, and so taken for {level}: {error}");
+    }
+    std::panic::set_hook(Box::new(move |panic| report_panic(panic, format)));
+}
+
+fn discreet() -> FilterFn {
+    let is_discreet = |metadata: &Metadata<'_>| {
+        let root = metadata.target().split("::").next().unwrap_or_default();
+        *metadata.level() <= Level::WARN || !TELLTALES.contains(&root)
+    };
+    // Without a hint every line of every level would be looked at, those of libraries on hot paths too.
+    FilterFn::new(is_discreet as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
+}
+
+/// Writes why a command failed, whatever RUST_LOG lets through.
+pub(super) fn failed(message: &str) {
+    match FORMAT.get().copied().unwrap_or_default() {
+        LogFormat::Text => write_line(&format!("roundhouse: {message}")),
+        LogFormat::Json => write_line(&json_line(json!({ "message": message }))),
+    }
+}
+
+/// Writes why the command line is not understood, before anything has begun.
+pub(super) fn misused(error: &clap::Error, format: LogFormat) {
+    match format {
+        LogFormat::Json if error.use_stderr() => write_line(&json_line(json!({ "message": error.to_string().trim() }))),
+        // Where this cannot be written there is nobody to tell.
+        _ => drop(error.print()),
+    }
+}
+
+fn write_line(line: &str) {
+    // There is nobody left to tell if this cannot be written.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// A line as those of the log are.
+fn json_line(fields: Value) -> String {
+    let timestamp = humantime::format_rfc3339_micros(SystemTime::now());
+    format!(r#"{{"timestamp":"{timestamp}","level":"ERROR","fields":{fields},"target":"roundhouse"}}"#)
+}
+
+fn report_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
+    // With RUST_BACKTRACE=1.
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    write_line(&panic_report(format, panic.payload(), panic.location(), thread, backtrace));
+}
+
+/// The text of a panic.
+pub(super) fn reason_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a text")
+}
+
+fn panic_report(
+    format: LogFormat,
+    payload: &(dyn Any + Send),
+    location: Option<&Location<'_>>,
+    thread: &str,
+    backtrace: Option<String>,
+) -> String {
+    let reason = reason_of(payload);
+    let place = location.map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    match format {
+        LogFormat::Text => {
+            let backtrace = backtrace.map_or_else(String::new, |backtrace| format!("\n{backtrace}"));
+            format!("thread '{thread}' panicked at {place}:\n{reason}{backtrace}")
+        }
+        LogFormat::Json => {
+            let mut fields = Map::new();
+            fields.insert("message".to_owned(), format!("panicked: {reason}").into());
+            fields.insert("location".to_owned(), place.into());
+            fields.insert("thread".to_owned(), thread.into());
+            fields.extend(backtrace.map(|backtrace| ("backtrace".to_owned(), backtrace.into())));
+            json_line(fields.into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_json_is_one_line_with_its_reason() {
+        let here = Location::caller();
+        let backtrace = Some("frame 1\nframe 2".to_owned());
+        let line = panic_report(LogFormat::Json, &"out of \"luck\"\n", Some(here), "shard-0", backtrace);
+        assert!(!line.contains('\n'), "{line}");
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["fields"]["message"], "panicked: out of \"luck\"\n");
+        assert_eq!(line["fields"]["thread"], "shard-0");
+        assert!(line["fields"]["location"].as_str().unwrap().contains("logs.rs"), "{line}");
+        assert_eq!(line["fields"]["backtrace"], "frame 1\nframe 2");
+        let text = panic_report(LogFormat::Text, &"no luck".to_owned(), Some(here), "api", None);
+        assert!(text.contains("'api' panicked at") && text.ends_with("no luck"), "{text}");
+    }
+
+    #[test]
+    fn parameters_of_statements_are_never_logged() {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let keep = fmt::layer().with_writer({
+            let seen = seen.clone();
+            move || Kept(seen.clone())
+        });
+        let filter: EnvFilter = "trace,tokio_postgres::query=trace".parse().unwrap();
+        let subscriber = tracing_subscriber::registry().with(keep.with_filter(filter.and(discreet())));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: "tokio_postgres::query", "executing with parameters: [\"a secret\"]");
+            tracing::trace!(target: "tokio_postgres", "a secret");
+            tracing::debug!(target: "roundhouse::store", "shown");
+            tracing::warn!(target: "tokio_postgres", "a notice");
+        });
+        let seen = String::from_utf8(seen.lock().unwrap().clone()).unwrap();
+        assert!(seen.contains("shown") && seen.contains("a notice") && !seen.contains("a secret"), "{seen}");
+    }
+
+    struct Kept(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+}

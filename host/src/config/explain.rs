@@ -1,0 +1,50 @@
+//! Errors of the configuration in words that say which key, from where, and what to do.
+
+use anyhow::anyhow;
+use figment::error::Kind;
+
+use super::environment;
+
+/// An error with its key, and for an unknown key the nearest known one.
+pub(super) fn explain(error: figment::Error, section: &str) -> anyhow::Error {
+    let mut messages = Vec::new();
+    for error in error {
+        let mut path: Vec<String> = (!section.is_empty()).then(|| section.to_owned()).into_iter().collect();
+        path.extend(error.path.clone());
+        if let Kind::UnknownField(field, _) = &error.kind
+            && path.last() != Some(field)
+        {
+            path.push(field.clone());
+        }
+        let key = path.join(".");
+        let is_env = error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        let variable = format!("{}{}", environment::PREFIX, path.join("__").to_uppercase());
+        let place = if is_env { format!(" (from the environment: {variable})") } else { String::new() };
+        messages.push(match &error.kind {
+            Kind::UnknownField(field, known) => {
+                let nearest = match &**field {
+                    // What other hosts call it.
+                    "port" | "host" | "address" | "bind" if path.len() == 1 => Some(&"listen"),
+                    _ => known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field))),
+                };
+                let hint = nearest.map_or_else(String::new, |nearest| format!(": did you mean {nearest}?"));
+                format!("unknown key {key}{place}{hint}")
+            }
+            kind if path.is_empty() => format!("{}{place}", without_excerpt(&kind.to_string())),
+            kind if matches!(&*key, "listen" | "api") => {
+                format!("{key}{place}: {kind}: it is an address or a host name, and a port, as 127.0.0.1:8080")
+            }
+            kind if key.ends_with("origins") => {
+                format!("{key}{place}: {kind}: it is a list, as [\"https://app.example\"]")
+            }
+            kind => format!("{key}{place}: {kind}"),
+        });
+    }
+    anyhow!(messages.join("; "))
+}
+
+/// What is wrong with TOML, without the line that it shows, for that may be one with a secret.
+fn without_excerpt(message: &str) -> String {
+    let told = message.lines().filter(|line| !line.contains('|')).map(str::trim).filter(|line| !line.is_empty());
+    told.collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,88 @@
+//! What a host makes for itself before it serves, and commands that only look do not: secrets that nobody configured.
+
+use anyhow::{Context as _, ensure};
+
+use super::secrets::Secret;
+use super::{Config, private};
+use crate::http::{ApiKey, KeyScope};
+
+/// Which secrets are not configured, and so are generated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs {
+    pub(super) jwt_secret: bool,
+    pub(super) api_key: bool,
+}
+
+impl Config {
+    /// Reports everything that is wrong with files of the host's own, at once: whoever mends them should not have to start
+    /// the host once for each.
+    ///
+    /// # Errors
+    /// Where there is something.
+    pub fn check_files(&self) -> anyhow::Result<()> {
+        private::check(&self.own_files())
+    }
+
+    /// Makes the secrets that nobody configured, or finds those that were made before, and closes files to others that a
+    /// volume has opened. Until then the configuration lacks these secrets.
+    ///
+    /// # Errors
+    /// Where a file cannot be used or made.
+    pub fn prepare(&mut self) -> anyhow::Result<()> {
+        self.check_files()?;
+        private::close_to_group(&self.own_files());
+        if self.lacks_jwt_secret() {
+            self.auth.jwt.secrets.push(self.generated.find_or_make(Secret::Jwt)?);
+            if !self.development {
+                let path = self.generated.path(Secret::Jwt);
+                tracing::warn!(
+                    "auth.jwt.secret is not configured: only tokens by the secret in {} are taken",
+                    path.display()
+                );
+            }
+        }
+        if self.needs.api_key && self.api_access.keys.is_empty() {
+            let key = self.generated.find_or_make(Secret::ApiKey)?;
+            self.api_access.keys.push(ApiKey::new("generated", &key, vec![KeyScope::Publish, KeyScope::Admin]));
+        }
+        self.client.demo_secret = self.auth.jwt.secrets.first().filter(|_| self.development).cloned();
+        Ok(())
+    }
+
+    fn lacks_jwt_secret(&self) -> bool {
+        self.needs.jwt_secret && self.auth.jwt.secrets.is_empty()
+    }
+
+    fn own_files(&self) -> private::OwnFiles<'_> {
+        let Needs { jwt_secret, api_key } = self.needs;
+        let in_use = [(jwt_secret, Secret::Jwt), (api_key, Secret::ApiKey)].into_iter().filter(|(is_used, _)| *is_used);
+        let secrets = in_use.map(|(_, secret)| self.generated.path(secret)).collect();
+        private::OwnFiles {
+            secrets,
+            private_dir: self.generated.dir(),
+            cache: self.plugins.cache_dir.as_deref(),
+            journal: &self.store.journal,
+            components: self.plugins.components_dir.as_deref(),
+            database: self.store.url.file(),
+        }
+    }
+
+    /// The secret to sign tokens with: the first that is configured, or else the one that a host generated here.
+    ///
+    /// # Errors
+    /// Where there is none. None is made: no host would know it.
+    pub fn signing_secret(&self) -> anyhow::Result<String> {
+        if let Some(secret) = self.auth.jwt.secrets.first() {
+            return Ok(secret.clone());
+        }
+        ensure!(self.needs.jwt_secret, "auth.jwt.secret is not configured, so that nothing can be signed");
+        let path = self.generated.path(Secret::Jwt);
+        self.generated.find(Secret::Jwt)?.with_context(|| {
+            format!(
+                "there is no secret to sign with: auth.jwt.secret is not configured, and no host has made {} yet. Run this \
+                 in the folder of the host, or give its --config",
+                path.display()
+            )
+        })
+    }
+}

@@ -1,0 +1,53 @@
+//! How values of some kinds are read, so that a mistake is told of the key that it stands at.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer};
+
+/// Text that no error repeats.
+pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let unquoted =
+        |_| serde::de::Error::custom("a secret must be text: put it in quotes (in the environment: '\"…\"')");
+    given(Option::<String>::deserialize(deserializer).map_err(unquoted)?)
+}
+
+/// A list of such texts.
+pub(super) fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let unquoted = |_| serde::de::Error::custom("secrets must be a list of texts: put each in quotes");
+    let secrets = Vec::<String>::deserialize(deserializer).map_err(unquoted)?;
+    secrets.into_iter().map(|secret| given(Some(secret)).map(Option::unwrap_or_default)).collect()
+}
+
+/// Text that may be left out, but not empty: nothing would match it.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    given(Option::<String>::deserialize(deserializer)?)
+}
+
+/// A path that may be left out, but not empty: that would be the working folder.
+pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    Ok(text(deserializer)?.map(PathBuf::from))
+}
+
+/// A path that has a default.
+pub(super) fn some_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Ok(path(deserializer)?.unwrap_or_default())
+}
+
+/// A name that a cookie can have (RFC 6265, section 4.1.1).
+pub(super) fn cookie_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = text(deserializer)?;
+    let is_token = |name: &String| name.chars().all(|c| c.is_ascii_graphic() && !"()<>@,;:\\\"/[]?={}".contains(c));
+    match name.as_ref().is_none_or(is_token) {
+        true => Ok(name),
+        false => {
+            Err(serde::de::Error::custom("no cookie can have such a name: it has no spaces, semicolons and the like"))
+        }
+    }
+}
+
+fn given<E: serde::de::Error>(text: Option<String>) -> Result<Option<String>, E> {
+    match &text {
+        Some(text) if text.trim().is_empty() => Err(E::custom("it is empty: give it a value, or leave the key out")),
+        _ => Ok(text),
+    }
+}

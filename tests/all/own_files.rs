@@ -1,0 +1,112 @@
+//! What commands leave on disk, and files of the host's own that it cannot use as they are.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{TestHost, target_dir};
+
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { files(&path) } else { BTreeSet::new() }.into_iter().chain([path]))
+        .collect()
+}
+
+fn run(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let cache = target_dir().join("compiled-for-tests");
+    let mut command = TestHost::command(dir);
+    let Output { status, stderr, .. } = command.args(args).env("ROUNDHOUSE_PLUGINS__CACHE", cache).output().unwrap();
+    (status.code(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn looking_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("c.toml"), "limits.connections = 5").unwrap();
+    fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
+    let before = files(dir.path());
+    for (args, code) in [
+        (&["check"][..], Some(0)),
+        (&["check", "--config", "c.toml"], Some(0)),
+        (&["token", "--user", "ana"], Some(1)),
+        (&["plugin", "inspect", "hostile.wasm"], Some(0)),
+        (&["plugin", "inspect", "hostile.wasm", "--config", "c.toml"], None),
+        (&["plugin", "list", "--api", "127.0.0.1:1"], Some(1)),
+    ] {
+        let mut command = TestHost::command(dir.path());
+        let output = command.args(args).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(code.is_none() || output.status.code() == code, "{args:?}: {told}");
+        assert_eq!(files(dir.path()), before, "{args:?}");
+    }
+}
+
+#[test]
+fn a_token_without_a_secret_tells_where_it_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, told) = run(dir.path(), &["token", "--user", "ana"]);
+    assert_eq!(code, Some(1));
+    let path = dir.path().join(".roundhouse/jwt-secret");
+    assert!(told.contains(path.to_str().unwrap()) && told.contains("--config"), "{told}");
+}
+
+#[test]
+fn a_taken_address_leaves_nothing_behind() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    for args in [["--listen", &address, "--api", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--api", &address]] {
+        let (code, told) = run(dir.path(), &args);
+        assert_eq!(code, Some(1));
+        assert!(told.contains(&address), "{told}");
+        assert_eq!(files(dir.path()), BTreeSet::new());
+    }
+}
+
+#[test]
+fn modes_set_by_a_volume_do_not_stop_a_start() {
+    let mut host = TestHost::start();
+    host.kill();
+    // As Kubernetes does for fsGroup.
+    for path in files(host.dir()).into_iter().chain([host.dir().join(".roundhouse")]) {
+        let mode = if path.is_dir() { 0o2770 } else { 0o660 };
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    host.restart();
+    for name in ["jwt-secret", "api-key"] {
+        let metadata = fs::metadata(host.dir().join(".roundhouse").join(name)).unwrap();
+        assert_eq!(metadata.mode() & 0o777, 0o600, "{name}");
+    }
+    assert!(host.log().contains("opened to the group"), "{}", host.log());
+}
+
+#[test]
+fn every_unusable_file_is_told_at_once() {
+    let mut host = TestHost::start();
+    host.kill();
+    for name in ["jwt-secret", "api-key"] {
+        fs::set_permissions(host.dir().join(".roundhouse").join(name), Permissions::from_mode(0o644)).unwrap();
+    }
+    for args in [&["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"][..], &["check"]] {
+        let (code, told) = run(host.dir(), args);
+        assert_eq!(code, Some(1), "{args:?}");
+        assert!(told.contains("jwt-secret can be read by others") && told.contains("api-key can be read by"), "{told}");
+    }
+}
+
+#[test]
+fn a_usual_file_that_is_not_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
+    for args in [&["check"][..], &["token", "--user", "ana"], &["serve", "--listen", "0.0.0.0:0"]] {
+        let (_, told) = run(dir.path(), args);
+        assert!(told.contains("add --config roundhouse.toml"), "{args:?}: {told}");
+    }
+    let (code, told) = run(dir.path(), &["token", "--user", "ana", "--config", "roundhouse.toml"]);
+    assert_eq!((code, told.as_str()), (Some(0), ""));
+}
