@@ -5,7 +5,7 @@
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
 //!   does.
-//! - `install` and `rollback` change what runs and write it to the `component_store`, from which `start`
+//! - `install` and `rollback` change what runs, and `record` writes it to the `component_store`, from which `start`
 //!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
 //!   generation's own.
 //! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
@@ -43,6 +43,7 @@ mod log;
 mod manifest;
 mod migrate;
 mod options;
+mod record;
 mod report;
 mod restore;
 mod rollback;
