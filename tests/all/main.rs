@@ -22,6 +22,8 @@ mod instructions;
 mod limits;
 mod moving;
 mod polling;
+mod postgres_lease;
+mod postgres_rights;
 mod recovery;
 mod resume;
 mod shutdown;

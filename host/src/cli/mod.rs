@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::auth::{Claims, sign};
 use crate::config::{Config, Overrides};
+use crate::store::postgres_schema;
 
 /// A realtime host: it owns the connections, WebAssembly components decide what happens on them.
 #[derive(Debug, Parser)]
@@ -45,6 +46,22 @@ enum Command {
     Plugin {
         #[command(subcommand)]
         command: plugin::PluginCommand,
+    },
+    /// Prepare the database.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Print the SQL statements that make the tables in PostgreSQL, or bring those of an older host up to date. Needs no
+    /// database.
+    Schema {
+        /// The role that the host connects as, which is granted what a host needs and no more.
+        #[arg(long, value_name = "NAME")]
+        role: Option<String>,
     },
 }
 
@@ -135,6 +152,7 @@ pub fn run() -> ExitCode {
         Command::Check { config, overrides } => serve::check(config.config.as_deref(), overrides.into()),
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
+        Command::Store { command: StoreCommand::Schema { role } } => print(&postgres_schema(role.as_deref())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
