@@ -96,11 +96,77 @@ async fn an_event_that_is_repeated_is_handled_once() {
     assert_eq!(host.refused("/v1/events", &other).await.0, 409);
     let bad = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": "x".repeat(129) });
     assert_eq!(host.refused("/v1/events", &bad).await.0, 400);
-    // A refusal is an answer too.
-    let unknown = json!({ "event": "later:loaded", "idempotencyKey": "u" });
+}
+
+#[tokio::test]
+async fn refused_events_are_decided_anew() {
+    let host = TestHost::start();
+    // The feature is not there, and then unloaded.
+    assert!(event(&host, "a").await.0 >= 400);
+    host.must_load("hostile", hostile("normal")).await;
+    assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
+    assert!(event(&host, "a").await.0 >= 400);
+    host.must_load("hostile", hostile("normal")).await;
+    assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
+    // The feature itself refuses, for what comes first is late.
+    let message = json!({ "campaignId": "c1", "status": "sent" });
+    let message = json!({ "event": "campaign:message", "data": message, "idempotencyKey": "m" });
+    assert!((400..500).contains(&host.refused("/v1/events", &message).await.0));
+    host.tell("campaign:started", json!({ "campaignId": "c1", "name": "x", "total": 9 })).await.unwrap();
     for _ in 0..2 {
-        assert_eq!(host.refused("/v1/events", &unknown).await.0, 404);
+        assert_eq!(host.post("/v1/events", &message).await.body["processed"], 1);
     }
+    // What is refused for its key or its form does not use the key up.
+    let bad = json!({ "event": "hostile:service", "data": 5, "idempotencyKey": "b" });
+    assert_eq!(host.refused("/v1/events", &bad).await.0, 400);
+    assert_eq!(event(&host, "b").await.0, 200);
+}
+
+/// A call with a key in its header.
+async fn with_header(host: &TestHost, path: &str, key: &str, body: &Value) -> (u16, Value) {
+    let authorization = format!("Bearer {}", host.key);
+    let headers = [("authorization", authorization.as_str()), ("idempotency-key", key)];
+    let answer = http(&host.api, "POST", path, &headers, body.to_string()).await.unwrap();
+    (answer.status, answer.body)
+}
+
+#[tokio::test]
+async fn header_is_the_key_of_events_and_emits() {
+    let host = TestHost::start();
+    host.must_load("hostile", hostile("normal")).await;
+    let call = json!({ "event": "hostile:service", "data": { "id": "a" } });
+    for key in ["e", "\"e\""] {
+        assert_eq!(with_header(&host, "/v1/events", key, &call).await, (200, json!({ "service": true })));
+    }
+    assert_eq!(event(&host, "e").await.0, 200, "the body may say the same");
+    assert_eq!(count(&host).await, 1);
+
+    let mut ana = host.client("ana").await;
+    let one = json!({ "to": { "user": "ana" }, "event": "news", "data": 1 });
+    for _ in 0..2 {
+        assert_eq!(with_header(&host, "/v1/emit", "a", &one).await, (200, json!({ "delivered": 1 })));
+        assert_eq!(with_header(&host, "/v1/emit", "a", &emit(1, "a")).await.0, 200);
+        // Of an array it is the key of the whole.
+        let all = json!([emit(2, "b"), one]);
+        let delivered = json!([{ "delivered": 1 }, { "delivered": 1 }]);
+        assert_eq!(with_header(&host, "/v1/emit", "c", &all).await, (200, delivered));
+    }
+    let heard: Vec<Value> = ana.drain().await.iter().map(|frame| frame["data"].clone()).collect();
+    assert_eq!(heard, [1, 2, 1]);
+
+    for (path, key, body, status) in [
+        ("/v1/emit", "b", emit(1, "a"), 409),
+        ("/v1/events", "b", json!({ "event": "hostile:service", "idempotencyKey": "a" }), 409),
+        ("/v1/emit", "d", json!([emit(3, "d")]), 409),
+        ("/v1/emit", "c", json!([one]), 409),
+        ("/v1/emit", "\"a", one.clone(), 400),
+        ("/v1/emit", "", one.clone(), 400),
+    ] {
+        let (answered, body) = with_header(&host, path, key, &body).await;
+        assert_eq!(answered, status, "{key}: {body}");
+        assert!(body["message"].as_str().unwrap().contains("dempotency"), "{body}");
+    }
+    assert!(ana.drain().await.is_empty());
 }
 
 #[tokio::test]

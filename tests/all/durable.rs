@@ -120,7 +120,7 @@ async fn a_host_goes_on_while_its_postgresql_restarts() {
         Err(why) => return skip("a_host_goes_on_while_its_postgresql_restarts", &why),
     };
     let config = format!("auth.jwt.secret = \"s\"\nstore.url = \"{}\"\n", server.url());
-    let mut host = TestHost::start_with(&config, &[]);
+    let mut host = TestHost::start_with(&config, &[("RUST_LOG", "debug")]);
     let mut ana = host.client("ana").await;
     let room = json!({ "roomId": "r1" });
     ana.ask("joinRoom", room.clone()).await.unwrap();
@@ -138,6 +138,7 @@ async fn a_host_goes_on_while_its_postgresql_restarts() {
     server.resume();
     assert_eq!(ana.expect("roomMessageConfirmed").await["tempId"], said["tempId"]);
     assert_eq!(ana.ask("subscribe:campaign", json!("c2")).await.unwrap()["state"], "pending");
+    assert!(!host.log().contains("hello"), "what people write is in no log: {}", host.log());
 
     host.kill();
     host.restart();

@@ -27,6 +27,8 @@ mod logs;
 mod moving;
 mod own_files;
 mod polling;
+mod postgres_lease;
+mod postgres_rights;
 mod recovery;
 mod resume;
 mod shutdown;

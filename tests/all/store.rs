@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ErrorCode};
@@ -435,6 +435,8 @@ fn a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_
     // Its connections end, and it does not notice.
     server.stop();
     server.resume();
+    // It was away for longer than its lease lasts.
+    server.run("UPDATE roundhouse_owner SET expires = '-infinity'");
     let second = open(&journals[1]);
     put(&second, b"2").unwrap().unwrap();
     second.shut_down();
@@ -462,6 +464,34 @@ fn nothing_is_stored_in_a_file_that_nobody_can_open_again() {
     open.store.promise(vec![promise("c")]).unwrap();
     let (told, outcome) = moving(&open, || open.told.try_recv().ok(), 1).remove(0);
     assert_eq!((told.tag.as_str(), outcome), ("c", Outcome::Stored("id-c".to_owned())));
+    open.store.shut_down();
+}
+
+#[test]
+fn sqlite_log_shrinks_when_a_long_reader_ends() {
+    let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
+    let journal = tempfile::tempdir().unwrap();
+    let open = Open::new(&database, &journal);
+    let Database::Sqlite(dir, _) = &database else { unreachable!() };
+    let mut reader = rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
+    let reading = reader.transaction().unwrap();
+    reading.query_row("SELECT count(*) FROM documents", [], |_| Ok(())).unwrap();
+    let log_bytes = || std::fs::metadata(dir.path().join("store.db-wal")).map_or(0, |log| log.len());
+    let mut n = 0;
+    while log_bytes() < 20_000_000 {
+        n += 1;
+        let document = format!("\"{}\"", "x".repeat(900_000));
+        open.store.promise(vec![Promise { document, ..promise(&n.to_string()) }]).unwrap();
+        open.settle(1);
+    }
+    drop(reading);
+    // Nothing more is written.
+    let deadline = Instant::now() + PATIENCE;
+    while log_bytes() > 8_388_608 {
+        assert!(Instant::now() < deadline, "the log still has {} bytes", log_bytes());
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(open.page("room:1", None, 1).unwrap().documents.len(), 1);
     open.store.shut_down();
 }
 

@@ -7,7 +7,7 @@
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
 //! - [`SocketIoClient`]: a client of Socket.IO on either
-//! - [`TestPostgres`]: a PostgreSQL server of its own
+//! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
@@ -26,6 +26,7 @@ mod engine;
 pub mod guests;
 mod host;
 mod inner;
+mod pgbouncer;
 mod postgres;
 pub mod raw;
 pub mod restarts;
@@ -38,6 +39,7 @@ pub use client::{Closed, TestClient};
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
 pub use host::{Answer, TestHost, http, metric};
 pub use inner::InnerHost;
+pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;
 pub use scripts::{Running, Script};
 pub use socketio::{Received, SocketIoClient};

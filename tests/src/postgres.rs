@@ -51,10 +51,7 @@ impl TestPostgres {
         if tls {
             server.make_certificates();
         }
-        if is_root() {
-            let given = Command::new("chown").args(["-R", SERVER_ACCOUNT]).arg(server.dir.path()).status();
-            assert!(given.is_ok_and(|status| status.success()), "the folder can be given to {SERVER_ACCOUNT}");
-        }
+        give_to_server_account(server.dir.path());
         let made = server
             .command("initdb")
             .args(["--no-sync", "--auth", "trust", "--username", "roundhouse", "--encoding", "UTF8", "-D"])
@@ -151,19 +148,60 @@ impl TestPostgres {
         self.dir.path().join("data")
     }
 
-    /// A program of the server's. It replaces whatever started it, so that its process is the one that is ended.
+    /// A program of the server's.
     fn command(&self, program: &str) -> Command {
-        let program = self.programs.join(program);
-        let mut command = if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", SERVER_ACCOUNT, "--regid", SERVER_ACCOUNT, "--clear-groups"]).arg(program);
-            command
-        } else {
-            Command::new(program)
-        };
-        command.current_dir(self.dir.path()).stdin(Stdio::null());
-        command
+        server_command(&self.programs.join(program), self.dir.path())
     }
+
+    /// The server as a role sees it, in another database.
+    pub fn url_of(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Has the owner of everything run statements.
+    pub fn run(&self, statements: &str) {
+        self.on_a_connection(|client| {
+            client.batch_execute(statements).unwrap_or_else(|error| panic!("{statements}: {error:?}"))
+        });
+    }
+
+    /// The only value that a query gives, as text.
+    pub fn value(&self, query: &str) -> String {
+        self.on_a_connection(|client| {
+            client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
+        })
+    }
+
+    /// Works on a connection of the owner's: on another thread, for the client has a runtime of its own, as the test may.
+    fn on_a_connection<T: Send>(&self, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
+        let work = || {
+            let client = postgres::Client::connect(&self.url(), postgres::NoTls);
+            work(&mut client.expect("the server can be connected to"))
+        };
+        std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// Gives a folder to the account that servers run as, where tests run as root.
+pub(crate) fn give_to_server_account(dir: &Path) {
+    if is_root() {
+        let given = Command::new("chown").args(["-R", SERVER_ACCOUNT]).arg(dir).status();
+        assert!(given.is_ok_and(|status| status.success()), "the folder can be given to {SERVER_ACCOUNT}");
+    }
+}
+
+/// A program that refuses to run as root, in a folder of its own. It replaces what started it, so that its process is the one
+/// that is ended.
+pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
+    let mut command = if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", SERVER_ACCOUNT, "--regid", SERVER_ACCOUNT, "--clear-groups"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir(dir).stdin(Stdio::null());
+    command
 }
 
 impl Drop for TestPostgres {

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use crate::auth::{Claims, sign};
 use crate::config::{Address, Config, LogFormat, Overrides, USUAL_FILE};
+use crate::store::postgres_schema;
 
 /// A realtime host: it owns the connections, WebAssembly components decide what happens on them.
 #[derive(Debug, Parser)]
@@ -48,6 +49,22 @@ enum Command {
     Plugin {
         #[command(subcommand)]
         command: plugin::PluginCommand,
+    },
+    /// Prepare the database.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Print the SQL statements that make the tables in PostgreSQL, or bring those of an older host up to date. Needs no
+    /// database.
+    Schema {
+        /// The role that the host connects as, which is granted what a host needs and no more.
+        #[arg(long, value_name = "NAME")]
+        role: Option<String>,
     },
 }
 
@@ -137,7 +154,7 @@ pub fn run() -> ExitCode {
             logs.log_format.unwrap_or_else(|| LogFormat::configured(config.config.as_deref()))
         }
         // Who runs these is a person, or reads their standard output.
-        Command::Token(_) | Command::Plugin { .. } => LogFormat::Text,
+        Command::Token(_) | Command::Plugin { .. } | Command::Store { .. } => LogFormat::Text,
     };
     // A single command answers, and says of the rest only what is wrong.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
@@ -147,6 +164,7 @@ pub fn run() -> ExitCode {
         Command::Check { config, overrides, .. } => serve::check(config.config.as_deref(), overrides.into()),
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
+        Command::Store { command: StoreCommand::Schema { role } } => print(&postgres_schema(role.as_deref())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

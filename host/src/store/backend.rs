@@ -124,6 +124,12 @@ pub(super) trait Backend: Send {
 
     /// The calls that were answered since, the oldest first.
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError>;
+
+    /// Does what must be done now and then after something was written. Says whether it has to be done again though nothing
+    /// more is written.
+    fn tidy(&mut self) -> bool {
+        false
+    }
 }
 
 /// Cuts what was read down to a page. `documents` are one more than the limit if there are older ones.

@@ -5,9 +5,11 @@
 //! - `journal` is where a promise is written before anybody hears of it.
 //! - `queue` is what waits to be written; `writer` the thread that writes it, in batches, and retries; `reader` the one that
 //!   reads.
+//! - `identity` is the name of the host that a database knows.
 //! - [`Backend`] is the database: `sqlite` or `postgres`. The end-to-end tests hold both to one contract.
 
 mod backend;
+mod identity;
 mod journal;
 mod postgres;
 mod queue;
@@ -33,7 +35,7 @@ use crate::model::{Clock, ErrorCode, Failure};
 use backend::Backend;
 pub use backend::{AnsweredCall, Document, MAX_ANSWERED_CALLS, Page, ScopeRecord, TimerRecord};
 use journal::{Journal, Unsettled};
-use postgres::{Postgres, Use};
+use postgres::Postgres;
 pub use queue::Acknowledge;
 use queue::{Action, Change, Queue, Task};
 use reader::Reader;
@@ -104,6 +106,12 @@ impl StoreUrl {
             Self::Postgres(_) => None,
         }
     }
+}
+
+/// The statements that make the tables in PostgreSQL, or bring them up to date, for administrators whose hosts may not do so;
+/// with what is to be granted to the role that a host connects as, if it is named.
+pub fn postgres_schema(role: Option<&str>) -> String {
+    postgres::script(role)
 }
 
 impl fmt::Debug for StoreUrl {
@@ -237,7 +245,7 @@ impl Store {
     /// Where either cannot be used.
     pub fn open(config: &StoreConfig, clock: Clock, metrics: Metrics) -> anyhow::Result<Self> {
         let (journal, unsettled) = Journal::open(&config.journal)?;
-        let (writer, reader, owner) = open_database(&config.url)?;
+        let (writer, reader, owner) = open_database(&config.url, &config.journal)?;
         if !unsettled.is_empty() {
             tracing::info!(documents = unsettled.len(), "the journal has documents that are to be stored still");
         }
@@ -469,7 +477,7 @@ impl Store {
 /// from its own memory.
 type Database = (Box<dyn Backend>, Box<dyn Backend>, Option<File>);
 
-fn open_database(url: &StoreUrl) -> anyhow::Result<Database> {
+fn open_database(url: &StoreUrl, journal: &Path) -> anyhow::Result<Database> {
     match url {
         StoreUrl::Sqlite(path) => {
             // By whatever name a host knows it, it is one file.
@@ -481,8 +489,10 @@ fn open_database(url: &StoreUrl) -> anyhow::Result<Database> {
             Ok((Box::new(open()?), Box::new(open()?), Some(owner)))
         }
         StoreUrl::Postgres(url) => {
-            let open = |purpose| Postgres::open(url, purpose).context("store.url");
-            Ok((Box::new(open(Use::Own)?), Box::new(open(Use::Read)?), None))
+            let owner = identity::read_or_make(journal)?;
+            let writer = Postgres::open_to_write(url, &owner).context("store.url")?;
+            let reader = Postgres::open_to_read(url).context("store.url")?;
+            Ok((Box::new(writer), Box::new(reader), None))
         }
     }
 }

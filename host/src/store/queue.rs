@@ -301,17 +301,18 @@ impl Queue {
         self.filled.notify_all();
     }
 
-    /// The next batch, when there is one. `None` at the end.
-    pub(super) fn take(&self) -> Option<Batch> {
-        let mut state = self.state();
-        loop {
-            if !(state.tasks.is_empty() && state.scopes.is_empty()) {
-                break;
+    /// The next batch, when there is one; an empty one if there is none for so long. `None` at the end.
+    pub(super) fn take(&self, idle_after: Option<Duration>) -> Option<Batch> {
+        let is_idle = |state: &mut State| state.tasks.is_empty() && state.scopes.is_empty() && !state.is_stopping;
+        let mut state = match idle_after {
+            None => self.filled.wait_while(self.state(), is_idle).unwrap_or_else(PoisonError::into_inner),
+            Some(timeout) => {
+                let waited = self.filled.wait_timeout_while(self.state(), timeout, is_idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
             }
-            if state.is_stopping {
-                return None;
-            }
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        if state.tasks.is_empty() && state.scopes.is_empty() && state.is_stopping {
+            return None;
         }
         let state = &mut *state;
         let n_tasks = state.tasks.len().min(BATCH);

@@ -23,6 +23,13 @@ const SCHEMA: [&str; 2] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS];
 /// How long SQLite itself waits for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What the write-ahead log is cut down to when its content is in the file itself, in bytes: twice what SQLite lets it grow to
+/// where nothing keeps it from being emptied.
+const LOG_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A write-ahead log that an operator should hear of, in bytes.
+const HUGE_LOG_BYTES: u64 = 64 * 1024 * 1024;
+
 /// `seq` is the order in which documents were stored, which within a scope is the order of its history.
 const DOCUMENTS_AND_SCOPES: &str = "
     CREATE TABLE documents (
@@ -67,6 +74,8 @@ pub(super) struct Sqlite {
     path: PathBuf,
     /// The number of the file that is open: another may come to have its name.
     file: u64,
+    /// Whether the write-ahead log is huge, which the operator has been told.
+    is_huge: bool,
 }
 
 impl fmt::Debug for Sqlite {
@@ -94,6 +103,10 @@ impl Sqlite {
         // Readers do not wait for the writer; a commit is on disk when it returns (https://sqlite.org/wal.html).
         connection.pragma_update(None, "journal_mode", "WAL").with_context(is_readable)?;
         connection.pragma_update(None, "synchronous", "FULL").with_context(is_readable)?;
+        // One that has grown behind a long reader does not stay as large (https://sqlite.org/pragma.html#pragma_journal_size_limit).
+        connection
+            .pragma_update_and_check(None, "journal_size_limit", LOG_BYTES as i64, |_| Ok(()))
+            .with_context(is_readable)?;
         let version: u32 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).with_context(is_readable)?;
         let (version, newest) = (version as usize, SCHEMA.len());
@@ -109,7 +122,23 @@ impl Sqlite {
                 .with_context(is_readable)?;
         }
         let file = fs::metadata(path).with_context(is_readable)?.ino();
-        Ok(Self { connection, path: path.to_owned(), file })
+        Ok(Self { connection, path: path.to_owned(), file, is_huge: false })
+    }
+
+    /// The length of the write-ahead log.
+    fn log_bytes(&self) -> u64 {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        fs::metadata(log).map_or(0, |log| log.len())
+    }
+
+    /// Brings what is in the write-ahead log into the file, and cuts the log down. Does nothing while another program reads what
+    /// was there before.
+    fn empty_log(&self) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        emptied
     }
 }
 
@@ -136,7 +165,7 @@ impl Sqlite {
         if version == 0 {
             return Ok(None);
         }
-        Ok(Some(Self { connection, path: path.to_owned(), file: metadata.ino() }))
+        Ok(Some(Self { connection, path: path.to_owned(), file: metadata.ino(), is_huge: false }))
     }
 }
 
@@ -250,6 +279,25 @@ impl Backend for Sqlite {
             })?
             .collect::<Result<Vec<_>, _>>()?;
         Ok(calls)
+    }
+
+    fn tidy(&mut self) -> bool {
+        if self.log_bytes() <= LOG_BYTES {
+            self.is_huge = false;
+            return false;
+        }
+        if let Err(error) = self.empty_log() {
+            tracing::debug!(%error, "the write-ahead log cannot be emptied now");
+        }
+        let bytes = self.log_bytes();
+        let is_huge = bytes > HUGE_LOG_BYTES;
+        if is_huge && !std::mem::replace(&mut self.is_huge, is_huge) {
+            tracing::warn!(
+                bytes, database = %self.path.display(),
+                "the write-ahead log grows, for another program has been reading the database for long: end its transaction"
+            );
+        }
+        bytes > LOG_BYTES
     }
 }
 

@@ -1,7 +1,7 @@
 //! The thread that writes to the database: in the order in which it was asked to, in batches, until it is done.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backend::{Backend, BackendError, Document, Write, Written};
 use super::journal::Journal;
@@ -17,6 +17,9 @@ const LONGEST_PAUSE_MS: u64 = 1000;
 
 /// Attempts at writing when the host ends, before all that waits is left to the journal.
 const LAST_ATTEMPTS: u32 = 3;
+
+/// How often the database is tidied while it is written to, and thereafter until it is tidy.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// The writing thread's own.
 pub(super) struct Writer {
@@ -34,10 +37,16 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the host ends and nothing is left to be written.
     pub(super) fn run(mut self) {
+        let (mut is_tidy, mut tidied) = (false, Instant::now());
         while self.last_attempts < LAST_ATTEMPTS
-            && let Some(batch) = self.queue.take()
+            && let Some(batch) = self.queue.take((!is_tidy).then_some(TIDY_EVERY))
         {
+            is_tidy &= batch.tasks.is_empty() && batch.scopes.is_empty();
             self.write(batch);
+            if !is_tidy && tidied.elapsed() >= TIDY_EVERY {
+                is_tidy = !self.backend.tidy();
+                tidied = Instant::now();
+            }
             if let Err(error) = self.journal.shorten() {
                 tracing::error!(%error, "the journal cannot be shortened");
             }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::{Object, given, parse};
-use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, conflict};
+use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, conflict, one_key};
 use super::keys::Caller;
 use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
 use super::{Api, wait_while};
@@ -53,7 +53,7 @@ pub(super) struct To {
 }
 
 /// One emit, as a service writes it.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Emit<'a> {
     to: Object<To>,
@@ -82,30 +82,63 @@ struct Checked {
     to: Vec<Audience>,
     except: Vec<Audience>,
     outgoing: Arc<Outgoing>,
-    /// The key, and what tells this emit from others.
-    once: Option<(String, Fingerprint)>,
+    once: Option<Once>,
 }
 
+/// The key of a call, and what tells the call from others.
+type Once = (String, Fingerprint);
+
 impl Api {
-    pub(super) async fn emit(&self, caller: Caller<'_>, body: &[u8]) -> Result<Reply, Failure> {
+    pub(super) async fn emit(
+        &self,
+        caller: Caller<'_>,
+        header_key: Option<String>,
+        body: &[u8],
+    ) -> Result<Reply, Failure> {
         self.wait_for_space().await?;
         // From here on nothing waits, so that calls with one key do not meet half way.
         if body.trim_ascii_start().first() != Some(&b'[') {
-            let emit = Self::check(parse::<Object<Emit<'_>>>(body)?.0)?;
-            self.check_key(caller, &emit)?;
-            return self.send(caller, emit);
+            let mut emit = parse::<Object<Emit<'_>>>(body)?.0;
+            emit.idempotency_key = one_key(header_key, emit.idempotency_key)?;
+            let emit = Self::check(emit)?;
+            self.check_key(caller, emit.once.as_ref())?;
+            return self.do_once(caller, emit.once.clone(), || Ok(self.send(emit)));
         }
         let emits: Vec<Object<Emit<'_>>> = parse(body)?;
         if emits.len() > MAX_EMITS {
             let message = format!("{} emits, and there may be {MAX_EMITS} in one call", emits.len());
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
+        // The key of the header is the whole call's; each emit may have one of its own.
+        let once = header_key.map(|key| (key, Idempotency::fingerprint(("emits", &emits))));
+        let emits = self.check_all(caller, emits)?;
+        self.check_key(caller, once.as_ref())?;
+        if let Some((key, _)) = &once
+            && let Some(index) = emits.iter().position(|emit| emit.once.as_ref().is_some_and(|(own, _)| own == key))
+        {
+            let message =
+                format!("[{index}]: idempotencyKey {key:?} is that of the whole call, by its header: choose another");
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        self.do_once(caller, once, || {
+            let mut answers = String::from("[");
+            for (index, emit) in emits.into_iter().enumerate() {
+                let reply = self.do_once(caller, emit.once.clone(), || Ok(self.send(emit)))?;
+                answers.push_str(if index == 0 { "" } else { "," });
+                answers.push_str(&String::from_utf8_lossy(&reply.body));
+            }
+            answers.push(']');
+            Ok(Reply { status: StatusCode::OK, body: answers.into() })
+        })
+    }
+
+    /// Checks all emits of a call before anything of any of them is sent.
+    fn check_all(&self, caller: Caller<'_>, emits: Vec<Object<Emit<'_>>>) -> Result<Vec<Checked>, Failure> {
         let mut checked: Vec<Checked> = Vec::with_capacity(emits.len());
-        // All of them are checked before anything of any of them is sent.
         for (index, Object(emit)) in emits.into_iter().enumerate() {
             let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
             let emit = Self::check(emit).map_err(at)?;
-            self.check_key(caller, &emit).map_err(at)?;
+            self.check_key(caller, emit.once.as_ref()).map_err(at)?;
             if let Some((key, fingerprint)) = &emit.once
                 && checked.iter().filter_map(|other| other.once.as_ref()).any(|(k, f)| k == key && f != fingerprint)
             {
@@ -113,14 +146,7 @@ impl Api {
             }
             checked.push(emit);
         }
-        let mut answers = String::from("[");
-        for (index, emit) in checked.into_iter().enumerate() {
-            let reply = self.send(caller, emit)?;
-            answers.push_str(if index == 0 { "" } else { "," });
-            answers.push_str(&String::from_utf8_lossy(&reply.body));
-        }
-        answers.push(']');
-        Ok(Reply { status: StatusCode::OK, body: answers.into() })
+        Ok(checked)
     }
 
     /// Waits until no shard is over its bound.
@@ -146,32 +172,38 @@ impl Api {
         Ok(Checked { to, except, outgoing, once })
     }
 
-    fn check_key(&self, caller: Caller<'_>, emit: &Checked) -> Result<(), Failure> {
-        let Some((key, fingerprint)) = &emit.once else { return Ok(()) };
+    fn check_key(&self, caller: Caller<'_>, once: Option<&Once>) -> Result<(), Failure> {
+        let Some((key, fingerprint)) = once else { return Ok(()) };
         Idempotency::check_key(key)?;
         self.idempotency.check(caller.name, key, *fingerprint)
     }
 
-    /// Sends what has been checked, unless it was sent before.
-    fn send(&self, caller: Caller<'_>, emit: Checked) -> Result<Reply, Failure> {
-        let ticket = match &emit.once {
-            None => None,
-            Some((key, fingerprint)) => match self.idempotency.begin(caller.name, key, *fingerprint)? {
-                Begun::First(ticket) => Some(ticket),
-                Begun::Answered(reply) => return Ok(reply),
-                Begun::Running(_) => return Err(conflict(key)),
-            },
-        };
+    /// Does what has been checked, unless it was done before with this key.
+    fn do_once(
+        &self,
+        caller: Caller<'_>,
+        once: Option<Once>,
+        work: impl FnOnce() -> Result<Reply, Failure>,
+    ) -> Result<Reply, Failure> {
+        let Some((key, fingerprint)) = once else { return work() };
+        match self.idempotency.begin(caller.name, &key, fingerprint)? {
+            Begun::First(ticket) => {
+                let reply = work()?;
+                ticket.finish(&reply);
+                Ok(reply)
+            }
+            Begun::Answered(reply) => Ok(reply),
+            Begun::Running(_) => Err(conflict(&key)),
+        }
+    }
+
+    fn send(&self, emit: Checked) -> Reply {
         let Checked { to, except, outgoing, .. } = emit;
         let reach = self.hub.reach(&to, &except);
         if reach.connections > 0 {
             self.hub.publish(Publication { to, except, outgoing, volatile: false, guard: None });
         }
-        let reply = Reply::of(&Delivered { delivered: reach.connections });
-        if let Some(ticket) = ticket {
-            ticket.finish(&reply);
-        }
-        Ok(reply)
+        Reply::of(&Delivered { delivered: reach.connections })
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::Api;
 use super::body::{Object, parse};
 use super::emit::check_event;
-use super::idempotency::{Begun, Fingerprint, Idempotency, Reply};
+use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, one_key};
 use super::keys::Caller;
 use super::schema::{EventName, IdempotencyKey};
 use crate::http::response;
@@ -36,8 +36,14 @@ pub(super) struct ServiceEvent<'a> {
 }
 
 impl Api {
-    pub(super) async fn event(&self, caller: Caller<'_>, body: &[u8]) -> Result<Reply, Failure> {
+    pub(super) async fn event(
+        &self,
+        caller: Caller<'_>,
+        header_key: Option<String>,
+        body: &[u8],
+    ) -> Result<Reply, Failure> {
         let Object(ServiceEvent { event, data, idempotency_key }) = parse(body)?;
+        let idempotency_key = one_key(header_key, idempotency_key)?;
         check_event(&event)?;
         let payload = Payload::of_data(data);
         let Some(key) = idempotency_key else {

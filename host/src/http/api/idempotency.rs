@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 use prometheus::IntCounter;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -43,9 +43,10 @@ impl Reply {
         Self { status: StatusCode::OK, body: serde_json::to_vec(answer).unwrap_or_default().into() }
     }
 
-    /// Whether the same call may well be answered otherwise later.
-    fn is_worth_repeating(&self) -> bool {
-        self.status == StatusCode::TOO_MANY_REQUESTS || self.status.is_server_error()
+    /// Whether the call did something, which must not be done again. A refusal, of whatever kind, has changed nothing: what
+    /// was missing may be there when the call is repeated (a feature that was unloaded, a campaign that had not begun).
+    fn is_of_something_done(&self) -> bool {
+        self.status == StatusCode::OK
     }
 }
 
@@ -194,15 +195,57 @@ impl Idempotency {
     }
 }
 
+/// The key in the header of a request: a string in quotes (draft-ietf-httpapi-idempotency-key-header-07, section 2.1), or the
+/// same without them, as most clients send it.
+///
+/// # Errors
+/// `bad_request` where there are several, or one has characters that headers do not carry unharmed.
+pub(super) fn key_in(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let bad = |what: &str| Failure::new(ErrorCode::BadRequest, format!("the header Idempotency-Key {what}"));
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next().map(|value| value.as_bytes()) else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(bad("stands there more than once: send one"));
+    }
+    let key = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    if !(1..=MAX_KEY_CHARS).contains(&key.len())
+        || key.iter().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'"' | b'\\'))
+    {
+        let what = format!(
+            "must be 1 to {MAX_KEY_CHARS} visible ASCII characters without quotes and backslashes, and may stand in quotes: others \
+             can be sent as idempotencyKey in the body"
+        );
+        return Err(bad(&what));
+    }
+    Ok(Some(key.iter().map(|byte| char::from(*byte)).collect()))
+}
+
+/// The one key of a call, which may stand in its header and in its body.
+///
+/// # Errors
+/// `conflict` where they differ.
+pub(super) fn one_key(header: Option<String>, body: Option<String>) -> Result<Option<String>, Failure> {
+    match (header, body) {
+        (Some(header), Some(body)) if header != body => {
+            let message = format!(
+                "the header Idempotency-Key is {header:?} and idempotencyKey in the body is {body:?}: send one of them, or the \
+                 same twice"
+            );
+            Err(Failure::new(ErrorCode::Conflict, message))
+        }
+        (header, body) => Ok(header.or(body)),
+    }
+}
+
 pub(super) fn conflict(key: &str) -> Failure {
     let message = format!("the idempotencyKey {key:?} was used for another call: choose a new one");
     Failure::new(ErrorCode::Conflict, message)
 }
 
 impl Ticket {
-    /// Says how the call ended. What is worth repeating is not remembered.
+    /// Says how the call ended. A refusal is not remembered.
     pub(super) fn finish(mut self, reply: &Reply) {
-        if !reply.is_worth_repeating() {
+        if reply.is_of_something_done() {
             self.reply = Some(reply.clone());
         }
     }
@@ -259,6 +302,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
     use super::*;
 
     fn store(clock: &Clock, max_bytes: usize) -> (Idempotency, IntCounter) {
@@ -294,9 +339,9 @@ mod tests {
     fn a_repeat_gets_what_the_first_was_answered_for_a_day() {
         let clock = Clock::manual(0);
         let (store, forgotten) = store(&clock, MAX_BYTES);
-        make(&store, "ops", "a", &reply(404, "gone"));
+        make(&store, "ops", "a", &reply(200, "done"));
         clock.advance(REMEMBERED_FOR - Duration::from_millis(1));
-        assert_eq!(answer(&store, "ops", "a"), Some(reply(404, "gone")));
+        assert_eq!(answer(&store, "ops", "a"), Some(reply(200, "done")));
         assert_eq!(answer(&store, "billing", "a"), None, "each API key has its own");
         clock.advance(Duration::from_millis(1));
         assert_eq!(answer(&store, "ops", "a"), None);
@@ -340,14 +385,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_worth_repeating_is_not_remembered() {
+    fn refusals_are_not_remembered() {
         let (store, _) = store(&Clock::manual(0), MAX_BYTES);
-        for status in [429, 500, 503] {
-            make(&store, "ops", "a", &reply(status, "later"));
-            assert_eq!(answer(&store, "ops", "a"), None, "{status}");
+        for code in ErrorCode::ALL {
+            make(&store, "ops", "a", &reply(code.http_status(), "later"));
+            assert_eq!(answer(&store, "ops", "a"), None, "{code:?}");
         }
-        make(&store, "ops", "a", &reply(409, "no"));
-        assert_eq!(answer(&store, "ops", "a"), Some(reply(409, "no")));
+        make(&store, "ops", "a", &reply(200, "done"));
+        assert_eq!(answer(&store, "ops", "a"), Some(reply(200, "done")));
+    }
+
+    #[test]
+    fn header_holds_a_key_with_or_without_quotes() {
+        let read = |values: &[&str]| {
+            let values = values.iter().map(|value| ("idempotency-key".parse().unwrap(), value.parse().unwrap()));
+            key_in(&HeaderMap::from_iter(values.collect::<Vec<(HeaderName, HeaderValue)>>()))
+        };
+        assert_eq!(read(&[]).unwrap(), None);
+        let longest = "x".repeat(MAX_KEY_CHARS);
+        for (value, key) in
+            [("a-1", "a-1"), ("\"a-1\"", "a-1"), (&longest, &longest), (&format!("\"{longest}\""), &longest)]
+        {
+            assert_eq!(read(&[value]).unwrap().as_deref(), Some(key), "{value}");
+        }
+        let too_long = format!("{longest}x");
+        for bad in [&[""][..], &["\"\""], &["\"a"], &["a\""], &["\""], &["a\\b"], &["a b"], &[&too_long], &["a", "a"]] {
+            let failure = read(bad).unwrap_err();
+            assert!(failure.code == ErrorCode::BadRequest && failure.message.contains("Idempotency-Key"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn header_and_body_name_the_same_key() {
+        let text = |key: &str| Some(key.to_owned());
+        assert_eq!(one_key(None, None).unwrap(), None);
+        for (header, body) in [(text("a"), None), (None, text("a")), (text("a"), text("a"))] {
+            assert_eq!(one_key(header, body).unwrap(), text("a"));
+        }
+        assert_eq!(one_key(text("a"), text("b")).unwrap_err().code, ErrorCode::Conflict);
     }
 
     #[tokio::test]

@@ -34,7 +34,7 @@ use tokio::net::TcpStream;
 use self::body::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
 use self::calls::{Call, Found, Parameters, decode, find};
 pub use self::config_file::ConfigFile;
-use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply};
+use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply, key_in};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
 use super::response::{Answer, body as answer_with, error, failure, text};
@@ -171,10 +171,11 @@ impl Api {
             let message = "the body must be plain JSON, without a Content-Encoding";
             return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
         }
+        let key = key_in(request.headers())?;
         let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;
         let Reply { status, body } = match call {
-            Call::Emit => self.emit(caller, &body).await?,
-            Call::Event => self.event(caller, &body).await?,
+            Call::Emit => self.emit(caller, key, &body).await?,
+            Call::Event => self.event(caller, key, &body).await?,
             _ => self.query(&decode(plugin)?, &decode(query)?, &body).await?,
         };
         Ok(answer_with(status, "application/json", body))

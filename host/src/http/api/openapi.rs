@@ -8,7 +8,7 @@ use super::emit::{Delivered, Emit, MAX_EMITS, MAX_EVENT_CHARS};
 use super::events::ServiceEvent;
 use super::keys::KeyScope;
 use super::plugins::{Plugins, Refused, Stats, Unloaded};
-use super::schema::{ConnectionId, Id, Room, Schemas};
+use super::schema::{ConnectionId, HeaderKey, Id, Room, Schemas};
 use crate::model::Failure;
 use crate::plugin::{Change, PluginReport};
 
@@ -114,6 +114,14 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
     if route.call == Call::Connections {
         in_query("user", "Of this user alone.", schemas.read::<Id>());
     }
+    if matches!(route.call, Call::Emit | Call::Event) {
+        let about = "As `idempotencyKey` in the body, which must be the same if both are there; of an array of emits the key of \
+                     the whole call.";
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header", "required": false, "description": about,
+            "schema": schemas.read::<HeaderKey>(),
+        }));
+    }
     parameters.into()
 }
 
@@ -158,7 +166,10 @@ fn responses(route: &Route, schemas: &mut Schemas) -> Value {
         ("413", "The body, or something in it, is too large."),
         ("415", "The body is said to be something else than JSON."),
     ];
-    let conflict = ("409", "The idempotency key was used for another call, or it makes no sense now.");
+    let conflict = (
+        "409",
+        "The idempotency key was used for another call, the header has another than the body, or the call makes no sense now.",
+    );
     let missing = ("404", "There is none.");
     let further: Vec<(&str, &str)> = match route.call {
         Call::Emit => [&[conflict, by_feature[3]], of_bodies].concat(),

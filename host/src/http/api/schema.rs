@@ -105,6 +105,11 @@ texts! {
     IdempotencyKey = json_schema!({
         "type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS, "pattern": PRINTABLE,
     });
+    /// An idempotency key in a header, which may stand in quotes.
+    HeaderKey = json_schema!({
+        "type": "string",
+        "pattern": format!("^([!#-\\[\\]-~]{{1,{MAX_KEY_CHARS}}}|\"[!#-\\[\\]-~]{{1,{MAX_KEY_CHARS}}}\")$"),
+    });
 }
 
 fn word(max_chars: usize) -> Schema {

@@ -1,0 +1,291 @@
+//! The lease of the one host that writes to a database: a row with the owner's name, the lease's number (its epoch), and when
+//! it expires by the database's clock.
+//!
+//! - Each transaction that writes looks the row up first ([`Fence::check`]), and locks it against being taken meanwhile: the
+//!   epoch is the fence. That the lease has expired does not matter to its holder, but that another took it.
+//! - It is renewed in the background, on a connection of its own, so that a slow write does not cost the lease.
+//! - A host that finds that another has the lease ends: what it has in memory is out of date.
+//! - Nothing of it depends on a session, so that it holds behind a pooler in transaction mode as well.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{fs, process};
+
+use anyhow::{Context as _, bail};
+use postgres::types::Type;
+use postgres::{Client, Row};
+
+use super::super::backend::BackendError;
+use super::schema::SCHEMA_LOCK;
+use super::tls::Target;
+use super::transaction::{Kind, in_transaction};
+
+/// How long a lease lasts that is not renewed: what another host waits for one that was cut off or killed, and a pause of the
+/// machine that costs nothing.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// How often it is renewed: three attempts may fail.
+const RENEW_EVERY: Duration = Duration::from_millis(2500);
+
+/// How long a start waits for the host before to end, or its lease to expire.
+const START_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How often a start looks whether that is so.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A host of before this lease held it for as long as it was connected, as a lock of its session.
+const OLDER_HOSTS_LOCK: i64 = SCHEMA_LOCK + 1;
+
+/// Says which row is to be renewed or given back: `$1` the owner, `$2` the epoch.
+macro_rules! of_holder {
+    () => {
+        " WHERE owner = $1 AND epoch = $2 AND expires > '-infinity'"
+    };
+}
+
+/// Says whether a host of the name `$1` may take the lease.
+macro_rules! is_free {
+    () => {
+        "(owner = $1 OR expires <= clock_timestamp())"
+    };
+}
+
+/// The lease of this host. It is renewed until it is dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    fence: Arc<Fence>,
+    /// Ends the renewal when it is dropped.
+    renewal: Sender<()>,
+}
+
+/// What tells a lease from all others, and keeps its holder from writing when another has the database.
+#[derive(Debug)]
+pub(super) struct Fence {
+    owner: String,
+    epoch: i64,
+}
+
+/// Why a lease cannot be had yet.
+enum Held {
+    /// Another host has it.
+    By(String),
+    /// An older host has its lock.
+    ByOlderHost,
+    /// It is being taken, or the transaction of a holder that is gone has not ended yet.
+    Locked,
+}
+
+impl Lease {
+    /// Takes the lease for a host of this name, and renews it from then on. A lease of this name is this host's, of before its
+    /// restart; another's is waited for, if it may expire.
+    ///
+    /// # Errors
+    /// Where another host has it, or the database cannot be used.
+    pub(super) fn take(target: &Target, client: &mut Client, owner: &str) -> anyhow::Result<Self> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        let mut is_waiting = false;
+        let epoch = loop {
+            let held = match try_to_take(client, owner).context("cannot take the lease on the database")? {
+                Ok(epoch) => break epoch,
+                Err(held) => held,
+            };
+            if Instant::now() > deadline {
+                bail!("{}", held.refusal());
+            }
+            if let (Held::By(holder), false) = (&held, is_waiting) {
+                tracing::info!(holder, "another host had this database last: waiting for its lease to expire");
+                is_waiting = true;
+            }
+            thread::sleep(RETRY);
+        };
+        let fence = Arc::new(Fence { owner: owner.to_owned(), epoch });
+        let (renewal, stopped) = mpsc::channel();
+        let renewing = Renewal { target: target.clone(), fence: fence.clone(), stopped, client: None };
+        thread::Builder::new().name("store-lease".to_owned()).spawn(move || renewing.run())?;
+        Ok(Self { fence, renewal })
+    }
+
+    /// What each transaction that writes has to pass.
+    pub(super) fn fence(&self) -> Arc<Fence> {
+        self.fence.clone()
+    }
+
+    /// Lets the next host have the lease at once.
+    pub(super) fn release(self, client: &mut Client) {
+        // It must not find the next one's.
+        drop(self.renewal);
+        let Fence { owner, epoch } = &*self.fence;
+        let released = client.execute_typed(
+            concat!("UPDATE roundhouse_owner SET expires = '-infinity'", of_holder!()),
+            &[(owner, Type::TEXT), (epoch, Type::INT8)],
+        );
+        if let Err(error) = released {
+            tracing::warn!(%error, "the lease on the database cannot be given back, and expires by itself");
+        }
+    }
+}
+
+impl Fence {
+    /// Sees to it, in a transaction that writes, that this host still has the lease, and that no other takes it before the
+    /// transaction has ended. A renewal is not held up.
+    ///
+    /// # Errors
+    /// Where the database cannot be read, or has no lease at all.
+    ///
+    /// # Panics
+    /// Where another host has it, which ends this one.
+    pub(super) fn check(&self, client: &mut Client) -> Result<(), BackendError> {
+        let row = client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner FOR KEY SHARE", &[])?;
+        match row {
+            Some(row) if self.is_in(&row) => Ok(()),
+            Some(row) => end(&row),
+            None => Err(BackendError::Unavailable("the table roundhouse_owner was emptied".to_owned())),
+        }
+    }
+
+    /// Puts the lease into a database that has none: it was replaced by an empty one.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(super) fn put_back(&self, client: &mut Client) -> Result<(), BackendError> {
+        let Self { owner, epoch } = self;
+        client.execute_typed(
+            "INSERT INTO roundhouse_owner (owner, epoch, holder, expires)
+             VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 ms') ON CONFLICT DO NOTHING",
+            &[(owner, Type::TEXT), (epoch, Type::INT8), (&description(), Type::TEXT), (&lasts_ms(), Type::INT8)],
+        )?;
+        Ok(())
+    }
+
+    fn is_in(&self, row: &Row) -> bool {
+        row.get::<_, &str>(0) == self.owner && row.get::<_, i64>(1) == self.epoch
+    }
+}
+
+impl Held {
+    fn refusal(&self) -> String {
+        let held = match self {
+            Self::By(holder) => format!("another host uses this database ({holder})"),
+            Self::ByOlderHost => format!(
+                "another host uses this database, of an older version (it has the advisory lock {OLDER_HOSTS_LOCK}; a pooler \
+                 may have that after its host has ended, until it closes its connections)"
+            ),
+            Self::Locked => {
+                "another host uses this database, or a session has the table roundhouse_owner locked".to_owned()
+            }
+        };
+        format!("{held}: end that one first, or give each its own")
+    }
+}
+
+fn lasts_ms() -> i64 {
+    LASTS.as_millis() as i64
+}
+
+/// Where this host is, for the operator of another one that finds the database taken.
+fn description() -> String {
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}, process {}", machine.trim(), process::id())
+}
+
+/// Takes the lease if it is free, or this host's own. Gives its epoch.
+fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, BackendError> {
+    let taken = in_transaction(client, Kind::Write, |client| {
+        // Shared with others that look, and held by an older host alone.
+        let free = client
+            .query_typed_one("SELECT pg_try_advisory_xact_lock_shared($1)", &[(&OLDER_HOSTS_LOCK, Type::INT8)])?;
+        if !free.get::<_, bool>(0) {
+            return Ok(Err(Held::ByOlderHost));
+        }
+        client.execute_typed("INSERT INTO roundhouse_owner (owner) VALUES ('') ON CONFLICT DO NOTHING", &[])?;
+        let row = client.query_typed_one(
+            concat!("SELECT holder, ", is_free!(), " FROM roundhouse_owner"),
+            &[(&owner, Type::TEXT)],
+        )?;
+        if !row.get::<_, bool>(1) {
+            return Ok(Err(Held::By(row.get(0))));
+        }
+        // What its holder writes just now is written, or refused, before the next one reads it.
+        let locked = client.query_typed_opt(
+            concat!("SELECT one FROM roundhouse_owner WHERE ", is_free!(), " FOR UPDATE SKIP LOCKED"),
+            &[(&owner, Type::TEXT)],
+        )?;
+        if locked.is_none() {
+            return Ok(Err(Held::Locked));
+        }
+        let taken = client.query_typed_one(
+            "UPDATE roundhouse_owner
+             SET owner = $1, epoch = epoch + 1, holder = $2, expires = clock_timestamp() + $3 * interval '1 ms'
+             RETURNING epoch",
+            &[(&owner, Type::TEXT), (&description(), Type::TEXT), (&lasts_ms(), Type::INT8)],
+        )?;
+        Ok(Ok(taken.get(0)))
+    })?;
+    Ok(taken)
+}
+
+/// Ends the host: a panic on a thread of the store does.
+fn end(row: &Row) -> ! {
+    let (epoch, holder): (i64, &str) = (row.get(1), row.get(2));
+    panic!(
+        "another host has taken the database since this one was cut off from it ({holder}, epoch {epoch}): what this one has in \
+         memory is out of date, and it ends; start it anew where no other runs"
+    );
+}
+
+/// What renews a lease.
+struct Renewal {
+    target: Target,
+    fence: Arc<Fence>,
+    stopped: Receiver<()>,
+    client: Option<Client>,
+}
+
+impl Renewal {
+    fn run(mut self) {
+        let mut is_failing = false;
+        while self.stopped.recv_timeout(RENEW_EVERY) == Err(RecvTimeoutError::Timeout) {
+            match self.renew() {
+                Ok(()) if is_failing => {
+                    tracing::info!("the lease on the database is renewed again");
+                    is_failing = false;
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    self.client = None;
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(
+                            "the lease on the database cannot be renewed, and another host may take it: {error}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn renew(&mut self) -> Result<(), BackendError> {
+        if self.client.as_ref().is_none_or(Client::is_closed) {
+            self.client = Some(self.target.connect()?);
+        }
+        let Some(client) = &mut self.client else { unreachable!("it was connected above") };
+        let Fence { owner, epoch } = &*self.fence;
+        let found = in_transaction(client, Kind::Write, |client| {
+            let n_renewed = client.execute_typed(
+                concat!("UPDATE roundhouse_owner SET expires = clock_timestamp() + $3 * interval '1 ms'", of_holder!()),
+                &[(owner, Type::TEXT), (epoch, Type::INT8), (&lasts_ms(), Type::INT8)],
+            )?;
+            if n_renewed > 0 {
+                return Ok(None);
+            }
+            Ok(client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner", &[])?)
+        })?;
+        match found {
+            // It is given back while the host ends, and may be another's by now.
+            Some(row) if !self.fence.is_in(&row) && self.stopped.try_recv() == Err(TryRecvError::Empty) => end(&row),
+            // Where there is none, the next write puts it back.
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! The tables: how they are made, which version they have, and what a host must be allowed to do with them.
+
+use std::fmt::Write as _;
+
+use postgres::Client;
+use postgres::types::Type;
+
+use super::super::backend::BackendError;
+use super::transaction::{Kind, in_transaction};
+
+/// The version of the tables that this host knows. Those of version 1 had no `roundhouse_schema` to say so.
+const VERSION: i32 = 2;
+
+/// Keeps two hosts that start at once from making the tables at once: "roundhous" in ASCII, cut to a number.
+pub(super) const SCHEMA_LOCK: i64 = 0x726f_756e_6468_6f75;
+
+/// Makes the tables, or brings those of an older host up to date; to run it again changes nothing. As in SQLite; the names are
+/// longer, for the database may be shared with others. `roundhouse_owner` has one row, the lease of the host that writes;
+/// an older host, which knows its first columns alone, must be able to use it.
+const TABLES: &str = "\
+CREATE TABLE IF NOT EXISTS roundhouse_documents (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    plugin TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    collection TEXT NOT NULL,
+    key TEXT,
+    body TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS roundhouse_documents_history
+    ON roundhouse_documents (plugin, scope, collection, seq);
+CREATE UNIQUE INDEX IF NOT EXISTS roundhouse_documents_key
+    ON roundhouse_documents (plugin, scope, collection, key) WHERE key IS NOT NULL;
+CREATE TABLE IF NOT EXISTS roundhouse_scopes (
+    plugin TEXT NOT NULL,
+    key TEXT COLLATE \"C\" NOT NULL,
+    version BIGINT NOT NULL,
+    state BYTEA,
+    sequence BIGINT NOT NULL,
+    timers TEXT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    PRIMARY KEY (plugin, key)
+);
+CREATE TABLE IF NOT EXISTS roundhouse_answered_calls (
+    seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    caller TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint BYTEA NOT NULL,
+    answer TEXT NOT NULL,
+    answered_ms BIGINT NOT NULL,
+    UNIQUE (caller, key)
+);
+CREATE TABLE IF NOT EXISTS roundhouse_owner (
+    one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
+    owner TEXT NOT NULL
+);
+ALTER TABLE roundhouse_owner
+    ADD COLUMN IF NOT EXISTS epoch BIGINT NOT NULL DEFAULT 0,
+    ADD COLUMN IF NOT EXISTS expires TIMESTAMPTZ NOT NULL DEFAULT '-infinity',
+    ADD COLUMN IF NOT EXISTS holder TEXT NOT NULL DEFAULT '';
+CREATE TABLE IF NOT EXISTS roundhouse_schema (
+    one BOOLEAN PRIMARY KEY DEFAULT TRUE CHECK (one),
+    version INTEGER NOT NULL
+);
+";
+
+/// What a host does with each table, and so must be allowed to.
+const PRIVILEGES: [(&str, &[&str]); 5] = [
+    ("roundhouse_documents", &["SELECT", "INSERT", "DELETE"]),
+    ("roundhouse_scopes", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("roundhouse_answered_calls", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("roundhouse_owner", &["SELECT", "INSERT", "UPDATE"]),
+    ("roundhouse_schema", &["SELECT"]),
+];
+
+/// What to do about tables that are not as they must be, and cannot be made so.
+const WHAT_TO_DO: &str = "have their owner run what `roundhouse store schema --role NAME` prints, NAME being the role that \
+                          the host connects as";
+
+fn statements() -> String {
+    format!(
+        "{TABLES}INSERT INTO roundhouse_schema (version) VALUES ({VERSION})
+    ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE roundhouse_schema.version < excluded.version;\n"
+    )
+}
+
+/// The statements for an administrator who makes the tables, or brings them up to date, and grants a role what a host needs.
+pub(in super::super) fn script(role: Option<&str>) -> String {
+    let mut script = format!(
+        "-- The tables of Roundhouse, schema {VERSION}, for PostgreSQL. Makes them, or brings those of an older host up to\n\
+         -- date; to run it again changes nothing. The database must be encoded as UTF8.\n\
+         BEGIN;\n{}",
+        statements()
+    );
+    let (start, role) = match role {
+        Some(role) => ("", format!("\"{}\"", role.replace('"', "\"\""))),
+        None => {
+            script.push_str("-- All that the role of a host needs; --role NAME fills the name in:\n");
+            ("-- ", "NAME".to_owned())
+        }
+    };
+    for (table, privileges) in PRIVILEGES {
+        // Writing to a string does not fail.
+        let _ = writeln!(script, "{start}GRANT {} ON {table} TO {role};", privileges.join(", "));
+    }
+    script.push_str("COMMIT;\n");
+    script
+}
+
+/// Sees to it that the tables are there, current and usable. Makes them only where that is to be done: a role of least rights
+/// may not even try.
+///
+/// # Errors
+/// With what to do, where they are not and cannot be made so.
+pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
+    check_encoding(client)?;
+    match version(client)? {
+        Some(VERSION) => {}
+        Some(newer) if newer > VERSION => {
+            return Err(BackendError::Unavailable(format!(
+                "the tables were made by a newer host (schema {newer}, this one knows {VERSION}): start that version, or \
+                 give this one a database of its own"
+            )));
+        }
+        older => make(client).map_err(|error| explain(error, older))?,
+    }
+    check_privileges(client)
+}
+
+/// A database of another encoding takes only the characters that its encoding has; one without any takes all bytes.
+fn check_encoding(client: &mut Client) -> Result<(), BackendError> {
+    let row = client.query_typed_one("SELECT current_setting('server_encoding'), current_database()::text", &[])?;
+    let (encoding, database): (&str, &str) = (row.get(0), row.get(1));
+    if matches!(encoding, "UTF8" | "SQL_ASCII") {
+        return Ok(());
+    }
+    Err(BackendError::Unavailable(format!(
+        "the database {database} is encoded as {encoding}, which lacks most of the characters that people write: make one with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (dump and restore what is in the old one), and name that in \
+         store.url"
+    )))
+}
+
+fn version(client: &mut Client) -> Result<Option<i32>, BackendError> {
+    let row = client.query_typed_one("SELECT to_regclass('roundhouse_schema') IS NOT NULL", &[])?;
+    if !row.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_typed_opt("SELECT version FROM roundhouse_schema", &[]).map_err(|error| {
+        let error = BackendError::from(error);
+        BackendError::Unavailable(format!("cannot read the version of the tables: {error}: {WHAT_TO_DO}"))
+    })?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+fn make(client: &mut Client) -> Result<(), BackendError> {
+    in_transaction(client, Kind::Write, |client| {
+        client.batch_execute("SET LOCAL client_min_messages = warning")?;
+        client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&SCHEMA_LOCK, Type::INT8)])?;
+        Ok(client.batch_execute(&statements())?)
+    })
+}
+
+fn explain(error: BackendError, older: Option<i32>) -> BackendError {
+    let found = older.map_or_else(|| "none, or older ones".to_owned(), |older| format!("those of schema {older}"));
+    BackendError::Unavailable(format!(
+        "cannot make the tables of schema {VERSION} (there are {found}): {error}: let the role create tables, or {WHAT_TO_DO}"
+    ))
+}
+
+fn check_privileges(client: &mut Client) -> Result<(), BackendError> {
+    let (mut tables, mut privileges): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for (table, needed) in PRIVILEGES {
+        tables.extend(needed.iter().map(|_| table));
+        privileges.extend(needed);
+    }
+    let missing = client.query_typed(
+        "SELECT name, privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (name, privilege, n)
+         WHERE NOT coalesce(has_table_privilege(to_regclass(name), privilege), FALSE) ORDER BY n",
+        &[(&tables, Type::TEXT_ARRAY), (&privileges, Type::TEXT_ARRAY)],
+    )?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<String> =
+        missing.iter().map(|row| format!("{} on {}", row.get::<_, &str>(1), row.get::<_, &str>(0))).collect();
+    Err(BackendError::Unavailable(format!(
+        "the role that the host connects as lacks {}: {WHAT_TO_DO}",
+        missing.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_quotes_the_role() {
+        let script = script(Some("my \"host\""));
+        assert!(
+            script.contains("GRANT SELECT, INSERT, UPDATE ON roundhouse_owner TO \"my \"\"host\"\"\";"),
+            "{script}"
+        );
+        assert!(!script.contains("NAME"), "{script}");
+        assert!(super::script(None).contains("-- GRANT SELECT ON roundhouse_schema TO NAME;"));
+    }
+}

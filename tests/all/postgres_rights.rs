@@ -1,0 +1,186 @@
+//! PostgreSQL as administrators give it: tables that they made, a role of least rights, an encoding.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use roundhouse::metrics::Metrics;
+use roundhouse::model::Clock;
+use roundhouse::store::{AnsweredCall, Outcome, Promise, ScopeRecord, Store, StoreConfig, StoreUrl};
+use roundhouse_tests::{PATIENCE, TestHost, TestPostgres, skip};
+use tempfile::TempDir;
+
+/// What `roundhouse store schema` prints.
+fn script(args: &[&str]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = TestHost::command(dir.path()).args(["store", "schema"]).args(args).output().unwrap();
+    assert!(printed.status.success() && printed.stderr.is_empty(), "{}", String::from_utf8_lossy(&printed.stderr));
+    assert!(dir.path().read_dir().unwrap().next().is_none(), "to print something leaves nothing behind");
+    String::from_utf8(printed.stdout).unwrap()
+}
+
+fn try_to_open(url: &str, journal: &TempDir) -> Result<Store, String> {
+    let url = StoreUrl::parse(url, Path::new("")).unwrap();
+    let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+    Store::open(&config, Clock::system(), Metrics::new().unwrap()).map_err(|error| format!("{error:#}"))
+}
+
+fn refusal(url: &str) -> String {
+    let journal = tempfile::tempdir().unwrap();
+    try_to_open(url, &journal).map(drop).expect_err("it is refused")
+}
+
+/// Writes everything that is ever written, and reads it.
+fn use_store(store: &Store, tag: &str) {
+    let (tell, told) = mpsc::channel();
+    let promise = Promise {
+        number: 0,
+        plugin: "chat".to_owned(),
+        scope: "room:1".to_owned(),
+        tag: tag.to_owned(),
+        collection: "messages".to_owned(),
+        key: Some("€ key".to_owned()),
+        id: tag.to_owned(),
+        document: "{\"body\":\"5 € 🚂\"}".to_owned(),
+        restored: false,
+    };
+    // A later document of the same key is looked up.
+    let listener = move |promise: std::sync::Arc<Promise>, outcome| drop(tell.send((promise, outcome)));
+    store.start(Box::new(listener)).unwrap();
+    store.promise(vec![promise.clone(), Promise { id: format!("{tag}-2"), ..promise }]).unwrap();
+    for _ in 0..2 {
+        let (promise, outcome) = told.recv_timeout(PATIENCE).unwrap();
+        assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
+        store.settle(&promise);
+    }
+}
+
+fn write_scope(store: &Store) {
+    let record = ScopeRecord {
+        plugin: "campaign".to_owned(),
+        key: "campaign:€".to_owned(),
+        version: 1,
+        state: Some(b"1".to_vec()),
+        sequence: 1,
+        timers: Vec::new(),
+        expires_ms: u64::MAX / 2,
+    };
+    let answered = AnsweredCall {
+        caller: "ops".to_owned(),
+        key: "€".to_owned(),
+        fingerprint: [1; 32],
+        answer: "\"€\"".to_owned(),
+        answered_ms: 1,
+    };
+    let (reply, written) = mpsc::channel();
+    for _ in 0..2 {
+        let reply = reply.clone();
+        let acknowledge = Box::new(move |result| reply.send(result).unwrap());
+        store.put_scope(record.clone(), Some(acknowledge), Some(answered.clone()));
+        written.recv_timeout(PATIENCE).unwrap().unwrap();
+    }
+    assert_eq!(store.answered_calls(0).unwrap().len(), 1);
+    let acknowledge = Box::new(move |result| reply.send(result).unwrap());
+    store.drop_scope("campaign", "campaign:€", Some(acknowledge), None);
+    written.recv_timeout(PATIENCE).unwrap().unwrap();
+}
+
+#[test]
+fn role_of_least_rights_uses_tables_made_for_it() {
+    let mut server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("role_of_least_rights_uses_tables_made_for_it", &why),
+    };
+    server.run("CREATE ROLE \"the host\" LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+    let url = server.url_of("the%20host", "postgres");
+    let said = refusal(&url);
+    assert!(said.contains("permission denied") && said.contains("roundhouse store schema --role"), "{said}");
+
+    // Tables alone do not do.
+    server.run(&script(&[]));
+    let said = refusal(&url);
+    assert!(said.contains("roundhouse_schema") && said.contains("roundhouse store schema --role"), "{said}");
+    server.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO \"the host\"");
+    let said = refusal(&url);
+    assert!(said.contains("INSERT on roundhouse_documents") && said.contains("UPDATE on roundhouse_owner"), "{said}");
+
+    for _ in 0..2 {
+        server.run(&script(&["--role", "the host"]));
+    }
+    let journal = tempfile::tempdir().unwrap();
+    let store = try_to_open(&url, &journal).unwrap();
+    use_store(&store, "a");
+    write_scope(&store);
+    // A connection that was lost is made anew, without the right to make tables.
+    server.stop();
+    server.resume();
+    write_scope(&store);
+    store.shut_down();
+}
+
+#[test]
+fn older_tables_are_brought_up_to_date_or_refused() {
+    let server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("older_tables_are_brought_up_to_date_or_refused", &why),
+    };
+    server.run(&script(&[]));
+    server.run("CREATE ROLE host LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO host");
+    // As hosts made them before there was a version.
+    let become_old = "DROP TABLE roundhouse_schema; ALTER TABLE roundhouse_owner DROP epoch, DROP expires, DROP holder;
+                      INSERT INTO roundhouse_owner (owner) VALUES ('old')";
+    server.run(become_old);
+    let said = refusal(&server.url_of("host", "postgres"));
+    assert!(said.contains("schema 2") && said.contains("roundhouse store schema --role"), "{said}");
+
+    let journal = tempfile::tempdir().unwrap();
+    let store = try_to_open(&server.url(), &journal).unwrap();
+    use_store(&store, "a");
+    store.shut_down();
+    drop(store);
+    assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "2");
+
+    server.run("UPDATE roundhouse_schema SET version = 99");
+    let said = refusal(&server.url());
+    assert!(said.contains("newer host") && said.contains("99"), "{said}");
+    server.run(&script(&[]));
+    assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "99", "an older script takes nothing back");
+}
+
+#[test]
+fn host_of_before_the_lease_keeps_newer_ones_out() {
+    let server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("host_of_before_the_lease_keeps_newer_ones_out", &why),
+    };
+    let mut older = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
+    older.batch_execute("SELECT pg_advisory_lock(8245938559730085750)").unwrap();
+    let said = refusal(&server.url());
+    assert!(said.contains("of an older version") && said.contains("8245938559730085750"), "{said}");
+    drop(older);
+    let journal = tempfile::tempdir().unwrap();
+    try_to_open(&server.url(), &journal).unwrap();
+}
+
+#[test]
+fn database_encoding_must_hold_every_character() {
+    let server = match TestPostgres::start() {
+        Ok(server) => server,
+        Err(why) => return skip("database_encoding_must_hold_every_character", &why),
+    };
+    let make = |encoding: &str| {
+        server.run(&format!(
+            "CREATE DATABASE {encoding} ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        ));
+        server.url_of("roundhouse", encoding)
+    };
+    let said = refusal(&make("latin1"));
+    assert!(said.contains("latin1 is encoded as LATIN1") && said.contains("ENCODING 'UTF8'"), "{said}");
+    for encoding in ["utf8", "sql_ascii"] {
+        let journal = tempfile::tempdir().unwrap();
+        let store = try_to_open(&make(encoding), &journal).unwrap();
+        use_store(&store, "a");
+        write_scope(&store);
+        store.shut_down();
+    }
+}
