@@ -7,10 +7,12 @@ use std::time::Duration;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::claims;
 use super::{AuthError, Session};
+use crate::model::without_lone_surrogates;
 
 /// The longest token that is looked at, in bytes: what common servers accept as a header line.
 const MAX_TOKEN_BYTES: usize = 8192;
@@ -111,8 +113,8 @@ impl Verifier {
         }
         let mut refusal = invalid("this host is configured with no secret to check it");
         for key in &self.keys {
-            match jsonwebtoken::decode::<Map<String, Value>>(token, key, &self.validation) {
-                Ok(token) => return Ok(token.claims),
+            match jsonwebtoken::decode::<Box<RawValue>>(token, key, &self.validation) {
+                Ok(token) => return read_claims(&token.claims),
                 Err(error) => {
                     refusal = AuthError::Invalid(match error.kind() {
                         ErrorKind::InvalidSignature => {
@@ -125,7 +127,7 @@ impl Verifier {
                         ErrorKind::InvalidIssuer => "its issuer (iss) is not the one that this host takes".to_owned(),
                         ErrorKind::InvalidAudience => "its audience (aud) does not name this host".to_owned(),
                         ErrorKind::MissingRequiredClaim(claim) => format!("it has no {claim}, which this host wants"),
-                        ErrorKind::Json(error) => format!("its claims are not a JSON object: {error}"),
+                        ErrorKind::Json(error) => not_an_object(error),
                         _ => error.to_string(),
                     });
                     // Another secret cannot mend anything else.
@@ -137,6 +139,16 @@ impl Verifier {
         }
         Err(refusal)
     }
+}
+
+/// Reads claims, in which a lone surrogate counts as U+FFFD: it must not keep anybody out who cut an emoji in a name.
+fn read_claims(json: &RawValue) -> Result<Map<String, Value>, AuthError> {
+    serde_json::from_str(&without_lone_surrogates(json.get()))
+        .map_err(|error| AuthError::Invalid(not_an_object(&error)))
+}
+
+fn not_an_object(error: &serde_json::Error) -> String {
+    format!("its claims are not a JSON object: {error}")
 }
 
 /// A token that says `claims` (see [`claims::Claims`]), signed with `secret` (HS256).
@@ -175,6 +187,17 @@ mod tests {
             assert_eq!(session.identity.claims, r#"{"team":"blue"}"#);
             assert_eq!(session.expires_ms, Some(2_000_000_000_500));
         }
+    }
+
+    #[test]
+    fn lone_surrogates_in_claims_refuse_no_token() {
+        let claims: Box<RawValue> =
+            serde_json::from_str(r#"{"sub":"ana","name":"A\ud83d","unread":{"n\udc00":["\ud83d\ude00"]}}"#).unwrap();
+        let key = EncodingKey::from_secret(b"new");
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+        let session = Verifier::new(&config()).verify(&token, 0).unwrap();
+        assert_eq!(session.identity.name.as_deref(), Some("A\u{fffd}"));
+        assert_eq!(session.identity.claims, "{\"unread\":{\"n\u{fffd}\":[\"\u{1f600}\"]}}");
     }
 
     #[test]

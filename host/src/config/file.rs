@@ -19,6 +19,7 @@ use super::front::ShutdownSection;
 use super::log::LogFormat;
 use super::secret_file::{value_of, values_of};
 use super::values::{cookie_name, path, secret, secrets, some_path, text};
+use crate::conn::UserOverflow;
 use crate::http::{ApiKey, KeyScope};
 use crate::plugin::PluginOptions;
 
@@ -146,6 +147,7 @@ pub(super) struct Limits {
     pub(super) message_bytes: usize,
     pub(super) connections: usize,
     pub(super) connections_per_user: usize,
+    pub(super) user_overflow: UserOverflow,
     pub(super) connections_per_ip: usize,
     pub(super) events_per_second: u32,
     pub(super) event_burst: u32,
@@ -159,6 +161,7 @@ impl Default for Limits {
             message_bytes: 1_000_000,
             connections: 0,
             connections_per_user: 0,
+            user_overflow: UserOverflow::default(),
             connections_per_ip: 0,
             events_per_second: 50,
             event_burst: 200,
@@ -196,11 +199,17 @@ pub(super) struct SocketIo {
     #[serde(with = "humantime_serde")]
     pub(super) connect_timeout: Duration,
     pub(super) namespaces: Vec<String>,
+    pub(super) client: String,
 }
 
 impl Default for SocketIo {
     fn default() -> Self {
-        Self { path: "/socket.io/".to_owned(), connect_timeout: Duration::from_secs(45), namespaces: Vec::new() }
+        Self {
+            path: "/socket.io/".to_owned(),
+            connect_timeout: Duration::from_secs(45),
+            namespaces: Vec::new(),
+            client: String::new(),
+        }
     }
 }
 

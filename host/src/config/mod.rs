@@ -22,7 +22,7 @@ use jsonwebtoken::Algorithm;
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
 
-use crate::http::{AllowedOrigin, ApiConfig, ClientConfig, ConfigFile};
+use crate::http::{AllowedOrigin, ApiConfig, ClientBundle, ClientConfig, ConfigFile};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
@@ -215,6 +215,7 @@ impl Config {
                 outbox_bytes: limits.outbox_bytes,
                 connections: limits.connections,
                 connections_per_user: limits.connections_per_user,
+                user_overflow: limits.user_overflow,
                 connections_per_ip: limits.connections_per_ip,
                 events_per_second: limits.events_per_second,
                 event_burst: limits.event_burst,
@@ -245,6 +246,8 @@ impl Config {
                 cookie: auth.jwt.cookie,
                 origins,
                 socketio_path: path.to_owned(),
+                bundle: ClientBundle::read(&socketio.client, dir)
+                    .map_err(|wrong| anyhow!("socketio.client: {wrong}"))?,
                 message_bytes: limits.message_bytes,
                 demo_secret: None,
                 is_conformance: false,

@@ -20,7 +20,7 @@ impl Shard {
     /// Says in the log that a message on a link was longer than this link's may be.
     pub(super) fn log_oversize(&self, link: &Link) {
         let user = link.only_connection().map(|connection| connection.identity.borrow().user.to_string());
-        self.log_oversize_from(link.peer, user.as_deref(), self.max_bytes(link));
+        self.log_oversize_from(link.peer, user.as_deref(), self.longest_message(link));
     }
 
     /// As that, of a request that belongs to no link yet.

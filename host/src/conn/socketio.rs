@@ -14,13 +14,17 @@ use super::engine::{Credentials, Engine};
 use super::link::Link;
 use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
+use super::places::PROBE_TIMEOUT;
 use super::recovery::Reclaimed;
 use super::shard::Shard;
 use crate::auth::{Place, Session, Shown};
-use crate::model::{CloseCode, ErrorCode, Failure};
-use crate::protocol::plain::MAX_EVENT_BYTES;
+use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates};
+use crate::protocol::plain::{self, MAX_EVENT_BYTES};
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::{Outgoing, Protocol};
+
+/// What a client is told that speaks with another parser.
+const NO_MSGPACK: &str = "this host speaks Socket.IO's default parser: leave the option parser out";
 
 /// What of a client's auth payload the host looks at. All of it is for features that want it.
 #[derive(Default, Deserialize)]
@@ -46,6 +50,7 @@ impl Auth {
 
 impl Shard {
     pub(super) fn socket_io_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        let text = &*without_lone_surrogates(text);
         let packet = engine.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
         match packet {
             Ok(Some(Packet::Connect { namespace, auth })) => {
@@ -53,7 +58,7 @@ impl Shard {
             }
             Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+            Err(malformed) => self.violated(link, malformed.reason),
         }
     }
 
@@ -64,11 +69,19 @@ impl Shard {
         bytes: Cow<'_, [u8]>,
         read_at: Instant,
     ) {
+        if link.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
+            // It ends the session itself when it has read that; by polling it could not read it of one that is ended.
+            if link.may_send() {
+                self.enqueue(link, socketio::msgpack_error_frame(NO_MSGPACK));
+                self.complain(link, NO_MSGPACK);
+            }
+            return;
+        }
         let packet = engine.decoder.borrow_mut().binary(bytes);
         match packet {
             Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+            Err(malformed) => self.violated(link, malformed.reason),
         }
     }
 
@@ -77,7 +90,7 @@ impl Shard {
             if engine.left.borrow().iter().any(|left| **left == *packet.namespace()) {
                 return;
             }
-            return self.close(link, CloseCode::ProtocolError, "a packet for a namespace that the client is not in");
+            return self.violated(link, "a packet for a namespace that the client is not in");
         };
         match packet {
             Packet::Connect { .. } => {}
@@ -93,9 +106,33 @@ impl Shard {
                     self.event(&connection, &event, payload, id, read_at);
                 }
             }
+            Packet::Overfull { event, id, .. } => {
+                let failure = match link.may_send() {
+                    true => Failure::new(ErrorCode::TooLarge, BadPlaceholders::TooMany.to_string()),
+                    false => over_the_rate(),
+                };
+                self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&failure));
+            }
             Packet::Ack { .. } if !link.may_send() => self.answer(&connection, None, None, Err(&over_the_rate())),
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
         }
+    }
+
+    /// Puts a client out of a namespace. Its transport goes on. A reason goes before as the event `error`, for the packet
+    /// has no place for it.
+    pub(super) fn put_out(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        connection: &Rc<Connection>,
+        why: Option<(ErrorCode, &str)>,
+        may_return: bool,
+    ) {
+        if let Some((code, message)) = why {
+            let why = plain::error_data(&Failure::new(code, message), None);
+            self.enqueue(link, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+        }
+        self.enqueue(link, socketio::disconnect_frame(connection.namespace()));
+        self.leave_namespace(link, connection, may_return);
     }
 
     /// Takes a connection off a link that may carry others.
@@ -117,12 +154,17 @@ impl Shard {
         packet: &str,
     ) {
         if in_namespace(link, namespace).is_some() {
-            return self.close(link, CloseCode::ProtocolError, "the client is in this namespace already");
+            return self.violated(link, "the client is in this namespace already");
         }
         let refuse = |message: &str, data: serde_json::Value| {
             self.enqueue(link, socketio::connect_error_frame(namespace, message, &data));
         };
         let refuse_with = |code: &str, message: &str| refuse(message, json!({ "code": code, "message": message }));
+        // A client does not come back by itself from a refusal. Its page does, if it is told when.
+        let refuse_for_now = |message: &str| {
+            let wait_ms = PROBE_TIMEOUT.as_millis() as u64;
+            refuse(message, json!({ "code": "too_many_connections", "message": message, "retryAfterMs": wait_ms }));
+        };
         if !link.may_send() {
             return refuse_with(ErrorCode::RateLimited.as_str(), &over_the_rate().message);
         }
@@ -139,8 +181,8 @@ impl Shard {
             match self.reclaim(key, progress, &session, namespace) {
                 Reclaimed::Here(connection, at) => {
                     // It is away, and does not count itself.
-                    if let Err(message) = self.check_user_limit(&session) {
-                        return refuse_with("too_many_connections", message);
+                    if let Err(message) = self.make_place(&session.identity.user) {
+                        return refuse_for_now(&message);
                     }
                     self.attach(link, &connection, session);
                     let id = connection.id.to_string();
@@ -156,8 +198,8 @@ impl Shard {
                 Reclaimed::Elsewhere(_) | Reclaimed::Gone => {}
             }
         }
-        if let Err(message) = self.check_user_limit(&session) {
-            return refuse_with("too_many_connections", message);
+        if let Err(message) = self.make_place(&session.identity.user) {
+            return refuse_for_now(&message);
         }
         let offsets = !self.shared.config.recovery_window.is_zero();
         let protocol = Protocol::SocketIo { namespace: self.shared_name(namespace), offsets };

@@ -1,6 +1,7 @@
 //! HTTP: what clients ask before they have a connection, and what operators and services ask at all.
 
 mod api;
+mod bundle;
 mod client;
 mod demo;
 mod engine;
@@ -9,5 +10,6 @@ mod origin;
 mod response;
 
 pub use api::{Api, ApiConfig, ApiKey, ConfigFile, KeyScope};
+pub use bundle::ClientBundle;
 pub use client::{ClientConfig, ClientService};
 pub use origin::AllowedOrigin;

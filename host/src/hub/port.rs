@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,6 +105,16 @@ pub enum ShardCommand {
         code: CloseCode,
         /// What to tell the client.
         reason: String,
+    },
+    /// Ask a connection for a sign of life, and end it if none comes within seconds.
+    Probe {
+        /// Which connection.
+        connection: ConnId,
+    },
+    /// The same of all connections from an address.
+    ProbeAddress {
+        /// Which address.
+        address: IpAddr,
     },
     /// Tell the connections that the host restarts, one after another.
     Drain {

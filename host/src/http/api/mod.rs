@@ -172,7 +172,7 @@ impl Api {
             return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
         }
         let key = key_in(request.headers())?;
-        let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;
+        let body = body::read_json(request.into_body(), MAX_BODY_BYTES).await?;
         let Reply { status, body } = match call {
             Call::Emit => self.emit(caller, key, &body).await?,
             Call::Event => self.event(caller, key, &body).await?,
