@@ -67,7 +67,7 @@ impl Authenticator {
     /// # Errors
     /// Where the token has expired, or is not valid for another reason.
     pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
-        self.jwt.verify(token, self.clock.now_ms())
+        self.jwt.verify(token, self.clock.wall_ms())
     }
 
     /// The identity of a connection without a token, where that is allowed.

@@ -24,6 +24,8 @@ pub(super) enum Due {
     Away,
     /// Some connections have their turn to be closed before the host ends.
     Drain,
+    /// Time to see whether the system's clock was put back or ahead.
+    Wall,
 }
 
 impl Shard {
@@ -79,6 +81,7 @@ impl Shard {
             Due::Away => self.expire_away(deadline, now),
             Due::Drain => self.drain_some(now),
             Due::Probe(link) => self.finish_probe(link, deadline),
+            Due::Wall => self.look_at_wall(now),
             Due::Link(id) => {
                 // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
                 if let Some(link) = self.find_link(id)
@@ -122,10 +125,13 @@ impl Shard {
         }
         let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
         let interval = config.heartbeat_interval.as_millis() as u64;
-        let first_to_expire =
-            || link.connections.borrow().iter().map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX);
+        let clock = &self.shared.clock;
+        let first_to_expire = || {
+            let expires = link.connections.borrow().iter().map(|connection| connection.expires.get()).min();
+            clock.deadline_of(expires.unwrap_or(u64::MAX))
+        };
         if now >= first_to_expire() {
-            self.end_expired(link, now);
+            self.end_expired(link);
             if !link.is_up() {
                 return;
             }
@@ -152,8 +158,9 @@ impl Shard {
     }
 
     /// Puts those out of a link whose tokens have expired. The transport ends with the last.
-    pub(super) fn end_expired(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
+    pub(super) fn end_expired(self: &Rc<Self>, link: &Rc<Link>) {
         let reason = "the token has expired: connect with a new one";
+        let now = self.shared.clock.wall_ms();
         let (expired, others): (Vec<_>, Vec<_>) =
             link.connections.borrow().iter().cloned().partition(|connection| connection.expires.get() <= now);
         if others.is_empty() {

@@ -5,7 +5,8 @@
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be
-//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due; `drain`: the closes before the end;
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
+//!   `drain`: the closes before the end;
 //!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
@@ -40,6 +41,7 @@ mod shard;
 mod socketio;
 mod sockets;
 mod violation;
+mod wall;
 
 use std::pin::Pin;
 use std::rc::Rc;

@@ -8,6 +8,7 @@ mod crowd;
 mod directory;
 mod places;
 mod port;
+mod presence;
 mod publish;
 mod reach;
 
@@ -21,6 +22,7 @@ use dashmap::mapref::entry::Entry;
 pub use audience::{Audience, Guard, Publication};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
+pub use presence::Presence;
 pub use reach::Reach;
 
 use self::crowd::Crowd;
@@ -60,6 +62,8 @@ struct Connection {
     is_counted: bool,
     /// Whether a client of the plain protocol may come back to it.
     has_session: bool,
+    /// How often that has changed.
+    n_changes: u32,
 }
 
 #[derive(Debug)]
@@ -121,7 +125,9 @@ impl Hub {
         self.enter_roles(id, &identity);
         let (rooms, watchers, owed) = (Vec::new(), Vec::new(), Vec::new());
         let (is_away, is_counted, has_session) = (false, true, false);
-        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away, is_counted, has_session };
+        let n_changes = 0;
+        let connection =
+            Connection { identity, since_ms, rooms, watchers, owed, is_away, n_changes, is_counted, has_session };
         self.connections.insert(id, connection);
     }
 
@@ -292,11 +298,10 @@ impl Hub {
         self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
     }
 
-    /// Notes that the client of a connection is away, or here again.
-    pub fn set_away(&self, id: ConnId, is_away: bool) {
-        if let Some(mut connection) = self.connections.get_mut(&id) {
-            connection.is_away = is_away;
-        }
+    /// How many connections of a user have their client.
+    pub fn present_connections_of(&self, user: &str) -> usize {
+        let is_present = |id: &ConnId| self.connections.get(id).is_some_and(|connection| !connection.is_away);
+        self.connections_of(user).iter().filter(|id| is_present(id)).count()
     }
 
     /// Connections, users and rooms that there are.

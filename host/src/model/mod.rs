@@ -7,6 +7,7 @@ mod identity;
 mod mailbox;
 mod payload;
 mod placeholders;
+mod steady;
 mod surrogates;
 
 pub use clock::Clock;

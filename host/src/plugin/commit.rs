@@ -148,6 +148,7 @@ impl Worker {
             Effect::Watch(connection) => {
                 if self.inner.hub.watch(connection, (plugin.number, address.key.clone())) {
                     take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.watched = true);
+                    self.look_at_presence(plugin, address, connection);
                 } else {
                     self.tell_gone(plugin, address, event, connection);
                 }
@@ -157,7 +158,7 @@ impl Worker {
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
-                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, payload }) {
+                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload }) {
                         self.deadlines.cancel(before.deadline);
                     }
                 }
@@ -192,6 +193,7 @@ impl Worker {
         match self.inner.hub.join(connection, room) {
             Joined::Yes | Joined::Already if *room == address.key => {
                 take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
+                self.look_at_presence(plugin, address, connection);
             }
             Joined::Yes => self.tell_owner(connection, room, self.inner.hub.identity(connection), None),
             Joined::Already => {}

@@ -1,4 +1,5 @@
-//! What a manifest asks for by extensions: the Socket.IO namespaces besides `/`, and to be asked for states of older schemas.
+//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, to be told of connections that are away, and to be
+//! asked for states of older schemas.
 
 use std::collections::BTreeSet;
 
@@ -8,54 +9,65 @@ const NAMESPACES: &str = "socketio-namespaces";
 /// The extension that lists the older schemas that the build can turn its states back into.
 const MIGRATE_DOWN: &str = "migrate-down";
 
+/// The extension that names the scopes that are told of connections that are away, and back.
+const PRESENCE: &str = "presence";
+
 /// Namespaces that a manifest may name: many times what a front-end has.
 const MAX_NAMESPACES: usize = 32;
 
 /// The longest name of a namespace, in characters, with its slash.
 const MAX_CHARS: usize = 128;
 
-/// The Socket.IO namespaces that a manifest's extensions name.
+/// What extensions ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Extensions {
+    /// The Socket.IO namespaces that they name.
+    pub(super) namespaces: BTreeSet<String>,
+    /// The templates of the scopes that are told of connections that are away.
+    pub(super) presence: BTreeSet<String>,
+    /// The older schemas that the build can turn its states back into.
+    pub(super) migrates_down_to: BTreeSet<u32>,
+}
+
+/// What the extensions of a manifest ask for, whose state has the schema `state_version`.
 ///
 /// # Errors
 /// With what is wrong with them, or the name of an extension that this host does not know.
-pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<String>, String> {
-    let mut namespaces = BTreeSet::new();
+pub(super) fn read(extensions: &[(String, String)], state_version: u32) -> Result<Extensions, String> {
+    let mut read = Extensions::default();
     for (extension, value) in extensions {
-        if extension == MIGRATE_DOWN {
-            continue;
+        let names = || -> Result<Vec<String>, String> {
+            serde_json::from_str(value)
+                .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))
+        };
+        match extension.as_str() {
+            NAMESPACES => {
+                let names = names()?;
+                names.iter().try_for_each(|name| check_namespace(name))?;
+                read.namespaces.extend(names);
+            }
+            PRESENCE => read.presence.extend(names()?),
+            MIGRATE_DOWN => read.migrates_down_to.extend(schemas(value, state_version)?),
+            _ => return Err(format!("it asks for the extension {extension:?}, which this host does not know")),
         }
-        if extension != NAMESPACES {
-            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
-        }
-        let names: Vec<String> = serde_json::from_str(value)
-            .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))?;
-        names.iter().try_for_each(|name| check_namespace(name))?;
-        namespaces.extend(names);
     }
-    if namespaces.len() > MAX_NAMESPACES {
-        return Err(format!("it names {} namespaces, and may name {MAX_NAMESPACES}", namespaces.len()));
+    let n_namespaces = read.namespaces.len();
+    if n_namespaces > MAX_NAMESPACES {
+        return Err(format!("it names {n_namespaces} namespaces, and may name {MAX_NAMESPACES}"));
     }
-    Ok(namespaces)
+    Ok(read)
 }
 
-/// The older schemas that a manifest's extensions list, of a build whose own schema is `state_version`.
-///
-/// # Errors
-/// With what is wrong with them.
-pub(super) fn migrates_down_to(extensions: &[(String, String)], state_version: u32) -> Result<BTreeSet<u32>, String> {
-    let mut schemas = BTreeSet::new();
-    for (_, value) in extensions.iter().filter(|(extension, _)| extension == MIGRATE_DOWN) {
-        let listed: Vec<u32> = serde_json::from_str(value).map_err(|error| {
-            format!("the extension {MIGRATE_DOWN} must be a JSON array of schema versions: {error}")
-        })?;
-        if let Some(newer) = listed.iter().find(|schema| **schema >= state_version) {
-            return Err(format!(
-                "the extension {MIGRATE_DOWN} lists schema {newer}, which is not older than its own, {state_version}"
-            ));
-        }
-        schemas.extend(listed);
+/// The older schemas that a build can turn its states back into, whose own schema is `state_version`.
+fn schemas(value: &str, state_version: u32) -> Result<Vec<u32>, String> {
+    let listed: Vec<u32> = serde_json::from_str(value)
+        .map_err(|error| format!("the extension {MIGRATE_DOWN} must be a JSON array of schema versions: {error}"))?;
+    match listed.iter().find(|schema| **schema >= state_version) {
+        Some(newer) => Err(format!(
+            "the extension {MIGRATE_DOWN} lists schema {newer}, which is not older than its own, {state_version}"
+        )),
+        None => Ok(listed),
     }
-    Ok(schemas)
 }
 
 /// Whether a Socket.IO namespace besides `/` may have this name.
@@ -81,12 +93,12 @@ mod tests {
     use super::*;
 
     fn named(value: &str) -> Result<BTreeSet<String>, String> {
-        namespaces(&[(NAMESPACES.to_owned(), value.to_owned())])
+        read(&[(NAMESPACES.to_owned(), value.to_owned())], 3).map(|read| read.namespaces)
     }
 
     #[test]
     fn namespaces_are_named_once_each() {
-        assert_eq!(namespaces(&[]), Ok(BTreeSet::new()));
+        assert_eq!(read(&[], 3), Ok(Extensions::default()));
         let both = ["/chät/new".to_owned(), "/custom".to_owned()];
         assert_eq!(named(r#"["/custom", "/chät/new", "/custom"]"#), Ok(both.into()));
         let longest = format!("/{}", "n".repeat(MAX_CHARS - 1));
@@ -115,16 +127,23 @@ mod tests {
 
     #[test]
     fn schemas_to_migrate_down_to_are_older() {
-        let listed = |value: &str| migrates_down_to(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3);
-        assert_eq!(migrates_down_to(&[], 3), Ok(BTreeSet::new()));
+        let listed =
+            |value: &str| read(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3).map(|read| read.migrates_down_to);
         assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));
         assert!(listed("[3]").unwrap_err().contains("schema 3"));
         assert!(listed("2").unwrap_err().contains("must be a JSON array"));
     }
 
     #[test]
+    fn presence_names_scopes() {
+        let asked = |value: &str| read(&[(PRESENCE.to_owned(), value.to_owned())], 3).map(|read| read.presence);
+        assert_eq!(asked(r#"["ticket:{id}"]"#), Ok(["ticket:{id}".to_owned()].into()));
+        assert!(asked("true").unwrap_err().contains("presence must be a JSON array of names"));
+    }
+
+    #[test]
     fn an_extension_that_is_not_known_is_refused_by_its_name() {
-        let said = namespaces(&[("teleport".to_owned(), "[]".to_owned())]).unwrap_err();
+        let said = read(&[("teleport".to_owned(), "[]".to_owned())], 3).unwrap_err();
         assert!(said.contains("teleport"), "{said}");
     }
 }
