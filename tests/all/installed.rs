@@ -192,6 +192,24 @@ async fn a_build_that_migrates_down_is_rolled_back_without_loss() {
 }
 
 #[tokio::test]
+async fn a_rollback_after_a_restart_goes_on_from_before_the_swap() {
+    let mut host = TestHost::start();
+    host.must_load("hostile", hostile("durable")).await;
+    assert_eq!(count(&host, "a").await, Ok(json!(1)));
+    host.must_load("hostile", hostile("durable-forward")).await;
+    for n in 2..4 {
+        assert_eq!(count(&host, "a").await, Ok(json!(n)));
+    }
+    host.kill();
+    host.restart();
+    let (ok, said) = host.plugin(&["rollback", "hostile"]);
+    assert!(!ok && said.contains("1 scope would lose what happened since the swap"), "{said}");
+    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
+    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
+    assert_eq!(count(&host, "a").await, Ok(json!(2)));
+}
+
+#[tokio::test]
 async fn an_accepted_loss_outlives_a_restart() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;

@@ -61,6 +61,7 @@ fn write_scope(store: &Store) {
         key: "campaign:€".to_owned(),
         version: 1,
         state: Some(b"1".to_vec()),
+        before: None,
         sequence: 1,
         timers: Vec::new(),
         expires_ms: u64::MAX / 2,

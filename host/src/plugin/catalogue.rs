@@ -116,6 +116,11 @@ impl Plugin {
         self.lock_history().given_up.contains(&schema)
     }
 
+    /// Whether a rollback could take a generation of this schema into use.
+    pub(super) fn can_go_back_to(&self, schema: u32) -> bool {
+        self.lock_history().previous.iter().any(|generation| generation.manifest.state_version == schema)
+    }
+
     /// The other generations that can turn states of schema `from` into those of the older schema `to`, the newest first.
     pub(super) fn downward(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
         let history = self.lock_history();

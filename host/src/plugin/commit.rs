@@ -50,12 +50,16 @@ impl Worker {
             scope.sequence += 1;
             match &present {
                 Present::AsStored => {}
-                Present::Migrated(_) => scope.before_migration = scope.state.take(),
+                Present::Migrated(_) => {
+                    scope.before_migration = scope.state.take();
+                }
                 Present::GivenUp(_) => {
                     scope.give_up();
                     self.inner.metrics.plugin_lost_states.inc();
                 }
             }
+            // A copy is of use as long as a rollback can lead to its schema.
+            scope.before_migration.take_if(|before| !plugin.can_go_back_to(before.version));
             let version = generation.manifest.state_version;
             let keeps = matches!((&checked.state, &present), (StateChange::Keep, Present::AsStored));
             let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));

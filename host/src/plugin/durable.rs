@@ -167,6 +167,7 @@ impl Worker {
         let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
         let (now_ms, uptime) = (self.inner.clock.now_ms(), self.inner.clock.uptime_ms());
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
+        scope.before_migration = record.before.map(|(version, bytes)| State { version, bytes });
         scope.sequence = record.sequence;
         for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
             let name: Box<str> = name.into();
@@ -239,6 +240,7 @@ impl Worker {
             key: address.key.to_string(),
             version: scope.state.as_ref().map_or(0, |state| state.version),
             state: scope.state.as_ref().map(|state| state.bytes.clone()),
+            before: scope.before_migration.as_ref().map(|before| (before.version, before.bytes.clone())),
             sequence: scope.sequence,
             timers: timers.collect(),
             expires_ms: last_due_ms.max(self.inner.clock.now_ms()) + scope.idle_ms,

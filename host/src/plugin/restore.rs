@@ -68,7 +68,10 @@ impl Installer {
             let states: Vec<_> = records
                 .iter()
                 .filter(|record| lose_writes || !plugin.gives_up(record.version))
-                .filter_map(|record| Some((State { version: record.version, bytes: record.state.clone()? }, None)))
+                .filter_map(|record| {
+                    let kept = record.before.as_ref().map(|(version, _)| *version);
+                    Some((State { version: record.version, bytes: record.state.clone()? }, kept))
+                })
                 .collect();
             let checked = losses.add(self.loader.ticker(), Some(plugin), None, &generation, &states);
             if let Err(error) = checked {

@@ -36,6 +36,8 @@ pub struct ScopeRecord {
     pub version: u32,
     /// Its state, if it has any.
     pub state: Option<Vec<u8>>,
+    /// Its state from before it was migrated, and the version of that: what a rollback can go back to.
+    pub before: Option<(u32, Vec<u8>)>,
     /// Events handled so far.
     pub sequence: u64,
     /// The timers that are set.

@@ -18,7 +18,7 @@ use super::backend::{
 use super::{PageRequest, Promise};
 
 /// What each version added to the one before; the number of those that a file has is in its own header.
-const SCHEMA: [&str; 2] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS];
+const SCHEMA: [&str; 3] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS, STATES_BEFORE];
 
 /// How long SQLite itself waits for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
@@ -67,6 +67,16 @@ const ANSWERED_CALLS: &str = "
         UNIQUE (caller, key)
     ) STRICT;
 ";
+
+/// What states were before they were migrated.
+const STATES_BEFORE: &str = "
+    ALTER TABLE scopes ADD COLUMN before_version INTEGER;
+    ALTER TABLE scopes ADD COLUMN before_state BLOB;
+";
+
+/// The number of the columns that tell of that, in a table that has them.
+const BEFORE_VERSION: usize = 7;
+const BEFORE_STATE: usize = 8;
 
 /// A connection to a SQLite file.
 pub(super) struct Sqlite {
@@ -241,8 +251,7 @@ impl Backend for Sqlite {
         let scope = self
             .connection
             .prepare_cached(
-                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
-                 WHERE plugin = ? AND key = ?",
+                "SELECT * FROM scopes WHERE plugin = ? AND key = ?",
             )?
             .query_row(params![plugin, key], record)
             .optional()?;
@@ -253,8 +262,7 @@ impl Backend for Sqlite {
         let scopes = self
             .connection
             .prepare_cached(
-                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM scopes
-                 WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?",
+                "SELECT * FROM scopes WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?",
             )?
             .query_map(params![plugin, after, limit], record)?
             .collect::<Result<Vec<_>, _>>()?;
@@ -310,14 +318,16 @@ fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Written, Back
         Write::PutScope(scope) => {
             let timers =
                 serde_json::to_string(&scope.timers).map_err(|error| BackendError::Refused(error.to_string()))?;
-            connection.prepare_cached("REPLACE INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+            connection.prepare_cached("REPLACE INTO scopes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
                 scope.plugin,
                 scope.key,
                 scope.version,
                 scope.state,
                 scope.sequence as i64,
                 timers,
-                scope.expires_ms as i64
+                scope.expires_ms as i64,
+                scope.before.as_ref().map(|(version, _)| version),
+                scope.before.as_ref().map(|(_, state)| state),
             ])?
         }
         Write::DropScope { plugin, key } => connection
@@ -358,6 +368,11 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<Written, Backend
 
 fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
     let timers: String = row.get(5)?;
+    // A table that is only looked at may be an older host's.
+    let before = match row.as_ref().column_count() > BEFORE_STATE {
+        true => row.get::<_, Option<u32>>(BEFORE_VERSION)?.zip(row.get(BEFORE_STATE)?),
+        false => None,
+    };
     Ok(ScopeRecord {
         plugin: row.get(0)?,
         key: row.get(1)?,
@@ -368,5 +383,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
             rusqlite::Error::FromSqlConversionFailure(5, rusqlite::types::Type::Text, Box::new(error))
         })?,
         expires_ms: row.get::<_, i64>(6)? as u64,
+        before,
     })
 }

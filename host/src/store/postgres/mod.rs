@@ -32,6 +32,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server that could not be connected to is left alone: what waits must not wait for each attempt in turn.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
+/// The number of the columns of a scope that tell what its state was before it was migrated, in a table that has them.
+const BEFORE_VERSION: usize = 7;
+const BEFORE_STATE: usize = 8;
+
 /// A connection to a PostgreSQL server, made anew when it was lost.
 pub(super) struct Postgres {
     target: Target,
@@ -245,7 +249,7 @@ impl Backend for Postgres {
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {
         self.read(|client| {
             let row = client.query_typed_opt(
-                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM roundhouse_scopes
+                "SELECT * FROM roundhouse_scopes
                  WHERE plugin = $1 AND key = $2",
                 &[(&plugin, Type::TEXT), (&key, Type::TEXT)],
             )?;
@@ -256,7 +260,7 @@ impl Backend for Postgres {
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError> {
         self.read(|client| {
             let rows = client.query_typed(
-                "SELECT plugin, key, version, state, sequence, timers, expires_ms FROM roundhouse_scopes
+                "SELECT * FROM roundhouse_scopes
                  WHERE plugin = $1 AND key > $2 ORDER BY key LIMIT $3",
                 &[(&plugin, Type::TEXT), (&after, Type::TEXT), (&i64::from(limit), Type::INT8)],
             )?;
@@ -289,6 +293,11 @@ impl Backend for Postgres {
 
 fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
     let timers: String = row.get(5);
+    // A table that is only looked at may be an older host's.
+    let before = match row.len() > BEFORE_STATE {
+        true => row.get::<_, Option<i64>>(BEFORE_VERSION).map(|version| version as u32).zip(row.get(BEFORE_STATE)),
+        false => None,
+    };
     Ok(ScopeRecord {
         plugin: row.get(0),
         key: row.get(1),
@@ -297,5 +306,6 @@ fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
         sequence: row.get::<_, i64>(4) as u64,
         timers: serde_json::from_str(&timers).map_err(|error| BackendError::Refused(error.to_string()))?,
         expires_ms: row.get::<_, i64>(6) as u64,
+        before,
     })
 }

@@ -41,6 +41,9 @@ CREATE TABLE IF NOT EXISTS roundhouse_scopes (
     expires_ms BIGINT NOT NULL,
     PRIMARY KEY (plugin, key)
 );
+ALTER TABLE roundhouse_scopes
+    ADD COLUMN IF NOT EXISTS before_version BIGINT,
+    ADD COLUMN IF NOT EXISTS before_state BYTEA;
 CREATE TABLE IF NOT EXISTS roundhouse_answered_calls (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     caller TEXT NOT NULL,

@@ -108,11 +108,18 @@ fn put_scopes(client: &mut Client, scopes: &[&ScopeRecord]) -> Result<(), Backen
     let timers = scopes.iter().map(|scope| serde_json::to_string(&scope.timers)).collect::<Result<Vec<_>, _>>();
     let timers = timers.map_err(|error| BackendError::Refused(error.to_string()))?;
     let expiries: Vec<i64> = scopes.iter().map(|scope| scope.expires_ms as i64).collect();
+    let before_versions: Vec<Option<i64>> =
+        scopes.iter().map(|scope| scope.before.as_ref().map(|(version, _)| i64::from(*version))).collect();
+    let before_states: Vec<Option<&[u8]>> =
+        scopes.iter().map(|scope| scope.before.as_ref().map(|(_, state)| &state[..])).collect();
     client.execute_typed(
-        "INSERT INTO roundhouse_scopes (plugin, key, version, state, sequence, timers, expires_ms)
-         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[])
+        "INSERT INTO roundhouse_scopes
+             (plugin, key, version, state, sequence, timers, expires_ms, before_version, before_state)
+         SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[],
+             $8::bigint[], $9::bytea[])
          ON CONFLICT (plugin, key) DO UPDATE SET version = excluded.version, state = excluded.state,
-             sequence = excluded.sequence, timers = excluded.timers, expires_ms = excluded.expires_ms",
+             sequence = excluded.sequence, timers = excluded.timers, expires_ms = excluded.expires_ms,
+             before_version = excluded.before_version, before_state = excluded.before_state",
         &[
             (&plugins, Type::TEXT_ARRAY),
             (&keys, Type::TEXT_ARRAY),
@@ -121,6 +128,8 @@ fn put_scopes(client: &mut Client, scopes: &[&ScopeRecord]) -> Result<(), Backen
             (&sequences, Type::INT8_ARRAY),
             (&timers, Type::TEXT_ARRAY),
             (&expiries, Type::INT8_ARRAY),
+            (&before_versions, Type::INT8_ARRAY),
+            (&before_states, Type::BYTEA_ARRAY),
         ],
     )?;
     Ok(())
