@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::{TestHost, target_dir};
+use roundhouse_tests::{TestHost, skip, target_dir};
 
 fn files(dir: &Path) -> BTreeSet<PathBuf> {
     let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -109,4 +110,29 @@ fn a_usual_file_that_is_not_read_is_named() {
     }
     let (code, told) = run(dir.path(), &["token", "--user", "ana", "--config", "roundhouse.toml"]);
     assert_eq!((code, told.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn files_of_another_user_are_told_with_a_remedy() {
+    const OTHER_USER: u32 = 65_534;
+    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !is_root {
+        return skip("files_of_another_user_are_told_with_a_remedy", "only root can make files of two users");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(".roundhouse")).unwrap();
+    fs::set_permissions(dir.path().join(".roundhouse"), Permissions::from_mode(0o700)).unwrap();
+    fs::write(dir.path().join("roundhouse.db"), "").unwrap();
+    fs::set_permissions(dir.path().join("roundhouse.db"), Permissions::from_mode(0o600)).unwrap();
+    chown(dir.path(), Some(OTHER_USER), Some(OTHER_USER)).unwrap();
+    let mut command = TestHost::command(dir.path());
+    command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).uid(OTHER_USER).gid(OTHER_USER);
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(error) => return skip("files_of_another_user_are_told_with_a_remedy", &error.to_string()),
+    };
+    let told = String::from_utf8_lossy(&output.stderr);
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    assert!(told.contains(&format!("chown -R {OTHER_USER} {}`", at(".roundhouse"))), "{told}");
+    assert!(told.contains(&format!("chown {OTHER_USER} {}`", at("roundhouse.db"))), "{told}");
 }

@@ -1,7 +1,8 @@
 //! How a host ends.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -85,16 +86,19 @@ async fn a_log_that_cannot_be_written_ends_nothing() {
 
 #[tokio::test]
 async fn a_damaged_cache_of_compiled_components_is_made_anew() {
-    let dir = tempfile::tempdir().unwrap();
-    let check = || TestHost::command(dir.path()).arg("check").output().unwrap().status.success();
-    assert!(check());
-    let cache = dir.path().join(".roundhouse/cache");
-    let file = std::fs::read_dir(cache).unwrap().next().unwrap().unwrap().path();
+    let cache = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let env = [("ROUNDHOUSE_PLUGINS__CACHE", cache.path().to_str().unwrap())];
+    drop(TestHost::start_with("", &env));
+    let file = std::fs::read_dir(cache.path()).unwrap().next().unwrap().unwrap().path();
     let mut code = std::fs::read(&file).unwrap();
     let middle = code.len() / 2;
     code[middle..].fill(0);
     std::fs::write(&file, &code).unwrap();
-    assert!(check());
+    let dir = tempfile::tempdir().unwrap();
+    assert!(TestHost::command(dir.path()).arg("check").envs(env).output().unwrap().status.success());
+    assert_eq!(std::fs::read(&file).unwrap(), code, "to check changes nothing");
+    drop(TestHost::start_with("", &env));
     assert_ne!(std::fs::read(&file).unwrap(), code, "it was written again");
 }
 

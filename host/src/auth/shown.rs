@@ -1,4 +1,4 @@
-//! The tokens that a client shows, and in which places: a browser sends some along that nobody meant.
+//! The tokens that a client presents, and in which places: a browser sends cookies along that the page knows nothing of.
 
 use std::fmt;
 

@@ -71,13 +71,13 @@ pub(super) fn failed(message: &str) {
 pub(super) fn misused(error: &clap::Error, format: LogFormat) {
     match format {
         LogFormat::Json if error.use_stderr() => write_line(&json_line(json!({ "message": error.to_string().trim() }))),
-        // Where this cannot be written there is nobody to tell.
+        // A standard error that cannot be written is no place to say so.
         _ => drop(error.print()),
     }
 }
 
 fn write_line(line: &str) {
-    // There is nobody left to tell if this cannot be written.
+    // A standard error that cannot be written is no place to say so.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 

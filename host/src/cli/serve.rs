@@ -78,8 +78,8 @@ fn end_with_essential_threads() {
     }));
 }
 
-/// Loads everything as `serve` would, without serving, and prints what would run. It leaves nothing behind: who checks is
-/// often another user than who serves.
+/// Loads everything as `serve` would, without serving, and prints what would run. It leaves nothing behind: the user
+/// who checks is often not the one who serves.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let mut config = load_config(file, overrides)?;
     config.check_files()?;

@@ -1,7 +1,7 @@
 //! Configuration from the environment: which variables are keys, and which only look so.
 //!
 //! Kubernetes gives every container the addresses of the Services beside it, and Docker did so for links. For a Service
-//! named `roundhouse` these begin like our own variables, though nobody configured anything by them.
+//! named `roundhouse` these begin like our own variables, and configure nothing.
 
 use std::collections::HashSet;
 use std::ffi::OsString;

@@ -84,7 +84,7 @@ pub struct Config {
     pub watch_plugins: bool,
     /// Whether this is development mode: no configuration at all, this machine alone, with a demo.
     pub development: bool,
-    /// The secrets that nobody configured.
+    /// Where secrets are that are generated in place of configured ones.
     generated: Secrets,
     needs: Needs,
 }

@@ -1,4 +1,4 @@
-//! What a host makes for itself before it serves, and commands that only look do not: secrets that nobody configured.
+//! Generated secrets, which stand in for configured ones: a host makes them before it serves, other commands never do.
 
 use anyhow::{Context as _, ensure};
 
@@ -14,8 +14,8 @@ pub(super) struct Needs {
 }
 
 impl Config {
-    /// Reports everything that is wrong with files of the host's own, at once: whoever mends them should not have to start
-    /// the host once for each.
+    /// Reports everything that is wrong with files of the host's own, at once: mending them should not take a start
+    /// of the host for each.
     ///
     /// # Errors
     /// Where there is something.
@@ -23,7 +23,7 @@ impl Config {
         private::check(&self.own_files())
     }
 
-    /// Makes the secrets that nobody configured, or finds those that were made before, and closes files to others that a
+    /// Makes the secrets that are not configured, or finds those that were made before, and closes files to others that a
     /// volume has opened. Until then the configuration lacks these secrets.
     ///
     /// # Errors

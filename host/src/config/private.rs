@@ -10,7 +10,9 @@ use anyhow::bail;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{getegid, geteuid, getgroups};
 
-/// Permissions of a file's group, and of everybody else.
+use super::secrets::PRIVATE_DIR;
+
+/// Permissions of a file's group, and of all other users.
 const GROUP: u32 = 0o070;
 const OTHERS: u32 = 0o007;
 
@@ -42,9 +44,7 @@ pub(super) fn check(files: &OwnFiles<'_>) -> anyhow::Result<()> {
             found.look_at_mode(secret, &metadata);
         }
     }
-    if !files.secrets.is_empty() {
-        found.look_at_folder(files.private_dir);
-    }
+    found.look_at_folder(files.private_dir);
     for dir in [files.journal].into_iter().chain(files.components) {
         found.look_at_folder(dir);
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -84,7 +84,7 @@ pub(super) fn close_to_group(files: &OwnFiles<'_>) {
     }
     if !open.is_empty() {
         tracing::warn!(
-            "{} can be used by a group that the host is in, and this cannot be changed: let nobody else be in it",
+            "{} can be used by a group that the host is in, and this cannot be changed: have no other user in it",
             open.join(", ")
         );
     }
@@ -98,7 +98,7 @@ fn is_own_group(gid: u32) -> bool {
 #[derive(Debug, Default)]
 struct Found {
     problems: Vec<String>,
-    /// What belongs to another user.
+    /// What belongs to another user, and must not.
     foreign: BTreeSet<PathBuf>,
 }
 
@@ -144,8 +144,14 @@ impl Found {
         }
         let mut problems = self.problems.join("; ");
         if !self.foreign.is_empty() {
-            let paths: Vec<_> = self.foreign.iter().map(|path| path.display().to_string()).collect();
-            problems += &format!("; run `chown {} {}`", geteuid().as_raw(), paths.join(" "));
+            // What is in a folder that cannot be looked into is another's, too.
+            let (dirs, files): (Vec<_>, Vec<_>) = self.foreign.iter().partition(|path| path.ends_with(PRIVATE_DIR));
+            for (command, paths) in [("chown -R", dirs), ("chown", files)] {
+                let paths: Vec<_> = paths.into_iter().map(|path| path.display().to_string()).collect();
+                if !paths.is_empty() {
+                    problems += &format!("; run `{command} {} {}`", geteuid().as_raw(), paths.join(" "));
+                }
+            }
         }
         bail!("the host's own files cannot be used: {problems}")
     }

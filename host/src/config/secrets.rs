@@ -1,4 +1,4 @@
-//! Secrets that nobody configured: generated once, readable by this user alone.
+//! Secrets that are not configured: generated once, readable by this user alone.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
