@@ -11,7 +11,7 @@ async fn get(host: &TestHost, name: &str) -> roundhouse_tests::Answer {
 }
 
 #[tokio::test]
-async fn without_a_bundle_the_answer_says_what_to_do() {
+async fn a_missing_bundle_says_what_to_do() {
     let host = TestHost::start();
     for name in ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js.map", "socket.io.msgpack.min.js"] {
         let answer = get(&host, name).await;
@@ -24,7 +24,7 @@ async fn without_a_bundle_the_answer_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_bundle_is_served_from_a_file_or_a_folder() {
+async fn a_bundle_comes_from_file_or_folder() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("socket.io.min.js", "min");
@@ -67,7 +67,7 @@ async fn a_bundle_elsewhere_is_redirected_to() {
 }
 
 #[tokio::test]
-async fn a_bundle_that_is_not_there_is_named_at_the_start() {
+async fn an_absent_bundle_fails_the_start() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     for (client, said) in [("nowhere.js", "nowhere.js"), ("empty", "has none of")] {

@@ -146,7 +146,7 @@ async fn a_client_is_told_where_a_feature_refuses_to_hear_of_it() {
 }
 
 #[tokio::test]
-async fn a_client_is_not_told_of_a_payload_that_does_not_fit() {
+async fn clients_hear_nothing_of_an_unreadable_connect() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     for n in 0..3 {
         plugins.open(&format!("user-{n}"), "/", Some(json!({"how": "misfit"})));

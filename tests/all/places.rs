@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually, metric};
+use roundhouse_tests::{ENGINE, InnerHost, SocketIoClient, TestClient, eventually, http, metric};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -242,5 +242,40 @@ async fn a_detached_connection_waits_for_its_place() {
     let resumed: Value = back.ask("resume", wanted).await.unwrap();
     assert_eq!(resumed["recovered"], true);
     drop(back);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_probes_connections_from_its_address() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_ip = 1")).await;
+    for way in [None, Some(Way::Socket)] {
+        let lost = host.client("ana").await;
+        let n_frames = metric(&host.api, FRAMES).await;
+        host.advance(Duration::from_secs(1));
+        let n_sent = match way {
+            // Its close, and the ping.
+            None => {
+                assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
+                2
+            }
+            Some(_) => {
+                let path = format!("{ENGINE}&transport=polling");
+                let answer = http(&host.ws, "GET", &path, &[], "").await.unwrap();
+                assert_eq!(answer.status, 503, "{}", answer.text);
+                1
+            }
+        };
+        let is_pinged = async || (metric(&host.api, FRAMES).await >= n_frames + n_sent).then_some(());
+        eventually("the ping is sent", is_pinged).await;
+        host.advance(PROBED);
+        let back = eventually("its place is free", async || {
+            let mut back = open(&host).await;
+            let first = back.drain().await;
+            first.first().is_some_and(|frame| frame["event"] == "connected").then_some(back)
+        })
+        .await;
+        back.close().await;
+        drop(lost);
+    }
     host.shut_down().await;
 }

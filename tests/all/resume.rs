@@ -484,7 +484,7 @@ async fn events_between_connected_and_resume_come_once_in_order() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_resume_gets_what_was_held() {
+async fn held_events_reach_clients_that_do_not_resume() {
     let host = InnerHost::start(&format!("shards = 4\n{CONFIG}")).await;
     let (mut first, session) = begun(&host, "ana").await;
     let to_ana = json!({ "user": "ana" });

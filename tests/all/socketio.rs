@@ -405,7 +405,7 @@ async fn an_event_with_too_many_attachments_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_client_of_the_msgpack_parser_is_told_in_its_own_encoding() {
+async fn a_msgpack_client_is_refused_in_its_encoding() {
     let host = InnerHost::start(CONFIG).await;
     let connect = b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/";
     let check = |answer: &[u8]| {
@@ -427,7 +427,7 @@ async fn a_client_of_the_msgpack_parser_is_told_in_its_own_encoding() {
 }
 
 #[tokio::test]
-async fn a_broken_protocol_is_told_to_the_client_and_logged_within_bounds() {
+async fn a_broken_protocol_is_told_and_logged() {
     const N_CLIENTS: usize = 60;
     let host = TestHost::start_with(&format!("{CONFIG}shards = 1"), &[]);
     for n in 0..N_CLIENTS {
@@ -441,4 +441,23 @@ async fn a_broken_protocol_is_told_to_the_client_and_logged_within_bounds() {
     let lines = host.log().matches("a client broke the protocol").count();
     assert!((1..N_CLIENTS).contains(&lines), "{lines} lines");
     assert!(host.log().contains("begins with its name"));
+}
+
+#[tokio::test]
+async fn an_unreadable_connect_is_logged_within_bounds() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    host.must_load("hostile", hostile("greets")).await;
+    for _ in 0..10 {
+        let mut client = SocketIoClient::socket(&host.ws).await;
+        client.enter("/", &json!({ "how": "misfit" })).await.unwrap();
+        assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+        assert_eq!(client.kept(), [], "it has done nothing wrong");
+    }
+    let lines = async || {
+        let log = host.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("refused what the host told it")).collect();
+        (lines.len() == 4).then(|| lines.join("\n"))
+    };
+    let logged = eventually("the first, second, fourth and eighth are logged", lines).await;
+    assert!(logged.contains("plugin=hostile") && logged.contains("missing field `team`"), "{logged}");
 }

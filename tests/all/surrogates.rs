@@ -13,7 +13,7 @@ const HALF: &str = r"\ud83d";
 const REPLACED: &str = "\u{fffd}";
 
 #[tokio::test]
-async fn a_plain_event_with_half_an_emoji_is_one_with_a_replacement_character() {
+async fn a_plain_frame_with_half_an_emoji_is_taken() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("relay", relay()).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
@@ -44,7 +44,7 @@ async fn a_plain_event_with_half_an_emoji_is_one_with_a_replacement_character() 
 }
 
 #[tokio::test]
-async fn a_socketio_packet_with_half_an_emoji_ends_no_connection() {
+async fn half_an_emoji_ends_no_socketio_connection() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     for way in WAYS {

@@ -76,3 +76,16 @@ impl Admission {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_probed_once_a_second() {
+        let admission = Admission::default();
+        let probes: Vec<_> =
+            [0, 1, 999, 1001, 1002, 2001].into_iter().filter(|now| admission.may_probe(*now)).collect();
+        assert_eq!(probes, [0, 1001, 2001]);
+    }
+}

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -22,6 +22,9 @@ use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates}
 use crate::protocol::plain::{self, MAX_EVENT_BYTES};
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::{Outgoing, Protocol};
+
+/// How long a client is to wait that sent too much: a second brings as many messages as the limit says.
+const RATE_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a client is told that speaks with another parser.
 const NO_MSGPACK: &str = "this host speaks Socket.IO's default parser: leave the option parser out";
@@ -45,6 +48,20 @@ impl Auth {
         // What was never an offset is that of no event, and so of none that can be gone on from.
         let last = self.offset.as_str().map(|offset| Outgoing::parse_offset(offset).unwrap_or(0));
         Some((key, Progress::Event(last)))
+    }
+}
+
+/// What a client is told that is not let into a namespace.
+struct Refused {
+    message: String,
+    data: serde_json::Value,
+}
+
+impl Refused {
+    /// A client does not come back by itself from a refusal. Its page does, if it is told when.
+    fn for_now(code: &str, message: String, wait: Duration) -> Self {
+        let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
+        Self { message, data }
     }
 }
 
@@ -144,7 +161,7 @@ impl Shard {
         self.part(connection, may_return);
     }
 
-    /// A client wants into a namespace: as somebody new, or to go on with what it had there.
+    /// A client wants into a namespace: as a new connection, or to go on with what it had there.
     fn enter(
         self: &Rc<Self>,
         link: &Rc<Link>,
@@ -156,58 +173,63 @@ impl Shard {
         if in_namespace(link, namespace).is_some() {
             return self.violated(link, "the client is in this namespace already");
         }
-        let refuse = |message: &str, data: serde_json::Value| {
-            self.enqueue(link, socketio::connect_error_frame(namespace, message, &data));
-        };
-        let refuse_with = |code: &str, message: &str| refuse(message, json!({ "code": code, "message": message }));
-        // A client does not come back by itself from a refusal. Its page does, if it is told when.
-        let refuse_for_now = |message: &str| {
-            let wait_ms = PROBE_TIMEOUT.as_millis() as u64;
-            refuse(message, json!({ "code": "too_many_connections", "message": message, "retryAfterMs": wait_ms }));
-        };
+        if let Err(Refused { message, data }) = self.try_enter(link, engine, namespace, auth, packet) {
+            self.enqueue(link, socketio::connect_error_frame(namespace, &message, &data));
+        }
+    }
+
+    /// # Errors
+    /// Where the client may not come in, with what it is told.
+    fn try_enter(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        engine: &Engine,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        packet: &str,
+    ) -> Result<(), Refused> {
         if !link.may_send() {
-            return refuse_with(ErrorCode::RateLimited.as_str(), &over_the_rate().message);
+            return Err(Refused::for_now(ErrorCode::RateLimited.as_str(), over_the_rate().message, RATE_PAUSE));
         }
         if !self.has_namespace(namespace) {
-            return refuse("Invalid namespace", serde_json::Value::Null);
+            return Err(Refused { message: "Invalid namespace".to_owned(), data: serde_json::Value::Null });
         }
         // It is an object, or nothing.
         let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = match self.credited(engine, &said) {
-            Ok(session) => session,
-            Err(message) => return refuse_with(ErrorCode::Unauthorized.as_str(), &message),
-        };
+        let session = self.credited(engine, &said).map_err(|message| {
+            let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
+            Refused { message, data }
+        })?;
+        let no_place = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
         if let Some((key, progress)) = said.recovery().filter(|_| !self.shared.config.recovery_window.is_zero()) {
             match self.reclaim(key, progress, &session, namespace) {
                 Reclaimed::Here(connection, at) => {
                     // It is away, and does not count itself.
-                    if let Err(message) = self.make_place(&session.identity.user) {
-                        return refuse_for_now(&message);
-                    }
+                    self.make_place(&session.identity.user).map_err(no_place)?;
                     self.attach(link, &connection, session);
                     let id = connection.id.to_string();
                     self.enqueue(link, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
                     self.send_rest(link, &connection, at);
-                    return self.admit(link);
+                    self.admit(link);
+                    return Ok(());
                 }
                 // A link that carries others already stays where they are.
                 Reclaimed::Elsewhere(shard) if link.connections.borrow().is_empty() => {
-                    let whole = Inbound::of_message(packet);
-                    return self.begin_move(link, shard, None, whole);
+                    self.begin_move(link, shard, None, Inbound::of_message(packet));
+                    return Ok(());
                 }
                 Reclaimed::Elsewhere(_) | Reclaimed::Gone => {}
             }
         }
-        if let Err(message) = self.make_place(&session.identity.user) {
-            return refuse_for_now(&message);
-        }
+        self.make_place(&session.identity.user).map_err(no_place)?;
         let offsets = !self.shared.config.recovery_window.is_zero();
         let protocol = Protocol::SocketIo { namespace: self.shared_name(namespace), offsets };
-        let Some(connection) = self.new_connection(link, protocol, session) else { return };
+        let Some(connection) = self.new_connection(link, protocol, session) else { return Ok(()) };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
         self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
         self.admit(link);
         self.greet(&connection, auth);
+        Ok(())
     }
 
     /// Who it is, by the token in the packet or else one of the handshake.

@@ -168,15 +168,12 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     let ticket_id = ticket_id(cx);
     // Joining again is harmless, and right where somebody took the connection out of the room unheard.
     cx.join(member);
-    match arrival {
-        // An agent who was out comes to a list that it is new in: the others were told that it left.
-        _ if was_out => tell_newcomer(ticket, cx, member),
-        Arrival::NewAgent => tell_newcomer(ticket, cx, member),
+    // Of an agent who was out, the others were told that it left.
+    if was_out || arrival == Arrival::NewAgent {
+        tell_newcomer(ticket, cx, member);
+    } else if arrival == Arrival::NewConnection {
         // For everybody else nothing has changed.
-        Arrival::NewConnection => {
-            cx.emit(member, &ViewersUpdated { ticket_id, viewers: ticket.shown() });
-        }
-        Arrival::Again => {}
+        cx.emit(member, &ViewersUpdated { ticket_id, viewers: ticket.shown() });
     }
     cx.reply(&ViewersUpdated { ticket_id, viewers: ticket.shown() });
     Ok(())

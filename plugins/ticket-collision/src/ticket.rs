@@ -145,11 +145,8 @@ impl Ticket {
         if viewer.connections.len() == 1 {
             return Departure::Agent(self.viewers.remove(position));
         }
-        let place = viewer.place_of(connection);
-        match place.is_some_and(|place| viewer.remove(place)) {
-            true => Departure::Typist(viewer.clone()),
-            false => Departure::Connection,
-        }
+        let ends_typing = viewer.place_of(connection).is_some_and(|place| viewer.remove(place));
+        if ends_typing { Departure::Typist(viewer.clone()) } else { Departure::Connection }
     }
 
     /// The client of a connection is away.

@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_of_the_msgpack_parser_is_told_from_other_bytes() {
+    fn msgpack_packets_are_recognised() {
         // What its encoder makes of a connect: {"type":0,"data":{},"options":…,"nsp":"/"}.
         assert!(is_msgpack(b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/"));
         for other in [&b""[..], b"\x83", b"\x01\xa4type", b"\x83type"] {
