@@ -31,7 +31,9 @@ pub struct Manifest {
 /// A kind of scope: its key's template and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// `ticket:{ticketId}`: literals and placeholders.
+    /// `ticket:{ticketId}`: literals and placeholders. An event's first argument fills them, with the fields of an object;
+    /// where there is one placeholder, a string does, too: `"507f"` means the same as `{"ticketId": "507f"}`, and the
+    /// message that is handled must be able to be either.
     pub template: String,
     /// Whether the state outlives a restart.
     pub durable: bool,

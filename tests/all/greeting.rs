@@ -146,6 +146,18 @@ async fn a_client_is_told_where_a_feature_refuses_to_hear_of_it() {
 }
 
 #[tokio::test]
+async fn clients_hear_nothing_of_an_unreadable_connect() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    for n in 0..3 {
+        plugins.open(&format!("user-{n}"), "/", Some(json!({"how": "misfit"})));
+    }
+    // What comes next is an answer to this one, and no error before it.
+    let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
+    let ShardCommand::Reply { connection, outcome, .. } = plugins.next().await else { panic!("it is a reply") };
+    assert_eq!((connection, outcome.unwrap_err().code), (ana, ErrorCode::Forbidden));
+}
+
+#[tokio::test]
 async fn a_feature_that_fails_on_a_connection_hears_of_it_again_and_meanwhile_nothing_from_it() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", None);

@@ -1,7 +1,10 @@
 //! Engine.IO 4 over HTTP: what requests carry, and which end their session.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use roundhouse_tests::guests::conformance;
 use roundhouse_tests::{Answer, EngineSocket, InnerHost, PATIENCE, Packet, Polling, eventually, http};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -208,5 +211,67 @@ async fn requests_of_a_session_may_come_in_on_any_shard() {
         assert!(answer.text.starts_with("42[\"error\",{\"code\":\"unknown_event\""), "{}", answer.text);
     }
     drop(parked);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn python_clients_get_at_most_sixteen_packets_an_answer() {
+    const N_EVENTS: usize = 40;
+    let host = InnerHost::start(CONFIG).await;
+    let polling = Polling::open(&host.ws).await;
+    polling.send(&["40".into()]).await;
+    for (agent, most) in [("python-requests/2.32", 16), ("Python/3.13 aiohttp/3.14", 16), ("Mozilla/5.0", N_EVENTS + 1)]
+    {
+        for n in 0..N_EVENTS {
+            assert_eq!(host.emit(json!({ "all": true }), "n", json!(n)).await, 1);
+        }
+        let mut numbers: Vec<usize> = Vec::new();
+        while numbers.len() < N_EVENTS {
+            let answer = http(&host.ws, "GET", &polling.path(), &[("user-agent", agent)], "").await.unwrap();
+            let packets: Vec<_> = answer.text.split('\x1e').map(str::to_owned).collect();
+            assert!(packets.len() <= most, "{agent}: {}", packets.len());
+            numbers.extend(
+                packets
+                    .iter()
+                    .filter_map(|packet| packet.strip_prefix("42[\"n\",")?.split(',').next()?.parse::<usize>().ok()),
+            );
+        }
+        assert_eq!(numbers, (0..N_EVENTS).collect::<Vec<_>>(), "{agent}");
+    }
+    drop(polling);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_binary_message_is_measured_as_it_is_decoded() {
+    const LIMIT: usize = 3000;
+    let host = InnerHost::start(&format!("{CONFIG}limits.message_bytes = {LIMIT}")).await;
+    host.must_load("conformance", conformance()).await;
+    let base64 = |length: usize| format!("b{}", STANDARD.encode(vec![7; length]));
+    let event = "451-[\"message\",{\"_placeholder\":true,\"num\":0}]";
+    let polling = entered(&host).await;
+    assert_eq!(polling.post(event).await.text, "ok");
+    assert_eq!(polling.post(&base64(LIMIT + 1)).await.status, 413);
+    assert_eq!(polling.post(&base64(LIMIT)).await.text, "ok");
+    eventually("the event is back", async || polling.poll().await.text.contains(&base64(LIMIT)).then_some(())).await;
+    // Within one payload it is all of it that counts.
+    assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT))).await.status, 413);
+    assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT - 100))).await.text, "ok");
+
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send("40").await;
+    socket.send(event).await;
+    socket.send(&*base64(LIMIT)).await;
+    while socket.next().await.unwrap() != Packet::Binary(vec![7; LIMIT]) {}
+    for too_long in
+        [Packet::Text(base64(LIMIT + 1)), Packet::Binary(vec![7; LIMIT + 1]), Packet::Text("4".repeat(LIMIT + 1))]
+    {
+        let mut socket = EngineSocket::open(&host.ws).await;
+        socket.send("40").await;
+        socket.send(event).await;
+        socket.send(too_long).await;
+        assert_eq!(socket.closed().await.code, Some(1009));
+    }
+    drop(socket);
     host.shut_down().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use roundhouse_tests::guests::hostile;
 use roundhouse_tests::raw::client_frame;
-use roundhouse_tests::{InnerHost, PATIENCE, SocketIoClient, TestClient, eventually, metric};
+use roundhouse_tests::{InnerHost, NOTHING, PATIENCE, SocketIoClient, TestClient, eventually, metric};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -446,5 +446,89 @@ async fn features_are_not_told_of_a_connection_that_was_but_the_way_back() {
     .await;
     assert_eq!(told, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
     drop((eve, zoe));
+    host.shut_down().await;
+}
+
+/// The numbers that a client has heard.
+async fn numbers(client: &mut TestClient) -> Vec<Value> {
+    let frames = client.drain().await;
+    frames.into_iter().filter(|frame| frame["event"] == "number").map(|mut frame| frame["data"].take()).collect()
+}
+
+#[tokio::test]
+async fn events_between_connected_and_resume_come_once_in_order() {
+    for shards in [1, 4] {
+        let host = InnerHost::start(&format!("shards = {shards}\n{CONFIG}")).await;
+        let to_ana = json!({ "user": "ana" });
+        let (old, session) = begun(&host, "ana").await;
+        let mut old = Some(old);
+        let mut n_frames = 0;
+        for is_lost in [true, false, true, false] {
+            if is_lost {
+                lose(&host, old.take().unwrap()).await;
+            }
+            host.emit(to_ana.clone(), "number", json!(n_frames)).await;
+            let mut back = host.client("ana").await;
+            assert_eq!(host.emit(to_ana.clone(), "number", json!(n_frames + 1)).await, 2);
+            let resumed = back.ask("resume", json!({ "session": session, "offset": n_frames })).await.unwrap();
+            assert_eq!(resumed["recovered"], true);
+            host.emit(to_ana.clone(), "number", json!(n_frames + 2)).await;
+            let expected: Vec<_> = (n_frames..n_frames + 3).map(Value::from).collect();
+            assert_eq!(numbers(&mut back).await, expected);
+            n_frames += 3;
+            old = Some(back);
+        }
+        drop(old);
+        host.shut_down().await;
+    }
+}
+
+#[tokio::test]
+async fn held_events_reach_clients_that_do_not_resume() {
+    let host = InnerHost::start(&format!("shards = 4\n{CONFIG}")).await;
+    let (mut first, session) = begun(&host, "ana").await;
+    let to_ana = json!({ "user": "ana" });
+    let mut speaks = host.client("ana").await;
+    let mut listens = host.client("ana").await;
+    let mut begins = host.client("ana").await;
+    let mut fails = host.client("ana").await;
+    assert_eq!(host.emit(to_ana.clone(), "number", json!(1)).await, 5);
+    speaks.ask("no:such", json!({})).await.unwrap_err();
+    begins.ask("resume", json!({})).await.unwrap();
+    let failed = json!({ "session": session.replace(|c: char| c.is_ascii_digit(), "0"), "offset": 0 });
+    assert_eq!(fails.ask("resume", failed).await.unwrap()["recovered"], false);
+    for client in [&mut first, &mut speaks, &mut begins, &mut fails] {
+        assert_eq!(numbers(client).await, [1]);
+    }
+    assert_eq!(numbers(&mut listens).await, NOTHING);
+    host.advance(Duration::from_secs(2));
+    assert_eq!(numbers(&mut listens).await, [1]);
+    host.emit(to_ana, "number", json!(2)).await;
+    for client in [&mut first, &mut speaks, &mut begins, &mut fails, &mut listens] {
+        assert_eq!(numbers(client).await, [2]);
+    }
+    drop((first, speaks, begins, fails, listens));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_slow_resume_is_no_connection_to_features() {
+    let host = InnerHost::start(&format!("shards = 1\n{CONFIG}")).await;
+    host.must_load("hostile", hostile("greets")).await;
+    let mut eve = host.client("eve").await;
+    eve.ask("hostile:greeted", json!({})).await.unwrap();
+    let (ana, session) = begun(&host, "ana").await;
+    lose(&host, ana).await;
+    let mut back = host.client("ana").await;
+    let zoe = host.client("zoe").await;
+    let greeted = eventually("the last is told of", async || {
+        let greeted = eve.ask("hostile:greeted", json!({})).await.unwrap();
+        greeted.to_string().contains("zoe").then_some(greeted)
+    })
+    .await;
+    assert_eq!(greeted, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
+    back.ask("resume", json!({ "session": session, "offset": 0 })).await.unwrap();
+    assert_eq!(eve.ask("hostile:greeted", json!({})).await.unwrap(), greeted);
+    drop((back, eve, zoe));
     host.shut_down().await;
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use roundhouse_tests::guests::{conformance, hostile, relay};
-use roundhouse_tests::{EngineSocket, InnerHost, Packet, Received, SocketIoClient, eventually};
+use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, Received, SocketIoClient, TestHost, eventually};
 use serde_json::{Value, json};
 
 use crate::engineio::{CONFIG, entered, refusal};
@@ -382,4 +382,82 @@ async fn clients_of_both_protocols_in_one_room_hear_the_same() {
     }
     drop(plain);
     host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_event_with_too_many_attachments_is_refused_alone() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("conformance", conformance()).await;
+    for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
+        client.enter("/", &Value::Null).await.unwrap();
+        let packets = |text: &str| [vec![Packet::Text(text.to_owned())], vec![Packet::Binary(vec![1]); 11]].concat();
+        client.send_packets(&packets("4511-7[\"message-with-ack\",1]")).await;
+        let answer = client.wait_for(|packet| packet.id == Some(7)).await;
+        assert_eq!(answer.data[0]["error"]["code"], "too_large", "{answer:?}");
+        assert!(answer.data[0]["error"]["message"].as_str().unwrap().contains("at most 10"), "{answer:?}");
+        client.send_packets(&packets("4511-[\"message\",1]")).await;
+        let error = client.expect("error").await;
+        assert_eq!((&error.argument()["code"], &error.argument()["event"]), (&json!("too_large"), &json!("message")));
+        assert_eq!(client.ask("message-with-ack", json!([1])).await, json!([1]), "it goes on");
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_msgpack_client_is_refused_in_its_encoding() {
+    let host = InnerHost::start(CONFIG).await;
+    let connect = b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/";
+    let check = |answer: &[u8]| {
+        let text = String::from_utf8_lossy(answer);
+        assert!(answer.starts_with(b"\x83\xa4type\x04") && text.contains("leave the option parser out"), "{text}");
+    };
+    let mut socket = EngineSocket::open(&host.ws).await;
+    socket.send(Packet::Binary(connect.to_vec())).await;
+    let Ok(Packet::Binary(answer)) = socket.next().await else { panic!("it is binary") };
+    check(&answer);
+    let mut polling = Polling::open(&host.ws).await;
+    polling.send(&[Packet::Binary(connect.to_vec())]).await;
+    let Ok(Packet::Binary(answer)) = polling.next().await else { panic!("it is binary") };
+    check(&answer);
+    // It is theirs to end the session, for some time.
+    host.advance(Duration::from_secs(45));
+    assert_eq!(socket.closed().await.code, Some(4001));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_broken_protocol_is_told_and_logged() {
+    const N_CLIENTS: usize = 60;
+    let host = TestHost::start_with(&format!("{CONFIG}shards = 1"), &[]);
+    for n in 0..N_CLIENTS {
+        let mut client = SocketIoClient::socket(&host.ws).await;
+        client.enter("/", &Value::Null).await.unwrap();
+        client.send_text("42[]").await;
+        let error = client.expect("error").await;
+        assert_eq!(error.argument()["code"], "bad_request", "{n}: {error:?}");
+        assert!(client.closed().await.reason.contains("begins with its name"));
+    }
+    let lines = host.log().matches("a client broke the protocol").count();
+    assert!((1..N_CLIENTS).contains(&lines), "{lines} lines");
+    assert!(host.log().contains("begins with its name"));
+}
+
+#[tokio::test]
+async fn an_unreadable_connect_is_logged_within_bounds() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    host.must_load("hostile", hostile("greets")).await;
+    for _ in 0..10 {
+        let mut client = SocketIoClient::socket(&host.ws).await;
+        client.enter("/", &json!({ "how": "misfit" })).await.unwrap();
+        assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+        assert_eq!(client.kept(), [], "it has done nothing wrong");
+    }
+    let lines = async || {
+        let log = host.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains("refused what the host told it")).collect();
+        (lines.len() == 4).then(|| lines.join("\n"))
+    };
+    let logged = eventually("the first, second, fourth and eighth are logged", lines).await;
+    assert!(logged.contains("plugin=hostile") && logged.contains("missing field `team`"), "{logged}");
 }

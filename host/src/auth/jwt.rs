@@ -6,10 +6,11 @@ use std::sync::Arc;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::{AuthError, Session};
-use crate::model::{Identity, is_valid_id};
+use crate::model::{Identity, is_valid_id, without_lone_surrogates};
 
 /// The longest token that is looked at, in bytes: what common servers accept as a header line.
 const MAX_TOKEN_BYTES: usize = 8192;
@@ -104,8 +105,8 @@ impl Verifier {
         }
         let mut refusal = invalid("this host is configured with no secret to check it");
         for key in &self.keys {
-            match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
-                Ok(token) => return session(token.claims),
+            match jsonwebtoken::decode::<Box<RawValue>>(token, key, &self.validation) {
+                Ok(token) => return session(read_claims(&token.claims)?),
                 Err(error) => {
                     refusal = AuthError::Invalid(match error.kind() {
                         ErrorKind::InvalidSignature => {
@@ -116,7 +117,7 @@ impl Verifier {
                         ErrorKind::InvalidAlgorithm => {
                             "it is signed with an algorithm that this host does not accept".to_owned()
                         }
-                        ErrorKind::Json(error) => format!("its claims are not what they should be: {error}"),
+                        ErrorKind::Json(error) => not_claims(error),
                         _ => error.to_string(),
                     });
                     // Another secret cannot mend anything else.
@@ -128,6 +129,15 @@ impl Verifier {
         }
         Err(refusal)
     }
+}
+
+/// Reads claims, in which a lone surrogate counts as U+FFFD: it must not keep anybody out who cut an emoji in a name.
+fn read_claims(json: &RawValue) -> Result<Claims, AuthError> {
+    serde_json::from_str(&without_lone_surrogates(json.get())).map_err(|error| AuthError::Invalid(not_claims(&error)))
+}
+
+fn not_claims(error: &serde_json::Error) -> String {
+    format!("its claims are not what they should be: {error}")
 }
 
 fn session(claims: Claims) -> Result<Session, AuthError> {
@@ -183,6 +193,17 @@ mod tests {
             assert_eq!(session.identity.claims, r#"{"team":"blue"}"#);
             assert_eq!(session.expires_ms, Some(2_000_000_000_500));
         }
+    }
+
+    #[test]
+    fn lone_surrogates_in_claims_refuse_no_token() {
+        let claims: Box<RawValue> =
+            serde_json::from_str(r#"{"sub":"ana","name":"A\ud83d","unread":{"n\udc00":["\ud83d\ude00"]}}"#).unwrap();
+        let key = EncodingKey::from_secret(b"new");
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
+        let session = Verifier::new(&config()).verify(&token).unwrap();
+        assert_eq!(session.identity.name.as_deref(), Some("A\u{fffd}"));
+        assert_eq!(session.identity.claims, "{\"unread\":{\"n\u{fffd}\":[\"\u{1f600}\"]}}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use figment::value::Value;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
 
+use crate::conn::UserOverflow;
 use crate::http::{ApiKey, KeyScope};
 use crate::plugin::PluginOptions;
 
@@ -98,6 +99,7 @@ pub(super) struct Limits {
     pub(super) message_bytes: usize,
     pub(super) connections: usize,
     pub(super) connections_per_user: usize,
+    pub(super) user_overflow: UserOverflow,
     pub(super) connections_per_ip: usize,
     pub(super) events_per_second: u32,
     pub(super) event_burst: u32,
@@ -111,6 +113,7 @@ impl Default for Limits {
             message_bytes: 1_000_000,
             connections: 0,
             connections_per_user: 0,
+            user_overflow: UserOverflow::default(),
             connections_per_ip: 0,
             events_per_second: 50,
             event_burst: 200,
@@ -148,11 +151,17 @@ pub(super) struct SocketIo {
     #[serde(with = "humantime_serde")]
     pub(super) connect_timeout: Duration,
     pub(super) namespaces: Vec<String>,
+    pub(super) client: String,
 }
 
 impl Default for SocketIo {
     fn default() -> Self {
-        Self { path: "/socket.io/".to_owned(), connect_timeout: Duration::from_secs(45), namespaces: Vec::new() }
+        Self {
+            path: "/socket.io/".to_owned(),
+            connect_timeout: Duration::from_secs(45),
+            namespaces: Vec::new(),
+            client: String::new(),
+        }
     }
 }
 

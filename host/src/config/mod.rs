@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
-use crate::http::{ApiConfig, ApiKey, ClientConfig, KeyScope};
+use crate::http::{ApiConfig, ApiKey, ClientBundle, ClientConfig, KeyScope};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};
@@ -183,6 +183,7 @@ impl Config {
                 outbox_bytes: limits.outbox_bytes,
                 connections: limits.connections,
                 connections_per_user: limits.connections_per_user,
+                user_overflow: limits.user_overflow,
                 connections_per_ip: limits.connections_per_ip,
                 events_per_second: limits.events_per_second,
                 event_burst: limits.event_burst,
@@ -211,6 +212,8 @@ impl Config {
                 cookie: auth.jwt.cookie,
                 origins: cors.origins,
                 socketio_path: path.to_owned(),
+                bundle: ClientBundle::read(&socketio.client, dir)
+                    .map_err(|wrong| anyhow!("socketio.client: {wrong}"))?,
                 message_bytes: limits.message_bytes,
                 demo_secret,
                 is_conformance: false,

@@ -1,12 +1,15 @@
 //! How many connections there may be, of the whole host and from one address.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
 use super::ConnConfig;
 use crate::model::CloseCode;
+
+/// Time between two probes of an address, in milliseconds.
+const PROBE_INTERVAL_MS: u64 = 1000;
 
 /// The connections that were let in.
 #[derive(Debug, Default)]
@@ -14,6 +17,8 @@ pub struct Admission {
     total: AtomicUsize,
     /// Counted only where it is limited.
     by_address: DashMap<IpAddr, usize>,
+    /// When connections of some address were last probed, in milliseconds of uptime.
+    probed: AtomicU64,
 }
 
 impl Admission {
@@ -30,11 +35,23 @@ impl Admission {
             let mut count = self.by_address.entry(peer.ip()).or_default();
             if *count >= config.connections_per_ip {
                 self.total.fetch_sub(1, Ordering::Relaxed);
-                return Err((CloseCode::TooManyConnections, "there are too many connections from this address"));
+                return Err((
+                    CloseCode::TooManyConnections,
+                    "there are too many connections from this address: try again in some seconds",
+                ));
             }
             *count += 1;
         }
         Ok(())
+    }
+
+    /// Whether the connections of an address may be probed for one that was refused: once a second, for each shard looks at
+    /// all that it has.
+    pub(super) fn may_probe(&self, now: u64) -> bool {
+        let last = self.probed.load(Ordering::Relaxed);
+        let is_due = last == 0 || last + PROBE_INTERVAL_MS <= now;
+        // Of those who ask at once, one.
+        is_due && self.probed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Counts one out that was counted in.
@@ -46,5 +63,18 @@ impl Admission {
                 *count == 0
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_probed_once_a_second() {
+        let admission = Admission::default();
+        let probes: Vec<_> =
+            [0, 1, 999, 1001, 1002, 2001].into_iter().filter(|now| admission.may_probe(*now)).collect();
+        assert_eq!(probes, [0, 1001, 2001]);
     }
 }

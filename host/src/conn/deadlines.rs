@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::link::{Link, LinkId, Phase, Role};
 use super::shard::Shard;
-use crate::model::CloseCode;
+use crate::model::{CloseCode, ErrorCode};
 use crate::protocol::{engineio, websocket};
 
 /// Deadlines after which what they queued is written, and others have their turn.
@@ -18,6 +18,8 @@ const PINGS_APART: u64 = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
     Link(LinkId),
+    /// The answer to a probe must have come.
+    Probe(LinkId),
     /// A client has been away for as long as it may.
     Away,
 }
@@ -73,6 +75,7 @@ impl Shard {
     fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
         match due {
             Due::Away => self.expire_away(deadline, now),
+            Due::Probe(link) => self.finish_probe(link, deadline),
             Due::Link(id) => {
                 // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
                 if let Some(link) = self.find_link(id)
@@ -100,34 +103,62 @@ impl Shard {
             (Phase::Closing, _) | (Phase::Authenticating, Role::Plain | Role::Probe { .. } | Role::Echo) => {
                 self.arm(link, times.limit.get());
             }
-            (Phase::Open | Phase::Authenticating, _) => self.beat(link, &role, now),
+            (Phase::Open | Phase::Authenticating, _) => self.beat(link, now),
         }
     }
 
-    fn beat(self: &Rc<Self>, link: &Rc<Link>, role: &Role, now: u64) {
+    fn beat(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
         let times = &link.times;
         let config = &self.shared.config;
+        if now >= times.limit.get() {
+            // The first frame did not come in time.
+            times.limit.set(u64::MAX);
+            if link.only_connection().is_some_and(|connection| !self.settle(link, &connection)) {
+                return;
+            }
+        }
         let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
         let interval = config.heartbeat_interval.as_millis() as u64;
-        let expires = link.connections.borrow().iter().map(|connection| connection.expires.get()).min();
-        let expires = expires.unwrap_or(u64::MAX);
-        if now >= expires {
-            return self.close(link, CloseCode::TokenExpired, "the token has expired: connect with a new one");
+        let first_to_expire =
+            || link.connections.borrow().iter().map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX);
+        if now >= first_to_expire() {
+            self.end_expired(link, now);
+            if !link.is_up() {
+                return;
+            }
         }
         if now >= gone {
             return self.close(link, CloseCode::GoingAway, "the client did not answer heartbeats");
         }
         if now >= next_ping(times.pinged.get(), interval) {
-            times.pinged.set(now);
-            self.note_ping(link);
-            let ping = match role {
-                Role::Engine(_) => engineio::ping_frame(),
-                Role::Plain | Role::Probe { .. } | Role::Echo => websocket::ping_frame(),
-            };
-            self.enqueue(link, ping);
+            self.ping(link, now);
         }
         let next = next_ping(times.pinged.get(), interval);
-        self.arm(link, gone.min(next).min(expires).min(times.limit.get()));
+        self.arm(link, gone.min(next).min(first_to_expire()).min(times.limit.get()));
+    }
+
+    /// Sends a ping.
+    pub(super) fn ping(&self, link: &Rc<Link>, now: u64) {
+        link.times.pinged.set(now);
+        self.note_ping(link);
+        let ping = match &*link.role.borrow() {
+            Role::Engine(_) => engineio::ping_frame(),
+            Role::Plain | Role::Probe { .. } | Role::Echo => websocket::ping_frame(),
+        };
+        self.enqueue(link, ping);
+    }
+
+    /// Puts those out of a link whose tokens have expired. The transport ends with the last.
+    pub(super) fn end_expired(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
+        let reason = "the token has expired: connect with a new one";
+        let (expired, others): (Vec<_>, Vec<_>) =
+            link.connections.borrow().iter().cloned().partition(|connection| connection.expires.get() <= now);
+        if others.is_empty() {
+            return self.close(link, CloseCode::TokenExpired, reason);
+        }
+        for connection in expired {
+            self.put_out(link, &connection, Some((ErrorCode::Unauthorized, reason)), true);
+        }
     }
 }
 

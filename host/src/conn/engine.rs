@@ -107,11 +107,19 @@ pub enum PollError {
 /// The answer to a request of a polling session: a payload of packets.
 pub type Polled = Result<Bytes, PollError>;
 
+/// A request that waits for packets.
+#[derive(Debug)]
+pub(super) struct Poll {
+    pub(super) answer: oneshot::Sender<Polled>,
+    /// How many packets its client reads in one answer.
+    pub(super) max_packets: usize,
+}
+
 /// What a shard is asked to do for its sessions.
 #[derive(Debug)]
 pub(super) enum EngineCommand {
     /// A request waits for what there is to send.
-    Poll { id: EngineId, answer: oneshot::Sender<Polled> },
+    Poll { id: EngineId, poll: Poll },
     /// A request brought packets.
     Post { id: EngineId, body: String, answer: oneshot::Sender<Polled> },
     /// A request broke off, or was against the protocol.
@@ -191,13 +199,15 @@ impl Engines {
         self.routes.get(&id).map(|route| route.is_upgraded.load(Ordering::Relaxed))
     }
 
-    /// Waits for what there is to send on a session. Whoever stops waiting ends the session.
+    /// Waits for what there is to send on a session, of which an answer has `max_packets` at most. Whoever stops waiting ends
+    /// the session.
     ///
     /// # Errors
     /// Where there is no such session, or a request of it waits already.
-    pub async fn poll(&self, id: EngineId) -> Polled {
+    pub async fn poll(&self, id: EngineId, max_packets: usize) -> Polled {
         let (answer, answered) = oneshot::channel();
-        self.ask(id, EngineCommand::Poll { id, answer }, answered).await
+        let poll = Poll { answer, max_packets };
+        self.ask(id, EngineCommand::Poll { id, poll }, answered).await
     }
 
     /// Begins to read packets that a request brings.
@@ -320,10 +330,20 @@ impl Shard {
 
     /// A text frame on the WebSocket of a session.
     pub(super) fn engine_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        let longest = self.longest_message(link);
+        if !engine.echoes && text.len() > longest && engineio::weight(text) > longest {
+            return self.refuse_length(link);
+        }
         match engineio::decode(text) {
             Ok(packet) => self.packet(link, engine, packet, read_at),
-            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+            Err(malformed) => self.violated(link, malformed.reason),
         }
+    }
+
+    /// Ends a link whose client sent a message that is too long. Socket.IO's client shows its user the reason of a close, and
+    /// expects none here.
+    pub(super) fn refuse_length(self: &Rc<Self>, link: &Rc<Link>) {
+        self.close(link, CloseCode::TooLarge, "");
     }
 
     /// A text frame on a WebSocket that is to take over from polling.
@@ -361,7 +381,7 @@ impl Shard {
             && let Some(poll) = poll.take()
         {
             // It came after the client had said that it goes over. Whoever asked may have gone.
-            let _ = poll.send(Err(PollError::Bad));
+            let _ = poll.answer.send(Err(PollError::Bad));
         }
         link.role.replace(Role::Engine(engine.clone()));
         link.limiter.replace(polling.limiter.take());
@@ -409,6 +429,6 @@ mod tests {
         let failures = commands.iter().filter(|command| matches!(command, EngineCommand::Fail { .. })).count();
         assert_eq!(failures, 2, "the second request, and the first one, which broke off");
         engines.strike(id);
-        assert_eq!((engines.poll(id).await, engines.is_upgraded(id)), (Err(PollError::Unknown), None));
+        assert_eq!((engines.poll(id, usize::MAX).await, engines.is_upgraded(id)), (Err(PollError::Unknown), None));
     }
 }

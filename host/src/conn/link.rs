@@ -11,10 +11,9 @@ use governor::clock::{Clock as _, ReasonablyRealtime};
 use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
-use tokio::sync::oneshot;
 
 use super::connection::Connection;
-use super::engine::{Engine, EngineId, Polled};
+use super::engine::{Engine, EngineId, Poll};
 use super::moving::Moving;
 use super::outbox::Outbox;
 use crate::model::Clock;
@@ -63,7 +62,7 @@ pub(super) enum Role {
 pub(super) enum Wire {
     Socket(Socket),
     /// The request that waits for something to answer it with.
-    Polling(RefCell<Option<oneshot::Sender<Polled>>>),
+    Polling(RefCell<Option<Poll>>),
 }
 
 /// A WebSocket.
@@ -84,6 +83,11 @@ pub(super) struct Limiter(
 impl Limiter {
     pub(super) fn new(quota: Quota, clock: &Clock) -> Self {
         Self(Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone()))))
+    }
+
+    /// Whether there may be one more now.
+    pub(super) fn allows(&self) -> bool {
+        self.0.check().is_ok()
     }
 }
 
@@ -155,7 +159,7 @@ impl Link {
 
     /// Whether the client may send one more message now.
     pub(super) fn may_send(&self) -> bool {
-        self.limiter.borrow().as_ref().is_none_or(|limiter| limiter.0.check().is_ok())
+        self.limiter.borrow().as_ref().is_none_or(Limiter::allows)
     }
 
     /// Whether nobody has been told that it is over.

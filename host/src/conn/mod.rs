@@ -9,7 +9,9 @@
 //!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
+//! - `violation`: what a client is told that breaks its protocol, and the log
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
+//! - `places`: how many connections a user may have; `newcomers`: plain ones that may be but the way back to another
 //! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
@@ -23,7 +25,9 @@ mod link;
 mod log;
 mod members;
 mod moving;
+mod newcomers;
 mod outbox;
+mod places;
 mod plain;
 mod polling;
 mod prefetch;
@@ -33,6 +37,7 @@ mod session;
 mod shard;
 mod socketio;
 mod sockets;
+mod violation;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -47,6 +52,7 @@ use hyper::{Request, Response};
 pub use accept::Acceptor;
 pub use admission::Admission;
 pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
+pub use places::UserOverflow;
 pub use serve::Caller;
 pub use shard::{Door, Shard, ShardThread};
 
@@ -67,6 +73,8 @@ pub struct ConnConfig {
     pub connections: usize,
     /// Connections of one user; 0 is no limit.
     pub connections_per_user: usize,
+    /// What happens to one more.
+    pub user_overflow: UserOverflow,
     /// Connections from one address; 0 is no limit.
     pub connections_per_ip: usize,
     /// Events that a connection may send, per second in the long run; 0 is no limit.

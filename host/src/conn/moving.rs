@@ -7,10 +7,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::engine::{Credentials, Engine, EngineCommand, EngineId, Polled};
+use super::engine::{Credentials, Engine, EngineCommand, EngineId, Poll};
 use super::link::{Limiter, Link, Phase, Role, Socket, Wire};
 use super::outbox::Outbox;
 use super::shard::Shard;
@@ -45,12 +44,19 @@ impl Inbound {
     }
 }
 
+/// Who signed in on a plain link that moves, and what its connection there would have been sent.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) session: Session,
+    pub(super) held: Vec<Bytes>,
+}
+
 /// A link that is about to move.
 #[derive(Debug)]
 pub(super) struct Moving {
     to: usize,
     /// Who signed in on a plain link.
-    session: Option<Session>,
+    session: Option<Arrival>,
     inbound: Vec<Inbound>,
 }
 
@@ -85,19 +91,19 @@ pub(super) struct Migrant {
 #[derive(Debug)]
 pub(super) enum MigrantWire {
     Socket { tcp: TcpStream, decoder: Decoder, received: Vec<u8> },
-    Polling(Option<oneshot::Sender<Polled>>),
+    Polling(Option<Poll>),
 }
 
 #[derive(Debug)]
 pub(super) enum MigrantRole {
-    Plain(Session),
+    Plain(Arrival),
     Engine { id: EngineId, credentials: Credentials },
     Probe { id: EngineId, is_tried: bool },
 }
 
 impl Shard {
     /// Has a link move to another shard, which is to deal with what was just read first.
-    pub(super) fn begin_move(&self, link: &Link, to: usize, session: Option<Session>, first: Inbound) {
+    pub(super) fn begin_move(&self, link: &Link, to: usize, session: Option<Arrival>, first: Inbound) {
         *link.moving.borrow_mut() = Some(Box::new(Moving { to, session, inbound: vec![first] }));
     }
 

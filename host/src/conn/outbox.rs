@@ -129,6 +129,12 @@ impl Outbox {
         std::mem::take(&mut self.waiting)
     }
 
+    /// Takes back the end of what was given away, to which nothing was added.
+    pub(super) fn put_back(&mut self, frames: VecDeque<Bytes>) {
+        self.bytes = frames.iter().map(Bytes::len).sum();
+        self.waiting = frames;
+    }
+
     /// Writes what waits, as far as the socket takes it. Says whether all of it is written.
     pub(super) fn write_to(&mut self, socket: &TcpStream, queue: &mut Queue) -> io::Result<bool> {
         if self.waiting.is_empty() && (self.fresh.len() == 1 || self.bytes <= MERGED_BYTES) {

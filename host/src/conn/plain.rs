@@ -9,13 +9,13 @@ use serde_json::json;
 use super::connection::Connection;
 use super::link::{Link, Phase};
 use super::log::{Progress, SessionKey};
-use super::moving::Inbound;
+use super::moving::{Arrival, Inbound};
 use super::recovery::Reclaimed;
 use super::session::AUTHENTICATE;
 use super::shard::Shard;
 use super::socketio::over_the_rate;
 use crate::auth::{AuthError, Session};
-use crate::model::{CloseCode, ErrorCode, Failure, Payload};
+use crate::model::{CloseCode, ErrorCode, Failure, Payload, without_lone_surrogates};
 use crate::protocol::Protocol;
 use crate::protocol::plain::{self, Incoming};
 use crate::protocol::websocket::{self, Message};
@@ -60,8 +60,15 @@ impl Shard {
     }
 
     fn open_plain(self: &Rc<Self>, link: &Rc<Link>, session: Session) {
-        if let Err(reason) = self.check_user_limit(&session) {
-            return self.close(link, CloseCode::TooManyConnections, reason);
+        let user = session.identity.user.clone();
+        // It may be the way back to one of those that there are.
+        let may_go_on = self.shared.hub.has_session(&user);
+        let is_over = !self.has_place(&user);
+        if is_over
+            && !may_go_on
+            && let Err(reason) = self.make_place(&user)
+        {
+            return self.close(link, CloseCode::TooManyConnections, &reason);
         }
         let Some(connection) = self.new_connection(link, Protocol::Plain, session) else { return };
         let identity = connection.identity.borrow().clone();
@@ -74,12 +81,20 @@ impl Shard {
         let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
         self.enqueue(link, websocket::text_frame(&frame));
         self.admit(link);
-        self.greet(&connection, None);
+        if !(may_go_on && self.hold(link, &connection, is_over)) {
+            self.greet(&connection, None);
+        }
     }
 
     pub(super) fn plain_text(self: &Rc<Self>, link: &Rc<Link>, text: &str, read_at: Instant) {
+        let text = &*without_lone_surrogates(text);
         let connection = link.only_connection();
-        match (plain::decode(text), connection) {
+        let decoded = plain::decode(text);
+        let is_resume = matches!(&decoded, Ok(Incoming::Event { event, .. }) if event == RESUME);
+        if connection.as_ref().is_some_and(|connection| !is_resume && !self.settle(link, connection)) {
+            return;
+        }
+        match (decoded, connection) {
             (Ok(Incoming::Event { event, payload, id }), None) if event == AUTHENTICATE => {
                 self.authenticate_first(link, &payload, id);
             }
@@ -101,8 +116,10 @@ impl Shard {
 
     pub(super) fn plain_binary(self: &Rc<Self>, link: &Rc<Link>) {
         let Some(connection) = link.only_connection() else { return self.refuse_stranger(link) };
-        let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
-        self.answer(&connection, None, None, Err(&failure));
+        if self.settle(link, &connection) {
+            let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
+            self.answer(&connection, None, None, Err(&failure));
+        }
     }
 
     fn refuse_stranger(self: &Rc<Self>, link: &Rc<Link>) {
@@ -112,7 +129,7 @@ impl Shard {
     /// Refuses a message over the rate. It is read for its id alone, so that the answer finds its way.
     pub(super) fn refuse_unread(self: &Rc<Self>, link: &Rc<Link>, message: &Message<'_>) {
         let (event, id) = match message {
-            Message::Text(text) => match plain::decode(text) {
+            Message::Text(text) => match plain::decode(&without_lone_surrogates(text)) {
                 Ok(Incoming::Event { event, id, .. }) => (Some(event.into_owned()), id),
                 Ok(Incoming::Acknowledgement { .. }) => (None, None),
                 Err(bad) => (bad.event, bad.id),
@@ -122,6 +139,7 @@ impl Shard {
             _ => (None, None),
         };
         match link.only_connection() {
+            Some(connection) if !self.settle(link, &connection) => {}
             Some(connection) => self.answer(&connection, event.as_deref(), id, Err(&over_the_rate())),
             None => self.refuse_stranger(link),
         }
@@ -132,8 +150,9 @@ impl Shard {
         match Self::token_of(payload) {
             Ok(token) => {
                 self.sign_in(link, &token);
-                if let Some(connection) = link.only_connection() {
-                    self.answer(&connection, Some(AUTHENTICATE), id, Ok(&Payload::empty()));
+                // Not by way of the connection, for which frames may be held.
+                if let Some(id) = id.filter(|_| link.only_connection().is_some()) {
+                    self.enqueue(link, websocket::text_frame(&plain::encode_reply(id, Ok(&Payload::empty()))));
                 }
             }
             // Nobody is there yet whose log it could be in.
@@ -157,6 +176,7 @@ impl Shard {
     ) {
         let wanted = match read_resume(payload) {
             Ok(wanted) => wanted,
+            Err(_) if !self.settle(link, connection) => return,
             Err(failure) => return self.answer(connection, Some(RESUME), id, Err(&failure)),
         };
         if let Some((key, progress)) = wanted {
@@ -167,30 +187,39 @@ impl Shard {
             let session = self.session_of(connection);
             match self.reclaim(key, progress, &session, connection.namespace()) {
                 Reclaimed::Here(old, at) => {
+                    // What was held for it is in the other's log.
                     self.leave_quietly(link, connection);
                     return self.go_on(link, &old, at, session, id);
                 }
                 Reclaimed::Elsewhere(shard) => {
+                    let arrival = Arrival { session, held: self.take_held(connection) };
                     self.leave_quietly(link, connection);
-                    return self.begin_move(link, shard, Some(session), Inbound::Text(text.to_owned()));
+                    return self.begin_move(link, shard, Some(arrival), Inbound::Text(text.to_owned()));
                 }
                 Reclaimed::Gone => {}
             }
         }
-        self.begin_session(link, connection, id);
+        if self.settle(link, connection) {
+            self.begin_session(link, connection, id);
+        }
     }
 
     /// A client came from another shard to go on with a connection of this one.
-    pub(super) fn resume_here(self: &Rc<Self>, link: &Rc<Link>, text: &str, session: Session) {
+    pub(super) fn resume_here(self: &Rc<Self>, link: &Rc<Link>, text: &str, arrival: Arrival) {
+        let Arrival { session, held } = arrival;
         let Ok(Incoming::Event { payload, id, .. }) = plain::decode(text) else { return };
         if let Ok(Some((key, progress))) = read_resume(&payload)
             && let Reclaimed::Here(old, at) = self.reclaim(key, progress, &session, "/")
         {
             return self.go_on(link, &old, at, session, id);
         }
+        if let Err(reason) = self.make_place(&session.identity.user) {
+            return self.close(link, CloseCode::TooManyConnections, &reason);
+        }
         if let Some(connection) = self.new_connection(link, Protocol::Plain, session) {
             self.admit(link);
             self.greet(&connection, None);
+            held.into_iter().for_each(|frames| self.enqueue(link, frames));
             self.begin_session(link, &connection, id);
         }
     }
@@ -203,6 +232,10 @@ impl Shard {
         session: Session,
         id: Option<i128>,
     ) {
+        // Its old link is off, so that it counts no more. Whoever took its place meanwhile was there before.
+        if let Err(reason) = self.make_place(&session.identity.user) {
+            return self.close(link, CloseCode::TooManyConnections, &reason);
+        }
         self.attach(link, connection, session);
         let key = connection.recovery.borrow().as_deref().map(|recovery| recovery.key(connection.id).to_string());
         self.tell_resumed(link, connection, key.as_deref(), true, id);
@@ -214,6 +247,9 @@ impl Shard {
     fn begin_session(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>, id: Option<i128>) {
         self.forget(connection);
         let key = self.make_recoverable(connection).map(|key| key.to_string());
+        if key.is_some() {
+            self.shared.hub.note_session(connection.id);
+        }
         self.tell_resumed(link, connection, key.as_deref(), false, id);
     }
 

@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use super::engine::{Credentials, Engine, EngineCommand, EngineId, PollError, Polled};
+use super::engine::{Credentials, Engine, EngineCommand, EngineId, Poll, PollError};
 use super::link::{Link, Phase, Role, Wire};
 use super::moving::{Migrant, MigrantRole, MigrantWire};
 use super::outbox::Outbox;
@@ -42,7 +41,10 @@ impl Shard {
         let engine = Rc::new(Engine::new(id, credentials, echoes));
         let wire = Wire::Polling(RefCell::default());
         let link = self.new_link(peer, wire, Role::Engine(engine.clone()), None).ok_or("the host has no room left")?;
-        if let Err((_, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+        if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+            if code == CloseCode::TooManyConnections {
+                self.probe_all_from(peer.ip());
+            }
             self.end_link(&link, false);
             return Err(reason);
         }
@@ -101,9 +103,9 @@ impl Shard {
                     self.fail(&link);
                 }
             }
-            EngineCommand::Poll { answer, .. } => match link {
-                Some(link) => self.poll(&link, answer),
-                None => drop(answer.send(Err(PollError::Unknown))),
+            EngineCommand::Poll { poll, .. } => match link {
+                Some(link) => self.poll(&link, poll),
+                None => drop(poll.answer.send(Err(PollError::Unknown))),
             },
             EngineCommand::Post { body, answer, .. } => {
                 let outcome = link.map_or(Err(PollError::Unknown), |link| self.post(&link, &body));
@@ -113,18 +115,18 @@ impl Shard {
         }
     }
 
-    fn poll(self: &Rc<Self>, link: &Rc<Link>, answer: oneshot::Sender<Polled>) {
+    fn poll(self: &Rc<Self>, link: &Rc<Link>, request: Poll) {
         let Wire::Polling(poll) = &link.wire else { return };
         // A client that is late by more than the host waits is gone, though nobody has looked yet.
         self.look_after(link, self.shared.clock.uptime_ms());
         if link.phase.get() == Phase::Ended {
-            return drop(answer.send(Err(PollError::Unknown)));
+            return drop(request.answer.send(Err(PollError::Unknown)));
         }
         if poll.borrow().is_some() {
             self.fail(link);
-            return drop(answer.send(Err(PollError::Bad)));
+            return drop(request.answer.send(Err(PollError::Bad)));
         }
-        *poll.borrow_mut() = Some(answer);
+        *poll.borrow_mut() = Some(request);
         if !link.outbox.borrow().is_empty() || !link.is_up() {
             self.flush(link);
         } else if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
@@ -145,7 +147,8 @@ impl Shard {
         if !link.is_up() {
             return Err(PollError::Unknown);
         }
-        if body.len() > self.max_bytes(link) {
+        let longest = self.longest_message(link);
+        if body.len() > longest && engineio::weight(body) > longest {
             self.fail(link);
             return Err(PollError::Bad);
         }
@@ -156,7 +159,9 @@ impl Shard {
             self.settle_over_full();
             match packet {
                 Ok(packet) => self.packet(link, &engine, packet, read_at),
-                Err(_) => {
+                Err(malformed) => {
+                    // The request's answer is what tells the client.
+                    self.violations.log(link, malformed.reason);
                     self.fail(link);
                     return Err(PollError::Bad);
                 }
@@ -183,17 +188,19 @@ impl Shard {
     }
 
     /// Answers the request that waits, if there is one, with all that there is to send.
-    pub(super) fn flush_polling(self: &Rc<Self>, link: &Rc<Link>, poll: &RefCell<Option<oneshot::Sender<Polled>>>) {
-        let Some(answer) = poll.take() else { return };
+    pub(super) fn flush_polling(self: &Rc<Self>, link: &Rc<Link>, poll: &RefCell<Option<Poll>>) {
+        let Some(Poll { answer, max_packets }) = poll.take() else { return };
         let mut frames = link.outbox.borrow_mut().take(&self.queue.borrow());
         let payload = if frames.is_empty() {
             Bytes::from_static(engineio::NOOP.as_bytes())
         } else {
-            engineio::take_payload(&mut frames, usize::MAX)
+            engineio::take_payload(&mut frames, usize::MAX, max_packets)
         };
+        let is_all = frames.is_empty();
+        link.outbox.borrow_mut().put_back(frames);
         // Where the request has broken off, its session is about to end.
         let _ = answer.send(Ok(payload));
-        if link.phase.get() == Phase::Closing {
+        if is_all && link.phase.get() == Phase::Closing {
             self.end_link(link, false);
         }
     }

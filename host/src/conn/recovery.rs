@@ -52,19 +52,25 @@ impl Shard {
 
     /// Notes what a connection is sent, or would be if its client were here.
     pub(super) fn note(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
-        let max_bytes = self.shared.config.outbox_bytes.saturating_sub(HEAD_ROOM);
+        let mut max_bytes = self.shared.config.outbox_bytes.saturating_sub(HEAD_ROOM);
+        let is_without_link = connection.link.borrow().is_none();
+        let is_held = is_without_link && self.newcomers.contains(connection.id);
+        if is_held {
+            // It lacks nothing, but waits for no more than others may: then it waits no longer.
+            max_bytes = usize::MAX;
+        }
         let is_lacking = self.change_log(connection, |recovery| {
             entries.into_iter().for_each(|entry| recovery.note(entry, max_bytes));
-            !recovery.is_whole()
+            !recovery.is_whole() || is_held && recovery.memory().1 > self.shared.config.outbox_bytes
         });
-        if is_lacking == Some(true) && connection.link.borrow().is_none() {
+        if is_lacking == Some(true) && is_without_link {
             // What it lacks is lost, so that coming back would be no recovery.
             self.given_up.borrow_mut().push(connection.clone());
         }
     }
 
     /// Does something to a connection's log, if it has one, and keeps count of what all logs take.
-    fn change_log<T>(&self, connection: &Connection, change: impl FnOnce(&mut Recovery) -> T) -> Option<T> {
+    pub(super) fn change_log<T>(&self, connection: &Connection, change: impl FnOnce(&mut Recovery) -> T) -> Option<T> {
         let mut recovery = connection.recovery.borrow_mut();
         let recovery = recovery.as_deref_mut()?;
         let before = recovery.memory();
@@ -80,7 +86,7 @@ impl Shard {
 
     /// A ping goes out on a link.
     pub(super) fn note_ping(&self, link: &Link) {
-        for connection in &*link.connections.borrow() {
+        for connection in link.connections.borrow().iter().filter(|connection| connection.link.borrow().is_some()) {
             self.change_log(connection, Recovery::ping);
         }
     }
@@ -102,7 +108,8 @@ impl Shard {
     /// The link of a connection is lost. Keeps the connection for a while if its client may come back; else it departs.
     pub(super) fn part(self: &Rc<Self>, connection: &Rc<Connection>, may_return: bool) {
         connection.link.replace(None);
-        if !may_return || connection.recovery.borrow().is_none() || self.is_stopping() {
+        let is_held = self.newcomers.contains(connection.id);
+        if !may_return || is_held || connection.recovery.borrow().is_none() || self.is_stopping() {
             return self.depart(connection);
         }
         let until = self.shared.clock.uptime_ms() + self.shared.config.recovery_window.as_millis() as u64;
@@ -143,7 +150,7 @@ impl Shard {
             let of_time = |recovery: &Recovery| until.is_none_or(|until| recovery.away_until == until);
             connection.link.borrow().is_none() && connection.recovery.borrow().as_deref().is_some_and(of_time)
         };
-        self.find(id).filter(is_it)
+        self.find(id).filter(is_it).filter(|_| !self.newcomers.contains(id))
     }
 
     /// Ends the connections whose clients stayed away for too long.
@@ -181,6 +188,10 @@ impl Shard {
     /// away the longest before others; then every log is halved.
     pub(super) fn keep_within_budget(self: &Rc<Self>) {
         for connection in self.given_up.take() {
+            if self.newcomers.contains(connection.id) {
+                self.settle_by_id(&connection);
+                continue;
+            }
             tracing::info!(connection = %connection.id, "a client that is away missed more than is kept for it");
             self.give_up(connection.id, None);
         }
@@ -194,7 +205,8 @@ impl Shard {
             self.give_up(id, Some(until));
         }
         if self.is_over_budget() {
-            for (_, connection) in &*self.connections.borrow() {
+            let is_held = |connection: &Connection| self.newcomers.contains(connection.id);
+            for (_, connection) in self.connections.borrow().iter().filter(|(_, connection)| !is_held(connection)) {
                 self.change_log(connection, Recovery::halve);
             }
         }

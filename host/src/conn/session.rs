@@ -40,16 +40,6 @@ struct Authenticate {
 }
 
 impl Shard {
-    /// # Errors
-    /// Where the user has as many connections as it may have, with what to tell the client.
-    pub(super) fn check_user_limit(&self, session: &Session) -> Result<(), &'static str> {
-        let limit = self.shared.config.connections_per_user;
-        if limit > 0 && self.shared.hub.present_connections_of(&session.identity.user) >= limit {
-            return Err("this user has too many connections");
-        }
-        Ok(())
-    }
-
     /// The id that the next connection will have.
     pub(super) fn next_connection_id(&self) -> ConnId {
         ConnId::new(self.index, self.connections.borrow().vacant_key(), self.next_stamp.get())
@@ -146,8 +136,17 @@ impl Shard {
         self.shared.auth.anonymous(id).is_some_and(|session| *session.identity.user == *user)
     }
 
-    /// The longest message that is read from a link.
-    pub(super) fn max_bytes(&self, link: &Link) -> usize {
+    /// The longest frame that is read from a link. A binary message may come as base64 in a text frame.
+    fn max_bytes(&self, link: &Link) -> usize {
+        let longest = self.longest_message(link);
+        match &*link.role.borrow() {
+            Role::Engine(engine) if !engine.echoes => engineio::longest_body(longest),
+            _ => longest,
+        }
+    }
+
+    /// The longest message that a client may send.
+    pub(super) fn longest_message(&self, link: &Link) -> usize {
         let longest = self.shared.config.message_bytes;
         match &*link.role.borrow() {
             Role::Echo => MAX_ECHO_BYTES,
@@ -207,6 +206,11 @@ impl Shard {
                 (Role::Plain, Message::Text(text)) => self.plain_text(link, text, read_at),
                 (Role::Plain, _) => self.plain_binary(link),
                 (Role::Engine(engine), Message::Text(text)) => self.engine_text(link, &engine, text, read_at),
+                (Role::Engine(engine), Message::Binary(bytes))
+                    if !engine.echoes && bytes.len() > self.longest_message(link) =>
+                {
+                    self.refuse_length(link);
+                }
                 (Role::Engine(engine), Message::Binary(bytes)) => {
                     self.packet(link, &engine, engineio::Packet::Binary(bytes.into()), read_at);
                 }
@@ -344,6 +348,7 @@ impl Shard {
             return;
         }
         self.forget(connection);
+        self.newcomers.forget(connection.id);
         // Nobody need hear any more that it came.
         connection.greeting.take();
         self.members.leave_all(connection);

@@ -26,13 +26,15 @@ use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, Phase, Role, Socket, Wire};
 use super::log::Entry;
 use super::members::{Group, Members};
+use super::newcomers::Newcomers;
 use super::outbox::Queue;
 use super::sockets::Sockets;
+use super::violation::Violations;
 use super::{HttpService, MakeHttpService, Shared};
 use crate::hub::{Guard, ShardCommand, ShardPort};
-use crate::model::{CloseCode, ConnId};
+use crate::model::{CloseCode, ConnId, ErrorCode};
 use crate::protocol::websocket::Decoder;
-use crate::protocol::{Protocol, socketio, websocket};
+use crate::protocol::{Protocol, websocket};
 
 /// The buffer that all connections of a shard read into, in bytes.
 pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -71,6 +73,8 @@ pub struct Shard {
     pub(super) links: RefCell<Slab<Rc<Link>>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) members: Members,
+    pub(super) newcomers: Newcomers,
+    pub(super) violations: Violations,
     /// The Engine.IO sessions that have no WebSocket.
     pub(super) polling: RefCell<HashMap<EngineId, Rc<Link>>>,
     /// The names of Socket.IO namespaces that somebody was in.
@@ -143,6 +147,7 @@ impl ShardThread {
         let thread = thread::Builder::new().name(format!("shard-{index}")).spawn({
             let port = port.clone();
             move || {
+                let violations = Violations::new(&shared.clock);
                 let shard = Rc::new(Shard {
                     shared,
                     index,
@@ -151,6 +156,8 @@ impl ShardThread {
                     links: RefCell::default(),
                     connections: RefCell::default(),
                     members: Members::default(),
+                    newcomers: Newcomers::default(),
+                    violations,
                     polling: RefCell::default(),
                     namespaces: RefCell::default(),
                     registry,
@@ -273,6 +280,8 @@ impl Shard {
                     self.dismiss(&connection, code, &reason);
                 }
             }
+            ShardCommand::Probe { connection } => self.probe_connection(connection),
+            ShardCommand::ProbeAddress { address } => self.probe_address(address),
             ShardCommand::Shutdown => self.shut_down(),
         }
     }
@@ -300,10 +309,11 @@ impl Shard {
 
     /// Ends a connection for somebody else's reason.
     fn dismiss(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
+        self.settle_by_id(connection);
         let Some(link) = connection.link.borrow().clone() else { return self.give_up(connection.id, None) };
         if let Protocol::SocketIo { .. } = &connection.protocol {
-            self.enqueue(&link, socketio::disconnect_frame(connection.namespace()));
-            self.leave_namespace(&link, connection, false);
+            let why = (code == CloseCode::TooManyConnections).then_some((ErrorCode::Conflict, reason));
+            self.put_out(&link, connection, why, false);
             if !link.connections.borrow().is_empty() {
                 return;
             }
@@ -351,6 +361,9 @@ impl Shard {
             // Its handshake was answered before the host was told to end.
             self.close(&link, CloseCode::Restart, RESTART_REASON);
         } else if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+            if code == CloseCode::TooManyConnections {
+                self.probe_all_from(peer.ip());
+            }
             self.close(&link, code, reason);
         } else {
             link.counted.set(true);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -14,13 +14,20 @@ use super::engine::Engine;
 use super::link::Link;
 use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
+use super::places::PROBE_TIMEOUT;
 use super::recovery::Reclaimed;
 use super::shard::Shard;
 use crate::auth::Session;
-use crate::model::{CloseCode, ErrorCode, Failure};
-use crate::protocol::plain::MAX_EVENT_BYTES;
+use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates};
+use crate::protocol::plain::{self, MAX_EVENT_BYTES};
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::{Outgoing, Protocol};
+
+/// How long a client is to wait that sent too much: a second brings as many messages as the limit says.
+const RATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a client is told that speaks with another parser.
+const NO_MSGPACK: &str = "this host speaks Socket.IO's default parser: leave the option parser out";
 
 /// What of a client's auth payload the host looks at. All of it is for features that want it.
 #[derive(Default, Deserialize)]
@@ -49,8 +56,23 @@ impl Auth {
     }
 }
 
+/// What a client is told that is not let into a namespace.
+struct Refused {
+    message: String,
+    data: serde_json::Value,
+}
+
+impl Refused {
+    /// A client does not come back by itself from a refusal. Its page does, if it is told when.
+    fn for_now(code: &str, message: String, wait: Duration) -> Self {
+        let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
+        Self { message, data }
+    }
+}
+
 impl Shard {
     pub(super) fn socket_io_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        let text = &*without_lone_surrogates(text);
         let packet = engine.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
         match packet {
             Ok(Some(Packet::Connect { namespace, auth })) => {
@@ -58,7 +80,7 @@ impl Shard {
             }
             Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+            Err(malformed) => self.violated(link, malformed.reason),
         }
     }
 
@@ -69,11 +91,19 @@ impl Shard {
         bytes: Cow<'_, [u8]>,
         read_at: Instant,
     ) {
+        if link.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
+            // It ends the session itself when it has read that; by polling it could not read it of one that is ended.
+            if link.may_send() {
+                self.enqueue(link, socketio::msgpack_error_frame(NO_MSGPACK));
+                self.complain(link, NO_MSGPACK);
+            }
+            return;
+        }
         let packet = engine.decoder.borrow_mut().binary(bytes);
         match packet {
             Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.close(link, CloseCode::ProtocolError, malformed.reason),
+            Err(malformed) => self.violated(link, malformed.reason),
         }
     }
 
@@ -82,7 +112,7 @@ impl Shard {
             if engine.left.borrow().iter().any(|left| **left == *packet.namespace()) {
                 return;
             }
-            return self.close(link, CloseCode::ProtocolError, "a packet for a namespace that the client is not in");
+            return self.violated(link, "a packet for a namespace that the client is not in");
         };
         match packet {
             Packet::Connect { .. } => {}
@@ -98,9 +128,33 @@ impl Shard {
                     self.event(&connection, &event, payload, id, read_at);
                 }
             }
+            Packet::Overfull { event, id, .. } => {
+                let failure = match link.may_send() {
+                    true => Failure::new(ErrorCode::TooLarge, BadPlaceholders::TooMany.to_string()),
+                    false => over_the_rate(),
+                };
+                self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&failure));
+            }
             Packet::Ack { .. } if !link.may_send() => self.answer(&connection, None, None, Err(&over_the_rate())),
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
         }
+    }
+
+    /// Puts a client out of a namespace. Its transport goes on. A reason goes before as the event `error`, for the packet
+    /// has no place for it.
+    pub(super) fn put_out(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        connection: &Rc<Connection>,
+        why: Option<(ErrorCode, &str)>,
+        may_return: bool,
+    ) {
+        if let Some((code, message)) = why {
+            let why = plain::error_data(&Failure::new(code, message), None);
+            self.enqueue(link, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+        }
+        self.enqueue(link, socketio::disconnect_frame(connection.namespace()));
+        self.leave_namespace(link, connection, may_return);
     }
 
     /// Takes a connection off a link that may carry others.
@@ -112,7 +166,7 @@ impl Shard {
         self.part(connection, may_return);
     }
 
-    /// A client wants into a namespace: as somebody new, or to go on with what it had there.
+    /// A client wants into a namespace: as a new connection, or to go on with what it had there.
     fn enter(
         self: &Rc<Self>,
         link: &Rc<Link>,
@@ -122,55 +176,65 @@ impl Shard {
         packet: &str,
     ) {
         if in_namespace(link, namespace).is_some() {
-            return self.close(link, CloseCode::ProtocolError, "the client is in this namespace already");
+            return self.violated(link, "the client is in this namespace already");
         }
-        let refuse = |message: &str, data: serde_json::Value| {
-            self.enqueue(link, socketio::connect_error_frame(namespace, message, &data));
-        };
-        let refuse_with = |code: &str, message: &str| refuse(message, json!({ "code": code, "message": message }));
+        if let Err(Refused { message, data }) = self.try_enter(link, engine, namespace, auth, packet) {
+            self.enqueue(link, socketio::connect_error_frame(namespace, &message, &data));
+        }
+    }
+
+    /// # Errors
+    /// Where the client may not come in, with what it is told.
+    fn try_enter(
+        self: &Rc<Self>,
+        link: &Rc<Link>,
+        engine: &Engine,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        packet: &str,
+    ) -> Result<(), Refused> {
         if !link.may_send() {
-            return refuse_with(ErrorCode::RateLimited.as_str(), &over_the_rate().message);
+            return Err(Refused::for_now(ErrorCode::RateLimited.as_str(), over_the_rate().message, RATE_PAUSE));
         }
         if !self.has_namespace(namespace) {
-            return refuse("Invalid namespace", serde_json::Value::Null);
+            return Err(Refused { message: "Invalid namespace".to_owned(), data: serde_json::Value::Null });
         }
         // It is an object, or nothing.
         let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = match self.credited(engine, &said) {
-            Ok(session) => session,
-            Err(message) => return refuse_with(ErrorCode::Unauthorized.as_str(), &message),
-        };
+        let session = self.credited(engine, &said).map_err(|message| {
+            let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
+            Refused { message, data }
+        })?;
+        let no_place = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
         if let Some((key, progress)) = said.recovery().filter(|_| !self.shared.config.recovery_window.is_zero()) {
             match self.reclaim(key, progress, &session, namespace) {
                 Reclaimed::Here(connection, at) => {
                     // It is away, and does not count itself.
-                    if let Err(message) = self.check_user_limit(&session) {
-                        return refuse_with("too_many_connections", message);
-                    }
+                    self.make_place(&session.identity.user).map_err(no_place)?;
                     self.attach(link, &connection, session);
                     let id = connection.id.to_string();
                     self.enqueue(link, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
                     self.send_rest(link, &connection, at);
-                    return self.admit(link);
+                    self.admit(link);
+                    return Ok(());
                 }
                 // A link that carries others already stays where they are.
                 Reclaimed::Elsewhere(shard) if link.connections.borrow().is_empty() => {
-                    let whole = Inbound::of_message(packet);
-                    return self.begin_move(link, shard, None, whole);
+                    self.begin_move(link, shard, None, Inbound::of_message(packet));
+                    return Ok(());
                 }
                 Reclaimed::Elsewhere(_) | Reclaimed::Gone => {}
             }
         }
-        if let Err(message) = self.check_user_limit(&session) {
-            return refuse_with("too_many_connections", message);
-        }
+        self.make_place(&session.identity.user).map_err(no_place)?;
         let offsets = !self.shared.config.recovery_window.is_zero();
         let protocol = Protocol::SocketIo { namespace: self.shared_name(namespace), offsets };
-        let Some(connection) = self.new_connection(link, protocol, session) else { return };
+        let Some(connection) = self.new_connection(link, protocol, session) else { return Ok(()) };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
         self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
         self.admit(link);
         self.greet(&connection, auth);
+        Ok(())
     }
 
     /// Who it is, by what the packet says or else the handshake.

@@ -6,6 +6,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
+use super::bundle::ClientBundle;
 use super::demo::Demo;
 use super::handshake::{find_token, handshake_key, is_from_here, upgrade};
 use super::response::{Answer, error, text};
@@ -24,6 +25,8 @@ pub struct ClientConfig {
     pub origins: Vec<String>,
     /// Where Socket.IO is, without a slash at the end.
     pub socketio_path: String,
+    /// Where pages get Socket.IO's client that load it from the host.
+    pub bundle: ClientBundle,
     /// The longest request of a polling client, in bytes.
     pub message_bytes: usize,
     /// The secret that the demo signs its tokens with; without one there is no demo.
@@ -111,8 +114,9 @@ impl HttpService for ClientService {
             (&Method::GET, "/echo") if self.config.is_conformance => self.websocket(shard, &caller, request, true),
             (&Method::GET, "/healthz") => text(StatusCode::OK, "ok\n"),
             (method, path) => {
-                let demo = self.demo.as_ref().and_then(|demo| demo.answer(method, path, &request));
-                demo.unwrap_or_else(|| {
+                let bundle = self.config.bundle.answer(method, &self.config.socketio_path, path);
+                let demo = || self.demo.as_ref().and_then(|demo| demo.answer(method, path, &request));
+                bundle.or_else(demo).unwrap_or_else(|| {
                     let message =
                         format!("clients connect to /ws, or with Socket.IO to {}/", self.config.socketio_path);
                     error(StatusCode::NOT_FOUND, "not_found", &message)

@@ -7,20 +7,24 @@ use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, CONTENT_TYPE, HeaderValue,
-    ORIGIN, VARY,
+    ORIGIN, USER_AGENT, VARY,
 };
-use hyper::{Method, Request, StatusCode};
+use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::client::ClientService;
 use super::handshake::{handshake_key, is_upgrade, upgrade};
 use super::response::{Answer, body, error, json};
 use crate::conn::{Caller, Door, EngineId, PollError, Polled, Shard};
+use crate::protocol::engineio;
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 
 /// How many times as long as it may be a request is read, where it is too long.
 const DRAINED: usize = 16;
+
+/// Packets in one answer that python-engineio reads, at most (`Payload.max_decode_packets`).
+const PYTHON_PACKETS: usize = 16;
 
 /// For how long a browser may remember what a page of another origin may do, in seconds.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
@@ -145,7 +149,9 @@ impl ClientService {
                     let peer = caller.peer;
                     Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
                 }
-                (Transport::Polling, &Method::GET) => polled(shard.engines().poll(id).await),
+                (Transport::Polling, &Method::GET) => {
+                    polled(shard.engines().poll(id, max_packets(request.headers())).await)
+                }
                 (Transport::Polling, &Method::POST) => self.post(&shard, id, request).await,
                 _ => Err(Refusal::BadRequest),
             };
@@ -186,7 +192,9 @@ impl ClientService {
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
             return Err(Refusal::BadRequest);
         }
-        match read_body(request.into_body(), self.config.message_bytes).await? {
+        let limit = self.config.message_bytes;
+        let read = read_body(request.into_body(), engineio::longest_body(limit)).await?;
+        match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
             Some(text) => polled(posting.finish(text).await),
             None => {
                 posting.refuse();
@@ -195,6 +203,13 @@ impl ClientService {
             }
         }
     }
+}
+
+/// How many packets a client reads in one answer. Python's refuses an answer with more than 16, and ends its session; others
+/// take what there is.
+fn max_packets(headers: &HeaderMap) -> usize {
+    let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    if agent.to_ascii_lowercase().contains("python") { PYTHON_PACKETS } else { usize::MAX }
 }
 
 /// Reads a body; none where it is longer than `limit`. What is too long is read to its end within reason, for a client

@@ -1,6 +1,7 @@
 //! HTTP: what clients ask before they have a connection, and what operators and services ask at all.
 
 mod api;
+mod bundle;
 mod client;
 mod demo;
 mod engine;
@@ -8,4 +9,5 @@ mod handshake;
 mod response;
 
 pub use api::{Api, ApiConfig, ApiKey, KeyScope};
+pub use bundle::ClientBundle;
 pub use client::{ClientConfig, ClientService};

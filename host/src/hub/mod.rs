@@ -6,6 +6,7 @@
 mod audience;
 mod crowd;
 mod directory;
+mod places;
 mod port;
 mod publish;
 mod reach;
@@ -55,6 +56,10 @@ struct Connection {
     owed: Vec<u64>,
     /// Whether its client has lost it and may come back.
     is_away: bool,
+    /// Whether it counts towards its user's limit, as it does unless it is on trial or gives its place to another.
+    is_counted: bool,
+    /// Whether a client of the plain protocol may come back to it.
+    has_session: bool,
 }
 
 #[derive(Debug)]
@@ -115,7 +120,8 @@ impl Hub {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
         let (rooms, watchers, owed) = (Vec::new(), Vec::new(), Vec::new());
-        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away: false };
+        let (is_away, is_counted, has_session) = (false, true, false);
+        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away, is_counted, has_session };
         self.connections.insert(id, connection);
     }
 
@@ -293,15 +299,16 @@ impl Hub {
         }
     }
 
-    /// How many connections of a user have their client.
-    pub fn present_connections_of(&self, user: &str) -> usize {
-        let is_present = |id: &ConnId| self.connections.get(id).is_some_and(|connection| !connection.is_away);
-        self.connections_of(user).iter().filter(|id| is_present(id)).count()
-    }
-
     /// Connections, users and rooms that there are.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.users.len(), self.rooms.len())
+    }
+
+    /// Asks a connection for a sign of life, without which it ends within seconds.
+    pub fn probe(&self, id: ConnId) {
+        if let Some(shard) = self.shards.get(id.shard()) {
+            shard.push(ShardCommand::Probe { connection: id });
+        }
     }
 
     /// Ends a connection, telling it why.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -101,6 +101,16 @@ pub enum ShardCommand {
         code: CloseCode,
         /// What to tell the client.
         reason: String,
+    },
+    /// Ask a connection for a sign of life, and end it if none comes within seconds.
+    Probe {
+        /// Which connection.
+        connection: ConnId,
+    },
+    /// The same of all connections from an address.
+    ProbeAddress {
+        /// Which address.
+        address: IpAddr,
     },
     /// Tell all connections that the host restarts, flush and end.
     Shutdown,

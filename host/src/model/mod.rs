@@ -7,6 +7,7 @@ mod identity;
 mod mailbox;
 mod payload;
 mod placeholders;
+mod surrogates;
 
 pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
@@ -15,3 +16,4 @@ pub use identity::Identity;
 pub use mailbox::{Full, Mailbox};
 pub use payload::{BadPayload, Payload};
 pub use placeholders::BadPlaceholders;
+pub use surrogates::without_lone_surrogates;

@@ -1,5 +1,6 @@
 //! What an event carries, in the form that all protocols and features share.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
@@ -9,6 +10,7 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::placeholders::{self, BadPlaceholders};
+use super::surrogates::without_lone_surrogates;
 
 /// An event's arguments and the binary attachments that they refer to: `{"_placeholder":true,"num":n}` stands for the
 /// n-th of them. Where there are attachments, the arguments refer to each exactly once.
@@ -72,7 +74,10 @@ impl Payload {
     /// # Errors
     /// Where `args` is anything else.
     pub fn from_args(args: impl Into<Box<str>>, attachments: Vec<Bytes>) -> Result<Self, BadPayload> {
-        let args = args.into();
+        let mut args = args.into();
+        if let Cow::Owned(mended) = without_lone_surrogates(&args) {
+            args = mended.into();
+        }
         let Only(only) = serde_json::from_str(&args)?;
         // It is a part of the array, so that it begins so far behind it.
         let only = only.and_then(|only| {

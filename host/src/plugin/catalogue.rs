@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use super::generation::Generation;
 use super::health::Health;
 use super::template::{ScopeAddress, Template};
+use crate::model::Failure;
 
 /// Generations that stay loaded behind the one that runs.
 const KEPT_GENERATIONS: usize = 3;
@@ -27,6 +28,8 @@ pub(super) struct Plugin {
     pub(super) traps: AtomicU64,
     /// Volatile scopes that were dropped for there were too many.
     pub(super) evicted: AtomicU64,
+    /// Events of the host that its component refused.
+    refusals: AtomicU64,
 }
 
 impl Plugin {
@@ -41,6 +44,20 @@ impl Plugin {
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+        }
+    }
+
+    /// Logs that the component refused an event of the host, of which nobody else hears: the first, the second, the fourth and
+    /// so on, for each connection may bring one.
+    pub(super) fn note_refusal(&self, event: &str, refusal: &Failure) {
+        let so_far = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+        if so_far.is_power_of_two() {
+            let id = &self.current().id;
+            tracing::warn!(
+                plugin = %id.name, version = %id.version, generation = id.generation, event, so_far,
+                "the plugin refused what the host told it, which is lost: {}", refusal.message
+            );
         }
     }
 

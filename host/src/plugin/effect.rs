@@ -10,7 +10,7 @@ use super::bindings::roundhouse::feature::types::PayloadResult;
 use super::generation::Generation;
 use super::scope::Timer;
 use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
-use crate::model::{ConnId, Payload, is_valid_id, is_valid_room};
+use crate::model::{ConnId, Payload, is_valid_id, is_valid_room, without_lone_surrogates};
 use crate::protocol::Outgoing;
 
 /// Effects of one event, at most.
@@ -244,6 +244,7 @@ impl Check<'_> {
         }
         weigh(document.len() + tag.len(), bytes)?;
         json(&document, "a document")?;
+        let document = without_lone_surrogates(&document).into_owned();
         Ok(Effect::Save(Document { tag, collection, key, document }))
     }
 

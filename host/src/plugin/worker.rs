@@ -239,7 +239,7 @@ impl Worker {
     ) {
         let failure = match self.handle_now(plugin, address, &event) {
             Handled::Done(done) => return self.finish(plugin, address, &event, done, reply),
-            Handled::Refused(failure) => return self.answer(plugin, &event, reply, failure),
+            Handled::Refused(failure) => return self.refuse(plugin, &event, reply, failure),
             Handled::Failed(failure) => failure,
         };
         if event.must_be_told() {
@@ -439,6 +439,16 @@ impl Worker {
             }
         }
         self.inner.answer(event.name(), reply, Err(refusal));
+    }
+
+    /// Passes a feature's refusal on, or logs it where no client could do anything about it: what the host tells was not
+    /// asked for. A client is told all the same where the feature has something to say to it about its connection.
+    fn refuse(&self, plugin: &Plugin, event: &Event, reply: ReplyTo, refusal: Failure) {
+        let is_of_host = event.must_be_told() && !matches!(event, Event::Saved { .. });
+        if is_of_host && (event.opened().is_none() || refusal.code == ErrorCode::BadRequest) {
+            return plugin.note_refusal(event.name(), &refusal);
+        }
+        self.answer(plugin, event, reply, refusal);
     }
 
     fn forget(&mut self, plugin: u32) {

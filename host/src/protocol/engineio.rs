@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::websocket::{self, Content};
 use super::{Malformed, malformed};
+use crate::model::Payload;
 
 /// Stands between the packets of a payload.
 const SEPARATOR: char = '\x1e';
@@ -91,6 +92,22 @@ pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Mal
     })
 }
 
+/// How many bytes the packets of a polling request's body have, and what stands between them. What binary messages weigh
+/// is what they are, not what base64 makes of them.
+pub fn weight(body: &str) -> usize {
+    let of_packet = |packet: &str| match packet.strip_prefix(BINARY) {
+        Some(base64) => base64.trim_end_matches('=').len() * 3 / 4,
+        None => packet.len(),
+    };
+    body.split(SEPARATOR).map(|packet| of_packet(packet) + 1).sum::<usize>() - 1
+}
+
+/// How long a body may be that weighs no more than this: base64 makes four bytes of three, and each binary message has a mark,
+/// padding and a separator.
+pub fn longest_body(max_weight: usize) -> usize {
+    max_weight.div_ceil(3) * 4 + 8 * Payload::MAX_ATTACHMENTS
+}
+
 /// What the host says first on a connection.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,17 +154,18 @@ pub fn close_frame() -> Bytes {
     Bytes::from_static(b"\x81\x011")
 }
 
-/// Takes frames from the front of a queue and makes the body of an answer of them: as many as fit into `max_bytes`, but
-/// one `Bytes` at least where there is one. What stands in one `Bytes` (an event and its attachments) stays together, and
+/// Takes frames from the front of a queue and makes the body of an answer of them: as many as fit into `max_bytes` and
+/// `max_packets`, but one `Bytes` at least where there is one. What stands in one `Bytes` (an event and its attachments) stays together, and
 /// the rest stays in the queue. Frames that are about a WebSocket alone (ping, pong, close) are dropped; where the queue
 /// holds nothing else the body is empty, which is no payload: [`NOOP`] is one.
-pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize) -> Bytes {
-    let (mut taken, mut length) = (0, 0);
+pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize, max_packets: usize) -> Bytes {
+    let (mut taken, mut length, mut n_packets) = (0, 0, 0);
     for frames in queue.iter() {
         // Each packet brings a separator, of which there is one less than packets.
         let longer: usize =
             length + websocket::contents(frames).map(|content| packet_bytes(content) + 1).sum::<usize>();
-        if taken > 0 && longer > max_bytes.saturating_add(1) {
+        n_packets += websocket::contents(frames).count();
+        if taken > 0 && (longer > max_bytes.saturating_add(1) || n_packets > max_packets) {
             break;
         }
         length = longer;
@@ -299,10 +317,10 @@ mod tests {
     #[test]
     fn a_queue_becomes_one_payload() {
         let mut queue = queue();
-        let payload = take_payload(&mut queue, usize::MAX);
+        let payload = take_payload(&mut queue, usize::MAX, usize::MAX);
         assert_eq!(payload, "451-[]\x1ebAQIDBA==\x1e2\x1e4é");
         assert!(queue.is_empty());
-        assert_eq!(take_payload(&mut queue, 100), "");
+        assert_eq!(take_payload(&mut queue, 100, usize::MAX), "");
     }
 
     #[test]
@@ -315,8 +333,29 @@ mod tests {
             (22, "451-[]\x1ebAQIDBA==\x1e2\x1e4é", 0),
         ] {
             let mut queue = queue();
-            assert_eq!(take_payload(&mut queue, max_bytes), payload, "{max_bytes}");
+            assert_eq!(take_payload(&mut queue, max_bytes, usize::MAX), payload, "{max_bytes}");
             assert_eq!(queue.len(), left, "{max_bytes}");
+        }
+    }
+
+    #[test]
+    fn a_payload_has_no_more_packets_than_asked_for() {
+        for (max_packets, n_packets, left) in [(0, 2, 3), (2, 2, 3), (3, 3, 1), (4, 4, 0)] {
+            let mut queue = queue();
+            let payload = take_payload(&mut queue, usize::MAX, max_packets);
+            assert_eq!(payload.split(|byte| *byte == SEPARATOR as u8).count(), n_packets, "{max_packets}");
+            assert_eq!(queue.len(), left, "{max_packets}");
+        }
+    }
+
+    #[test]
+    fn binary_messages_weigh_what_they_are() {
+        for (body, bytes) in [("", 0), ("4héllo", 7), ("4a\x1e4b", 5), ("bAQIDBA==", 4), ("bAQID\x1e4a\x1ebAQI=", 9)] {
+            assert_eq!(weight(body), bytes, "{body:?}");
+        }
+        for length in 0..100 {
+            let body = format!("b{}", STANDARD.encode(vec![0; length]));
+            assert!(weight(&body) == length && body.len() <= longest_body(length), "{length}");
         }
     }
 
@@ -328,7 +367,7 @@ mod tests {
             queue.push_back(websocket::binary_frame(&bytes[..length]));
             queue.push_back(message_frame(&"é".repeat(length * 300)));
         }
-        let payload = take_payload(&mut queue, usize::MAX);
+        let payload = take_payload(&mut queue, usize::MAX, usize::MAX);
         let mut packets = decode_payload(std::str::from_utf8(&payload).unwrap());
         for length in [0, 1, 2, 3, 125, 126, 255] {
             assert_eq!(packets.next(), Some(Ok(Packet::Binary(bytes[..length].into()))));

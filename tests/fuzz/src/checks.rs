@@ -163,7 +163,7 @@ pub fn engineio(data: &[u8]) {
         packet => websocket::text_frame(&text_of(packet)),
     });
     let mut queue: VecDeque<Bytes> = frames.collect();
-    let all = engineio::take_payload(&mut queue.clone(), usize::MAX);
+    let all = engineio::take_payload(&mut queue.clone(), usize::MAX, usize::MAX);
     if is_broken {
         assert!(data.starts_with(&all));
     } else {
@@ -173,7 +173,7 @@ pub fn engineio(data: &[u8]) {
     let max_bytes = data.len() / 3;
     while !queue.is_empty() {
         let before = queue.len();
-        let payload = engineio::take_payload(&mut queue, max_bytes);
+        let payload = engineio::take_payload(&mut queue, max_bytes, usize::MAX);
         assert!(queue.len() + 1 == before || payload.len() <= max_bytes && queue.len() < before);
         bodies.push(payload);
     }
@@ -221,6 +221,8 @@ fn check_packet(packet: &Packet<'_>, max_bytes: usize) {
             return;
         }
         Packet::Disconnect { namespace } => socketio::disconnect_frame(namespace),
+        // It is refused, and never sent.
+        Packet::Overfull { .. } => return,
         Packet::Event { namespace, event, payload, id } => {
             check_payload(payload, max_bytes);
             let frames = socketio::event_frames(namespace, event, payload, *id, Some("offset"));
@@ -254,7 +256,7 @@ fn read_back(frames: &Bytes) -> Packet<'static> {
             Content::Binary(bytes) => Ok(Engine::Binary(bytes.into())),
         })
         .collect();
-    let payload = engineio::take_payload(&mut VecDeque::from([frames.clone()]), 0);
+    let payload = engineio::take_payload(&mut VecDeque::from([frames.clone()]), 0, usize::MAX);
     let body = std::str::from_utf8(&payload).expect("a payload is text");
     assert_eq!(engineio::decode_payload(body).collect::<Vec<_>>(), packets, "over polling");
     let mut decoder = socketio::Decoder::default();

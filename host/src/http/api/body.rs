@@ -15,7 +15,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::{ErrorCode, Failure};
+use crate::model::{ErrorCode, Failure, without_lone_surrogates};
 
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
 pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
@@ -37,6 +37,19 @@ pub(super) async fn read(body: Incoming, max_bytes: usize) -> Result<Bytes, Fail
         Ok(Ok(None)) => Err(Failure::new(ErrorCode::TooLarge, format!("the body may be {max_bytes} bytes long"))),
         Ok(Err(error)) => Err(Failure::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"))),
         Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not come in time")),
+    }
+}
+
+/// Reads a body of JSON.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_json(body: Incoming, max_bytes: usize) -> Result<Bytes, Failure> {
+    let body = read(body, max_bytes).await?;
+    // What is not UTF-8 is refused where it is parsed, with the place.
+    match std::str::from_utf8(&body).map(without_lone_surrogates) {
+        Ok(Cow::Owned(mended)) => Ok(mended.into()),
+        _ => Ok(body),
     }
 }
 

@@ -169,7 +169,7 @@ impl Api {
             let message = "the body must be plain JSON, without a Content-Encoding";
             return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
         }
-        let body = body::read(request.into_body(), MAX_BODY_BYTES).await?;
+        let body = body::read_json(request.into_body(), MAX_BODY_BYTES).await?;
         let Reply { status, body } = match call {
             Call::Emit => self.emit(caller, &body).await?,
             Call::Event => self.event(caller, &body).await?,

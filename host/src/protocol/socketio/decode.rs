@@ -11,6 +11,9 @@ use super::{MAIN_NAMESPACE, RESERVED_EVENTS};
 use crate::model::Payload;
 use crate::protocol::{Malformed, malformed};
 
+/// Attachments of one packet that are passed over where it has too many. One with more ends its connection.
+const MAX_PASSED_OVER: usize = 1000;
+
 const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
 
 /// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
@@ -48,6 +51,15 @@ pub enum Packet<'a> {
         /// The answer.
         payload: Payload,
     },
+    /// An event or an answer with more attachments than there may be. They follow, and are passed over.
+    Overfull {
+        /// The namespace that it belongs to.
+        namespace: Cow<'a, str>,
+        /// The event's name, where it is one.
+        event: Option<Cow<'a, str>>,
+        /// The id to acknowledge it with, where that is asked for.
+        id: Option<u64>,
+    },
 }
 
 /// Reads a client's packets.
@@ -55,6 +67,8 @@ pub enum Packet<'a> {
 pub struct Decoder {
     /// The packet that waits for attachments.
     incomplete: Option<Box<Incomplete>>,
+    /// Attachments that are yet to come of a packet that has too many.
+    passed_over: usize,
 }
 
 #[derive(Debug)]
@@ -73,13 +87,17 @@ impl Decoder {
     /// # Errors
     /// Where it breaks the protocol. Nothing may be read after that.
     pub fn text<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<Option<Packet<'a>>, Malformed> {
-        if self.incomplete.take().is_some() {
+        if self.incomplete.take().is_some() || std::mem::take(&mut self.passed_over) > 0 {
             return malformed("text came where an attachment was to come");
         }
         if text.len() > max_bytes {
             return malformed(TOO_LARGE);
         }
         let (packet, attachments) = parse(text)?;
+        if matches!(packet, Packet::Overfull { .. }) {
+            self.passed_over = attachments;
+            return Ok(Some(packet));
+        }
         if attachments == 0 {
             return Ok(Some(packet));
         }
@@ -92,6 +110,10 @@ impl Decoder {
     /// # Errors
     /// Where it breaks the protocol. Nothing may be read after that.
     pub fn binary(&mut self, bytes: Cow<'_, [u8]>) -> Result<Option<Packet<'static>>, Malformed> {
+        if self.passed_over > 0 {
+            self.passed_over -= 1;
+            return Ok(None);
+        }
         let Some(mut incomplete) = self.incomplete.take() else {
             return malformed("an attachment came that no packet waits for");
         };
@@ -120,6 +142,7 @@ impl Packet<'_> {
             Self::Connect { namespace, .. }
             | Self::Disconnect { namespace }
             | Self::Event { namespace, .. }
+            | Self::Overfull { namespace, .. }
             | Self::Ack { namespace, .. } => namespace,
         }
     }
@@ -136,6 +159,9 @@ impl Packet<'_> {
                 Packet::Event { namespace: own(namespace), event: own(event), payload, id }
             }
             Packet::Ack { namespace, id, payload } => Packet::Ack { namespace: own(namespace), id, payload },
+            Packet::Overfull { namespace, event, id } => {
+                Packet::Overfull { namespace: own(namespace), event: event.map(own), id }
+            }
         }
     }
 }
@@ -161,12 +187,18 @@ fn parse(text: &str) -> Result<(Packet<'_>, usize), Malformed> {
         Some('2' | '5') => {
             let (id, json) = split_id(rest)?;
             let (event, args) = parse_event(json)?;
+            if attachments > Payload::MAX_ATTACHMENTS {
+                return Ok((Packet::Overfull { namespace, event: Some(event), id }, attachments));
+            }
             check_placeholders(&args, attachments)?;
             Packet::Event { namespace, event, payload: Payload::from_checked(args, Vec::new()), id }
         }
         _ => {
             let (Some(id), json) = split_id(rest)? else { return malformed("an acknowledgement has an id") };
             let args = parse_ack(json)?;
+            if attachments > Payload::MAX_ATTACHMENTS {
+                return Ok((Packet::Overfull { namespace, event: None, id: None }, attachments));
+            }
             check_placeholders(args, attachments)?;
             Packet::Ack { namespace, id, payload: Payload::from_checked(args, Vec::new()) }
         }
@@ -181,8 +213,8 @@ fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
     };
     // Rust's numbers may have a sign.
     match number.parse() {
-        Ok(attachments @ 1..=Payload::MAX_ATTACHMENTS) if !number.starts_with('+') => Ok((attachments, rest)),
-        _ => malformed("a binary packet has one attachment or more, and not more than an event may have"),
+        Ok(attachments @ 1..=MAX_PASSED_OVER) if !number.starts_with('+') => Ok((attachments, rest)),
+        _ => malformed("a binary packet has one attachment or more, and not thousands"),
     }
 }
 

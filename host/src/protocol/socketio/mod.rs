@@ -6,9 +6,11 @@
 
 mod decode;
 mod encode;
+mod msgpack;
 
 pub use decode::{Decoder, Packet};
 pub use encode::{ack_frames, connect_error_frame, connect_frame, disconnect_frame, event_frames};
+pub use msgpack::{is_msgpack, msgpack_error_frame};
 
 /// The namespace that needs no name on the wire.
 pub const MAIN_NAMESPACE: &str = "/";

@@ -213,6 +213,7 @@ fn greet(
 ) -> Result<(), Failure> {
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
+        Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
         Some("refuse") => Err(Failure::forbidden("it was told to refuse")),
         _ => {
             state.told.push(format!("{} in {namespace} with {auth}", member.user_id()));

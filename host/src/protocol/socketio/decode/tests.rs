@@ -21,6 +21,7 @@ fn short(packet: &Packet<'_>) -> String {
         Packet::Event { namespace, event, payload, id } => {
             format!("event {namespace} {event} {} {:?} {id:?}", payload.args(), payload.attachments)
         }
+        Packet::Overfull { namespace, event, id } => format!("overfull {namespace} {event:?} {id:?}"),
         Packet::Ack { namespace, id, payload } => {
             format!("ack {namespace} {} {:?} {id}", payload.args(), payload.attachments)
         }
@@ -69,6 +70,24 @@ fn an_event_s_arguments_are_the_array_without_its_name_as_it_came() {
     }
     let long = "x".repeat(500);
     assert_eq!(read(&format!(r#"2["{long}"]"#)), format!("event / {long} [] [] None"));
+}
+
+#[test]
+fn attachments_of_an_overfull_packet_are_passed_over() {
+    let mut decoder = Decoder::default();
+    for (text, packet) in [
+        (r#"511-/n,7["a",{"_placeholder":true,"num":0}]"#, r#"overfull /n Some("a") Some(7)"#),
+        (r#"611-7[{"_placeholder":true,"num":0}]"#, "overfull / None None"),
+    ] {
+        assert_eq!(short(&decoder.text(text, MAX_BYTES).unwrap().unwrap()), packet);
+        for _ in 0..11 {
+            assert!(decoder.binary(b"x".into()).unwrap().is_none());
+        }
+        assert_eq!(short(&decoder.text("1", MAX_BYTES).unwrap().unwrap()), "disconnect /");
+        assert!(decoder.binary(b"x".into()).unwrap_err().reason.contains("no packet waits for"));
+    }
+    decoder.text(r#"511-["a"]"#, MAX_BYTES).unwrap();
+    assert!(decoder.text("1", MAX_BYTES).unwrap_err().reason.contains("an attachment was to come"));
 }
 
 #[test]
@@ -137,7 +156,7 @@ fn what_breaks_the_protocol_is_refused() {
         (r#"5+1-["a",{"_placeholder":true,"num":0}]"#, "not more than an event may have"),
         (r#"5a1-["a",{"_placeholder":true,"num":0}]"#, "not more than an event may have"),
         (r#"51.0-["a",{"_placeholder":true,"num":0}]"#, "not more than an event may have"),
-        (r#"511-["a"]"#, "not more than an event may have"),
+        (r#"51001-["a"]"#, "and not thousands"),
         (r#"599999999999999999999-["a"]"#, "not more than an event may have"),
         (r#"51-["a"]"#, "one placeholder"),
         (r#"51-["a",{"_placeholder":true,"num":1}]"#, "one placeholder"),

@@ -1,0 +1,106 @@
+//! Socket.IO's client for browsers, at `/socket.io/socket.io.js`: pages of Socket.IO's own servers load it from there.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HeaderValue, LOCATION};
+use hyper::{Method, StatusCode};
+
+use super::response::{Answer, body, error};
+
+/// What the reference server serves beside its protocol, and the source map of each.
+const BUNDLES: [&str; 4] = ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"];
+
+/// For how long a browser may keep a bundle without asking again: a new one is deployed with new pages.
+const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=600");
+
+/// Where clients get the bundle.
+#[derive(Debug, Clone, Default)]
+pub enum ClientBundle {
+    /// Not from this host.
+    #[default]
+    None,
+    /// From this URL. Where it ends with a slash, the bundle's name belongs behind it.
+    Redirect(String),
+    /// From this host: the files by their names.
+    Files(HashMap<String, Bytes>),
+}
+
+impl ClientBundle {
+    /// Reads what is configured: a URL, a file, or a folder as `client-dist` of the package `socket.io`. A path is taken
+    /// from `dir`.
+    ///
+    /// # Errors
+    /// Where there is no such file, or none of the bundles in the folder.
+    pub fn read(configured: &str, dir: &Path) -> Result<Self, String> {
+        if configured.is_empty() {
+            return Ok(Self::None);
+        }
+        if configured.starts_with("http://") || configured.starts_with("https://") {
+            HeaderValue::from_str(configured).map_err(|_| format!("{configured:?} is not a URL"))?;
+            return Ok(Self::Redirect(configured.to_owned()));
+        }
+        let path = dir.join(configured);
+        let cannot = |error| format!("cannot read {}: {error}", path.display());
+        let mut files = HashMap::new();
+        if !path.is_dir() {
+            let bundle = Bytes::from(fs::read(&path).map_err(cannot)?);
+            for name in &BUNDLES[..2] {
+                files.insert((*name).to_owned(), bundle.clone());
+            }
+            return Ok(Self::Files(files));
+        }
+        for name in BUNDLES.iter().flat_map(|name| [(*name).to_owned(), format!("{name}.map")]) {
+            let file = path.join(&name);
+            if file.exists() {
+                files.insert(name, fs::read(&file).map_err(cannot)?.into());
+            }
+        }
+        if files.is_empty() {
+            return Err(format!("the folder {} has none of {}", path.display(), BUNDLES.join(", ")));
+        }
+        Ok(Self::Files(files))
+    }
+
+    /// The answer to a request for `path`, where that is a bundle beside Socket.IO's own path.
+    pub(super) fn answer(&self, method: &Method, socketio_path: &str, path: &str) -> Option<Answer> {
+        let name = path.strip_prefix(socketio_path)?.strip_prefix('/')?;
+        let bundle = name.strip_suffix(".map").unwrap_or(name);
+        if !BUNDLES.contains(&bundle) || !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let content_type =
+            if bundle == name { "application/javascript; charset=utf-8" } else { "application/json; charset=utf-8" };
+        let found = match self {
+            Self::None => None,
+            Self::Files(files) => files.get(name).map(|file| body(StatusCode::OK, content_type, file.clone())),
+            Self::Redirect(url) if url.ends_with('/') => Some(redirect(&format!("{url}{name}"))),
+            // One file is the one that pages without a build step load.
+            Self::Redirect(url) => BUNDLES[..2].contains(&name).then(|| redirect(url)),
+        };
+        let mut answer = found.unwrap_or_else(|| {
+            let message = format!(
+                "this host does not serve {name}: take socket.io-client 4 from npm or from https://cdn.socket.io, or have \
+                 the operator set socketio.client to a file, a folder (client-dist of the package socket.io) or a URL"
+            );
+            error(StatusCode::NOT_FOUND, "not_found", &message)
+        });
+        if answer.status() != StatusCode::NOT_FOUND {
+            // A module is loaded from a page of another origin only if it may be.
+            answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            answer.headers_mut().insert(CACHE_CONTROL, KEPT);
+        }
+        Some(answer)
+    }
+}
+
+fn redirect(url: &str) -> Answer {
+    let mut answer = body(StatusCode::FOUND, "text/plain; charset=utf-8", "");
+    // It was checked when it was read, and the names are ours.
+    if let Ok(url) = HeaderValue::from_str(url) {
+        answer.headers_mut().insert(LOCATION, url);
+    }
+    answer
+}

@@ -1,0 +1,281 @@
+//! Places of a user: how many connections it may have, which of them counts, and whose place goes to a newer one; and that
+//! a token ends the connections that it was given for, and no others.
+
+use std::time::Duration;
+
+use roundhouse_tests::{ENGINE, InnerHost, SocketIoClient, TestClient, eventually, http, metric};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+use crate::recovery::{CONFIG, WAYS, Way};
+
+/// Time to answer a probe, and a little more.
+const PROBED: Duration = Duration::from_millis(5_001);
+
+/// Frames that the host has queued.
+const FRAMES: &str = "frames_queued_total";
+
+const TOO_MANY: Option<u16> = Some(4009);
+
+async fn host(limit: usize, more: &str) -> InnerHost {
+    InnerHost::start(&format!("{CONFIG}limits.connections_per_user = {limit}\n{more}")).await
+}
+
+/// A plain client that waits for nothing.
+async fn open(host: &InnerHost) -> TestClient {
+    let url = format!("{}/ws?token={}", host.ws, host.token("ana", None));
+    TestClient::open(url.into_client_request().unwrap()).await
+}
+
+async fn sessions_of(host: &InnerHost, user: &str) -> usize {
+    let connections = host.call("GET", &format!("/v1/connections?user={user}"), "").await.body;
+    connections["connections"].as_array().unwrap().len()
+}
+
+#[tokio::test]
+async fn one_namespace_ends_with_its_token_alone() {
+    let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
+    let minute = Duration::from_secs(60);
+    for way in WAYS {
+        let mut client = way.open(&host).await;
+        let token = |valid_for: Duration| json!({ "token": host.token("ana", Some(valid_for)) });
+        let short = client.enter("/other", &token(minute / 6)).await.unwrap();
+        client.enter("/", &token(minute / 3)).await.unwrap();
+        let session = client.session("/other");
+        host.advance(minute / 6);
+        let why = client.wait_for(|packet| packet.event == "error").await;
+        assert_eq!((&*why.namespace, &why.argument()["code"]), ("/other", &json!("unauthorized")), "{why:?}");
+        let out = client.next().await;
+        assert_eq!((out.kind, &*out.namespace), ('1', "/other"), "{out:?}");
+        assert_eq!(client.refused("no:such", json!([])).await, "unknown_event", "the other goes on");
+
+        // With a newer token it goes on with what it had, on the same transport.
+        let mut again = token(minute);
+        again.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
+        assert_eq!(client.enter("/other", &again).await.unwrap()["sid"], short["sid"]);
+        host.advance(minute / 6);
+        client.wait_for(|packet| packet.kind == '1' && packet.namespace == "/").await;
+
+        let mut both = way.open(&host).await;
+        for namespace in ["/", "/other"] {
+            both.enter(namespace, &token(minute / 6)).await.unwrap();
+        }
+        host.advance(minute / 6);
+        let closed = both.closed().await;
+        assert!(closed.code == Some(4002) || way == Way::Polling, "with the last the transport ends: {closed:?}");
+        assert_eq!(both.kept(), []);
+        client.cut().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn resume_counts_as_the_same_connection() {
+    for more in ["shards = 1", "shards = 4", "shards = 4\nlimits.user_overflow = \"replace_oldest\""] {
+        let host = InnerHost::start(&format!("{more}\n{CONFIG}limits.connections_per_user = 1\n")).await;
+        let mut old = host.client("ana").await;
+        let begun = old.ask("resume", json!({})).await.unwrap();
+        let id = old.id().to_owned();
+        let mut kept = Vec::new();
+        // Its old transport is not known to be lost, however often it comes back.
+        for _ in 0..6 {
+            let mut back = host.client("ana").await;
+            let resumed = back.ask("resume", json!({ "session": begun["session"], "offset": 0 })).await.unwrap();
+            assert_eq!((&resumed["recovered"], &resumed["connectionId"]), (&json!(true), &json!(id)), "{more}");
+            assert_eq!(sessions_of(&host, "ana").await, 1);
+            assert_eq!(old.closed().await.code, Some(1000));
+            kept.push(std::mem::replace(&mut old, back));
+        }
+        drop((kept, old));
+        host.shut_down().await;
+    }
+}
+
+#[tokio::test]
+async fn a_recovery_key_counts_as_the_same_connection() {
+    let host = host(1, "").await;
+    for way in WAYS {
+        let mut old = way.open(&host).await;
+        let id = old.sign_in(&host.token("ana", None)).await;
+        let session = old.session_with(&host.token("ana", None));
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        old.closed().await;
+        back.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_lost_connection_gives_its_place_within_seconds() {
+    let host = host(1, "").await;
+    // It reads nothing, and so answers nothing.
+    let lost = host.client("ana").await;
+    let pinged = async |n: u64| {
+        let is_pinged = async || (metric(&host.api, FRAMES).await >= n).then_some(());
+        eventually("the refusal and the ping are sent", is_pinged).await;
+        host.advance(PROBED);
+    };
+    let n_frames = metric(&host.api, FRAMES).await;
+    host.advance(Duration::from_secs(1));
+    let refused = open(&host).await.closed().await;
+    assert_eq!(refused.code, TOO_MANY);
+    assert!(refused.reason.contains("try again in some seconds"), "{refused:?}");
+    pinged(n_frames + 2).await;
+    eventually("its place is free", async || (sessions_of(&host, "ana").await == 0).then_some(())).await;
+    let back = host.client("ana").await;
+
+    host.advance(Duration::from_secs(1));
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    let token = json!({ "token": host.token("ana", None) });
+    let n_frames = metric(&host.api, FRAMES).await;
+    let refused = client.enter("/", &token).await.unwrap_err();
+    assert_eq!(
+        (&refused["data"]["code"], &refused["data"]["retryAfterMs"]),
+        (&json!("too_many_connections"), &json!(5000))
+    );
+    pinged(n_frames + 2).await;
+    eventually("its place is free", async || client.enter("/", &token).await.ok()).await;
+    client.cut().await;
+    drop((lost, back));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_live_connection_keeps_its_place_when_probed() {
+    let host = host(1, "").await;
+    let mut plain = host.client("ana").await;
+    host.advance(Duration::from_secs(1));
+    assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
+    // What it reads first is the ping.
+    plain.ask("no:such", json!({})).await.unwrap_err();
+    host.advance(PROBED);
+    plain.ask("no:such", json!({})).await.unwrap_err();
+    assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
+    plain.close().await;
+
+    for way in WAYS {
+        let mut client = way.open(&host).await;
+        client.sign_in(&host.token("ana", None)).await;
+        host.advance(Duration::from_secs(1));
+        assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
+        client.refused("no:such", json!([])).await;
+        host.advance(PROBED);
+        client.refused("no:such", json!([])).await;
+        client.leave().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn replace_oldest_ends_the_oldest_connection() {
+    let host = host(2, "limits.user_overflow = \"replace_oldest\"\n").await;
+    let mut first = host.client("ana").await;
+    host.advance(Duration::from_millis(1));
+    let mut second = SocketIoClient::socket(&host.ws).await;
+    second.sign_in(&host.token("ana", None)).await;
+    host.advance(Duration::from_millis(1));
+    let mut third = host.client("ana").await;
+    let closed = first.closed().await;
+    assert_eq!(closed.code, TOO_MANY);
+    assert!(closed.reason.starts_with("replaced: "), "{closed:?}");
+    third.ask("no:such", json!({})).await.unwrap_err();
+
+    host.advance(Duration::from_millis(1));
+    let mut fourth = SocketIoClient::polling(&host.ws).await;
+    fourth.sign_in(&host.token("ana", None)).await;
+    let why = second.next().await;
+    assert_eq!((&*why.event, &why.argument()["code"]), ("error", &json!("conflict")), "{why:?}");
+    assert_eq!(second.next().await.kind, '1', "its client does not come back by itself");
+    assert_eq!(second.closed().await.code, TOO_MANY);
+    third.ask("no:such", json!({})).await.unwrap_err();
+    assert_eq!(sessions_of(&host, "ana").await, 2);
+    for client in [second, fourth] {
+        client.cut().await;
+    }
+    drop((first, third));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_connection_over_the_limit_must_resume() {
+    let host = host(1, "").await;
+    let mut old = host.client("ana").await;
+    let begun = old.ask("resume", json!({})).await.unwrap();
+    for first_frame in [json!({ "event": "no:such" }), json!({ "event": "resume" })] {
+        let mut other = host.client("ana").await;
+        other.send_text(first_frame.to_string()).await;
+        assert_eq!(other.closed().await.code, TOO_MANY, "{first_frame}");
+    }
+    let mut silent = host.client("ana").await;
+    old.ask("no:such", json!({})).await.unwrap_err();
+    host.advance(Duration::from_secs(7));
+    assert_eq!(silent.closed().await.code, TOO_MANY);
+    old.ask("no:such", json!({})).await.unwrap_err();
+
+    // One whose place is free when its time is up stays.
+    let mut patient = host.client("ana").await;
+    old.close().await;
+    host.advance(Duration::from_secs(7));
+    patient.ask("no:such", json!({})).await.unwrap_err();
+    assert_eq!(open(&host).await.closed().await.code, TOO_MANY, "it counts");
+    assert!(begun["session"].is_string());
+    drop((silent, patient));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_detached_connection_waits_for_its_place() {
+    let host = host(1, "").await;
+    let mut ana = host.client("ana").await;
+    let begun = ana.ask("resume", json!({})).await.unwrap();
+    drop(ana);
+    crate::recovery::away(&host, 1).await;
+    let mut other = host.client("ana").await;
+    other.ask("no:such", json!({})).await.unwrap_err();
+    let wanted = json!({ "session": begun["session"], "offset": 0 });
+    let mut back = host.client("ana").await;
+    back.post("resume", wanted.clone()).await;
+    assert_eq!(back.closed().await.code, TOO_MANY);
+    other.close().await;
+    let mut back = host.client("ana").await;
+    let resumed: Value = back.ask("resume", wanted).await.unwrap();
+    assert_eq!(resumed["recovered"], true);
+    drop(back);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_refusal_probes_connections_from_its_address() {
+    let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_ip = 1")).await;
+    for way in [None, Some(Way::Socket)] {
+        let lost = host.client("ana").await;
+        let n_frames = metric(&host.api, FRAMES).await;
+        host.advance(Duration::from_secs(1));
+        let n_sent = match way {
+            // Its close, and the ping.
+            None => {
+                assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
+                2
+            }
+            Some(_) => {
+                let path = format!("{ENGINE}&transport=polling");
+                let answer = http(&host.ws, "GET", &path, &[], "").await.unwrap();
+                assert_eq!(answer.status, 503, "{}", answer.text);
+                1
+            }
+        };
+        let is_pinged = async || (metric(&host.api, FRAMES).await >= n_frames + n_sent).then_some(());
+        eventually("the ping is sent", is_pinged).await;
+        host.advance(PROBED);
+        let back = eventually("its place is free", async || {
+            let mut back = open(&host).await;
+            let first = back.drain().await;
+            first.first().is_some_and(|frame| frame["event"] == "connected").then_some(back)
+        })
+        .await;
+        back.close().await;
+        drop(lost);
+    }
+    host.shut_down().await;
+}
