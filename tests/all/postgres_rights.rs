@@ -95,7 +95,7 @@ fn role_of_least_rights_uses_tables_made_for_it() {
     server.run("CREATE ROLE \"the host\" LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let url = server.url_of("the%20host", "postgres");
     let said = refusal(&url);
-    assert!(said.contains("permission denied") && said.contains("roundhouse store schema --role"), "{said}");
+    assert!(said.contains("permission denied") && said.contains("roundhouse store schema --role 'the host'"), "{said}");
 
     // Tables alone do not do.
     server.run(&script(&[]));

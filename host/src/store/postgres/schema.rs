@@ -76,10 +76,6 @@ const PRIVILEGES: [(&str, &[&str]); 5] = [
     ("roundhouse_schema", &["SELECT"]),
 ];
 
-/// What to do about tables that are not as they must be, and cannot be made so.
-const WHAT_TO_DO: &str = "have their owner run what `roundhouse store schema --role NAME` prints, NAME being the role that \
-                          the host connects as";
-
 fn statements() -> String {
     format!(
         "{TABLES}INSERT INTO roundhouse_schema (version) VALUES ({VERSION})
@@ -92,7 +88,7 @@ pub(in super::super) fn script(role: Option<&str>) -> String {
     let mut script = format!(
         "-- The tables of Roundhouse, schema {VERSION}, for PostgreSQL. Makes them, or brings those of an older host up to\n\
          -- date; to run it again changes nothing. The database must be encoded as UTF8.\n\
-         BEGIN;\n{}",
+         BEGIN;\nSET LOCAL client_min_messages = warning;\n{}",
         statements()
     );
     let (start, role) = match role {
@@ -116,8 +112,9 @@ pub(in super::super) fn script(role: Option<&str>) -> String {
 /// # Errors
 /// With what to do, where they are not and cannot be made so.
 pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
-    check_encoding(client)?;
-    match version(client)? {
+    let place = Place::of(client)?;
+    place.check_encoding()?;
+    match place.version(client)? {
         Some(VERSION) => {}
         Some(newer) if newer > VERSION => {
             return Err(BackendError::Unavailable(format!(
@@ -125,72 +122,90 @@ pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
                  give this one a database of its own"
             )));
         }
-        older => make(client).map_err(|error| explain(error, older))?,
+        older => place.make(client, older)?,
     }
-    check_privileges(client)
+    place.check_privileges(client)
 }
 
-/// A database of another encoding takes only the characters that its encoding has; one without any takes all bytes.
-fn check_encoding(client: &mut Client) -> Result<(), BackendError> {
-    let row = client.query_typed_one("SELECT current_setting('server_encoding'), current_database()::text", &[])?;
-    let (encoding, database): (&str, &str) = (row.get(0), row.get(1));
-    if matches!(encoding, "UTF8" | "SQL_ASCII") {
-        return Ok(());
-    }
-    Err(BackendError::Unavailable(format!(
-        "the database {database} is encoded as {encoding}, which lacks most of the characters that people write: make one with \
-         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (dump and restore what is in the old one), and name that in \
-         store.url"
-    )))
+/// Where the tables are, and as whom the host is there.
+struct Place {
+    database: String,
+    encoding: String,
+    role: String,
 }
 
-fn version(client: &mut Client) -> Result<Option<i32>, BackendError> {
-    let row = client.query_typed_one("SELECT to_regclass('roundhouse_schema') IS NOT NULL", &[])?;
-    if !row.get::<_, bool>(0) {
-        return Ok(None);
+impl Place {
+    fn of(client: &mut Client) -> Result<Self, BackendError> {
+        let row = client.query_typed_one(
+            "SELECT current_database()::text, current_setting('server_encoding'), current_user::text",
+            &[],
+        )?;
+        Ok(Self { database: row.get(0), encoding: row.get(1), role: row.get(2) })
     }
-    let row = client.query_typed_opt("SELECT version FROM roundhouse_schema", &[]).map_err(|error| {
-        let error = BackendError::from(error);
-        BackendError::Unavailable(format!("cannot read the version of the tables: {error}: {WHAT_TO_DO}"))
-    })?;
-    Ok(row.map(|row| row.get(0)))
-}
 
-fn make(client: &mut Client) -> Result<(), BackendError> {
-    in_transaction(client, Kind::Write, |client| {
-        client.batch_execute("SET LOCAL client_min_messages = warning")?;
-        client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&SCHEMA_LOCK, Type::INT8)])?;
-        Ok(client.batch_execute(&statements())?)
-    })
-}
-
-fn explain(error: BackendError, older: Option<i32>) -> BackendError {
-    let found = older.map_or_else(|| "none, or older ones".to_owned(), |older| format!("those of schema {older}"));
-    BackendError::Unavailable(format!(
-        "cannot make the tables of schema {VERSION} (there are {found}): {error}: let the role create tables, or {WHAT_TO_DO}"
-    ))
-}
-
-fn check_privileges(client: &mut Client) -> Result<(), BackendError> {
-    let (mut tables, mut privileges): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
-    for (table, needed) in PRIVILEGES {
-        tables.extend(needed.iter().map(|_| table));
-        privileges.extend(needed);
+    /// An error about tables that are not as they must be, and cannot be made so, with what to do.
+    fn refusal(&self, what: &str) -> BackendError {
+        let Self { database, role, .. } = self;
+        BackendError::Unavailable(format!(
+            "{what}: have an administrator of the database {database} run what `roundhouse store schema --role '{role}'` prints"
+        ))
     }
-    let missing = client.query_typed(
-        "SELECT name, privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (name, privilege, n)
-         WHERE NOT coalesce(has_table_privilege(to_regclass(name), privilege), FALSE) ORDER BY n",
-        &[(&tables, Type::TEXT_ARRAY), (&privileges, Type::TEXT_ARRAY)],
-    )?;
-    if missing.is_empty() {
-        return Ok(());
+
+    /// A database of another encoding takes only the characters that its encoding has; one without any takes all bytes.
+    fn check_encoding(&self) -> Result<(), BackendError> {
+        let Self { database, encoding, .. } = self;
+        if matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {
+            return Ok(());
+        }
+        Err(BackendError::Unavailable(format!(
+            "the database {database} is encoded as {encoding}, which lacks most of the characters that people write: make one \
+             with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0 (dump and restore what is in the old one), and name \
+             that in store.url"
+        )))
     }
-    let missing: Vec<String> =
-        missing.iter().map(|row| format!("{} on {}", row.get::<_, &str>(1), row.get::<_, &str>(0))).collect();
-    Err(BackendError::Unavailable(format!(
-        "the role that the host connects as lacks {}: {WHAT_TO_DO}",
-        missing.join(", ")
-    )))
+
+    fn version(&self, client: &mut Client) -> Result<Option<i32>, BackendError> {
+        let row = client.query_typed_one("SELECT to_regclass('roundhouse_schema') IS NOT NULL", &[])?;
+        if !row.get::<_, bool>(0) {
+            return Ok(None);
+        }
+        let row = client.query_typed_opt("SELECT version FROM roundhouse_schema", &[]).map_err(|error| {
+            self.refusal(&format!("cannot read the version of the tables: {}", BackendError::from(error)))
+        })?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    fn make(&self, client: &mut Client, older: Option<i32>) -> Result<(), BackendError> {
+        let made = in_transaction(client, Kind::Write, |client| {
+            client.batch_execute("SET LOCAL client_min_messages = warning")?;
+            client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&SCHEMA_LOCK, Type::INT8)])?;
+            Ok(client.batch_execute(&statements())?)
+        });
+        made.map_err(|error| {
+            let found =
+                older.map_or_else(|| "none, or older ones".to_owned(), |older| format!("those of schema {older}"));
+            self.refusal(&format!("cannot make the tables of schema {VERSION} (there are {found}): {error}"))
+        })
+    }
+
+    fn check_privileges(&self, client: &mut Client) -> Result<(), BackendError> {
+        let (mut tables, mut privileges): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+        for (table, needed) in PRIVILEGES {
+            tables.extend(needed.iter().map(|_| table));
+            privileges.extend(needed);
+        }
+        let missing = client.query_typed(
+            "SELECT name, privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (name, privilege, n)
+             WHERE NOT coalesce(has_table_privilege(to_regclass(name), privilege), FALSE) ORDER BY n",
+            &[(&tables, Type::TEXT_ARRAY), (&privileges, Type::TEXT_ARRAY)],
+        )?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing: Vec<String> =
+            missing.iter().map(|row| format!("{} on {}", row.get::<_, &str>(1), row.get::<_, &str>(0))).collect();
+        Err(self.refusal(&format!("the role {} lacks {}", self.role, missing.join(", "))))
+    }
 }
 
 #[cfg(test)]
