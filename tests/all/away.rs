@@ -138,7 +138,7 @@ async fn a_join_handled_after_the_loss_is_told_away() {
 }
 
 #[tokio::test]
-async fn a_paused_feature_is_told_what_is_left_of_it() {
+async fn changes_cancel_each_other_in_a_paused_feature() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
