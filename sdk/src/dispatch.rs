@@ -40,6 +40,8 @@ fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -
         }
         Event::Joined(member) => F::joined(state, cx, &member),
         Event::Left(member, reason) => F::left(state, cx, &member, reason),
+        Event::Away(member) => F::away(state, cx, &member),
+        Event::Back(member) => F::back(state, cx, &member),
         Event::Timer(timer) => {
             let decoded = serde_json::from_str(&timer.payload)
                 .map_err(|error| Failure::internal(format!("timer {}: {error}", timer.name)))?;

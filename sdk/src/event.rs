@@ -39,6 +39,10 @@ pub enum Event {
     Joined(Member),
     /// A connection that was in the scope's room, or was watched, is gone.
     Left(Member, LeaveReason),
+    /// The client of a connection that takes part in the scope has lost its transport, and may come back.
+    Away(Member),
+    /// It is back, on the same connection.
+    Back(Member),
     /// A timer is due.
     Timer(Timer),
     /// A client answered, or did not.

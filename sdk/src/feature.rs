@@ -51,6 +51,22 @@ pub trait Feature: Sized + 'static {
         Ok(())
     }
 
+    /// The client of a connection that takes part in this scope has lost its transport, and may come back: until then the
+    /// host keeps the connection and its place in rooms, and what it is sent. Told to scopes that ask for it by
+    /// [`Scope::on_away`](crate::Scope::on_away) alone.
+    ///
+    /// Next comes [`back`](Self::back); or [`left`](Self::left), where the client does not come back within the recovery
+    /// window, or comes back as a new connection and the old one expires.
+    fn away(_state: &mut Self::State, _cx: &mut Context<Self>, _member: &Member) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The client of a connection that was [away](Self::away) is back, on the same connection: it has been sent what it
+    /// missed, and what is emitted now comes after that.
+    fn back(_state: &mut Self::State, _cx: &mut Context<Self>, _member: &Member) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// A timer is due.
     fn timer(_state: &mut Self::State, _cx: &mut Context<Self>, _timer: Self::Timer) -> Result<(), Failure> {
         Ok(())

@@ -2,6 +2,9 @@
 
 use std::marker::PhantomData;
 
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::bindings as wit;
 use crate::bindings::roundhouse::feature::{effects, events, manifest, types};
 use crate::{
@@ -142,8 +145,45 @@ impl From<events::Event> for Event {
                     events::FetchOutcome::Failed(why) => Err(why.into()),
                 },
             }),
-            events::Event::Other((name, data)) => Self::Other(name, data),
+            events::Event::Other((name, data)) => later(name, data),
         }
+    }
+}
+
+/// An event that is no case of the contract's variant, for it was added when that was released.
+fn later(name: String, data: String) -> Event {
+    let kind: fn(Member) -> Event = match name.as_str() {
+        "away" => Event::Away,
+        "back" => Event::Back,
+        _ => return Event::Other(name, data),
+    };
+    match serde_json::from_str::<Concerned>(&data) {
+        Ok(concerned) => kind(concerned.into()),
+        Err(_) => Event::Other(name, data),
+    }
+}
+
+/// A member as the data of such an event.
+#[derive(Deserialize)]
+struct Concerned {
+    connection: String,
+    identity: ConcernedIdentity,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ConcernedIdentity {
+    user_id: String,
+    name: Option<String>,
+    roles: Vec<String>,
+    claims: Box<RawValue>,
+}
+
+impl From<Concerned> for Member {
+    fn from(concerned: Concerned) -> Self {
+        let ConcernedIdentity { user_id, name, roles, claims } = concerned.identity;
+        let identity = Identity { user_id, name, roles, claims: claims.get().to_owned() };
+        Self { connection: concerned.connection, identity }
     }
 }
 
@@ -229,6 +269,7 @@ impl From<Outcome> for effects::Outcome {
 
 impl From<Manifest> for manifest::Manifest {
     fn from(manifest: Manifest) -> Self {
+        let extensions = extensions(&manifest);
         let routes = manifest.scopes.iter().flat_map(routes).collect();
         let asked = manifest.scopes.iter().flat_map(|scope| {
             scope.queries.iter().map(|name| manifest::Query { name: name.clone(), scope: Some(scope.template.clone()) })
@@ -249,15 +290,19 @@ impl From<Manifest> for manifest::Manifest {
                 audiences: manifest.needs.audiences,
                 actions: manifest.needs.actions,
             },
-            extensions: extensions(&manifest.namespaces),
+            extensions,
         }
     }
 }
 
-fn extensions(namespaces: &[String]) -> Vec<(String, String)> {
-    // A host that does not know the extension refuses whoever asks for it.
-    let named = (!namespaces.is_empty()).then(|| serde_json::json!(namespaces).to_string());
-    named.map(|names| ("socketio-namespaces".to_owned(), names)).into_iter().collect()
+/// What is asked for beyond the contract's fields. A host that does not know an extension refuses who asks for it.
+fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
+    let presence = manifest.scopes.iter().filter(|scope| scope.presence).map(|scope| scope.template.clone());
+    [("socketio-namespaces", manifest.namespaces.clone()), ("presence", presence.collect())]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(extension, names)| (extension.to_owned(), serde_json::json!(names).to_string()))
+        .collect()
 }
 
 impl From<Scope> for manifest::Scope {
@@ -279,4 +324,36 @@ fn routes(scope: &Scope) -> impl Iterator<Item = manifest::Route> {
             scope: scope.template.clone(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn away_and_back_carry_the_member() {
+        let data =
+            r#"{"connection":"c1","identity":{"userId":"ana","name":null,"roles":["agent"],"claims":{"team":1}}}"#;
+        let identity = Identity {
+            user_id: "ana".to_owned(),
+            name: None,
+            roles: vec!["agent".to_owned()],
+            claims: r#"{"team":1}"#.to_owned(),
+        };
+        let member = Member { connection: "c1".to_owned(), identity };
+        let told = |name: &str, data: &str| Event::from(events::Event::Other((name.to_owned(), data.to_owned())));
+        assert_eq!(told("away", data), Event::Away(member.clone()));
+        assert_eq!(told("back", data), Event::Back(member));
+        for (name, data) in [("back", "null"), ("configured", "null")] {
+            assert_eq!(told(name, data), Event::Other(name.to_owned(), data.to_owned()));
+        }
+    }
+
+    #[test]
+    fn presence_is_asked_for_by_an_extension() {
+        let manifest = |scope| manifest::Manifest::from(Manifest::new("door", "1.0.0", "").scope(scope));
+        assert!(manifest(Scope::volatile("door:{id}")).extensions.is_empty());
+        let asked = manifest(Scope::volatile("door:{id}").on_away()).extensions;
+        assert_eq!(asked, [("presence".to_owned(), r#"["door:{id}"]"#.to_owned())]);
+    }
 }

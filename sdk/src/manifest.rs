@@ -41,6 +41,8 @@ pub struct Scope {
     pub routes: Vec<Route>,
     /// The questions that it answers.
     pub queries: Vec<String>,
+    /// Whether it is told of connections whose clients are away, and back.
+    pub presence: bool,
 }
 
 /// The event by which the host tells of a connection that opens.
@@ -168,7 +170,8 @@ impl Scope {
     }
 
     fn new(template: &str, durable: bool) -> Self {
-        Self { template: template.to_owned(), durable, idle: DEFAULT_IDLE, routes: Vec::new(), queries: Vec::new() }
+        let (routes, queries) = (Vec::new(), Vec::new());
+        Self { template: template.to_owned(), durable, idle: DEFAULT_IDLE, routes, queries, presence: false }
     }
 
     /// How long the state stays with no member, timer or event (5 minutes unless said otherwise).
@@ -203,6 +206,15 @@ impl Scope {
     #[must_use]
     pub fn on_connect(self) -> Self {
         self.route([CONNECT], Route { from_host: true, ..Route::default() })
+    }
+
+    /// Has the feature told when the client of a connection that takes part in this scope is
+    /// [away](crate::Feature::away), and when it is [back](crate::Feature::back). A host that does not
+    /// know the extension `presence` refuses such a feature.
+    #[must_use]
+    pub fn on_away(mut self) -> Self {
+        self.presence = true;
+        self
     }
 
     /// Adds questions that it answers.

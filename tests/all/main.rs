@@ -6,6 +6,7 @@ mod api;
 mod api_directory;
 mod api_emit;
 mod api_idempotency;
+mod away;
 mod campaign_progress;
 mod chat_confirmation;
 mod clients;

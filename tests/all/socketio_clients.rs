@@ -31,6 +31,22 @@ fn an_old_client_works_and_comes_back_on_each_transport() {
 }
 
 #[test]
+fn an_absent_agent_is_taken_out_and_shown_again() {
+    let test = "an_absent_agent_is_taken_out_and_shown_again";
+    for version in ["newest", "4.1"] {
+        for transport in TRANSPORTS {
+            let script = match Script::on_node("socketio-away.mjs") {
+                Ok(script) => script,
+                Err(why) => return skip(test, why),
+            };
+            let config = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.settings]\nawaySeconds = 1";
+            let host = TestHost::start_with(config, &[]);
+            script.must_pass(&host, &[version, transport, &host.token("ana"), &host.token("ben")]);
+        }
+    }
+}
+
+#[test]
 fn pythons_client_works_and_comes_back_on_each_transport() {
     let test = "pythons_client_works_and_comes_back_on_each_transport";
     work(test, || Script::on_python("python_socketio.py"), &[]);

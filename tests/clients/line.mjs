@@ -65,10 +65,13 @@ export class Line {
     client.on("data", async (bytes) => {
       const head = bytes.toString("latin1");
       isWebSocket ||= /^upgrade: *websocket/im.test(head);
-      wire.isOpen = isWebSocket || (wire.isOpen && !head.startsWith("POST ")) || /^GET \/socket\.io\//.test(head);
-      this.#changed();
+      const opens = isWebSocket || (wire.isOpen && !head.startsWith("POST ")) || /^GET \/socket\.io\//.test(head);
       if (isWebSocket) await this.#released;
-      host.write(bytes);
+      // Not before: a request that never reached the host is none that it could miss.
+      host.write(bytes, () => {
+        wire.isOpen = opens;
+        this.#changed();
+      });
     });
     host.on("data", (bytes) => {
       wire.isOpen &&= isWebSocket;

@@ -107,7 +107,8 @@ impl Shard {
         }
         let until = self.shared.clock.uptime_ms() + self.shared.config.recovery_window.as_millis() as u64;
         self.change_log(connection, |recovery| recovery.part(until));
-        self.count_away(connection.id, true);
+        self.count_away(1);
+        self.tell_presence(connection.id, true);
         self.away.borrow_mut().push_back((until, connection.id));
         self.arm_away();
         while self.n_away.get() > MAX_AWAY {
@@ -121,11 +122,16 @@ impl Shard {
     }
 
     /// Counts a client that is away, or is so no more.
-    fn count_away(&self, id: ConnId, is_away: bool) {
-        let by = if is_away { 1 } else { -1 };
+    fn count_away(&self, by: i64) {
         self.n_away.set(self.n_away.get().saturating_add_signed(by as isize));
         self.shared.metrics.away.add(by);
-        self.shared.hub.set_away(id, is_away);
+    }
+
+    /// Has the features told that want to know whether a connection's client is away.
+    fn tell_presence(&self, id: ConnId, is_away: bool) {
+        if let Some(presence) = self.shared.hub.set_away(id, is_away) {
+            self.shared.plugins.presence_changed(id, &presence);
+        }
     }
 
     /// Notes when the first of those who are away will have been so for too long.
@@ -164,7 +170,7 @@ impl Shard {
     /// Ends a connection whose client is away, and that until this time where one is given.
     pub(super) fn give_up(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
         if let Some(connection) = self.find_away(id, until) {
-            self.count_away(id, false);
+            self.count_away(-1);
             self.depart(&connection);
         }
     }
@@ -259,11 +265,13 @@ impl Shard {
     /// Lets a connection go on over a link, whose person was checked. What its client has not had follows in
     /// [`Shard::send_rest`].
     pub(super) fn attach(&self, link: &Rc<Link>, connection: &Rc<Connection>, session: Session) {
-        self.count_away(connection.id, false);
+        self.count_away(-1);
         self.shared.metrics.recovered.inc();
         if !session.is_anonymous {
             self.take_over(connection, session);
         }
+        // Before anything that the client sends now, and as who the new token says.
+        self.tell_presence(connection.id, false);
         *connection.link.borrow_mut() = Some(link.clone());
         link.connections.borrow_mut().push(connection.clone());
     }

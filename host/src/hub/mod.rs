@@ -7,6 +7,7 @@ mod audience;
 mod crowd;
 mod directory;
 mod port;
+mod presence;
 mod publish;
 mod reach;
 
@@ -20,6 +21,7 @@ use dashmap::mapref::entry::Entry;
 pub use audience::{Audience, Guard, Publication};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
+pub use presence::Presence;
 pub use reach::Reach;
 
 use self::crowd::Crowd;
@@ -55,6 +57,8 @@ struct Connection {
     owed: Vec<u64>,
     /// Whether its client has lost it and may come back.
     is_away: bool,
+    /// How often that has changed.
+    n_changes: u32,
 }
 
 #[derive(Debug)]
@@ -115,7 +119,7 @@ impl Hub {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
         let (rooms, watchers, owed) = (Vec::new(), Vec::new(), Vec::new());
-        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away: false };
+        let connection = Connection { identity, since_ms, rooms, watchers, owed, is_away: false, n_changes: 0 };
         self.connections.insert(id, connection);
     }
 
@@ -284,13 +288,6 @@ impl Hub {
     /// The connections of a user.
     pub fn connections_of(&self, user: &str) -> Vec<ConnId> {
         self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
-    }
-
-    /// Notes that the client of a connection is away, or here again.
-    pub fn set_away(&self, id: ConnId, is_away: bool) {
-        if let Some(mut connection) = self.connections.get_mut(&id) {
-            connection.is_away = is_away;
-        }
     }
 
     /// How many connections of a user have their client.

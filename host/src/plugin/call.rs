@@ -1,5 +1,8 @@
 //! Events of the host's model, lent to a component for one call.
 
+use serde_json::json;
+use serde_json::value::RawValue;
+
 use super::bindings::roundhouse::feature::{events as wit, types};
 use super::event::{Event, Member, Origin};
 use crate::model::{ErrorCode, Failure, Payload};
@@ -26,6 +29,11 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
         Event::Joined(member) => lend_member(member, |member| call(wit::Event::Joined(member))),
         Event::Left { member, reason, .. } => {
             lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason })))
+        }
+        // Added after 1.0 was released, so that it is no case of its own.
+        Event::Presence { member, .. } => {
+            let data = member_json(member);
+            call(wit::Event::Other((event.name(), &data)))
         }
         Event::Timer { name, payload, due_ms } => call(wit::Event::Timer(wit::Timer { name, payload, due: *due_ms })),
         Event::Acknowledged { tag, connection, answer } => {
@@ -92,6 +100,16 @@ fn lend_member<T>(member: &Member, call: impl FnOnce(types::Member<'_>) -> T) ->
             claims: &identity.claims,
         },
     })
+}
+
+/// A member as the data of an event that the contract has no case for.
+fn member_json(member: &Member) -> String {
+    let identity = &member.identity;
+    let claims: Option<&RawValue> = serde_json::from_str(&identity.claims).ok();
+    let identity = json!({
+        "userId": &*identity.user, "name": identity.name, "roles": identity.roles, "claims": claims,
+    });
+    json!({ "connection": member.connection.to_string(), "identity": identity }).to_string()
 }
 
 /// A component's refusal as the sender gets it.

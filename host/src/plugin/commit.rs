@@ -140,6 +140,7 @@ impl Worker {
             Effect::Watch(connection) => {
                 if self.inner.hub.watch(connection, (plugin.number, address.key.clone())) {
                     take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.watched = true);
+                    self.look_at_presence(plugin, address, connection);
                 } else {
                     self.tell_gone(plugin, address, event, connection);
                 }
@@ -184,6 +185,7 @@ impl Worker {
         match self.inner.hub.join(connection, room) {
             Joined::Yes | Joined::Already if *room == address.key => {
                 take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
+                self.look_at_presence(plugin, address, connection);
             }
             Joined::Yes => self.tell_owner(connection, room, self.inner.hub.identity(connection), None),
             Joined::Already => {}

@@ -41,7 +41,7 @@ impl Worker {
     ) -> Option<(Event, ReplyTo)> {
         if self.scopes.get(plugin.number, &address.key).is_none() {
             // Nobody takes part in a scope that is not in memory.
-            let is_left = matches!(event, Event::Left { .. });
+            let is_left = matches!(event, Event::Left { .. } | Event::Presence { .. });
             if is_left || !self.is_durable(plugin, address) {
                 return Some((event, reply));
             }

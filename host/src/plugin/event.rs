@@ -69,6 +69,13 @@ pub(super) enum Event {
         reason: &'static str,
         is_gone: bool,
     },
+    /// A connection's client is away, or back.
+    Presence {
+        member: Member,
+        is_away: bool,
+        /// How often that has changed.
+        n_changes: u32,
+    },
     Timer {
         name: Box<str>,
         payload: Box<str>,
@@ -111,6 +118,7 @@ impl Event {
             Self::Message { origin: Origin::Host(_), .. }
                 | Self::Joined(_)
                 | Self::Left { .. }
+                | Self::Presence { .. }
                 | Self::Timer { .. }
                 | Self::Acknowledged { .. }
                 | Self::Saved { .. }
@@ -140,7 +148,16 @@ impl Event {
         match self {
             Self::Message { origin: Origin::Client(member) | Origin::Host(member), .. }
             | Self::Joined(member)
-            | Self::Left { member, .. } => Some(member),
+            | Self::Left { member, .. }
+            | Self::Presence { member, .. } => Some(member),
+            _ => None,
+        }
+    }
+
+    /// The connection of which it tells that its client is away, or back.
+    pub(super) fn presence_of(&self) -> Option<ConnId> {
+        match self {
+            Self::Presence { member, .. } => Some(member.connection),
             _ => None,
         }
     }
@@ -159,6 +176,8 @@ impl Event {
             Self::Message { event, .. } => event,
             Self::Joined(_) => "joined",
             Self::Left { .. } => "left",
+            Self::Presence { is_away: true, .. } => "away",
+            Self::Presence { is_away: false, .. } => "back",
             Self::Timer { .. } => "timer",
             Self::Acknowledged { .. } => "acknowledgement",
             Self::Query { .. } => "query",

@@ -1,9 +1,12 @@
-//! What a manifest asks for by extensions. There is one: the Socket.IO namespaces besides `/`.
+//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, and to be told of connections that are away.
 
 use std::collections::BTreeSet;
 
 /// The extension that names namespaces.
 const NAMESPACES: &str = "socketio-namespaces";
+
+/// The extension that names the scopes that are told of connections that are away, and back.
+const PRESENCE: &str = "presence";
 
 /// Namespaces that a manifest may name: many times what a front-end has.
 const MAX_NAMESPACES: usize = 32;
@@ -11,25 +14,41 @@ const MAX_NAMESPACES: usize = 32;
 /// The longest name of a namespace, in characters, with its slash.
 const MAX_CHARS: usize = 128;
 
-/// The Socket.IO namespaces that a manifest's extensions name.
+/// What extensions ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Extensions {
+    /// The Socket.IO namespaces that they name.
+    pub(super) namespaces: BTreeSet<String>,
+    /// The templates of the scopes that are told of connections that are away.
+    pub(super) presence: BTreeSet<String>,
+}
+
+/// What a manifest's extensions ask for.
 ///
 /// # Errors
 /// With what is wrong with them, or the name of an extension that this host does not know.
-pub(super) fn namespaces(extensions: &[(String, String)]) -> Result<BTreeSet<String>, String> {
-    let mut namespaces = BTreeSet::new();
+pub(super) fn read(extensions: &[(String, String)]) -> Result<Extensions, String> {
+    let mut read = Extensions::default();
     for (extension, value) in extensions {
-        if extension != NAMESPACES {
-            return Err(format!("it asks for the extension {extension:?}, which this host does not know"));
+        let names = || -> Result<Vec<String>, String> {
+            serde_json::from_str(value)
+                .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))
+        };
+        match extension.as_str() {
+            NAMESPACES => {
+                let names = names()?;
+                names.iter().try_for_each(|name| check_namespace(name))?;
+                read.namespaces.extend(names);
+            }
+            PRESENCE => read.presence.extend(names()?),
+            _ => return Err(format!("it asks for the extension {extension:?}, which this host does not know")),
         }
-        let names: Vec<String> = serde_json::from_str(value)
-            .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))?;
-        names.iter().try_for_each(|name| check_namespace(name))?;
-        namespaces.extend(names);
     }
-    if namespaces.len() > MAX_NAMESPACES {
-        return Err(format!("it names {} namespaces, and may name {MAX_NAMESPACES}", namespaces.len()));
+    let n_namespaces = read.namespaces.len();
+    if n_namespaces > MAX_NAMESPACES {
+        return Err(format!("it names {n_namespaces} namespaces, and may name {MAX_NAMESPACES}"));
     }
-    Ok(namespaces)
+    Ok(read)
 }
 
 /// Whether a Socket.IO namespace besides `/` may have this name.
@@ -55,12 +74,12 @@ mod tests {
     use super::*;
 
     fn named(value: &str) -> Result<BTreeSet<String>, String> {
-        namespaces(&[(NAMESPACES.to_owned(), value.to_owned())])
+        read(&[(NAMESPACES.to_owned(), value.to_owned())]).map(|read| read.namespaces)
     }
 
     #[test]
     fn namespaces_are_named_once_each() {
-        assert_eq!(namespaces(&[]), Ok(BTreeSet::new()));
+        assert_eq!(read(&[]), Ok(Extensions::default()));
         let both = ["/chät/new".to_owned(), "/custom".to_owned()];
         assert_eq!(named(r#"["/custom", "/chät/new", "/custom"]"#), Ok(both.into()));
         let longest = format!("/{}", "n".repeat(MAX_CHARS - 1));
@@ -88,8 +107,15 @@ mod tests {
     }
 
     #[test]
+    fn presence_names_scopes() {
+        let asked = |value: &str| read(&[(PRESENCE.to_owned(), value.to_owned())]).map(|read| read.presence);
+        assert_eq!(asked(r#"["ticket:{id}"]"#), Ok(["ticket:{id}".to_owned()].into()));
+        assert!(asked("true").unwrap_err().contains("presence must be a JSON array of names"));
+    }
+
+    #[test]
     fn an_extension_that_is_not_known_is_refused_by_its_name() {
-        let said = namespaces(&[("teleport".to_owned(), "[]".to_owned())]).unwrap_err();
+        let said = read(&[("teleport".to_owned(), "[]".to_owned())]).unwrap_err();
         assert!(said.contains("teleport"), "{said}");
     }
 }

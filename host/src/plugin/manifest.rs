@@ -63,6 +63,8 @@ pub(super) struct Scope {
     pub is_durable: bool,
     /// The state is dropped after so long without member, timer or event.
     pub idle: Duration,
+    /// Whether it is told of connections whose clients are away, and back.
+    pub tells_presence: bool,
 }
 
 /// An event that a feature handles.
@@ -178,7 +180,14 @@ impl Manifest {
                 return Err(format!("it lists {n} {what}, and may list {MAX_NAMES}"));
             }
         }
-        let scopes = scopes.into_iter().map(check_scope).collect::<Result<Vec<_>, _>>()?;
+        let mut scopes = scopes.into_iter().map(check_scope).collect::<Result<Vec<_>, _>>()?;
+        let extensions = extension::read(&extensions)?;
+        for template in &extensions.presence {
+            let scope = scopes.iter_mut().find(|scope| scope.template.as_str() == template);
+            let missing =
+                || format!("the extension presence names the scope {template:?}, which is not among the scopes");
+            scope.ok_or_else(missing)?.tells_presence = true;
+        }
         for (at, scope) in scopes.iter().enumerate() {
             if let Some(other) = scopes[..at].iter().find(|other| other.template.overlaps(&scope.template)) {
                 let (scope, other) = (scope.template.as_str(), other.template.as_str());
@@ -221,7 +230,6 @@ impl Manifest {
         }
         let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
-        let namespaces = extension::namespaces(&extensions)?;
         Ok(Self {
             name,
             version,
@@ -230,11 +238,18 @@ impl Manifest {
             scopes,
             routes: checked_routes,
             greets_in,
-            namespaces,
+            namespaces: extensions.namespaces,
             queries: checked_queries,
             emits: emits.into_iter().collect(),
             needs,
         })
+    }
+
+    /// Whether the scope of this key is told of connections whose clients are away.
+    pub(super) fn tells_presence_to(&self, key: &str) -> bool {
+        // Most features never look at it, and need no look at their templates.
+        self.scopes.iter().any(|scope| scope.tells_presence)
+            && self.scope_of_key(key).is_some_and(|(scope, _)| scope.tells_presence)
     }
 
     /// The scope of this feature that has this key, with its kind.
@@ -255,7 +270,8 @@ fn check_scope(scope: wit::Scope) -> Result<Scope, String> {
         other => return Err(format!("the scope {:?} is {other:?}: it must be volatile or durable", scope.template)),
     };
     let most_idle = if is_durable { MOST_DURABLE_IDLE } else { MOST_IDLE };
-    Ok(Scope { template, is_durable, idle: Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, most_idle) })
+    let idle = Duration::from_millis(scope.idle_ms).clamp(LEAST_IDLE, most_idle);
+    Ok(Scope { template, is_durable, idle, tells_presence: false })
 }
 
 /// The scope in which a feature is told of connections, where it may route the event so.
@@ -312,6 +328,10 @@ mod tests {
 
     /// What comes of a manifest with these routes, each an event, its origins and its scope.
     fn with_routes(routes: &[(&str, &[&str], &str)]) -> Result<Manifest, String> {
+        with(routes, &[])
+    }
+
+    fn with(routes: &[(&str, &[&str], &str)], extensions: &[(String, String)]) -> Result<Manifest, String> {
         let scope = |template: &str| wit::Scope {
             template: template.to_owned(),
             durability: "volatile".to_owned(),
@@ -332,8 +352,19 @@ mod tests {
             queries: Vec::new(),
             emits: Vec::new(),
             needs: wit::Needs { rooms: Vec::new(), audiences: Vec::new(), actions: Vec::new() },
-            extensions: Vec::new(),
+            extensions: extensions.to_vec(),
         })
+    }
+
+    #[test]
+    fn presence_is_told_to_the_scopes_named() {
+        let named = |template: &str| with(&[], &[("presence".to_owned(), format!("[{template:?}]"))]);
+        let manifest = named("room:{roomId}").unwrap();
+        assert!(manifest.tells_presence_to("room:5") && !manifest.tells_presence_to("lobby"));
+        assert!(!with(&[], &[]).unwrap().tells_presence_to("room:5"));
+        assert!(
+            named("hall").unwrap_err().contains("presence names the scope \"hall\", which is not among the scopes")
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
 //!
-//! - [`Runtime`] is what the rest of the host sees; `greeting` is the part of it for connections that open, `loads` that
-//!   for what operators do.
+//! - [`Runtime`] is what the rest of the host sees; `greeting` and `presence` are the parts of it for connections that open and
+//!   that are away, `loads` that for what operators do.
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
 //!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
 //!   does.
@@ -34,6 +34,7 @@ mod loader;
 mod loads;
 mod log;
 mod manifest;
+mod presence;
 mod report;
 mod runtime;
 mod sandbox;

@@ -61,6 +61,10 @@ pub(super) struct State {
 pub(super) struct Part {
     pub(super) joined: bool,
     pub(super) watched: bool,
+    /// Whether the scope was told that its client is away.
+    pub(super) is_away: bool,
+    /// The last change of its presence that the scope knows of.
+    pub(super) n_changes: u32,
 }
 
 /// A timer that is set.
@@ -86,6 +90,13 @@ pub(super) struct Parked {
 impl Scope {
     /// Keeps an event for later. Says whether an older one had to go for it.
     pub(super) fn park(&mut self, parked: Parked) -> bool {
+        if let Some(connection) = parked.event.presence_of()
+            && let Some(at) = self.parked.iter().position(|other| other.event.presence_of() == Some(connection))
+        {
+            // Away and back again, or the other way round: nothing is left to be told.
+            self.parked.remove(at);
+            return false;
+        }
         if parked.attempts > 0 {
             // It was the first, and what waits behind it may build on it.
             self.parked.push_front(parked);
@@ -95,9 +106,9 @@ impl Scope {
         if self.parked.len() <= MAX_PARKED {
             return false;
         }
-        // Departures stay: there are no more of them than there were members, and nothing would mend a lost one. So do
-        // the outcomes of promises, of which the store takes a bounded number.
-        let stays = |event: &Event| matches!(event, Event::Left { .. } | Event::Saved { .. });
+        // Departures and presence stay: there are no more of them than there were members, and nothing would mend a lost
+        // one. So do the outcomes of promises, of which the store takes a bounded number.
+        let stays = |event: &Event| matches!(event, Event::Left { .. } | Event::Presence { .. } | Event::Saved { .. });
         let droppable = self.parked.iter().position(|parked| !stays(&parked.event));
         droppable.and_then(|at| self.parked.remove(at)).is_some()
     }

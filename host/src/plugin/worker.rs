@@ -306,6 +306,10 @@ impl Worker {
         while plugin.health.paused_until(now).is_none() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
             let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
+            if event.presence_of().is_some() && !plugin.current().manifest.tells_presence_to(&address.key) {
+                // A build that asked for it was replaced by one that does not.
+                continue;
+            }
             self.wait_for_shards();
             self.handle_or_park(plugin, address, event, attempts, ReplyTo::Nobody);
         }
@@ -322,10 +326,15 @@ impl Worker {
                     return false;
                 }
                 let scope = self.scopes.get_mut(plugin.number, &address.key);
-                scope.is_some_and(|scope| {
+                let is_new = scope.is_some_and(|scope| {
                     let part = scope.members.entry(member.connection).or_default();
                     !std::mem::replace(&mut part.joined, true)
-                })
+                });
+                self.look_at_presence(plugin, address, member.connection);
+                is_new
+            }
+            Event::Presence { member, is_away, n_changes } => {
+                self.note_presence(plugin, address, member.connection, (*is_away, *n_changes))
             }
             Event::Left { member, is_gone, .. } => {
                 let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return false };

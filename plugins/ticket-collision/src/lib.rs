@@ -2,10 +2,11 @@
 //!
 //! # Layout
 //! - this file: what happens at each event, and who hears of it
-//! - `ticket`: the state of one ticket
+//! - `ticket`: the state of one ticket; `viewer`: an agent who views it
 //! - `wire`: what crosses the wire
 
 mod ticket;
+mod viewer;
 mod wire;
 
 use std::time::Duration;
@@ -16,7 +17,8 @@ use roundhouse_sdk::{
 use serde::{Deserialize, Serialize};
 
 pub use ticket::Ticket;
-use ticket::{Arrival, Departure, TypingStart, Viewer};
+use ticket::{Arrival, Departure, TypingStart};
+use viewer::Viewer;
 use wire::{
     AgentJoined, AgentLeft, AgentStoppedTyping, AgentTyping, CollisionWarning, Stats, Status, TicketStats,
     ViewersUpdated,
@@ -34,6 +36,11 @@ roundhouse_sdk::export!(TicketCollision);
 pub enum Timer {
     /// An agent has not said for a while that it types.
     TypingEnds {
+        /// Which agent.
+        agent_id: String,
+    },
+    /// An agent may have been away for as long as it may without the others being told.
+    AwayTooLong {
         /// Which agent.
         agent_id: String,
     },
@@ -60,6 +67,7 @@ impl Feature for TicketCollision {
             .scope(
                 Scope::volatile("ticket:{ticketId}")
                     .idle(IDLE)
+                    .on_away()
                     .from_clients(["ticket:view", "ticket:typing", "ticket:stop_typing", "ticket:leave"])
                     .queries(["viewers"]),
             )
@@ -100,8 +108,26 @@ impl Feature for TicketCollision {
         Ok(())
     }
 
+    fn away(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+        ticket.lose(member, cx.now());
+        look_after_absence(ticket, cx, member.user_id());
+        Ok(())
+    }
+
+    fn back(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+        let was_out = ticket.bring_back(member.user_id());
+        ticket.regain(member);
+        look_after_absence(ticket, cx, member.user_id());
+        if was_out {
+            tell_joined(ticket, cx, member);
+            tell_viewers(ticket, cx);
+        }
+        Ok(())
+    }
+
     fn timer(ticket: &mut Ticket, cx: &mut Cx, timer: Timer) -> Result<(), Failure> {
         match timer {
+            Timer::AwayTooLong { agent_id } => look_after_absence(ticket, cx, &agent_id),
             Timer::TypingEnds { agent_id } => end_typing(ticket, cx, &agent_id),
             Timer::Sweep => sweep(ticket, cx),
         }
@@ -137,32 +163,30 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     if ticket.is_empty() {
         cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Timer::Sweep);
     }
+    let was_out = ticket.bring_back(member.user_id());
     let arrival = ticket.view(member, name, cx.now())?;
     let ticket_id = ticket_id(cx);
-    let shown = ViewersUpdated { ticket_id, viewers: ticket.shown() };
     // Joining again is harmless, and right where somebody took the connection out of the room unheard.
     cx.join(member);
-    match arrival {
-        Arrival::NewAgent => {
-            warn(ticket, cx, member);
-            let joined = AgentJoined { ticket_id, agent_id: member.user_id(), agent_name: name };
-            cx.emit(cx.room(), &joined).except(member);
-            cx.emit(cx.room(), &shown);
-        }
+    // Of an agent who was out, the others were told that it left.
+    if was_out || arrival == Arrival::NewAgent {
+        tell_newcomer(ticket, cx, member);
+    } else if arrival == Arrival::NewConnection {
         // For everybody else nothing has changed.
-        Arrival::NewConnection => {
-            cx.emit(member, &shown);
-        }
-        Arrival::Again => {}
+        cx.emit(member, &ViewersUpdated { ticket_id, viewers: ticket.shown() });
     }
-    cx.reply(&shown);
+    cx.reply(&ViewersUpdated { ticket_id, viewers: ticket.shown() });
     Ok(())
 }
 
 fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
+    let was_out = ticket.bring_back(member.user_id());
     let start = ticket.typing(member, cx.now())?;
     if !cx.in_room() {
         cx.join(member);
+    }
+    if was_out {
+        tell_joined(ticket, cx, member);
     }
     let agent_id = member.user_id().to_owned();
     cx.set_timer(typing_timer(&agent_id), cx.settings().typing(), &Timer::TypingEnds { agent_id });
@@ -189,16 +213,41 @@ fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failu
 /// A connection goes: by its own wish, by somebody else's doing, or because it disconnected.
 fn depart(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason) {
     match ticket.depart(&member.connection) {
-        Departure::Nothing | Departure::Connection => {}
+        Departure::Nothing => return,
+        Departure::Connection => {}
         Departure::Typist(viewer) => {
             tell_stopped_typing(cx, &viewer);
             tell_viewers(ticket, cx);
         }
         Departure::Agent(viewer) => {
-            tell_left(cx, &viewer, reason.as_str());
-            tell_viewers(ticket, cx);
+            // Of an agent who is out, the others were told before.
+            if !viewer.is_out() {
+                tell_left(cx, &viewer, reason.as_str());
+                tell_viewers(ticket, cx);
+            }
             if ticket.is_empty() {
                 cx.cancel_timer(SWEEP_TIMER);
+            }
+        }
+    }
+    // What is left of the agent's connections may all be away.
+    look_after_absence(ticket, cx, member.user_id());
+}
+
+/// Takes an agent out of the list who has been away for too long, from wherever it viewed the ticket; or sees to it that
+/// this is looked at again in time.
+fn look_after_absence(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
+    match ticket.away_left(agent_id, cx.now(), cx.settings().away()) {
+        None => cx.cancel_timer(away_timer(agent_id)),
+        Some(left) if !left.is_zero() => {
+            let agent_id = agent_id.to_owned();
+            cx.set_timer(away_timer(&agent_id), left, &Timer::AwayTooLong { agent_id });
+        }
+        Some(_) => {
+            cx.cancel_timer(away_timer(agent_id));
+            if let Some(viewer) = ticket.take_out(agent_id) {
+                tell_left(cx, &viewer, LeaveReason::Disconnected.as_str());
+                tell_viewers(ticket, cx);
             }
         }
     }
@@ -222,10 +271,11 @@ fn end_typing(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
 /// and hear nothing more until they send `ticket:view` again.
 fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
     let gone = ticket.take_stale(cx.now(), cx.settings().stale());
-    for viewer in &gone {
+    // Of those who are out, the others were told before.
+    for viewer in gone.iter().filter(|viewer| !viewer.is_out()) {
         tell_left(cx, viewer, "stale");
     }
-    if !gone.is_empty() {
+    if gone.iter().any(|viewer| !viewer.is_out()) {
         tell_viewers(ticket, cx);
     }
     for connection in gone.iter().flat_map(|viewer| &viewer.connections) {
@@ -263,9 +313,25 @@ fn warn(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     cx.emit(to, &warning);
 }
 
+/// An agent comes to a list that it was not in: it is warned of the others, the others hear of it, and all get the list.
+fn tell_newcomer(ticket: &Ticket, cx: &mut Cx, member: &Member) {
+    warn(ticket, cx, member);
+    tell_joined(ticket, cx, member);
+    tell_viewers(ticket, cx);
+}
+
+fn tell_joined(ticket: &Ticket, cx: &mut Cx, member: &Member) {
+    if let Some(Viewer { agent_id, agent_name, connections, .. }) = ticket.viewer(member.user_id()) {
+        let joined = AgentJoined { ticket_id: ticket_id(cx), agent_id, agent_name };
+        cx.emit(cx.room(), &joined).except(Audiences::connections(connections));
+    }
+}
+
+/// Tells the list. Those who are out and come back would find themselves missing in it, and are told the list then.
 fn tell_viewers(ticket: &Ticket, cx: &mut Cx) {
     let event = ViewersUpdated { ticket_id: ticket_id(cx), viewers: ticket.shown() };
-    cx.emit(cx.room(), &event);
+    let out = Audiences::connections(ticket.out().flat_map(|viewer| &viewer.connections));
+    cx.emit(cx.room(), &event).except(out);
 }
 
 fn tell_stopped_typing(cx: &mut Cx, viewer: &Viewer) {
@@ -287,6 +353,10 @@ fn tell_left(cx: &mut Cx, viewer: &Viewer, reason: &str) {
 
 fn ticket_id<'a>(cx: &Cx<'a>) -> &'a str {
     cx.param("ticketId")
+}
+
+fn away_timer(agent_id: &str) -> String {
+    format!("away:{agent_id}")
 }
 
 fn typing_timer(agent_id: &str) -> String {

@@ -1,53 +1,25 @@
-//! A ticket's state: which agents view it, from which connections, and which of them type. Nothing here
-//! tells anybody of it.
+//! A ticket's state: which agents view it, and what comes and goes with their connections. Nothing here tells
+//! anybody of it.
 
 use std::time::Duration;
 
 use roundhouse_sdk::{Failure, Member};
 use serde::{Deserialize, Serialize};
 
-use crate::wire::{Status, ViewerShown};
+use crate::viewer::Viewer;
+use crate::wire::ViewerShown;
 
 /// Agents on one ticket. A ticket with so many viewers is no longer anybody's to answer, and each change of
 /// the list is sent to all of them.
 const MAX_VIEWERS: usize = 250;
 
-/// Connections that one agent views a ticket from: more than anybody has tabs.
-const MAX_CONNECTIONS: usize = 16;
-
-/// Connections of one agent that are remembered as those where it types.
-const MAX_TYPING_AT: usize = 2;
-
-/// Bytes of state beyond which no agent is let in. With each of [`MAX_VIEWERS`] typing, which takes some 110
-/// bytes more, the state stays below the host's limit of 64 KiB.
-const MAX_STATE_BYTES: usize = 36 * 1024;
+/// Bytes that the state may come to take: the host's limit.
+const MAX_STATE_BYTES: usize = 64 * 1024;
 
 /// A ticket: who is viewing it, in the order of their coming.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ticket {
     viewers: Vec<Viewer>,
-}
-
-/// An agent who is viewing a ticket.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Viewer {
-    pub(crate) agent_id: String,
-    pub(crate) agent_name: String,
-    pub(crate) connections: Vec<String>,
-    since: u64,
-    last_activity: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    typing: Option<Typing>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Typing {
-    since: u64,
-    /// When it was last said that the agent types.
-    last: u64,
-    /// Where the agent types, the last one last: when all of these are gone, the typing ends.
-    connections: Vec<String>,
 }
 
 /// What a `ticket:view` was.
@@ -81,56 +53,31 @@ pub(crate) enum TypingStart {
     Prolonged,
 }
 
-impl Viewer {
-    pub(crate) fn is_typing(&self) -> bool {
-        self.typing.is_some()
-    }
-
-    pub(crate) fn shown(&self) -> ViewerShown<'_> {
-        ViewerShown {
-            agent_id: &self.agent_id,
-            agent_name: &self.agent_name,
-            status: match self.typing {
-                Some(_) => Status::Typing,
-                None => Status::Viewing,
-            },
-            since: self.since,
-            typing_started_at: self.typing.as_ref().map(|typing| typing.since),
-        }
-    }
-}
-
-impl Viewer {
-    /// Adds a connection that the agent views the ticket from. Says whether it is a new one.
-    fn add(&mut self, connection: &str) -> Result<bool, Failure> {
-        if self.connections.iter().any(|own| own == connection) {
-            return Ok(false);
-        }
-        if self.connections.len() == MAX_CONNECTIONS {
-            return Err(Failure::conflict(format!(
-                "you view this ticket from {MAX_CONNECTIONS} connections already; close one"
-            )));
-        }
-        self.connections.push(connection.to_owned());
-        Ok(true)
-    }
-}
-
 impl Ticket {
     pub(crate) fn is_empty(&self) -> bool {
         self.viewers.is_empty()
     }
 
+    /// The agents who are shown: those who are not out.
+    fn present(&self) -> impl Iterator<Item = &Viewer> {
+        self.viewers.iter().filter(|viewer| !viewer.is_out())
+    }
+
     pub(crate) fn n_viewers(&self) -> usize {
-        self.viewers.len()
+        self.present().count()
     }
 
     pub(crate) fn n_typing(&self) -> usize {
-        self.viewers.iter().filter(|viewer| viewer.is_typing()).count()
+        self.present().filter(|viewer| viewer.is_typing()).count()
     }
 
     pub(crate) fn shown(&self) -> Vec<ViewerShown<'_>> {
-        self.viewers.iter().map(Viewer::shown).collect()
+        self.present().map(Viewer::shown).collect()
+    }
+
+    /// The agents who are out: they are told nothing that would confuse them when they come back.
+    pub(crate) fn out(&self) -> impl Iterator<Item = &Viewer> {
+        self.viewers.iter().filter(|viewer| viewer.is_out())
     }
 
     pub(crate) fn viewer(&self, agent_id: &str) -> Option<&Viewer> {
@@ -138,48 +85,34 @@ impl Ticket {
     }
 
     pub(crate) fn others(&self, agent_id: &str) -> Vec<&Viewer> {
-        self.viewers.iter().filter(|viewer| viewer.agent_id != agent_id).collect()
+        self.present().filter(|viewer| viewer.agent_id != agent_id).collect()
     }
 
     /// An agent looks at the ticket.
     pub(crate) fn view(&mut self, member: &Member, name: &str, now: u64) -> Result<Arrival, Failure> {
-        if let Some(viewer) = self.viewer_mut(member.user_id()) {
-            viewer.last_activity = now;
-            let is_new = viewer.add(&member.connection)?;
-            return Ok(if is_new { Arrival::NewConnection } else { Arrival::Again });
+        let Some(viewer) = self.viewer_mut(member.user_id()) else {
+            self.viewers.push(Viewer::new(member.user_id(), name, &member.connection, now));
+            self.check_size()?;
+            return Ok(Arrival::NewAgent);
+        };
+        viewer.last_activity = now;
+        if !viewer.add(&member.connection)? {
+            return Ok(Arrival::Again);
         }
-        self.viewers.push(Viewer {
-            agent_id: member.user_id().to_owned(),
-            agent_name: name.to_owned(),
-            connections: vec![member.connection.clone()],
-            since: now,
-            last_activity: now,
-            typing: None,
-        });
-        if self.viewers.len() > MAX_VIEWERS || self.n_bytes() > MAX_STATE_BYTES {
-            return Err(Failure::conflict("too many agents view this ticket already; come back later"));
-        }
-        Ok(Arrival::NewAgent)
+        self.check_size()?;
+        Ok(Arrival::NewConnection)
     }
 
     /// An agent types. A connection that has not said that it views the ticket does so from now on.
     pub(crate) fn typing(&mut self, member: &Member, now: u64) -> Result<TypingStart, Failure> {
         let viewer = self.viewing(member)?;
         viewer.last_activity = now;
-        viewer.add(&member.connection)?;
-        let Some(typing) = &mut viewer.typing else {
-            viewer.typing = Some(Typing { since: now, last: now, connections: vec![member.connection.clone()] });
-            return Ok(TypingStart::Begun);
-        };
-        typing.last = now;
-        if typing.connections.last() != Some(&member.connection) {
-            typing.connections.retain(|other| *other != member.connection);
-            typing.connections.push(member.connection.clone());
-            if typing.connections.len() > MAX_TYPING_AT {
-                typing.connections.remove(0);
-            }
+        let is_new = viewer.add(&member.connection)?;
+        let has_begun = viewer.type_at(&member.connection, now);
+        if is_new {
+            self.check_size()?;
         }
-        Ok(TypingStart::Prolonged)
+        Ok(if has_begun { TypingStart::Begun } else { TypingStart::Prolonged })
     }
 
     /// An agent says that it types no longer. `None` where it did not.
@@ -212,15 +145,43 @@ impl Ticket {
         if viewer.connections.len() == 1 {
             return Departure::Agent(self.viewers.remove(position));
         }
-        viewer.connections.retain(|own| own != connection);
-        if let Some(typing) = &mut viewer.typing {
-            typing.connections.retain(|own| own != connection);
-            if typing.connections.is_empty() {
-                viewer.typing = None;
-                return Departure::Typist(viewer.clone());
-            }
+        let ends_typing = viewer.place_of(connection).is_some_and(|place| viewer.remove(place));
+        if ends_typing { Departure::Typist(viewer.clone()) } else { Departure::Connection }
+    }
+
+    /// The client of a connection is away.
+    pub(crate) fn lose(&mut self, member: &Member, now: u64) {
+        if let Some((viewer, place)) = self.place_of(member) {
+            viewer.lose(place, now);
         }
-        Departure::Connection
+    }
+
+    /// The client of a connection is back.
+    pub(crate) fn regain(&mut self, member: &Member) {
+        if let Some((viewer, place)) = self.place_of(member) {
+            viewer.regain(place);
+        }
+    }
+
+    /// How long an agent may still be away before the others are told; `None` where it is not away, or they were told.
+    pub(crate) fn away_left(&self, agent_id: &str, now: u64, lasts: Duration) -> Option<Duration> {
+        let viewer = self.viewer(agent_id).filter(|viewer| !viewer.is_out())?;
+        Some(lasts.saturating_sub(Duration::from_millis(now.saturating_sub(viewer.away_since()?))))
+    }
+
+    /// Takes an agent who is away out of the list, until it is back. Gives it as it was.
+    pub(crate) fn take_out(&mut self, agent_id: &str) -> Option<Viewer> {
+        let viewer = self.viewer_mut(agent_id)?;
+        let before = viewer.clone();
+        viewer.away.as_mut()?.is_out = true;
+        viewer.typing = None;
+        Some(before)
+    }
+
+    /// An agent is heard of again. Says whether it was out.
+    pub(crate) fn bring_back(&mut self, agent_id: &str) -> bool {
+        let away = self.viewer_mut(agent_id).and_then(|viewer| viewer.away.as_mut());
+        away.is_some_and(|away| std::mem::take(&mut away.is_out))
     }
 
     /// Takes out the agents who have done nothing for so long.
@@ -238,7 +199,20 @@ impl Ticket {
         self.viewers.iter_mut().find(|viewer| viewer.agent_id == agent_id)
     }
 
-    fn n_bytes(&self) -> usize {
-        serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len())
+    /// An agent's connection, and the agent.
+    fn place_of(&mut self, member: &Member) -> Option<(&mut Viewer, usize)> {
+        let viewer = self.viewer_mut(member.user_id())?;
+        let place = viewer.place_of(&member.connection)?;
+        Some((viewer, place))
+    }
+
+    /// Whether there is room for what was added, though all come to type and to be away.
+    fn check_size(&self) -> Result<(), Failure> {
+        let growth = self.viewers.iter().map(Viewer::max_growth).sum();
+        let n_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len().saturating_add(growth));
+        if self.viewers.len() > MAX_VIEWERS || n_bytes > MAX_STATE_BYTES {
+            return Err(Failure::conflict("too many agents view this ticket already; come back later"));
+        }
+        Ok(())
     }
 }

@@ -14,6 +14,8 @@ pub struct Settings {
     typing_seconds: NonZeroU32,
     /// Viewers with no activity for so long go.
     stale_minutes: NonZeroU32,
+    /// An agent whose connections are all away is shown for so long; 0 is not at all.
+    away_seconds: u32,
     /// How often stale viewers are looked for.
     sweep_minutes: NonZeroU32,
 }
@@ -23,7 +25,12 @@ impl Default for Settings {
         const fn of(number: u32) -> NonZeroU32 {
             NonZeroU32::new(number).expect("a default is not 0")
         }
-        Self { typing_seconds: const { of(10) }, stale_minutes: const { of(30) }, sweep_minutes: const { of(5) } }
+        Self {
+            typing_seconds: const { of(10) },
+            stale_minutes: const { of(30) },
+            away_seconds: 10,
+            sweep_minutes: const { of(5) },
+        }
     }
 }
 
@@ -34,6 +41,10 @@ impl Settings {
 
     pub(crate) fn stale(&self) -> Duration {
         Duration::from_secs(60 * u64::from(self.stale_minutes.get()))
+    }
+
+    pub(crate) fn away(&self) -> Duration {
+        Duration::from_secs(self.away_seconds.into())
     }
 
     pub(crate) fn sweep(&self) -> Duration {

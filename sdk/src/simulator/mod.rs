@@ -183,6 +183,7 @@ impl<F: Feature> Simulation<F> {
             member: Member { connection: format!("c{}", position + 1), identity },
             inbox: Vec::new(),
             closed: None,
+            is_away: false,
         });
         self.rooms.entry(format!("user:{user_id}")).or_default().insert(position, &user_id);
         let connection = Connection(position);
@@ -309,6 +310,20 @@ impl<F: Feature> Simulation<F> {
         self.settle();
     }
 
+    /// A connection's client loses its transport, and may come back: the connection keeps its place, and what it is sent
+    /// waits for the client. Scopes that ask for it are told that it is [away](Feature::away).
+    pub fn lose(&mut self, connection: Connection) {
+        self.set_away(connection.0, true);
+        self.settle();
+    }
+
+    /// A client that lost its transport comes back to its connection. Scopes that ask for it are told that it is
+    /// [back](Feature::back). One that does not come back in time [disconnects](Self::disconnect).
+    pub fn come_back(&mut self, connection: Connection) {
+        self.set_away(connection.0, false);
+        self.settle();
+    }
+
     /// Another feature or an operator takes a connection into a room.
     pub fn join(&mut self, connection: Connection, room: &str) {
         self.enter(connection.0, room, None);
@@ -353,6 +368,7 @@ impl<F: Feature> Simulation<F> {
     fn line(&self, connection: Connection) -> &Line {
         let line = &self.lines[connection.0];
         assert!(line.closed.is_none(), "{} is closed", line.member.connection);
+        assert!(!line.is_away, "{} is away, and sends nothing until it comes back", line.member.connection);
         line
     }
 }

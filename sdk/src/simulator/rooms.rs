@@ -13,6 +13,7 @@ pub(super) struct Line {
     pub(super) member: Member,
     pub(super) inbox: Vec<Frame>,
     pub(super) closed: Option<String>,
+    pub(super) is_away: bool,
 }
 
 /// An event in an inbox. It is shared by all who received it, and read only where a test looks.
@@ -144,6 +145,32 @@ impl<F: Feature> Simulation<F> {
             && let Some(key) = self.find_key(room)
         {
             self.pending.push_back((key, Event::Joined(member)));
+        }
+        if new && self.lines[position].is_away {
+            self.tell_presence(position, room);
+        }
+    }
+
+    /// A connection's client is away, or back: the scopes that want to know are told.
+    pub(super) fn set_away(&mut self, position: usize, is_away: bool) {
+        if std::mem::replace(&mut self.lines[position].is_away, is_away) == is_away {
+            return;
+        }
+        let rooms = self.rooms.iter().filter(|(_, crowd)| crowd.has(position)).map(|(room, _)| room);
+        let watching = self.scopes.iter().filter(|(_, slot)| slot.watched.contains(&position)).map(|(scope, _)| scope);
+        let scopes: BTreeSet<String> = rooms.chain(watching).cloned().collect();
+        for scope in scopes {
+            self.tell_presence(position, &scope);
+        }
+    }
+
+    /// Tells a scope whether a connection's client is away, if it wants to know.
+    pub(super) fn tell_presence(&mut self, position: usize, scope: &str) {
+        let key = self.find_key(scope).filter(|key| self.manifest.scopes[key.template].presence);
+        if let Some(key) = key {
+            let member = self.lines[position].member.clone();
+            let event = if self.lines[position].is_away { Event::Away(member) } else { Event::Back(member) };
+            self.pending.push_back((key, event));
         }
     }
 

@@ -33,7 +33,7 @@ impl Slot {
 /// A scope's key and how it came about.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    template: usize,
+    pub(super) template: usize,
     pub(super) scope: String,
     params: Vec<String>,
 }
@@ -216,7 +216,10 @@ impl<F: Feature> Simulation<F> {
             }
             Effect::Watch(connection) => {
                 if let Some(position) = self.position(&connection) {
-                    self.slot(key).watched.insert(position);
+                    let is_new = self.slot(key).watched.insert(position);
+                    if is_new && self.lines[position].is_away {
+                        self.tell_presence(position, &key.scope);
+                    }
                 }
             }
             Effect::SetTimer(name, after_ms, payload) => {
@@ -329,7 +332,7 @@ impl<F: Feature> Simulation<F> {
 fn member(event: &Event) -> Option<&Member> {
     match event {
         Event::Message(message) => message.sender.client().ok(),
-        Event::Joined(member) | Event::Left(member, _) => Some(member),
+        Event::Joined(member) | Event::Left(member, _) | Event::Away(member) | Event::Back(member) => Some(member),
         _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test like the test itself")]
 
+mod away;
 mod connections;
 mod decoding;
 mod documents;

@@ -125,6 +125,7 @@ impl Feature for Hostile {
             "describe=greets" => {
                 manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
             }
+            "describe=presence" => manifest(scope.on_away()),
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
             "describe=schema" => manifest(scope).state_version(2),
             _ => manifest(scope),
@@ -166,6 +167,18 @@ impl Feature for Hostile {
 
     fn left(state: &mut State, _: &mut Context<Self>, member: &Member, reason: LeaveReason) -> Result<(), Failure> {
         state.told.push(format!("left {} {}", member.user_id(), reason.as_str()));
+        Ok(())
+    }
+
+    fn away(state: &mut State, cx: &mut Context<Self>, member: &Member) -> Result<(), Failure> {
+        state.told.push(format!("away {}", member.user_id()));
+        cx.emit(cx.room(), &Noise { noise: "away" });
+        Ok(())
+    }
+
+    fn back(state: &mut State, cx: &mut Context<Self>, member: &Member) -> Result<(), Failure> {
+        state.told.push(format!("back {} {}", member.user_id(), member.identity.roles.join(",")));
+        cx.emit(cx.room(), &Noise { noise: "back" });
         Ok(())
     }
 

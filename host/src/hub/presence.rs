@@ -1,0 +1,71 @@
+//! Detached connections: their clients have lost the transport and may come back.
+
+use std::sync::Arc;
+
+use super::{Hub, Watcher};
+use crate::model::{ConnId, Identity};
+
+/// Whether a connection is detached, and what it takes part in.
+#[derive(Debug)]
+pub struct Presence {
+    /// Who is behind the connection.
+    pub identity: Arc<Identity>,
+    /// The rooms that it is in.
+    pub rooms: Vec<Arc<str>>,
+    /// The scopes that watch it.
+    pub watchers: Vec<Watcher>,
+    /// Whether its client is away.
+    pub is_away: bool,
+    /// How often that has changed, so that of two changes the later is known.
+    pub n_changes: u32,
+}
+
+impl Hub {
+    /// Notes that the client of a connection is away, or back. Gives what the connection takes part in at that moment:
+    /// whoever adds to that later finds the change in [`Hub::presence`]. `None` where nothing has changed.
+    pub fn set_away(&self, id: ConnId, is_away: bool) -> Option<Presence> {
+        let mut connection = self.connections.get_mut(&id)?;
+        if connection.is_away == is_away {
+            return None;
+        }
+        connection.is_away = is_away;
+        connection.n_changes += 1;
+        Some(Presence {
+            identity: connection.identity.clone(),
+            rooms: connection.rooms.clone(),
+            watchers: connection.watchers.clone(),
+            is_away,
+            n_changes: connection.n_changes,
+        })
+    }
+
+    /// Whether a connection's client is away, and how often that has changed.
+    pub fn presence(&self, id: ConnId) -> Option<(bool, u32)> {
+        self.connections.get(&id).map(|connection| (connection.is_away, connection.n_changes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::ShardPort;
+
+    #[test]
+    fn set_away_gives_rooms_once_per_change() {
+        let hub = Hub::new(vec![ShardPort::new(64)], 10);
+        let ana = ConnId::new(0, 0, 1);
+        hub.connect(ana, Arc::new(Identity::of_user("ana")), 0);
+        hub.join(ana, &"ticket:1".into());
+        hub.watch(ana, (7, "ticket:2".into()));
+        assert_eq!(hub.presence(ana), Some((false, 0)));
+        let away = hub.set_away(ana, true).unwrap();
+        assert_eq!((away.is_away, away.n_changes), (true, 1));
+        assert_eq!((&*away.rooms[0], &*away.watchers[0].1), ("ticket:1", "ticket:2"));
+        assert!(hub.set_away(ana, true).is_none(), "it is away already");
+        assert_eq!(hub.present_connections_of("ana"), 0);
+        assert_eq!(hub.set_away(ana, false).map(|back| back.n_changes), Some(2));
+        assert_eq!(hub.presence(ana), Some((false, 2)));
+        hub.disconnect(ana);
+        assert!(hub.set_away(ana, true).is_none() && hub.presence(ana).is_none());
+    }
+}

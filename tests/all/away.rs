@@ -1,0 +1,228 @@
+//! What features are told of connections whose clients have lost the transport, and may come back.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::{hostile, relabelled};
+use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually};
+use serde_json::{Value, json};
+
+use crate::recovery::{CONFIG, WAYS, WINDOW, Way, away, client, lose};
+
+/// How long an agent may be away by default before the others are told.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// Waits until a scope has been told of just this.
+async fn told(eve: &mut TestClient, scope: &str, expected: &[&str]) {
+    let expected = json!(expected);
+    let mut last = Value::Null;
+    eventually(&format!("{scope} is told {expected}"), async || {
+        last = eve.ask("hostile:told", json!({ "id": scope })).await.unwrap_or_default();
+        (last == expected).then_some(())
+    })
+    .await;
+}
+
+/// The events that came, without what else came.
+async fn names(client: &mut SocketIoClient) -> Vec<String> {
+    client.drain().await.into_iter().map(|packet| packet.event).collect()
+}
+
+fn agents(viewers: &Value) -> Vec<&str> {
+    viewers["viewers"].as_array().unwrap().iter().map(|viewer| viewer["agentId"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_scope_that_asks_is_told_away_and_back() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("presence")).await;
+    for way in WAYS {
+        let mut eve = host.client("eve").await;
+        let scope = format!("{way:?}");
+        let (mut ana, id) = client(&host, way, "ana").await;
+        // One that is in the room, and one that only watches.
+        ana.ask("hostile:count", json!([{ "id": scope }])).await;
+        ana.ask("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
+        host.emit(json!({ "user": "ana" }), "number", json!(1)).await;
+        ana.expect("number").await;
+        let session = lose(&host, ana, "ana").await;
+        for scope in [&scope, &format!("{scope}-watched")] {
+            told(&mut eve, scope, &["away ana"]).await;
+        }
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        // What the scope sent at either moment comes once, and in order.
+        for noise in ["away", "back"] {
+            assert_eq!(back.expect("hostile:noise").await.argument()["noise"], noise);
+        }
+        assert_eq!(names(&mut back).await, [""; 0]);
+        // It is told before the next that the client sends.
+        let said = back.ask("hostile:told", json!([{ "id": scope }])).await;
+        assert_eq!(said, json!([["away ana", "back ana "]]));
+        lose(&host, back, "ana").await;
+        // Her own transport would be silent for longer than it may be.
+        eve.close().await;
+        host.advance(WINDOW);
+        let mut eve = host.client("eve").await;
+        for scope in [&scope, &format!("{scope}-watched")] {
+            told(&mut eve, scope, &["away ana", "back ana ", "away ana", "left ana disconnected"]).await;
+        }
+        eve.close().await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_resumed_plain_session_is_told_back() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("presence")).await;
+    let (mut eve, mut ana) = (host.client("eve").await, host.client("ana").await);
+    let begun = ana.ask("resume", json!({})).await.unwrap();
+    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    drop(ana);
+    told(&mut eve, "a", &["away ana"]).await;
+    let mut back = host.client("ana").await;
+    let resumed = back.ask("resume", json!({ "session": begun["session"], "offset": 1 })).await.unwrap();
+    assert_eq!(resumed["recovered"], true);
+    assert_eq!(back.drain_events().await, ["hostile:noise", "hostile:noise"]);
+    told(&mut eve, "a", &["away ana", "back ana "]).await;
+    // A close is a goodbye, and no absence.
+    back.close().await;
+    told(&mut eve, "a", &["away ana", "back ana ", "left ana disconnected"]).await;
+    drop(eve);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_scope_that_does_not_ask_is_told_nothing() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut eve = host.client("eve").await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    let session = lose(&host, ana, "ana").await;
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.ask("hostile:told", json!([{ "id": "a" }])).await, json!([[]]));
+    // Nor is a build that asked no longer, though its scope was told before.
+    host.must_load("hostile", hostile("presence")).await;
+    let session = lose(&host, back, "ana").await;
+    told(&mut eve, "a", &["away ana"]).await;
+    host.must_load("hostile", relabelled(&hostile("normal"), "again")).await;
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.ask("hostile:told", json!([{ "id": "a" }])).await, json!([["away ana"]]));
+    drop(eve);
+    back.leave().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_join_handled_after_the_loss_is_told_away() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("presence")).await;
+    let mut eve = host.client("eve").await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    // The scope is busy until its deadline, twice, when the join comes in.
+    for _ in 0..2 {
+        eve.post("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    }
+    ana.emit("hostile:count", json!([{ "id": "a" }])).await;
+    let session = lose(&host, ana, "ana").await;
+    told(&mut eve, "a", &["away ana"]).await;
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    told(&mut eve, "a", &["away ana", "back ana "]).await;
+    drop(eve);
+    back.leave().await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn changes_cancel_each_other_in_a_paused_feature() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("presence")).await;
+    let mut eve = host.client("eve").await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    for _ in 0..10 {
+        eve.ask("hostile:do", json!({ "id": "a", "how": "panic" })).await.unwrap_err();
+    }
+    // Away and back while it is paused comes to nothing, however often.
+    let mut session = lose(&host, ana, "ana").await;
+    for _ in 0..2 {
+        let mut back = SocketIoClient::socket(&host.ws).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        session = lose(&host, back, "ana").await;
+    }
+    host.must_load("hostile", relabelled(&hostile("presence"), "mended")).await;
+    told(&mut eve, "a", &["away ana"]).await;
+    drop(eve);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_absent_agent_is_taken_out_and_shown_again() {
+    let host = InnerHost::start(CONFIG).await;
+    for way in WAYS {
+        let ticket = json!([{ "ticketId": format!("{way:?}") }]);
+        let mut ben = host.client("ben").await;
+        let (mut ana, id) = client(&host, way, "ana").await;
+        ana.ask("ticket:view", ticket.clone()).await;
+        ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
+        ana.drain().await;
+        ben.drain().await;
+        let session = lose(&host, ana, "ana").await;
+        host.advance(AWAY - Duration::from_millis(1));
+        assert_eq!(ben.drain_events().await, [""; 0]);
+        host.advance(Duration::from_millis(1));
+        let left = ben.expect("agent:left").await;
+        assert_eq!((&left["agentId"], &left["reason"]), (&json!("ana"), &json!("disconnected")));
+        assert_eq!(agents(&ben.expect("viewers:updated").await), ["ben"]);
+        ben.ask("ticket:typing", ticket[0].clone()).await.unwrap();
+        ben.drain().await;
+
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        let heard = back.drain().await;
+        let names: Vec<&str> = heard.iter().map(|packet| packet.event.as_str()).collect();
+        assert_eq!(names, ["agent:typing", "viewers:updated"], "what it missed, then the list");
+        assert_eq!(agents(heard[1].argument()), ["ana", "ben"]);
+        assert_eq!(ben.expect("agent:joined").await["agentId"], "ana");
+        assert_eq!(agents(&ben.expect("viewers:updated").await), ["ana", "ben"]);
+
+        // A short absence is nobody's business, and a goodbye is told at once.
+        let session = lose(&host, back, "ana").await;
+        let mut back = way.open(&host).await;
+        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        host.advance(AWAY);
+        ben.drain().await.iter().for_each(|frame| assert_ne!(frame["event"], "agent:left"));
+        back.leave().await;
+        assert_eq!(ben.expect("agent:left").await["reason"], "disconnected");
+        ben.close().await;
+        host.advance(WINDOW);
+        away(&host, 0).await;
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_absence_outlasts_a_swap() {
+    let host = InnerHost::start(CONFIG).await;
+    let mut ben = host.client("ben").await;
+    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    let ticket = json!([{ "ticketId": "t1" }]);
+    ana.ask("ticket:view", ticket.clone()).await;
+    ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
+    let session = lose(&host, ana, "ana").await;
+    host.advance(AWAY);
+    assert_eq!(ben.expect("agent:left").await["agentId"], "ana");
+    let swapped = host.call("PUT", "/v1/plugins/ticket-collision", roundhouse_tests::guests::ticket_collision("9.9.9"));
+    assert_eq!(swapped.await.status, 200);
+    ben.drain().await;
+    let mut back = SocketIoClient::socket(&host.ws).await;
+    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(ben.expect("agent:joined").await["agentId"], "ana");
+    drop(ben);
+    back.leave().await;
+    host.shut_down().await;
+}
