@@ -96,6 +96,12 @@ impl<'a, F: Feature> Context<'a, F> {
     }
 
     /// The present, in epoch milliseconds.
+    ///
+    /// While a host runs it never goes back and never jumps, whatever is done to the system's clock: between two events it
+    /// moves by the time that has passed, to within a twelfth, by which it goes slower or faster until it is where the
+    /// system's clock is. So a timer may be due a little before `now` says so: set it again for what is left. Time for which
+    /// the machine was suspended has passed. A host that is started anew begins with the system's clock, so that a durable
+    /// state may remember a later time: reckon with `saturating_sub`.
     pub fn now(&self) -> u64 {
         self.known.call.now
     }

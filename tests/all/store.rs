@@ -139,7 +139,7 @@ fn record(key: &str, state: Option<&[u8]>) -> ScopeRecord {
         version: 7,
         state: state.map(<[u8]>::to_vec),
         sequence: 41,
-        timers: vec![TimerRecord { name: "end \"é\"".to_owned(), due_ms: 5, payload: "{}".to_owned() }],
+        timers: vec![TimerRecord { name: "end \"é\"".to_owned(), due_ms: 5, after_ms: 5, payload: "{}".to_owned() }],
         expires_ms: BEGINNING + 1000,
     }
 }

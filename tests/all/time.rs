@@ -62,6 +62,113 @@ async fn viewers_without_activity_for_half_an_hour_go() {
     host.shut_down().await;
 }
 
+/// Hours would be silence to the heartbeat.
+const PATIENT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
+
+const HOUR_MS: i64 = 3_600_000;
+
+#[tokio::test]
+async fn typing_ends_though_the_clock_is_put_back() {
+    let host = InnerHost::start(CONFIG).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    view(&mut ana).await;
+    view(&mut ben).await;
+    // At once, and while the features' clock goes slower to come to where the system's is.
+    for already_slow in [false, true] {
+        if already_slow {
+            host.advance(Duration::from_secs(2));
+            view(&mut ana).await;
+        }
+        ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+        ana.expect("agent:typing").await;
+        if !already_slow {
+            host.clock.put_wall(-HOUR_MS);
+        }
+        host.advance(Duration::from_secs(8));
+        let mut heard = ana.drain_events().await;
+        assert!(!heard.contains(&"agent:stopped_typing".to_owned()));
+        for _ in 0..4 {
+            host.advance(Duration::from_secs(1));
+            heard.extend(ana.drain_events().await);
+        }
+        assert!(heard.contains(&"agent:stopped_typing".to_owned()), "{heard:?}");
+    }
+    drop((ana, ben));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn active_viewers_stay_though_the_clock_is_put_ahead() {
+    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    view(&mut ana).await;
+    view(&mut ben).await;
+    host.advance(Duration::from_secs(60));
+    host.clock.put_wall(HOUR_MS);
+    for _ in 0..4 {
+        host.advance(Duration::from_secs(5 * 60));
+        ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    }
+    assert!(!ben.drain_events().await.contains(&"agent:left".to_owned()));
+    let viewers = view(&mut ana).await;
+    assert_eq!(viewers["viewers"].as_array().unwrap().len(), 2, "{viewers}");
+    drop((ana, ben));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_token_expires_though_the_machine_slept() {
+    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let hour = Duration::from_secs(3600);
+    let connect = async |valid: Option<Duration>| TestClient::connect(&host.ws, &host.token("ana", valid)).await;
+    let (mut short, mut long, mut lasting) =
+        (connect(Some(hour / 2)).await, connect(Some(2 * hour)).await, connect(None).await);
+    host.clock.suspend(hour);
+    host.advance(Duration::from_secs(2));
+    assert_eq!(short.closed().await.code, Some(4002));
+    view(&mut long).await;
+    // A clock that is put ahead is believed as well.
+    host.clock.put_wall(HOUR_MS);
+    host.advance(Duration::from_secs(2));
+    assert_eq!(long.closed().await.code, Some(4002));
+    view(&mut lasting).await;
+    drop((short, long, lasting));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_token_lasts_longer_where_the_clock_is_put_back() {
+    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(Duration::from_secs(30)))).await;
+    host.clock.put_wall(-HOUR_MS);
+    host.advance(Duration::from_secs(31));
+    view(&mut ana).await;
+    host.advance(Duration::from_secs(3600));
+    assert_eq!(ana.closed().await.code, Some(4002));
+    drop(ana);
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_stored_timer_fires_though_the_clock_is_put_back() {
+    let host = InnerHost::start(CONFIG).await;
+    host.must_load("hostile", hostile("durable")).await;
+    let mut ana = host.client("ana").await;
+    let timer = json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": "x" } });
+    ana.ask("hostile:do", timer).await.unwrap();
+    drop(ana);
+    host.clock.put_wall(-HOUR_MS);
+    let host = host.restart(Duration::ZERO).await;
+    host.must_load("hostile", hostile("durable")).await;
+    let mut ana = host.client("ana").await;
+    host.advance(Duration::from_secs(4));
+    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    host.advance(Duration::from_secs(1));
+    assert_eq!(told(&mut ana).await, json!(["timer x"]));
+    drop(ana);
+    host.shut_down().await;
+}
+
 #[tokio::test]
 async fn timers_fire_and_one_that_goes_on_trapping_is_given_up() {
     let host = InnerHost::start(CONFIG).await;

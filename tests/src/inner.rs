@@ -64,7 +64,7 @@ impl InnerHost {
 
     /// Ends the host in order, and starts another in its folder so much later.
     pub async fn restart(mut self, later: Duration) -> Self {
-        let now = self.clock.now_ms();
+        let now = self.clock.wall_ms();
         self.end().await;
         Self::start_in(self.dir, now + later.as_millis() as u64).await
     }
@@ -76,7 +76,7 @@ impl InnerHost {
 
     /// A token for a user, valid for so long.
     pub fn token(&self, user: &str, valid_for: Option<Duration>) -> String {
-        let expires = |valid: Duration| (self.clock.now_ms() as f64 / 1000.0) + valid.as_secs_f64();
+        let expires = |valid: Duration| (self.clock.wall_ms() as f64 / 1000.0) + valid.as_secs_f64();
         let claims = Claims { sub: user.to_owned(), exp: valid_for.map(expires), ..Claims::default() };
         sign(&claims, &self.secret).expect("a token can be signed")
     }

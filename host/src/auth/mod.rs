@@ -65,7 +65,7 @@ impl Authenticator {
     pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
         let session = self.jwt.verify(token)?;
         match session.expires_ms {
-            Some(expires) if expires <= self.clock.now_ms() => Err(AuthError::Expired),
+            Some(expires) if expires <= self.clock.wall_ms() => Err(AuthError::Expired),
             _ => Ok(session),
         }
     }

@@ -23,7 +23,7 @@ pub(super) struct Connection {
     pub(super) places: RefCell<Vec<Place>>,
     /// The last delivery that it was considered for.
     pub(super) delivery: Cell<u64>,
-    /// When its token expires, in milliseconds of uptime.
+    /// When its token expires, by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
     pub(super) expires: Cell<u64>,
     /// Whether a feature has heard of it.
     pub(super) spoke: Cell<bool>,

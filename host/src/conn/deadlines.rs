@@ -20,6 +20,8 @@ pub(super) enum Due {
     Link(LinkId),
     /// A client has been away for as long as it may.
     Away,
+    /// Time to see whether the system's clock was put back or ahead.
+    Wall,
 }
 
 impl Shard {
@@ -73,6 +75,7 @@ impl Shard {
     fn meet(self: &Rc<Self>, due: Due, deadline: u64, now: u64) {
         match due {
             Due::Away => self.expire_away(deadline, now),
+            Due::Wall => self.look_at_wall(now),
             Due::Link(id) => {
                 // Only the earliest deadline that was noted counts; whoever looks at the link notes the next.
                 if let Some(link) = self.find_link(id)
@@ -110,7 +113,7 @@ impl Shard {
         let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
         let interval = config.heartbeat_interval.as_millis() as u64;
         let expires = link.connections.borrow().iter().map(|connection| connection.expires.get()).min();
-        let expires = expires.unwrap_or(u64::MAX);
+        let expires = self.shared.clock.deadline_of(expires.unwrap_or(u64::MAX));
         if now >= expires {
             return self.close(link, CloseCode::TokenExpired, "the token has expired: connect with a new one");
         }

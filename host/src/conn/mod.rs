@@ -5,7 +5,7 @@
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be
-//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`: what is due;
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
 //!   `serve`: the HTTP before a WebSocket
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
@@ -33,6 +33,7 @@ mod session;
 mod shard;
 mod socketio;
 mod sockets;
+mod wall;
 
 use std::pin::Pin;
 use std::rc::Rc;

@@ -118,11 +118,10 @@ impl Shard {
         for role in &session.identity.roles {
             self.members.join(connection, Group::Role(role.as_str().into()));
         }
-        let clock = &self.shared.clock;
-        let expires = session
-            .expires_ms
-            .map_or(u64::MAX, |expires| clock.uptime_ms().saturating_add(expires.saturating_sub(clock.now_ms())));
-        connection.expires.set(expires);
+        connection.expires.set(session.expires_ms.unwrap_or(u64::MAX));
+        if session.expires_ms.is_some() {
+            self.watch_wall();
+        }
         if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
             self.shared.hub.update_identity(connection.id, session.identity.clone());
             connection.identity.replace(session.identity);
@@ -131,12 +130,8 @@ impl Shard {
 
     /// What is known of the person behind a connection, as a token would say it.
     pub(super) fn session_of(&self, connection: &Connection) -> Session {
-        let clock = &self.shared.clock;
         let identity = connection.identity.borrow().clone();
-        let expires_ms = match connection.expires.get() {
-            u64::MAX => None,
-            expires => Some(clock.now_ms() + expires.saturating_sub(clock.uptime_ms())),
-        };
+        let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
         let is_anonymous = self.is_nobody(connection.id, &identity.user);
         Session { identity, expires_ms, is_anonymous }
     }

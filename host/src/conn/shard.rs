@@ -94,6 +94,8 @@ pub struct Shard {
     pub(super) n_away: Cell<usize>,
     /// The earliest deadline that was noted for them.
     pub(super) away_armed: Cell<u64>,
+    /// By how much the system's clock was ahead of uptime when it was last looked at, if it is.
+    pub(super) wall_offset: Cell<Option<i64>>,
     /// What the logs of all connections take, in bytes: by themselves, and together with the events that they share.
     pub(super) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
@@ -162,6 +164,7 @@ impl ShardThread {
                     given_up: RefCell::default(),
                     n_away: Cell::new(0),
                     away_armed: Cell::new(u64::MAX),
+                    wall_offset: Cell::new(None),
                     kept_bytes: Cell::new((0, 0)),
                     guards: RefCell::default(),
                     deadlines: RefCell::default(),

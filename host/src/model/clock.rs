@@ -1,26 +1,45 @@
 //! The time, as everything in the host reads it, so that a test can move it.
+//!
+//! There are three, for three purposes. **Uptime** is for deadlines within this process: heartbeats, timers, windows. It
+//! does not count time for which the machine was suspended, when nobody could be heard or told. **Now** is what features
+//! and people are shown: a date that never goes back or jumps. **Wall-clock time** is the system's, and is for what others
+//! have dated: the expiry of tokens.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::steady::{Look, Steady};
+
 type Hook = Box<dyn Fn() + Send>;
 
 /// A source of time: the system's, or one that a test moves. Clones share the source.
 #[derive(Clone)]
-pub struct Clock(Arc<Source>);
+pub struct Clock(Arc<Inner>);
+
+struct Inner {
+    source: Source,
+    /// Locked for some nanoseconds, never across anything that waits.
+    steady: Mutex<Steady>,
+}
 
 enum Source {
     System {
         start: Instant,
+        /// What a clock showed at the start that goes on while the machine is suspended, in milliseconds.
+        awake_or_not: u64,
     },
     Manual {
         /// Wall-clock time at the start, in milliseconds since the epoch.
         epoch: u64,
         elapsed: AtomicU64,
+        /// For how long the machine was suspended.
+        asleep: AtomicU64,
+        /// By how much the system's clock was put ahead.
+        ahead: AtomicI64,
         moved: watch::Sender<()>,
         hooks: Mutex<Vec<Hook>>,
     },
@@ -29,34 +48,54 @@ enum Source {
 impl Clock {
     /// The system's time.
     pub fn system() -> Self {
-        Self(Arc::new(Source::System { start: Instant::now() }))
+        Self::of(Source::System { start: Instant::now(), awake_or_not: boot_ms() })
     }
 
     /// A clock that stands still at `epoch_ms` (milliseconds since 1970) until [`Clock::advance`] moves it.
     pub fn manual(epoch_ms: u64) -> Self {
-        Self(Arc::new(Source::Manual {
+        Self::of(Source::Manual {
             epoch: epoch_ms,
             elapsed: AtomicU64::new(0),
+            asleep: AtomicU64::new(0),
+            ahead: AtomicI64::new(0),
             moved: watch::channel(()).0,
             hooks: Mutex::default(),
-        }))
+        })
     }
 
-    /// Wall-clock time in milliseconds since 1970: what people and features are shown.
+    fn of(source: Source) -> Self {
+        let steady = Mutex::new(Steady::new(source.look().wall));
+        Self(Arc::new(Inner { source, steady }))
+    }
+
+    /// The time in milliseconds since 1970 that features and people are shown. It begins as the system's clock and follows
+    /// it, but never goes back or jumps: where the system's clock was put back or ahead, this goes slower or faster by a
+    /// twelfth until it is right again. Time for which the machine was suspended has passed.
     pub fn now_ms(&self) -> u64 {
-        match &*self.0 {
-            Source::System { .. } => {
-                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-            }
-            Source::Manual { epoch, elapsed, .. } => epoch + elapsed.load(Ordering::SeqCst),
-        }
+        // Locked before uptime is read, so that who comes later sees no earlier time.
+        let mut steady = self.0.steady.lock().unwrap_or_else(PoisonError::into_inner);
+        steady.now(self.uptime_ms(), || self.0.source.look())
+    }
+
+    /// What the system's clock says, in milliseconds since 1970: it may be put back or ahead at any time.
+    pub fn wall_ms(&self) -> u64 {
+        self.0.source.look_at_wall()
     }
 
     /// Milliseconds since the host started, never going back: what deadlines are reckoned in.
     pub fn uptime_ms(&self) -> u64 {
-        match &*self.0 {
-            Source::System { start } => start.elapsed().as_millis() as u64,
+        match &self.0.source {
+            Source::System { start, .. } => start.elapsed().as_millis() as u64,
             Source::Manual { elapsed, .. } => elapsed.load(Ordering::SeqCst),
+        }
+    }
+
+    /// When, in milliseconds of uptime, the system's clock will say `wall_ms` if nothing puts it back or ahead.
+    /// `u64::MAX` is never.
+    pub fn deadline_of(&self, wall_ms: u64) -> u64 {
+        match wall_ms {
+            u64::MAX => u64::MAX,
+            wall_ms => self.uptime_ms().saturating_add(wall_ms.saturating_sub(self.wall_ms())),
         }
     }
 
@@ -65,20 +104,29 @@ impl Clock {
     /// # Panics
     /// On the system's clock.
     pub fn advance(&self, by: Duration) {
-        let Source::Manual { elapsed, moved, hooks, .. } = &*self.0 else {
-            panic!("the system's clock cannot be moved");
-        };
-        elapsed.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
-        moved.send_replace(());
-        for hook in hooks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            hook();
-        }
+        self.0.source.change(|elapsed, _, _| elapsed.fetch_add(by.as_millis() as u64, Ordering::SeqCst));
+    }
+
+    /// Has the machine of a manual clock sleep: of all clocks the system's alone goes on.
+    ///
+    /// # Panics
+    /// On the system's clock.
+    pub fn suspend(&self, by: Duration) {
+        self.0.source.change(|_, asleep, _| asleep.fetch_add(by.as_millis() as u64, Ordering::SeqCst));
+    }
+
+    /// Puts the system's clock ahead of a manual clock, or back, by so many milliseconds.
+    ///
+    /// # Panics
+    /// On the system's clock.
+    pub fn put_wall(&self, by_ms: i64) {
+        self.0.source.change(|_, _, ahead| ahead.fetch_add(by_ms, Ordering::SeqCst));
     }
 
     /// Waits until [`Clock::uptime_ms`] reaches `deadline_ms`.
     pub async fn sleep_until(&self, deadline_ms: u64) {
-        match &*self.0 {
-            Source::System { start } => {
+        match &self.0.source {
+            Source::System { start, .. } => {
                 let deadline = *start + Duration::from_millis(deadline_ms);
                 tokio::time::sleep_until(deadline.into()).await;
             }
@@ -95,7 +143,7 @@ impl Clock {
 
     /// How long a thread may sleep until `deadline_ms`: for ever on a manual clock, whose hooks wake it.
     pub fn wait_for(&self, deadline_ms: u64) -> Option<Duration> {
-        match &*self.0 {
+        match &self.0.source {
             Source::System { .. } => Some(Duration::from_millis(deadline_ms.saturating_sub(self.uptime_ms()))),
             Source::Manual { .. } => (deadline_ms <= self.uptime_ms()).then_some(Duration::ZERO),
         }
@@ -103,18 +151,94 @@ impl Clock {
 
     /// Calls `hook` each time that a manual clock is moved.
     pub fn on_move(&self, hook: impl Fn() + Send + 'static) {
-        if let Source::Manual { hooks, .. } = &*self.0 {
+        if let Source::Manual { hooks, .. } = &self.0.source {
             hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
         }
     }
 }
 
+impl Source {
+    fn look_at_wall(&self) -> u64 {
+        match self {
+            Self::System { .. } => {
+                SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+            }
+            Self::Manual { epoch, elapsed, asleep, ahead, .. } => {
+                let passed = elapsed.load(Ordering::SeqCst) + asleep.load(Ordering::SeqCst);
+                (epoch + passed).saturating_add_signed(ahead.load(Ordering::SeqCst))
+            }
+        }
+    }
+
+    fn look(&self) -> Look {
+        let asleep = match self {
+            Self::System { start, awake_or_not } => {
+                boot_ms().saturating_sub(*awake_or_not).saturating_sub(start.elapsed().as_millis() as u64)
+            }
+            Self::Manual { asleep, .. } => asleep.load(Ordering::SeqCst),
+        };
+        Look { wall: self.look_at_wall(), asleep }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&AtomicU64, &AtomicU64, &AtomicI64) -> T) {
+        let Self::Manual { elapsed, asleep, ahead, moved, hooks, .. } = self else {
+            panic!("the system's clock cannot be moved");
+        };
+        change(elapsed, asleep, ahead);
+        moved.send_replace(());
+        for hook in hooks.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            hook();
+        }
+    }
+}
+
+/// Milliseconds since the machine was started, those included for which it was suspended.
+#[cfg(target_os = "linux")]
+fn boot_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32).as_millis() as u64
+}
+
+/// Elsewhere suspended time is not told from a clock that was put ahead, and is made up for slowly.
+#[cfg(not(target_os = "linux"))]
+fn boot_ms() -> u64 {
+    0
+}
+
 impl fmt::Debug for Clock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &*self.0 {
+        let kind = match &self.0.source {
             Source::System { .. } => "system",
             Source::Manual { .. } => "manual",
         };
         f.debug_struct("Clock").field("kind", &kind).field("uptime_ms", &self.uptime_ms()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_clocks_agree_at_the_start() {
+        let clock = Clock::system();
+        let (wall, now) = (clock.wall_ms(), clock.now_ms());
+        assert!(wall.abs_diff(now) < 1000, "{wall} and {now}");
+        assert_eq!(clock.deadline_of(u64::MAX), u64::MAX);
+        assert!(clock.deadline_of(wall + 60_000).abs_diff(60_000) < 1000);
+        assert!(clock.0.source.look().asleep < 1000);
+    }
+
+    #[test]
+    fn a_manual_clock_tells_sleep_from_a_clock_put_ahead() {
+        let clock = Clock::manual(1_000_000);
+        clock.advance(Duration::from_secs(10));
+        assert_eq!((clock.now_ms(), clock.wall_ms(), clock.uptime_ms()), (1_010_000, 1_010_000, 10_000));
+        clock.put_wall(-60_000);
+        assert_eq!((clock.now_ms(), clock.wall_ms()), (1_010_000, 950_000));
+        clock.put_wall(60_000);
+        clock.suspend(Duration::from_secs(100));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((clock.now_ms(), clock.wall_ms(), clock.uptime_ms()), (1_111_000, 1_111_000, 11_000));
     }
 }

@@ -7,6 +7,7 @@ mod identity;
 mod mailbox;
 mod payload;
 mod placeholders;
+mod steady;
 
 pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};

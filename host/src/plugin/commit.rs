@@ -150,7 +150,7 @@ impl Worker {
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
-                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, payload }) {
+                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload }) {
                         self.deadlines.cancel(before.deadline);
                     }
                 }

@@ -168,11 +168,14 @@ impl Worker {
         let (now_ms, uptime) = (self.inner.clock.now_ms(), self.inner.clock.uptime_ms());
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
         scope.sequence = record.sequence;
-        for TimerRecord { name, due_ms, payload } in record.timers {
+        for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
             let name: Box<str> = name.into();
             let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
-            let deadline = self.deadlines.push(uptime + due_ms.saturating_sub(now_ms), due);
-            scope.timers.insert(name, Timer { deadline, due_ms, payload: payload.into() });
+            // Where the system's clock was put back meanwhile, it is due after its whole time at the latest.
+            let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
+            let deadline = self.deadlines.push(uptime + left_ms, due);
+            let due_ms = due_ms.min(now_ms + left_ms);
+            scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into() });
         }
         // It has been idle for some of its time already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
@@ -228,6 +231,7 @@ impl Worker {
         let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
             name: name.to_string(),
             due_ms: timer.due_ms,
+            after_ms: timer.after_ms,
             payload: timer.payload.to_string(),
         });
         let record = ScopeRecord {

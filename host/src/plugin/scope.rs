@@ -74,6 +74,8 @@ pub(super) struct Timer {
     pub(super) deadline: Deadline,
     /// When it is due, in milliseconds since 1970.
     pub(super) due_ms: u64,
+    /// How long after it was set, in milliseconds.
+    pub(super) after_ms: u64,
     pub(super) payload: Box<str>,
 }
 

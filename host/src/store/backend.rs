@@ -51,8 +51,15 @@ pub struct TimerRecord {
     pub name: String,
     /// When it is due, in milliseconds since 1970.
     pub due_ms: u64,
+    /// How long after it was set, in milliseconds. Hosts did not always write it.
+    #[serde(default = "any_time")]
+    pub after_ms: u64,
     /// What it carries: JSON.
     pub payload: String,
+}
+
+fn any_time() -> u64 {
+    u64::MAX
 }
 
 /// What a service's call was answered that changed a durable scope and must be done once, though it be repeated.

@@ -1,0 +1,138 @@
+//! A clock that follows the system's without ever going back or jumping.
+
+/// By which part of the time that passes the clock may go slower or faster, to come to where the system's clock is. A
+/// twelfth, as chrony has it by default: an hour is made up for in half a day, and what a feature reckons with (ten seconds
+/// of typing, half an hour without activity) lasts as long as it should to within a twelfth, as it does for people.
+const SLEW: u64 = 12;
+
+/// How often the system's clock is looked at, in milliseconds: often enough to follow it closely, and seldom enough that
+/// the time costs an event next to nothing.
+const LOOK_MS: u64 = 1000;
+
+/// Time that the machine slept for less than this is no sleep, but the two clocks that were not read at once.
+const LEAST_SLEEP_MS: u64 = 100;
+
+/// An offset from the system's clock that operators are told of, in milliseconds.
+const NOTABLE_MS: u64 = 60_000;
+
+/// What the steady clock looks at now and then.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look {
+    /// What the system's clock says, in milliseconds since 1970.
+    pub(super) wall: u64,
+    /// How long the machine has been suspended since the start, in milliseconds.
+    pub(super) asleep: u64,
+}
+
+/// The clock, as it was when the system's was last looked at.
+#[derive(Debug)]
+pub(super) struct Steady {
+    /// When that was, in milliseconds of uptime.
+    at: u64,
+    /// What it said then.
+    now: u64,
+    /// How far it has to go to where the system's clock was.
+    offset: i64,
+    asleep: u64,
+}
+
+impl Steady {
+    /// A clock that begins as the system's.
+    pub(super) fn new(wall: u64) -> Self {
+        Self { at: 0, now: wall, offset: 0, asleep: 0 }
+    }
+
+    /// The time at `uptime`, which must not be before that of the last call.
+    pub(super) fn now(&mut self, uptime: u64, look: impl FnOnce() -> Look) -> u64 {
+        let since = uptime.saturating_sub(self.at);
+        let correction = (since / SLEW).min(self.offset.unsigned_abs()) as i64 * self.offset.signum();
+        let now = (self.now + since).saturating_add_signed(correction);
+        if since < LOOK_MS {
+            return now;
+        }
+        let Look { wall, asleep } = look();
+        let slept = asleep.saturating_sub(self.asleep);
+        if slept >= LEAST_SLEEP_MS {
+            self.asleep = asleep;
+        }
+        self.now = now + if slept >= LEAST_SLEEP_MS { slept } else { 0 };
+        self.at = uptime;
+        let offset = i64::try_from(i128::from(wall) - i128::from(self.now)).unwrap_or(i64::MAX);
+        let was_notable = std::mem::replace(&mut self.offset, offset).unsigned_abs() >= NOTABLE_MS;
+        if offset.unsigned_abs() >= NOTABLE_MS && !was_notable {
+            let (by_s, way) = (offset.unsigned_abs() / 1000, if offset < 0 { "back" } else { "ahead" });
+            tracing::warn!(
+                "the system's clock was put {way} by {by_s} s: tokens expire by it at once; the time that features see, and \
+                 dates, follow within about {} s, or at once when the host is restarted",
+                by_s * SLEW
+            );
+        }
+        self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000;
+    const START: u64 = 1_800_000_000_000;
+
+    /// A machine whose clock is off by so much, and which has slept for so long.
+    fn read(steady: &mut Steady, uptime: u64, off: i64, asleep: u64) -> u64 {
+        steady.now(uptime, || Look { wall: (START + uptime + asleep).saturating_add_signed(off), asleep })
+    }
+
+    #[test]
+    fn it_is_the_systems_clock_while_that_is_steady() {
+        let mut steady = Steady::new(START);
+        for uptime in [0, 1, 999, 1000, 1001, HOUR, 24 * HOUR] {
+            assert_eq!(read(&mut steady, uptime, 0, 0), START + uptime);
+        }
+    }
+
+    #[test]
+    fn a_clock_put_back_or_ahead_is_followed_slowly() {
+        for off in [-(HOUR as i64), HOUR as i64] {
+            let mut steady = Steady::new(START);
+            let mut before = read(&mut steady, 2000, 0, 0);
+            for uptime in (2000..HOUR).step_by(250) {
+                let now = read(&mut steady, uptime, off, 0);
+                let passed = if uptime == 2000 { 0 } else { 250 };
+                let most = passed / SLEW + 1;
+                assert!(now >= before && (passed - most.min(passed)..=passed + most).contains(&(now - before)));
+                before = now;
+            }
+            // It is right again after half a day, and no longer than that.
+            let wall = (START + 13 * HOUR).saturating_add_signed(off);
+            assert_eq!(read(&mut steady, 13 * HOUR, off, 0), wall);
+            assert_eq!(read(&mut steady, 13 * HOUR + 500, off, 0), wall + 500);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_seldom_read_does_not_jump() {
+        let mut steady = Steady::new(START);
+        assert_eq!(read(&mut steady, HOUR, HOUR as i64, 0), START + HOUR);
+        assert_eq!(read(&mut steady, HOUR + 12, HOUR as i64, 0), START + HOUR + 13);
+    }
+
+    #[test]
+    fn suspended_time_has_passed() {
+        let mut steady = Steady::new(START);
+        assert_eq!(read(&mut steady, 5000, 0, 0), START + 5000);
+        assert_eq!(read(&mut steady, 7000, 0, HOUR), START + 7000 + HOUR);
+        assert_eq!(read(&mut steady, 9000, 0, HOUR), START + 9000 + HOUR, "once");
+        // Two clocks that are not read at the same moment.
+        assert_eq!(read(&mut steady, 11_000, 0, HOUR + 1), START + 11_000 + HOUR);
+    }
+
+    #[test]
+    fn a_clock_before_1970_is_no_trouble() {
+        let mut steady = Steady::new(0);
+        assert_eq!(steady.now(1000, || Look { wall: 0, asleep: 0 }), 1000);
+        assert_eq!(steady.now(2200, || Look { wall: 0, asleep: 0 }), 2100);
+        assert!(steady.now(4000, || Look { wall: u64::MAX, asleep: 0 }) >= 2100);
+        assert!(steady.now(8000, || Look { wall: u64::MAX, asleep: 0 }) >= 2100);
+    }
+}
