@@ -15,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::front::ShutdownSection;
 use crate::http::{ApiKey, KeyScope};
+use crate::model::TrustedProxies;
 use crate::plugin::PluginOptions;
 
 /// The prefix of environment variables that are configuration.
@@ -38,6 +39,7 @@ pub(super) struct File {
     pub(super) socketio: SocketIo,
     pub(super) recovery: RecoverySection,
     pub(super) shutdown: ShutdownSection,
+    pub(super) trusted_proxies: TrustedProxies,
     tls: Option<Value>,
     rooms: Option<Value>,
 }
@@ -58,6 +60,7 @@ impl Default for File {
             socketio: SocketIo::default(),
             recovery: RecoverySection::default(),
             shutdown: ShutdownSection::default(),
+            trusted_proxies: TrustedProxies::default(),
             tls: None,
             rooms: None,
         }
@@ -106,6 +109,8 @@ pub(super) struct Limits {
     pub(super) event_burst: u32,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
+    #[serde(with = "humantime_serde")]
+    pub(super) keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -119,6 +124,8 @@ impl Default for Limits {
             event_burst: 200,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
+            // Longer than proxies keep connections to their back-ends: a minute, most of them.
+            keep_alive: Duration::from_secs(75),
         }
     }
 }

@@ -7,6 +7,7 @@ use hyper::header::{HeaderValue, ORIGIN, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::demo::Demo;
+use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{find_token, handshake_key, is_from_here, upgrade};
 use super::response::{Answer, error, restarting, text};
 use crate::conn::{Answering, Caller, Credentials, Door, HttpService, Shard};
@@ -52,12 +53,7 @@ impl ClientService {
         }
         let key = match handshake_key(request.headers()) {
             Ok(key) => key,
-            Err(message) => {
-                let mut response = error(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
-                response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-                response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-                return response;
-            }
+            Err(message) => return upgrade_required(message),
         };
         let Credentials { token, refused } = self.credentials(&request);
         if let Some(message) = refused {
@@ -96,8 +92,20 @@ impl ClientService {
     }
 }
 
+fn upgrade_required(message: &str) -> Answer {
+    let mut response = error(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
 impl HttpService for ClientService {
-    fn call(self: Rc<Self>, shard: Rc<Shard>, caller: Caller, request: Request<Incoming>) -> Answering {
+    fn call(self: Rc<Self>, shard: Rc<Shard>, mut caller: Caller, request: Request<Incoming>) -> Answering {
+        if shard.trusted_proxies().contains(caller.peer.ip()) {
+            caller.peer = client_of(caller.peer, request.headers(), shard.trusted_proxies());
+        } else if is_forwarded(request.headers()) {
+            shard.suspect_proxy(caller.peer);
+        }
         let path = request.uri().path();
         let is_at = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "" | "/"));
         if is_at(&self.config.socketio_path) {
@@ -107,6 +115,7 @@ impl HttpService for ClientService {
             return Box::pin(self.engine(shard, caller, request, true));
         }
         let answer = match (request.method(), path) {
+            (&Method::HEAD, "/ws") => upgrade_required("this is a WebSocket: connect with a WebSocket client"),
             (&Method::GET, "/ws") => self.websocket(shard, &caller, request, false),
             (&Method::GET, "/echo") if self.config.is_conformance => self.websocket(shard, &caller, request, true),
             (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),

@@ -4,8 +4,10 @@ mod api;
 mod client;
 mod demo;
 mod engine;
+mod forwarded;
 mod handshake;
 mod response;
+mod upload;
 
 pub use api::{Api, ApiConfig, ApiKey, KeyScope};
 pub use client::{ClientConfig, ClientService};

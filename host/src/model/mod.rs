@@ -4,7 +4,9 @@ mod clock;
 mod error;
 mod id;
 mod identity;
+mod log_limit;
 mod mailbox;
+mod network;
 mod payload;
 mod placeholders;
 
@@ -12,6 +14,8 @@ pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
 pub use id::{ConnId, MAX_ID_CHARS, MAX_ROOM_CHARS, is_valid_id, is_valid_room};
 pub use identity::Identity;
+pub use log_limit::LogLimit;
 pub use mailbox::{Full, Mailbox};
+pub use network::{TrustedProxies, network_of};
 pub use payload::{BadPayload, Payload};
 pub use placeholders::BadPlaceholders;

@@ -1,6 +1,7 @@
 //! API keys: who may call what.
 
 use std::fmt;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
@@ -58,6 +59,8 @@ impl fmt::Debug for ApiKey {
 pub struct ApiConfig {
     /// All keys.
     pub keys: Vec<ApiKey>,
+    /// How long a connection may be idle.
+    pub keep_alive: Duration,
 }
 
 /// Whoever makes a call: the key that it carries.
