@@ -13,6 +13,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// WebSockets and polling sessions that were ever opened.
     pub connections_opened: IntCounter,
+    /// Clients that were refused for want of room: by a limit of connections, or of file descriptors.
+    pub connections_refused: IntCounter,
     /// Connections whose clients are away and may come back.
     pub away: IntGauge,
     /// Connections that went on after their clients had been away.
@@ -100,6 +102,10 @@ impl Metrics {
             connections_opened: counter(
                 "connections_opened_total",
                 "WebSockets and polling sessions that were ever opened",
+            )?,
+            connections_refused: counter(
+                "connections_refused_total",
+                "Clients refused by a limit of connections or of file descriptors",
             )?,
             away: gauge("connections_away", "Connections whose clients are away and may come back")?,
             recovered: counter(

@@ -62,6 +62,7 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(store.clone()), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
+        let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
@@ -83,7 +84,7 @@ impl Server {
             .context("cannot start a shard")?;
 
         let api_service =
-            Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics, clock.clone()));
+            Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics.clone(), clock.clone()));
         api_service.remember_calls(&store)?;
         let (stop_api, stopped) = watch::channel(false);
         let (report, started) = oneshot::channel();
@@ -96,7 +97,8 @@ impl Server {
         };
         started.blocking_recv().context("the API's thread ended before it began")??;
         store.wait_until_resumed();
-        let acceptor = Acceptor::start(client_listener, hub).context("cannot start to accept connections")?;
+        let acceptor = Acceptor::start(client_listener, hub, metrics, trusted_proxies)
+            .context("cannot start to accept connections")?;
         api_service.set_ready(true);
         Ok(Self {
             listening,
@@ -171,7 +173,7 @@ async fn run_api(
     runtime: Runtime,
     config: Config,
     report: oneshot::Sender<anyhow::Result<()>>,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) {
     let folder = load_plugins(&runtime, &config).await;
     let watching = config.watch_plugins.then(|| folder.watch());
@@ -179,13 +181,8 @@ async fn run_api(
         tracing::error!(%error, dir = %config.plugin_dir.display(), "the plugin folder cannot be made, and is not watched");
     }
     let _ = report.send(Ok(()));
-    tokio::select! {
-        served = api.serve(listener) => {
-            if let Err(error) = served {
-                tracing::error!(%error, "the API cannot be served");
-            }
-        }
-        _ = stopped.changed() => {}
+    if let Err(error) = api.serve(listener, stopped).await {
+        tracing::error!(%error, "the API cannot be served");
     }
 }
 

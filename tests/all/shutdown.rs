@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use roundhouse_tests::guests::ticket_collision;
 use roundhouse_tests::{ENGINE, InnerHost, PATIENCE, Polling, SILENCE, TestClient, TestHost, eventually, http, metric};
 use serde_json::json;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nshards = 1\n";
@@ -211,6 +212,28 @@ async fn drain_includes_polling_sessions() {
 async fn drain_ends_early_without_clients() {
     let mut host = InnerHost::start(&format!("{CONFIG}shutdown.drain = \"100s\"")).await;
     timeout(PATIENCE, host.begin_shutdown()).await.expect("nobody is waited for").unwrap();
+}
+
+#[tokio::test]
+async fn calls_under_way_are_answered_at_the_end() {
+    let mut host = TestHost::start();
+    let body = r#"{"to":{"all":true},"event":"news","data":{}}"#;
+    let mut call = TcpStream::connect(host.api.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /v1/emit HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n",
+        host.key,
+        body.len()
+    );
+    call.write_all(format!("{head}{}", &body[..10]).as_bytes()).await.unwrap();
+    // Connections are accepted in the order in which they came.
+    assert_eq!(http(&host.api, "GET", "/healthz", &[], "").await.unwrap().status, 200);
+    host.terminate();
+    eventually("the host ends", async || host.log().contains("shutting down").then_some(())).await;
+    call.write_all(&body.as_bytes()[10..]).await.unwrap();
+    let mut answer = String::new();
+    timeout(PATIENCE, call.read_to_string(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap().code(), Some(0));
 }
 
 #[tokio::test]

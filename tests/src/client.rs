@@ -137,6 +137,11 @@ impl TestClient {
         timeout(PATIENCE, self.read()).await.expect("a frame in time").expect("the connection is open")
     }
 
+    /// The next frame, or how the connection ended.
+    pub async fn first(&mut self) -> Result<Value, Closed> {
+        self.read().await
+    }
+
     /// Everything that came so far and comes within a short time.
     pub async fn drain(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = self.passed_over.drain(..).collect();

@@ -11,6 +11,7 @@ use super::logs::reason_of;
 use super::signals::Signals;
 use super::{load_config, print, print_json};
 use crate::config::{Overrides, PRIVATE_DIR};
+use crate::conn::raise_limit;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -24,6 +25,7 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     let config = load_config(file, overrides)?;
     let development = config.development;
     end_with_essential_threads();
+    raise_limit();
     let started = Instant::now();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // From here on a signal is not the end of the process any more.

@@ -21,6 +21,7 @@ use super::secret_file::{value_of, values_of};
 use super::values::{cookie_name, path, secret, secrets, some_path, text};
 use crate::conn::UserOverflow;
 use crate::http::{ApiKey, KeyScope};
+use crate::model::TrustedProxies;
 use crate::plugin::PluginOptions;
 
 /// Everything that can be configured.
@@ -43,6 +44,7 @@ pub(super) struct File {
     pub(super) socketio: SocketIo,
     pub(super) recovery: RecoverySection,
     pub(super) shutdown: ShutdownSection,
+    pub(super) trusted_proxies: TrustedProxies,
     tls: Option<Value>,
     rooms: Option<Value>,
 }
@@ -64,6 +66,7 @@ impl Default for File {
             socketio: SocketIo::default(),
             recovery: RecoverySection::default(),
             shutdown: ShutdownSection::default(),
+            trusted_proxies: TrustedProxies::default(),
             tls: None,
             rooms: None,
         }
@@ -153,6 +156,8 @@ pub(super) struct Limits {
     pub(super) event_burst: u32,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
+    #[serde(with = "humantime_serde")]
+    pub(super) keep_alive: Duration,
 }
 
 impl Default for Limits {
@@ -167,6 +172,8 @@ impl Default for Limits {
             event_burst: 200,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
+            // Longer than proxies keep connections to their back-ends: a minute, most of them.
+            keep_alive: Duration::from_secs(75),
         }
     }
 }

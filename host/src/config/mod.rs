@@ -121,6 +121,7 @@ impl Config {
             socketio,
             recovery,
             shutdown,
+            trusted_proxies,
             ..
         } = file;
         let listen = overrides.listen.unwrap_or(listen).resolve().context("listen")?;
@@ -143,6 +144,7 @@ impl Config {
             "limits.event_burst must be more than 0 where limits.events_per_second is"
         );
         check_duration("heartbeat.interval", heartbeat.interval, Duration::from_millis(10))?;
+        check_duration("limits.keep_alive", limits.keep_alive, Duration::from_secs(1))?;
         check_duration("heartbeat.timeout", heartbeat.timeout, Duration::from_millis(10))?;
         check_duration("store.give_up", store.give_up, Duration::from_secs(1))?;
         check_duration("auth.grace", auth.grace, Duration::from_millis(10))?;
@@ -226,6 +228,8 @@ impl Config {
                 namespaces: socketio.namespaces,
                 recovery_window: recovery.window,
                 recovery_bytes: recovery.memory_bytes,
+                trusted_proxies,
+                keep_alive: limits.keep_alive,
                 shutdown_timeout: shutdown.timeout,
             },
             rooms_per_connection: match limits.rooms_per_connection {
@@ -252,7 +256,7 @@ impl Config {
                 demo_secret: None,
                 is_conformance: false,
             },
-            api_access: ApiConfig { keys, file: None },
+            api_access: ApiConfig { keys, file: None, keep_alive: limits.keep_alive },
             plugins: PluginConfig {
                 threads: if plugins.threads == 0 { cores } else { plugins.threads },
                 call_deadline: plugins.call_deadline,
@@ -343,6 +347,7 @@ mod tests {
         assert_eq!(config.plugins.call_deadline, Duration::from_millis(50));
         assert_eq!((config.plugins.memory_bytes, config.plugins.state_bytes), (33_554_432, 65_536));
         assert!(config.watch_plugins && !config.development);
+        assert_eq!(config.conn.keep_alive, Duration::from_secs(75));
         assert!(config.shutdown.delay.is_zero() && config.shutdown.drain.is_zero());
         assert_eq!(config.conn.shutdown_timeout, Duration::from_secs(10));
     }
@@ -358,6 +363,8 @@ mod tests {
             ("listen = \"here\"", "listen"),
             ("[heartbeat]\ninterval = \"25\"", "heartbeat.interval"),
             ("[heartbeat]\ninterval = \"70s\"", "heartbeat.timeout must be longer"),
+            ("trusted_proxies = [\"proxy\"]", "trusted_proxies"),
+            ("limits.keep_alive = \"0s\"", "limits.keep_alive"),
             ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
             ("shutdown.drian = \"1s\"", "did you mean drain?"),
             ("[tls]\ncertificate_file = \"a\"", "tls"),

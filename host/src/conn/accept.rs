@@ -6,9 +6,14 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::descriptors::Descriptors;
+use super::overload::Overload;
 use crate::hub::{Hub, ShardCommand};
+use crate::metrics::Metrics;
+use crate::model::{LogLimit, TrustedProxies};
 
 /// How long to leave a listener alone that fails to accept, as it does when the process is out of file descriptors.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -25,7 +30,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Where the thread or its runtime cannot be made.
-    pub fn start(listener: TcpListener, hub: Arc<Hub>) -> io::Result<Self> {
+    pub fn start(listener: TcpListener, hub: Arc<Hub>, metrics: Metrics, trusted: TrustedProxies) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -35,14 +40,15 @@ impl Acceptor {
                     Ok(listener) => listener,
                     Err(error) => return tracing::error!(%error, "cannot listen for clients"),
                 };
+                let descriptors = Descriptors::of_process();
+                let mut overload = Overload::new(metrics, trusted);
+                let mut failures = LogLimit::default();
                 loop {
                     tokio::select! {
-                        accepted = listener.accept() => match accepted.and_then(|(socket, _)| socket.into_std()) {
-                            Ok(socket) => hand_over(&hub, socket),
-                            Err(error) => {
-                                tracing::warn!(%error, "cannot accept a connection");
-                                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                            }
+                        accepted = listener.accept() => match accepted {
+                            Ok((socket, _)) if descriptors.is_reserve(&socket) => overload.answer(socket),
+                            Ok((socket, _)) => hand_over(&hub, socket),
+                            Err(error) => accept_failed(&error, "a client", &mut failures).await,
                         },
                         _ = stopped.changed() => return,
                     }
@@ -61,7 +67,19 @@ impl Acceptor {
     }
 }
 
-fn hand_over(hub: &Hub, socket: std::net::TcpStream) {
+/// Reports that a connection could not be accepted, now and then, and waits for a moment.
+pub async fn accept_failed(error: &io::Error, whose: &str, limit: &mut LogLimit) {
+    if let Some(left_out) = limit.ask() {
+        tracing::warn!(%error, left_out, "cannot accept the connection of {whose}");
+    }
+    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+}
+
+fn hand_over(hub: &Hub, socket: TcpStream) {
+    let socket = match socket.into_std() {
+        Ok(socket) => socket,
+        Err(error) => return tracing::debug!(%error, "a connection was gone before it was handed over"),
+    };
     if let Some(shard) = hub.shards().iter().min_by_key(|shard| shard.connections()) {
         shard.count(1);
         shard.push(ShardCommand::Accept(socket));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use super::ConnConfig;
-use crate::model::CloseCode;
+use crate::model::{CloseCode, network_of};
 
 /// Time between two probes of an address, in milliseconds.
 const PROBE_INTERVAL_MS: u64 = 1000;
@@ -16,8 +16,10 @@ const PROBE_INTERVAL_MS: u64 = 1000;
 pub struct Admission {
     /// Set when the host is told to end.
     closed: AtomicBool,
+    /// Whether it was said that the limit per address may count a proxy.
+    has_warned: AtomicBool,
     total: AtomicUsize,
-    /// Counted only where it is limited.
+    /// By address or IPv6 network; counted only where it is limited.
     by_address: DashMap<IpAddr, usize>,
     /// When connections of some address were last probed, in milliseconds of uptime.
     probed: AtomicU64,
@@ -43,9 +45,13 @@ impl Admission {
             return Err((CloseCode::TryAgainLater, "the host has as many connections as it may have"));
         }
         if config.connections_per_ip > 0 {
-            let mut count = self.by_address.entry(peer.ip()).or_default();
+            let mut count = self.by_address.entry(network_of(peer.ip())).or_default();
             if *count >= config.connections_per_ip {
+                drop(count);
                 self.total.fetch_sub(1, Ordering::Relaxed);
+                if config.trusted_proxies.is_empty() && self.by_address.len() == 1 {
+                    self.warn_of_proxy(peer, config, "all clients come from one address");
+                }
                 return Err((
                     CloseCode::TooManyConnections,
                     "there are too many connections from this address: try again in some seconds",
@@ -54,6 +60,24 @@ impl Admission {
             *count += 1;
         }
         Ok(())
+    }
+
+    /// Notes that an address which is not trusted sends what proxies send.
+    pub(super) fn suspect_proxy(&self, peer: SocketAddr, config: &ConnConfig) {
+        if config.connections_per_ip > 0 {
+            self.warn_of_proxy(peer, config, "an address that is not trusted sends X-Forwarded-For or Forwarded");
+        }
+    }
+
+    /// Warns once that the limit per address may count a proxy, and so all who come by way of it.
+    fn warn_of_proxy(&self, peer: SocketAddr, config: &ConnConfig, why: &str) {
+        if !config.trusted_proxies.contains(peer.ip()) && !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                address = %peer.ip(),
+                "{why}: if that is a proxy, limits.connections_per_ip counts the proxy, and its address belongs in \
+                 trusted_proxies"
+            );
+        }
     }
 
     /// Whether the connections of an address may be probed for one that was refused: once a second, for each shard looks at
@@ -69,7 +93,7 @@ impl Admission {
     pub(super) fn leave(&self, peer: SocketAddr, config: &ConnConfig) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         if config.connections_per_ip > 0 {
-            self.by_address.remove_if_mut(&peer.ip(), |_, count| {
+            self.by_address.remove_if_mut(&network_of(peer.ip()), |_, count| {
                 *count = count.saturating_sub(1);
                 *count == 0
             });

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -26,6 +26,9 @@ use crate::protocol::{socketio, websocket};
 /// Commands for one shard's sessions, of which there are no more than requests and sockets that are open, and a few that
 /// broke off.
 const COMMANDS: usize = 65_536;
+
+/// How often a session is told that a request of it is still arriving.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// What a client asks on a WebSocket that is to take over from polling.
 const PROBE: &str = "probe";
@@ -123,6 +126,8 @@ pub(super) enum EngineCommand {
     Poll { id: EngineId, poll: Poll },
     /// A request brought packets.
     Post { id: EngineId, body: String, answer: oneshot::Sender<Polled> },
+    /// A request is bringing packets, and takes its time.
+    Progress { id: EngineId },
     /// A request broke off, or was against the protocol.
     Fail { id: EngineId },
     /// A WebSocket came that is to take over from polling.
@@ -221,7 +226,7 @@ impl Engines {
             self.send(id, EngineCommand::Fail { id });
             return Err(PollError::Bad);
         }
-        Ok(Posting { engines: self, id, route, is_whole: false })
+        Ok(Posting { engines: self, id, route, is_whole: false, noted: Instant::now() })
     }
 
     async fn ask(&self, id: EngineId, command: EngineCommand, answered: oneshot::Receiver<Polled>) -> Polled {
@@ -254,9 +259,19 @@ pub struct Posting<'a> {
     id: EngineId,
     route: Arc<Route>,
     is_whole: bool,
+    /// When the session last heard of it.
+    noted: Instant,
 }
 
 impl Posting<'_> {
+    /// Something of the request has come: a client on a slow line can show no other sign of life meanwhile.
+    pub fn progress(&mut self) {
+        if self.noted.elapsed() >= PROGRESS_EVERY {
+            self.noted = Instant::now();
+            self.engines.send(self.id, EngineCommand::Progress { id: self.id });
+        }
+    }
+
     /// Leaves the request unread. The session goes on without it.
     pub fn refuse(mut self) {
         self.is_whole = true;

@@ -4,10 +4,11 @@
 //! queue. A `connection` is somebody who takes part, a `link` the way to its client: a WebSocket, or a polling session.
 //!
 //! # Layout
-//! - `accept`, `admission`: where new sockets come from, and how many there may be
+//! - `accept`, `admission`: where new sockets come from, and how many there may be; `descriptors`, `overload`: what is kept
+//!   in reserve, and what a client gets for which there is no other
 //! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
-//!   `drain`: the closes before the end;
-//!   `serve`: the HTTP before a WebSocket
+//!   `drain`: the closes before the end; `serve`, `requests`: the HTTP before a WebSocket; `proxy_header`: what a proxy
+//!   says before that
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `violation`: what a client is told that breaks its protocol, and the log
@@ -19,6 +20,7 @@ mod accept;
 mod admission;
 mod connection;
 mod deadlines;
+mod descriptors;
 mod drain;
 mod engine;
 mod fanout;
@@ -29,12 +31,15 @@ mod members;
 mod moving;
 mod newcomers;
 mod outbox;
+mod overload;
 mod oversize;
 mod places;
 mod plain;
 mod polling;
 mod prefetch;
+mod proxy_header;
 mod recovery;
+mod requests;
 mod serve;
 mod session;
 mod shard;
@@ -53,17 +58,19 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-pub use accept::Acceptor;
+pub use accept::{Acceptor, accept_failed};
 pub use admission::Admission;
+pub use descriptors::{Descriptors, raise_limit};
 pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
 pub use places::UserOverflow;
+pub use requests::{HttpTimes, serve_requests};
 pub use serve::Caller;
 pub use shard::{Door, Shard, ShardThread};
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::model::Clock;
+use crate::model::{Clock, TrustedProxies};
 use crate::plugin::Runtime;
 
 /// What connections may do, and for how long.
@@ -99,6 +106,10 @@ pub struct ConnConfig {
     pub recovery_window: Duration,
     /// What may be kept for such clients, of the whole host, in bytes.
     pub recovery_bytes: usize,
+    /// Proxies that say on whose behalf they connect.
+    pub trusted_proxies: TrustedProxies,
+    /// How long an HTTP connection may be idle.
+    pub keep_alive: Duration,
     /// Time for clients to answer the close that ends the host.
     pub shutdown_timeout: Duration,
 }

@@ -42,6 +42,7 @@ impl Shard {
         let wire = Wire::Polling(RefCell::default());
         let link = self.new_link(peer, wire, Role::Engine(engine.clone()), None).ok_or("the host has no room left")?;
         if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+            self.shared.metrics.connections_refused.inc();
             if code == CloseCode::TooManyConnections {
                 self.probe_all_from(peer.ip());
             }
@@ -80,6 +81,7 @@ impl Shard {
             EngineCommand::Welcome(_) => None,
             EngineCommand::Poll { id, .. }
             | EngineCommand::Post { id, .. }
+            | EngineCommand::Progress { id }
             | EngineCommand::Fail { id }
             | EngineCommand::Probe { id, .. } => Some(*id),
         };
@@ -98,6 +100,11 @@ impl Shard {
         match command {
             EngineCommand::Welcome(migrant) => self.welcome(*migrant),
             EngineCommand::Probe { migrant, .. } => self.welcome(*migrant),
+            EngineCommand::Progress { .. } => {
+                if let Some(link) = link {
+                    link.times.heard.set(self.shared.clock.uptime_ms());
+                }
+            }
             EngineCommand::Fail { .. } => {
                 if let Some(link) = link {
                     self.fail(&link);

@@ -1,44 +1,43 @@
 //! HTTP on a client's socket, until it becomes a WebSocket.
 
-use std::cell::Cell;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::spawn_local;
-use tokio::time::Instant;
+use tokio::time::timeout;
 
+use super::proxy_header;
+use super::requests::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 use super::shard::Shard;
 use crate::hub::ShardCommand;
+use crate::model::TrustedProxies;
 
-/// Time for a client to send the head of an HTTP request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time for an HTTP connection on which no WebSocket and no polling session comes about, however many requests it makes.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// An HTTP connection of a client.
+/// Who makes a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The other end.
+    /// The other end, or the client that a trusted proxy speaks for.
     pub peer: SocketAddr,
-    /// When the connection is closed whatever happens on it.
-    until: Rc<Cell<Instant>>,
-}
-
-impl Caller {
-    /// Keeps the connection for so much longer than others, for it serves a session.
-    pub fn keep(&self, patience: Duration) {
-        self.until.set(Instant::now() + patience + HTTP_TIMEOUT);
-    }
 }
 
 impl Shard {
+    /// Whether new clients are refused, as they are from when the host was told to end.
+    pub fn is_refusing(&self) -> bool {
+        self.shared.admission.is_closed() || self.is_stopping()
+    }
+
+    /// The proxies that say on whose behalf they connect.
+    pub fn trusted_proxies(&self) -> &TrustedProxies {
+        &self.shared.config.trusted_proxies
+    }
+
+    /// Notes that an address which is not trusted sends what proxies send.
+    pub fn suspect_proxy(&self, peer: SocketAddr) {
+        self.shared.admission.suspect_proxy(peer, &self.shared.config);
+    }
+
     /// Serves HTTP on a socket that was accepted.
     pub(super) fn serve_http(self: &Rc<Self>, socket: std::net::TcpStream) {
         let opened = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
@@ -55,8 +54,11 @@ impl Shard {
         }
         self.http_connections.set(self.http_connections.get() + 1);
         let shard = self.clone();
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         spawn_local(async move {
-            shard.clone().serve(socket, peer).await;
+            if let Err(error) = shard.clone().serve(socket, peer).await {
+                tracing::debug!(%error, %peer, "an HTTP connection failed");
+            }
             // A WebSocket that came of it counts for itself.
             shard.port.count(-1);
             shard.http_connections.set(shard.http_connections.get() - 1);
@@ -67,43 +69,31 @@ impl Shard {
         });
     }
 
-    async fn serve(self: Rc<Self>, socket: TcpStream, peer: SocketAddr) {
-        let caller = Caller { peer, until: Rc::new(Cell::new(Instant::now() + HTTP_TIMEOUT)) };
-        let until = caller.until.clone();
-        let mut stopping = self.stopping.subscribe();
-        let shutdown_timeout = self.shared.config.shutdown_timeout;
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let answer = self.http.clone().call(self.clone(), caller.clone(), request);
-            async move { Ok::<_, std::convert::Infallible>(answer.await) }
+    async fn serve(self: Rc<Self>, mut socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        let config = &self.shared.config;
+        let stopping = self.stopping.subscribe();
+        let peer = if config.trusted_proxies.contains(peer.ip()) {
+            let Some(client) = client_behind(&mut socket, stopping.clone()).await? else { return Ok(()) };
+            client.unwrap_or(peer)
+        } else {
+            peer
+        };
+        let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
+        let served = serve_requests(socket, times, stopping, |request| {
+            self.http.clone().call(self.clone(), Caller { peer }, request)
         });
-        let mut served = pin!(
-            hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .serve_connection(TokioIo::new(socket), service)
-                .with_upgrades()
-        );
-        let mut is_stopping = false;
-        loop {
-            tokio::select! {
-                served = &mut served => {
-                    if let Err(error) = served {
-                        tracing::debug!(%error, %peer, "an HTTP connection failed");
-                    }
-                    return;
-                }
-                () = tokio::time::sleep_until(until.get()) => {
-                    if Instant::now() >= until.get() {
-                        return;
-                    }
-                }
-                _ = stopping.wait_for(|stopping| *stopping), if !is_stopping => {
-                    is_stopping = true;
-                    // What is being answered is answered, and there are no further requests.
-                    served.as_mut().graceful_shutdown();
-                    until.set(Instant::now() + shutdown_timeout);
-                }
-            }
-        }
+        served.await.map_err(io::Error::other)
+    }
+}
+
+/// The client on whose behalf a trusted proxy has connected, if it says so by the PROXY protocol. None where the connection
+/// is to be closed.
+async fn client_behind(
+    socket: &mut TcpStream,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<Option<Option<SocketAddr>>> {
+    tokio::select! {
+        client = timeout(REQUEST_TIMEOUT, proxy_header::read(socket)) => client.ok().transpose(),
+        _ = stopping.wait_for(|stopping| *stopping) => Ok(None),
     }
 }

@@ -13,7 +13,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use bytes::Bytes;
 use mio::Registry;
@@ -360,19 +359,9 @@ impl Shard {
         *self.stopping.borrow()
     }
 
-    /// Whether new clients are let in: not from when the host was told to end.
-    pub fn is_refusing(&self) -> bool {
-        self.shared.admission.is_closed() || self.is_stopping()
-    }
-
     /// The polling sessions of all shards.
     pub fn engines(&self) -> &Arc<Engines> {
         &self.shared.engines
-    }
-
-    /// How long a client may be silent: a polling client's HTTP connection may be, too.
-    pub fn patience(&self) -> Duration {
-        self.shared.config.heartbeat_timeout
     }
 
     /// Takes over a socket on which a WebSocket handshake was answered. `received` came behind the handshake.
@@ -392,6 +381,7 @@ impl Shard {
             // Its handshake was answered before the host was told to end.
             self.close(&link, CloseCode::Restart, RESTART_REASON);
         } else if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
+            self.shared.metrics.connections_refused.inc();
             if code == CloseCode::TooManyConnections {
                 self.probe_all_from(peer.ip());
             }

@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::bundle::ClientBundle;
 use super::demo::Demo;
+use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{find_tokens, handshake_key, upgrade};
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::response::{Answer, error, restarting, text};
@@ -57,12 +58,7 @@ impl ClientService {
         }
         let key = match handshake_key(request.headers()) {
             Ok(key) => key,
-            Err(message) => {
-                let mut response = error(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
-                response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-                response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-                return response;
-            }
+            Err(message) => return upgrade_required(message),
         };
         let credentials = self.credentials(&request);
         if let Credentials { refused: Some(message), shown } = &credentials
@@ -109,8 +105,20 @@ impl ClientService {
     }
 }
 
+fn upgrade_required(message: &str) -> Answer {
+    let mut response = error(StatusCode::UPGRADE_REQUIRED, "bad_request", message);
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
 impl HttpService for ClientService {
-    fn call(self: Rc<Self>, shard: Rc<Shard>, caller: Caller, request: Request<Incoming>) -> Answering {
+    fn call(self: Rc<Self>, shard: Rc<Shard>, mut caller: Caller, request: Request<Incoming>) -> Answering {
+        if shard.trusted_proxies().contains(caller.peer.ip()) {
+            caller.peer = client_of(caller.peer, request.headers(), shard.trusted_proxies());
+        } else if is_forwarded(request.headers()) {
+            shard.suspect_proxy(caller.peer);
+        }
         let path = request.uri().path();
         let is_at = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "" | "/"));
         if is_at(&self.config.socketio_path) {
@@ -120,6 +128,7 @@ impl HttpService for ClientService {
             return Box::pin(self.engine(shard, caller, request, true));
         }
         let answer = match (request.method(), path) {
+            (&Method::HEAD, "/ws") => upgrade_required("this is a WebSocket: connect with a WebSocket client"),
             (&Method::GET, "/ws") => self.websocket(shard, &caller, request, false),
             (&Method::GET, "/echo") if self.config.is_conformance => self.websocket(shard, &caller, request, true),
             (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),

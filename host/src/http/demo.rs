@@ -25,7 +25,7 @@ impl Demo {
 
     /// The answer, if it is the demo's to give.
     pub(super) fn answer(&self, method: &Method, path: &str, request: &Request<Incoming>) -> Option<Answer> {
-        if method != Method::GET || !matches!(path, "/" | "/demo/token" | "/demo/plugins") {
+        if !matches!(*method, Method::GET | Method::HEAD) || !matches!(path, "/" | "/demo/token" | "/demo/plugins") {
             return None;
         }
         // A page from elsewhere whose name was made to point here must not get at tokens.

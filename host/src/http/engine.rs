@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -16,7 +15,8 @@ use serde_json::json;
 use super::client::ClientService;
 use super::handshake::{handshake_key, is_upgrade, upgrade};
 use super::response::{Answer, body, json, restarting, unavailable};
-use crate::conn::{Caller, Door, EngineId, PollError, Polled, Shard};
+use super::upload::Upload;
+use crate::conn::{Caller, Door, EngineId, PollError, Polled, Posting, Shard};
 use crate::protocol::engineio;
 
 const TEXT: &str = "text/plain; charset=UTF-8";
@@ -143,7 +143,6 @@ impl ClientService {
             {
                 return Err(Refusal::BadRequest);
             }
-            caller.keep(shard.patience());
             return match (transport, request.method()) {
                 (Transport::WebSocket, _) => {
                     let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
@@ -177,10 +176,7 @@ impl ClientService {
             return Ok(upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door)));
         }
         Ok(match shard.open_polling(caller.peer, credentials, echoes) {
-            Ok(packet) => {
-                caller.keep(shard.patience());
-                body(StatusCode::OK, TEXT, packet)
-            }
+            Ok(packet) => body(StatusCode::OK, TEXT, packet),
             Err(reason) => unavailable(reason),
         })
     }
@@ -193,13 +189,13 @@ impl ClientService {
         id: EngineId,
         request: Request<Incoming>,
     ) -> Result<Answer, Refusal> {
-        let posting = shard.engines().begin_post(id)?;
+        let mut posting = shard.engines().begin_post(id)?;
         // In this version of the protocol binary data is base64 in text.
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
             return Err(Refusal::BadRequest);
         }
         let limit = self.config.message_bytes;
-        let read = read_body(request.into_body(), engineio::longest_body(limit)).await?;
+        let read = read_body(request.into_body(), engineio::longest_body(limit), &mut posting).await?;
         match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
             Some(text) => polled(posting.finish(text).await),
             None => {
@@ -221,18 +217,18 @@ fn max_packets(headers: &HeaderMap) -> usize {
 
 /// Reads a body; none where it is longer than `limit`. What is too long is read to its end within reason, for a client
 /// that still writes would not read the answer.
-async fn read_body(mut body: Incoming, limit: usize) -> Result<Option<String>, Refusal> {
+async fn read_body(body: Incoming, limit: usize, posting: &mut Posting<'_>) -> Result<Option<String>, Refusal> {
     let (mut read, mut length) = (Vec::new(), 0);
+    let mut body = Upload::new(body);
     while length <= limit.saturating_mul(DRAINED) {
-        let Some(frame) = body.frame().await else {
+        let Some(data) = body.next().await.map_err(|_| Refusal::BadRequest)? else {
             let whole = (length <= limit).then(|| String::from_utf8(read));
             return whole.transpose().map_err(|_| Refusal::BadRequest);
         };
-        if let Ok(data) = frame.map_err(|_| Refusal::BadRequest)?.into_data() {
-            length += data.len();
-            if length <= limit {
-                read.extend_from_slice(&data);
-            }
+        posting.progress();
+        length += data.len();
+        if length <= limit {
+            read.extend_from_slice(&data);
         }
     }
     Ok(None)

@@ -51,9 +51,10 @@ pub(super) fn upgrade(
     response
 }
 
-/// Whether a request asks for another protocol. Some proxies pass one of the two headers on that say so.
+/// Whether a request asks for a WebSocket. Some proxies pass one of the two headers on that say so. An offer of another
+/// protocol is ignored (RFC 9110, section 7.8).
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE) && lists(headers, &CONNECTION, "upgrade")
+    lists(headers, &UPGRADE, "websocket") && lists(headers, &CONNECTION, "upgrade")
 }
 
 /// Whether a header's list has this item.

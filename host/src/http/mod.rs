@@ -5,9 +5,11 @@ mod bundle;
 mod client;
 mod demo;
 mod engine;
+mod forwarded;
 mod handshake;
 mod origin;
 mod response;
+mod upload;
 
 pub use api::{Api, ApiConfig, ApiKey, ConfigFile, KeyScope};
 pub use bundle::ClientBundle;

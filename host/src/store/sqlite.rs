@@ -250,9 +250,7 @@ impl Backend for Sqlite {
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError> {
         let scope = self
             .connection
-            .prepare_cached(
-                "SELECT * FROM scopes WHERE plugin = ? AND key = ?",
-            )?
+            .prepare_cached("SELECT * FROM scopes WHERE plugin = ? AND key = ?")?
             .query_row(params![plugin, key], record)
             .optional()?;
         Ok(scope)
@@ -261,9 +259,7 @@ impl Backend for Sqlite {
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError> {
         let scopes = self
             .connection
-            .prepare_cached(
-                "SELECT * FROM scopes WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?",
-            )?
+            .prepare_cached("SELECT * FROM scopes WHERE plugin = ? AND key > ? ORDER BY key LIMIT ?")?
             .query_map(params![plugin, after, limit], record)?
             .collect::<Result<Vec<_>, _>>()?;
         Ok(scopes)

@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
 use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -15,13 +13,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::http::upload::{Upload, UploadError};
 use crate::model::{ErrorCode, Failure, without_lone_surrogates};
 
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
 pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
-
-/// Time to send a request's head, and then its body.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Of a body that is too long, so much is read and thrown away, in bytes: who is still sending when the connection is
 /// closed may never see the answer.
@@ -32,11 +28,10 @@ const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 /// # Errors
 /// `too_large` over `max_bytes`, `bad_request` where it does not come, or not in time.
 pub(super) async fn read(body: Incoming, max_bytes: usize) -> Result<Bytes, Failure> {
-    match tokio::time::timeout(REQUEST_TIMEOUT, collect(body, max_bytes)).await {
-        Ok(Ok(Some(body))) => Ok(body),
-        Ok(Ok(None)) => Err(Failure::new(ErrorCode::TooLarge, format!("the body may be {max_bytes} bytes long"))),
-        Ok(Err(error)) => Err(Failure::new(ErrorCode::BadRequest, format!("the body cannot be read: {error}"))),
-        Err(_) => Err(Failure::new(ErrorCode::BadRequest, "the body did not come in time")),
+    match collect(Upload::new(body), max_bytes).await {
+        Ok(Some(body)) => Ok(body),
+        Ok(None) => Err(Failure::new(ErrorCode::TooLarge, format!("the body may be {max_bytes} bytes long"))),
+        Err(error) => Err(Failure::new(ErrorCode::BadRequest, error.to_string())),
     }
 }
 
@@ -54,12 +49,11 @@ pub(super) async fn read_json(body: Incoming, max_bytes: usize) -> Result<Bytes,
 }
 
 /// The body, or `None` where it is too long.
-async fn collect(mut body: Incoming, max_bytes: usize) -> hyper::Result<Option<Bytes>> {
+async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<Bytes>, UploadError> {
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     let mut n_bytes = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+    while let Some(data) = body.next().await? {
         n_bytes += data.len();
         if n_bytes > MAX_DISCARDED_BYTES {
             return Ok(None);

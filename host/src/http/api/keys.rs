@@ -1,6 +1,7 @@
 //! API keys: who may call what.
 
 use std::fmt;
+use std::time::Duration;
 
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
@@ -61,6 +62,8 @@ pub struct ApiConfig {
     pub keys: Vec<ApiKey>,
     /// The configuration that is in use, where it is from a file.
     pub file: Option<ConfigFile>,
+    /// How long a connection may be idle.
+    pub keep_alive: Duration,
 }
 
 /// Whoever makes a call: the key that it carries.

@@ -26,23 +26,27 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
 
-use self::body::{MAX_BODY_BYTES, REQUEST_TIMEOUT};
+use self::body::MAX_BODY_BYTES;
 use self::calls::{Call, Found, Parameters, decode, find};
 pub use self::config_file::ConfigFile;
 use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply, key_in};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
 use super::response::{Answer, body as answer_with, error, failure, text};
+use crate::conn::{Descriptors, HttpTimes, accept_failed, serve_requests};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::model::{Clock, ErrorCode, Failure};
+use crate::model::{Clock, ErrorCode, Failure, LogLimit};
 use crate::plugin::Runtime;
 use crate::store::Store;
+
+/// Time for calls to be answered that are under way when the host ends. Nothing that they wait for takes longer: plugins
+/// and shards have ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The API.
 #[derive(Debug)]
@@ -82,38 +86,61 @@ impl Api {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Serves until the task is dropped.
+    /// Serves until `stopping` turns true, and then what is being answered, for a moment.
     ///
     /// # Errors
     /// Where the listener cannot be used.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) -> io::Result<()> {
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut stopping: watch::Receiver<bool>) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        let descriptors = Descriptors::of_process();
+        let mut failures = LogLimit::default();
+        // Dropped with the last connection.
+        let (open, mut closed) = mpsc::channel::<Infallible>(1);
         loop {
-            match listener.accept().await {
-                Ok((socket, _)) => drop(tokio::spawn(self.clone().serve_connection(socket))),
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection to the API");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopping.wait_for(|stopping| *stopping) => break,
+            };
+            match accepted {
+                Ok((socket, _)) => {
+                    let served = self.clone().serve_connection(socket, &descriptors, stopping.clone());
+                    let open = open.clone();
+                    tokio::spawn(async move {
+                        served.await;
+                        drop(open);
+                    });
                 }
+                Err(error) => accept_failed(&error, "the API", &mut failures).await,
             }
         }
+        drop((listener, open));
+        let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, closed.recv()).await;
+        Ok(())
     }
 
-    /// Answers the requests of a connection, one after another.
-    async fn serve_connection(self: Arc<Self>, socket: TcpStream) {
+    /// Answers the requests of a connection, one after another; one alone where the connection has a descriptor of the
+    /// reserve, which others need as well.
+    fn serve_connection(
+        self: Arc<Self>,
+        socket: TcpStream,
+        descriptors: &Descriptors,
+        stopping: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + use<> {
         // Answers are written whole, so that there is nothing for the kernel to wait for.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }
-        let service = service_fn(|request| async { Ok::<_, Infallible>(self.answer(request).await) });
-        let served = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(REQUEST_TIMEOUT)
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
-        if let Err(error) = served {
-            tracing::debug!(%error, "a connection to the API failed");
+        let keep_alive = (!descriptors.is_reserve(&socket)).then_some(self.config.keep_alive);
+        let times = HttpTimes { keep_alive, shutdown: SHUTDOWN_TIMEOUT };
+        async move {
+            let answer = |request| {
+                let api = self.clone();
+                async move { api.answer(request).await }
+            };
+            if let Err(error) = serve_requests(socket, times, stopping, answer).await {
+                tracing::debug!(%error, "a connection to the API failed");
+            }
         }
     }
 

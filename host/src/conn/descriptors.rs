@@ -1,0 +1,75 @@
+//! File descriptors: as many as the process may have, of which some are kept from clients.
+
+use std::os::fd::AsRawFd;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How many descriptors clients may not have: an eighth, within these bounds. The API, health checks, the store and
+/// plugin files need some at any time, and that is not more on a larger host.
+const RESERVE_SHARE: u64 = 8;
+const MIN_RESERVE: u64 = 16;
+const MAX_RESERVE: u64 = 256;
+
+/// Raises the process's soft limit to its hard one, and says in the log what the limit is. A soft limit of 1,024 is the
+/// usual default, for programs that use `select`, which this one does not.
+pub fn raise_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let text = |limit: Option<u64>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    if current == maximum {
+        tracing::info!(limit = text(current), for_clients = for_clients(), "file descriptors");
+    } else {
+        match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+            Ok(()) => tracing::info!(
+                limit = text(maximum),
+                raised_from = text(current),
+                for_clients = for_clients(),
+                "file descriptors"
+            ),
+            Err(error) => tracing::warn!(
+                %error,
+                limit = text(current),
+                hard_limit = text(maximum),
+                "the limit of file descriptors cannot be raised"
+            ),
+        }
+    }
+}
+
+/// How many descriptors may be open when a client takes one more.
+fn for_clients() -> u64 {
+    getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit - reserve(limit))
+}
+
+fn reserve(limit: u64) -> u64 {
+    (limit / RESERVE_SHARE).clamp(MIN_RESERVE, MAX_RESERVE).min(limit)
+}
+
+/// Tells which sockets are within the clients' share.
+#[derive(Debug, Clone, Copy)]
+pub struct Descriptors {
+    for_clients: u64,
+}
+
+impl Descriptors {
+    /// By the limit as it is now.
+    pub fn of_process() -> Self {
+        Self { for_clients: for_clients() }
+    }
+
+    /// Whether a socket that was just opened took a descriptor of the reserve. A process gets the lowest number that is
+    /// free, so a high number says that all below it are in use: that needs no counting.
+    pub fn is_reserve(self, socket: &impl AsRawFd) -> bool {
+        socket.as_raw_fd() as u64 >= self.for_clients
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserve_is_a_share_within_bounds() {
+        let reserves = [0, 8, 96, 1024, 1 << 20].map(reserve);
+        assert_eq!(reserves, [0, 8, 16, 128, 256]);
+    }
+}

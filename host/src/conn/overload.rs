@@ -1,0 +1,95 @@
+//! What a connection gets for which the host has no descriptor but one of its reserve: an answer, and its end. A liveness
+//! probe must be told that the host is alive, or a full host would be killed with everybody on it.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::proxy_header;
+use crate::metrics::Metrics;
+use crate::model::{LogLimit, TrustedProxies};
+
+/// Connections that are answered at once, which is half of the smallest reserve. One more ends the oldest: a probe sends
+/// its request at once, and must not wait behind connections that send nothing.
+const MAX_ANSWERED: usize = 8;
+
+/// Time for such a connection from its first byte to its end.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+const REFUSAL: &str =
+    r#"{"code":"feature_unavailable","message":"the host has as many connections as it can have: try again"}"#;
+
+/// Connections over the limit.
+#[derive(Debug)]
+pub(super) struct Overload {
+    metrics: Metrics,
+    trusted: TrustedProxies,
+    answered: VecDeque<JoinHandle<()>>,
+    lines: LogLimit,
+}
+
+impl Overload {
+    pub(super) fn new(metrics: Metrics, trusted: TrustedProxies) -> Self {
+        Self { metrics, trusted, answered: VecDeque::new(), lines: LogLimit::default() }
+    }
+
+    /// Answers one request of a connection, and closes it.
+    pub(super) fn answer(&mut self, mut socket: TcpStream) {
+        self.metrics.connections_refused.inc();
+        if let Some(left_out) = self.lines.ask() {
+            tracing::warn!(
+                left_out,
+                "no file descriptors are left for clients, and new ones are answered 503: raise the limit (ulimit -n, \
+                 LimitNOFILE=)"
+            );
+        }
+        if self.answered.len() >= MAX_ANSWERED
+            && let Some(oldest) = self.answered.pop_front()
+        {
+            oldest.abort();
+        }
+        let is_proxy = socket.peer_addr().is_ok_and(|peer| self.trusted.contains(peer.ip()));
+        self.answered.push_back(tokio::spawn(async move {
+            let answered = async {
+                if is_proxy && proxy_header::read(&mut socket).await.is_err() {
+                    return;
+                }
+                let served = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .keep_alive(false)
+                    .serve_connection(
+                        TokioIo::new(socket),
+                        service_fn(|request| std::future::ready(respond(&request))),
+                    );
+                // A client that has gone, or sends nothing, has no answer coming.
+                let _ = served.await;
+            };
+            let _ = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
+        }));
+    }
+}
+
+fn respond(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, kind, body) = match request.uri().path() {
+        "/healthz" => (StatusCode::OK, "text/plain; charset=utf-8", "ok\n"),
+        "/readyz" => (StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", "not ready\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "application/json", REFUSAL),
+    };
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    if status != StatusCode::OK {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    Ok(response)
+}

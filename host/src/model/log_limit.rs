@@ -1,0 +1,45 @@
+//! Lines of the log that would come again and again.
+
+use std::time::{Duration, Instant};
+
+/// Time between two lines of one kind.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Lets one line of a kind out in ten seconds, and counts those that it leaves out.
+#[derive(Debug, Default)]
+pub struct LogLimit {
+    last: Option<Instant>,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// Asks for a line. If it may be written, gives the number of those that were left out since the last.
+    pub fn ask(&mut self) -> Option<u64> {
+        self.ask_at(Instant::now())
+    }
+
+    fn ask_at(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < LINE_EVERY) {
+            self.left_out += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.left_out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_counted() {
+        let (mut limit, start) = (LogLimit::default(), Instant::now());
+        assert_eq!(limit.ask_at(start), Some(0));
+        for ms in 1..=100 {
+            assert_eq!(limit.ask_at(start + Duration::from_millis(ms)), None);
+        }
+        assert_eq!(limit.ask_at(start + LINE_EVERY), Some(100));
+        assert_eq!(limit.ask_at(start + 2 * LINE_EVERY), Some(0));
+    }
+}

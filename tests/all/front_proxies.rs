@@ -1,0 +1,198 @@
+//! The host behind real proxies, by the configurations in `examples/`.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use roundhouse_tests::{ENGINE, PATIENCE, Polling, TestClient, TestHost, eventually, http, skip};
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// One client for each address, idle connections that end soon, and a proxy on this machine.
+const CONFIG: &str = "auth.jwt.secret = \"s\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                      limits = { connections_per_ip = 2, keep_alive = \"2s\" }\n";
+
+/// A proxy that runs, and ends with the test.
+struct Proxy {
+    child: Child,
+    dir: TempDir,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Proxy {
+    /// Starts a proxy by a configuration of `examples/`, in which some texts are replaced: what is to be where in
+    /// production, by what is free here. None where the proxy is not installed.
+    fn start(
+        program: &str,
+        file: &str,
+        n_ports: usize,
+        replace: impl Fn(&Path, &[SocketAddr]) -> Vec<(String, String)>,
+    ) -> Option<Self> {
+        if Command::new(program).arg("-v").output().is_err() {
+            skip(file, &format!("{program} is not installed"));
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let held: Vec<_> = (0..n_ports).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<_> = held.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        drop(held);
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
+        let mut config = fs::read_to_string(example).unwrap();
+        for (from, to) in replace(dir.path(), &addresses) {
+            assert!(config.contains(&from), "{file} has {from:?}");
+            config = config.replace(&from, &to);
+        }
+        let path = dir.path().join(file);
+        fs::write(&path, config).unwrap();
+        let log = fs::File::create(dir.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        match program {
+            "nginx" => command.args(["-e", "stderr", "-g", "daemon off;", "-p"]).arg(dir.path()).arg("-c").arg(&path),
+            _ => command.arg("-db").arg("-f").arg(&path),
+        };
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        Some(Self { child, dir, addresses })
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    fn url(&self, at: usize) -> String {
+        format!("ws://{}", self.addresses[at])
+    }
+
+    /// Waits until a host is reached by way of the proxy.
+    async fn is_up(&mut self, at: usize) {
+        eventually("the proxy is up", async || {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.log());
+            let answer = http(&self.url(at), "GET", "/healthz", &[], "").await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+fn nginx(host: &TestHost) -> Option<Proxy> {
+    let upstream = host.ws.trim_start_matches("ws://").to_owned();
+    Proxy::start("nginx", "nginx.conf", 1, |dir, addresses| {
+        let temp = |name: &str| format!("{name}_temp_path {}/{name};", dir.display());
+        let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(temp).join(" ");
+        vec![
+            ("listen 80".to_owned(), format!("listen {}", addresses[0])),
+            ("127.0.0.1:8080".to_owned(), upstream.clone()),
+            ("/run/nginx.pid".to_owned(), format!("{}/nginx.pid", dir.display())),
+            ("http {".to_owned(), format!("http {{ {temp}")),
+            // As much shorter than the host's as it is by default.
+            ("keepalive_timeout 60s".to_owned(), "keepalive_timeout 1s".to_owned()),
+        ]
+    })
+}
+
+fn haproxy(host: &TestHost) -> Option<Proxy> {
+    let upstream = host.ws.trim_start_matches("ws://").to_owned();
+    let api_port = host.api.rsplit(':').next().unwrap().to_owned();
+    Proxy::start("haproxy", "haproxy.cfg", 2, |_, addresses| {
+        vec![
+            ("bind :80\n".to_owned(), format!("bind {}\n", addresses[0])),
+            ("bind :8443\n".to_owned(), format!("bind {}\n", addresses[1])),
+            ("127.0.0.1:8080".to_owned(), upstream.clone()),
+            ("port 8081".to_owned(), format!("port {api_port}")),
+            ("timeout http-keep-alive 60s".to_owned(), "timeout http-keep-alive 1s".to_owned()),
+        ]
+    })
+}
+
+/// A polling session opened from an address of this machine's many: the status of the answer.
+async fn open_from(source: &str, url: &str) -> u16 {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
+    let stream = socket.connect(url.trim_start_matches("ws://").parse().unwrap()).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get(format!("{ENGINE}&transport=polling")).header("host", "x");
+    // Clients may say what they want of others.
+    let request = request.header("x-forwarded-for", "6.6.6.6").header("forwarded", "for=6.6.6.6");
+    let answer = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    answer.status().as_u16()
+}
+
+/// Clients of all kinds, by way of a proxy that passes HTTP on.
+async fn check_clients(host: &TestHost, url: &str) {
+    let mut ana = TestClient::connect(url, &host.token("ana")).await;
+    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    let mut polling = Polling::open_with(url, "", &[]).await;
+    assert_eq!(polling.post(&format!("40{}", json!({ "token": host.token("ben") }))).await.status, 200);
+    let entered = timeout(PATIENCE, polling.next()).await.unwrap();
+    assert!(format!("{entered:?}").contains("40"), "{entered:?}");
+    // Each address has its own count, whatever its clients say of themselves.
+    for (source, status) in [("127.0.0.2", 200), ("127.0.0.2", 200), ("127.0.0.2", 503), ("127.0.0.3", 200)] {
+        assert_eq!(open_from(source, url).await, status, "{source}");
+    }
+    // Requests that bring packets, at the moments when idle connections end: none may be lost. Pauses are what is tested.
+    for pause in [900, 1000, 1100, 1500, 1900, 2000, 2100] {
+        for _ in 0..3 {
+            let post = polling.post("42[\"ticket:leave\",{\"ticketId\":\"t1\"}]").await;
+            assert_eq!(post.status, 200, "after {pause} ms: {}", post.text);
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+}
+
+#[tokio::test]
+async fn nginx_example_passes_all_clients_and_their_addresses() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let Some(mut proxy) = nginx(&host) else { return };
+    proxy.is_up(0).await;
+    check_clients(&host, &proxy.url(0)).await;
+    assert!(!host.log().contains("WARN"), "{}", host.log());
+}
+
+#[tokio::test]
+async fn haproxy_example_passes_all_clients_and_their_addresses() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let Some(mut proxy) = haproxy(&host) else { return };
+    proxy.is_up(0).await;
+    check_clients(&host, &proxy.url(0)).await;
+    // By the PROXY protocol the headers of clients are not believed either, for their addresses are not trusted.
+    proxy.is_up(1).await;
+    for (source, status) in [("127.0.0.4", 200), ("127.0.0.4", 200), ("127.0.0.4", 503)] {
+        assert_eq!(open_from(source, &proxy.url(1)).await, status, "{source}");
+    }
+    // Only who goes through a proxy sends what proxies send; the one warning is of the forged headers above.
+    assert!(host.log().matches("WARN").count() <= 1, "{}", host.log());
+}
+
+#[tokio::test]
+async fn haproxy_takes_out_a_host_that_ends() {
+    let host = TestHost::start_with(&format!("{CONFIG}shutdown.delay = \"1h\"\n"), &[]);
+    let Some(mut proxy) = haproxy(&host) else { return };
+    proxy.is_up(0).await;
+    let mut ana = TestClient::connect(&proxy.url(0), &host.token("ana")).await;
+    host.terminate();
+    let url = proxy.url(0);
+    eventually("the proxy has noticed", async || {
+        let answer = http(&url, "GET", "/healthz", &[], "").await.ok()?;
+        (answer.status == 503).then_some(())
+    })
+    .await;
+    assert!(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.is_ok(), "before the listener is closed");
+    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "who is connected goes on");
+}
