@@ -147,6 +147,29 @@ mod tests {
         assert!(text.contains("'api' panicked at") && text.ends_with("no luck"), "{text}");
     }
 
+    /// Set in a process of its own, whose log and panics are those of a host.
+    const CHILD: &str = "LOGS_TEST_CHILD";
+
+    #[test]
+    fn a_panicking_process_writes_json_lines() {
+        if std::env::var_os(CHILD).is_some() {
+            init(LogFormat::Json, "info");
+            let thread = std::thread::Builder::new().name("shard-0".to_owned()).spawn(|| panic!("no {}", "luck"));
+            return assert!(thread.unwrap().join().is_err());
+        }
+        let name = "cli::logs::tests::a_panicking_process_writes_json_lines";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env("RUST_LOG", "off").env("RUST_BACKTRACE", "1");
+        let output = child.output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{log}");
+        let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert_eq!(lines[0]["fields"]["message"], "panicked: no luck");
+        assert_eq!(lines[0]["fields"]["thread"], "shard-0");
+        assert!(lines[0]["fields"]["backtrace"].as_str().unwrap().contains("logs::tests"), "{log}");
+    }
+
     #[test]
     fn parameters_of_statements_are_never_logged() {
         let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
