@@ -10,7 +10,7 @@ use super::deadlines::Due;
 use super::link::{Link, LinkId, Phase};
 use super::shard::Shard;
 use crate::hub::ShardCommand;
-use crate::model::{CloseCode, ConnId};
+use crate::model::{CloseCode, ConnId, network_of};
 
 /// Time to answer a probe. A client on a slow network answers in two or three seconds; one that was lost never does.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -82,14 +82,16 @@ impl Shard {
     /// Has the connections from an address probed, on all shards.
     pub(super) fn probe_all_from(&self, address: IpAddr) {
         if self.shared.admission.may_probe(self.shared.clock.uptime_ms()) {
+            // Those that are counted together.
+            let address = network_of(address);
             let probe = || ShardCommand::ProbeAddress { address };
             self.shared.hub.shards().iter().for_each(|shard| shard.push(probe()));
         }
     }
 
-    /// Asks the connections from an address for a sign of life.
+    /// Asks the connections from an address, or an IPv6 network, for a sign of life.
     pub(super) fn probe_address(self: &Rc<Self>, address: IpAddr) {
-        let is_from = |link: &Link| link.peer.ip() == address && link.counted.get();
+        let is_from = |link: &Link| network_of(link.peer.ip()) == address && link.counted.get();
         let links: Vec<_> =
             self.links.borrow().iter().filter(|(_, link)| is_from(link)).map(|(_, link)| link.clone()).collect();
         links.iter().for_each(|link| self.probe_link(link));

@@ -298,12 +298,6 @@ impl Hub {
         self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
     }
 
-    /// How many connections of a user have their client.
-    pub fn present_connections_of(&self, user: &str) -> usize {
-        let is_present = |id: &ConnId| self.connections.get(id).is_some_and(|connection| !connection.is_away);
-        self.connections_of(user).iter().filter(|id| is_present(id)).count()
-    }
-
     /// Connections, users and rooms that there are.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.users.len(), self.rooms.len())

@@ -61,8 +61,8 @@ mod tests {
         let away = hub.set_away(ana, true).unwrap();
         assert_eq!((away.is_away, away.n_changes), (true, 1));
         assert_eq!((&*away.rooms[0], &*away.watchers[0].1), ("ticket:1", "ticket:2"));
+        assert_eq!(hub.counted_connections_of("ana"), []);
         assert!(hub.set_away(ana, true).is_none(), "it is away already");
-        assert_eq!(hub.present_connections_of("ana"), 0);
         assert_eq!(hub.set_away(ana, false).map(|back| back.n_changes), Some(2));
         assert_eq!(hub.presence(ana), Some((false, 2)));
         hub.disconnect(ana);
