@@ -849,7 +849,9 @@ fn a_sqlite_file_of_an_older_host_is_brought_up_to_date_and_one_of_a_newer_is_re
     let Database::Sqlite(dir, _) = &database else { unreachable!() };
     let file = || rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
     // As the first version was.
-    file().execute_batch("DROP TABLE answered_calls; PRAGMA user_version = 1").unwrap();
+    let first = "DROP TABLE answered_calls; ALTER TABLE scopes DROP COLUMN before_version;
+                 ALTER TABLE scopes DROP COLUMN before_state; PRAGMA user_version = 1";
+    file().execute_batch(first).unwrap();
     let open = Open::new(&database, &journal);
     assert_eq!(open.scope("campaign:1").unwrap().state.as_deref(), Some(&b"1"[..]));
     open.store.put_scope(record("campaign:1", None), None, Some(answered("a", BEGINNING)));
