@@ -120,7 +120,7 @@ impl CompiledCache {
             unused.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
         }
         // The newest first.
-        unused.sort_by(|a, b| b.0.cmp(&a.0));
+        unused.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut bytes = 0;
         for (_, size, path) in unused {
             bytes += size;

@@ -224,8 +224,13 @@ impl Folder {
             let by_name = self.seen.keys().any(|path| path.file_name().is_some_and(|found| found == file.as_str()));
             by_name || self.seen.values().any(|seen| seen.described.as_ref().is_some_and(|d| d.name == *name))
         };
-        let missing: Vec<String> =
-            self.runtime.from_folder().into_iter().filter(|plugin| !has_file(plugin)).map(|(name, _)| name).collect();
+        let missing: Vec<String> = self
+            .runtime
+            .plugins_from_folder()
+            .into_iter()
+            .filter(|plugin| !has_file(plugin))
+            .map(|(name, _)| name)
+            .collect();
         self.gone.retain(|name, _| missing.contains(name));
         for name in missing {
             self.gone.entry(name).or_insert_with(|| (Instant::now() + GONE_FOR, GONE_FOR));

@@ -140,7 +140,7 @@ impl Runtime {
     }
 
     /// The plugins whose running or failed build is from the plugin folder, and the names of their files.
-    pub(super) fn from_folder(&self) -> Vec<(String, String)> {
+    pub(super) fn plugins_from_folder(&self) -> Vec<(String, String)> {
         let records = self.0.installer.store.records().into_iter();
         let is_from_folder = |source: Source| source == Source::Folder;
         records

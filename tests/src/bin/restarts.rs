@@ -1,22 +1,12 @@
 //! Starts of the real binary after a kill in the middle of a change: `cargo run --release -p roundhouse-tests --bin restarts
 //! -- --rounds 500 [--seed N]`.
 
-use std::process::ExitCode;
+use std::io::Write as _;
 
 use anyhow::Context as _;
 use roundhouse_tests::restarts::restarts;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("restarts: {error:#}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn run() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
     let (mut rounds, mut seed) = (500, 1);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -30,6 +20,5 @@ fn run() -> anyhow::Result<()> {
     }
     let tokio = tokio::runtime::Runtime::new()?;
     let outcome = tokio.block_on(restarts(rounds as usize, seed));
-    println!("{outcome:?}");
-    Ok(())
+    writeln!(std::io::stdout(), "{outcome:?}").context("cannot write to standard output")
 }
