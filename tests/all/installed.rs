@@ -135,6 +135,34 @@ async fn an_older_build_stands_in_for_a_damaged_one() {
     fs::write(&component, &whole).unwrap();
     host.restart();
     assert_eq!(host.report(NAME).await["version"], "0.1.2");
+    // Unless an operator wants it to stay.
+    host.kill();
+    fs::write(&component, &whole[1..]).unwrap();
+    host.restart();
+    assert_eq!(host.must_load(NAME, ticket_collision("0.1.1")).await["unchanged"], true);
+    host.kill();
+    fs::write(&component, &whole).unwrap();
+    host.restart();
+    let report = host.report(NAME).await;
+    assert_eq!((&report["version"], report.get("errors")), (&json!("0.1.1"), None), "{report}");
+}
+
+#[tokio::test]
+async fn a_load_over_a_failed_plugin_keeps_its_history() {
+    let mut host = TestHost::start();
+    host.must_load("hostile", hostile("durable-both-ways")).await;
+    assert_eq!(count(&host, "a").await, Ok(json!(1)));
+    host.kill();
+    let record = host.dir().join(".roundhouse/components/hostile.json");
+    let mut installed: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    // As if a later build had run last, which is gone, and this one had been rolled back.
+    installed["rolled_back"] = json!([installed["current"].clone()]);
+    installed["current"]["digest"] = json!("0".repeat(64));
+    fs::write(&record, installed.to_string()).unwrap();
+    host.restart();
+    assert_eq!(host.report("hostile").await["state"], "failed");
+    host.must_load("hostile", hostile("durable")).await;
+    assert_eq!(count(&host, "a").await, Ok(json!(2)), "its state was migrated down by the build that was rolled back");
 }
 
 #[tokio::test]
@@ -409,6 +437,10 @@ async fn the_highest_version_in_the_folder_runs() {
         (&host.report(NAME).await["version"], &host.report(NAME).await["generation"]),
         (&json!("0.10.0"), &json!(2))
     );
+    // While the newer one is overwritten, the older one does not take over.
+    fs::write(host.dir().join("plugins.d/tc-0.10.0.wasm"), b"broken").unwrap();
+    eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
+    assert_eq!(host.report(NAME).await["version"], "0.10.0");
     // Where the newer one is taken away, the older one takes over.
     fs::remove_file(host.dir().join("plugins.d/tc-0.10.0.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.9.0").await;

@@ -104,7 +104,7 @@ async fn stats_count_tickets_viewers_and_typists() {
 }
 
 #[tokio::test]
-async fn settings_come_from_the_configuration_and_wrong_ones_keep_the_host_from_starting() {
+async fn settings_come_from_the_configuration_and_check_refuses_wrong_ones() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.settings]\n";
     let host = TestHost::start_with(&format!("{config}typingSeconds = 1"), &[]);
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);

@@ -18,8 +18,9 @@ use super::{load_config, print, print_json};
 use crate::config::{Address, Overrides, PRIVATE_DIR};
 use crate::plugin::{Source, digest, inspect};
 
-/// The longest that a call may take: a component compiles for at most half of it.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest that a call may take: on a busy machine a component compiles for five minutes at the most, and others may be
+/// before it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {

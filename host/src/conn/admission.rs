@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use super::ConnConfig;
 use crate::model::{CloseCode, network_of};
 
-/// Time between two probes of an address, in milliseconds.
+/// Time between two probes of addresses, whichever they are, in milliseconds: each looks at all links.
 const PROBE_INTERVAL_MS: u64 = 1000;
 
 /// The connections that were let in.
@@ -21,7 +21,7 @@ pub struct Admission {
     total: AtomicUsize,
     /// By address or IPv6 network; counted only where it is limited.
     by_address: DashMap<IpAddr, usize>,
-    /// When connections of some address were last probed, in milliseconds of uptime.
+    /// When connections of any address were last probed, in milliseconds of uptime.
     probed: AtomicU64,
 }
 
@@ -80,8 +80,8 @@ impl Admission {
         }
     }
 
-    /// Whether the connections of an address may be probed for one that was refused: once a second, for each shard looks at
-    /// all that it has.
+    /// Whether the connections of an address may be probed for one that was refused: once a second in all, for each shard looks
+    /// at all that it has.
     pub(super) fn may_probe(&self, now: u64) -> bool {
         let last = self.probed.load(Ordering::Relaxed);
         let is_due = last == 0 || last + PROBE_INTERVAL_MS <= now;

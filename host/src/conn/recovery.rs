@@ -259,6 +259,10 @@ impl Shard {
                 self.close(&old, CloseCode::Normal, "the client goes on over another connection");
             }
         }
+        if self.find(connection.id).is_none() {
+            // It departed with its old link, for the host ends.
+            return Reclaimed::Gone;
+        }
         match at {
             Some(at) => Reclaimed::Here(connection, at),
             None => {

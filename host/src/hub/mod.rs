@@ -58,12 +58,12 @@ struct Connection {
     owed: Vec<u64>,
     /// Whether its client has lost it and may come back.
     is_away: bool,
+    /// How often that has changed.
+    n_changes: u32,
     /// Whether it counts towards its user's limit, as it does unless it is on trial or gives its place to another.
     is_counted: bool,
     /// Whether a client of the plain protocol may come back to it.
     has_session: bool,
-    /// How often that has changed.
-    n_changes: u32,
 }
 
 #[derive(Debug)]

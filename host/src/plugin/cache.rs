@@ -74,8 +74,10 @@ impl CompiledCache {
         // alone, is never one that somebody handed in, and is as it was written.
         match unsafe { Component::deserialize(engine, code) } {
             Ok(component) => {
-                // So that those that are used stay. A file system that is read-only prunes nothing either.
-                let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                if self.is_kept {
+                    // So that those that are used stay. A file system that is read-only prunes nothing either.
+                    let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                }
                 Some(component)
             }
             Err(error) => {
@@ -106,6 +108,9 @@ impl CompiledCache {
 
     /// Deletes what was not used for longest where there is too much, but for the components of these digests.
     pub(super) fn prune(&self, keep: &HashSet<String>) {
+        if !self.is_kept {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut unused = Vec::new();
         for entry in entries.flatten() {

@@ -3,6 +3,7 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::bindings::Context;
 use super::bindings::roundhouse::feature::{events as wit, types};
 use super::event::{Event, Member, Origin};
 use crate::model::{ErrorCode, Failure, Payload};
@@ -77,6 +78,22 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
         }
         Event::Configured => call(wit::Event::Other(("configured", "null"))),
         Event::MigrateDown { to } => call(wit::Event::Other(("migrate-down", &to.to_string()))),
+    }
+}
+
+/// The context of an event that belongs to no scope.
+pub(super) fn context_without_scope(now: u64, settings: &str) -> Context<'_> {
+    Context {
+        now,
+        seed: 0,
+        sequence: 0,
+        scope: "",
+        params: &[],
+        room_connections: 0,
+        room_users: 0,
+        connection_in_room: false,
+        user_connections: 0,
+        settings,
     }
 }
 

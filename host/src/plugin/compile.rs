@@ -32,7 +32,8 @@ const NICENESS: i32 = 10;
 pub(super) struct Compiler {
     engine: Engine,
     cache: Option<CompiledCache>,
-    /// What was compiled last: a component may be looked into before it is loaded.
+    /// What was compiled last: a component may be looked into before it is loaded. Locked while one is compiled, so that this
+    /// takes one core at the most.
     last: Mutex<Option<(String, Component)>>,
     /// Whether the host ends, so that no load is waited for any more.
     stopping: Arc<AtomicBool>,
@@ -48,8 +49,8 @@ impl Compiler {
     /// # Errors
     /// Where it is no component, or takes too long.
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
-        let last = || self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, component)) = last().as_ref().filter(|(other, _)| other == digest) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, component)) = last.as_ref().filter(|(other, _)| other == digest) {
             return Ok(component.clone());
         }
         let cached = self.cache.as_ref().and_then(|cache| cache.load(digest, &self.engine));
@@ -63,7 +64,7 @@ impl Compiler {
                 component
             }
         };
-        *last() = Some((digest.to_owned(), component.clone()));
+        *last = Some((digest.to_owned(), component.clone()));
         Ok(component)
     }
 

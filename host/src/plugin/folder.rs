@@ -196,8 +196,13 @@ impl Folder {
         }
         for (_, _, path) in newest.into_values() {
             let Some(seen) = self.seen.get(&path) else { continue };
-            // A newer file may have been taken away.
-            let is_wanted = seen.is_due || seen.described.as_ref().is_some_and(|d| !self.runtime.took_from_folder(d));
+            let Some(described) = &seen.described else { continue };
+            // A newer file may have been taken away; one that is being overwritten has not been.
+            let is_refused = |other: &Seen| {
+                other.refusal.is_some() && other.described.as_ref().is_some_and(|other| other.name == described.name)
+            };
+            let is_wanted =
+                seen.is_due || !self.runtime.took_from_folder(described) && !self.seen.values().any(is_refused);
             if is_wanted {
                 self.load(&path).await;
             }

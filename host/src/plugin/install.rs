@@ -13,7 +13,7 @@ use super::component_store::{ComponentStore, FolderFile, Record};
 use super::generation::{Generation, Loaded, Source};
 use super::loader::{LoadError, Loader, Step};
 use super::migrate::Losses;
-use super::record::not_installed;
+use super::record::{not_installed, unloaded_meanwhile};
 use super::runtime::Inner;
 use super::worker::Job;
 use crate::model::{ErrorCode, Failure};
@@ -73,8 +73,6 @@ pub(super) struct Installer {
     pub(super) store: ComponentStore,
     /// Held while the catalogue and the records change.
     pub(super) changes: Mutex<()>,
-    /// Held while a component is compiled, so that it takes one core at the most.
-    compiling: Mutex<()>,
     /// The plugins that are being loaded, by name.
     loading: Mutex<HashSet<String>>,
     loaded: Condvar,
@@ -101,7 +99,6 @@ impl Installer {
             loader,
             store,
             changes: Mutex::default(),
-            compiling: Mutex::default(),
             loading: Mutex::default(),
             loaded: Condvar::new(),
             last_plugin: AtomicU32::new(0),
@@ -120,21 +117,12 @@ impl Installer {
         Loading(self, name)
     }
 
-    /// What a component calls itself.
-    ///
-    /// # Errors
-    /// With the step that said no.
-    pub(super) fn describe(&self, bytes: &[u8]) -> Result<super::loader::Described, LoadError> {
-        let _one_at_a_time = lock(&self.compiling);
-        self.loader.describe(bytes)
-    }
-
     /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
     ///
     /// # Errors
     /// With the step that said no. Nothing has changed then.
     pub(super) fn load(&self, inner: &Arc<Inner>, load: &Load) -> Result<Change, LoadError> {
-        let described = self.describe(&load.bytes)?;
+        let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
         if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
             let message = format!("the component calls itself {:?}, not {name:?}", described.name);
             return Err(LoadError::new(Step::Manifest, message));
@@ -148,13 +136,16 @@ impl Installer {
         let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
         match inner.plugin(&described.name) {
             Some(plugin) if plugin.current().id.digest == described.digest => {
-                self.keep_as_is(&plugin, folder)?;
+                self.keep_as_is(&plugin, folder, load.source)?;
                 Ok(Change { unchanged: true, ..Change::to(plugin.current().id.clone()) })
             }
             Some(plugin) => self.swap(inner, &plugin, generation, folder, load),
             None => {
-                let plugin = Plugin::new(self.next_plugin(), generation.clone(), History::default());
+                // One that could not be started has a history.
+                let history = self.history_of(&record, generation.id.generation);
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history);
                 let lost = self.bring_in(inner, plugin, Some((&load.bytes, folder)), load.lose_writes)?;
+                self.prune_cache(inner);
                 let id = generation.id.clone();
                 tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
                     source = ?load.source, "a plugin was loaded");
@@ -173,6 +164,9 @@ impl Installer {
         load: &Load,
     ) -> Result<Change, LoadError> {
         let _changes = lock(&self.changes);
+        if plugin.is_unloaded() {
+            return Err(unloaded_meanwhile());
+        }
         self.try_routes(inner, &generation)?;
         let losses = self.losses(inner, plugin, &generation)?;
         losses.permit(load.lose_writes)?;
@@ -264,6 +258,8 @@ impl Installer {
             self.write(&plugin, &generation, &plugin.history(), folder).map_err(not_installed)
         });
         if let Err(refused) = noted {
+            // Its scopes may still be being read.
+            plugin.mark_unloaded();
             inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
             return Err(refused);
         }
@@ -277,7 +273,6 @@ impl Installer {
         });
         let lost = (!losses.is_empty()).then(|| self.give_up(inner, &plugin, &losses));
         drop(changes);
-        self.prune_cache(inner);
         if let Some(n) = inner.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
             tracing::info!(plugin = %name, documents = n, "documents that were promised before are being stored");
         }
@@ -327,7 +322,7 @@ impl Installer {
         inner.catalogue.store(Arc::new(Catalogue::new(plugins, idle)));
     }
 
-    fn prune_cache(&self, inner: &Inner) {
+    pub(super) fn prune_cache(&self, inner: &Inner) {
         let mut keep = HashSet::new();
         for plugin in inner.catalogue.load().plugins.values() {
             let (current, history) = (plugin.current(), plugin.history());

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, Linker};
 
-use super::bindings::{Context, FeaturePre};
+use super::bindings::FeaturePre;
 use super::bundled::bundled;
 use super::cache::CompiledCache;
 use super::call;
@@ -145,8 +145,8 @@ impl Loader {
     ///
     /// # Errors
     /// With the step that said no.
-    pub(super) fn describe(&self, bytes: &[u8]) -> Result<Described, LoadError> {
-        let (digest, _, manifest) = self.look_into(bytes, None)?;
+    pub(super) fn describe(&self, bytes: &[u8], expected_digest: Option<&str>) -> Result<Described, LoadError> {
+        let (digest, _, manifest) = self.look_into(bytes, expected_digest)?;
         Ok(Described { name: manifest.name, version: manifest.version, digest })
     }
 
@@ -270,18 +270,7 @@ impl Loader {
         let wrong = |message: String| LoadError::new(Step::Settings, message);
         let mut instance = Instance::new(&generation.pre, &self.ticker, generation.bounds, generation.log.clone())
             .map_err(|fault| wrong(format!("the component cannot be instantiated: {fault}")))?;
-        let context = Context {
-            now: self.clock.now_ms(),
-            seed: 0,
-            sequence: 0,
-            scope: "",
-            params: &[],
-            room_connections: 0,
-            room_users: 0,
-            connection_in_room: false,
-            user_connections: 0,
-            settings: &generation.settings,
-        };
+        let context = call::context_without_scope(self.clock.now_ms(), &generation.settings);
         let answered = call::lend(&Event::Configured, |event| instance.handle(&self.ticker, context, event, None));
         match answered {
             Ok(Ok(_)) => Ok(()),

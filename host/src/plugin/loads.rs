@@ -39,14 +39,23 @@ struct State {
 }
 
 impl Requests {
-    /// Runs `work` on a thread of its own. Says whether it could be started.
+    /// Runs an operator's request on a thread of its own. Says whether it could be started.
     fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.spawn_within(MAX_REQUESTS, work)
+    }
+
+    /// Runs what the host itself needs, however much operators ask for: one thread a plugin at the most.
+    fn spawn_own(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.spawn_within(usize::MAX, work)
+    }
+
+    fn spawn_within(&self, most: usize, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
         let mut state = lock(&self.state);
         if state.is_stopping {
             return Err("the host is shutting down");
         }
         state.threads.retain(|thread| !thread.is_finished());
-        if state.threads.len() >= MAX_REQUESTS {
+        if state.threads.len() >= most {
             return Err("too many plugins are being loaded: try again later");
         }
         let thread = thread::Builder::new().name("plugin-load".to_owned()).stack_size(STACK_BYTES).spawn(work);
@@ -124,7 +133,7 @@ impl Runtime {
     /// # Errors
     /// With the step that said no.
     pub async fn describe(&self, bytes: Vec<u8>) -> Result<Described, LoadError> {
-        let described = self.request(move |inner| inner.installer.describe(&bytes));
+        let described = self.request(move |inner| inner.installer.loader.describe(&bytes, None));
         described.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
     }
 
@@ -141,7 +150,11 @@ impl Runtime {
 
     /// The plugins whose running or failed build is from the plugin folder, and the names of their files.
     pub(super) fn plugins_from_folder(&self) -> Vec<(String, String)> {
-        let records = self.0.installer.store.records().into_iter();
+        let catalogue = self.0.catalogue.load();
+        let is_in_use = |name: &str| {
+            catalogue.plugins.contains_key(name) || catalogue.idle.get(name).is_some_and(|idle| idle.failed.is_some())
+        };
+        let records = self.0.installer.store.records().into_iter().filter(|record| is_in_use(&record.name));
         let is_from_folder = |source: Source| source == Source::Folder;
         records
             .filter(|record| record.current.as_ref().is_some_and(|current| is_from_folder(current.source)))
@@ -220,7 +233,7 @@ impl Inner {
     /// A plugin thread says that this generation fails too often.
     pub(super) fn roll_back_failing(self: &Arc<Self>, name: &str, generation: u64) {
         let (inner, plugin) = (self.clone(), name.to_owned());
-        let started = self.requests.spawn(move || {
+        let started = self.requests.spawn_own(move || {
             let runs = inner.plugin(&plugin).is_some_and(|running| running.current().id.generation == generation);
             if !runs {
                 return;
@@ -239,7 +252,7 @@ impl Inner {
     pub(super) fn restore_later(self: &Arc<Self>, plugin: Arc<Plugin>) {
         let inner = self.clone();
         let name = plugin.name.clone();
-        let started = self.requests.spawn(move || {
+        let started = self.requests.spawn_own(move || {
             while inner.requests.pause(RESTORE_PAUSE)
                 && !plugin.is_unloaded()
                 && !inner.stopping.load(Ordering::Relaxed)

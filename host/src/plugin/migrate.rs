@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::bindings::Context;
 use super::bindings::roundhouse::feature::effects::StateChange;
 use super::call;
 use super::catalogue::Plugin;
@@ -85,18 +84,7 @@ pub(super) fn take_over(
 
 /// Has a newer build turn a state of its own schema into one of an older schema.
 fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) -> Result<Vec<u8>, String> {
-    let context = Context {
-        now: 0,
-        seed: 0,
-        sequence: 0,
-        scope: "",
-        params: &[],
-        room_connections: 0,
-        room_users: 0,
-        connection_in_room: false,
-        user_connections: 0,
-        settings: &newer.settings,
-    };
+    let context = call::context_without_scope(0, &newer.settings);
     let mut instance = Instance::new(&newer.pre, ticker, newer.bounds, newer.log.clone()).map_err(|f| f.to_string())?;
     let event = Event::MigrateDown { to };
     let answered: Result<_, Fault> =

@@ -10,14 +10,33 @@ use super::install::{Installer, lock};
 use super::loader::{LoadError, Step, digest};
 
 impl Installer {
-    /// The running component was put into the plugin folder: that is noted, so that it is not loaded again from there.
-    pub(super) fn keep_as_is(&self, plugin: &Plugin, folder: Option<FolderFile>) -> Result<(), LoadError> {
+    /// The running component was loaded again. That is noted where it is from the plugin folder, so that it is not loaded again
+    /// from there, and where the record says something else.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or the plugin was unloaded meanwhile.
+    pub(super) fn keep_as_is(
+        &self,
+        plugin: &Plugin,
+        folder: Option<FolderFile>,
+        source: Source,
+    ) -> Result<(), LoadError> {
         let _changes = lock(&self.changes);
+        if plugin.is_unloaded() {
+            return Err(unloaded_meanwhile());
+        }
         let record = self.store.record(&plugin.name);
-        if folder.is_none() || record.folder == folder {
+        let is_reset = source == Source::Bundled && plugin.current().source != Source::Bundled;
+        // A build that stands in for one that cannot start is not written down yet.
+        let is_written = record.current.as_ref().is_none_or(|current| current.digest == plugin.current().id.digest);
+        if is_written && !is_reset && (folder.is_none() || record.folder == folder) {
             return Ok(());
         }
-        self.write(plugin, &plugin.current(), &plugin.history(), folder).map_err(not_installed)
+        let mut record = self.record_of(plugin, &plugin.current(), &plugin.history(), folder);
+        if let Some(current) = record.current.as_mut().filter(|_| is_reset) {
+            current.source = Source::Bundled;
+        }
+        self.put(record).map_err(not_installed)
     }
 
     /// Writes down what runs of a plugin from now on.
@@ -28,11 +47,21 @@ impl Installer {
         history: &History,
         folder: Option<FolderFile>,
     ) -> std::io::Result<()> {
+        self.put(self.record_of(plugin, generation, history, folder))
+    }
+
+    fn record_of(
+        &self,
+        plugin: &Plugin,
+        generation: &Generation,
+        history: &History,
+        folder: Option<FolderFile>,
+    ) -> Record {
         let before = self.store.record(&plugin.name);
         let list = |generations: &[Arc<Generation>]| generations.iter().map(|g| g.installed()).collect::<Vec<_>>();
         let mut events: Vec<String> = generation.manifest.routes.keys().cloned().collect();
         events.sort_unstable();
-        let record = Record {
+        Record {
             current: Some(generation.installed()),
             previous: list(&history.previous),
             rolled_back: list(&history.rolled_back),
@@ -41,9 +70,12 @@ impl Installer {
             folder: folder.or(before.folder),
             events,
             ..Record::new(&plugin.name)
-        };
+        }
+    }
+
+    fn put(&self, record: Record) -> std::io::Result<()> {
         for installed in record.current.iter().chain(&record.previous).chain(&record.rolled_back) {
-            self.keep_bundled(&plugin.name, installed)?;
+            self.keep_bundled(&record.name, installed)?;
         }
         self.store.write(record)
     }
@@ -56,6 +88,10 @@ impl Installer {
             None => Ok(()),
         }
     }
+}
+
+pub(super) fn unloaded_meanwhile() -> LoadError {
+    LoadError::passing(Step::Install, "the plugin was unloaded meanwhile, and nothing was loaded: load it again")
 }
 
 pub(super) fn not_installed(error: std::io::Error) -> LoadError {

@@ -83,6 +83,7 @@ impl Installer {
         });
         let verdict = refused.map_or_else(|| losses.permit(lose_writes), Err);
         if let Err(refused) = verdict {
+            plugin.mark_unloaded();
             inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
             return Err(refused);
         }

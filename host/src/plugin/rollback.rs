@@ -46,7 +46,11 @@ impl Installer {
                 self.undo(inner, &plugin, &current, history);
                 return Err(cannot(error));
             }
-            plugin.switch(to.clone(), plugin.history().giving_up(since.schemas.iter().copied()));
+            let after = plugin.history().giving_up(since.schemas.iter().copied());
+            if let Err(error) = self.write(&plugin, &to, &after, None) {
+                tracing::error!(plugin = %name, %error, "what a rollback lost could not be written down");
+            }
+            plugin.switch(to.clone(), after);
             lost = Some(lost.unwrap_or(0) + self.give_up(inner, &plugin, &since));
         }
         inner.metrics.plugin_rollbacks.inc();

@@ -38,7 +38,7 @@ impl Installer {
         let own = bundled().iter().map(|feature| feature.name.to_owned());
         let mut seen = BTreeSet::new();
         for (name, why) in self.store.unreadable() {
-            tracing::error!(plugin = %name, "what is installed of the plugin cannot be read, and is passed over: {why}");
+            tracing::error!(plugin = %name, "what is installed of the plugin cannot be read: it runs by the bundled build, where there is one: {why}");
         }
         for name in installed.chain(own).filter(|name| seen.insert(name.clone())) {
             if inner.config.plugins.get(&name).is_some_and(|options| !options.enabled) {
@@ -48,6 +48,8 @@ impl Installer {
                 records.iter().find(|record| record.name == name).cloned().unwrap_or_else(|| Record::new(&name));
             self.start(inner, &record);
         }
+        // Not before all that is used is known.
+        self.prune_cache(inner);
     }
 
     /// Starts a plugin by the first of its builds that can.
@@ -142,12 +144,7 @@ impl Installer {
         let Candidate { installed, component, is_wanted } = candidate;
         let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
         let generation = self.prepare_installed(&component, &installed, &record.name)?;
-        let is_before = |other: &&Installed| other.generation < installed.generation;
-        let history = History {
-            previous: self.prepare_all(record, record.previous.iter().chain(&record.current).filter(is_before)),
-            rolled_back: self.prepare_all(record, record.rolled_back.iter()),
-            given_up: record.given_up.clone(),
-        };
+        let history = self.history_of(record, installed.generation);
         let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history);
         let is_new = record.current.is_some() && installed.generation > record.last_generation;
         let written = (is_new && is_wanted).then_some((&component[..], None));
@@ -165,6 +162,16 @@ impl Installer {
         tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             source = ?installed.source, "a plugin was started");
         Ok(plugin)
+    }
+
+    /// What a record has of the generations before one, as far as it can be had.
+    pub(super) fn history_of(&self, record: &Record, generation: u64) -> History {
+        let is_before = |other: &&Installed| other.generation < generation;
+        History {
+            previous: self.prepare_all(record, record.previous.iter().chain(&record.current).filter(is_before)),
+            rolled_back: self.prepare_all(record, record.rolled_back.iter()),
+            given_up: record.given_up.clone(),
+        }
     }
 
     fn prepare_installed(&self, component: &[u8], installed: &Installed, name: &str) -> Result<Generation, LoadError> {

@@ -58,7 +58,10 @@ pub(super) enum Change {
 impl Change {
     fn bytes(&self) -> usize {
         match self {
-            Self::Put(record) => record.state.as_ref().map_or(0, Vec::len),
+            Self::Put(record) => {
+                let before = record.before.as_ref().map_or(0, |(_, state)| state.len());
+                record.state.as_ref().map_or(0, Vec::len) + before
+            }
             Self::Drop => 0,
         }
     }

@@ -120,11 +120,7 @@ impl Sqlite {
         let version: u32 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).with_context(is_readable)?;
         let (version, newest) = (version as usize, SCHEMA.len());
-        ensure!(
-            version <= newest,
-            "{} was written by a newer host (schema {version}, this one knows {newest})",
-            path.display()
-        );
+        refuse_newer(version, path)?;
         if version < newest {
             let missing = SCHEMA[version..].concat();
             connection
@@ -175,8 +171,16 @@ impl Sqlite {
         if version == 0 {
             return Ok(None);
         }
+        refuse_newer(version as usize, path)?;
         Ok(Some(Self { connection, path: path.to_owned(), file: metadata.ino(), is_huge: false }))
     }
+}
+
+fn refuse_newer(version: usize, path: &Path) -> anyhow::Result<()> {
+    let newest = SCHEMA.len();
+    let path = path.display();
+    ensure!(version <= newest, "{path} was written by a newer host (schema {version}, this one knows {newest})");
+    Ok(())
 }
 
 impl From<rusqlite::Error> for BackendError {

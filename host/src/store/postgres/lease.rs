@@ -151,12 +151,14 @@ impl Fence {
     /// Where it cannot be written.
     pub(super) fn put_back(&self, client: &mut Client) -> Result<(), BackendError> {
         let Self { owner, epoch } = self;
-        client.execute_typed(
-            "INSERT INTO roundhouse_owner (owner, epoch, holder, expires)
-             VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 ms') ON CONFLICT DO NOTHING",
-            &[(owner, Type::TEXT), (epoch, Type::INT8), (&description(), Type::TEXT), (&lasts_ms(), Type::INT8)],
-        )?;
-        Ok(())
+        in_transaction(client, Kind::Write, |client| {
+            client.execute_typed(
+                "INSERT INTO roundhouse_owner (owner, epoch, holder, expires)
+                 VALUES ($1, $2, $3, clock_timestamp() + $4 * interval '1 ms') ON CONFLICT DO NOTHING",
+                &[(owner, Type::TEXT), (epoch, Type::INT8), (&description(), Type::TEXT), (&lasts_ms(), Type::INT8)],
+            )?;
+            Ok(())
+        })
     }
 
     fn is_in(&self, row: &Row) -> bool {

@@ -104,6 +104,7 @@ impl Postgres {
     pub(super) fn look_at(url: &str) -> anyhow::Result<Option<Self>> {
         let mut postgres = Self::open_to_read(url)?;
         let is_there = postgres.read(|client| {
+            schema::check_readable(client)?;
             let row = client.query_typed_one("SELECT to_regclass('roundhouse_scopes') IS NOT NULL", &[])?;
             Ok(row.get(0))
         })?;

@@ -112,19 +112,35 @@ pub(in super::super) fn script(role: Option<&str>) -> String {
 /// # Errors
 /// With what to do, where they are not and cannot be made so.
 pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
+    let (place, known) = in_transaction(client, Kind::Read, look)?;
+    if known != Some(VERSION) {
+        place.make(client, known)?;
+    }
+    in_transaction(client, Kind::Read, |client| place.check_privileges(client))
+}
+
+/// Where the tables are, and their version where there are any, in a database that a host can use.
+///
+/// # Errors
+/// With what to do, where its encoding does not do, or the tables are a newer host's.
+fn look(client: &mut Client) -> Result<(Place, Option<i32>), BackendError> {
     let place = Place::of(client)?;
     place.check_encoding()?;
     match place.version(client)? {
-        Some(VERSION) => {}
-        Some(newer) if newer > VERSION => {
-            return Err(BackendError::Unavailable(format!(
-                "the tables were made by a newer host (schema {newer}, this one knows {VERSION}): start that version, or \
-                 give this one a database of its own"
-            )));
-        }
-        older => place.make(client, older)?,
+        Some(newer) if newer > VERSION => Err(BackendError::Unavailable(format!(
+            "the tables were made by a newer host (schema {newer}, this one knows {VERSION}): start that version, or give \
+             this one a database of its own"
+        ))),
+        known => Ok((place, known)),
     }
-    place.check_privileges(client)
+}
+
+/// Whether this host can read the tables.
+///
+/// # Errors
+/// With what to do, where it cannot.
+pub(super) fn check_readable(client: &mut Client) -> Result<(), BackendError> {
+    look(client).map(drop)
 }
 
 /// Where the tables are, and as whom the host is there.
