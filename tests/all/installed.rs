@@ -414,7 +414,7 @@ async fn a_file_that_is_replaced_by_deleting_it_first_unloads_nothing() {
     ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
     let second = relabelled(&hostile("normal"), "second");
     fs::remove_file(&file).unwrap();
-    // Seen to be gone, and long before it is unloaded.
+    // Seen to be gone, and long before it is unloaded or an older file takes over.
     tokio::time::sleep(Duration::from_secs(1)).await;
     fs::write(&file, &second).unwrap();
     host.wait_for_report("hostile", |report| report["generation"] == 2).await;

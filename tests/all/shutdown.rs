@@ -282,3 +282,28 @@ async fn signals_ignored_at_the_start_stay_ignored() {
         assert!(log.contains("SIGTERM") && !log.contains(&format!("SIG{name}")), "{log}");
     }
 }
+
+#[test]
+fn a_signal_during_the_start_ends_it_at_once() {
+    let host = TestHost::start();
+    // Another host in its folder waits for the journal, which this one has.
+    let mut command = TestHost::command(host.dir());
+    command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut second = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", second.id());
+    let deadline = Instant::now() + PATIENCE;
+    let catches_sigterm = || {
+        let status = std::fs::read_to_string(&status).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() & (1 << 14) != 0
+    };
+    while !catches_sigterm() {
+        assert!(Instant::now() < deadline, "it does not listen to SIGTERM");
+    }
+    let sent = std::process::Command::new("kill").args(["-TERM", &second.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut second.stderr.take().unwrap(), &mut said).unwrap();
+    let code = second.wait().unwrap().code();
+    assert!(code == Some(0) && said.contains("before the start was over"), "{code:?} {said}");
+}

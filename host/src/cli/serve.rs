@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::logs::reason_of;
 use super::signals::Signals;
 use super::{load_config, print, print_json};
-use crate::config::{Overrides, PRIVATE_DIR};
+use crate::config::{Config, Overrides, PRIVATE_DIR};
 use crate::conn::raise_limit;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -33,7 +33,7 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
         let _entered = tokio.enter();
         Signals::listen()?
     };
-    let server = Server::start(config, Clock::system())?;
+    let Some(server) = start(config, &tokio, &mut signals)? else { return Ok(()) };
     let (listening, api) = (server.listening, server.api);
     tracing::info!(%listening, %api, took = ?started.elapsed(), "serving");
     if development {
@@ -58,6 +58,23 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     server.shut_down();
     tracing::info!(took = ?shutting_down.elapsed(), "ended");
     Ok(())
+}
+
+/// Starts the host. Nothing where it is told to end meanwhile: a start may wait for a database that another host has, or
+/// compile for seconds. What it has done by then is as a kill would leave it, which the next start finds its way from.
+fn start(config: Config, tokio: &tokio::runtime::Runtime, signals: &mut Signals) -> anyhow::Result<Option<Server>> {
+    let (report, started) = tokio::sync::oneshot::channel();
+    let start = move || drop(report.send(Server::start(config, Clock::system())));
+    std::thread::Builder::new().name("start".to_owned()).spawn(start).context("cannot start a thread")?;
+    tokio.block_on(async {
+        tokio::select! {
+            started = started => started.context("the start panicked")?.map(Some),
+            signal = signals.first() => {
+                tracing::info!(signal, "told to end before the start was over: ending at once");
+                Ok(None)
+            }
+        }
+    })
 }
 
 /// A shard, a plugin or a store thread that panics leaves connections, scopes or promises without anybody, unnoticed:

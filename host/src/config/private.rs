@@ -143,6 +143,10 @@ impl Found {
             return Ok(());
         }
         let mut problems = self.problems.join("; ");
+        if self.foreign.remove(Path::new("/")) {
+            problems += "; start the host in a folder of its own (a container's working directory on a volume), or set \
+                         store.url, store.journal, plugins.cache and plugins.components";
+        }
         if !self.foreign.is_empty() {
             // What is in a folder that cannot be looked into is another's, too.
             let (dirs, files): (Vec<_>, Vec<_>) = self.foreign.iter().partition(|path| path.ends_with(PRIVATE_DIR));

@@ -10,6 +10,9 @@ const RESERVE_SHARE: u64 = 8;
 const MIN_RESERVE: u64 = 16;
 const MAX_RESERVE: u64 = 256;
 
+/// Descriptors that a host takes before it has clients, rounded up: its threads' pollers, listeners, database and journal.
+const LEAST_LIMIT: u64 = 64;
+
 /// Raises the process's soft limit to its hard one, and says in the log what the limit is. A soft limit of 1,024 is the
 /// usual default, for programs that use `select`, which this one does not.
 pub fn raise_limit() {
@@ -32,6 +35,18 @@ pub fn raise_limit() {
                 "the limit of file descriptors cannot be raised"
             ),
         }
+    }
+    warn_of_low_limit();
+}
+
+/// Says that a host with so few descriptors will hardly start.
+fn warn_of_low_limit() {
+    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < LEAST_LIMIT) {
+        tracing::warn!(
+            limit,
+            "a host needs {LEAST_LIMIT} file descriptors at least, and one for each client: raise the hard limit (LimitNOFILE=, \
+             ulimits.nofile, ulimit -Hn)"
+        );
     }
 }
 

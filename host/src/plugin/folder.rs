@@ -73,6 +73,8 @@ pub struct Folder {
     seen: BTreeMap<PathBuf, Seen>,
     /// Plugins whose files are gone: when they are unloaded, and the pause before it is tried again.
     gone: BTreeMap<String, (Instant, Duration)>,
+    /// Plugins whose newest file is gone, while an older one is there: when that takes over.
+    stepping_back: BTreeMap<String, Instant>,
     /// Why the folder itself cannot be read.
     unreadable: Option<String>,
 }
@@ -80,7 +82,14 @@ pub struct Folder {
 impl Folder {
     /// A folder whose components belong into `runtime`.
     pub fn new(dir: PathBuf, runtime: Runtime) -> Self {
-        Self { dir, runtime, seen: BTreeMap::new(), gone: BTreeMap::new(), unreadable: None }
+        Self {
+            dir,
+            runtime,
+            seen: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            stepping_back: BTreeMap::new(),
+            unreadable: None,
+        }
     }
 
     /// The files that were refused, or the folder itself if it could not be read.
@@ -201,9 +210,16 @@ impl Folder {
             let is_refused = |other: &Seen| {
                 other.refusal.is_some() && other.described.as_ref().is_some_and(|other| other.name == described.name)
             };
-            let is_wanted =
-                seen.is_due || !self.runtime.took_from_folder(described) && !self.seen.values().any(is_refused);
-            if is_wanted {
+            let steps_back =
+                !seen.is_due && !self.runtime.took_from_folder(described) && !self.seen.values().any(is_refused);
+            let name = described.name.clone();
+            if !steps_back {
+                self.stepping_back.remove(&name);
+            }
+            // Who replaces the newer file may delete it first.
+            let is_time = |due: &mut Instant| *due <= Instant::now();
+            if seen.is_due || steps_back && is_time(self.stepping_back.entry(name).or_insert(Instant::now() + GONE_FOR))
+            {
                 self.load(&path).await;
             }
         }
@@ -285,7 +301,8 @@ impl Folder {
 
     /// How long nothing has to be done, unless something changes.
     fn next_look(&self) -> Duration {
-        let gone = self.gone.values().map(|(due, _)| due.saturating_duration_since(Instant::now()));
+        let due = self.gone.values().map(|(due, _)| due).chain(self.stepping_back.values());
+        let gone = due.map(|due| due.saturating_duration_since(Instant::now()));
         let unsettled = self.seen.values().filter(|seen| seen.refusal.as_ref().is_some_and(|r| !r.is_logged));
         let settling = unsettled.map(|seen| SETTLED.saturating_sub(seen.since.elapsed()));
         gone.chain(settling).min().unwrap_or(LOOK).clamp(QUIET, LOOK)

@@ -216,7 +216,10 @@ impl Inner {
                 ErrorCode::FeatureUnavailable,
                 format!("the plugin {name} could not be started: {}", failed.error.message),
             ),
-            Some(None) => Failure::new(ErrorCode::NotFound, format!("the plugin {name} is unloaded")),
+            Some(None) => Failure::new(
+                ErrorCode::NotFound,
+                format!("the plugin {name} is unloaded: load it, or reset it to the bundled build"),
+            ),
             None => Failure::new(ErrorCode::NotFound, format!("there is no plugin {name}")),
         }
     }

@@ -58,7 +58,7 @@ impl Installer {
         let feature = bundled().iter().find(|feature| feature.name == name);
         let is_known = record.current.is_some() || record.last_generation > 0;
         if record.current.is_none() && (is_known || feature.is_none()) {
-            tracing::warn!(plugin = %name, "the plugin is unloaded, and stays so until it is loaded or reset");
+            tracing::info!(plugin = %name, "the plugin is unloaded, and stays so until it is loaded or reset");
             let events = record.events.clone();
             let _changes = lock(&self.changes);
             self.publish(inner, |_, idle| drop(idle.insert(name.clone(), Idle { failed: None, events })));
