@@ -168,6 +168,8 @@ async fn the_description_is_true() {
                     [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
                     # A component that is none is refused, though it is bytes as they should be.\n\
                     [[operations]]\ninclude-operation-id = \"loadPlugin\"\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
+                    [[operations]]\ninclude-operation-id = \"installPlugin\"\n\
                     checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n";
     std::fs::write(host.dir().join("schemathesis.toml"), settings).unwrap();
     let (url, key, dir) = (format!("{}/openapi.json", host.api), host.key.clone(), host.dir().to_owned());

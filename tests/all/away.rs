@@ -22,6 +22,21 @@ async fn told(eve: &mut TestClient, scope: &str, expected: &[&str]) {
     .await;
 }
 
+/// The events that ticket-collision has handled.
+async fn calls(host: &InnerHost) -> u64 {
+    let plugins = host.call("GET", "/v1/plugins", "").await.body;
+    let plugin = plugins["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == "ticket-collision");
+    plugin.unwrap()["calls"].as_u64().unwrap()
+}
+
+/// Loses a connection on a ticket, and waits until the ticket has been told: its timer runs from then on.
+async fn lose_on_ticket(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
+    let before = calls(host).await;
+    let session = lose(host, client, user).await;
+    eventually("the ticket is told", async || (calls(host).await > before).then_some(())).await;
+    session
+}
+
 /// The events that came, without what else came.
 async fn names(client: &mut SocketIoClient) -> Vec<String> {
     client.drain().await.into_iter().map(|packet| packet.event).collect()
@@ -171,7 +186,7 @@ async fn an_absent_agent_is_taken_out_and_shown_again() {
         ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
         ana.drain().await;
         ben.drain().await;
-        let session = lose(&host, ana, "ana").await;
+        let session = lose_on_ticket(&host, ana, "ana").await;
         host.advance(AWAY - Duration::from_millis(1));
         assert_eq!(ben.drain_events().await, [""; 0]);
         host.advance(Duration::from_millis(1));
@@ -191,7 +206,7 @@ async fn an_absent_agent_is_taken_out_and_shown_again() {
         assert_eq!(agents(&ben.expect("viewers:updated").await), ["ana", "ben"]);
 
         // A short absence is nobody's business, and a goodbye is told at once.
-        let session = lose(&host, back, "ana").await;
+        let session = lose_on_ticket(&host, back, "ana").await;
         let mut back = way.open(&host).await;
         assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
         host.advance(AWAY);
@@ -213,7 +228,7 @@ async fn an_absence_outlasts_a_swap() {
     let ticket = json!([{ "ticketId": "t1" }]);
     ana.ask("ticket:view", ticket.clone()).await;
     ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
-    let session = lose(&host, ana, "ana").await;
+    let session = lose_on_ticket(&host, ana, "ana").await;
     host.advance(AWAY);
     assert_eq!(ben.expect("agent:left").await["agentId"], "ana");
     let swapped = host.call("PUT", "/v1/plugins/ticket-collision", roundhouse_tests::guests::ticket_collision("9.9.9"));
