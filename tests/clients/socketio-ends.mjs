@@ -25,7 +25,10 @@ async function main([url, transport, token]) {
   unwanted.checkQuiet();
 
   const faithful = await connect("who is faithful");
-  check("why", await faithful.disconnected(), "transport close");
+  // A polling client that needs a new TCP connection for its next request finds the listener closed.
+  const reasons = transports.at(-1) === "polling" ? ["transport close", "transport error"] : ["transport close"];
+  const reason = await faithful.disconnected();
+  check(`one of ${reasons}, and not ${reason}`, reasons.includes(reason), true);
   check("it comes back by itself", faithful.socket.active, true);
   faithful.checkQuiet();
 }

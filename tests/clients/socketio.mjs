@@ -195,8 +195,11 @@ async function comesBack(clients, { users, lasting }, { ticketId, roomId }) {
 /** Who says goodbye is gone at once, and comes back as somebody new. */
 async function goes({ ana, ben, second }, users, ticketId) {
   const { id } = ben.socket;
+  const { engine } = ben.socket.io;
   ben.socket.disconnect();
   check("why", await ben.disconnected(), "io client disconnect");
+  // Versions before 4.2 take the end of the old transport for the new one's.
+  for (let n = 0; engine.readyState !== "closed" && n < 500; n += 1) await new Promise((wake) => setTimeout(wake, 10));
   const [left] = await ana.events("agent:left", "viewers:updated");
   check("who left", pick(left, "ticketId", "agentId", "reason"), { ticketId, agentId: users.ben, reason: "disconnected" });
   ben.socket.connect();
