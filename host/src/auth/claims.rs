@@ -62,7 +62,8 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
         Some(_) => return Err("its name must be text".to_owned()),
     };
     let roles = roles(claims.remove("roles")).ok_or("its roles must be a list of texts, or one text")?;
-    Ok((Identity { user: user.into(), name, roles, claims: Value::Object(claims).to_string() }, times))
+    let claims = Value::Object(claims).to_string();
+    Ok((Identity { name, roles, claims, ..Identity::of_user(user) }, times))
 }
 
 fn time(value: Option<Value>, claim: &str) -> Result<Option<f64>, String> {

@@ -4,6 +4,7 @@ mod claims;
 mod jwt;
 mod shown;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use claims::Claims;
@@ -70,10 +71,15 @@ impl Authenticator {
         self.jwt.verify(token, self.clock.wall_ms())
     }
 
-    /// The identity of a connection without a token, where that is allowed.
-    pub fn anonymous(&self, connection: ConnId) -> Option<Session> {
-        self.anonymous.then(|| Session {
-            identity: Arc::new(Identity::of_user(format!("anonymous-{connection}"))),
+    /// The name of a connection without a token, where that is allowed.
+    pub fn anonymous_name(&self, connection: ConnId) -> Option<String> {
+        self.anonymous.then(|| format!("anonymous-{connection}"))
+    }
+
+    /// The identity of a connection without a token from this address, where that is allowed.
+    pub fn anonymous(&self, connection: ConnId, address: IpAddr) -> Option<Session> {
+        self.anonymous_name(connection).map(|name| Session {
+            identity: Arc::new(Identity::anonymous(name, address)),
             expires_ms: None,
             is_anonymous: true,
         })

@@ -36,7 +36,7 @@ impl Shard {
     pub(super) fn begin_plain(self: &Rc<Self>, link: &Rc<Link>, credentials: &Credentials) {
         match !credentials.shown.is_empty() && self.shared.auth.looks_at_tokens() {
             true => self.sign_in(link, &credentials.shown),
-            false => match self.shared.auth.anonymous(self.next_connection_id()) {
+            false => match self.shared.auth.anonymous(self.next_connection_id(), link.peer.ip()) {
                 Some(session) => self.open_plain(link, session),
                 None => {
                     let limit = self.shared.clock.uptime_ms() + self.shared.config.auth_grace.as_millis() as u64;

@@ -55,7 +55,7 @@ impl Shard {
         let id = self.next_connection_id();
         if session.is_anonymous {
             // Its name is the connection's, whichever that has become.
-            session = self.shared.auth.anonymous(id).unwrap_or(session);
+            session = self.shared.auth.anonymous(id, link.peer.ip()).unwrap_or(session);
         }
         if id.slot() + 1 >= ConnId::MAX_SLOTS {
             tracing::error!("the shard has no slot left, and drops a connection");
@@ -128,7 +128,7 @@ impl Shard {
 
     /// Whether a user is but the name of a connection that needed no token.
     pub(super) fn is_nobody(&self, id: ConnId, user: &str) -> bool {
-        self.shared.auth.anonymous(id).is_some_and(|session| *session.identity.user == *user)
+        self.shared.auth.anonymous_name(id).is_some_and(|name| name == user)
     }
 
     /// The longest frame that is read from a link. A binary message may come as base64 in a text frame.

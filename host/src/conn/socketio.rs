@@ -196,7 +196,7 @@ impl Shard {
         }
         // It is an object, or nothing.
         let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = self.credited(engine, &said).map_err(|message| {
+        let session = self.credited(link, engine, &said).map_err(|message| {
             let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
             Refused { message, data }
         })?;
@@ -233,7 +233,7 @@ impl Shard {
     }
 
     /// Who it is, by the token in the packet or else one of the handshake.
-    fn credited(&self, engine: &Engine, said: &Auth) -> Result<Session, String> {
+    fn credited(&self, link: &Link, engine: &Engine, said: &Auth) -> Result<Session, String> {
         let Credentials { shown, refused } = &engine.credentials;
         let token = said.token();
         let mut shown = token.iter().chain(shown).peekable();
@@ -244,7 +244,7 @@ impl Shard {
             });
         }
         // Whoever stays nobody is named by the connection, which there is not yet.
-        self.shared.auth.anonymous(self.next_connection_id()).ok_or_else(|| {
+        self.shared.auth.anonymous(self.next_connection_id(), link.peer.ip()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
             refused.unwrap_or(missing).to_owned()
         })
