@@ -156,6 +156,8 @@ pub(super) struct Limits {
     pub(super) event_burst: u32,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
+    pub(super) unfinished_bytes: Option<usize>,
+    pub(super) api_bytes: Option<usize>,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
 }
@@ -172,6 +174,8 @@ impl Default for Limits {
             event_burst: 200,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
+            unfinished_bytes: None,
+            api_bytes: None,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
         }
