@@ -144,7 +144,10 @@ impl Worker {
         match effect {
             Effect::Publish(mut publication) => {
                 publication.guard = self.settling.clone();
-                self.inner.hub.publish(publication);
+                let n_deliveries = self.inner.hub.publish(publication);
+                if let Some(sender) = event.sender() {
+                    sender.charge_deliveries(now, n_deliveries);
+                }
             }
             Effect::Ask { connections, outgoing, tag, timeout_ms } => {
                 for connection in connections {

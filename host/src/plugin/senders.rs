@@ -21,6 +21,9 @@ const SENDER_BOUND: Bound = Bound { events: 4096, bytes: 8 * 1024 * 1024 };
 /// Senders that are remembered before those are looked for that can be forgotten.
 const REMEMBERED: usize = 1024;
 
+/// What a delivery counts as, in microseconds of a call: about what writing it to a socket takes a shard.
+const DELIVERY_MICROS: u64 = 2;
+
 /// Seconds of its allowance that a sender may use at once.
 const BURST_SECONDS: u64 = 4;
 
@@ -163,6 +166,11 @@ impl Sender {
     /// Charges it for the time of a call.
     pub(super) fn charge_call(&self, now: u64, took: Duration) {
         self.call_time.charge(self.call_quota, now, took.as_micros() as u64);
+    }
+
+    /// Charges it for what its event was sent to others.
+    pub(super) fn charge_deliveries(&self, now: u64, n_deliveries: usize) {
+        self.call_time.charge(self.call_quota, now, n_deliveries as u64 * DELIVERY_MICROS);
     }
 
     /// Notes that an event of its made a plugin fail.
