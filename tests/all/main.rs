@@ -32,6 +32,7 @@ mod invisible;
 mod limits;
 mod logs;
 mod moving;
+mod neighbours;
 mod own_files;
 mod places;
 mod polling;

@@ -116,6 +116,8 @@ pub(super) struct Link {
     pub(super) muted: Cell<bool>,
     /// Its part of what is not whole.
     pub(super) holding: RefCell<Option<Holding>>,
+    /// What was read and its user has not been charged for, in bytes.
+    pub(super) read_bytes: Cell<usize>,
 }
 
 /// When what happened and is due, in milliseconds of the clock's uptime.
@@ -129,6 +131,8 @@ pub(super) struct Times {
     pub(super) limit: Cell<u64>,
     /// The earliest deadline that the shard has noted.
     pub(super) armed: Cell<u64>,
+    /// It is not read until then; 0 where it is.
+    pub(super) unread_until: Cell<u64>,
 }
 
 impl Link {
@@ -149,12 +153,14 @@ impl Link {
                 pinged: Cell::new(now),
                 limit: Cell::new(u64::MAX),
                 armed: Cell::new(u64::MAX),
+                unread_until: Cell::new(0),
             },
             counted: Cell::new(false),
             moving: RefCell::default(),
             rate: RefCell::new(rate),
             muted: Cell::new(false),
             holding: RefCell::default(),
+            read_bytes: Cell::new(0),
         }
     }
 

@@ -116,10 +116,14 @@ impl Shard {
     fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
         let is_read = link.phase.get() != Phase::Ended && !link.muted.get();
         let Some(socket) = link.socket().filter(|_| is_read) else { return };
+        if !self.may_be_read(link) {
+            return;
+        }
         let read = {
             let mut buffer = self.read_buffer.borrow_mut();
             let read = (&socket.tcp).read(&mut buffer);
             if let Ok(n @ 1..) = read {
+                self.charge_read(link, n);
                 self.read(link, &mut buffer[..n]);
             }
             read

@@ -121,7 +121,7 @@ pub enum CloseCode {
     ProtocolError = 1002,
     /// Text that is not UTF-8.
     InvalidPayload = 1007,
-    /// It went on sending over its rate.
+    /// The client goes on with what it was refused for.
     PolicyViolation = 1008,
     /// A message over the limit.
     TooLarge = 1009,

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::component_store::Installed;
 use super::generation::Generation;
 use super::health::Health;
+use super::senders::Backlog;
 use super::template::{ScopeAddress, Template};
 use crate::model::Failure;
 
@@ -30,6 +31,8 @@ pub(super) struct Plugin {
     history: Mutex<History>,
     unloaded: AtomicBool,
     pub(super) health: Health,
+    /// What of clients' and services' events waits for it.
+    pub(super) backlog: Arc<Backlog>,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
     /// Volatile scopes that were dropped for there were too many.
@@ -78,6 +81,7 @@ impl Plugin {
             history: Mutex::new(history),
             unloaded: AtomicBool::new(false),
             health: Health::default(),
+            backlog: Arc::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             evicted: AtomicU64::new(0),

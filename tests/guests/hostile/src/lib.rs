@@ -189,9 +189,14 @@ impl Feature for Hostile {
         Ok(())
     }
 
-    fn timer(state: &mut State, _: &mut Context<Self>, how: String) -> Result<(), Failure> {
-        if how == "panic" {
-            panic!("the timer was told to panic");
+    fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+        match how.as_str() {
+            "panic" => panic!("the timer was told to panic"),
+            "again" => {
+                cx.set_timer("t", Duration::ZERO, &how);
+                return Ok(());
+            }
+            _ => {}
         }
         state.told.push(format!("timer {how}"));
         Ok(())
@@ -268,6 +273,12 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
+        "burn" => {
+            // Some nanoseconds each, whatever the machine.
+            for n in 0..with.as_u64().unwrap_or_default() {
+                black_box(n);
+            }
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),
