@@ -13,6 +13,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use super::address::Address;
+use super::allowance::AllowanceSection;
 use super::environment::Environment;
 use super::explain::explain;
 use super::front::ShutdownSection;
@@ -158,6 +159,8 @@ pub(super) struct Limits {
     pub(super) rooms_per_connection: usize,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
+    pub(super) user: AllowanceSection,
+    pub(super) service: AllowanceSection,
 }
 
 impl Default for Limits {
@@ -174,6 +177,8 @@ impl Default for Limits {
             rooms_per_connection: 1000,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
+            user: AllowanceSection::default(),
+            service: AllowanceSection::default(),
         }
     }
 }

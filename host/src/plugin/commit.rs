@@ -15,6 +15,7 @@ use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
 use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
+use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
@@ -43,7 +44,8 @@ impl Worker {
             return done;
         }
         let reached = self.reached(&checked.effects);
-        self.enter(plugin, address);
+        // There was room for it before the call. Without a template there is none to be made.
+        let _ = self.enter(plugin, address, Some(event));
         let now = self.inner.clock.uptime_ms();
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
             scope.touched = now;
@@ -142,9 +144,9 @@ impl Worker {
                 publication.guard = self.settling.clone();
                 self.inner.hub.publish(publication);
             }
-            Effect::Ask { connections, outgoing, tag, timeout_ms } => {
-                for connection in connections {
-                    self.ask(plugin, address, connection, &tag, &outgoing, now + timeout_ms);
+            Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
+                for (connection, charge) in connections.into_iter().zip(charges) {
+                    self.ask(plugin, address, (connection, charge), &tag, &outgoing, now + timeout_ms);
                 }
             }
             Effect::Join { connection, room } => self.join(plugin, address, event, connection, &room),
@@ -157,12 +159,13 @@ impl Worker {
                     self.tell_gone(plugin, address, event, connection);
                 }
             }
-            Effect::SetTimer { name, after_ms, payload } => {
+            Effect::SetTimer { name, after_ms, payload, charge } => {
                 let due_ms = self.inner.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
-                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload }) {
+                    let timer = Timer { deadline, due_ms, after_ms, payload, charge };
+                    if let Some(before) = scope.timers.insert(name, timer) {
                         self.deadlines.cancel(before.deadline);
                     }
                 }
@@ -289,7 +292,7 @@ impl Worker {
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
-        connection: ConnId,
+        (connection, charge): (ConnId, Charge),
         tag: &str,
         outgoing: &Arc<Outgoing>,
         deadline: u64,
@@ -299,7 +302,7 @@ impl Worker {
         let id = self.last_owed * self.inner.inboxes.len() as u64 + self.index;
         let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
         let (plugin, address) = (plugin.clone(), address.clone());
-        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline });
+        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, _charge: charge });
         if self.inner.hub.owe(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
             shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });

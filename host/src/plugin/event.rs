@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use crate::ledger::Charge;
 use crate::model::{ConnId, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
 
@@ -105,6 +106,8 @@ pub(super) enum Event {
         outcome: Result<Page, StoreFailure>,
         /// The event that asked for it.
         asked_by: Box<str>,
+        /// In the account of whoever asked.
+        charge: Charge,
     },
     /// Asks nothing but whether the settings can be used.
     Configured,

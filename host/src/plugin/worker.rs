@@ -20,6 +20,7 @@ use super::runtime::Inner;
 use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
 use super::template::ScopeAddress;
 use crate::hub::{Guard, ShardPort};
+use crate::ledger::Charge;
 use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
 
@@ -80,6 +81,8 @@ pub(super) struct Owed {
     pub(super) connection: ConnId,
     pub(super) tag: Box<str>,
     pub(super) deadline: Deadline,
+    /// In the account of whoever brought it about.
+    pub(super) _charge: Charge,
 }
 
 /// The state of a plugin thread.
@@ -269,7 +272,8 @@ impl Worker {
             self.fetch(plugin, address, event, fetch, asker);
         }
         let answer = answer.unwrap_or_else(Payload::empty);
-        let unwritten = self.write(plugin, address, reply, answer, event.name());
+        Self::charge_answer(event, &answer);
+        let unwritten = self.write(plugin, address, reply, answer, Some(event));
         self.drop_if_empty(plugin, address);
         if let Some((reply, answer)) = unwritten {
             self.inner.answer(event.name(), reply, Ok(answer));
@@ -279,13 +283,13 @@ impl Worker {
     fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
         let now = self.inner.clock.uptime_ms();
         let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
-        let is_there = self.enter(plugin, address);
-        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|_| is_there);
-        let is_dropped = match scope {
-            Some(scope) => scope.park(parked),
-            None => {
-                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-                self.answer(plugin, &parked.event, ReplyTo::Nobody, unavailable(message));
+        let is_dropped = match self.enter(plugin, address, Some(&parked.event)) {
+            Ok(()) => {
+                let scope = self.scopes.get_mut(plugin.number, &address.key);
+                scope.is_some_and(|scope| scope.park(parked))
+            }
+            Err(refusal) => {
+                self.answer(plugin, &parked.event, ReplyTo::Nobody, refusal);
                 true
             }
         };
@@ -325,9 +329,9 @@ impl Worker {
     fn note_member(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> bool {
         match event {
             Event::Joined(member) => {
-                if !self.enter(plugin, address) {
+                if let Err(refusal) = self.enter(plugin, address, Some(event)) {
                     self.inner.metrics.plugin_dropped.inc();
-                    tracing::warn!(plugin = %plugin.name, scope = %address.key, "a join was not told, for there are too many scopes");
+                    tracing::warn!(plugin = %plugin.name, scope = %address.key, %refusal, "a join was not told");
                     return false;
                 }
                 let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -362,20 +366,29 @@ impl Worker {
             || plugin.current().manifest.scope_of_key(&address.key).is_some()
     }
 
-    /// Makes the scope if it is not there. Says whether there was room for it.
-    pub(super) fn enter(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) -> bool {
+    /// Makes the scope of an event if it is not there; without an event, one that is restored.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or no template.
+    pub(super) fn enter(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Option<&Event>,
+    ) -> Result<(), Failure> {
         if self.scopes.get(plugin.number, &address.key).is_some() {
-            return true;
+            return Ok(());
         }
         let generation = plugin.current();
-        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else { return false };
-        if !self.make_room_for(plugin, &address.key) {
-            return false;
-        }
+        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
+            return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
+        };
+        self.make_room_for(plugin, &address.key, event)?;
+        let owner = self.charge_scope(plugin, event);
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, kind, now, look);
-        true
+        self.scopes.insert(plugin, address, kind, now, look, owner);
+        Ok(())
     }
 
     fn acknowledged(&mut self, id: u64, connection: ConnId, answer: Result<Payload, &'static str>) {
@@ -383,7 +396,7 @@ impl Worker {
         if self.owed.get(&id).is_none_or(|owed| owed.connection != connection) {
             return;
         }
-        let Some(Owed { plugin, address, connection, tag, deadline }) = self.owed.remove(&id) else { return };
+        let Some(Owed { plugin, address, connection, tag, deadline, .. }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
         self.inner.hub.settle(connection, id);
         self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer }, ReplyTo::Nobody);
