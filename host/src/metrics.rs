@@ -33,6 +33,10 @@ pub struct Metrics {
     pub event_seconds: Histogram,
     /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
     pub idempotency_forgotten: IntCounter,
+    /// Events refused because their senders are over a bound of their own.
+    pub senders_refused: IntCounter,
+    /// Senders disconnected because they made plugins fail again and again.
+    pub senders_disconnected: IntCounter,
     /// Calls into plugins.
     pub plugin_calls: IntCounter,
     /// Calls that trapped, ran into the deadline, or returned what is not allowed.
@@ -129,6 +133,14 @@ impl Metrics {
             idempotency_forgotten: counter(
                 "idempotency_forgotten_total",
                 "Answers to idempotency keys forgotten before their time",
+            )?,
+            senders_refused: counter(
+                "senders_refused_total",
+                "Events refused because their senders are over a bound of their own",
+            )?,
+            senders_disconnected: counter(
+                "senders_disconnected_total",
+                "Senders disconnected for making plugins fail",
             )?,
             plugin_calls: counter("plugin_calls_total", "Calls into plugins")?,
             plugin_faults: counter("plugin_faults_total", "Calls that trapped, took too long or returned too much")?,

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::Authenticator;
-use crate::config::{Allowances, Config, ShutdownConfig};
+use crate::config::{Budgets, Config, ShutdownConfig};
 use crate::conn::{Acceptor, Admission, Engines, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
@@ -58,7 +58,7 @@ impl Server {
 
         let metrics = Metrics::new()?;
         let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();
-        let Allowances { user, service } = config.allowances;
+        let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
         let store = Arc::new(Store::open(&config.store, clock.clone(), metrics.clone())?);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
-use roundhouse::ledger::{Allowance, Ledger};
+use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
 use roundhouse::plugin::{ClientEvent, Load, PluginConfig, Runtime, Source};
@@ -33,7 +33,7 @@ impl Plugins {
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let clock = Clock::manual(BEGINNING);
         let metrics = Metrics::new().unwrap();
-        let (user, service) = (Allowance::of_user(), Allowance::of_service());
+        let (user, service) = (Budget::of_user(), Budget::of_service());
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100, ledger));
         let cache_dir = Some(target_dir().join("compiled-for-tests"));

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::logs::reason_of;
 use super::signals::Signals;
 use super::{load_config, print, print_json};
-use crate::config::{Allowances, Config, Overrides, PRIVATE_DIR};
+use crate::config::{Budgets, Config, Overrides, PRIVATE_DIR};
 use crate::conn::raise_limit;
 use crate::hub::Hub;
 use crate::ledger::Ledger;
@@ -105,7 +105,7 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     config.check_files()?;
     config.plugins.is_read_only = true;
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
-    let Allowances { user, service } = config.allowances;
+    let Budgets { user, service } = config.budgets;
     let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection, ledger));
     let runtime = Runtime::start(config.plugins.clone(), None, hub, clock, metrics)?;

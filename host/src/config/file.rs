@@ -13,7 +13,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use super::address::Address;
-use super::allowance::AllowanceSection;
+use super::budget::BudgetSection;
 use super::environment::Environment;
 use super::explain::explain;
 use super::front::ShutdownSection;
@@ -23,7 +23,7 @@ use super::values::{cookie_name, path, secret, secrets, some_path, text};
 use crate::conn::UserOverflow;
 use crate::http::{ApiKey, KeyScope};
 use crate::model::TrustedProxies;
-use crate::plugin::PluginOptions;
+use crate::plugin::{PluginOptions, SenderLimits};
 
 /// Everything that can be configured.
 #[derive(Debug, Deserialize)]
@@ -155,12 +155,31 @@ pub(super) struct Limits {
     pub(super) connections_per_ip: usize,
     pub(super) events_per_second: u32,
     pub(super) event_burst: u32,
+    /// Where nothing is said: as many as ten connections may send.
+    pub(super) events_per_second_per_user: Option<u32>,
+    pub(super) event_burst_per_user: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub(super) call_time_per_user: Duration,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
-    pub(super) user: AllowanceSection,
-    pub(super) service: AllowanceSection,
+    pub(super) user: BudgetSection,
+    pub(super) service: BudgetSection,
+}
+
+impl Limits {
+    /// What a client may have features do, over all of its connections.
+    pub(super) fn of_senders(&self) -> SenderLimits {
+        /// Connections that one person has in earnest: some tabs on some devices.
+        const CONNECTIONS: u32 = 10;
+        let of_all = |configured: Option<u32>, of_one: u32| configured.unwrap_or(of_one.saturating_mul(CONNECTIONS));
+        SenderLimits {
+            events_per_second: of_all(self.events_per_second_per_user, self.events_per_second),
+            event_burst: of_all(self.event_burst_per_user, self.event_burst),
+            call_time: self.call_time_per_user,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -173,12 +192,16 @@ impl Default for Limits {
             connections_per_ip: 0,
             events_per_second: 50,
             event_burst: 200,
+            events_per_second_per_user: None,
+            event_burst_per_user: None,
+            // Many times what ten connections bring about that send light events as fast as they may.
+            call_time_per_user: Duration::from_millis(250),
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
-            user: AllowanceSection::default(),
-            service: AllowanceSection::default(),
+            user: BudgetSection::default(),
+            service: BudgetSection::default(),
         }
     }
 }

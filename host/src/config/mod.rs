@@ -1,7 +1,7 @@
 //! Configuration: a TOML file and the environment, checked, and turned into what each part of the host wants to know.
 
 mod address;
-mod allowance;
+mod budget;
 mod environment;
 mod explain;
 mod file;
@@ -31,7 +31,7 @@ use prepare::Needs;
 use secrets::Secrets;
 
 pub use address::Address;
-pub use allowance::Allowances;
+pub use budget::Budgets;
 pub use front::ShutdownConfig;
 pub use log::LogFormat;
 pub use secrets::PRIVATE_DIR;
@@ -71,7 +71,7 @@ pub struct Config {
     /// The most rooms that one connection may be in.
     pub rooms_per_connection: usize,
     /// What each user, or network of the anonymous, may make the host hold, and each API key.
-    pub allowances: Allowances,
+    pub budgets: Budgets,
     /// Who may connect.
     pub auth: AuthConfig,
     /// How clients may connect.
@@ -240,7 +240,7 @@ impl Config {
                 0 => usize::MAX,
                 rooms => rooms,
             },
-            allowances: Allowances::of(limits.user, limits.service)?,
+            budgets: Budgets::of(limits.user, limits.service)?,
             auth: AuthConfig {
                 anonymous: auth.anonymous,
                 jwt: JwtConfig {
@@ -274,6 +274,7 @@ impl Config {
                     plugins.components.map_or_else(|| dir.join(PRIVATE_DIR).join("components"), |path| dir.join(path)),
                 ),
                 is_read_only: false,
+                senders: limits.of_senders(),
                 plugins: plugins.plugins,
             },
             store: StoreConfig {

@@ -12,7 +12,7 @@ mod presence;
 mod publish;
 mod reach;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,7 +57,7 @@ struct Connection {
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
     /// Acknowledgements that this connection owes, which may be thousands and mostly are none.
-    owed: Option<Box<HashSet<u64>>>,
+    owed: BTreeSet<u64>,
     /// What it takes part in, in the account of its principal, once there is anything.
     memberships: Option<Memberships>,
     /// Whether its client has lost it and may come back.
@@ -156,7 +156,7 @@ impl Hub {
             since_ms,
             rooms: Vec::new(),
             watchers: Vec::new(),
-            owed: None,
+            owed: BTreeSet::new(),
             memberships: None,
             is_away: false,
             n_changes: 0,
@@ -204,10 +204,8 @@ impl Hub {
             self.take_out(id, room, &connection.identity);
         }
         let Connection { identity, rooms, watchers, owed, .. } = connection;
-        let mut owed: Vec<_> = owed.into_iter().flat_map(|owed| *owed).collect();
         // In the order in which they were asked for.
-        owed.sort_unstable();
-        Some(Departure { identity, rooms, watchers, owed })
+        Some(Departure { identity, rooms, watchers, owed: owed.into_iter().collect() })
     }
 
     /// Who is behind a connection.
@@ -284,19 +282,12 @@ impl Hub {
 
     /// Notes that a connection owes the acknowledgement `id`. Says whether it is still there.
     pub fn owe(&self, connection: ConnId, id: u64) -> bool {
-        let Some(mut connection) = self.connections.get_mut(&connection) else { return false };
-        connection.owed.get_or_insert_default().insert(id)
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.insert(id))
     }
 
     /// Strikes an owed acknowledgement out. Says whether it was owed.
     pub fn settle(&self, connection: ConnId, id: u64) -> bool {
-        let Some(mut connection) = self.connections.get_mut(&connection) else { return false };
-        let Some(owed) = &mut connection.owed else { return false };
-        let was_owed = owed.remove(&id);
-        if owed.is_empty() {
-            connection.owed = None;
-        }
-        was_owed
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.remove(&id))
     }
 
     /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
@@ -383,9 +374,9 @@ impl Hub {
 /// A hub over so many shards, whose principals may be in `rooms` rooms, as may each connection.
 #[cfg(test)]
 fn hub_of_test(shards: usize, rooms: usize) -> Hub {
-    use crate::ledger::Allowance;
-    let user = Allowance { rooms: 2 * rooms, ..Allowance::of_user() };
-    let (ledger, _) = Ledger::of_test(user, Allowance::of_service());
+    use crate::ledger::Budget;
+    let user = Budget { rooms: 2 * rooms, ..Budget::of_user() };
+    let (ledger, _) = Ledger::of_test(user, Budget::of_service());
     Hub::new((0..shards).map(|_| ShardPort::new(64)).collect(), rooms, ledger)
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Terms;
-use super::allowance::{Allowance, Bound, Means, Pace};
-use super::bucket::Bucket;
+use super::budget::{Bound, Budget, Means};
 use super::overdraft::{Holder, Overdraft, What};
+use crate::model::{Allowance, Quota};
 
 /// What one principal, plugin or scope makes the host hold, and may.
 #[derive(Debug)]
@@ -15,8 +15,9 @@ pub struct Account {
     holder: Holder,
     terms: Arc<Terms>,
     held: [Held; Means::ALL.len()],
-    saved: Bucket,
-    fetched: Bucket,
+    /// Bytes of documents that were written and read.
+    saved: Allowance,
+    fetched: Allowance,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +33,8 @@ impl Account {
             holder,
             terms,
             held: <[Held; Means::ALL.len()]>::default(),
-            saved: Bucket::default(),
-            fetched: Bucket::default(),
+            saved: Allowance::default(),
+            fetched: Allowance::default(),
         }
     }
 
@@ -47,7 +48,7 @@ impl Account {
         self.holder == Holder::Service
     }
 
-    fn allowance(&self) -> Option<&Allowance> {
+    fn budget(&self) -> Option<&Budget> {
         match self.holder {
             Holder::User => Some(&self.terms.user),
             Holder::Service => Some(&self.terms.service),
@@ -59,7 +60,7 @@ impl Account {
         match self.holder {
             Holder::Plugin => Bound::of_plugin(means),
             Holder::Scope => Bound::of_scope(means),
-            Holder::User | Holder::Service => self.allowance().map_or(Bound::NONE, |allowance| allowance.bound(means)),
+            Holder::User | Holder::Service => self.budget().map_or(Bound::NONE, |budget| budget.bound(means)),
         }
     }
 
@@ -116,45 +117,48 @@ impl Account {
         self.terms.clock.uptime_ms()
     }
 
-    fn is_too_fast(&self, what: What, pace: Pace, wait_ms: u64) -> Overdraft {
-        Overdraft { wait_ms, ..self.overdraft(what, pace.burst, pace.per_second) }
+    /// Whether a rate allows more.
+    fn check_rate(&self, what: What, used: &Allowance, quota: Option<Quota>) -> Result<(), Overdraft> {
+        let Some(quota) = quota else { return Ok(()) };
+        used.wait_ms(quota, self.now()).map_or(Ok(()), |wait_ms| {
+            let overdraft = self.overdraft(what, quota.burst as usize, quota.per_second as usize);
+            Err(Overdraft { wait_ms, ..overdraft })
+        })
     }
 
-    /// Pays for documents of so many bytes that are to be written.
+    /// Whether it may have documents written.
     ///
     /// # Errors
-    /// Where it wrote more than it may in this time. Nothing is paid then.
-    pub fn take_saved(&self, bytes: usize) -> Result<(), Overdraft> {
-        let pace = self.allowance().map_or(Pace::NONE, Allowance::saving);
-        let taken = self.saved.take(pace, self.now(), bytes);
-        taken.map_err(|wait_ms| self.is_too_fast(What::Saved, pace, wait_ms))
+    /// Where more was written for it than may be in this time.
+    pub fn may_save(&self) -> Result<(), Overdraft> {
+        self.check_rate(What::Saved, &self.saved, self.budget().map(Budget::saving))
     }
 
-    /// As [`Account::take_saved`], for what cannot be refused: it waits with the next the longer.
-    pub fn owe_saved(&self, bytes: usize) {
-        let pace = self.allowance().map_or(Pace::NONE, Allowance::saving);
-        self.saved.owe(pace, self.now(), bytes);
+    /// Charges it with so many bytes that are written for it, which it pays for by and by.
+    pub fn pay_saved(&self, bytes: usize) {
+        if let Some(budget) = self.budget() {
+            self.saved.charge(budget.saving(), self.now(), bytes as u64);
+        }
     }
 
-    /// Whether it may read documents, for it has paid for those that it read.
+    /// Whether it may have documents read.
     ///
     /// # Errors
-    /// Where it has not.
+    /// Where more was read for it than may be in this time.
     pub fn may_fetch(&self) -> Result<(), Overdraft> {
-        let pace = self.allowance().map_or(Pace::NONE, Allowance::fetching);
-        let debt = self.fetched.debt_ms(pace, self.now());
-        debt.map_or(Ok(()), |wait_ms| Err(self.is_too_fast(What::Fetched, pace, wait_ms)))
+        self.check_rate(What::Fetched, &self.fetched, self.budget().map(Budget::fetching))
     }
 
     /// Charges it with so many bytes that were read for it, which it pays for by and by.
-    pub fn owe_fetched(&self, bytes: usize) {
-        let pace = self.allowance().map_or(Pace::NONE, Allowance::fetching);
-        self.fetched.owe(pace, self.now(), bytes);
+    pub fn pay_fetched(&self, bytes: usize) {
+        if let Some(budget) = self.budget() {
+            self.fetched.charge(budget.fetching(), self.now(), bytes as u64);
+        }
     }
 
     /// Whether it owes nothing for what it wrote and read.
     pub(super) fn is_at_rest(&self, now_ms: u64) -> bool {
-        self.saved.is_paid(now_ms) && self.fetched.is_paid(now_ms)
+        self.saved.is_clear(now_ms) && self.fetched.is_clear(now_ms)
     }
 }
 

@@ -5,12 +5,11 @@
 //! - [`Charge`] is an entry in the accounts of all who answer for a thing ([`Payers`]). The thing owns it, and the entry is
 //!   struck out when the thing is dropped, on whatever thread that is: nothing can be forgotten.
 //! - [`Memberships`] are the same for what a connection takes part in.
-//! - [`Allowance`] is what a principal may have; [`Pace`] how fast it may write and read.
+//! - [`Budget`] is what a principal may have, and how fast it may write and read.
 //! - [`Overdraft`] is a refusal, which says what there is too much of, and what to do.
 
 mod account;
-mod allowance;
-mod bucket;
+mod budget;
 mod overdraft;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use account::{Account, Charge, Memberships, Payers};
-pub use allowance::{Allowance, Bound, Means, Pace};
+pub use budget::{Bound, Budget, Means};
 pub use overdraft::{Holder, Overdraft, What};
 
 use crate::metrics::Metrics;
@@ -48,14 +47,14 @@ struct Inner {
 /// What all accounts go by.
 #[derive(Debug)]
 struct Terms {
-    user: Allowance,
-    service: Allowance,
+    user: Budget,
+    service: Budget,
     clock: Clock,
 }
 
 impl Ledger {
     /// A ledger without entries. Users, and the networks of the anonymous, may have `user`, API keys `service`.
-    pub fn new(user: Allowance, service: Allowance, clock: Clock, metrics: Metrics) -> Self {
+    pub fn new(user: Budget, service: Budget, clock: Clock, metrics: Metrics) -> Self {
         for holder in Holder::ALL {
             for what in What::ALL {
                 // What has not occurred is shown as zero, so that its rate can be watched from the start.
@@ -148,7 +147,7 @@ impl Ledger {
 #[cfg(test)]
 impl Ledger {
     /// A ledger on a clock that the test moves.
-    pub(crate) fn of_test(user: Allowance, service: Allowance) -> (Self, Clock) {
+    pub(crate) fn of_test(user: Budget, service: Budget) -> (Self, Clock) {
         let clock = Clock::manual(0);
         (Self::new(user, service, clock.clone(), Metrics::new().unwrap()), clock)
     }
@@ -161,12 +160,12 @@ mod tests {
 
     use super::*;
 
-    fn ledger(user: Allowance) -> (Ledger, Clock) {
-        Ledger::of_test(user, Allowance::of_service())
+    fn ledger(user: Budget) -> (Ledger, Clock) {
+        Ledger::of_test(user, Budget::of_service())
     }
 
-    fn few_timers() -> Allowance {
-        Allowance { timers: 2, timer_bytes: 100, ..Allowance::of_user() }
+    fn few_timers() -> Budget {
+        Budget { timers: 2, timer_bytes: 100, ..Budget::of_user() }
     }
 
     fn payers(ledger: &Ledger, user: &str) -> Payers {
@@ -215,9 +214,9 @@ mod tests {
 
     #[test]
     fn accounts_at_rest_are_closed_and_debtors_are_not() {
-        let (ledger, clock) = ledger(Allowance { saved_bytes_per_second: 1000, ..Allowance::of_user() });
+        let (ledger, clock) = ledger(Budget { saved_bytes_per_second: 1000, ..Budget::of_user() });
         let ana = ledger.user(&"ana".into());
-        ana.take_saved(5000).unwrap();
+        ana.pay_saved(5000);
         drop(ana);
         let held = payers(&ledger, "ben").charge(Means::Documents, 1, 1).unwrap();
         for n in 0..FEW_ACCOUNTS {
@@ -235,7 +234,7 @@ mod tests {
 
     #[test]
     fn strangers_leave_no_accounts_behind() {
-        let (ledger, _) = ledger(Allowance::of_user());
+        let (ledger, _) = ledger(Budget::of_user());
         for n in 0..10 * FEW_ACCOUNTS {
             drop(ledger.user(&format!("user-{n}").into()));
         }
@@ -256,7 +255,7 @@ mod tests {
     /// Whatever is charged, refused, moved and dropped, on several threads at once: in the end nothing is left.
     #[test]
     fn random_operations_leave_all_accounts_empty() {
-        let (ledger, _) = ledger(Allowance { rooms: 50, ..few_timers() });
+        let (ledger, _) = ledger(Budget { rooms: 50, ..few_timers() });
         let plugin = ledger.plugin("p");
         let work = |thread: u64| {
             let mut number = numbers(thread);

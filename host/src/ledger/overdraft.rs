@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::allowance::Means;
+use super::budget::Means;
 use crate::model::{ErrorCode, Failure};
 
 /// The kinds of accounts.

@@ -94,7 +94,7 @@ impl Worker {
         if let Event::Fetched { charge, .. } = event
             && let Some(asker) = charge.principal()
         {
-            asker.owe_fetched(answer.args().len());
+            asker.pay_fetched(answer.args().len());
         }
     }
 
@@ -115,10 +115,23 @@ impl Worker {
         payers.charge_anyway(Means::States, 1, bytes)
     }
 
+    /// Whether whoever sent an event may have one more scope, where the event would make one.
+    ///
+    /// # Errors
+    /// Where it has as many as it may have.
+    pub(super) fn check_scopes(&self, plugin: &Plugin, key: &str, event: &Event) -> Result<(), Failure> {
+        // What must be told makes its scope all the same.
+        if !event.can_be_sent_again() || self.scopes.get(plugin.number, key).is_some() {
+            return Ok(());
+        }
+        let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::Scopes, (1, 0)));
+        checked.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))
+    }
+
     /// Sees to it that a scope is in memory or may come there.
     ///
     /// # Errors
-    /// Where whoever sent the event has as many as it may have, or there is no room, even after one that nobody uses has gone.
+    /// Where there is no room for it, even after one that nobody uses has gone.
     pub(super) fn make_room_for(
         &mut self,
         plugin: &Arc<Plugin>,
@@ -128,12 +141,11 @@ impl Worker {
         if self.scopes.get(plugin.number, key).is_some() {
             return Ok(());
         }
-        let sender = event.and_then(|event| self.sender(event));
-        if let Some(sender) = sender.as_ref().filter(|_| event.is_some_and(Event::can_be_sent_again)) {
-            let checked = sender.check(Means::Scopes, (1, 0));
-            checked.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))?;
+        if self.scopes.room(plugin.number, None) == Room::Free {
+            return Ok(());
         }
-        if self.scopes.room(plugin.number, sender.as_ref()) == Room::Free || self.evict(plugin) {
+        let sender = event.and_then(|event| self.sender(event));
+        if self.evict(plugin) {
             return Ok(());
         }
         match self.scopes.room(plugin.number, sender.as_ref()) {
@@ -207,10 +219,11 @@ fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
         _ => 0,
     });
     let saved: usize = saved.sum();
-    match &payers.principal {
-        Some(principal) if saved > 0 && payers.is_lenient => principal.owe_saved(saved),
-        Some(principal) if saved > 0 => principal.take_saved(saved)?,
-        _ => {}
+    if let Some(principal) = payers.principal.as_ref().filter(|_| saved > 0) {
+        if !payers.is_lenient {
+            principal.may_save()?;
+        }
+        principal.pay_saved(saved);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::component_store::Installed;
 use super::generation::Generation;
 use super::health::Health;
+use super::senders::Backlog;
 use super::template::{ScopeAddress, Template};
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
@@ -33,6 +34,8 @@ pub(super) struct Plugin {
     pub(super) health: Health,
     /// What all that it does makes the host hold.
     pub(super) account: Arc<Account>,
+    /// What of clients' and services' events waits for it.
+    pub(super) backlog: Arc<Backlog>,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
     /// Volatile scopes that were dropped for there were too many.
@@ -82,6 +85,7 @@ impl Plugin {
             unloaded: AtomicBool::new(false),
             health: Health::default(),
             account: ledger.plugin(&generation.id.name),
+            backlog: Arc::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             evicted: AtomicU64::new(0),

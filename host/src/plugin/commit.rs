@@ -13,6 +13,7 @@ use super::handle::Done;
 use super::migrate::Present;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
+use super::turns::Flow;
 use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
 use crate::ledger::Charge;
@@ -21,6 +22,9 @@ use crate::protocol::Outgoing;
 
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.
 const EXPIRY_SLACK: u64 = 8;
+
+/// The shortest time of a timer that is set while a timer is handled, in milliseconds.
+const LEAST_CHAINED_MS: u64 = 10;
 
 impl Worker {
     /// Carries out what was checked, and gives what is left to do. `present` is how the state was found.
@@ -160,6 +164,9 @@ impl Worker {
                 }
             }
             Effect::SetTimer { name, after_ms, payload, charge } => {
+                // One that sets itself again at once would keep the thread busy for ever.
+                let is_chained = matches!(event, Event::Timer { .. });
+                let after_ms = if is_chained { after_ms.max(LEAST_CHAINED_MS) } else { after_ms };
                 let due_ms = self.inner.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
@@ -301,13 +308,18 @@ impl Worker {
         // Each thread has its own numbers, so that an answer finds its thread.
         let id = self.last_owed * self.inner.inboxes.len() as u64 + self.index;
         let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
+        let identity = self.inner.hub.identity(connection);
+        let flow = match identity {
+            Some(identity) => Flow::Sender(identity.principal.clone()),
+            None => Flow::Scope(address.key.clone()),
+        };
         let (plugin, address) = (plugin.clone(), address.clone());
-        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, _charge: charge });
+        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
         if self.inner.hub.owe(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
             shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });
         } else {
-            self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
+            self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
-use super::event::{Event, ReplyTo};
+use super::event::{Asker, Event, ReplyTo};
 use super::scope::{Due, Room, Scope, State, Timer};
 use super::template::ScopeAddress;
+use super::turns::Flow;
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
@@ -19,6 +21,9 @@ use crate::store::{
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_HELD: usize = 1000;
+
+/// How long events are handled in one turn that came in while their scope was read.
+const HELD_TURN: Duration = Duration::from_millis(1);
 
 /// Settles a promise when it is dropped.
 pub(super) struct Settling {
@@ -47,7 +52,8 @@ impl Worker {
             if is_left || !self.is_durable(plugin, address) {
                 return Some((event, reply));
             }
-            if let Err(refusal) = self.enter(plugin, address, Some(&event)) {
+            let checked = self.check_scopes(plugin, &address.key, &event);
+            if let Err(refusal) = checked.and_then(|()| self.enter(plugin, address, Some(&event))) {
                 self.answer(plugin, &event, reply, refusal);
                 return None;
             }
@@ -90,11 +96,10 @@ impl Worker {
                 if let Some(record) = record {
                     self.fill(&plugin, &address, record);
                 }
-                for (event, reply) in held {
-                    self.wait_for_shards();
-                    self.handle(&plugin, &address, event, reply);
+                if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
+                    scope.loading = Some(held);
                 }
-                self.drop_if_empty(&plugin, &address);
+                self.handle_held(plugin.number, &address.key);
             }
             Err(failure) => {
                 tracing::warn!(plugin = %plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
@@ -112,6 +117,30 @@ impl Worker {
                 let at = self.inner.clock.uptime_ms() + RETRY_MS;
                 self.deadlines.push(at, Due::Load { plugin: plugin.number, scope: address.key });
             }
+        }
+    }
+
+    /// Handles what came in while a scope was read, for as long as a turn lasts; what comes in meanwhile waits behind it.
+    pub(super) fn handle_held(&mut self, number: u32, key: &Arc<str>) {
+        let started = Instant::now();
+        loop {
+            let Some(scope) = self.scopes.get_mut(number, key) else { return };
+            let Some(held) = scope.loading.as_mut() else { return };
+            if started.elapsed() > HELD_TURN && !held.is_empty() {
+                let job = Job::Held { plugin: number, key: key.clone() };
+                return self.turns.push(number, Flow::Scope(key.clone()), key.clone(), job);
+            }
+            let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+            if plugin.is_unloaded() {
+                // They are answered when the scope is forgotten.
+                return;
+            }
+            let Some((event, reply)) = held.pop_front() else {
+                scope.loading = None;
+                return self.drop_if_empty(&plugin, &address);
+            };
+            self.wait_for_shards();
+            self.handle_present(&plugin, &address, event, reply);
         }
     }
 
@@ -296,12 +325,12 @@ impl Worker {
     ) {
         let Fetch { tag, collection, before, limit, charge } = fetch;
         let turn = self.turn_of(&charge);
-        let asked_by: Box<str> = event.name().into();
+        let asked_by = Asker { event: event.name().into(), flow: event.flow(&address.key) };
         let then = {
             let (inbox, plugin, address) = (self.inbox.clone(), plugin.clone(), address.clone());
             move |outcome: Result<Page, StoreFailure>| {
                 if let (Some(asker), Ok(page)) = (charge.principal(), &outcome) {
-                    asker.owe_fetched(page.documents.iter().map(|document| document.body.len()).sum());
+                    asker.pay_fetched(page.documents.iter().map(|document| document.body.len()).sum());
                 }
                 let event = Event::Fetched { tag, outcome, asked_by, charge };
                 inbox.push(Job::Event { plugin, address, event, reply });

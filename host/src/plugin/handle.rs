@@ -16,10 +16,11 @@ use super::migrate::{Present, take_over};
 use super::runtime::Inner;
 use super::sandbox::{Fault, Instance};
 use super::scope::State;
+use super::senders::{Consequence, Sender};
 use super::template::ScopeAddress;
 use super::worker::Worker;
 use crate::hub::{Overfull, ShardPort};
-use crate::model::{ConnId, ErrorCode, Failure, Payload};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
@@ -102,7 +103,8 @@ impl Worker {
     ) -> Result<(Checked, Present), CallError> {
         // A question makes no scope, so that nothing has to make way for it.
         if !event.is_question() {
-            self.make_room_for(plugin, &address.key, Some(event)).map_err(CallError::Refused)?;
+            let checked = self.check_scopes(plugin, &address.key, event);
+            checked.and_then(|()| self.make_room_for(plugin, &address.key, Some(event))).map_err(CallError::Refused)?;
         }
         let is_durable = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.is_durable);
         if let Some(store) = self.inner.store.as_ref().filter(|_| is_durable && event.can_be_sent_again()) {
@@ -152,6 +154,9 @@ impl Worker {
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
+        if let Some(sender) = event.sender() {
+            sender.charge_call(inner.clock.uptime_ms(), took);
+        }
         if *busy > BUSY_FOR_LONG {
             // What came of the calls before this one has waited for long enough.
             *busy = Duration::ZERO;
@@ -192,6 +197,9 @@ impl Worker {
         let now = self.inner.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
         self.inner.metrics.plugin_faults.inc();
+        if let Some(sender) = event.sender() {
+            self.punish(plugin, sender, event, now);
+        }
         // A component that went wrong is in no state to be called again.
         self.instances.remove(&plugin.number);
         let id = &generation.id;
@@ -206,13 +214,37 @@ impl Worker {
             plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             scope = %address.key, event = %event.name(), "the plugin failed: {fault}"
         );
-        match plugin.health.failed(id.generation, now, plugin.before().is_some()) {
+        let culprit = event.sender().map(|sender| &sender.principal);
+        match plugin.health.failed(id.generation, now, plugin.before().is_some(), culprit) {
             Verdict::GoOn => {}
             Verdict::RollBack(generation) => self.inner.roll_back_failing(&plugin.name, generation),
             Verdict::Quarantined(pause_ms) => tracing::error!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
                 "the plugin fails too often and is paused"
             ),
+        }
+    }
+}
+
+impl Worker {
+    /// A sender has made a feature fail: if it goes on with that, it is refused, and then disconnected.
+    fn punish(&self, plugin: &Plugin, sender: &Sender, event: &Event, now: u64) {
+        let (pause_ms, is_disconnected) = match sender.note_fault(plugin.number, now) {
+            Consequence::Nothing => return,
+            Consequence::Refused(pause_ms) => (pause_ms, false),
+            Consequence::Disconnected(pause_ms) => (pause_ms, true),
+        };
+        tracing::warn!(
+            plugin = %plugin.name, sender = %sender.principal, event = %event.name(), pause_ms, is_disconnected,
+            "a client makes a plugin fail again and again, and is refused"
+        );
+        if let Some(member) = event.member().filter(|_| is_disconnected) {
+            self.inner.metrics.senders_disconnected.inc();
+            let reason = format!("what was sent made the feature {} fail again and again", plugin.name);
+            // One that has not signed in has but the name of one connection.
+            for connection in self.inner.hub.connections_of(&member.identity.user) {
+                self.inner.hub.close(connection, CloseCode::PolicyViolation, &reason);
+            }
         }
     }
 }

@@ -268,6 +268,12 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
+        "burn" => {
+            // Some nanoseconds each, whatever the machine.
+            for n in 0..with.as_u64().unwrap_or_default() {
+                black_box(n);
+            }
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),

@@ -3,21 +3,21 @@
 use anyhow::ensure;
 use serde::Deserialize;
 
-use crate::ledger::Allowance;
+use crate::ledger::Budget;
 
 /// What each user, or network of the anonymous, may make the host hold, and each API key.
 #[derive(Debug, Clone, Copy)]
-pub struct Allowances {
+pub struct Budgets {
     /// A user, or the network of somebody anonymous.
-    pub user: Allowance,
+    pub user: Budget,
     /// An API key.
-    pub service: Allowance,
+    pub service: Budget,
 }
 
 /// One of the two tables. What it leaves out is as it is by default; 0 is no limit.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AllowanceSection {
+pub(super) struct BudgetSection {
     scopes: Option<usize>,
     rooms: Option<usize>,
     timers: Option<usize>,
@@ -32,9 +32,9 @@ pub(super) struct AllowanceSection {
     fetched_burst_bytes: Option<usize>,
 }
 
-impl AllowanceSection {
-    fn over(self, default: Allowance, table: &str) -> anyhow::Result<Allowance> {
-        let allowance = Allowance {
+impl BudgetSection {
+    fn over(self, default: Budget, table: &str) -> anyhow::Result<Budget> {
+        let budget = Budget {
             scopes: self.scopes.unwrap_or(default.scopes),
             rooms: self.rooms.unwrap_or(default.rooms),
             timers: self.timers.unwrap_or(default.timers),
@@ -49,25 +49,25 @@ impl AllowanceSection {
             fetched_burst_bytes: self.fetched_burst_bytes.unwrap_or(default.fetched_burst_bytes),
         };
         for (key, per_second, burst) in [
-            ("saved", allowance.saved_bytes_per_second, allowance.saved_burst_bytes),
-            ("fetched", allowance.fetched_bytes_per_second, allowance.fetched_burst_bytes),
+            ("saved", budget.saved_bytes_per_second, budget.saved_burst_bytes),
+            ("fetched", budget.fetched_bytes_per_second, budget.fetched_burst_bytes),
         ] {
             ensure!(
                 per_second == 0 || burst > 0,
                 "{table}.{key}_burst_bytes must be more than 0 where {table}.{key}_bytes_per_second is"
             );
         }
-        Ok(allowance)
+        Ok(budget)
     }
 }
 
-impl Allowances {
+impl Budgets {
     /// # Errors
     /// Where a rate allows nothing at once.
-    pub(super) fn of(user: AllowanceSection, service: AllowanceSection) -> anyhow::Result<Self> {
+    pub(super) fn of(user: BudgetSection, service: BudgetSection) -> anyhow::Result<Self> {
         Ok(Self {
-            user: user.over(Allowance::of_user(), "limits.user")?,
-            service: service.over(Allowance::of_service(), "limits.service")?,
+            user: user.over(Budget::of_user(), "limits.user")?,
+            service: service.over(Budget::of_service(), "limits.service")?,
         })
     }
 }
@@ -77,17 +77,17 @@ mod tests {
     use super::super::file;
     use super::*;
 
-    fn allowances(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<Allowances> {
+    fn budgets(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<Budgets> {
         let limits = file::parse(toml, env)?.limits;
-        Allowances::of(limits.user, limits.service)
+        Budgets::of(limits.user, limits.service)
     }
 
     #[test]
     fn each_table_has_its_own_defaults() {
         let env = [("ROUNDHOUSE_LIMITS__SERVICE__SCOPES", "7")];
-        let Allowances { user, service } = allowances("[limits.user]\nscopes = 3", &env).unwrap();
-        assert_eq!(user, Allowance { scopes: 3, ..Allowance::of_user() });
-        assert_eq!(service, Allowance { scopes: 7, ..Allowance::of_service() });
+        let Budgets { user, service } = budgets("[limits.user]\nscopes = 3", &env).unwrap();
+        assert_eq!(user, Budget { scopes: 3, ..Budget::of_user() });
+        assert_eq!(service, Budget { scopes: 7, ..Budget::of_service() });
     }
 
     #[test]
@@ -98,9 +98,9 @@ mod tests {
             ("limits.user.saved_burst_bytes = 0", "limits.user.saved_burst_bytes must be more than 0"),
             ("limits.service.fetched_burst_bytes = 0", "limits.service.fetched_burst_bytes must be more than 0"),
         ] {
-            let error = format!("{:#}", allowances(toml, &[]).expect_err(toml));
+            let error = format!("{:#}", budgets(toml, &[]).expect_err(toml));
             assert!(error.contains(said), "{toml}: {error}");
         }
-        assert!(allowances("limits.user = {saved_bytes_per_second = 0, saved_burst_bytes = 0}", &[]).is_ok());
+        assert!(budgets("limits.user = {saved_bytes_per_second = 0, saved_burst_bytes = 0}", &[]).is_ok());
     }
 }

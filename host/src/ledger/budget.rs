@@ -1,5 +1,7 @@
 //! How much each kind of account may hold.
 
+use crate::model::Quota;
+
 /// What the host holds on somebody's behalf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -143,29 +145,9 @@ impl Bound {
     }
 }
 
-/// Bytes for a second, and how many of them at once. No bytes are no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// Bytes for a second.
-    pub per_second: usize,
-    /// Bytes at once.
-    pub burst: usize,
-}
-
-impl Pace {
-    pub(super) const NONE: Self = Self { per_second: 0, burst: 0 };
-
-    /// The microseconds in which so many bytes, and in which a whole burst, are paid for. `None` without a limit.
-    pub(super) fn micros(self, bytes: usize) -> Option<(u64, u64)> {
-        let per_second = u64::try_from(self.per_second).ok().filter(|rate| *rate > 0)?;
-        let micros = |bytes: usize| (bytes as u64).saturating_mul(1_000_000) / per_second;
-        Some((micros(bytes), micros(self.burst)))
-    }
-}
-
 /// What a principal may make the host hold, over all of its connections and in all features; in every place 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Allowance {
+pub struct Budget {
     /// Scopes that its events made.
     pub scopes: usize,
     /// Rooms that its connections are in, one for each connection; and as many scopes may watch them.
@@ -192,7 +174,7 @@ pub struct Allowance {
     pub fetched_burst_bytes: usize,
 }
 
-impl Allowance {
+impl Budget {
     /// What a user may have by default, or the network of those who are anonymous: many times what a person with some tabs
     /// needs, and a small part of what there is of each.
     pub fn of_user() -> Self {
@@ -253,12 +235,14 @@ impl Allowance {
         Bound { count: limit(count), bytes: limit(bytes) }
     }
 
-    pub(super) fn saving(&self) -> Pace {
-        Pace { per_second: self.saved_bytes_per_second, burst: self.saved_burst_bytes }
+    /// Bytes of documents that are written.
+    pub(super) fn saving(&self) -> Quota {
+        Quota { per_second: self.saved_bytes_per_second as u64, burst: self.saved_burst_bytes as u64 }
     }
 
-    pub(super) fn fetching(&self) -> Pace {
-        Pace { per_second: self.fetched_bytes_per_second, burst: self.fetched_burst_bytes }
+    /// Bytes of documents that are read.
+    pub(super) fn fetching(&self) -> Quota {
+        Quota { per_second: self.fetched_bytes_per_second as u64, burst: self.fetched_burst_bytes as u64 }
     }
 }
 
@@ -268,8 +252,8 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let allowance = Allowance { rooms: 0, timers: 3, timer_bytes: 0, ..Allowance::of_user() };
-        assert_eq!(allowance.bound(Means::Rooms), Bound::NONE);
-        assert_eq!(allowance.bound(Means::Timers), Bound { count: 3, bytes: usize::MAX });
+        let budget = Budget { rooms: 0, timers: 3, timer_bytes: 0, ..Budget::of_user() };
+        assert_eq!(budget.bound(Means::Rooms), Bound::NONE);
+        assert_eq!(budget.bound(Means::Timers), Bound { count: 3, bytes: usize::MAX });
     }
 }
