@@ -33,6 +33,8 @@ pub struct Metrics {
     pub event_seconds: Histogram,
     /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
     pub idempotency_forgotten: IntCounter,
+    /// Times that a client was not read for a moment, for it sent more than its share.
+    pub reads_paused: IntCounter,
     /// Events refused because their senders are over a bound of their own.
     pub senders_refused: IntCounter,
     /// Senders disconnected because they made plugins fail again and again.
@@ -134,6 +136,7 @@ impl Metrics {
                 "idempotency_forgotten_total",
                 "Answers to idempotency keys forgotten before their time",
             )?,
+            reads_paused: counter("reads_paused_total", "Times that a client was not read for a moment")?,
             senders_refused: counter(
                 "senders_refused_total",
                 "Events refused because their senders are over a bound of their own",

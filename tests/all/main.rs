@@ -31,6 +31,7 @@ mod instructions;
 mod limits;
 mod logs;
 mod moving;
+mod neighbours;
 mod own_files;
 mod places;
 mod polling;

@@ -155,11 +155,10 @@ pub(super) struct Limits {
     pub(super) connections_per_ip: usize,
     pub(super) events_per_second: u32,
     pub(super) event_burst: u32,
-    /// Where nothing is said: as many as ten connections may send.
     pub(super) events_per_second_per_user: Option<u32>,
     pub(super) event_burst_per_user: Option<u32>,
     #[serde(with = "humantime_serde")]
-    pub(super) call_time_per_user: Duration,
+    pub(super) call_time_per_user: Option<Duration>,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
     #[serde(with = "humantime_serde")]
@@ -169,15 +168,19 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// What a client may have features do, over all of its connections.
+    /// What a client may have features do, over all of its connections. What is not configured follows from what one
+    /// connection may send.
     pub(super) fn of_senders(&self) -> SenderLimits {
         /// Connections that one person has in earnest: some tabs on some devices.
         const CONNECTIONS: u32 = 10;
+        /// Time for each event that it may send: some dozen times what a light one takes.
+        const CALL_TIME: Duration = Duration::from_micros(500);
         let of_all = |configured: Option<u32>, of_one: u32| configured.unwrap_or(of_one.saturating_mul(CONNECTIONS));
+        let events_per_second = of_all(self.events_per_second_per_user, self.events_per_second);
         SenderLimits {
-            events_per_second: of_all(self.events_per_second_per_user, self.events_per_second),
+            events_per_second,
             event_burst: of_all(self.event_burst_per_user, self.event_burst),
-            call_time: self.call_time_per_user,
+            call_time: self.call_time_per_user.unwrap_or(CALL_TIME.saturating_mul(events_per_second)),
         }
     }
 }
@@ -194,8 +197,7 @@ impl Default for Limits {
             event_burst: 200,
             events_per_second_per_user: None,
             event_burst_per_user: None,
-            // Many times what ten connections bring about that send light events as fast as they may.
-            call_time_per_user: Duration::from_millis(250),
+            call_time_per_user: None,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.

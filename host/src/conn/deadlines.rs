@@ -96,6 +96,7 @@ impl Shard {
 
     /// Does what is due on a link, and notes when to look again.
     pub(super) fn look_after(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
+        self.end_pause(link, now);
         let times = &link.times;
         let role = link.role.borrow().clone();
         match (link.phase.get(), &role) {

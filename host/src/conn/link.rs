@@ -110,6 +110,8 @@ pub(super) struct Link {
     /// Set from when it is found to belong on another shard until what was read is dealt with.
     pub(super) moving: RefCell<Option<Box<Moving>>>,
     pub(super) limiter: RefCell<Option<Limiter>>,
+    /// What was read and its user has not been charged for, in bytes.
+    pub(super) read_bytes: Cell<usize>,
 }
 
 /// When what happened and is due, in milliseconds of the clock's uptime.
@@ -123,6 +125,8 @@ pub(super) struct Times {
     pub(super) limit: Cell<u64>,
     /// The earliest deadline that the shard has noted.
     pub(super) armed: Cell<u64>,
+    /// It is not read until then; 0 where it is.
+    pub(super) unread_until: Cell<u64>,
 }
 
 impl Link {
@@ -150,10 +154,12 @@ impl Link {
                 pinged: Cell::new(now),
                 limit: Cell::new(u64::MAX),
                 armed: Cell::new(u64::MAX),
+                unread_until: Cell::new(0),
             },
             counted: Cell::new(false),
             moving: RefCell::default(),
             limiter: RefCell::new(limiter),
+            read_bytes: Cell::new(0),
         }
     }
 

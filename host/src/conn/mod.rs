@@ -33,6 +33,7 @@ mod newcomers;
 mod outbox;
 mod overload;
 mod oversize;
+mod pace;
 mod places;
 mod plain;
 mod polling;

@@ -31,6 +31,7 @@ use super::members::{Group, Members};
 use super::newcomers::Newcomers;
 use super::outbox::Queue;
 use super::oversize::Oversize;
+use super::pace::Pace;
 use super::sockets::Sockets;
 use super::violation::Violations;
 use super::{HttpService, MakeHttpService, Shared};
@@ -78,6 +79,7 @@ pub struct Shard {
     pub(super) members: Members,
     pub(super) newcomers: Newcomers,
     pub(super) violations: Violations,
+    pub(super) pace: Pace,
     /// The Engine.IO sessions that have no WebSocket.
     pub(super) polling: RefCell<HashMap<EngineId, Rc<Link>>>,
     /// The names of Socket.IO namespaces that somebody was in.
@@ -166,6 +168,7 @@ impl ShardThread {
                     members: Members::default(),
                     newcomers: Newcomers::default(),
                     violations,
+                    pace: Pace::default(),
                     polling: RefCell::default(),
                     namespaces: RefCell::default(),
                     registry,

@@ -115,10 +115,14 @@ impl Shard {
     /// the link is noted: after a full buffer, and wherever the end may be behind what was read (`to_the_end`).
     fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
         let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
+        if !self.may_be_read(link) {
+            return;
+        }
         let read = {
             let mut buffer = self.read_buffer.borrow_mut();
             let read = (&socket.tcp).read(&mut buffer);
             if let Ok(n @ 1..) = read {
+                self.charge_read(link, n);
                 self.read(link, &mut buffer[..n]);
             }
             read

@@ -146,7 +146,11 @@ impl Worker {
         match effect {
             Effect::Publish(mut publication) => {
                 publication.guard = self.settling.clone();
-                self.inner.hub.publish(publication);
+                let bytes = publication.outgoing.bytes();
+                let n_deliveries = self.inner.hub.publish(publication);
+                if let Some(sender) = event.sender() {
+                    sender.charge_deliveries(now, n_deliveries, bytes);
+                }
             }
             Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
                 for (connection, charge) in connections.into_iter().zip(charges) {

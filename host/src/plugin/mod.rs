@@ -8,10 +8,11 @@
 //! - `install` and `rollback` change what runs, and `record` writes it to the `component_store`, from which `start`
 //!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
 //!   generation's own.
-//! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
-//!   brings, `durable` what goes to the store and comes from there, `inherit` what passes from one generation to another.
-//!   `scope` is its memory, `effect` checks what a feature wants done. `budget` charges it to who brought it about, and
-//!   `owners` knows whose scopes go first.
+//! - `worker` is a plugin thread and `serve` its loop; `turns` says who is next, `senders` what a sender may have waiting and
+//!   use. `handle` is the call that an event leads to, `commit` what comes of it, `due` what time brings, `parked` what has
+//!   to be told later, `gather` the questions to all scopes, `durable` what goes to the store and comes from there, `inherit`
+//!   what passes from one generation to another. `scope` is its memory, `effect` checks what a feature wants done,
+//!   `budget` charges it to who brought it about, and `owners` knows whose scopes go first.
 //! - `engine`, `sandbox`, `compile`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is
 //!   where a feature's lines go.
 //! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells

@@ -21,6 +21,11 @@ const SENDER_BOUND: Bound = Bound { events: 4096, bytes: 8 * 1024 * 1024 };
 /// Senders that are remembered before those are looked for that can be forgotten.
 const REMEMBERED: usize = 1024;
 
+/// What a delivery counts as, in microseconds of a call: about what writing it to a socket takes a shard, and so many bytes
+/// of it to copy.
+const DELIVERY_MICROS: u64 = 2;
+const BYTES_PER_MICRO: u64 = 4096;
+
 /// Seconds of its allowance that a sender may use at once.
 const BURST_SECONDS: u64 = 4;
 
@@ -163,6 +168,12 @@ impl Sender {
     /// Charges it for the time of a call.
     pub(super) fn charge_call(&self, now: u64, took: Duration) {
         self.call_time.charge(self.call_quota, now, took.as_micros() as u64);
+    }
+
+    /// Charges it for what its event was sent to others.
+    pub(super) fn charge_deliveries(&self, now: u64, n_deliveries: usize, bytes: usize) {
+        let micros = n_deliveries as u64 * (DELIVERY_MICROS + bytes as u64 / BYTES_PER_MICRO);
+        self.call_time.charge(self.call_quota, now, micros);
     }
 
     /// Notes that an event of its made a plugin fail.

@@ -189,9 +189,14 @@ impl Feature for Hostile {
         Ok(())
     }
 
-    fn timer(state: &mut State, _: &mut Context<Self>, how: String) -> Result<(), Failure> {
-        if how == "panic" {
-            panic!("the timer was told to panic");
+    fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+        match how.as_str() {
+            "panic" => panic!("the timer was told to panic"),
+            "again" => {
+                cx.set_timer("t", Duration::ZERO, &how);
+                return Ok(());
+            }
+            _ => {}
         }
         state.told.push(format!("timer {how}"));
         Ok(())
