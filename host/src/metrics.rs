@@ -69,6 +69,8 @@ pub struct Metrics {
     pub plugin_rollbacks: IntCounter,
     /// Scopes that lost what a newer build had written to them.
     pub plugin_lost_states: IntCounter,
+    /// What was refused for a budget, by the kind of account and by what there was too much of.
+    pub over_budget: IntCounterVec,
     closes: IntCounterVec,
 }
 
@@ -112,8 +114,14 @@ impl Metrics {
             // A code that has not occurred is shown as zero, so that its rate can be watched from the start.
             closes.with_label_values(&[code.code().to_string()]);
         }
+        let over_budget = IntCounterVec::new(
+            Opts::new("over_budget_total", "Refusals for a budget, by whose it is and what there was too much of"),
+            &["holder", "of"],
+        )?;
+        registry.register(Box::new(over_budget.clone()))?;
         Ok(Self {
             closes,
+            over_budget,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",

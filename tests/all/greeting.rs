@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
+use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
 use roundhouse::plugin::{ClientEvent, Load, PluginConfig, Runtime, Source};
@@ -31,10 +32,13 @@ struct Plugins {
 impl Plugins {
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let clock = Clock::manual(BEGINNING);
-        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100));
+        let metrics = Metrics::new().unwrap();
+        let (user, service) = (Budget::of_user(), Budget::of_service());
+        let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
+        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100, ledger));
         let cache_dir = Some(target_dir().join("compiled-for-tests"));
         let config = PluginConfig { cache_dir, threads: 2, ..PluginConfig::default() };
-        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), Metrics::new().unwrap()).unwrap();
+        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), metrics).unwrap();
         for guest in guests {
             runtime.load(Load::new(guest, Source::Api)).await.unwrap();
         }

@@ -7,6 +7,7 @@ mod api_directory;
 mod api_emit;
 mod api_idempotency;
 mod away;
+mod budgets;
 mod campaign_progress;
 mod chat_confirmation;
 mod client_bundle;

@@ -13,6 +13,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use super::address::Address;
+use super::budget::BudgetSection;
 use super::environment::Environment;
 use super::explain::explain;
 use super::front::ShutdownSection;
@@ -164,6 +165,8 @@ pub(super) struct Limits {
     pub(super) api_bytes: Option<usize>,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
+    pub(super) user: BudgetSection,
+    pub(super) service: BudgetSection,
 }
 
 impl Limits {
@@ -203,6 +206,8 @@ impl Default for Limits {
             api_bytes: None,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
+            user: BudgetSection::default(),
+            service: BudgetSection::default(),
         }
     }
 }

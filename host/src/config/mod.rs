@@ -1,6 +1,7 @@
 //! Configuration: a TOML file and the environment, checked, and turned into what each part of the host wants to know.
 
 mod address;
+mod budget;
 mod environment;
 mod explain;
 mod file;
@@ -30,6 +31,7 @@ use prepare::Needs;
 use secrets::Secrets;
 
 pub use address::Address;
+pub use budget::Budgets;
 pub use front::ShutdownConfig;
 pub use log::LogFormat;
 pub use secrets::PRIVATE_DIR;
@@ -68,6 +70,8 @@ pub struct Config {
     pub conn: ConnConfig,
     /// The most rooms that one connection may be in.
     pub rooms_per_connection: usize,
+    /// What each user, or network of the anonymous, may make the host hold, and each API key.
+    pub budgets: Budgets,
     /// Who may connect.
     pub auth: AuthConfig,
     /// How clients may connect.
@@ -237,6 +241,7 @@ impl Config {
                 0 => usize::MAX,
                 rooms => rooms,
             },
+            budgets: Budgets::of(limits.user, limits.service)?,
             auth: AuthConfig {
                 anonymous: auth.anonymous,
                 jwt: JwtConfig {

@@ -16,6 +16,7 @@ use super::template::ScopeAddress;
 use super::turns::Flow;
 use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
+use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
@@ -47,7 +48,8 @@ impl Worker {
             return done;
         }
         let reached = self.reached(&checked.effects);
-        self.enter(plugin, address);
+        // There was room for it before the call. Without a template there is none to be made.
+        let _ = self.enter(plugin, address, Some(event));
         let now = self.inner.clock.uptime_ms();
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
             scope.touched = now;
@@ -150,9 +152,9 @@ impl Worker {
                     sender.charge_deliveries(now, n_deliveries, bytes);
                 }
             }
-            Effect::Ask { connections, outgoing, tag, timeout_ms } => {
-                for connection in connections {
-                    self.ask(plugin, address, connection, &tag, &outgoing, now + timeout_ms);
+            Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
+                for (connection, charge) in connections.into_iter().zip(charges) {
+                    self.ask(plugin, address, (connection, charge), &tag, &outgoing, now + timeout_ms);
                 }
             }
             Effect::Join { connection, room } => self.join(plugin, address, event, connection, &room),
@@ -165,7 +167,7 @@ impl Worker {
                     self.tell_gone(plugin, address, event, connection);
                 }
             }
-            Effect::SetTimer { name, after_ms, payload } => {
+            Effect::SetTimer { name, after_ms, payload, charge } => {
                 // One that sets itself again at once would keep the thread busy for ever.
                 let is_chained = matches!(event, Event::Timer { .. });
                 let after_ms = if is_chained { after_ms.max(LEAST_CHAINED_MS) } else { after_ms };
@@ -173,7 +175,8 @@ impl Worker {
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
-                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload }) {
+                    let timer = Timer { deadline, due_ms, after_ms, payload, charge };
+                    if let Some(before) = scope.timers.insert(name, timer) {
                         self.deadlines.cancel(before.deadline);
                     }
                 }
@@ -300,7 +303,7 @@ impl Worker {
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
-        connection: ConnId,
+        (connection, charge): (ConnId, Charge),
         tag: &str,
         outgoing: &Arc<Outgoing>,
         deadline: u64,
@@ -315,7 +318,7 @@ impl Worker {
             None => Flow::Scope(address.key.clone()),
         };
         let (plugin, address) = (plugin.clone(), address.clone());
-        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow });
+        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
         if self.inner.hub.owe(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
             shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });

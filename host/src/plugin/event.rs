@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::senders::{Reservation, Sender};
 use super::turns::Flow;
+use crate::ledger::Charge;
 use crate::model::{ConnId, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
 
@@ -119,6 +120,8 @@ pub(super) enum Event {
         tag: Box<str>,
         outcome: Result<Page, StoreFailure>,
         asked_by: Asker,
+        /// In the account of whoever asked.
+        charge: Charge,
     },
     /// Asks nothing but whether the settings can be used.
     Configured,

@@ -11,13 +11,15 @@
 //! - `worker` is a plugin thread and `serve` its loop; `turns` says who is next, `senders` what a sender may have waiting and
 //!   use. `handle` is the call that an event leads to, `commit` what comes of it, `due` what time brings, `parked` what has
 //!   to be told later, `gather` the questions to all scopes, `durable` what goes to the store and comes from there, `inherit`
-//!   what passes from one generation to another. `scope` is its memory, `effect` checks what a feature wants done.
+//!   what passes from one generation to another. `scope` is its memory, `effect` checks what a feature wants done,
+//!   `budget` charges it to who brought it about, and `owners` knows whose scopes go first.
 //! - `engine`, `sandbox`, `compile`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is
 //!   where a feature's lines go.
 //! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells
 //!   operators how things stand.
 
 mod bindings;
+mod budget;
 mod bundled;
 mod cache;
 mod call;
@@ -45,6 +47,7 @@ mod log;
 mod manifest;
 mod migrate;
 mod options;
+mod owners;
 mod parked;
 mod presence;
 mod record;

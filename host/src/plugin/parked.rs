@@ -8,19 +8,19 @@ use super::event::ReplyTo;
 use super::scope::{Due, Parked};
 use super::template::ScopeAddress;
 use super::turns::Flow;
-use super::worker::{Job, Worker, unavailable};
+use super::worker::{Job, Worker};
 
 impl Worker {
     pub(super) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
         let now = self.inner.clock.uptime_ms();
         let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
-        let is_there = self.enter(plugin, address);
-        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|_| is_there);
-        let is_dropped = match scope {
-            Some(scope) => scope.park(parked),
-            None => {
-                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-                self.answer(plugin, &parked.event, ReplyTo::Nobody, unavailable(message));
+        let is_dropped = match self.enter(plugin, address, Some(&parked.event)) {
+            Ok(()) => {
+                let scope = self.scopes.get_mut(plugin.number, &address.key);
+                scope.is_some_and(|scope| scope.park(parked))
+            }
+            Err(refusal) => {
+                self.answer(plugin, &parked.event, ReplyTo::Nobody, refusal);
                 true
             }
         };

@@ -22,6 +22,7 @@ use super::senders::Reservation;
 use super::template::ScopeAddress;
 use super::turns::{Flow, Turns};
 use crate::hub::{Guard, ShardPort};
+use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
 
@@ -79,6 +80,8 @@ pub(super) struct Owed {
     pub(super) deadline: Deadline,
     /// With what the answer waits its turn.
     pub(super) flow: Flow,
+    /// In the account of whoever brought it about.
+    pub(super) _charge: Charge,
 }
 
 /// The state of a plugin thread.
@@ -238,7 +241,8 @@ impl Worker {
             self.fetch(plugin, address, event, fetch, asker);
         }
         let answer = answer.unwrap_or_else(Payload::empty);
-        let unwritten = self.write(plugin, address, reply, answer, event.name());
+        Self::charge_answer(event, &answer);
+        let unwritten = self.write(plugin, address, reply, answer, Some(event));
         self.drop_if_empty(plugin, address);
         if let Some((reply, answer)) = unwritten {
             self.inner.answer(event.name(), reply, Ok(answer));
@@ -250,9 +254,9 @@ impl Worker {
     fn note_member(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> bool {
         match event {
             Event::Joined(member) => {
-                if !self.enter(plugin, address) {
+                if let Err(refusal) = self.enter(plugin, address, Some(event)) {
                     self.inner.metrics.plugin_dropped.inc();
-                    tracing::warn!(plugin = %plugin.name, scope = %address.key, "a join was not told, for there are too many scopes");
+                    tracing::warn!(plugin = %plugin.name, scope = %address.key, %refusal, "a join was not told");
                     return false;
                 }
                 let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -287,20 +291,29 @@ impl Worker {
             || plugin.current().manifest.scope_of_key(&address.key).is_some()
     }
 
-    /// Makes the scope if it is not there. Says whether there was room for it.
-    pub(super) fn enter(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) -> bool {
+    /// Makes the scope of an event if it is not there; without an event, one that is restored.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or no template.
+    pub(super) fn enter(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Option<&Event>,
+    ) -> Result<(), Failure> {
         if self.scopes.get(plugin.number, &address.key).is_some() {
-            return true;
+            return Ok(());
         }
         let generation = plugin.current();
-        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else { return false };
-        if !self.make_room_for(plugin, &address.key) {
-            return false;
-        }
+        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
+            return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
+        };
+        self.make_room_for(plugin, &address.key, event)?;
+        let owner = self.charge_scope(plugin, event);
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, kind, now, look);
-        true
+        self.scopes.insert(plugin, address, kind, now, look, owner);
+        Ok(())
     }
 
     pub(super) fn acknowledged(

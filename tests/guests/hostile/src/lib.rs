@@ -329,7 +329,16 @@ fn misbehave(
         }
         "timer" => {
             let after = Duration::from_millis(with["after"].as_u64().unwrap_or_default());
-            cx.set_timer("t", after, &with["how"].as_str().unwrap_or_default().to_owned());
+            cx.set_timer(
+                with["name"].as_str().unwrap_or("t"),
+                after,
+                &with["how"].as_str().unwrap_or_default().to_owned(),
+            );
+        }
+        "timers" => {
+            for n in with["from"].as_u64().unwrap_or_default()..with["to"].as_u64().unwrap_or_default() {
+                cx.set_timer(n.to_string(), Duration::from_secs(3600), &String::new());
+            }
         }
         "ask" => {
             cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));
