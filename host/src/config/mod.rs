@@ -269,6 +269,7 @@ impl Config {
                     plugins.components.map_or_else(|| dir.join(PRIVATE_DIR).join("components"), |path| dir.join(path)),
                 ),
                 is_read_only: false,
+                shows_credentials: false,
                 plugins: plugins.plugins,
             },
             store: StoreConfig {

@@ -255,9 +255,13 @@ impl Hub {
     /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
     /// `None` where it is no longer connected.
     pub fn is_known_to(&self, id: ConnId, watcher: u32, owns: impl Fn(&str) -> bool) -> Option<bool> {
-        let connection = self.connections.get(&id)?;
-        let watched = connection.watchers.iter().any(|(plugin, _)| *plugin == watcher);
-        Some(watched || connection.rooms.iter().any(|room| owns(room)))
+        let watched = self.connections.get(&id)?.watchers.iter().any(|(plugin, _)| *plugin == watcher);
+        Some(watched || self.is_in_any(id, owns)?)
+    }
+
+    /// Whether a connection is in a room of which `owns` is true. `None` where it is no longer connected.
+    pub fn is_in_any(&self, id: ConnId, owns: impl Fn(&str) -> bool) -> Option<bool> {
+        Some(self.connections.get(&id)?.rooms.iter().any(|room| owns(room)))
     }
 
     /// Whether a connection may come into these rooms, and be watched by this scope. As many different scopes may

@@ -386,6 +386,7 @@ impl Worker {
         let Some(Owed { plugin, address, connection, tag, deadline }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
         self.inner.hub.settle(connection, id);
+        let answer = answer.and_then(|payload| self.inner.checked_answer(&plugin, connection, payload));
         self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer }, ReplyTo::Nobody);
     }
 

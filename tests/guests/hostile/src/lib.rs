@@ -189,7 +189,10 @@ impl Feature for Hostile {
         Ok(())
     }
 
-    fn timer(state: &mut State, _: &mut Context<Self>, how: String) -> Result<(), Failure> {
+    fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+        if let Some(connection) = how.strip_prefix("grab ") {
+            cx.join_room(connection, "hostile:den");
+        }
         if how == "panic" {
             panic!("the timer was told to panic");
         }
@@ -242,7 +245,7 @@ fn behaviour() -> &'static str {
 /// Takes note of a connection, or fails on it until the time that `auth` says.
 fn greet(
     state: &mut State,
-    cx: &Context<Hostile>,
+    cx: &mut Context<Hostile>,
     member: &Member,
     namespace: &str,
     auth: &Value,
@@ -250,6 +253,16 @@ fn greet(
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
         Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
+        // Takes who did not come to it into a room: at once, or by way of having it watched.
+        Some("join") => {
+            cx.join(member);
+            Ok(())
+        }
+        Some("watch") => {
+            cx.watch(member);
+            cx.set_timer("grab", Duration::from_millis(1), &format!("grab {}", member.connection));
+            Ok(())
+        }
         Some("refuse") => Err(Failure::forbidden("it was told to refuse")),
         _ => {
             state.told.push(format!("{} in {namespace} with {auth}", member.user_id()));
@@ -324,6 +337,10 @@ fn misbehave(
             cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));
         }
         "watch" => cx.watch(member),
+        "watch-and-grab" => {
+            cx.watch(member);
+            cx.set_timer("grab", Duration::from_millis(1), &format!("grab {}", member.connection));
+        }
         "join-room" => cx.join_room(&member.connection, with.as_str().unwrap_or_default()),
         "leave-room" => cx.leave_room(&member.connection, with.as_str().unwrap_or_default()),
         "emit" => {
