@@ -31,6 +31,7 @@ mod limits;
 mod logs;
 mod moving;
 mod own_files;
+mod payloads;
 mod places;
 mod polling;
 mod postgres_lease;

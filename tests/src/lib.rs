@@ -12,7 +12,9 @@
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
+//! - [`cost`]: what payloads within the limits can be made to cost
 //! - [`restarts`]: starts after a kill in the middle of a change
+//! - [`Random`]: numbers that look random, from a seed
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
 //! - [`target_dir`]: where tests keep what they build
@@ -22,12 +24,14 @@ pub mod bench;
 mod callgrind;
 pub mod chat;
 mod client;
+pub mod cost;
 mod engine;
 pub mod guests;
 mod host;
 mod inner;
 mod pgbouncer;
 mod postgres;
+mod random;
 pub mod raw;
 pub mod restarts;
 mod scripts;
@@ -41,6 +45,7 @@ pub use host::{Answer, TestHost, http, metric};
 pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;
+pub use random::Random;
 pub use scripts::{Running, Script};
 pub use socketio::{Received, SocketIoClient};
 pub use walk::{Long, Walk};

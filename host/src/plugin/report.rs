@@ -173,8 +173,9 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
         Ticker::start(engine.clone(), config.shortest_deadline()).map_err(|error| cannot(error.to_string()))?;
     let ticker = Arc::new(ticker);
     let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
+    let cache = config.cache_dir.clone();
     let loader =
-        Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
+        Loader::new(engine, cache, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
             .map_err(|error| cannot(error.to_string()))?;
     let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
     ticker.stop();
