@@ -15,6 +15,16 @@ pub struct Metrics {
     pub connections_opened: IntCounter,
     /// Clients that were refused for want of room: by a limit of connections, or of file descriptors.
     pub connections_refused: IntCounter,
+    /// Connections cut off, for they went on sending over their rate.
+    pub cut_off: IntCounter,
+    /// Bytes held of clients' messages and requests that are not whole, and of clients that are not signed in.
+    pub unfinished_bytes: IntGauge,
+    /// Those of them that were ended to make room.
+    pub unfinished_evicted: IntCounter,
+    /// Bytes held of the API's requests.
+    pub api_bytes: IntGauge,
+    /// Those of them that were ended to make room.
+    pub api_evicted: IntCounter,
     /// Connections whose clients are away and may come back.
     pub away: IntGauge,
     /// Connections that went on after their clients had been away.
@@ -121,6 +131,20 @@ impl Metrics {
                 "connections_refused_total",
                 "Clients refused by a limit of connections or of file descriptors",
             )?,
+            cut_off: counter(
+                "connections_cut_off_total",
+                "Connections ended because they went on sending over their rate",
+            )?,
+            unfinished_bytes: gauge(
+                "unfinished_bytes",
+                "Bytes held of unfinished messages and requests, and of clients that are not signed in",
+            )?,
+            unfinished_evicted: counter(
+                "unfinished_evicted_total",
+                "Unfinished messages, requests and sign-ins ended to make room for others",
+            )?,
+            api_bytes: gauge("api_bytes", "Bytes held of the API's requests")?,
+            api_evicted: counter("api_evicted_total", "Requests to the API ended to make room for others")?,
             away: gauge("connections_away", "Connections whose clients are away and may come back")?,
             recovered: counter(
                 "connections_recovered_total",

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::Authenticator;
 use crate::config::{Budgets, Config, ShutdownConfig};
-use crate::conn::{Acceptor, Admission, Engines, HttpService, MakeHttpService, ShardThread, Shared};
+use crate::conn::{Acceptor, Admission, Budget, Engines, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
 use crate::ledger::Ledger;
@@ -67,12 +67,20 @@ impl Server {
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
+        let unfinished = Budget::of_hub(
+            config.conn.unfinished_bytes,
+            clock.clone(),
+            metrics.unfinished_bytes.clone(),
+            metrics.unfinished_evicted.clone(),
+            hub.clone(),
+        );
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
             hub: hub.clone(),
             auth,
             plugins: runtime.clone(),
             admission: admission.clone(),
+            unfinished,
             engines: Arc::new(Engines::new(config.shards)),
             clock: clock.clone(),
             metrics: metrics.clone(),

@@ -236,7 +236,7 @@ async fn durable_states_that_wait_are_bounded_per_user() {
     }
     let (code, message) = refusal(&mut ana, "hostile:count", json!({ "id": "c" })).await;
     assert_eq!(code, "rate_limited");
-    assert!(message.as_str().unwrap().contains("2 states that wait to be stored"), "{message}");
+    assert!(message.contains("2 states that wait to be stored"), "{message}");
     assert!(refusals(&host.api, "user", "states").await > 0);
     ben.ask("hostile:told", json!({ "id": "d" })).await.unwrap();
     drop(locked);

@@ -130,7 +130,7 @@ async fn events_over_the_rate_are_refused_and_the_connection_stays() {
 async fn every_kind_of_message_counts_and_one_flood_does_not_slow_others() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    for n in 0..2000 {
+    for n in 0..130 {
         // Acknowledgements that nobody asked for, frames that make no sense, and binary ones.
         ana.send_text(format!("{{\"id\":{n}}}")).await;
         ana.send_text("nonsense").await;
@@ -139,7 +139,7 @@ async fn every_kind_of_message_counts_and_one_flood_does_not_slow_others() {
     assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
     let codes: Vec<_> =
         ana.drain().await.iter().map(|frame| frame["data"]["code"].as_str().unwrap().to_owned()).collect();
-    assert!(codes.iter().filter(|code| *code == "rate_limited").count() > 3000, "{}", codes.len());
+    assert!(codes.iter().filter(|code| *code == "rate_limited").count() > 150, "{}", codes.len());
 }
 
 #[tokio::test]

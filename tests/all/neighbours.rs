@@ -133,7 +133,10 @@ async fn faults_of_many_senders_pause_a_feature() {
 
 #[tokio::test]
 async fn call_time_is_bounded_by_user() {
-    let config = "[limits]\nevents_per_second = 0\ncall_time_per_user = \"1ms\"\n[plugins]\ncall_deadline = \"10s\"\n";
+    let config = "limits = { events_per_second = 0, call_time_per_user = \"1ms\" }
+heartbeat = { interval = \"1h\", timeout = \"2h\" }
+plugins = { call_deadline = \"10s\" }
+";
     let host = InnerHost::start(config).await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);

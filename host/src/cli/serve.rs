@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::logs::reason_of;
 use super::signals::Signals;
-use super::{load_config, print, print_json};
+use super::{load_config, memory, print, print_json};
 use crate::config::{Budgets, Config, Overrides, PRIVATE_DIR};
 use crate::conn::raise_limit;
 use crate::hub::Hub;
@@ -23,6 +23,7 @@ use crate::store::StatesOnly;
 /// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once, unless it comes right behind
 /// the first.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
+    memory::give_back();
     let config = load_config(file, overrides)?;
     let development = config.development;
     end_with_essential_threads();

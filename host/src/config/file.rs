@@ -161,6 +161,8 @@ pub(super) struct Limits {
     pub(super) call_time_per_user: Option<Duration>,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
+    pub(super) unfinished_bytes: Option<usize>,
+    pub(super) api_bytes: Option<usize>,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
     pub(super) user: BudgetSection,
@@ -200,6 +202,8 @@ impl Default for Limits {
             call_time_per_user: None,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
+            unfinished_bytes: None,
+            api_bytes: None,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
             user: BudgetSection::default(),

@@ -233,6 +233,7 @@ impl Config {
                 recovery_window: recovery.window,
                 recovery_bytes: recovery.memory_bytes,
                 trusted_proxies,
+                unfinished_bytes: limits.unfinished_bytes()?,
                 keep_alive: limits.keep_alive,
                 shutdown_timeout: shutdown.timeout,
             },
@@ -261,7 +262,12 @@ impl Config {
                 demo_secret: None,
                 is_conformance: false,
             },
-            api_access: ApiConfig { keys, file: None, keep_alive: limits.keep_alive },
+            api_access: ApiConfig {
+                keys,
+                file: None,
+                keep_alive: limits.keep_alive,
+                memory_bytes: limits.api_bytes()?,
+            },
             plugins: PluginConfig {
                 threads: if plugins.threads == 0 { cores } else { plugins.threads },
                 call_deadline: plugins.call_deadline,
@@ -346,6 +352,7 @@ mod tests {
         assert_eq!(config.conn.message_bytes, 1_000_000);
         assert_eq!(config.conn.outbox_bytes, 1_048_576);
         assert_eq!((config.conn.events_per_second, config.conn.event_burst), (50, 200));
+        assert_eq!((config.conn.unfinished_bytes, config.api_access.memory_bytes), (67_108_864, 134_217_728));
         assert_eq!(config.conn.heartbeat_interval, Duration::from_secs(25));
         assert_eq!(config.conn.heartbeat_timeout, Duration::from_secs(60));
         assert_eq!(config.conn.auth_grace, Duration::from_secs(5));
@@ -371,6 +378,9 @@ mod tests {
             ("[heartbeat]\ninterval = \"70s\"", "heartbeat.timeout must be longer"),
             ("trusted_proxies = [\"proxy\"]", "trusted_proxies"),
             ("limits.keep_alive = \"0s\"", "limits.keep_alive"),
+            ("limits.unfinished_bytes = 1000000", "limits.unfinished_bytes is 1000000"),
+            ("[limits]\nmessage_bytes = 50000000\nunfinished_bytes = 67108864", "limits.unfinished_bytes"),
+            ("limits.api_bytes = 1", "limits.api_bytes is 1"),
             ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
             ("shutdown.drian = \"1s\"", "did you mean drain?"),
             ("[tls]\ncertificate_file = \"a\"", "tls"),

@@ -12,10 +12,12 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::budget::Holding;
 use super::connection::Connection;
 use super::engine::{Engine, EngineId, Poll};
 use super::moving::Moving;
 use super::outbox::Outbox;
+use super::rate::Rate;
 use crate::model::Clock;
 use crate::protocol::websocket::Decoder;
 
@@ -74,7 +76,7 @@ pub(super) struct Socket {
     pub(super) blocked: Cell<bool>,
 }
 
-/// How many messages a client may still send.
+/// A rate, and how much of it is left.
 #[derive(Debug)]
 pub(super) struct Limiter(
     Box<RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>>,
@@ -109,7 +111,11 @@ pub(super) struct Link {
     pub(super) counted: Cell<bool>,
     /// Set from when it is found to belong on another shard until what was read is dealt with.
     pub(super) moving: RefCell<Option<Box<Moving>>>,
-    pub(super) limiter: RefCell<Option<Limiter>>,
+    pub(super) rate: RefCell<Option<Rate>>,
+    /// Set when nothing of it is to be read any more.
+    pub(super) muted: Cell<bool>,
+    /// Its part of what is not whole.
+    pub(super) holding: RefCell<Option<Holding>>,
     /// What was read and its user has not been charged for, in bytes.
     pub(super) read_bytes: Cell<usize>,
 }
@@ -130,14 +136,7 @@ pub(super) struct Times {
 }
 
 impl Link {
-    pub(super) fn new(
-        id: LinkId,
-        peer: SocketAddr,
-        wire: Wire,
-        role: Role,
-        clock: &Clock,
-        limiter: Option<Limiter>,
-    ) -> Self {
+    pub(super) fn new(id: LinkId, peer: SocketAddr, wire: Wire, role: Role, clock: &Clock, rate: Option<Rate>) -> Self {
         let now = clock.uptime_ms();
         Self {
             id,
@@ -158,14 +157,11 @@ impl Link {
             },
             counted: Cell::new(false),
             moving: RefCell::default(),
-            limiter: RefCell::new(limiter),
+            rate: RefCell::new(rate),
+            muted: Cell::new(false),
+            holding: RefCell::default(),
             read_bytes: Cell::new(0),
         }
-    }
-
-    /// Whether the client may send one more message now.
-    pub(super) fn may_send(&self) -> bool {
-        self.limiter.borrow().as_ref().is_none_or(Limiter::allows)
     }
 
     /// Whether nobody has been told that it is over.

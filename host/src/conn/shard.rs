@@ -303,6 +303,7 @@ impl Shard {
             ShardCommand::Drain { over, working } => self.drain(over, working),
             ShardCommand::Probe { connection } => self.probe_connection(connection),
             ShardCommand::ProbeAddress { address } => self.probe_address(address),
+            ShardCommand::Evict { link } => self.evict(link),
             ShardCommand::Shutdown => self.shut_down(),
         }
     }
@@ -400,7 +401,9 @@ impl Shard {
                 _ => link.phase.set(Phase::Open),
             }
         }
-        if !received.is_empty() {
+        if received.is_empty() {
+            self.reckon(&link, 0, false);
+        } else {
             self.read(&link, &mut received.to_vec());
         }
         self.watch(&link);

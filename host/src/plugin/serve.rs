@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::event::Event;
 use super::sandbox::thread_cpu_time;
 use super::turns::Flow;
 use super::worker::{Job, Worker};
@@ -75,6 +76,8 @@ impl Worker {
     /// Has a job wait its turn. What is no feature's work is done at once: an operator waits for nobody's backlog.
     fn queue(&mut self, job: Job) {
         match &job {
+            // Of the process before: who comes back and asks for what became of it must find that told.
+            Job::Event { event: Event::Saved { promise, .. }, .. } if promise.restored => self.perform(job),
             Job::Event { plugin, address, event, .. } => {
                 let (number, scope) = (plugin.number, address.key.clone());
                 self.turns.push(number, event.flow(&scope), scope, job);
