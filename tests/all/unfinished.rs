@@ -83,7 +83,7 @@ async fn clients_that_do_not_sign_in_make_room() {
 }
 
 #[tokio::test]
-async fn unfinished_frames_make_room_and_their_clients_come_back() {
+async fn unfinished_frames_make_room() {
     let host = TestHost::start_with(CONFIG, &[]);
     let token = host.token("ana");
     let mut sockets = Vec::new();

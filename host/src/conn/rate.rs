@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_multiple_of_the_rate_is_cut_off_in_the_end() {
+    fn multiples_of_the_rate_are_cut_off() {
         let seconds_at = |per_second: usize| {
             let (mut rate, clock) = rate(50, 200);
             (0..1000).find(|_| {

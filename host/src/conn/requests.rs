@@ -134,6 +134,19 @@ where
     let limit = Limit::new(REQUEST_TIMEOUT);
     let idle = times.keep_alive.unwrap_or_default();
     let watch = Arc::new(Watch::new(budget.part(), limit.clone()));
+    // The library takes a buffer before there is anything to read. Whoever says nothing gets none, and whoever comes with many
+    // others has it for no longer than it takes to answer.
+    tokio::select! {
+        biased;
+        readable = tokio::time::timeout(REQUEST_TIMEOUT, socket.readable()) => {
+            if !matches!(readable, Ok(Ok(()))) {
+                return Ok(());
+            }
+        }
+        () = watch.holding.evicted() => return Ok(()),
+        _ = stopping.wait_for(|stopping| *stopping) => return Ok(()),
+    }
+    watch.holding.begin(CONNECTION_BYTES);
     let counts = Arc::<Counts>::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let (watch, counts) = (watch.clone(), counts.clone());
@@ -160,6 +173,7 @@ where
             .timer(TokioTimer::new())
             .keep_alive(times.keep_alive.is_some())
             .max_buf_size(MAX_HEAD_BYTES)
+            .max_header_size(MAX_HEAD_BYTES)
             // Its clock runs from when it is ready for a request, and so while the connection is idle.
             .header_read_timeout(idle.max(REQUEST_TIMEOUT))
             .serve_connection(TokioIo::new(Watched::new(socket, watch.clone())), service)

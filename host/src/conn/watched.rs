@@ -16,6 +16,9 @@ use super::requests::Limit;
 /// What an HTTP connection holds that waits for a request, in bytes: the library's buffer, and the task.
 pub const CONNECTION_BYTES: usize = 8192 + 2048;
 
+/// What a connection holds of which nothing has come, in bytes: the task.
+const SILENT_BYTES: usize = 4096;
+
 /// What is known of a connection's requests by those who answer them.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -27,7 +30,7 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(holding: Holding, limit: Limit) -> Self {
-        holding.begin(CONNECTION_BYTES);
+        holding.begin(SILENT_BYTES);
         Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), limit }
     }
 

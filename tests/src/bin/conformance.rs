@@ -83,6 +83,7 @@ message_bytes = {}
 outbox_bytes = 268435456
 events_per_second = 0
 rooms_per_connection = 0
+user = {{ rooms = 0, scopes = 0 }}
 [plugins.conformance]
 grants = {{ actions = ["connect"] }}
 {off}"#,

@@ -29,6 +29,10 @@ const SENDERS: usize = 4;
 /// How far the clock is moved for each event: as if they came at a rate that a host lets through.
 const PACE: Duration = Duration::from_millis(20);
 
+/// What is tried is what features do with payloads, and not what a host lets one user do.
+const NO_BUDGET: &str = "{ scopes = 0, rooms = 0, timers = 0, timer_bytes = 0, documents = 0, document_bytes = 0, \
+                         fetches = 0, saved_bytes_per_second = 0, fetched_bytes_per_second = 0 }";
+
 /// Findings that are kept with what led to them.
 const KEPT: usize = 20;
 
@@ -130,8 +134,8 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let events = tokio::task::spawn_blocking(client_events).await??;
     let host = InnerHost::start(&format!(
-        "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n[plugins]\nthreads = 1\ncall_deadline = \"{}\"\n\
-         memory_bytes = {}\n",
+        "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\nlimits.user = {NO_BUDGET}\n[plugins]\nthreads = 1\n\
+         call_deadline = \"{}\"\nmemory_bytes = {}\n",
         plan.call_deadline, plan.memory_bytes
     ))
     .await;
