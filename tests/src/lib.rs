@@ -9,6 +9,7 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
+//! - [`abuse`]: attacks, and what they cost everybody else
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
@@ -18,6 +19,7 @@
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
+pub mod abuse;
 pub mod bench;
 mod callgrind;
 pub mod chat;
