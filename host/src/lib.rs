@@ -9,6 +9,7 @@
 //! - [`plugin`]: features, on plugin threads
 //! - [`hub`]: who is connected, in which room, and the way to all of them
 //! - [`protocol`], [`store`], [`auth`]: bytes to words and back; what outlives the process; tokens to people
+//! - [`ledger`]: what each of them makes the host hold, and how much that may be
 //! - [`metrics`] counts what happens
 //! - [`model`]: the words that all of them share
 //!
@@ -20,6 +21,7 @@ pub mod config;
 pub mod conn;
 pub mod http;
 pub mod hub;
+pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod plugin;

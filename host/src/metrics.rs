@@ -15,6 +15,16 @@ pub struct Metrics {
     pub connections_opened: IntCounter,
     /// Clients that were refused for want of room: by a limit of connections, or of file descriptors.
     pub connections_refused: IntCounter,
+    /// Connections cut off, for they went on sending over their rate.
+    pub cut_off: IntCounter,
+    /// Bytes held of clients' messages and requests that are not whole, and of clients that are not signed in.
+    pub unfinished_bytes: IntGauge,
+    /// Those of them that were ended to make room.
+    pub unfinished_evicted: IntCounter,
+    /// Bytes held of the API's requests.
+    pub api_bytes: IntGauge,
+    /// Those of them that were ended to make room.
+    pub api_evicted: IntCounter,
     /// Connections whose clients are away and may come back.
     pub away: IntGauge,
     /// Connections that went on after their clients had been away.
@@ -33,6 +43,12 @@ pub struct Metrics {
     pub event_seconds: Histogram,
     /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
     pub idempotency_forgotten: IntCounter,
+    /// Times that a client was not read for a moment, for it sent more than its share.
+    pub reads_paused: IntCounter,
+    /// Events refused because their senders are over a bound of their own.
+    pub senders_refused: IntCounter,
+    /// Senders disconnected because they made plugins fail again and again.
+    pub senders_disconnected: IntCounter,
     /// Calls into plugins.
     pub plugin_calls: IntCounter,
     /// Calls that trapped, ran into the deadline, or returned what is not allowed.
@@ -53,6 +69,8 @@ pub struct Metrics {
     pub plugin_rollbacks: IntCounter,
     /// Scopes that lost what a newer build had written to them.
     pub plugin_lost_states: IntCounter,
+    /// What was refused for a budget, by the kind of account and by what there was too much of.
+    pub over_budget: IntCounterVec,
     closes: IntCounterVec,
 }
 
@@ -96,8 +114,14 @@ impl Metrics {
             // A code that has not occurred is shown as zero, so that its rate can be watched from the start.
             closes.with_label_values(&[code.code().to_string()]);
         }
+        let over_budget = IntCounterVec::new(
+            Opts::new("over_budget_total", "Refusals for a budget, by whose it is and what there was too much of"),
+            &["holder", "of"],
+        )?;
+        registry.register(Box::new(over_budget.clone()))?;
         Ok(Self {
             closes,
+            over_budget,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",
@@ -107,6 +131,20 @@ impl Metrics {
                 "connections_refused_total",
                 "Clients refused by a limit of connections or of file descriptors",
             )?,
+            cut_off: counter(
+                "connections_cut_off_total",
+                "Connections ended because they went on sending over their rate",
+            )?,
+            unfinished_bytes: gauge(
+                "unfinished_bytes",
+                "Bytes held of unfinished messages and requests, and of clients that are not signed in",
+            )?,
+            unfinished_evicted: counter(
+                "unfinished_evicted_total",
+                "Unfinished messages, requests and sign-ins ended to make room for others",
+            )?,
+            api_bytes: gauge("api_bytes", "Bytes held of the API's requests")?,
+            api_evicted: counter("api_evicted_total", "Requests to the API ended to make room for others")?,
             away: gauge("connections_away", "Connections whose clients are away and may come back")?,
             recovered: counter(
                 "connections_recovered_total",
@@ -121,6 +159,15 @@ impl Metrics {
             idempotency_forgotten: counter(
                 "idempotency_forgotten_total",
                 "Answers to idempotency keys forgotten before their time",
+            )?,
+            reads_paused: counter("reads_paused_total", "Times that a client was not read for a moment")?,
+            senders_refused: counter(
+                "senders_refused_total",
+                "Events refused because their senders are over a bound of their own",
+            )?,
+            senders_disconnected: counter(
+                "senders_disconnected_total",
+                "Senders disconnected for making plugins fail",
             )?,
             plugin_calls: counter("plugin_calls_total", "Calls into plugins")?,
             plugin_faults: counter("plugin_faults_total", "Calls that trapped, took too long or returned too much")?,

@@ -10,10 +10,11 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::auth::Authenticator;
-use crate::config::{Config, ShutdownConfig};
-use crate::conn::{Acceptor, Admission, Engines, HttpService, MakeHttpService, ShardThread, Shared};
+use crate::config::{Budgets, Config, ShutdownConfig};
+use crate::conn::{Acceptor, Admission, Budget, Engines, HttpService, MakeHttpService, ShardThread, Shared};
 use crate::http::{Api, ClientService};
 use crate::hub::{Hub, ShardPort};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{Folder, Runtime};
@@ -57,19 +58,29 @@ impl Server {
 
         let metrics = Metrics::new()?;
         let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();
-        let hub = Arc::new(Hub::new(ports, config.rooms_per_connection));
+        let Budgets { user, service } = config.budgets;
+        let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
+        let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
         let store = Arc::new(Store::open(&config.store, clock.clone(), metrics.clone())?);
         let runtime =
             Runtime::start(config.plugins.clone(), Some(store.clone()), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
+        let unfinished = Budget::of_hub(
+            config.conn.unfinished_bytes,
+            clock.clone(),
+            metrics.unfinished_bytes.clone(),
+            metrics.unfinished_evicted.clone(),
+            hub.clone(),
+        );
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
             hub: hub.clone(),
             auth,
             plugins: runtime.clone(),
             admission: admission.clone(),
+            unfinished,
             engines: Arc::new(Engines::new(config.shards)),
             clock: clock.clone(),
             metrics: metrics.clone(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom. Modules of one layer may not import each other either.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["main"],
     &["cli"],
     &["server"],
@@ -14,6 +14,7 @@ const LAYERS: [&[&str]; 11] = [
     &["plugin"],
     &["hub"],
     &["protocol", "store", "auth"],
+    &["ledger"],
     &["metrics"],
     &["model"],
 ];

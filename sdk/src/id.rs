@@ -6,11 +6,13 @@ use std::ops::Deref;
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use crate::invisible::is_invisible;
+
 /// An id's greatest length, in characters. It is the contract's.
 const MAX_CHARS: usize = 128;
 
-/// An id of a person or a thing: 1 to 128 printable characters without whitespace. A payload with another is refused
-/// where it is read.
+/// An id of a person or a thing: 1 to 128 printable characters without whitespace, all of which can be seen (no zero-width
+/// ones, none that turns the direction of text). A payload with another is refused where it is read.
 ///
 /// ```
 /// use roundhouse_sdk::Id;
@@ -67,5 +69,6 @@ impl<'de> Deserialize<'de> for Id {
 pub(crate) const RULE: &str = "has to be 1 to 128 printable characters without whitespace";
 
 pub(crate) fn is_id(text: &str) -> bool {
-    (1..=MAX_CHARS).contains(&text.chars().count()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+    let is_bad = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
+    (1..=MAX_CHARS).contains(&text.chars().count()) && !text.chars().any(is_bad)
 }

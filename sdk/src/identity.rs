@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::Failure;
+use crate::invisible::is_harmless_name;
 
 /// A person.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,11 +171,29 @@ impl Identity {
     }
 }
 
-/// Refuses a name that could not be shown in one line: `bad_request`, which says what the field has to be.
+/// Refuses a name that could not be shown in one line, or would hide or reorder something (zero-width characters, such as turn
+/// the direction of text): `bad_request`, which says what the field has to be.
 pub fn check_name(field: &str, name: &str, max_chars: usize) -> Result<(), Failure> {
     let is_blank = name.chars().all(char::is_whitespace);
-    if !is_blank && name.chars().count() <= max_chars && !name.chars().any(char::is_control) {
+    if !is_blank && name.chars().count() <= max_chars && is_harmless_name(name) {
         return Ok(());
     }
     Err(Failure::bad_request(format!("{field} has to be 1 to {max_chars} printable characters, and not only spaces")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_name;
+
+    #[test]
+    fn names_that_hide_something_are_refused() {
+        for good in ["Ana", "José", "👩\u{200d}💻", "می\u{200c}خواهم"] {
+            assert!(check_name("name", good, 20).is_ok(), "{good:?}");
+        }
+        for bad in
+            ["", " ", "a\nb", "A\u{200b}na", "\u{202e}nimda", "a\u{2066}b", "\u{feff}a", "a\u{200d}b", "a\u{e0041}"]
+        {
+            assert!(check_name("name", bad, 20).is_err(), "{bad:?}");
+        }
+    }
 }

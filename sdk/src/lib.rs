@@ -96,6 +96,7 @@ mod feature;
 mod guest;
 mod id;
 mod identity;
+mod invisible;
 mod locate;
 pub mod log;
 mod manifest;

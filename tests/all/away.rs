@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_tests::guests::{hostile, relabelled};
-use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually};
+use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually, faults_of_many};
 use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, WAYS, WINDOW, Way, away, client, lose};
@@ -159,9 +159,7 @@ async fn changes_cancel_each_other_in_a_paused_feature() {
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     ana.ask("hostile:count", json!([{ "id": "a" }])).await;
-    for _ in 0..10 {
-        eve.ask("hostile:do", json!({ "id": "a", "how": "panic" })).await.unwrap_err();
-    }
+    faults_of_many(&host, 10).await;
     // Away and back while it is paused comes to nothing, however often.
     let mut session = lose(&host, ana, "ana").await;
     for _ in 0..2 {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
+use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
 use roundhouse::plugin::{ClientEvent, Load, PluginConfig, Runtime, Source};
@@ -31,10 +32,13 @@ struct Plugins {
 impl Plugins {
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let clock = Clock::manual(BEGINNING);
-        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100));
+        let metrics = Metrics::new().unwrap();
+        let (user, service) = (Budget::of_user(), Budget::of_service());
+        let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
+        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100, ledger));
         let cache_dir = Some(target_dir().join("compiled-for-tests"));
         let config = PluginConfig { cache_dir, threads: 2, ..PluginConfig::default() };
-        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), Metrics::new().unwrap()).unwrap();
+        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), metrics).unwrap();
         for guest in guests {
             runtime.load(Load::new(guest, Source::Api)).await.unwrap();
         }
@@ -189,15 +193,18 @@ async fn a_connection_that_a_feature_always_fails_on_is_given_up_and_heard() {
 #[tokio::test]
 async fn what_a_paused_feature_was_not_told_of_connections_it_is_told_in_order() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
-    let ana = plugins.open("ana", "/", None);
-    for _ in 0..10 {
-        let failed = plugins.ask(ana, "hostile:do", json!({"id": "a", "how": "panic"})).await;
-        assert_eq!(failed.unwrap_err().code, ErrorCode::Internal);
+    let _ana = plugins.open("ana", "/", None);
+    for user in ["u1", "u2", "u3", "u4", "u5"] {
+        let connection = plugins.open(user, "/", None);
+        for _ in 0..2 {
+            let failed = plugins.ask(connection, "hostile:do", json!({"id": "a", "how": "panic"})).await;
+            assert_eq!(failed.unwrap_err().code, ErrorCode::Internal);
+        }
     }
     let ben = plugins.open("ben", "/", None);
     let eve = plugins.open("eve", "/", None);
     assert_eq!(plugins.greeted(ben).await.unwrap_err().code, ErrorCode::FeatureUnavailable, "it is paused");
     plugins.clock.advance(Duration::from_secs(1));
-    let all = json!(["ana in / with {}", "ben in / with {}", "eve in / with {}"]);
-    assert_eq!(plugins.greeted(eve).await, Ok(all));
+    let all = ["ana", "u1", "u2", "u3", "u4", "u5", "ben", "eve"].map(|user| format!("{user} in / with {{}}"));
+    assert_eq!(plugins.greeted(eve).await, Ok(json!(all)));
 }

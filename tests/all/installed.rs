@@ -254,11 +254,11 @@ async fn an_accepted_loss_outlives_a_restart() {
 
 /// Lets a build fail so often that it is rolled back.
 async fn fail(host: &TestHost) {
-    let mut ana = host.client("ana").await;
     for id in ["a", "b", "c", "d", "e", "f"] {
-        // The first changes the scope, and the second fails.
-        let _ = ana.ask("hostile:count", json!({ "id": id })).await;
-        let _ = ana.ask("hostile:count", json!({ "id": id })).await;
+        // Several users meet it. The first event changes the scope, and the second fails.
+        let mut client = host.client(&format!("user-{id}")).await;
+        let _ = client.ask("hostile:count", json!({ "id": id })).await;
+        let _ = client.ask("hostile:count", json!({ "id": id })).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use roundhouse::ledger::Charge;
 use roundhouse::metrics::Metrics;
 use roundhouse::model::Clock;
 use roundhouse::store::{AnsweredCall, Outcome, Promise, ScopeRecord, Store, StoreConfig, StoreUrl};
@@ -43,6 +44,7 @@ fn use_store(store: &Store, tag: &str) {
         id: tag.to_owned(),
         document: "{\"body\":\"5 € 🚂\"}".to_owned(),
         restored: false,
+        charge: None,
     };
     // A later document of the same key is looked up.
     let listener = move |promise: std::sync::Arc<Promise>, outcome| drop(tell.send((promise, outcome)));
@@ -77,7 +79,7 @@ fn write_scope(store: &Store) {
     for _ in 0..2 {
         let reply = reply.clone();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
-        store.put_scope(record.clone(), Some(acknowledge), Some(answered.clone()));
+        store.put_scope(record.clone(), Charge::default(), Some(acknowledge), Some(answered.clone()));
         written.recv_timeout(PATIENCE).unwrap().unwrap();
     }
     assert_eq!(store.answered_calls(0).unwrap().len(), 1);

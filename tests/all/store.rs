@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use roundhouse::ledger::Charge;
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ErrorCode};
 use roundhouse::store::{
     AnsweredCall, MAX_ANSWERED_CALLS, Outcome, Page, PageRequest, Promise, ScopeRecord, Store, StoreConfig,
-    StoreFailure, StoreUrl, TimerRecord,
+    StoreFailure, StoreUrl, TimerRecord, Turn,
 };
 use roundhouse_tests::{PATIENCE, TestPostgres, skip};
 use tempfile::TempDir;
@@ -92,7 +93,7 @@ impl Open {
             limit,
         };
         let (reply, answer) = mpsc::channel();
-        self.store.page(request, Box::new(move |page| reply.send(page).unwrap()));
+        self.store.page(request, Turn::default(), Box::new(move |page| reply.send(page).unwrap()));
         answer.recv_timeout(PATIENCE).expect("an answer comes")
     }
 
@@ -105,7 +106,12 @@ impl Open {
     /// Puts a scope and waits until that is on disk.
     fn put(&self, record: &ScopeRecord) {
         let (reply, written) = mpsc::channel();
-        self.store.put_scope(record.clone(), Some(Box::new(move |result| reply.send(result).unwrap())), None);
+        self.store.put_scope(
+            record.clone(),
+            Charge::default(),
+            Some(Box::new(move |result| reply.send(result).unwrap())),
+            None,
+        );
         written.recv_timeout(PATIENCE).expect("it is written").unwrap();
     }
 }
@@ -121,6 +127,7 @@ fn promise(tag: &str) -> Promise {
         id: format!("id-{tag}"),
         document: format!(r#"{{"body":"{tag} \u0000 é"}}"#),
         restored: false,
+        charge: None,
     }
 }
 
@@ -270,7 +277,7 @@ fn a_store_that_goes_is_waited_for() {
         }
         let (reply, written) = mpsc::channel();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
-        open.store.put_scope(record("campaign:1", Some(b"1")), Some(acknowledge), None);
+        open.store.put_scope(record("campaign:1", Some(b"1")), Charge::default(), Some(acknowledge), None);
         assert!(open.told.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is told before it is stored");
         assert!(written.try_recv().is_err());
         database.comes_back();
@@ -428,7 +435,7 @@ fn a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_
     let put = |store: &Store, state: &[u8]| {
         let (reply, written) = mpsc::channel();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
-        store.put_scope(record("campaign:1", Some(state)), Some(acknowledge), None);
+        store.put_scope(record("campaign:1", Some(state)), Charge::default(), Some(acknowledge), None);
         written.recv_timeout(PATIENCE)
     };
     let first = open(&journals[0]);
@@ -754,7 +761,7 @@ fn scopes_are_kept_as_they_were_put_last() {
         }
         // Read before it is written, it is what it is going to be.
         let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
-        open.store.put_scope(next.clone(), None, None);
+        open.store.put_scope(next.clone(), Charge::default(), None, None);
         assert_eq!(open.scope("campaign:1"), Some(next));
         open.store.drop_scope("campaign", "campaign:1", None, None);
         assert_eq!(open.scope("campaign:1"), None);
@@ -770,11 +777,16 @@ fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         for n in 0..2345 {
-            open.store.put_scope(record(&format!("campaign:{n:04}"), Some(b"x")), None, None);
+            open.store.put_scope(record(&format!("campaign:{n:04}"), Some(b"x")), Charge::default(), None, None);
         }
         let expired = ScopeRecord { expires_ms: BEGINNING - 1, ..record("campaign:0007", None) };
-        open.store.put_scope(expired, None, None);
-        open.store.put_scope(ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) }, None, None);
+        open.store.put_scope(expired, Charge::default(), None, None);
+        open.store.put_scope(
+            ScopeRecord { plugin: "other".to_owned(), ..record("other:1", None) },
+            Charge::default(),
+            None,
+            None,
+        );
         let mut keys = Vec::new();
         let take = |page: Vec<ScopeRecord>| {
             keys.extend(page.into_iter().map(|scope| scope.key));
@@ -805,7 +817,12 @@ fn what_calls_were_answered_is_stored_with_what_they_changed() {
         let open = Open::new(&database, &journal);
         assert_eq!(open.store.answered_calls(0).unwrap(), []);
         let put = |key: &str, answered_ms: u64| {
-            open.store.put_scope(record("campaign:1", Some(b"1")), None, Some(answered(key, answered_ms)));
+            open.store.put_scope(
+                record("campaign:1", Some(b"1")),
+                Charge::default(),
+                None,
+                Some(answered(key, answered_ms)),
+            );
         };
         put("a", BEGINNING);
         put("b", BEGINNING + 1);
@@ -829,7 +846,12 @@ fn the_oldest_of_too_many_answered_calls_are_forgotten() {
     on_each("the_oldest_of_too_many_answered_calls_are_forgotten", |database| {
         let open = Open::new(&database, &tempfile::tempdir().unwrap());
         for n in 0..MAX_ANSWERED_CALLS + 5 {
-            open.store.put_scope(record("campaign:1", None), None, Some(answered(&n.to_string(), BEGINNING)));
+            open.store.put_scope(
+                record("campaign:1", None),
+                Charge::default(),
+                None,
+                Some(answered(&n.to_string(), BEGINNING)),
+            );
         }
         open.put(&record("campaign:1", None));
         let calls = open.store.answered_calls(0).unwrap();
@@ -854,7 +876,7 @@ fn a_sqlite_file_of_an_older_host_is_brought_up_to_date_and_one_of_a_newer_is_re
     file().execute_batch(first).unwrap();
     let open = Open::new(&database, &journal);
     assert_eq!(open.scope("campaign:1").unwrap().state.as_deref(), Some(&b"1"[..]));
-    open.store.put_scope(record("campaign:1", None), None, Some(answered("a", BEGINNING)));
+    open.store.put_scope(record("campaign:1", None), Charge::default(), None, Some(answered("a", BEGINNING)));
     open.put(&record("campaign:1", None));
     assert_eq!(open.store.answered_calls(0).unwrap().len(), 1);
     open.store.shut_down();

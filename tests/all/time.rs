@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_tests::guests::{hostile, relabelled};
-use roundhouse_tests::{InnerHost, TestClient, eventually};
+use roundhouse_tests::{InnerHost, TestClient, eventually, faults_of_many};
 use serde_json::{Value, json};
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
@@ -206,9 +206,7 @@ async fn what_waits_for_a_paused_plugin_is_told_to_the_next_generation() {
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     ben.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
-    for _ in 0..10 {
-        ana.ask("hostile:do", json!({ "id": "a", "how": "panic" })).await.unwrap_err();
-    }
+    faults_of_many(&host, 10).await;
     ben.close().await;
     assert_eq!(ana.refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
     // The pause lasts for as long as the clock stands still, but a new build starts afresh.

@@ -10,6 +10,7 @@
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and what they cost everybody else
+//! - [`faults_of_many`]: faults of a feature that count against it, and not against one sender
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
@@ -25,6 +26,7 @@ mod callgrind;
 pub mod chat;
 mod client;
 mod engine;
+mod faults;
 pub mod guests;
 mod host;
 mod inner;
@@ -39,6 +41,7 @@ mod walk;
 pub use callgrind::CountedHost;
 pub use client::{Closed, TestClient};
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
+pub use faults::{FaultyHost, faults_of_many};
 pub use host::{Answer, TestHost, http, metric};
 pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::model::{Identity, is_valid_id};
+use crate::model::{Identity, harmless_name, is_valid_id};
 
 /// The first second of the year 3000. No token is meant to last until then: a later time is one in milliseconds.
 const YEAR_3000: f64 = 32_503_680_000.0;
@@ -58,7 +58,8 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
     }
     let name = match claims.remove("name") {
         None | Some(Value::Null) => None,
-        Some(Value::String(name)) => Some(name).filter(|name| !name.trim().is_empty()),
+        // It is shown to others.
+        Some(Value::String(name)) => Some(harmless_name(&name).into_owned()).filter(|name| !name.trim().is_empty()),
         Some(_) => return Err("its name must be text".to_owned()),
     };
     let roles = roles(claims.remove("roles")).ok_or("its roles must be a list of texts, or one text")?;
@@ -104,6 +105,8 @@ mod tests {
             (json!({ "sub": "ana", "name": " ", "roles": "admin" }), "ana", None, &["admin"]),
             (json!({ "sub": "ana", "name": "Ana", "roles": ["a", "b"], "exp": null }), "ana", Some("Ana"), &["a", "b"]),
             (json!({ "sub": "ana", "roles": "" }), "ana", None, &[]),
+            (json!({ "sub": "ana", "name": "\u{202e}an\u{200b}A" }), "ana", Some("anA"), &[]),
+            (json!({ "sub": "ana", "name": "\u{200b}" }), "ana", None, &[]),
         ] {
             let (identity, _) = read_json(claims.clone()).unwrap_or_else(|error| panic!("{claims}: {error}"));
             assert_eq!((&*identity.user, identity.name.as_deref()), (user, name), "{claims}");
@@ -118,6 +121,7 @@ mod tests {
             (json!({ "sub": null }), "no subject (sub)"),
             (json!({ "sub": "" }), "(sub)"),
             (json!({ "sub": "a b" }), "(sub)"),
+            (json!({ "sub": "a\u{200b}" }), "(sub)"),
             (json!({ "sub": 1.5 }), "(sub)"),
             (json!({ "sub": ["ana"] }), "(sub)"),
             (json!({ "sub": "ana", "name": 5 }), "name"),

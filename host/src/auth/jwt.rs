@@ -17,6 +17,10 @@ use crate::model::without_lone_surrogates;
 /// The longest token that is looked at, in bytes: what common servers accept as a header line.
 const MAX_TOKEN_BYTES: usize = 8192;
 
+/// What a token is refused with whose header names extensions that its reader has to understand (RFC 7515, section 4.1.11):
+/// this host understands none.
+const CRITICAL: &str = "its header has crit, which names extensions that this host does not understand";
+
 /// Which tokens are believed.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
@@ -114,6 +118,7 @@ impl Verifier {
         let mut refusal = invalid("this host is configured with no secret to check it");
         for key in &self.keys {
             match jsonwebtoken::decode::<Box<RawValue>>(token, key, &self.validation) {
+                Ok(token) if token.header.crit.is_some() => return Err(invalid(CRITICAL)),
                 Ok(token) => return read_claims(&token.claims),
                 Err(error) => {
                     refusal = AuthError::Invalid(match error.kind() {
@@ -216,6 +221,17 @@ mod tests {
         let key = EncodingKey::from_secret(b"new");
         check(&jsonwebtoken::encode(&Header::new(Algorithm::HS512), &ours, &key).unwrap(), "algorithm");
         check(&"x".repeat(9000), "8192");
+    }
+
+    #[test]
+    fn critical_extensions_are_refused() {
+        let key = EncodingKey::from_secret(b"new");
+        for crit in [vec![], vec!["exp".to_owned()], vec!["b64".to_owned()]] {
+            let header = Header { crit: Some(crit), ..Header::new(Algorithm::HS256) };
+            let token = jsonwebtoken::encode(&header, &claims("ana"), &key).unwrap();
+            let refused = Verifier::new(&config()).verify(&token, 0).unwrap_err();
+            assert!(refused.to_string().contains("crit"), "{refused}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod logs;
+mod memory;
 mod plugin;
 mod serve;
 mod signals;

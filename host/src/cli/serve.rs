@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::logs::reason_of;
 use super::signals::Signals;
-use super::{load_config, print, print_json};
-use crate::config::{Config, Overrides, PRIVATE_DIR};
+use super::{load_config, memory, print, print_json};
+use crate::config::{Budgets, Config, Overrides, PRIVATE_DIR};
 use crate::conn::raise_limit;
 use crate::hub::Hub;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{PluginState, Runtime};
@@ -22,6 +23,7 @@ use crate::store::StatesOnly;
 /// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once, unless it comes right behind
 /// the first.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
+    memory::give_back();
     let config = load_config(file, overrides)?;
     let development = config.development;
     end_with_essential_threads();
@@ -103,8 +105,11 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     let mut config = load_config(file, overrides)?;
     config.check_files()?;
     config.plugins.is_read_only = true;
-    let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection));
-    let runtime = Runtime::start(config.plugins.clone(), None, hub, Clock::system(), Metrics::new()?)?;
+    let (clock, metrics) = (Clock::system(), Metrics::new()?);
+    let Budgets { user, service } = config.budgets;
+    let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
+    let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection, ledger));
+    let runtime = Runtime::start(config.plugins.clone(), None, hub, clock, metrics)?;
     runtime.look_at(Box::new(StatesOnly::new(config.store.url.clone())));
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folder = tokio.block_on(load_plugins(&runtime, &config));

@@ -13,6 +13,7 @@ use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 
 use super::address::Address;
+use super::budget::BudgetSection;
 use super::environment::Environment;
 use super::explain::explain;
 use super::front::ShutdownSection;
@@ -22,7 +23,7 @@ use super::values::{cookie_name, path, secret, secrets, some_path, text};
 use crate::conn::UserOverflow;
 use crate::http::{ApiKey, KeyScope};
 use crate::model::TrustedProxies;
-use crate::plugin::PluginOptions;
+use crate::plugin::{PluginOptions, SenderLimits};
 
 /// Everything that can be configured.
 #[derive(Debug, Deserialize)]
@@ -154,10 +155,36 @@ pub(super) struct Limits {
     pub(super) connections_per_ip: usize,
     pub(super) events_per_second: u32,
     pub(super) event_burst: u32,
+    pub(super) events_per_second_per_user: Option<u32>,
+    pub(super) event_burst_per_user: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub(super) call_time_per_user: Option<Duration>,
     pub(super) outbox_bytes: usize,
     pub(super) rooms_per_connection: usize,
+    pub(super) unfinished_bytes: Option<usize>,
+    pub(super) api_bytes: Option<usize>,
     #[serde(with = "humantime_serde")]
     pub(super) keep_alive: Duration,
+    pub(super) user: BudgetSection,
+    pub(super) service: BudgetSection,
+}
+
+impl Limits {
+    /// What a client may have features do, over all of its connections. What is not configured follows from what one
+    /// connection may send.
+    pub(super) fn of_senders(&self) -> SenderLimits {
+        /// Connections that one person has in earnest: some tabs on some devices.
+        const CONNECTIONS: u32 = 10;
+        /// Time for each event that it may send: some dozen times what a light one takes.
+        const CALL_TIME: Duration = Duration::from_micros(500);
+        let of_all = |configured: Option<u32>, of_one: u32| configured.unwrap_or(of_one.saturating_mul(CONNECTIONS));
+        let events_per_second = of_all(self.events_per_second_per_user, self.events_per_second);
+        SenderLimits {
+            events_per_second,
+            event_burst: of_all(self.event_burst_per_user, self.event_burst),
+            call_time: self.call_time_per_user.unwrap_or(CALL_TIME.saturating_mul(events_per_second)),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -170,10 +197,17 @@ impl Default for Limits {
             connections_per_ip: 0,
             events_per_second: 50,
             event_burst: 200,
+            events_per_second_per_user: None,
+            event_burst_per_user: None,
+            call_time_per_user: None,
             outbox_bytes: 1_048_576,
             rooms_per_connection: 1000,
+            unfinished_bytes: None,
+            api_bytes: None,
             // Longer than proxies keep connections to their back-ends: a minute, most of them.
             keep_alive: Duration::from_secs(75),
+            user: BudgetSection::default(),
+            service: BudgetSection::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Configuration: a TOML file and the environment, checked, and turned into what each part of the host wants to know.
 
 mod address;
+mod budget;
 mod environment;
 mod explain;
 mod file;
@@ -30,6 +31,7 @@ use prepare::Needs;
 use secrets::Secrets;
 
 pub use address::Address;
+pub use budget::Budgets;
 pub use front::ShutdownConfig;
 pub use log::LogFormat;
 pub use secrets::PRIVATE_DIR;
@@ -68,6 +70,8 @@ pub struct Config {
     pub conn: ConnConfig,
     /// The most rooms that one connection may be in.
     pub rooms_per_connection: usize,
+    /// What each user, or network of the anonymous, may make the host hold, and each API key.
+    pub budgets: Budgets,
     /// Who may connect.
     pub auth: AuthConfig,
     /// How clients may connect.
@@ -229,6 +233,7 @@ impl Config {
                 recovery_window: recovery.window,
                 recovery_bytes: recovery.memory_bytes,
                 trusted_proxies,
+                unfinished_bytes: limits.unfinished_bytes()?,
                 keep_alive: limits.keep_alive,
                 shutdown_timeout: shutdown.timeout,
             },
@@ -236,6 +241,7 @@ impl Config {
                 0 => usize::MAX,
                 rooms => rooms,
             },
+            budgets: Budgets::of(limits.user, limits.service)?,
             auth: AuthConfig {
                 anonymous: auth.anonymous,
                 jwt: JwtConfig {
@@ -256,7 +262,12 @@ impl Config {
                 demo_secret: None,
                 is_conformance: false,
             },
-            api_access: ApiConfig { keys, file: None, keep_alive: limits.keep_alive },
+            api_access: ApiConfig {
+                keys,
+                file: None,
+                keep_alive: limits.keep_alive,
+                memory_bytes: limits.api_bytes()?,
+            },
             plugins: PluginConfig {
                 threads: if plugins.threads == 0 { cores } else { plugins.threads },
                 call_deadline: plugins.call_deadline,
@@ -269,6 +280,7 @@ impl Config {
                     plugins.components.map_or_else(|| dir.join(PRIVATE_DIR).join("components"), |path| dir.join(path)),
                 ),
                 is_read_only: false,
+                senders: limits.of_senders(),
                 plugins: plugins.plugins,
             },
             store: StoreConfig {
@@ -340,6 +352,7 @@ mod tests {
         assert_eq!(config.conn.message_bytes, 1_000_000);
         assert_eq!(config.conn.outbox_bytes, 1_048_576);
         assert_eq!((config.conn.events_per_second, config.conn.event_burst), (50, 200));
+        assert_eq!((config.conn.unfinished_bytes, config.api_access.memory_bytes), (67_108_864, 134_217_728));
         assert_eq!(config.conn.heartbeat_interval, Duration::from_secs(25));
         assert_eq!(config.conn.heartbeat_timeout, Duration::from_secs(60));
         assert_eq!(config.conn.auth_grace, Duration::from_secs(5));
@@ -365,6 +378,9 @@ mod tests {
             ("[heartbeat]\ninterval = \"70s\"", "heartbeat.timeout must be longer"),
             ("trusted_proxies = [\"proxy\"]", "trusted_proxies"),
             ("limits.keep_alive = \"0s\"", "limits.keep_alive"),
+            ("limits.unfinished_bytes = 1000000", "limits.unfinished_bytes is 1000000"),
+            ("[limits]\nmessage_bytes = 50000000\nunfinished_bytes = 67108864", "limits.unfinished_bytes"),
+            ("limits.api_bytes = 1", "limits.api_bytes is 1"),
             ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
             ("shutdown.drian = \"1s\"", "did you mean drain?"),
             ("[tls]\ncertificate_file = \"a\"", "tls"),

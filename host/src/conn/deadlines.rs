@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::link::{Link, LinkId, Phase, Role};
 use super::shard::Shard;
+use super::unfinished::unfinished_deadline;
 use crate::model::{CloseCode, ErrorCode};
 use crate::protocol::{engineio, websocket};
 
@@ -96,6 +97,7 @@ impl Shard {
 
     /// Does what is due on a link, and notes when to look again.
     pub(super) fn look_after(self: &Rc<Self>, link: &Rc<Link>, now: u64) {
+        self.end_pause(link, now);
         let times = &link.times;
         let role = link.role.borrow().clone();
         match (link.phase.get(), &role) {
@@ -123,6 +125,10 @@ impl Shard {
                 return;
             }
         }
+        let unfinished = unfinished_deadline(link);
+        if now >= unfinished {
+            return self.close(link, CloseCode::GoingAway, "a message did not come to its end in time");
+        }
         let gone = times.heard.get() + config.heartbeat_timeout.as_millis() as u64;
         let interval = config.heartbeat_interval.as_millis() as u64;
         let clock = &self.shared.clock;
@@ -143,7 +149,7 @@ impl Shard {
             self.ping(link, now);
         }
         let next = next_ping(times.pinged.get(), interval);
-        self.arm(link, gone.min(next).min(first_to_expire()).min(times.limit.get()));
+        self.arm(link, gone.min(next).min(first_to_expire()).min(times.limit.get()).min(unfinished));
     }
 
     /// Sends a ping.

@@ -335,12 +335,15 @@ impl Shard {
             Packet::Binary(bytes) if engine.echoes => self.enqueue(link, websocket::binary_frame(&bytes)),
             Packet::Message(text) => self.socket_io_text(link, engine, text, read_at),
             Packet::Binary(bytes) => self.socket_io_binary(link, engine, bytes, read_at),
-            Packet::Pong(_) => self.note_pong(link),
+            Packet::Pong(_) => {
+                self.meter(link, 0);
+                self.note_pong(link);
+            }
             Packet::Close if link.socket().is_none() => self.leave_polling(link),
             Packet::Close => self.hang_up(link, CloseCode::Normal, "", true),
             Packet::Ping(_) => self.close(link, CloseCode::ProtocolError, "it is the host that sends pings"),
             // They mean something while a session opens or changes its transport, and nothing now.
-            Packet::Open | Packet::Upgrade | Packet::Noop => {}
+            Packet::Open | Packet::Upgrade | Packet::Noop => drop(self.meter(link, 0)),
         }
     }
 
@@ -400,7 +403,7 @@ impl Shard {
             let _ = poll.answer.send(Err(PollError::Bad));
         }
         link.role.replace(Role::Engine(engine.clone()));
-        link.limiter.replace(polling.limiter.take());
+        link.rate.replace(polling.rate.take());
         link.phase.set(polling.phase.replace(Phase::Ended));
         link.counted.set(polling.counted.take());
         link.times.limit.set(polling.times.limit.get());

@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use governor::Quota;
 
-use super::link::{Limiter, Link, LinkId, Phase, Role, Wire};
+use super::link::{Link, LinkId, Phase, Role, Wire};
 use super::outbox::Place;
+use super::rate::Rate;
 use super::shard::Shard;
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId};
@@ -20,14 +20,8 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// A link in its place. None where the shard has no room left.
-    /// `limiter` is what it may still send, where it is not new.
-    pub(super) fn new_link(
-        &self,
-        peer: SocketAddr,
-        wire: Wire,
-        role: Role,
-        limiter: Option<Limiter>,
-    ) -> Option<Rc<Link>> {
+    /// `rate` is what it may still send, where it is not new.
+    pub(super) fn new_link(&self, peer: SocketAddr, wire: Wire, role: Role, rate: Option<Rate>) -> Option<Rc<Link>> {
         let mut links = self.links.borrow_mut();
         let slot = links.vacant_entry();
         if slot.key() >= ConnId::MAX_SLOTS {
@@ -35,8 +29,7 @@ impl Shard {
             return None;
         }
         let id = LinkId { slot: slot.key() as u32, stamp: self.stamp() };
-        let limiter = limiter.or_else(|| Some(Limiter::new(self.quota()?, &self.shared.clock)));
-        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, limiter));
+        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, rate.or_else(|| self.new_rate())));
         slot.insert(link.clone());
         self.port.count(1);
         self.shared.metrics.connections.inc();
@@ -45,6 +38,7 @@ impl Shard {
 
     /// Takes a link out of its place. Its connections are dealt with already.
     pub(super) fn remove_link(&self, link: &Link) {
+        link.holding.take();
         if self.find_link(link.id).is_some() {
             self.links.borrow_mut().try_remove(link.id.slot as usize);
         }
@@ -67,10 +61,11 @@ impl Shard {
         stamp
     }
 
-    fn quota(&self) -> Option<Quota> {
+    fn new_rate(&self) -> Option<Rate> {
         let config = &self.shared.config;
-        let rate = NonZeroU32::new(config.events_per_second)?;
-        Some(Quota::per_second(rate).allow_burst(NonZeroU32::new(config.event_burst).unwrap_or(rate)))
+        let per_second = NonZeroU32::new(config.events_per_second)?;
+        let burst = NonZeroU32::new(config.event_burst).unwrap_or(per_second);
+        Some(Rate::new(per_second, burst, &self.shared.clock))
     }
 
     /// Queues frames; they are written when the shard has done what is at hand.

@@ -12,10 +12,12 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::budget::Holding;
 use super::connection::Connection;
 use super::engine::{Engine, EngineId, Poll};
 use super::moving::Moving;
 use super::outbox::Outbox;
+use super::rate::Rate;
 use crate::model::Clock;
 use crate::protocol::websocket::Decoder;
 
@@ -74,7 +76,7 @@ pub(super) struct Socket {
     pub(super) blocked: Cell<bool>,
 }
 
-/// How many messages a client may still send.
+/// A rate, and how much of it is left.
 #[derive(Debug)]
 pub(super) struct Limiter(
     Box<RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>>,
@@ -109,7 +111,13 @@ pub(super) struct Link {
     pub(super) counted: Cell<bool>,
     /// Set from when it is found to belong on another shard until what was read is dealt with.
     pub(super) moving: RefCell<Option<Box<Moving>>>,
-    pub(super) limiter: RefCell<Option<Limiter>>,
+    pub(super) rate: RefCell<Option<Rate>>,
+    /// Set when nothing of it is to be read any more.
+    pub(super) muted: Cell<bool>,
+    /// Its part of what is not whole.
+    pub(super) holding: RefCell<Option<Holding>>,
+    /// What was read and its user has not been charged for, in bytes.
+    pub(super) read_bytes: Cell<usize>,
 }
 
 /// When what happened and is due, in milliseconds of the clock's uptime.
@@ -123,17 +131,12 @@ pub(super) struct Times {
     pub(super) limit: Cell<u64>,
     /// The earliest deadline that the shard has noted.
     pub(super) armed: Cell<u64>,
+    /// It is not read until then; 0 where it is.
+    pub(super) unread_until: Cell<u64>,
 }
 
 impl Link {
-    pub(super) fn new(
-        id: LinkId,
-        peer: SocketAddr,
-        wire: Wire,
-        role: Role,
-        clock: &Clock,
-        limiter: Option<Limiter>,
-    ) -> Self {
+    pub(super) fn new(id: LinkId, peer: SocketAddr, wire: Wire, role: Role, clock: &Clock, rate: Option<Rate>) -> Self {
         let now = clock.uptime_ms();
         Self {
             id,
@@ -150,16 +153,15 @@ impl Link {
                 pinged: Cell::new(now),
                 limit: Cell::new(u64::MAX),
                 armed: Cell::new(u64::MAX),
+                unread_until: Cell::new(0),
             },
             counted: Cell::new(false),
             moving: RefCell::default(),
-            limiter: RefCell::new(limiter),
+            rate: RefCell::new(rate),
+            muted: Cell::new(false),
+            holding: RefCell::default(),
+            read_bytes: Cell::new(0),
         }
-    }
-
-    /// Whether the client may send one more message now.
-    pub(super) fn may_send(&self) -> bool {
-        self.limiter.borrow().as_ref().is_none_or(Limiter::allows)
     }
 
     /// Whether nobody has been told that it is over.

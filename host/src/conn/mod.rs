@@ -7,17 +7,19 @@
 //! - `accept`, `admission`: where new sockets come from, and how many there may be; `descriptors`, `overload`: what is kept
 //!   in reserve, and what a client gets for which there is no other
 //! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
-//!   `drain`: the closes before the end; `serve`, `requests`: the HTTP before a WebSocket; `proxy_header`: what a proxy
-//!   says before that
+//!   `drain`: the closes before the end; `serve`, `requests`: the HTTP before a WebSocket; `watched`, `framing`: its bytes as
+//!   they come; `proxy_header`: what a proxy says before that
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
-//! - `violation`: what a client is told that breaks its protocol, and the log
+//! - `violation`: what a client is told that breaks its protocol, and the log; `rate`: how much it may send
+//! - `budget`, `unfinished`: what is held of that which is not whole
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
 //! - `places`: how many connections a user may have; `newcomers`: plain ones that may be but the way back to another
 //! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
 mod admission;
+mod budget;
 mod connection;
 mod deadlines;
 mod descriptors;
@@ -25,6 +27,7 @@ mod drain;
 mod engine;
 mod fanout;
 mod flush;
+mod framing;
 mod link;
 mod log;
 mod members;
@@ -33,11 +36,13 @@ mod newcomers;
 mod outbox;
 mod overload;
 mod oversize;
+mod pace;
 mod places;
 mod plain;
 mod polling;
 mod prefetch;
 mod proxy_header;
+mod rate;
 mod recovery;
 mod requests;
 mod serve;
@@ -45,8 +50,10 @@ mod session;
 mod shard;
 mod socketio;
 mod sockets;
+mod unfinished;
 mod violation;
 mod wall;
+mod watched;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -60,12 +67,14 @@ use hyper::{Request, Response};
 
 pub use accept::{Acceptor, accept_failed};
 pub use admission::Admission;
+pub use budget::{Budget, Holding, PATIENCE_MS, SLOWEST};
 pub use descriptors::{Descriptors, raise_limit};
 pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
 pub use places::UserOverflow;
-pub use requests::{HttpTimes, serve_requests};
+pub use requests::{HttpTimes, RequestFacts, serve_requests};
 pub use serve::Caller;
 pub use shard::{Door, Shard, ShardThread};
+pub use watched::{CONNECTION_BYTES, Watched};
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;
@@ -108,6 +117,8 @@ pub struct ConnConfig {
     pub recovery_bytes: usize,
     /// Proxies that say on whose behalf they connect.
     pub trusted_proxies: TrustedProxies,
+    /// What may be held of messages and requests that are not whole, and of clients that are not signed in, in bytes.
+    pub unfinished_bytes: usize,
     /// How long an HTTP connection may be idle.
     pub keep_alive: Duration,
     /// Time for clients to answer the close that ends the host.
@@ -127,6 +138,8 @@ pub struct Shared {
     pub plugins: Runtime,
     /// How many connections there are, and may be.
     pub admission: Arc<Admission>,
+    /// What is held that is not whole.
+    pub unfinished: Budget,
     /// The polling sessions.
     pub engines: Arc<Engines>,
     /// The time.

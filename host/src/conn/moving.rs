@@ -10,8 +10,9 @@ use bytes::Bytes;
 use tokio::task::spawn_local;
 
 use super::engine::{Credentials, Engine, EngineCommand, EngineId, Poll};
-use super::link::{Limiter, Link, Phase, Role, Socket, Wire};
+use super::link::{Link, Phase, Role, Socket, Wire};
 use super::outbox::Outbox;
+use super::rate::Rate;
 use super::shard::Shard;
 use crate::auth::Session;
 use crate::model::CloseCode;
@@ -83,7 +84,7 @@ pub(super) struct Migrant {
     pub(super) is_counted: bool,
     pub(super) wire: MigrantWire,
     pub(super) role: MigrantRole,
-    pub(super) limiter: Option<Limiter>,
+    pub(super) rate: Option<Rate>,
     pub(super) outbox: Outbox,
     pub(super) inbound: Vec<Inbound>,
 }
@@ -134,10 +135,10 @@ impl Shard {
         };
         link.outbox.borrow_mut().keep(&self.queue.borrow());
         let (peer, outbox, is_counted) = (link.peer, link.outbox.take(), link.counted.take());
-        let limiter = link.limiter.take();
+        let rate = link.rate.take();
         link.phase.set(Phase::Ended);
         self.remove_link(link);
-        let migrant = Migrant { peer, is_counted, wire, role, limiter, outbox, inbound };
+        let migrant = Migrant { peer, is_counted, wire, role, rate, outbox, inbound };
         self.shared.engines.inbox(to).push(EngineCommand::Welcome(Box::new(migrant)));
         if let Some(engine) = engine
             && self.polling.borrow_mut().remove(&engine.id).is_some()
@@ -159,7 +160,7 @@ impl Shard {
 
     /// Takes a link from another shard.
     pub(super) fn welcome(self: &Rc<Self>, migrant: Migrant) {
-        let Migrant { peer, is_counted, wire, role, limiter, outbox, inbound } = migrant;
+        let Migrant { peer, is_counted, wire, role, rate, outbox, inbound } = migrant;
         let id = match &role {
             MigrantRole::Engine { id, .. } => Some(*id),
             MigrantRole::Plain(_) | MigrantRole::Probe { .. } => None,
@@ -175,7 +176,7 @@ impl Shard {
                 (Role::Engine(Rc::new(Engine::new(id, credentials, false))), None)
             }
         };
-        let Some(link) = self.new_link(peer, wire, role.clone(), limiter) else {
+        let Some(link) = self.new_link(peer, wire, role.clone(), rate) else {
             return self.forget_migrant(peer, is_counted, id);
         };
         link.counted.set(is_counted);
@@ -219,6 +220,7 @@ impl Shard {
         } else if !received.is_empty() {
             self.read(&link, &mut received);
         }
+        self.reckon(&link, 0, false);
         self.mark_dirty(&link);
         self.watch(&link);
     }

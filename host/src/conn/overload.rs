@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::proxy_header;
+use super::requests::MAX_HEAD_BYTES;
 use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
 
@@ -67,6 +68,7 @@ impl Overload {
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .keep_alive(false)
+                    .max_buf_size(MAX_HEAD_BYTES)
                     .serve_connection(
                         TokioIo::new(socket),
                         service_fn(|request| std::future::ready(respond(&request))),
@@ -88,6 +90,7 @@ fn respond(request: &Request<Incoming>) -> Result<Response<Full<Bytes>>, Infalli
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if status != StatusCode::OK {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

@@ -11,6 +11,7 @@ use super::engine::Credentials;
 use super::link::{Link, Phase};
 use super::log::{Progress, SessionKey};
 use super::moving::{Arrival, Inbound};
+use super::rate::Verdict;
 use super::recovery::Reclaimed;
 use super::session::AUTHENTICATE;
 use super::shard::Shard;
@@ -84,6 +85,21 @@ impl Shard {
         }
     }
 
+    /// A text or binary frame.
+    pub(super) fn plain_message(self: &Rc<Self>, link: &Rc<Link>, message: &Message<'_>, read_at: Instant) {
+        let bytes = match message {
+            Message::Text(text) => text.len(),
+            Message::Binary(bytes) => bytes.len(),
+            _ => 0,
+        };
+        match (self.meter(link, bytes), message) {
+            (Verdict::Take, Message::Text(text)) => self.plain_text(link, text, read_at),
+            (Verdict::Take, _) => self.plain_binary(link),
+            (Verdict::Refuse, message) => self.refuse_unread(link, message),
+            (Verdict::Drop | Verdict::CutOff, _) => {}
+        }
+    }
+
     pub(super) fn plain_text(self: &Rc<Self>, link: &Rc<Link>, text: &str, read_at: Instant) {
         let text = &*without_lone_surrogates(text);
         let connection = link.only_connection();
@@ -125,15 +141,13 @@ impl Shard {
     }
 
     /// Refuses a message over the rate. It is read for its id alone, so that the answer finds its way.
-    pub(super) fn refuse_unread(self: &Rc<Self>, link: &Rc<Link>, message: &Message<'_>) {
+    fn refuse_unread(self: &Rc<Self>, link: &Rc<Link>, message: &Message<'_>) {
         let (event, id) = match message {
             Message::Text(text) => match plain::decode(&without_lone_surrogates(text)) {
                 Ok(Incoming::Event { event, id, .. }) => (Some(event.into_owned()), id),
                 Ok(Incoming::Acknowledgement { .. }) => (None, None),
                 Err(bad) => (bad.event, bad.id),
             },
-            // To answer a ping is a courtesy.
-            Message::Ping(_) => return,
             _ => (None, None),
         };
         match link.only_connection() {

@@ -54,6 +54,7 @@ impl Shard {
         self.polling.borrow_mut().insert(id, link.clone());
         self.shared.engines.enter(id, self.index);
         self.begin_engine(&link, &engine);
+        self.reckon(&link, 0, false);
         Ok(self.open_packet(&engine, &["websocket"]))
     }
 
@@ -62,7 +63,7 @@ impl Shard {
         let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
         let role = MigrantRole::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
-        let migrant = Migrant { peer, is_counted: false, wire, role, limiter: None, outbox, inbound };
+        let migrant = Migrant { peer, is_counted: false, wire, role, rate: None, outbox, inbound };
         // Where the session is gone the socket closes with it.
         self.shared.engines.send(id, EngineCommand::Probe { id, migrant: Box::new(migrant) });
     }
@@ -163,6 +164,10 @@ impl Shard {
         link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         for packet in engineio::decode_payload(body) {
+            if !link.is_up() {
+                // One packet was too many, or the last.
+                break;
+            }
             // However many packets there are, their answers are bounded as they come.
             self.settle_over_full();
             match packet {
@@ -176,6 +181,7 @@ impl Shard {
             }
         }
         self.finish_move(link, Decoder::default());
+        self.reckon(link, body.len(), true);
         Ok(())
     }
 

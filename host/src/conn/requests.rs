@@ -1,4 +1,4 @@
-//! The requests of an HTTP connection, on either port: how long it may be idle, and how it ends.
+//! The requests of an HTTP connection, on either port: how long it may be idle, what it may hold, and how it ends.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,14 +17,25 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Time for the first request on a new connection.
+use super::budget::{Budget, Holding};
+use super::watched::{CONNECTION_BYTES, Watch, Watched};
+
+/// Time for the head of a request, from the begin of a new connection or from its first byte.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a client to take an answer, beyond the time that it may be idle behind it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a connection is over its time, at least.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// The longest head of a request, in bytes; one that is longer is answered 431. As much as nginx takes by default: a token of
+/// 8 KiB in each of several places. It also bounds what is read ahead of a body.
+pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// Refused requests in a row after which a connection is closed. Clients that are told what is wrong go on no longer; whoever
+/// does has to pay for a new connection now and then.
+const MAX_REFUSED: u64 = 100;
 
 /// How long an HTTP connection may take for what.
 #[derive(Debug, Clone, Copy)]
@@ -34,10 +46,19 @@ pub struct HttpTimes {
     pub shutdown: Duration,
 }
 
+/// What is known of a request besides what it says: among its extensions.
+#[derive(Debug, Clone)]
+pub struct RequestFacts {
+    /// The connection's part of the budget, for what comes of the body.
+    pub holding: Arc<Holding>,
+    /// Whether it says in two ways how long it is.
+    pub is_ambiguous: bool,
+}
+
 /// The moment at which a connection is over its time, in milliseconds from its begin. There is none while a request is
 /// dealt with, for that has bounds of its own.
 #[derive(Debug, Clone)]
-struct Limit {
+pub(super) struct Limit {
     begun: Instant,
     at: Arc<AtomicU64>,
 }
@@ -58,6 +79,18 @@ impl Limit {
         self.at.store(u64::MAX, Ordering::Relaxed);
     }
 
+    /// A request is dealt with, and so none waited for.
+    fn is_clear(&self) -> bool {
+        self.at.load(Ordering::Relaxed) == u64::MAX
+    }
+
+    /// The first of a request has come, and the rest of its head is to follow.
+    pub(super) fn head_begins(&self) {
+        if !self.is_clear() && self.left() > REQUEST_TIMEOUT {
+            self.set(REQUEST_TIMEOUT);
+        }
+    }
+
     /// How much time is left.
     fn left(&self) -> Duration {
         let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
@@ -65,11 +98,32 @@ impl Limit {
     }
 }
 
-/// Answers the requests of a connection by `service`, one after another. When `stopping` turns true, what is being answered
-/// is answered, and announced to be the last.
+/// The requests of a connection so far.
+#[derive(Debug, Default)]
+struct Counts {
+    requests: AtomicU64,
+    /// Refused one after another.
+    refused: AtomicU64,
+}
+
+impl Counts {
+    /// Notes an answer. Says whether it is the last that this connection gets.
+    fn note(&self, answer: &Response<Full<Bytes>>) -> bool {
+        if answer.status().is_client_error() {
+            return self.refused.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSED;
+        }
+        self.refused.store(0, Ordering::Relaxed);
+        false
+    }
+}
+
+/// Answers the requests of a connection by `service`, one after another, each with its [`RequestFacts`]. What has come of
+/// one that is not whole is held within `budget`. When `stopping` turns true, what is being answered is answered, and
+/// announced to be the last.
 pub async fn serve_requests<S, F>(
     socket: TcpStream,
     times: HttpTimes,
+    budget: &Budget,
     mut stopping: watch::Receiver<bool>,
     service: S,
 ) -> hyper::Result<()>
@@ -79,13 +133,25 @@ where
 {
     let limit = Limit::new(REQUEST_TIMEOUT);
     let idle = times.keep_alive.unwrap_or_default();
-    let service = service_fn(|request| {
-        let limit = limit.clone();
-        limit.clear();
+    let watch = Arc::new(Watch::new(budget.part(), limit.clone()));
+    let counts = Arc::<Counts>::default();
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let (watch, counts) = (watch.clone(), counts.clone());
+        watch.limit.clear();
+        watch.holding.clear();
+        let number = counts.requests.fetch_add(1, Ordering::Relaxed);
+        let facts = RequestFacts { holding: watch.holding.clone(), is_ambiguous: watch.is_ambiguous(number) };
+        request.extensions_mut().insert(facts);
         let answer = service(request);
         async move {
-            let answer = answer.await;
-            limit.set(idle + ANSWER_TIMEOUT);
+            let mut answer = answer.await;
+            // A browser is not to find a page in what was not meant as one.
+            answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            if counts.note(&answer) || watch.holding.is_evicted() {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            watch.holding.begin(CONNECTION_BYTES);
+            watch.limit.set(idle + ANSWER_TIMEOUT);
             Ok::<_, Infallible>(answer)
         }
     });
@@ -93,12 +159,13 @@ where
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(times.keep_alive.is_some())
+            .max_buf_size(MAX_HEAD_BYTES)
             // Its clock runs from when it is ready for a request, and so while the connection is idle.
             .header_read_timeout(idle.max(REQUEST_TIMEOUT))
-            .serve_connection(TokioIo::new(socket), service)
+            .serve_connection(TokioIo::new(Watched::new(socket, watch.clone())), service)
             .with_upgrades()
     );
-    let mut end = None;
+    let (mut end, mut is_evicted) = (None, false);
     loop {
         // Once the host ends, no answer gives more time.
         let left = || end.map_or(limit.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
@@ -108,6 +175,13 @@ where
                 if left().is_zero() {
                     return Ok(());
                 }
+            }
+            () = watch.holding.evicted(), if !is_evicted => {
+                if !limit.is_clear() {
+                    return Ok(());
+                }
+                // Whoever reads the request's body refuses it, and that is the last answer.
+                is_evicted = true;
             }
             _ = stopping.wait_for(|stopping| *stopping), if end.is_none() => {
                 served.as_mut().graceful_shutdown();

@@ -20,6 +20,8 @@ use crate::model::TrustedProxies;
 pub struct Caller {
     /// The other end, or the client that a trusted proxy speaks for.
     pub peer: SocketAddr,
+    /// Whether the other end is a trusted proxy.
+    pub is_proxied: bool,
 }
 
 impl Shard {
@@ -72,15 +74,16 @@ impl Shard {
     async fn serve(self: Rc<Self>, mut socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
         let config = &self.shared.config;
         let stopping = self.stopping.subscribe();
-        let peer = if config.trusted_proxies.contains(peer.ip()) {
+        let is_proxied = config.trusted_proxies.contains(peer.ip());
+        let peer = if is_proxied {
             let Some(client) = client_behind(&mut socket, stopping.clone()).await? else { return Ok(()) };
             client.unwrap_or(peer)
         } else {
             peer
         };
         let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
-        let served = serve_requests(socket, times, stopping, |request| {
-            self.http.clone().call(self.clone(), Caller { peer }, request)
+        let served = serve_requests(socket, times, &self.shared.unfinished, stopping, |request| {
+            self.http.clone().call(self.clone(), Caller { peer, is_proxied }, request)
         });
         served.await.map_err(io::Error::other)
     }

@@ -13,6 +13,7 @@ use super::connection::Connection;
 use super::link::{Link, Phase, Role};
 use super::log::Entry;
 use super::members::Group;
+use super::rate::Verdict;
 use super::shard::Shard;
 use crate::auth::{Place, Session, Shown};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
@@ -156,18 +157,25 @@ impl Shard {
         let Some(socket) = link.socket() else { return };
         link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
+        let came = bytes.len();
+        // Whether what is incomplete behind this was begun by it.
+        let mut is_begun = false;
         let mut decoder = socket.decoder.take();
         let read = decoder.feed(
             bytes,
             || self.max_bytes(link),
             |message| {
+                is_begun |= matches!(message, Message::Text(_) | Message::Binary(_));
                 self.handle(link, message, read_at);
-                link.phase.get() != Phase::Ended
+                link.phase.get() != Phase::Ended && !link.muted.get()
             },
         );
         match read {
             Ok(()) if link.moving.borrow().is_some() => self.finish_move(link, decoder),
-            Ok(()) => drop(socket.decoder.replace(decoder)),
+            Ok(()) => {
+                socket.decoder.replace(decoder);
+                self.reckon(link, came, is_begun);
+            }
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => {
                 link.moving.take();
@@ -193,16 +201,22 @@ impl Shard {
         let role = link.role.borrow().clone();
         match message {
             // Engine.IO has its own pings, and nobody was asked by this one.
-            Message::Pong if !matches!(role, Role::Plain) => {}
-            Message::Pong => self.note_pong(link),
             Message::Close(code) => self.closed_by_client(link, code),
             _ if !link.is_up() => {}
-            Message::Ping(content) if link.may_send() => self.enqueue(link, websocket::pong_frame(content)),
-            Message::Ping(_) => {}
+            Message::Pong => {
+                self.meter(link, 0);
+                if matches!(role, Role::Plain) {
+                    self.note_pong(link);
+                }
+            }
+            Message::Ping(content) => {
+                // To answer it is a courtesy.
+                if self.meter(link, content.len()) == Verdict::Take {
+                    self.enqueue(link, websocket::pong_frame(content));
+                }
+            }
             message => match (role, message) {
-                (Role::Plain, message) if !link.may_send() => self.refuse_unread(link, &message),
-                (Role::Plain, Message::Text(text)) => self.plain_text(link, text, read_at),
-                (Role::Plain, _) => self.plain_binary(link),
+                (Role::Plain, message) => self.plain_message(link, &message, read_at),
                 (Role::Engine(engine), Message::Text(text)) => self.engine_text(link, &engine, text, read_at),
                 (Role::Engine(engine), Message::Binary(bytes))
                     if !engine.echoes && bytes.len() > self.longest_message(link) =>
@@ -212,7 +226,11 @@ impl Shard {
                 (Role::Engine(engine), Message::Binary(bytes)) => {
                     self.packet(link, &engine, engineio::Packet::Binary(bytes.into()), read_at);
                 }
-                (Role::Probe { id, is_tried }, Message::Text(text)) => self.probe_text(link, id, is_tried, text),
+                (Role::Probe { id, is_tried }, Message::Text(text)) => {
+                    if self.meter(link, text.len()) == Verdict::Take {
+                        self.probe_text(link, id, is_tried, text);
+                    }
+                }
                 (Role::Echo, Message::Text(text)) => self.enqueue(link, websocket::text_frame(text)),
                 (Role::Echo, Message::Binary(bytes)) => self.enqueue(link, websocket::binary_frame(bytes)),
                 _ => self.close(link, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),

@@ -31,6 +31,7 @@ use super::members::{Group, Members};
 use super::newcomers::Newcomers;
 use super::outbox::Queue;
 use super::oversize::Oversize;
+use super::pace::Pace;
 use super::sockets::Sockets;
 use super::violation::Violations;
 use super::{HttpService, MakeHttpService, Shared};
@@ -78,6 +79,7 @@ pub struct Shard {
     pub(super) members: Members,
     pub(super) newcomers: Newcomers,
     pub(super) violations: Violations,
+    pub(super) pace: Pace,
     /// The Engine.IO sessions that have no WebSocket.
     pub(super) polling: RefCell<HashMap<EngineId, Rc<Link>>>,
     /// The names of Socket.IO namespaces that somebody was in.
@@ -166,6 +168,7 @@ impl ShardThread {
                     members: Members::default(),
                     newcomers: Newcomers::default(),
                     violations,
+                    pace: Pace::default(),
                     polling: RefCell::default(),
                     namespaces: RefCell::default(),
                     registry,
@@ -300,6 +303,7 @@ impl Shard {
             ShardCommand::Drain { over, working } => self.drain(over, working),
             ShardCommand::Probe { connection } => self.probe_connection(connection),
             ShardCommand::ProbeAddress { address } => self.probe_address(address),
+            ShardCommand::Evict { link } => self.evict(link),
             ShardCommand::Shutdown => self.shut_down(),
         }
     }
@@ -397,7 +401,9 @@ impl Shard {
                 _ => link.phase.set(Phase::Open),
             }
         }
-        if !received.is_empty() {
+        if received.is_empty() {
+            self.reckon(&link, 0, false);
+        } else {
             self.read(&link, &mut received.to_vec());
         }
         self.watch(&link);

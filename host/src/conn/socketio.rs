@@ -15,6 +15,7 @@ use super::link::Link;
 use super::log::{Progress, SessionKey};
 use super::moving::Inbound;
 use super::places::PROBE_TIMEOUT;
+use super::rate::Verdict;
 use super::recovery::Reclaimed;
 use super::shard::Shard;
 use crate::auth::{Place, Session, Shown};
@@ -67,6 +68,15 @@ impl Refused {
 
 impl Shard {
     pub(super) fn socket_io_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
+        match self.meter(link, text.len()) {
+            Verdict::Take => {}
+            Verdict::Refuse => return self.refuse_packet(link, engine, text),
+            Verdict::Drop => {
+                let skipped = engine.decoder.borrow_mut().skip(text);
+                return skipped.unwrap_or_else(|malformed| self.violated(link, malformed.reason));
+            }
+            Verdict::CutOff => return,
+        }
         let text = &*without_lone_surrogates(text);
         let packet = engine.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
         match packet {
@@ -88,17 +98,49 @@ impl Shard {
     ) {
         if link.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
             // It ends the session itself when it has read that; by polling it could not read it of one that is ended.
-            if link.may_send() {
+            if self.meter(link, bytes.len()) == Verdict::Take {
                 self.enqueue(link, socketio::msgpack_error_frame(NO_MSGPACK));
                 self.complain(link, NO_MSGPACK);
             }
             return;
+        }
+        if engine.decoder.borrow().passes_over() {
+            self.meter(link, bytes.len());
         }
         let packet = engine.decoder.borrow_mut().binary(bytes);
         match packet {
             Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
             Ok(None) => {}
             Err(malformed) => self.violated(link, malformed.reason),
+        }
+    }
+
+    /// Answers a packet over the rate. It is read for what the answer needs alone, and what belongs to it is passed over.
+    fn refuse_packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine, text: &str) {
+        let text = &*without_lone_surrogates(text);
+        let packet = engine.decoder.borrow_mut().refuse(text, self.shared.config.message_bytes);
+        let packet = match packet {
+            Ok(packet) => packet,
+            Err(malformed) => return self.violated(link, malformed.reason),
+        };
+        let connection = in_namespace(link, packet.namespace());
+        match (packet, connection) {
+            (Packet::Connect { namespace, .. }, None) => {
+                let Refused { message, data } =
+                    Refused::for_now(ErrorCode::RateLimited.as_str(), over_the_rate().message, RATE_PAUSE);
+                self.enqueue(link, socketio::connect_error_frame(&namespace, &message, &data));
+            }
+            // To leave costs nothing.
+            (Packet::Disconnect { .. }, Some(connection)) => self.leave_namespace(link, &connection, false),
+            (Packet::Event { event, id, .. }, Some(connection)) => {
+                self.answer(&connection, Some(&event), id.map(i128::from), Err(&over_the_rate()));
+            }
+            (Packet::Overfull { event, id, .. }, Some(connection)) => {
+                self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&over_the_rate()));
+            }
+            (_, Some(connection)) => self.answer(&connection, None, None, Err(&over_the_rate())),
+            // What is wrong with it is told once it is within the rate.
+            (_, None) => {}
         }
     }
 
@@ -114,9 +156,7 @@ impl Shard {
             Packet::Disconnect { .. } => self.leave_namespace(link, &connection, false),
             Packet::Event { event, payload, id, .. } => {
                 let id = id.map(i128::from);
-                if !link.may_send() {
-                    self.answer(&connection, Some(&event), id, Err(&over_the_rate()));
-                } else if event.is_empty() || event.len() > MAX_EVENT_BYTES {
+                if event.is_empty() || event.len() > MAX_EVENT_BYTES {
                     let message = format!("an event's name is 1 to {MAX_EVENT_BYTES} bytes long");
                     self.answer(&connection, None, id, Err(&Failure::new(ErrorCode::BadRequest, message)));
                 } else {
@@ -124,13 +164,9 @@ impl Shard {
                 }
             }
             Packet::Overfull { event, id, .. } => {
-                let failure = match link.may_send() {
-                    true => Failure::new(ErrorCode::TooLarge, BadPlaceholders::TooMany.to_string()),
-                    false => over_the_rate(),
-                };
+                let failure = Failure::new(ErrorCode::TooLarge, BadPlaceholders::TooMany.to_string());
                 self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&failure));
             }
-            Packet::Ack { .. } if !link.may_send() => self.answer(&connection, None, None, Err(&over_the_rate())),
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
         }
     }
@@ -188,9 +224,6 @@ impl Shard {
         auth: Option<&RawValue>,
         packet: &str,
     ) -> Result<(), Refused> {
-        if !link.may_send() {
-            return Err(Refused::for_now(ErrorCode::RateLimited.as_str(), over_the_rate().message, RATE_PAUSE));
-        }
         if !self.has_namespace(namespace) {
             return Err(Refused { message: "Invalid namespace".to_owned(), data: serde_json::Value::Null });
         }

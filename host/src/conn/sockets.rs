@@ -57,12 +57,12 @@ impl Sockets {
 }
 
 impl LinkId {
-    fn token(self) -> Token {
+    pub(super) fn token(self) -> Token {
         const { assert!(usize::BITS >= u64::BITS, "a token holds a slot and a stamp") };
         Token((self.stamp as usize) << u32::BITS | self.slot as usize)
     }
 
-    fn of_token(token: Token) -> Self {
+    pub(super) fn of_token(token: Token) -> Self {
         Self { slot: token.0 as u32, stamp: (token.0 >> u32::BITS) as u32 }
     }
 }
@@ -114,11 +114,16 @@ impl Shard {
     /// Reads what has arrived, as much as one turn allows. Where that may not be all, nothing tells of the rest again, and
     /// the link is noted: after a full buffer, and wherever the end may be behind what was read (`to_the_end`).
     fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
-        let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
+        let is_read = link.phase.get() != Phase::Ended && !link.muted.get();
+        let Some(socket) = link.socket().filter(|_| is_read) else { return };
+        if !self.may_be_read(link) {
+            return;
+        }
         let read = {
             let mut buffer = self.read_buffer.borrow_mut();
             let read = (&socket.tcp).read(&mut buffer);
             if let Ok(n @ 1..) = read {
+                self.charge_read(link, n);
                 self.read(link, &mut buffer[..n]);
             }
             read

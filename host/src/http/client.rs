@@ -8,8 +8,9 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::bundle::ClientBundle;
 use super::demo::Demo;
-use super::forwarded::{client_of, is_forwarded};
+use super::forwarded::{client_of, is_forwarded, scheme_of};
 use super::handshake::{find_tokens, handshake_key, upgrade};
+use super::head;
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::response::{Answer, error, restarting, text};
 use crate::auth::Place;
@@ -60,7 +61,7 @@ impl ClientService {
             Ok(key) => key,
             Err(message) => return upgrade_required(message),
         };
-        let credentials = self.credentials(&request);
+        let credentials = self.credentials(&request, caller);
         if let Credentials { refused: Some(message), shown } = &credentials
             && shown.is_empty()
         {
@@ -72,10 +73,11 @@ impl ClientService {
     }
 
     /// What a request shows of who makes it.
-    pub(super) fn credentials(&self, request: &Request<Incoming>) -> Credentials {
+    pub(super) fn credentials(&self, request: &Request<Incoming>, caller: &Caller) -> Credentials {
         let mut shown = find_tokens(request.headers(), request.uri().query(), self.config.cookie.as_deref());
         let mut refused = None;
-        if shown.iter().any(|shown| shown.place == Place::Cookie) && !self.may_carry_cookies(request.headers()) {
+        let has_cookie = shown.iter().any(|shown| shown.place == Place::Cookie);
+        if has_cookie && !self.may_carry_cookies(request.headers(), caller.is_proxied) {
             shown.retain(|shown| shown.place != Place::Cookie);
             refused = Some(
                 "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
@@ -87,8 +89,9 @@ impl ClientService {
 
     /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed by its
     /// name: a browser sends a cookie along whatever site made the page.
-    fn may_carry_cookies(&self, headers: &HeaderMap) -> bool {
-        is_from_here(headers) || self.origin_if(headers, AllowedOrigin::is_named).is_some()
+    fn may_carry_cookies(&self, headers: &HeaderMap, is_proxied: bool) -> bool {
+        is_from_here(headers, scheme_of(headers, is_proxied))
+            || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
     /// The origin of the page that a request comes from, if it is one of those that are allowed. In development pages of
@@ -114,6 +117,9 @@ fn upgrade_required(message: &str) -> Answer {
 
 impl HttpService for ClientService {
     fn call(self: Rc<Self>, shard: Rc<Shard>, mut caller: Caller, request: Request<Incoming>) -> Answering {
+        if let Some(refusal) = head::refuse(&request) {
+            return Box::pin(std::future::ready(refusal));
+        }
         if shard.trusted_proxies().contains(caller.peer.ip()) {
             caller.peer = client_of(caller.peer, request.headers(), shard.trusted_proxies());
         } else if is_forwarded(request.headers()) {
@@ -162,10 +168,13 @@ mod tests {
         let service = ClientService { config, demo: None };
         let allowed = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            service.may_carry_cookies(&pairs.collect())
+            service.may_carry_cookies(&pairs.collect(), false)
         };
         assert!(allowed(&[]));
         assert!(allowed(&[("host", "a.example:8080"), ("origin", "http://a.example:8080")]));
+        assert!(allowed(&[("host", "a.example"), ("origin", "https://a.example"), ("x-forwarded-proto", "https")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "http://a.example"), ("x-forwarded-proto", "https")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "https://a.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://b.wide.example")]));
         // These count for tokens, which a page must know to send.

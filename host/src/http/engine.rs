@@ -15,7 +15,7 @@ use serde_json::json;
 use super::client::ClientService;
 use super::handshake::{handshake_key, is_upgrade, upgrade};
 use super::response::{Answer, body, json, restarting, unavailable};
-use super::upload::Upload;
+use super::upload::{Upload, UploadError};
 use crate::conn::{Caller, Door, EngineId, PollError, Polled, Posting, Shard};
 use crate::protocol::engineio;
 
@@ -168,7 +168,7 @@ impl ClientService {
         if shard.is_refusing() {
             return Ok(restarting());
         }
-        let credentials = self.credentials(&request);
+        let credentials = self.credentials(&request, &caller);
         if transport == Transport::WebSocket {
             let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
             let door = Door::Engine { credentials, echoes };
@@ -195,7 +195,10 @@ impl ClientService {
             return Err(Refusal::BadRequest);
         }
         let limit = self.config.message_bytes;
-        let read = read_body(request.into_body(), engineio::longest_body(limit), &mut posting).await?;
+        let read = match read_body(request, engineio::longest_body(limit), &mut posting).await {
+            Ok(read) => read.map(String::from_utf8).transpose().map_err(|_| Refusal::BadRequest)?,
+            Err(error) => return Ok(unread(&error)),
+        };
         match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
             Some(text) => polled(posting.finish(text).await),
             None => {
@@ -217,21 +220,35 @@ fn max_packets(headers: &HeaderMap) -> usize {
 
 /// Reads a body; none where it is longer than `limit`. What is too long is read to its end within reason, for a client
 /// that still writes would not read the answer.
-async fn read_body(body: Incoming, limit: usize, posting: &mut Posting<'_>) -> Result<Option<String>, Refusal> {
+async fn read_body(
+    request: Request<Incoming>,
+    limit: usize,
+    posting: &mut Posting<'_>,
+) -> Result<Option<Vec<u8>>, UploadError> {
     let (mut read, mut length) = (Vec::new(), 0);
-    let mut body = Upload::new(body);
+    let mut body = Upload::of(request);
     while length <= limit.saturating_mul(DRAINED) {
-        let Some(data) = body.next().await.map_err(|_| Refusal::BadRequest)? else {
-            let whole = (length <= limit).then(|| String::from_utf8(read));
-            return whole.transpose().map_err(|_| Refusal::BadRequest);
-        };
+        let Some(data) = body.next(read.capacity()).await? else { return Ok((length <= limit).then_some(read)) };
         posting.progress();
         length += data.len();
         if length <= limit {
             read.extend_from_slice(&data);
+        } else {
+            read = Vec::new();
         }
     }
     Ok(None)
+}
+
+/// The answer to a request whose body does not come to its end. Its session ends, for nobody knows what was lost with it.
+fn unread(error: &UploadError) -> Answer {
+    match error {
+        UploadError::Evicted => unavailable(&error.to_string()),
+        UploadError::Standstill | UploadError::TooSlow => {
+            json(StatusCode::REQUEST_TIMEOUT, &json!({ "code": "bad_request", "message": error.to_string() }))
+        }
+        UploadError::Broken(_) => Refusal::BadRequest.answer(),
+    }
 }
 
 fn polled(polled: Polled) -> Result<Answer, Refusal> {

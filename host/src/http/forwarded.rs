@@ -8,6 +8,33 @@ use hyper::header::{FORWARDED, HeaderName};
 use crate::model::TrustedProxies;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// The scheme by which a page's request set out, as far as that is known: as the first proxy reports it, or `http`, which the
+/// host speaks. Of a request by way of a trusted proxy that reports none it is not known.
+///
+/// The report counts whoever makes it. It is compared with `Origin` alone, which is worth something from a browser only; and
+/// no page can make a browser send this header to another origin unasked.
+pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'static str> {
+    let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
+    let of_element = |element: &str| {
+        let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+        let proto = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("proto")).map(|(_, value)| value).next();
+        proto.map(|value| value.trim().trim_matches('"').to_owned())
+    };
+    let reported = first(&X_FORWARDED_PROTO).map(|scheme| scheme.trim().to_owned());
+    match reported
+        .or_else(|| first(&FORWARDED).and_then(of_element))
+        .map(|scheme| scheme.to_ascii_lowercase())
+        .as_deref()
+    {
+        // Some proxies name what a WebSocket's address begins with.
+        Some("https" | "wss") => Some("https"),
+        Some("http" | "ws") => Some("http"),
+        _ if is_proxied => None,
+        _ => Some("http"),
+    }
+}
 
 /// Whether a request says on whose behalf it comes.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
@@ -92,6 +119,24 @@ mod tests {
             map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         client_of(SocketAddr::new(peer.parse().unwrap(), 5), &map, &trusted).to_string()
+    }
+
+    #[test]
+    fn schemes_are_as_reported_or_http() {
+        let scheme = |pairs: &[(&'static str, &'static str)], is_proxied| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            scheme_of(&pairs.collect(), is_proxied)
+        };
+        for (pairs, direct, proxied) in [
+            (&[][..], Some("http"), None),
+            (&[("x-forwarded-proto", "https")], Some("https"), Some("https")),
+            (&[("x-forwarded-proto", "WSS, http")], Some("https"), Some("https")),
+            (&[("forwarded", "for=1.2.3.4;Proto=\"https\", proto=http")], Some("https"), Some("https")),
+            (&[("x-forwarded-proto", "http")], Some("http"), Some("http")),
+            (&[("x-forwarded-proto", "nonsense")], Some("http"), None),
+        ] {
+            assert_eq!((scheme(pairs, false), scheme(pairs, true)), (direct, proxied), "{pairs:?}");
+        }
     }
 
     #[test]

@@ -11,12 +11,15 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::response::Answer;
 use crate::auth::{MAX_SHOWN, Place, Shown};
+use crate::conn::Watched;
+
+/// The subprotocols that mean something here: the plain protocol's own. Socket.IO has none.
+const SUBPROTOCOLS: [&str; 1] = ["roundhouse"];
 
 /// Answers a WebSocket handshake, and hands the socket over when that is written, with what came behind the handshake.
 pub(super) fn upgrade(
@@ -26,10 +29,10 @@ pub(super) fn upgrade(
     hand_over: impl FnOnce(std::net::TcpStream, &Bytes) + 'static,
 ) -> Answer {
     let accept = derive_accept_key(key.as_bytes());
-    let subprotocol = first_subprotocol(request.headers());
+    let subprotocol = known_subprotocol(request.headers());
     spawn_local(async move {
-        match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
-            Ok(Ok(parts)) => match parts.io.into_inner().into_std() {
+        match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<Watched>>) {
+            Ok(Ok(parts)) => match parts.io.into_inner().into_inner().into_std() {
                 Ok(socket) => hand_over(socket, &parts.read_buf),
                 Err(error) => tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
             },
@@ -43,7 +46,7 @@ pub(super) fn upgrade(
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Some(subprotocol) = subprotocol {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol);
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
     if let Ok(accept) = HeaderValue::from_str(&accept) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
@@ -64,12 +67,18 @@ fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     })
 }
 
-/// The first subprotocol that a client offers. None means anything here, but a browser that offers some and hears of none
-/// takes the handshake for failed.
-fn first_subprotocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offered = headers.get(SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    let first = offered.split(',').next()?.trim();
-    (!first.is_empty()).then(|| HeaderValue::from_str(first).ok()).flatten()
+/// The first subprotocol of those that a client offers which is one of ours (RFC 6455, section 4.2.2). To repeat another would
+/// promise to speak it, and may give back what was hidden there, as a token.
+fn known_subprotocol(headers: &HeaderMap) -> Option<&'static str> {
+    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let mut offered = values.flat_map(|value| value.split(',')).map(str::trim);
+    offered.find_map(|offered| SUBPROTOCOLS.into_iter().find(|known| *known == offered))
+}
+
+/// The value of a header that may be there once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
@@ -77,10 +86,10 @@ pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str>
     if !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with a WebSocket client");
     }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+    if only(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err("the WebSocket version must be 13");
     }
-    let key = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
+    let key = only(headers, &SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()).unwrap_or_default();
     // Sixteen bytes in base64.
     let is_key = key.len() == 24
         && key.ends_with("==")
@@ -162,5 +171,17 @@ mod tests {
             assert!(handshake_key(&headers(&part)).is_err(), "without {}", whole[missing].0);
         }
         assert!(handshake_key(&headers(&[whole[0], whole[1], whole[2], ("sec-websocket-key", "abc")])).is_err());
+        for more in [whole[2], whole[3]] {
+            let refused = [&whole[..], &[more]].concat();
+            assert!(handshake_key(&headers(&refused)).is_err(), "twice {more:?}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_subprotocol_is_chosen() {
+        let chosen = |offered: &'static str| known_subprotocol(&headers(&[("sec-websocket-protocol", offered)]));
+        assert_eq!(chosen("access_token, a.b.c"), None);
+        assert_eq!(chosen("mqtt, roundhouse"), Some("roundhouse"));
+        assert_eq!(known_subprotocol(&HeaderMap::new()), None);
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod engine;
 mod forwarded;
 mod handshake;
+mod head;
 mod origin;
 mod response;
 mod upload;

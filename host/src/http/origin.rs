@@ -96,11 +96,15 @@ impl AllowedOrigin {
     }
 }
 
-/// Whether a request comes from a page of this host, or from no page at all.
-pub(super) fn is_from_here(headers: &HeaderMap) -> bool {
+/// Whether a request comes from a page of this host, or from no page at all. `own_scheme` is the one by which the request set
+/// out, where that is known: what anybody on the way can write into a page over `http` is not a page over `https`.
+pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let origin = origin.to_str().unwrap_or_default();
     let Some((scheme, authority)) = without_default_port(origin).split_once("://") else { return false };
+    if own_scheme.is_some_and(|own| own != scheme) {
+        return false;
+    }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     // A proxy may write the port that a browser leaves out.
     let host = match scheme {
@@ -240,9 +244,15 @@ mod tests {
     fn only_a_page_of_the_same_host_is_from_here() {
         let from_here = |host: &'static str, origin: &'static str| {
             let pairs = [(HOST, HeaderValue::from_static(host)), (ORIGIN, HeaderValue::from_static(origin))];
-            is_from_here(&pairs.into_iter().collect())
+            is_from_here(&pairs.into_iter().collect(), None)
         };
-        assert!(is_from_here(&HeaderMap::new()));
+        assert!(is_from_here(&HeaderMap::new(), Some("http")));
+        let by = |own: &str, origin: &'static str| {
+            let pairs = [(HOST, HeaderValue::from_static("a.example")), (ORIGIN, HeaderValue::from_static(origin))];
+            is_from_here(&pairs.into_iter().collect(), Some(own))
+        };
+        assert!(by("http", "http://a.example") && by("https", "https://a.example"));
+        assert!(!by("https", "http://a.example") && !by("http", "https://a.example"));
         assert!(from_here("a.example:8080", "http://a.example:8080"));
         assert!(from_here("A.example:443", "https://a.example"));
         assert!(from_here("a.example:80", "http://a.example"));

@@ -1,16 +1,23 @@
-//! Bodies as they arrive: a slow client is waited for as long as something comes.
+//! Bodies as they arrive: a slow client is waited for as long as enough comes, and what has come is held within a budget.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Body;
+use hyper::Request;
+use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
+
+use crate::conn::{CONNECTION_BYTES, Holding, PATIENCE_MS, RequestFacts, SLOWEST};
 
 /// Time in which something of a body must come.
 const STANDSTILL: Duration = Duration::from_secs(30);
 
-/// Time for a whole body, so that one that trickles ends as well: the largest component, at half a megabit a second.
+/// Time for a whole body, however fast it comes: the largest component, at half a megabit a second.
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// Why the rest of a body does not come.
@@ -20,46 +27,90 @@ pub(super) enum UploadError {
     Broken(#[from] hyper::Error),
     #[error("the body did not come in time: nothing arrived for {} s", STANDSTILL.as_secs())]
     Standstill,
-    #[error("the body did not come in time: a whole one may take {} minutes", MAX_TIME.as_secs() / 60)]
+    #[error(
+        "the body did not come in time: a whole one may take {} s, a second more for each {SLOWEST} bytes of it, and {} \
+         minutes in all",
+        PATIENCE_MS / 1000,
+        MAX_TIME.as_secs() / 60
+    )]
     TooSlow,
+    #[error("the host holds as much of unfinished requests as it may, and this was the slowest: try again")]
+    Evicted,
 }
 
 /// A body that is read.
 #[derive(Debug)]
 pub(super) struct Upload<B> {
     body: B,
+    /// The part of the budget that it is held in.
+    holding: Option<Arc<Holding>>,
     standstill: Duration,
-    until: Instant,
+    begun: Instant,
+    /// From the begin, and longer with what comes.
+    patience: Duration,
+    /// Bytes that came: in all, and since that was last noted.
+    came: usize,
+    news: usize,
+}
+
+impl Upload<Incoming> {
+    /// The body of a request.
+    pub(super) fn of(request: Request<Incoming>) -> Self {
+        let holding = request.extensions().get().map(|facts: &RequestFacts| facts.holding.clone());
+        Self::with_times(request.into_body(), holding, STANDSTILL, Duration::from_millis(PATIENCE_MS))
+    }
 }
 
 impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
-    pub(super) fn new(body: B) -> Self {
-        Self::with_times(body, STANDSTILL, MAX_TIME)
+    fn with_times(body: B, holding: Option<Arc<Holding>>, standstill: Duration, patience: Duration) -> Self {
+        Self { body, holding, standstill, begun: Instant::now(), patience, came: 0, news: 0 }
     }
 
-    fn with_times(body: B, standstill: Duration, whole: Duration) -> Self {
-        Self { body, standstill, until: Instant::now() + whole }
-    }
-
-    /// What comes next; none at the end.
+    /// What comes next; none at the end. `held` is what the caller has of it, in bytes.
     ///
     /// # Errors
-    /// Where nothing comes in time, or the connection is broken.
-    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, UploadError> {
+    /// Where nothing comes in time, the connection is broken, or the body has to make room for others.
+    pub(super) async fn next(&mut self, held: usize) -> Result<Option<Bytes>, UploadError> {
         loop {
-            let standstill = Instant::now() + self.standstill;
-            let is_too_slow = self.until <= standstill;
-            let frame = timeout_at(standstill.min(self.until), self.body.frame()).await;
-            let late = if is_too_slow { UploadError::TooSlow } else { UploadError::Standstill };
-            match frame.map_err(|_| late)?.transpose()? {
-                None => return Ok(None),
-                // Trailers mean nothing here.
-                Some(frame) => match frame.into_data() {
-                    Ok(data) => return Ok(Some(data)),
-                    Err(_) => continue,
-                },
+            let frame = {
+                let mut frame = pin!(self.body.frame());
+                // Most bodies are there with their heads, and need neither a timer nor a part of the budget until then.
+                match poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => {
+                        if let Some(holding) = &self.holding {
+                            holding.grow(CONNECTION_BYTES + held, std::mem::take(&mut self.news));
+                        }
+                        let more = self.patience + Duration::from_secs(self.came as u64 / SLOWEST);
+                        let (until, standstill) = (self.begun + more.min(MAX_TIME), Instant::now() + self.standstill);
+                        let late = if until <= standstill { UploadError::TooSlow } else { UploadError::Standstill };
+                        tokio::select! {
+                            frame = timeout_at(standstill.min(until), frame) => frame.map_err(|_| late)?,
+                            () = evicted(self.holding.as_deref()) => return Err(UploadError::Evicted),
+                        }
+                    }
+                }
+            };
+            let Some(frame) = frame.transpose()? else {
+                if let Some(holding) = &self.holding {
+                    holding.keep(held);
+                }
+                return Ok(None);
+            };
+            // Trailers mean nothing here.
+            if let Ok(data) = frame.into_data() {
+                self.came += data.len();
+                self.news += data.len();
+                return Ok(Some(data));
             }
         }
+    }
+}
+
+async fn evicted(holding: Option<&Holding>) {
+    match holding {
+        Some(holding) => holding.evicted().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -67,7 +118,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
 mod tests {
     use std::convert::Infallible;
     use std::pin::Pin;
-    use std::task::{Context, Poll};
+    use std::task::Context;
 
     use hyper::body::Frame;
     use tokio::sync::mpsc;
@@ -103,18 +154,19 @@ mod tests {
 
     #[tokio::test]
     async fn slow_bodies_are_bounded_by_standstill() {
-        let mut upload = Upload::with_times(pieces(30), Duration::from_millis(250), Duration::from_secs(60));
+        let mut upload = Upload::with_times(pieces(30), None, Duration::from_millis(250), Duration::from_secs(60));
         for _ in 0..30 {
-            assert_eq!(upload.next().await.unwrap().as_deref(), Some(&b"x"[..]));
+            assert_eq!(upload.next(0).await.unwrap().as_deref(), Some(&b"x"[..]));
         }
-        assert!(matches!(upload.next().await, Err(UploadError::Standstill)));
+        assert!(matches!(upload.next(0).await, Err(UploadError::Standstill)));
     }
 
     #[tokio::test]
     async fn trickling_bodies_end_after_a_time() {
-        let mut upload = Upload::with_times(pieces(usize::MAX), Duration::from_secs(60), Duration::from_millis(100));
+        let mut upload =
+            Upload::with_times(pieces(usize::MAX), None, Duration::from_secs(60), Duration::from_millis(100));
         let ended = loop {
-            match upload.next().await {
+            match upload.next(0).await {
                 Ok(piece) => assert!(piece.is_some()),
                 Err(error) => break error,
             }

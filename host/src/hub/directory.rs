@@ -84,11 +84,11 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::ShardPort;
+    use crate::hub::hub_of_test;
 
     #[test]
     fn pages_show_every_connection_once_in_the_order_of_ids() {
-        let hub = Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 10);
+        let hub = hub_of_test(2, 10);
         let mut all = Vec::new();
         for n in 0..7 {
             let id = ConnId::new(n % 2, n, 1);

@@ -12,7 +12,7 @@ mod presence;
 mod publish;
 mod reach;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,6 +26,7 @@ pub use presence::Presence;
 pub use reach::Reach;
 
 use self::crowd::Crowd;
+use crate::ledger::{Ledger, Memberships, Overdraft};
 use crate::model::{CloseCode, ConnId, Identity};
 
 /// The room that every connection of a user is in by itself.
@@ -45,6 +46,7 @@ pub struct Hub {
     roles: DashMap<Arc<str>, Crowd>,
     next_room: AtomicU64,
     rooms_per_connection: usize,
+    ledger: Ledger,
 }
 
 #[derive(Debug)]
@@ -54,8 +56,10 @@ struct Connection {
     since_ms: u64,
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
-    /// Acknowledgements that this connection owes.
-    owed: Vec<u64>,
+    /// Acknowledgements that this connection owes, which may be thousands and mostly are none.
+    owed: BTreeSet<u64>,
+    /// What it takes part in, in the account of its principal, once there is anything.
+    memberships: Option<Memberships>,
     /// Whether its client has lost it and may come back.
     is_away: bool,
     /// How often that has changed.
@@ -64,6 +68,14 @@ struct Connection {
     is_counted: bool,
     /// Whether a client of the plain protocol may come back to it.
     has_session: bool,
+}
+
+impl Connection {
+    /// What it takes part in. The account is that of whoever it was opened by.
+    fn memberships(&mut self, ledger: &Ledger) -> &mut Memberships {
+        let principal = &self.identity.principal;
+        self.memberships.get_or_insert_with(|| Memberships::new(ledger.user(principal)))
+    }
 }
 
 #[derive(Debug)]
@@ -83,8 +95,17 @@ pub enum Joined {
     Already,
     /// It is no longer connected.
     Gone,
-    /// It is in as many rooms as a connection may be.
+    /// It, or its principal, is in as many rooms as it may be.
     TooMany,
+}
+
+/// Why a connection cannot take part in more.
+#[derive(Debug)]
+pub enum Overfull {
+    /// It takes part in as much as a connection may.
+    Connection,
+    /// Its principal does, with all of its connections.
+    Principal(Overdraft),
 }
 
 /// What a connection leaves behind.
@@ -101,8 +122,9 @@ pub struct Departure {
 }
 
 impl Hub {
-    /// A hub over these shards. A connection may be in `rooms_per_connection` rooms at most.
-    pub fn new(shards: Vec<ShardPort>, rooms_per_connection: usize) -> Self {
+    /// A hub over these shards. A connection may be in `rooms_per_connection` rooms at most, and its principal in as many as
+    /// the ledger says.
+    pub fn new(shards: Vec<ShardPort>, rooms_per_connection: usize, ledger: Ledger) -> Self {
         Self {
             shards,
             connections: DashMap::new(),
@@ -111,7 +133,13 @@ impl Hub {
             roles: DashMap::new(),
             next_room: AtomicU64::new(1),
             rooms_per_connection,
+            ledger,
         }
+    }
+
+    /// The accounts of those who are connected, and of others.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// The ways to the shards.
@@ -123,11 +151,18 @@ impl Hub {
     pub fn connect(&self, id: ConnId, identity: Arc<Identity>, since_ms: u64) {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
-        let (rooms, watchers, owed) = (Vec::new(), Vec::new(), Vec::new());
-        let (is_away, is_counted, has_session) = (false, true, false);
-        let n_changes = 0;
-        let connection =
-            Connection { identity, since_ms, rooms, watchers, owed, is_away, n_changes, is_counted, has_session };
+        let connection = Connection {
+            identity,
+            since_ms,
+            rooms: Vec::new(),
+            watchers: Vec::new(),
+            owed: BTreeSet::new(),
+            memberships: None,
+            is_away: false,
+            n_changes: 0,
+            is_counted: true,
+            has_session: false,
+        };
         self.connections.insert(id, connection);
     }
 
@@ -169,7 +204,8 @@ impl Hub {
             self.take_out(id, room, &connection.identity);
         }
         let Connection { identity, rooms, watchers, owed, .. } = connection;
-        Some(Departure { identity, rooms, watchers, owed })
+        // In the order in which they were asked for.
+        Some(Departure { identity, rooms, watchers, owed: owed.into_iter().collect() })
     }
 
     /// Who is behind a connection.
@@ -184,7 +220,7 @@ impl Hub {
         if connection.rooms.contains(room) {
             return Joined::Already;
         }
-        if connection.rooms.len() >= self.rooms_per_connection {
+        if connection.rooms.len() >= self.rooms_per_connection || connection.memberships(&self.ledger).join().is_err() {
             return Joined::TooMany;
         }
         connection.rooms.push(room.clone());
@@ -205,6 +241,7 @@ impl Hub {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         let Some(at) = connection.rooms.iter().position(|other| **other == *room) else { return false };
         connection.rooms.swap_remove(at);
+        connection.memberships(&self.ledger).leave();
         self.take_out(id, room, &connection.identity);
         true
     }
@@ -228,28 +265,29 @@ impl Hub {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         if !connection.watchers.contains(&watcher) {
             connection.watchers.push(watcher);
+            connection.memberships(&self.ledger).watch();
         }
         true
     }
 
     /// Has a scope told no more when this connection ends.
     pub fn unwatch(&self, id: ConnId, plugin: u32, scope: &str) {
-        if let Some(mut connection) = self.connections.get_mut(&id) {
-            connection.watchers.retain(|(other, key)| *other != plugin || **key != *scope);
+        let Some(mut connection) = self.connections.get_mut(&id) else { return };
+        let at = connection.watchers.iter().position(|(other, key)| *other == plugin && **key == *scope);
+        if let Some(at) = at {
+            connection.watchers.swap_remove(at);
+            connection.memberships(&self.ledger).unwatch();
         }
     }
 
     /// Notes that a connection owes the acknowledgement `id`. Says whether it is still there.
     pub fn owe(&self, connection: ConnId, id: u64) -> bool {
-        self.connections.get_mut(&connection).map(|mut connection| connection.owed.push(id)).is_some()
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.insert(id))
     }
 
     /// Strikes an owed acknowledgement out. Says whether it was owed.
     pub fn settle(&self, connection: ConnId, id: u64) -> bool {
-        let Some(mut connection) = self.connections.get_mut(&connection) else { return false };
-        let before = connection.owed.len();
-        connection.owed.retain(|other| *other != id);
-        connection.owed.len() < before
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.remove(&id))
     }
 
     /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
@@ -262,15 +300,30 @@ impl Hub {
 
     /// Whether a connection may come into these rooms, and be watched by this scope. As many different scopes may
     /// watch it as it may be in rooms.
-    pub fn has_room_for(&self, id: ConnId, rooms: &HashSet<&str>, watcher: Option<(u32, &str)>) -> bool {
-        self.connections.get(&id).is_none_or(|connection| {
-            let n_new = rooms.iter().filter(|room| !connection.rooms.iter().any(|other| **other == ***room)).count();
-            let is_new = |(plugin, scope): (u32, &str)| {
-                !connection.watchers.iter().any(|(other, key)| *other == plugin && **key == *scope)
-            };
-            (n_new == 0 || connection.rooms.len() + n_new <= self.rooms_per_connection)
-                && (!watcher.is_some_and(is_new) || connection.watchers.len() < self.rooms_per_connection)
-        })
+    ///
+    /// # Errors
+    /// Where it, or its principal with all of its connections, would take part in more than it may.
+    pub fn has_room_for(
+        &self,
+        id: ConnId,
+        rooms: &HashSet<&str>,
+        watcher: Option<(u32, &str)>,
+    ) -> Result<(), Overfull> {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let n_new = rooms.iter().filter(|room| !connection.rooms.iter().any(|other| **other == ***room)).count();
+        let is_new = |(plugin, scope): (u32, &str)| {
+            !connection.watchers.iter().any(|(other, key)| *other == plugin && **key == *scope)
+        };
+        let is_watched = watcher.is_some_and(is_new);
+        if n_new == 0 && !is_watched {
+            return Ok(());
+        }
+        if (n_new > 0 && connection.rooms.len() + n_new > self.rooms_per_connection)
+            || (is_watched && connection.watchers.len() >= self.rooms_per_connection)
+        {
+            return Err(Overfull::Connection);
+        }
+        connection.memberships(&self.ledger).check(n_new, usize::from(is_watched)).map_err(Overfull::Principal)
     }
 
     /// Connections and different users in a room, and how many of the connections are this user's.
@@ -318,12 +371,22 @@ impl Hub {
     }
 }
 
+/// A hub over so many shards, whose principals may be in `rooms` rooms, as may each connection.
+#[cfg(test)]
+fn hub_of_test(shards: usize, rooms: usize) -> Hub {
+    use crate::ledger::Budget;
+    let user = Budget { rooms: 2 * rooms, ..Budget::of_user() };
+    let (ledger, _) = Ledger::of_test(user, Budget::of_service());
+    Hub::new((0..shards).map(|_| ShardPort::new(64)).collect(), rooms, ledger)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Means;
 
     fn hub() -> Hub {
-        Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 2)
+        hub_of_test(2, 2)
     }
 
     fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
@@ -361,6 +424,46 @@ mod tests {
         assert_eq!(hub.join(ana, &"a".into()), Joined::Yes);
         assert_eq!(hub.join(ana, &"b".into()), Joined::Yes);
         assert_eq!(hub.join(ana, &"c".into()), Joined::TooMany);
+    }
+
+    #[test]
+    fn the_rooms_of_a_user_are_bounded_over_all_connections() {
+        let hub = hub();
+        let tabs = [0, 1, 2].map(|slot| connect(&hub, 0, slot, "ana"));
+        let room = |n: usize| -> Arc<str> { format!("room:{n}").into() };
+        for (n, tab) in [tabs[0], tabs[0], tabs[1], tabs[1]].into_iter().enumerate() {
+            assert!(hub.has_room_for(tab, &HashSet::from([&*room(n)]), None).is_ok());
+            assert_eq!(hub.join(tab, &room(n)), Joined::Yes);
+        }
+        assert!(matches!(hub.has_room_for(tabs[0], &HashSet::from(["a"]), None), Err(Overfull::Connection)));
+        let refused = hub.has_room_for(tabs[2], &HashSet::from(["a"]), None);
+        let Err(Overfull::Principal(overdraft)) = refused else { panic!("{refused:?}") };
+        assert_eq!((overdraft.held, overdraft.bound), (4, 4));
+        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::TooMany);
+        assert_eq!(hub.join(connect(&hub, 0, 3, "ben"), &"a".into()), Joined::Yes, "another user has its own");
+        hub.leave(tabs[0], "room:0");
+        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::Yes);
+    }
+
+    #[test]
+    fn memberships_are_struck_out_when_they_end() {
+        let hub = hub();
+        let (ana, tab) = (connect(&hub, 0, 0, "ana"), connect(&hub, 1, 0, "ana"));
+        let account = hub.ledger().user(&"ana".into());
+        hub.join(ana, &"a".into());
+        hub.join(tab, &"a".into());
+        for key in ["x", "y", "x"] {
+            hub.watch(ana, (1, key.into()));
+        }
+        assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (2, 2));
+        hub.unwatch(ana, 1, "x");
+        hub.unwatch(ana, 1, "x");
+        hub.leave(ana, "a");
+        hub.leave(ana, "a");
+        assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (1, 1));
+        hub.disconnect(ana);
+        hub.disconnect(tab);
+        assert!(account.is_empty());
     }
 
     #[test]

@@ -41,12 +41,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::hub::ShardPort;
+    use crate::hub::hub_of_test;
     use crate::model::Identity;
 
     #[test]
     fn counted_connections_are_present_ones_oldest_first() {
-        let hub = Hub::new(vec![ShardPort::new(64)], 2);
+        let hub = hub_of_test(1, 2);
         let ids: Vec<_> = (0..4).map(|slot| ConnId::new(0, slot, 1)).collect();
         for (id, since_ms) in ids.iter().zip([30, 10, 20, 5]) {
             hub.connect(*id, Arc::new(Identity::of_user("ana")), since_ms);
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_session_is_noted_until_its_connection_ends() {
-        let hub = Hub::new(vec![ShardPort::new(64)], 2);
+        let hub = hub_of_test(1, 2);
         let id = ConnId::new(0, 0, 1);
         hub.connect(id, Arc::new(Identity::of_user("ana")), 0);
         assert!(!hub.has_session("ana"));

@@ -116,6 +116,11 @@ pub enum ShardCommand {
         /// Which address.
         address: IpAddr,
     },
+    /// End a link that holds too much of what is not whole.
+    Evict {
+        /// Which link, as its shard knows it.
+        link: u64,
+    },
     /// Tell the connections that the host restarts, one after another.
     Drain {
         /// The time over which that is done, evenly, in milliseconds of uptime.

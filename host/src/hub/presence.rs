@@ -48,11 +48,11 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::ShardPort;
+    use crate::hub::hub_of_test;
 
     #[test]
     fn set_away_gives_rooms_once_per_change() {
-        let hub = Hub::new(vec![ShardPort::new(64)], 10);
+        let hub = hub_of_test(1, 10);
         let ana = ConnId::new(0, 0, 1);
         hub.connect(ana, Arc::new(Identity::of_user("ana")), 0);
         hub.join(ana, &"ticket:1".into());

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::{Audience, Delivery, Hub, Publication, ShardCommand, Target, USER_ROOM_PREFIX};
 
 impl Hub {
-    /// Sends a publication to the shards that have somebody to give it to.
-    pub fn publish(&self, publication: Publication) {
+    /// Sends a publication to the shards that have somebody to give it to. Gives the number of connections that it is for,
+    /// at most: those who are meant twice count twice, and those who are left out count, too.
+    pub fn publish(&self, publication: Publication) -> usize {
         let mut targets: Vec<Vec<Target>> = vec![Vec::new(); self.shards.len()];
-        for audience in &publication.to {
-            self.resolve(audience, &mut targets);
-        }
+        let reached = publication.to.iter().map(|audience| self.resolve(audience, &mut targets)).sum();
         if targets.iter().all(Vec::is_empty) {
-            return;
+            return reached;
         }
         let mut except = vec![Vec::new(); self.shards.len()];
         for audience in &publication.except {
@@ -25,50 +24,57 @@ impl Hub {
                 shard.push(ShardCommand::Deliver(Delivery { to, except, outgoing, volatile, guard }));
             }
         }
+        reached
     }
 
-    /// Adds whom an audience means on each shard.
-    fn resolve(&self, audience: &Audience, targets: &mut [Vec<Target>]) {
+    /// Adds whom an audience means on each shard, and gives how many they are.
+    fn resolve(&self, audience: &Audience, targets: &mut [Vec<Target>]) -> usize {
         match audience {
             Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
                 Some(user) => self.resolve_user(user, targets),
                 None => {
-                    let Some(room) = self.rooms.get(name.as_str()) else { return };
+                    let Some(room) = self.rooms.get(name.as_str()) else { return 0 };
                     for (target, members) in targets.iter_mut().zip(&room.shards) {
                         if *members > 0 {
                             target.push(Target::Room(room.id));
                         }
                     }
+                    room.crowd.n_connections()
                 }
             },
-            Audience::Users(users) => users.iter().for_each(|user| self.resolve_user(user, targets)),
+            Audience::Users(users) => users.iter().map(|user| self.resolve_user(user, targets)).sum(),
             Audience::Roles(roles) => {
-                if !roles.iter().any(|role| self.roles.contains_key(role.as_str())) {
-                    return;
+                let n_connections = |role: &String| Some(self.roles.get(role.as_str())?.n_connections());
+                let reached = roles.iter().filter_map(n_connections).sum();
+                if reached == 0 {
+                    return 0;
                 }
                 let roles: Arc<[String]> = roles.as_slice().into();
                 for target in targets {
                     target.push(Target::Roles(roles.clone()));
                 }
+                reached
             }
             Audience::Connection(id) => {
                 if let Some(target) = targets.get_mut(id.shard()) {
                     target.push(Target::Connection(*id));
                 }
+                1
             }
             Audience::All => {
                 for target in targets {
                     target.push(Target::All);
                 }
+                self.connections.len()
             }
         }
     }
 
-    fn resolve_user(&self, user: &str, targets: &mut [Vec<Target>]) {
-        if let Some(connections) = self.users.get(user) {
-            for id in connections.iter() {
-                targets[id.shard()].push(Target::Connection(*id));
-            }
+    fn resolve_user(&self, user: &str, targets: &mut [Vec<Target>]) -> usize {
+        let Some(connections) = self.users.get(user) else { return 0 };
+        for id in connections.iter() {
+            targets[id.shard()].push(Target::Connection(*id));
         }
+        connections.len()
     }
 }

@@ -122,11 +122,11 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::ShardPort;
+    use crate::hub::hub_of_test;
     use crate::model::Identity;
 
     fn hub() -> Hub {
-        let hub = Hub::new(vec![ShardPort::new(64), ShardPort::new(64)], 10);
+        let hub = hub_of_test(2, 10);
         for (shard, slot, user, roles) in [
             (0, 0, "ana", vec!["admin", "agent"]),
             (1, 0, "ana", vec!["admin", "agent"]),

@@ -121,6 +121,8 @@ pub enum CloseCode {
     ProtocolError = 1002,
     /// Text that is not UTF-8.
     InvalidPayload = 1007,
+    /// The client goes on with what it was refused for.
+    PolicyViolation = 1008,
     /// A message over the limit.
     TooLarge = 1009,
     /// The host restarts: connect again.
@@ -143,11 +145,12 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Normal,
         Self::GoingAway,
         Self::ProtocolError,
         Self::InvalidPayload,
+        Self::PolicyViolation,
         Self::TooLarge,
         Self::Restart,
         Self::TryAgainLater,

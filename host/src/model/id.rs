@@ -4,10 +4,12 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
+use super::invisible::is_invisible;
+
 /// The longest id that a payload or an identity may carry, in characters.
 pub const MAX_ID_CHARS: usize = 128;
 
-/// Whether `id` is 1 to 128 printable characters without whitespace.
+/// Whether `id` is 1 to 128 printable characters without whitespace, all of which can be seen.
 pub fn is_valid_id(id: &str) -> bool {
     is_word(id, MAX_ID_CHARS)
 }
@@ -25,7 +27,7 @@ fn is_word(text: &str, max_chars: usize) -> bool {
     !text.is_empty()
         && text.len() <= max_chars * 4
         && text.chars().count() <= max_chars
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control() || is_invisible(c))
 }
 
 /// A connection's id. It says where the connection lives, so that nothing needs to be looked up to reach it:
@@ -92,7 +94,8 @@ mod tests {
         for good in ["a", "507f1f77bcf86cd799439011", "ticket:1", "é", &"x".repeat(128)] {
             assert!(is_valid_id(good), "{good}");
         }
-        for bad in ["", " ", "a b", "a\n", "\u{7f}", "\u{2003}", &"x".repeat(129)] {
+        let unseen = ["a\u{200b}", "\u{202e}a", "a\u{2066}b", "\u{feff}a", "a\u{ad}b", "a\u{fe0f}", "a\u{e0041}"];
+        for bad in ["", " ", "a b", "a\n", "\u{7f}", "\u{2003}", &"x".repeat(129)].into_iter().chain(unseen) {
             assert!(!is_valid_id(bad), "{bad:?}");
         }
     }

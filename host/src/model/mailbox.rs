@@ -30,11 +30,12 @@ struct State<T> {
     closed: bool,
 }
 
-/// The queue is full, and this did not go in.
-#[derive(Debug)]
-pub struct Full<T>(pub T);
-
 impl<T> Mailbox<T> {
+    /// A queue that is never full, for what is bounded before it comes here.
+    pub fn unbounded() -> Self {
+        Self::new(usize::MAX)
+    }
+
     /// A queue that is full at `capacity` items.
     pub fn new(capacity: usize) -> Self {
         Self {
@@ -77,19 +78,6 @@ impl<T> Mailbox<T> {
             self.filled.notify_one();
         }
         self.notify.notify_one();
-    }
-
-    /// Puts `item` in, unless the queue is full.
-    ///
-    /// # Errors
-    /// Gives the item back where the queue is full.
-    pub fn try_push(&self, item: T) -> Result<(), Full<T>> {
-        let state = self.lock();
-        if state.items.len() >= self.capacity {
-            return Err(Full(item));
-        }
-        self.put(state, item);
-        Ok(())
     }
 
     /// Puts `item` in even over the bound: for what must not be lost and is itself bounded elsewhere.
@@ -173,10 +161,10 @@ impl<T> Mailbox<T> {
         true
     }
 
-    /// Takes everything into `into`, which must be empty. Waits, as a thread, for at most `timeout`.
+    /// Takes everything into `into`, which must be empty. Waits, as a thread, for at most `timeout`; with none at all, not.
     pub fn wait(&self, into: &mut VecDeque<T>, timeout: Option<Duration>) {
         let mut state = self.lock();
-        if self.take(&mut state, into) {
+        if self.take(&mut state, into) || timeout == Some(Duration::ZERO) {
             return;
         }
         state.receiver_sleeps = true;
@@ -204,10 +192,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_over_the_bound_comes_back_and_what_must_not_be_lost_goes_in() {
+    fn push_goes_in_over_the_bound() {
         let mailbox = Mailbox::new(1);
-        mailbox.try_push(1).unwrap();
-        assert!(mailbox.is_full() && matches!(mailbox.try_push(2), Err(Full(2))));
+        mailbox.push(1);
+        assert!(mailbox.is_full());
         mailbox.push(3);
         let mut taken = VecDeque::new();
         mailbox.wait(&mut taken, Some(Duration::ZERO));

@@ -105,6 +105,11 @@ impl Payload {
         placeholders::check(args, attachments)
     }
 
+    /// How much it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.args.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
+    }
+
     /// The arguments as one JSON array.
     pub fn args(&self) -> &str {
         &self.args

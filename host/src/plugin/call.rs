@@ -12,7 +12,7 @@ use crate::store::{Outcome, StoreFailure};
 /// Calls `call` with the WIT form of an event.
 pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> T {
     match event {
-        Event::Message { event, origin, payload, wants_reply } => {
+        Event::Message { event, origin, payload, wants_reply, .. } => {
             let attachments = attachments(payload);
             let payload = types::PayloadParam { args: payload.args(), attachments: &attachments };
             let wants_reply = *wants_reply;
@@ -37,7 +37,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             call(wit::Event::Other((event.name(), &data)))
         }
         Event::Timer { name, payload, due_ms } => call(wit::Event::Timer(wit::Timer { name, payload, due: *due_ms })),
-        Event::Acknowledged { tag, connection, answer } => {
+        Event::Acknowledged { tag, connection, answer, .. } => {
             let connection = connection.to_string();
             let attachments = answer.as_ref().map(attachments).unwrap_or_default();
             let answer = match answer {

@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::component_store::Installed;
 use super::generation::Generation;
 use super::health::Health;
+use super::senders::Backlog;
 use super::template::{ScopeAddress, Template};
+use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
 
 /// Generations that stay loaded behind the one that runs.
@@ -30,6 +32,10 @@ pub(super) struct Plugin {
     history: Mutex<History>,
     unloaded: AtomicBool,
     pub(super) health: Health,
+    /// What all that it does makes the host hold.
+    pub(super) account: Arc<Account>,
+    /// What of clients' and services' events waits for it.
+    pub(super) backlog: Arc<Backlog>,
     pub(super) calls: AtomicU64,
     pub(super) traps: AtomicU64,
     /// Volatile scopes that were dropped for there were too many.
@@ -70,14 +76,16 @@ pub struct PluginError {
 }
 
 impl Plugin {
-    pub(super) fn new(number: u32, generation: Arc<Generation>, history: History) -> Self {
+    pub(super) fn new(number: u32, generation: Arc<Generation>, history: History, ledger: &Ledger) -> Self {
         Self {
             number,
             name: generation.id.name.clone(),
-            current: ArcSwap::new(generation),
+            current: ArcSwap::new(generation.clone()),
             history: Mutex::new(history),
             unloaded: AtomicBool::new(false),
             health: Health::default(),
+            account: ledger.plugin(&generation.id.name),
+            backlog: Arc::default(),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             evicted: AtomicU64::new(0),

@@ -13,13 +13,18 @@ use super::handle::Done;
 use super::migrate::Present;
 use super::scope::{Due, State, Timer};
 use super::template::ScopeAddress;
+use super::turns::Flow;
 use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
+use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::protocol::Outgoing;
 
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.
 const EXPIRY_SLACK: u64 = 8;
+
+/// The shortest time of a timer that is set while a timer is handled, in milliseconds.
+const LEAST_CHAINED_MS: u64 = 10;
 
 impl Worker {
     /// Carries out what was checked, and gives what is left to do. `present` is how the state was found.
@@ -43,7 +48,8 @@ impl Worker {
             return done;
         }
         let reached = self.reached(&checked.effects);
-        self.enter(plugin, address);
+        // There was room for it before the call. Without a template there is none to be made.
+        let _ = self.enter(plugin, address, Some(event));
         let now = self.inner.clock.uptime_ms();
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
             scope.touched = now;
@@ -140,11 +146,15 @@ impl Worker {
         match effect {
             Effect::Publish(mut publication) => {
                 publication.guard = self.settling.clone();
-                self.inner.hub.publish(publication);
+                let bytes = publication.outgoing.bytes();
+                let n_deliveries = self.inner.hub.publish(publication);
+                if let Some(sender) = event.sender() {
+                    sender.charge_deliveries(now, n_deliveries, bytes);
+                }
             }
-            Effect::Ask { connections, outgoing, tag, timeout_ms } => {
-                for connection in connections {
-                    self.ask(plugin, address, connection, &tag, &outgoing, now + timeout_ms);
+            Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
+                for (connection, charge) in connections.into_iter().zip(charges) {
+                    self.ask(plugin, address, (connection, charge), &tag, &outgoing, now + timeout_ms);
                 }
             }
             Effect::Join { connection, room } => self.join(plugin, address, event, connection, &room),
@@ -157,12 +167,16 @@ impl Worker {
                     self.tell_gone(plugin, address, event, connection);
                 }
             }
-            Effect::SetTimer { name, after_ms, payload } => {
+            Effect::SetTimer { name, after_ms, payload, charge } => {
+                // One that sets itself again at once would keep the thread busy for ever.
+                let is_chained = matches!(event, Event::Timer { .. });
+                let after_ms = if is_chained { after_ms.max(LEAST_CHAINED_MS) } else { after_ms };
                 let due_ms = self.inner.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
-                    if let Some(before) = scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload }) {
+                    let timer = Timer { deadline, due_ms, after_ms, payload, charge };
+                    if let Some(before) = scope.timers.insert(name, timer) {
                         self.deadlines.cancel(before.deadline);
                     }
                 }
@@ -289,7 +303,7 @@ impl Worker {
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
-        connection: ConnId,
+        (connection, charge): (ConnId, Charge),
         tag: &str,
         outgoing: &Arc<Outgoing>,
         deadline: u64,
@@ -298,13 +312,18 @@ impl Worker {
         // Each thread has its own numbers, so that an answer finds its thread.
         let id = self.last_owed * self.inner.inboxes.len() as u64 + self.index;
         let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
+        let identity = self.inner.hub.identity(connection);
+        let flow = match identity {
+            Some(identity) => Flow::Sender(identity.principal.clone()),
+            None => Flow::Scope(address.key.clone()),
+        };
         let (plugin, address) = (plugin.clone(), address.clone());
-        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline });
+        self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
         if self.inner.hub.owe(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
             shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });
         } else {
-            self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
+            self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }
     }
 }

@@ -1,13 +1,20 @@
 //! What time brings on a plugin thread: timers, idle scopes, acknowledgements that did not come, and second attempts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::event::{Event, ReplyTo};
-use super::scope::{Due, Timer};
-use super::worker::Worker;
+use super::scope::{Deadline, Due, Timer};
+use super::turns::Flow;
+use super::worker::{Job, Worker};
+use crate::model::Quota;
 
 /// The least time between two looks at a scope that is in use, in milliseconds.
-const LEAST_LOOK_MS: u64 = 1000;
+pub(super) const LEAST_LOOK_MS: u64 = 1000;
+
+/// How much of a plugin thread's time the timers of one plugin may take, in microseconds: half of it in the long run. What
+/// they would take beyond that comes later, so that timers which set themselves again and again leave the machine time.
+const TIMER_TIME: Quota = Quota { per_second: 500_000, burst: 1_000_000 };
 
 impl Worker {
     /// Does what is due, and waits until the shards keep up.
@@ -16,7 +23,7 @@ impl Worker {
         let now = self.inner.clock.uptime_ms();
         while let Some(due) = self.deadlines.pop_due(now) {
             match due {
-                Due::Timer { plugin, scope, name } => self.fire(plugin, &scope, &name),
+                Due::Timer { plugin, scope, name } => self.timer_due(plugin, scope, name, now),
                 Due::Idle { plugin, scope } => self.expire(plugin, &scope, now),
                 Due::Acknowledgement(id) => self.give_up_on(id),
                 Due::Resume { plugin } => self.resume(plugin, now),
@@ -26,8 +33,32 @@ impl Worker {
         }
     }
 
-    fn fire(&mut self, plugin: u32, key: &str, name: &str) {
+    /// Has a timer wait its turn, or for longer where the timers of its plugin have taken more than their time.
+    fn timer_due(&mut self, plugin: u32, scope: Arc<str>, name: Box<str>, now: u64) {
+        let wait = self.timer_time.get(&plugin).and_then(|used| used.wait_ms(TIMER_TIME, now));
+        let Some(timer) = self.scopes.get_mut(plugin, &scope).and_then(|scope| scope.timers.get_mut(&name)) else {
+            return;
+        };
+        if let Some(wait) = wait {
+            timer.deadline = self.deadlines.push(now + wait, Due::Timer { plugin, scope, name });
+            return;
+        }
+        let job = Job::Timer { plugin, scope: scope.clone(), name, deadline: timer.deadline };
+        self.turns.push(plugin, Flow::Scope(scope.clone()), scope, job);
+    }
+
+    /// Charges a plugin for what a timer of its took.
+    pub(super) fn charge_timer(&mut self, plugin: u32, took: Duration) {
+        let now = self.inner.clock.uptime_ms();
+        self.timer_time.entry(plugin).or_default().charge(TIMER_TIME, now, took.as_micros() as u64);
+    }
+
+    /// Tells a scope that a timer is due, unless it was cancelled or set anew while it waited its turn.
+    pub(super) fn fire(&mut self, plugin: u32, key: &str, name: &str, deadline: Deadline) {
         let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
+        if scope.timers.get(name).is_none_or(|timer| timer.deadline != deadline) {
+            return;
+        }
         let Some(Timer { due_ms, payload, .. }) = scope.timers.remove(name) else { return };
         scope.is_dirty = true;
         let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
@@ -53,26 +84,5 @@ impl Worker {
             scope.look = look;
         }
         self.put_off_expiry(plugin, key);
-    }
-
-    /// Tells the scopes of a plugin what has been waiting.
-    pub(super) fn resume(&mut self, plugin: u32, now: u64) {
-        self.resuming.remove(&plugin);
-        let waiting: Vec<_> = self
-            .scopes
-            .of(plugin)
-            .filter(|scope| scope.has_parked())
-            .map(|scope| (scope.plugin.clone(), scope.address.clone()))
-            .collect();
-        for (plugin, address) in &waiting {
-            self.handle_parked(plugin, address);
-        }
-        // What was not due yet, or failed again, comes later.
-        let is_left = self.scopes.of(plugin).any(|scope| scope.has_parked());
-        if is_left && self.resuming.insert(plugin) {
-            let paused = waiting.first().and_then(|(plugin, _)| plugin.health.paused_until(now));
-            let at = paused.unwrap_or(now + LEAST_LOOK_MS);
-            self.deadlines.push(at, Due::Resume { plugin });
-        }
     }
 }

@@ -3,20 +3,27 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
-use super::event::{Event, ReplyTo};
-use super::scope::{Due, Scope, State, Timer};
+use super::event::{Asker, Event, ReplyTo};
+use super::scope::{Due, Room, Scope, State, Timer};
 use super::template::ScopeAddress;
+use super::turns::Flow;
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
+use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
-use crate::store::{Acknowledge, AnsweredCall, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord};
+use crate::store::{
+    Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord, Turn,
+};
 
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_HELD: usize = 1000;
+
+/// How long events are handled in one turn that came in while their scope was read.
+const HELD_TURN: Duration = Duration::from_millis(1);
 
 /// Settles a promise when it is dropped.
 pub(super) struct Settling {
@@ -45,9 +52,9 @@ impl Worker {
             if is_left || !self.is_durable(plugin, address) {
                 return Some((event, reply));
             }
-            if !self.enter(plugin, address) {
-                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-                self.answer(plugin, &event, reply, unavailable(message));
+            let checked = self.check_scopes(plugin, &address.key, &event);
+            if let Err(refusal) = checked.and_then(|()| self.enter(plugin, address, Some(&event))) {
+                self.answer(plugin, &event, reply, refusal);
                 return None;
             }
             if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
@@ -89,11 +96,10 @@ impl Worker {
                 if let Some(record) = record {
                     self.fill(&plugin, &address, record);
                 }
-                for (event, reply) in held {
-                    self.wait_for_shards();
-                    self.handle(&plugin, &address, event, reply);
+                if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
+                    scope.loading = Some(held);
                 }
-                self.drop_if_empty(&plugin, &address);
+                self.handle_held(plugin.number, &address.key);
             }
             Err(failure) => {
                 tracing::warn!(plugin = %plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
@@ -114,6 +120,30 @@ impl Worker {
         }
     }
 
+    /// Handles what came in while a scope was read, for as long as a turn lasts; what comes in meanwhile waits behind it.
+    pub(super) fn handle_held(&mut self, number: u32, key: &Arc<str>) {
+        let started = Instant::now();
+        loop {
+            let Some(scope) = self.scopes.get_mut(number, key) else { return };
+            let Some(held) = scope.loading.as_mut() else { return };
+            if started.elapsed() > HELD_TURN && !held.is_empty() {
+                let job = Job::Held { plugin: number, key: key.clone() };
+                return self.turns.push(number, Flow::Scope(key.clone()), key.clone(), job);
+            }
+            let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+            if plugin.is_unloaded() {
+                // They are answered when the scope is forgotten.
+                return;
+            }
+            let Some((event, reply)) = held.pop_front() else {
+                scope.loading = None;
+                return self.drop_if_empty(&plugin, &address);
+            };
+            self.wait_for_shards();
+            self.handle_present(&plugin, &address, event, reply);
+        }
+    }
+
     /// Tries again to read a scope.
     pub(super) fn load_again(&mut self, plugin: u32, key: &str) {
         let scope = self.scopes.get(plugin, key).filter(|scope| scope.loading.is_some());
@@ -131,36 +161,11 @@ impl Worker {
             };
             // What there is no room for is read when something comes for it.
             let is_there = self.scopes.get(plugin.number, &address.key).is_some();
-            if !is_there && self.scopes.has_room_for(plugin.number, &address.key) && self.enter(plugin, &address) {
+            let is_room = !is_there && self.scopes.room(plugin.number, None) == Room::Free;
+            if is_room && self.enter(plugin, &address, None).is_ok() {
                 self.fill(plugin, &address, record);
             }
         }
-    }
-
-    /// Sees to it that a scope is in memory or may come there. Says whether that is so.
-    pub(super) fn make_room_for(&mut self, plugin: &Plugin, key: &str) -> bool {
-        self.scopes.has_room_for(plugin.number, key) || self.evict(plugin)
-    }
-
-    /// Lets a scope of a plugin go that nobody uses: a durable one to the disk, a volatile one before its idle time is over.
-    /// Says whether there was one.
-    fn evict(&mut self, plugin: &Plugin) -> bool {
-        let hub = &self.inner.hub;
-        let evicted = self.scopes.evict(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
-        let Some(scope) = evicted else { return false };
-        self.deadlines.cancel(scope.look);
-        if !scope.is_durable {
-            self.inner.metrics.plugin_dropped.inc();
-            let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
-            // They may be many in a second.
-            if n_evicted.is_power_of_two() {
-                tracing::warn!(
-                    plugin = %plugin.name, scopes = n_evicted,
-                    "states were dropped before they had been idle for long enough, for there are too many scopes"
-                );
-            }
-        }
-        true
     }
 
     fn fill(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, record: ScopeRecord) {
@@ -169,6 +174,12 @@ impl Worker {
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
         scope.before_migration = record.before.map(|(version, bytes)| State { version, bytes });
         scope.sequence = record.sequence;
+        let mut payers = Payers::default();
+        if !record.timers.is_empty() {
+            let account = scope.account.get_or_insert_with(|| self.inner.hub.ledger().scope(&address.key));
+            let (owner, plugin) = (scope.owner.principal().cloned(), Some(plugin.account.clone()));
+            payers = Payers { principal: owner, plugin, scope: Some(account.clone()), is_lenient: true };
+        }
         for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
             let name: Box<str> = name.into();
             let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
@@ -176,7 +187,8 @@ impl Worker {
             let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
             let deadline = self.deadlines.push(uptime + left_ms, due);
             let due_ms = due_ms.min(now_ms + left_ms);
-            scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into() });
+            let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
+            scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into(), charge });
         }
         // It has been idle for some of its time already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
@@ -194,7 +206,7 @@ impl Worker {
         address: &ScopeAddress,
         reply: ReplyTo,
         answer: Payload,
-        event: &str,
+        event: Option<&Event>,
     ) -> Option<(ReplyTo, Payload)> {
         let Some(store) = &self.inner.store else { return Some((reply, answer)) };
         let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -217,7 +229,7 @@ impl Worker {
             // Success is silent for these.
             ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
             reply => {
-                let (inner, event) = (self.inner.clone(), Box::<str>::from(event));
+                let (inner, event) = (self.inner.clone(), Box::<str>::from(event.map_or("", Event::name)));
                 Some(Box::new(move |written: Result<(), StoreFailure>| {
                     inner.answer(&event, reply, written.map(|()| answer).map_err(Failure::from));
                 }))
@@ -245,7 +257,10 @@ impl Worker {
             timers: timers.collect(),
             expires_ms: last_due_ms.max(self.inner.clock.now_ms()) + scope.idle_ms,
         };
-        store.put_scope(record, acknowledge, answered);
+        let bytes =
+            record.state.as_ref().map_or(0, Vec::len) + record.before.as_ref().map_or(0, |(_, state)| state.len());
+        let charge = self.charge_state(plugin, event, bytes);
+        store.put_scope(record, charge, acknowledge, answered);
         None
     }
 
@@ -255,7 +270,7 @@ impl Worker {
         let Some(scope) = self.scopes.get_mut(plugin, key).filter(is_stored) else { return };
         scope.is_dirty = true;
         let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-        self.write(&plugin, &address, ReplyTo::Nobody, Payload::empty(), "");
+        self.write(&plugin, &address, ReplyTo::Nobody, Payload::empty(), None);
     }
 
     /// Promises to store the documents among the effects, and takes them out.
@@ -270,7 +285,7 @@ impl Worker {
     ) -> Result<(), Failure> {
         let mut promises = Vec::new();
         for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Save(_))) {
-            let Effect::Save(Document { tag, collection, key, document }) = effect else { continue };
+            let Effect::Save(Document { tag, collection, key, document, charge }) = effect else { continue };
             promises.push(Promise {
                 number: 0,
                 plugin: plugin.name.clone(),
@@ -281,6 +296,7 @@ impl Worker {
                 id: self.document_id(),
                 document,
                 restored: false,
+                charge,
             });
         }
         match &self.inner.store {
@@ -307,19 +323,31 @@ impl Worker {
         fetch: Fetch,
         reply: ReplyTo,
     ) {
-        let Fetch { tag, collection, before, limit } = fetch;
-        let asked_by: Box<str> = event.name().into();
+        let Fetch { tag, collection, before, limit, charge } = fetch;
+        let turn = self.turn_of(&charge);
+        let asked_by = Asker { event: event.name().into(), flow: event.flow(&address.key) };
         let then = {
             let (inbox, plugin, address) = (self.inbox.clone(), plugin.clone(), address.clone());
-            move |outcome| {
-                inbox.push(Job::Event { plugin, address, event: Event::Fetched { tag, outcome, asked_by }, reply })
+            move |outcome: Result<Page, StoreFailure>| {
+                if let (Some(asker), Ok(page)) = (charge.principal(), &outcome) {
+                    asker.pay_fetched(page.documents.iter().map(|document| document.body.len()).sum());
+                }
+                let event = Event::Fetched { tag, outcome, asked_by, charge };
+                inbox.push(Job::Event { plugin, address, event, reply });
             }
         };
         let request =
             PageRequest { plugin: plugin.name.clone(), scope: address.key.to_string(), collection, before, limit };
         // Without a store nothing is granted that would lead here.
         if let Some(store) = &self.inner.store {
-            store.page(request, Box::new(then));
+            store.page(request, turn, Box::new(then));
         }
+    }
+    /// On whose behalf documents are read: they are read in turns, and for nobody who has to pay first for what was read before.
+    fn turn_of(&self, charge: &Charge) -> Turn {
+        let Some(asker) = charge.principal() else { return Turn::default() };
+        let (principal, asker, ledger) = (asker.name().clone(), asker.clone(), self.inner.hub.ledger().clone());
+        let admit = move || asker.may_fetch().map_err(|overdraft| ledger.refuse(&overdraft));
+        Turn { principal: Some(principal), admit: Some(Box::new(admit)) }
     }
 }

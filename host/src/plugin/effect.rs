@@ -1,6 +1,5 @@
 //! Effects: checked as a whole before anything comes of any of them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,8 +7,8 @@ use bytes::Bytes;
 use super::bindings::roundhouse::feature::effects as wit;
 use super::bindings::roundhouse::feature::types::PayloadResult;
 use super::generation::Generation;
-use super::scope::Timer;
 use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
+use crate::ledger::Charge;
 use crate::model::{ConnId, Payload, is_valid_id, is_valid_room, without_lone_surrogates};
 use crate::protocol::Outgoing;
 
@@ -18,9 +17,6 @@ const MAX_EFFECTS: usize = 1000;
 
 /// Bytes of payloads in the effects of one event, at most: as much as a client may send at once by default.
 const MAX_EFFECT_BYTES: usize = 1024 * 1024;
-
-/// Timers of one scope, at most: two for each of some hundred people.
-const MAX_TIMERS: usize = 1000;
 
 /// The longest that a timer may take, in milliseconds: 31 days.
 const MAX_TIMER_MS: u64 = 31 * 24 * 60 * 60 * 1000;
@@ -43,6 +39,8 @@ pub(super) enum Effect {
         outgoing: Arc<Outgoing>,
         tag: Box<str>,
         timeout_ms: u64,
+        /// One for each connection, once they are charged.
+        charges: Vec<Charge>,
     },
     Reply(Payload),
     /// Answers with how many the emits of this event went to, under the name of this field.
@@ -63,6 +61,7 @@ pub(super) enum Effect {
         name: Box<str>,
         after_ms: u64,
         payload: Box<str>,
+        charge: Charge,
     },
     CancelTimer(Box<str>),
     Save(Document),
@@ -87,6 +86,8 @@ pub(super) struct Document {
     pub(super) collection: String,
     pub(super) key: Option<String>,
     pub(super) document: String,
+    /// In the account of whoever pays for it, once it is charged.
+    pub(super) charge: Option<Arc<Charge>>,
 }
 
 /// Documents that are wanted.
@@ -96,6 +97,7 @@ pub(super) struct Fetch {
     pub(super) collection: String,
     pub(super) before: Option<String>,
     pub(super) limit: u32,
+    pub(super) charge: Charge,
 }
 
 /// What becomes of the state.
@@ -121,8 +123,6 @@ pub(super) struct Check<'a> {
     pub(super) state_bytes: usize,
     /// Whether the event was a query, which may be answered and nothing else.
     pub(super) is_question: bool,
-    /// The scope's timers.
-    pub(super) timers: Option<&'a HashMap<Box<str>, Timer>>,
     /// Whether the feature has to do with a connection: it is the sender's, in a room of the feature's, or watched.
     pub(super) knows: &'a dyn Fn(ConnId) -> bool,
 }
@@ -143,7 +143,6 @@ impl Check<'_> {
         let mut bytes = 0;
         let effects =
             effects.into_iter().map(|effect| self.effect(effect, &mut bytes)).collect::<Result<Vec<_>, _>>()?;
-        self.check_timers(&effects)?;
         if self.is_question && !effects.iter().all(|effect| matches!(effect, Effect::Reply(_))) {
             return Err("more than a reply to a query".to_owned());
         }
@@ -185,7 +184,7 @@ impl Check<'_> {
                 }
                 weigh(payload.len() + name.len(), bytes)?;
                 json(&payload, "a timer's payload")?;
-                Effect::SetTimer { name: name.into(), after_ms, payload: payload.into() }
+                Effect::SetTimer { name: name.into(), after_ms, payload: payload.into(), charge: Charge::default() }
             }
             wit::Effect::CancelTimer(name) => Effect::CancelTimer(name.into()),
             wit::Effect::Save(save) => self.save(save, bytes)?,
@@ -233,7 +232,7 @@ impl Check<'_> {
         connections.retain(|connection| !except.contains(connection));
         connections.sort_unstable();
         connections.dedup();
-        Ok(Effect::Ask { connections, outgoing, tag: tag.into(), timeout_ms })
+        Ok(Effect::Ask { connections, outgoing, tag: tag.into(), timeout_ms, charges: Vec::new() })
     }
 
     fn save(&self, save: wit::Save, bytes: &mut usize) -> Result<Effect, Refusal> {
@@ -245,7 +244,7 @@ impl Check<'_> {
         weigh(document.len() + tag.len(), bytes)?;
         json(&document, "a document")?;
         let document = without_lone_surrogates(&document).into_owned();
-        Ok(Effect::Save(Document { tag, collection, key, document }))
+        Ok(Effect::Save(Document { tag, collection, key, document, charge: None }))
     }
 
     fn fetch(&self, fetch: wit::Fetch, bytes: &mut usize) -> Result<Effect, Refusal> {
@@ -258,7 +257,7 @@ impl Check<'_> {
         if !(1..=MAX_FETCHED).contains(&limit) {
             return Err(format!("a fetch of {limit} documents, and it may be 1 to {MAX_FETCHED}"));
         }
-        Ok(Effect::Fetch(Fetch { tag: tag.into(), collection, before, limit }))
+        Ok(Effect::Fetch(Fetch { tag: tag.into(), collection, before, limit, charge: Charge::default() }))
     }
 
     fn check_collection(&self, collection: &str) -> Result<(), Refusal> {
@@ -312,25 +311,6 @@ impl Check<'_> {
     fn connection(&self, id: &str) -> Result<ConnId, Refusal> {
         let connection = parse_connection(id)?;
         if (self.knows)(connection) { Ok(connection) } else { Err(unknown_connection(connection)) }
-    }
-
-    fn check_timers(&self, effects: &[Effect]) -> Result<(), Refusal> {
-        let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
-        if n_set == 0 || self.timers.map_or(0, HashMap::len) + n_set <= MAX_TIMERS {
-            return Ok(());
-        }
-        let mut timers: HashSet<&str> = self.timers.into_iter().flat_map(HashMap::keys).map(|name| &**name).collect();
-        for effect in effects {
-            match effect {
-                Effect::SetTimer { name, .. } => drop(timers.insert(name)),
-                Effect::CancelTimer(name) => drop(timers.remove(&**name)),
-                _ => {}
-            }
-        }
-        if timers.len() > MAX_TIMERS {
-            return Err(format!("{} timers in one scope, and there may be {MAX_TIMERS}", timers.len()));
-        }
-        Ok(())
     }
 }
 

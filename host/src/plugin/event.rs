@@ -5,6 +5,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::senders::{Reservation, Sender};
+use super::turns::Flow;
+use crate::ledger::Charge;
 use crate::model::{ConnId, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
 
@@ -50,7 +53,16 @@ pub(super) enum Origin {
     /// The host, which tells that this connection has opened. Features see the connection as the sender.
     Host(Member),
     /// The name of the API key.
-    Service(String),
+    Service(Arc<str>),
+}
+
+/// The event that asked for documents.
+#[derive(Debug)]
+pub(super) struct Asker {
+    /// Its name.
+    pub(super) event: Box<str>,
+    /// With what it waited its turn.
+    pub(super) flow: Flow,
 }
 
 /// What a feature is told.
@@ -61,6 +73,8 @@ pub(super) enum Event {
         origin: Origin,
         payload: Payload,
         wants_reply: bool,
+        /// Its place among what waits; none where the host tells of it.
+        place: Option<Reservation>,
     },
     Joined(Member),
     /// `is_gone`: the connection has ended, and does not only leave the room.
@@ -85,6 +99,8 @@ pub(super) enum Event {
         tag: Box<str>,
         connection: ConnId,
         answer: Result<Payload, &'static str>,
+        /// Its place among what waits; none where the host tells of an answer that is missing.
+        place: Option<Reservation>,
     },
     Query {
         name: Box<str>,
@@ -103,8 +119,9 @@ pub(super) enum Event {
     Fetched {
         tag: Box<str>,
         outcome: Result<Page, StoreFailure>,
-        /// The event that asked for it.
-        asked_by: Box<str>,
+        asked_by: Asker,
+        /// In the account of whoever asked.
+        charge: Charge,
     },
     /// Asks nothing but whether the settings can be used.
     Configured,
@@ -174,6 +191,27 @@ impl Event {
         }
     }
 
+    /// Who sent it, where that is a client.
+    pub(super) fn sender(&self) -> Option<&Arc<Sender>> {
+        match self {
+            Self::Message { place, .. } | Self::Acknowledged { place, .. } => place.as_ref()?.sender(),
+            _ => None,
+        }
+    }
+
+    /// With what it waits its turn, as an event of this scope. What is told of a connection waits behind what that sent.
+    pub(super) fn flow(&self, scope: &Arc<str>) -> Flow {
+        match self {
+            Self::Message { origin: Origin::Service(name), .. } => Flow::Service(name.clone()),
+            Self::Fetched { asked_by: Asker { flow, .. }, .. } => flow.clone(),
+            Self::Query { .. } | Self::Gathered { .. } => Flow::Queries,
+            event => match event.member() {
+                Some(member) => Flow::Sender(member.identity.principal.clone()),
+                None => Flow::Scope(scope.clone()),
+            },
+        }
+    }
+
     /// What to call it in a log.
     pub(super) fn name(&self) -> &str {
         match self {
@@ -187,7 +225,7 @@ impl Event {
             Self::Query { .. } => "query",
             Self::Gathered { .. } => "gathered",
             Self::Saved { .. } => "saved",
-            Self::Fetched { asked_by, .. } => asked_by,
+            Self::Fetched { asked_by, .. } => &asked_by.event,
             Self::Configured => "configured",
             Self::MigrateDown { .. } => "migrate-down",
         }

@@ -24,7 +24,8 @@ impl Runtime {
         for (plugin, address) in catalogue.greeters() {
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
             let payload = payload.clone();
-            let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false };
+            let event =
+                Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place: None };
             // The client is told of a refusal, as with the events that it sends.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });

@@ -16,10 +16,11 @@ use super::migrate::{Present, take_over};
 use super::runtime::Inner;
 use super::sandbox::{Fault, Instance};
 use super::scope::State;
+use super::senders::{Consequence, Sender};
 use super::template::ScopeAddress;
 use super::worker::Worker;
-use crate::hub::ShardPort;
-use crate::model::{ConnId, ErrorCode, Failure, Payload};
+use crate::hub::{Overfull, ShardPort};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
@@ -72,7 +73,8 @@ impl Worker {
         match self.call_and_check(plugin, &generation, address, event) {
             Ok((mut checked, present)) => {
                 plugin.health.succeeded();
-                match self.promise(plugin, address, &mut checked.effects) {
+                let charged = self.charge(plugin, address, event, &mut checked.effects);
+                match charged.and_then(|()| self.promise(plugin, address, &mut checked.effects)) {
                     Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, present)),
                     // What nobody would send again is tried again.
                     Err(failure) if event.must_be_told() => Handled::Failed(failure),
@@ -99,20 +101,18 @@ impl Worker {
         address: &ScopeAddress,
         event: &Event,
     ) -> Result<(Checked, Present), CallError> {
-        let refused = |code, message: String| Err(CallError::Refused(Failure::new(code, message)));
         // A question makes no scope, so that nothing has to make way for it.
-        if !event.is_question() && !self.make_room_for(plugin, &address.key) {
-            let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-            return refused(ErrorCode::FeatureUnavailable, message);
+        if !event.is_question() {
+            let checked = self.check_scopes(plugin, &address.key, event);
+            checked.and_then(|()| self.make_room_for(plugin, &address.key, Some(event))).map_err(CallError::Refused)?;
+        }
+        let is_durable = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.is_durable);
+        if let Some(store) = self.inner.store.as_ref().filter(|_| is_durable && event.can_be_sent_again()) {
+            store.takes_changes().and_then(|()| self.check_states(plugin, event)).map_err(CallError::Refused)?;
         }
         let seed = self.next_seed();
         let Self { scopes, instances, inner, busy, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
-        if let Some(store) = inner.store.as_ref().filter(|_| scope.is_some_and(|scope| scope.is_durable))
-            && event.can_be_sent_again()
-        {
-            store.takes_changes().map_err(CallError::Refused)?;
-        }
         let instance = warm_instance(instances, inner, plugin, generation)?;
 
         let stored = scope.and_then(|scope| scope.state.as_ref());
@@ -154,6 +154,9 @@ impl Worker {
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
+        if let Some(sender) = event.sender() {
+            sender.charge_call(inner.clock.uptime_ms(), took);
+        }
         if *busy > BUSY_FOR_LONG {
             // What came of the calls before this one has waited for long enough.
             *busy = Duration::ZERO;
@@ -168,7 +171,6 @@ impl Worker {
             room: &address.key,
             state_bytes: generation.bounds.state_bytes,
             is_question: event.is_question(),
-            timers: scope.map(|scope| &scope.timers),
             knows: &|connection| {
                 let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
                 // One that has gone meanwhile is no offence.
@@ -177,14 +179,11 @@ impl Worker {
         };
         let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
         // What must be told is not refused for somebody's full rooms.
-        match first_overfull(inner, &checked.effects, (plugin.number, &address.key)) {
-            Some(connection) if event.can_be_sent_again() => {
-                let message =
-                    format!("the connection {connection} takes part in as much as it may: leave something first");
-                refused(ErrorCode::Conflict, message)
-            }
-            _ => Ok((checked, present)),
+        if event.can_be_sent_again() {
+            let scope = (plugin.number, &*address.key);
+            check_memberships(inner, &checked.effects, scope).map_err(CallError::Refused)?;
         }
+        Ok((checked, present))
     }
 
     fn note_fault(
@@ -198,6 +197,9 @@ impl Worker {
         let now = self.inner.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
         self.inner.metrics.plugin_faults.inc();
+        if let Some(sender) = event.sender() {
+            self.punish(plugin, sender, event, now);
+        }
         // A component that went wrong is in no state to be called again.
         self.instances.remove(&plugin.number);
         let id = &generation.id;
@@ -212,13 +214,37 @@ impl Worker {
             plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             scope = %address.key, event = %event.name(), "the plugin failed: {fault}"
         );
-        match plugin.health.failed(id.generation, now, plugin.before().is_some()) {
+        let culprit = event.sender().map(|sender| &sender.principal);
+        match plugin.health.failed(id.generation, now, plugin.before().is_some(), culprit) {
             Verdict::GoOn => {}
             Verdict::RollBack(generation) => self.inner.roll_back_failing(&plugin.name, generation),
             Verdict::Quarantined(pause_ms) => tracing::error!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
                 "the plugin fails too often and is paused"
             ),
+        }
+    }
+}
+
+impl Worker {
+    /// A sender has made a feature fail: if it goes on with that, it is refused, and then disconnected.
+    fn punish(&self, plugin: &Plugin, sender: &Sender, event: &Event, now: u64) {
+        let (pause_ms, is_disconnected) = match sender.note_fault(plugin.number, now) {
+            Consequence::Nothing => return,
+            Consequence::Refused(pause_ms) => (pause_ms, false),
+            Consequence::Disconnected(pause_ms) => (pause_ms, true),
+        };
+        tracing::warn!(
+            plugin = %plugin.name, sender = %sender.principal, event = %event.name(), pause_ms, is_disconnected,
+            "a client makes a plugin fail again and again, and is refused"
+        );
+        if let Some(member) = event.member().filter(|_| is_disconnected) {
+            self.inner.metrics.senders_disconnected.inc();
+            let reason = format!("what was sent made the feature {} fail again and again", plugin.name);
+            // One that has not signed in has but the name of one connection.
+            for connection in self.inner.hub.connections_of(&member.identity.user) {
+                self.inner.hub.close(connection, CloseCode::PolicyViolation, &reason);
+            }
         }
     }
 }
@@ -266,8 +292,11 @@ fn migrate(
     }
 }
 
-/// A connection that these effects would bring into more rooms or scopes than it may be in.
-fn first_overfull(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Option<ConnId> {
+/// Whether connections may come into the rooms and scopes that these effects would bring them into.
+///
+/// # Errors
+/// Where one of them, or its principal, takes part in as much as it may.
+fn check_memberships(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
     let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
     for effect in effects {
         match effect {
@@ -276,8 +305,14 @@ fn first_overfull(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Opti
             _ => {}
         }
     }
-    wanted
-        .into_iter()
-        .find(|(connection, (rooms, watches))| !inner.hub.has_room_for(*connection, rooms, watches.then_some(scope)))
-        .map(|(connection, _)| connection)
+    wanted.into_iter().try_for_each(|(connection, (rooms, watches))| {
+        let room = inner.hub.has_room_for(connection, &rooms, watches.then_some(scope));
+        room.map_err(|overfull| match overfull {
+            Overfull::Connection => Failure::new(
+                ErrorCode::Conflict,
+                format!("the connection {connection} takes part in as much as it may: leave something first"),
+            ),
+            Overfull::Principal(overdraft) => inner.hub.ledger().refuse(&overdraft),
+        })
+    })
 }

@@ -1,16 +1,21 @@
 //! How a plugin is doing: when to go back to the generation before, and when to leave it alone for a while.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The calls that a judgement is made on: enough that one unlucky payload is not the end, few enough to act at once.
-const WINDOW: u32 = 20;
+const WINDOW: u64 = 20;
 
 /// Faults in the window after which a generation on trial is taken back.
-const FAULTS_TO_ROLL_BACK: u32 = 5;
+const FAULTS_TO_ROLL_BACK: usize = 5;
 
 /// Faults in the window after which a plugin is quarantined.
-const FAULTS_TO_QUARANTINE: u32 = 10;
+const FAULTS_TO_QUARANTINE: usize = 10;
+
+/// Faults in the window that events of one sender count for, at most: a generation is taken back, and a plugin
+/// quarantined, for what several senders meet, or its own events, and never because one of them wants that.
+const FAULTS_OF_A_SENDER: usize = 2;
 
 /// A generation is on trial for so long after it was taken into use, in milliseconds.
 const TRIAL_MS: u64 = 5 * 60 * 1000;
@@ -46,8 +51,10 @@ pub(super) struct Health {
 struct Record {
     generation: u64,
     activated: u64,
-    /// One bit per call, the last one lowest; 1 is a fault.
-    window: u32,
+    /// Calls of this record, those that one sender brought to fail beyond its share left out.
+    n_calls: u64,
+    /// The calls that failed within the window: each its number, and the sender that brought it about, if one did.
+    faults: VecDeque<(u64, Option<Arc<str>>)>,
     /// Whether this generation's roll-back was asked for. If it is refused, the plugin is paused like any other.
     roll_back_asked: bool,
     clean_calls: u32,
@@ -77,7 +84,7 @@ impl Health {
             Some(_) => {
                 // The pause is over: it is judged anew.
                 record.paused_until = None;
-                record.window = 0;
+                record.faults.clear();
                 None
             }
             None => None,
@@ -90,7 +97,7 @@ impl Health {
             return;
         }
         let mut record = self.record();
-        record.window <<= 1;
+        record.n_calls += 1;
         record.clean_calls += 1;
         if record.clean_calls >= CALLS_TO_RECOVER && record.paused_until.is_none() {
             record.pauses = 0;
@@ -98,17 +105,17 @@ impl Health {
         }
     }
 
-    /// Notes a fault of a generation. `can_roll_back` says whether there is one before it.
-    pub(super) fn failed(&self, generation: u64, now: u64, can_roll_back: bool) -> Verdict {
+    /// Notes a fault of a generation. `can_roll_back` says whether there is one before it; `culprit` is the client whose
+    /// event it was, if it was one's.
+    pub(super) fn failed(&self, generation: u64, now: u64, can_roll_back: bool, culprit: Option<&Arc<str>>) -> Verdict {
         let mut record = self.record();
         // A call that began before the swap says nothing of the new generation.
         if record.generation != generation || record.paused_until.is_some() {
             return Verdict::GoOn;
         }
         self.troubled.store(true, Ordering::Release);
-        record.window = record.window << 1 | 1;
         record.clean_calls = 0;
-        let faults = (record.window & ((1 << WINDOW) - 1)).count_ones();
+        let Some(faults) = record.add_fault(culprit) else { return Verdict::GoOn };
         let on_trial = now < record.activated + TRIAL_MS && !record.roll_back_asked;
         if can_roll_back && on_trial && faults >= FAULTS_TO_ROLL_BACK {
             record.roll_back_asked = true;
@@ -124,12 +131,30 @@ impl Health {
     }
 }
 
+impl Record {
+    /// Adds a fault, and says how many there are in the window. None where its sender has had its share in it.
+    fn add_fault(&mut self, culprit: Option<&Arc<str>>) -> Option<usize> {
+        let n_calls = self.n_calls;
+        while self.faults.front().is_some_and(|(call, _)| n_calls - call >= WINDOW) {
+            self.faults.pop_front();
+        }
+        let n_of_culprit =
+            self.faults.iter().filter(|(_, other)| culprit.is_some() && other.as_ref() == culprit).count();
+        if n_of_culprit >= FAULTS_OF_A_SENDER {
+            return None;
+        }
+        self.n_calls += 1;
+        self.faults.push_back((self.n_calls, culprit.cloned()));
+        Some(self.faults.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn fail(health: &Health, n: u32, now: u64, can_roll_back: bool) -> Verdict {
-        (0..n).map(|_| health.failed(1, now, can_roll_back)).last().unwrap()
+        (0..n).map(|_| health.failed(1, now, can_roll_back, None)).last().unwrap()
     }
 
     #[test]
@@ -174,5 +199,17 @@ mod tests {
             assert_eq!(fail(&health, 1, 0, true), Verdict::GoOn);
             (0..10).for_each(|_| health.succeeded());
         }
+    }
+
+    #[test]
+    fn one_sender_causes_neither_rollback_nor_quarantine() {
+        let health = Health::default();
+        health.activate(1, 0);
+        let fail = |who: &str| health.failed(1, 0, true, Some(&who.into()));
+        for _ in 0..100 {
+            assert_eq!(fail("mal"), Verdict::GoOn);
+        }
+        assert_eq!([fail("eve"), fail("eve"), fail("eve")], [Verdict::GoOn; 3]);
+        assert_eq!(fail("ana"), Verdict::RollBack(1), "the third sender that meets it");
     }
 }

@@ -56,7 +56,7 @@ impl Worker {
             self.inner.metrics.plugin_lost_states.inc();
             tracing::warn!(plugin = %running.name, scope = %address.key, generation = generation.id.generation,
                 "a scope lost what a newer build had written to it");
-            self.write(&running, &address, ReplyTo::Nobody, Payload::empty(), "");
+            self.write(&running, &address, ReplyTo::Nobody, Payload::empty(), None);
             self.drop_if_empty(&running, &address);
         }
         n_scopes

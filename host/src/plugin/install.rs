@@ -143,7 +143,7 @@ impl Installer {
             None => {
                 // One that could not be started has a history.
                 let history = self.history_of(&record, generation.id.generation);
-                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history);
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, inner.hub.ledger());
                 let lost = self.bring_in(inner, plugin, Some((&load.bytes, folder)), load.lose_writes)?;
                 self.prune_cache(inner);
                 let id = generation.id.clone();

@@ -8,6 +8,8 @@ use governor::clock::MonotonicClock;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use crate::model::is_invisible;
+
 /// Lines of one plugin per second, in the long run.
 const LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
 
@@ -84,16 +86,10 @@ impl PluginLog {
     }
 }
 
-/// The text as one printable line: no control characters, nothing that reorders what surrounds it, bounded.
+/// The text as one printable line: no control characters, nothing that hides or reorders what surrounds it, bounded.
 fn printable(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .take(MAX_LINE_CHARS)
-        .map(|c| {
-            let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-            if c.is_control() || reorders || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c }
-        })
-        .collect();
+    let mut line: String =
+        text.chars().take(MAX_LINE_CHARS).map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c }).collect();
     if text.chars().nth(MAX_LINE_CHARS).is_some() {
         line.push('…');
     }
@@ -106,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_line_is_one_printable_line() {
-        assert_eq!(printable("a\x1b[31mb\r\nc\u{202e}d\te"), "a [31mb  c d e");
+        assert_eq!(printable("a\x1b[31mb\r\nc\u{202e}d\te\u{200b}f"), "a [31mb  c d e f");
         assert_eq!(printable(&"x".repeat(2000)).chars().count(), MAX_LINE_CHARS + 1);
     }
 

@@ -8,15 +8,18 @@
 //! - `install` and `rollback` change what runs, and `record` writes it to the `component_store`, from which `start`
 //!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
 //!   generation's own.
-//! - `worker` is a plugin thread, `handle` the call that an event leads to, `commit` what comes of it, `due` what time
-//!   brings, `durable` what goes to the store and comes from there, `inherit` what passes from one generation to another.
-//!   `scope` is its memory, `effect` checks what a feature wants done.
+//! - `worker` is a plugin thread and `serve` its loop; `turns` says who is next, `senders` what a sender may have waiting and
+//!   use. `handle` is the call that an event leads to, `commit` what comes of it, `due` what time brings, `parked` what has
+//!   to be told later, `gather` the questions to all scopes, `durable` what goes to the store and comes from there, `inherit`
+//!   what passes from one generation to another. `scope` is its memory, `effect` checks what a feature wants done,
+//!   `budget` charges it to who brought it about, and `owners` knows whose scopes go first.
 //! - `engine`, `sandbox`, `compile`, `cache`, `bindings` and `call` know about wasmtime, and nothing else does. `log` is
 //!   where a feature's lines go.
 //! - `folder` watches the plugin folder, `bundled` holds the features that are part of the binary, `report` tells
 //!   operators how things stand.
 
 mod bindings;
+mod budget;
 mod bundled;
 mod cache;
 mod call;
@@ -31,6 +34,7 @@ mod engine;
 mod event;
 mod extension;
 mod folder;
+mod gather;
 mod generation;
 mod greeting;
 mod handle;
@@ -43,6 +47,8 @@ mod log;
 mod manifest;
 mod migrate;
 mod options;
+mod owners;
+mod parked;
 mod presence;
 mod record;
 mod report;
@@ -51,8 +57,11 @@ mod rollback;
 mod runtime;
 mod sandbox;
 mod scope;
+mod senders;
+mod serve;
 mod start;
 mod template;
+mod turns;
 mod worker;
 
 pub use bundled::{Bundled, bundled};
@@ -64,7 +73,7 @@ pub use generation::{Loaded, Source};
 pub use install::{Change, Load};
 pub use loader::{Described, LoadError, Step, digest};
 pub use manifest::Grants;
-pub use options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions};
+pub use options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions, SenderLimits};
 pub use report::{Inspection, Latency, PluginReport, PluginState, inspect};
 pub use restore::StoredScopes;
 pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, Runtime};

@@ -31,8 +31,21 @@ pub struct PluginConfig {
     pub components_dir: Option<PathBuf>,
     /// Whether nothing is written, for a host that only looks at what would run.
     pub is_read_only: bool,
+    /// What a client may have features do.
+    pub senders: SenderLimits,
     /// What is configured for each plugin.
     pub plugins: HashMap<String, PluginOptions>,
+}
+
+/// What a client may have features do, over all of its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct SenderLimits {
+    /// Events a second in the long run. 0: no bound.
+    pub events_per_second: u32,
+    /// Events at once.
+    pub event_burst: u32,
+    /// Time of calls in a second. Zero: no bound.
+    pub call_time: Duration,
 }
 
 /// What is configured for one plugin.
@@ -66,6 +79,7 @@ impl Default for PluginConfig {
             cache_dir: None,
             components_dir: None,
             is_read_only: false,
+            senders: SenderLimits { events_per_second: 0, event_burst: 0, call_time: Duration::ZERO },
             plugins: HashMap::new(),
         }
     }

@@ -14,21 +14,19 @@ use super::catalogue::Catalogue;
 use super::component_store::ComponentStore;
 use super::engine::{self, Ticker};
 use super::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
+use super::gather::Gather;
 use super::install::Installer;
 use super::loader::Loader;
 use super::loads::Requests;
 use super::options::PluginConfig;
 use super::restore::StoredScopes;
+use super::senders::{Reservation, Senders};
 use super::template::ScopeAddress;
 use super::worker::{Job, Worker};
 use crate::hub::{Departure, Hub, ShardCommand};
 use crate::metrics::Metrics;
-use crate::model::{Clock, ConnId, ErrorCode, Failure, Full, Mailbox, Payload};
+use crate::model::{Clock, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{Outcome, Promise, Store};
-
-/// Events that wait for one plugin thread, at most: half a second of work for a feature of 30 µs an event.
-/// A client's or service's event over the bound is refused; what must be told goes in all the same.
-const INBOX_EVENTS: usize = 16_384;
 
 /// Scopes that are asked by one query without a scope, at most.
 const MAX_GATHERED_SCOPES: usize = 10_000;
@@ -58,6 +56,7 @@ pub(super) struct Inner {
     pub(super) looked_at: OnceLock<Box<dyn StoredScopes>>,
     /// Whether the host ends.
     pub(super) stopping: Arc<AtomicBool>,
+    pub(super) senders: Senders,
     hasher: RandomState,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -148,12 +147,13 @@ impl Runtime {
             stopping.clone(),
         )
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::new(INBOX_EVENTS))).collect();
+        let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::unbounded())).collect();
         let components = match &config.components_dir {
             Some(dir) => ComponentStore::open(dir, config.is_read_only)
                 .with_context(|| format!("cannot use the folder of installed components, {}", dir.display()))?,
             None => ComponentStore::in_memory(),
         };
+        let senders = Senders::new(config.senders, metrics.clone());
         let inner = Arc::new(Inner {
             config,
             hub,
@@ -167,6 +167,7 @@ impl Runtime {
             store,
             looked_at: OnceLock::new(),
             stopping,
+            senders,
             hasher: RandomState::new(),
             threads: Mutex::default(),
         });
@@ -228,18 +229,15 @@ impl Runtime {
         }
         let address = destination.template.address(&event.payload)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
+        let plugin = destination.plugin.clone();
+        let backlog = (plugin.number, plugin.name.as_str(), &plugin.backlog);
+        let now = self.0.clock.uptime_ms();
+        let place = Some(self.0.senders.admit(&identity.principal, backlog, payload.bytes(), now)?);
         let origin = Origin::Client(Member { connection, identity });
-        let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some() };
+        let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some(), place };
         let reply = ReplyTo::Client { connection, id, read_at };
-        self.offer(Job::Event { plugin: destination.plugin.clone(), address, event, reply })
-    }
-
-    /// Queues what its sender can send again.
-    fn offer(&self, job: Job) -> Result<(), Failure> {
-        let Job::Event { address, .. } = &job else { return Ok(()) };
-        self.0.inbox_of(&address.key).try_push(job).map_err(|Full(_)| {
-            Failure::new(ErrorCode::FeatureUnavailable, "the host has more events than it can handle: try again later")
-        })
+        self.0.submit(Job::Event { plugin, address, event, reply });
+        Ok(())
     }
 
     /// Hands a service's event to the feature that it is for. What it answers is still to come. `once`: what a durable scope
@@ -260,11 +258,13 @@ impl Runtime {
             return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
         }
         let address = destination.template.address(&payload)?;
-        let origin = Origin::Service(service.to_owned());
-        let event = Event::Message { event: event.into(), origin, payload, wants_reply: true };
-        let (caller, answer) = oneshot::channel();
+        let origin = Origin::Service(service.into());
         let plugin = destination.plugin.clone();
-        self.offer(Job::Event { plugin, address, event, reply: ReplyTo::Caller { caller, once: once.map(Box::new) } })?;
+        let place = Some(Reservation::of_service(&plugin.backlog, &plugin.name, payload.bytes())?);
+        let event = Event::Message { event: event.into(), origin, payload, wants_reply: true, place };
+        let (caller, answer) = oneshot::channel();
+        let reply = ReplyTo::Caller { caller, once: once.map(Box::new) };
+        self.0.submit(Job::Event { plugin, address, event, reply });
         Ok(PendingAnswer(answer))
     }
 
@@ -283,18 +283,21 @@ impl Runtime {
             let address = scope.map(|scope| manifest.scopes[scope].template.address_from(data)).transpose()?;
             (plugin.clone(), address)
         };
+        // Held until it is answered, so that questions are as bounded as events.
+        let _place = Reservation::of_service(&plugin.backlog, &plugin.name, data.len())?;
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: None };
         if let Some(address) = address {
             let event = Event::Query { name: name.into(), data: data.into() };
-            self.offer(Job::Event { plugin, address, event, reply })?;
+            self.0.submit(Job::Event { plugin, address, event, reply });
             return wait_for(answer).await?;
         }
         let mut waiting = Vec::new();
         for inbox in &self.0.inboxes {
             let (reply, answers) = oneshot::channel();
             let limit = MAX_GATHERED_SCOPES / self.0.inboxes.len();
-            inbox.push(Job::Gather { plugin: plugin.clone(), name: name.into(), data: data.into(), limit, reply });
+            let (plugin, name, data) = (plugin.clone(), name.into(), data.into());
+            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None }));
             waiting.push(answers);
         }
         let (mut answers, mut omitted) = (Vec::new(), 0);
@@ -306,16 +309,19 @@ impl Runtime {
         let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
         // It has no scope, and so no state and no room.
         let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
-        self.offer(Job::Event { plugin, address, event, reply })?;
+        self.0.submit(Job::Event { plugin, address, event, reply });
         wait_for(answer).await?
     }
 
-    /// A client acknowledged an event.
+    /// A client acknowledged an event. Where too much of its user waits already, the answer is as good as none.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
+        let Some(identity) = self.0.hub.identity(connection) else { return };
+        let now = self.0.clock.uptime_ms();
+        let Ok(place) = self.0.senders.admit_answer(&identity.principal, payload.bytes(), now) else { return };
         // What this connection does not owe is nobody's business.
         if self.0.hub.settle(connection, id) {
             let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
-            inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload) });
+            inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });
         }
     }
 
@@ -334,7 +340,7 @@ impl Runtime {
         }
         for id in departure.owed {
             let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
-            inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected") });
+            inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }
     }
 }

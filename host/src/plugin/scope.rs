@@ -9,11 +9,17 @@ use slab::Slab;
 use super::catalogue::Plugin;
 use super::event::{Event, ReplyTo};
 use super::manifest::Scope as Kind;
+use super::owners::{LOOKS, Owner, Owners};
 use super::template::ScopeAddress;
+use crate::ledger::{Account, Charge};
 use crate::model::ConnId;
 
 /// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
 const MAX_SCOPES: usize = 100_000;
+
+/// Scopes over that bound for owners who have less than their part of it, where all that there are, are in use: others have
+/// filled the house, and that is not theirs to suffer from.
+const RESERVED_SCOPES: usize = MAX_SCOPES / 4;
 
 /// Events that wait to be told in one scope, at most, departures and outcomes of promises apart; the oldest are dropped.
 const MAX_PARKED: usize = 256;
@@ -45,6 +51,10 @@ pub(super) struct Scope {
     pub(super) look: Deadline,
     /// When a durable scope was given to the store last, in milliseconds of uptime.
     pub(super) written: u64,
+    /// In whose account it stands: whoever's event made it. Nobody's, if it was restored.
+    pub(super) owner: Charge,
+    /// Its own account, once anything is held for it.
+    pub(super) account: Option<Arc<Account>>,
     /// What must be told, and could not be yet.
     parked: VecDeque<Parked>,
 }
@@ -77,6 +87,7 @@ pub(super) struct Timer {
     /// How long after it was set, in milliseconds.
     pub(super) after_ms: u64,
     pub(super) payload: Box<str>,
+    pub(super) charge: Charge,
 }
 
 /// An event that must be told, later.
@@ -208,10 +219,21 @@ pub(super) struct Scopes {
     scopes: Slab<Scope>,
     /// Where each is.
     slots: HashMap<u32, HashMap<Arc<str>, usize>>,
+    /// Whose they are.
+    owners: HashMap<u32, Owners>,
     /// The one that was asked for last: most questions of an event are about its own scope.
     last: Cell<Option<usize>>,
     /// Where it is looked next for a scope that may go.
     next_look: usize,
+}
+
+/// Whether there may be one scope more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Free,
+    /// For whoever asked, if no other goes for it.
+    Reserved,
+    None,
 }
 
 impl Scopes {
@@ -235,9 +257,17 @@ impl Scopes {
         Some(slot)
     }
 
-    /// Whether the scope is there, or there is room for it.
-    pub(super) fn has_room_for(&self, plugin: u32, key: &str) -> bool {
-        self.slots.get(&plugin).is_none_or(|scopes| scopes.len() < MAX_SCOPES || scopes.contains_key(key))
+    /// Whether a plugin may have one more scope, which would be this owner's.
+    pub(super) fn room(&self, plugin: u32, owner: Option<&Arc<Account>>) -> Room {
+        let n_scopes = self.slots.get(&plugin).map_or(0, HashMap::len);
+        if n_scopes < MAX_SCOPES {
+            return Room::Free;
+        }
+        let has_share_left =
+            |owners: &Owners| owners.has_fair_share_left(Owner::of_account(owner.map(Arc::as_ref)), MAX_SCOPES);
+        let is_reserved =
+            n_scopes < MAX_SCOPES + RESERVED_SCOPES && self.owners.get(&plugin).is_some_and(has_share_left);
+        if is_reserved { Room::Reserved } else { Room::None }
     }
 
     /// Makes a scope that is not there.
@@ -248,7 +278,9 @@ impl Scopes {
         kind: &Kind,
         now: u64,
         look: Deadline,
+        owner: Charge,
     ) {
+        self.owners.entry(plugin.number).or_default().add(Owner::of(&owner));
         let scope = Scope {
             plugin: plugin.clone(),
             address: address.clone(),
@@ -264,6 +296,8 @@ impl Scopes {
             touched: now,
             look,
             written: now,
+            owner,
+            account: None,
             parked: VecDeque::new(),
         };
         let slot = self.scopes.insert(scope);
@@ -271,39 +305,46 @@ impl Scopes {
         self.last.set(Some(slot));
     }
 
-    /// Takes out a scope of a plugin that has as many as it may have: one that nobody uses, and that has been left alone for
-    /// longer than the others that were looked at.
+    /// Takes out a scope of a plugin that has as many as it may have: one that nobody uses, of the owner who has most, and
+    /// that has been left alone for longer than the others that were looked at.
     pub(super) fn evict(&mut self, plugin: u32, mut is_used: impl FnMut(&Scope) -> bool) -> Option<Scope> {
-        /// Scopes of which one is chosen: enough that a busy one is hardly ever the choice.
-        const CANDIDATES: usize = 64;
-        /// Scopes that are looked at for so many: most may be in use, or other plugins'.
-        const LOOKS: usize = 4096;
+        let owners = self.owners.get_mut(&plugin)?;
+        let mut choice = owners.choose();
         let n_slots = self.scopes.capacity();
         let start = self.next_look;
-        let mut candidates = Vec::with_capacity(CANDIDATES);
         for slot in (start..n_slots).chain(0..start.min(n_slots)).take(LOOKS) {
             self.next_look = slot + 1;
-            let scope = self.scopes.get(slot).filter(|scope| scope.plugin.number == plugin);
-            if let Some(scope) = scope.filter(|scope| !scope.is_used() && !is_used(scope)) {
-                candidates.push((scope.touched, slot));
-                if candidates.len() == CANDIDATES {
+            let Some(scope) = self.scopes.get(slot).filter(|scope| scope.plugin.number == plugin) else { continue };
+            let owner = Owner::of(&scope.owner);
+            if choice.wants(owner) && !scope.is_used() && !is_used(scope) {
+                choice.offer(owner, owners.held(owner), scope.touched, slot);
+                if choice.is_ready() {
                     break;
                 }
             }
         }
-        let (_, slot) = candidates.into_iter().min()?;
+        let slot = choice.slot()?;
+        self.slots.get_mut(&plugin)?.remove(&self.scopes[slot].address.key);
+        Some(self.take(slot))
+    }
+
+    /// Takes a scope out whose key is out already.
+    fn take(&mut self, slot: usize) -> Scope {
         let scope = self.scopes.remove(slot);
-        self.slots.get_mut(&plugin)?.remove(&scope.address.key);
-        Some(scope)
+        if let Some(owners) = self.owners.get_mut(&scope.plugin.number) {
+            owners.remove(Owner::of(&scope.owner));
+        }
+        scope
     }
 
     pub(super) fn remove(&mut self, plugin: u32, key: &str) {
         if let Some(slot) = self.slots.get_mut(&plugin).and_then(|slots| slots.remove(key)) {
-            self.scopes.remove(slot);
+            self.take(slot);
         }
     }
 
     pub(super) fn remove_all(&mut self, plugin: u32) -> Vec<Scope> {
+        self.owners.remove(&plugin);
         let slots = self.slots.remove(&plugin).into_iter().flat_map(HashMap::into_values);
         slots.map(|slot| self.scopes.remove(slot)).collect()
     }

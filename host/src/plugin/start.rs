@@ -145,7 +145,7 @@ impl Installer {
         let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
         let generation = self.prepare_installed(&component, &installed, &record.name)?;
         let history = self.history_of(record, installed.generation);
-        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history);
+        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, inner.hub.ledger());
         let is_new = record.current.is_some() && installed.generation > record.last_generation;
         let written = (is_new && is_wanted).then_some((&component[..], None));
         self.bring_in(inner, plugin, written, false)?;

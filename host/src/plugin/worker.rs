@@ -2,11 +2,10 @@
 //!
 //! `commit` is what comes of an event that was handled, `due` what time brings.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -14,19 +13,18 @@ use tokio::sync::oneshot;
 
 use super::catalogue::Plugin;
 use super::event::{Event, ReplyTo};
+use super::gather::Gather;
 use super::generation::Generation;
 use super::handle::{Done, Handled, Warm};
 use super::runtime::Inner;
 use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
+use super::senders::Reservation;
 use super::template::ScopeAddress;
+use super::turns::{Flow, Turns};
 use crate::hub::{Guard, ShardPort};
-use crate::model::{ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::ledger::Charge;
+use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{ScopeRecord, StoreFailure};
-
-/// Events handled in a row before shards are woken for what came of them, and the thread looks at the clock and at whether
-/// the shards keep up. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes what
-/// one room is sent in few pieces; few enough that nobody waits for long.
-const EVENTS_IN_A_ROW: usize = 64;
 
 /// Times that a feature may fail on an event that must be told, before it is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -40,15 +38,15 @@ pub(super) enum Job {
     /// Handle an event of a scope.
     Event { plugin: Arc<Plugin>, address: ScopeAddress, event: Event, reply: ReplyTo },
     /// Hand on a client's acknowledgement, or that there will be none.
-    Acknowledged { id: u64, connection: ConnId, answer: Result<Payload, &'static str> },
-    /// Ask every scope of a plugin, up to `limit`. Answers with the replies and how many were not asked.
-    Gather {
-        plugin: Arc<Plugin>,
-        name: Box<str>,
-        data: Box<str>,
-        limit: usize,
-        reply: oneshot::Sender<(Vec<Box<str>>, u32)>,
-    },
+    Acknowledged { id: u64, connection: ConnId, answer: Result<Payload, &'static str>, place: Option<Reservation> },
+    /// A timer of a scope is due.
+    Timer { plugin: u32, scope: Arc<str>, name: Box<str>, deadline: Deadline },
+    /// Tell a scope what has been waiting.
+    Deferred { plugin: Arc<Plugin>, address: ScopeAddress },
+    /// Go on with what came in while a scope was read.
+    Held { plugin: u32, key: Arc<str> },
+    /// Ask every scope of a plugin.
+    Gather(Gather),
     /// Tell what another generation would have to take over.
     Inherit { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<Inheritance> },
     /// Give up the states that the running generation cannot take over, and say how many.
@@ -80,6 +78,10 @@ pub(super) struct Owed {
     pub(super) connection: ConnId,
     pub(super) tag: Box<str>,
     pub(super) deadline: Deadline,
+    /// With what the answer waits its turn.
+    pub(super) flow: Flow,
+    /// In the account of whoever brought it about.
+    pub(super) _charge: Charge,
 }
 
 /// The state of a plugin thread.
@@ -88,6 +90,8 @@ pub(super) struct Worker {
     pub(super) index: u64,
     pub(super) inner: Arc<Inner>,
     pub(super) inbox: Arc<Mailbox<Job>>,
+    /// What waits to be handled.
+    pub(super) turns: Turns<Job>,
     pub(super) scopes: Scopes,
     pub(super) deadlines: Deadlines,
     /// The warm instance of each plugin.
@@ -100,6 +104,8 @@ pub(super) struct Worker {
     pub(super) busy: Duration,
     /// Plugins whose waiting events are due to be told.
     pub(super) resuming: HashSet<u32>,
+    /// How much the timers of each plugin have used of this thread's time.
+    pub(super) timer_time: HashMap<u32, Allowance>,
     seed: u64,
 }
 
@@ -113,6 +119,7 @@ impl Worker {
             index: index as u64,
             inner,
             inbox,
+            turns: Turns::default(),
             scopes: Scopes::default(),
             deadlines: Deadlines::default(),
             instances: HashMap::new(),
@@ -121,6 +128,7 @@ impl Worker {
             settling: None,
             busy: Duration::ZERO,
             resuming: HashSet::new(),
+            timer_time: HashMap::new(),
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
         };
@@ -131,64 +139,12 @@ impl Worker {
             .spawn(move || worker.run())
     }
 
-    fn run(&mut self) {
-        let mut jobs = VecDeque::new();
-        let inbox = self.inbox.clone();
-        let inner = self.inner.clone();
-        let is_stopping = || inner.stopping.load(Ordering::Relaxed);
-        ShardPort::gather_wake_ups();
-        while !is_stopping() {
-            let timeout = self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next));
-            inbox.wait(&mut jobs, timeout);
-            for (n, job) in jobs.drain(..).enumerate() {
-                if is_stopping() {
-                    break;
-                }
-                self.perform(job);
-                if n % EVENTS_IN_A_ROW == EVENTS_IN_A_ROW - 1 {
-                    ShardPort::wake_gathered();
-                    self.meet_deadlines();
-                }
-            }
-            // Before anything else, for nobody may come to wait for what is queued.
-            ShardPort::wake_gathered();
-            if !is_stopping() {
-                self.meet_deadlines();
-                ShardPort::wake_gathered();
-            }
-        }
-        // Whoever still waits for something of this thread is told that it will not come.
-        inbox.close();
-    }
-
     /// Waits until the shards keep up.
     pub(super) fn wait_for_shards(&self) {
         if self.inner.hub.shards().iter().any(ShardPort::is_full) {
             // No shard waits for what this thread has for it because another is slow.
             ShardPort::wake_gathered();
             self.inner.hub.shards().iter().for_each(ShardPort::wait_for_space);
-        }
-    }
-
-    fn perform(&mut self, job: Job) {
-        match job {
-            Job::Event { plugin, address, event, reply } => self.handle(&plugin, &address, event, reply),
-            Job::Acknowledged { id, connection, answer } => self.acknowledged(id, connection, answer),
-            Job::Gather { plugin, name, data, limit, reply } => {
-                let answers = self.gather(&plugin, &name, &data, limit, &reply);
-                // Whoever asked may have gone, here and below.
-                let _ = reply.send(answers);
-            }
-            Job::Inherit { plugin, by, reply } => {
-                let _ = reply.send(self.inheritance(plugin, &by));
-            }
-            Job::GiveUp { plugin, reply } => {
-                let _ = reply.send(self.give_up(plugin));
-            }
-            Job::Loaded { plugin, key, result } => self.loaded(plugin, &key, result),
-            Job::Restore { plugin, records } => self.restore(&plugin, records),
-            Job::Resume { plugin } => self.resume(plugin, self.inner.clock.uptime_ms()),
-            Job::Forget { plugin } => self.forget(plugin),
         }
     }
 
@@ -207,7 +163,19 @@ impl Worker {
                 format!("the feature {} was replaced by a build without this scope: send it again", plugin.name);
             return self.answer(plugin, &event, reply, unavailable(message));
         }
-        let Some((event, reply)) = self.hold(plugin, address, event, reply) else { return };
+        if let Some((event, reply)) = self.hold(plugin, address, event, reply) {
+            self.handle_present(plugin, address, event, reply);
+        }
+    }
+
+    /// Handles an event whose scope is in memory, or is none that has to be read.
+    pub(super) fn handle_present(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Event,
+        reply: ReplyTo,
+    ) {
         if !self.note_member(plugin, address, &event) {
             return;
         }
@@ -230,11 +198,15 @@ impl Worker {
             let message = format!("the feature {} does not know of this connection yet: try again later", plugin.name);
             return self.answer(plugin, &event, reply, unavailable(message));
         }
+        if let Some(failure) = event.sender().and_then(|sender| sender.refusal(plugin.number, &plugin.name, now)) {
+            // It came in before its sender was found to make the feature fail.
+            return self.answer(plugin, &event, reply, failure);
+        }
         self.handle_or_park(plugin, address, event, 0, reply);
     }
 
     /// Handles an event. What nobody would send again is told again if the feature fails on it.
-    fn handle_or_park(
+    pub(super) fn handle_or_park(
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
@@ -269,54 +241,11 @@ impl Worker {
             self.fetch(plugin, address, event, fetch, asker);
         }
         let answer = answer.unwrap_or_else(Payload::empty);
-        let unwritten = self.write(plugin, address, reply, answer, event.name());
+        Self::charge_answer(event, &answer);
+        let unwritten = self.write(plugin, address, reply, answer, Some(event));
         self.drop_if_empty(plugin, address);
         if let Some((reply, answer)) = unwritten {
             self.inner.answer(event.name(), reply, Ok(answer));
-        }
-    }
-
-    fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
-        let now = self.inner.clock.uptime_ms();
-        let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
-        let is_there = self.enter(plugin, address);
-        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|_| is_there);
-        let is_dropped = match scope {
-            Some(scope) => scope.park(parked),
-            None => {
-                let message = format!("the feature {} has as many scopes as it may have", plugin.name);
-                self.answer(plugin, &parked.event, ReplyTo::Nobody, unavailable(message));
-                true
-            }
-        };
-        if is_dropped {
-            self.inner.metrics.plugin_dropped.inc();
-            tracing::warn!(
-                plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
-                "too much waits to be told to a plugin, and some of it was dropped"
-            );
-        }
-        if self.resuming.insert(plugin.number) {
-            self.deadlines.push(again, Due::Resume { plugin: plugin.number });
-        }
-    }
-
-    /// Tells a scope what has been waiting, unless it has to wait for longer.
-    pub(super) fn handle_parked(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
-        // Which is hardly ever so, and a clock is not for nothing.
-        if self.scopes.get(plugin.number, &address.key).is_none_or(|scope| !scope.has_parked()) {
-            return;
-        }
-        let now = self.inner.clock.uptime_ms();
-        while plugin.health.paused_until(now).is_none() {
-            let scope = self.scopes.get_mut(plugin.number, &address.key);
-            let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
-            if event.presence_of().is_some() && !plugin.current().manifest.tells_presence_to(&address.key) {
-                // A build that asked for it was replaced by one that does not.
-                continue;
-            }
-            self.wait_for_shards();
-            self.handle_or_park(plugin, address, event, attempts, ReplyTo::Nobody);
         }
     }
 
@@ -325,9 +254,9 @@ impl Worker {
     fn note_member(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> bool {
         match event {
             Event::Joined(member) => {
-                if !self.enter(plugin, address) {
+                if let Err(refusal) = self.enter(plugin, address, Some(event)) {
                     self.inner.metrics.plugin_dropped.inc();
-                    tracing::warn!(plugin = %plugin.name, scope = %address.key, "a join was not told, for there are too many scopes");
+                    tracing::warn!(plugin = %plugin.name, scope = %address.key, %refusal, "a join was not told");
                     return false;
                 }
                 let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -362,67 +291,53 @@ impl Worker {
             || plugin.current().manifest.scope_of_key(&address.key).is_some()
     }
 
-    /// Makes the scope if it is not there. Says whether there was room for it.
-    pub(super) fn enter(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) -> bool {
+    /// Makes the scope of an event if it is not there; without an event, one that is restored.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or no template.
+    pub(super) fn enter(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Option<&Event>,
+    ) -> Result<(), Failure> {
         if self.scopes.get(plugin.number, &address.key).is_some() {
-            return true;
+            return Ok(());
         }
         let generation = plugin.current();
-        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else { return false };
-        if !self.make_room_for(plugin, &address.key) {
-            return false;
-        }
+        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
+            return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
+        };
+        self.make_room_for(plugin, &address.key, event)?;
+        let owner = self.charge_scope(plugin, event);
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, kind, now, look);
-        true
+        self.scopes.insert(plugin, address, kind, now, look, owner);
+        Ok(())
     }
 
-    fn acknowledged(&mut self, id: u64, connection: ConnId, answer: Result<Payload, &'static str>) {
+    pub(super) fn acknowledged(
+        &mut self,
+        id: u64,
+        connection: ConnId,
+        answer: Result<Payload, &'static str>,
+        place: Option<Reservation>,
+    ) {
         // An id that another connection has guessed is not its own to answer.
         if self.owed.get(&id).is_none_or(|owed| owed.connection != connection) {
             return;
         }
-        let Some(Owed { plugin, address, connection, tag, deadline }) = self.owed.remove(&id) else { return };
+        let Some(Owed { plugin, address, connection, tag, deadline, .. }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
         self.inner.hub.settle(connection, id);
-        self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer }, ReplyTo::Nobody);
+        self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer, place }, ReplyTo::Nobody);
     }
 
     /// The end of the wait for an acknowledgement.
     pub(super) fn give_up_on(&mut self, id: u64) {
         if let Some(connection) = self.owed.get(&id).map(|owed| owed.connection) {
-            self.acknowledged(id, connection, Err("timeout"));
+            self.acknowledged(id, connection, Err("timeout"), None);
         }
-    }
-
-    fn gather<T>(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        name: &str,
-        data: &str,
-        limit: usize,
-        asker: &oneshot::Sender<T>,
-    ) -> (Vec<Box<str>>, u32) {
-        let n_scopes = self.scopes.of(plugin.number).count();
-        let loaded = || self.scopes.of(plugin.number).filter(|scope| scope.loading.is_none());
-        // Where not all can be asked, those that somebody takes part in say more than those that are only remembered.
-        let (used, others) = (loaded().filter(|scope| scope.is_used()), loaded().filter(|scope| !scope.is_used()));
-        let addresses: Vec<_> = used.chain(others).take(limit).map(|scope| scope.address.clone()).collect();
-        let mut answers = Vec::new();
-        for address in &addresses {
-            let is_paused = plugin.health.paused_until(self.inner.clock.uptime_ms()).is_some();
-            if asker.is_closed() || plugin.is_unloaded() || is_paused {
-                break;
-            }
-            let event = Event::Query { name: name.into(), data: data.into() };
-            if let Handled::Done(Done { reply, .. }) = self.handle_now(plugin, address, &event) {
-                let answer = reply.unwrap_or_else(Payload::empty);
-                answers.push(answer.first().into());
-            }
-        }
-        let omitted = n_scopes - answers.len();
-        (answers, omitted as u32)
     }
 
     /// Answers an event that was not handled. Nothing more will come of it.
@@ -450,7 +365,7 @@ impl Worker {
         self.answer(plugin, event, reply, refusal);
     }
 
-    fn forget(&mut self, plugin: u32) {
+    pub(super) fn forget(&mut self, plugin: u32) {
         self.instances.remove(&plugin);
         let Self { owed, deadlines, inner, .. } = self;
         owed.retain(|id, owed| {

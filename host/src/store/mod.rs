@@ -30,6 +30,7 @@ use std::{fmt, io};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Charge;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure};
 use backend::Backend;
@@ -146,6 +147,9 @@ pub struct Promise {
     /// Whether it was promised before the host was started.
     #[serde(skip, default = "is_restored")]
     pub restored: bool,
+    /// In the account of whoever brought it about, until it is settled. An earlier process' promise is in nobody's.
+    #[serde(skip)]
+    pub charge: Option<Arc<Charge>>,
 }
 
 /// What is read from the journal was promised by an earlier process.
@@ -176,6 +180,11 @@ pub struct StoreFailure {
 impl StoreFailure {
     fn unavailable(message: impl Into<String>) -> Self {
         Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
+    }
+
+    /// A refusal that time mends.
+    fn passing(Failure { code, message }: Failure) -> Self {
+        Self { code, message, retryable: true }
     }
 
     fn no_such(request: &PageRequest) -> Self {
@@ -214,6 +223,21 @@ pub struct PageRequest {
     pub before: Option<String>,
     /// So many, at most.
     pub limit: u32,
+}
+
+/// On whose behalf something is read. Reads of different principals take turns; the host's own are one of them.
+#[derive(Default)]
+pub struct Turn {
+    /// The principal; `None` for the host.
+    pub principal: Option<Arc<str>>,
+    /// Asked when the turn has come: what was read meanwhile may be too much already.
+    pub admit: Option<Box<dyn FnOnce() -> Result<(), Failure> + Send>>,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("principal", &self.principal).finish_non_exhaustive()
+    }
 }
 
 /// The database and the journal of a host.
@@ -379,9 +403,16 @@ impl Store {
     }
 
     /// Writes a scope, and with it what the call was answered that changed it. `acknowledge` is called when both are on
-    /// disk.
-    pub fn put_scope(&self, record: ScopeRecord, acknowledge: Option<Acknowledge>, answered: Option<AnsweredCall>) {
-        self.queue.change(record.plugin.clone(), record.key.clone(), Change::Put(record), acknowledge, answered);
+    /// disk; `charge` is dropped then, or when a later version takes the place of this one.
+    pub fn put_scope(
+        &self,
+        record: ScopeRecord,
+        charge: Charge,
+        acknowledge: Option<Acknowledge>,
+        answered: Option<AnsweredCall>,
+    ) {
+        let (plugin, key) = (record.plugin.clone(), record.key.clone());
+        self.queue.change(plugin, key, Change::Put { record, _charge: charge }, acknowledge, answered);
     }
 
     /// Deletes a scope, as [`Store::put_scope`] writes one.
@@ -403,11 +434,17 @@ impl Store {
         self.read(move |backend| Ok(backend.answered_calls(since_ms)?))
     }
 
-    /// Reads a page of documents.
-    pub fn page(&self, request: PageRequest, then: Then<Page>) {
-        self.reads.push(Box::new(move |backend| {
-            then(backend.and_then(|backend| backend.page(&request)?.ok_or_else(|| StoreFailure::no_such(&request))));
-        }));
+    /// Reads a page of documents when its turn comes, if that is still allowed then.
+    pub fn page(&self, request: PageRequest, turn: Turn, then: Then<Page>) {
+        let Turn { principal, admit } = turn;
+        let read = move |backend: Result<&mut dyn Backend, StoreFailure>| {
+            let page = backend.and_then(|backend| {
+                admit.map_or(Ok(()), |admit| admit()).map_err(StoreFailure::passing)?;
+                backend.page(&request)?.ok_or_else(|| StoreFailure::no_such(&request))
+            });
+            then(page);
+        };
+        self.reads.push(principal, Box::new(read));
     }
 
     /// Reads a scope.
@@ -416,7 +453,10 @@ impl Store {
             return then(Ok(pending));
         }
         let (plugin, key) = (plugin.to_owned(), key.to_owned());
-        self.reads.push(Box::new(move |backend| then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)))));
+        let read = move |backend: Result<&mut dyn Backend, StoreFailure>| {
+            then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)));
+        };
+        self.reads.push(None, Box::new(read));
     }
 
     /// Waits, for some time, until all changes of a plugin's scopes are written. Says whether they are.
@@ -464,10 +504,11 @@ impl Store {
         work: impl FnOnce(&mut dyn Backend) -> Result<T, StoreFailure> + Send + 'static,
     ) -> Result<T, StoreFailure> {
         let (reply, answer) = mpsc::sync_channel(1);
-        self.reads.push(Box::new(move |backend| {
+        let read = move |backend: Result<&mut dyn Backend, StoreFailure>| {
             // Whoever asked may have given up.
             let _ = reply.send(backend.and_then(work));
-        }));
+        };
+        self.reads.push(None, Box::new(read));
         let silent = |_| Err(StoreFailure::unavailable("the store does not answer"));
         answer.recv_timeout(SCOPES_TIMEOUT).unwrap_or_else(silent)
     }
@@ -535,6 +576,7 @@ impl Promise {
             id: "id".to_owned(),
             document: "{}".to_owned(),
             restored: false,
+            charge: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::backend::{AnsweredCall, ScopeRecord};
 use super::{Promise, StoreFailure};
+use crate::ledger::Charge;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure};
 
@@ -51,14 +52,18 @@ pub type Acknowledge = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
 /// What becomes of a scope.
 #[derive(Debug)]
 pub(super) enum Change {
-    Put(ScopeRecord),
+    /// It is written, and is in somebody's account until it has been, or a later one takes its place.
+    Put {
+        record: ScopeRecord,
+        _charge: Charge,
+    },
     Drop,
 }
 
 impl Change {
     fn bytes(&self) -> usize {
         match self {
-            Self::Put(record) => {
+            Self::Put { record, .. } => {
                 let before = record.before.as_ref().map_or(0, |(_, state)| state.len());
                 record.state.as_ref().map_or(0, Vec::len) + before
             }
@@ -257,7 +262,7 @@ impl Queue {
         let state = self.state();
         let change = state.scopes.get(&id).map(|(change, _)| change).or_else(|| state.writing.get(&id))?;
         Some(match &**change {
-            Change::Put(record) => Some(record.clone()),
+            Change::Put { record, .. } => Some(record.clone()),
             Change::Drop => None,
         })
     }

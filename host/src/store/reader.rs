@@ -1,8 +1,8 @@
 //! The thread that reads from the database.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::StoreFailure;
 use super::backend::{Backend, BackendError};
@@ -22,13 +22,47 @@ pub(super) struct Reader {
 
 #[derive(Default)]
 struct State {
-    reads: VecDeque<Read>,
+    reads: Reads,
     is_stopping: bool,
+}
+
+/// Reads by the principals that they are for, who take turns: one who reads much waits for itself.
+#[derive(Default)]
+struct Reads {
+    /// None of them is empty.
+    queues: HashMap<Option<Arc<str>>, VecDeque<Read>>,
+    /// Whose turn it is, each once.
+    turns: VecDeque<Option<Arc<str>>>,
+    n_reads: usize,
+}
+
+impl Reads {
+    fn push(&mut self, principal: Option<Arc<str>>, read: Read) {
+        let queue = self.queues.entry(principal.clone()).or_default();
+        if queue.is_empty() {
+            self.turns.push_back(principal);
+        }
+        queue.push_back(read);
+        self.n_reads += 1;
+    }
+
+    fn pop(&mut self) -> Option<Read> {
+        let principal = self.turns.pop_front()?;
+        let queue = self.queues.get_mut(&principal)?;
+        let read = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&principal);
+        } else {
+            self.turns.push_back(principal);
+        }
+        self.n_reads -= 1;
+        read
+    }
 }
 
 impl fmt::Debug for Reader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("waiting", &self.state().reads.len()).finish()
+        f.debug_struct("Reader").field("waiting", &self.state().reads.n_reads).finish()
     }
 }
 
@@ -37,18 +71,18 @@ impl Reader {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a read. One too many is told so at once.
-    pub(super) fn push(&self, read: Read) {
+    /// Queues a read for a principal, or for the host. One too many is told so at once.
+    pub(super) fn push(&self, principal: Option<Arc<str>>, read: Read) {
         let mut state = self.state();
         if state.is_stopping {
             drop(state);
             return read(Err(StoreFailure::unavailable("the host is shutting down")));
         }
-        if state.reads.len() >= MAX_WAITING {
+        if state.reads.n_reads >= MAX_WAITING {
             drop(state);
             return read(Err(StoreFailure::unavailable("the store has more to read than it can: try again later")));
         }
-        state.reads.push_back(read);
+        state.reads.push(principal, read);
         drop(state);
         self.filled.notify_one();
     }
@@ -60,7 +94,7 @@ impl Reader {
             std::mem::take(&mut state.reads)
         };
         self.filled.notify_one();
-        for read in left {
+        for read in left.queues.into_values().flatten() {
             read(Err(StoreFailure::unavailable("the host is shutting down")));
         }
     }
@@ -73,7 +107,7 @@ impl Reader {
                 if state.is_stopping {
                     return;
                 }
-                if let Some(read) = state.reads.pop_front() {
+                if let Some(read) = state.reads.pop() {
                     break read;
                 }
                 state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -90,5 +124,33 @@ impl From<BackendError> for StoreFailure {
             BackendError::Refused(why) => Self::refused(why),
             BackendError::Unavailable(why) => Self::unavailable(format!("the store cannot be read: {why}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn principals_take_turns() {
+        let (told, order) = mpsc::channel();
+        let mut reads = Reads::default();
+        for (principal, n) in [("ana", 3), ("ben", 1), ("", 2)] {
+            for n in 0..n {
+                let told = told.clone();
+                let read = Box::new(move |_: Result<&mut dyn Backend, StoreFailure>| {
+                    told.send(format!("{principal}{n}")).unwrap();
+                });
+                reads.push((!principal.is_empty()).then(|| principal.into()), read);
+            }
+        }
+        while let Some(read) = reads.pop() {
+            read(Err(StoreFailure::unavailable("nobody reads")));
+        }
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), ["ana0", "ben0", "0", "ana1", "1", "ana2"]);
+        assert!(reads.queues.is_empty() && reads.turns.is_empty());
+        assert_eq!(reads.n_reads, 0);
     }
 }

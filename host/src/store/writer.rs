@@ -201,7 +201,7 @@ fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
         Action::Withdraw { .. } => Write::Withdraw(&task.promise),
     });
     let scopes = batch.scopes.iter().map(|scope| match &*scope.change {
-        Change::Put(record) => Write::PutScope(record),
+        Change::Put { record, .. } => Write::PutScope(record),
         Change::Drop => Write::DropScope { plugin: &scope.id.0, key: &scope.id.1 },
     });
     // What a call was answered is there if, and only if, what it changed is.

@@ -85,6 +85,8 @@ mod tests {
             (json!(""), json!("1"), "entityType"),
             (json!("a"), json!(7), "entityId"),
             (json!("a"), json!("a b"), "entityId"),
+            (json!("a"), json!("a\u{200b}"), "entityId"),
+            (json!("\u{202e}a"), json!("1"), "entityType"),
             (json!("a"), json!("x".repeat(129)), "entityId"),
         ] {
             let failure = template.fill(&json!({"entityType": entity_type, "entityId": entity_id})).unwrap_err();

@@ -11,6 +11,9 @@ use crate::log::capture;
 use crate::random::Random;
 use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Member, Payload, Reached, StateChange, handle};
 
+/// The shortest time of a timer that is set while a timer is handled, in milliseconds: the host's.
+const LEAST_CHAINED_MS: u64 = 10;
+
 /// One scope.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
@@ -146,6 +149,10 @@ impl<F: Feature> Simulation<F> {
                 Effect::Reply(payload) => ran.reply = Some(payload),
                 Effect::ReplyReached(field, of) => count = Some((field, of)),
                 Effect::Fetch(fetch) => ran.fetch = Some(fetch),
+                Effect::SetTimer(name, after_ms, payload) => {
+                    let least = if matches!(event, Event::Timer(_)) { LEAST_CHAINED_MS } else { 0 };
+                    self.set_timer(key, name, after_ms.max(least), payload);
+                }
                 effect => self.commit(key, effect),
             }
         }
@@ -198,8 +205,9 @@ impl<F: Feature> Simulation<F> {
 
     fn commit(&mut self, key: &Key, effect: Effect) {
         match effect {
-            // These end in the answer, and `run` has seen to them.
-            Effect::Emit(_) | Effect::Reply(_) | Effect::ReplyReached(..) | Effect::Fetch(_) => {}
+            // `run` has seen to these.
+            Effect::Emit(_) | Effect::Reply(_) | Effect::ReplyReached(..) | Effect::SetTimer(..) | Effect::Fetch(_) => {
+            }
             Effect::Join(connection, room) => {
                 if let Some(position) = self.position(&connection) {
                     self.enter(position, &room.unwrap_or_else(|| key.scope.clone()), Some(key));
@@ -222,12 +230,6 @@ impl<F: Feature> Simulation<F> {
                     }
                 }
             }
-            Effect::SetTimer(name, after_ms, payload) => {
-                self.cancel(key, &name);
-                let due = Due::Timer { key: key.clone(), name: name.clone(), payload };
-                let at = self.agenda.add(self.now.saturating_add(after_ms), due);
-                self.slot(key).timers.insert(name, at);
-            }
             Effect::CancelTimer(name) => self.cancel(key, &name),
             Effect::Save(save) => self.store.promise(&key.scope, save),
             Effect::Disconnect(connection, reason) => {
@@ -236,6 +238,13 @@ impl<F: Feature> Simulation<F> {
                 }
             }
         }
+    }
+
+    fn set_timer(&mut self, key: &Key, name: String, after_ms: u64, payload: String) {
+        self.cancel(key, &name);
+        let due = Due::Timer { key: key.clone(), name: name.clone(), payload };
+        let at = self.agenda.add(self.now.saturating_add(after_ms), due);
+        self.slot(key).timers.insert(name, at);
     }
 
     fn cancel(&mut self, key: &Key, timer: &str) {

@@ -5,9 +5,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::{Bytes, BytesMut};
-use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use hyper::{HeaderMap, Request};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -23,14 +23,16 @@ pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
 /// closed may never see the answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
-/// Reads a body.
+/// Reads the body of a request.
 ///
 /// # Errors
-/// `too_large` over `max_bytes`, `bad_request` where it does not come, or not in time.
-pub(super) async fn read(body: Incoming, max_bytes: usize) -> Result<Bytes, Failure> {
-    match collect(Upload::new(body), max_bytes).await {
+/// `too_large` over `max_bytes`, `bad_request` where it does not come, or not in time, `feature_unavailable` where it has to
+/// make room for others.
+pub(super) async fn read(request: Request<Incoming>, max_bytes: usize) -> Result<Bytes, Failure> {
+    match collect(Upload::of(request), max_bytes).await {
         Ok(Some(body)) => Ok(body),
         Ok(None) => Err(Failure::new(ErrorCode::TooLarge, format!("the body may be {max_bytes} bytes long"))),
+        Err(error @ UploadError::Evicted) => Err(Failure::new(ErrorCode::FeatureUnavailable, error.to_string())),
         Err(error) => Err(Failure::new(ErrorCode::BadRequest, error.to_string())),
     }
 }
@@ -39,8 +41,8 @@ pub(super) async fn read(body: Incoming, max_bytes: usize) -> Result<Bytes, Fail
 ///
 /// # Errors
 /// As [`read`].
-pub(super) async fn read_json(body: Incoming, max_bytes: usize) -> Result<Bytes, Failure> {
-    let body = read(body, max_bytes).await?;
+pub(super) async fn read_json(request: Request<Incoming>, max_bytes: usize) -> Result<Bytes, Failure> {
+    let body = read(request, max_bytes).await?;
     // What is not UTF-8 is refused where it is parsed, with the place.
     match std::str::from_utf8(&body).map(without_lone_surrogates) {
         Ok(Cow::Owned(mended)) => Ok(mended.into()),
@@ -53,7 +55,7 @@ async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<
     let mut whole = Bytes::new();
     let mut joined = BytesMut::new();
     let mut n_bytes = 0;
-    while let Some(data) = body.next().await? {
+    while let Some(data) = body.next(whole.len().max(joined.capacity())).await? {
         n_bytes += data.len();
         if n_bytes > MAX_DISCARDED_BYTES {
             return Ok(None);
@@ -65,7 +67,7 @@ async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<
             whole = data;
         } else {
             if joined.is_empty() {
-                joined.extend_from_slice(&whole);
+                joined.extend_from_slice(&std::mem::take(&mut whole));
             }
             joined.extend_from_slice(&data);
         }

@@ -64,6 +64,8 @@ pub struct ApiConfig {
     pub file: Option<ConfigFile>,
     /// How long a connection may be idle.
     pub keep_alive: Duration,
+    /// What may be held of requests that are not whole, or not answered, in bytes.
+    pub memory_bytes: usize,
 }
 
 /// Whoever makes a call: the key that it carries.

@@ -36,8 +36,9 @@ pub use self::config_file::ConfigFile;
 use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply, key_in};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
+use super::head;
 use super::response::{Answer, body as answer_with, error, failure, text};
-use crate::conn::{Descriptors, HttpTimes, accept_failed, serve_requests};
+use crate::conn::{Budget, Descriptors, HttpTimes, accept_failed, serve_requests};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
@@ -57,6 +58,8 @@ pub struct Api {
     metrics: Metrics,
     clock: Clock,
     idempotency: Idempotency,
+    /// For requests that are not whole, and those that are being answered.
+    budget: Budget,
     /// The description of the API, as it is sent.
     description: Bytes,
     /// Whether the host takes work.
@@ -68,7 +71,10 @@ impl Api {
     pub fn new(config: ApiConfig, runtime: Runtime, hub: Arc<Hub>, metrics: Metrics, clock: Clock) -> Self {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
-        Self { config, runtime, hub, metrics, clock, idempotency, description, ready: AtomicBool::new(false) }
+        // A buffer that grows has up to twice of what is in it.
+        let bound = config.memory_bytes.max(2 * runtime.largest_component());
+        let budget = Budget::new(bound, clock.clone(), metrics.api_bytes.clone(), metrics.api_evicted.clone());
+        Self { config, runtime, hub, metrics, clock, idempotency, budget, description, ready: AtomicBool::new(false) }
     }
 
     /// Goes on with what calls with an idempotency key were answered that changed what is stored. Waits for the database.
@@ -138,13 +144,16 @@ impl Api {
                 let api = self.clone();
                 async move { api.answer(request).await }
             };
-            if let Err(error) = serve_requests(socket, times, stopping, answer).await {
+            if let Err(error) = serve_requests(socket, times, &self.budget, stopping, answer).await {
                 tracing::debug!(%error, "a connection to the API failed");
             }
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
+        if let Some(refusal) = head::refuse(&request) {
+            return refusal;
+        }
         let uri = request.uri().clone();
         let (route, parameters) = match find(request.method(), uri.path()) {
             Found::Route(route, parameters) => (route, parameters),
@@ -199,7 +208,7 @@ impl Api {
             return Ok(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message));
         }
         let key = key_in(request.headers())?;
-        let body = body::read_json(request.into_body(), MAX_BODY_BYTES).await?;
+        let body = body::read_json(request, MAX_BODY_BYTES).await?;
         let Reply { status, body } = match call {
             Call::Emit => self.emit(caller, key, &body).await?,
             Call::Event => self.event(caller, key, &body).await?,

@@ -106,7 +106,7 @@ impl Api {
         let digest =
             request.headers().get("x-content-sha256").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
         let largest = self.runtime.largest_component();
-        let bytes: Vec<u8> = match body::read(request.into_body(), largest).await {
+        let bytes: Vec<u8> = match body::read(request, largest).await {
             Ok(bytes) => bytes.into(),
             Err(too_large) if too_large.code == ErrorCode::TooLarge => {
                 let message = format!("the component is larger than {largest} bytes");

@@ -14,6 +14,9 @@ use crate::protocol::{Malformed, malformed};
 /// Attachments of one packet that are passed over where it has too many. One with more ends its connection.
 const MAX_PASSED_OVER: usize = 1000;
 
+/// What an attachment that waits takes besides its content, in bytes.
+const BYTES_PER_ATTACHMENT: usize = 64;
+
 const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
 
 /// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
@@ -87,13 +90,7 @@ impl Decoder {
     /// # Errors
     /// Where it breaks the protocol. Nothing may be read after that.
     pub fn text<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<Option<Packet<'a>>, Malformed> {
-        if self.incomplete.take().is_some() || std::mem::take(&mut self.passed_over) > 0 {
-            return malformed("text came where an attachment was to come");
-        }
-        if text.len() > max_bytes {
-            return malformed(TOO_LARGE);
-        }
-        let (packet, attachments) = parse(text)?;
+        let (packet, attachments) = self.begin(text, max_bytes)?;
         if matches!(packet, Packet::Overfull { .. }) {
             self.passed_over = attachments;
             return Ok(Some(packet));
@@ -103,6 +100,59 @@ impl Decoder {
         }
         self.incomplete = Some(Box::new(Incomplete { packet: packet.into_owned(), attachments, max_bytes }));
         Ok(None)
+    }
+
+    /// Reads a text message whose packet is refused: without its attachments, which are passed over.
+    ///
+    /// # Errors
+    /// As [`Decoder::text`].
+    pub fn refuse<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<Packet<'a>, Malformed> {
+        let (packet, attachments) = self.begin(text, max_bytes)?;
+        self.passed_over = attachments;
+        Ok(packet)
+    }
+
+    /// Passes over a text message and its attachments. It is not read for more than their number.
+    ///
+    /// # Errors
+    /// Where an attachment was to come, or the number is none.
+    pub fn skip(&mut self, text: &str) -> Result<(), Malformed> {
+        self.expect_text()?;
+        if let Some(rest) = text.strip_prefix(['5', '6']) {
+            (self.passed_over, _) = parse_attachments(rest)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the next attachment is passed over.
+    pub fn passes_over(&self) -> bool {
+        self.passed_over > 0
+    }
+
+    /// Bytes kept for a packet that waits for attachments.
+    pub fn buffered(&self) -> usize {
+        match self.incomplete.as_deref() {
+            Some(Incomplete { packet: Packet::Event { payload, .. } | Packet::Ack { payload, .. }, .. }) => {
+                let attachments = payload.attachments.iter().map(|attachment| attachment.len() + BYTES_PER_ATTACHMENT);
+                payload.args().len() + attachments.sum::<usize>()
+            }
+            _ => 0,
+        }
+    }
+
+    fn begin<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<(Packet<'a>, usize), Malformed> {
+        self.expect_text()?;
+        if text.len() > max_bytes {
+            return malformed(TOO_LARGE);
+        }
+        parse(text)
+    }
+
+    fn expect_text(&mut self) -> Result<(), Malformed> {
+        if self.incomplete.take().is_some() || std::mem::take(&mut self.passed_over) > 0 {
+            return malformed("text came where an attachment was to come");
+        }
+        Ok(())
     }
 
     /// Reads a binary message: an attachment. `None` where more of them are to come.

@@ -10,6 +10,11 @@ use crate::model::CloseCode;
 
 const RESERVED: u8 = 0x70;
 
+/// How many times as large as what is in it a buffer may be: growing leaves twice at most.
+const SPARE: usize = 4;
+/// Bytes for which it is not worth the while.
+const LEAST_SPARE: usize = 256;
+
 /// What a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -90,6 +95,10 @@ impl Decoder {
             let read = self.read_frames(&mut bytes, &max_bytes, &mut sink)?;
             if read < bytes.len() {
                 bytes.drain(..read);
+                if bytes.capacity() / SPARE > bytes.len().max(LEAST_SPARE) {
+                    // A large message was here, and the begin of a small one is no reason to keep its place.
+                    bytes.shrink_to_fit();
+                }
                 self.incomplete = bytes;
             }
         }

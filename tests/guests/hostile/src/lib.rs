@@ -195,11 +195,21 @@ impl Feature for Hostile {
     }
 
     fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+<<<<<<< HEAD
         if greed::timer(cx, &how) {
             return Ok(());
         }
         if how == "panic" {
             panic!("the timer was told to panic");
+=======
+        match how.as_str() {
+            "panic" => panic!("the timer was told to panic"),
+            "again" => {
+                cx.set_timer("t", Duration::ZERO, &how);
+                return Ok(());
+            }
+            _ => {}
+>>>>>>> core
         }
         state.told.push(format!("timer {how}"));
         Ok(())
@@ -279,6 +289,12 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
+        "burn" => {
+            // Some nanoseconds each, whatever the machine.
+            for n in 0..with.as_u64().unwrap_or_default() {
+                black_box(n);
+            }
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),
@@ -330,7 +346,16 @@ fn misbehave(
         }
         "timer" => {
             let after = Duration::from_millis(with["after"].as_u64().unwrap_or_default());
-            cx.set_timer("t", after, &with["how"].as_str().unwrap_or_default().to_owned());
+            cx.set_timer(
+                with["name"].as_str().unwrap_or("t"),
+                after,
+                &with["how"].as_str().unwrap_or_default().to_owned(),
+            );
+        }
+        "timers" => {
+            for n in with["from"].as_u64().unwrap_or_default()..with["to"].as_u64().unwrap_or_default() {
+                cx.set_timer(n.to_string(), Duration::from_secs(3600), &String::new());
+            }
         }
         "ask" => {
             cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));

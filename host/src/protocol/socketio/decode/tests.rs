@@ -200,3 +200,42 @@ fn a_packet_and_each_of_its_attachments_are_bounded() {
     }
     assert!(Decoder::default().text(text, text.len() - 1).unwrap_err().reason.contains("over the size limit"));
 }
+
+#[test]
+fn refused_packets_pass_their_attachments_over() {
+    let event = r#"52-/a,7["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    for unread in [false, true] {
+        let mut decoder = Decoder::default();
+        if unread {
+            decoder.skip(event).unwrap();
+        } else {
+            let refused = decoder.refuse(event, MAX_BYTES).unwrap();
+            assert!(matches!(&refused, Packet::Event { event, id: Some(7), .. } if event == "x"), "{refused:?}");
+        }
+        for left in [true, false] {
+            assert!(decoder.binary(Cow::Borrowed(&[1])).unwrap().is_none());
+            assert_eq!(decoder.passes_over(), left);
+        }
+        assert_eq!(decoder.buffered(), 0);
+        assert!(decoder.text("2[\"x\"]", MAX_BYTES).unwrap().is_some(), "what follows is read");
+    }
+    let mut decoder = Decoder::default();
+    decoder.skip("2 whatever").unwrap();
+    assert!(decoder.text("2[\"x\"]", MAX_BYTES).unwrap().is_some());
+    decoder.skip(event).unwrap();
+    assert!(decoder.skip("2").is_err(), "an attachment was to come");
+    assert!(decoder.skip("5x-").is_err());
+}
+
+#[test]
+fn waiting_attachments_are_counted() {
+    let mut decoder = Decoder::default();
+    let event = r#"52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
+    decoder.text(event, MAX_BYTES).unwrap();
+    let before = decoder.buffered();
+    assert!(before > 0);
+    decoder.binary(Cow::Owned(vec![0; 10])).unwrap();
+    assert!(decoder.buffered() >= before + 10);
+    decoder.binary(Cow::Owned(vec![0; 10])).unwrap();
+    assert_eq!(decoder.buffered(), 0);
+}

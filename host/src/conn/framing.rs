@@ -1,0 +1,254 @@
+//! Where requests begin and end on a connection, as their bytes come: HTTP/1's framing (RFC 9112, section 6), read along.
+//!
+//! The HTTP library takes a request that has both a `Content-Length` and a `Transfer-Encoding` by the latter, and shows
+//! nothing of the former. Another reader on the way, a proxy, may have taken it by the other and seen other requests than
+//! the host, which is how requests are smuggled. So heads are looked at before the library has them.
+
+/// What a head says of the length of its body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Lengths {
+    content_length: Option<u64>,
+    is_chunked: bool,
+}
+
+/// What comes next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum At {
+    /// A request's head, or more of it.
+    #[default]
+    Head,
+    /// So much of a body.
+    Body(u64),
+    /// The size of a chunk, of which so much was read.
+    ChunkSize(u64),
+    /// What stands behind the size of a chunk.
+    ChunkExtension(u64),
+    /// So much of a chunk, and the line break behind it.
+    Chunk(u64),
+    /// What stands behind the last chunk; whether the line is empty so far.
+    Trailers { is_empty: bool },
+    /// Nothing that this reads: the library refuses what came, or it is no HTTP any more.
+    Anything,
+}
+
+/// Follows the requests of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Framing {
+    at: At,
+    /// What has come of a head that is not whole.
+    head: Vec<u8>,
+    /// Requests whose heads were read.
+    n_requests: u64,
+    ambiguous: Option<u64>,
+}
+
+impl Framing {
+    /// The number, from 0, of the first request that has two lengths. Nothing behind it is read.
+    pub(super) fn ambiguous(&self) -> Option<u64> {
+        self.ambiguous
+    }
+
+    /// The bytes of a head that is not whole.
+    pub(super) fn unfinished(&self) -> usize {
+        self.head.len()
+    }
+
+    /// Reads what has come.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = match self.at {
+                At::Head => self.read_head(bytes),
+                At::Anything => return,
+                at => {
+                    let (at, rest) = read_body(at, bytes);
+                    self.at = at;
+                    rest
+                }
+            };
+        }
+    }
+
+    fn read_head<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        if self.head.is_empty() {
+            // Empty lines before a request are passed over.
+            bytes = &bytes[bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()..];
+        }
+        let before = self.head.len();
+        // Most heads come whole, and need no copy.
+        let end = if before == 0 { end_of_head(bytes, 0) } else { self.end_within(bytes) };
+        let Some(end) = end else {
+            self.head.extend_from_slice(bytes);
+            return &[];
+        };
+        let (part, rest) = bytes.split_at(end - before);
+        let lengths = if before == 0 {
+            read_lengths(part)
+        } else {
+            self.head.extend_from_slice(part);
+            read_lengths(&std::mem::take(&mut self.head))
+        };
+        let number = self.n_requests;
+        self.n_requests += 1;
+        self.at = match lengths {
+            Lengths { content_length: Some(_), is_chunked: true } => {
+                self.ambiguous = Some(number);
+                At::Anything
+            }
+            Lengths { is_chunked: true, .. } => At::ChunkSize(0),
+            Lengths { content_length: Some(length @ 1..), .. } => At::Body(length),
+            Lengths { .. } => At::Head,
+        };
+        rest
+    }
+
+    /// Where the head ends, of which some was there before.
+    fn end_within(&self, bytes: &[u8]) -> Option<usize> {
+        // The empty line may have begun in what was there.
+        let kept = self.head.len().saturating_sub(3);
+        let overlap = [&self.head[kept..], &bytes[..bytes.len().min(3)]].concat();
+        let at_seam = end_of_head(&overlap, 0).map(|end| kept + end);
+        at_seam.or_else(|| end_of_head(bytes, 0).map(|end| self.head.len() + end))
+    }
+}
+
+/// Where a head ends: behind its first empty line.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    memchr::memchr_iter(b'\n', &bytes[from..]).find_map(|at| match &bytes[from + at + 1..] {
+        [b'\n', ..] => Some(from + at + 2),
+        [b'\r', b'\n', ..] => Some(from + at + 3),
+        _ => None,
+    })
+}
+
+fn read_lengths(head: &[u8]) -> Lengths {
+    let mut lengths = Lengths::default();
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        // Most lines are about something else.
+        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
+            continue;
+        }
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            lengths.is_chunked = true;
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            // One that is no number is refused by the library.
+            let number = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
+            lengths.content_length = Some(number.unwrap_or(0));
+        }
+    }
+    lengths
+}
+
+/// Reads what has come of a body, and says where that leads.
+fn read_body(at: At, bytes: &[u8]) -> (At, &[u8]) {
+    let (first, rest) = (bytes[0], &bytes[1..]);
+    let take = |left: u64| {
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+        (left - n as u64, &bytes[n..])
+    };
+    match at {
+        At::Body(left) => {
+            let (left, rest) = take(left);
+            (if left == 0 { At::Head } else { At::Body(left) }, rest)
+        }
+        At::ChunkSize(size) => match char::from(first).to_digit(16) {
+            Some(digit) => (At::ChunkSize(size.saturating_mul(16).saturating_add(digit.into())), rest),
+            None if first == b'\n' => (after_size(size), rest),
+            None => (At::ChunkExtension(size), rest),
+        },
+        At::ChunkExtension(size) if first == b'\n' => (after_size(size), rest),
+        At::ChunkExtension(_) => (at, rest),
+        At::Chunk(left) => {
+            let (left, rest) = take(left);
+            (if left == 0 { At::ChunkSize(0) } else { At::Chunk(left) }, rest)
+        }
+        At::Trailers { is_empty: true } if first == b'\n' => (At::Head, rest),
+        At::Trailers { .. } if first == b'\n' => (At::Trailers { is_empty: true }, rest),
+        At::Trailers { is_empty } => (At::Trailers { is_empty: is_empty && first == b'\r' }, rest),
+        At::Head | At::Anything => (at, rest),
+    }
+}
+
+fn after_size(size: u64) -> At {
+    match size {
+        0 => At::Trailers { is_empty: true },
+        size => At::Chunk(size.saturating_add(b"\r\n".len() as u64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads bytes in pieces of a size: how many requests there were, and which was ambiguous.
+    fn read(bytes: &str, piece: usize) -> (u64, Option<u64>) {
+        let mut framing = Framing::default();
+        bytes.as_bytes().chunks(piece).for_each(|piece| framing.read(piece));
+        (framing.n_requests, framing.ambiguous())
+    }
+
+    #[test]
+    fn requests_are_followed_in_any_pieces() {
+        let get = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        let sized = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nPOST / HTTP/1.1\r\na: b\r\n\r\n01234";
+        let chunked = "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\n\r\n1a;ext=\"x\"\r\nGET / HTTP/1.1\r\na: b\r\n\r\nxx\r\n\
+                       0\r\ntrailer: x\r\n\r\n";
+        let bare = "GET / HTTP/1.1\nhost: x\n\n";
+        let both =
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n";
+        let other_way = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (bytes, requests, ambiguous) in [
+            (get.repeat(3), 3, None),
+            (["\r\n\r\n", get].concat(), 1, None),
+            ([sized, get].concat(), 2, None),
+            ([chunked, get, chunked, sized, bare, get].concat(), 6, None),
+            ([get, both].concat(), 2, Some(1)),
+            ([chunked, other_way, get].concat(), 2, Some(1)),
+            // A name that only looks like it, and a value.
+            ("GET / HTTP/1.1\r\ncontent-lengths: 5\r\nx: transfer-encoding: chunked\r\n\r\n".to_owned(), 1, None),
+        ] {
+            for piece in [1, 2, 3, 7, 64, usize::MAX] {
+                assert_eq!(read(&bytes, piece), (requests, ambiguous), "{piece}: {bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn unfinished_heads_are_counted() {
+        let mut framing = Framing::default();
+        framing.read(b"GET / HTTP/1.1\r\nhost: x\r\n");
+        assert_eq!(framing.unfinished(), 25);
+        framing.read(b"\r\n");
+        assert_eq!(framing.unfinished(), 0);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic() {
+        // A generator of our own: the same bytes at each run.
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let words = [
+            "GET / HTTP/1.1",
+            "\r\n",
+            "\n",
+            "content-length:",
+            "transfer-encoding: chunked",
+            "ffffffffffffffffff",
+            "0",
+            ";",
+            "7",
+        ];
+        for _ in 0..2000 {
+            let mut framing = Framing::default();
+            for _ in 0..next() % 32 {
+                framing.read(words[next() as usize % words.len()].as_bytes());
+            }
+        }
+    }
+}

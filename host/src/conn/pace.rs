@@ -1,0 +1,117 @@
+//! How fast clients are read. One that sends more than its share is not read for a moment: what it sends waits in the kernel,
+//! and then at the client, by TCP's own flow control, while others are read.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::link::{Link, Role};
+use super::shard::Shard;
+use crate::model::{Allowance, Identity, Quota};
+
+/// What one user's connections on one shard are read, in bytes. To read, check and copy so much takes some hundredths of a
+/// shard's time; at once it is as much as an upload of some of the largest messages.
+const READ: Quota = Quota { per_second: 8 * 1024 * 1024, burst: 32 * 1024 * 1024 };
+
+/// Bytes that a link is read between two looks at what its user has used: less is not worth a look.
+const CHARGED_AT: usize = 64 * 1024;
+
+/// Users that are remembered before those are looked for that can be forgotten.
+const REMEMBERED: usize = 1024;
+
+/// What the users of a shard's connections have been read.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    used: RefCell<HashMap<Arc<str>, Allowance>>,
+}
+
+impl Pace {
+    /// Charges a user. Says for how long it is not to be read, in milliseconds.
+    fn charge(&self, principal: Arc<str>, now: u64, bytes: usize) -> Option<u64> {
+        let mut used = self.used.borrow_mut();
+        if used.len() >= REMEMBERED && !used.contains_key(&principal) {
+            used.retain(|_, allowance| !allowance.is_clear(now));
+        }
+        let allowance = used.entry(principal).or_default();
+        allowance.charge(READ, now, bytes as u64);
+        allowance.wait_ms(READ, now)
+    }
+}
+
+impl Shard {
+    /// Whether a link may be read now. One that may not is read when its time has come.
+    pub(super) fn may_be_read(&self, link: &Link) -> bool {
+        link.times.unread_until.get() == 0
+    }
+
+    /// Notes that a link was read so much, and lets it rest where its user is over its share.
+    pub(super) fn charge_read(&self, link: &Link, bytes: usize) {
+        let read = link.read_bytes.get() + bytes;
+        if read < CHARGED_AT {
+            return link.read_bytes.set(read);
+        }
+        link.read_bytes.set(0);
+        // A suite that tests the protocol does nothing else.
+        if matches!(*link.role.borrow(), Role::Echo) {
+            return;
+        }
+        let connection = link.only_connection();
+        let principal = match connection {
+            Some(connection) => connection.identity.borrow().principal.clone(),
+            None => Identity::anonymous(String::new(), link.peer.ip()).principal,
+        };
+        let now = self.shared.clock.uptime_ms();
+        if let Some(wait) = self.pace.charge(principal, now, read) {
+            self.shared.metrics.reads_paused.inc();
+            link.times.unread_until.set(now + wait);
+            self.arm(link, now + wait);
+        }
+    }
+
+    /// Goes on with a link that was not to be read, if its time has come.
+    pub(super) fn end_pause(&self, link: &Rc<Link>, now: u64) {
+        let until = link.times.unread_until.get();
+        if until == 0 {
+            return;
+        }
+        if now < until {
+            return self.arm(link, until);
+        }
+        link.times.unread_until.set(0);
+        if !link.unread.replace(true) {
+            self.unread.borrow_mut().push(link.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_over_its_share_waits_alone() {
+        let pace = Pace::default();
+        let mut n_read = 0;
+        let wait = loop {
+            n_read += CHARGED_AT;
+            if let Some(wait) = pace.charge("mal".into(), 0, CHARGED_AT) {
+                break wait;
+            }
+        };
+        assert_eq!(n_read, READ.burst as usize + CHARGED_AT);
+        assert!((1..=8).contains(&wait), "a moment of {wait} ms");
+        assert_eq!(pace.charge("ana".into(), 0, CHARGED_AT), None);
+        assert_eq!(pace.charge("mal".into(), 1000, CHARGED_AT), None);
+    }
+
+    #[test]
+    fn users_that_owe_nothing_are_forgotten() {
+        let pace = Pace::default();
+        pace.charge("mal".into(), 0, READ.burst as usize);
+        for n in 0..3 * REMEMBERED {
+            pace.charge(format!("u{n}").into(), n as u64, 1);
+        }
+        assert!(pace.used.borrow().len() <= REMEMBERED && pace.used.borrow().contains_key("mal"));
+    }
+}

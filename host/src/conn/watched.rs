@@ -1,0 +1,111 @@
+//! A socket whose HTTP requests are watched as they come: how much of a head there is, and how long each says that it is.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::budget::Holding;
+use super::framing::Framing;
+use super::requests::Limit;
+
+/// What an HTTP connection holds that waits for a request, in bytes: the library's buffer, and the task.
+pub const CONNECTION_BYTES: usize = 8192 + 2048;
+
+/// What is known of a connection's requests by those who answer them.
+#[derive(Debug)]
+pub(super) struct Watch {
+    /// The number of the first request that has two lengths; `u64::MAX` is none.
+    ambiguous: AtomicU64,
+    pub(super) holding: Arc<Holding>,
+    pub(super) limit: Limit,
+}
+
+impl Watch {
+    pub(super) fn new(holding: Holding, limit: Limit) -> Self {
+        holding.begin(CONNECTION_BYTES);
+        Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), limit }
+    }
+
+    /// Whether the request of this number, from 0, says in two ways how long it is.
+    pub(super) fn is_ambiguous(&self, number: u64) -> bool {
+        self.ambiguous.load(Ordering::Relaxed) == number
+    }
+
+    fn saw(&self, framing: &Framing, came: usize, had: usize) {
+        if let Some(number) = framing.ambiguous() {
+            self.ambiguous.store(number, Ordering::Relaxed);
+        }
+        let unfinished = framing.unfinished();
+        if unfinished > 0 {
+            if had == 0 {
+                self.limit.head_begins();
+            }
+            self.holding.grow(CONNECTION_BYTES + unfinished, came);
+        }
+    }
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub struct Watched {
+    socket: TcpStream,
+    framing: Framing,
+    watch: Arc<Watch>,
+}
+
+impl Watched {
+    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
+        Self { socket, framing: Framing::default(), watch }
+    }
+
+    /// The socket, to be used for something else than HTTP.
+    pub fn into_inner(self) -> TcpStream {
+        self.socket
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let Self { socket, framing, watch } = &mut *self;
+        let read = Pin::new(socket).poll_read(cx, buffer);
+        let came = &buffer.filled()[before..];
+        if !came.is_empty() {
+            let had = framing.unfinished();
+            framing.read(came);
+            watch.saw(framing, came.len(), had);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,95 @@
+//! What a request's head must be for its meaning to be the same to every reader (RFC 9110, RFC 9112). What is not is refused
+//! before anything else is looked at: a proxy on the way may have read it otherwise.
+
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::http::uri::Authority;
+use hyper::{HeaderMap, Request, StatusCode, Version};
+
+use super::handshake::is_upgrade;
+use super::response::{Answer, error};
+use crate::conn::RequestFacts;
+
+/// The refusal of a request, if its head is refused. It is the last answer on its connection, for what follows may be
+/// anything.
+pub(super) fn refuse<B>(request: &Request<B>) -> Option<Answer> {
+    let reason = check(request).err()?;
+    let mut answer = error(StatusCode::BAD_REQUEST, "bad_request", reason);
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Some(answer)
+}
+
+fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
+    let is_ambiguous = request.extensions().get().is_some_and(|facts: &RequestFacts| facts.is_ambiguous);
+    if is_ambiguous {
+        return Err("a request has a Content-Length or a Transfer-Encoding, and not both");
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err("a request has one Host header, and this has several"),
+        (Some(host), None) if !is_host(host) => return Err("the Host header must be a name or an address, and a port"),
+        (None, _) if request.version() >= Version::HTTP_11 => return Err("a request of HTTP/1.1 has a Host header"),
+        _ => {}
+    }
+    if request.headers().get_all(ORIGIN).iter().nth(1).is_some() {
+        return Err("a request has one Origin header at most, and this has several");
+    }
+    if is_upgrade(request.headers()) && has_body(request.headers()) {
+        return Err("a WebSocket handshake has no body");
+    }
+    Ok(())
+}
+
+/// Whether a request comes with a body. That of a handshake would stand where the first frames do.
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+/// Whether this is a host and maybe a port, or empty, where a client knows of none (RFC 9110, section 7.2).
+fn is_host(value: &HeaderValue) -> bool {
+    let is_authority = |host: &str| host.parse::<Authority>().is_ok() && !host.contains('@');
+    value.to_str().is_ok_and(|host| host.is_empty() || is_authority(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_headers(version: Version, pairs: &[(&str, &str)]) -> Result<(), &'static str> {
+        let mut request = Request::builder().version(version);
+        for (name, value) in pairs {
+            request = request.header(*name, *value);
+        }
+        check(&request.body(()).unwrap())
+    }
+
+    #[test]
+    fn one_host_is_needed_and_no_more() {
+        for host in ["a.example", "a.example:8080", "127.0.0.1:1", "[::1]:80", "a_b", ""] {
+            assert_eq!(check_headers(Version::HTTP_11, &[("host", host)]), Ok(()), "{host}");
+        }
+        assert_eq!(check_headers(Version::HTTP_10, &[]), Ok(()));
+        for (pairs, reason) in [
+            (&[][..], "has a Host"),
+            (&[("host", "a"), ("host", "a")], "several"),
+            (&[("host", "a, b")], "must be a name"),
+            (&[("host", "u@a")], "must be a name"),
+            (&[("host", "a/b")], "must be a name"),
+            (&[("host", "a b")], "must be a name"),
+            (&[("host", "a"), ("origin", "http://a"), ("origin", "http://b")], "Origin"),
+        ] {
+            let refused = check_headers(Version::HTTP_11, pairs).unwrap_err();
+            assert!(refused.contains(reason), "{pairs:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn handshakes_have_no_body() {
+        let handshake = [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket")];
+        let with = |more| check_headers(Version::HTTP_11, &[&handshake[..], &[more]].concat());
+        assert_eq!(with(("content-length", "0")), Ok(()));
+        for more in [("content-length", "5"), ("transfer-encoding", "chunked")] {
+            assert!(with(more).unwrap_err().contains("no body"), "{more:?}");
+        }
+        assert_eq!(check_headers(Version::HTTP_11, &[("host", "a"), ("content-length", "5")]), Ok(()));
+    }
+}

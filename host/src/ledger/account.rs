@@ -1,0 +1,310 @@
+//! Accounts, and the entries in them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Terms;
+use super::budget::{Bound, Budget, Means};
+use super::overdraft::{Holder, Overdraft, What};
+use crate::model::{Allowance, Quota};
+
+/// What one principal, plugin or scope makes the host hold, and may.
+#[derive(Debug)]
+pub struct Account {
+    name: Arc<str>,
+    holder: Holder,
+    terms: Arc<Terms>,
+    held: [Held; Means::ALL.len()],
+    /// Bytes of documents that were written and read.
+    saved: Allowance,
+    fetched: Allowance,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Account {
+    pub(super) fn new(name: Arc<str>, holder: Holder, terms: Arc<Terms>) -> Self {
+        Self {
+            name,
+            holder,
+            terms,
+            held: <[Held; Means::ALL.len()]>::default(),
+            saved: Allowance::default(),
+            fetched: Allowance::default(),
+        }
+    }
+
+    /// Whose it is: a user, `address …`, or `service …`.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Whether it is an API key's.
+    pub fn is_service(&self) -> bool {
+        self.holder == Holder::Service
+    }
+
+    fn budget(&self) -> Option<&Budget> {
+        match self.holder {
+            Holder::User => Some(&self.terms.user),
+            Holder::Service => Some(&self.terms.service),
+            Holder::Plugin | Holder::Scope => None,
+        }
+    }
+
+    fn bound(&self, means: Means) -> Bound {
+        match self.holder {
+            Holder::Plugin => Bound::of_plugin(means),
+            Holder::Scope => Bound::of_scope(means),
+            Holder::User | Holder::Service => self.budget().map_or(Bound::NONE, |budget| budget.bound(means)),
+        }
+    }
+
+    /// How many things of a kind it holds, and of how many bytes.
+    pub fn held(&self, means: Means) -> (usize, usize) {
+        let held = &self.held[means as usize];
+        (held.count.load(Ordering::Relaxed), held.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether it holds nothing at all.
+    pub fn is_empty(&self) -> bool {
+        Means::ALL.iter().all(|means| self.held(*means) == (0, 0))
+    }
+
+    /// Whether so many more, and bytes, may be charged to it. Another thread may take the room for them before they are.
+    ///
+    /// # Errors
+    /// Where that would be more than it may hold.
+    pub fn check(&self, means: Means, more: (usize, usize)) -> Result<(), Overdraft> {
+        let (count, bytes) = self.held(means);
+        self.compare(means, (count.saturating_add(more.0), bytes.saturating_add(more.1)), more)
+    }
+
+    /// Whether an account of which this much would be held, with these more, is within its bound.
+    fn compare(&self, means: Means, (count, bytes): (usize, usize), more: (usize, usize)) -> Result<(), Overdraft> {
+        let bound = self.bound(means);
+        let is_over = |held: usize, more: usize, bound: usize| more > 0 && held > bound;
+        if is_over(count, more.0, bound.count) {
+            return Err(self.overdraft(What::Count(means), count - more.0, bound.count));
+        }
+        if is_over(bytes, more.1, bound.bytes) {
+            return Err(self.overdraft(What::Bytes(means), bytes - more.1, bound.bytes));
+        }
+        Ok(())
+    }
+
+    fn overdraft(&self, what: What, held: usize, bound: usize) -> Overdraft {
+        Overdraft { account: self.name.clone(), holder: self.holder, what, held, bound, wait_ms: 0 }
+    }
+
+    fn enter(&self, means: Means, more: (usize, usize)) -> (usize, usize) {
+        let held = &self.held[means as usize];
+        let count = held.count.fetch_add(more.0, Ordering::Relaxed) + more.0;
+        (count, held.bytes.fetch_add(more.1, Ordering::Relaxed) + more.1)
+    }
+
+    fn strike_out(&self, means: Means, less: (usize, usize)) {
+        let held = &self.held[means as usize];
+        held.count.fetch_sub(less.0, Ordering::Relaxed);
+        held.bytes.fetch_sub(less.1, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.terms.clock.uptime_ms()
+    }
+
+    /// Whether a rate allows more.
+    fn check_rate(&self, what: What, used: &Allowance, quota: Option<Quota>) -> Result<(), Overdraft> {
+        let Some(quota) = quota else { return Ok(()) };
+        used.wait_ms(quota, self.now()).map_or(Ok(()), |wait_ms| {
+            let overdraft = self.overdraft(what, quota.burst as usize, quota.per_second as usize);
+            Err(Overdraft { wait_ms, ..overdraft })
+        })
+    }
+
+    /// Whether it may have documents written.
+    ///
+    /// # Errors
+    /// Where more was written for it than may be in this time.
+    pub fn may_save(&self) -> Result<(), Overdraft> {
+        self.check_rate(What::Saved, &self.saved, self.budget().map(Budget::saving))
+    }
+
+    /// Charges it with so many bytes that are written for it, which it pays for by and by.
+    pub fn pay_saved(&self, bytes: usize) {
+        if let Some(budget) = self.budget() {
+            self.saved.charge(budget.saving(), self.now(), bytes as u64);
+        }
+    }
+
+    /// Whether it may have documents read.
+    ///
+    /// # Errors
+    /// Where more was read for it than may be in this time.
+    pub fn may_fetch(&self) -> Result<(), Overdraft> {
+        self.check_rate(What::Fetched, &self.fetched, self.budget().map(Budget::fetching))
+    }
+
+    /// Charges it with so many bytes that were read for it, which it pays for by and by.
+    pub fn pay_fetched(&self, bytes: usize) {
+        if let Some(budget) = self.budget() {
+            self.fetched.charge(budget.fetching(), self.now(), bytes as u64);
+        }
+    }
+
+    /// Whether it owes nothing for what it wrote and read.
+    pub(super) fn is_at_rest(&self, now_ms: u64) -> bool {
+        self.saved.is_clear(now_ms) && self.fetched.is_clear(now_ms)
+    }
+}
+
+/// Those who answer for a thing together.
+#[derive(Debug, Clone, Default)]
+pub struct Payers {
+    /// Whoever brought it about; nobody where the host did.
+    pub principal: Option<Arc<Account>>,
+    /// The plugin that wants it.
+    pub plugin: Option<Arc<Account>>,
+    /// The scope that it is for.
+    pub scope: Option<Arc<Account>>,
+    /// Whether the principal may go over its bound: what a feature must be told is not refused for what somebody holds.
+    pub is_lenient: bool,
+}
+
+impl Payers {
+    /// Charges all of them with `count` things of `bytes` together.
+    ///
+    /// # Errors
+    /// Where one of them may not hold so much. Nobody is charged then.
+    pub fn charge(&self, means: Means, count: usize, bytes: usize) -> Result<Charge, Overdraft> {
+        let more = (count, bytes);
+        let mut charge = Charge { accounts: [const { None }; 3], means, more };
+        let [principal, plugin, scope] = [&self.principal, &self.plugin, &self.scope];
+        for (at, account) in [principal, plugin, scope].into_iter().enumerate() {
+            let Some(account) = account else { continue };
+            let held = account.enter(means, more);
+            // If a later one refuses, dropping the charge strikes this out again.
+            charge.accounts[at] = Some(account.clone());
+            if at > 0 || !self.is_lenient {
+                account.compare(means, held, more)?;
+            }
+        }
+        Ok(charge)
+    }
+
+    /// Charges all of them, though they may not hold so much.
+    pub fn charge_anyway(&self, means: Means, count: usize, bytes: usize) -> Charge {
+        let accounts = [self.principal.clone(), self.plugin.clone(), self.scope.clone()];
+        for account in accounts.iter().flatten() {
+            account.enter(means, (count, bytes));
+        }
+        Charge { accounts, means, more: (count, bytes) }
+    }
+}
+
+/// An entry in the accounts of all who answer for a thing: it is struck out when it is dropped. The default is one that
+/// nobody answers for.
+#[derive(Debug)]
+pub struct Charge {
+    /// Principal, plugin and scope.
+    accounts: [Option<Arc<Account>>; 3],
+    means: Means,
+    more: (usize, usize),
+}
+
+impl Default for Charge {
+    fn default() -> Self {
+        Self { accounts: [const { None }; 3], means: Means::Scopes, more: (0, 0) }
+    }
+}
+
+impl Charge {
+    /// The principal who answers for it.
+    pub fn principal(&self) -> Option<&Arc<Account>> {
+        self.accounts[0].as_ref()
+    }
+
+    /// The bytes that it is about.
+    pub fn bytes(&self) -> usize {
+        self.more.1
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.accounts.iter().flatten().for_each(|account| account.strike_out(self.means, self.more));
+    }
+}
+
+/// The rooms that a connection is in and the scopes that watch it, in the account of its principal. A connection has
+/// few bytes to spare: this is smaller than two charges.
+#[derive(Debug)]
+pub struct Memberships {
+    account: Arc<Account>,
+    rooms: u32,
+    watches: u32,
+}
+
+impl Memberships {
+    /// Of a connection that is in no room and not watched.
+    pub fn new(account: Arc<Account>) -> Self {
+        Self { account, rooms: 0, watches: 0 }
+    }
+
+    /// Whether so many more rooms and watches may come to be charged.
+    ///
+    /// # Errors
+    /// Where its principal takes part in as much as it may, over all of its connections.
+    pub fn check(&self, rooms: usize, watches: usize) -> Result<(), Overdraft> {
+        self.account.check(Means::Rooms, (rooms, 0))?;
+        self.account.check(Means::Watches, (watches, 0))
+    }
+
+    /// One room more.
+    ///
+    /// # Errors
+    /// Where its principal is in as many rooms as it may be. Nothing is charged then.
+    pub fn join(&mut self) -> Result<(), Overdraft> {
+        let held = self.account.enter(Means::Rooms, (1, 0));
+        let compared = self.account.compare(Means::Rooms, held, (1, 0));
+        match compared {
+            Ok(()) => self.rooms += 1,
+            Err(_) => self.account.strike_out(Means::Rooms, (1, 0)),
+        }
+        compared
+    }
+
+    /// One room less.
+    pub fn leave(&mut self) {
+        self.account.strike_out(Means::Rooms, (1, 0));
+        self.rooms -= 1;
+    }
+
+    /// One scope more watches it. Whether it may was checked before.
+    pub fn watch(&mut self) {
+        self.account.enter(Means::Watches, (1, 0));
+        self.watches += 1;
+    }
+
+    /// One scope less watches it.
+    pub fn unwatch(&mut self) {
+        self.account.strike_out(Means::Watches, (1, 0));
+        self.watches -= 1;
+    }
+
+    /// The rooms that are charged.
+    pub fn n_rooms(&self) -> usize {
+        self.rooms as usize
+    }
+}
+
+impl Drop for Memberships {
+    fn drop(&mut self) {
+        self.account.strike_out(Means::Rooms, (self.rooms as usize, 0));
+        self.account.strike_out(Means::Watches, (self.watches as usize, 0));
+    }
+}

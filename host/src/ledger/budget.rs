@@ -1,0 +1,259 @@
+//! How much each kind of account may hold.
+
+use crate::model::Quota;
+
+/// What the host holds on somebody's behalf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Means {
+    /// Scopes that somebody's events made.
+    Scopes,
+    /// Rooms that somebody's connections are in.
+    Rooms,
+    /// Scopes that watch somebody's connections.
+    Watches,
+    /// Timers that are set.
+    Timers,
+    /// Acknowledgements that clients owe to features.
+    Acknowledgements,
+    /// Documents that wait to be stored, and for their features to take note of that.
+    Documents,
+    /// States of durable scopes that wait to be written.
+    States,
+    /// Pages of documents that are being read.
+    Fetches,
+}
+
+impl Means {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Scopes,
+        Self::Rooms,
+        Self::Watches,
+        Self::Timers,
+        Self::Acknowledgements,
+        Self::Documents,
+        Self::States,
+        Self::Fetches,
+    ];
+
+    /// The name in figures.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Scopes => "scopes",
+            Self::Rooms => "rooms",
+            Self::Watches => "watches",
+            Self::Timers => "timers",
+            Self::Acknowledgements => "acknowledgements",
+            Self::Documents => "documents",
+            Self::States => "states",
+            Self::Fetches => "fetches",
+        }
+    }
+
+    /// What a client calls them.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Watches => "scopes that watch its connections",
+            Self::Acknowledgements => "acknowledgements that are owed",
+            Self::Documents => "documents that wait to be stored",
+            Self::States => "states that wait to be stored",
+            means => means.label(),
+        }
+    }
+
+    /// What whoever has too many does about it.
+    pub(super) fn advice(self) -> &'static str {
+        match self {
+            Self::Scopes => "try again when some have ended",
+            Self::Rooms => "leave some first, on any connection",
+            Self::Watches => "end something there first, or close a connection",
+            Self::Timers => "try again when some are due",
+            Self::Acknowledgements => "try again when some are given",
+            Self::Documents | Self::States => "try again when some are stored",
+            Self::Fetches => "try again when some are answered",
+        }
+    }
+}
+
+/// How many of something there may be, and of how many bytes together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// Things.
+    pub count: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+const MIB: usize = 1024 * 1024;
+
+/// Timers of a plugin: of a hundred users, each with as many as it may have by default; and their payloads.
+const PLUGIN_TIMERS: Bound = Bound { count: 1_000_000, bytes: 128 * MIB };
+
+/// Acknowledgements owed to a plugin. Each takes some 300 bytes, and its tag.
+const PLUGIN_ACKNOWLEDGEMENTS: Bound = Bound { count: 200_000, bytes: 64 * MIB };
+
+/// Documents of a plugin that wait: half of what may wait of all, so that one whose documents wait for long leaves room.
+const PLUGIN_DOCUMENTS: Bound = Bound { count: 50_000, bytes: 128 * MIB };
+
+/// States of a plugin that wait, in the same way.
+const PLUGIN_STATES: Bound = Bound { count: 50_000, bytes: 128 * MIB };
+
+/// Fetches of a plugin: half of what the store takes.
+const PLUGIN_FETCHES: Bound = Bound { count: 5_000, bytes: usize::MAX };
+
+/// Payloads of the timers of a scope: as many bytes as one event may carry. How many timers there may be is checked where they
+/// are set, for a timer that takes the place of another is none more.
+const SCOPE_TIMERS: Bound = Bound { count: usize::MAX, bytes: MIB };
+
+/// Acknowledgements owed to a scope: one of each member of a large room.
+const SCOPE_ACKNOWLEDGEMENTS: Bound = Bound { count: 20_000, bytes: 4 * MIB };
+
+/// Documents of a scope that wait: a minute of what the busiest room is sent while the store is away.
+const SCOPE_DOCUMENTS: Bound = Bound { count: 20_000, bytes: 64 * MIB };
+
+/// Fetches of a scope: a room full of people whose clients come back at once, and read.
+const SCOPE_FETCHES: Bound = Bound { count: 2_000, bytes: usize::MAX };
+
+impl Bound {
+    /// As many as there may be in all.
+    pub(super) const NONE: Self = Self { count: usize::MAX, bytes: usize::MAX };
+
+    /// What all that a plugin does may take.
+    pub(super) fn of_plugin(means: Means) -> Self {
+        match means {
+            // A plugin has as many scopes as there may be of it on each thread; connections bound what takes part in them.
+            Means::Scopes | Means::Rooms | Means::Watches => Self::NONE,
+            Means::Timers => PLUGIN_TIMERS,
+            Means::Acknowledgements => PLUGIN_ACKNOWLEDGEMENTS,
+            Means::Documents => PLUGIN_DOCUMENTS,
+            Means::States => PLUGIN_STATES,
+            Means::Fetches => PLUGIN_FETCHES,
+        }
+    }
+
+    /// What all that a scope does may take.
+    pub(super) fn of_scope(means: Means) -> Self {
+        match means {
+            // A scope has one state, of which one version waits.
+            Means::Scopes | Means::Rooms | Means::Watches | Means::States => Self::NONE,
+            Means::Timers => SCOPE_TIMERS,
+            Means::Acknowledgements => SCOPE_ACKNOWLEDGEMENTS,
+            Means::Documents => SCOPE_DOCUMENTS,
+            Means::Fetches => SCOPE_FETCHES,
+        }
+    }
+}
+
+/// What a principal may make the host hold, over all of its connections and in all features; in every place 0 is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Scopes that its events made.
+    pub scopes: usize,
+    /// Rooms that its connections are in, one for each connection; and as many scopes may watch them.
+    pub rooms: usize,
+    /// Timers.
+    pub timers: usize,
+    /// Bytes of their payloads.
+    pub timer_bytes: usize,
+    /// Acknowledgements that features were made to ask for.
+    pub acknowledgements: usize,
+    /// Documents that wait to be stored, and durable states that do.
+    pub documents: usize,
+    /// Bytes of each of the two.
+    pub document_bytes: usize,
+    /// Pages of documents that are being read.
+    pub fetches: usize,
+    /// Bytes of documents that are written for it, for a second.
+    pub saved_bytes_per_second: usize,
+    /// So many of them at once.
+    pub saved_burst_bytes: usize,
+    /// Bytes of documents that are read for it, and of answers made from them, for a second.
+    pub fetched_bytes_per_second: usize,
+    /// So many of them at once.
+    pub fetched_burst_bytes: usize,
+}
+
+impl Budget {
+    /// What a user may have by default, or the network of those who are anonymous: many times what a person with some tabs
+    /// needs, and a small part of what there is of each.
+    pub fn of_user() -> Self {
+        Self {
+            // Twenty users, all at their bound, fill one plugin thread.
+            scopes: 5_000,
+            rooms: 10_000,
+            timers: 10_000,
+            timer_bytes: 4 * MIB,
+            acknowledgements: 10_000,
+            documents: 10_000,
+            document_bytes: 16 * MIB,
+            // Clients join all of their rooms at once when they come back, and some of them read.
+            fetches: 500,
+            // Nobody types a megabyte a second. Forty people who do what they can are what a database on one disk takes.
+            saved_bytes_per_second: MIB,
+            saved_burst_bytes: 16 * MIB,
+            // Thirty-two large pages at once, each of which is read and answered; then four in a second.
+            fetched_bytes_per_second: 4 * MIB,
+            fetched_burst_bytes: 32 * MIB,
+        }
+    }
+
+    /// What an API key may have by default: it stands for all users of a back-end.
+    pub fn of_service() -> Self {
+        /// So many users.
+        const USERS: usize = 20;
+        let user = Self::of_user();
+        Self {
+            // What a back-end reports on makes a scope each, which live for a day. Where there are too many, those that are idle
+            // give way, its own first.
+            scopes: 0,
+            rooms: user.rooms * USERS,
+            timers: user.timers * USERS,
+            timer_bytes: user.timer_bytes * USERS,
+            acknowledgements: user.acknowledgements * USERS,
+            // As much as one plugin may have waiting.
+            documents: PLUGIN_DOCUMENTS.count,
+            document_bytes: PLUGIN_DOCUMENTS.bytes,
+            fetches: user.fetches * USERS,
+            saved_bytes_per_second: user.saved_bytes_per_second * USERS,
+            saved_burst_bytes: user.saved_burst_bytes * USERS,
+            fetched_bytes_per_second: user.fetched_bytes_per_second * USERS,
+            fetched_burst_bytes: user.fetched_burst_bytes * USERS,
+        }
+    }
+
+    pub(super) fn bound(&self, means: Means) -> Bound {
+        let (count, bytes) = match means {
+            Means::Scopes => (self.scopes, 0),
+            Means::Rooms | Means::Watches => (self.rooms, 0),
+            Means::Timers => (self.timers, self.timer_bytes),
+            Means::Acknowledgements => (self.acknowledgements, 0),
+            Means::Documents | Means::States => (self.documents, self.document_bytes),
+            Means::Fetches => (self.fetches, 0),
+        };
+        let limit = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+        Bound { count: limit(count), bytes: limit(bytes) }
+    }
+
+    /// Bytes of documents that are written.
+    pub(super) fn saving(&self) -> Quota {
+        Quota { per_second: self.saved_bytes_per_second as u64, burst: self.saved_burst_bytes as u64 }
+    }
+
+    /// Bytes of documents that are read.
+    pub(super) fn fetching(&self) -> Quota {
+        Quota { per_second: self.fetched_bytes_per_second as u64, burst: self.fetched_burst_bytes as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_no_limit() {
+        let budget = Budget { rooms: 0, timers: 3, timer_bytes: 0, ..Budget::of_user() };
+        assert_eq!(budget.bound(Means::Rooms), Bound::NONE);
+        assert_eq!(budget.bound(Means::Timers), Bound { count: 3, bytes: usize::MAX });
+    }
+}

@@ -1,0 +1,181 @@
+//! Refusals: what there is too much of, whose it is, and what to do.
+
+use std::sync::Arc;
+
+use super::budget::Means;
+use crate::model::{ErrorCode, Failure};
+
+/// The kinds of accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// A user, or the network of those who are anonymous.
+    User,
+    /// An API key.
+    Service,
+    /// A plugin.
+    Plugin,
+    /// A scope of a plugin.
+    Scope,
+}
+
+impl Holder {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::User, Self::Service, Self::Plugin, Self::Scope];
+
+    /// The name in figures.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Plugin => "plugin",
+            Self::Scope => "scope",
+        }
+    }
+}
+
+/// What is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// How many there are.
+    Count(Means),
+    /// How many bytes they are.
+    Bytes(Means),
+    /// Bytes of documents that are written, for a time.
+    Saved,
+    /// Bytes of documents that are read, for a time.
+    Fetched,
+}
+
+impl What {
+    /// All that can be refused, once for each name.
+    pub const ALL: [Self; Means::ALL.len() + 2] = {
+        let mut all = [Self::Saved; Means::ALL.len() + 2];
+        let mut at = 0;
+        while at < Means::ALL.len() {
+            all[at] = Self::Count(Means::ALL[at]);
+            at += 1;
+        }
+        all[at] = Self::Fetched;
+        all
+    };
+
+    /// The name in figures.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Count(means) | Self::Bytes(means) => means.label(),
+            Self::Saved => "saved",
+            Self::Fetched => "fetched",
+        }
+    }
+}
+
+/// More than an account may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overdraft {
+    /// Whose it is.
+    pub account: Arc<str>,
+    /// Which kind of account.
+    pub holder: Holder,
+    /// What there is too much of.
+    pub what: What,
+    /// What it holds; of a rate, the burst.
+    pub held: usize,
+    /// What it may hold; of a rate, the bytes for a second.
+    pub bound: usize,
+    /// Of a rate, the milliseconds after which the same is within it.
+    pub wait_ms: u64,
+}
+
+impl Overdraft {
+    /// What the sender is told.
+    pub fn failure(&self) -> Failure {
+        let Self { holder, what, held, bound, wait_ms, .. } = self;
+        let whose = match holder {
+            Holder::User if self.account.contains(' ') => "this address",
+            Holder::User => "this user",
+            Holder::Service => "this API key",
+            Holder::Plugin => "this feature",
+            Holder::Scope => "this scope",
+        };
+        let message = match what {
+            What::Count(means) => {
+                format!("{whose} has {held} {}, and may have {bound}: {}", means.plural(), means.advice())
+            }
+            What::Bytes(means) => {
+                let plural = means.plural();
+                format!("{whose} has {held} bytes of {plural}, and may have {bound}: {}", means.advice())
+            }
+            What::Saved | What::Fetched => {
+                let verb = if *what == What::Saved { "writes" } else { "reads" };
+                let seconds = wait_ms.div_ceil(1000);
+                format!(
+                    "{whose} {verb} more than {bound} bytes of documents a second ({held} at once): try again in {seconds} s"
+                )
+            }
+        };
+        Failure::new(self.code(), message)
+    }
+
+    fn code(&self) -> ErrorCode {
+        match (self.holder, self.what) {
+            // Time does not mend these: the client has to give something up.
+            (Holder::User | Holder::Service, What::Count(Means::Rooms | Means::Watches)) => ErrorCode::Conflict,
+            (Holder::User | Holder::Service, _) => ErrorCode::RateLimited,
+            (Holder::Plugin, _) => ErrorCode::FeatureUnavailable,
+            (Holder::Scope, _) => ErrorCode::Conflict,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(account: &str, holder: Holder, what: What) -> (ErrorCode, String) {
+        let overdraft = Overdraft { account: account.into(), holder, what, held: 7, bound: 8, wait_ms: 1200 };
+        let Failure { code, message } = overdraft.failure();
+        (code, message)
+    }
+
+    #[test]
+    fn refusals_say_whose_how_many_and_what_to_do() {
+        for (account, holder, what, code, message) in [
+            (
+                "ana",
+                Holder::User,
+                What::Count(Means::Rooms),
+                ErrorCode::Conflict,
+                "this user has 7 rooms, and may have 8: leave some first, on any connection",
+            ),
+            (
+                "address ::1",
+                Holder::User,
+                What::Bytes(Means::Timers),
+                ErrorCode::RateLimited,
+                "this address has 7 bytes of timers, and may have 8: try again when some are due",
+            ),
+            (
+                "service crm",
+                Holder::Service,
+                What::Saved,
+                ErrorCode::RateLimited,
+                "this API key writes more than 8 bytes of documents a second (7 at once): try again in 2 s",
+            ),
+            (
+                "chat",
+                Holder::Plugin,
+                What::Count(Means::Fetches),
+                ErrorCode::FeatureUnavailable,
+                "this feature has 7 fetches, and may have 8: try again when some are answered",
+            ),
+        ] {
+            assert_eq!(refusal(account, holder, what), (code, message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn labels_differ() {
+        let labels: std::collections::HashSet<_> = What::ALL.iter().map(|what| what.label()).collect();
+        assert_eq!(labels.len(), What::ALL.len());
+    }
+}

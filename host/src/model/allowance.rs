@@ -1,0 +1,95 @@
+//! How much of something may be used in the long run, and at once, where it is known only afterwards how much it was.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const NANOS_PER_MS: u64 = 1_000_000;
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+
+/// So much a second in the long run, and so much at once. The unit is the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// In the long run. 0: there is no bound.
+    pub per_second: u64,
+    /// At once, by somebody who has used nothing for long.
+    pub burst: u64,
+}
+
+/// What somebody has used of a quota (the generic cell rate algorithm, ITU-T I.371, with payment afterwards, which the
+/// usual limiters do not know: what a call costs is seen when it is over).
+#[derive(Debug, Default)]
+pub struct Allowance {
+    /// When all that was used is paid for, in nanoseconds of uptime.
+    paid_at: AtomicU64,
+}
+
+impl Quota {
+    fn nanos(self, amount: u64) -> u64 {
+        let nanos = u128::from(amount) * NANOS_PER_SECOND / u128::from(self.per_second.max(1));
+        nanos.try_into().unwrap_or(u64::MAX)
+    }
+}
+
+impl Allowance {
+    /// Charges for what was used, at `now_ms` of uptime.
+    pub fn charge(&self, quota: Quota, now_ms: u64, amount: u64) {
+        if quota.per_second == 0 || amount == 0 {
+            return;
+        }
+        let (now, cost) = (now_ms.saturating_mul(NANOS_PER_MS), quota.nanos(amount));
+        let charged = |paid_at: u64| Some(paid_at.max(now).saturating_add(cost));
+        // The closure always gives a value.
+        let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
+    }
+
+    /// How long to wait until more may be used, in milliseconds; none where it may be now.
+    pub fn wait_ms(&self, quota: Quota, now_ms: u64) -> Option<u64> {
+        let owed = self.paid_at.load(Ordering::Relaxed).saturating_sub(now_ms.saturating_mul(NANOS_PER_MS));
+        if quota.per_second == 0 || owed == 0 {
+            return None;
+        }
+        let excess = owed.checked_sub(quota.nanos(quota.burst))?;
+        Some(excess.div_ceil(NANOS_PER_MS).max(1))
+    }
+
+    /// Whether nothing is owed, so that it is as good as a new one.
+    pub fn is_clear(&self, now_ms: u64) -> bool {
+        self.paid_at.load(Ordering::Relaxed) <= now_ms.saturating_mul(NANOS_PER_MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEN_A_SECOND: Quota = Quota { per_second: 10, burst: 20 };
+
+    #[test]
+    fn burst_then_rate() {
+        let allowance = Allowance::default();
+        let mut n_allowed = 0;
+        for now in (0..10_000).step_by(10) {
+            if allowance.wait_ms(TEN_A_SECOND, now).is_none() {
+                allowance.charge(TEN_A_SECOND, now, 1);
+                n_allowed += 1;
+            }
+        }
+        assert_eq!(n_allowed, 120, "20 at once, and 10 in each of 10 seconds");
+        assert!(!allowance.is_clear(10_000) && allowance.is_clear(12_000));
+    }
+
+    #[test]
+    fn debt_is_waited_for() {
+        let allowance = Allowance::default();
+        allowance.charge(TEN_A_SECOND, 1000, 50);
+        assert_eq!(allowance.wait_ms(TEN_A_SECOND, 1000), Some(3000));
+        assert_eq!(allowance.wait_ms(TEN_A_SECOND, 3999), Some(1));
+        assert_eq!(allowance.wait_ms(TEN_A_SECOND, 4001), None);
+    }
+
+    #[test]
+    fn no_rate_is_no_bound() {
+        let (allowance, unbounded) = (Allowance::default(), Quota { per_second: 0, burst: 0 });
+        allowance.charge(unbounded, 0, u64::MAX);
+        assert_eq!(allowance.wait_ms(unbounded, 0), None);
+    }
+}

@@ -1,0 +1,150 @@
+//! What a request's head promises: one host, one length, one meaning for every reader on the way.
+
+use roundhouse_tests::{ENGINE, PATIENCE, TestHost, http};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const KEY: &str = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// All answers to raw bytes on a connection of their own, to its end.
+async fn exchange(base: &str, bytes: &str) -> String {
+    let address = base.trim_start_matches("ws://").trim_start_matches("http://");
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(bytes.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // A host that has not read all ends it with a reset, behind its answer.
+    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn statuses(answers: &str) -> Vec<&str> {
+    answers.match_indices("HTTP/1.1 ").map(|(at, found)| &answers[at + found.len()..][..3]).collect()
+}
+
+#[tokio::test]
+async fn two_lengths_are_refused_and_end_the_connection() {
+    let host = TestHost::start();
+    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    let post = "POST /v1/emit HTTP/1.1\r\nhost: x\r\n";
+    let (chunked, sized) = ("transfer-encoding: chunked\r\n", "content-length: 6\r\n");
+    let body = "0\r\n\r\nX";
+    for base in [&host.ws, &host.api] {
+        for lengths in [[chunked, sized].concat(), [sized, chunked].concat()] {
+            // Behind others on the same connection, and before one that must not be seen.
+            let whole_chunked = format!("{post}{chunked}\r\n2\r\n{{}}\r\n0\r\n\r\n");
+            let bytes = format!("{get}{whole_chunked}{get}{post}{lengths}\r\n{body}{get}");
+            let answers = exchange(base, &bytes).await;
+            let statuses = statuses(&answers);
+            assert_eq!(statuses.len(), 4, "{answers}");
+            assert_eq!((statuses[0], statuses[2], statuses[3]), ("200", "200", "400"), "{answers}");
+            assert!(answers.contains("and not both"), "{answers}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_have_one_host() {
+    let host = TestHost::start();
+    for base in [&host.ws, &host.api] {
+        for (head, status) in [
+            ("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "200"),
+            ("GET /healthz HTTP/1.1\r\n\r\n", "400"),
+            ("GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", "400"),
+            ("GET /healthz HTTP/1.1\r\nhost: x\r\nHost: y\r\n\r\n", "400"),
+            ("GET /healthz HTTP/1.1\r\nhost: x, y\r\n\r\n", "400"),
+            ("GET /healthz HTTP/1.1\r\nhost: x\r\norigin: http://a\r\norigin: http://b\r\n\r\n", "400"),
+        ] {
+            let answer = exchange(base, head).await;
+            assert_eq!(statuses(&answer), [status], "{head}: {answer}");
+        }
+        // Probes of an older kind, which have none.
+        let answer = exchange(base, "GET /healthz HTTP/1.0\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn handshakes_with_a_body_are_refused() {
+    let host = TestHost::start();
+    let token = host.token("ana");
+    for path in [format!("/ws?token={token}"), format!("{ENGINE}&transport=websocket")] {
+        for length in ["content-length: 6\r\n", "transfer-encoding: chunked\r\n"] {
+            let head = format!(
+                "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n{KEY}{length}\r\n"
+            );
+            // A ping, as a frame.
+            let answer = exchange(&host.ws, &format!("{head}\u{9}\u{0}\u{0}\u{0}\u{0}\u{0}")).await;
+            assert_eq!(statuses(&answer), ["400"], "{answer}");
+            assert!(answer.contains("no body"), "{answer}");
+        }
+    }
+}
+
+/// The head of the answer to a handshake that offers subprotocols.
+async fn offer(host: &TestHost, offered: &str) -> String {
+    let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+    let path = format!("/ws?token={}", host.token("ana"));
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n{KEY}sec-websocket-protocol: {offered}\r\n\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn only_our_subprotocol_is_chosen() {
+    let host = TestHost::start();
+    let other = offer(&host, "access_token, a.b.c").await;
+    assert!(other.starts_with("HTTP/1.1 101") && !other.contains("sec-websocket-protocol"), "{other}");
+    let ours = offer(&host, "mqtt, roundhouse").await;
+    assert!(ours.contains("sec-websocket-protocol: roundhouse\r\n"), "{ours}");
+}
+
+#[tokio::test]
+async fn every_answer_forbids_sniffing() {
+    let host = TestHost::start();
+    for (base, method, path) in [
+        (&host.ws, "GET", "/"),
+        (&host.ws, "GET", "/healthz"),
+        (&host.ws, "GET", "/nowhere"),
+        (&host.ws, "GET", "/ws"),
+        (&host.ws, "GET", &*format!("{ENGINE}&transport=polling")),
+        (&host.ws, "OPTIONS", ENGINE),
+        (&host.api, "GET", "/metrics"),
+        (&host.api, "GET", "/v1/stats"),
+        (&host.api, "POST", "/healthz"),
+    ] {
+        let answer = http(base, method, path, &[], "").await.unwrap();
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{method} {path} {}", answer.status);
+    }
+}
+
+#[tokio::test]
+async fn heads_over_the_bound_are_refused() {
+    let host = TestHost::start();
+    for base in [&host.ws, &host.api] {
+        for (length, status) in [(20_000, "200"), (40_000, "431")] {
+            let head = format!(
+                "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-long: {}\r\n\r\n",
+                "x".repeat(length)
+            );
+            let answer = exchange(base, &head).await;
+            assert_eq!(statuses(&answer), [status], "{length}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn refusals_in_a_row_end_their_connection() {
+    let host = TestHost::start();
+    for base in [&host.ws, &host.api] {
+        let answers = exchange(base, &"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".repeat(150)).await;
+        assert_eq!(statuses(&answers), ["404"; 100]);
+        assert_eq!(answers.matches("connection: close").count(), 1);
+    }
+}

@@ -1,0 +1,168 @@
+//! What one client or one feature does costs the others their turns at most: order is judged here, time by `abuse`.
+
+use std::time::Duration;
+
+use roundhouse_tests::guests::hostile;
+use roundhouse_tests::{InnerHost, TestClient, TestHost, faults_of_many, metric};
+use serde_json::{Value, json};
+
+/// One plugin thread, on which all scopes wait for each other.
+const ONE_THREAD: &str = "auth.jwt.secret = \"s\"
+limits = { events_per_second = 0, call_time_per_user = \"0s\" }
+plugins = { threads = 1, call_deadline = \"10s\" }
+";
+
+/// Rounds of a loop: some hundredths of a second.
+const BURN: u64 = 20_000_000;
+
+async fn host(config: &str) -> TestHost {
+    let host = TestHost::start_with(config, &[]);
+    host.must_load("hostile", hostile("normal")).await;
+    host
+}
+
+fn burning(id: &str) -> Value {
+    json!({ "id": id, "how": "burn", "with": BURN })
+}
+
+/// Sends many events that take long, and waits until the first of them was handled.
+async fn flood(client: &mut TestClient, n: u64, event: impl Fn(u64) -> Value) {
+    let mut ids = Vec::new();
+    for n in 0..n {
+        ids.push(client.post("hostile:do", event(n)).await);
+    }
+    client.answer(ids[0]).await.expect("it is handled");
+}
+
+async fn count(client: &mut TestClient, id: &str) -> u64 {
+    let answer = client.ask("hostile:count", json!({ "id": id })).await.expect("it counts");
+    answer["count"].as_u64().expect("a count")
+}
+
+#[tokio::test]
+async fn senders_take_turns_in_one_scope() {
+    let host = host(ONE_THREAD).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    flood(&mut mal, 60, |_| burning("a")).await;
+    let n_before = count(&mut ana, "a").await;
+    assert!(n_before < 30, "{n_before} of 60 events came first that were sent by somebody else");
+}
+
+#[tokio::test]
+async fn many_scopes_give_a_sender_no_more_turns() {
+    let host = host(ONE_THREAD).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    flood(&mut mal, 60, |n| burning(&format!("s{n}"))).await;
+    count(&mut ana, "a").await;
+    // Asked of all scopes at once, behind ana's event and before most of mal's.
+    let asked = host.query("hostile", "stats", json!({})).await.unwrap();
+    let n_handled = asked.as_array().expect("a list of counts").len();
+    assert!(n_handled < 30, "{n_handled} of 60 events came before a question");
+}
+
+#[tokio::test]
+async fn features_take_turns() {
+    let host = host(ONE_THREAD).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    flood(&mut mal, 60, |_| burning("a")).await;
+    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
+    let n_before = count(&mut ana, "a").await;
+    assert!(n_before < 30, "{n_before} of 60 events of another feature came first");
+}
+
+#[tokio::test]
+async fn timers_that_set_themselves_again_stop_nobody() {
+    let host = host(ONE_THREAD).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    for n in 0..50 {
+        let timer = json!({ "after": 0, "how": "again" });
+        mal.ask("hostile:do", json!({ "id": format!("s{n}"), "how": "timer", "with": timer })).await.unwrap();
+    }
+    count(&mut ana, "a").await;
+    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
+}
+
+#[tokio::test]
+async fn one_senders_faults_neither_pause_nor_roll_back() {
+    let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
+    let fixed = host.must_load("hostile", roundhouse_tests::guests::relabelled(&hostile("normal"), "fixed")).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    for n in 0..60 {
+        let code = mal.refused("hostile:do", json!({ "id": "a", "how": "panic" })).await;
+        assert_eq!(code, if n < 3 { "internal" } else { "rate_limited" }, "the event {n}");
+        count(&mut ana, "a").await;
+    }
+    let report = host.report("hostile").await;
+    assert_eq!((&report["generation"], &report["state"]), (&fixed["generation"], &json!("running")));
+    assert_eq!(report["traps"], 3);
+    mal.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("other features take what it sends");
+    assert!(metric(&host.api, "senders_refused_total").await >= 57);
+    assert!(host.log().contains("a client makes a plugin fail again and again"));
+}
+
+#[tokio::test]
+async fn a_sender_that_goes_on_is_disconnected() {
+    let host = InnerHost::start("[heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n").await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut mal, mut tab) = (host.client("mal").await, host.client("mal").await);
+    let panic = json!({ "id": "a", "how": "panic" });
+    for _ in 0..3 {
+        assert_eq!(mal.refused("hostile:do", panic.clone()).await, "internal");
+    }
+    assert_eq!(tab.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited", "it counts by user");
+    host.advance(Duration::from_secs(10));
+    mal.send("hostile:do", panic.clone()).await;
+    let closed = mal.closed().await;
+    assert_eq!(closed.code, Some(1008));
+    assert!(closed.reason.contains("made the feature hostile fail"), "{}", closed.reason);
+    assert_eq!(tab.closed().await.code, Some(1008), "and so are its other connections");
+    let mut again = host.client("mal").await;
+    assert_eq!(again.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+    host.advance(Duration::from_secs(20));
+    again.ask("hostile:count", json!({ "id": "a" })).await.expect("the refusal is over");
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn faults_of_many_senders_pause_a_feature() {
+    let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
+    faults_of_many(&host, 10).await;
+    let mut ana = host.client("ana").await;
+    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
+}
+
+#[tokio::test]
+async fn call_time_is_bounded_by_user() {
+    let config = "limits = { events_per_second = 0, call_time_per_user = \"1ms\" }
+heartbeat = { interval = \"1h\", timeout = \"2h\" }
+plugins = { call_deadline = \"10s\" }
+";
+    let host = InnerHost::start(config).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    mal.ask("hostile:do", burning("a")).await.expect("the first is paid afterwards");
+    assert_eq!(mal.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+    count(&mut ana, "a").await;
+    host.advance(Duration::from_secs(10 * 60));
+    count(&mut mal, "a").await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn events_are_bounded_by_user_over_all_connections() {
+    let limits = "events_per_second = 50\nevent_burst = 200\nevents_per_second_per_user = 5\nevent_burst_per_user = 20";
+    let host = InnerHost::start(&format!("[limits]\n{limits}\n")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let mut tabs = Vec::new();
+    for _ in 0..4 {
+        tabs.push(host.client("mal").await);
+    }
+    for n in 0..20 {
+        count(&mut tabs[n % 4], "a").await;
+    }
+    for tab in &mut tabs {
+        assert_eq!(tab.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+    }
+    count(&mut host.client("ana").await, "a").await;
+    host.shut_down().await;
+}

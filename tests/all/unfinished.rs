@@ -1,0 +1,182 @@
+//! What has come and is not whole: it is held within a budget, the oldest and slowest goes first, and all has its time.
+
+use std::time::Duration;
+
+use roundhouse_tests::raw::connect_raw;
+use roundhouse_tests::{
+    EngineSocket, InnerHost, PATIENCE, Packet, Polling, SocketIoClient, TestHost, eventually, http, metric,
+};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The least that may be configured.
+const BUDGET: u64 = 4_000_000;
+const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.unfinished_bytes = 4000000\n";
+
+async fn connect(base: &str) -> TcpStream {
+    TcpStream::connect(base.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap()
+}
+
+/// What comes on a connection until it ends.
+async fn rest_of(socket: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    // A host that has not read all ends it with a reset.
+    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+async fn held(host: &TestHost) -> u64 {
+    metric(&host.api, "unfinished_bytes").await
+}
+
+#[tokio::test]
+async fn unfinished_posts_make_room_the_oldest_first() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let mut posts = Vec::new();
+    for _ in 0..20 {
+        let polling = Polling::open(&host.ws).await;
+        let mut post = polling.begin("POST", "content-length: 1000000\r\n").await;
+        post.write_all(&vec![b'4'; 500_000]).await.unwrap();
+        posts.push((polling, post));
+    }
+    let (oldest, post) = &mut posts[0];
+    let answer = rest_of(post).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after"), "{answer}");
+    assert_eq!(oldest.poll().await.status, 400, "its session is gone with what was lost");
+    assert!(held(&host).await <= BUDGET);
+    assert!(metric(&host.api, "unfinished_evicted_total").await > 0);
+    // Who finishes is served all the time.
+    let mut ana = SocketIoClient::polling(&host.ws).await;
+    ana.sign_in(&host.token("ana")).await;
+    ana.ask("ticket:leave", json!([{ "ticketId": "t", "more": "x".repeat(400_000) }])).await;
+    drop((posts, ana));
+    eventually("all is given back", async || (held(&host).await == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn unfinished_heads_make_room_the_oldest_first() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let mut heads = Vec::new();
+    for _ in 0..200 {
+        let mut socket = connect(&host.ws).await;
+        socket.write_all(format!("GET /ws HTTP/1.1\r\nhost: x\r\nx: {}", "x".repeat(30_000)).as_bytes()).await.unwrap();
+        heads.push(socket);
+    }
+    assert_eq!(rest_of(&mut heads[0]).await, "", "it ends without an answer");
+    assert!(held(&host).await <= BUDGET);
+    assert!(host.client("ana").await.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+}
+
+#[tokio::test]
+async fn clients_that_do_not_sign_in_make_room() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let authorization = format!("Bearer {}", "x".repeat(20_000));
+    let headers = [("authorization", &*authorization)];
+    let first = Polling::open_with(&host.ws, "", &headers).await;
+    for _ in 0..250 {
+        Polling::open_with(&host.ws, "", &headers).await;
+    }
+    assert_eq!(first.poll().await.status, 400, "the oldest session is gone");
+    assert!(held(&host).await <= BUDGET);
+}
+
+#[tokio::test]
+async fn unfinished_frames_make_room_and_their_clients_come_back() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let token = host.token("ana");
+    let mut sockets = Vec::new();
+    for _ in 0..8 {
+        let mut socket = connect_raw(&host.ws, &token).await.unwrap();
+        let head = [0x81, 0x80 | 127, 0, 0, 0, 0, 0, 0x0e, 0, 0, 0, 0, 0, 0];
+        socket.write_all(&[&head[..], &vec![b'x'; 900_000]].concat()).await.unwrap();
+        sockets.push(socket);
+    }
+    let mut close = Vec::new();
+    let _ = timeout(PATIENCE, sockets[0].read_to_end(&mut close)).await.expect("an end in time");
+    assert_eq!(&close[..4], &[0x88, close[1], 0x03, 0xf5], "1013: try again later");
+    assert!(held(&host).await <= BUDGET);
+}
+
+/// Announces two attachments and sends one of so many bytes.
+async fn send_half(client: &mut EngineSocket, bytes: usize) {
+    client.send("452-[\"x\",{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]").await;
+    client.send(Packet::Binary(vec![0; bytes])).await;
+}
+
+async fn entered(ws: &str, token: &str) -> EngineSocket {
+    let mut client = EngineSocket::open(ws).await;
+    client.send(&*format!("40{}", json!({ "token": token }))).await;
+    client.next().await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn unfinished_attachments_make_room() {
+    let host = TestHost::start_with(CONFIG, &[]);
+    let token = host.token("ana");
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut client = entered(&host.ws, &token).await;
+        send_half(&mut client, 900_000).await;
+        clients.push(client);
+    }
+    assert_eq!(clients[0].closed().await.code, Some(1013));
+    assert!(held(&host).await <= BUDGET);
+    let mut ben = SocketIoClient::socket(&host.ws).await;
+    ben.sign_in(&host.token("ben")).await;
+    ben.ask("ticket:leave", json!([{ "ticketId": "t" }])).await;
+}
+
+#[tokio::test]
+async fn attachments_and_frames_have_a_deadline() {
+    let config = "auth.jwt.secret = \"s\"\nshards = 1\nheartbeat = { interval = \"1h\", timeout = \"2h\" }\n";
+    let host = InnerHost::start(config).await;
+    let token = host.token("ana", None);
+    let mut waiting = entered(&host.ws, &token).await;
+    let mut trickling = connect_raw(&host.ws, &token).await.unwrap();
+    let mut fine = entered(&host.ws, &token).await;
+    send_half(&mut waiting, 100).await;
+    waiting.sync().await;
+    // A text of ten bytes, a byte at a time.
+    trickling.write_all(&[0x81, 0x8a, 0, 0, 0, 0]).await.unwrap();
+    for _ in 0..6 {
+        host.advance(Duration::from_secs(5));
+        // Signs of life do not count, nor does a byte.
+        waiting.send("3").await;
+        fine.sync().await;
+        let _ = trickling.write_all(b"x").await;
+    }
+    assert_eq!(waiting.closed().await.code, Some(1001));
+    let mut close = Vec::new();
+    timeout(PATIENCE, trickling.read_buf(&mut close)).await.expect("a close in time").unwrap();
+    assert_eq!(close.get(2..4), Some(&[0x03, 0xe9][..]), "1001");
+    fine.sync().await;
+    drop((waiting, trickling, fine));
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn unfinished_uploads_make_room_and_the_api_answers() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.api_bytes = 4000000\n", &[]);
+    let mut uploads = Vec::new();
+    for _ in 0..8 {
+        let mut socket = connect(&host.api).await;
+        let head = format!(
+            "PUT /v1/plugins/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: 8000000\r\n\r\n",
+            host.key
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+        socket.write_all(&vec![0; 7_900_000]).await.unwrap();
+        uploads.push(socket);
+    }
+    let answer = rest_of(&mut uploads[0]).await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the slowest"), "{answer}");
+    // Two of the largest component, a little over 16 MiB.
+    assert!(metric(&host.api, "api_bytes").await <= 40_000_000);
+    assert!(metric(&host.api, "api_evicted_total").await > 0);
+    assert_eq!(http(&host.api, "GET", "/healthz", &[], "").await.unwrap().status, 200);
+    let emit = json!({ "to": { "user": "ana" }, "event": "x", "data": "x".repeat(900_000) });
+    assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
+}
