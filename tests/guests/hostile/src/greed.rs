@@ -8,22 +8,17 @@ use serde_json::{Value, json};
 
 use crate::{Hostile, Noise};
 
-/// The timer that sets itself again, due at once.
-const AGAIN: &str = "again";
-
 /// Does what `how` says, as much of it as `with` says: `count`, `bytes` each, `work`, `after` milliseconds.
 pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: &Value) -> Result<(), Failure> {
     let number = |name: &str| with[name].as_u64().unwrap_or_default();
     let text = "x".repeat(number("bytes") as usize);
     match how {
-        "burn" => burn(number("work")),
         "burn-timers" => {
             let after = Duration::from_millis(number("after"));
             for n in 0..number("count") {
                 cx.set_timer(format!("t{n}"), after, &format!("burn {}", number("work")));
             }
         }
-        "timer-loop" => cx.set_timer(AGAIN, Duration::ZERO, &AGAIN.to_owned()),
         "fat-timers" => {
             for n in 0..number("count") {
                 cx.set_timer(format!("fat{n}"), Duration::from_secs(3600), &text);
@@ -51,19 +46,14 @@ pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: 
 }
 
 /// Does what a timer of greed is for. Says whether it was one.
-pub(crate) fn timer(cx: &mut Context<Hostile>, how: &str) -> bool {
-    if how == AGAIN {
-        cx.set_timer(AGAIN, Duration::ZERO, &AGAIN.to_owned());
-    } else if let Some(work) = how.strip_prefix("burn ") {
-        burn(work.parse().unwrap_or_default());
-    } else {
-        return false;
-    }
+pub(crate) fn timer(how: &str) -> bool {
+    let Some(work) = how.strip_prefix("burn ") else { return false };
+    burn(work.parse().unwrap_or_default());
     true
 }
 
-/// Takes as much time as `work` says, in rounds of a loop: a guest has no clock.
-fn burn(work: u64) {
+/// Takes as much time as `work` says, in rounds of a loop, some nanoseconds each: a guest has no clock.
+pub(crate) fn burn(work: u64) {
     for n in 0..work {
         black_box(n);
     }

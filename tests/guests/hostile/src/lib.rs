@@ -195,21 +195,14 @@ impl Feature for Hostile {
     }
 
     fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
-<<<<<<< HEAD
-        if greed::timer(cx, &how) {
-            return Ok(());
-        }
-        if how == "panic" {
-            panic!("the timer was told to panic");
-=======
         match how.as_str() {
             "panic" => panic!("the timer was told to panic"),
             "again" => {
                 cx.set_timer("t", Duration::ZERO, &how);
                 return Ok(());
             }
+            _ if greed::timer(&how) => return Ok(()),
             _ => {}
->>>>>>> core
         }
         state.told.push(format!("timer {how}"));
         Ok(())
@@ -289,12 +282,7 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
-        "burn" => {
-            // Some nanoseconds each, whatever the machine.
-            for n in 0..with.as_u64().unwrap_or_default() {
-                black_box(n);
-            }
-        }
+        "burn" => greed::burn(with.as_u64().unwrap_or_default()),
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),

@@ -71,7 +71,7 @@ async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         let began = Instant::now();
-        let answer = ask(&mut asker, &hostile("measured", "burn", &json!({ "work": MEASURED_WORK }))).await?;
+        let answer = ask(&mut asker, &hostile("measured", "burn", &json!(MEASURED_WORK))).await?;
         ensure!(!answer.contains("\"error\""), "it does not burn: {answer}");
         fastest = fastest.min(began.elapsed());
     }
@@ -81,14 +81,14 @@ async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
 
 async fn burn(field: Rc<Field>, clients: usize) -> anyhow::Result<()> {
     let work = work_for(&field, BURN_MS).await?;
-    let frame = hostile("burnt", "burn", &json!({ "work": work }));
+    let frame = hostile("burnt", "burn", &json!(work));
     field.pour(Flood::of(clients, Way::Plain).accounts().rate(BURNS_A_SECOND), |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
 async fn burn_scopes(field: Rc<Field>) -> anyhow::Result<()> {
     let work = work_for(&field, BURN_MS).await?;
-    let frame = |i: usize, n: usize| hostile(&format!("{i}-{n}"), "burn", &json!({ "work": work }));
+    let frame = |i: usize, n: usize| hostile(&format!("{i}-{n}"), "burn", &json!(work));
     field.pour(Flood::of(4, Way::Plain).rate(BURNS_A_SECOND), |i, n| Cow::Owned(frame(i, n))).await;
     Ok(())
 }
@@ -104,7 +104,7 @@ async fn burn_timers(field: Rc<Field>) -> anyhow::Result<()> {
 async fn timer_loops(field: Rc<Field>, scopes: usize) -> anyhow::Result<()> {
     let mut asker = field.asker(&field.user(0)).await?;
     for scope in 0..field.some(scopes) {
-        ask(&mut asker, &hostile(&format!("loop{scope}"), "timer-loop", &json!({}))).await?;
+        ask(&mut asker, &hostile(&format!("loop{scope}"), "timer", &json!({ "after": 0, "how": "again" }))).await?;
     }
     field.pause(field.time).await;
     Ok(())
