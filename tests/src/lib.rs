@@ -9,6 +9,7 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
+//! - [`abuse`]: attacks, and what they cost everybody else
 //! - [`faults_of_many`]: faults of a feature that count against it, and not against one sender
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
@@ -21,6 +22,7 @@
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
+pub mod abuse;
 pub mod bench;
 mod callgrind;
 pub mod chat;

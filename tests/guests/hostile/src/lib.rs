@@ -1,6 +1,8 @@
 //! A feature that misbehaves on demand: in its handlers as its events say, and in `describe` as the bytes of
 //! [`BEHAVIOUR`] say, which a test overwrites in the finished component.
 
+mod greed;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -126,7 +128,7 @@ impl Feature for Hostile {
             "describe=durable-both-ways" => {
                 manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_down_to([1])
             }
-            "describe=greets" => {
+            "describe=greets" | "describe=takes" => {
                 manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
             }
             "describe=presence" => manifest(scope.on_away()),
@@ -152,6 +154,9 @@ impl Feature for Hostile {
             }
             Message::Connect { namespace, auth } => greet(state, cx, sender.client()?, &namespace, &auth),
             Message::Told {} | Message::Greeted {} => {
+                if behaviour() == "describe=takes" {
+                    cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) });
+                }
                 cx.reply(&state.told);
                 Ok(())
             }
@@ -199,6 +204,7 @@ impl Feature for Hostile {
                 cx.set_timer("t", Duration::ZERO, &how);
                 return Ok(());
             }
+            _ if greed::timer(&how) => return Ok(()),
             _ => {}
         }
         state.told.push(format!("timer {how}"));
@@ -255,6 +261,9 @@ fn greet(
     namespace: &str,
     auth: &Value,
 ) -> Result<(), Failure> {
+    if behaviour() == "describe=takes" {
+        cx.join(member);
+    }
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
         Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
@@ -286,12 +295,7 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
-        "burn" => {
-            // Some nanoseconds each, whatever the machine.
-            for n in 0..with.as_u64().unwrap_or_default() {
-                black_box(n);
-            }
-        }
+        "burn" => greed::burn(with.as_u64().unwrap_or_default()),
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),
@@ -328,6 +332,7 @@ fn misbehave(
         "join-elsewhere" => cx.join_room(&member.connection, "ticket:t1"),
         "disconnect" => cx.disconnect(member, "because"),
         "save" => drop(cx.save("tag", "collection", &json!({}))),
+        "large-state" => state.ballast = "x".repeat(with["bytes"].as_u64().unwrap_or_default() as usize),
         "fat-state" => state.ballast = "x".repeat(100_000),
         "failure" => return Err(Failure::conflict("it was told to refuse")),
         "strange-failure" => return Err(Failure::new("no_such_code", "it was told to refuse")),
@@ -366,7 +371,7 @@ fn misbehave(
         "emit" => {
             cx.emit(audiences(&with["to"]), &noise).except(audiences(&with["except"]));
         }
-        other => return Err(Failure::bad_request(format!("it cannot {other}"))),
+        other => return greed::take(cx, member, other, with),
     }
     Ok(())
 }
