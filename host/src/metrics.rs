@@ -33,6 +33,8 @@ pub struct Metrics {
     pub events_received: IntCounter,
     /// Events refused with a typed error.
     pub events_refused: IntCounter,
+    /// Payloads refused for what they have: more bytes, values, keys or depth than the manifest says.
+    pub events_over_limits: IntCounter,
     /// Frames queued for connections.
     pub frames_queued: IntCounter,
     /// Volatile frames left out for slow connections.
@@ -152,6 +154,10 @@ impl Metrics {
             )?,
             events_received: counter("events_received_total", "Events read from clients")?,
             events_refused: counter("events_refused_total", "Events refused with a typed error")?,
+            events_over_limits: counter(
+                "events_over_limits_total",
+                "Payloads refused for more bytes, values, keys or depth than the manifest says",
+            )?,
             frames_queued: counter("frames_queued_total", "Frames queued for connections")?,
             frames_dropped: counter("frames_dropped_total", "Volatile frames left out for slow connections")?,
             slow_connections: counter("slow_connections_total", "Connections ended because they read too slowly")?,

@@ -110,7 +110,7 @@ pub struct Acknowledgement {
     pub tag: String,
     /// Whose answer it is.
     pub connection: String,
-    /// The answer, or why there is none: `timeout` or `disconnected`.
+    /// The answer, or why there is none: `timeout`, `disconnected` or `too_large`.
     pub answer: Result<Payload, Failure>,
 }
 

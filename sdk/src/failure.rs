@@ -51,7 +51,7 @@ impl Failure {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// Why a client's answer is missing: `timeout` or `disconnected`.
+    /// Why a client's answer is missing: `timeout`, `disconnected` or `too_large`.
     pub(crate) fn unanswered(reason: impl Into<String>) -> Self {
         Self::new(reason, "the client did not answer")
     }

@@ -298,14 +298,16 @@ impl From<Manifest> for manifest::Manifest {
 /// What is asked for beyond the contract's fields. A host that does not know an extension refuses who asks for it.
 fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
     let presence: Vec<_> = manifest.scopes.iter().filter(|scope| scope.presence).map(|scope| &scope.template).collect();
+    let limits = manifest.event_limits();
     [
+        ("event-limits", limits.is_empty(), serde_json::json!(limits)),
         ("socketio-namespaces", manifest.namespaces.is_empty(), serde_json::json!(manifest.namespaces)),
         ("presence", presence.is_empty(), serde_json::json!(presence)),
         ("migrate-down", manifest.migrates_down_to.is_empty(), serde_json::json!(manifest.migrates_down_to)),
     ]
     .into_iter()
     .filter(|(_, is_empty, _)| !is_empty)
-    .map(|(extension, _, list)| (extension.to_owned(), list.to_string()))
+    .map(|(extension, _, value)| (extension.to_owned(), value.to_string()))
     .collect()
 }
 
@@ -333,6 +335,7 @@ fn routes(scope: &Scope) -> impl Iterator<Item = manifest::Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EventLimits;
 
     #[test]
     fn away_and_back_carry_the_member() {
@@ -355,9 +358,23 @@ mod tests {
 
     #[test]
     fn presence_is_asked_for_by_an_extension() {
-        let manifest = |scope| manifest::Manifest::from(Manifest::new("door", "1.0.0", "").scope(scope));
+        let door = || Manifest::new("door", "1.0.0", "").limits(EventLimits::of_host());
+        let manifest = |scope| manifest::Manifest::from(door().scope(scope));
         assert!(manifest(Scope::volatile("door:{id}")).extensions.is_empty());
         let asked = manifest(Scope::volatile("door:{id}").on_away()).extensions;
         assert_eq!(asked, [("presence".to_owned(), r#"["door:{id}"]"#.to_owned())]);
+    }
+
+    #[test]
+    fn event_limits_are_asked_for_by_an_extension() {
+        let scope = Scope::volatile("door:{id}").from_clients(["knock", "ring"]).from_services(["open"]);
+        let door = Manifest::new("door", "1.0.0", "").scope(scope.limits(["ring"], EventLimits::of_host().depth(2)));
+        let asked = |door: Manifest| manifest::Manifest::from(door).extensions;
+        let (name, value) = asked(door.clone()).remove(0);
+        assert_eq!(name, "event-limits");
+        let others = r#"{"*":{"bytes":65536,"depth":16,"keys":1024,"values":1024},"#;
+        assert_eq!(value, format!(r#"{others}"open":{{}},"ring":{{"depth":2}}}}"#));
+        let (_, value) = asked(door.limits(EventLimits::of_host())).remove(0);
+        assert_eq!(value, r#"{"ring":{"depth":2}}"#);
     }
 }

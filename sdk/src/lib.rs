@@ -74,10 +74,10 @@
 //!
 //! # Layout, in reading order
 //! - [`Feature`][]: the trait that an author implements; [`export!`] makes it a component
-//! - [`Manifest`], [`Scope`]: what a feature says about itself
+//! - [`Manifest`], [`Scope`], [`EventLimits`]: what a feature says about itself
 //! - [`Context`]: what it may know and do; [`Outgoing`] binds an event's type to its name
 //! - [`Sender`], [`Member`], [`Identity`]: who is who
-//! - [`Id`], [`Claims`], [`Whole`]: what payloads are read into
+//! - [`Id`], [`IdOr`], [`Reference`], [`FromClient`], [`Claims`], [`Whole`]: what payloads are read into
 //! - [`Failure`][]: refusals
 //! - [`log`]: lines for operators
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
@@ -91,6 +91,7 @@ mod decode;
 mod dispatch;
 mod effect;
 mod event;
+mod event_limits;
 mod failure;
 mod feature;
 mod guest;
@@ -102,6 +103,7 @@ pub mod log;
 mod manifest;
 mod payload;
 mod random;
+mod reading;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod simulator;
 mod template;
@@ -116,12 +118,14 @@ pub use event::{
     Acknowledgement, Answers, Call, Document, Event, Fetched, LeaveReason, Message, Page, Query, Saved, StoreFailure,
     Timer,
 };
+pub use event_limits::EventLimits;
 pub use failure::Failure;
 pub use feature::Feature;
 pub use id::Id;
 pub use identity::{Claimed, Claims, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use payload::{Attachment, Payload};
+pub use reading::{FromClient, IdOr, Reference, object};
 pub use time::iso8601;
 pub use whole::Whole;
 

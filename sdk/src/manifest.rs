@@ -1,7 +1,9 @@
 //! What a feature says about itself: the builder of its manifest.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::EventLimits;
 use crate::template::Template;
 
 /// What a feature says about itself, once, before it is given any event. Begin with
@@ -28,6 +30,9 @@ pub struct Manifest {
     pub namespaces: Vec<String>,
     /// The older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce.
     pub migrates_down_to: Vec<u32>,
+    /// What payloads may have of which no route says more: events of clients, answers to acknowledgements, and the `auth` of
+    /// [connections](Scope::on_connect).
+    pub limits: EventLimits,
 }
 
 /// A kind of scope: its key's template and what belongs to it.
@@ -63,6 +68,17 @@ pub struct Route {
     pub from_services: bool,
     /// Whether the host sends it, which is so for `connect` alone.
     pub from_host: bool,
+    /// What its payload may have, where that is said.
+    pub limits: Option<EventLimits>,
+}
+
+impl Route {
+    /// What its payload may have, where that is not what the manifest says of all.
+    fn own_limits(&self) -> Option<EventLimits> {
+        // Services belong to the operator: what they push may be as large as the host takes.
+        let is_services = self.from_services && !self.from_clients;
+        self.limits.or(is_services.then(EventLimits::of_host))
+    }
 }
 
 /// What a feature needs beyond its own scopes' rooms and the connections it hears from. An operator grants it.
@@ -72,7 +88,8 @@ pub struct Needs {
     pub rooms: Vec<String>,
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
-    /// `save` (documents: to store and to fetch them), `disconnect`.
+    /// `save` (documents: to store and to fetch them), `disconnect`, `connect` (to be told of each connection that opens),
+    /// `join` (to let connections join rooms that sent the feature nothing, as when it is told of them).
     pub actions: Vec<String>,
 }
 
@@ -95,7 +112,16 @@ impl Manifest {
             needs: Needs::default(),
             namespaces: Vec::new(),
             migrates_down_to: Vec::new(),
+            limits: EventLimits::default(),
         }
+    }
+
+    /// Sets what payloads may have of which no [route](Scope::limits) says more: the events of clients, their answers to
+    /// acknowledgements, and the `auth` that they connect with.
+    #[must_use]
+    pub fn limits(mut self, limits: EventLimits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Version of the state's schema (1 unless said otherwise). Where a stored state has another,
@@ -117,6 +143,9 @@ impl Manifest {
     /// Adds a kind of scope.
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
+        if scope.routes.iter().any(|route| route.from_host) && !self.needs.actions.iter().any(|own| own == CONNECT) {
+            self.needs.actions.push(CONNECT.to_owned());
+        }
         self.scopes.push(scope);
         self
     }
@@ -150,7 +179,7 @@ impl Manifest {
         self
     }
 
-    /// Adds actions: `save`, `disconnect`.
+    /// Adds actions: `save`, `disconnect`, `connect`, `join`. A scope [that asks for it](Scope::on_connect) adds `connect`.
     #[must_use]
     pub fn needs_actions<I: Into<String>>(mut self, actions: impl IntoIterator<Item = I>) -> Self {
         self.needs.actions.extend(names(actions));
@@ -163,6 +192,18 @@ impl Manifest {
     pub fn namespaces<I: Into<String>>(mut self, namespaces: impl IntoIterator<Item = I>) -> Self {
         self.namespaces.extend(names(namespaces));
         self
+    }
+
+    /// What the payloads of events may have, by name; `*` stands for all that are not named.
+    pub(crate) fn event_limits(&self) -> BTreeMap<&str, EventLimits> {
+        let routes = self.scopes.iter().flat_map(|scope| &scope.routes);
+        let own = routes.filter_map(|route| Some((route.event.as_str(), route.own_limits()?)));
+        let mut limits: BTreeMap<_, _> = own.chain([("*", self.limits)]).collect();
+        if self.limits == EventLimits::of_host() {
+            // Which is so without a word.
+            limits.retain(|_, limits| *limits != EventLimits::of_host());
+        }
+        limits
     }
 
     /// The scopes' templates, in the order of the scopes.
@@ -216,6 +257,9 @@ impl Scope {
     /// sends to this scope. The sender is that connection; the one argument is an object of the Socket.IO `namespace`
     /// that it opened in and the `auth` that its client gave, which in the plain protocol are `/` and `{}`. The scope must
     /// have no placeholder.
+    ///
+    /// An operator has to grant the action `connect` for it; to let the connection join a room, before it has sent
+    /// anything, takes the action `join`. Nothing in `auth` is what clients sign in with: see the contract.
     #[must_use]
     pub fn on_connect(self) -> Self {
         self.route([CONNECT], Route { from_host: true, ..Route::default() })
@@ -234,6 +278,20 @@ impl Scope {
     #[must_use]
     pub fn queries<I: Into<String>>(mut self, queries: impl IntoIterator<Item = I>) -> Self {
         self.queries.extend(names(queries));
+        self
+    }
+
+    /// Says what the payloads of these events may have; they must be routed to this scope already.
+    ///
+    /// # Panics
+    /// Where one of them is not.
+    #[must_use]
+    pub fn limits<'a>(mut self, events: impl IntoIterator<Item = &'a str>, limits: EventLimits) -> Self {
+        for event in events {
+            let route = self.routes.iter_mut().find(|route| route.event == event);
+            let template = &self.template;
+            route.unwrap_or_else(|| panic!("the scope {template:?} does not route {event:?}")).limits = Some(limits);
+        }
         self
     }
 

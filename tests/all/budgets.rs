@@ -49,7 +49,6 @@ async fn scopes_are_bounded_per_user() {
     assert!(host.log().contains("refused what would go over a budget"), "{}", host.log());
 
     // What is there goes on, nobody else is refused, and what ends makes room.
-    tab.ask("ticket:typing", json!({ "ticketId": "t0" })).await.unwrap_err();
     ana.ask("ticket:typing", json!({ "ticketId": "t0" })).await.unwrap();
     ben.ask("ticket:view", json!({ "ticketId": "t9" })).await.unwrap();
     host.tell("hostile:service", json!({ "id": "b" })).await.unwrap();
@@ -244,9 +243,9 @@ async fn durable_states_that_wait_are_bounded_per_user() {
         .await;
 }
 
-const SLOW_STORE: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n[limits.user]\n\
-                          saved_bytes_per_second = 1000\nsaved_burst_bytes = 5000\n\
-                          fetched_bytes_per_second = 1000\nfetched_burst_bytes = 5000\n";
+const SLOW_STORE: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
+                          limits.user.saved_bytes_per_second = 1000\nlimits.user.saved_burst_bytes = 5000\n\
+                          limits.user.fetched_bytes_per_second = 1000\nlimits.user.fetched_burst_bytes = 5000\n";
 
 async fn join(client: &mut TestClient) {
     client.ask("joinRoom", json!({ "roomId": "r" })).await.unwrap();

@@ -6,7 +6,9 @@ use std::time::Duration;
 use roundhouse_tests::{Answer, ENGINE, EngineSocket, InnerHost, Packet, Polling, SocketIoClient, eventually, http};
 use serde_json::{Value, json};
 
-pub(crate) const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+pub(crate) const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
+                                 plugins.conformance.grants.actions = [\"connect\"]\n\
+                                 plugins.hostile.grants.actions = [\"connect\", \"disconnect\"]\n";
 
 const UPGRADE: [(&str, &str); 4] = [
     ("connection", "Upgrade"),

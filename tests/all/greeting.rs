@@ -8,10 +8,10 @@ use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
 use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
-use roundhouse::plugin::{ClientEvent, Load, PluginConfig, Runtime, Source};
+use roundhouse::plugin::{ClientEvent, Grants, Load, PluginConfig, PluginOptions, Runtime, Source, Step};
 use roundhouse::protocol::Protocol;
 use roundhouse_tests::guests::{conformance, hostile};
-use roundhouse_tests::{PATIENCE, target_dir};
+use roundhouse_tests::{PATIENCE, eventually, target_dir};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -30,18 +30,32 @@ struct Plugins {
 }
 
 impl Plugins {
+    /// Plugins that are granted to hear of connections.
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        Self::granted(&["connect"], guests).await
+    }
+
+    async fn granted(actions: &[&str], guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
+        let plugins = Self::without_guests(actions);
+        for guest in guests {
+            plugins.runtime.load(Load::new(guest, Source::Api)).await.unwrap();
+        }
+        plugins
+    }
+
+    fn without_guests(actions: &[&str]) -> Self {
         let clock = Clock::manual(BEGINNING);
         let metrics = Metrics::new().unwrap();
         let (user, service) = (Budget::of_user(), Budget::of_service());
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100, ledger));
         let cache_dir = Some(target_dir().join("compiled-for-tests"));
-        let config = PluginConfig { cache_dir, threads: 2, ..PluginConfig::default() };
+        let actions = actions.iter().map(|action| (*action).to_owned()).collect();
+        let grants = Some(Grants { actions, ..Grants::default() });
+        let options = PluginOptions { grants, ..PluginOptions::default() };
+        let plugins = ["hostile", "conformance"].map(|name| (name.to_owned(), options.clone())).into();
+        let config = PluginConfig { cache_dir, threads: 2, plugins, ..PluginConfig::default() };
         let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), metrics).unwrap();
-        for guest in guests {
-            runtime.load(Load::new(guest, Source::Api)).await.unwrap();
-        }
         Self { runtime, hub, clock, commands: VecDeque::new(), n_connections: 0 }
     }
 
@@ -65,7 +79,7 @@ impl Plugins {
         loop {
             if let ShardCommand::Reply { connection: to, id: Some(7), outcome, .. } = self.next().await {
                 assert_eq!(to, connection);
-                return outcome.map(|payload| serde_json::from_str(payload.arguments()[0].get()).unwrap());
+                return outcome.map(|payload| serde_json::from_str(payload.first()).unwrap());
             }
         }
     }
@@ -121,9 +135,9 @@ async fn a_feature_hears_of_a_connection_before_it_hears_from_it() {
 #[tokio::test]
 async fn several_features_hear_of_a_connection_and_may_answer_it() {
     let mut plugins = Plugins::with([hostile("greets"), conformance()]).await;
-    let ana = plugins.open("ana", "/custom", Some(json!({"token": "1"})));
-    assert_eq!(plugins.event_to(ana).await, json!({"event": "auth", "data": {"token": "1"}}));
-    assert_eq!(plugins.greeted(ana).await, Ok(json!([r#"ana in /custom with {"token":"1"}"#])));
+    let ana = plugins.open("ana", "/custom", Some(json!({"team": "1"})));
+    assert_eq!(plugins.event_to(ana).await, json!({"event": "auth", "data": {"team": "1"}}));
+    assert_eq!(plugins.greeted(ana).await, Ok(json!([r#"ana in /custom with {"team":"1"}"#])));
 }
 
 #[tokio::test]
@@ -207,4 +221,84 @@ async fn what_a_paused_feature_was_not_told_of_connections_it_is_told_in_order()
     plugins.clock.advance(Duration::from_secs(1));
     let all = ["ana", "u1", "u2", "u3", "u4", "u5", "ben", "eve"].map(|user| format!("{user} in / with {{}}"));
     assert_eq!(plugins.greeted(eve).await, Ok(json!(all)));
+}
+
+#[tokio::test]
+async fn hearing_of_connections_must_be_granted() {
+    let plugins = Plugins::without_guests(&["join"]);
+    for guest in [hostile("greets"), conformance()] {
+        let refused = plugins.runtime.load(Load::new(guest, Source::Api)).await.unwrap_err();
+        assert_eq!(refused.step, Step::Grants);
+        assert!(refused.message.contains("the action connect"), "{}", refused.message);
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_others_are_not_seen() {
+    let mut plugins = Plugins::with([hostile("greets"), conformance()]).await;
+    let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmVk";
+    let auth = json!({"token": token, "Token": "t", "pid": "p", "offset": "o", "deep": [{"jwt": token}], "n": 1});
+    let ana = plugins.open("ana", "/", Some(auth));
+    let seen = json!({"deep": [{"jwt": ""}], "n": 1});
+    assert_eq!(plugins.event_to(ana).await, json!({"event": "auth", "data": seen}));
+    assert_eq!(plugins.greeted(ana).await, Ok(json!([format!("ana in / with {seen}")])));
+}
+
+#[tokio::test]
+async fn an_auth_over_the_limits_is_not_told() {
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", Some(json!({"many": vec![0; 2000]})));
+    let mut errors = Vec::new();
+    while errors.is_empty() {
+        if let ShardCommand::Reply { id: None, event, outcome, .. } = plugins.next().await {
+            errors.push((event, outcome.unwrap_err()));
+        }
+    }
+    assert_eq!((&*errors[0].0, errors[0].1.code), ("connect", ErrorCode::TooLarge));
+    let message = &errors[0].1.message;
+    assert!(message.contains("connect: the payload has 2004 values, and may have 1024"), "{message}");
+    // Else a client could hide from the feature.
+    assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])));
+    assert_eq!(plugins.n_traps().await, 0);
+}
+
+#[tokio::test]
+async fn a_join_of_the_uninvited_must_be_granted() {
+    for how in ["join", "watch"] {
+        let mut plugins = Plugins::with([hostile("greets")]).await;
+        let ana = plugins.open("ana", "/", Some(json!({"how": how})));
+        let ben = plugins.open("ben", "/", None);
+        let _ = plugins.greeted(ben).await;
+        plugins.clock.advance(Duration::from_millis(500));
+        eventually("it fails", async || (plugins.n_traps().await > 0).then_some(())).await;
+        let error = plugins.runtime.report("hostile").await.unwrap().errors.remove(0);
+        assert!(error.message.contains("the action join"), "{how}: {}", error.message);
+        let rooms = plugins.hub.connection(ana).unwrap().rooms;
+        assert!(rooms.iter().all(|room| &**room == "user:ana"), "{how}: {rooms:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_came_or_is_granted_joins() {
+    let in_room = async |plugins: &Plugins, connection: ConnId, room: &str| {
+        eventually(room, async || {
+            plugins.clock.advance(Duration::from_millis(10));
+            let rooms = plugins.hub.connection(connection)?.rooms;
+            rooms.iter().any(|own| &**own == room).then_some(())
+        })
+        .await;
+    };
+    let mut plugins = Plugins::granted(&["connect", "join"], [hostile("greets")]).await;
+    let ana = plugins.open("ana", "/", Some(json!({"how": "join"})));
+    in_room(&plugins, ana, "greeted").await;
+    let ben = plugins.open("ben", "/", Some(json!({"how": "watch"})));
+    in_room(&plugins, ben, "hostile:den").await;
+    assert_eq!(plugins.n_traps().await, 0);
+
+    // One that sent the scope something may be taken in later.
+    let mut plugins = Plugins::with([hostile("greets")]).await;
+    let eve = plugins.open("eve", "/", None);
+    plugins.ask(eve, "hostile:do", json!({"id": "a", "how": "watch-and-grab"})).await.unwrap();
+    in_room(&plugins, eve, "hostile:den").await;
+    assert_eq!(plugins.n_traps().await, 0);
 }

@@ -16,7 +16,7 @@ async fn the_greediest_loses_scopes_and_others_get_theirs() {
     const MAX_SCOPES: usize = 100_000;
     const TOO_MANY: usize = 1000;
     let config = "auth.jwt.secret = \"s\"\nplugins.threads = 1\nlimits.events_per_second = 0\n\
-                  [limits.user]\nscopes = 0\ntimers = 0\ntimer_bytes = 0\n";
+                  limits.user.scopes = 0\nlimits.user.timers = 0\nlimits.user.timer_bytes = 0\n";
     let host = TestHost::start_with(config, &[]);
     host.must_load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is what it is for")]
 
+mod abuse;
 mod api;
 mod api_directory;
 mod api_emit;
@@ -35,6 +36,7 @@ mod logs;
 mod moving;
 mod neighbours;
 mod own_files;
+mod payloads;
 mod places;
 mod polling;
 mod postgres_lease;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::{InnerHost, TestClient, TestHost, faults_of_many, metric};
+use roundhouse_tests::{InnerHost, TestClient, TestHost, eventually, faults_of_many, metric};
 use serde_json::{Value, json};
 
 /// One plugin thread, on which all scopes wait for each other.
@@ -164,5 +164,43 @@ async fn events_are_bounded_by_user_over_all_connections() {
         assert_eq!(tab.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
     }
     count(&mut host.client("ana").await, "a").await;
+    host.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_client_over_its_share_is_read_later() {
+    const FRAMES: usize = 45;
+    let limits = "limits = { events_per_second = 0, message_bytes = 2_000_000 }";
+    let host = InnerHost::start(&format!("{limits}\nheartbeat = {{ interval = \"1h\", timeout = \"2h\" }}\n")).await;
+    host.must_load("hostile", hostile("normal")).await;
+    let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
+    let sending = tokio::spawn(async move {
+        for _ in 0..FRAMES {
+            mal.send("nothing", json!("x".repeat(1024 * 1024))).await;
+        }
+        mal
+    });
+    eventually("it is not read any more", async || (metric(&host.api, "reads_paused_total").await > 0).then_some(()))
+        .await;
+    count(&mut ana, "a").await;
+    let mut n_refused = 0;
+    let refused = async {
+        let mut mal = sending.await.expect("all is sent");
+        while n_refused < FRAMES {
+            mal.expect("error").await;
+            n_refused += 1;
+        }
+    };
+    // Its share comes back with time, of which it gets a little more at each look.
+    let clock = async {
+        loop {
+            host.advance(Duration::from_millis(100));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        () = refused => {}
+        () = clock => {}
+    }
     host.shut_down().await;
 }

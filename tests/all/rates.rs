@@ -137,7 +137,8 @@ async fn a_brief_burst_is_refused_and_forgiven() {
 
 #[tokio::test]
 async fn attachments_of_refused_packets_are_passed_over() {
-    let limits = "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 1\nevent_burst = 2\n";
+    let limits = "auth.jwt.secret = \"s\"\nplugins.conformance.grants.actions = [\"connect\"]\n\
+                  [limits]\nevents_per_second = 1\nevent_burst = 2\n";
     let host = TestHost::start_with(limits, &[]);
     host.must_load("conformance", conformance()).await;
     let mut ana = SocketIoClient::socket(&host.ws).await;

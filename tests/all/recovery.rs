@@ -7,7 +7,9 @@ use roundhouse_tests::guests::hostile;
 use roundhouse_tests::{InnerHost, SocketIoClient, TestHost, eventually, metric};
 use serde_json::{Value, json};
 
-pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
+pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
+                                 plugins.conformance.grants.actions = [\"connect\"]\n\
+                                 plugins.hostile.grants.actions = [\"connect\"]\n";
 
 /// For how long a client may be away by default.
 pub(crate) const WINDOW: Duration = Duration::from_secs(120);

@@ -204,7 +204,7 @@ async fn the_api_shows_a_connection_by_its_id_and_puts_it_out_of_its_namespace()
 
 #[tokio::test]
 async fn a_feature_disconnects_a_client() {
-    let host = InnerHost::start(&format!("{CONFIG}[plugins.hostile]\ngrants = {{ actions = [\"disconnect\"] }}")).await;
+    let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut client = client(&host).await;
     client.ask("hostile:count", json!([{ "id": "a" }])).await;

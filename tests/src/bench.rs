@@ -10,7 +10,8 @@ pub const SECRET: &str = "figures";
 
 /// A line of their configuration. A benchmark's publisher is one client, and sends more than clients may by default. The
 /// limit is not off, but so high that no event is over it: each connection has a limiter, and each event is checked.
-pub const LIMITS: &str = "limits = { events_per_second = 1_000_000, event_burst = 1_000_000 }\n";
+pub const LIMITS: &str = "limits = { events_per_second = 1_000_000, event_burst = 1_000_000, \
+    user = { scopes = 1_000_000, rooms = 1_000_000 } }\n";
 
 /// Prints a line.
 ///

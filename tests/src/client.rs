@@ -129,6 +129,11 @@ impl TestClient {
         }
     }
 
+    /// Lets go of what came and was not asked for.
+    pub fn forget(&mut self) {
+        self.passed_over.clear();
+    }
+
     /// The next frame, of whatever kind, in the order in which they came.
     pub async fn next(&mut self) -> Value {
         if let Some(frame) = self.passed_over.pop_front() {

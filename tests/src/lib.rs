@@ -9,20 +9,25 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
+//! - [`abuse`]: attacks, and what they cost everybody else
 //! - [`faults_of_many`]: faults of a feature that count against it, and not against one sender
 //! - [`bench`]: what the benchmarks share
 //! - [`chat`]: people who write to each other, and what they got
 //! - [`Script`]: the scripts that play clients which others wrote
+//! - [`cost`]: what payloads within the limits can be made to cost
 //! - [`restarts`]: starts after a kill in the middle of a change
+//! - [`Random`]: numbers that look random, from a seed
 //! - [`raw`]: WebSockets without a library, for generators of load
 //! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
 //! - [`target_dir`]: where tests keep what they build
 //! - [`skip`]: how a test that lacks something says so
 
+pub mod abuse;
 pub mod bench;
 mod callgrind;
 pub mod chat;
 mod client;
+pub mod cost;
 mod engine;
 mod faults;
 pub mod guests;
@@ -30,6 +35,7 @@ mod host;
 mod inner;
 mod pgbouncer;
 mod postgres;
+mod random;
 pub mod raw;
 pub mod restarts;
 mod scripts;
@@ -44,6 +50,7 @@ pub use host::{Answer, TestHost, http, metric};
 pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;
+pub use random::Random;
 pub use scripts::{Running, Script};
 pub use socketio::{Received, SocketIoClient};
 pub use walk::{Long, Walk};

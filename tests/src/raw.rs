@@ -12,11 +12,21 @@ use tokio::net::TcpStream;
 /// # Errors
 /// Where the host refuses it, or does not answer.
 pub async fn connect_raw(ws: &str, token: &str) -> anyhow::Result<TcpStream> {
+    Ok(connect_raw_on(reach(ws).await?, token).await?.0)
+}
+
+/// As [`connect_raw`], on a socket that is connected already. Without a token it is anonymous. Gives what the host sent
+/// behind its first frame, too.
+///
+/// # Errors
+/// Where the host refuses it, or does not answer.
+pub async fn connect_raw_on(mut socket: TcpStream, token: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut received = Vec::new();
-    let mut socket = open(ws, &format!("/ws?token={token}"), &mut received).await?;
+    let query = if token.is_empty() { String::new() } else { format!("?token={token}") };
+    open(&mut socket, &format!("/ws{query}"), &mut received).await?;
     let first = next_text(&mut socket, &mut received).await?;
     ensure!(first.starts_with("{\"event\":\"connected\""), "the host refused: {first}");
-    Ok(socket)
+    Ok((socket, received))
 }
 
 /// A Socket.IO connection by WebSocket that has entered the main namespace. Gives what the host answered, and what it sent
@@ -25,8 +35,16 @@ pub async fn connect_raw(ws: &str, token: &str) -> anyhow::Result<TcpStream> {
 /// # Errors
 /// Where the host refuses it, or does not answer.
 pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStream, Value, Vec<u8>)> {
+    connect_socket_io_on(reach(ws).await?, auth).await
+}
+
+/// As [`connect_socket_io`], on a socket that is connected already.
+///
+/// # Errors
+/// Where the host refuses it, or does not answer.
+pub async fn connect_socket_io_on(mut socket: TcpStream, auth: &Value) -> anyhow::Result<(TcpStream, Value, Vec<u8>)> {
     let mut received = Vec::new();
-    let mut socket = open(ws, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
+    open(&mut socket, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
     next_text(&mut socket, &mut received).await?;
     socket.write_all(&client_frame(format!("40{auth}").as_bytes())).await?;
     let answer = next_text(&mut socket, &mut received).await?;
@@ -34,10 +52,16 @@ pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStr
     Ok((socket, serde_json::from_str(entered)?, received))
 }
 
+pub(crate) async fn reach(ws: &str) -> anyhow::Result<TcpStream> {
+    Ok(TcpStream::connect(ws.trim_start_matches("ws://")).await?)
+}
+
 /// Makes the WebSocket handshake. What comes behind the answer goes to `received`.
-async fn open(ws: &str, path: &str, received: &mut Vec<u8>) -> anyhow::Result<TcpStream> {
+///
+/// # Errors
+/// Where the host refuses it, or does not answer.
+pub async fn open(socket: &mut TcpStream, path: &str, received: &mut Vec<u8>) -> anyhow::Result<()> {
     const END: &[u8] = b"\r\n\r\n";
-    let mut socket = TcpStream::connect(ws.trim_start_matches("ws://")).await?;
     socket.set_nodelay(true)?;
     let handshake = format!(
         "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -48,9 +72,9 @@ async fn open(ws: &str, path: &str, received: &mut Vec<u8>) -> anyhow::Result<Tc
         if let Some(end) = received.windows(END.len()).position(|window| window == END) {
             ensure!(received.starts_with(b"HTTP/1.1 101"), "the host refused: {}", String::from_utf8_lossy(received));
             received.drain(..end + END.len());
-            return Ok(socket);
+            return Ok(());
         }
-        receive(&mut socket, received).await?;
+        receive(socket, received).await?;
     }
 }
 
@@ -81,12 +105,21 @@ async fn next_text(socket: &mut TcpStream, received: &mut Vec<u8>) -> anyhow::Re
 
 /// A client's text frame, masked with zeros.
 pub fn client_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0x81];
+    frame_of(0x81, payload)
+}
+
+/// A client's frame that begins with this byte (the end of the message, and the opcode), masked with zeros.
+pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
     match payload.len() {
         n @ 0..=125 => frame.push(0x80 | n as u8),
-        n => {
+        n @ 126..=0xffff => {
             frame.push(0x80 | 126);
             frame.extend((n as u16).to_be_bytes());
+        }
+        n => {
+            frame.push(0x80 | 127);
+            frame.extend((n as u64).to_be_bytes());
         }
     }
     frame.extend([0; 4]);

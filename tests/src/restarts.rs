@@ -9,21 +9,7 @@ use roundhouse::plugin::digest;
 use serde_json::Value;
 
 use crate::guests::{hostile, relabelled, relay, ticket_collision};
-use crate::{Answer, TestHost, http};
-
-/// A generator of numbers that look random, the same for the same seed (SplitMix64, Steele et al. 2014).
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
+use crate::{Answer, Random, TestHost, http};
 
 /// What runs of a plugin: generation and digest, or nothing.
 type Running = Option<(u64, String)>;
@@ -58,7 +44,7 @@ pub struct Outcome {
 /// # Panics
 /// Where a start brings up anything but what was answered as installed, or what was under way.
 pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut outcome = Outcome::default();
     let variants = |component: &[u8]| (0..4).map(|n| relabelled(component, &n.to_string())).collect::<Vec<_>>();
     let mut plugins =

@@ -152,10 +152,12 @@ fn checked(name: &str) -> anyhow::Result<&str> {
 /// Without a configuration the component is granted what it asks, so that it can be looked into.
 fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate::plugin::Inspection> {
     let settings = crate::plugin::PluginConfig::default();
-    let (plugins, source) = match config {
+    let (mut plugins, source) = match config {
         Some(_) => (load_config(config, Overrides::default())?.plugins, Source::Folder),
         None => (settings, Source::Bundled),
     };
+    // It looks, and leaves nothing behind.
+    plugins.is_read_only = true;
     inspect(component, source, &plugins)
         .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
 }

@@ -280,6 +280,7 @@ impl Config {
                     plugins.components.map_or_else(|| dir.join(PRIVATE_DIR).join("components"), |path| dir.join(path)),
                 ),
                 is_read_only: false,
+                shows_credentials: false,
                 senders: limits.of_senders(),
                 plugins: plugins.plugins,
             },

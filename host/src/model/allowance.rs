@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const NANOS_PER_MS: u64 = 1_000_000;
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// So much a second in the long run, and so much at once. The unit is the user's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,15 @@ pub struct Allowance {
 
 impl Quota {
     fn nanos(self, amount: u64) -> u64 {
-        let nanos = u128::from(amount) * NANOS_PER_SECOND / u128::from(self.per_second.max(1));
-        nanos.try_into().unwrap_or(u64::MAX)
+        let per_second = self.per_second.max(1);
+        // Mostly it fits, and is then many times as fast.
+        amount.checked_mul(NANOS_PER_SECOND).map_or_else(
+            || {
+                let nanos = u128::from(amount) * u128::from(NANOS_PER_SECOND) / u128::from(per_second);
+                nanos.try_into().unwrap_or(u64::MAX)
+            },
+            |nanos| nanos / per_second,
+        )
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Event, Origin};
-use super::scope::{Room, Scope};
+use super::scope::{Due, Room, Scope};
 use super::template::ScopeAddress;
 use super::worker::{Worker, unavailable};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// What is charged for a scope that an event makes. It was found to be within the bound before.
-    pub(super) fn charge_scope(&self, plugin: &Plugin, event: Option<&Event>) -> Charge {
+    fn charge_scope(&self, plugin: &Plugin, event: Option<&Event>) -> Charge {
         let payers = Payers {
             principal: event.and_then(|event| self.sender(event)),
             plugin: Some(plugin.account.clone()),
@@ -126,6 +126,31 @@ impl Worker {
         }
         let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::Scopes, (1, 0)));
         checked.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))
+    }
+
+    /// Makes the scope of an event if it is not there; without an event, one that is restored.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or no template.
+    pub(super) fn enter(
+        &mut self,
+        plugin: &Arc<Plugin>,
+        address: &ScopeAddress,
+        event: Option<&Event>,
+    ) -> Result<(), Failure> {
+        if self.scopes.get(plugin.number, &address.key).is_some() {
+            return Ok(());
+        }
+        let generation = plugin.current();
+        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
+            return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
+        };
+        self.make_room_for(plugin, &address.key, event)?;
+        let owner = self.charge_scope(plugin, event);
+        let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
+        let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
+        self.scopes.insert(plugin, address, kind, now, look, owner);
+        Ok(())
     }
 
     /// Sees to it that a scope is in memory or may come there.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::bounds::PayloadBounds;
 use super::component_store::Installed;
 use super::generation::Generation;
 use super::health::Health;
@@ -239,6 +240,8 @@ pub(super) struct Destination {
     pub(super) from_client: bool,
     pub(super) from_service: bool,
     pub(super) template: Template,
+    /// What its payload may have.
+    pub(super) limits: PayloadBounds,
 }
 
 /// Everything that is loaded. It is replaced as a whole when anything changes.
@@ -270,6 +273,7 @@ impl Catalogue {
                     from_client: route.from_client,
                     from_service: route.from_service,
                     template: manifest.scopes[route.scope].template.clone(),
+                    limits: route.limits,
                 };
                 routes.insert(event.clone(), destination);
             }

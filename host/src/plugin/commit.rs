@@ -161,7 +161,11 @@ impl Worker {
             Effect::Leave { connection, room } => self.leave(plugin, address, connection, &room),
             Effect::Watch(connection) => {
                 if self.inner.hub.watch(connection, (plugin.number, address.key.clone())) {
-                    take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.watched = true);
+                    let came = event.comes_from() == Some(connection);
+                    take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| {
+                        part.watched = true;
+                        part.came |= came;
+                    });
                     self.look_at_presence(plugin, address, connection);
                 } else {
                     self.tell_gone(plugin, address, event, connection);

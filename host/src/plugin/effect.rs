@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::bindings::roundhouse::feature::effects as wit;
-use super::bindings::roundhouse::feature::types::PayloadResult;
+use super::effect_parts::{
+    Refusal, connections_of, json, parse_connection, payload, read_audience, unknown_connection, weigh,
+};
 use super::generation::Generation;
+use super::grants::JOIN_ACTION;
 use crate::hub::{Audience, Publication, USER_ROOM_PREFIX};
 use crate::ledger::Charge;
 use crate::model::{ConnId, Payload, is_valid_id, is_valid_room, without_lone_surrogates};
@@ -14,9 +15,6 @@ use crate::protocol::Outgoing;
 
 /// Effects of one event, at most.
 const MAX_EFFECTS: usize = 1000;
-
-/// Bytes of payloads in the effects of one event, at most: as much as a client may send at once by default.
-const MAX_EFFECT_BYTES: usize = 1024 * 1024;
 
 /// The longest that a timer may take, in milliseconds: 31 days.
 const MAX_TIMER_MS: u64 = 31 * 24 * 60 * 60 * 1000;
@@ -125,10 +123,10 @@ pub(super) struct Check<'a> {
     pub(super) is_question: bool,
     /// Whether the feature has to do with a connection: it is the sender's, in a room of the feature's, or watched.
     pub(super) knows: &'a dyn Fn(ConnId) -> bool,
+    /// Whether a connection that it knows came to it by itself: it sent the feature something, or is in a room of the
+    /// feature's.
+    pub(super) came: &'a dyn Fn(ConnId) -> bool,
 }
-
-/// What a feature returned that it may not return, in words.
-type Refusal = String;
 
 impl Check<'_> {
     /// Checks an outcome.
@@ -171,6 +169,12 @@ impl Check<'_> {
             wit::Effect::Reply(reply) => Effect::Reply(payload(reply, bytes)?),
             wit::Effect::Join(membership) => {
                 let (connection, room) = self.membership(membership)?;
+                if !(self.came)(connection) && !self.generation.grants.allows_action(JOIN_ACTION) {
+                    return Err(format!(
+                        "a join of the connection {connection}, which sent it nothing and which it was not granted (the \
+                         action {JOIN_ACTION})"
+                    ));
+                }
                 Effect::Join { connection, room }
             }
             wit::Effect::Leave(membership) => {
@@ -312,68 +316,4 @@ impl Check<'_> {
         let connection = parse_connection(id)?;
         if (self.knows)(connection) { Ok(connection) } else { Err(unknown_connection(connection)) }
     }
-}
-
-/// The connections that audiences are, where they must be nothing else.
-fn connections_of(audiences: Vec<Audience>) -> Result<Vec<ConnId>, Refusal> {
-    audiences
-        .into_iter()
-        .map(|audience| match audience {
-            Audience::Connection(connection) => Ok(connection),
-            _ => Err("an acknowledgement asked of an audience that is not a connection".to_owned()),
-        })
-        .collect()
-}
-
-fn unknown_connection(connection: ConnId) -> Refusal {
-    format!("something for the connection {connection}, which it has nothing to do with")
-}
-
-fn parse_connection(id: &str) -> Result<ConnId, Refusal> {
-    id.parse().map_err(|_| format!("a connection id {id:?} that the host never gave"))
-}
-
-/// An audience, whether it is granted or not.
-fn read_audience(audience: wit::Audience, bytes: &mut usize) -> Result<Audience, Refusal> {
-    Ok(match audience {
-        wit::Audience::Room(room) => {
-            weigh(room.len(), bytes)?;
-            Audience::Room(room)
-        }
-        wit::Audience::User(user) => {
-            weigh(user.len(), bytes)?;
-            Audience::Users(vec![user])
-        }
-        wit::Audience::Users(users) => {
-            weigh(users.iter().map(String::len).sum(), bytes)?;
-            Audience::Users(users)
-        }
-        wit::Audience::Roles(roles) => {
-            weigh(roles.iter().map(String::len).sum(), bytes)?;
-            Audience::Roles(roles)
-        }
-        wit::Audience::Connection(id) => Audience::Connection(parse_connection(&id)?),
-        wit::Audience::All => Audience::All,
-        wit::Audience::Other((kind, _)) => return Err(format!("an audience {kind:?}, which this host does not know")),
-    })
-}
-
-fn payload(payload: PayloadResult, bytes: &mut usize) -> Result<Payload, Refusal> {
-    weigh(payload.args.len() + payload.attachments.iter().map(Vec::len).sum::<usize>(), bytes)?;
-    let attachments = payload.attachments.into_iter().map(Bytes::from).collect();
-    Payload::from_args(payload.args, attachments).map_err(|error| format!("a payload that cannot be sent: {error}"))
-}
-
-fn weigh(size: usize, bytes: &mut usize) -> Result<(), Refusal> {
-    *bytes += size;
-    if *bytes > MAX_EFFECT_BYTES {
-        return Err(format!("effects of more than {MAX_EFFECT_BYTES} bytes"));
-    }
-    Ok(())
-}
-
-fn json(text: &str, what: &str) -> Result<(), Refusal> {
-    serde_json::from_str::<serde::de::IgnoredAny>(text)
-        .map(drop)
-        .map_err(|error| format!("{what} is not JSON: {error}"))
 }

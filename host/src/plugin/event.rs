@@ -159,6 +159,17 @@ impl Event {
         }
     }
 
+    /// The connection that it shows to have come to the feature by itself, or to be in its room by another's doing: not one
+    /// of which the host alone told, nor one that but answers.
+    pub(super) fn comes_from(&self) -> Option<ConnId> {
+        match self {
+            Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
+                Some(member.connection)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it asks something, so that nothing but an answer may come of it.
     pub(super) fn is_question(&self) -> bool {
         matches!(self, Self::Query { .. } | Self::Gathered { .. })

@@ -1,7 +1,9 @@
-//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, to be told of connections that are away, and to be
-//! asked for states of older schemas.
+//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, to be told of connections that are away, to be
+//! asked for states of older schemas, and limits of what events may carry.
 
 use std::collections::BTreeSet;
+
+use super::event_limits::{self, EventLimits};
 
 /// The extension that names namespaces.
 const NAMESPACES: &str = "socketio-namespaces";
@@ -27,6 +29,8 @@ pub(super) struct Extensions {
     pub(super) presence: BTreeSet<String>,
     /// The older schemas that the build can turn its states back into.
     pub(super) migrates_down_to: BTreeSet<u32>,
+    /// What the payloads of events may have.
+    pub(super) limits: EventLimits,
 }
 
 /// What the extensions of a manifest ask for, whose state has the schema `state_version`.
@@ -47,6 +51,7 @@ pub(super) fn read(extensions: &[(String, String)], state_version: u32) -> Resul
                 read.namespaces.extend(names);
             }
             PRESENCE => read.presence.extend(names()?),
+            event_limits::EXTENSION => read.limits = EventLimits::read(value)?,
             MIGRATE_DOWN => read.migrates_down_to.extend(schemas(value, state_version)?),
             _ => return Err(format!("it asks for the extension {extension:?}, which this host does not know")),
         }

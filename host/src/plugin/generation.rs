@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bindings::FeaturePre;
 use super::component_store::Installed;
+use super::grants::Grants;
 use super::log::PluginLog;
-use super::manifest::{Grants, Manifest};
+use super::manifest::Manifest;
 use super::sandbox::{Bounds, HostState};
 
 /// Where a component came from.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::credentials::without_credentials;
 use super::event::{Event, Member, Origin, ReplyTo};
 use super::manifest::CONNECT_EVENT;
 use super::runtime::Runtime;
@@ -14,21 +15,40 @@ use crate::model::{ConnId, Identity, Payload};
 
 impl Runtime {
     /// A connection has opened: the features that want to know are told before anything that it sends. To be called when
-    /// the connection is in the hub, and before its first event. `auth` is what its client gave with the handshake.
+    /// the connection is in the hub, and before its first event. `auth` is what its client gave with the handshake, of which features see all but the credentials.
     pub fn connected(&self, connection: ConnId, identity: Arc<Identity>, namespace: &str, auth: Option<&RawValue>) {
         let catalogue = self.0.catalogue.load();
         if catalogue.greeters().is_empty() {
             return;
         }
-        let payload = greeting(namespace, auth);
+        // Whoever is told of all connections must not be able to speak for them.
+        let seen = |auth: &str| match self.0.config.shows_credentials {
+            true => auth.to_owned(),
+            false => without_credentials(auth),
+        };
+        let auth = auth.map(|auth| seen(auth.get()));
+        let told = greeting(namespace, auth.as_deref().unwrap_or("{}"));
+        let mut too_large = None;
         for (plugin, address) in catalogue.greeters() {
+            let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
+            let payload = match self.0.check_limits(&limits, CONNECT_EVENT, &told) {
+                Ok(()) => told.clone(),
+                // The feature hears of the connection all the same, or a client could hide from it.
+                Err(failure) => {
+                    too_large = Some(failure);
+                    greeting(namespace, "{}")
+                }
+            };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
-            let payload = payload.clone();
             let event =
                 Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place: None };
             // The client is told of a refusal, as with the events that it sends.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });
+        }
+        if let Some(failure) = too_large {
+            let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
+            self.0.answer(CONNECT_EVENT, reply, Err(failure));
         }
     }
 
@@ -43,10 +63,9 @@ impl Runtime {
     }
 }
 
-/// What features are told of a connection that opens.
-fn greeting(namespace: &str, auth: Option<&RawValue>) -> Payload {
-    // As it came: a tree of values would change numbers and the order of fields.
-    let auth = auth.map_or("{}", RawValue::get);
+/// What features are told of a connection that opens. `auth` is JSON text, as it came but for the credentials in it: a tree of
+/// values would change numbers and the order of fields.
+fn greeting(namespace: &str, auth: &str) -> Payload {
     Payload::from_checked(format!(r#"[{{"namespace":{},"auth":{auth}}}]"#, Value::from(namespace)), Vec::new())
 }
 
@@ -56,8 +75,8 @@ mod tests {
 
     #[test]
     fn features_are_told_the_namespace_and_the_auth_as_it_came() {
-        assert_eq!(greeting("/", None).args(), r#"[{"namespace":"/","auth":{}}]"#);
-        let auth = RawValue::from_string(r#"{"b":1.10,"a":[]}"#.to_owned()).unwrap();
-        assert_eq!(greeting(r#"/"x"#, Some(&auth)).args(), r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]}}]"#);
+        assert_eq!(greeting("/", "{}").args(), r#"[{"namespace":"/","auth":{}}]"#);
+        let auth = r#"{"b":1.10,"a":[]}"#;
+        assert_eq!(greeting(r#"/"x"#, auth).args(), r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]}}]"#);
     }
 }

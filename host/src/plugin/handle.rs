@@ -166,15 +166,20 @@ impl Worker {
         inner.metrics.plugin_calls.inc();
         let outcome = result?.map_err(|failure| CallError::Refused(call::failure(failure)))?;
         let sender = event.sender_id();
+        let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
         let check = Check {
             generation,
             room: &address.key,
             state_bytes: generation.bounds.state_bytes,
             is_question: event.is_question(),
             knows: &|connection| {
-                let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
                 // One that has gone meanwhile is no offence.
                 sender == Some(connection) || inner.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
+            },
+            came: &|connection| {
+                event.comes_from() == Some(connection)
+                    || scope.is_some_and(|scope| scope.members.get(&connection).is_some_and(|part| part.came))
+                    || inner.hub.is_in_any(connection, owns).unwrap_or(true)
             },
         };
         let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::bindings::roundhouse::feature::manifest as wit;
+use super::bounds::PayloadBounds;
+use super::event_limits::EventLimits;
 use super::extension;
+use super::grants::{CONNECT_ACTION, Grants};
 use super::template::{ScopeAddress, Template};
 use crate::hub::USER_ROOM_PREFIX;
 use crate::protocol::RESERVED_EVENTS;
@@ -48,6 +49,8 @@ pub(super) struct Manifest {
     pub namespaces: BTreeSet<String>,
     /// The older schemas that it can turn its states back into.
     pub migrates_down_to: BTreeSet<u32>,
+    /// What the payloads of events may have.
+    pub limits: EventLimits,
     /// The questions that it answers: the scope that each is for, or none where all scopes are asked.
     pub queries: HashMap<String, Option<usize>>,
     /// The events that it may emit.
@@ -78,70 +81,8 @@ pub(super) struct Route {
     pub from_service: bool,
     /// Its scope's place in [`Manifest::scopes`].
     pub scope: usize,
-}
-
-/// What a feature may reach beyond its own scopes' rooms and the connections that it hears from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Grants {
-    /// Rooms: names, or prefixes followed by `*`.
-    pub rooms: Vec<String>,
-    /// Wider audiences: `user`, `roles`, `all`.
-    pub audiences: Vec<String>,
-    /// `save` (documents: to store and to fetch them), `disconnect`.
-    pub actions: Vec<String>,
-}
-
-impl Grants {
-    const AUDIENCES: [&str; 3] = ["user", "roles", "all"];
-    const ACTIONS: [&str; 2] = ["save", "disconnect"];
-
-    /// Whether it may emit to the room, or let connections join it.
-    pub fn allows_room(&self, room: &str) -> bool {
-        self.rooms.iter().any(|granted| match granted.strip_suffix('*') {
-            Some(prefix) => room.starts_with(prefix),
-            None => room == granted,
-        })
-    }
-
-    /// Whether it may emit to such an audience.
-    pub fn allows_audience(&self, audience: &str) -> bool {
-        self.audiences.iter().any(|granted| granted == audience)
-    }
-
-    /// Whether it may do this.
-    pub fn allows_action(&self, action: &str) -> bool {
-        self.actions.iter().any(|granted| granted == action)
-    }
-
-    /// What of `self` is not within `granted`, in words.
-    pub fn missing_from(&self, granted: &Self) -> Vec<String> {
-        let rooms = self.rooms.iter().filter(|room| match room.strip_suffix('*') {
-            // A prefix is covered by a shorter one alone.
-            Some(prefix) => !granted.rooms.iter().any(|g| g.strip_suffix('*').is_some_and(|g| prefix.starts_with(g))),
-            None => !granted.allows_room(room),
-        });
-        let audiences = self.audiences.iter().filter(|audience| !granted.allows_audience(audience));
-        let actions = self.actions.iter().filter(|action| !granted.allows_action(action));
-        rooms
-            .map(|room| format!("the room {room}"))
-            .chain(audiences.map(|audience| format!("the audience {audience}")))
-            .chain(actions.map(|action| format!("the action {action}")))
-            .collect()
-    }
-
-    /// # Errors
-    /// Where it names an audience or an action that there is not.
-    pub fn check(&self) -> Result<(), String> {
-        for (kind, names, known) in
-            [("audience", &self.audiences, &Self::AUDIENCES[..]), ("action", &self.actions, &Self::ACTIONS[..])]
-        {
-            if let Some(unknown) = names.iter().find(|name| !known.contains(&name.as_str())) {
-                return Err(format!("there is no {kind} {unknown:?}: it is one of {}", known.join(", ")));
-            }
-        }
-        Ok(())
-    }
+    /// What its payload may have.
+    pub limits: PayloadBounds,
 }
 
 impl Manifest {
@@ -216,7 +157,8 @@ impl Manifest {
                 return Err(format!("the route of {event} names the origin {unknown:?}: it is client or service"));
             }
             let scope = scope_of(&scope, &format!("the route of {event}"))?;
-            let route = Route { from_client: from("client"), from_service: from("service"), scope };
+            let limits = extensions.limits.of(&event);
+            let route = Route { from_client: from("client"), from_service: from("service"), scope, limits };
             if checked_routes.insert(event.clone(), route).is_some() {
                 return Err(format!("it routes {event} twice"));
             }
@@ -230,8 +172,14 @@ impl Manifest {
         for event in &emits {
             check_event(event)?;
         }
-        let needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
+        let is_routed = |event: &str| checked_routes.contains_key(event) || event == CONNECT_EVENT;
+        extensions.limits.check_names(is_routed)?;
+        let mut needs = Grants { rooms: needs.rooms, audiences: needs.audiences, actions: needs.actions };
         needs.check()?;
+        if greets_in.is_some() && !needs.allows_action(CONNECT_ACTION) {
+            // A route that asks for it is a need, whether the manifest lists it or is older than the action.
+            needs.actions.push(CONNECT_ACTION.to_owned());
+        }
         Ok(Self {
             name,
             version,
@@ -242,6 +190,7 @@ impl Manifest {
             greets_in,
             namespaces: extensions.namespaces,
             migrates_down_to: extensions.migrates_down_to,
+            limits: extensions.limits,
             queries: checked_queries,
             emits: emits.into_iter().collect(),
             needs,
@@ -308,27 +257,6 @@ fn check_event(event: &str) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn grants(rooms: &[&str], audiences: &[&str]) -> Grants {
-        let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        Grants { rooms: strings(rooms), audiences: strings(audiences), actions: Vec::new() }
-    }
-
-    #[test]
-    fn what_is_needed_and_not_granted_is_named() {
-        let needs = grants(&["contact:*", "system"], &["user", "all"]);
-        assert!(needs.missing_from(&grants(&["cont*", "system"], &["all", "user"])).is_empty());
-        assert_eq!(
-            needs.missing_from(&grants(&["contact:5", "contact:a*"], &["user"])),
-            ["the room contact:*", "the room system", "the audience all"]
-        );
-    }
-
-    #[test]
-    fn an_unknown_audience_is_an_error_that_names_the_known() {
-        let error = grants(&[], &["everybody"]).check().unwrap_err();
-        assert!(error.contains("everybody") && error.contains("user, roles, all"), "{error}");
-    }
-
     /// What comes of a manifest with these routes, each an event, its origins and its scope.
     fn with_routes(routes: &[(&str, &[&str], &str)]) -> Result<Manifest, String> {
         with(routes, &[])
@@ -371,8 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn limits_name_events_that_are_routed() {
+        let named = |event: &str| {
+            let limits = format!("{{{event:?}:{{}}}}");
+            with(&[("say", &["client"], "lobby")], &[("event-limits".to_owned(), limits)])
+        };
+        for event in ["say", "connect", "*"] {
+            assert!(named(event).is_ok(), "{event}");
+        }
+        assert!(named("shout").unwrap_err().contains("event-limits names the event \"shout\", which is not routed"));
+    }
+
+    #[test]
     fn connections_that_open_are_told_to_a_scope_and_are_no_route() {
         let manifest = with_routes(&[("connect", &["host"], "lobby"), ("say", &["client"], "room:{roomId}")]).unwrap();
+        assert_eq!(manifest.needs.actions, ["connect"], "to be told of them is a need");
         assert_eq!(manifest.greets_in.unwrap().key.as_ref(), "lobby");
         assert_eq!(manifest.routes.into_keys().collect::<Vec<_>>(), ["say"]);
         assert_eq!(with_routes(&[("say", &["client"], "lobby")]).unwrap().greets_in, None);

@@ -1,9 +1,9 @@
 //! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
 //!
-//! - [`Runtime`] is what the rest of the host sees; `greeting` and `presence` are the parts of it for connections that open and
-//!   that are away, `loads` that for what operators do.
+//! - [`Runtime`] is what the rest of the host sees; `greeting` (with `credentials`, which it keeps from features) and
+//!   `presence` are the parts of it for connections that open and that are away, `loads` that for what operators do.
 //! - `loader` takes a component through the steps of a load, and `generation` is what comes of it; `manifest`,
-//!   `extension`, `template` are what it said of itself, `catalogue` which plugins there are, `health` how each of them
+//!   `extension`, `event_limits` with `bounds`, `template`, `grants` are what it said of itself and may do, `catalogue` which plugins there are, `health` how each of them
 //!   does.
 //! - `install` and `rollback` change what runs, and `record` writes it to the `component_store`, from which `start`
 //!   brings it up again. `restore` takes durable states over, `migrate` turns states of other schemas into a
@@ -19,6 +19,8 @@
 //!   operators how things stand.
 
 mod bindings;
+#[path = "../../../sdk/src/simulator/bounds.rs"]
+mod bounds;
 mod budget;
 mod bundled;
 mod cache;
@@ -27,15 +29,20 @@ mod catalogue;
 mod commit;
 mod compile;
 mod component_store;
+#[path = "../../../sdk/src/simulator/credentials.rs"]
+mod credentials;
 mod due;
 mod durable;
 mod effect;
+mod effect_parts;
 mod engine;
 mod event;
+mod event_limits;
 mod extension;
 mod folder;
 mod gather;
 mod generation;
+mod grants;
 mod greeting;
 mod handle;
 mod health;
@@ -70,10 +77,10 @@ pub use event::{ClientEvent, Once};
 pub use extension::check_namespace;
 pub use folder::Folder;
 pub use generation::{Loaded, Source};
+pub use grants::Grants;
 pub use install::{Change, Load};
 pub use loader::{Described, LoadError, Step, digest};
-pub use manifest::Grants;
 pub use options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions, SenderLimits};
-pub use report::{Inspection, Latency, PluginReport, PluginState, inspect};
+pub use report::{Inspection, Latency, PayloadLimits, PluginReport, PluginState, inspect};
 pub use restore::StoredScopes;
 pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, Runtime};

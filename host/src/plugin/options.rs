@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::engine;
-use super::manifest::Grants;
+use super::grants::Grants;
 use super::sandbox::Bounds;
 
 /// The largest component, in bytes, where nothing else is configured. A feature is some hundred KiB; with debug
@@ -31,6 +31,8 @@ pub struct PluginConfig {
     pub components_dir: Option<PathBuf>,
     /// Whether nothing is written, for a host that only looks at what would run.
     pub is_read_only: bool,
+    /// Whether features see the credentials of who connects. For protocol suites, which send a token to get it back.
+    pub shows_credentials: bool,
     /// What a client may have features do.
     pub senders: SenderLimits,
     /// What is configured for each plugin.
@@ -79,6 +81,7 @@ impl Default for PluginConfig {
             cache_dir: None,
             components_dir: None,
             is_read_only: false,
+            shows_credentials: false,
             senders: SenderLimits { events_per_second: 0, event_burst: 0, call_time: Duration::ZERO },
             plugins: HashMap::new(),
         }

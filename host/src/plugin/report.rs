@@ -1,5 +1,6 @@
 //! How plugins stand, for operators.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,12 +9,14 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::bounds::PayloadBounds;
 use super::bundled::bundled;
 use super::catalogue::{FailedStart, Plugin, PluginError};
 use super::engine::{self, Ticker};
 use super::generation::{Generation, Loaded, Source};
+use super::grants::Grants;
 use super::loader::{LoadError, Loader, Step};
-use super::manifest::{CONNECT_EVENT, Grants};
+use super::manifest::CONNECT_EVENT;
 use super::options::PluginConfig;
 use super::runtime::Runtime;
 use crate::metrics::{Metrics, quantile};
@@ -97,12 +100,34 @@ pub struct Inspection {
     /// The Socket.IO namespaces that it adds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
+    /// What the payloads of its events may have.
+    pub limits: BTreeMap<String, PayloadLimits>,
     /// Questions that services may ask it.
     pub queries: Vec<String>,
     /// Events that it emits.
     pub emits: Vec<String>,
     /// What it needs beyond its own scopes' rooms.
     pub needs: Grants,
+}
+
+/// What a payload may have at most.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PayloadLimits {
+    /// Bytes; none where only the length of messages bounds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// Values, at any depth.
+    pub values: usize,
+    /// Fields of objects, at any depth.
+    pub keys: usize,
+    /// Arrays and objects that are within each other.
+    pub depth: usize,
+}
+
+impl From<PayloadBounds> for PayloadLimits {
+    fn from(PayloadBounds { bytes, values, keys, depth }: PayloadBounds) -> Self {
+        Self { bytes: Some(bytes).filter(|bytes| *bytes != usize::MAX), values, keys, depth }
+    }
 }
 
 impl Inspection {
@@ -129,6 +154,7 @@ impl Inspection {
                 .collect(),
             from_host: manifest.greets_in.iter().map(|_| CONNECT_EVENT).collect(),
             namespaces: manifest.namespaces.iter().cloned().collect(),
+            limits: routes.iter().map(|(event, route)| ((*event).clone(), route.limits.into())).collect(),
             queries,
             emits: manifest.emits.iter().cloned().collect(),
             needs: manifest.needs.clone(),
@@ -147,8 +173,9 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
         Ticker::start(engine.clone(), config.shortest_deadline()).map_err(|error| cannot(error.to_string()))?;
     let ticker = Arc::new(ticker);
     let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
+    let cache = config.cache_dir.clone();
     let loader =
-        Loader::new(engine, None, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
+        Loader::new(engine, cache, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
             .map_err(|error| cannot(error.to_string()))?;
     let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
     ticker.stop();

@@ -227,6 +227,7 @@ impl Runtime {
             let message = format!("only services may send {}", event.event);
             return Err(Failure::new(ErrorCode::Forbidden, message));
         }
+        self.0.check_limits(&destination.limits, event.event, &event.payload)?;
         let address = destination.template.address(&event.payload)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
         let plugin = destination.plugin.clone();
@@ -257,6 +258,7 @@ impl Runtime {
         if !destination.from_service {
             return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
         }
+        self.0.check_limits(&destination.limits, event, &payload)?;
         let address = destination.template.address(&payload)?;
         let origin = Origin::Service(service.into());
         let plugin = destination.plugin.clone();

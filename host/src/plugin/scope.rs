@@ -71,6 +71,8 @@ pub(super) struct State {
 pub(super) struct Part {
     pub(super) joined: bool,
     pub(super) watched: bool,
+    /// Whether it came to this scope by itself, with an event, and not by the host's telling of it.
+    pub(super) came: bool,
     /// Whether the scope was told that its client is away.
     pub(super) is_away: bool,
     /// The last change of its presence that the scope knows of.

@@ -17,7 +17,7 @@ use super::gather::Gather;
 use super::generation::Generation;
 use super::handle::{Done, Handled, Warm};
 use super::runtime::Inner;
-use super::scope::{Deadline, Deadlines, Due, Parked, Part, Scopes, State};
+use super::scope::{Deadline, Deadlines, Parked, Part, Scopes, State};
 use super::senders::Reservation;
 use super::template::ScopeAddress;
 use super::turns::{Flow, Turns};
@@ -291,31 +291,6 @@ impl Worker {
             || plugin.current().manifest.scope_of_key(&address.key).is_some()
     }
 
-    /// Makes the scope of an event if it is not there; without an event, one that is restored.
-    ///
-    /// # Errors
-    /// Where there is no room for it, or no template.
-    pub(super) fn enter(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        address: &ScopeAddress,
-        event: Option<&Event>,
-    ) -> Result<(), Failure> {
-        if self.scopes.get(plugin.number, &address.key).is_some() {
-            return Ok(());
-        }
-        let generation = plugin.current();
-        let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
-            return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
-        };
-        self.make_room_for(plugin, &address.key, event)?;
-        let owner = self.charge_scope(plugin, event);
-        let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
-        let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, kind, now, look, owner);
-        Ok(())
-    }
-
     pub(super) fn acknowledged(
         &mut self,
         id: u64,
@@ -330,6 +305,7 @@ impl Worker {
         let Some(Owed { plugin, address, connection, tag, deadline, .. }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
         self.inner.hub.settle(connection, id);
+        let answer = answer.and_then(|payload| self.inner.checked_answer(&plugin, connection, payload));
         self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer, place }, ReplyTo::Nobody);
     }
 

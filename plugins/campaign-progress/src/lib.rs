@@ -11,7 +11,8 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Audiences, Context, Failure, Feature, Manifest, Outgoing, Payload, Scope, Sender, Whole,
+    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Manifest, Outgoing, Payload, Scope,
+    Sender, Whole,
 };
 use serde::Serialize;
 
@@ -53,6 +54,7 @@ impl Feature for CampaignProgress {
                     .from_services(LIFE_CYCLE)
                     .from_services(["campaign:message"]),
             )
+            .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
             .emits(LIFE_CYCLE)
             .emits([Snapshot::NAME, Progress::NAME])
@@ -65,7 +67,7 @@ impl Feature for CampaignProgress {
             Message::Subscribe(payload) => return subscribe(campaign, cx, sender, &payload),
             Message::Unsubscribe(payload) => {
                 let member = sender.client()?;
-                payload.claims.check(&member.identity)?;
+                payload.check(&member.identity)?;
                 cx.leave(member);
                 return Ok(());
             }
@@ -146,7 +148,7 @@ impl Feature for CampaignProgress {
 
 fn subscribe(campaign: &Campaign, cx: &mut Cx, sender: &Sender, payload: &OnCampaign) -> Result<(), Failure> {
     let member = sender.client()?;
-    payload.claims.check(&member.identity)?;
+    payload.check(&member.identity)?;
     cx.join(member);
     let snapshot = campaign.snapshot(campaign_id(cx), cx.now());
     cx.emit(member, &snapshot);

@@ -1,11 +1,8 @@
 //! What crosses the wire: messages, questions and settings that come in, events and answers that go out.
 
-use std::fmt;
 use std::num::NonZeroU64;
 
-use roundhouse_sdk::{Claims, Id, Whole};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, Visitor};
+use roundhouse_sdk::{Claims, Id, IdOr, Whole};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::campaign::Stage;
@@ -53,37 +50,9 @@ pub enum Message {
     Failed(Whole<Failed>),
 }
 
-/// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope
-/// of the id.
-#[derive(Debug, Default)]
-pub struct OnCampaign {
-    /// Who a client says that it is.
-    pub(crate) claims: Claims,
-}
-
-impl<'de> Deserialize<'de> for OnCampaign {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct IdOrObject;
-
-        impl<'de> Visitor<'de> for IdOrObject {
-            type Value = OnCampaign;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a campaign's id or an object with a campaignId")
-            }
-
-            fn visit_str<E: Error>(self, _: &str) -> Result<OnCampaign, E> {
-                Ok(OnCampaign::default())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OnCampaign, A::Error> {
-                Claims::deserialize(MapAccessDeserializer::new(map)).map(|claims| OnCampaign { claims })
-            }
-        }
-
-        deserializer.deserialize_any(IdOrObject)
-    }
-}
+/// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope of
+/// the id.
+pub type OnCampaign = IdOr<Claims>;
 
 /// What is read of `campaign:started`.
 #[derive(Debug, Deserialize)]

@@ -17,8 +17,8 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Audiences, Context, Failure, Feature, Fetched, LeaveReason, Manifest, Member, Payload,
-    Saved, Scope, Sender,
+    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Fetched, LeaveReason, Manifest,
+    Member, Payload, Saved, Scope, Sender,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -66,8 +66,9 @@ impl Feature for ChatConfirmation {
 
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
-            .scope(Scope::volatile(ROOMS.template).from_clients(ROOMS.takes))
-            .scope(Scope::volatile(CHANNELS.template).from_clients(CHANNELS.takes))
+            .scope(scope(&ROOMS))
+            .scope(scope(&CHANNELS))
+            .limits(limits())
             .gathers("stats")
             .emits(ROOMS.emits())
             .emits(CHANNELS.emits())
@@ -86,11 +87,11 @@ impl Feature for ChatConfirmation {
             }
             Message::Say(message) => {
                 must_be_in(cx)?;
-                say(room, cx, member, message)
+                say(room, cx, member, message.fields)
             }
             Message::History(wanted) => {
                 must_be_in(cx)?;
-                let (before, limit) = wanted.checked()?;
+                let (before, limit) = wanted.fields.checked()?;
                 history::ask_for_page(cx, before, limit);
                 Ok(())
             }
@@ -300,3 +301,16 @@ fn place<'a>(cx: &Cx<'a>) -> Place<'a> {
     let family = family(cx);
     family.place(cx.param(family.placeholder))
 }
+
+fn scope(family: &Family) -> Scope {
+    let [.., message, _] = family.takes;
+    Scope::volatile(family.template).from_clients(family.takes).limits([message], limits().bytes(MAX_MESSAGE_BYTES))
+}
+
+/// What clients send is an id or two beside the claims; the rest is room for what front-ends add.
+fn limits() -> EventLimits {
+    EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8)
+}
+
+/// Bytes of a message, at most: a body of 16,384 characters takes 192 KiB where each of them is written as two escapes.
+const MAX_MESSAGE_BYTES: u32 = 256 * 1024;

@@ -1,6 +1,6 @@
 //! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
 
-use roundhouse_sdk::{Claims, Failure, Id, Identity};
+use roundhouse_sdk::{Claims, Failure, FromClient, Id, Identity};
 use serde::{Deserialize, Serialize};
 
 /// There is nothing for operators to set.
@@ -13,34 +13,28 @@ pub struct Settings {}
 pub enum Message {
     /// A connection comes in.
     #[serde(rename = "joinRoom", alias = "joinChannel")]
-    Join(Join),
+    Join(Claims),
     /// A connection goes out.
     #[serde(rename = "leaveRoom", alias = "leaveChannel")]
-    Leave(Join),
+    Leave(Claims),
     /// Somebody says something.
     #[serde(rename = "roomMessage", alias = "channelMessage")]
-    Say(Say),
+    Say(FromClient<Say>),
     /// Somebody wants to read what was said.
     #[serde(rename = "roomHistory", alias = "channelHistory")]
-    History(History),
+    History(FromClient<History>),
 }
 
 impl Message {
     /// Refuses a payload that claims to come from somebody else.
     pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
         match self {
-            Self::Join(join) | Self::Leave(join) => join.claims.check(identity),
-            Self::Say(say) => say.claims.check(identity),
-            Self::History(history) => history.claims.check(identity),
+            // The room's id is read by the host.
+            Self::Join(claims) | Self::Leave(claims) => claims.check(identity),
+            Self::Say(say) => say.check(identity),
+            Self::History(history) => history.check(identity),
         }
     }
-}
-
-/// Nothing but the room's id, of which the host made the scope.
-#[derive(Debug, Deserialize)]
-pub struct Join {
-    #[serde(flatten)]
-    claims: Claims,
 }
 
 /// A message to a room.
@@ -49,8 +43,6 @@ pub struct Join {
 pub struct Say {
     body: String,
     client_id: Option<Id>,
-    #[serde(flatten)]
-    claims: Claims,
 }
 
 /// The longest body, in characters. It is the contract's.
@@ -71,8 +63,6 @@ impl Say {
 pub struct History {
     before: Option<Id>,
     limit: Option<u32>,
-    #[serde(flatten)]
-    claims: Claims,
 }
 
 /// Messages of one page of history where the client says nothing else: a screenful and some.

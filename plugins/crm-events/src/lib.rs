@@ -13,8 +13,8 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Payload, Scope,
-    Sender,
+    Answer, Answers, Audience, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
+    Payload, Scope, Sender,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,7 @@ impl Feature for CrmEvents {
                     .from_services(MESSAGE_EVENTS)
                     .from_services(EVENTS_FOR_ALL),
             )
+            .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
             .emits(ACCOUNT_EVENTS)
             .emits(MESSAGE_EVENTS)
@@ -123,13 +124,13 @@ impl Feature for CrmEvents {
         match message {
             Message::SubscribeWhatsapp(data) => {
                 let (member, account_id) = (client(sender, &data)?, data.account()?);
-                cx.join_room(&member.connection, account_room(account_id));
-                cx.reply(&OnAccount { account_id });
+                cx.join_room(&member.connection, account_room(&account_id));
+                cx.reply(&OnAccount { account_id: &account_id });
             }
             Message::UnsubscribeWhatsapp(data) => {
                 let (member, account_id) = (client(sender, &data)?, data.account()?);
-                cx.leave_room(&member.connection, account_room(account_id));
-                cx.reply(&OnAccount { account_id });
+                cx.leave_room(&member.connection, account_room(&account_id));
+                cx.reply(&OnAccount { account_id: &account_id });
             }
             Message::SubscribeContact(data) => {
                 let member = client(sender, &data)?;
@@ -146,7 +147,7 @@ impl Feature for CrmEvents {
             Message::TypingStart(data) => {
                 let member = client(sender, &data)?;
                 data.check_account()?;
-                start_typing(&mut state.contact, cx, member, data.name_of(&member.identity)?)?;
+                start_typing(&mut state.contact, cx, member, &data.name_of(&member.identity)?)?;
             }
             Message::TypingStop(data) => {
                 let member = client(sender, &data)?;

@@ -3,10 +3,9 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Claims, Failure, Id, Identity, Whole, check_name};
+use roundhouse_sdk::{Failure, FromClient, Id, IdOr, Identity, Whole, check_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::status::Status;
@@ -89,52 +88,49 @@ pub enum Message {
 /// What a client sends: an id, or an object with one.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-pub struct Data(Value);
+pub struct Data(FromClient<IdOr<Named>>);
+
+/// The fields of an object that a client sends. Each is read by the events that want it: in others it may be anything.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Named {
+    account_id: Field,
+    whatsapp_account_id: Field,
+    user_name: Field,
+}
 
 impl Data {
     /// Refuses data that claims to come from somebody else.
     pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        if !self.0.is_object() {
-            return Ok(());
-        }
-        let claims = Claims::deserialize(&self.0).map_err(|error| Failure::bad_request(error.to_string()))?;
-        claims.check(identity)
+        self.0.check(identity)
     }
 
     /// The account that is meant.
-    pub(crate) fn account(&self) -> Result<&str, Failure> {
-        let field = |name| self.0.get(name).filter(|value| !value.is_null());
-        let value = match &self.0 {
-            Value::String(_) => Some(&self.0),
-            _ => field("accountId").or_else(|| field("whatsappAccountId")),
+    pub(crate) fn account(&self) -> Result<Id, Failure> {
+        let named = match &self.0.fields {
+            IdOr::Id(id) => return Ok(id.clone()),
+            IdOr::Object(named) => named,
         };
-        let id = value.and_then(Value::as_str);
-        id.filter(|id| Id::new(id).is_some())
-            .ok_or_else(|| Failure::bad_request("accountId has to be 1 to 128 printable characters without whitespace"))
+        let field = if named.account_id.is_some() { &named.account_id } else { &named.whatsapp_account_id };
+        read("accountId", field)?.ok_or_else(|| missing("accountId"))
     }
 
     /// Refuses an account that cannot be one. Who types need not name any.
     pub(crate) fn check_account(&self) -> Result<(), Failure> {
-        match self.0.get("whatsappAccountId") {
-            None | Some(Value::Null) => Ok(()),
-            Some(id) => match id.as_str().and_then(Id::new) {
-                Some(_) => Ok(()),
-                None => Err(Failure::bad_request("whatsappAccountId is not an id; leave it out or name the account")),
-            },
+        match &self.0.fields {
+            IdOr::Id(_) => Ok(()),
+            IdOr::Object(named) => read::<Id>("whatsappAccountId", &named.whatsapp_account_id).map(drop),
         }
     }
 
     /// The name of who types: the identity's, else the payload's, else the person's id.
-    pub(crate) fn name_of<'a>(&'a self, identity: &'a Identity) -> Result<&'a str, Failure> {
-        let claimed = match self.0.get("userName") {
-            None | Some(Value::Null) => None,
-            Some(name) => {
-                let name = name.as_str().unwrap_or_default();
-                check_name("userName", name, MAX_NAME_CHARS)?;
-                Some(name)
-            }
+    pub(crate) fn name_of(&self, identity: &Identity) -> Result<String, Failure> {
+        let claimed: Option<String> = match &self.0.fields {
+            IdOr::Id(_) => None,
+            IdOr::Object(named) => read("userName", &named.user_name)?,
         };
-        Ok(identity.name_or(claimed))
+        claimed.as_deref().map_or(Ok(()), |name| check_name("userName", name, MAX_NAME_CHARS))?;
+        Ok(identity.name_or(claimed.as_deref()).to_owned())
     }
 }
 

@@ -12,7 +12,8 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Scope, Sender,
+    Answer, Answers, Audiences, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Scope,
+    Sender,
 };
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,7 @@ impl Feature for TicketCollision {
                     .from_clients(["ticket:view", "ticket:typing", "ticket:stop_typing", "ticket:leave"])
                     .queries(["viewers"]),
             )
+            .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
             .emits([
                 CollisionWarning::NAME,

@@ -1,5 +1,7 @@
 //! A ticket's state: who created it and who takes part in it. Nothing here tells anybody of it.
 
+use std::collections::BTreeSet;
+
 use roundhouse_sdk::{Failure, Id};
 use serde::{Deserialize, Serialize};
 
@@ -39,19 +41,22 @@ impl Ticket {
 
     /// Remembers people who take part. Where they are too many for the state, those go who did nothing for the longest.
     pub(crate) fn add<'a>(&mut self, people: impl IntoIterator<Item = &'a Id>) -> Result<(), Failure> {
-        let mut n_bytes = 0;
-        for id in people {
-            if self.creator.as_ref() != Some(id) {
-                self.others.retain(|other| other != id);
-                self.others.push(id.clone());
-                n_bytes += size(id);
-            }
+        let (mut n_bytes, mut came) = (0, Vec::new());
+        for id in people.into_iter().filter(|id| self.creator.as_ref() != Some(*id)) {
+            came.push(id);
+            n_bytes += size(id);
             if n_bytes > MAX_BYTES {
                 return Err(Failure::too_large(format!(
                     "participants: more than {MAX_BYTES} bytes of ids; send the event with fewer"
                 )));
             }
         }
+        // Each is where it came last. A look through all others for each would take too long for some thousand.
+        let mut seen = BTreeSet::new();
+        let mut last: Vec<&Id> = came.into_iter().rev().filter(|id| seen.insert(*id)).collect();
+        last.reverse();
+        self.others.retain(|other| !seen.contains(other));
+        self.others.extend(last.into_iter().cloned());
         let mut n_bytes: usize = self.others.iter().map(size).sum();
         let n_forgotten = self.others.iter().take_while(|other| {
             let is_too_many = n_bytes > MAX_BYTES;

@@ -1,9 +1,8 @@
 //! What crosses the wire: what services send and operators set, and what is read of it. What goes out is what came in.
 
-use roundhouse_sdk::{Id, Whole};
+use roundhouse_sdk::{Id, Reference, Whole, object};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
 /// The operator's settings.
 #[derive(Debug, Deserialize)]
@@ -72,40 +71,20 @@ pub(crate) struct Named {
 
 /// Somebody in a list of people, who has to have an id.
 #[derive(Debug, Deserialize)]
-#[serde(try_from = "Value")]
+#[serde(try_from = "Reference")]
 pub(crate) struct Participant(pub(crate) Id);
 
-impl TryFrom<Value> for Participant {
+impl TryFrom<Reference> for Participant {
     type Error = &'static str;
 
-    fn try_from(value: Value) -> Result<Self, Self::Error> {
-        id_of(&value).map(Self).ok_or("each has to be an id, or an object with one as its id, _id or userId")
+    fn try_from(reference: Reference) -> Result<Self, Self::Error> {
+        reference.into_id().map(Self).ok_or("each has to be an id, or an object with one as its id, _id or userId")
     }
 }
 
-/// Somebody who may be told of by name alone, or not at all.
-#[derive(Debug, Default, Deserialize)]
-#[serde(from = "Value")]
-struct Somebody(Option<Id>);
-
-impl From<Value> for Somebody {
-    fn from(value: Value) -> Self {
-        Self(id_of(&value))
-    }
-}
-
-/// The id of a person who is written as an id or as an object with one.
-fn id_of(person: &Value) -> Option<Id> {
-    match person {
-        Value::String(id) => Id::new(id),
-        Value::Object(fields) => ["id", "_id", "userId"].iter().find_map(|name| Id::new(fields.get(*name)?.as_str()?)),
-        _ => None,
-    }
-}
-
-/// The first of these fields that tells of a person with an id.
-fn person<const N: usize>(fields: &Map<String, Value>, names: [&str; N]) -> Option<Id> {
-    names.iter().find_map(|name| id_of(fields.get(*name)?))
+/// The first of these that names a person with an id.
+fn person<const N: usize>(named: [&Reference; N]) -> Option<&Id> {
+    named.into_iter().find_map(Reference::id)
 }
 
 /// What is read of `ticket:created`, which is the full ticket: who created it and whom it was given to, and no tree of
@@ -113,20 +92,20 @@ fn person<const N: usize>(fields: &Map<String, Value>, names: [&str; N]) -> Opti
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Created {
-    created_by: Somebody,
-    creator: Somebody,
-    assignee_id: Somebody,
-    assigned_to: Somebody,
-    assignee: Somebody,
+    created_by: Reference,
+    creator: Reference,
+    assignee_id: Reference,
+    assigned_to: Reference,
+    assignee: Reference,
 }
 
 impl Created {
     fn creator(&self) -> Option<&Id> {
-        [&self.created_by, &self.creator].into_iter().find_map(|somebody| somebody.0.as_ref())
+        person([&self.created_by, &self.creator])
     }
 
     fn assignee(&self) -> Option<&Id> {
-        [&self.assignee_id, &self.assigned_to, &self.assignee].into_iter().find_map(|somebody| somebody.0.as_ref())
+        person([&self.assignee_id, &self.assigned_to, &self.assignee])
     }
 }
 
@@ -134,21 +113,24 @@ impl Created {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Updated {
+    #[serde(deserialize_with = "object")]
     changes: Changes,
     #[serde(default)]
-    updated_by: Somebody,
+    updated_by: Reference,
 }
 
 /// What is read of the changes: whom the ticket was given to.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Map<String, Value>")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Changes {
-    assignee: Option<Id>,
+    assignee_id: Reference,
+    assigned_to: Reference,
+    assignee: Reference,
 }
 
-impl From<Map<String, Value>> for Changes {
-    fn from(changes: Map<String, Value>) -> Self {
-        Self { assignee: person(&changes, ["assigneeId", "assignedTo", "assignee"]) }
+impl Changes {
+    fn assignee(&self) -> Option<&Id> {
+        person([&self.assignee_id, &self.assigned_to, &self.assignee])
     }
 }
 
@@ -161,7 +143,7 @@ pub struct StatusChanged {
     #[serde(rename = "newStatus")]
     _new_status: String,
     #[serde(default)]
-    updated_by: Somebody,
+    updated_by: Reference,
 }
 
 /// What is read of `ticket:priorityChanged`.
@@ -172,25 +154,30 @@ pub struct PriorityChanged {
     _old_priority: Option<String>,
     new_priority: String,
     #[serde(default)]
-    updated_by: Somebody,
+    updated_by: Reference,
 }
 
 /// What is read of `ticket:commentAdded`.
 #[derive(Debug, Deserialize)]
 pub struct CommentAdded {
+    #[serde(deserialize_with = "object")]
     comment: Comment,
 }
 
 /// What is read of a comment: who made it.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Map<String, Value>")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Comment {
-    commenter: Option<Id>,
+    user: Reference,
+    user_id: Reference,
+    author: Reference,
+    author_id: Reference,
+    created_by: Reference,
 }
 
-impl From<Map<String, Value>> for Comment {
-    fn from(comment: Map<String, Value>) -> Self {
-        Self { commenter: person(&comment, ["user", "userId", "author", "authorId", "createdBy"]) }
+impl Comment {
+    fn commenter(&self) -> Option<&Id> {
+        person([&self.user, &self.user_id, &self.author, &self.author_id, &self.created_by])
     }
 }
 
@@ -198,22 +185,17 @@ impl From<Map<String, Value>> for Comment {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentAdded {
+    #[serde(deserialize_with = "object")]
     attachment: Attachment,
     #[serde(default)]
-    uploaded_by: Somebody,
+    uploaded_by: Reference,
 }
 
 /// What is read of an attachment: who uploaded it, where the event does not tell.
-#[derive(Debug, Deserialize)]
-#[serde(from = "Map<String, Value>")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Attachment {
-    uploader: Option<Id>,
-}
-
-impl From<Map<String, Value>> for Attachment {
-    fn from(attachment: Map<String, Value>) -> Self {
-        Self { uploader: person(&attachment, ["uploadedBy"]) }
-    }
+    uploaded_by: Reference,
 }
 
 /// What is read of `ticket:attachmentDeleted`.
@@ -223,7 +205,7 @@ pub struct AttachmentDeleted {
     #[serde(rename = "attachmentId")]
     _attachment_id: Id,
     #[serde(default)]
-    deleted_by: Somebody,
+    deleted_by: Reference,
 }
 
 /// The priority of which everybody is to know.
@@ -268,24 +250,24 @@ impl Message {
                 News { creator, takes_part, ..told.news(Recipients::Admins, creator) }
             }
             Self::Updated(told) => {
-                let takes_part = told.fields.changes.assignee.as_ref();
-                News { takes_part, ..told.news(Recipients::CreatorAndAdmins, told.fields.updated_by.0.as_ref()) }
+                let takes_part = told.fields.changes.assignee();
+                News { takes_part, ..told.news(Recipients::CreatorAndAdmins, told.fields.updated_by.id()) }
             }
-            Self::StatusChanged(told) => told.news(Recipients::CreatorAndAdmins, told.fields.updated_by.0.as_ref()),
+            Self::StatusChanged(told) => told.news(Recipients::CreatorAndAdmins, told.fields.updated_by.id()),
             Self::PriorityChanged(told) => {
                 let is_urgent = told.fields.new_priority.eq_ignore_ascii_case(URGENT);
                 let recipients = if is_urgent { Recipients::Everyone } else { Recipients::CreatorAndAdmins };
-                told.news(recipients, told.fields.updated_by.0.as_ref())
+                told.news(recipients, told.fields.updated_by.id())
             }
             Self::CommentAdded(told) => {
-                let commenter = told.fields.comment.commenter.as_ref();
+                let commenter = told.fields.comment.commenter();
                 News { takes_part: commenter, ..told.news(Recipients::Participants, commenter) }
             }
             Self::AttachmentAdded(told) => {
-                let uploader = told.fields.uploaded_by.0.as_ref().or(told.fields.attachment.uploader.as_ref());
+                let uploader = person([&told.fields.uploaded_by, &told.fields.attachment.uploaded_by]);
                 News { takes_part: uploader, ..told.news(Recipients::Participants, uploader) }
             }
-            Self::AttachmentDeleted(told) => told.news(Recipients::Participants, told.fields.deleted_by.0.as_ref()),
+            Self::AttachmentDeleted(told) => told.news(Recipients::Participants, told.fields.deleted_by.id()),
         }
     }
 }

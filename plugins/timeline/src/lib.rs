@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Claims, Context, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Payload, Scope,
-    Sender, Whole,
+    Answer, Answers, Claims, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Payload,
+    Scope, Sender, Whole,
 };
 use serde::Serialize;
 
@@ -59,6 +59,7 @@ impl Feature for Timeline {
                     .from_services(ACTIVITY)
                     .queries(["subscribers"]),
             )
+            .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
             .emits(ACTIVITY)
             .emits([Subscribed::NAME, Unsubscribed::NAME])

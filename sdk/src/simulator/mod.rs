@@ -7,8 +7,11 @@
 //! What is the author's mistake and not a sender's, such as an event that the manifest does not name or an
 //! outcome that differs when the same event is handled again, panics and says so.
 
+mod bounds;
 mod check;
+mod credentials;
 mod key;
+mod limits;
 mod look;
 mod placeholders;
 mod rooms;
@@ -184,13 +187,17 @@ impl<F: Feature> Simulation<F> {
             inbox: Vec::new(),
             closed: None,
             is_away: false,
+            came: false,
         });
         self.rooms.entry(format!("user:{user_id}")).or_default().insert(position, &user_id);
         let connection = Connection(position);
         let told = self.manifest.scopes.iter().position(|scope| scope.routes.iter().any(|route| route.from_host));
         if let Some(template) = told {
             let sender = Sender::Client(self.line(connection).member.clone());
-            let payload = Payload::from_args(json!([{"namespace": namespace, "auth": auth}]).to_string());
+            let (payload, checked) = self.greeting(namespace, auth);
+            if let Err(failure) = checked {
+                self.refuse(connection, CONNECT, failure);
+            }
             let message = Message { event: CONNECT.to_owned(), sender, payload, wants_reply: false };
             if let Err(failure) = self.take(template, message) {
                 self.refuse(connection, CONNECT, failure);
@@ -207,17 +214,24 @@ impl<F: Feature> Simulation<F> {
 
     /// Sends an event with any arguments and attachments, and asks for an acknowledgement.
     pub fn send_payload(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
-        let sender = Sender::Client(self.line(from).member.clone());
+        let sender = self.sender(from);
         self.message(sender, event, payload, true)
     }
 
     /// Sends an event without asking for an acknowledgement: a refusal comes as an `error` event.
     pub fn tell(&mut self, from: Connection, event: &str, data: Value) {
-        let sender = Sender::Client(self.line(from).member.clone());
+        let sender = self.sender(from);
         let payload = Payload::from_args(json!([data]).to_string());
         if let Err(failure) = self.message(sender, event, payload, false) {
             self.refuse(from, event, failure);
         }
+    }
+
+    /// The connection as the sender of what it sends.
+    fn sender(&mut self, from: Connection) -> Sender {
+        let sender = Sender::Client(self.line(from).member.clone());
+        self.lines[from.0].came = true;
+        sender
     }
 
     fn refuse(&mut self, connection: Connection, event: &str, failure: Failure) {
@@ -246,6 +260,7 @@ impl<F: Feature> Simulation<F> {
         if !may {
             return Err(Failure::forbidden(format!("{event} is not yours to send")));
         }
+        self.check_limits(event, &payload)?;
         self.take(template, Message { event: event.to_owned(), sender, payload, wants_reply })
     }
 
@@ -326,6 +341,7 @@ impl<F: Feature> Simulation<F> {
 
     /// Another feature or an operator takes a connection into a room.
     pub fn join(&mut self, connection: Connection, room: &str) {
+        self.lines[connection.0].came = true;
         self.enter(connection.0, room, None);
         self.settle();
     }
@@ -356,7 +372,8 @@ impl<F: Feature> Simulation<F> {
             .unwrap_or_else(|| panic!("nothing tagged {tag:?} waits for an answer"));
         let asked = self.asked.remove(position);
         self.agenda.remove(asked.at);
-        self.answer(asked, Ok(payload));
+        let answer = self.checked_answer(connection, payload);
+        self.answer(asked, answer);
         self.settle();
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Line {
     pub(super) inbox: Vec<Frame>,
     pub(super) closed: Option<String>,
     pub(super) is_away: bool,
+    /// Whether it has sent the feature something, or another let it join a room of the feature's.
+    pub(super) came: bool,
 }
 
 /// An event in an inbox. It is shared by all who received it, and read only where a test looks.

@@ -132,6 +132,7 @@ impl<F: Feature> Simulation<F> {
         if let Err(why) = check::outcome(&self.manifest, &self.templates, &event, &outcome, timers) {
             panic!("the host would refuse what came of {event:?} in {:?}: {why}", key.scope);
         }
+        self.check_joins(&outcome.effects);
         if matches!(event, Event::Query(_) | Event::Gathered(..)) {
             let reply = outcome.effects.into_iter().find_map(|effect| match effect {
                 Effect::Reply(payload) => Some(payload),

@@ -52,7 +52,11 @@ impl Feature for Lobby {
 
     fn describe() -> Manifest {
         let scope = Scope::volatile("lobby").on_connect().from_clients(["parrot", "visits"]);
-        Manifest::new("lobby", "1.0.0", "").scope(scope).namespaces(["/custom"]).emits([Welcome::NAME, "parrot"])
+        Manifest::new("lobby", "1.0.0", "")
+            .scope(scope)
+            .namespaces(["/custom"])
+            .emits([Welcome::NAME, "parrot"])
+            .needs_actions(["join"])
     }
 
     fn message(visits: &mut Visits, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {

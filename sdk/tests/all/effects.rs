@@ -99,6 +99,18 @@ fn clients_answer_or_the_feature_learns_why_not() {
 }
 
 #[test]
+fn a_timer_set_by_a_timer_waits_at_least() {
+    let mut sim = Sim::new();
+    let ana = sim.connect("ana", "Ana");
+    order(&mut sim, ana, "timer", "chain");
+    sim.advance(Duration::from_secs(3));
+    sim.advance(Duration::from_millis(9));
+    assert_eq!(notes(&mut sim), json!(["timer chain 0"]));
+    sim.advance(Duration::from_millis(1));
+    assert_eq!(notes(&mut sim), json!(["timer chain 0", "timer link 0"]));
+}
+
+#[test]
 fn a_timer_is_replaced_by_its_name_and_can_be_cancelled() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");

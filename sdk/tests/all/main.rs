@@ -8,5 +8,6 @@ mod decoding;
 mod documents;
 mod effects;
 mod host;
+mod limits;
 mod outcome;
 mod probe;

@@ -51,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     let overrides = Overrides { listen: address(options.port), api: address(0), ..Overrides::default() };
     let mut config = Config::load(Some(&file), overrides, dir.path())?;
     config.client.is_conformance = true;
+    config.plugins.shows_credentials = true;
     let server = Server::start(config, Clock::system())?;
     let (listening, api) = (format!("ws://{}", server.listening), format!("http://{}", server.api));
     writeln!(std::io::stdout(), "{}", json!({ "listening": listening, "api": api, "pid": std::process::id() }))?;
@@ -82,6 +83,9 @@ message_bytes = {}
 outbox_bytes = 268435456
 events_per_second = 0
 rooms_per_connection = 0
+user = {{ rooms = 0, scopes = 0 }}
+[plugins.conformance]
+grants = {{ actions = ["connect"] }}
 {off}"#,
         humantime::format_duration(interval),
         humantime::format_duration(timeout),

@@ -1,9 +1,11 @@
 //! A feature that protocol suites from outside talk to: it sends back what they send, as it came, and the `auth` of each
-//! connection, in the Socket.IO namespaces `/` and `/custom` alike.
+//! connection but for its credentials, in the Socket.IO namespaces `/` and `/custom` alike.
 
 use std::time::Duration;
 
-use roundhouse_sdk::{Acknowledgement, Audience, Context, Failure, Feature, Manifest, Payload, Scope, Sender};
+use roundhouse_sdk::{
+    Acknowledgement, Audience, Context, EventLimits, Failure, Feature, Manifest, Payload, Scope, Sender,
+};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -47,6 +49,7 @@ impl Feature for Conformance {
         let scope = Scope::volatile("conformance");
         roundhouse_sdk::manifest!()
             .scope(scope.on_connect().from_clients(["message", "message-with-ack", "emit-with-ack"]))
+            .limits(EventLimits::unbounded())
             .namespaces(["/custom"])
             .emits(["auth", "message-back", "emit-with-ack"])
     }
@@ -119,7 +122,7 @@ mod tests {
     #[test]
     fn a_connection_gets_the_auth_that_it_gave() {
         let mut sim = Sim::new();
-        for (namespace, auth) in [("/", json!({})), ("/custom", json!({"token": "123", "deep": {"n": [1.5]}}))] {
+        for (namespace, auth) in [("/", json!({})), ("/custom", json!({"key": "123", "deep": {"n": [1.5]}}))] {
             let ana = connect(&mut sim, namespace, &auth);
             assert_eq!(sim.received(ana), [("auth".to_owned(), auth)], "{namespace}");
         }

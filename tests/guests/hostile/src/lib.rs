@@ -1,6 +1,8 @@
 //! A feature that misbehaves on demand: in its handlers as its events say, and in `describe` as the bytes of
 //! [`BEHAVIOUR`] say, which a test overwrites in the finished component.
 
+mod greed;
+
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -126,7 +128,7 @@ impl Feature for Hostile {
             "describe=durable-both-ways" => {
                 manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_down_to([1])
             }
-            "describe=greets" => {
+            "describe=greets" | "describe=takes" => {
                 manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
             }
             "describe=presence" => manifest(scope.on_away()),
@@ -152,6 +154,9 @@ impl Feature for Hostile {
             }
             Message::Connect { namespace, auth } => greet(state, cx, sender.client()?, &namespace, &auth),
             Message::Told {} | Message::Greeted {} => {
+                if behaviour() == "describe=takes" {
+                    cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) });
+                }
                 cx.reply(&state.told);
                 Ok(())
             }
@@ -190,12 +195,16 @@ impl Feature for Hostile {
     }
 
     fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+        if let Some(connection) = how.strip_prefix("grab ") {
+            cx.join_room(connection, "hostile:den");
+        }
         match how.as_str() {
             "panic" => panic!("the timer was told to panic"),
             "again" => {
                 cx.set_timer("t", Duration::ZERO, &how);
                 return Ok(());
             }
+            _ if greed::timer(&how) => return Ok(()),
             _ => {}
         }
         state.told.push(format!("timer {how}"));
@@ -247,14 +256,27 @@ fn behaviour() -> &'static str {
 /// Takes note of a connection, or fails on it until the time that `auth` says.
 fn greet(
     state: &mut State,
-    cx: &Context<Hostile>,
+    cx: &mut Context<Hostile>,
     member: &Member,
     namespace: &str,
     auth: &Value,
 ) -> Result<(), Failure> {
+    if behaviour() == "describe=takes" {
+        cx.join(member);
+    }
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
         Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
+        // Takes who did not come to it into a room: at once, or by way of having it watched.
+        Some("join") => {
+            cx.join(member);
+            Ok(())
+        }
+        Some("watch") => {
+            cx.watch(member);
+            cx.set_timer("grab", Duration::from_millis(1), &format!("grab {}", member.connection));
+            Ok(())
+        }
         Some("refuse") => Err(Failure::forbidden("it was told to refuse")),
         _ => {
             state.told.push(format!("{} in {namespace} with {auth}", member.user_id()));
@@ -273,12 +295,7 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
-        "burn" => {
-            // Some nanoseconds each, whatever the machine.
-            for n in 0..with.as_u64().unwrap_or_default() {
-                black_box(n);
-            }
-        }
+        "burn" => greed::burn(with.as_u64().unwrap_or_default()),
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),
         "recurse" => drop(recurse(black_box(1))),
@@ -315,6 +332,7 @@ fn misbehave(
         "join-elsewhere" => cx.join_room(&member.connection, "ticket:t1"),
         "disconnect" => cx.disconnect(member, "because"),
         "save" => drop(cx.save("tag", "collection", &json!({}))),
+        "large-state" => state.ballast = "x".repeat(with["bytes"].as_u64().unwrap_or_default() as usize),
         "fat-state" => state.ballast = "x".repeat(100_000),
         "failure" => return Err(Failure::conflict("it was told to refuse")),
         "strange-failure" => return Err(Failure::new("no_such_code", "it was told to refuse")),
@@ -344,12 +362,16 @@ fn misbehave(
             cx.emit(member, &noise).acknowledged("question", Duration::from_secs(30));
         }
         "watch" => cx.watch(member),
+        "watch-and-grab" => {
+            cx.watch(member);
+            cx.set_timer("grab", Duration::from_millis(1), &format!("grab {}", member.connection));
+        }
         "join-room" => cx.join_room(&member.connection, with.as_str().unwrap_or_default()),
         "leave-room" => cx.leave_room(&member.connection, with.as_str().unwrap_or_default()),
         "emit" => {
             cx.emit(audiences(&with["to"]), &noise).except(audiences(&with["except"]));
         }
-        other => return Err(Failure::bad_request(format!("it cannot {other}"))),
+        other => return greed::take(cx, member, other, with),
     }
     Ok(())
 }

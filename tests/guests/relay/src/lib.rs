@@ -1,7 +1,7 @@
 //! A feature that passes on what is published in a room to all who joined it, as it came: for protocol suites from
 //! outside, and for benchmarks of the host, to which it adds as little as a feature can.
 
-use roundhouse_sdk::{Context, Failure, Feature, Manifest, Scope, Sender};
+use roundhouse_sdk::{Context, EventLimits, Failure, Feature, Manifest, Scope, Sender};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
@@ -36,6 +36,7 @@ impl Feature for Relay {
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
             .scope(Scope::volatile("relay:{room}").from_clients(["join", "publish"]))
+            .limits(EventLimits::unbounded())
             .emits(["message"])
     }
 

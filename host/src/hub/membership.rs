@@ -1,0 +1,205 @@
+//! What a connection takes part in: the rooms that it is in, and the scopes that watch it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dashmap::mapref::entry::Entry;
+
+use super::crowd::Crowd;
+use super::{Connection, Hub, Room, RoomId, ShardCommand, Watcher};
+use crate::ledger::{Ledger, Memberships, Overdraft};
+use crate::model::{ConnId, Identity};
+
+/// What came of an attempt to put a connection into a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joined {
+    /// It is in now, and was not before.
+    Yes,
+    /// It was in already.
+    Already,
+    /// It is no longer connected.
+    Gone,
+    /// It, or its principal, is in as many rooms as it may be.
+    TooMany,
+}
+
+/// Why a connection cannot take part in more.
+#[derive(Debug)]
+pub enum Overfull {
+    /// It takes part in as much as a connection may.
+    Connection,
+    /// Its principal does, with all of its connections.
+    Principal(Overdraft),
+}
+
+impl Connection {
+    /// What it takes part in. The account is that of whoever it was opened by.
+    fn memberships(&mut self, ledger: &Ledger) -> &mut Memberships {
+        let principal = &self.identity.principal;
+        self.memberships.get_or_insert_with(|| Memberships::new(ledger.user(principal)))
+    }
+}
+
+impl Hub {
+    /// Puts a connection into a room.
+    pub fn join(&self, id: ConnId, room: &Arc<str>) -> Joined {
+        // The connection stays locked meanwhile, so that a disconnect comes wholly before or wholly after.
+        let Some(mut connection) = self.connections.get_mut(&id) else { return Joined::Gone };
+        if connection.rooms.contains(room) {
+            return Joined::Already;
+        }
+        if connection.rooms.len() >= self.rooms_per_connection || connection.memberships(&self.ledger).join().is_err() {
+            return Joined::TooMany;
+        }
+        connection.rooms.push(room.clone());
+        let mut entry = self.rooms.entry(room.clone()).or_insert_with(|| Room {
+            id: RoomId(self.next_room.fetch_add(1, Ordering::Relaxed)),
+            crowd: Crowd::default(),
+            shards: vec![0; self.shards.len()],
+        });
+        entry.crowd.insert(id, &connection.identity.user);
+        entry.shards[id.shard()] += 1;
+        // Queued while the room is locked: shards hear of changes in the order in which they were made.
+        self.shards[id.shard()].push(ShardCommand::Join { connection: id, room: entry.id });
+        Joined::Yes
+    }
+
+    /// Takes a connection out of a room. Says whether it was in.
+    pub fn leave(&self, id: ConnId, room: &str) -> bool {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return false };
+        let Some(at) = connection.rooms.iter().position(|other| **other == *room) else { return false };
+        connection.rooms.swap_remove(at);
+        connection.memberships(&self.ledger).leave();
+        self.take_out(id, room, &connection.identity);
+        true
+    }
+
+    pub(super) fn take_out(&self, id: ConnId, room: &str, identity: &Identity) {
+        let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else { return };
+        let members = entry.get_mut();
+        if !members.crowd.remove(id, &identity.user) {
+            return;
+        }
+        members.shards[id.shard()] -= 1;
+        self.shards[id.shard()].push(ShardCommand::Leave { connection: id, room: members.id });
+        if members.crowd.is_empty() {
+            entry.remove();
+        }
+    }
+
+    /// Has a scope told when this connection ends. Says whether it is still there. The caller sees to it that the
+    /// connection has room for one more ([`Hub::has_room_for`]).
+    pub fn watch(&self, id: ConnId, watcher: Watcher) -> bool {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return false };
+        if !connection.watchers.contains(&watcher) {
+            connection.watchers.push(watcher);
+            connection.memberships(&self.ledger).watch();
+        }
+        true
+    }
+
+    /// Has a scope told no more when this connection ends.
+    pub fn unwatch(&self, id: ConnId, plugin: u32, scope: &str) {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return };
+        let at = connection.watchers.iter().position(|(other, key)| *other == plugin && **key == *scope);
+        if let Some(at) = at {
+            connection.watchers.swap_remove(at);
+            connection.memberships(&self.ledger).unwatch();
+        }
+    }
+
+    /// Whether a connection may come into these rooms, and be watched by this scope. As many different scopes may
+    /// watch it as it may be in rooms.
+    ///
+    /// # Errors
+    /// Where it, or its principal with all of its connections, would take part in more than it may.
+    pub fn has_room_for(
+        &self,
+        id: ConnId,
+        rooms: &HashSet<&str>,
+        watcher: Option<(u32, &str)>,
+    ) -> Result<(), Overfull> {
+        let Some(mut connection) = self.connections.get_mut(&id) else { return Ok(()) };
+        let n_new = rooms.iter().filter(|room| !connection.rooms.iter().any(|other| **other == ***room)).count();
+        let is_new = |(plugin, scope): (u32, &str)| {
+            !connection.watchers.iter().any(|(other, key)| *other == plugin && **key == *scope)
+        };
+        let is_watched = watcher.is_some_and(is_new);
+        if n_new == 0 && !is_watched {
+            return Ok(());
+        }
+        if (n_new > 0 && connection.rooms.len() + n_new > self.rooms_per_connection)
+            || (is_watched && connection.watchers.len() >= self.rooms_per_connection)
+        {
+            return Err(Overfull::Connection);
+        }
+        connection.memberships(&self.ledger).check(n_new, usize::from(is_watched)).map_err(Overfull::Principal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::hub_of_test;
+    use crate::ledger::Means;
+
+    fn hub() -> Hub {
+        hub_of_test(2, 2)
+    }
+
+    fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
+        let id = ConnId::new(shard, slot, 1);
+        hub.connect(id, Arc::new(Identity::of_user(user)), 0);
+        id
+    }
+
+    #[test]
+    fn the_rooms_of_a_connection_are_bounded() {
+        let hub = hub();
+        let ana = connect(&hub, 0, 0, "ana");
+        assert_eq!(hub.join(ana, &"a".into()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"b".into()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"c".into()), Joined::TooMany);
+    }
+
+    #[test]
+    fn the_rooms_of_a_user_are_bounded_over_all_connections() {
+        let hub = hub();
+        let tabs = [0, 1, 2].map(|slot| connect(&hub, 0, slot, "ana"));
+        let room = |n: usize| -> Arc<str> { format!("room:{n}").into() };
+        for (n, tab) in [tabs[0], tabs[0], tabs[1], tabs[1]].into_iter().enumerate() {
+            assert!(hub.has_room_for(tab, &HashSet::from([&*room(n)]), None).is_ok());
+            assert_eq!(hub.join(tab, &room(n)), Joined::Yes);
+        }
+        assert!(matches!(hub.has_room_for(tabs[0], &HashSet::from(["a"]), None), Err(Overfull::Connection)));
+        let refused = hub.has_room_for(tabs[2], &HashSet::from(["a"]), None);
+        let Err(Overfull::Principal(overdraft)) = refused else { panic!("{refused:?}") };
+        assert_eq!((overdraft.held, overdraft.bound), (4, 4));
+        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::TooMany);
+        assert_eq!(hub.join(connect(&hub, 0, 3, "ben"), &"a".into()), Joined::Yes, "another user has its own");
+        hub.leave(tabs[0], "room:0");
+        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::Yes);
+    }
+
+    #[test]
+    fn memberships_are_struck_out_when_they_end() {
+        let hub = hub();
+        let (ana, tab) = (connect(&hub, 0, 0, "ana"), connect(&hub, 1, 0, "ana"));
+        let account = hub.ledger().user(&"ana".into());
+        hub.join(ana, &"a".into());
+        hub.join(tab, &"a".into());
+        for key in ["x", "y", "x"] {
+            hub.watch(ana, (1, key.into()));
+        }
+        assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (2, 2));
+        hub.unwatch(ana, 1, "x");
+        hub.unwatch(ana, 1, "x");
+        hub.leave(ana, "a");
+        hub.leave(ana, "a");
+        assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (1, 1));
+        hub.disconnect(ana);
+        hub.disconnect(tab);
+        assert!(account.is_empty());
+    }
+}

@@ -1,0 +1,60 @@
+//! Taking more than a fair share, of time and of whatever the host keeps for a feature, within each limit of one call.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use roundhouse_sdk::{Audience, Context, Failure, Member};
+use serde_json::{Value, json};
+
+use crate::{Hostile, Noise};
+
+/// Does what `how` says, as much of it as `with` says: `count`, `bytes` each, `work`, `after` milliseconds.
+pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: &Value) -> Result<(), Failure> {
+    let number = |name: &str| with[name].as_u64().unwrap_or_default();
+    let text = "x".repeat(number("bytes") as usize);
+    match how {
+        "burn-timers" => {
+            let after = Duration::from_millis(number("after"));
+            for n in 0..number("count") {
+                cx.set_timer(format!("t{n}"), after, &format!("burn {}", number("work")));
+            }
+        }
+        "fat-timers" => {
+            for n in 0..number("count") {
+                cx.set_timer(format!("fat{n}"), Duration::from_secs(3600), &text);
+            }
+        }
+        "ask-many" => {
+            for n in 0..number("count") {
+                cx.emit(member, &Noise { noise: "" }).acknowledged(n.to_string(), Duration::from_secs(300));
+            }
+        }
+        "save-many" => {
+            for n in 0..number("count") {
+                cx.save(n.to_string(), "greed", &json!({ "text": text }));
+            }
+        }
+        "fetch" => drop(cx.fetch("greed", "greed").limit(100)),
+        "tell-all" => {
+            for _ in 0..number("count") {
+                cx.emit(Audience::All, &Noise { noise: &text });
+            }
+        }
+        other => return Err(Failure::bad_request(format!("it cannot {other}"))),
+    }
+    Ok(())
+}
+
+/// Does what a timer of greed is for. Says whether it was one.
+pub(crate) fn timer(how: &str) -> bool {
+    let Some(work) = how.strip_prefix("burn ") else { return false };
+    burn(work.parse().unwrap_or_default());
+    true
+}
+
+/// Takes as much time as `work` says, in rounds of a loop, some nanoseconds each: a guest has no clock.
+pub(crate) fn burn(work: u64) {
+    for n in 0..work {
+        black_box(n);
+    }
+}

@@ -1,0 +1,83 @@
+//! The attacks, by what they are aimed at, and what they are made of.
+
+pub(super) mod floods;
+pub(super) mod memory;
+pub(super) mod payloads;
+pub(super) mod plugins;
+pub(super) mod scopes;
+pub(super) mod services;
+pub(super) mod turns;
+pub(super) mod wire;
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::field::Field;
+use super::line::plain;
+use crate::bench::token;
+use crate::raw::{connect_raw_on, take_frames};
+
+/// The rate that a connection may have by default: what an attacker keeps to that is not to be refused for its rate.
+const RATE: f64 = 50.0;
+/// How many events a connection may send at once by default.
+const BURST: usize = 200;
+/// A payload that is as large as a message may be, but for the rest of its frame.
+const LARGEST: usize = 990_000;
+/// How long one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An attack in the list.
+macro_rules! attack {
+    ($name:literal, $who:ident, $setting:ident, $length:literal, $what:literal, |$field:ident| $run:expr) => {
+        $crate::abuse::Attack {
+            name: $name,
+            who: $crate::abuse::Who::$who,
+            what: $what,
+            setting: $crate::abuse::Setting::$setting,
+            length: $length,
+            run: |$field: std::rc::Rc<$crate::abuse::Field>| Box::pin($run),
+        }
+    };
+    ($name:literal, $who:ident, $setting:ident, $length:literal, $what:literal, $run:path) => {
+        attack!($name, $who, $setting, $length, $what, |field| $run(field))
+    };
+}
+use attack;
+
+/// As many of these as fit, with commas between them.
+fn many(piece: &str, bytes: usize) -> String {
+    vec![piece; bytes / (piece.len() + 1)].join(",")
+}
+
+/// A frame that asks the guest that misbehaves to do something.
+fn hostile(scope: &str, how: &str, with: &Value) -> Vec<u8> {
+    plain("hostile:do", &json!({ "id": scope, "how": how, "with": with }).to_string())
+}
+
+impl Field {
+    /// A connection on which questions are asked one after another.
+    async fn asker(&self, user: &str) -> anyhow::Result<TcpStream> {
+        Ok(connect_raw_on(self.reach(0).await?, &token(user)?).await?.0)
+    }
+}
+
+/// Sends an event by the plain protocol, and gives its acknowledgement.
+async fn ask(socket: &mut TcpStream, frame: &[u8]) -> anyhow::Result<String> {
+    socket.write_all(frame).await?;
+    let (mut received, mut buffer, mut answer) = (Vec::new(), vec![0; 65_536], None);
+    while answer.is_none() {
+        let n = tokio::time::timeout(PATIENCE, socket.read(&mut buffer)).await??;
+        ensure!(n > 0, "the connection was ended");
+        received.extend_from_slice(&buffer[..n]);
+        take_frames(&mut received, |text| {
+            if text.starts_with(b"{\"id\":7,") {
+                answer = Some(String::from_utf8_lossy(text).into_owned());
+            }
+        });
+    }
+    Ok(answer.unwrap_or_default())
+}

@@ -1,0 +1,190 @@
+//! Attacks one after another, on hosts that are started for them.
+
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::LocalSet;
+
+use super::attack::{Attack, Group};
+use super::field::Field;
+use super::good::Neighbours;
+use super::sampling::{Peak, cpu_seconds, resident};
+use super::stage::Stage;
+use super::tally::Tally;
+use super::verdict::{Latency, Verdict};
+use crate::TestHost;
+
+/// How long an attack goes on in a full run, unless it says more.
+const FULL: Duration = Duration::from_secs(4);
+/// How long one goes on in a short run.
+const SHORT: Duration = Duration::from_millis(400);
+/// The share of connections and the like in a short run.
+const SHORT_SCALE: f64 = 0.1;
+/// How long the good clients are measured without an attack.
+const ALONE: Duration = Duration::from_secs(3);
+/// How long is waited before memory is looked at for the last time.
+const LATER: Duration = Duration::from_secs(4);
+/// How long a host settles after its start: first calls are slower than others.
+const SETTLES: Duration = Duration::from_secs(1);
+/// What an attack may take besides its time, for its preparation.
+const PREPARATION: Duration = Duration::from_secs(20);
+
+/// How much is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Length {
+    /// Each attack on a host of its own, for some seconds; latency is measured.
+    Full,
+    /// Attacks on one host, for a moment each; only service is looked at.
+    Short,
+}
+
+/// A run of attacks.
+#[derive(Debug)]
+pub struct Campaign {
+    /// How much is done.
+    pub length: Length,
+    /// How long each attack goes on, where that is not as usual.
+    pub time: Option<Duration>,
+    /// Another binary than the one beside this program.
+    pub binary: Option<PathBuf>,
+    /// Whether each attack is first made on another host, to see what it costs the machine.
+    pub has_control: bool,
+}
+
+/// A host, and the good ones on it.
+#[derive(Debug)]
+struct Town {
+    // The good ones leave before it ends.
+    neighbours: Neighbours,
+    host: TestHost,
+}
+
+/// What a thread of attackers gave back.
+struct Attacked {
+    tally: Tally,
+    failed: Option<String>,
+    from: Instant,
+    until: Instant,
+    cpu: f64,
+}
+
+impl Campaign {
+    /// A short run.
+    pub fn short() -> Self {
+        Self { length: Length::Short, time: None, binary: None, has_control: false }
+    }
+
+    /// Makes these attacks, and hands over what came of each.
+    ///
+    /// # Errors
+    /// Where a host cannot be started, or good clients do not get in before it is attacked.
+    pub fn run(&self, attacks: &[(Group, &Attack)], mut report: impl FnMut(Verdict)) -> anyhow::Result<()> {
+        let mut town: Option<(super::Setting, Town)> = None;
+        for (number, (group, attack)) in attacks.iter().enumerate() {
+            let kept = town.take().filter(|(setting, _)| self.length == Length::Short && *setting == attack.setting);
+            let mut here = match kept {
+                Some((_, here)) => {
+                    if matches!(group, Group::Turns | Group::Plugins) {
+                        Stage::refresh(&here.host)?;
+                    }
+                    here
+                }
+                None => self.found(attack)?,
+            };
+            let verdict = self.attack(&mut here, *group, attack, number as u8);
+            let verdict = verdict.with_context(|| format!("{} cannot be made", attack.name))?;
+            town = (!verdict.ended).then_some((attack.setting, here));
+            report(verdict);
+        }
+        Ok(())
+    }
+
+    fn found(&self, attack: &Attack) -> anyhow::Result<Town> {
+        let host = Stage { binary: self.binary.clone(), is_decoy: false }.start(attack.setting)?;
+        let neighbours = Neighbours::move_in(&host.ws, &host.api)?;
+        std::thread::sleep(if self.length == Length::Full { SETTLES } else { Duration::ZERO });
+        Ok(Town { neighbours, host })
+    }
+
+    fn attack(&self, town: &mut Town, group: Group, attack: &Attack, number: u8) -> anyhow::Result<Verdict> {
+        let (pid, is_full) = (town.host.pid(), self.length == Length::Full);
+        let mut verdict = Verdict::of(group, attack);
+        if is_full {
+            let from = Instant::now();
+            std::thread::sleep(self.time.map_or(ALONE, |time| time.min(ALONE)));
+            verdict.alone = Some(Latency::of(&town.neighbours.served(from, Instant::now()).events));
+        }
+        if self.has_control {
+            let decoy = Stage { binary: self.binary.clone(), is_decoy: true }.start(attack.setting)?;
+            let attacked = self.make(attack, &decoy, number)?;
+            drop(decoy);
+            let served = town.neighbours.served(attacked.from, attacked.until);
+            verdict.machine = Some(Latency::of(&served.events));
+        }
+        verdict.memory.before = resident(pid);
+        let cpu = cpu_seconds(pid);
+        let peak = Peak::watch(pid)?;
+        let attacked = self.make(attack, &town.host, number)?;
+        verdict.host_cpu = cpu_seconds(pid) - cpu;
+        verdict.memory.peak = peak.megabytes();
+        verdict.memory.after = resident(pid);
+        verdict.served = town.neighbours.served(attacked.from, attacked.until);
+        verdict.during = Latency::of(&verdict.served.events);
+        verdict.newcomers = Latency::of(&verdict.served.newcomers);
+        verdict.operator = Latency::of(&verdict.served.operator);
+        verdict.seconds = (attacked.until - attacked.from).as_secs_f64();
+        (verdict.tally, verdict.failed, verdict.attacker_cpu) = (attacked.tally, attacked.failed, attacked.cpu);
+        if is_full {
+            std::thread::sleep(LATER);
+        }
+        verdict.memory.later = resident(pid);
+        verdict.ended = town.host.exit_status().is_some();
+        Ok(verdict)
+    }
+
+    /// Makes an attack on a thread of its own, which makes way for the host and the good ones.
+    fn make(&self, attack: &Attack, host: &TestHost, number: u8) -> anyhow::Result<Attacked> {
+        let clients = host.ws.trim_start_matches("ws://").parse()?;
+        let api = host.api.trim_start_matches("http://").parse()?;
+        let (time, scale) = match self.length {
+            Length::Full => (self.time.unwrap_or(FULL) * attack.length, 1.0),
+            Length::Short => (self.time.unwrap_or(SHORT), SHORT_SCALE),
+        };
+        let run = attack.run;
+        let (sender, receiver) = mpsc::channel();
+        std::thread::Builder::new().name("attack".to_owned()).spawn(move || {
+            let from = Instant::now();
+            let tally = prepare().and_then(|runtime| {
+                let field = std::rc::Rc::new(Field::new(clients, api, number, time, scale));
+                let tally = field.tally.clone();
+                let made = LocalSet::new().block_on(&runtime, tokio_timeout(time + PREPARATION, run(field)));
+                let tally = tally.borrow().clone();
+                Ok((tally, made.err().map(|error| format!("{error:#}"))))
+            });
+            let until = Instant::now();
+            let cpu = clock_gettime(ClockId::ThreadCPUTime);
+            let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+            let attacked = tally.map(|(tally, failed)| Attacked { tally, failed, from, until, cpu });
+            // Who asked may have given up.
+            let _ = sender.send(attacked);
+        })?;
+        receiver.recv().context("the attackers' thread ended")?
+    }
+}
+
+/// Makes this thread an attackers' thread: one that makes way.
+fn prepare() -> anyhow::Result<tokio::runtime::Runtime> {
+    rustix::process::nice(10)?;
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+/// An attack that takes longer than that is ended.
+async fn tokio_timeout(longest: Duration, attack: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    match tokio::time::timeout(longest, attack).await {
+        Ok(made) => made,
+        Err(_) => anyhow::bail!("it did not end in {} s", longest.as_secs()),
+    }
+}

@@ -1,0 +1,158 @@
+//! What an attacker is given: addresses, accounts, keys and time.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::flood::Way;
+use super::line::Line;
+use super::tally::Tally;
+use crate::bench::token;
+use crate::host::{Answer, http};
+use crate::raw;
+
+/// How long an attacker waits for the host to let it in.
+const LET_IN: Duration = Duration::from_secs(5);
+
+/// What an attack is run with.
+#[derive(Debug)]
+pub struct Field {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where the API is.
+    pub api: SocketAddr,
+    /// The number of this attack: its users and addresses are its own.
+    pub number: u8,
+    /// How long it goes on.
+    pub time: Duration,
+    /// The share of connections and the like that a short run has.
+    pub scale: f64,
+    /// What it sent and got.
+    pub tally: Rc<RefCell<Tally>>,
+    until: Rc<Cell<Instant>>,
+}
+
+impl Field {
+    /// A field whose time begins now.
+    pub fn new(clients: SocketAddr, api: SocketAddr, number: u8, time: Duration, scale: f64) -> Self {
+        let until = Rc::new(Cell::new(Instant::now() + time));
+        Self { clients, api, number, time, scale, tally: Rc::default(), until }
+    }
+
+    /// Begins the time again: what was done before was preparation.
+    pub fn begin(&self) {
+        self.until.set(Instant::now() + self.time);
+    }
+
+    /// When it is over.
+    pub fn until(&self) -> Instant {
+        self.until.get()
+    }
+
+    /// Whether it is over.
+    pub fn is_over(&self) -> bool {
+        Instant::now() >= self.until()
+    }
+
+    /// So many in a full run, and fewer in a short one.
+    pub fn some(&self, n: usize) -> usize {
+        ((n as f64 * self.scale) as usize).max(1)
+    }
+
+    /// The `n`th user of this attack.
+    pub fn user(&self, n: usize) -> String {
+        format!("mallory-{}-{n}", self.number)
+    }
+
+    /// Waits, but not beyond the end.
+    pub async fn pause(&self, time: Duration) {
+        let until = (Instant::now() + time).min(self.until());
+        tokio::time::sleep_until(until.into()).await;
+    }
+
+    /// A TCP connection to the clients' port, from the `n`th address of this attack. All of 127.0.0.0/8 is this machine.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn reach(&self, address: usize) -> anyhow::Result<TcpStream> {
+        self.reach_at(self.clients, address).await
+    }
+
+    /// As [`Field::reach`], to any port.
+    ///
+    /// # Errors
+    /// Where it is refused.
+    pub async fn reach_at(&self, at: SocketAddr, address: usize) -> anyhow::Result<TcpStream> {
+        let socket = TcpSocket::new_v4()?;
+        let address = Ipv4Addr::new(127, 1 + self.number, (address / 250) as u8, 1 + (address % 250) as u8);
+        socket.bind((address, 0).into())?;
+        let connected = tokio::time::timeout(LET_IN, socket.connect(at)).await.context("nobody accepts")??;
+        connected.set_nodelay(true)?;
+        Ok(connected)
+    }
+
+    /// A connection that is let in, or nothing, which is counted.
+    pub async fn connect(&self, way: Way, user: &str, address: usize, is_deaf: bool) -> Option<Line> {
+        let opened = tokio::time::timeout(LET_IN, self.open(way, user, address)).await;
+        match opened {
+            Ok(Ok((socket, received))) => {
+                let tally = self.tally.clone();
+                Some(Line::on(socket, received, tally, self.until.clone(), is_deaf))
+            }
+            Ok(Err(_)) => {
+                self.tally.borrow_mut().refused("not let in");
+                None
+            }
+            Err(_) => {
+                self.tally.borrow_mut().refused("no answer to a connection");
+                None
+            }
+        }
+    }
+
+    async fn open(&self, way: Way, user: &str, address: usize) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+        let (mut socket, mut received) = (self.reach(address).await?, Vec::new());
+        match way {
+            Way::Plain => raw::connect_raw_on(socket, &token(user)?).await,
+            Way::Anonymous => raw::connect_raw_on(socket, "").await,
+            Way::SocketIo => {
+                let auth = json!({ "token": token(user)? });
+                let (socket, _, received) = raw::connect_socket_io_on(socket, &auth).await?;
+                Ok((socket, received))
+            }
+            Way::Unsigned => {
+                raw::open(&mut socket, "/ws", &mut received).await?;
+                Ok((socket, received))
+            }
+            Way::Engine => {
+                raw::open(&mut socket, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
+                Ok((socket, received))
+            }
+        }
+    }
+
+    /// Calls the API with the operator's key, and counts the status.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn call(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
+        let base = self.api.to_string();
+        let key = format!("Bearer {}", crate::bench::SECRET);
+        let answer = http(&base, method, path, &[("authorization", &key)], body).await?;
+        self.tally.borrow_mut().refused(&answer.status.to_string());
+        Ok(answer)
+    }
+
+    /// What the host says of a plugin.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn report(&self, plugin: &str) -> anyhow::Result<Value> {
+        Ok(self.call("GET", &format!("/v1/plugins/{plugin}"), Vec::new()).await?.body)
+    }
+}

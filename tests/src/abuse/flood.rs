@@ -1,0 +1,139 @@
+//! Many connections that send again and again, at a pace, and come back when they are cut off.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::field::Field;
+use super::line::Line;
+
+/// How long an attacker that was cut off waits before it comes back.
+const COMES_BACK_AFTER: Duration = Duration::from_millis(200);
+
+/// How a connection is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By the plain protocol, signed in.
+    Plain,
+    /// The same, without a token.
+    Anonymous,
+    /// By Socket.IO over WebSocket, signed in.
+    SocketIo,
+    /// By the plain protocol, and not signed in.
+    Unsigned,
+    /// By Engine.IO over WebSocket, in no namespace.
+    Engine,
+}
+
+/// What connections of a flood have in common.
+#[derive(Debug, Clone)]
+pub struct Flood {
+    n: usize,
+    way: Way,
+    are_users: bool,
+    per_second: Option<f64>,
+    burst: usize,
+    opening: Vec<Vec<u8>>,
+    is_deaf: bool,
+}
+
+impl Flood {
+    /// So many connections of one account, from one address, that send as much as goes.
+    pub fn of(n: usize, way: Way) -> Self {
+        Self { n, way, are_users: false, per_second: None, burst: 0, opening: Vec::new(), is_deaf: false }
+    }
+
+    /// The same with another number of connections.
+    pub(super) fn with(self, n: usize) -> Self {
+        Self { n, ..self }
+    }
+
+    /// Fewer connections in a short run.
+    pub fn scaled(self, field: &Field) -> Self {
+        Self { n: field.some(self.n), ..self }
+    }
+
+    /// Each connection is of another account, and from another address.
+    pub fn accounts(self) -> Self {
+        Self { are_users: true, ..self }
+    }
+
+    /// So many frames a second of each.
+    pub fn rate(self, per_second: f64) -> Self {
+        Self { per_second: Some(per_second), ..self }
+    }
+
+    /// So many at once before that.
+    pub fn burst(self, burst: usize) -> Self {
+        Self { burst, ..self }
+    }
+
+    /// What each connection sends first.
+    pub fn opening(mut self, frame: Vec<u8>) -> Self {
+        self.opening.push(frame);
+        self
+    }
+
+    /// Nothing is read.
+    pub fn deaf(self) -> Self {
+        Self { is_deaf: true, ..self }
+    }
+}
+
+impl Field {
+    /// Floods the host until it is over: `frame` gives what a connection sends, by its number and the number of the frame.
+    pub async fn pour<'a>(&self, flood: Flood, frame: impl Fn(usize, usize) -> Cow<'a, [u8]>) {
+        let frame = &frame;
+        let flood = &flood;
+        join_all((0..flood.n).map(|i| async move {
+            let mut n = 0;
+            while !self.is_over() {
+                if let Some(mut line) = self.connect_in(flood, i).await {
+                    self.pour_one(flood, &mut line, |n| frame(i, n), &mut n).await;
+                }
+                self.pause(COMES_BACK_AFTER).await;
+            }
+        }))
+        .await;
+    }
+
+    /// The connections of a flood, those that are let in, after what they send first.
+    pub async fn connect_all(&self, flood: Flood) -> Vec<Line> {
+        let flood = &flood;
+        let lines = join_all((0..flood.n).map(|i| self.connect_in(flood, i))).await;
+        lines.into_iter().flatten().collect()
+    }
+
+    async fn connect_in(&self, flood: &Flood, i: usize) -> Option<Line> {
+        let who = if flood.are_users { i } else { 0 };
+        let mut line = self.connect(flood.way, &self.user(who), who, flood.is_deaf).await?;
+        for frame in &flood.opening {
+            line.send(frame).await;
+        }
+        Some(line)
+    }
+
+    async fn pour_one<'a>(
+        &self,
+        flood: &Flood,
+        line: &mut Line,
+        frame: impl Fn(usize) -> Cow<'a, [u8]>,
+        n: &mut usize,
+    ) {
+        let mut due = Instant::now();
+        loop {
+            if !line.send(&frame(*n)).await {
+                return;
+            }
+            *n += 1;
+            let Some(per_second) = flood.per_second.filter(|_| *n >= flood.burst) else {
+                // Others on this thread want their turn.
+                tokio::task::yield_now().await;
+                continue;
+            };
+            due = (due + Duration::from_secs_f64(1.0 / per_second)).max(Instant::now() - COMES_BACK_AFTER);
+            tokio::time::sleep_until(due.into()).await;
+        }
+    }
+}

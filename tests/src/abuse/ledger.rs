@@ -1,0 +1,206 @@
+//! What the good ones asked for, and what they were served.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+/// What somebody wants of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// An event of a good client, and its acknowledgement.
+    Event,
+    /// To connect, sign in, and be answered once.
+    Newcomer,
+    /// An answer of the API.
+    Operator,
+}
+
+#[derive(Debug, Clone)]
+struct Asked {
+    service: Service,
+    due: Instant,
+    /// How long it took, or why there was none; nothing while it is open.
+    outcome: Option<Result<Duration, String>>,
+}
+
+/// An entry of the ledger.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry(usize);
+
+#[derive(Debug, Default)]
+struct Book {
+    asked: Vec<Asked>,
+    cut: Vec<(Instant, String)>,
+    /// Messages that were acknowledged, and those that were heard.
+    told: u64,
+    heard: u64,
+}
+
+/// What is noted of all good ones, on whatever thread.
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<Book>);
+
+/// What the good ones were served while something was going on.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Served {
+    /// Microseconds until the acknowledgements of events, in order of size.
+    #[serde(skip)]
+    pub events: Vec<u32>,
+    /// The same until newcomers were in and answered.
+    #[serde(skip)]
+    pub newcomers: Vec<u32>,
+    /// The same until the operator was answered.
+    #[serde(skip)]
+    pub operator: Vec<u32>,
+    /// Refusals of what is theirs to do.
+    pub refused: u64,
+    /// Connections that were ended.
+    pub disconnected: u64,
+    /// What was not answered in time.
+    pub missing: u64,
+    /// Messages that were accepted and not heard by the others in the room.
+    pub unheard: u64,
+    /// The first few of these, in words.
+    pub said: Vec<String>,
+}
+
+/// How many losses are told in words.
+const SAID: usize = 3;
+
+impl Ledger {
+    fn book<T>(&self, act: impl FnOnce(&mut Book) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that something is asked for, and since when it is due.
+    pub(super) fn ask(&self, service: Service, due: Instant) -> Entry {
+        self.book(|book| {
+            book.asked.push(Asked { service, due, outcome: None });
+            Entry(book.asked.len() - 1)
+        })
+    }
+
+    /// Notes what came of it.
+    pub(super) fn end(&self, Entry(entry): Entry, outcome: Result<(), String>) {
+        self.book(|book| {
+            let asked = &mut book.asked[entry];
+            let took = asked.due.elapsed();
+            asked.outcome.get_or_insert(outcome.map(|()| took));
+        });
+    }
+
+    /// Notes that a good client's connection was ended.
+    pub(super) fn cut(&self, why: String) {
+        self.book(|book| book.cut.push((Instant::now(), why)));
+    }
+
+    /// Notes that a message was accepted.
+    pub(super) fn told(&self) {
+        self.book(|book| book.told += 1);
+    }
+
+    /// Notes that a message was heard.
+    pub(super) fn heard(&self) {
+        self.book(|book| book.heard += 1);
+    }
+
+    /// Takes out what was due in this time, and all from before it, once all of it has an outcome and each message was
+    /// heard by as many; or in any case, if it is not waited for any longer.
+    pub(super) fn take(&self, from: Instant, until: Instant, listeners: u64, waits: bool) -> Option<Served> {
+        self.book(|book| {
+            let open = |asked: &Asked| asked.due < until && asked.outcome.is_none();
+            let is_settled = !book.asked.iter().any(open) && book.heard >= book.told * listeners;
+            (is_settled || !waits).then(|| book.take(from, until, listeners))
+        })
+    }
+}
+
+impl Book {
+    fn take(&mut self, from: Instant, until: Instant, listeners: u64) -> Served {
+        let mut served = Served::default();
+        for asked in self.asked.iter().filter(|asked| asked.due >= from && asked.due < until) {
+            served.note(asked);
+        }
+        for (_, why) in self.cut.iter().filter(|(at, _)| *at >= from) {
+            served.disconnected += 1;
+            served.say(format!("disconnected: {why}"));
+        }
+        self.cut.clear();
+        served.unheard = (self.told * listeners).saturating_sub(self.heard);
+        // What was lost is lost once. More may have been heard than told: an acknowledgement comes behind its message.
+        self.heard += served.unheard;
+        for latencies in [&mut served.events, &mut served.newcomers, &mut served.operator] {
+            latencies.sort_unstable();
+        }
+        served
+    }
+}
+
+impl Served {
+    fn note(&mut self, asked: &Asked) {
+        match (&asked.outcome, asked.service) {
+            (Some(Ok(took)), service) => {
+                let latencies = match service {
+                    Service::Event => &mut self.events,
+                    Service::Newcomer => &mut self.newcomers,
+                    Service::Operator => &mut self.operator,
+                };
+                latencies.push(took.as_micros() as u32);
+            }
+            (Some(Err(why)), service) => {
+                self.refused += 1;
+                self.say(format!("{service:?}: {why}"));
+            }
+            (None, service) => {
+                self.missing += 1;
+                self.say(format!("{service:?}: no answer"));
+            }
+        }
+    }
+
+    fn say(&mut self, what: String) {
+        if self.said.len() < SAID && !self.said.contains(&what) {
+            self.said.push(what);
+        }
+    }
+
+    /// Whether nobody lost anything.
+    pub fn is_whole(&self) -> bool {
+        self.refused + self.disconnected + self.missing + self.unheard == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_of_each_kind_are_counted() {
+        let (ledger, from) = (Ledger::default(), Instant::now());
+        let answered = ledger.ask(Service::Event, from);
+        let refused = ledger.ask(Service::Newcomer, from);
+        ledger.ask(Service::Operator, from);
+        ledger.end(answered, Ok(()));
+        ledger.end(refused, Err("no".to_owned()));
+        ledger.told();
+        ledger.heard();
+        ledger.cut("1001".to_owned());
+        let until = Instant::now() + Duration::from_secs(1);
+        assert!(ledger.take(from, until, 2, true).is_none());
+        let served = ledger.take(from, until, 2, false).unwrap();
+        let counts = (served.events.len(), served.refused, served.missing, served.disconnected, served.unheard);
+        assert_eq!(counts, (1, 1, 1, 1, 1));
+        assert!(!served.is_whole() && Served::default().is_whole());
+    }
+
+    #[test]
+    fn the_first_outcome_counts() {
+        let (ledger, from) = (Ledger::default(), Instant::now());
+        let asked = ledger.ask(Service::Event, from);
+        ledger.end(asked, Ok(()));
+        ledger.end(asked, Err("late".to_owned()));
+        let until = Instant::now() + Duration::from_secs(1);
+        assert!(ledger.take(from, until, 2, true).unwrap().is_whole());
+    }
+}

@@ -1,0 +1,102 @@
+//! A connection of an attacker.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::glimpse::Glimpse;
+use super::tally::Tally;
+use crate::raw::frame_of;
+
+/// A WebSocket that sends what it is told to, and counts what comes.
+#[derive(Debug)]
+pub struct Line {
+    writer: OwnedWriteHalf,
+    reader: Option<JoinHandle<()>>,
+    /// What a deaf one keeps and does not read.
+    _unread: Option<OwnedReadHalf>,
+    is_closed: Rc<Cell<bool>>,
+    tally: Rc<RefCell<Tally>>,
+    until: Rc<Cell<Instant>>,
+}
+
+impl Line {
+    /// On a socket that has made its handshake, and what came behind that. A deaf one reads nothing.
+    pub(super) fn on(
+        socket: TcpStream,
+        received: Vec<u8>,
+        tally: Rc<RefCell<Tally>>,
+        until: Rc<Cell<Instant>>,
+        is_deaf: bool,
+    ) -> Self {
+        let (reader, writer) = socket.into_split();
+        let (is_closed, writer) = (Rc::new(Cell::new(false)), writer);
+        let (reader, unread) = if is_deaf {
+            (None, Some(reader))
+        } else {
+            (Some(spawn_local(read(reader, received, tally.clone(), is_closed.clone()))), None)
+        };
+        Self { writer, reader, _unread: unread, is_closed, tally, until }
+    }
+
+    /// Sends bytes as they are. Says whether that went, and goes on until then.
+    pub async fn send(&mut self, bytes: &[u8]) -> bool {
+        if self.is_closed.get() || Instant::now() >= self.until.get() {
+            return false;
+        }
+        self.tally.borrow_mut().sent(bytes.len());
+        let sent = tokio::time::timeout_at(self.until.get().into(), self.writer.write_all(bytes)).await;
+        let is_sent = matches!(sent, Ok(Ok(())));
+        if !is_sent {
+            self.is_closed.set(true);
+        }
+        is_sent
+    }
+
+    /// Whether its end was noticed.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.abort();
+        }
+    }
+}
+
+/// Counts all that comes until the end. Pings are not answered: no attack goes on until the second.
+async fn read(mut reader: OwnedReadHalf, received: Vec<u8>, tally: Rc<RefCell<Tally>>, is_closed: Rc<Cell<bool>>) {
+    let (mut glimpse, mut buffer) = (Glimpse::default(), vec![0; 65_536]);
+    let mut was_told = false;
+    glimpse.feed(&received, |opcode, seen| tally.borrow_mut().frame(opcode, seen));
+    while let Ok(n @ 1..) = reader.read(&mut buffer).await {
+        let mut tally = tally.borrow_mut();
+        tally.got_bytes += n as u64;
+        glimpse.feed(&buffer[..n], |opcode, seen| {
+            was_told |= opcode == 8;
+            tally.frame(opcode, seen);
+        });
+    }
+    if !was_told {
+        tally.borrow_mut().closed("without a word");
+    }
+    is_closed.set(true);
+}
+
+/// A frame of an event of the plain protocol. `data` is JSON.
+pub(super) fn plain(event: &str, data: &str) -> Vec<u8> {
+    frame_of(0x81, format!(r#"{{"event":"{event}","data":{data},"id":7}}"#).as_bytes())
+}
+
+/// A frame of an event of Socket.IO. `arguments` are JSON, separated by commas.
+pub(super) fn socket_io(event: &str, arguments: &str) -> Vec<u8> {
+    frame_of(0x81, format!(r#"427["{event}",{arguments}]"#).as_bytes())
+}

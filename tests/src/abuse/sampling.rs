@@ -1,0 +1,67 @@
+//! What a host's process takes: memory, looked at again and again, and time.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::bench::resident_bytes;
+
+/// Between two looks: a peak that is shorter than that is not seen.
+const PERIOD: Duration = Duration::from_millis(20);
+/// In which Linux gives times to programs, on every architecture that there is a host for.
+const TICKS_A_SECOND: f64 = 100.0;
+const MEGABYTE: f64 = 1_000_000.0;
+
+/// The resident memory of a process, in megabytes; zero where it is gone.
+pub(super) fn resident(pid: u32) -> f64 {
+    resident_bytes(pid).unwrap_or_default() / MEGABYTE
+}
+
+/// The seconds for which a process has run, threads that ended included; zero where it is gone.
+pub(super) fn cpu_seconds(pid: u32) -> f64 {
+    let figures = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the program's name, which may have spaces: the state, and so on.
+    let behind = figures.rsplit(") ").next().unwrap_or_default();
+    let ticks = behind.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
+    ticks.sum::<f64>() / TICKS_A_SECOND
+}
+
+/// Looks for the peak of a process's memory until it is stopped.
+#[derive(Debug)]
+pub(super) struct Peak {
+    is_over: Arc<AtomicBool>,
+    bytes: Arc<AtomicU64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Peak {
+    /// Begins.
+    pub(super) fn watch(pid: u32) -> std::io::Result<Self> {
+        let (is_over, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (over, peak) = (is_over.clone(), bytes.clone());
+        let thread = std::thread::Builder::new().name("peak".to_owned()).spawn(move || {
+            while !over.load(Ordering::Acquire) {
+                peak.fetch_max(resident_bytes(pid).unwrap_or_default() as u64, Ordering::Relaxed);
+                std::thread::sleep(PERIOD);
+            }
+        })?;
+        Ok(Self { is_over, bytes, thread: Some(thread) })
+    }
+
+    /// The peak so far, in megabytes.
+    pub(super) fn megabytes(&self) -> f64 {
+        self.bytes.load(Ordering::Relaxed) as f64 / MEGABYTE
+    }
+}
+
+impl Drop for Peak {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}

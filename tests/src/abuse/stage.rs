@@ -1,0 +1,77 @@
+//! The host that is attacked: the real binary with default limits, the bundled features, and one that misbehaves.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::attack::Setting;
+use crate::TestHost;
+use crate::bench::SECRET;
+use crate::guests::hostile;
+
+/// A way to run a host: which binary, and how.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stage {
+    /// Another binary than the one beside this program.
+    pub(super) binary: Option<PathBuf>,
+    /// Whether it makes way for others, as attackers do.
+    pub(super) is_decoy: bool,
+}
+
+impl Stage {
+    /// Starts a host.
+    pub(super) fn start(&self, setting: Setting) -> anyhow::Result<TestHost> {
+        let dir = tempfile::tempdir()?;
+        std::fs::write(dir.path().join("roundhouse.toml"), configuration(setting))?;
+        let binary = self.binary.clone().unwrap_or_else(TestHost::binary);
+        let mut command = if self.is_decoy {
+            let mut nice = Command::new("nice");
+            nice.args(["-n", "10"]).arg(binary);
+            nice
+        } else {
+            Command::new(binary)
+        };
+        command = TestHost::in_folder(command, dir.path());
+        let mut host = TestHost::start_by(command, dir, &[]);
+        SECRET.clone_into(&mut host.key);
+        load(&host)?;
+        Ok(host)
+    }
+
+    /// Takes the guest that misbehaves away with all that is left of it, its scopes, timers and pauses, and loads it anew.
+    pub(super) fn refresh(host: &TestHost) -> anyhow::Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(host.call(
+            "DELETE",
+            "/v1/plugins/hostile",
+            "",
+        ));
+        load(host)
+    }
+}
+
+fn load(host: &TestHost) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let loaded = runtime.block_on(host.load("hostile", hostile("normal")));
+    ensure!(loaded.status == 200, "the guest is not loaded: {}", loaded.text);
+    Ok(())
+}
+
+/// Limits are left at their defaults: those are what protects.
+fn configuration(setting: Setting) -> String {
+    let anonymous = setting == Setting::Open;
+    format!(
+        "auth.jwt.secret = \"{SECRET}\"\nauth.anonymous = {anonymous}\n\
+         [plugins.hostile.grants]\naudiences = [\"all\"]\nactions = [\"save\"]\n\
+         [[api_keys]]\nname = \"figures\"\nkey = \"{SECRET}\"\nscopes = [\"publish\", \"admin\"]\n"
+    )
+}
+
+/// The component of a bundled feature, as it was built into the host beside this program.
+///
+/// # Errors
+/// Where it was not.
+pub(super) fn bundled(library: &str) -> anyhow::Result<Vec<u8>> {
+    let path = crate::target_dir().join("components/wasm32-wasip2/release").join(library).with_extension("wasm");
+    std::fs::read(&path).with_context(|| format!("{}: run `cargo build --release`", path.display()))
+}

@@ -1,0 +1,111 @@
+//! Attacks on a host, and what they cost everybody else: `cargo run --release --bin abuse`.
+//!
+//! Each attack is made on a host of its own, from this machine, while good clients, newcomers and an operator are
+//! measured. It takes about twenty minutes; with `--short`, one. Exit code 1 means that somebody lost service, or that good
+//! clients waited longer than twice what they wait alone and one deadline of a call.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use roundhouse_tests::abuse::{Attack, Campaign, Group, Length, Verdict, all, page, table};
+use roundhouse_tests::bench::say;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What may be set.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Attacks whose name, or group, is or begins with this; all if not given.
+    #[arg(long)]
+    only: Vec<String>,
+    /// Names the attacks, and makes none.
+    #[arg(long)]
+    list: bool,
+    /// A moment of each on shared hosts; no latency is judged.
+    #[arg(long)]
+    short: bool,
+    /// How long each attack goes on, instead of 4 s; some take a multiple.
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Makes each attack on another host first, to see what it costs the machine.
+    #[arg(long)]
+    control: bool,
+    /// Writes what came of it to a file, too, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Another binary of the host.
+    #[arg(long)]
+    host: Option<PathBuf>,
+    /// Makes no attack: prints the rows of the page of attacks from the JSON of two runs.
+    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
+    page: Option<Vec<PathBuf>>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    if let Some([before, after]) = options.page.as_deref() {
+        say(&page(&read(before)?, &read(after)?))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let attacks: Vec<(Group, &Attack)> = all().filter(|(group, attack)| is_wanted(&options, *group, attack)).collect();
+    ensure!(!attacks.is_empty(), "no attack is called so; --list names them");
+    if options.list {
+        for (group, attack) in attacks {
+            say(&format!("{} {}: {}, {}", group.name(), attack.name, attack.who, attack.what))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    prepare(&options)?;
+    let campaign = Campaign {
+        length: if options.short { Length::Short } else { Length::Full },
+        time: options.seconds.map(Duration::from_secs_f64),
+        binary: options.host.clone(),
+        has_control: options.control,
+    };
+    let mut verdicts = Vec::new();
+    campaign.run(&attacks, |verdict| {
+        // Whoever watches a run of twenty minutes wants to see it go on.
+        let _ = say(&verdict.row());
+        verdicts.push(verdict);
+        let written = options.json.as_ref().map(|path| write(path, &verdicts));
+        if let Some(Err(error)) = written {
+            let _ = say(&format!("{error:#}"));
+        }
+    })?;
+    say(&format!("\n{}", table(&verdicts)))?;
+    let bad: Vec<&str> = verdicts.iter().filter(|verdict| !verdict.is_good()).map(|v| v.name.as_str()).collect();
+    say(&format!("\n{} attacks, {} of which hurt others: {}", verdicts.len(), bad.len(), bad.join(", ")))?;
+    Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_wanted(options: &Options, group: Group, attack: &Attack) -> bool {
+    let names = |wanted: &String| attack.name.starts_with(wanted.as_str()) || group.name() == wanted;
+    options.only.is_empty() || options.only.iter().any(names)
+}
+
+/// Attackers have many files open, and the host must be there.
+fn prepare(options: &Options) -> anyhow::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the limit of files")?;
+    let beside = std::env::current_exe()?.with_file_name("roundhouse");
+    if options.host.is_none() && !beside.is_file() {
+        let built = Command::new("cargo").args(["build", "--release", "-p", "roundhouse"]).status();
+        ensure!(built.is_ok_and(|status| status.success()), "the host is not built: run `cargo build --release`");
+    }
+    if let Some(host) = &options.host {
+        ensure!(host.is_file(), "there is no host at {}", host.display());
+    }
+    Ok(())
+}
+
+fn read(path: &PathBuf) -> anyhow::Result<Vec<Verdict>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no run of attacks", path.display()))
+}
+
+fn write(path: &PathBuf, verdicts: &[Verdict]) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(verdicts)?;
+    std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
