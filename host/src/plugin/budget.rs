@@ -170,7 +170,7 @@ impl Worker {
             return Ok(());
         }
         let sender = event.and_then(|event| self.sender(event));
-        if self.evict(plugin) {
+        if self.evict(plugin, sender.as_ref()) {
             return Ok(());
         }
         match self.scopes.room(plugin.number, sender.as_ref()) {
@@ -184,9 +184,9 @@ impl Worker {
 
     /// Lets a scope of a plugin go that nobody uses: a durable one to the disk, a volatile one before its idle time is over.
     /// Says whether there was one.
-    fn evict(&mut self, plugin: &Plugin) -> bool {
+    fn evict(&mut self, plugin: &Plugin, asker: Option<&Arc<Account>>) -> bool {
         let hub = &self.inner.hub;
-        let evicted = self.scopes.evict(plugin.number, |scope| hub.room_size(&scope.address.key).0 > 0);
+        let evicted = self.scopes.evict(plugin.number, asker, |scope| hub.room_size(&scope.address.key).0 > 0);
         let Some(scope) = evicted else { return false };
         self.deadlines.cancel(scope.look);
         if !scope.is_durable {

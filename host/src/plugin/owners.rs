@@ -80,9 +80,10 @@ impl Owners {
         (self.held(owner) * LOOKS >= self.n_scopes * CANDIDATES).then_some(owner)
     }
 
-    /// Begins to choose a scope that goes.
-    pub(super) fn choose(&mut self) -> Choice {
-        Choice { greediest: self.greediest(), of_greediest: Vec::new(), of_others: Vec::new() }
+    /// Begins to choose a scope that goes for one of this owner.
+    pub(super) fn choose(&mut self, asker: Owner) -> Choice {
+        let least = self.held(asker);
+        Choice { greediest: self.greediest(), least, of_greediest: Vec::new(), of_others: Vec::new() }
     }
 }
 
@@ -90,6 +91,8 @@ impl Owners {
 #[derive(Debug)]
 pub(super) struct Choice {
     greediest: Option<Owner>,
+    /// What whoever asks holds: nobody who holds less loses anything to it.
+    least: usize,
     /// When each was touched last, and where it is.
     of_greediest: Vec<(u64, usize)>,
     /// The same behind what its owner holds.
@@ -97,9 +100,9 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Whether a scope of this owner could be chosen still.
-    pub(super) fn wants(&self, owner: Owner) -> bool {
-        self.greediest == Some(owner) || self.of_others.len() < CANDIDATES
+    /// Whether a scope of this owner, who holds so many, could be chosen still.
+    pub(super) fn wants(&self, owner: Owner, held: usize) -> bool {
+        held >= self.least && (self.greediest == Some(owner) || self.of_others.len() < CANDIDATES)
     }
 
     /// Takes note of a scope that nobody uses, whose owner holds so many.
@@ -141,38 +144,47 @@ mod tests {
     #[test]
     fn an_idle_scope_of_the_greediest_goes_first() {
         let mut owners = owners(&[(1, 3), (2, 500), (3, 40)]);
-        let mut choice = owners.choose();
+        let mut choice = owners.choose(Owner(4));
         // By age the others' would go.
         choice.offer(Owner(1), owners.held(Owner(1)), 5, 10);
         choice.offer(Owner(2), owners.held(Owner(2)), 90, 20);
         choice.offer(Owner(2), owners.held(Owner(2)), 80, 21);
         choice.offer(Owner(3), owners.held(Owner(3)), 1, 30);
         assert_eq!(choice.slot(), Some(21));
-        let mut choice = owners.choose();
+        let mut choice = owners.choose(Owner(4));
         choice.offer(Owner(1), owners.held(Owner(1)), 5, 10);
         choice.offer(Owner(3), owners.held(Owner(3)), 6, 30);
         assert_eq!(choice.slot(), Some(30), "where the greediest uses all of its own, the next greediest's");
-        assert_eq!(owners.choose().slot(), None);
+        assert_eq!(owners.choose(Owner(4)).slot(), None);
     }
 
     #[test]
     fn the_search_ends_with_enough_candidates() {
         let mut owners = owners(&[(1, 10), (2, 500)]);
-        let mut choice = owners.choose();
+        let mut choice = owners.choose(Owner(3));
         for slot in 0..CANDIDATES {
-            assert!(choice.wants(Owner(1)) && !choice.is_ready());
+            assert!(choice.wants(Owner(1), 10) && !choice.is_ready());
             choice.offer(Owner(1), 10, 1, slot);
         }
-        assert!(!choice.wants(Owner(1)) && choice.wants(Owner(2)));
+        assert!(!choice.wants(Owner(1), 10) && choice.wants(Owner(2), 500));
         (0..CANDIDATES).for_each(|slot| choice.offer(Owner(2), 500, 1, slot));
         assert!(choice.is_ready());
+    }
+
+    #[test]
+    fn nobody_loses_scopes_to_the_greedier() {
+        let mut owners = owners(&[(1, 10), (2, 500)]);
+        let choice = owners.choose(Owner(2));
+        assert!(!choice.wants(Owner(1), 10) && choice.wants(Owner(2), 500));
+        let choice = owners.choose(Owner(1));
+        assert!(choice.wants(Owner(1), 10) && choice.wants(Owner(2), 500));
     }
 
     #[test]
     fn nobody_is_greedy_among_many_with_little() {
         let many: Vec<_> = (1..=1000).map(|owner| (owner, 1)).collect();
         let mut owners = owners(&many);
-        let mut choice = owners.choose();
+        let mut choice = owners.choose(Owner(2000));
         (0..CANDIDATES).for_each(|slot| choice.offer(Owner(1 + slot), 1, 100 - slot as u64, slot));
         assert!(choice.is_ready(), "the first that are idle will do");
         assert_eq!(choice.slot(), Some(CANDIDATES - 1));

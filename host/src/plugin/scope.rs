@@ -308,18 +308,25 @@ impl Scopes {
     }
 
     /// Takes out a scope of a plugin that has as many as it may have: one that nobody uses, of the owner who has most, and
-    /// that has been left alone for longer than the others that were looked at.
-    pub(super) fn evict(&mut self, plugin: u32, mut is_used: impl FnMut(&Scope) -> bool) -> Option<Scope> {
+    /// that has been left alone for longer than the others that were looked at. It makes way for one of `asker`, to whom nobody
+    /// with fewer loses any.
+    pub(super) fn evict(
+        &mut self,
+        plugin: u32,
+        asker: Option<&Arc<Account>>,
+        mut is_used: impl FnMut(&Scope) -> bool,
+    ) -> Option<Scope> {
         let owners = self.owners.get_mut(&plugin)?;
-        let mut choice = owners.choose();
+        let mut choice = owners.choose(Owner::of_account(asker.map(Arc::as_ref)));
         let n_slots = self.scopes.capacity();
         let start = self.next_look;
         for slot in (start..n_slots).chain(0..start.min(n_slots)).take(LOOKS) {
             self.next_look = slot + 1;
             let Some(scope) = self.scopes.get(slot).filter(|scope| scope.plugin.number == plugin) else { continue };
             let owner = Owner::of(&scope.owner);
-            if choice.wants(owner) && !scope.is_used() && !is_used(scope) {
-                choice.offer(owner, owners.held(owner), scope.touched, slot);
+            let held = owners.held(owner);
+            if choice.wants(owner, held) && !scope.is_used() && !is_used(scope) {
+                choice.offer(owner, held, scope.touched, slot);
                 if choice.is_ready() {
                     break;
                 }
