@@ -141,7 +141,7 @@ async fn attachments_and_frames_have_a_deadline() {
     waiting.sync().await;
     // A text of ten bytes, a byte at a time.
     trickling.write_all(&[0x81, 0x8a, 0, 0, 0, 0]).await.unwrap();
-    for _ in 0..6 {
+    for _ in 0..7 {
         host.advance(Duration::from_secs(5));
         // Signs of life do not count, nor does a byte.
         waiting.send("3").await;

@@ -164,9 +164,9 @@ impl Shard {
         link.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         for packet in engineio::decode_payload(body) {
-            if !link.is_up() {
-                // One packet was too many, or the last.
-                break;
+            if link.phase.get() == Phase::Ended {
+                // One packet was too many, or against the protocol.
+                return Err(PollError::Bad);
             }
             // However many packets there are, their answers are bounded as they come.
             self.settle_over_full();

@@ -27,7 +27,9 @@ fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err("a request has one Host header, and this has several"),
         (Some(host), None) if !is_host(host) => return Err("the Host header must be a name or an address, and a port"),
-        (None, _) if request.version() >= Version::HTTP_11 => return Err("a request of HTTP/1.1 has a Host header"),
+        (None, _) if request.version() >= Version::HTTP_11 => {
+            return Err("a request has a Host header, and this has none");
+        }
         _ => {}
     }
     if request.headers().get_all(ORIGIN).iter().nth(1).is_some() {

@@ -134,7 +134,8 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let events = tokio::task::spawn_blocking(client_events).await??;
     let host = InnerHost::start(&format!(
-        "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\nlimits.user = {NO_BUDGET}\n[plugins]\nthreads = 1\n\
+        "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\nlimits.rooms_per_connection = 0\n\
+         limits.user = {NO_BUDGET}\n[plugins]\nthreads = 1\n\
          call_deadline = \"{}\"\nmemory_bytes = {}\n",
         plan.call_deadline, plan.memory_bytes
     ))
