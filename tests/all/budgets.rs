@@ -161,7 +161,7 @@ async fn timers_are_bounded_per_scope() {
     let (code, message) = refusal(&mut ben, "hostile:do", doing("many", "timers", timers(1000, 1001))).await;
     assert_eq!(code, "conflict");
     assert!(message.contains("1001 timers in one scope"), "{message}");
-    let large = |name: &str| json!({ "name": name, "how": "x".repeat(500_000), "after": 3_600_000 });
+    let large = |name: &str| json!({ "name": name, "bytes": 500_000, "after": 3_600_000 });
     for name in ["a", "b"] {
         ana.ask("hostile:do", doing("large", "timer", large(name))).await.unwrap();
     }

@@ -350,7 +350,10 @@ fn misbehave(
             cx.set_timer(
                 with["name"].as_str().unwrap_or("t"),
                 after,
-                &with["how"].as_str().unwrap_or_default().to_owned(),
+                &match with["bytes"].as_u64() {
+                    Some(bytes) => "x".repeat(bytes as usize),
+                    None => with["how"].as_str().unwrap_or_default().to_owned(),
+                },
             );
         }
         "timers" => {
