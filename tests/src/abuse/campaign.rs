@@ -160,7 +160,7 @@ impl Campaign {
             let tally = prepare().map(|runtime| {
                 let field = std::rc::Rc::new(Field::new(clients, api, number, time, scale));
                 let tally = field.tally.clone();
-                let made = LocalSet::new().block_on(&runtime, tokio_timeout(time + PREPARATION, run(field)));
+                let made = LocalSet::new().block_on(&runtime, within(time + PREPARATION, run(field)));
                 let tally = tally.borrow().clone();
                 (tally, made.err().map(|error| format!("{error:#}")))
             });
@@ -182,7 +182,7 @@ fn prepare() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// An attack that takes longer than that is ended.
-async fn tokio_timeout(longest: Duration, attack: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+async fn within(longest: Duration, attack: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     match tokio::time::timeout(longest, attack).await {
         Ok(made) => made,
         Err(_) => anyhow::bail!("it did not end in {} s", longest.as_secs()),
