@@ -99,7 +99,7 @@ impl Open {
 
     fn scope(&self, key: &str) -> Option<ScopeRecord> {
         let (reply, answer) = mpsc::channel();
-        self.store.scope("campaign", key, Box::new(move |scope| reply.send(scope).unwrap()));
+        self.store.scope("campaign", key, None, Box::new(move |scope| reply.send(scope).unwrap()));
         answer.recv_timeout(PATIENCE).expect("an answer comes").unwrap()
     }
 

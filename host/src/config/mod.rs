@@ -223,6 +223,7 @@ impl Config {
                 connections_per_user: limits.connections_per_user,
                 user_overflow: limits.user_overflow,
                 connections_per_ip: limits.connections_per_ip,
+                counts_anonymous: auth.anonymous,
                 events_per_second: limits.events_per_second,
                 event_burst: limits.event_burst,
                 heartbeat_interval: heartbeat.interval,

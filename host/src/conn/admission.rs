@@ -64,7 +64,7 @@ impl Admission {
 
     /// Notes that an address which is not trusted sends what proxies send.
     pub(super) fn suspect_proxy(&self, peer: SocketAddr, config: &ConnConfig) {
-        if config.connections_per_ip > 0 {
+        if config.connections_per_ip > 0 || config.counts_anonymous {
             self.warn_of_proxy(peer, config, "an address that is not trusted sends X-Forwarded-For or Forwarded");
         }
     }
@@ -74,8 +74,8 @@ impl Admission {
         if !config.trusted_proxies.contains(peer.ip()) && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 address = %peer.ip(),
-                "{why}: if that is a proxy, limits.connections_per_ip counts the proxy, and its address belongs in \
-                 trusted_proxies"
+                "{why}: if that is a proxy, limits.connections_per_ip and what anonymous clients may have count the proxy, \
+                 and its address belongs in trusted_proxies"
             );
         }
     }

@@ -97,6 +97,8 @@ pub struct ConnConfig {
     pub user_overflow: UserOverflow,
     /// Connections from one address; 0 is no limit.
     pub connections_per_ip: usize,
+    /// Whether clients need not sign in, so that those of one address share what a user may have.
+    pub counts_anonymous: bool,
     /// Events that a connection may send, per second in the long run; 0 is no limit.
     pub events_per_second: u32,
     /// Events that it may send at once.

@@ -45,6 +45,14 @@ impl Shard {
         link.times.unread_until.get() == 0
     }
 
+    /// Charges the user of a polling session for a body. Says for how long the session is to wait for its answer, before
+    /// which it brings no other, in milliseconds.
+    pub(super) fn charge_body(&self, link: &Link, bytes: usize) -> Option<u64> {
+        let wait = self.pace.charge(principal_of(link), self.shared.clock.uptime_ms(), bytes)?;
+        self.shared.metrics.reads_paused.inc();
+        Some(wait)
+    }
+
     /// Notes that a link was read so much, and lets it rest where its user is over its share.
     pub(super) fn charge_read(&self, link: &Link, bytes: usize) {
         let read = link.read_bytes.get() + bytes;
@@ -56,13 +64,8 @@ impl Shard {
         if matches!(*link.role.borrow(), Role::Echo) {
             return;
         }
-        let connection = link.only_connection();
-        let principal = match connection {
-            Some(connection) => connection.identity.borrow().principal.clone(),
-            None => Identity::anonymous(String::new(), link.peer.ip()).principal,
-        };
         let now = self.shared.clock.uptime_ms();
-        if let Some(wait) = self.pace.charge(principal, now, read) {
+        if let Some(wait) = self.pace.charge(principal_of(link), now, read) {
             self.shared.metrics.reads_paused.inc();
             link.times.unread_until.set(now + wait);
             self.arm(link, now + wait);
@@ -82,6 +85,14 @@ impl Shard {
         if !link.unread.replace(true) {
             self.unread.borrow_mut().push(link.clone());
         }
+    }
+}
+
+/// Who is charged for what a link is read.
+fn principal_of(link: &Link) -> Arc<str> {
+    match link.only_connection() {
+        Some(connection) => connection.identity.borrow().principal.clone(),
+        None => Identity::anonymous(String::new(), link.peer.ip()).principal,
     }
 }
 

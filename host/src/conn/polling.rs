@@ -116,9 +116,18 @@ impl Shard {
                 None => drop(poll.answer.send(Err(PollError::Unknown))),
             },
             EngineCommand::Post { body, answer, .. } => {
+                let wait = link.as_ref().and_then(|link| self.charge_body(link, body.len()));
                 let outcome = link.map_or(Err(PollError::Unknown), |link| self.post(&link, &body));
+                let clock = self.shared.clock.clone();
                 // Whoever asked may have gone.
-                let _ = answer.send(outcome.map(|()| Bytes::from_static(b"ok")));
+                let reply = move || drop(answer.send(outcome.map(|()| Bytes::from_static(b"ok"))));
+                match wait {
+                    None => reply(),
+                    Some(wait_ms) => drop(spawn_local(async move {
+                        clock.sleep_until(clock.uptime_ms() + wait_ms).await;
+                        reply();
+                    })),
+                }
             }
         }
     }

@@ -44,7 +44,8 @@ impl Watch {
             self.ambiguous.store(number, Ordering::Relaxed);
         }
         let unfinished = framing.unfinished();
-        if unfinished > 0 {
+        // What comes while a request is answered is behind a body that is held, and little.
+        if unfinished > 0 && !self.limit.is_clear() {
             if had == 0 {
                 self.limit.head_begins();
             }

@@ -190,6 +190,11 @@ impl Hub {
         self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.insert(id))
     }
 
+    /// Whether a connection owes an acknowledgement.
+    pub fn owes(&self, connection: ConnId, id: u64) -> bool {
+        self.connections.get(&connection).is_some_and(|connection| connection.owed.contains(&id))
+    }
+
     /// Strikes an owed acknowledgement out. Says whether it was owed.
     pub fn settle(&self, connection: ConnId, id: u64) -> bool {
         self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.remove(&id))

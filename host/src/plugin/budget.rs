@@ -8,6 +8,7 @@ use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Event, Origin};
 use super::scope::{Due, Room, Scope};
+use super::senders::Sender;
 use super::template::ScopeAddress;
 use super::worker::{Worker, unavailable};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
@@ -28,8 +29,22 @@ impl Worker {
             Event::Message { origin: Origin::Service(name), .. } => Some(ledger.service(name)),
             Event::Fetched { charge, .. } => charge.principal().cloned(),
             Event::Saved { promise, .. } => promise.charge.as_ref().and_then(|charge| charge.principal().cloned()),
+            Event::Acknowledged { place, .. } => {
+                let answerer = place.as_ref().and_then(|place| place.sender());
+                answerer.map(|sender| ledger.user(&sender.principal))
+            }
             event => event.member().map(|member| ledger.user(&member.identity.principal)),
         }
+    }
+
+    /// The client that sent an event or brought it about, to be charged for what its call takes.
+    pub(super) fn responsible(&self, event: &Event) -> Option<Arc<Sender>> {
+        if let Some(sender) = event.sender() {
+            return Some(sender.clone());
+        }
+        // Most of the host's own are timers, and nobody's.
+        let account = self.sender(event).filter(|account| !account.is_service())?;
+        Some(self.inner.senders.sender(account.name(), self.inner.clock.uptime_ms()))
     }
 
     /// Those who answer for what comes of an event.

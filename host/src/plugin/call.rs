@@ -48,7 +48,7 @@ pub(super) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             };
             call(wit::Event::Acknowledgement(wit::Acknowledgement { tag, connection: &connection, answer }))
         }
-        Event::Query { name, data } => call(wit::Event::Query(wit::Query { name, data })),
+        Event::Query { name, data, .. } => call(wit::Event::Query(wit::Query { name, data })),
         Event::Gathered { name, data, answers, omitted } => {
             let answers: Vec<&str> = answers.iter().map(|answer| &**answer).collect();
             call(wit::Event::Gathered(wit::Gathered { name, data, answers: &answers, omitted: *omitted }))

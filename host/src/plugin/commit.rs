@@ -23,7 +23,8 @@ use crate::protocol::Outgoing;
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.
 const EXPIRY_SLACK: u64 = 8;
 
-/// The shortest time of a timer that is set while a timer is handled, in milliseconds.
+/// The shortest time of a timer that is set while something else than a message is handled, and of the wait for an
+/// acknowledgement, in milliseconds: either may lead to the next.
 const LEAST_CHAINED_MS: u64 = 10;
 
 impl Worker {
@@ -148,11 +149,12 @@ impl Worker {
                 publication.guard = self.settling.clone();
                 let bytes = publication.outgoing.bytes();
                 let n_deliveries = self.inner.hub.publish(publication);
-                if let Some(sender) = event.sender() {
+                if let Some(sender) = self.responsible(event) {
                     sender.charge_deliveries(now, n_deliveries, bytes);
                 }
             }
             Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
+                let timeout_ms = timeout_ms.max(LEAST_CHAINED_MS);
                 for (connection, charge) in connections.into_iter().zip(charges) {
                     self.ask(plugin, address, (connection, charge), &tag, &outgoing, now + timeout_ms);
                 }
@@ -173,7 +175,7 @@ impl Worker {
             }
             Effect::SetTimer { name, after_ms, payload, charge } => {
                 // One that sets itself again at once would keep the thread busy for ever.
-                let is_chained = matches!(event, Event::Timer { .. });
+                let is_chained = !event.can_be_sent_again();
                 let after_ms = if is_chained { after_ms.max(LEAST_CHAINED_MS) } else { after_ms };
                 let due_ms = self.inner.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {

@@ -35,16 +35,29 @@ impl Worker {
 
     /// Has a timer wait its turn, or for longer where the timers of its plugin have taken more than their time.
     fn timer_due(&mut self, plugin: u32, scope: Arc<str>, name: Box<str>, now: u64) {
-        let wait = self.timer_time.get(&plugin).and_then(|used| used.wait_ms(TIMER_TIME, now));
-        let Some(timer) = self.scopes.get_mut(plugin, &scope).and_then(|scope| scope.timers.get_mut(&name)) else {
-            return;
-        };
-        if let Some(wait) = wait {
-            timer.deadline = self.deadlines.push(now + wait, Due::Timer { plugin, scope, name });
+        if self.put_off_timer(plugin, &scope, &name, now) {
             return;
         }
+        let Some(found) = self.scopes.get(plugin, &scope) else { return };
+        let Some(timer) = found.timers.get(&name) else { return };
+        let flow = match found.owner.principal() {
+            Some(owner) => Flow::Timers(owner.name().clone()),
+            None => Flow::Scope(scope.clone()),
+        };
         let job = Job::Timer { plugin, scope: scope.clone(), name, deadline: timer.deadline };
-        self.turns.push(plugin, Flow::Scope(scope.clone()), scope, job);
+        self.turns.push(plugin, flow, scope, job);
+    }
+
+    /// Has a timer wait where those of its plugin have taken more than their time. Says whether they have.
+    fn put_off_timer(&mut self, plugin: u32, scope: &Arc<str>, name: &str, now: u64) -> bool {
+        let Some(wait) = self.timer_time.get(&plugin).and_then(|used| used.wait_ms(TIMER_TIME, now)) else {
+            return false;
+        };
+        if let Some(timer) = self.scopes.get_mut(plugin, scope).and_then(|scope| scope.timers.get_mut(name)) {
+            let due = Due::Timer { plugin, scope: scope.clone(), name: name.into() };
+            timer.deadline = self.deadlines.push(now + wait, due);
+        }
+        true
     }
 
     /// Charges a plugin for what a timer of its took.
@@ -54,11 +67,14 @@ impl Worker {
     }
 
     /// Tells a scope that a timer is due, unless it was cancelled or set anew while it waited its turn.
-    pub(super) fn fire(&mut self, plugin: u32, key: &str, name: &str, deadline: Deadline) {
-        let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
-        if scope.timers.get(name).is_none_or(|timer| timer.deadline != deadline) {
+    pub(super) fn fire(&mut self, plugin: u32, key: &Arc<str>, name: &str, deadline: Deadline) {
+        let Some(scope) = self.scopes.get(plugin, key) else { return };
+        if scope.timers.get(name).is_none_or(|timer| timer.deadline != deadline)
+            || self.put_off_timer(plugin, key, name, self.inner.clock.uptime_ms())
+        {
             return;
         }
+        let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
         let Some(Timer { due_ms, payload, .. }) = scope.timers.remove(name) else { return };
         scope.is_dirty = true;
         let (plugin, address) = (scope.plugin.clone(), scope.address.clone());

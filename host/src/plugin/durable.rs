@@ -83,7 +83,9 @@ impl Worker {
         let Some(store) = &self.inner.store else { return };
         let (inbox, number, key) = (self.inbox.clone(), plugin.number, address.key.clone());
         let then = move |result| inbox.push(Job::Loaded { plugin: number, key, result });
-        store.scope(&plugin.name, &address.key, Box::new(then));
+        let scope = self.scopes.get(plugin.number, &address.key);
+        let asker = scope.and_then(|scope| Some(scope.owner.principal()?.name().clone()));
+        store.scope(&plugin.name, &address.key, asker, Box::new(then));
     }
 
     /// A scope was read, or cannot be.
@@ -96,10 +98,11 @@ impl Worker {
                 if let Some(record) = record {
                     self.fill(&plugin, &address, record);
                 }
+                let flow = held.front().map(|(event, _)| event.flow(&address.key));
                 if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
                     scope.loading = Some(held);
                 }
-                self.handle_held(plugin.number, &address.key);
+                self.queue_held(&plugin, &address.key, flow);
             }
             Err(failure) => {
                 tracing::warn!(plugin = %plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
@@ -126,11 +129,13 @@ impl Worker {
         loop {
             let Some(scope) = self.scopes.get_mut(number, key) else { return };
             let Some(held) = scope.loading.as_mut() else { return };
-            if started.elapsed() > HELD_TURN && !held.is_empty() {
-                let job = Job::Held { plugin: number, key: key.clone() };
-                return self.turns.push(number, Flow::Scope(key.clone()), key.clone(), job);
-            }
             let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+            if started.elapsed() > HELD_TURN
+                && let Some((next, _)) = held.front()
+            {
+                let flow = next.flow(key);
+                return self.queue_held(&plugin, key, Some(flow));
+            }
             if plugin.is_unloaded() {
                 // They are answered when the scope is forgotten.
                 return;
@@ -142,6 +147,13 @@ impl Worker {
             self.wait_for_shards();
             self.handle_present(&plugin, &address, event, reply);
         }
+    }
+
+    /// Has what came in while a scope was read wait its turn, behind what else is in this flow.
+    fn queue_held(&mut self, plugin: &Plugin, key: &Arc<str>, flow: Option<Flow>) {
+        let job = Job::Held { plugin: plugin.number, key: key.clone() };
+        let flow = flow.unwrap_or_else(|| Flow::Scope(key.clone()));
+        self.turns.push(plugin.number, flow, key.clone(), job);
     }
 
     /// Tries again to read a scope.

@@ -105,6 +105,9 @@ pub(super) enum Event {
     Query {
         name: Box<str>,
         data: Box<str>,
+        /// Its place among what waits, which all have that ask for one caller.
+        #[expect(dead_code, reason = "it is there to be dropped")]
+        place: Arc<Reservation>,
     },
     Gathered {
         name: Box<str>,
@@ -208,6 +211,11 @@ impl Event {
             Self::Message { place, .. } | Self::Acknowledged { place, .. } => place.as_ref()?.sender(),
             _ => None,
         }
+    }
+
+    /// Whether a client chose what it says: what it sends, gives with its handshake, answers, or has read for it.
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self, Self::Message { .. } | Self::Acknowledged { .. } | Self::Fetched { .. })
     }
 
     /// With what it waits its turn, as an event of this scope. What is told of a connection waits behind what that sent.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::catalogue::Plugin;
 use super::event::Event;
 use super::handle::{Done, Handled};
+use super::senders::Reservation;
 use super::template::ScopeAddress;
 use super::turns::Flow;
 use super::worker::{Job, Worker};
@@ -33,6 +34,8 @@ pub(super) struct Gather {
     pub(super) limit: usize,
     pub(super) reply: oneshot::Sender<Answers>,
     pub(super) progress: Option<Progress>,
+    /// Its place among what waits for the plugin, which it has until it is answered.
+    pub(super) place: Arc<Reservation>,
 }
 
 /// How far it has come.
@@ -47,6 +50,10 @@ pub(super) struct Progress {
 impl Worker {
     /// Asks some scopes, and the others in later turns.
     pub(super) fn gather(&mut self, mut gather: Gather) {
+        if gather.reply.is_closed() {
+            // Nobody waits for it any more.
+            return;
+        }
         let mut progress = gather.progress.take().unwrap_or_else(|| self.begin_gathering(&gather));
         let (plugin, started) = (gather.plugin.clone(), Instant::now());
         while let Some(address) = progress.left.pop_front() {
@@ -54,14 +61,14 @@ impl Worker {
             if plugin.is_unloaded() || is_paused || progress.bytes >= MAX_ANSWER_BYTES {
                 break;
             }
-            let event = Event::Query { name: gather.name.clone(), data: gather.data.clone() };
+            let (name, data) = (gather.name.clone(), gather.data.clone());
+            let event = Event::Query { name, data, place: gather.place.clone() };
             if let Handled::Done(Done { reply, .. }) = self.handle_now(&plugin, &address, &event) {
                 let answer = reply.unwrap_or_else(Payload::empty);
                 progress.bytes += answer.first().len();
                 progress.answers.push(answer.first().into());
             }
             if gather.reply.is_closed() {
-                // Nobody waits for it any more.
                 return;
             }
             if started.elapsed() >= TURN && !progress.left.is_empty() {

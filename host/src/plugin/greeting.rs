@@ -39,9 +39,12 @@ impl Runtime {
                     greeting(namespace, "{}")
                 }
             };
+            // Where too much of its user waits, it is told of without what the client gave.
+            let now = self.0.clock.uptime_ms();
+            let place = self.0.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
+            let payload = if place.is_some() { payload } else { greeting(namespace, "{}") };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
-            let event =
-                Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place: None };
+            let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place };
             // The client is told of a refusal, as with the events that it sends.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });

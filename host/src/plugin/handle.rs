@@ -111,6 +111,7 @@ impl Worker {
             store.takes_changes().and_then(|()| self.check_states(plugin, event)).map_err(CallError::Refused)?;
         }
         let seed = self.next_seed();
+        let responsible = self.responsible(event);
         let Self { scopes, instances, inner, busy, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
         let instance = warm_instance(instances, inner, plugin, generation)?;
@@ -154,7 +155,7 @@ impl Worker {
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
-        if let Some(sender) = event.sender() {
+        if let Some(sender) = responsible {
             sender.charge_call(inner.clock.uptime_ms(), took);
         }
         if *busy > BUSY_FOR_LONG {
@@ -202,7 +203,9 @@ impl Worker {
         let now = self.inner.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
         self.inner.metrics.plugin_faults.inc();
-        if let Some(sender) = event.sender() {
+        let responsible = self.responsible(event);
+        // That a connection goes or comes into a room is not what its client made of it.
+        if let Some(sender) = responsible.as_ref().filter(|_| event.is_sent()) {
             self.punish(plugin, sender, event, now);
         }
         // A component that went wrong is in no state to be called again.
@@ -219,7 +222,7 @@ impl Worker {
             plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             scope = %address.key, event = %event.name(), "the plugin failed: {fault}"
         );
-        let culprit = event.sender().map(|sender| &sender.principal);
+        let culprit = responsible.as_ref().map(|sender| &sender.principal);
         match plugin.health.failed(id.generation, now, plugin.before().is_some(), culprit) {
             Verdict::GoOn => {}
             Verdict::RollBack(generation) => self.inner.roll_back_failing(&plugin.name, generation),

@@ -1,6 +1,7 @@
 //! Events that must be told and cannot be yet, for the feature fails or is paused: each is told later, in a turn of its own.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::catalogue::Plugin;
 use super::due::LEAST_LOOK_MS;
@@ -9,6 +10,9 @@ use super::scope::{Due, Parked};
 use super::template::ScopeAddress;
 use super::turns::Flow;
 use super::worker::{Job, Worker};
+
+/// How long a scope is told in one turn what has been waiting.
+const TURN: Duration = Duration::from_millis(1);
 
 impl Worker {
     pub(super) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
@@ -42,7 +46,7 @@ impl Worker {
         if self.scopes.get(plugin.number, &address.key).is_none_or(|scope| !scope.has_parked()) {
             return;
         }
-        let now = self.inner.clock.uptime_ms();
+        let (now, started) = (self.inner.clock.uptime_ms(), Instant::now());
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
             let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
@@ -52,6 +56,26 @@ impl Worker {
             }
             self.wait_for_shards();
             self.handle_or_park(plugin, address, event, attempts, ReplyTo::Nobody);
+            if started.elapsed() > TURN {
+                return self.defer(plugin, address);
+            }
+        }
+    }
+
+    /// Tells a scope some of what has been waiting, and has the rest wait for another turn.
+    pub(super) fn handle_deferred(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
+            scope.is_deferred = false;
+        }
+        self.handle_parked(plugin, address);
+    }
+
+    /// Gives a scope a turn for what waits to be told, unless it has one coming.
+    fn defer(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|scope| scope.has_parked());
+        if scope.is_some_and(|scope| !std::mem::replace(&mut scope.is_deferred, true)) {
+            let job = Job::Deferred { plugin: plugin.clone(), address: address.clone() };
+            self.turns.push(plugin.number, Flow::Scope(address.key.clone()), address.key.clone(), job);
         }
     }
 
@@ -71,9 +95,6 @@ impl Worker {
             let again = first.health.paused_until(now).unwrap_or(now + LEAST_LOOK_MS);
             self.deadlines.push(again, Due::Resume { plugin });
         }
-        for (plugin, address) in waiting {
-            let key = address.key.clone();
-            self.turns.push(plugin.number, Flow::Scope(key.clone()), key, Job::Deferred { plugin, address });
-        }
+        waiting.iter().for_each(|(plugin, address)| self.defer(plugin, address));
     }
 }

@@ -285,12 +285,12 @@ impl Runtime {
             let address = scope.map(|scope| manifest.scopes[scope].template.address_from(data)).transpose()?;
             (plugin.clone(), address)
         };
-        // Held until it is answered, so that questions are as bounded as events.
-        let _place = Reservation::of_service(&plugin.backlog, &plugin.name, data.len())?;
+        // So that questions are as bounded as events.
+        let place = Arc::new(Reservation::of_service(&plugin.backlog, &plugin.name, data.len())?);
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: None };
         if let Some(address) = address {
-            let event = Event::Query { name: name.into(), data: data.into() };
+            let event = Event::Query { name: name.into(), data: data.into(), place };
             self.0.submit(Job::Event { plugin, address, event, reply });
             return wait_for(answer).await?;
         }
@@ -298,8 +298,8 @@ impl Runtime {
         for inbox in &self.0.inboxes {
             let (reply, answers) = oneshot::channel();
             let limit = MAX_GATHERED_SCOPES / self.0.inboxes.len();
-            let (plugin, name, data) = (plugin.clone(), name.into(), data.into());
-            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None }));
+            let (plugin, place, name, data) = (plugin.clone(), place.clone(), name.into(), data.into());
+            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place }));
             waiting.push(answers);
         }
         let (mut answers, mut omitted) = (Vec::new(), 0);
@@ -317,10 +317,13 @@ impl Runtime {
 
     /// A client acknowledged an event. Where too much of its user waits already, the answer is as good as none.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
+        // What this connection does not owe is nobody's business.
+        if !self.0.hub.owes(connection, id) {
+            return;
+        }
         let Some(identity) = self.0.hub.identity(connection) else { return };
         let now = self.0.clock.uptime_ms();
         let Ok(place) = self.0.senders.admit_answer(&identity.principal, payload.bytes(), now) else { return };
-        // What this connection does not owe is nobody's business.
         if self.0.hub.settle(connection, id) {
             let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
             inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });

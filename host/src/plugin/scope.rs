@@ -55,6 +55,8 @@ pub(super) struct Scope {
     pub(super) owner: Charge,
     /// Its own account, once anything is held for it.
     pub(super) account: Option<Arc<Account>>,
+    /// Whether it has a turn coming for what waits to be told.
+    pub(super) is_deferred: bool,
     /// What must be told, and could not be yet.
     parked: VecDeque<Parked>,
 }
@@ -300,6 +302,7 @@ impl Scopes {
             written: now,
             owner,
             account: None,
+            is_deferred: false,
             parked: VecDeque::new(),
         };
         let slot = self.scopes.insert(scope);

@@ -15,6 +15,14 @@ use crate::model::{Allowance, ErrorCode, Failure, Quota};
 /// What waits of one plugin's events, at most: half a second of work for a feature of 30 µs an event.
 const PLUGIN_BOUND: Bound = Bound { events: 16_384, bytes: 64 * 1024 * 1024 };
 
+/// What waits of a service's events for one plugin, at most: the other half is for others.
+const SERVICE_BOUND: Bound = Bound { events: PLUGIN_BOUND.events / 2, bytes: PLUGIN_BOUND.bytes / 2 };
+
+/// What a sender may have waiting and is still let in where too much of others waits for a plugin, and how much more than its
+/// bound may then wait for it: a few accounts cannot take it from all others.
+const MODEST: Bound = Bound { events: 64, bytes: 256 * 1024 };
+const RESERVED: Bound = Bound { events: 2 * PLUGIN_BOUND.events, bytes: 2 * PLUGIN_BOUND.bytes };
+
 /// What waits of one sender's events, at most: twenty connections that each send a burst, and some of the largest messages.
 const SENDER_BOUND: Bound = Bound { events: 4096, bytes: 8 * 1024 * 1024 };
 
@@ -75,6 +83,10 @@ impl Backlog {
     fn is_empty(&self) -> bool {
         self.events.load(Ordering::Relaxed) == 0
     }
+
+    fn is_within(&self, bound: Bound) -> bool {
+        self.events.load(Ordering::Relaxed) <= bound.events && self.bytes.load(Ordering::Relaxed) <= bound.bytes
+    }
 }
 
 /// The place of an event among what waits; it is free again when the event is gone.
@@ -97,12 +109,12 @@ impl Reservation {
     /// Where too much waits for the plugin.
     pub(super) fn of_service(plugin: &Arc<Backlog>, name: &str, bytes: usize) -> Result<Self, Failure> {
         let mut place = Self { sender: None, plugin: None, bytes };
-        place.wait_for_plugin(plugin, name)?;
+        place.wait_for_plugin(plugin, name, SERVICE_BOUND)?;
         Ok(place)
     }
 
-    fn wait_for_plugin(&mut self, plugin: &Arc<Backlog>, name: &str) -> Result<(), Failure> {
-        if !plugin.add(self.bytes, PLUGIN_BOUND) {
+    fn wait_for_plugin(&mut self, plugin: &Arc<Backlog>, name: &str, bound: Bound) -> Result<(), Failure> {
+        if !plugin.add(self.bytes, bound) {
             let message = format!("the feature {name} has more events than it can handle: try again later");
             return Err(Failure::new(ErrorCode::FeatureUnavailable, message));
         }
@@ -197,8 +209,12 @@ impl Sender {
         if is_known { Consequence::Disconnected(pause) } else { Consequence::Refused(pause) }
     }
 
-    /// Why what it sends to a plugin is refused, if it is for its faults.
+    /// Why what it sends to a plugin is refused, if it is: for its faults, or the time of its calls.
     pub(super) fn refusal(&self, plugin: u32, name: &str, now: u64) -> Option<Failure> {
+        self.refusal_for_faults(plugin, name, now).or_else(|| self.refusal_for_time(now))
+    }
+
+    fn refusal_for_faults(&self, plugin: u32, name: &str, now: u64) -> Option<Failure> {
         if !self.has_faults.load(Ordering::Relaxed) {
             return None;
         }
@@ -206,6 +222,12 @@ impl Sender {
         let until = faults.get(&plugin).map(|faults| faults.refused_until).filter(|until| *until > now)?;
         let seconds = (until - now).div_ceil(1000);
         let message = format!("what you sent made the feature {name} fail again and again: try again in {seconds} s");
+        Some(Failure::new(ErrorCode::RateLimited, message))
+    }
+
+    fn refusal_for_time(&self, now: u64) -> Option<Failure> {
+        let wait = self.call_time.wait_ms(self.call_quota, now)?;
+        let message = format!("what you sent took too much time to handle: try again in {wait} ms");
         Some(Failure::new(ErrorCode::RateLimited, message))
     }
 
@@ -255,12 +277,13 @@ impl Senders {
         now: u64,
     ) -> Result<Reservation, Failure> {
         let sender = self.sender(principal, now);
-        if let Some(failure) = sender.refusal(number, name, now) {
+        if let Some(failure) = sender.refusal_for_faults(number, name, now) {
             self.metrics.senders_refused.inc();
             return Err(failure);
         }
         let mut place = self.admit_sender(sender, bytes, now)?;
-        place.wait_for_plugin(backlog, name)?;
+        let is_modest = place.sender.as_ref().is_some_and(|sender| sender.backlog.is_within(MODEST));
+        place.wait_for_plugin(backlog, name, if is_modest { RESERVED } else { PLUGIN_BOUND })?;
         Ok(place)
     }
 
@@ -280,8 +303,8 @@ impl Senders {
         if let Some(wait) = sender.events.wait_ms(self.event_quota, now) {
             return refused(format!("too many messages from all of your connections: try again in {wait} ms"));
         }
-        if let Some(wait) = sender.call_time.wait_ms(self.call_quota, now) {
-            return refused(format!("what you sent took too much time to handle: try again in {wait} ms"));
+        if let Some(failure) = sender.refusal_for_time(now) {
+            return refused(failure.message);
         }
         if !sender.backlog.add(bytes, SENDER_BOUND) {
             return refused(
@@ -292,7 +315,8 @@ impl Senders {
         Ok(Reservation { sender: Some(sender), plugin: None, bytes })
     }
 
-    fn sender(&self, principal: &Arc<str>, now: u64) -> Arc<Sender> {
+    /// The sender of this principal, which is remembered from now on.
+    pub(super) fn sender(&self, principal: &Arc<str>, now: u64) -> Arc<Sender> {
         if let Some(sender) = self.senders.get(&**principal) {
             return sender.clone();
         }
@@ -350,6 +374,9 @@ mod tests {
         let fills = |who: &str| admit(&senders, who, &chat, SENDER_BOUND.bytes, 0);
         let kept: Vec<_> = (0..8).map(|n| fills(&format!("u{n}")).unwrap()).collect();
         assert!(fills("u8").unwrap_err().contains("the feature chat has more"));
+        admit(&senders, "u9", &chat, 10, 0).expect("a few accounts cannot take a plugin from all others");
+        let service = Reservation::of_service(&chat, "chat", 1).unwrap_err();
+        assert_eq!(service.code, ErrorCode::FeatureUnavailable);
         drop(kept);
         assert!(chat.is_empty(), "what is gone takes no place");
     }

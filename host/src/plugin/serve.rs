@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::event::Event;
+use super::event::{Event, ReplyTo};
 use super::sandbox::thread_cpu_time;
 use super::turns::Flow;
 use super::worker::{Job, Worker};
@@ -74,7 +74,7 @@ impl Worker {
     }
 
     /// Has a job wait its turn. What is no feature's work is done at once: an operator waits for nobody's backlog.
-    fn queue(&mut self, job: Job) {
+    pub(super) fn queue(&mut self, job: Job) {
         match &job {
             // Of the process before: who comes back and asks for what became of it must find that told.
             Job::Event { event: Event::Saved { promise, .. }, .. } if promise.restored => self.perform(job),
@@ -96,10 +96,13 @@ impl Worker {
 
     fn perform(&mut self, job: Job) {
         match job {
+            // Nobody waits for the answer to such a question any more.
+            Job::Event { reply: ReplyTo::Caller { caller, .. }, event: Event::Query { .. }, .. }
+                if caller.is_closed() => {}
             Job::Event { plugin, address, event, reply } => self.handle(&plugin, &address, event, reply),
             Job::Acknowledged { id, connection, answer, place } => self.acknowledged(id, connection, answer, place),
             Job::Timer { plugin, scope, name, deadline } => self.fire(plugin, &scope, &name, deadline),
-            Job::Deferred { plugin, address } => self.handle_parked(&plugin, &address),
+            Job::Deferred { plugin, address } => self.handle_deferred(&plugin, &address),
             Job::Held { plugin, key } => self.handle_held(plugin, &key),
             Job::Gather(gather) => self.gather(gather),
             Job::Inherit { plugin, by, reply } => {

@@ -25,7 +25,9 @@ pub(super) enum Flow {
     Sender(Arc<str>),
     /// What a service sends, by the name of its key.
     Service(Arc<str>),
-    /// A scope's own timers and outcomes.
+    /// The timers of all scopes that a principal made: it has no more turns for having many.
+    Timers(Arc<str>),
+    /// A scope's own timers, where nobody made it, and outcomes.
     Scope(Arc<str>),
     /// Questions of services.
     Queries,

@@ -198,8 +198,9 @@ impl Worker {
             let message = format!("the feature {} does not know of this connection yet: try again later", plugin.name);
             return self.answer(plugin, &event, reply, unavailable(message));
         }
-        if let Some(failure) = event.sender().and_then(|sender| sender.refusal(plugin.number, &plugin.name, now)) {
-            // It came in before its sender was found to make the feature fail.
+        let sender = event.sender().filter(|_| event.can_be_sent_again());
+        if let Some(failure) = sender.and_then(|sender| sender.refusal(plugin.number, &plugin.name, now)) {
+            // It came in before its sender was found to be over its bounds.
             return self.answer(plugin, &event, reply, failure);
         }
         self.handle_or_park(plugin, address, event, 0, reply);
@@ -312,7 +313,7 @@ impl Worker {
     /// The end of the wait for an acknowledgement.
     pub(super) fn give_up_on(&mut self, id: u64) {
         if let Some(connection) = self.owed.get(&id).map(|owed| owed.connection) {
-            self.acknowledged(id, connection, Err("timeout"), None);
+            self.queue(Job::Acknowledged { id, connection, answer: Err("timeout"), place: None });
         }
     }
 
@@ -343,6 +344,7 @@ impl Worker {
 
     pub(super) fn forget(&mut self, plugin: u32) {
         self.instances.remove(&plugin);
+        self.timer_time.remove(&plugin);
         let Self { owed, deadlines, inner, .. } = self;
         owed.retain(|id, owed| {
             let is_others = owed.plugin.number != plugin;

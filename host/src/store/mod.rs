@@ -447,8 +447,8 @@ impl Store {
         self.reads.push(principal, Box::new(read));
     }
 
-    /// Reads a scope.
-    pub fn scope(&self, plugin: &str, key: &str, then: Then<Option<ScopeRecord>>) {
+    /// Reads a scope, for this principal if it is for one.
+    pub fn scope(&self, plugin: &str, key: &str, asker: Option<Arc<str>>, then: Then<Option<ScopeRecord>>) {
         if let Some(pending) = self.queue.pending(plugin, key) {
             return then(Ok(pending));
         }
@@ -456,7 +456,7 @@ impl Store {
         let read = move |backend: Result<&mut dyn Backend, StoreFailure>| {
             then(backend.and_then(|backend| Ok(backend.scope(&plugin, &key)?)));
         };
-        self.reads.push(None, Box::new(read));
+        self.reads.push(asker, Box::new(read));
     }
 
     /// Waits, for some time, until all changes of a plugin's scopes are written. Says whether they are.

@@ -11,7 +11,7 @@ use crate::log::capture;
 use crate::random::Random;
 use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Member, Payload, Reached, StateChange, handle};
 
-/// The shortest time of a timer that is set while a timer is handled, in milliseconds: the host's.
+/// The shortest time of a timer that is set while something else than a message is handled, in milliseconds: the host's.
 const LEAST_CHAINED_MS: u64 = 10;
 
 /// One scope.
@@ -151,7 +151,7 @@ impl<F: Feature> Simulation<F> {
                 Effect::ReplyReached(field, of) => count = Some((field, of)),
                 Effect::Fetch(fetch) => ran.fetch = Some(fetch),
                 Effect::SetTimer(name, after_ms, payload) => {
-                    let least = if matches!(event, Event::Timer(_)) { LEAST_CHAINED_MS } else { 0 };
+                    let least = if matches!(event, Event::Message(_)) { 0 } else { LEAST_CHAINED_MS };
                     self.set_timer(key, name, after_ms.max(least), payload);
                 }
                 effect => self.commit(key, effect),
