@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde_json::json;
 
-use super::{BURST, RATE, ask, attack};
+use super::{BURST, RATE, attack};
 use crate::abuse::{Attack, Field, Flood, Way, line};
 
 /// Small frames that are written at once by who sends more than it may.
@@ -151,9 +151,9 @@ async fn chat(field: Rc<Field>, n: usize, are_apart: bool) -> anyhow::Result<()>
 
 async fn history(field: Rc<Field>, flood: Flood) -> anyhow::Result<()> {
     let mut asker = field.asker(&field.user(0)).await?;
-    ask(&mut asker, &join("history")).await?;
+    asker.ask(&join("history")).await?;
     for _ in 0..field.some(HISTORY) {
-        ask(&mut asker, &message("history", 4000)).await?;
+        asker.ask(&message("history", 4000)).await?;
     }
     field.begin();
     let frame = line::plain("roomHistory", r#"{"roomId":"history","limit":100}"#);

@@ -58,26 +58,38 @@ fn hostile(scope: &str, how: &str, with: &Value) -> Vec<u8> {
     plain("hostile:do", &json!({ "id": scope, "how": how, "with": with }).to_string())
 }
 
+/// A connection on which questions are asked one after another.
+struct Asker {
+    socket: TcpStream,
+    /// What came behind the last answer: part of a frame, perhaps.
+    received: Vec<u8>,
+}
+
 impl Field {
-    /// A connection on which questions are asked one after another.
-    async fn asker(&self, user: &str) -> anyhow::Result<TcpStream> {
-        Ok(connect_raw_on(self.reach(0).await?, &token(user)?).await?.0)
+    /// Connects an asker.
+    async fn asker(&self, user: &str) -> anyhow::Result<Asker> {
+        let (socket, received) = connect_raw_on(self.reach(0).await?, &token(user)?).await?;
+        Ok(Asker { socket, received })
     }
 }
 
-/// Sends an event by the plain protocol, and gives its acknowledgement.
-async fn ask(socket: &mut TcpStream, frame: &[u8]) -> anyhow::Result<String> {
-    socket.write_all(frame).await?;
-    let (mut received, mut buffer, mut answer) = (Vec::new(), vec![0; 65_536], None);
-    while answer.is_none() {
-        let n = tokio::time::timeout(PATIENCE, socket.read(&mut buffer)).await??;
-        ensure!(n > 0, "the connection was ended");
-        received.extend_from_slice(&buffer[..n]);
-        take_frames(&mut received, |text| {
-            if text.starts_with(b"{\"id\":7,") {
-                answer = Some(String::from_utf8_lossy(text).into_owned());
+impl Asker {
+    /// Sends an event by the plain protocol, and gives its acknowledgement.
+    async fn ask(&mut self, frame: &[u8]) -> anyhow::Result<String> {
+        self.socket.write_all(frame).await?;
+        let (mut buffer, mut answer) = (vec![0; 65_536], None);
+        loop {
+            take_frames(&mut self.received, |text| {
+                if text.starts_with(b"{\"id\":7,") {
+                    answer = Some(String::from_utf8_lossy(text).into_owned());
+                }
+            });
+            if let Some(answer) = answer {
+                return Ok(answer);
             }
-        });
+            let n = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
+            ensure!(n > 0, "the connection was ended");
+            self.received.extend_from_slice(&buffer[..n]);
+        }
     }
-    Ok(answer.unwrap_or_default())
 }

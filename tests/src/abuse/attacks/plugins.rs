@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{BURST, RATE, ask, attack, hostile};
+use super::{BURST, RATE, attack, hostile};
 use crate::abuse::{Attack, Field, Flood, Way, line};
 use crate::bench::token;
 use crate::guests;
@@ -89,7 +89,7 @@ async fn own_room(field: Rc<Field>) -> anyhow::Result<()> {
 
 async fn fetches(field: Rc<Field>) -> anyhow::Result<()> {
     let mut asker = field.asker(&field.user(0)).await?;
-    ask(&mut asker, &hostile("driven", "save-many", &json!({ "count": 100, "bytes": 8000 }))).await?;
+    asker.ask(&hostile("driven", "save-many", &json!({ "count": 100, "bytes": 8000 }))).await?;
     field.begin();
     drive(field, "fetch", json!({})).await
 }
@@ -112,7 +112,7 @@ async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     while !field.is_over() && !saw.contains("victim in") {
         field.pause(BETWEEN_LOOKS).await;
         // It may have been cut off, and has then seen what it has seen.
-        let Ok(answer) = ask(&mut asker, &shout).await else { break };
+        let Ok(answer) = asker.ask(&shout).await else { break };
         saw = answer;
     }
     let is_taken = field.call("GET", "/v1/rooms/greeted", Vec::new()).await?.text.contains("victim");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use serde_json::json;
 
-use super::{BURST, LARGEST, RATE, ask, attack, hostile, many};
+use super::{BURST, LARGEST, RATE, attack, hostile, many};
 use crate::abuse::requests::api_request;
 use crate::abuse::{Attack, Field, Flood, Way, line};
 use crate::guests::{self, relabelled};
@@ -71,7 +71,7 @@ async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
     let mut fastest = Duration::MAX;
     for _ in 0..5 {
         let began = Instant::now();
-        let answer = ask(&mut asker, &hostile("measured", "burn", &json!(MEASURED_WORK))).await?;
+        let answer = asker.ask(&hostile("measured", "burn", &json!(MEASURED_WORK))).await?;
         ensure!(!answer.contains("\"error\""), "it does not burn: {answer}");
         fastest = fastest.min(began.elapsed());
     }
@@ -96,7 +96,7 @@ async fn burn_scopes(field: Rc<Field>) -> anyhow::Result<()> {
 async fn burn_timers(field: Rc<Field>) -> anyhow::Result<()> {
     let work = work_for(&field, 20.0).await?;
     let with = json!({ "count": 300, "after": 300, "work": work });
-    ask(&mut field.asker(&field.user(0)).await?, &hostile("timers", "burn-timers", &with)).await?;
+    field.asker(&field.user(0)).await?.ask(&hostile("timers", "burn-timers", &with)).await?;
     field.pause(field.time).await;
     Ok(())
 }
@@ -104,7 +104,7 @@ async fn burn_timers(field: Rc<Field>) -> anyhow::Result<()> {
 async fn timer_loops(field: Rc<Field>, scopes: usize) -> anyhow::Result<()> {
     let mut asker = field.asker(&field.user(0)).await?;
     for scope in 0..field.some(scopes) {
-        ask(&mut asker, &hostile(&format!("loop{scope}"), "timer", &json!({ "after": 0, "how": "again" }))).await?;
+        asker.ask(&hostile(&format!("loop{scope}"), "timer", &json!({ "after": 0, "how": "again" }))).await?;
     }
     field.pause(field.time).await;
     Ok(())
