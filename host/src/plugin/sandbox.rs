@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use nix::time::{ClockId, clock_gettime};
 use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
 use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -257,11 +256,14 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, which Valgrind
-/// hides.
+/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, under which
+/// Valgrind dies.
+#[expect(unsafe_code, reason = "the C library writes where it is told to")]
 pub(super) fn thread_cpu_time() -> Duration {
-    // Every system has this clock.
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes to `time` alone, which outlives the call. Every system has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The time of the event that is being handled, in milliseconds since 1970: all the time that a component sees.
