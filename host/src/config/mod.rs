@@ -147,6 +147,10 @@ impl Config {
             limits.events_per_second == 0 || limits.event_burst > 0,
             "limits.event_burst must be more than 0 where limits.events_per_second is"
         );
+        ensure!(
+            limits.event_burst_per_user != Some(0) || limits.events_per_second_per_user == Some(0),
+            "limits.event_burst_per_user must be more than 0 where limits.events_per_second_per_user is"
+        );
         check_duration("heartbeat.interval", heartbeat.interval, Duration::from_millis(10))?;
         check_duration("limits.keep_alive", limits.keep_alive, Duration::from_secs(1))?;
         check_duration("heartbeat.timeout", heartbeat.timeout, Duration::from_millis(10))?;

@@ -80,7 +80,7 @@ impl Limit {
     }
 
     /// A request is dealt with, and so none waited for.
-    pub(super) fn is_clear(&self) -> bool {
+    fn is_clear(&self) -> bool {
         self.at.load(Ordering::Relaxed) == u64::MAX
     }
 

@@ -44,8 +44,7 @@ impl Watch {
             self.ambiguous.store(number, Ordering::Relaxed);
         }
         let unfinished = framing.unfinished();
-        // What comes while a request is answered is behind a body that is held, and little.
-        if unfinished > 0 && !self.limit.is_clear() {
+        if unfinished > 0 {
             if had == 0 {
                 self.limit.head_begins();
             }

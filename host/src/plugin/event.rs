@@ -213,9 +213,11 @@ impl Event {
         }
     }
 
-    /// Whether a client chose what it says: what it sends, gives with its handshake, answers, or has read for it.
+    /// Whether its client is refused where a feature goes on failing on it: it is what the client sends, answers, or has
+    /// read for it. One that only connects is not, though its connection is told of three times.
     pub(super) fn is_sent(&self) -> bool {
-        matches!(self, Self::Message { .. } | Self::Acknowledged { .. } | Self::Fetched { .. })
+        let is_of_client = matches!(self, Self::Message { origin: Origin::Client(_), .. });
+        is_of_client || matches!(self, Self::Acknowledged { .. } | Self::Fetched { .. })
     }
 
     /// With what it waits its turn, as an event of this scope. What is told of a connection waits behind what that sent.
