@@ -20,13 +20,22 @@ const CHARGED_AT: usize = 64 * 1024;
 /// Users that are remembered before those are looked for that can be forgotten.
 const REMEMBERED: usize = 1024;
 
+/// Bytes of each event that a connection may send in a second: whoever may send very many is to be read as fast.
+const EVENT_BYTES: u64 = 256;
+
 /// What the users of a shard's connections have been read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pace {
+    quota: Quota,
     used: RefCell<HashMap<Arc<str>, Allowance>>,
 }
 
 impl Pace {
+    pub(super) fn new(events_per_second: u32) -> Self {
+        let per_second = READ.per_second.max(u64::from(events_per_second) * EVENT_BYTES);
+        Self { quota: Quota { per_second, ..READ }, used: RefCell::default() }
+    }
+
     /// Charges a user. Says for how long it is not to be read, in milliseconds.
     fn charge(&self, principal: Arc<str>, now: u64, bytes: usize) -> Option<u64> {
         let mut used = self.used.borrow_mut();
@@ -34,8 +43,8 @@ impl Pace {
             used.retain(|_, allowance| !allowance.is_clear(now));
         }
         let allowance = used.entry(principal).or_default();
-        allowance.charge(READ, now, bytes as u64);
-        allowance.wait_ms(READ, now)
+        allowance.charge(self.quota, now, bytes as u64);
+        allowance.wait_ms(self.quota, now)
     }
 }
 
@@ -102,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_user_over_its_share_waits_alone() {
-        let pace = Pace::default();
+        let pace = Pace::new(50);
         let mut n_read = 0;
         let wait = loop {
             n_read += CHARGED_AT;
@@ -118,7 +127,7 @@ mod tests {
 
     #[test]
     fn users_that_owe_nothing_are_forgotten() {
-        let pace = Pace::default();
+        let pace = Pace::new(50);
         pace.charge("mal".into(), 0, READ.burst as usize);
         for n in 0..3 * REMEMBERED {
             pace.charge(format!("u{n}").into(), n as u64, 1);

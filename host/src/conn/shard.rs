@@ -158,6 +158,7 @@ impl ShardThread {
             let port = port.clone();
             move || {
                 let violations = Violations::new(&shared.clock);
+                let pace = Pace::new(shared.config.events_per_second);
                 let shard = Rc::new(Shard {
                     shared,
                     index,
@@ -168,7 +169,7 @@ impl ShardThread {
                     members: Members::default(),
                     newcomers: Newcomers::default(),
                     violations,
-                    pace: Pace::default(),
+                    pace,
                     polling: RefCell::default(),
                     namespaces: RefCell::default(),
                     registry,
