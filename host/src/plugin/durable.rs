@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::catalogue::Plugin;
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Asker, Event, ReplyTo};
 use super::scope::{Due, Room, Scope, State, Timer};
 use super::template::ScopeAddress;
-use super::turns::Flow;
+use super::turns::{Flow, TURN};
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
@@ -21,9 +21,6 @@ use crate::store::{
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_HELD: usize = 1000;
-
-/// How long events are handled in one turn that came in while their scope was read.
-const HELD_TURN: Duration = Duration::from_millis(1);
 
 /// Settles a promise when it is dropped.
 pub(super) struct Settling {
@@ -130,7 +127,7 @@ impl Worker {
             let Some(scope) = self.scopes.get_mut(number, key) else { return };
             let Some(held) = scope.loading.as_mut() else { return };
             let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-            if started.elapsed() > HELD_TURN
+            if started.elapsed() > TURN
                 && let Some((next, _)) = held.front()
             {
                 let flow = next.flow(key);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -11,12 +11,9 @@ use super::event::Event;
 use super::handle::{Done, Handled};
 use super::senders::Reservation;
 use super::template::ScopeAddress;
-use super::turns::Flow;
+use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
 use crate::model::Payload;
-
-/// How long scopes are asked in one turn.
-const TURN: Duration = Duration::from_millis(1);
 
 /// Answers of one thread, in bytes, at most: what one call can read within its deadline.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;

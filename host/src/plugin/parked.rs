@@ -1,18 +1,15 @@
 //! Events that must be told and cannot be yet, for the feature fails or is paused: each is told later, in a turn of its own.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::catalogue::Plugin;
 use super::due::LEAST_LOOK_MS;
 use super::event::ReplyTo;
 use super::scope::{Due, Parked};
 use super::template::ScopeAddress;
-use super::turns::Flow;
+use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
-
-/// How long a scope is told in one turn what has been waiting.
-const TURN: Duration = Duration::from_millis(1);
 
 impl Worker {
     pub(super) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::event::{Event, ReplyTo};
 use super::sandbox::thread_cpu_time;
-use super::turns::Flow;
+use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
 use crate::hub::ShardPort;
 
@@ -14,9 +14,6 @@ use crate::hub::ShardPort;
 /// the shards keep up. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes what
 /// one room is sent in few pieces; few enough that nobody waits for long.
 const EVENTS_IN_A_ROW: usize = 64;
-
-/// The time of turns after which it is looked for what has come in meanwhile: that may be another's turn.
-const LONG_FOR_A_ROW: Duration = Duration::from_millis(1);
 
 impl Worker {
     pub(super) fn run(&mut self) {
@@ -57,7 +54,8 @@ impl Worker {
         }
         let (mut now, mut served) = (thread_cpu_time(), Duration::ZERO);
         for _ in 0..EVENTS_IN_A_ROW {
-            if self.is_stopping() || served > LONG_FOR_A_ROW {
+            // What has come in meanwhile may be whose turn it is.
+            if self.is_stopping() || served > TURN {
                 return;
             }
             let Some((turn, job)) = self.turns.next() else { return };

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// that only whoever takes far more than others waits for them, and little enough that nobody notices a round.
 const QUANTUM: u64 = 1_000_000;
 
+/// How long work that can be cut goes on in one turn: a quantum.
+pub(super) const TURN: Duration = Duration::from_nanos(QUANTUM);
+
 /// Flows and scopes of a plugin that are remembered though nothing of theirs waits, before those are looked for that can be
 /// forgotten.
 const REMEMBERED: usize = 4096;
