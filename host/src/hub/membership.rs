@@ -141,17 +141,11 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::hub_of_test;
+    use crate::hub::{connect, hub_of_test};
     use crate::ledger::Means;
 
     fn hub() -> Hub {
         hub_of_test(2, 2)
-    }
-
-    fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
-        let id = ConnId::new(shard, slot, 1);
-        hub.connect(id, Arc::new(Identity::of_user(user)), 0);
-        id
     }
 
     #[test]

@@ -266,18 +266,20 @@ fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     Hub::new((0..shards).map(|_| ShardPort::new(64)).collect(), rooms, ledger)
 }
 
+/// A connection of a user, at this place of a shard.
+#[cfg(test)]
+fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
+    let id = ConnId::new(shard, slot, 1);
+    hub.connect(id, Arc::new(Identity::of_user(user)), 0);
+    id
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn hub() -> Hub {
         hub_of_test(2, 2)
-    }
-
-    fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
-        let id = ConnId::new(shard, slot, 1);
-        hub.connect(id, Arc::new(Identity::of_user(user)), 0);
-        id
     }
 
     #[test]
