@@ -2,16 +2,35 @@
 //! name with them can pass itself off as another.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
-/// Whether a character is not seen by itself, or turns the direction of text: Unicode's `Default_Ignorable_Code_Point` and
-/// `Bidi_Control`, line and paragraph separators, annotation marks, and the blank of Braille.
+/// Characters that are not seen by themselves, or that turn the direction of text, in ascending order: Unicode's
+/// `Default_Ignorable_Code_Point` and `Bidi_Control`, line and paragraph separators, annotation marks, and the blank of
+/// Braille.
+pub const INVISIBLE: [RangeInclusive<char>; 18] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
+/// Whether a character is one of [`INVISIBLE`].
 pub fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
-        | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+    c >= *INVISIBLE[0].start() && INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
 /// A name as it can be shown without harm: without control characters and such as nobody sees. What emoji and some scripts

@@ -19,7 +19,7 @@ pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
 pub use id::{ConnId, MAX_ID_CHARS, MAX_ROOM_CHARS, is_valid_id, is_valid_room};
 pub use identity::Identity;
-pub use invisible::{harmless_name, is_invisible};
+pub use invisible::{INVISIBLE, harmless_name, is_invisible};
 pub use log_limit::LogLimit;
 pub use mailbox::Mailbox;
 pub use network::{TrustedProxies, network_of};

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::emit::MAX_EVENT_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
-use crate::model::{MAX_ID_CHARS, MAX_ROOM_CHARS};
+use crate::model::{INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
 
 /// Where a document's schemas are.
@@ -19,9 +19,9 @@ const DEFINITIONS: &str = "/components/schemas";
 /// Text without control characters.
 const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
-/// The same without whitespace: what ids are made of.
-const PRINTABLE_WORD: &str =
-    "^[^\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]+$";
+/// What ids are not made of, as a class of characters in a pattern names it: control characters and whitespace.
+const CONTROL_OR_WHITESPACE: &str =
+    "\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
 /// Makes schemas, and keeps those that are referred to.
 #[derive(Debug)]
@@ -112,6 +112,10 @@ texts! {
     });
 }
 
+/// The schema of ids: neither control characters nor whitespace nor what cannot be seen. The latter stand in the pattern as
+/// they are: dialects of patterns differ in how they escape what is over U+FFFF.
 fn word(max_chars: usize) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": max_chars, "pattern": PRINTABLE_WORD })
+    let invisible: String = INVISIBLE.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
+    let pattern = format!("^[^{CONTROL_OR_WHITESPACE}{invisible}]+$");
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": max_chars, "pattern": pattern })
 }
