@@ -1,4 +1,4 @@
-//! The code that `wit-bindgen` generates from `wit/`. Nothing but `guest.rs` and `log.rs` may see these
+//! The code that `wit-bindgen` generates from `wit/1.0/`. Nothing but `guest.rs` and `log.rs` may see these
 //! types: the rest of the SDK has its own, so that a feature runs natively without any WebAssembly.
 
 #![allow(
@@ -11,7 +11,7 @@
 )]
 
 wit_bindgen::generate!({
-    path: "../wit",
+    path: "../wit/1.0",
     world: "feature",
     pub_export_macro: true,
 });

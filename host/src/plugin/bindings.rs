@@ -2,7 +2,7 @@
 #![allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all, reason = "generated code")]
 
 wasmtime::component::bindgen!({
-    path: "../wit",
+    path: "../wit/1.0",
     world: "feature",
     ownership: Borrowing { duplicate_if_necessary: true },
 });
