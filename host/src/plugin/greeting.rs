@@ -7,10 +7,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::credentials::without_credentials;
-use super::event::{Event, Member, Origin, ReplyTo};
-use super::manifest::CONNECT_EVENT;
+use super::load::manifest::CONNECT_EVENT;
+use super::run::event::{Event, Member, Origin, ReplyTo};
+use super::run::worker::Job;
 use super::runtime::Runtime;
-use super::worker::Job;
 use crate::model::{ConnId, Identity, Payload};
 
 impl Runtime {

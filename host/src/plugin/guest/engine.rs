@@ -1,0 +1,145 @@
+//! The one engine that all plugins share, and the thread that keeps its deadlines.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// Instances that the pool has room for: on each of some dozen threads, a warm instance of each of some dozen plugins.
+/// Each reserves address space, not memory; a machine that has not enough of it gets instances on demand.
+const POOLED_INSTANCES: u32 = 512;
+
+/// Stack of a plugin's code, in bytes. Features are shallow; a runaway recursion should trap soon.
+const MAX_WASM_STACK: usize = 256 * 1024;
+
+/// Ticks of a call's deadline, at least. A call may so run longer than its deadline by one part in so many.
+const TICKS_PER_DEADLINE: u32 = 10;
+
+/// Ticks without a call after which the ticker rests.
+const IDLE_TICKS: u32 = 20;
+
+/// Makes the engine.
+///
+/// # Errors
+/// Where this machine cannot run WebAssembly.
+pub(crate) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(MAX_WASM_STACK)
+        .wasm_component_model(true)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_multi_memory(false)
+        // A compilation leaves the other cores to those who are served.
+        .parallel_compilation(false);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(POOLED_INSTANCES)
+        .total_core_instances(POOLED_INSTANCES * 4)
+        .total_memories(POOLED_INSTANCES)
+        .total_tables(POOLED_INSTANCES * 2)
+        .max_memory_size(memory_bytes)
+        .max_unused_warm_slots(16);
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config).or_else(|error| {
+        tracing::warn!(%error, "cannot reserve a pool for plugin instances, so they are allocated on demand");
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })
+}
+
+/// The time between two ticks where the shortest deadline is this.
+pub(crate) fn tick_of(deadline: Duration) -> Duration {
+    (deadline / TICKS_PER_DEADLINE).max(Duration::from_millis(1))
+}
+
+/// Moves the engine's epoch on while calls are running, and rests while none are, so that an idle host costs nothing.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    shared: Arc<TickerState>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug, Default)]
+struct TickerState {
+    /// Calls that were ever begun.
+    begun: AtomicU64,
+    /// Calls that ended.
+    ended: AtomicU64,
+    resting: AtomicBool,
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Ticker {
+    /// Starts a ticker for calls that may take `deadline` at the least.
+    ///
+    /// # Errors
+    /// Where the thread cannot be started.
+    pub(crate) fn start(engine: Engine, deadline: Duration) -> std::io::Result<Self> {
+        let tick = tick_of(deadline);
+        let shared = Arc::new(TickerState::default());
+        let state = shared.clone();
+        let thread = thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || state.run(&engine, tick))?;
+        Ok(Self { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Notes that a call begins. It ends when what this returns is dropped.
+    pub(crate) fn call_begins(&self) -> RunningCall<'_> {
+        self.shared.begun.fetch_add(1, Ordering::SeqCst);
+        if self.shared.resting.load(Ordering::SeqCst) {
+            // Under the lock the ticker is either waiting, and is woken, or has not looked yet, and will see the call.
+            drop(self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner));
+            self.shared.wake.notify_all();
+        }
+        RunningCall(&self.shared)
+    }
+
+    /// Ends the thread.
+    pub(crate) fn stop(&self) {
+        *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            // It does nothing that could panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A call that the ticker keeps ticking for.
+#[derive(Debug)]
+pub(crate) struct RunningCall<'a>(&'a TickerState);
+
+impl Drop for RunningCall<'_> {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl TickerState {
+    fn run(&self, engine: &Engine, tick: Duration) {
+        let mut seen = 0;
+        let mut idle = 0;
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*stop {
+            if idle >= IDLE_TICKS {
+                self.resting.store(true, Ordering::SeqCst);
+                // A call that began before the flag was up did not wake us.
+                while !*stop && self.begun.load(Ordering::SeqCst) == seen {
+                    stop = self.wake.wait(stop).unwrap_or_else(PoisonError::into_inner);
+                }
+                self.resting.store(false, Ordering::SeqCst);
+                idle = 0;
+            } else {
+                stop = self.wake.wait_timeout(stop, tick).unwrap_or_else(PoisonError::into_inner).0;
+                engine.increment_epoch();
+            }
+            let begun = self.begun.load(Ordering::SeqCst);
+            let is_idle = begun == seen && self.ended.load(Ordering::SeqCst) == begun;
+            idle = if is_idle { idle + 1 } else { 0 };
+            seen = begun;
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The component and its sandbox. No other room names wasmtime or the types of the WIT contract.
+
+pub(crate) mod bindings;
+pub(crate) mod cache;
+pub(crate) mod compile;
+pub(crate) mod convert;
+pub(crate) mod engine;
+pub(crate) mod log;
+pub(crate) mod sandbox;

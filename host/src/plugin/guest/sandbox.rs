@@ -1,0 +1,337 @@
+//! Instances of components: what they may reach, and the calls into them.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
+use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{
+    Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait,
+};
+
+use super::bindings::{Context, Event, Failure, Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
+use super::engine::Ticker;
+use super::log::PluginLog;
+use crate::hub::ShardPort;
+
+/// What a component may hand to the host in one call, in bytes of lists and strings: more than the effects of one event
+/// may weigh, so that the check of the effects gets to say what was too much.
+const MAX_HANDED_OVER_BYTES: usize = 4 * 1024 * 1024;
+
+/// What is kept of a component's standard error, in bytes: a panic's message and the place it came from.
+const MAX_STDERR_BYTES: usize = 2048;
+
+/// The interface that would let a component sleep, as `wasmtime-wasi` names it.
+const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
+
+/// What a component gets for random bytes, again and again: what should differ comes from the event's seed.
+const RANDOM_BYTES: [u8; 33] = *b"chance comes from an event's seed";
+
+/// How often a call that has not run, because the machine is busy with others, is given as much time again.
+const MAX_EXTENSIONS: u32 = 10;
+
+/// Why a call came to nothing. The instance must not be used again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("it ran for longer than {} ms", .0.as_millis())]
+    Deadline(Duration),
+    #[error("it trapped: {0}")]
+    Trap(String),
+}
+
+/// Marks the trap of a call that ran for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("the deadline has passed")]
+struct DeadlinePassed;
+
+/// The host's side of an instance.
+pub(crate) struct HostState {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    limits: StoreLimits,
+    time: Arc<EventTime>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    log: Arc<PluginLog>,
+    deadline: Duration,
+    ticks: u64,
+    /// CPU time of this thread at the last look, and how often was looked.
+    watch: (Option<Duration>, u32),
+}
+
+impl fmt::Debug for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostState").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl WasiView for HostState {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl log::Host for HostState {
+    fn write(&mut self, level: String, message: String) {
+        self.log.write(&level, &message);
+    }
+}
+
+impl super::bindings::roundhouse::feature::types::Host for HostState {}
+impl super::bindings::roundhouse::feature::manifest::Host for HostState {}
+impl super::bindings::roundhouse::feature::events::Host for HostState {}
+impl super::bindings::roundhouse::feature::effects::Host for HostState {}
+
+/// What the host offers to components.
+///
+/// # Errors
+/// Where two parts of it offer the same.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
+    Feature::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    // To sleep would hold a plugin thread up, and no deadline interrupts the host's own functions.
+    linker.allow_shadowing(true);
+    let mut clock = linker.instance(MONOTONIC_CLOCK)?;
+    for function in ["subscribe-duration", "subscribe-instant"] {
+        clock.func_wrap(function, |_, (_,): (u64,)| -> wasmtime::Result<(Resource<DynPollable>,)> {
+            Err(wasmtime::format_err!("a feature cannot sleep: it sets a timer"))
+        })?;
+    }
+    Ok(linker)
+}
+
+/// The bounds of a plugin's instances and states.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) memory_bytes: usize,
+    pub(crate) deadline: Duration,
+    /// The engine's ticks in a deadline.
+    pub(crate) ticks: u64,
+    pub(crate) state_bytes: usize,
+}
+
+/// A component that has been instantiated, warm for the next call.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    store: Store<HostState>,
+    feature: Feature,
+}
+
+impl fmt::Debug for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Feature")
+    }
+}
+
+impl Instance {
+    /// Instantiates a component with nothing but a clock that stands still, a seed, and its log.
+    pub(crate) fn new(
+        pre: &FeaturePre<HostState>,
+        ticker: &Ticker,
+        bounds: Bounds,
+        log: Arc<PluginLog>,
+    ) -> Result<Self, Fault> {
+        let time = Arc::new(EventTime::default());
+        let stderr = Arc::new(Mutex::new(Vec::new()));
+        let mut wasi = WasiCtxBuilder::new();
+        wasi.wall_clock(EventClock(time.clone()))
+            .monotonic_clock(EventClock(time.clone()))
+            .secure_random(Deterministic::new(RANDOM_BYTES.to_vec()))
+            .insecure_random(Deterministic::new(RANDOM_BYTES.to_vec()))
+            .insecure_random_seed(0)
+            .max_random_size(4096)
+            .stderr(Stderr(stderr.clone()));
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(bounds.memory_bytes)
+            .instances(16)
+            .memories(4)
+            .tables(16)
+            .table_elements(100_000)
+            .trap_on_grow_failure(true)
+            .build();
+        let state = HostState {
+            wasi: wasi.build(),
+            table: ResourceTable::new(),
+            limits,
+            time,
+            stderr,
+            log,
+            deadline: bounds.deadline,
+            ticks: bounds.ticks,
+            watch: (None, 0),
+        };
+        let mut store = Store::new(pre.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_hostcall_fuel(MAX_HANDED_OVER_BYTES);
+        store.epoch_deadline_callback(|mut store| store.data_mut().look_at_deadline());
+        store.set_epoch_deadline(bounds.ticks / 2);
+        let running = ticker.call_begins();
+        let feature = pre.instantiate(&mut store);
+        drop(running);
+        match feature {
+            Ok(feature) => Ok(Self { store, feature }),
+            Err(error) => Err(store.data().fault(&error)),
+        }
+    }
+
+    /// Calls `describe`.
+    pub(crate) fn describe(&mut self, ticker: &Ticker) -> Result<Manifest, Fault> {
+        self.call(ticker, 0, |feature, store| feature.call_describe(store))
+    }
+
+    /// Calls `handle`.
+    pub(crate) fn handle(
+        &mut self,
+        ticker: &Ticker,
+        context: Context<'_>,
+        event: Event<'_>,
+        state: Option<&[u8]>,
+    ) -> Result<Result<Outcome, Failure>, Fault> {
+        self.call(ticker, context.now, |feature, store| feature.call_handle(store, context, event, state))
+    }
+
+    /// Calls `migrate`.
+    pub(crate) fn migrate(
+        &mut self,
+        ticker: &Ticker,
+        from: u32,
+        state: &[u8],
+    ) -> Result<Result<Vec<u8>, Failure>, Fault> {
+        self.call(ticker, 0, |feature, store| feature.call_migrate(store, from, state))
+    }
+
+    fn call<T>(
+        &mut self,
+        ticker: &Ticker,
+        now_ms: u64,
+        call: impl FnOnce(&Feature, &mut Store<HostState>) -> wasmtime::Result<T>,
+    ) -> Result<T, Fault> {
+        let ticks = self.store.data().ticks;
+        self.store.set_epoch_deadline(ticks / 2);
+        let state = self.store.data_mut();
+        state.watch = (None, 0);
+        state.time.0.store(now_ms, Ordering::Relaxed);
+        state.stderr.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let running = ticker.call_begins();
+        let result = call(&self.feature, &mut self.store);
+        drop(running);
+        result.map_err(|error| self.store.data().fault(&error))
+    }
+}
+
+impl HostState {
+    /// Half of the deadline has passed. A call that was running all the while has had its time when this comes for the
+    /// second time; one that the machine did not let run, because others kept it busy, gets its time later.
+    fn look_at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
+        // What came of the events before need not wait for this one.
+        ShardPort::wake_gathered();
+        let cpu = thread_cpu_time();
+        let (last, looks) = self.watch;
+        if let Some(last) = last {
+            let has_run = cpu.saturating_sub(last) >= self.deadline / 4;
+            if has_run || looks > MAX_EXTENSIONS {
+                return Err(DeadlinePassed.into());
+            }
+        }
+        self.watch = (Some(cpu), looks + 1);
+        Ok(UpdateDeadline::Continue(self.ticks / 2))
+    }
+
+    fn fault(&self, error: &wasmtime::Error) -> Fault {
+        if error.is::<DeadlinePassed>() {
+            return Fault::Deadline(self.deadline);
+        }
+        let mut said = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = String::from_utf8_lossy(&std::mem::take(&mut *said)).into_owned();
+        Fault::Trap(if said.trim().is_empty() { error.root_cause().to_string() } else { one_line(&said) })
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, under which
+/// Valgrind dies.
+#[expect(unsafe_code, reason = "the C library writes where it is told to")]
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: it writes to `time` alone, which outlives the call. Every system has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The time of the event that is being handled, in milliseconds since 1970: all the time that a component sees.
+#[derive(Debug, Default)]
+struct EventTime(AtomicU64);
+
+struct EventClock(Arc<EventTime>);
+
+impl HostWallClock for EventClock {
+    fn resolution(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.0.load(Ordering::Relaxed))
+    }
+}
+
+impl HostMonotonicClock for EventClock {
+    fn resolution(&self) -> u64 {
+        1_000_000
+    }
+
+    fn now(&self) -> u64 {
+        self.0.0.load(Ordering::Relaxed).saturating_mul(1_000_000)
+    }
+}
+
+/// The end of a component's standard error, for the log of a panic.
+#[derive(Clone)]
+struct Stderr(Arc<Mutex<Vec<u8>>>);
+
+impl IsTerminal for Stderr {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Stderr {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Asked for by interfaces later than the one that is linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Stderr {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Stderr {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&bytes);
+        let excess = said.len().saturating_sub(MAX_STDERR_BYTES);
+        said.drain(..excess);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(MAX_STDERR_BYTES)
+    }
+}

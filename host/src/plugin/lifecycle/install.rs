@@ -1,0 +1,374 @@
+//! Changes of what runs: loads, rollbacks, unloads. Each is written down before it is answered, so that the next start finds
+//! it, and leaves everything as it was where one of its steps says no.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::component_store::{ComponentStore, FolderFile, Record};
+use super::record::{not_installed, unloaded_meanwhile};
+use crate::model::{ErrorCode, Failure};
+use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
+use crate::plugin::load::generation::{Generation, Loaded, Source};
+use crate::plugin::load::loader::{LoadError, Loader, Step};
+use crate::plugin::load::migrate::Losses;
+use crate::plugin::run::worker::Job;
+use crate::plugin::runtime::Inner;
+
+/// A component that is to be loaded.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// The name that it must have.
+    pub name: Option<String>,
+    /// The SHA-256 that it must have, in hexadecimal.
+    pub digest: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// The name of its file in the plugin folder, where it came from there.
+    pub file: Option<String>,
+    /// Whether states may be lost that it cannot take over.
+    pub lose_writes: bool,
+}
+
+impl Load {
+    /// A component from somewhere, of which nothing else is known.
+    pub fn new(bytes: Vec<u8>, source: Source) -> Self {
+        Self { bytes, name: None, digest: None, source, file: None, lose_writes: false }
+    }
+}
+
+/// What a load or a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// The generation that runs now.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// Whether the same component ran before, so that nothing has changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unchanged: bool,
+    /// The scopes that lost what a newer build had written to them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost_scopes: Option<usize>,
+    /// What did not go as it should, though the change was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+}
+
+impl Change {
+    pub(crate) fn to(id: Loaded) -> Self {
+        Self { id, unchanged: false, lost_scopes: None, warning: None }
+    }
+}
+
+/// Makes the changes, and keeps their records.
+#[derive(Debug)]
+pub(crate) struct Installer {
+    pub(crate) loader: Loader,
+    pub(crate) store: ComponentStore,
+    /// Held while the catalogue and the records change.
+    pub(crate) changes: Mutex<()>,
+    /// The plugins that are being loaded, by name.
+    loading: Mutex<HashSet<String>>,
+    loaded: Condvar,
+    last_plugin: AtomicU32,
+}
+
+/// A plugin that is being loaded: other loads of it wait.
+struct Loading<'a>(&'a Installer, &'a str);
+
+impl Drop for Loading<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.loading).remove(self.1);
+        self.0.loaded.notify_all();
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Installer {
+    pub(crate) fn new(loader: Loader, store: ComponentStore) -> Self {
+        Self {
+            loader,
+            store,
+            changes: Mutex::default(),
+            loading: Mutex::default(),
+            loaded: Condvar::new(),
+            last_plugin: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn next_plugin(&self) -> u32 {
+        self.last_plugin.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn wait_to_load<'a>(&'a self, name: &'a str) -> Loading<'a> {
+        let mut loading = lock(&self.loading);
+        while !loading.insert(name.to_owned()) {
+            loading = self.loaded.wait(loading).unwrap_or_else(PoisonError::into_inner);
+        }
+        Loading(self, name)
+    }
+
+    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub(crate) fn load(&self, inner: &Arc<Inner>, load: &Load) -> Result<Change, LoadError> {
+        let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
+        if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
+            let message = format!("the component calls itself {:?}, not {name:?}", described.name);
+            return Err(LoadError::new(Step::Manifest, message));
+        }
+        let _only_one = self.wait_to_load(&described.name);
+        let record = self.store.record(&described.name);
+        // A bundled build that nothing was installed over has no record.
+        let running = inner.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
+        let next = |_: &Loaded| record.last_generation.max(running) + 1;
+        let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
+        let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
+        match inner.plugin(&described.name) {
+            Some(plugin) if plugin.current().id.digest == described.digest => {
+                self.keep_as_is(&plugin, folder, load.source)?;
+                Ok(Change { unchanged: true, ..Change::to(plugin.current().id.clone()) })
+            }
+            Some(plugin) => self.swap(inner, &plugin, generation, folder, load),
+            None => {
+                // One that could not be started has a history.
+                let history = self.history_of(&record, generation.id.generation);
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, inner.hub.ledger());
+                let lost = self.bring_in(inner, plugin, Some((&load.bytes, folder)), load.lose_writes)?;
+                self.prune_cache(inner);
+                let id = generation.id.clone();
+                tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+                    source = ?load.source, "a plugin was loaded");
+                Ok(Change { lost_scopes: lost, ..Change::to(id) })
+            }
+        }
+    }
+
+    /// Replaces the build that runs.
+    fn swap(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: &Arc<Plugin>,
+        generation: Arc<Generation>,
+        folder: Option<FolderFile>,
+        load: &Load,
+    ) -> Result<Change, LoadError> {
+        let _changes = lock(&self.changes);
+        if plugin.is_unloaded() {
+            return Err(unloaded_meanwhile());
+        }
+        self.try_routes(inner, &generation)?;
+        let losses = self.losses(inner, plugin, &generation)?;
+        losses.permit(load.lose_writes)?;
+        let before = plugin.current();
+        let history = plugin.history().after_replacing(before.clone(), &generation).giving_up(losses.schemas.clone());
+        self.store.keep(&load.bytes, &generation.id.digest).map_err(not_installed)?;
+        self.write(plugin, &generation, &history, folder).map_err(not_installed)?;
+        let lost = self.switch(inner, plugin, &generation, history, &losses);
+        if let Some(store) = &inner.store {
+            // What the build before did not take.
+            store.resume(&plugin.name);
+        }
+        let id = generation.id.clone();
+        tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+            source = ?load.source, before = before.id.generation, "a plugin was replaced");
+        Ok(Change { lost_scopes: lost, ..Change::to(id) })
+    }
+
+    /// Takes a generation of a running plugin into use. Gives the number of scopes that lost something.
+    pub(crate) fn switch(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: &Arc<Plugin>,
+        generation: &Arc<Generation>,
+        history: History,
+        losses: &Losses,
+    ) -> Option<usize> {
+        let before = (plugin.current(), plugin.history());
+        inner.metrics.show_latency(&generation.latency);
+        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
+        plugin.switch(generation.clone(), history);
+        self.publish(inner, |_, _| {});
+        self.retire(inner, plugin, &before.0, &before.1);
+        let lost = (!losses.is_empty()).then(|| self.give_up(inner, plugin, losses));
+        // What could not be told to the generation before.
+        inner.submit_to_all(|| Job::Resume { plugin: plugin.number });
+        lost
+    }
+
+    /// What is no longer loaded is no longer shown.
+    fn retire(&self, inner: &Inner, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
+        let (now, kept) = (plugin.current(), plugin.history());
+        for gone in history.generations().chain([current]) {
+            if !kept.generations().chain([&now]).any(|other| Arc::ptr_eq(other, gone)) {
+                inner.metrics.hide_latency(&gone.latency);
+            }
+        }
+        self.prune_cache(inner);
+    }
+
+    /// Has the plugin threads give up what the generation that runs now cannot take over.
+    pub(crate) fn give_up(&self, inner: &Inner, plugin: &Plugin, losses: &Losses) -> usize {
+        let mut n_scopes = 0;
+        for inbox in &inner.inboxes {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            inbox.push(Job::GiveUp { plugin: plugin.number, reply });
+            // A thread that has ended drops what it was asked.
+            n_scopes += answer.blocking_recv().unwrap_or(0);
+        }
+        let id = &plugin.current().id;
+        tracing::error!(
+            plugin = %id.name, version = %id.version, generation = id.generation, scopes = n_scopes,
+            "scopes lost what a newer build had written to them: {}", losses.reason
+        );
+        n_scopes
+    }
+
+    /// Takes a plugin in that does not run yet: with the states that are stored, and then the catalogue. `component` and
+    /// the file that it is from are written down, unless they are already.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub(crate) fn bring_in(
+        &self,
+        inner: &Arc<Inner>,
+        plugin: Plugin,
+        component: Option<(&[u8], Option<FolderFile>)>,
+        lose_writes: bool,
+    ) -> Result<Option<usize>, LoadError> {
+        let generation = plugin.current();
+        let name = plugin.name.clone();
+        self.try_routes(inner, &generation)?;
+        let plugin = Arc::new(plugin);
+        let losses = self.restore(inner, &plugin, lose_writes)?;
+        let changes = lock(&self.changes);
+        let noted = self.try_routes(inner, &generation).and_then(|()| {
+            let Some((component, folder)) = component else { return Ok(()) };
+            self.store.keep(component, &generation.id.digest).map_err(not_installed)?;
+            self.write(&plugin, &generation, &plugin.history(), folder).map_err(not_installed)
+        });
+        if let Err(refused) = noted {
+            // Its scopes may still be being read.
+            plugin.mark_unloaded();
+            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            return Err(refused);
+        }
+        for loaded in plugin.history().generations().chain([&generation]) {
+            inner.metrics.show_latency(&loaded.latency);
+        }
+        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
+        self.publish(inner, |plugins, idle| {
+            idle.remove(&name);
+            plugins.insert(name.clone(), plugin.clone());
+        });
+        let lost = (!losses.is_empty()).then(|| self.give_up(inner, &plugin, &losses));
+        drop(changes);
+        if let Some(n) = inner.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
+            tracing::info!(plugin = %name, documents = n, "documents that were promised before are being stored");
+        }
+        Ok(lost)
+    }
+
+    /// Whether what a generation wants to handle is free.
+    pub(crate) fn try_routes(&self, inner: &Inner, generation: &Generation) -> Result<(), LoadError> {
+        match inner.catalogue.load().conflict(generation) {
+            Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
+            None => Ok(()),
+        }
+    }
+
+    /// What of the scopes that there are a generation could not take over.
+    ///
+    /// # Errors
+    /// Where it lacks a template for one of them, or cannot be instantiated.
+    pub(crate) fn losses(&self, inner: &Inner, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
+        let mut losses = Losses::default();
+        let current = plugin.current();
+        for inbox in &inner.inboxes {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            inbox.push(Job::Inherit { plugin: plugin.number, by: by.clone(), reply });
+            // A thread that has ended drops what it was asked.
+            let inheritance =
+                answer.blocking_recv().map_err(|_| LoadError::passing(Step::Migrate, "the host is shutting down"))?;
+            if let Some(orphan) = inheritance.orphan {
+                let message = format!("it has no template for the scope {orphan}, which there is");
+                return Err(LoadError::new(Step::Migrate, message));
+            }
+            losses.add(self.loader.ticker(), Some(plugin), Some(&current), by, &inheritance.states)?;
+        }
+        Ok(losses)
+    }
+
+    /// Replaces the catalogue by one of changed plugins.
+    pub(crate) fn publish(
+        &self,
+        inner: &Inner,
+        change: impl FnOnce(&mut BTreeMap<String, Arc<Plugin>>, &mut BTreeMap<String, Idle>),
+    ) {
+        let catalogue = inner.catalogue.load();
+        let (mut plugins, mut idle) = (catalogue.plugins.clone(), catalogue.idle.clone());
+        change(&mut plugins, &mut idle);
+        inner.metrics.plugins_failed.set(idle.values().filter(|idle| idle.failed.is_some()).count() as i64);
+        inner.catalogue.store(Arc::new(Catalogue::new(plugins, idle)));
+    }
+
+    pub(crate) fn prune_cache(&self, inner: &Inner) {
+        let mut keep = HashSet::new();
+        for plugin in inner.catalogue.load().plugins.values() {
+            let (current, history) = (plugin.current(), plugin.history());
+            keep.extend(history.generations().chain([&current]).map(|generation| generation.id.digest.clone()));
+        }
+        self.loader.prune_cache(&keep);
+    }
+
+    /// Takes a plugin out of use: its scopes, timers and rooms go with it, durable states stay stored.
+    ///
+    /// # Errors
+    /// Where there is no such plugin, or it could not be written down. Nothing has changed then.
+    pub(crate) fn unload(&self, inner: &Arc<Inner>, name: &str) -> Result<(), Failure> {
+        let _changes = lock(&self.changes);
+        let idle = inner.catalogue.load().idle.get(name).cloned();
+        let plugin = inner.plugin(name);
+        if plugin.is_none() && idle.is_none_or(|idle| idle.failed.is_none()) {
+            return Err(inner.no_plugin(name));
+        }
+        let mut record = self.store.record(name);
+        if let Some(plugin) = &plugin {
+            let current = plugin.current();
+            record.last_generation = record.last_generation.max(current.id.generation);
+            record.events = current.manifest.routes.keys().cloned().collect();
+        }
+        let events = record.events.clone();
+        let record = Record { current: None, previous: Vec::new(), rolled_back: Vec::new(), ..record };
+        self.store.write(record).map_err(|error| {
+            let message = format!("the unload of {name} cannot be written down, and was not done: {error}");
+            Failure::new(ErrorCode::Internal, message)
+        })?;
+        if let Some(plugin) = &plugin {
+            plugin.mark_unloaded();
+        }
+        self.publish(inner, |plugins, idle| {
+            plugins.remove(name);
+            idle.insert(name.to_owned(), Idle { failed: None, events });
+        });
+        if let Some(plugin) = plugin {
+            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            let (current, history) = (plugin.current(), plugin.history());
+            history.generations().chain([&current]).for_each(|gone| inner.metrics.hide_latency(&gone.latency));
+            let id = &current.id;
+            tracing::info!(plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
+                "a plugin was unloaded");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,11 @@
+//! What operators do to plugins: install, roll back, unload, report; and the records from which a start restores them.
+
+pub(crate) mod component_store;
+pub(crate) mod folder;
+pub(crate) mod install;
+pub(crate) mod queue;
+pub(crate) mod record;
+pub(crate) mod report;
+pub(crate) mod restore;
+pub(crate) mod rollback;
+pub(crate) mod start;

@@ -1,0 +1,100 @@
+//! What is written down of a change, before it is answered.
+
+use std::sync::Arc;
+
+use super::component_store::{FolderFile, Installed, Record};
+use super::install::{Installer, lock};
+use crate::plugin::load::bundled::bundled;
+use crate::plugin::load::catalogue::{History, Plugin};
+use crate::plugin::load::generation::{Generation, Source};
+use crate::plugin::load::loader::{LoadError, Step, digest};
+
+impl Installer {
+    /// The running component was loaded again. That is noted where it is from the plugin folder, so that it is not loaded again
+    /// from there, and where the record says something else.
+    ///
+    /// # Errors
+    /// Where it cannot be written, or the plugin was unloaded meanwhile.
+    pub(crate) fn keep_as_is(
+        &self,
+        plugin: &Plugin,
+        folder: Option<FolderFile>,
+        source: Source,
+    ) -> Result<(), LoadError> {
+        let _changes = lock(&self.changes);
+        if plugin.is_unloaded() {
+            return Err(unloaded_meanwhile());
+        }
+        let record = self.store.record(&plugin.name);
+        let is_reset = source == Source::Bundled && plugin.current().source != Source::Bundled;
+        // A build that stands in for one that cannot start is not written down yet.
+        let is_written = record.current.as_ref().is_none_or(|current| current.digest == plugin.current().id.digest);
+        if is_written && !is_reset && (folder.is_none() || record.folder == folder) {
+            return Ok(());
+        }
+        let mut record = self.record_of(plugin, &plugin.current(), &plugin.history(), folder);
+        if let Some(current) = record.current.as_mut().filter(|_| is_reset) {
+            current.source = Source::Bundled;
+        }
+        self.put(record).map_err(not_installed)
+    }
+
+    /// Writes down what runs of a plugin from now on.
+    pub(crate) fn write(
+        &self,
+        plugin: &Plugin,
+        generation: &Generation,
+        history: &History,
+        folder: Option<FolderFile>,
+    ) -> std::io::Result<()> {
+        self.put(self.record_of(plugin, generation, history, folder))
+    }
+
+    fn record_of(
+        &self,
+        plugin: &Plugin,
+        generation: &Generation,
+        history: &History,
+        folder: Option<FolderFile>,
+    ) -> Record {
+        let before = self.store.record(&plugin.name);
+        let list = |generations: &[Arc<Generation>]| generations.iter().map(|g| g.installed()).collect::<Vec<_>>();
+        let mut events: Vec<String> = generation.manifest.routes.keys().cloned().collect();
+        events.sort_unstable();
+        Record {
+            current: Some(generation.installed()),
+            previous: list(&history.previous),
+            rolled_back: list(&history.rolled_back),
+            given_up: history.given_up.clone(),
+            last_generation: before.last_generation.max(generation.id.generation),
+            folder: folder.or(before.folder),
+            events,
+            ..Record::new(&plugin.name)
+        }
+    }
+
+    fn put(&self, record: Record) -> std::io::Result<()> {
+        for installed in record.current.iter().chain(&record.previous).chain(&record.rolled_back) {
+            self.keep_bundled(&record.name, installed)?;
+        }
+        self.store.write(record)
+    }
+
+    /// A later host may have another bundled build: what can be rolled back to is kept.
+    fn keep_bundled(&self, name: &str, installed: &Installed) -> std::io::Result<()> {
+        let feature = bundled().iter().find(|feature| installed.source == Source::Bundled && feature.name == name);
+        match feature.filter(|feature| digest(feature.component) == installed.digest) {
+            Some(feature) => self.store.keep(feature.component, &installed.digest),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn unloaded_meanwhile() -> LoadError {
+    LoadError::passing(Step::Install, "the plugin was unloaded meanwhile, and nothing was loaded: load it again")
+}
+
+pub(crate) fn not_installed(error: std::io::Error) -> LoadError {
+    let message = format!("it cannot be written down for the next start, and is not loaded: {error}");
+    LoadError::new(Step::Install, message)
+}

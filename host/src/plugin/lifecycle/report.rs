@@ -1,0 +1,266 @@
+//! How plugins stand, for operators.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use schemars::JsonSchema;
+use semver::Version;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::metrics::{Metrics, quantile};
+use crate::model::{Clock, Failure};
+use crate::plugin::guest::engine::{self, Ticker};
+use crate::plugin::load::bounds::PayloadBounds;
+use crate::plugin::load::bundled::bundled;
+use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
+use crate::plugin::load::generation::{Generation, Loaded, Source};
+use crate::plugin::load::grants::Grants;
+use crate::plugin::load::loader::{LoadError, Loader, Step};
+use crate::plugin::load::manifest::CONNECT_EVENT;
+use crate::plugin::load::options::PluginConfig;
+use crate::plugin::runtime::Runtime;
+
+/// A plugin as the API shows it.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Plugin")]
+pub struct PluginReport {
+    /// Name, version, generation and digest.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// What it says it is for.
+    pub description: String,
+    /// Where the running build came from.
+    pub source: Source,
+    /// Whether it gets events.
+    pub state: PluginState,
+    /// The generation that a roll-back would take into use.
+    pub previous: Option<Loaded>,
+    /// The build that is part of the host, where it is newer than what is installed: a reset takes it into use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_bundled: Option<&'static str>,
+    /// The last errors, the newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<PluginError>,
+    /// Events that it handled.
+    pub calls: u64,
+    /// Events on which it failed.
+    pub traps: u64,
+    /// The time of calls into the running generation.
+    pub latency: Latency,
+    /// The feature's own figures, where it has any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stats: Option<Value>,
+}
+
+/// Whether a plugin gets events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PluginState {
+    /// It does.
+    Running,
+    /// It failed too often, and is left alone for a while.
+    Quarantined,
+    /// It is installed, and could not be started.
+    Failed,
+}
+
+/// How long calls take.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// The median, in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile, in microseconds.
+    pub p99_us: f64,
+}
+
+/// What a component says about itself.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// Name, version and digest; the generation says nothing here.
+    #[serde(flatten)]
+    pub id: Loaded,
+    /// What it says it is for.
+    pub description: String,
+    /// Version of its state's schema.
+    pub state_version: u32,
+    /// Its scope templates.
+    pub scopes: Vec<String>,
+    /// Events that clients may send it.
+    pub from_clients: Vec<String>,
+    /// Events that services may send it.
+    pub from_services: Vec<String>,
+    /// Events that the host sends it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub from_host: Vec<&'static str>,
+    /// The Socket.IO namespaces that it adds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
+    /// What the payloads of its events may have.
+    pub limits: BTreeMap<String, PayloadLimits>,
+    /// Questions that services may ask it.
+    pub queries: Vec<String>,
+    /// Events that it emits.
+    pub emits: Vec<String>,
+    /// What it needs beyond its own scopes' rooms.
+    pub needs: Grants,
+}
+
+/// What a payload may have at most.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct PayloadLimits {
+    /// Bytes; none where only the length of messages bounds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<usize>,
+    /// Values, at any depth.
+    pub values: usize,
+    /// Fields of objects, at any depth.
+    pub keys: usize,
+    /// Arrays and objects that are within each other.
+    pub depth: usize,
+}
+
+impl From<PayloadBounds> for PayloadLimits {
+    fn from(PayloadBounds { bytes, values, keys, depth }: PayloadBounds) -> Self {
+        Self { bytes: Some(bytes).filter(|bytes| *bytes != usize::MAX), values, keys, depth }
+    }
+}
+
+impl Inspection {
+    fn of(generation: &Generation) -> Self {
+        let manifest = &generation.manifest;
+        let mut routes: Vec<_> = manifest.routes.iter().collect();
+        routes.sort_by_key(|(event, _)| *event);
+        let mut queries: Vec<_> = manifest.queries.keys().cloned().collect();
+        queries.sort();
+        Self {
+            id: generation.id.clone(),
+            description: manifest.description.clone(),
+            state_version: manifest.state_version,
+            scopes: manifest.scopes.iter().map(|scope| scope.template.as_str().to_owned()).collect(),
+            from_clients: routes
+                .iter()
+                .filter(|(_, route)| route.from_client)
+                .map(|(event, _)| (*event).clone())
+                .collect(),
+            from_services: routes
+                .iter()
+                .filter(|(_, route)| route.from_service)
+                .map(|(event, _)| (*event).clone())
+                .collect(),
+            from_host: manifest.greets_in.iter().map(|_| CONNECT_EVENT).collect(),
+            namespaces: manifest.namespaces.iter().cloned().collect(),
+            limits: routes.iter().map(|(event, route)| ((*event).clone(), route.limits.into())).collect(),
+            queries,
+            emits: manifest.emits.iter().cloned().collect(),
+            needs: manifest.needs.clone(),
+        }
+    }
+}
+
+/// Takes a component through all steps of a load that need no running host, and tells what it says about itself.
+///
+/// # Errors
+/// With the step that would have said no.
+pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Result<Inspection, LoadError> {
+    let cannot = |error: String| LoadError::new(Step::Compile, error);
+    let engine = engine::engine(config.most_memory()).map_err(|error| cannot(error.to_string()))?;
+    let ticker =
+        Ticker::start(engine.clone(), config.shortest_deadline()).map_err(|error| cannot(error.to_string()))?;
+    let ticker = Arc::new(ticker);
+    let metrics = Metrics::new().map_err(|error| cannot(error.to_string()))?;
+    let cache = config.cache_dir.clone();
+    let loader =
+        Loader::new(engine, cache, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
+            .map_err(|error| cannot(error.to_string()))?;
+    let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
+    ticker.stop();
+    inspection
+}
+
+impl Runtime {
+    /// How all plugins stand, by name, without their own figures.
+    pub fn reports(&self) -> Vec<PluginReport> {
+        let catalogue = self.0.catalogue.load();
+        let failed =
+            catalogue.idle.iter().filter_map(|(name, idle)| Some(report_of_failed(name, idle.failed.as_ref()?)));
+        let mut reports: Vec<_> =
+            catalogue.plugins.values().map(|plugin| self.report_of(plugin)).chain(failed).collect();
+        reports.sort_by(|a, b| a.id.name.cmp(&b.id.name));
+        reports
+    }
+
+    /// How one plugin stands, with its own figures where it has any.
+    ///
+    /// # Errors
+    /// Where there is no such plugin.
+    pub async fn report(&self, name: &str) -> Result<PluginReport, Failure> {
+        let failed = self.0.catalogue.load().idle.get(name).and_then(|idle| idle.failed.clone());
+        if let Some(failed) = failed {
+            return Ok(report_of_failed(name, &failed));
+        }
+        let plugin = self.0.plugin(name).ok_or_else(|| self.0.no_plugin(name))?;
+        let mut report = self.report_of(&plugin);
+        if plugin.current().manifest.queries.contains_key("stats") {
+            let stats = self.query(name, "stats", "null").await;
+            report.stats = Some(match stats {
+                Ok(stats) => stats
+                    .arguments()
+                    .first()
+                    .and_then(|stats| serde_json::from_str(stats.get()).ok())
+                    .unwrap_or(Value::Null),
+                // A feature that cannot tell is still worth a report.
+                Err(failure) => serde_json::json!({ "error": failure }),
+            });
+        }
+        Ok(report)
+    }
+
+    fn report_of(&self, plugin: &Plugin) -> PluginReport {
+        let generation = plugin.current();
+        let paused = plugin.health.paused_until(self.0.clock.uptime_ms()).is_some();
+        PluginReport {
+            id: generation.id.clone(),
+            description: generation.manifest.description.clone(),
+            source: generation.source,
+            state: if paused { PluginState::Quarantined } else { PluginState::Running },
+            previous: plugin.before().map(|before| before.id.clone()),
+            newer_bundled: newer_bundled(&generation),
+            errors: plugin.errors(),
+            calls: plugin.calls.load(Ordering::Relaxed),
+            traps: plugin.traps.load(Ordering::Relaxed),
+            latency: Latency {
+                p50_us: quantile(&generation.latency, 0.5) * 1e6,
+                p99_us: quantile(&generation.latency, 0.99) * 1e6,
+            },
+            stats: None,
+        }
+    }
+}
+
+fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
+    PluginReport {
+        id: failed.installed.loaded(name),
+        description: String::new(),
+        source: failed.installed.source,
+        state: PluginState::Failed,
+        previous: None,
+        newer_bundled: None,
+        errors: vec![failed.error.clone()],
+        calls: 0,
+        traps: 0,
+        latency: Latency { p50_us: 0.0, p99_us: 0.0 },
+        stats: None,
+    }
+}
+
+/// The version of the bundled build, where it is newer than an installed one.
+fn newer_bundled(generation: &Generation) -> Option<&'static str> {
+    let feature = bundled().iter().find(|feature| feature.name == generation.id.name)?;
+    let is_newer = Version::parse(feature.version).ok()? > Version::parse(&generation.id.version).ok()?;
+    is_newer.then_some(feature.version)
+}

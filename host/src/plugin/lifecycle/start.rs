@@ -1,0 +1,207 @@
+//! What a start brings up: of each plugin the last good generation that was installed, and the bundled build where none was.
+//! What cannot start is shown as failed, and keeps nothing else from starting.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::component_store::{Installed, Record};
+use super::install::{Installer, lock};
+use crate::plugin::load::bundled::{Bundled, bundled};
+use crate::plugin::load::catalogue::{FailedStart, History, Idle, KEPT_GENERATIONS, Plugin, PluginError};
+use crate::plugin::load::generation::{Generation, Source};
+use crate::plugin::load::loader::{LoadError, Step, digest};
+use crate::plugin::runtime::{Inner, Runtime};
+
+/// A build that a plugin may be started with.
+struct Candidate {
+    installed: Installed,
+    component: Result<Vec<u8>, String>,
+    /// Whether it is what should run, and not an older build or the bundled one in its place.
+    is_wanted: bool,
+}
+
+impl Runtime {
+    /// Brings up everything that is installed, and the bundled features that are neither switched off nor replaced.
+    pub async fn start_installed(&self) {
+        let started = self.request(|inner| inner.installer.start_all(inner)).await;
+        if let Err(why) = started {
+            tracing::error!("the plugins were not started: {why}");
+        }
+    }
+}
+
+impl Installer {
+    fn start_all(&self, inner: &Arc<Inner>) {
+        let records = self.store.records();
+        // What was installed before what is only bundled: a new host's feature must not take an event from it.
+        let installed = records.iter().map(|record| record.name.clone());
+        let own = bundled().iter().map(|feature| feature.name.to_owned());
+        let mut seen = BTreeSet::new();
+        for (name, why) in self.store.unreadable() {
+            tracing::error!(plugin = %name, "what is installed of the plugin cannot be read: it runs by the bundled build, where there is one: {why}");
+        }
+        for name in installed.chain(own).filter(|name| seen.insert(name.clone())) {
+            if inner.config.plugins.get(&name).is_some_and(|options| !options.enabled) {
+                continue;
+            }
+            let record =
+                records.iter().find(|record| record.name == name).cloned().unwrap_or_else(|| Record::new(&name));
+            self.start(inner, &record);
+        }
+        // Not before all that is used is known.
+        self.prune_cache(inner);
+    }
+
+    /// Starts a plugin by the first of its builds that can.
+    fn start(&self, inner: &Arc<Inner>, record: &Record) {
+        let name = &record.name;
+        let feature = bundled().iter().find(|feature| feature.name == name);
+        let is_known = record.current.is_some() || record.last_generation > 0;
+        if record.current.is_none() && (is_known || feature.is_none()) {
+            tracing::info!(plugin = %name, "the plugin is unloaded, and stays so until it is loaded or reset");
+            let events = record.events.clone();
+            let _changes = lock(&self.changes);
+            self.publish(inner, |_, idle| drop(idle.insert(name.clone(), Idle { failed: None, events })));
+            return;
+        }
+        let mut failed: Option<FailedStart> = None;
+        for candidate in self.candidates(record, feature) {
+            let installed = candidate.installed.clone();
+            match self.try_candidate(inner, record, candidate) {
+                Ok(plugin) => {
+                    if let Some(before) = failed {
+                        tracing::error!(plugin = %name, generation = installed.generation, wanted = before.installed.generation,
+                            "the plugin runs by an older build, for the one that was installed last cannot start");
+                        plugin.note_error(before.error);
+                    }
+                    return;
+                }
+                Err(error) => {
+                    let Installed { generation, version, digest, source } = &installed;
+                    tracing::error!(plugin = %name, %version, generation, %digest, ?source, step = ?error.step,
+                        "a plugin cannot be started: {error}");
+                    let error = PluginError {
+                        at_ms: inner.clock.now_ms(),
+                        generation: *generation,
+                        scope: None,
+                        event: None,
+                        message: format!("it could not be started: {error}"),
+                    };
+                    failed.get_or_insert(FailedStart { installed, error });
+                }
+            }
+        }
+        let _changes = lock(&self.changes);
+        self.publish(inner, |_, idle| drop(idle.insert(name.clone(), Idle { failed, events: record.events.clone() })));
+    }
+
+    /// The builds that a plugin may be started with: the one that ran last, those that could be rolled back to, and the
+    /// bundled one.
+    fn candidates(&self, record: &Record, feature: Option<&'static Bundled>) -> Vec<Candidate> {
+        let stored = |installed: &Installed| Candidate {
+            component: self.store.read(&installed.digest).map_err(|error| error.to_string()),
+            installed: installed.clone(),
+            is_wanted: record.current.as_ref() == Some(installed),
+        };
+        let own = feature.map(|feature| {
+            let digest = digest(feature.component);
+            let known = record.current.iter().chain(&record.previous).find(|installed| installed.digest == digest);
+            let generation = known.map_or(record.last_generation + 1, |installed| installed.generation);
+            let version = feature.version.to_owned();
+            Candidate {
+                installed: Installed { generation, version, digest, source: Source::Bundled },
+                component: Ok(feature.component.to_vec()),
+                is_wanted: record.current.as_ref().is_none_or(|current| current.source == Source::Bundled),
+            }
+        });
+        let mut candidates = Vec::new();
+        match &record.current {
+            // After a reset or a rollback to it, the bundled build is the present host's.
+            Some(current) if current.source == Source::Bundled => {
+                let is_same = own.as_ref().is_some_and(|own| own.installed.digest == current.digest);
+                candidates.extend(own);
+                if !is_same {
+                    candidates.push(stored(current));
+                }
+                candidates.extend(record.previous.iter().rev().map(stored));
+            }
+            Some(current) => {
+                candidates.push(stored(current));
+                candidates.extend(record.previous.iter().rev().map(stored));
+                candidates.extend(own.filter(|own| !record.previous.iter().any(|p| p.digest == own.installed.digest)));
+            }
+            None => candidates.extend(own),
+        }
+        candidates
+    }
+
+    fn try_candidate(
+        &self,
+        inner: &Arc<Inner>,
+        record: &Record,
+        candidate: Candidate,
+    ) -> Result<Arc<Plugin>, LoadError> {
+        let Candidate { installed, component, is_wanted } = candidate;
+        let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
+        let generation = self.prepare_installed(&component, &installed, &record.name)?;
+        let history = self.history_of(record, installed.generation);
+        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, inner.hub.ledger());
+        let is_new = record.current.is_some() && installed.generation > record.last_generation;
+        let written = (is_new && is_wanted).then_some((&component[..], None));
+        self.bring_in(inner, plugin, written, false)?;
+        if is_new && !is_wanted {
+            // What stands in is not written down, for the next start tries again what should run; its number is.
+            let used = Record { last_generation: installed.generation, ..record.clone() };
+            if let Err(error) = self.store.write(used) {
+                tracing::warn!(plugin = %record.name, %error, "the number of a generation could not be written down");
+            }
+        }
+        let plugin = inner.plugin(&record.name);
+        let plugin = plugin.ok_or_else(|| LoadError::passing(Step::Install, "it was unloaded at once"))?;
+        let id = plugin.current().id.clone();
+        tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+            source = ?installed.source, "a plugin was started");
+        Ok(plugin)
+    }
+
+    /// What a record has of the generations before one, as far as it can be had.
+    pub(crate) fn history_of(&self, record: &Record, generation: u64) -> History {
+        let is_before = |other: &&Installed| other.generation < generation;
+        History {
+            previous: self.prepare_all(record, record.previous.iter().chain(&record.current).filter(is_before)),
+            rolled_back: self.prepare_all(record, record.rolled_back.iter()),
+            given_up: record.given_up.clone(),
+        }
+    }
+
+    fn prepare_installed(&self, component: &[u8], installed: &Installed, name: &str) -> Result<Generation, LoadError> {
+        let digest = Some(&*installed.digest);
+        let generation = self.loader.prepare(component, digest, installed.source, |_| installed.generation)?;
+        if generation.id.name != name {
+            let message = format!("the component calls itself {:?}, not {name:?}", generation.id.name);
+            return Err(LoadError::new(Step::Manifest, message));
+        }
+        Ok(generation)
+    }
+
+    /// The generations behind the one that runs; those that cannot be had are left out.
+    fn prepare_all<'a>(&self, record: &Record, installed: impl Iterator<Item = &'a Installed>) -> Vec<Arc<Generation>> {
+        let mut prepared = Vec::new();
+        for installed in installed {
+            let component = self.store.read(&installed.digest).map_err(|error| error.to_string());
+            let generation = component.and_then(|component| {
+                self.prepare_installed(&component, installed, &record.name).map_err(|error| error.to_string())
+            });
+            match generation {
+                Ok(generation) => prepared.push(Arc::new(generation)),
+                Err(why) => tracing::warn!(
+                    plugin = %record.name, version = %installed.version, generation = installed.generation,
+                    digest = %installed.digest, "a generation can no longer be rolled back to: {why}"
+                ),
+            }
+        }
+        let excess = prepared.len().saturating_sub(KEPT_GENERATIONS);
+        prepared.drain(..excess);
+        prepared
+    }
+}

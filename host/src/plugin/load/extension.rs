@@ -1,0 +1,154 @@
+//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, to be told of connections that are away, to be
+//! asked for states of older schemas, and limits of what events may carry.
+
+use std::collections::BTreeSet;
+
+use super::event_limits::{self, EventLimits};
+
+/// The extension that names namespaces.
+const NAMESPACES: &str = "socketio-namespaces";
+
+/// The extension that lists the older schemas that the build can turn its states back into.
+const MIGRATE_DOWN: &str = "migrate-down";
+
+/// The extension that names the scopes that are told of connections that are away, and back.
+const PRESENCE: &str = "presence";
+
+/// Namespaces that a manifest may name: many times what a front-end has.
+const MAX_NAMESPACES: usize = 32;
+
+/// The longest name of a namespace, in characters, with its slash.
+const MAX_CHARS: usize = 128;
+
+/// What extensions ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extensions {
+    /// The Socket.IO namespaces that they name.
+    pub(crate) namespaces: BTreeSet<String>,
+    /// The templates of the scopes that are told of connections that are away.
+    pub(crate) presence: BTreeSet<String>,
+    /// The older schemas that the build can turn its states back into.
+    pub(crate) migrates_down_to: BTreeSet<u32>,
+    /// What the payloads of events may have.
+    pub(crate) limits: EventLimits,
+}
+
+/// What the extensions of a manifest ask for, whose state has the schema `state_version`.
+///
+/// # Errors
+/// With what is wrong with them, or the name of an extension that this host does not know.
+pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Result<Extensions, String> {
+    let mut read = Extensions::default();
+    for (extension, value) in extensions {
+        let names = || -> Result<Vec<String>, String> {
+            serde_json::from_str(value)
+                .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))
+        };
+        match extension.as_str() {
+            NAMESPACES => {
+                let names = names()?;
+                names.iter().try_for_each(|name| check_namespace(name))?;
+                read.namespaces.extend(names);
+            }
+            PRESENCE => read.presence.extend(names()?),
+            event_limits::EXTENSION => read.limits = EventLimits::read(value)?,
+            MIGRATE_DOWN => read.migrates_down_to.extend(schemas(value, state_version)?),
+            _ => return Err(format!("it asks for the extension {extension:?}, which this host does not know")),
+        }
+    }
+    let n_namespaces = read.namespaces.len();
+    if n_namespaces > MAX_NAMESPACES {
+        return Err(format!("it names {n_namespaces} namespaces, and may name {MAX_NAMESPACES}"));
+    }
+    Ok(read)
+}
+
+/// The older schemas that a build can turn its states back into, whose own schema is `state_version`.
+fn schemas(value: &str, state_version: u32) -> Result<Vec<u32>, String> {
+    let listed: Vec<u32> = serde_json::from_str(value)
+        .map_err(|error| format!("the extension {MIGRATE_DOWN} must be a JSON array of schema versions: {error}"))?;
+    match listed.iter().find(|schema| **schema >= state_version) {
+        Some(newer) => Err(format!(
+            "the extension {MIGRATE_DOWN} lists schema {newer}, which is not older than its own, {state_version}"
+        )),
+        None => Ok(listed),
+    }
+}
+
+/// Whether a Socket.IO namespace besides `/` may have this name.
+///
+/// # Errors
+/// With what is wrong with it.
+pub fn check_namespace(name: &str) -> Result<(), String> {
+    let n_chars = name.chars().count();
+    // A comma ends a namespace in a packet, and what follows a question mark is a query.
+    let is_name = |c: char| !matches!(c, ',' | '?') && !c.is_whitespace() && !c.is_control();
+    if name.starts_with('/') && (2..=MAX_CHARS).contains(&n_chars) && name.chars().all(is_name) {
+        return Ok(());
+    }
+    Err(format!(
+        "the namespace {name:?} must be a slash and 1 to {} characters without comma, question mark, whitespace and \
+         control characters",
+        MAX_CHARS - 1
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(value: &str) -> Result<BTreeSet<String>, String> {
+        read(&[(NAMESPACES.to_owned(), value.to_owned())], 3).map(|read| read.namespaces)
+    }
+
+    #[test]
+    fn namespaces_are_named_once_each() {
+        assert_eq!(read(&[], 3), Ok(Extensions::default()));
+        let both = ["/chät/new".to_owned(), "/custom".to_owned()];
+        assert_eq!(named(r#"["/custom", "/chät/new", "/custom"]"#), Ok(both.into()));
+        let longest = format!("/{}", "n".repeat(MAX_CHARS - 1));
+        assert_eq!(named(&format!(r#"["{longest}"]"#)), Ok([longest].into()));
+        let most: Vec<String> = (0..MAX_NAMESPACES).map(|n| format!("/{n}")).collect();
+        assert_eq!(named(&serde_json::to_string(&most).unwrap()).unwrap().len(), MAX_NAMESPACES);
+    }
+
+    #[test]
+    fn what_cannot_be_a_namespace_is_refused_with_the_name() {
+        let long = format!("/{}", "n".repeat(MAX_CHARS));
+        for bad in ["", "/", "custom", "/a,b", "/a?b", "/a b", "/a\u{a0}b", "/a\u{7}", &long] {
+            let said = named(&serde_json::to_string(&[bad]).unwrap()).expect_err(bad);
+            assert!(said.contains(&format!("{bad:?}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn too_many_namespaces_and_what_is_no_list_of_them_are_refused() {
+        let many: Vec<String> = (0..=MAX_NAMESPACES).map(|n| format!("/{n}")).collect();
+        assert!(named(&serde_json::to_string(&many).unwrap()).unwrap_err().contains("33 namespaces, and may name 32"));
+        for bad in ["", "{}", r#""/custom""#, "[1]"] {
+            assert!(named(bad).unwrap_err().contains("must be a JSON array of names"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn schemas_to_migrate_down_to_are_older() {
+        let listed =
+            |value: &str| read(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3).map(|read| read.migrates_down_to);
+        assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));
+        assert!(listed("[3]").unwrap_err().contains("schema 3"));
+        assert!(listed("2").unwrap_err().contains("must be a JSON array"));
+    }
+
+    #[test]
+    fn presence_names_scopes() {
+        let asked = |value: &str| read(&[(PRESENCE.to_owned(), value.to_owned())], 3).map(|read| read.presence);
+        assert_eq!(asked(r#"["ticket:{id}"]"#), Ok(["ticket:{id}".to_owned()].into()));
+        assert!(asked("true").unwrap_err().contains("presence must be a JSON array of names"));
+    }
+
+    #[test]
+    fn an_extension_that_is_not_known_is_refused_by_its_name() {
+        let said = read(&[("teleport".to_owned(), "[]".to_owned())], 3).unwrap_err();
+        assert!(said.contains("teleport"), "{said}");
+    }
+}

@@ -1,0 +1,75 @@
+//! A generation: one build of a plugin, ready to run. Generations come and go; the plugin stays.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus::Histogram;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::grants::Grants;
+use super::manifest::Manifest;
+use crate::plugin::guest::bindings::FeaturePre;
+use crate::plugin::guest::log::PluginLog;
+use crate::plugin::guest::sandbox::{Bounds, HostState};
+use crate::plugin::lifecycle::component_store::Installed;
+
+/// Where a component came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// It is part of the host's binary.
+    Bundled,
+    /// A file in the plugin folder.
+    Folder,
+    /// The HTTP API, and so the command line.
+    Api,
+}
+
+/// What identifies a generation wherever it is spoken of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "Generation")]
+pub struct Loaded {
+    /// The plugin's name.
+    pub name: String,
+    /// The version that this build gives itself.
+    pub version: String,
+    /// Its number among the builds of this plugin that were ever installed on this host, from 1.
+    pub generation: u64,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+}
+
+/// One build of a plugin.
+pub(crate) struct Generation {
+    pub(crate) id: Loaded,
+    pub(crate) manifest: Manifest,
+    pub(crate) source: Source,
+    pub(crate) pre: FeaturePre<HostState>,
+    pub(crate) bounds: Bounds,
+    pub(crate) grants: Grants,
+    /// The operator's settings, a JSON object.
+    pub(crate) settings: Box<str>,
+    pub(crate) log: Arc<PluginLog>,
+    /// The time of calls into it, shown among the metrics while it is loaded.
+    pub(crate) latency: Histogram,
+}
+
+impl Generation {
+    /// How the record of installed generations names it.
+    pub(crate) fn installed(&self) -> Installed {
+        let Loaded { version, generation, digest, .. } = self.id.clone();
+        Installed { generation, version, digest, source: self.source }
+    }
+
+    /// Whether it can turn its states back into those of an older schema.
+    pub(crate) fn migrates_down_to(&self, schema: u32) -> bool {
+        self.manifest.migrates_down_to.contains(&schema)
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Generation").field("id", &self.id).field("source", &self.source).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,294 @@
+//! From a component's bytes to a generation that is ready to run: the steps of a load, any of which may say no.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+
+use super::bundled::bundled;
+use super::generation::{Generation, Loaded, Source};
+use super::grants::Grants;
+use super::manifest::Manifest;
+use super::options::PluginConfig;
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::plugin::guest::bindings::FeaturePre;
+use crate::plugin::guest::cache::CompiledCache;
+use crate::plugin::guest::compile::{Compiler, causes};
+use crate::plugin::guest::convert;
+use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::log::PluginLog;
+use crate::plugin::guest::sandbox::{HostState, Instance};
+use crate::plugin::run::event::Event;
+
+/// The step of a load that said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Its size is bounded.
+    Size,
+    /// It must be what was announced.
+    Digest,
+    /// It must be a component, and compile in time.
+    Compile,
+    /// It may import what the host offers, and must export what a feature exports.
+    Imports,
+    /// `describe` must return.
+    Describe,
+    /// What it describes must make sense.
+    Manifest,
+    /// No other plugin may handle the same events or have the same scopes.
+    Routes,
+    /// The operator must grant what it needs.
+    Grants,
+    /// It must accept the operator's settings.
+    Settings,
+    /// It must take over the states that there are.
+    Migrate,
+    /// It must be written down for the next start.
+    Install,
+}
+
+/// Why a component was not loaded. What ran before goes on as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{message}")]
+pub struct LoadError {
+    /// The step that said no.
+    pub step: Step,
+    /// Why, and what to do.
+    pub message: String,
+    /// Whether the same component may be taken later, without having changed.
+    #[serde(skip)]
+    pub is_passing: bool,
+}
+
+impl LoadError {
+    pub(crate) fn new(step: Step, message: impl Into<String>) -> Self {
+        // What else is loaded, the states that there are, and the disk change.
+        let is_passing = matches!(step, Step::Routes | Step::Migrate | Step::Install);
+        Self { step, message: message.into(), is_passing }
+    }
+
+    /// As [`LoadError::new`], for a reason that goes by.
+    pub(crate) fn passing(step: Step, message: impl Into<String>) -> Self {
+        Self { is_passing: true, ..Self::new(step, message) }
+    }
+}
+
+/// What a component calls itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The plugin's name.
+    pub name: String,
+    /// The version of this build.
+    pub version: String,
+    /// SHA-256 of the component, in hexadecimal.
+    pub digest: String,
+}
+
+/// Compiles and inspects components.
+pub(crate) struct Loader {
+    engine: Engine,
+    linker: Linker<HostState>,
+    compiler: Compiler,
+    ticker: Arc<Ticker>,
+    config: Arc<PluginConfig>,
+    clock: Clock,
+    metrics: Metrics,
+    /// What the features that are part of the host ask for, as far as it was needed.
+    bundled_needs: Mutex<HashMap<&'static str, Grants>>,
+}
+
+impl std::fmt::Debug for Loader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loader").field("compiler", &self.compiler).finish_non_exhaustive()
+    }
+}
+
+impl Loader {
+    pub(crate) fn new(
+        engine: Engine,
+        cache_dir: Option<PathBuf>,
+        ticker: Arc<Ticker>,
+        config: Arc<PluginConfig>,
+        clock: Clock,
+        metrics: Metrics,
+        stopping: Arc<AtomicBool>,
+    ) -> wasmtime::Result<Self> {
+        let linker = crate::plugin::guest::sandbox::linker(&engine)?;
+        let cache = cache_dir.and_then(|dir| {
+            if config.is_read_only {
+                return CompiledCache::read_only(dir, &engine);
+            }
+            let opened = CompiledCache::open(dir, &engine);
+            opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
+        });
+        let compiler = Compiler::new(engine.clone(), cache, stopping);
+        Ok(Self { engine, linker, compiler, ticker, config, clock, metrics, bundled_needs: Mutex::default() })
+    }
+
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.ticker
+    }
+
+    /// Deletes compiled components that were not used for long, but for those of these digests.
+    pub(crate) fn prune_cache(&self, keep: &HashSet<String>) {
+        self.compiler.prune(keep);
+    }
+
+    /// What a component calls itself, without a look at whether it could run.
+    ///
+    /// # Errors
+    /// With the step that said no.
+    pub(crate) fn describe(&self, bytes: &[u8], expected_digest: Option<&str>) -> Result<Described, LoadError> {
+        let (digest, _, manifest) = self.look_into(bytes, expected_digest)?;
+        Ok(Described { name: manifest.name, version: manifest.version, digest })
+    }
+
+    fn look_into(
+        &self,
+        bytes: &[u8],
+        expected_digest: Option<&str>,
+    ) -> Result<(String, FeaturePre<HostState>, Manifest), LoadError> {
+        let largest = self.config.largest_component();
+        if bytes.len() > largest {
+            return Err(too_large(bytes.len(), largest));
+        }
+        let digest = digest(bytes);
+        if let Some(expected) = expected_digest.filter(|expected| !expected.eq_ignore_ascii_case(&digest)) {
+            let message = format!("the component's SHA-256 is {digest}, not {expected}: was it cut off on its way?");
+            return Err(LoadError::new(Step::Digest, message));
+        }
+        let component = self.compiler.compile(bytes, &digest)?;
+        let pre = self.link(&component)?;
+        let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
+        let mut instance = Instance::new(&pre, &self.ticker, self.config.bounds_of(""), log).map_err(|fault| {
+            LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
+        })?;
+        let described = instance
+            .describe(&self.ticker)
+            .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
+        let manifest = Manifest::check(described).map_err(|message| LoadError::new(Step::Manifest, message))?;
+        let allowed = self.config.component_bytes_of(&manifest.name);
+        if bytes.len() > allowed {
+            return Err(too_large(bytes.len(), allowed));
+        }
+        Ok((digest, pre, manifest))
+    }
+
+    /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
+    /// that it will have, from its name.
+    pub(crate) fn prepare(
+        &self,
+        bytes: &[u8],
+        expected_digest: Option<&str>,
+        source: Source,
+        number: impl FnOnce(&Loaded) -> u64,
+    ) -> Result<Generation, LoadError> {
+        let (digest, pre, manifest) = self.look_into(bytes, expected_digest)?;
+        let bounds = self.config.bounds_of(&manifest.name);
+        let configured = self.config.plugins.get(&manifest.name).cloned().unwrap_or_default();
+        if !configured.enabled {
+            let message = format!("the plugin {0} is switched off: set plugins.{0}.enabled to load it", manifest.name);
+            return Err(LoadError::new(Step::Grants, message));
+        }
+        let grants = configured.grants.unwrap_or_else(|| self.default_grants(&manifest, source));
+        let missing = manifest.needs.missing_from(&grants);
+        if !missing.is_empty() {
+            let message =
+                format!("it needs {}, which plugins.{}.grants does not grant", missing.join(", "), manifest.name);
+            return Err(LoadError::new(Step::Grants, message));
+        }
+        let (name, version) = (manifest.name.clone(), manifest.version.clone());
+        let mut id = Loaded { name, version, generation: 0, digest };
+        id.generation = number(&id);
+        let log = Arc::new(PluginLog::new(&id.name, &id.version, id.generation, &id.digest));
+        let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
+        let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
+        let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
+        let generation = Generation { id, manifest, source, pre, bounds, grants, settings, log, latency };
+        self.try_settings(&generation)?;
+        Ok(generation)
+    }
+
+    /// What is part of the host is trusted like the host, and another build of it as much as the bundled one. Others
+    /// are granted nothing by default.
+    fn default_grants(&self, manifest: &Manifest, source: Source) -> Grants {
+        if source == Source::Bundled {
+            return manifest.needs.clone();
+        }
+        let Some(feature) = bundled().iter().find(|feature| feature.name == manifest.name) else {
+            return Grants::default();
+        };
+        let known = |needs: &HashMap<_, Grants>| needs.get(feature.name).cloned();
+        if let Some(needs) = known(&self.bundled_needs.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return needs;
+        }
+        match self.look_into(feature.component, None) {
+            Ok((_, _, bundled)) => {
+                let mut needs = self.bundled_needs.lock().unwrap_or_else(PoisonError::into_inner);
+                needs.insert(feature.name, bundled.needs.clone());
+                bundled.needs
+            }
+            Err(error) => {
+                tracing::error!(plugin = feature.name, "the bundled build cannot be looked into: {error}");
+                Grants::default()
+            }
+        }
+    }
+
+    fn link(&self, component: &Component) -> Result<FeaturePre<HostState>, LoadError> {
+        let refused = |message: String| LoadError::new(Step::Imports, message);
+        let component_type = component.component_type();
+        for (name, _) in component_type.imports(&self.engine) {
+            // The rest of WASI is linked only because it comes in one piece.
+            let is_offered = name.starts_with("roundhouse:feature/")
+                || ["cli", "clocks", "io", "random", "filesystem"]
+                    .iter()
+                    .any(|part| name.starts_with(&format!("wasi:{part}/")));
+            if !is_offered {
+                return Err(refused(format!(
+                    "the component imports {name}, which this host does not offer to features"
+                )));
+            }
+        }
+        let pre = self.linker.instantiate_pre(component).map_err(|error| {
+            refused(format!("the component imports what this host does not offer: {}", causes(&error)))
+        })?;
+        FeaturePre::new(pre).map_err(|error| {
+            refused(format!("the component is not a feature of roundhouse:feature@1.0.0: {}", causes(&error)))
+        })
+    }
+
+    /// Gives the feature an event that asks nothing of it, so that it reads its settings.
+    fn try_settings(&self, generation: &Generation) -> Result<(), LoadError> {
+        let wrong = |message: String| LoadError::new(Step::Settings, message);
+        let mut instance = Instance::new(&generation.pre, &self.ticker, generation.bounds, generation.log.clone())
+            .map_err(|fault| wrong(format!("the component cannot be instantiated: {fault}")))?;
+        let context = convert::context_without_scope(self.clock.now_ms(), &generation.settings);
+        let answered = convert::lend(&Event::Configured, |event| instance.handle(&self.ticker, context, event, None));
+        match answered {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(failure)) => {
+                let message = convert::failure(failure).message;
+                Err(wrong(format!("it refuses plugins.{}.settings: {message}", generation.id.name)))
+            }
+            Err(fault) => Err(wrong(format!("it failed on its first event: {fault}"))),
+        }
+    }
+}
+
+fn too_large(bytes: usize, allowed: usize) -> LoadError {
+    LoadError::new(Step::Size, format!("the component is {bytes} bytes large, and may be {allowed}"))
+}
+
+/// SHA-256 in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

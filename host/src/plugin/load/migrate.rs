@@ -1,0 +1,197 @@
+//! States of other schemas: how a generation takes one over, and what of it would be lost.
+
+use std::sync::Arc;
+
+use super::catalogue::Plugin;
+use super::generation::Generation;
+use super::loader::{LoadError, Step};
+use crate::plugin::guest::bindings::roundhouse::feature::effects::StateChange;
+use crate::plugin::guest::convert;
+use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::sandbox::{Fault, Instance};
+use crate::plugin::run::event::Event;
+use crate::plugin::run::scope::State;
+
+/// A state as the generation that handles its scope finds it.
+#[derive(Debug)]
+pub(crate) enum Present {
+    /// It is in the generation's schema.
+    AsStored,
+    /// It was migrated to the generation's schema.
+    Migrated(Vec<u8>),
+    /// No build can migrate it, and it may be given up: the copy from before it was migrated forward, or nothing.
+    GivenUp(Option<Vec<u8>>),
+}
+
+impl Present {
+    /// The state in the generation's schema.
+    pub(crate) fn bytes<'a>(&'a self, stored: Option<&'a State>) -> Option<&'a [u8]> {
+        match self {
+            Self::AsStored => stored.map(|stored| &stored.bytes[..]),
+            Self::Migrated(bytes) => Some(bytes),
+            Self::GivenUp(before) => before.as_deref(),
+        }
+    }
+}
+
+/// Why a state cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+#[error("it cannot take over the state of schema {schema}: {reason}")]
+pub(crate) struct CannotMigrate {
+    schema: u32,
+    reason: String,
+    /// Whether the instance must not be used again.
+    pub(crate) is_fault: bool,
+}
+
+/// Turns a stored state into one of a generation's schema. A build that was rolled back is asked first, where it can migrate
+/// down, for it knows both schemas; then the generation itself.
+///
+/// # Errors
+/// Where none of them can.
+pub(crate) fn take_over(
+    ticker: &Ticker,
+    downward: &[Arc<Generation>],
+    generation: &Generation,
+    instance: &mut Instance,
+    stored: &State,
+) -> Result<Vec<u8>, CannotMigrate> {
+    let wanted = generation.manifest.state_version;
+    let cannot = |reason: String, is_fault| CannotMigrate { schema: stored.version, reason, is_fault };
+    let limit = generation.bounds.state_bytes;
+    for newer in downward {
+        match migrate_down(ticker, newer, stored, wanted) {
+            Ok(state) if state.len() <= limit => return Ok(state),
+            Ok(state) => tracing::warn!(
+                plugin = %newer.id.name, generation = newer.id.generation, bytes = state.len(),
+                "a state that was migrated down is too large"
+            ),
+            Err(reason) => tracing::warn!(
+                plugin = %newer.id.name, generation = newer.id.generation, schema = wanted,
+                "a state was not migrated down: {reason}"
+            ),
+        }
+    }
+    match instance.migrate(ticker, stored.version, &stored.bytes) {
+        Ok(Ok(state)) if state.len() <= limit => Ok(state),
+        Ok(Ok(state)) => {
+            Err(cannot(format!("it made {} bytes of it, and a state may have {limit}", state.len()), false))
+        }
+        Ok(Err(failure)) => Err(cannot(convert::failure(failure).message, false)),
+        Err(fault) => Err(cannot(fault.to_string(), true)),
+    }
+}
+
+/// Has a newer build turn a state of its own schema into one of an older schema.
+fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) -> Result<Vec<u8>, String> {
+    let context = convert::context_without_scope(0, &newer.settings);
+    let mut instance = Instance::new(&newer.pre, ticker, newer.bounds, newer.log.clone()).map_err(|f| f.to_string())?;
+    let event = Event::MigrateDown { to };
+    let answered: Result<_, Fault> =
+        convert::lend(&event, |event| instance.handle(ticker, context, event, Some(&stored.bytes)));
+    match answered {
+        Ok(Ok(outcome)) => match outcome.state {
+            StateChange::Put(state) if outcome.effects.is_empty() => Ok(state),
+            _ => Err("it did not answer with a state alone".to_owned()),
+        },
+        Ok(Err(failure)) => Err(convert::failure(failure).message),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
+
+/// States that a generation cannot take over.
+#[derive(Debug, Default)]
+pub(crate) struct Losses {
+    /// Scopes that would go back to what they were before the newer build changed them.
+    pub(crate) changes: usize,
+    /// Scopes that would lose their state altogether.
+    pub(crate) states: usize,
+    /// The schemas of these states.
+    pub(crate) schemas: Vec<u32>,
+    /// Why the first of them cannot be taken over.
+    pub(crate) reason: String,
+}
+
+impl Losses {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes + self.states == 0
+    }
+
+    /// Adds what a generation cannot take over of these states. Each comes with the version of the copy that is kept from
+    /// before it was migrated forward.
+    ///
+    /// # Errors
+    /// Where the component cannot be instantiated.
+    pub(crate) fn add(
+        &mut self,
+        ticker: &Ticker,
+        plugin: Option<&Plugin>,
+        newer: Option<&Arc<Generation>>,
+        generation: &Generation,
+        states: &[(State, Option<u32>)],
+    ) -> Result<(), LoadError> {
+        let wanted = generation.manifest.state_version;
+        let mut instance = None;
+        for (state, kept) in states.iter().filter(|(state, _)| state.version != wanted) {
+            let instance_now = match &mut instance {
+                Some(instance) => instance,
+                none => none.insert(
+                    Instance::new(&generation.pre, ticker, generation.bounds, generation.log.clone()).map_err(
+                        |fault| LoadError::new(Step::Migrate, format!("the component cannot be instantiated: {fault}")),
+                    )?,
+                ),
+            };
+            let mut downward = plugin.map(|plugin| plugin.downward(state.version, wanted)).unwrap_or_default();
+            // The build that would be rolled back is not among those that were.
+            downward.extend(
+                newer.filter(|n| n.manifest.state_version == state.version && n.migrates_down_to(wanted)).cloned(),
+            );
+            let Err(cannot) = take_over(ticker, &downward, generation, instance_now, state) else { continue };
+            if cannot.is_fault {
+                instance = None;
+            }
+            if self.is_empty() {
+                self.reason = cannot.to_string();
+            }
+            if *kept == Some(wanted) {
+                self.changes += 1;
+            } else {
+                self.states += 1;
+            }
+            if !self.schemas.contains(&state.version) {
+                self.schemas.push(state.version);
+            }
+        }
+        Ok(())
+    }
+
+    /// What would be lost, in words.
+    pub(crate) fn describe(&self) -> String {
+        let scopes = |n: usize| if n == 1 { "1 scope".to_owned() } else { format!("{n} scopes") };
+        let changes = format!("{} would lose what happened since the swap", scopes(self.changes));
+        let states = format!("{} would lose its whole state", scopes(self.states))
+            .replace("scopes would lose its whole state", "scopes would lose their whole state");
+        match (self.changes, self.states) {
+            (_, 0) => changes,
+            (0, _) => states,
+            _ => format!("{changes}, and {states}"),
+        }
+    }
+
+    /// The refusal of a change that would lose this, unless that was allowed.
+    ///
+    /// # Errors
+    /// Where something would be lost, and may not.
+    pub(crate) fn permit(&self, lose_writes: bool) -> Result<(), LoadError> {
+        if self.is_empty() || lose_writes {
+            return Ok(());
+        }
+        let message = format!(
+            "{}; {}. Nothing has changed: add a migration of this schema to a build, or accept the loss with --lose-writes \
+             (?loseWrites=true)",
+            self.reason,
+            self.describe()
+        );
+        Err(LoadError::new(Step::Migrate, message))
+    }
+}

@@ -1,0 +1,64 @@
+//! States that pass from one generation to another, on a plugin thread.
+
+use super::event::ReplyTo;
+use super::worker::{Inheritance, Worker};
+use crate::model::Payload;
+use crate::plugin::guest::sandbox::Instance;
+use crate::plugin::load::generation::Generation;
+use crate::plugin::load::migrate::take_over;
+
+impl Worker {
+    /// What a generation would have to take over.
+    pub(crate) fn inheritance(&self, plugin: u32, by: &Generation) -> Inheritance {
+        let wanted = by.manifest.state_version;
+        let mut inheritance = Inheritance::default();
+        for scope in self.scopes.of(plugin) {
+            if by.manifest.scope_of_key(&scope.address.key).is_none() {
+                inheritance.orphan = Some(scope.address.key.clone());
+            }
+            let kept = scope.before_migration.as_ref().map(|kept| kept.version);
+            if let Some(state) = scope.state.as_ref().filter(|state| state.version != wanted) {
+                inheritance.states.push((state.clone(), kept));
+            }
+        }
+        inheritance
+    }
+
+    /// Gives up the states of a plugin that its running generation cannot take over and that may be given up. Says how many
+    /// scopes that were.
+    pub(crate) fn give_up(&mut self, plugin: u32) -> usize {
+        let Some(running) = self.scopes.of(plugin).next().map(|scope| scope.plugin.clone()) else { return 0 };
+        let generation = running.current();
+        let wanted = generation.manifest.state_version;
+        let others: Vec<_> = self
+            .scopes
+            .of(plugin)
+            .filter_map(|scope| Some((scope.address.clone(), scope.state.clone()?)))
+            .filter(|(_, state)| state.version != wanted && running.gives_up(state.version))
+            .collect();
+        let mut n_scopes = 0;
+        for (address, state) in others {
+            let instance =
+                Instance::new(&generation.pre, &self.inner.ticker, generation.bounds, generation.log.clone());
+            let downward = running.downward(state.version, wanted);
+            let taken = instance.map(|mut instance| {
+                take_over(&self.inner.ticker, &downward, &generation, &mut instance, &state).is_ok()
+            });
+            if taken.unwrap_or(false) {
+                // It is migrated at its next event.
+                continue;
+            }
+            let Some(scope) = self.scopes.get_mut(plugin, &address.key) else { continue };
+            scope.give_up();
+            // A copy of yet another schema is of no use either.
+            scope.state = scope.state.take().filter(|kept| kept.version == wanted);
+            n_scopes += 1;
+            self.inner.metrics.plugin_lost_states.inc();
+            tracing::warn!(plugin = %running.name, scope = %address.key, generation = generation.id.generation,
+                "a scope lost what a newer build had written to it");
+            self.write(&running, &address, ReplyTo::Nobody, Payload::empty(), None);
+            self.drop_if_empty(&running, &address);
+        }
+        n_scopes
+    }
+}
