@@ -9,10 +9,12 @@ use std::thread::{self, JoinHandle};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::Api;
 use crate::auth::Authenticator;
 use crate::config::{Budgets, Config, ShutdownConfig};
-use crate::conn::{Acceptor, Admission, Budget, Engines, HttpService, MakeHttpService, ShardThread, Shared};
-use crate::http::{Api, ClientService};
+use crate::conn::{
+    Acceptor, Admission, ClientService, Engines, HttpService, MakeHttpService, ShardThread, Shared, budget_of_links,
+};
 use crate::hub::{Hub, ShardPort};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -67,7 +69,7 @@ impl Server {
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let unfinished = Budget::of_hub(
+        let unfinished = budget_of_links(
             config.conn.unfinished_bytes,
             clock.clone(),
             metrics.unfinished_bytes.clone(),

@@ -4,16 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From top to bottom. Modules of one layer may not import each other either.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["server"],
     &["config"],
-    &["http"],
-    &["conn"],
+    &["api", "conn"],
     &["plugin"],
     &["hub"],
-    &["protocol", "store", "auth"],
+    &["protocol", "store", "auth", "net"],
     &["ledger"],
     &["metrics"],
     &["model"],

@@ -20,8 +20,8 @@ use super::front::ShutdownSection;
 use super::log::LogFormat;
 use super::secret_file::{value_of, values_of};
 use super::values::{cookie_name, path, secret, secrets, some_path, text};
+use crate::api::{ApiKey, KeyScope};
 use crate::conn::UserOverflow;
-use crate::http::{ApiKey, KeyScope};
 use crate::model::TrustedProxies;
 use crate::plugin::{PluginOptions, SenderLimits};
 

@@ -23,7 +23,8 @@ use jsonwebtoken::Algorithm;
 use crate::auth::{AuthConfig, JwtConfig};
 use crate::conn::ConnConfig;
 
-use crate::http::{AllowedOrigin, ApiConfig, ClientBundle, ClientConfig, ConfigFile};
+use crate::api::{ApiConfig, ConfigFile};
+use crate::conn::{AllowedOrigin, ClientBundle, ClientConfig};
 use crate::model::ConnId;
 use crate::plugin::{PluginConfig, bundled, check_namespace};
 use crate::store::{StoreConfig, StoreUrl};

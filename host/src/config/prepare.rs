@@ -4,7 +4,7 @@ use anyhow::{Context as _, ensure};
 
 use super::secrets::Secret;
 use super::{Config, private};
-use crate::http::{ApiKey, KeyScope};
+use crate::api::{ApiKey, KeyScope};
 
 /// Which secrets are not configured, and so are generated.
 #[derive(Debug, Clone, Copy)]

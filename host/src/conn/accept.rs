@@ -4,19 +4,15 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::descriptors::Descriptors;
 use super::overload::Overload;
 use crate::hub::{Hub, ShardCommand};
 use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
-
-/// How long to leave a listener alone that fails to accept, as it does when the process is out of file descriptors.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+use crate::net::{Descriptors, accept_failed};
 
 /// The thread that accepts connections.
 #[derive(Debug)]
@@ -65,14 +61,6 @@ impl Acceptor {
             tracing::error!("the accepting thread panicked");
         }
     }
-}
-
-/// Reports that a connection could not be accepted, now and then, and waits for a moment.
-pub async fn accept_failed(error: &io::Error, whose: &str, limit: &mut LogLimit) {
-    if let Some(left_out) = limit.ask() {
-        tracing::warn!(%error, left_out, "cannot accept the connection of {whose}");
-    }
-    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
 }
 
 fn hand_over(hub: &Hub, socket: TcpStream) {

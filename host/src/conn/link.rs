@@ -12,13 +12,13 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use super::budget::Holding;
 use super::connection::Connection;
 use super::engine::{Engine, EngineId, Poll};
 use super::moving::Moving;
 use super::outbox::Outbox;
 use super::rate::Rate;
 use crate::model::Clock;
+use crate::net::Holding;
 use crate::protocol::websocket::Decoder;
 
 /// A link's place on its shard, and a stamp that tells one tenant of the place from the next.

@@ -4,30 +4,28 @@
 //! queue. A `connection` is somebody who takes part, a `link` the way to its client: a WebSocket, or a polling session.
 //!
 //! # Layout
-//! - `accept`, `admission`: where new sockets come from, and how many there may be; `descriptors`, `overload`: what is kept
-//!   in reserve, and what a client gets for which there is no other
+//! - `accept`, `admission`: where new sockets come from, and how many there may be; `overload`: what a client gets for
+//!   which there is no file descriptor
+//! - `http`: HTTP before a WebSocket, and polling
 //! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
-//!   `drain`: the closes before the end; `serve`, `requests`: the HTTP before a WebSocket; `watched`, `framing`: its bytes as
-//!   they come; `proxy_header`: what a proxy says before that
+//!   `drain`: the closes before the end
 //! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
 //! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
 //! - `violation`: what a client is told that breaks its protocol, and the log; `rate`: how much it may send
-//! - `budget`, `unfinished`: what is held of that which is not whole
+//! - `unfinished`: what is held of that which is not whole
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
 //! - `places`: how many connections a user may have; `newcomers`: plain ones that may be but the way back to another
 //! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
 
 mod accept;
 mod admission;
-mod budget;
 mod connection;
 mod deadlines;
-mod descriptors;
 mod drain;
 mod engine;
 mod fanout;
 mod flush;
-mod framing;
+mod http;
 mod link;
 mod log;
 mod members;
@@ -41,11 +39,8 @@ mod places;
 mod plain;
 mod polling;
 mod prefetch;
-mod proxy_header;
 mod rate;
 mod recovery;
-mod requests;
-mod serve;
 mod session;
 mod shard;
 mod socketio;
@@ -53,7 +48,6 @@ mod sockets;
 mod unfinished;
 mod violation;
 mod wall;
-mod watched;
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -65,21 +59,19 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response};
 
-pub use accept::{Acceptor, accept_failed};
+pub use accept::Acceptor;
 pub use admission::Admission;
-pub use budget::{Budget, Holding, PATIENCE_MS, SLOWEST};
-pub use descriptors::{Descriptors, raise_limit};
 pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
+pub use http::{AllowedOrigin, Caller, ClientBundle, ClientConfig, ClientService};
 pub use places::UserOverflow;
-pub use requests::{HttpTimes, RequestFacts, serve_requests};
-pub use serve::Caller;
 pub use shard::{Door, Shard, ShardThread};
-pub use watched::{CONNECTION_BYTES, Watched};
+pub use unfinished::budget_of_links;
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, TrustedProxies};
+use crate::net::Budget;
 use crate::plugin::Runtime;
 
 /// What connections may do, and for how long.

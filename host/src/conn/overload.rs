@@ -15,10 +15,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use super::proxy_header;
-use super::requests::MAX_HEAD_BYTES;
+use super::http::proxy_header;
 use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
+use crate::net::MAX_HEAD_BYTES;
 
 /// Connections that are answered at once, which is half of the smallest reserve. One more ends the oldest: a probe sends
 /// its request at once, and must not wait behind connections that send nothing.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::budget::Budget;
 use super::link::{Link, LinkId, Phase, Role, Wire};
 use super::shard::Shard;
 use crate::hub::{Hub, ShardCommand};
 use crate::model::{Clock, CloseCode};
+use crate::net::Budget;
 
 /// What a link takes on which nobody is signed in, in bytes: itself, and its place in the tables.
 const STRANGER_BYTES: usize = 2048;
@@ -18,16 +18,14 @@ const STRANGER_BYTES: usize = 2048;
 /// Time for a client to take a close of a link that is not read any more.
 const MUTED_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Budget {
-    /// A budget of which the links of all shards have parts.
-    pub fn of_hub(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter, hub: Arc<Hub>) -> Self {
-        let end_link = move |(shard, link): (usize, u64)| {
-            if let Some(shard) = hub.shards().get(shard) {
-                shard.push(ShardCommand::Evict { link });
-            }
-        };
-        Self::with_links(bound, clock, held, evicted, Box::new(end_link))
-    }
+/// A budget of which the links of all shards have parts.
+pub fn budget_of_links(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter, hub: Arc<Hub>) -> Budget {
+    let end_link = move |(shard, link): (usize, u64)| {
+        if let Some(shard) = hub.shards().get(shard) {
+            shard.push(ShardCommand::Evict { link });
+        }
+    };
+    Budget::with_links(bound, clock, held, evicted, Box::new(end_link))
 }
 
 impl Shard {

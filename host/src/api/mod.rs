@@ -36,12 +36,11 @@ pub use self::config_file::ConfigFile;
 use self::idempotency::{Idempotency, REMEMBERED_FOR, Reply, key_in};
 use self::keys::Caller;
 pub use self::keys::{ApiConfig, ApiKey, KeyScope};
-use super::head;
-use super::response::{Answer, body as answer_with, error, failure, text};
-use crate::conn::{Budget, Descriptors, HttpTimes, accept_failed, serve_requests};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
+use crate::net::response::{Answer, body as answer_with, error, failure, text};
+use crate::net::{Budget, Descriptors, HttpTimes, accept_failed, refuse, serve_requests};
 use crate::plugin::Runtime;
 use crate::store::Store;
 
@@ -151,7 +150,7 @@ impl Api {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if let Some(refusal) = head::refuse(&request) {
+        if let Some(refusal) = refuse(&request) {
             return refusal;
         }
         let uri = request.uri().clone();

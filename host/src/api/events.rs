@@ -14,8 +14,8 @@ use super::emit::check_event;
 use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, one_key};
 use super::keys::Caller;
 use super::schema::{EventName, IdempotencyKey};
-use crate::http::response;
 use crate::model::{ErrorCode, Failure, Payload};
+use crate::net::response;
 use crate::plugin::{ANSWER_TIMEOUT, Once};
 
 /// An event, as a service writes it.

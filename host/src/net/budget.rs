@@ -24,7 +24,7 @@ pub const SLOWEST: u64 = 4096;
 pub const PATIENCE_MS: u64 = 30_000;
 
 /// A link that holds something, by its shard and its place there.
-pub(super) type HeldLink = (usize, u64);
+pub type HeldLink = (usize, u64);
 
 /// Ends a link that has to make room.
 type EndLink = Box<dyn Fn(HeldLink) + Send + Sync>;
@@ -97,13 +97,7 @@ impl Budget {
     }
 
     /// As [`Budget::new`], of which links have a part, too.
-    pub(super) fn with_links(
-        bound: usize,
-        clock: Clock,
-        held: IntGauge,
-        evicted: IntCounter,
-        end_link: EndLink,
-    ) -> Self {
+    pub fn with_links(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter, end_link: EndLink) -> Self {
         Self(Arc::new(Inner { bound, clock, held, evicted, end_link, state: Mutex::default() }))
     }
 
@@ -115,7 +109,7 @@ impl Budget {
     }
 
     /// A part for a link, which is ended where it has to make room.
-    pub(super) fn part_of_link(&self, link: HeldLink) -> Holding {
+    pub fn part_of_link(&self, link: HeldLink) -> Holding {
         Holding { budget: self.clone(), key: self.enter(Who::Link(link)), eviction: None }
     }
 
@@ -215,7 +209,7 @@ impl Holding {
     }
 
     /// When it is over its time, in milliseconds of uptime.
-    pub(super) fn deadline(&self) -> u64 {
+    pub fn deadline(&self) -> u64 {
         let state = self.budget.lock();
         state.holders.get(self.key).map_or(u64::MAX, |holder| holder.stamp + PATIENCE_MS)
     }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::keys::Caller;
 use super::{Api, ConfigFile, body};
-use crate::http::response::{Answer, json};
 use crate::metrics::quantile;
 use crate::model::{ErrorCode, Failure};
+use crate::net::response::{Answer, json};
 use crate::plugin::{Change, Load, LoadError, PluginReport, Source, Step};
 
 /// Figures of the host, since it was started where they only go up.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, HeaderValue, LOCATION};
 use hyper::{Method, StatusCode};
 
-use super::response::{Answer, body, error};
+use crate::net::response::{Answer, body, error};
 
 /// What the reference server serves beside its protocol, and the source map of each.
 const BUNDLES: [&str; 4] = ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"];

@@ -32,7 +32,7 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// Where the header is malformed, or the proxy goes before it is whole.
-pub(super) async fn read(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(in crate::conn) async fn read(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; V2_SIGNATURE.len()];
     loop {
         let n = socket.peek(&mut start).await?;

@@ -11,9 +11,9 @@ use super::emit::connection_id;
 use super::keys::Caller;
 use super::schema::ConnectionId;
 use super::{Api, wait_while};
-use crate::http::response::{Answer, json};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id, is_valid_room};
+use crate::net::response::{Answer, json};
 
 /// Connections in one answer, at most, and where nobody says how many.
 pub(super) const MAX_LIMIT: usize = 1000;

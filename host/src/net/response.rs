@@ -9,9 +9,11 @@ use serde_json::json;
 
 use crate::model::Failure;
 
-pub(super) type Answer = Response<Full<Bytes>>;
+/// A response with its whole body.
+pub type Answer = Response<Full<Bytes>>;
 
-pub(super) fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+/// An answer that no cache may keep.
+pub fn body(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -19,7 +21,8 @@ pub(super) fn body(status: StatusCode, content_type: &'static str, body: impl In
     response
 }
 
-pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+/// A value as JSON.
+pub fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(json) => body(status, "application/json", json),
         Err(error) => {
@@ -33,11 +36,13 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
     }
 }
 
-pub(super) fn status_of(failure: &Failure) -> StatusCode {
+/// The HTTP status of a failure's code.
+pub fn status_of(failure: &Failure) -> StatusCode {
     StatusCode::from_u16(failure.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-pub(super) fn failure(failure: &Failure) -> Answer {
+/// A failure as JSON.
+pub fn failure(failure: &Failure) -> Answer {
     let status = status_of(failure);
     let mut answer = json(status, failure);
     if status == StatusCode::UNAUTHORIZED {
@@ -46,7 +51,8 @@ pub(super) fn failure(failure: &Failure) -> Answer {
     answer
 }
 
-pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Answer {
+/// A code and a message as JSON.
+pub fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     json(status, &json!({ "code": code, "message": message }))
 }
 
@@ -54,19 +60,20 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Answer {
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
 /// The host has no room for one more client at the moment.
-pub(super) fn unavailable(message: &str) -> Answer {
+pub fn unavailable(message: &str) -> Answer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", message);
     answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     answer
 }
 
 /// The host ends, and takes no new clients. A proxy is to keep nothing open that ends soon.
-pub(super) fn restarting() -> Answer {
+pub fn restarting() -> Answer {
     let mut answer = unavailable("the host restarts: try again");
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
-pub(super) fn text(status: StatusCode, text: &'static str) -> Answer {
+/// Plain text.
+pub fn text(status: StatusCode, text: &'static str) -> Answer {
     body(status, "text/plain; charset=utf-8", text)
 }

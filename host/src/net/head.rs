@@ -1,17 +1,16 @@
 //! What a request's head must be for its meaning to be the same to every reader (RFC 9110, RFC 9112). What is not is refused
 //! before anything else is looked at: a proxy on the way may have read it otherwise.
 
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Request, StatusCode, Version};
 
-use super::handshake::is_upgrade;
+use super::requests::RequestFacts;
 use super::response::{Answer, error};
-use crate::conn::RequestFacts;
 
 /// The refusal of a request, if its head is refused. It is the last answer on its connection, for what follows may be
 /// anything.
-pub(super) fn refuse<B>(request: &Request<B>) -> Option<Answer> {
+pub fn refuse<B>(request: &Request<B>) -> Option<Answer> {
     let reason = check(request).err()?;
     let mut answer = error(StatusCode::BAD_REQUEST, "bad_request", reason);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -39,6 +38,19 @@ fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
         return Err("a WebSocket handshake has no body");
     }
     Ok(())
+}
+
+/// Whether a request asks for a WebSocket. Some proxies pass one of the two headers on that say so. An offer of another
+/// protocol is ignored (RFC 9110, section 7.8).
+pub fn is_upgrade(headers: &HeaderMap) -> bool {
+    lists(headers, &UPGRADE, "websocket") && lists(headers, &CONNECTION, "upgrade")
+}
+
+/// Whether a header's list has this item.
+pub fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
+    })
 }
 
 /// Whether a request comes with a body. That of a handshake would stand where the first frames do.

@@ -5,9 +5,9 @@ use hyper::header::HOST;
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 
-use super::response::{Answer, body, error, json};
 use crate::auth::{Claims, sign};
 use crate::model::is_valid_id;
+use crate::net::response::{Answer, body, error, json};
 use crate::plugin::Runtime;
 
 const PAGE: &str = include_str!("demo.html");

@@ -10,10 +10,10 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::proxy_header;
-use super::requests::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
-use super::shard::Shard;
+use crate::conn::shard::Shard;
 use crate::hub::ShardCommand;
 use crate::model::TrustedProxies;
+use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 
 /// Who makes a request.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl Shard {
     }
 
     /// Serves HTTP on a socket that was accepted.
-    pub(super) fn serve_http(self: &Rc<Self>, socket: std::net::TcpStream) {
+    pub(in crate::conn) fn serve_http(self: &Rc<Self>, socket: std::net::TcpStream) {
         let opened = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         let (socket, peer) = match opened.and_then(|socket| socket.peer_addr().map(|peer| (socket, peer))) {
             Ok(opened) => opened,

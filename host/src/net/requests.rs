@@ -21,7 +21,7 @@ use super::budget::{Budget, Holding};
 use super::watched::{CONNECTION_BYTES, Watch, Watched};
 
 /// Time for the head of a request, from the begin of a new connection or from its first byte.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a client to take an answer, beyond the time that it may be idle behind it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest head of a request, in bytes; one that is longer is answered 431. As much as nginx takes by default: a token of
 /// 8 KiB in each of several places. It also bounds what is read ahead of a body.
-pub(super) const MAX_HEAD_BYTES: usize = 32 * 1024;
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
 /// Refused requests in a row after which a connection is closed. Clients that are told what is wrong go on no longer; whoever
 /// does has to pay for a new connection now and then.

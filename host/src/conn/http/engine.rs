@@ -13,10 +13,10 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::client::ClientService;
-use super::handshake::{handshake_key, is_upgrade, upgrade};
-use super::response::{Answer, body, json, restarting, unavailable};
-use super::upload::{Upload, UploadError};
+use super::handshake::{handshake_key, upgrade};
 use crate::conn::{Caller, Door, EngineId, PollError, Polled, Posting, Shard};
+use crate::net::response::{Answer, body, json, restarting, unavailable};
+use crate::net::{Upload, UploadError, is_upgrade};
 use crate::protocol::engineio;
 
 const TEXT: &str = "text/plain; charset=UTF-8";

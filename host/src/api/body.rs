@@ -13,8 +13,8 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::http::upload::{Upload, UploadError};
 use crate::model::{ErrorCode, Failure, without_lone_surrogates};
+use crate::net::{Upload, UploadError};
 
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
 pub(super) const MAX_BODY_BYTES: usize = 1_000_000;

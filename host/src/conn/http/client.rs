@@ -10,11 +10,11 @@ use super::bundle::ClientBundle;
 use super::demo::Demo;
 use super::forwarded::{client_of, is_forwarded, scheme_of};
 use super::handshake::{find_tokens, handshake_key, upgrade};
-use super::head;
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
-use super::response::{Answer, error, restarting, text};
 use crate::auth::Place;
 use crate::conn::{Answering, Caller, Credentials, Door, HttpService, Shard};
+use crate::net::refuse;
+use crate::net::response::{Answer, error, restarting, text};
 use crate::plugin::Runtime;
 
 /// Where suites that test Engine.IO alone connect to.
@@ -117,7 +117,7 @@ fn upgrade_required(message: &str) -> Answer {
 
 impl HttpService for ClientService {
     fn call(self: Rc<Self>, shard: Rc<Shard>, mut caller: Caller, request: Request<Incoming>) -> Answering {
-        if let Some(refusal) = head::refuse(&request) {
+        if let Some(refusal) = refuse(&request) {
             return Box::pin(std::future::ready(refusal));
         }
         if shard.trusted_proxies().contains(caller.peer.ip()) {

@@ -12,7 +12,9 @@ use hyper::Request;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
-use crate::conn::{CONNECTION_BYTES, Holding, PATIENCE_MS, RequestFacts, SLOWEST};
+use super::budget::{Holding, PATIENCE_MS, SLOWEST};
+use super::requests::RequestFacts;
+use super::watched::CONNECTION_BYTES;
 
 /// Time in which something of a body must come.
 const STANDSTILL: Duration = Duration::from_secs(30);
@@ -22,11 +24,14 @@ const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// Why the rest of a body does not come.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UploadError {
+pub enum UploadError {
+    /// The connection is broken.
     #[error("the body cannot be read: {0}")]
     Broken(#[from] hyper::Error),
+    /// Nothing arrived for [`STANDSTILL`].
     #[error("the body did not come in time: nothing arrived for {} s", STANDSTILL.as_secs())]
     Standstill,
+    /// Less arrived than [`SLOWEST`] asks for.
     #[error(
         "the body did not come in time: a whole one may take {} s, a second more for each {SLOWEST} bytes of it, and {} \
          minutes in all",
@@ -34,13 +39,14 @@ pub(super) enum UploadError {
         MAX_TIME.as_secs() / 60
     )]
     TooSlow,
+    /// The body made room for others.
     #[error("the host holds as much of unfinished requests as it may, and this was the slowest: try again")]
     Evicted,
 }
 
 /// A body that is read.
 #[derive(Debug)]
-pub(super) struct Upload<B> {
+pub struct Upload<B> {
     body: B,
     /// The part of the budget that it is held in.
     holding: Option<Arc<Holding>>,
@@ -55,7 +61,7 @@ pub(super) struct Upload<B> {
 
 impl Upload<Incoming> {
     /// The body of a request.
-    pub(super) fn of(request: Request<Incoming>) -> Self {
+    pub fn of(request: Request<Incoming>) -> Self {
         let holding = request.extensions().get().map(|facts: &RequestFacts| facts.holding.clone());
         Self::with_times(request.into_body(), holding, STANDSTILL, Duration::from_millis(PATIENCE_MS))
     }
@@ -70,7 +76,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
     ///
     /// # Errors
     /// Where nothing comes in time, the connection is broken, or the body has to make room for others.
-    pub(super) async fn next(&mut self, held: usize) -> Result<Option<Bytes>, UploadError> {
+    pub async fn next(&mut self, held: usize) -> Result<Option<Bytes>, UploadError> {
         loop {
             let frame = {
                 let mut frame = pin!(self.body.frame());

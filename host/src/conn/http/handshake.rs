@@ -14,9 +14,9 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::response::Answer;
 use crate::auth::{MAX_SHOWN, Place, Shown};
-use crate::conn::Watched;
+use crate::net::response::Answer;
+use crate::net::{Watched, lists};
 
 /// The subprotocols that mean something here: the plain protocol's own. Socket.IO has none.
 const SUBPROTOCOLS: [&str; 1] = ["roundhouse"];
@@ -52,19 +52,6 @@ pub(super) fn upgrade(
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
-}
-
-/// Whether a request asks for a WebSocket. Some proxies pass one of the two headers on that say so. An offer of another
-/// protocol is ignored (RFC 9110, section 7.8).
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
-    lists(headers, &UPGRADE, "websocket") && lists(headers, &CONNECTION, "upgrade")
-}
-
-/// Whether a header's list has this item.
-fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    headers.get_all(name).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
-    })
 }
 
 /// The first subprotocol of those that a client offers which is one of ours (RFC 6455, section 4.2.2). To repeat another would

@@ -1,0 +1,24 @@
+//! HTTP on sockets, for both listeners: what clients and the API need of it alike.
+//!
+//! - `accept`, `descriptors`: a listener that fails, and file descriptors kept from clients
+//! - `requests`: the requests of a connection, one after another; `watched`, `framing`: its bytes as they arrive
+//! - `budget`: bytes held of requests and messages that are incomplete; `upload`: bodies within it
+//! - `head`: what a request's head must be; `response`: answers
+
+mod accept;
+mod budget;
+mod descriptors;
+mod framing;
+mod head;
+mod requests;
+pub mod response;
+mod upload;
+mod watched;
+
+pub use accept::accept_failed;
+pub use budget::{Budget, HeldLink, Holding, PATIENCE_MS, SLOWEST};
+pub use descriptors::{Descriptors, raise_limit};
+pub use head::{is_upgrade, lists, refuse};
+pub use requests::{HttpTimes, MAX_HEAD_BYTES, REQUEST_TIMEOUT, RequestFacts, serve_requests};
+pub use upload::{Upload, UploadError};
+pub use watched::{CONNECTION_BYTES, Watched};
