@@ -66,7 +66,7 @@
 //!
 //! let mut sim = Simulation::<Door>::new();
 //! let ana = sim.connect("ana", "Ana");
-//! sim.send(ana, "door:knock", json!({"doorId": "front"})).unwrap();
+//! sim.emit_with_ack(ana, "door:knock", json!({"doorId": "front"})).unwrap();
 //! assert_eq!(sim.received(ana), [("door:knocked".to_owned(), json!({"count": 1}))]);
 //! sim.advance(Duration::from_secs(60));
 //! assert!(sim.state("door:front").is_none());

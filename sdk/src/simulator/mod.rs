@@ -208,18 +208,18 @@ impl<F: Feature> Simulation<F> {
 
     /// Sends an event and asks for an acknowledgement: what comes back is that, or the refusal. Several
     /// arguments come back as an array, none as `null`.
-    pub fn send(&mut self, from: Connection, event: &str, data: Value) -> Result<Value, Failure> {
-        self.send_payload(from, event, Payload::from_args(json!([data]).to_string()))
+    pub fn emit_with_ack(&mut self, from: Connection, event: &str, data: Value) -> Result<Value, Failure> {
+        self.emit_payload_with_ack(from, event, Payload::from_args(json!([data]).to_string()))
     }
 
     /// Sends an event with any arguments and attachments, and asks for an acknowledgement.
-    pub fn send_payload(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
+    pub fn emit_payload_with_ack(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
         let sender = self.sender(from);
         self.message(sender, event, payload, true)
     }
 
     /// Sends an event without asking for an acknowledgement: a refusal comes as an `error` event.
-    pub fn tell(&mut self, from: Connection, event: &str, data: Value) {
+    pub fn emit(&mut self, from: Connection, event: &str, data: Value) {
         let sender = self.sender(from);
         let payload = Payload::from_args(json!([data]).to_string());
         if let Err(failure) = self.message(sender, event, payload, false) {
@@ -277,7 +277,7 @@ impl<F: Feature> Simulation<F> {
         let reply = match (is_deferred, self.store.take_deferred()) {
             (false, _) => ran.reply.unwrap_or_default(),
             (true, Some(result)) => result?,
-            (true, None) if wants_reply => panic!("{event} is answered when fetches are released: tell, do not send"),
+            (true, None) if wants_reply => panic!("{event} is answered when fetches are released: use `emit`"),
             (true, None) => Payload::none(),
         };
         Ok(values(&reply))

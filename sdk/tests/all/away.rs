@@ -77,9 +77,9 @@ impl Feature for Porch {
 fn a_scope_that_asks_is_told_away_and_back() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "porch:sit", json!({"id": "a"})).unwrap();
-    sim.send(ana, "porch:watch", json!({"id": "b"})).unwrap();
-    sim.send(ana, "yard:sit", json!({"id": "c"})).unwrap();
+    sim.emit_with_ack(ana, "porch:sit", json!({"id": "a"})).unwrap();
+    sim.emit_with_ack(ana, "porch:watch", json!({"id": "b"})).unwrap();
+    sim.emit_with_ack(ana, "yard:sit", json!({"id": "c"})).unwrap();
     for _ in 0..2 {
         sim.lose(ana);
         sim.come_back(ana);
@@ -106,7 +106,7 @@ fn a_scope_that_asks_is_told_away_and_back() {
 fn a_join_while_away_is_told_away() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "porch:later", json!({"id": "a"})).unwrap();
+    sim.emit_with_ack(ana, "porch:later", json!({"id": "a"})).unwrap();
     sim.lose(ana);
     assert_eq!(sim.state("porch:a"), None);
     sim.advance(Duration::from_secs(5));
@@ -124,7 +124,7 @@ fn an_absent_client_sends_nothing() {
         let mut sim = Simulation::<Porch>::new();
         let ana = sim.connect("ana", "Ana");
         sim.lose(ana);
-        drop(sim.send(ana, "porch:sit", json!({"id": "a"})));
+        drop(sim.emit_with_ack(ana, "porch:sit", json!({"id": "a"})));
     });
     let said = *sent.unwrap_err().downcast::<String>().unwrap();
     assert!(said.contains("c1 is away"), "{said}");

@@ -88,7 +88,7 @@ fn a_feature_that_wants_to_hears_of_each_connection_before_it_sends_anything() {
     assert_eq!(sim.received(first), welcome("/", None, 1));
     let second = sim.connect_to("/custom", ana(), &json!({"seat": 7, "more": []}));
     assert_eq!(sim.received(second), welcome("/custom", Some(7), 2));
-    assert_eq!(sim.send(second, "visits", json!({})).unwrap(), json!([2, true, 2]));
+    assert_eq!(sim.emit_with_ack(second, "visits", json!({})).unwrap(), json!([2, true, 2]));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_feature_that_refuses_to_hear_of_a_connection_changes_nothing_and_its_client
     let refused = sim.connect_to("/", ana(), &json!({"seat": "first row"}));
     let (event, error) = sim.received(refused).remove(0);
     assert_eq!((event.as_str(), &error["code"], &error["event"]), ("error", &json!("bad_request"), &json!("connect")));
-    assert_eq!(sim.send(refused, "visits", json!({})).unwrap(), json!([0, false, 0]));
+    assert_eq!(sim.emit_with_ack(refused, "visits", json!({})).unwrap(), json!([0, false, 0]));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn nobody_but_the_host_sends_connect() {
     let mut sim = Simulation::<Lobby>::new();
     let ana = sim.connect("ana", "Ana");
     let claim = json!({"namespace": "/", "auth": {}});
-    assert_eq!(sim.send(ana, "connect", claim.clone()).unwrap_err().code, "unknown_event");
+    assert_eq!(sim.emit_with_ack(ana, "connect", claim.clone()).unwrap_err().code, "unknown_event");
     assert_eq!(sim.service("billing", "connect", claim).unwrap_err().code, "unknown_event");
 }
 
@@ -117,7 +117,7 @@ fn what_came_is_passed_on_as_it_came() {
     let arguments = json!([Attachment::new(1), {"deep": [Attachment::new(0)]}, null, 1e300]);
     let whole = Payload::spread(&arguments).unwrap().with_attachments(vec![vec![0], vec![1]]);
     for payload in [Payload::none(), Payload::spread(&[Value::Null]).unwrap(), whole] {
-        sim.send_payload(ana, "parrot", payload.clone()).unwrap();
+        sim.emit_payload_with_ack(ana, "parrot", payload.clone()).unwrap();
         let delivery = sim.deliveries(ana).remove(0);
         assert_eq!(delivery.args, serde_json::from_str::<Vec<Value>>(&payload.args).unwrap());
         assert_eq!(delivery.attachments, payload.attachments);

@@ -10,7 +10,7 @@ use crate::probe::Probe;
 fn made_of(event: &str, args: &Value) -> Result<Value, Failure> {
     let mut sim = Simulation::<Probe>::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send_payload(ana, event, Payload::spread(args).unwrap())
+    sim.emit_payload_with_ack(ana, event, Payload::spread(args).unwrap())
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn attachments_are_found_by_their_number() {
     for (number, length) in [(0, json!(1)), (1, json!(3)), (2, json!(null))] {
         let payload = Payload::spread(&placeholder(number)).unwrap();
         let payload = payload.with_attachments(vec![vec![1], vec![1, 2, 3]]);
-        assert_eq!(sim.send_payload(ana, "blob", payload), Ok(length));
+        assert_eq!(sim.emit_payload_with_ack(ana, "blob", payload), Ok(length));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::probe::Probe;
 type Sim = Simulation<Probe>;
 
 fn order(sim: &mut Sim, who: Connection, what: &str, with: &str) -> Result<Value, Failure> {
-    sim.send(who, "do", json!({"id": "1", "what": what, "with": with}))
+    sim.emit_with_ack(who, "do", json!({"id": "1", "what": what, "with": with}))
 }
 
 fn notes(sim: &mut Sim) -> Value {
@@ -112,7 +112,7 @@ fn who_asked_learns_that_documents_cannot_be_had() {
     let (mut sim, ana) = with_three_stored();
     sim.fail_fetches(Some(overloaded()));
     assert_eq!(order(&mut sim, ana, "fetch", "all").unwrap_err().code, "feature_unavailable");
-    sim.tell(ana, "do", json!({"id": "1", "what": "fetch", "with": "all"}));
+    sim.emit(ana, "do", json!({"id": "1", "what": "fetch", "with": "all"}));
     assert_eq!(sim.received(ana)[0].1["code"], "feature_unavailable");
     // The failure left no note.
     assert_eq!(notes(&mut sim), json!([]));
@@ -124,7 +124,7 @@ fn who_asked_learns_that_documents_cannot_be_had() {
 fn other_events_may_come_before_the_documents() {
     let (mut sim, ana) = with_three_stored();
     sim.hold_fetches();
-    sim.tell(ana, "do", json!({"id": "1", "what": "fetch", "with": "all"}));
+    sim.emit(ana, "do", json!({"id": "1", "what": "fetch", "with": "all"}));
     order(&mut sim, ana, "note", "between").unwrap();
     assert_eq!(notes(&mut sim), json!(["between"]));
     sim.release_fetches();
@@ -158,7 +158,7 @@ fn after_a_restart_volatile_scopes_and_connections_are_gone_and_promises_are_kep
 fn after_a_restart_durable_scopes_have_their_states_and_timers() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "keep", json!({"left": "l", "right": "r", "what": "x"})).unwrap();
+    sim.emit_with_ack(ana, "keep", json!({"left": "l", "right": "r", "what": "x"})).unwrap();
     sim.restart();
     assert!(!sim.is_in(ana, "pair:l:r"));
     sim.advance(Duration::from_secs(3));

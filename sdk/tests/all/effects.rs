@@ -11,7 +11,7 @@ use crate::probe::Probe;
 type Sim = Simulation<Probe>;
 
 fn order(sim: &mut Sim, who: Connection, what: &str, with: &str) -> Value {
-    sim.send(who, "do", json!({"id": "1", "what": what, "with": with})).unwrap()
+    sim.emit_with_ack(who, "do", json!({"id": "1", "what": what, "with": with})).unwrap()
 }
 
 fn notes(sim: &mut Sim) -> Value {
@@ -77,10 +77,10 @@ fn a_failure_changes_nothing_and_sends_nothing() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let failing = json!({"id": "1", "what": "fail", "with": "no"});
-    assert_eq!(sim.send(ana, "do", failing.clone()), Err(Failure::conflict("no")));
+    assert_eq!(sim.emit_with_ack(ana, "do", failing.clone()), Err(Failure::conflict("no")));
     assert_eq!(sim.received(ana), []);
     assert!(!sim.exists("probe:1"));
-    sim.tell(ana, "do", failing);
+    sim.emit(ana, "do", failing);
     let error = json!({"code": "conflict", "message": "no", "event": "do"});
     assert_eq!(sim.received(ana), [("error".to_owned(), error)]);
 }

@@ -11,7 +11,7 @@ use crate::probe::Probe;
 type Sim = Simulation<Probe>;
 
 fn order(sim: &mut Sim, who: Connection, what: &str) -> Value {
-    sim.send(who, "do", json!({"id": "1", "what": what, "with": "x"})).unwrap()
+    sim.emit_with_ack(who, "do", json!({"id": "1", "what": what, "with": "x"})).unwrap()
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_feature_knows_whether_a_connection_is_in_the_room_and_how_many_of_its_users
     order(&mut sim, ana, "leave");
     assert_eq!(order(&mut sim, ana, "place"), json!(["out", 1]));
     // Another scope has another room, and a service is in none.
-    assert_eq!(sim.send(tab, "do", json!({"id": "2", "what": "place"})).unwrap(), json!(["out", 0]));
+    assert_eq!(sim.emit_with_ack(tab, "do", json!({"id": "2", "what": "place"})).unwrap(), json!(["out", 0]));
     assert_eq!(sim.service("billing", "do", json!({"id": "1", "what": "place"})).unwrap(), json!(["out", 0]));
 }
 
@@ -94,7 +94,7 @@ fn settings_are_the_operators_and_may_change() {
     sim.set_settings(&json!({"greeting": "salut"}));
     assert_eq!(order(&mut sim, ana, "greet"), "salut");
     sim.set_settings(&json!({"greeting": 1}));
-    let failure = sim.send(ana, "unit", json!({"id": "1"})).unwrap_err();
+    let failure = sim.emit_with_ack(ana, "unit", json!({"id": "1"})).unwrap_err();
     assert_eq!(failure.code, "feature_unavailable");
     assert_eq!(failure.message, "settings: greeting: invalid type: integer `1`, expected a string");
 }
@@ -129,7 +129,7 @@ fn all_scopes_are_asked_and_their_answers_folded() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for id in ["1", "2"] {
-        sim.send(ana, "do", json!({"id": id, "what": "note"})).unwrap();
+        sim.emit_with_ack(ana, "do", json!({"id": id, "what": "note"})).unwrap();
     }
     assert_eq!(sim.stats().unwrap(), json!([["probe:1", 1], ["probe:2", 1]]));
     assert_eq!(sim.query("nothing", json!({})).unwrap_err().code, "not_found");
@@ -155,7 +155,7 @@ fn services_may_send_what_is_theirs() {
 fn a_value_that_does_not_become_json_is_the_features_failure() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    let failure = sim.send(ana, "do", json!({"id": "1", "what": "not json"})).unwrap_err();
+    let failure = sim.emit_with_ack(ana, "do", json!({"id": "1", "what": "not json"})).unwrap_err();
     assert_eq!(failure.code, "internal");
 }
 

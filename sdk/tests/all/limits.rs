@@ -82,17 +82,17 @@ fn a_payload_over_its_limits_is_too_large() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect("ana", "Ana");
     let many = |n: usize| json!({ "x": vec![1; n] });
-    sim.send(ana, "say", many(1000)).unwrap();
+    sim.emit_with_ack(ana, "say", many(1000)).unwrap();
     for (event, data, message) in [
         ("say", many(2000), "say: the payload has 2002 values, and may have 1024: send less at once"),
         ("say", json!([[[[]]]]), "say: the payload has 4 levels of depth, and may have 3: send less at once"),
         ("shout", json!("x".repeat(97)), "shout: the payload has 101 bytes, and may have 100: send less at once"),
     ] {
-        let failure = sim.send(ana, event, data).unwrap_err();
+        let failure = sim.emit_with_ack(ana, event, data).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.message.as_str()), ("too_large", message));
     }
     let attached = Payload::of(&json!({})).unwrap().with_attachments(vec![vec![0; 70_000]]);
-    assert_eq!(sim.send_payload(ana, "say", attached).unwrap_err().code, "too_large");
+    assert_eq!(sim.emit_payload_with_ack(ana, "say", attached).unwrap_err().code, "too_large");
     // Services may send what the host takes.
     sim.service("crm", "announce", many(16_000)).unwrap();
     assert_eq!(sim.service("crm", "announce", many(17_000)).unwrap_err().code, "too_large");
@@ -103,7 +103,7 @@ fn an_answer_over_the_limits_is_missing() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect("ana", "Ana");
     for answer in [json!(1), json!(vec![1; 2000])] {
-        sim.send(ana, "say", json!({})).unwrap();
+        sim.emit_with_ack(ana, "say", json!({})).unwrap();
         sim.received(ana);
         sim.acknowledge(ana, "q", answer);
     }
@@ -112,7 +112,7 @@ fn an_answer_over_the_limits_is_missing() {
         (event.as_str(), &error["code"], &error["event"]),
         ("error", &json!("too_large"), &json!("acknowledgement"))
     );
-    assert_eq!(sim.send(ana, "heard", json!({})).unwrap(), json!(["{}", "[1]", "too_large"]));
+    assert_eq!(sim.emit_with_ack(ana, "heard", json!({})).unwrap(), json!(["{}", "[1]", "too_large"]));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn credentials_are_left_out_of_auth() {
     let ana = sim.connect_to("/", person(), &json!({ "token": "t", "team": 1 }));
     let ben = sim.connect_to("/", person(), &json!({ "many": vec![1; 2000] }));
     assert_eq!(sim.received(ben)[0].1["code"], "too_large");
-    assert_eq!(sim.send(ana, "heard", json!({})).unwrap(), json!([r#"{"team":1}"#, "{}"]));
+    assert_eq!(sim.emit_with_ack(ana, "heard", json!({})).unwrap(), json!([r#"{"team":1}"#, "{}"]));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn sent(sim: &mut Sim, count: u64) {
 /// Ana, who has subscribed; what she has received so far is forgotten.
 fn ana(sim: &mut Sim) -> Connection {
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "subscribe:campaign", c1()).unwrap();
+    sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap();
     sim.received(ana);
     ana
 }
@@ -69,7 +69,7 @@ fn processed(sim: &mut Sim, who: Connection) -> Vec<u64> {
 /// The figures as a late page would get them.
 fn snapshot(sim: &mut Sim) -> Value {
     let late = sim.connect("late", "Late");
-    let snapshot = sim.send(late, "subscribe:campaign", c1()).unwrap();
+    let snapshot = sim.emit_with_ack(late, "subscribe:campaign", c1()).unwrap();
     sim.disconnect(late);
     snapshot
 }

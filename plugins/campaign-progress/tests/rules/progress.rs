@@ -104,7 +104,7 @@ fn the_room_and_the_owner_are_told_each_connection_once() {
     let ana = ana(&mut sim);
     let owners_page = sim.connect("olga", "Olga");
     let owners_other_page = sim.connect("olga", "Olga");
-    sim.send(owners_page, "subscribe:campaign", c1()).unwrap();
+    sim.emit_with_ack(owners_page, "subscribe:campaign", c1()).unwrap();
     sim.received(owners_page);
     let stranger = sim.connect("eve", "Eve");
     sent(&mut sim, 100);

@@ -12,10 +12,10 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
         for field in ["agentId", "userId", "senderId"] {
             let ana = ana(&mut sim);
             let claim = json!({"campaignId": "c1", field: "bob"});
-            assert_eq!(sim.send(ana, event, claim).unwrap_err().code, "forbidden");
+            assert_eq!(sim.emit_with_ack(ana, event, claim).unwrap_err().code, "forbidden");
             assert!(names(&mut sim, ana).is_empty());
             assert!(sim.is_in(ana, ROOM));
-            sim.send(ana, event, json!({"campaignId": "c1", field: "ana"})).unwrap();
+            sim.emit_with_ack(ana, event, json!({"campaignId": "c1", field: "ana"})).unwrap();
         }
     }
 }
@@ -28,12 +28,12 @@ fn clients_cannot_speak_for_the_service() {
     let before = snapshot(&mut sim);
     for event in ["campaign:message", "campaign:paused", "campaign:resumed", "campaign:completed", "campaign:failed"] {
         let data = json!({"campaignId": "c1", "status": "sent", "reason": "fun"});
-        assert_eq!(sim.send(ana, event, data).unwrap_err().code, "forbidden", "{event}");
+        assert_eq!(sim.emit_with_ack(ana, event, data).unwrap_err().code, "forbidden", "{event}");
     }
     let start = json!({"campaignId": "c2", "name": "Mine", "total": 5});
-    assert_eq!(sim.send(ana, "campaign:started", start).unwrap_err().code, "forbidden");
+    assert_eq!(sim.emit_with_ack(ana, "campaign:started", start).unwrap_err().code, "forbidden");
     for event in ["campaign:progress", "campaign:snapshot"] {
-        assert_eq!(sim.send(ana, event, c1()).unwrap_err().code, "unknown_event");
+        assert_eq!(sim.emit_with_ack(ana, event, c1()).unwrap_err().code, "unknown_event");
     }
     assert!(names(&mut sim, ana).is_empty());
     assert_eq!(snapshot(&mut sim), before);
@@ -52,7 +52,7 @@ fn a_payload_without_a_usable_id_is_a_bad_request_that_names_it() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for data in [json!(null), json!(7), json!(""), json!("a b"), json!({}), json!({"campaignId": 7})] {
-        let failure = sim.send(ana, "subscribe:campaign", data).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "subscribe:campaign", data).unwrap_err();
         assert_eq!(failure.code, "bad_request");
         assert!(failure.message.contains("campaignId"), "{failure}");
     }
@@ -121,7 +121,7 @@ fn wrong_settings_are_named() {
     {
         let mut sim = Sim::new().with_settings(settings);
         let ana = sim.connect("ana", "Ana");
-        let failure = sim.send(ana, "subscribe:campaign", c1()).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap_err();
         assert_eq!(failure.code, "feature_unavailable");
         assert!(failure.message.contains(named), "{failure}");
     }

@@ -13,7 +13,7 @@ fn who_subscribes_gets_a_snapshot_at_once() {
     report(&mut sim, "delivered", 40).unwrap();
     report(&mut sim, "read", 3).unwrap();
     let ana = sim.connect("ana", "Ana");
-    let answer = sim.send(ana, "subscribe:campaign", c1()).unwrap();
+    let answer = sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap();
     let expected = json!({
         "campaignId": "c1",
         "name": "Autumn",
@@ -38,10 +38,10 @@ fn the_id_may_come_bare() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = sim.connect("ana", "Ana");
-    sim.tell(ana, "subscribe:campaign", json!("c1"));
+    sim.emit(ana, "subscribe:campaign", json!("c1"));
     assert_eq!(names(&mut sim, ana), ["campaign:snapshot"]);
     assert!(sim.is_in(ana, ROOM));
-    sim.tell(ana, "unsubscribe:campaign", json!("c1"));
+    sim.emit(ana, "unsubscribe:campaign", json!("c1"));
     assert!(names(&mut sim, ana).is_empty());
     assert!(!sim.is_in(ana, ROOM));
 }
@@ -63,7 +63,7 @@ fn a_page_may_come_before_the_campaign_starts() {
         "ratePerSecond": 0,
         "etaMs": null,
     });
-    assert_eq!(sim.send(ana, "subscribe:campaign", c1()).unwrap(), expected);
+    assert_eq!(sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap(), expected);
     assert_eq!(sim.received(ana), [("campaign:snapshot".to_owned(), expected)]);
     assert!(sim.state(ROOM).is_none());
     start(&mut sim);
@@ -84,7 +84,7 @@ fn who_unsubscribes_hears_no_more() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
-    assert_eq!(sim.send(ana, "unsubscribe:campaign", c1()).unwrap(), json!(null));
+    assert_eq!(sim.emit_with_ack(ana, "unsubscribe:campaign", c1()).unwrap(), json!(null));
     sent(&mut sim, 100);
     assert!(names(&mut sim, ana).is_empty());
 }
@@ -94,12 +94,12 @@ fn both_are_safe_to_repeat() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
-    sim.send(ana, "subscribe:campaign", c1()).unwrap();
+    sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap();
     assert_eq!(names(&mut sim, ana), ["campaign:snapshot"]);
     sent(&mut sim, 100);
     assert_eq!(names(&mut sim, ana), ["campaign:progress"]);
     for _ in 0..2 {
-        sim.send(ana, "unsubscribe:campaign", c1()).unwrap();
+        sim.emit_with_ack(ana, "unsubscribe:campaign", c1()).unwrap();
     }
     assert!(names(&mut sim, ana).is_empty());
 }
@@ -111,7 +111,7 @@ fn each_tab_subscribes_for_itself() {
     let first = ana(&mut sim);
     let second = ana(&mut sim);
     let other = sim.connect("ana", "Ana");
-    sim.send(first, "unsubscribe:campaign", c1()).unwrap();
+    sim.emit_with_ack(first, "unsubscribe:campaign", c1()).unwrap();
     sent(&mut sim, 100);
     assert!(names(&mut sim, first).is_empty());
     assert_eq!(names(&mut sim, second), ["campaign:progress"]);

@@ -43,9 +43,9 @@ fn ids_that_are_too_long_for_the_store_together_are_refused() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, &"\u{1f600}".repeat(128));
     let message = |client_id: String| json!({"roomId": "r1", "body": "hi", "clientId": client_id});
-    let failure = sim.send(ana, "roomMessage", message("\u{1f600}".repeat(128))).unwrap_err();
+    let failure = sim.emit_with_ack(ana, "roomMessage", message("\u{1f600}".repeat(128))).unwrap_err();
     assert_eq!(failure.code, "bad_request");
-    sim.send(ana, "roomMessage", message("\u{1f600}".repeat(127))).unwrap();
+    sim.emit_with_ack(ana, "roomMessage", message("\u{1f600}".repeat(127))).unwrap();
 }
 
 #[test]
@@ -54,14 +54,14 @@ fn a_channel_has_as_many_people_as_come_and_they_cost_a_message_nothing() {
     let people: Vec<Connection> = (0..10_000).map(|n| sim.connect(&format!("507f1f77bcf86cd799{n:06}"), "P")).collect();
     let c1 = json!({"channelId": "c1"});
     for (n, who) in people.iter().enumerate() {
-        assert_eq!(sim.send(*who, "joinChannel", c1.clone()).unwrap()["connectedUsers"], n + 1);
+        assert_eq!(sim.emit_with_ack(*who, "joinChannel", c1.clone()).unwrap()["connectedUsers"], n + 1);
     }
     let data = json!({"channelId": "c1", "body": "hi"});
-    sim.send(people[9_999], "channelMessage", data).unwrap();
+    sim.emit_with_ack(people[9_999], "channelMessage", data).unwrap();
     assert_eq!(names(&mut sim, people[0]), ["channelMessageRecieved"]);
     let state = serde_json::to_string(&sim.state("channel:c1").unwrap()).unwrap();
     assert_eq!(state, r#"{"isFilled":true}"#);
-    assert_eq!(sim.send(people[0], "leaveChannel", c1).unwrap()["connectedUsers"], 9_999);
+    assert_eq!(sim.emit_with_ack(people[0], "leaveChannel", c1).unwrap()["connectedUsers"], 9_999);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn an_empty_room_in_which_nothing_is_remembered_has_no_state() {
         sim.disconnect(bob);
         assert!(sim.state(ROOM).is_some());
         match how {
-            "leave" => drop(sim.send(ana, "leaveRoom", r1()).unwrap()),
+            "leave" => drop(sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap()),
             "disconnect" => sim.disconnect(ana),
             _ => sim.leave(ana, ROOM),
         }
@@ -211,14 +211,14 @@ fn who_leaves_while_the_store_is_asked_is_told_nothing_more() {
     for goes in ["leaves", "disconnects", "leaves and joins"] {
         let ana = sim.connect("ana", "Ana");
         sim.hold_fetches();
-        sim.tell(ana, "joinRoom", r1());
+        sim.emit(ana, "joinRoom", r1());
         let n_kept = about(&mut sim, ana).len();
         match goes {
             "disconnects" => sim.disconnect(ana),
-            _ => drop(sim.send(ana, "leaveRoom", r1()).unwrap()),
+            _ => drop(sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap()),
         }
         if goes == "leaves and joins" {
-            sim.tell(ana, "joinRoom", r1());
+            sim.emit(ana, "joinRoom", r1());
         }
         sim.release_fetches();
         let n_told = about(&mut sim, ana).len();

@@ -10,11 +10,17 @@ fn a_channel_has_the_same_way_of_a_message_under_its_own_names() {
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
     let c1 = json!({"channelId": "c1"});
-    assert_eq!(sim.send(ana, "joinChannel", c1.clone()).unwrap(), json!({"channelId": "c1", "connectedUsers": 1}));
-    assert_eq!(sim.send(bob, "joinChannel", c1.clone()).unwrap(), json!({"channelId": "c1", "connectedUsers": 2}));
+    assert_eq!(
+        sim.emit_with_ack(ana, "joinChannel", c1.clone()).unwrap(),
+        json!({"channelId": "c1", "connectedUsers": 1})
+    );
+    assert_eq!(
+        sim.emit_with_ack(bob, "joinChannel", c1.clone()).unwrap(),
+        json!({"channelId": "c1", "connectedUsers": 2})
+    );
     assert!(sim.is_in(bob, "channel:c1"));
     let data = json!({"channelId": "c1", "body": "hi", "clientId": "k1"});
-    let first = temp_id(&sim.send(ana, "channelMessage", data.clone()).unwrap());
+    let first = temp_id(&sim.emit_with_ack(ana, "channelMessage", data.clone()).unwrap());
     let author = json!({"_id": "ana", "username": "Ana", "email": null});
     assert_eq!(
         sim.received(bob),
@@ -32,7 +38,7 @@ fn a_channel_has_the_same_way_of_a_message_under_its_own_names() {
         )]
     );
     assert_eq!(names(&mut sim, ana), ["channelMessageRecieved", "channelMessageSent"]);
-    assert_eq!(temp_id(&sim.send(ana, "channelMessage", data).unwrap()), first);
+    assert_eq!(temp_id(&sim.emit_with_ack(ana, "channelMessage", data).unwrap()), first);
     let save = sim.saves().remove(0);
     let id = sim.stored(&save);
     let confirmed = json!({
@@ -46,15 +52,15 @@ fn a_channel_has_the_same_way_of_a_message_under_its_own_names() {
     });
     assert_eq!(sim.received(bob), [("channelMessageConfirmed".to_owned(), confirmed.clone())]);
     assert_eq!(
-        sim.send(bob, "channelHistory", c1.clone()).unwrap(),
+        sim.emit_with_ack(bob, "channelHistory", c1.clone()).unwrap(),
         json!({"messages": [confirmed], "hasMore": false})
     );
 
-    sim.send(ana, "channelMessage", json!({"channelId": "c1", "body": "again"})).unwrap();
+    sim.emit_with_ack(ana, "channelMessage", json!({"channelId": "c1", "body": "again"})).unwrap();
     let save = sim.saves().remove(0);
     sim.not_stored(&save, away());
     assert_eq!(names(&mut sim, bob), ["channelMessageRecieved", "channelMessageFailed"]);
-    assert_eq!(sim.send(bob, "leaveChannel", c1).unwrap(), json!({"channelId": "c1", "connectedUsers": 1}));
+    assert_eq!(sim.emit_with_ack(bob, "leaveChannel", c1).unwrap(), json!({"channelId": "c1", "connectedUsers": 1}));
 }
 
 #[test]
@@ -62,7 +68,7 @@ fn a_channel_and_a_room_of_the_same_id_are_two() {
     let mut sim = Sim::new();
     let ana = super::joined(&mut sim, "ana");
     let bob = sim.connect("bob", "Bob");
-    sim.send(bob, "joinChannel", json!({"channelId": "r1"})).unwrap();
+    sim.emit_with_ack(bob, "joinChannel", json!({"channelId": "r1"})).unwrap();
     super::say(&mut sim, ana, "hi");
     assert!(names(&mut sim, bob).is_empty());
 }

@@ -7,7 +7,7 @@ use super::{Sim, away, joined, say, store};
 fn read(sim: &mut Sim, who: roundhouse_sdk::simulator::Connection, data: &Value) -> Value {
     let mut asked = json!({"roomId": "r1"});
     asked.as_object_mut().unwrap().extend(data.as_object().unwrap().clone());
-    sim.send(who, "roomHistory", asked).unwrap()
+    sim.emit_with_ack(who, "roomHistory", asked).unwrap()
 }
 
 fn bodies(page: &Value) -> Vec<&str> {
@@ -95,7 +95,7 @@ fn who_asks_learns_that_the_store_is_away() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     sim.fail_fetches(Some(away()));
-    let failure = sim.send(ana, "roomHistory", super::r1()).unwrap_err();
+    let failure = sim.emit_with_ack(ana, "roomHistory", super::r1()).unwrap_err();
     assert_eq!(failure, away().failure);
 }
 
@@ -104,5 +104,5 @@ fn a_page_before_a_message_that_does_not_exist_is_not_found() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let data = json!({"roomId": "r1", "before": "nothing"});
-    assert_eq!(sim.send(ana, "roomHistory", data).unwrap_err().code, "not_found");
+    assert_eq!(sim.emit_with_ack(ana, "roomHistory", data).unwrap_err().code, "not_found");
 }

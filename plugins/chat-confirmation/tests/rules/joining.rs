@@ -21,7 +21,7 @@ fn a_second_tab_is_no_second_person() {
     let bob = joined(&mut sim, "bob");
     let tab = sim.connect("ana", "Ana");
     assert_eq!(join(&mut sim, tab)["connectedUsers"], 2);
-    assert_eq!(sim.send(tab, "leaveRoom", r1()).unwrap(), json!({"roomId": "r1", "connectedUsers": 2}));
+    assert_eq!(sim.emit_with_ack(tab, "leaveRoom", r1()).unwrap(), json!({"roomId": "r1", "connectedUsers": 2}));
     // The first tab is still in.
     say(&mut sim, bob, "hi");
     assert!(names(&mut sim, tab).is_empty());
@@ -36,7 +36,7 @@ fn joining_and_leaving_are_safe_to_repeat() {
         assert_eq!(join(&mut sim, ana)["connectedUsers"], 2);
     }
     for _ in 0..2 {
-        assert_eq!(sim.send(ana, "leaveRoom", r1()).unwrap()["connectedUsers"], 1);
+        assert_eq!(sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap()["connectedUsers"], 1);
     }
     assert!(!sim.is_in(ana, ROOM));
 }
@@ -58,7 +58,7 @@ fn who_left_hears_nothing_more() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
-    sim.send(ana, "leaveRoom", r1()).unwrap();
+    sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap();
     say(&mut sim, bob, "hi");
     assert!(names(&mut sim, ana).is_empty());
 }

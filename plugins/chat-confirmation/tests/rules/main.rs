@@ -27,7 +27,7 @@ fn r1() -> Value {
 }
 
 fn join(sim: &mut Sim, who: Connection) -> Value {
-    sim.send(who, "joinRoom", r1()).unwrap()
+    sim.emit_with_ack(who, "joinRoom", r1()).unwrap()
 }
 
 /// Somebody who has joined; what came of that is forgotten.
@@ -40,13 +40,13 @@ fn joined(sim: &mut Sim, user_id: &str) -> Connection {
 
 /// Says something, and gives the temporary id.
 fn say(sim: &mut Sim, who: Connection, body: &str) -> String {
-    temp_id(&sim.send(who, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap())
+    temp_id(&sim.emit_with_ack(who, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap())
 }
 
 /// The same with the client's own id for it.
 fn say_as(sim: &mut Sim, who: Connection, client_id: &str) -> String {
     let data = json!({"roomId": "r1", "body": "hi", "clientId": client_id});
-    temp_id(&sim.send(who, "roomMessage", data).unwrap())
+    temp_id(&sim.emit_with_ack(who, "roomMessage", data).unwrap())
 }
 
 fn temp_id(acknowledgement: &Value) -> String {

@@ -12,7 +12,7 @@ fn refused(event: &str, more: &Value) -> (String, String) {
     let before = format!("{:?}", sim.state(ROOM));
     let mut data = r1();
     data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    let failure = sim.send(ana, event, data).unwrap_err();
+    let failure = sim.emit_with_ack(ana, event, data).unwrap_err();
     assert!(names(&mut sim, ana).is_empty());
     assert!(names(&mut sim, bob).is_empty());
     assert!(sim.saves().is_empty());
@@ -36,7 +36,7 @@ fn ones_own_id_may_be_claimed() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for claim in [json!("ana"), json!({"_id": "ana"}), json!(null)] {
-        sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "senderId": claim})).unwrap();
+        sim.emit_with_ack(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "senderId": claim})).unwrap();
     }
 }
 
@@ -63,7 +63,7 @@ fn a_body_has_1_to_16384_characters() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for body in ["x".to_owned(), "é".repeat(16_384), "\u{1}".repeat(16_384), "\u{1f600}".repeat(16_384)] {
-        sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap();
+        sim.emit_with_ack(ana, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap();
     }
 }
 
@@ -95,16 +95,16 @@ fn only_who_has_joined_may_send_or_read() {
     let eve = sim.connect("eve", "Eve");
     // Ana's other tab has not joined either.
     let tab = sim.connect("ana", "Ana");
-    sim.send(bob, "leaveRoom", r1()).unwrap();
+    sim.emit_with_ack(bob, "leaveRoom", r1()).unwrap();
     for who in [eve, tab, bob] {
         for event in ["roomMessage", "roomHistory"] {
-            let failure = sim.send(who, event, json!({"roomId": "r1", "body": "hi"})).unwrap_err();
+            let failure = sim.emit_with_ack(who, event, json!({"roomId": "r1", "body": "hi"})).unwrap_err();
             assert_eq!(failure.code, "forbidden");
             assert!(failure.message.contains("joinRoom"), "{failure}");
         }
     }
     assert!(names(&mut sim, ana).is_empty());
-    let failure = sim.send(eve, "channelMessage", json!({"channelId": "r1", "body": "hi"})).unwrap_err();
+    let failure = sim.emit_with_ack(eve, "channelMessage", json!({"channelId": "r1", "body": "hi"})).unwrap_err();
     assert!(failure.message.contains("joinChannel"), "{failure}");
 }
 
@@ -114,7 +114,7 @@ fn who_may_write_in_one_room_may_not_in_another() {
     let ana = joined(&mut sim, "ana");
     for (event, place) in [("roomMessage", "roomId"), ("channelMessage", "channelId")] {
         let data = json!({place: if place == "roomId" { "r2" } else { "r1" }, "body": "hi"});
-        assert_eq!(sim.send(ana, event, data).unwrap_err().code, "forbidden");
+        assert_eq!(sim.emit_with_ack(ana, event, data).unwrap_err().code, "forbidden");
     }
 }
 
@@ -122,7 +122,7 @@ fn who_may_write_in_one_room_may_not_in_another() {
 fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
     let mut sim = Sim::new();
     let eve = sim.connect("eve", "Eve");
-    sim.tell(eve, "roomMessage", json!({"roomId": "r1", "body": "hi"}));
+    sim.emit(eve, "roomMessage", json!({"roomId": "r1", "body": "hi"}));
     let (name, error) = sim.received(eve).remove(0);
     assert_eq!((name.as_str(), &error["code"], &error["event"]), ("error", &json!("forbidden"), &json!("roomMessage")));
 }
@@ -146,7 +146,7 @@ fn services_cannot_chat() {
 fn there_are_no_settings() {
     let mut sim = Sim::new().with_settings(json!({"limit": 3}));
     let ana = sim.connect("ana", "Ana");
-    let failure = sim.send(ana, "joinRoom", r1()).unwrap_err();
+    let failure = sim.emit_with_ack(ana, "joinRoom", r1()).unwrap_err();
     assert_eq!(failure.code, "feature_unavailable");
     assert!(failure.message.contains("limit"), "{failure}");
 }

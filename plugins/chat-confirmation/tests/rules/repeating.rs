@@ -32,7 +32,7 @@ fn who_asks_for_no_acknowledgement_is_answered_by_an_event_of_its_own() {
     let first = say_as(&mut sim, ana, "k1");
     sim.received(ana);
     sim.received(tab);
-    sim.tell(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "clientId": "k1"}));
+    sim.emit(ana, "roomMessage", json!({"roomId": "r1", "body": "hi", "clientId": "k1"}));
     assert_eq!(sim.received(ana), [("roomMessageSent".to_owned(), json!({"tempId": first, "clientId": "k1"}))]);
     assert!(names(&mut sim, tab).is_empty());
 }
@@ -42,8 +42,9 @@ fn the_same_id_of_another_sender_or_in_another_room_is_another_message() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
-    sim.send(ana, "joinRoom", json!({"roomId": "r2"})).unwrap();
-    let elsewhere = sim.send(ana, "roomMessage", json!({"roomId": "r2", "body": "hi", "clientId": "k1"})).unwrap();
+    sim.emit_with_ack(ana, "joinRoom", json!({"roomId": "r2"})).unwrap();
+    let elsewhere =
+        sim.emit_with_ack(ana, "roomMessage", json!({"roomId": "r2", "body": "hi", "clientId": "k1"})).unwrap();
     let temp_ids = [super::temp_id(&elsewhere), say_as(&mut sim, ana, "k1"), say_as(&mut sim, bob, "k1")];
     assert!(temp_ids[0] != temp_ids[1] && temp_ids[1] != temp_ids[2]);
     store(&mut sim);
@@ -73,7 +74,7 @@ fn a_repetition_is_known_on_another_connection_and_after_leaving() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
-    sim.send(ana, "leaveRoom", r1()).unwrap();
+    sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap();
     join(&mut sim, ana);
     assert_eq!(say_as(&mut sim, ana, "k1"), first);
     sim.disconnect(ana);
@@ -110,7 +111,7 @@ fn a_room_asks_the_store_once_while_somebody_is_there() {
 fn a_room_that_was_empty_asks_again_where_it_remembers_nothing() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    sim.send(ana, "leaveRoom", r1()).unwrap();
+    sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap();
     sim.fail_fetches(Some(away()));
     join(&mut sim, ana);
     assert_eq!(sim.logs().len(), 1);
@@ -134,7 +135,7 @@ fn a_join_is_answered_when_the_room_knows_what_was_said_before_and_others_do_not
     sim.restart();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
-    sim.tell(ana, "joinRoom", r1());
+    sim.emit(ana, "joinRoom", r1());
     let bob = joined(&mut sim, "bob");
     let between = say_as(&mut sim, bob, "k2");
     sim.release_fetches();
@@ -151,7 +152,7 @@ fn a_repetition_that_is_faster_than_the_store_is_shown_again_but_stored_once() {
     sim.restart();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
-    sim.tell(ana, "joinRoom", r1());
+    sim.emit(ana, "joinRoom", r1());
     let second = say_as(&mut sim, ana, "k1");
     assert_ne!(first, second);
     sim.received(ana);
@@ -171,9 +172,9 @@ fn what_is_confirmed_is_what_is_stored_and_not_what_a_late_repetition_says() {
     sim.restart();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
-    sim.tell(ana, "joinRoom", r1());
+    sim.emit(ana, "joinRoom", r1());
     let other = json!({"roomId": "r1", "body": "something else", "clientId": "k1"});
-    let second = super::temp_id(&sim.send(ana, "roomMessage", other.clone()).unwrap());
+    let second = super::temp_id(&sim.emit_with_ack(ana, "roomMessage", other.clone()).unwrap());
     sim.received(ana);
     sim.advance(Duration::from_secs(1));
     store(&mut sim);
@@ -182,7 +183,7 @@ fn what_is_confirmed_is_what_is_stored_and_not_what_a_late_repetition_says() {
     again["tempId"] = json!(first);
     assert_eq!(again, confirmed);
     // From now on it is known.
-    assert_eq!(super::temp_id(&sim.send(ana, "roomMessage", other).unwrap()), first);
+    assert_eq!(super::temp_id(&sim.emit_with_ack(ana, "roomMessage", other).unwrap()), first);
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn each_end_is_told_once_to_who_joins_while_others_come() {
     let ana = sim.connect("ana", "Ana");
     // The room is still asking the store what was said before.
     sim.hold_fetches();
-    sim.tell(ana, "joinRoom", super::r1());
+    sim.emit(ana, "joinRoom", super::r1());
     sim.stored(&saves[1]);
     sim.release_fetches();
     assert_eq!(
@@ -113,8 +113,8 @@ fn who_leaves_before_its_join_is_answered_is_in_nobodys_way() {
     let (mut sim, temp_ids, saves) = down();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
-    sim.tell(ana, "joinRoom", super::r1());
-    sim.send(ana, "leaveRoom", super::r1()).unwrap();
+    sim.emit(ana, "joinRoom", super::r1());
+    sim.emit_with_ack(ana, "leaveRoom", super::r1()).unwrap();
     sim.stored(&saves[0]);
     sim.release_fetches();
     assert!(names(&mut sim, ana).is_empty());

@@ -10,8 +10,9 @@ fn everybody_sees_a_message_before_it_is_stored_the_sender_too() {
     let mut sim = Sim::new();
     let bob = joined(&mut sim, "bob");
     let ana = sim.connect_as(person("ana", Some("Ana"), &json!({"email": "ana@example.com"})));
-    sim.send(ana, "joinRoom", r1()).unwrap();
-    let reply = sim.send(ana, "roomMessage", json!({"roomId": "r1", "body": "Hello!", "clientId": "k1"})).unwrap();
+    sim.emit_with_ack(ana, "joinRoom", r1()).unwrap();
+    let reply =
+        sim.emit_with_ack(ana, "roomMessage", json!({"roomId": "r1", "body": "Hello!", "clientId": "k1"})).unwrap();
     let temp_id = reply["tempId"].as_str().unwrap();
     assert!(temp_id.starts_with("temp_"));
     assert_eq!(reply, json!({"tempId": temp_id}));
@@ -174,9 +175,9 @@ fn a_message_that_ends_when_nobody_is_there_is_stored_all_the_same() {
 fn a_sender_without_a_name_goes_by_its_id() {
     let mut sim = Sim::new();
     let ana = sim.connect_as(person("ana", None, &json!({"email": 7})));
-    sim.send(ana, "joinRoom", r1()).unwrap();
+    sim.emit_with_ack(ana, "joinRoom", r1()).unwrap();
     let data = json!({"roomId": "r1", "body": "hi", "senderId": {"_id": "ana", "username": "The Boss"}});
-    sim.send(ana, "roomMessage", data).unwrap();
+    sim.emit_with_ack(ana, "roomMessage", data).unwrap();
     let shown = sim.received(ana).remove(0).1;
     assert_eq!(shown["senderId"], json!({"_id": "ana", "username": "ana", "email": null}));
 }

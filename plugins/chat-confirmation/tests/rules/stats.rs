@@ -13,7 +13,7 @@ fn stats_are_folded_from_all_rooms_and_channels_with_somebody_in_them() {
     joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
     for (event, place) in [("joinChannel", "channelId"), ("joinRoom", "roomId"), ("leaveRoom", "roomId")] {
-        sim.send(bob, event, json!({place: "x"})).unwrap();
+        sim.emit_with_ack(bob, event, json!({place: "x"})).unwrap();
     }
     say(&mut sim, ana, "hi");
     store(&mut sim);

@@ -44,7 +44,7 @@ fn what_becomes_of_a_message_goes_to_account_contact_and_user_once_a_connection(
         let user = sim.connect("eve", "Eve");
         // Is in all three.
         let all = on_account(&mut sim, "eve");
-        sim.send(all, "subscribe:contact", json!("k1")).unwrap();
+        sim.emit_with_ack(all, "subscribe:contact", json!("k1")).unwrap();
         let other = sim.connect("mia", "Mia");
         let data = json!({
             "accountId": "a1", "contactId": "k1", "userId": "eve",

@@ -46,7 +46,7 @@ fn refused(who: Option<&str>, event: &str, data: Value) -> (String, String) {
     let failure = match who {
         Some(user_id) => {
             let who = sim.connect(user_id, user_id);
-            sim.send(who, event, data).unwrap_err()
+            sim.emit_with_ack(who, event, data).unwrap_err()
         }
         None => sim.service("crm", event, data).unwrap_err(),
     };
@@ -84,7 +84,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
             data[field] = json!("ana");
             let mut sim = Sim::new();
             let ana = sim.connect("ana", "Ana");
-            sim.send(ana, event, data).unwrap();
+            sim.emit_with_ack(ana, event, data).unwrap();
         }
     }
 }
@@ -156,7 +156,7 @@ fn ids_of_accounts_are_as_long_as_others() {
     let longest = "\u{1f600}".repeat(128);
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "subscribe:whatsapp", json!(longest)).unwrap();
+    sim.emit_with_ack(ana, "subscribe:whatsapp", json!(longest)).unwrap();
     assert_eq!(sim.service("crm", "whatsapp:ready", json!({"accountId": longest})).unwrap(), json!({"delivered": 1}));
     let longer = "x".repeat(129);
     assert_eq!(refused(Some("ana"), "subscribe:whatsapp", json!(longer)).0, "bad_request");
@@ -247,7 +247,7 @@ fn wrong_settings_are_named() {
     {
         let mut sim = Sim::new().with_settings(settings);
         let ana = sim.connect("ana", "Ana");
-        let failure = sim.send(ana, "subscribe:contact", json!("k1")).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "subscribe:contact", json!("k1")).unwrap_err();
         assert_eq!(failure.code, "feature_unavailable");
         assert!(failure.message.contains(named), "{failure}");
     }

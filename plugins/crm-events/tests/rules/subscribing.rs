@@ -14,9 +14,9 @@ fn an_account_is_subscribed_to_by_its_id_or_an_object_with_it() {
     ] {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
-        assert_eq!(sim.send(ana, "subscribe:whatsapp", data.clone()).unwrap(), json!({"accountId": "a1"}));
+        assert_eq!(sim.emit_with_ack(ana, "subscribe:whatsapp", data.clone()).unwrap(), json!({"accountId": "a1"}));
         assert!(sim.is_in(ana, "whatsapp:a1"));
-        assert_eq!(sim.send(ana, "unsubscribe:whatsapp", data).unwrap(), json!({"accountId": "a1"}));
+        assert_eq!(sim.emit_with_ack(ana, "unsubscribe:whatsapp", data).unwrap(), json!({"accountId": "a1"}));
         assert!(!sim.is_in(ana, "whatsapp:a1"));
     }
 }
@@ -26,9 +26,9 @@ fn a_contact_is_subscribed_to_by_its_id_or_an_object_with_it() {
     for data in [json!("k1"), json!({"contactId": "k1"})] {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
-        assert_eq!(sim.send(ana, "subscribe:contact", data.clone()).unwrap(), json!({"contactId": "k1"}));
+        assert_eq!(sim.emit_with_ack(ana, "subscribe:contact", data.clone()).unwrap(), json!({"contactId": "k1"}));
         assert!(sim.is_in(ana, "contact:k1"));
-        assert_eq!(sim.send(ana, "unsubscribe:contact", data).unwrap(), json!({"contactId": "k1"}));
+        assert_eq!(sim.emit_with_ack(ana, "unsubscribe:contact", data).unwrap(), json!({"contactId": "k1"}));
         assert!(!sim.is_in(ana, "contact:k1"));
     }
 }
@@ -37,14 +37,14 @@ fn a_contact_is_subscribed_to_by_its_id_or_an_object_with_it() {
 fn subscribing_and_unsubscribing_are_safe_to_repeat() {
     let mut sim = Sim::new();
     let ana = on_account(&mut sim, "ana");
-    sim.send(ana, "subscribe:whatsapp", json!("a1")).unwrap();
-    sim.send(ana, "subscribe:contact", json!("k1")).unwrap();
-    sim.send(ana, "subscribe:contact", json!("k1")).unwrap();
+    sim.emit_with_ack(ana, "subscribe:whatsapp", json!("a1")).unwrap();
+    sim.emit_with_ack(ana, "subscribe:contact", json!("k1")).unwrap();
+    sim.emit_with_ack(ana, "subscribe:contact", json!("k1")).unwrap();
     assert_eq!(push(&mut sim, "whatsapp:ready", &json!({"accountId": "a1"})), delivered(1));
     assert_eq!(push(&mut sim, "contact:updated", &json!({"contactId": "k1"})), delivered(1));
     for event in ["unsubscribe:whatsapp", "unsubscribe:contact"] {
         for _ in 0..2 {
-            sim.send(ana, event, json!(if event.ends_with("contact") { "k1" } else { "a1" })).unwrap();
+            sim.emit_with_ack(ana, event, json!(if event.ends_with("contact") { "k1" } else { "a1" })).unwrap();
         }
     }
     assert_eq!(push(&mut sim, "whatsapp:ready", &json!({"accountId": "a1"})), delivered(0));
@@ -56,7 +56,7 @@ fn each_tab_subscribes_for_itself() {
     let mut sim = Sim::new();
     let ana = on_account(&mut sim, "ana");
     let tab = on_account(&mut sim, "ana");
-    sim.send(ana, "unsubscribe:whatsapp", json!("a1")).unwrap();
+    sim.emit_with_ack(ana, "unsubscribe:whatsapp", json!("a1")).unwrap();
     push(&mut sim, "whatsapp:qr", &json!({"accountId": "a1", "qr": "x"}));
     assert!(names(&mut sim, ana).is_empty());
     assert_eq!(names(&mut sim, tab), ["whatsapp:qr"]);
@@ -66,7 +66,7 @@ fn each_tab_subscribes_for_itself() {
 fn who_disconnects_hears_nothing_more_and_leaves_nothing_behind() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
-    sim.send(ana, "subscribe:whatsapp", json!("a1")).unwrap();
+    sim.emit_with_ack(ana, "subscribe:whatsapp", json!("a1")).unwrap();
     sim.disconnect(ana);
     assert_eq!(push(&mut sim, "whatsapp:ready", &json!({"accountId": "a1"})), delivered(0));
     assert_eq!(push(&mut sim, "contact:updated", &json!({"contactId": "k1"})), delivered(0));
@@ -89,8 +89,8 @@ fn stats_are_folded_from_all_contacts() {
     let ana = on_contact(&mut sim, "ana");
     on_contact(&mut sim, "ana");
     on_account(&mut sim, "eve");
-    sim.send(ana, "subscribe:contact", json!("k2")).unwrap();
-    sim.send(ana, "typing:start", json!({"contactId": "k2"})).unwrap();
+    sim.emit_with_ack(ana, "subscribe:contact", json!("k2")).unwrap();
+    sim.emit_with_ack(ana, "typing:start", json!({"contactId": "k2"})).unwrap();
     push(&mut sim, "flow:execution:started", &json!({"userId": "ana"}));
     assert_eq!(sim.stats().unwrap(), json!({"contacts": 2, "subscribers": 2, "connections": 3, "typing": 1}));
 }

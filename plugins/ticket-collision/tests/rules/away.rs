@@ -224,7 +224,7 @@ fn a_full_ticket_stays_within_the_hosts_limit_though_all_are_away() {
     'agents: for agent in 0.. {
         for _ in 0..16 {
             let tab = sim.connect_as(nameless(&format!("{agent:0>64}")));
-            if sim.send(tab, "ticket:view", t1()).is_err() {
+            if sim.emit_with_ack(tab, "ticket:view", t1()).is_err() {
                 break 'agents;
             }
             tabs.push(tab);
@@ -232,7 +232,7 @@ fn a_full_ticket_stays_within_the_hosts_limit_though_all_are_away() {
     }
     // From two of each agent's, which is as many as are remembered.
     for tab in tabs.iter().step_by(8) {
-        sim.send(*tab, "ticket:typing", t1()).unwrap();
+        sim.emit_with_ack(*tab, "ticket:typing", t1()).unwrap();
     }
     for tab in &tabs {
         sim.lose(*tab);

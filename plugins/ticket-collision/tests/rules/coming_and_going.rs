@@ -95,7 +95,7 @@ fn viewing_again_from_the_same_connection_is_only_acknowledged() {
 fn an_agent_who_leaves_hears_nothing_more_and_the_others_hear_why() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
-    assert_eq!(sim.send(ana, "ticket:leave", t1()).unwrap(), json!(null));
+    assert_eq!(sim.emit_with_ack(ana, "ticket:leave", t1()).unwrap(), json!(null));
     assert!(names(&mut sim, ana).is_empty());
     assert!(!sim.is_in(ana, ROOM));
     let received = sim.received(bob);
@@ -134,7 +134,7 @@ fn an_agent_leaves_when_its_last_viewing_connection_leaves() {
     view(&mut sim, tab);
     sim.disconnect(ana);
     assert!(names(&mut sim, bob).is_empty());
-    sim.send(tab, "ticket:leave", t1()).unwrap();
+    sim.emit_with_ack(tab, "ticket:leave", t1()).unwrap();
     assert_eq!(names(&mut sim, bob), ["agent:left", "viewers:updated"]);
 }
 
@@ -156,7 +156,7 @@ fn an_agent_who_types_stops_typing_before_it_leaves() {
         typing(&mut sim, ana);
         forget(&mut sim, &[ana, bob]);
         match way {
-            "leave" => drop(sim.send(ana, "ticket:leave", t1()).unwrap()),
+            "leave" => drop(sim.emit_with_ack(ana, "ticket:leave", t1()).unwrap()),
             _ => sim.disconnect(ana),
         }
         let received = sim.received(bob);
@@ -173,9 +173,9 @@ fn leaving_without_viewing_is_harmless() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
-    sim.send(eve, "ticket:leave", t1()).unwrap();
+    sim.emit_with_ack(eve, "ticket:leave", t1()).unwrap();
     assert!(names(&mut sim, bob).is_empty());
-    sim.send(eve, "ticket:leave", json!({"ticketId": "nobody-here"})).unwrap();
+    sim.emit_with_ack(eve, "ticket:leave", json!({"ticketId": "nobody-here"})).unwrap();
     assert_eq!(sim.state("ticket:nobody-here").map(|_| ()), None);
 }
 
@@ -197,7 +197,7 @@ fn tickets_do_not_mix() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
-    sim.send(eve, "ticket:view", json!({"ticketId": "t2"})).unwrap();
+    sim.emit_with_ack(eve, "ticket:view", json!({"ticketId": "t2"})).unwrap();
     assert_eq!(names(&mut sim, eve), ["viewers:updated"]);
     assert!(names(&mut sim, ana).is_empty());
     assert!(names(&mut sim, bob).is_empty());
@@ -208,9 +208,9 @@ fn the_name_comes_from_the_payload_only_where_the_identity_carries_none() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let called = json!({"ticketId": "t1", "agentName": "The Boss"});
-    assert_eq!(sim.send(ana, "ticket:view", called.clone()).unwrap()["viewers"][0]["agentName"], "Ana");
+    assert_eq!(sim.emit_with_ack(ana, "ticket:view", called.clone()).unwrap()["viewers"][0]["agentName"], "Ana");
     let bob = sim.connect_as(nameless("bob"));
-    assert_eq!(sim.send(bob, "ticket:view", called).unwrap()["viewers"][1]["agentName"], "The Boss");
+    assert_eq!(sim.emit_with_ack(bob, "ticket:view", called).unwrap()["viewers"][1]["agentName"], "The Boss");
     let eve = sim.connect_as(nameless("eve"));
-    assert_eq!(sim.send(eve, "ticket:view", t1()).unwrap()["viewers"][2]["agentName"], "eve");
+    assert_eq!(sim.emit_with_ack(eve, "ticket:view", t1()).unwrap()["viewers"][2]["agentName"], "eve");
 }

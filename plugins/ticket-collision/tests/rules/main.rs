@@ -23,11 +23,11 @@ fn t1() -> Value {
 }
 
 fn view(sim: &mut Sim, who: Connection) -> Value {
-    sim.send(who, "ticket:view", t1()).unwrap()
+    sim.emit_with_ack(who, "ticket:view", t1()).unwrap()
 }
 
 fn typing(sim: &mut Sim, who: Connection) {
-    sim.send(who, "ticket:typing", t1()).unwrap();
+    sim.emit_with_ack(who, "ticket:typing", t1()).unwrap();
 }
 
 /// Ana and Bob, both viewing; what they have received so far is forgotten.

@@ -8,7 +8,7 @@ use super::{ROOM, Sim, ana_and_bob, nameless, names, t1, view};
 fn refused(sim: &mut Sim, event: &str, data: Value) -> (String, String) {
     let (ana, bob) = ana_and_bob(sim);
     let before = format!("{:?}", sim.state(ROOM));
-    let failure = sim.send(ana, event, data).unwrap_err();
+    let failure = sim.emit_with_ack(ana, event, data).unwrap_err();
     assert!(names(sim, ana).is_empty());
     assert!(names(sim, bob).is_empty());
     assert_eq!(format!("{:?}", sim.state(ROOM)), before);
@@ -31,7 +31,7 @@ fn a_payload_that_claims_to_come_from_another_agent_is_forbidden() {
 fn ones_own_id_may_be_claimed() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "ticket:view", json!({"ticketId": "t1", "agentId": "ana"})).unwrap();
+    sim.emit_with_ack(ana, "ticket:view", json!({"ticketId": "t1", "agentId": "ana"})).unwrap();
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_name_that_is_none_is_a_bad_request_that_names_it() {
 fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    sim.tell(ana, "ticket:typing", t1());
+    sim.emit(ana, "ticket:typing", t1());
     let (name, error) = sim.received(ana).remove(0);
     assert_eq!(name, "error");
     assert_eq!(error["code"], "conflict");
@@ -86,7 +86,7 @@ fn wrong_settings_are_named() {
     ] {
         let mut sim = Sim::new().with_settings(settings);
         let ana = sim.connect("ana", "Ana");
-        let failure = sim.send(ana, "ticket:view", t1()).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "ticket:view", t1()).unwrap_err();
         assert_eq!(failure.code, "feature_unavailable");
         assert!(failure.message.contains(named), "{failure}");
     }
@@ -98,7 +98,7 @@ fn a_full_ticket_lets_nobody_else_in() {
     let mut n_let_in = 0;
     let failure = loop {
         let agent = sim.connect(&format!("agent-{n_let_in}"), "An Agent");
-        match sim.send(agent, "ticket:view", t1()) {
+        match sim.emit_with_ack(agent, "ticket:view", t1()) {
             Ok(_) => n_let_in += 1,
             Err(failure) => break failure,
         }
@@ -115,13 +115,13 @@ fn a_full_ticket_stays_within_the_hosts_limit_on_state_though_all_type() {
         let n = agents.len();
         let agent = sim.connect_as(nameless(&format!("{n:0>128}")));
         let data = json!({"ticketId": "t1", "agentName": "é".repeat(128)});
-        match sim.send(agent, "ticket:view", data) {
+        match sim.emit_with_ack(agent, "ticket:view", data) {
             Ok(_) => agents.push(agent),
             Err(failure) => break assert_eq!(failure.code, "conflict"),
         }
     }
     for agent in agents {
-        sim.send(agent, "ticket:typing", t1()).unwrap();
+        sim.emit_with_ack(agent, "ticket:typing", t1()).unwrap();
     }
 }
 
@@ -133,5 +133,5 @@ fn an_agent_has_a_bounded_number_of_tabs() {
         view(&mut sim, tab);
     }
     let tab = sim.connect("ana", "Ana");
-    assert_eq!(sim.send(tab, "ticket:view", t1()).unwrap_err().code, "conflict");
+    assert_eq!(sim.emit_with_ack(tab, "ticket:view", t1()).unwrap_err().code, "conflict");
 }

@@ -114,9 +114,9 @@ fn stats_are_folded_from_all_tickets_with_viewers() {
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
     let eve = sim.connect("eve", "Eve");
-    sim.send(eve, "ticket:view", json!({"ticketId": "t2"})).unwrap();
-    sim.send(bob, "ticket:view", json!({"ticketId": "t3"})).unwrap();
-    sim.send(bob, "ticket:leave", json!({"ticketId": "t3"})).unwrap();
+    sim.emit_with_ack(eve, "ticket:view", json!({"ticketId": "t2"})).unwrap();
+    sim.emit_with_ack(bob, "ticket:view", json!({"ticketId": "t3"})).unwrap();
+    sim.emit_with_ack(bob, "ticket:leave", json!({"ticketId": "t3"})).unwrap();
     assert_eq!(
         sim.stats().unwrap(),
         json!({

@@ -12,7 +12,7 @@ fn the_others_are_told_who_types_and_all_get_the_list() {
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(Duration::from_secs(1));
     let started = sim.now();
-    assert_eq!(sim.send(ana, "ticket:typing", t1()).unwrap(), json!(null));
+    assert_eq!(sim.emit_with_ack(ana, "ticket:typing", t1()).unwrap(), json!(null));
     let received = sim.received(bob);
     assert_eq!(
         received[0],
@@ -115,11 +115,11 @@ fn stopping_tells_the_others_once() {
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
     forget(&mut sim, &[ana, bob]);
-    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    sim.emit_with_ack(ana, "ticket:stop_typing", t1()).unwrap();
     assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
     assert_eq!(names(&mut sim, ana), ["viewers:updated"]);
     // Neither a second stop nor the time that would have ended it says anything more.
-    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    sim.emit_with_ack(ana, "ticket:stop_typing", t1()).unwrap();
     sim.advance(Duration::from_secs(20));
     assert!(names(&mut sim, bob).is_empty());
 }
@@ -130,7 +130,7 @@ fn an_agent_who_is_not_viewing_can_neither_type_nor_stop() {
     let (_, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
     for event in ["ticket:typing", "ticket:stop_typing"] {
-        assert_eq!(sim.send(eve, event, t1()).unwrap_err().code, "conflict");
+        assert_eq!(sim.emit_with_ack(eve, event, t1()).unwrap_err().code, "conflict");
     }
     assert!(names(&mut sim, bob).is_empty());
 }
@@ -203,6 +203,6 @@ fn typing_tells_ones_own_tabs_no_more_than_the_list() {
     view(&mut sim, tab);
     forget(&mut sim, &[ana, tab, bob]);
     typing(&mut sim, ana);
-    sim.send(ana, "ticket:stop_typing", t1()).unwrap();
+    sim.emit_with_ack(ana, "ticket:stop_typing", t1()).unwrap();
     assert_eq!(names(&mut sim, tab), ["viewers:updated", "viewers:updated"]);
 }

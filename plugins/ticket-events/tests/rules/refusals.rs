@@ -22,7 +22,7 @@ fn clients_cannot_speak_for_the_service() {
         let people = People::create(&mut sim);
         let before = format!("{:?}", sim.state(SCOPE));
         for who in [people.ana_creator, people.adam_admin] {
-            assert_eq!(sim.send(who, event, about_t1(data.clone())).unwrap_err().code, "forbidden", "{event}");
+            assert_eq!(sim.emit_with_ack(who, event, about_t1(data.clone())).unwrap_err().code, "forbidden", "{event}");
         }
         assert!(people.who_heard(&mut sim).is_empty());
         assert_eq!(format!("{:?}", sim.state(SCOPE)), before);

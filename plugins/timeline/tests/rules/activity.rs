@@ -50,7 +50,7 @@ fn delivered_counts_connections() {
 fn who_has_unsubscribed_hears_no_more() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
-    sim.send(ana, "timeline:unsubscribe", client()).unwrap();
+    sim.emit_with_ack(ana, "timeline:unsubscribe", client()).unwrap();
     sim.received(ana);
     assert_eq!(sim.service("crm", "timeline:refresh", client()).unwrap(), json!({"delivered": 0}));
     assert!(names(&mut sim, ana).is_empty());

@@ -27,10 +27,10 @@ fn stats_count_connections_once_and_people_by_timeline() {
     let ana = subscriber(&mut sim, "ana");
     subscriber(&mut sim, "ana");
     subscriber(&mut sim, "bob");
-    sim.send(ana, "timeline:subscribe", json!({"entityType": "case", "entityId": "7"})).unwrap();
+    sim.emit_with_ack(ana, "timeline:subscribe", json!({"entityType": "case", "entityId": "7"})).unwrap();
     let gone = sim.connect("carl", "Carl");
     for event in ["timeline:subscribe", "timeline:unsubscribe"] {
-        sim.send(gone, event, json!({"entityType": "lead", "entityId": "9"})).unwrap();
+        sim.emit_with_ack(gone, event, json!({"entityType": "lead", "entityId": "9"})).unwrap();
     }
     assert_eq!(
         sim.stats().unwrap(),
@@ -62,7 +62,7 @@ fn a_long_list_is_cut_and_stays_below_a_megabyte() {
     subscriber(&mut sim, "bob");
     for n in 0..1004 {
         let id = format!("{n:𝄞>128}");
-        sim.send(ana, "timeline:subscribe", json!({"entityType": "ticket", "entityId": id})).unwrap();
+        sim.emit_with_ack(ana, "timeline:subscribe", json!({"entityType": "ticket", "entityId": id})).unwrap();
     }
     let stats = sim.stats().unwrap();
     assert_eq!((&stats["totalSockets"], &stats["totalEntities"]), (&json!(2), &json!(1005)));

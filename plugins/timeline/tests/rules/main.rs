@@ -28,14 +28,14 @@ fn subscribed(subscribers: u32) -> Value {
 /// Somebody who has subscribed; what was received so far is forgotten.
 fn subscriber(sim: &mut Sim, user_id: &str) -> Connection {
     let who = sim.connect(user_id, user_id);
-    sim.send(who, "timeline:subscribe", client()).unwrap();
+    sim.emit_with_ack(who, "timeline:subscribe", client()).unwrap();
     sim.received(who);
     who
 }
 
 /// How many subscribers the next one is told of.
 fn subscribe(sim: &mut Sim, who: Connection) -> u64 {
-    sim.send(who, "timeline:subscribe", client()).unwrap()["subscribers"].as_u64().unwrap()
+    sim.emit_with_ack(who, "timeline:subscribe", client()).unwrap()["subscribers"].as_u64().unwrap()
 }
 
 /// A service's message about the client, with more fields.

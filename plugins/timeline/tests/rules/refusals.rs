@@ -10,7 +10,7 @@ fn another_type_is_a_bad_request_that_names_those_there_are() {
     let ana = sim.connect("ana", "Ana");
     let planet = json!({"entityType": "planet", "entityId": "mars"});
     for event in ["timeline:subscribe", "timeline:unsubscribe"] {
-        let failure = sim.send(ana, event, planet.clone()).unwrap_err();
+        let failure = sim.emit_with_ack(ana, event, planet.clone()).unwrap_err();
         assert_eq!(failure.code, "bad_request");
         assert!(failure.message.contains("client, contact, lead, case, invoice, organization, ticket"), "{failure}");
     }
@@ -23,8 +23,8 @@ fn another_type_is_a_bad_request_that_names_those_there_are() {
 fn the_types_are_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"entityTypes": ["planet"]}));
     let ana = sim.connect("ana", "Ana");
-    sim.send(ana, "timeline:subscribe", json!({"entityType": "planet", "entityId": "mars"})).unwrap();
-    assert_eq!(sim.send(ana, "timeline:subscribe", client()).unwrap_err().code, "bad_request");
+    sim.emit_with_ack(ana, "timeline:subscribe", json!({"entityType": "planet", "entityId": "mars"})).unwrap();
+    assert_eq!(sim.emit_with_ack(ana, "timeline:subscribe", client()).unwrap_err().code, "bad_request");
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
     let bob = sim.connect("bob", "Bob");
     for field in ["agentId", "userId", "senderId"] {
         for (who, event) in [(ana, "timeline:unsubscribe"), (bob, "timeline:subscribe")] {
-            let failure = sim.send(who, event, about_client(json!({field: "carl"}))).unwrap_err();
+            let failure = sim.emit_with_ack(who, event, about_client(json!({field: "carl"}))).unwrap_err();
             assert_eq!(failure.code, "forbidden");
             assert!(failure.message.contains(field), "{failure}");
             assert!(names(&mut sim, who).is_empty());
@@ -42,7 +42,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
     }
     assert!(sim.is_in(ana, ROOM));
     assert!(!sim.is_in(bob, ROOM));
-    sim.send(bob, "timeline:subscribe", about_client(json!({"userId": "bob"}))).unwrap();
+    sim.emit_with_ack(bob, "timeline:subscribe", about_client(json!({"userId": "bob"}))).unwrap();
 }
 
 #[test]
@@ -58,10 +58,10 @@ fn clients_cannot_speak_for_the_service() {
         "timeline:refresh",
         "timeline:bulk_update",
     ] {
-        assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "forbidden", "{event}");
+        assert_eq!(sim.emit_with_ack(ana, event, data.clone()).unwrap_err().code, "forbidden", "{event}");
     }
     for event in ["timeline:subscribed", "timeline:unsubscribed"] {
-        assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "unknown_event", "{event}");
+        assert_eq!(sim.emit_with_ack(ana, event, data.clone()).unwrap_err().code, "unknown_event", "{event}");
     }
     assert!(names(&mut sim, bob).is_empty());
 }
@@ -109,7 +109,7 @@ fn a_payload_without_usable_ids_is_a_bad_request_that_names_them() {
         (of(json!("client"), json!("")), "entityId"),
         (of(json!("client"), json!("x".repeat(129))), "entityId"),
     ] {
-        let failure = sim.send(ana, "timeline:subscribe", data).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "timeline:subscribe", data).unwrap_err();
         assert_eq!(failure.code, "bad_request");
         assert!(failure.message.contains(named), "{failure}");
     }
@@ -125,7 +125,7 @@ fn wrong_settings_are_named() {
     ] {
         let mut sim = Sim::new().with_settings(settings);
         let ana = sim.connect("ana", "Ana");
-        let failure = sim.send(ana, "timeline:subscribe", client()).unwrap_err();
+        let failure = sim.emit_with_ack(ana, "timeline:subscribe", client()).unwrap_err();
         assert_eq!(failure.code, "feature_unavailable");
         assert!(failure.message.contains(named), "{failure}");
     }

@@ -8,11 +8,11 @@ use super::{ROOM, Sim, client, names, subscribe, subscribed, subscriber};
 fn who_subscribes_is_told_so_by_an_event_and_an_acknowledgement() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
-    assert_eq!(sim.send(ana, "timeline:subscribe", client()).unwrap(), subscribed(1));
+    assert_eq!(sim.emit_with_ack(ana, "timeline:subscribe", client()).unwrap(), subscribed(1));
     assert_eq!(sim.received(ana), [("timeline:subscribed".to_owned(), subscribed(1))]);
     assert!(sim.is_in(ana, ROOM));
     let bob = sim.connect("bob", "Bob");
-    sim.tell(bob, "timeline:subscribe", client());
+    sim.emit(bob, "timeline:subscribe", client());
     assert_eq!(sim.received(bob), [("timeline:subscribed".to_owned(), subscribed(2))]);
     assert!(names(&mut sim, ana).is_empty());
 }
@@ -21,7 +21,7 @@ fn who_subscribes_is_told_so_by_an_event_and_an_acknowledgement() {
 fn who_unsubscribes_is_told_so_too_and_is_out() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
-    assert_eq!(sim.send(ana, "timeline:unsubscribe", client()).unwrap(), client());
+    assert_eq!(sim.emit_with_ack(ana, "timeline:unsubscribe", client()).unwrap(), client());
     assert_eq!(sim.received(ana), [("timeline:unsubscribed".to_owned(), client())]);
     assert!(!sim.is_in(ana, ROOM));
     assert!(sim.state(ROOM).is_none());
@@ -36,7 +36,7 @@ fn both_are_safe_to_repeat() {
     }
     assert_eq!(names(&mut sim, ana), ["timeline:subscribed"; 3]);
     for _ in 0..2 {
-        sim.send(ana, "timeline:unsubscribe", client()).unwrap();
+        sim.emit_with_ack(ana, "timeline:unsubscribe", client()).unwrap();
     }
     assert_eq!(names(&mut sim, ana), ["timeline:unsubscribed"; 2]);
     assert_eq!(subscribe(&mut sim, ana), 1);
@@ -53,7 +53,7 @@ fn a_second_tab_is_no_second_subscriber() {
     // Ana is there until her last tab is gone.
     sim.disconnect(first);
     assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 2}));
-    sim.send(second, "timeline:unsubscribe", client()).unwrap();
+    sim.emit_with_ack(second, "timeline:unsubscribe", client()).unwrap();
     assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 1}));
     assert_eq!(subscribe(&mut sim, second), 2);
 }
@@ -89,7 +89,7 @@ fn timelines_are_apart_by_type_and_id() {
     let ana = subscriber(&mut sim, "ana");
     for (entity_type, entity_id) in [("lead", "123"), ("client", "1:23")] {
         let data = json!({"entityType": entity_type, "entityId": entity_id});
-        let answer = sim.send(ana, "timeline:subscribe", data.clone()).unwrap();
+        let answer = sim.emit_with_ack(ana, "timeline:subscribe", data.clone()).unwrap();
         assert_eq!(answer["subscribers"], 1);
         sim.received(ana);
         assert_eq!(sim.service("crm", "timeline:refresh", data).unwrap(), json!({"delivered": 1}));

@@ -133,7 +133,7 @@ mod tests {
         let mut sim = Sim::new();
         let [ana, other] = [connected(&mut sim), connected(&mut sim)];
         for payload in payloads() {
-            assert_eq!(sim.send_payload(ana, "message", payload.clone()).unwrap(), Value::Null);
+            assert_eq!(sim.emit_payload_with_ack(ana, "message", payload.clone()).unwrap(), Value::Null);
             assert_eq!(received(&mut sim, ana), [("message-back".to_owned(), payload)]);
         }
         assert_eq!(sim.received(other), []);
@@ -150,7 +150,7 @@ mod tests {
             json!([1, "2", {"3": [true]}]),
             json!([Attachment::new(1), {"deep": [Attachment::new(0)]}]),
         ]) {
-            assert_eq!(sim.send_payload(ana, "message-with-ack", payload).unwrap(), acknowledged);
+            assert_eq!(sim.emit_payload_with_ack(ana, "message-with-ack", payload).unwrap(), acknowledged);
         }
         assert_eq!(sim.received(ana), []);
     }
@@ -163,7 +163,7 @@ mod tests {
         let mut acknowledged = payloads();
         acknowledged.reverse();
         for (asked, acknowledged) in asked.into_iter().zip(acknowledged) {
-            sim.send_payload(ana, "emit-with-ack", asked.clone()).unwrap();
+            sim.emit_payload_with_ack(ana, "emit-with-ack", asked.clone()).unwrap();
             assert_eq!(received(&mut sim, ana), [("emit-with-ack".to_owned(), asked)]);
             sim.acknowledge_payload(ana, "emit-with-ack", acknowledged.clone());
             assert_eq!(received(&mut sim, ana), [("emit-with-ack".to_owned(), acknowledged)]);
@@ -174,7 +174,7 @@ mod tests {
     fn a_client_that_does_not_acknowledge_hears_nothing_more() {
         let mut sim = Sim::new();
         let ana = connected(&mut sim);
-        sim.send(ana, "emit-with-ack", json!(1)).unwrap();
+        sim.emit_with_ack(ana, "emit-with-ack", json!(1)).unwrap();
         sim.received(ana);
         sim.advance(PATIENCE);
         assert_eq!(sim.received(ana), []);

@@ -67,11 +67,11 @@ mod tests {
         let mut sim = Simulation::<Relay>::new();
         let people @ [ana, ben, eve] = ["ana", "ben", "eve"].map(|user| sim.connect(user, user));
         for (who, room) in [(ana, "a"), (ben, "a"), (eve, "b")] {
-            assert_eq!(sim.send(who, "join", json!({"room": room})).unwrap(), json!({}));
+            assert_eq!(sim.emit_with_ack(who, "join", json!({"room": room})).unwrap(), json!({}));
             assert!(sim.is_in(who, &format!("relay:{room}")));
         }
         let published = json!({"room": "a", "payload": {"n": [1, null]}});
-        sim.send(ana, "publish", published.clone()).unwrap();
+        sim.emit_with_ack(ana, "publish", published.clone()).unwrap();
         let heard = vec![("message".to_owned(), published)];
         assert_eq!(people.map(|who| sim.received(who)), [heard.clone(), heard, vec![]]);
     }
@@ -80,10 +80,10 @@ mod tests {
     fn attachments_are_passed_on_with_it() {
         let mut sim = Simulation::<Relay>::new();
         let ana = sim.connect("ana", "Ana");
-        sim.send(ana, "join", json!({"room": "a"})).unwrap();
+        sim.emit_with_ack(ana, "join", json!({"room": "a"})).unwrap();
         let published = json!({"room": "a", "payload": Attachment::new(0)});
         let payload = Payload::of(&published).unwrap().with_attachments(vec![vec![1, 2]]);
-        sim.send_payload(ana, "publish", payload).unwrap();
+        sim.emit_payload_with_ack(ana, "publish", payload).unwrap();
         let heard = sim.deliveries(ana).remove(0);
         assert_eq!((heard.args, heard.attachments), (vec![published], vec![vec![1, 2]]));
     }
@@ -92,14 +92,14 @@ mod tests {
     fn what_names_no_room_or_has_no_payload_is_refused() {
         let mut sim = Simulation::<Relay>::new();
         let ana = sim.connect("ana", "Ana");
-        sim.send(ana, "join", json!({"room": "a"})).unwrap();
+        sim.emit_with_ack(ana, "join", json!({"room": "a"})).unwrap();
         for (event, data) in [
             ("join", json!({})),
             ("join", json!({"room": "a b"})),
             ("publish", json!({"payload": 1})),
             ("publish", json!({"room": "a"})),
         ] {
-            assert_eq!(sim.send(ana, event, data.clone()).unwrap_err().code, "bad_request", "{event} {data}");
+            assert_eq!(sim.emit_with_ack(ana, event, data.clone()).unwrap_err().code, "bad_request", "{event} {data}");
         }
         assert_eq!(sim.received(ana), []);
     }
