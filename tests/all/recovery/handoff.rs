@@ -7,7 +7,7 @@ use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient,
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::recovery::{CONFIG, WAYS, Way, away, client, lose, tell};
+use crate::recovery::socketio::{CONFIG, WAYS, Way, away, client, lose, tell};
 
 #[tokio::test]
 async fn a_client_goes_on_in_each_of_its_namespaces() {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::engineio::{CONFIG, entered, gone, refusal};
+use crate::socketio::engineio::{CONFIG, entered, gone, refusal};
 
 /// Waits for the answer to a request that was begun by hand.
 async fn answer_to(mut socket: TcpStream) -> String {

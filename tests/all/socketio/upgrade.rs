@@ -7,7 +7,7 @@ use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient,
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::engineio::{CONFIG, entered};
+use crate::socketio::engineio::{CONFIG, entered};
 
 /// Says that the WebSocket works, as a client does before it goes over.
 async fn probe(polling: &Polling) -> EngineSocket {

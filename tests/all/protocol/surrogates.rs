@@ -6,7 +6,7 @@ use roundhouse_tests::{InnerHost, SocketIoClient, TestClient};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::recovery::{CONFIG, WAYS};
+use crate::recovery::socketio::{CONFIG, WAYS};
 
 /// Half an emoji as `JSON.stringify` writes it, and what it counts as.
 const HALF: &str = r"\ud83d";

@@ -6,7 +6,7 @@ use roundhouse_tests::guests::{hostile, relabelled};
 use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually, faults_of_many};
 use serde_json::{Value, json};
 
-use crate::recovery::{CONFIG, WAYS, WINDOW, Way, away, client, lose};
+use crate::recovery::socketio::{CONFIG, WAYS, WINDOW, Way, away, client, lose};
 
 /// How long an agent may be away by default before the others are told.
 const AWAY: Duration = Duration::from_secs(10);

@@ -38,17 +38,18 @@ fn rows() -> Vec<Row> {
             false => ".".to_owned(),
         };
         let in_native = references(natively).map(|(file, test)| (format!("{native_folder}/{file}.rs"), test));
-        let in_all = references(end_to_end).map(|(file, test)| (format!("tests/all/{file}.rs"), test));
+        let in_all =
+            references(end_to_end).map(|(module, test)| (format!("tests/all/{}.rs", module.replace("::", "/")), test));
         let tests = in_native.chain(in_all).collect();
         rows.push(Row { section: section.clone(), promise: promise.to_owned(), tests });
     }
     rows
 }
 
-/// What is written `file::test` in a cell.
+/// The tests that a cell names: natively as `folder/file::test`, end to end as `folder::file::test`, which cargo takes as a filter.
 fn references(cell: &str) -> impl Iterator<Item = (&str, String)> {
     let quoted = cell.split('`').skip(1).step_by(2);
-    quoted.map(|text| text.split_once("::").expect("a test is written `file::test`")).map(|(f, t)| (f, t.to_owned()))
+    quoted.map(|text| text.rsplit_once("::").expect("a test is written `file::test`")).map(|(f, t)| (f, t.to_owned()))
 }
 
 /// The tests in a source file.
@@ -79,7 +80,7 @@ fn each_row_of_the_contract_names_tests_that_exist() {
 fn each_end_to_end_test_of_a_feature_stands_in_the_table() {
     let named: BTreeSet<(String, String)> = rows().into_iter().flat_map(|row| row.tests).collect();
     for feature in FEATURES {
-        let file = format!("tests/all/{}.rs", feature.replace('-', "_"));
+        let file = format!("tests/all/features/{}.rs", feature.replace('-', "_"));
         for test in tests_in(&file) {
             assert!(named.contains(&(file.clone(), test.clone())), "the table says nowhere what {file} {test} shows");
         }

@@ -14,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
-use crate::recovery::{CONFIG, WINDOW, tell};
+use crate::recovery::socketio::{CONFIG, WINDOW, tell};
 
 /// Signs in and begins a session, which this gives.
 async fn begun(host: &InnerHost, user: &str) -> (TestClient, String) {

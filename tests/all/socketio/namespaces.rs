@@ -7,7 +7,7 @@ use roundhouse_tests::guests::{conformance, hostile, relay};
 use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, Received, SocketIoClient, TestHost, eventually};
 use serde_json::{Value, json};
 
-use crate::engineio::{CONFIG, entered, refusal};
+use crate::socketio::engineio::{CONFIG, entered, refusal};
 
 /// On a WebSocket, in the main namespace.
 async fn client(host: &InnerHost) -> SocketIoClient {

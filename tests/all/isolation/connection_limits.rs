@@ -7,7 +7,7 @@ use roundhouse_tests::{ENGINE, InnerHost, SocketIoClient, TestClient, eventually
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::recovery::{CONFIG, WAYS, Way};
+use crate::recovery::socketio::{CONFIG, WAYS, Way};
 
 /// Time to answer a probe, and a little more.
 const PROBED: Duration = Duration::from_millis(5_001);
@@ -230,7 +230,7 @@ async fn a_detached_connection_waits_for_its_place() {
     let mut ana = host.client("ana").await;
     let begun = ana.ask("resume", json!({})).await.unwrap();
     drop(ana);
-    crate::recovery::away(&host, 1).await;
+    crate::recovery::socketio::away(&host, 1).await;
     let mut other = host.client("ana").await;
     other.ask("no:such", json!({})).await.unwrap_err();
     let wanted = json!({ "session": begun["session"], "offset": 0 });

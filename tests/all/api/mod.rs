@@ -1,0 +1,6 @@
+//! The HTTP API.
+
+mod directory;
+mod emit;
+mod idempotency;
+mod requests;

@@ -1,0 +1,4 @@
+//! That the documentation is true.
+
+mod contract_table;
+mod tutorial;

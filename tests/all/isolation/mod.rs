@@ -1,0 +1,11 @@
+//! Limits, budgets and fairness: one client, service or plugin cannot take from the others.
+
+mod abuse;
+mod budgets;
+mod connection_limits;
+mod descriptors;
+mod fairness;
+mod floods;
+mod limits;
+mod payloads;
+mod unfinished_input;
