@@ -15,7 +15,7 @@ use crate::config::{Budgets, Config, ShutdownConfig};
 use crate::conn::{
     Acceptor, Admission, ClientService, Engines, HttpService, MakeHttpService, ShardThread, Shared, budget_of_links,
 };
-use crate::hub::{Hub, ShardPort};
+use crate::hub::{Hub, ShardQueue};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -59,7 +59,7 @@ impl Server {
         config.prepare()?;
 
         let metrics = Metrics::new()?;
-        let ports = (0..config.shards).map(|_| ShardPort::new(SHARD_COMMANDS)).collect();
+        let ports = (0..config.shards).map(|_| ShardQueue::new(SHARD_COMMANDS)).collect();
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));

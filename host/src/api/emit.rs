@@ -151,7 +151,7 @@ impl Api {
 
     /// Waits until no shard is over its bound.
     async fn wait_for_space(&self) -> Result<(), Failure> {
-        let is_full = || self.hub.shards().iter().any(crate::hub::ShardPort::is_full);
+        let is_full = || self.hub.shards().iter().any(crate::hub::ShardQueue::is_full);
         if wait_while(is_full).await {
             return Ok(());
         }
@@ -199,11 +199,11 @@ impl Api {
 
     fn send(&self, emit: Checked) -> Reply {
         let Checked { to, except, outgoing, .. } = emit;
-        let reach = self.hub.reach(&to, &except);
-        if reach.connections > 0 {
+        let recipients = self.hub.count_recipients(&to, &except);
+        if recipients.connections > 0 {
             self.hub.publish(Publication { to, except, outgoing, volatile: false, guard: None });
         }
-        Reply::of(&Delivered { delivered: reach.connections })
+        Reply::of(&Delivered { delivered: recipients.connections })
     }
 }
 

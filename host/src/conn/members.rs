@@ -15,43 +15,43 @@ const LINKS_AHEAD: usize = 1;
 
 /// The key of a list of members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Group {
+pub(super) enum MemberList {
     Room(RoomId),
     Role(Arc<str>),
     All,
 }
 
-/// A connection's place in the list of one group, so that leaving is not a search through the room.
+/// A connection's place in one list, so that leaving is not a search through the room.
 #[derive(Debug)]
 pub(super) struct Place {
-    group: Group,
+    key: MemberList,
     at: usize,
 }
 
 /// The lists of one shard.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    groups: RefCell<HashMap<Group, Vec<Rc<Connection>>>>,
+    lists: RefCell<HashMap<MemberList, Vec<Rc<Connection>>>>,
     /// Number of the last delivery, which marks who has had it.
     delivery: Cell<u64>,
 }
 
 impl Members {
-    pub(super) fn join(&self, connection: &Rc<Connection>, group: Group) {
+    pub(super) fn join(&self, connection: &Rc<Connection>, key: MemberList) {
         let mut places = connection.places.borrow_mut();
-        if places.iter().any(|place| place.group == group) {
+        if places.iter().any(|place| place.key == key) {
             return;
         }
-        let mut groups = self.groups.borrow_mut();
-        let list = groups.entry(group.clone()).or_default();
-        places.push(Place { group, at: list.len() });
+        let mut lists = self.lists.borrow_mut();
+        let list = lists.entry(key.clone()).or_default();
+        places.push(Place { key, at: list.len() });
         list.push(connection.clone());
     }
 
-    pub(super) fn leave(&self, connection: &Connection, group: &Group) {
+    pub(super) fn leave(&self, connection: &Connection, key: &MemberList) {
         let place = {
             let mut places = connection.places.borrow_mut();
-            let Some(index) = places.iter().position(|place| place.group == *group) else { return };
+            let Some(index) = places.iter().position(|place| place.key == *key) else { return };
             places.swap_remove(index)
         };
         self.take_out(&place);
@@ -64,12 +64,12 @@ impl Members {
     }
 
     pub(super) fn leave_roles(&self, connection: &Connection) {
-        let roles: Vec<Group> = connection
+        let roles: Vec<MemberList> = connection
             .places
             .borrow()
             .iter()
-            .map(|place| place.group.clone())
-            .filter(|g| matches!(g, Group::Role(_)))
+            .map(|place| place.key.clone())
+            .filter(|key| matches!(key, MemberList::Role(_)))
             .collect();
         for role in roles {
             self.leave(connection, &role);
@@ -77,15 +77,15 @@ impl Members {
     }
 
     fn take_out(&self, place: &Place) {
-        let mut groups = self.groups.borrow_mut();
-        let Some(list) = groups.get_mut(&place.group) else { return };
+        let mut lists = self.lists.borrow_mut();
+        let Some(list) = lists.get_mut(&place.key) else { return };
         list.swap_remove(place.at);
         if let Some(moved) = list.get(place.at) {
-            if let Some(moved) = moved.places.borrow_mut().iter_mut().find(|other| other.group == place.group) {
+            if let Some(moved) = moved.places.borrow_mut().iter_mut().find(|other| other.key == place.key) {
                 moved.at = place.at;
             }
         } else if list.is_empty() {
-            groups.remove(&place.group);
+            lists.remove(&place.key);
         }
     }
 
@@ -100,7 +100,7 @@ impl Members {
     ) {
         let delivery = self.delivery.get() + 1;
         self.delivery.set(delivery);
-        let groups = self.groups.borrow();
+        let lists = self.lists.borrow();
         let mut visit = |targets: &[Target], deliver: bool| {
             let mut one = |connection: &Rc<Connection>| {
                 if connection.delivery.replace(delivery) != delivery && deliver {
@@ -108,17 +108,17 @@ impl Members {
                 }
             };
             for target in targets {
-                let mut list = |group: &Group| {
-                    let members = groups.get(group).map(Vec::as_slice).unwrap_or_default();
+                let mut list = |key: &MemberList| {
+                    let members = lists.get(key).map(Vec::as_slice).unwrap_or_default();
                     for (at, connection) in members.iter().enumerate() {
                         fetch_ahead(&members[at + 1..]);
                         one(connection);
                     }
                 };
                 match target {
-                    Target::Room(room) => list(&Group::Room(*room)),
-                    Target::Roles(roles) => roles.iter().for_each(|role| list(&Group::Role(role.as_str().into()))),
-                    Target::All => list(&Group::All),
+                    Target::Room(room) => list(&MemberList::Room(*room)),
+                    Target::Roles(roles) => roles.iter().for_each(|role| list(&MemberList::Role(role.as_str().into()))),
+                    Target::All => list(&MemberList::All),
                     Target::Connection(id) => find(*id).iter().for_each(&mut one),
                 }
             }

@@ -12,7 +12,7 @@ use tokio::task::spawn_local;
 use super::connection::Connection;
 use super::link::{Link, Phase, Role};
 use super::log::Entry;
-use super::members::Group;
+use super::members::MemberList;
 use super::rate::Verdict;
 use super::shard::Shard;
 use crate::auth::{Place, Session, Shown};
@@ -68,7 +68,7 @@ impl Shard {
         self.connections.borrow_mut().insert(connection.clone());
         link.connections.borrow_mut().push(connection.clone());
         self.shared.hub.connect(id, session.identity.clone(), self.shared.clock.now_ms());
-        self.members.join(&connection, Group::All);
+        self.members.join(&connection, MemberList::All);
         self.take_over(&connection, session);
         Some(connection)
     }
@@ -107,7 +107,7 @@ impl Shard {
     pub(super) fn take_over(&self, connection: &Rc<Connection>, session: Session) {
         self.members.leave_roles(connection);
         for role in &session.identity.roles {
-            self.members.join(connection, Group::Role(role.as_str().into()));
+            self.members.join(connection, MemberList::Role(role.as_str().into()));
         }
         connection.expires.set(session.expires_ms.unwrap_or(u64::MAX));
         if session.expires_ms.is_some() {

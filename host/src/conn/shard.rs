@@ -27,7 +27,7 @@ use super::engine::{Credentials, Engine, EngineId, Engines};
 use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, Phase, Role, Socket, Wire};
 use super::log::Entry;
-use super::members::{Group, Members};
+use super::members::{MemberList, Members};
 use super::newcomers::Newcomers;
 use super::outbox::Queue;
 use super::oversize::Oversize;
@@ -35,7 +35,7 @@ use super::pace::Pace;
 use super::sockets::Sockets;
 use super::violation::Violations;
 use super::{HttpService, MakeHttpService, Shared};
-use crate::hub::{Guard, ShardCommand, ShardPort};
+use crate::hub::{Guard, ShardCommand, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode};
 use crate::protocol::websocket::Decoder;
 use crate::protocol::{Protocol, websocket};
@@ -72,7 +72,7 @@ pub enum Door {
 pub struct Shard {
     pub(super) shared: Shared,
     pub(super) index: usize,
-    pub(super) port: ShardPort,
+    pub(super) port: ShardQueue,
     pub(super) http: Rc<dyn HttpService>,
     pub(super) links: RefCell<Slab<Rc<Link>>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
@@ -136,7 +136,7 @@ impl fmt::Debug for Shard {
 /// The thread of a shard.
 #[derive(Debug)]
 pub struct ShardThread {
-    port: ShardPort,
+    port: ShardQueue,
     thread: JoinHandle<()>,
 }
 
@@ -276,12 +276,12 @@ impl Shard {
             ShardCommand::Accept(socket) => self.serve_http(socket),
             ShardCommand::Join { connection, room } => {
                 if let Some(connection) = self.find(connection) {
-                    self.members.join(&connection, Group::Room(room));
+                    self.members.join(&connection, MemberList::Room(room));
                 }
             }
             ShardCommand::Leave { connection, room } => {
                 if let Some(connection) = self.find(connection) {
-                    self.members.leave(&connection, &Group::Room(room));
+                    self.members.leave(&connection, &MemberList::Room(room));
                 }
             }
             ShardCommand::Deliver(delivery) => self.deliver(delivery, behind),

@@ -3,7 +3,7 @@
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::{Hub, Reach};
+use super::{Hub, RecipientCount};
 use crate::model::{ConnId, Identity};
 
 /// A connection as it stands at this moment.
@@ -32,7 +32,7 @@ pub struct Page {
 #[derive(Debug)]
 pub struct RoomPage {
     /// How many connections and users.
-    pub size: Reach,
+    pub size: RecipientCount,
     /// Some of the connections.
     pub page: Page,
 }
@@ -56,7 +56,7 @@ impl Hub {
     /// The members of a room behind `after`, `limit` at most. `None` where nobody is in it.
     pub fn page_of_room(&self, room: &str, after: Option<ConnId>, limit: usize) -> Option<RoomPage> {
         let members = self.members(room);
-        let size = self.reach(&[super::Audience::Room(room.to_owned())], &[]);
+        let size = self.count_recipients(&[super::Audience::Room(room.to_owned())], &[]);
         (!members.is_empty()).then(|| RoomPage { size, page: self.page(members.into_iter(), after, limit) })
     }
 

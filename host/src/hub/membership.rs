@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use dashmap::mapref::entry::Entry;
 
-use super::crowd::Crowd;
+use super::connection_set::ConnectionSet;
 use super::{Connection, Hub, Room, RoomId, ShardCommand, Watcher};
 use crate::ledger::{Ledger, Memberships, Overdraft};
 use crate::model::{ConnId, Identity};
@@ -55,10 +55,10 @@ impl Hub {
         connection.rooms.push(room.clone());
         let mut entry = self.rooms.entry(room.clone()).or_insert_with(|| Room {
             id: RoomId(self.next_room.fetch_add(1, Ordering::Relaxed)),
-            crowd: Crowd::default(),
+            connections: ConnectionSet::default(),
             shards: vec![0; self.shards.len()],
         });
-        entry.crowd.insert(id, &connection.identity.user);
+        entry.connections.insert(id, &connection.identity.user);
         entry.shards[id.shard()] += 1;
         // Queued while the room is locked: shards hear of changes in the order in which they were made.
         self.shards[id.shard()].push(ShardCommand::Join { connection: id, room: entry.id });
@@ -78,12 +78,12 @@ impl Hub {
     pub(super) fn take_out(&self, id: ConnId, room: &str, identity: &Identity) {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else { return };
         let members = entry.get_mut();
-        if !members.crowd.remove(id, &identity.user) {
+        if !members.connections.remove(id, &identity.user) {
             return;
         }
         members.shards[id.shard()] -= 1;
         self.shards[id.shard()].push(ShardCommand::Leave { connection: id, room: members.id });
-        if members.crowd.is_empty() {
+        if members.connections.is_empty() {
             entry.remove();
         }
     }

@@ -4,14 +4,14 @@
 //! which follows by commands that are queued in the order in which the hub changed.
 
 mod audience;
-mod crowd;
+mod connection_set;
 mod directory;
 mod membership;
 mod places;
-mod port;
 mod presence;
 mod publish;
-mod reach;
+mod recipients;
+mod shard_queue;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use dashmap::mapref::entry::Entry;
 pub use audience::{Audience, Guard, Publication};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};
-pub use port::{Delivery, RoomId, ShardCommand, ShardPort, Target};
 pub use presence::Presence;
-pub use reach::Reach;
+pub use recipients::RecipientCount;
+pub use shard_queue::{Delivery, RoomId, ShardCommand, ShardQueue, Target};
 
-use self::crowd::Crowd;
+use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
 use crate::model::{CloseCode, ConnId, Identity};
 
@@ -40,12 +40,12 @@ pub type Watcher = (u32, Arc<str>);
 /// The directory of connections and rooms.
 #[derive(Debug)]
 pub struct Hub {
-    shards: Vec<ShardPort>,
+    shards: Vec<ShardQueue>,
     connections: DashMap<ConnId, Connection>,
     users: DashMap<Arc<str>, Vec<ConnId>>,
     rooms: DashMap<Arc<str>, Room>,
     /// Who has a role, so that asking is not a search through everybody.
-    roles: DashMap<Arc<str>, Crowd>,
+    roles: DashMap<Arc<str>, ConnectionSet>,
     next_room: AtomicU64,
     rooms_per_connection: usize,
     ledger: Ledger,
@@ -58,8 +58,8 @@ struct Connection {
     since_ms: u64,
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
-    /// Acknowledgements that this connection owes, which may be thousands and mostly are none.
-    owed: BTreeSet<u64>,
+    /// Acknowledgements that the client has yet to give: mostly none, at times thousands.
+    pending_acks: BTreeSet<u64>,
     /// What it takes part in, in the account of its principal, once there is anything.
     memberships: Option<Memberships>,
     /// Whether its client has lost it and may come back.
@@ -75,7 +75,7 @@ struct Connection {
 #[derive(Debug)]
 struct Room {
     id: RoomId,
-    crowd: Crowd,
+    connections: ConnectionSet,
     /// Members on each shard.
     shards: Vec<usize>,
 }
@@ -89,14 +89,14 @@ pub struct Departure {
     pub rooms: Vec<Arc<str>>,
     /// The scopes that watched it.
     pub watchers: Vec<Watcher>,
-    /// Acknowledgements that nobody will give any more.
-    pub owed: Vec<u64>,
+    /// Acknowledgements that the client has not given, in the order in which they were asked for.
+    pub pending_acks: Vec<u64>,
 }
 
 impl Hub {
     /// A hub over these shards. A connection may be in `rooms_per_connection` rooms at most, and its principal in as many as
     /// the ledger says.
-    pub fn new(shards: Vec<ShardPort>, rooms_per_connection: usize, ledger: Ledger) -> Self {
+    pub fn new(shards: Vec<ShardQueue>, rooms_per_connection: usize, ledger: Ledger) -> Self {
         Self {
             shards,
             connections: DashMap::new(),
@@ -115,7 +115,7 @@ impl Hub {
     }
 
     /// The ways to the shards.
-    pub fn shards(&self) -> &[ShardPort] {
+    pub fn shards(&self) -> &[ShardQueue] {
         &self.shards
     }
 
@@ -128,7 +128,7 @@ impl Hub {
             since_ms,
             rooms: Vec::new(),
             watchers: Vec::new(),
-            owed: BTreeSet::new(),
+            pending_acks: BTreeSet::new(),
             memberships: None,
             is_away: false,
             n_changes: 0,
@@ -155,9 +155,9 @@ impl Hub {
 
     fn leave_roles(&self, id: ConnId, identity: &Identity) {
         for role in &identity.roles {
-            self.roles.remove_if_mut(role.as_str(), |_, crowd| {
-                crowd.remove(id, &identity.user);
-                crowd.is_empty()
+            self.roles.remove_if_mut(role.as_str(), |_, connections| {
+                connections.remove(id, &identity.user);
+                connections.is_empty()
             });
         }
     }
@@ -175,9 +175,9 @@ impl Hub {
         for room in &connection.rooms {
             self.take_out(id, room, &connection.identity);
         }
-        let Connection { identity, rooms, watchers, owed, .. } = connection;
+        let Connection { identity, rooms, watchers, pending_acks, .. } = connection;
         // In the order in which they were asked for.
-        Some(Departure { identity, rooms, watchers, owed: owed.into_iter().collect() })
+        Some(Departure { identity, rooms, watchers, pending_acks: pending_acks.into_iter().collect() })
     }
 
     /// Who is behind a connection.
@@ -185,19 +185,19 @@ impl Hub {
         self.connections.get(&id).map(|connection| connection.identity.clone())
     }
 
-    /// Notes that a connection owes the acknowledgement `id`. Says whether it is still there.
-    pub fn owe(&self, connection: ConnId, id: u64) -> bool {
-        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.insert(id))
+    /// Records that acknowledgement `id` is expected of a connection. Returns whether the connection is still there.
+    pub fn expect_ack(&self, connection: ConnId, id: u64) -> bool {
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.pending_acks.insert(id))
     }
 
-    /// Whether a connection owes an acknowledgement.
-    pub fn owes(&self, connection: ConnId, id: u64) -> bool {
-        self.connections.get(&connection).is_some_and(|connection| connection.owed.contains(&id))
+    /// Whether acknowledgement `id` is expected of a connection.
+    pub fn expects_ack(&self, connection: ConnId, id: u64) -> bool {
+        self.connections.get(&connection).is_some_and(|connection| connection.pending_acks.contains(&id))
     }
 
-    /// Strikes an owed acknowledgement out. Says whether it was owed.
-    pub fn settle(&self, connection: ConnId, id: u64) -> bool {
-        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.owed.remove(&id))
+    /// Removes an expected acknowledgement. Returns whether it was expected.
+    pub fn take_ack(&self, connection: ConnId, id: u64) -> bool {
+        self.connections.get_mut(&connection).is_some_and(|mut connection| connection.pending_acks.remove(&id))
     }
 
     /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
@@ -215,20 +215,20 @@ impl Hub {
     /// Connections and different users in a room, and how many of the connections are this user's.
     pub fn room_size_with(&self, room: &str, user: &str) -> (usize, usize, usize) {
         self.rooms.get(room).map_or((0, 0, 0), |room| {
-            (room.crowd.n_connections(), room.crowd.n_users(), room.crowd.n_connections_of(user))
+            (room.connections.n_connections(), room.connections.n_users(), room.connections.n_connections_of(user))
         })
     }
 
     /// Connections and different users in a room.
     pub fn room_size(&self, room: &str) -> (usize, usize) {
-        self.rooms.get(room).map_or((0, 0), |room| (room.crowd.n_connections(), room.crowd.n_users()))
+        self.rooms.get(room).map_or((0, 0), |room| (room.connections.n_connections(), room.connections.n_users()))
     }
 
     /// The connections in a room, which may be a user's own.
     pub fn members(&self, room: &str) -> Vec<ConnId> {
         match room.strip_prefix(USER_ROOM_PREFIX) {
             Some(user) => self.connections_of(user),
-            None => self.rooms.get(room).map_or_else(Vec::new, |room| room.crowd.members().collect()),
+            None => self.rooms.get(room).map_or_else(Vec::new, |room| room.connections.members().collect()),
         }
     }
 
@@ -263,7 +263,7 @@ fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     use crate::ledger::Budget;
     let user = Budget { rooms: 2 * rooms, ..Budget::of_user() };
     let (ledger, _) = Ledger::of_test(user, Budget::of_service());
-    Hub::new((0..shards).map(|_| ShardPort::new(64)).collect(), rooms, ledger)
+    Hub::new((0..shards).map(|_| ShardQueue::new(64)).collect(), rooms, ledger)
 }
 
 /// A connection of a user, at this place of a shard.
@@ -305,13 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn an_owed_acknowledgement_is_settled_once() {
+    fn pending_ack_is_taken_once() {
         let hub = hub();
         let ana = connect(&hub, 0, 0, "ana");
-        assert!(hub.owe(ana, 5));
-        assert!(hub.settle(ana, 5) && !hub.settle(ana, 5));
-        assert!(hub.owe(ana, 6));
-        assert_eq!(hub.disconnect(ana).unwrap().owed, [6]);
-        assert!(!hub.owe(ana, 7));
+        assert!(hub.expect_ack(ana, 5));
+        assert!(hub.take_ack(ana, 5) && !hub.take_ack(ana, 5));
+        assert!(hub.expect_ack(ana, 6));
+        assert_eq!(hub.disconnect(ana).unwrap().pending_acks, [6]);
+        assert!(!hub.expect_ack(ana, 7));
     }
 }

@@ -39,7 +39,7 @@ impl Hub {
                             target.push(Target::Room(room.id));
                         }
                     }
-                    room.crowd.n_connections()
+                    room.connections.n_connections()
                 }
             },
             Audience::Users(users) => users.iter().map(|user| self.resolve_user(user, targets)).sum(),

@@ -21,7 +21,7 @@ pub struct Mailbox<T> {
 struct State<T> {
     items: VecDeque<T>,
     /// Set to have the receiver come back though there is nothing for it.
-    nudged: bool,
+    interrupted: bool,
     /// Whether there is something of which the receiver has not been told yet.
     unheard: bool,
     /// Whether the receiver is a thread that sleeps, and senders that do: to wake who is awake costs a system call, too.
@@ -41,7 +41,7 @@ impl<T> Mailbox<T> {
         Self {
             state: Mutex::new(State {
                 items: VecDeque::new(),
-                nudged: false,
+                interrupted: false,
                 unheard: false,
                 receiver_sleeps: false,
                 senders_asleep: 0,
@@ -130,9 +130,9 @@ impl<T> Mailbox<T> {
     }
 
     /// Has the receiver come back, though there may be nothing for it.
-    pub fn nudge(&self) {
+    pub fn interrupt(&self) {
         let mut state = self.lock();
-        state.nudged = true;
+        state.interrupted = true;
         self.tell_receiver(state);
     }
 
@@ -149,9 +149,9 @@ impl<T> Mailbox<T> {
     }
 
     fn take(&self, state: &mut State<T>, into: &mut VecDeque<T>) -> bool {
-        let nudged = std::mem::take(&mut state.nudged);
+        let interrupted = std::mem::take(&mut state.interrupted);
         if state.items.is_empty() {
-            return nudged;
+            return interrupted;
         }
         std::mem::swap(&mut state.items, into);
         state.unheard = false;

@@ -201,7 +201,7 @@ impl Runtime {
     /// Ends all threads. What is queued still is dropped: nobody is connected any more.
     pub fn shut_down(&self) {
         self.0.stopping.store(true, Ordering::Relaxed);
-        self.0.inboxes.iter().for_each(|inbox| inbox.nudge());
+        self.0.inboxes.iter().for_each(|inbox| inbox.interrupt());
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
@@ -318,13 +318,13 @@ impl Runtime {
     /// A client acknowledged an event. Where too much of its user waits already, the answer is as good as none.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
         // What this connection does not owe is nobody's business.
-        if !self.0.hub.owes(connection, id) {
+        if !self.0.hub.expects_ack(connection, id) {
             return;
         }
         let Some(identity) = self.0.hub.identity(connection) else { return };
         let now = self.0.clock.uptime_ms();
         let Ok(place) = self.0.senders.admit_answer(&identity.principal, payload.bytes(), now) else { return };
-        if self.0.hub.settle(connection, id) {
+        if self.0.hub.take_ack(connection, id) {
             let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
             inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });
         }
@@ -343,7 +343,7 @@ impl Runtime {
             let event = Event::Left { member, reason: "disconnected", is_gone: true };
             self.0.submit(Job::Event { plugin: plugin.clone(), address, event, reply: ReplyTo::Nobody });
         }
-        for id in departure.owed {
+        for id in departure.pending_acks {
             let inbox = &self.0.inboxes[(id % self.0.inboxes.len() as u64) as usize];
             inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roundhouse::hub::{Hub, ShardCommand, ShardPort, Target};
+use roundhouse::hub::{Hub, ShardCommand, ShardQueue, Target};
 use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
@@ -48,7 +48,7 @@ impl Plugins {
         let metrics = Metrics::new().unwrap();
         let (user, service) = (Budget::of_user(), Budget::of_service());
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
-        let hub = Arc::new(Hub::new(vec![ShardPort::new(1024)], 100, ledger));
+        let hub = Arc::new(Hub::new(vec![ShardQueue::new(1024)], 100, ledger));
         let cache_dir = Some(target_dir().join("compiled-for-tests"));
         let actions = actions.iter().map(|action| (*action).to_owned()).collect();
         let grants = Some(Grants { actions, ..Grants::default() });

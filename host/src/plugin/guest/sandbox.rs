@@ -17,7 +17,7 @@ use wasmtime_wasi::{
 use super::bindings::{Context, Event, Failure, Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
 use super::engine::Ticker;
 use super::log::PluginLog;
-use crate::hub::ShardPort;
+use crate::hub::ShardQueue;
 
 /// What a component may hand to the host in one call, in bytes of lists and strings: more than the effects of one event
 /// may weigh, so that the check of the effects gets to say what was too much.
@@ -229,7 +229,7 @@ impl HostState {
     /// second time; one that the machine did not let run, because others kept it busy, gets its time later.
     fn look_at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
         // What came of the events before need not wait for this one.
-        ShardPort::wake_gathered();
+        ShardQueue::wake_gathered();
         let cpu = thread_cpu_time();
         let (last, looks) = self.watch;
         if let Some(last) = last {

@@ -11,7 +11,7 @@ use super::invoke::Done;
 use super::scope::{Due, State, Timer};
 use super::turns::Flow;
 use super::worker::{Job, Owed, Worker, take_part};
-use crate::hub::{Guard, Joined, Publication, Reach, ShardCommand};
+use crate::hub::{Guard, Joined, Publication, RecipientCount, ShardCommand};
 use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::plugin::load::catalogue::Plugin;
@@ -110,9 +110,9 @@ impl Worker {
     }
 
     /// How many the emits among the effects go to, if the feature wants to know.
-    fn reached(&self, effects: &[Effect]) -> Reach {
+    fn reached(&self, effects: &[Effect]) -> RecipientCount {
         if !effects.iter().any(|effect| matches!(effect, Effect::ReplyReached { .. })) {
-            return Reach::default();
+            return RecipientCount::default();
         }
         let publications = effects.iter().filter_map(|effect| match effect {
             Effect::Publish(Publication { to, except, .. }) => Some((&to[..], &except[..])),
@@ -120,9 +120,9 @@ impl Worker {
         });
         let publications: Vec<_> = publications.collect();
         match publications[..] {
-            [] => Reach::default(),
-            [(to, except)] => self.inner.hub.reach(to, except),
-            _ => self.inner.hub.reach_of_all(&publications),
+            [] => RecipientCount::default(),
+            [(to, except)] => self.inner.hub.count_recipients(to, except),
+            _ => self.inner.hub.count_recipients_of_all(&publications),
         }
     }
 
@@ -325,7 +325,7 @@ impl Worker {
         };
         let (plugin, address) = (plugin.clone(), address.clone());
         self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
-        if self.inner.hub.owe(connection, id) {
+        if self.inner.hub.expect_ack(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
             shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });
         } else {

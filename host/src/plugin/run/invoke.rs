@@ -10,7 +10,7 @@ use super::event::Event;
 use super::scope::State;
 use super::senders::{Consequence, Sender};
 use super::worker::Worker;
-use crate::hub::{Overfull, ShardPort};
+use crate::hub::{Overfull, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::guest::bindings::Context;
 use crate::plugin::guest::convert;
@@ -161,7 +161,7 @@ impl Worker {
         if *busy > BUSY_FOR_LONG {
             // What came of the calls before this one has waited for long enough.
             *busy = Duration::ZERO;
-            ShardPort::wake_gathered();
+            ShardQueue::wake_gathered();
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         inner.metrics.plugin_calls.inc();

@@ -17,7 +17,7 @@ use super::invoke::{Done, Handled, Warm};
 use super::scope::{Deadline, Deadlines, Parked, Part, Scopes, State};
 use super::senders::Reservation;
 use super::turns::{Flow, Turns};
-use crate::hub::{Guard, ShardPort};
+use crate::hub::{Guard, ShardQueue};
 use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::plugin::load::catalogue::Plugin;
@@ -113,7 +113,7 @@ impl Worker {
     pub(crate) fn start(index: usize, inner: Arc<Inner>, inbox: Arc<Mailbox<Job>>) -> io::Result<JoinHandle<()>> {
         inner.clock.on_move({
             let inbox = inbox.clone();
-            move || inbox.nudge()
+            move || inbox.interrupt()
         });
         let mut worker = Self {
             index: index as u64,
@@ -141,10 +141,10 @@ impl Worker {
 
     /// Waits until the shards keep up.
     pub(crate) fn wait_for_shards(&self) {
-        if self.inner.hub.shards().iter().any(ShardPort::is_full) {
+        if self.inner.hub.shards().iter().any(ShardQueue::is_full) {
             // No shard waits for what this thread has for it because another is slow.
-            ShardPort::wake_gathered();
-            self.inner.hub.shards().iter().for_each(ShardPort::wait_for_space);
+            ShardQueue::wake_gathered();
+            self.inner.hub.shards().iter().for_each(ShardQueue::wait_for_space);
         }
     }
 
@@ -305,7 +305,7 @@ impl Worker {
         }
         let Some(Owed { plugin, address, connection, tag, deadline, .. }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
-        self.inner.hub.settle(connection, id);
+        self.inner.hub.take_ack(connection, id);
         let answer = answer.and_then(|payload| self.inner.checked_answer(&plugin, connection, payload));
         self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer, place }, ReplyTo::Nobody);
     }
@@ -350,7 +350,7 @@ impl Worker {
             let is_others = owed.plugin.number != plugin;
             if !is_others {
                 deadlines.cancel(owed.deadline);
-                inner.hub.settle(owed.connection, *id);
+                inner.hub.take_ack(owed.connection, *id);
             }
             is_others
         });

@@ -138,14 +138,14 @@ thread_local! {
 }
 
 /// A shard's queue. It is bounded: who publishes from a thread of its own waits for space now and then
-/// ([`ShardPort::wait_for_space`]), so that the effects of some dozen events are all that can be over the bound.
+/// ([`ShardQueue::wait_for_space`]), so that the effects of some dozen events are all that can be over the bound.
 #[derive(Debug, Clone)]
-pub struct ShardPort {
+pub struct ShardQueue {
     mailbox: Arc<Mailbox<ShardCommand>>,
     connections: Arc<AtomicUsize>,
 }
 
-impl ShardPort {
+impl ShardQueue {
     /// A queue of `capacity` commands.
     pub fn new(capacity: usize) -> Self {
         Self { mailbox: Arc::new(Mailbox::new(capacity)), connections: Arc::default() }
@@ -165,7 +165,7 @@ impl ShardPort {
     }
 
     /// From now on shards are not woken when this thread queues something for them, but when it says so
-    /// ([`ShardPort::wake_gathered`]). A shard that is woken by the first of many commands takes the processor from who
+    /// ([`ShardQueue::wake_gathered`]). A shard that is woken by the first of many commands takes the processor from who
     /// queues them, and writes to a socket for each what it could write at once. Who is late to say so is late for all whom
     /// it has sent something.
     pub fn gather_wake_ups() {

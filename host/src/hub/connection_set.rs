@@ -7,13 +7,13 @@ use crate::model::ConnId;
 
 /// A set of connections that knows how many different users are behind them.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionSet {
     members: HashSet<ConnId>,
     /// Connections of each user.
     users: HashMap<Arc<str>, usize>,
 }
 
-impl Crowd {
+impl ConnectionSet {
     /// Lets a connection in. Says whether it was out.
     pub(super) fn insert(&mut self, id: ConnId, user: &Arc<str>) -> bool {
         let is_new = self.members.insert(id);

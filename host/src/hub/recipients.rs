@@ -8,7 +8,7 @@ use crate::model::ConnId;
 
 /// How many connections something is for, and how many different users they belong to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct RecipientCount {
     /// Connections, each counted once.
     pub connections: usize,
     /// Users, each counted once.
@@ -20,11 +20,11 @@ impl Hub {
     ///
     /// One room, one user, one role, one connection or all cost one look-up. A union, or anything with exceptions, costs
     /// a look-up for each connection that it means, exceptions from all alone a look-up for each that is excepted.
-    pub fn reach(&self, to: &[Audience], except: &[Audience]) -> Reach {
+    pub fn count_recipients(&self, to: &[Audience], except: &[Audience]) -> RecipientCount {
         if let ([audience], []) = (to, except)
-            && let Some(reach) = self.reach_of_one(audience)
+            && let Some(count) = self.counted_already(audience)
         {
-            return reach;
+            return count;
         }
         if to.contains(&Audience::All) {
             return self.all_but(&self.set_of(except));
@@ -33,7 +33,7 @@ impl Hub {
     }
 
     /// How far several publications go together: whoever gets any of them is counted once.
-    pub fn reach_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> Reach {
+    pub fn count_recipients_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> RecipientCount {
         let sets = publications.iter().map(|(to, except)| &self.set_of(to) - &self.set_of(except));
         self.count(sets.flatten().collect())
     }
@@ -44,24 +44,24 @@ impl Hub {
         set
     }
 
-    fn count(&self, set: HashSet<ConnId>) -> Reach {
+    fn count(&self, set: HashSet<ConnId>) -> RecipientCount {
         let users: Vec<Arc<str>> =
             set.iter().filter_map(|id| Some(self.connections.get(id)?.identity.user.clone())).collect();
-        Reach { connections: users.len(), users: users.iter().collect::<HashSet<_>>().len() }
+        RecipientCount { connections: users.len(), users: users.iter().collect::<HashSet<_>>().len() }
     }
 
-    /// The reach of an audience that is counted already.
-    fn reach_of_one(&self, audience: &Audience) -> Option<Reach> {
+    /// The count for an audience that is counted already.
+    fn counted_already(&self, audience: &Audience) -> Option<RecipientCount> {
         let of_user = |user: &str| {
             let connections = self.users.get(user).map_or(0, |connections| connections.len());
-            Reach { connections, users: connections.min(1) }
+            RecipientCount { connections, users: connections.min(1) }
         };
         Some(match audience {
             Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {
                 Some(user) => of_user(user),
                 None => {
                     let (connections, users) = self.room_size(name);
-                    Reach { connections, users }
+                    RecipientCount { connections, users }
                 }
             },
             Audience::Users(users) => match users.as_slice() {
@@ -69,22 +69,21 @@ impl Hub {
                 _ => return None,
             },
             Audience::Roles(roles) => match roles.as_slice() {
-                [role] => self.roles.get(role.as_str()).map_or_else(Reach::default, |crowd| Reach {
-                    connections: crowd.n_connections(),
-                    users: crowd.n_users(),
+                [role] => self.roles.get(role.as_str()).map_or_else(RecipientCount::default, |connections| {
+                    RecipientCount { connections: connections.n_connections(), users: connections.n_users() }
                 }),
                 _ => return None,
             },
             Audience::Connection(id) => {
                 let connections = usize::from(self.connections.contains_key(id));
-                Reach { connections, users: connections }
+                RecipientCount { connections, users: connections }
             }
-            Audience::All => Reach { connections: self.connections.len(), users: self.users.len() },
+            Audience::All => RecipientCount { connections: self.connections.len(), users: self.users.len() },
         })
     }
 
     /// Everybody but these. Whoever has no connection left is not counted as a user.
-    fn all_but(&self, excepted: &HashSet<ConnId>) -> Reach {
+    fn all_but(&self, excepted: &HashSet<ConnId>) -> RecipientCount {
         let mut by_user: HashMap<Arc<str>, usize> = HashMap::new();
         for id in excepted {
             if let Some(connection) = self.connections.get(id) {
@@ -95,7 +94,7 @@ impl Hub {
         let left_out = by_user
             .iter()
             .filter(|(user, n)| self.users.get(&***user).is_none_or(|connections| connections.len() <= **n));
-        Reach {
+        RecipientCount {
             connections: self.connections.len().saturating_sub(n_excepted),
             users: self.users.len().saturating_sub(left_out.count()),
         }
@@ -108,8 +107,8 @@ impl Hub {
             Audience::Users(users) => users.iter().for_each(|user| into.extend(self.connections_of(user))),
             Audience::Roles(roles) => {
                 for role in roles {
-                    if let Some(crowd) = self.roles.get(role.as_str()) {
-                        into.extend(crowd.members());
+                    if let Some(connections) = self.roles.get(role.as_str()) {
+                        into.extend(connections.members());
                     }
                 }
             }
@@ -184,26 +183,26 @@ mod tests {
             (vec![users(&["ana"])], vec![tab.clone()], 1, 1),
             (vec![], vec![], 0, 0),
         ] {
-            let reach = hub.reach(&to, &except);
-            assert_eq!((reach.connections, reach.users), (connections, n_users), "{to:?} but {except:?}");
+            let count = hub.count_recipients(&to, &except);
+            assert_eq!((count.connections, count.users), (connections, n_users), "{to:?} but {except:?}");
         }
     }
 
     #[test]
     fn several_publications_count_everybody_once_with_the_exceptions_of_each() {
         let (hub, ana, ben) = (hub(), users(&["ana"]), users(&["ben"]));
-        let reach = hub.reach_of_all(&[
+        let count = hub.count_recipients_of_all(&[
             (&[roles(&["agent"])], std::slice::from_ref(&ana)),
             (&[Audience::All], &[ana.clone(), ben.clone()]),
             (std::slice::from_ref(&ben), &[]),
         ]);
-        assert_eq!((reach.connections, reach.users), (2, 2));
+        assert_eq!((count.connections, count.users), (2, 2));
     }
 
     #[test]
     fn roles_follow_a_new_token_and_go_with_the_last_who_has_them() {
         let hub = hub();
-        let n = |role: &str| hub.reach(&[roles(&[role])], &[]).connections;
+        let n = |role: &str| hub.count_recipients(&[roles(&[role])], &[]).connections;
         hub.update_identity(ConnId::new(1, 1, 1), with_roles("ben", &["admin", "admin"]));
         assert_eq!((n("admin"), n("agent")), (3, 2));
         for id in [(0, 0), (1, 0), (1, 1)] {
