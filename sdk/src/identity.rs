@@ -54,14 +54,15 @@ impl Identity {
 /// Who a client's payload says that it comes from, under any of the names that there are for it: as an id, or as an
 /// object with an `_id`. Such a claim may be left out, and never decides anything.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Claims {
+// Clients see the text of `expecting`: it stays when the type's name changes.
+#[serde(rename_all = "camelCase", expecting = "struct Claims")]
+pub struct ClaimedSender {
     agent_id: Option<Claimed>,
     sender_id: Option<Claimed>,
     user_id: Option<Claimed>,
 }
 
-impl Claims {
+impl ClaimedSender {
     /// Refuses a payload that claims to come from somebody else.
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
         for (field, claimed) in [("agentId", &self.agent_id), ("senderId", &self.sender_id), ("userId", &self.user_id)]

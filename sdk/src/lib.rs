@@ -77,7 +77,7 @@
 //! - [`Manifest`], [`Scope`], [`EventLimits`]: what a feature says about itself
 //! - [`Context`]: what it may know and do; [`Outgoing`] binds an event's type to its name
 //! - [`Sender`], [`Member`], [`Identity`]: who is who
-//! - [`Id`], [`IdOr`], [`Reference`], [`FromClient`], [`Claims`], [`Whole`]: what payloads are read into
+//! - [`Id`], [`IdOr`], [`Reference`], [`FromClient`], [`ClaimedSender`], [`Passthrough`]: what payloads are read into
 //! - [`Failure`][]: refusals
 //! - [`log`]: lines for operators
 //! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
@@ -101,6 +101,7 @@ mod invisible;
 mod locate;
 pub mod log;
 mod manifest;
+mod passthrough;
 mod payload;
 mod random;
 mod reading;
@@ -109,7 +110,6 @@ pub mod simulator;
 mod template;
 mod time;
 mod warm;
-mod whole;
 
 pub use context::Context;
 pub use dispatch::{handle, migrate, migrate_down};
@@ -122,12 +122,12 @@ pub use event_limits::EventLimits;
 pub use failure::Failure;
 pub use feature::Feature;
 pub use id::Id;
-pub use identity::{Claimed, Claims, Identity, Member, Sender, check_name};
+pub use identity::{Claimed, ClaimedSender, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
+pub use passthrough::Passthrough;
 pub use payload::{Attachment, Payload};
 pub use reading::{FromClient, IdOr, Reference, object};
 pub use time::iso8601;
-pub use whole::Whole;
 
 /// What [`export!`] needs; nothing for authors.
 #[doc(hidden)]

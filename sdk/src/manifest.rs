@@ -249,7 +249,7 @@ impl Scope {
 
     /// Adds events that both may send.
     #[must_use]
-    pub fn from_both<I: Into<String>>(self, events: impl IntoIterator<Item = I>) -> Self {
+    pub fn from_clients_and_services<I: Into<String>>(self, events: impl IntoIterator<Item = I>) -> Self {
         self.route(events, Route { from_clients: true, from_services: true, ..Route::default() })
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::id::RULE;
-use crate::{Claims, Failure, Id, Identity};
+use crate::{ClaimedSender, Failure, Id, Identity};
 
 /// What a client sends: what the feature reads of it, and who it says that it is. It is gone through once for each, which
 /// costs less than to keep what neither wants, as `#[serde(flatten)]` does.
@@ -30,7 +30,7 @@ use crate::{Claims, Failure, Id, Identity};
 pub struct FromClient<T> {
     /// What the feature reads of it.
     pub fields: T,
-    claims: Claims,
+    claims: ClaimedSender,
 }
 
 impl<T> FromClient<T> {
@@ -49,7 +49,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for FromClient<T> {
             Some(b'{') => serde_json::from_str(text).map_err(D::Error::custom)?,
             // Else its items would be taken for the fields, one after another.
             Some(b'[') => return Err(D::Error::invalid_type(Unexpected::Seq, &"an object")),
-            _ => Claims::default(),
+            _ => ClaimedSender::default(),
         };
         Ok(Self { fields: serde_json::from_str(text).map_err(D::Error::custom)?, claims })
     }
@@ -81,7 +81,7 @@ pub enum IdOr<T> {
     Object(T),
 }
 
-impl IdOr<Claims> {
+impl IdOr<ClaimedSender> {
     /// Refuses a payload that claims to come from somebody else.
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
         match self {
@@ -256,14 +256,14 @@ mod tests {
     use serde::Deserialize;
 
     use super::{FromClient, IdOr, Reference};
-    use crate::{Claims, Id, decode};
+    use crate::{ClaimedSender, Id, decode};
 
     #[derive(Debug, Deserialize)]
     enum Message {
         #[serde(rename = "say")]
         Say(FromClient<Say>),
         #[serde(rename = "subscribe")]
-        Subscribe(IdOr<Claims>),
+        Subscribe(IdOr<ClaimedSender>),
         #[serde(rename = "about")]
         About(FromClient<IdOr<Say>>),
     }

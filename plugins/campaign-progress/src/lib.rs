@@ -11,8 +11,8 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Manifest, Outgoing, Payload, Scope,
-    Sender, Whole,
+    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Manifest, Outgoing, Passthrough,
+    Payload, Scope, Sender,
 };
 use serde::Serialize;
 
@@ -71,9 +71,9 @@ impl Feature for CampaignProgress {
                 cx.leave(member);
                 return Ok(());
             }
-            Message::Started(whole) => {
-                let run = campaign.start(&whole.fields, now)?;
-                tell_life_cycle(run, cx, &whole)?;
+            Message::Started(sent) => {
+                let run = campaign.start(&sent.fields, now)?;
+                tell_life_cycle(run, cx, &sent)?;
                 run
             }
             Message::Report(report) => {
@@ -85,31 +85,31 @@ impl Feature for CampaignProgress {
                 }
                 run
             }
-            Message::Paused(whole) => {
+            Message::Paused(sent) => {
                 let run = campaign.run_mut()?;
                 run.pause(now)?;
-                tell_life_cycle(run, cx, &whole)?;
+                tell_life_cycle(run, cx, &sent)?;
                 run
             }
-            Message::Resumed(whole) => {
+            Message::Resumed(sent) => {
                 let run = campaign.run_mut()?;
                 run.resume(now)?;
-                tell_life_cycle(run, cx, &whole)?;
+                tell_life_cycle(run, cx, &sent)?;
                 run
             }
-            Message::Completed(whole) => {
+            Message::Completed(sent) => {
                 let run = campaign.run_mut()?;
                 run.end(Stage::Completed, None, now)?;
                 // A page that closes its bar at the end has seen it full before.
                 tell_progress(run, cx);
-                tell_life_cycle(run, cx, &whole)?;
+                tell_life_cycle(run, cx, &sent)?;
                 run
             }
-            Message::Failed(whole) => {
+            Message::Failed(sent) => {
                 let run = campaign.run_mut()?;
-                run.end(Stage::Failed, Some(&whole.fields.reason), now)?;
+                run.end(Stage::Failed, Some(&sent.fields.reason), now)?;
                 tell_progress(run, cx);
-                tell_life_cycle(run, cx, &whole)?;
+                tell_life_cycle(run, cx, &sent)?;
                 run
             }
         };
@@ -157,12 +157,12 @@ fn subscribe(campaign: &Campaign, cx: &mut Cx, sender: &Sender, payload: &OnCamp
 }
 
 /// Sends a life-cycle event on as the service sent it; where that was a bare id, as the object that it stands for.
-fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, whole: &Whole<T>) -> Result<(), Failure>
+fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure>
 where
-    Whole<T>: Serialize,
+    Passthrough<T>: Serialize,
 {
-    let payload = match whole.is_object() {
-        true => Payload::of(whole)?,
+    let payload = match sent.is_object() {
+        true => Payload::of(sent)?,
         false => Payload::of(&Named { campaign_id: campaign_id(cx) })?,
     };
     cx.emit_payload(audience(run, cx), cx.event(), payload);

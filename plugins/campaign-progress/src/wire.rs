@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use roundhouse_sdk::{Claims, Id, IdOr, Whole};
+use roundhouse_sdk::{ClaimedSender, Id, IdOr, Passthrough};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::campaign::Stage;
@@ -32,27 +32,27 @@ pub enum Message {
     Unsubscribe(OnCampaign),
     /// The campaign begins.
     #[serde(rename = "campaign:started")]
-    Started(Whole<Started>),
+    Started(Passthrough<Started>),
     /// Something became of some of its messages.
     #[serde(rename = "campaign:message")]
     Report(Report),
     /// It rests.
     #[serde(rename = "campaign:paused")]
-    Paused(Whole<OnCampaign>),
+    Paused(Passthrough<OnCampaign>),
     /// It goes on.
     #[serde(rename = "campaign:resumed")]
-    Resumed(Whole<OnCampaign>),
+    Resumed(Passthrough<OnCampaign>),
     /// It is through.
     #[serde(rename = "campaign:completed")]
-    Completed(Whole<OnCampaign>),
+    Completed(Passthrough<OnCampaign>),
     /// It is given up.
     #[serde(rename = "campaign:failed")]
-    Failed(Whole<Failed>),
+    Failed(Passthrough<Failed>),
 }
 
 /// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope of
 /// the id.
-pub type OnCampaign = IdOr<Claims>;
+pub type OnCampaign = IdOr<ClaimedSender>;
 
 /// What is read of `campaign:started`.
 #[derive(Debug, Deserialize)]

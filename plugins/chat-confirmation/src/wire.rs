@@ -1,6 +1,6 @@
 //! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
 
-use roundhouse_sdk::{Claims, Failure, FromClient, Id, Identity};
+use roundhouse_sdk::{ClaimedSender, Failure, FromClient, Id, Identity};
 use serde::{Deserialize, Serialize};
 
 /// There is nothing for operators to set.
@@ -13,10 +13,10 @@ pub struct Settings {}
 pub enum Message {
     /// A connection comes in.
     #[serde(rename = "joinRoom", alias = "joinChannel")]
-    Join(Claims),
+    Join(ClaimedSender),
     /// A connection goes out.
     #[serde(rename = "leaveRoom", alias = "leaveChannel")]
-    Leave(Claims),
+    Leave(ClaimedSender),
     /// Somebody says something.
     #[serde(rename = "roomMessage", alias = "channelMessage")]
     Say(FromClient<Say>),

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Failure, FromClient, Id, IdOr, Identity, Whole, check_name};
+use roundhouse_sdk::{Failure, FromClient, Id, IdOr, Identity, Passthrough, check_name};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -135,7 +135,7 @@ impl Data {
 }
 
 /// What a service pushes: sent on as it is, to whom its ids name.
-pub(crate) type Push = Whole<Ids>;
+pub(crate) type Push = Passthrough<Ids>;
 
 /// The fields in what a service pushes by which it is routed. Each is read by events that are routed by it: in others it
 /// may be anything.

@@ -58,7 +58,7 @@ impl Feature for TicketEvents {
         if let Some(creator) = news.creator {
             ticket.set_creator(creator);
         }
-        if let Some(participants) = &news.whole.fields.participants {
+        if let Some(participants) = &news.sent.fields.participants {
             ticket.add(participants.iter().map(|participant| &participant.0))?;
         }
         // Whoever comments on a ticket of which nothing else is known is not all who take part in it.
@@ -74,7 +74,7 @@ impl Feature for TicketEvents {
             Recipients::CreatorAndAdmins => [users(ticket.creator()), admins].into(),
         };
         let actor = news.actor.filter(|_| cx.settings().exclude_actor);
-        let emit = cx.emit_payload(to, cx.event(), Payload::of(news.whole)?);
+        let emit = cx.emit_payload(to, cx.event(), Payload::of(news.sent)?);
         if let Some(actor) = actor {
             emit.except(Audience::user(&**actor));
         }

@@ -1,6 +1,6 @@
 //! What crosses the wire: what services send and operators set, and what is read of it. What goes out is what came in.
 
-use roundhouse_sdk::{Id, Reference, Whole, object};
+use roundhouse_sdk::{Id, Passthrough, Reference, object};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 
@@ -49,15 +49,15 @@ pub enum Message {
 /// What a service tells: what any event may name, and what this one has to say.
 #[derive(Debug)]
 pub struct Told<T> {
-    whole: Whole<Named>,
+    sent: Passthrough<Named>,
     fields: T,
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let whole = Whole::<Named>::deserialize(deserializer)?;
-        let fields = serde_json::from_str(whole.text()).map_err(D::Error::custom)?;
-        Ok(Self { whole, fields })
+        let sent = Passthrough::<Named>::deserialize(deserializer)?;
+        let fields = serde_json::from_str(sent.text()).map_err(D::Error::custom)?;
+        Ok(Self { sent, fields })
     }
 }
 
@@ -223,7 +223,7 @@ pub(crate) enum Recipients {
 /// What there is to tell, and what it teaches about the ticket.
 #[derive(Debug)]
 pub(crate) struct News<'a> {
-    pub(crate) whole: &'a Whole<Named>,
+    pub(crate) sent: &'a Passthrough<Named>,
     pub(crate) recipients: Recipients,
     /// Who caused it.
     pub(crate) actor: Option<&'a Id>,
@@ -236,8 +236,8 @@ pub(crate) struct News<'a> {
 impl<'a, T> Told<T> {
     /// News that somebody caused, and that teaches no more than the payload names.
     fn news(&'a self, recipients: Recipients, actor: Option<&'a Id>) -> News<'a> {
-        let creator = self.whole.fields.creator_id.as_ref();
-        News { whole: &self.whole, recipients, actor, creator, takes_part: None }
+        let creator = self.sent.fields.creator_id.as_ref();
+        News { sent: &self.sent, recipients, actor, creator, takes_part: None }
     }
 }
 
@@ -245,7 +245,7 @@ impl Message {
     pub(crate) fn news(&self) -> News<'_> {
         match self {
             Self::Created(told) => {
-                let creator = told.whole.fields.creator_id.as_ref().or(told.fields.creator());
+                let creator = told.sent.fields.creator_id.as_ref().or(told.fields.creator());
                 let takes_part = told.fields.assignee();
                 News { creator, takes_part, ..told.news(Recipients::Admins, creator) }
             }

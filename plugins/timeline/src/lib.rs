@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Claims, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Payload,
-    Scope, Sender, Whole,
+    Answer, Answers, ClaimedSender, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
+    Passthrough, Payload, Scope, Sender,
 };
 use serde::Serialize;
 
@@ -70,10 +70,10 @@ impl Feature for Timeline {
         match message {
             Message::Subscribe(claims) => subscribe(subscribers, cx, sender, &claims),
             Message::Unsubscribe(claims) => unsubscribe(subscribers, cx, sender, &claims),
-            Message::NewItem(whole) | Message::ItemUpdated(whole) => pass_on(cx, &whole),
-            Message::ItemDeleted(whole) => pass_on(cx, &whole),
-            Message::Refresh(whole) => pass_on(cx, &whole),
-            Message::BulkUpdate(whole) => pass_on(cx, &whole),
+            Message::NewItem(sent) | Message::ItemUpdated(sent) => pass_on(cx, &sent),
+            Message::ItemDeleted(sent) => pass_on(cx, &sent),
+            Message::Refresh(sent) => pass_on(cx, &sent),
+            Message::BulkUpdate(sent) => pass_on(cx, &sent),
         }
     }
 
@@ -121,7 +121,12 @@ impl Feature for Timeline {
     }
 }
 
-fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims: &Claims) -> Result<(), Failure> {
+fn subscribe(
+    subscribers: &mut Subscribers,
+    cx: &mut Cx,
+    sender: &Sender,
+    claims: &ClaimedSender,
+) -> Result<(), Failure> {
     let member = sender.client()?;
     claims.check(&member.identity)?;
     // The host counts those who were there before this.
@@ -138,7 +143,12 @@ fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims
     Ok(())
 }
 
-fn unsubscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, claims: &Claims) -> Result<(), Failure> {
+fn unsubscribe(
+    subscribers: &mut Subscribers,
+    cx: &mut Cx,
+    sender: &Sender,
+    claims: &ClaimedSender,
+) -> Result<(), Failure> {
     let member = sender.client()?;
     claims.check(&member.identity)?;
     subscribers.forget(member);
@@ -150,15 +160,15 @@ fn unsubscribe(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, clai
 }
 
 /// Sends what a service says to all who have the timeline open, as it came.
-fn pass_on<T>(cx: &mut Cx, whole: &Whole<T>) -> Result<(), Failure>
+fn pass_on<T>(cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure>
 where
-    Whole<T>: Serialize,
+    Passthrough<T>: Serialize,
 {
     if cx.room_connections() == 0 {
         cx.reply(&Delivered { delivered: 0 });
         return Ok(());
     }
-    cx.emit_payload(cx.room(), cx.event(), Payload::of(whole)?);
+    cx.emit_payload(cx.room(), cx.event(), Payload::of(sent)?);
     cx.reply_connections_reached("delivered");
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use roundhouse_sdk::{Claims, Id, Whole};
+use roundhouse_sdk::{ClaimedSender, Id, Passthrough};
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -26,25 +26,25 @@ impl Default for Settings {
 pub enum Message {
     /// A client opens the timeline.
     #[serde(rename = "timeline:subscribe")]
-    Subscribe(Claims),
+    Subscribe(ClaimedSender),
     /// It closes it.
     #[serde(rename = "timeline:unsubscribe")]
-    Unsubscribe(Claims),
+    Unsubscribe(ClaimedSender),
     /// There is something new.
     #[serde(rename = "timeline:new_item")]
-    NewItem(Whole<Item>),
+    NewItem(Passthrough<Item>),
     /// Something is different now.
     #[serde(rename = "timeline:item_updated")]
-    ItemUpdated(Whole<Item>),
+    ItemUpdated(Passthrough<Item>),
     /// Something is gone.
     #[serde(rename = "timeline:item_deleted")]
-    ItemDeleted(Whole<DeletedItem>),
+    ItemDeleted(Passthrough<DeletedItem>),
     /// All is to be read anew.
     #[serde(rename = "timeline:refresh")]
-    Refresh(Whole<IgnoredAny>),
+    Refresh(Passthrough<IgnoredAny>),
     /// Several things are new or different.
     #[serde(rename = "timeline:bulk_update")]
-    BulkUpdate(Whole<BulkUpdate>),
+    BulkUpdate(Passthrough<BulkUpdate>),
 }
 
 /// What is read of a payload with an item: that there is one.

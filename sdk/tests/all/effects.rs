@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_sdk::simulator::{Connection, Simulation};
-use roundhouse_sdk::{Claims, Failure, Identity};
+use roundhouse_sdk::{ClaimedSender, Failure, Identity};
 use serde_json::{Value, json};
 
 use crate::probe::Probe;
@@ -205,11 +205,11 @@ fn a_payload_may_claim_ones_own_id_under_several_names_and_shapes() {
             (json!("bob"), false),
             (json!({"_id": "bob"}), false),
         ] {
-            let claims: Claims = serde_json::from_value(json!({field: claimed, "else": 1})).unwrap();
+            let claims: ClaimedSender = serde_json::from_value(json!({field: claimed, "else": 1})).unwrap();
             assert_eq!(claims.check(&identity).is_ok(), allowed, "{field} {claimed}");
         }
         for wrong in [json!(7), json!({}), json!([])] {
-            assert!(serde_json::from_value::<Claims>(json!({field: wrong})).is_err());
+            assert!(serde_json::from_value::<ClaimedSender>(json!({field: wrong})).is_err());
         }
     }
 }

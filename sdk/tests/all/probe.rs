@@ -123,7 +123,12 @@ impl Feature for Probe {
     fn describe() -> Manifest {
         let routed = ["do", "unit", "fields", "optional", "several", "either", "one", "other", "blob"];
         Manifest::new("probe", "1.0.0", "does what it is told")
-            .scope(Scope::volatile("probe:{id}").idle(Duration::from_secs(60)).from_both(routed).queries(["notes"]))
+            .scope(
+                Scope::volatile("probe:{id}")
+                    .idle(Duration::from_secs(60))
+                    .from_clients_and_services(routed)
+                    .queries(["notes"]),
+            )
             .scope(Scope::durable("pair:{left}:{right}").from_clients(["keep"]))
             .gathers("stats")
             .emits([Said::NAME, Pair::NAME])

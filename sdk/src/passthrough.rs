@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 /// feature knows nothing of.
 ///
 /// ```
-/// use roundhouse_sdk::Whole;
+/// use roundhouse_sdk::Passthrough;
 ///
 /// #[derive(serde::Deserialize)]
 /// struct Called {
@@ -16,18 +16,18 @@ use serde_json::value::RawValue;
 /// }
 ///
 /// let text = r#"{"name":"Ana","and":["more",1.50]}"#;
-/// let whole: Whole<Called> = serde_json::from_str(text).unwrap();
-/// assert_eq!(whole.fields.name, "Ana");
-/// assert_eq!(serde_json::to_string(&whole).unwrap(), text);
+/// let called: Passthrough<Called> = serde_json::from_str(text).unwrap();
+/// assert_eq!(called.fields.name, "Ana");
+/// assert_eq!(serde_json::to_string(&called).unwrap(), text);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Whole<T> {
+pub struct Passthrough<T> {
     /// What the feature reads of it.
     pub fields: T,
     text: Box<RawValue>,
 }
 
-impl<T> Whole<T> {
+impl<T> Passthrough<T> {
     /// It as it came, as JSON text.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -41,7 +41,7 @@ impl<T> Whole<T> {
     }
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Whole<T> {
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Passthrough<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         // The inner error says where it is, and the outer one takes that over.
@@ -50,7 +50,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Whole<T> {
     }
 }
 
-impl<T> Serialize for Whole<T> {
+impl<T> Serialize for Passthrough<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.text.serialize(serializer)
     }
@@ -60,13 +60,13 @@ impl<T> Serialize for Whole<T> {
 mod tests {
     use serde::Deserialize;
 
-    use super::Whole;
+    use super::Passthrough;
     use crate::{Id, decode};
 
     #[derive(Debug, Deserialize)]
     enum Message {
         #[serde(rename = "item:new")]
-        New(Whole<Item>),
+        New(Passthrough<Item>),
     }
 
     #[derive(Debug, Deserialize)]
@@ -77,7 +77,7 @@ mod tests {
 
     fn refused(args: &str) -> String {
         match decode::named("item:new", args) {
-            Ok(Message::New(whole)) => panic!("{args} was read as {whole:?}"),
+            Ok(Message::New(called)) => panic!("{args} was read as {called:?}"),
             Err(failure) => failure.message,
         }
     }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_bare_id_is_told_from_an_object() {
-        assert!(serde_json::from_str::<Whole<serde_json::Value>>(" {}").unwrap().is_object());
-        assert!(!serde_json::from_str::<Whole<serde_json::Value>>(" \"c1\"").unwrap().is_object());
+        assert!(serde_json::from_str::<Passthrough<serde_json::Value>>(" {}").unwrap().is_object());
+        assert!(!serde_json::from_str::<Passthrough<serde_json::Value>>(" \"c1\"").unwrap().is_object());
     }
 }
