@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -12,9 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::api::Api;
 use crate::auth::Authenticator;
 use crate::config::{Budgets, Config, ShutdownConfig};
-use crate::conn::{
-    Acceptor, Admission, ClientService, Engines, HttpService, MakeHttpService, ShardThread, Shared, budget_of_links,
-};
+use crate::conn::{Acceptor, Admission, Engines, ShardThread, Shared, budget_of_links};
 use crate::hub::{Hub, ShardQueue};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -78,6 +75,7 @@ impl Server {
         );
         let shared = Shared {
             config: Arc::new(config.conn.clone()),
+            client: Arc::new(config.client.clone()),
             hub: hub.clone(),
             auth,
             plugins: runtime.clone(),
@@ -87,12 +85,8 @@ impl Server {
             clock: clock.clone(),
             metrics: metrics.clone(),
         };
-        let make_http: MakeHttpService = {
-            let (client, runtime) = (config.client.clone(), runtime.clone());
-            Arc::new(move || Rc::new(ClientService::new(client.clone(), &runtime)) as Rc<dyn HttpService>)
-        };
         let shards = (0..config.shards)
-            .map(|index| ShardThread::start(index, shared.clone(), make_http.clone()))
+            .map(|index| ShardThread::start(index, shared.clone()))
             .collect::<Result<Vec<_>, _>>()
             .context("cannot start a shard")?;
 

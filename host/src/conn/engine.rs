@@ -63,7 +63,7 @@ impl FromStr for EngineId {
 
 /// What a client showed when it opened its session. A namespace may be entered with something better.
 #[derive(Debug, Clone, Default)]
-pub struct Credentials {
+pub(super) struct Credentials {
     /// Tokens from a header, the query or cookies, in the order in which they count.
     pub shown: Box<[Shown]>,
     /// Why one more does not count, where there is one.
@@ -109,7 +109,7 @@ pub enum PollError {
 }
 
 /// The answer to a request of a polling session: a payload of packets.
-pub type Polled = Result<Bytes, PollError>;
+pub(super) type Polled = Result<Bytes, PollError>;
 
 /// A request that waits for packets.
 #[derive(Debug)]

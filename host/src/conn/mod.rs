@@ -49,22 +49,15 @@ mod unfinished;
 mod violation;
 mod wall;
 
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::{Request, Response};
-
 pub use accept::Acceptor;
 pub use admission::Admission;
-pub use engine::{Credentials, EngineId, Engines, PollError, Polled, Posting};
-pub use http::{AllowedOrigin, Caller, ClientBundle, ClientConfig, ClientService};
+pub use engine::Engines;
+pub use http::{AllowedOrigin, ClientBundle, ClientConfig};
 pub use places::UserOverflow;
-pub use shard::{Door, Shard, ShardThread};
+pub use shard::ShardThread;
 pub use unfinished::budget_of_links;
 
 use crate::auth::Authenticator;
@@ -124,6 +117,8 @@ pub struct ConnConfig {
 pub struct Shared {
     /// Limits and times.
     pub config: Arc<ConnConfig>,
+    /// How clients may connect.
+    pub client: Arc<ClientConfig>,
     /// The directory of connections and rooms.
     pub hub: Arc<Hub>,
     /// Who may connect.
@@ -141,15 +136,3 @@ pub struct Shared {
     /// The host's figures.
     pub metrics: Metrics,
 }
-
-/// An answer to an HTTP request, when there is one.
-pub type Answering = Pin<Box<dyn Future<Output = Response<Full<Bytes>>>>>;
-
-/// What answers a client's HTTP requests before its connection becomes a WebSocket. Implemented further up.
-pub trait HttpService {
-    /// Answers a request that came in on `shard`.
-    fn call(self: Rc<Self>, shard: Rc<Shard>, caller: Caller, request: Request<Incoming>) -> Answering;
-}
-
-/// Makes the HTTP service of each shard, on the shard's own thread.
-pub type MakeHttpService = Arc<dyn Fn() -> Rc<dyn HttpService> + Send + Sync>;

@@ -24,7 +24,7 @@ impl Shard {
     }
 
     /// As that, of a request that belongs to no link yet.
-    pub fn log_oversize_from(&self, peer: SocketAddr, user: Option<&str>, limit: usize) {
+    pub(super) fn log_oversize_from(&self, peer: SocketAddr, user: Option<&str>, limit: usize) {
         let now = self.shared.clock.uptime_ms();
         if self.oversize.logged_at.get().is_some_and(|last| now < last.saturating_add(PAUSE_MS)) {
             return self.oversize.n_unlogged.set(self.oversize.n_unlogged.get() + 1);

@@ -31,7 +31,7 @@ impl Shard {
     ///
     /// # Errors
     /// Where no more connections are let in, with the reason.
-    pub fn open_polling(
+    pub(super) fn open_polling(
         self: &Rc<Self>,
         peer: SocketAddr,
         credentials: Credentials,
@@ -59,7 +59,7 @@ impl Shard {
     }
 
     /// Hands over a WebSocket that is to take the place of polling in a session of any shard.
-    pub fn probe(&self, id: EngineId, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
+    pub(super) fn probe(&self, id: EngineId, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
         let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
         let role = MigrantRole::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());

@@ -20,10 +20,11 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, yield_now};
 
+use super::Shared;
 use super::connection::Connection;
 use super::deadlines::Due;
 use super::drain::Drain;
-use super::engine::{Credentials, Engine, EngineId, Engines};
+use super::engine::{Credentials, Engine, EngineId};
 use super::flush::CLOSE_TIMEOUT;
 use super::link::{Link, Phase, Role, Socket, Wire};
 use super::log::Entry;
@@ -34,7 +35,6 @@ use super::oversize::Oversize;
 use super::pace::Pace;
 use super::sockets::Sockets;
 use super::violation::Violations;
-use super::{HttpService, MakeHttpService, Shared};
 use crate::hub::{Guard, ShardCommand, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode};
 use crate::protocol::websocket::Decoder;
@@ -51,7 +51,7 @@ pub(super) const RESTART_REASON: &str = "the host restarts: connect again";
 
 /// What a WebSocket is for.
 #[derive(Debug)]
-pub enum Door {
+pub(super) enum Door {
     /// The plain protocol.
     Plain {
         /// What the handshake showed.
@@ -69,11 +69,10 @@ pub enum Door {
 }
 
 /// Connections that live on one thread, and everything that they share.
-pub struct Shard {
+pub(super) struct Shard {
     pub(super) shared: Shared,
     pub(super) index: usize,
     pub(super) port: ShardQueue,
-    pub(super) http: Rc<dyn HttpService>,
     pub(super) links: RefCell<Slab<Rc<Link>>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) members: Members,
@@ -145,7 +144,7 @@ impl ShardThread {
     ///
     /// # Errors
     /// Where the thread or its runtime cannot be made.
-    pub fn start(index: usize, shared: Shared, make_http: MakeHttpService) -> io::Result<Self> {
+    pub fn start(index: usize, shared: Shared) -> io::Result<Self> {
         let port = shared.hub.shards()[index].clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sockets, registry) = {
@@ -163,7 +162,6 @@ impl ShardThread {
                     shared,
                     index,
                     port,
-                    http: make_http(),
                     links: RefCell::default(),
                     connections: RefCell::default(),
                     members: Members::default(),
@@ -364,13 +362,8 @@ impl Shard {
         *self.stopping.borrow()
     }
 
-    /// The polling sessions of all shards.
-    pub fn engines(&self) -> &Arc<Engines> {
-        &self.shared.engines
-    }
-
     /// Takes over a socket on which a WebSocket handshake was answered. `received` came behind the handshake.
-    pub fn adopt(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, received: &Bytes, door: Door) {
+    pub(super) fn adopt(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, received: &Bytes, door: Door) {
         let role = match &door {
             Door::Plain { .. } => Role::Plain,
             Door::Echo => Role::Echo,

@@ -12,58 +12,49 @@ use crate::plugin::Runtime;
 
 const PAGE: &str = include_str!("demo.html");
 
-#[derive(Debug)]
-pub(super) struct Demo {
-    secret: String,
-    runtime: Runtime,
+/// The answer, if the path is the demo's. Its tokens are signed with `secret`.
+pub(super) fn answer(secret: &str, runtime: &Runtime, request: &Request<Incoming>) -> Option<Answer> {
+    let path = request.uri().path();
+    if !matches!(*request.method(), Method::GET | Method::HEAD)
+        || !matches!(path, "/" | "/demo/token" | "/demo/plugins")
+    {
+        return None;
+    }
+    // A page from elsewhere whose name was made to point here must not get at tokens.
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+    if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        let message = "the demo is for this machine alone: open it as http://localhost";
+        return Some(error(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    Some(match path {
+        "/" => body(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+        "/demo/plugins" => json(StatusCode::OK, &runtime.reports()),
+        _ => token(secret, request.uri().query().unwrap_or_default()),
+    })
 }
 
-impl Demo {
-    pub(super) fn new(secret: String, runtime: Runtime) -> Self {
-        Self { secret, runtime }
+fn token(secret: &str, query: &str) -> Answer {
+    let mut claims = Claims::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user" => claims.sub = value.into_owned(),
+            "name" => claims.name = Some(value.into_owned()),
+            _ => {}
+        }
     }
-
-    /// The answer, if it is the demo's to give.
-    pub(super) fn answer(&self, method: &Method, path: &str, request: &Request<Incoming>) -> Option<Answer> {
-        if !matches!(*method, Method::GET | Method::HEAD) || !matches!(path, "/" | "/demo/token" | "/demo/plugins") {
-            return None;
-        }
-        // A page from elsewhere whose name was made to point here must not get at tokens.
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-        if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
-            let message = "the demo is for this machine alone: open it as http://localhost";
-            return Some(error(StatusCode::FORBIDDEN, "forbidden", message));
-        }
-        Some(match path {
-            "/" => body(StatusCode::OK, "text/html; charset=utf-8", PAGE),
-            "/demo/plugins" => json(StatusCode::OK, &self.runtime.reports()),
-            _ => self.token(request.uri().query().unwrap_or_default()),
-        })
+    if !is_valid_id(&claims.sub) {
+        return error(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "say whom the token is for: /demo/token?user=ana&name=Ana",
+        );
     }
-
-    fn token(&self, query: &str) -> Answer {
-        let mut claims = Claims::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "user" => claims.sub = value.into_owned(),
-                "name" => claims.name = Some(value.into_owned()),
-                _ => {}
-            }
-        }
-        if !is_valid_id(&claims.sub) {
-            return error(
-                StatusCode::BAD_REQUEST,
-                "bad_request",
-                "say whom the token is for: /demo/token?user=ana&name=Ana",
-            );
-        }
-        match sign(&claims, &self.secret) {
-            Ok(token) => json(StatusCode::OK, &json!({ "token": token })),
-            Err(failed) => {
-                tracing::error!(error = %failed, "cannot sign a token for the demo");
-                error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the host failed")
-            }
+    match sign(&claims, secret) {
+        Ok(token) => json(StatusCode::OK, &json!({ "token": token })),
+        Err(failed) => {
+            tracing::error!(error = %failed, "cannot sign a token for the demo");
+            error(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the host failed")
         }
     }
 }

@@ -10,34 +10,24 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::proxy_header;
+use super::routes::answer;
 use crate::conn::shard::Shard;
 use crate::hub::ShardCommand;
-use crate::model::TrustedProxies;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 
 /// Who makes a request.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(super) struct HttpPeer {
     /// The other end, or the client that a trusted proxy speaks for.
-    pub peer: SocketAddr,
+    pub(super) address: SocketAddr,
     /// Whether the other end is a trusted proxy.
-    pub is_proxied: bool,
+    pub(super) is_proxied: bool,
 }
 
 impl Shard {
     /// Whether new clients are refused, as they are from when the host was told to end.
-    pub fn is_refusing(&self) -> bool {
+    pub(super) fn is_refusing(&self) -> bool {
         self.shared.admission.is_closed() || self.is_stopping()
-    }
-
-    /// The proxies that say on whose behalf they connect.
-    pub fn trusted_proxies(&self) -> &TrustedProxies {
-        &self.shared.config.trusted_proxies
-    }
-
-    /// Notes that an address which is not trusted sends what proxies send.
-    pub fn suspect_proxy(&self, peer: SocketAddr) {
-        self.shared.admission.suspect_proxy(peer, &self.shared.config);
     }
 
     /// Serves HTTP on a socket that was accepted.
@@ -83,7 +73,9 @@ impl Shard {
         };
         let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
         let served = serve_requests(socket, times, &self.shared.unfinished, stopping, |request| {
-            self.http.clone().call(self.clone(), Caller { peer, is_proxied }, request)
+            let peer = HttpPeer { address: peer, is_proxied };
+            // On the heap for as long as there is a request: an idle connection has no room for it.
+            Box::pin(answer(self.clone(), peer, request))
         });
         served.await.map_err(io::Error::other)
     }

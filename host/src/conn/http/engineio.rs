@@ -12,9 +12,10 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
 
-use super::client::ClientService;
 use super::handshake::{handshake_key, upgrade};
-use crate::conn::{Caller, Door, EngineId, PollError, Polled, Posting, Shard};
+use super::serve::HttpPeer;
+use crate::conn::engine::{EngineId, PollError, Polled, Posting};
+use crate::conn::shard::{Door, Shard};
 use crate::net::response::{Answer, body, json, restarting, unavailable};
 use crate::net::{Upload, UploadError, is_upgrade};
 use crate::protocol::engineio;
@@ -97,116 +98,101 @@ impl Asked {
     }
 }
 
-impl ClientService {
-    /// Answers a request of Engine.IO, `echoes` for a suite that tests it alone.
-    pub(super) async fn engine(
-        self: Rc<Self>,
-        shard: Rc<Shard>,
-        caller: Caller,
-        request: Request<Incoming>,
-        echoes: bool,
-    ) -> Answer {
-        let origin = self.allowed_origin(request.headers()).cloned();
-        let has_origin = request.headers().contains_key(ORIGIN);
-        let mut answer = if request.method() == Method::OPTIONS {
-            preflight(&request, origin.is_some())
-        } else {
-            self.answer_engine(shard, caller, request, echoes).await.unwrap_or_else(Refusal::answer)
-        };
-        let headers = answer.headers_mut();
-        if let Some(origin) = origin {
-            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-        if has_origin {
-            headers.insert(VARY, HeaderValue::from_static("Origin"));
-        }
-        answer
+/// Answers a request of Engine.IO, `echoes` for a suite that tests it alone.
+pub(super) async fn answer(shard: &Rc<Shard>, peer: HttpPeer, request: Request<Incoming>, echoes: bool) -> Answer {
+    let origin = shard.shared.client.allowed_origin(request.headers()).cloned();
+    let has_origin = request.headers().contains_key(ORIGIN);
+    let mut answer = if request.method() == Method::OPTIONS {
+        preflight(&request, origin.is_some())
+    } else {
+        answer_session(shard, peer, request, echoes).await.unwrap_or_else(Refusal::answer)
+    };
+    let headers = answer.headers_mut();
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }
+    if has_origin {
+        headers.insert(VARY, HeaderValue::from_static("Origin"));
+    }
+    answer
+}
 
-    async fn answer_engine(
-        &self,
-        shard: Rc<Shard>,
-        caller: Caller,
-        request: Request<Incoming>,
-        echoes: bool,
-    ) -> Result<Answer, Refusal> {
-        let Asked { transport, is_protocol_4, session } = Asked::read(request.uri().query().unwrap_or_default());
-        let transport = transport.ok_or(Refusal::TransportUnknown)?;
-        let is_upgrade = is_upgrade(request.headers());
-        if let Some(session) = session {
-            let id = session.parse().map_err(|()| Refusal::SessionUnknown)?;
-            let is_upgraded = shard.engines().is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
-            if !is_protocol_4
-                || is_upgrade != (transport == Transport::WebSocket)
-                || is_upgraded && transport == Transport::Polling
-            {
-                return Err(Refusal::BadRequest);
-            }
-            return match (transport, request.method()) {
-                (Transport::WebSocket, _) => {
-                    let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
-                    let peer = caller.peer;
-                    Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
-                }
-                (Transport::Polling, &Method::GET) => {
-                    polled(shard.engines().poll(id, max_packets(request.headers())).await)
-                }
-                (Transport::Polling, &Method::POST) => self.post(&shard, caller.peer, id, request).await,
-                _ => Err(Refusal::BadRequest),
-            };
-        }
-        if request.method() != Method::GET {
-            return Err(Refusal::BadHandshakeMethod);
-        }
-        if is_upgrade != (transport == Transport::WebSocket) {
+async fn answer_session(
+    shard: &Rc<Shard>,
+    peer: HttpPeer,
+    request: Request<Incoming>,
+    echoes: bool,
+) -> Result<Answer, Refusal> {
+    let Asked { transport, is_protocol_4, session } = Asked::read(request.uri().query().unwrap_or_default());
+    let transport = transport.ok_or(Refusal::TransportUnknown)?;
+    let is_upgrade = is_upgrade(request.headers());
+    if let Some(session) = session {
+        let id = session.parse().map_err(|()| Refusal::SessionUnknown)?;
+        let is_upgraded = shard.shared.engines.is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
+        if !is_protocol_4
+            || is_upgrade != (transport == Transport::WebSocket)
+            || is_upgraded && transport == Transport::Polling
+        {
             return Err(Refusal::BadRequest);
         }
-        if !is_protocol_4 {
-            return Err(Refusal::UnsupportedProtocol);
-        }
-        if shard.is_refusing() {
-            return Ok(restarting());
-        }
-        let credentials = self.credentials(&request, &caller);
-        if transport == Transport::WebSocket {
-            let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
-            let door = Door::Engine { credentials, echoes };
-            let peer = caller.peer;
-            return Ok(upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door)));
-        }
-        Ok(match shard.open_polling(caller.peer, credentials, echoes) {
-            Ok(packet) => body(StatusCode::OK, TEXT, packet),
-            Err(reason) => unavailable(reason),
-        })
-    }
-
-    /// Reads the packets that a polling client brings.
-    async fn post(
-        &self,
-        shard: &Shard,
-        peer: SocketAddr,
-        id: EngineId,
-        request: Request<Incoming>,
-    ) -> Result<Answer, Refusal> {
-        let mut posting = shard.engines().begin_post(id)?;
-        // In this version of the protocol binary data is base64 in text.
-        if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
-            return Err(Refusal::BadRequest);
-        }
-        let limit = self.config.message_bytes;
-        let read = match read_body(request, engineio::longest_body(limit), &mut posting).await {
-            Ok(read) => read.map(String::from_utf8).transpose().map_err(|_| Refusal::BadRequest)?,
-            Err(error) => return Ok(unread(&error)),
-        };
-        match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
-            Some(text) => polled(posting.finish(text).await),
-            None => {
-                posting.refuse();
-                shard.log_oversize_from(peer, None, self.config.message_bytes);
-                // The reference says no more either, and its client shows what was said to its user.
-                Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
+        return match (transport, request.method()) {
+            (Transport::WebSocket, _) => {
+                let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
+                let (shard, peer) = (shard.clone(), peer.address);
+                Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
             }
+            (Transport::Polling, &Method::GET) => {
+                polled(shard.shared.engines.poll(id, max_packets(request.headers())).await)
+            }
+            (Transport::Polling, &Method::POST) => post(shard, peer.address, id, request).await,
+            _ => Err(Refusal::BadRequest),
+        };
+    }
+    if request.method() != Method::GET {
+        return Err(Refusal::BadHandshakeMethod);
+    }
+    if is_upgrade != (transport == Transport::WebSocket) {
+        return Err(Refusal::BadRequest);
+    }
+    if !is_protocol_4 {
+        return Err(Refusal::UnsupportedProtocol);
+    }
+    if shard.is_refusing() {
+        return Ok(restarting());
+    }
+    let credentials = shard.shared.client.credentials(&request, &peer);
+    if transport == Transport::WebSocket {
+        let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
+        let door = Door::Engine { credentials, echoes };
+        let (shard, peer) = (shard.clone(), peer.address);
+        return Ok(upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door)));
+    }
+    Ok(match shard.open_polling(peer.address, credentials, echoes) {
+        Ok(packet) => body(StatusCode::OK, TEXT, packet),
+        Err(reason) => unavailable(reason),
+    })
+}
+
+/// Reads the packets that a polling client brings.
+async fn post(shard: &Shard, peer: SocketAddr, id: EngineId, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let mut posting = shard.shared.engines.begin_post(id)?;
+    // In this version of the protocol binary data is base64 in text.
+    if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
+        return Err(Refusal::BadRequest);
+    }
+    let limit = shard.shared.client.message_bytes;
+    let read = match read_body(request, engineio::longest_body(limit), &mut posting).await {
+        Ok(read) => read.map(String::from_utf8).transpose().map_err(|_| Refusal::BadRequest)?,
+        Err(error) => return Ok(unread(&error)),
+    };
+    match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
+        Some(text) => polled(posting.finish(text).await),
+        None => {
+            posting.refuse();
+            shard.log_oversize_from(peer, None, shard.shared.client.message_bytes);
+            // The reference says no more either, and its client shows what was said to its user.
+            Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
         }
     }
 }

@@ -1,0 +1,96 @@
+//! How clients may connect: paths, credentials and origins.
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderValue, ORIGIN};
+use hyper::{HeaderMap, Request};
+
+use super::bundle::ClientBundle;
+use super::forwarded::scheme_of;
+use super::handshake::find_tokens;
+use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
+use super::serve::HttpPeer;
+use crate::auth::Place;
+use crate::conn::engine::Credentials;
+
+/// How clients may connect.
+#[derive(Debug, Clone, Default)]
+pub struct ClientConfig {
+    /// The cookie that may carry the token.
+    pub cookie: Option<String>,
+    /// Origins from which a browser may connect with a cookie, and poll, besides the host's own.
+    pub origins: Vec<AllowedOrigin>,
+    /// Where Socket.IO is, without a slash at the end.
+    pub socketio_path: String,
+    /// Where pages get Socket.IO's client that load it from the host.
+    pub bundle: ClientBundle,
+    /// The longest request of a polling client, in bytes.
+    pub message_bytes: usize,
+    /// The secret that the demo signs its tokens with; without one there is no demo.
+    pub demo_secret: Option<String>,
+    /// Whether suites that test the protocols find what they need besides: `/echo` and `/engine.io/`.
+    pub is_conformance: bool,
+}
+
+impl ClientConfig {
+    /// What a request shows of who makes it.
+    pub(super) fn credentials(&self, request: &Request<Incoming>, peer: &HttpPeer) -> Credentials {
+        let mut shown = find_tokens(request.headers(), request.uri().query(), self.cookie.as_deref());
+        let mut refused = None;
+        let has_cookie = shown.iter().any(|shown| shown.place == Place::Cookie);
+        if has_cookie && !self.may_carry_cookies(request.headers(), peer.is_proxied) {
+            shown.retain(|shown| shown.place != Place::Cookie);
+            refused = Some(
+                "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
+                 the token in another place",
+            );
+        }
+        Credentials { shown: shown.into(), refused }
+    }
+
+    /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed by its
+    /// name: a browser sends a cookie along whatever site made the page.
+    fn may_carry_cookies(&self, headers: &HeaderMap, is_proxied: bool) -> bool {
+        is_from_here(headers, scheme_of(headers, is_proxied))
+            || self.origin_if(headers, AllowedOrigin::is_named).is_some()
+    }
+
+    /// The origin of the page that a request comes from, if it is one of those that are allowed. In development pages of
+    /// this machine are.
+    pub(super) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+        self.origin_if(headers, |_| true)
+    }
+
+    fn origin_if<'a>(&self, headers: &'a HeaderMap, counts: fn(&AllowedOrigin) -> bool) -> Option<&'a HeaderValue> {
+        let value = headers.get(ORIGIN)?;
+        let origin = value.to_str().ok()?;
+        let is_allowed = self.origins.iter().any(|allowed| counts(allowed) && allowed.allows(origin));
+        (is_allowed || self.demo_secret.is_some() && is_of_this_machine(value)).then_some(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_counts_from_the_hosts_own_pages_and_from_allowed_ones() {
+        let origins = ["https://app.example", "https://*.wide.example", "*", "null"];
+        let origins = origins.map(|origin| AllowedOrigin::parse(origin).unwrap()).into();
+        let config = ClientConfig { origins, ..ClientConfig::default() };
+        let allowed = |pairs: &[(&'static str, &'static str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            config.may_carry_cookies(&pairs.collect(), false)
+        };
+        assert!(allowed(&[]));
+        assert!(allowed(&[("host", "a.example:8080"), ("origin", "http://a.example:8080")]));
+        assert!(allowed(&[("host", "a.example"), ("origin", "https://a.example"), ("x-forwarded-proto", "https")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "http://a.example"), ("x-forwarded-proto", "https")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "https://a.example")]));
+        assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
+        assert!(allowed(&[("host", "a.example"), ("origin", "https://b.wide.example")]));
+        // These count for tokens, which a page must know to send.
+        assert!(!allowed(&[("host", "a.example"), ("origin", "https://evil.example")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "http://localhost:3000")]));
+        assert!(!allowed(&[("host", "a.example"), ("origin", "null")]));
+    }
+}
