@@ -14,7 +14,7 @@ use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, conflict, one_k
 use super::keys::Caller;
 use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
 use super::{Api, wait_while};
-use crate::hub::{Audience, Publication};
+use crate::hub::{Audience, Publication, WakeBatch};
 use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id, is_valid_room};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
@@ -201,7 +201,8 @@ impl Api {
         let Checked { to, except, outgoing, .. } = emit;
         let recipients = self.hub.count_recipients(&to, &except);
         if recipients.connections > 0 {
-            self.hub.publish(Publication { to, except, outgoing, volatile: false, guard: None });
+            let publication = Publication { to, except, outgoing, volatile: false, guard: None };
+            self.hub.publish(publication, &WakeBatch::default());
         }
         Reply::of(&Delivered { delivered: recipients.connections })
     }

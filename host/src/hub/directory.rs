@@ -84,6 +84,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::WakeBatch;
     use crate::hub::hub_of_test;
 
     #[test]
@@ -93,7 +94,7 @@ mod tests {
         for n in 0..7 {
             let id = ConnId::new(n % 2, n, 1);
             hub.connect(id, Arc::new(Identity::of_user(["ana", "ben"][n % 2])), n as u64);
-            hub.join(id, &"r".into());
+            hub.join(id, &"r".into(), &WakeBatch::default());
             all.push(id);
         }
         all.sort();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use dashmap::mapref::entry::Entry;
 
 use super::connection_set::ConnectionSet;
-use super::{Connection, Hub, Room, RoomId, ShardCommand, Watcher};
+use super::{Connection, Hub, Room, RoomId, ShardCommand, WakeBatch, Watcher};
 use crate::ledger::{Ledger, Memberships, Overdraft};
 use crate::model::{ConnId, Identity};
 
@@ -43,7 +43,7 @@ impl Connection {
 
 impl Hub {
     /// Puts a connection into a room.
-    pub fn join(&self, id: ConnId, room: &Arc<str>) -> Joined {
+    pub fn join(&self, id: ConnId, room: &Arc<str>, wakes: &WakeBatch) -> Joined {
         // The connection stays locked meanwhile, so that a disconnect comes wholly before or wholly after.
         let Some(mut connection) = self.connections.get_mut(&id) else { return Joined::Gone };
         if connection.rooms.contains(room) {
@@ -61,28 +61,28 @@ impl Hub {
         entry.connections.insert(id, &connection.identity.user);
         entry.shards[id.shard()] += 1;
         // Queued while the room is locked: shards hear of changes in the order in which they were made.
-        self.shards[id.shard()].push(ShardCommand::Join { connection: id, room: entry.id });
+        self.shards[id.shard()].push_quietly(ShardCommand::Join { connection: id, room: entry.id }, wakes);
         Joined::Yes
     }
 
     /// Takes a connection out of a room. Says whether it was in.
-    pub fn leave(&self, id: ConnId, room: &str) -> bool {
+    pub fn leave(&self, id: ConnId, room: &str, wakes: &WakeBatch) -> bool {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         let Some(at) = connection.rooms.iter().position(|other| **other == *room) else { return false };
         connection.rooms.swap_remove(at);
         connection.memberships(&self.ledger).leave();
-        self.take_out(id, room, &connection.identity);
+        self.take_out(id, room, &connection.identity, wakes);
         true
     }
 
-    pub(super) fn take_out(&self, id: ConnId, room: &str, identity: &Identity) {
+    pub(super) fn take_out(&self, id: ConnId, room: &str, identity: &Identity, wakes: &WakeBatch) {
         let Entry::Occupied(mut entry) = self.rooms.entry(room.into()) else { return };
         let members = entry.get_mut();
         if !members.connections.remove(id, &identity.user) {
             return;
         }
         members.shards[id.shard()] -= 1;
-        self.shards[id.shard()].push(ShardCommand::Leave { connection: id, room: members.id });
+        self.shards[id.shard()].push_quietly(ShardCommand::Leave { connection: id, room: members.id }, wakes);
         if members.connections.is_empty() {
             entry.remove();
         }
@@ -152,9 +152,9 @@ mod tests {
     fn the_rooms_of_a_connection_are_bounded() {
         let hub = hub();
         let ana = connect(&hub, 0, 0, "ana");
-        assert_eq!(hub.join(ana, &"a".into()), Joined::Yes);
-        assert_eq!(hub.join(ana, &"b".into()), Joined::Yes);
-        assert_eq!(hub.join(ana, &"c".into()), Joined::TooMany);
+        assert_eq!(hub.join(ana, &"a".into(), &WakeBatch::default()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"b".into(), &WakeBatch::default()), Joined::Yes);
+        assert_eq!(hub.join(ana, &"c".into(), &WakeBatch::default()), Joined::TooMany);
     }
 
     #[test]
@@ -164,16 +164,20 @@ mod tests {
         let room = |n: usize| -> Arc<str> { format!("room:{n}").into() };
         for (n, tab) in [tabs[0], tabs[0], tabs[1], tabs[1]].into_iter().enumerate() {
             assert!(hub.has_room_for(tab, &HashSet::from([&*room(n)]), None).is_ok());
-            assert_eq!(hub.join(tab, &room(n)), Joined::Yes);
+            assert_eq!(hub.join(tab, &room(n), &WakeBatch::default()), Joined::Yes);
         }
         assert!(matches!(hub.has_room_for(tabs[0], &HashSet::from(["a"]), None), Err(Overfull::Connection)));
         let refused = hub.has_room_for(tabs[2], &HashSet::from(["a"]), None);
         let Err(Overfull::Principal(overdraft)) = refused else { panic!("{refused:?}") };
         assert_eq!((overdraft.held, overdraft.bound), (4, 4));
-        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::TooMany);
-        assert_eq!(hub.join(connect(&hub, 0, 3, "ben"), &"a".into()), Joined::Yes, "another user has its own");
-        hub.leave(tabs[0], "room:0");
-        assert_eq!(hub.join(tabs[2], &"a".into()), Joined::Yes);
+        assert_eq!(hub.join(tabs[2], &"a".into(), &WakeBatch::default()), Joined::TooMany);
+        assert_eq!(
+            hub.join(connect(&hub, 0, 3, "ben"), &"a".into(), &WakeBatch::default()),
+            Joined::Yes,
+            "another user has its own"
+        );
+        hub.leave(tabs[0], "room:0", &WakeBatch::default());
+        assert_eq!(hub.join(tabs[2], &"a".into(), &WakeBatch::default()), Joined::Yes);
     }
 
     #[test]
@@ -181,16 +185,16 @@ mod tests {
         let hub = hub();
         let (ana, tab) = (connect(&hub, 0, 0, "ana"), connect(&hub, 1, 0, "ana"));
         let account = hub.ledger().user(&"ana".into());
-        hub.join(ana, &"a".into());
-        hub.join(tab, &"a".into());
+        hub.join(ana, &"a".into(), &WakeBatch::default());
+        hub.join(tab, &"a".into(), &WakeBatch::default());
         for key in ["x", "y", "x"] {
             hub.watch(ana, (1, key.into()));
         }
         assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (2, 2));
         hub.unwatch(ana, 1, "x");
         hub.unwatch(ana, 1, "x");
-        hub.leave(ana, "a");
-        hub.leave(ana, "a");
+        hub.leave(ana, "a", &WakeBatch::default());
+        hub.leave(ana, "a", &WakeBatch::default());
         assert_eq!((account.held(Means::Rooms).0, account.held(Means::Watches).0), (1, 1));
         hub.disconnect(ana);
         hub.disconnect(tab);

@@ -4,6 +4,7 @@
 //! which follows by commands that are queued in the order in which the hub changed.
 
 mod audience;
+mod command;
 mod connection_set;
 mod directory;
 mod membership;
@@ -21,11 +22,12 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Guard, Publication};
+pub use command::{Delivery, RoomId, ShardCommand, Target};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};
 pub use presence::Presence;
 pub use recipients::RecipientCount;
-pub use shard_queue::{Delivery, RoomId, ShardCommand, ShardQueue, Target};
+pub use shard_queue::{ShardQueue, WakeBatch};
 
 use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
@@ -172,8 +174,9 @@ impl Hub {
             }
         }
         self.leave_roles(id, &connection.identity);
+        let wakes = WakeBatch::default();
         for room in &connection.rooms {
-            self.take_out(id, room, &connection.identity);
+            self.take_out(id, room, &connection.identity, &wakes);
         }
         let Connection { identity, rooms, watchers, pending_acks, .. } = connection;
         // In the order in which they were asked for.
@@ -290,17 +293,17 @@ mod tests {
         let tab = connect(&hub, 1, 0, "ana");
         let ben = connect(&hub, 1, 1, "ben");
         for id in [ana, tab, ben] {
-            assert_eq!(hub.join(id, &room), Joined::Yes);
+            assert_eq!(hub.join(id, &room, &WakeBatch::default()), Joined::Yes);
         }
-        assert_eq!(hub.join(ana, &room), Joined::Already);
+        assert_eq!(hub.join(ana, &room, &WakeBatch::default()), Joined::Already);
         assert_eq!(hub.room_size(&room), (3, 2));
-        assert!(hub.leave(ana, &room) && !hub.leave(ana, &room));
+        assert!(hub.leave(ana, &room, &WakeBatch::default()) && !hub.leave(ana, &room, &WakeBatch::default()));
         assert_eq!(hub.room_size(&room), (2, 2));
         assert_eq!(hub.disconnect(tab).unwrap().rooms, std::slice::from_ref(&room));
         assert_eq!(hub.room_size(&room), (1, 1));
         hub.disconnect(ben);
         assert_eq!(hub.counts(), (1, 1, 0));
-        assert_eq!(hub.join(ben, &room), Joined::Gone);
+        assert_eq!(hub.join(ben, &room, &WakeBatch::default()), Joined::Gone);
         assert!(hub.disconnect(ben).is_none(), "a connection goes once");
     }
 

@@ -48,6 +48,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::WakeBatch;
     use crate::hub::hub_of_test;
 
     #[test]
@@ -55,7 +56,7 @@ mod tests {
         let hub = hub_of_test(1, 10);
         let ana = ConnId::new(0, 0, 1);
         hub.connect(ana, Arc::new(Identity::of_user("ana")), 0);
-        hub.join(ana, &"ticket:1".into());
+        hub.join(ana, &"ticket:1".into(), &WakeBatch::default());
         hub.watch(ana, (7, "ticket:2".into()));
         assert_eq!(hub.presence(ana), Some((false, 0)));
         let away = hub.set_away(ana, true).unwrap();

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Audience, Delivery, Hub, Publication, ShardCommand, Target, USER_ROOM_PREFIX};
+use super::{Audience, Delivery, Hub, Publication, ShardCommand, Target, USER_ROOM_PREFIX, WakeBatch};
 
 impl Hub {
     /// Sends a publication to the shards that have somebody to give it to. Gives the number of connections that it is for,
     /// at most: those who are meant twice count twice, and those who are left out count, too.
-    pub fn publish(&self, publication: Publication) -> usize {
+    pub fn publish(&self, publication: Publication, wakes: &WakeBatch) -> usize {
         let mut targets: Vec<Vec<Target>> = vec![Vec::new(); self.shards.len()];
         let reached = publication.to.iter().map(|audience| self.resolve(audience, &mut targets)).sum();
         if targets.iter().all(Vec::is_empty) {
@@ -21,7 +21,8 @@ impl Hub {
             if !to.is_empty() {
                 let (outgoing, guard) = (publication.outgoing.clone(), publication.guard.clone());
                 let volatile = publication.volatile;
-                shard.push(ShardCommand::Deliver(Delivery { to, except, outgoing, volatile, guard }));
+                let delivery = Delivery { to, except, outgoing, volatile, guard };
+                shard.push_quietly(ShardCommand::Deliver(delivery), wakes);
             }
         }
         reached

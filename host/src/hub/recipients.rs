@@ -121,6 +121,7 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::WakeBatch;
     use crate::hub::hub_of_test;
     use crate::model::Identity;
 
@@ -135,8 +136,8 @@ mod tests {
             hub.connect(ConnId::new(shard, slot, 1), with_roles(user, &roles), 0);
         }
         let room: Arc<str> = "ticket:1".into();
-        hub.join(ConnId::new(0, 0, 1), &room);
-        hub.join(ConnId::new(1, 1, 1), &room);
+        hub.join(ConnId::new(0, 0, 1), &room, &WakeBatch::default());
+        hub.join(ConnId::new(1, 1, 1), &room, &WakeBatch::default());
         hub
     }
 

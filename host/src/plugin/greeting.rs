@@ -11,6 +11,7 @@ use super::load::manifest::CONNECT_EVENT;
 use super::run::event::{Event, Member, Origin, ReplyTo};
 use super::run::worker::Job;
 use super::runtime::Runtime;
+use crate::hub::WakeBatch;
 use crate::model::{ConnId, Identity, Payload};
 
 impl Runtime {
@@ -51,7 +52,7 @@ impl Runtime {
         }
         if let Some(failure) = too_large {
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
-            self.0.answer(CONNECT_EVENT, reply, Err(failure));
+            self.0.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
         }
     }
 

@@ -23,7 +23,7 @@ use super::run::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
 use super::run::gather::Gather;
 use super::run::senders::{Reservation, Senders};
 use super::run::worker::{Job, Worker};
-use crate::hub::{Departure, Hub, ShardCommand};
+use crate::hub::{Departure, Hub, ShardCommand, WakeBatch};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::store::{Outcome, Promise, Store};
@@ -78,15 +78,15 @@ impl Inner {
         self.inboxes.iter().for_each(|inbox| inbox.push(job()));
     }
 
-    /// Answers whoever waits for what comes of an event.
-    pub(super) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>) {
+    /// Answers an event. A client's shard is woken with the others of `wakes`.
+    pub(super) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>, wakes: &WakeBatch) {
         match reply {
             ReplyTo::Nobody => {}
             // Without an id, success is silent.
             ReplyTo::Client { id: None, .. } if outcome.is_ok() => {}
             ReplyTo::Client { connection, id, read_at } => {
                 let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
-                self.hub.shards()[connection.shard()].push(command);
+                self.hub.shards()[connection.shard()].push_quietly(command, wakes);
             }
             ReplyTo::Caller { caller, .. } => {
                 // Whoever asked may have gone.

@@ -17,7 +17,7 @@ use wasmtime_wasi::{
 use super::bindings::{Context, Event, Failure, Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
 use super::engine::Ticker;
 use super::log::PluginLog;
-use crate::hub::ShardQueue;
+use crate::hub::WakeBatch;
 
 /// What a component may hand to the host in one call, in bytes of lists and strings: more than the effects of one event
 /// may weigh, so that the check of the effects gets to say what was too much.
@@ -61,6 +61,8 @@ pub(crate) struct HostState {
     ticks: u64,
     /// CPU time of this thread at the last look, and how often was looked.
     watch: (Option<Duration>, u32),
+    /// The shards to wake before a call takes long.
+    wakes: WakeBatch,
 }
 
 impl fmt::Debug for HostState {
@@ -164,6 +166,7 @@ impl Instance {
             deadline: bounds.deadline,
             ticks: bounds.ticks,
             watch: (None, 0),
+            wakes: WakeBatch::default(),
         };
         let mut store = Store::new(pre.engine(), state);
         store.limiter(|state| &mut state.limits);
@@ -177,6 +180,14 @@ impl Instance {
             Ok(feature) => Ok(Self { store, feature }),
             Err(error) => Err(store.data().fault(&error)),
         }
+    }
+
+    /// Does `work`, during which a call that takes half of its deadline wakes the shards of `wakes`.
+    pub(crate) fn lend<T>(&mut self, wakes: &WakeBatch, work: impl FnOnce(&mut Self) -> T) -> T {
+        wakes.swap(&self.store.data().wakes);
+        let done = work(self);
+        wakes.swap(&self.store.data().wakes);
+        done
     }
 
     /// Calls `describe`.
@@ -229,7 +240,7 @@ impl HostState {
     /// second time; one that the machine did not let run, because others kept it busy, gets its time later.
     fn look_at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
         // What came of the events before need not wait for this one.
-        ShardQueue::wake_gathered();
+        self.wakes.wake();
         let cpu = thread_cpu_time();
         let (last, looks) = self.watch;
         if let Some(last) = last {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::bounds::PayloadBounds;
 use super::catalogue::Plugin;
+use crate::hub::WakeBatch;
 use crate::model::{ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::run::event::ReplyTo;
 use crate::plugin::runtime::Inner;
@@ -115,7 +116,7 @@ impl Inner {
             Ok(()) => Ok(payload),
             Err(failure) => {
                 let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
-                self.answer(ACKNOWLEDGEMENT, reply, Err(failure));
+                self.answer(ACKNOWLEDGEMENT, reply, Err(failure), &WakeBatch::default());
                 Err(ErrorCode::TooLarge.as_str())
             }
         }

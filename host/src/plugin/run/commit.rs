@@ -148,7 +148,7 @@ impl Worker {
             Effect::Publish(mut publication) => {
                 publication.guard = self.settling.clone();
                 let bytes = publication.outgoing.bytes();
-                let n_deliveries = self.inner.hub.publish(publication);
+                let n_deliveries = self.inner.hub.publish(publication, &self.wakes);
                 if let Some(sender) = self.responsible(event) {
                     sender.charge_deliveries(now, n_deliveries, bytes);
                 }
@@ -214,7 +214,7 @@ impl Worker {
         connection: ConnId,
         room: &Arc<str>,
     ) {
-        match self.inner.hub.join(connection, room) {
+        match self.inner.hub.join(connection, room, &self.wakes) {
             Joined::Yes | Joined::Already if *room == address.key => {
                 take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
                 self.look_at_presence(plugin, address, connection);
@@ -239,7 +239,7 @@ impl Worker {
     fn leave(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, connection: ConnId, room: &Arc<str>) {
         // Asked before, for it may be gone a moment later.
         let identity = self.inner.hub.identity(connection);
-        let was_in = self.inner.hub.leave(connection, room);
+        let was_in = self.inner.hub.leave(connection, room, &self.wakes);
         if *room != address.key {
             if was_in {
                 self.tell_owner(connection, room, identity, Some("left"));
@@ -327,7 +327,7 @@ impl Worker {
         self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
         if self.inner.hub.expect_ack(connection, id) {
             let shard = &self.inner.hub.shards()[connection.shard()];
-            shard.push(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() });
+            shard.push_quietly(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() }, &self.wakes);
         } else {
             self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }

@@ -10,6 +10,7 @@ use super::event::{Asker, Event, ReplyTo};
 use super::scope::{Due, Room, Scope, State, Timer};
 use super::turns::{Flow, TURN};
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
+use crate::hub::WakeBatch;
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
 use crate::plugin::load::catalogue::Plugin;
@@ -240,7 +241,8 @@ impl Worker {
             reply => {
                 let (inner, event) = (self.inner.clone(), Box::<str>::from(event.map_or("", Event::name)));
                 Some(Box::new(move |written: Result<(), StoreFailure>| {
-                    inner.answer(&event, reply, written.map(|()| answer).map_err(Failure::from));
+                    let outcome = written.map(|()| answer).map_err(Failure::from);
+                    inner.answer(&event, reply, outcome, &WakeBatch::default());
                 }))
             }
         };

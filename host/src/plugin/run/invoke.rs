@@ -10,7 +10,7 @@ use super::event::Event;
 use super::scope::State;
 use super::senders::{Consequence, Sender};
 use super::worker::Worker;
-use crate::hub::{Overfull, ShardQueue};
+use crate::hub::Overfull;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::guest::bindings::Context;
 use crate::plugin::guest::convert;
@@ -112,7 +112,7 @@ impl Worker {
         }
         let seed = self.next_seed();
         let responsible = self.responsible(event);
-        let Self { scopes, instances, inner, busy, .. } = self;
+        let Self { scopes, instances, inner, wakes, busy, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
         let instance = warm_instance(instances, inner, plugin, generation)?;
 
@@ -121,7 +121,7 @@ impl Worker {
         let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
                 let kept = scope.and_then(|scope| scope.before_migration.as_ref());
-                migrate(instance, inner, plugin, generation, stored, kept)?
+                instance.lend(wakes, |instance| migrate(instance, inner, plugin, generation, stored, kept))?
             }
             None => Present::AsStored,
         };
@@ -151,7 +151,9 @@ impl Worker {
         };
         let state = present.bytes(stored);
         let started = Instant::now();
-        let result = convert::lend(event, |event| instance.handle(&inner.ticker, context, event, state));
+        let result = instance.lend(wakes, |instance| {
+            convert::lend(event, |event| instance.handle(&inner.ticker, context, event, state))
+        });
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
@@ -161,7 +163,7 @@ impl Worker {
         if *busy > BUSY_FOR_LONG {
             // What came of the calls before this one has waited for long enough.
             *busy = Duration::ZERO;
-            ShardQueue::wake_gathered();
+            wakes.wake();
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         inner.metrics.plugin_calls.inc();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::event::{Event, ReplyTo};
 use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
-use crate::hub::ShardQueue;
 use crate::plugin::guest::sandbox::thread_cpu_time;
 
 /// Events handled in a row before shards are woken for what came of them, and the thread looks at the clock and at whether
@@ -19,7 +18,6 @@ impl Worker {
     pub(crate) fn run(&mut self) {
         let inbox = self.inbox.clone();
         let mut jobs = VecDeque::new();
-        ShardQueue::gather_wake_ups();
         while !self.is_stopping() {
             let timeout = match self.turns.is_empty() {
                 true => self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next)),
@@ -33,10 +31,10 @@ impl Worker {
             }
             self.serve();
             // Before anything else, for nobody may come to wait for what is queued.
-            ShardQueue::wake_gathered();
+            self.wakes.wake();
             if !self.is_stopping() {
                 self.meet_deadlines();
-                ShardQueue::wake_gathered();
+                self.wakes.wake();
             }
         }
         // Whoever still waits for something of this thread is told that it will not come.

@@ -17,7 +17,7 @@ use super::invoke::{Done, Handled, Warm};
 use super::scope::{Deadline, Deadlines, Parked, Part, Scopes, State};
 use super::senders::Reservation;
 use super::turns::{Flow, Turns};
-use crate::hub::{Guard, ShardQueue};
+use crate::hub::{Guard, ShardQueue, WakeBatch};
 use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::plugin::load::catalogue::Plugin;
@@ -100,6 +100,8 @@ pub(crate) struct Worker {
     pub(crate) last_owed: u64,
     /// While the outcome of a promise is committed: settles it when all that comes of it has been written.
     pub(crate) settling: Option<Guard>,
+    /// The shards to wake for what events have led to.
+    pub(crate) wakes: WakeBatch,
     /// For how long calls have run since that was last too long for shards not to be woken.
     pub(crate) busy: Duration,
     /// Plugins whose waiting events are due to be told.
@@ -126,6 +128,7 @@ impl Worker {
             owed: HashMap::new(),
             last_owed: 0,
             settling: None,
+            wakes: WakeBatch::default(),
             busy: Duration::ZERO,
             resuming: HashSet::new(),
             timer_time: HashMap::new(),
@@ -143,7 +146,7 @@ impl Worker {
     pub(crate) fn wait_for_shards(&self) {
         if self.inner.hub.shards().iter().any(ShardQueue::is_full) {
             // No shard waits for what this thread has for it because another is slow.
-            ShardQueue::wake_gathered();
+            self.wakes.wake();
             self.inner.hub.shards().iter().for_each(ShardQueue::wait_for_space);
         }
     }
@@ -246,7 +249,7 @@ impl Worker {
         let unwritten = self.write(plugin, address, reply, answer, Some(event));
         self.drop_if_empty(plugin, address);
         if let Some((reply, answer)) = unwritten {
-            self.inner.answer(event.name(), reply, Ok(answer));
+            self.inner.answer(event.name(), reply, Ok(answer), &self.wakes);
         }
     }
 
@@ -329,7 +332,7 @@ impl Worker {
                 );
             }
         }
-        self.inner.answer(event.name(), reply, Err(refusal));
+        self.inner.answer(event.name(), reply, Err(refusal), &self.wakes);
     }
 
     /// Passes a feature's refusal on, or logs it where no client could do anything about it: what the host tells was not
@@ -370,7 +373,7 @@ impl Worker {
                 self.inner.hub.unwatch(*connection, plugin, &scope.address.key);
             }
             for connection in self.inner.hub.members(&scope.address.key) {
-                self.inner.hub.leave(connection, &scope.address.key);
+                self.inner.hub.leave(connection, &scope.address.key, &self.wakes);
             }
         }
     }
