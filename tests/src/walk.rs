@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_stream_is_cut() {
+    fn frames_are_found_across_any_split() {
         let stream = stream();
         for size in [1, 2, 3, 7, 199, 4096, stream.len()] {
             let (mut walk, mut short, mut sum) = (Walk::default(), Vec::new(), Long::default());

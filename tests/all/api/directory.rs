@@ -21,7 +21,7 @@ async fn all_pages(host: &TestHost, path: &str, list: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn connections_users_and_rooms_can_be_seen() {
+async fn connections_users_and_rooms_are_listed() {
     let host = TestHost::start();
     let token = host.token_with("ana", &["--name", "Ana", "--role", "admin"]);
     let mut ana = TestClient::connect(&host.ws, &token).await;
@@ -73,7 +73,7 @@ async fn connections_users_and_rooms_can_be_seen() {
 }
 
 #[tokio::test]
-async fn each_room_goes_by_the_name_that_front_ends_know() {
+async fn rooms_have_the_names_front_ends_know() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for (event, data, room) in [
@@ -93,7 +93,7 @@ async fn each_room_goes_by_the_name_that_front_ends_know() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found_and_what_makes_no_sense_is_refused() {
+async fn unknown_is_not_found_and_malformed_is_refused() {
     let host = TestHost::start();
     for (method, path) in [
         ("GET", "/v1/connections/0000000000000000"),
@@ -131,7 +131,7 @@ async fn what_is_not_there_is_not_found_and_what_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
-async fn an_operator_disconnects_a_connection_or_a_user() {
+async fn disconnecting_a_connection_or_a_user() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut tab, mut phone) = (host.client("ana").await, host.client("ana").await, host.client("ana").await);

@@ -21,7 +21,7 @@ async fn everybody(host: &TestHost) -> [TestClient; 4] {
 }
 
 #[tokio::test]
-async fn everybody_who_is_meant_hears_once_and_the_answer_says_how_many() {
+async fn each_recipient_gets_an_emit_once_and_counted() {
     let host = TestHost::start();
     let mut everybody = everybody(&host).await;
     let tab = everybody[1].id().to_owned();
@@ -60,7 +60,7 @@ async fn everybody_who_is_meant_hears_once_and_the_answer_says_how_many() {
 }
 
 #[tokio::test]
-async fn several_emits_go_out_in_their_order_or_not_at_all() {
+async fn several_emits_go_out_in_order_or_none() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let emit = |n: u32| json!({ "to": { "user": "ana" }, "event": format!("n{n}"), "data": n });
@@ -92,7 +92,7 @@ async fn several_emits_go_out_in_their_order_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn an_emit_that_makes_no_sense_is_refused_with_what_and_where() {
+async fn malformed_emit_is_refused_with_reason_and_place() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let long = "x".repeat(129);
@@ -134,7 +134,7 @@ async fn an_emit_that_makes_no_sense_is_refused_with_what_and_where() {
 }
 
 #[tokio::test]
-async fn a_large_payload_goes_through_and_one_over_the_bound_does_not() {
+async fn payloads_up_to_the_limit_are_delivered() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let emit = |n: usize| json!({ "to": { "user": "ana" }, "event": "x", "data": "x".repeat(n) });

@@ -11,7 +11,7 @@ fn emit(n: u32, key: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_emit_with_a_key_goes_out_once() {
+async fn emit_with_a_key_goes_out_once() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for _ in 0..3 {
@@ -43,7 +43,7 @@ async fn an_emit_with_a_key_goes_out_once() {
 }
 
 #[tokio::test]
-async fn a_key_is_its_callers_own() {
+async fn keys_of_different_callers_do_not_collide() {
     let config = "auth.jwt.secret = \"s\"\n\
                   [[api_keys]]\nname = \"one\"\nkey = \"k1\"\nscopes = [\"publish\"]\n\
                   [[api_keys]]\nname = \"two\"\nkey = \"k2\"\nscopes = [\"publish\"]\n";
@@ -59,7 +59,7 @@ async fn a_key_is_its_callers_own() {
 }
 
 #[tokio::test]
-async fn an_answer_is_remembered_for_a_day() {
+async fn answers_are_kept_for_a_day() {
     let host = InnerHost::start("").await;
     let delivered = async || host.call("POST", "/v1/emit", emit(1, "a").to_string()).await.body["delivered"].clone();
     assert_eq!(delivered().await, 0);
@@ -85,7 +85,7 @@ async fn count(host: &TestHost) -> Value {
 }
 
 #[tokio::test]
-async fn an_event_that_is_repeated_is_handled_once() {
+async fn repeated_event_is_handled_once() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("normal")).await;
     for _ in 0..3 {
@@ -99,7 +99,7 @@ async fn an_event_that_is_repeated_is_handled_once() {
 }
 
 #[tokio::test]
-async fn refused_events_are_decided_anew() {
+async fn refused_events_are_handled_again() {
     let host = TestHost::start();
     // The feature is not there, and then unloaded.
     assert!(event(&host, "a").await.0 >= 400);
@@ -170,7 +170,7 @@ async fn header_is_the_key_of_events_and_emits() {
 }
 
 #[tokio::test]
-async fn a_repeat_waits_for_the_first_and_finds_what_was_answered_to_one_that_hung_up() {
+async fn repeat_waits_for_the_first_answer() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.call_deadline = \"1s\"", &[]);
     host.must_load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -187,7 +187,7 @@ async fn a_repeat_waits_for_the_first_and_finds_what_was_answered_to_one_that_hu
 }
 
 #[tokio::test]
-async fn a_failure_that_is_worth_repeating_is_not_remembered() {
+async fn retryable_failures_are_not_remembered() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("traps")).await;
     assert!(event(&host, "a").await.0 >= 500);

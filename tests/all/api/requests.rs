@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn the_api_is_for_who_has_a_key_with_the_scope() {
+async fn calls_need_a_key_with_the_scope() {
     let config = "auth.jwt.secret = \"s\"\n\
                   [[api_keys]]\nname = \"publisher\"\nkey = \"publisher-key\"\nscopes = [\"publish\"]\n\
                   [[api_keys]]\nname = \"ops\"\nkey_sha256 = \"2c6e8dd8ee80a7bb3fd6e4c9ded67ffe4bb5ed1c5ae6ce62f0e1a0a2f5e0ed6c\"\nscopes = [\"admin\"]\n\
@@ -53,7 +53,7 @@ async fn the_api_is_for_who_has_a_key_with_the_scope() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_take_is_told_those_that_it_takes() {
+async fn wrong_method_names_the_allowed_ones() {
     let host = TestHost::start();
     let address = host.api.trim_start_matches("http://").to_owned();
     let mut socket = TcpStream::connect(&address).await.unwrap();
@@ -79,7 +79,7 @@ async fn a_method_that_a_path_does_not_take_is_told_those_that_it_takes() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_said_to_be_something_else_than_json_is_refused() {
+async fn other_content_types_are_refused() {
     let host = TestHost::start();
     let authorization = format!("Bearer {}", host.key);
     let body = json!({ "to": { "user": "ana" }, "event": "x" }).to_string();
@@ -102,7 +102,7 @@ async fn a_body_that_is_said_to_be_something_else_than_json_is_refused() {
 }
 
 #[tokio::test]
-async fn parameters_that_a_call_does_not_take_are_refused() {
+async fn unknown_parameters_are_refused() {
     let host = TestHost::start();
     for (method, path) in
         [("GET", "/v1/stats?limit=1"), ("POST", "/v1/emit?event=x"), ("GET", "/v1/users/ana?user=ana")]
@@ -115,7 +115,7 @@ async fn parameters_that_a_call_does_not_take_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_refused_with_the_place() {
+async fn malformed_json_is_refused_with_its_position() {
     let host = TestHost::start();
     for path in ["/v1/emit", "/v1/events", "/v1/query/ticket-collision/viewers"] {
         for (body, said) in
@@ -152,10 +152,13 @@ fn schemathesis() -> PathBuf {
 }
 
 #[tokio::test]
-async fn the_description_is_true() {
+async fn openapi_description_matches_the_api() {
     let program = schemathesis();
     if !Command::new(&program).arg("--version").output().is_ok_and(|output| output.status.success()) {
-        return skip("the_description_is_true", "there is no schemathesis: .ci/run says how it is installed");
+        return skip(
+            "openapi_description_matches_the_api",
+            "there is no schemathesis: .ci/run says how it is installed",
+        );
     }
     let host = TestHost::start();
     host.must_load("hostile", hostile("normal")).await;

@@ -63,7 +63,7 @@ fn tests_in(file: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn each_row_of_the_contract_names_tests_that_exist() {
+fn each_row_names_existing_tests() {
     let rows = rows();
     for section in FEATURES {
         assert!(rows.iter().any(|row| row.section == section), "{section} has no rows");
@@ -77,7 +77,7 @@ fn each_row_of_the_contract_names_tests_that_exist() {
 }
 
 #[test]
-fn each_end_to_end_test_of_a_feature_stands_in_the_table() {
+fn each_feature_test_is_in_the_table() {
     let named: BTreeSet<(String, String)> = rows().into_iter().flat_map(|row| row.tests).collect();
     for feature in FEATURES {
         let file = format!("tests/all/features/{}.rs", feature.replace('-', "_"));

@@ -59,9 +59,9 @@ fn beginning() -> io::Result<PathBuf> {
 }
 
 #[test]
-fn the_tutorial_works_as_it_stands_on_the_page() {
+fn tutorial_works_as_written() {
     if let Some(why) = missing() {
-        return skip("the_tutorial_works_as_it_stands_on_the_page", why);
+        return skip("tutorial_works_as_written", why);
     }
     let page = fs::read_to_string(root().join("sdk/TUTORIAL.md")).unwrap();
     let mut terminals = Terminals::new(beginning().unwrap());

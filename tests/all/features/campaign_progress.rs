@@ -35,7 +35,7 @@ fn figures(of: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_campaign_is_followed_from_its_start_to_its_end_by_those_who_look_and_its_owner() {
+async fn subscribers_and_owner_follow_a_campaign_throughout() {
     let host = TestHost::start();
     let [mut page, mut tab, mut owner, mut eve] =
         [host.client("pia").await, host.client("pia").await, host.client("owen").await, host.client("eve").await];
@@ -103,7 +103,7 @@ async fn a_campaign_is_followed_from_its_start_to_its_end_by_those_who_look_and_
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_or_is_not_ones_to_say_changes_nothing() {
+async fn invalid_or_forbidden_events_change_nothing() {
     let host = TestHost::start();
     let [mut page, mut eve] = [host.client("pia").await, host.client("eve").await];
     let on_c1 = json!({ "campaignId": "c1" });
@@ -139,7 +139,7 @@ async fn what_makes_no_sense_or_is_not_ones_to_say_changes_nothing() {
 }
 
 #[tokio::test]
-async fn figures_are_what_they_were_after_the_host_ended_in_order_or_not() {
+async fn progress_survives_shutdown_and_kill() {
     let mut host = TestHost::start();
     start(&host, 1000).await;
     report(&host, "sent", 150).await;
@@ -161,7 +161,7 @@ async fn figures_are_what_they_were_after_the_host_ended_in_order_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_message_that_was_acknowledged_is_counted_after_a_power_cut_and_once_if_it_is_said_again() {
+async fn acknowledged_messages_count_once_after_power_loss() {
     const REPORTERS: usize = 8;
     let mut host = TestHost::start();
     start(&host, 1_000_000).await;

@@ -77,7 +77,7 @@ fn on<'a>(frames: &'a [Value], event: &str) -> Vec<&'a Value> {
 }
 
 #[tokio::test]
-async fn all_see_messages_and_their_confirmations_in_the_order_in_which_they_were_sent() {
+async fn messages_and_confirmations_arrive_in_sending_order() {
     let host = TestHost::start();
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ana, 1).await;
@@ -102,7 +102,7 @@ async fn all_see_messages_and_their_confirmations_in_the_order_in_which_they_wer
 }
 
 #[tokio::test]
-async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
+async fn message_shows_at_once_and_confirms_when_stored() {
     let host = TestHost::start();
     for family in [ROOMS, CHANNELS] {
         let mut ana = host.client_with("ana", &["--claim", "email=\"ana@example.com\""]).await;
@@ -167,7 +167,7 @@ async fn a_message_is_seen_at_once_and_confirmed_when_it_is_stored() {
 }
 
 #[tokio::test]
-async fn a_message_that_cannot_be_stored_fails_for_all_and_may_be_sent_again() {
+async fn unstorable_message_fails_and_can_be_resent() {
     let config = "auth.jwt.secret = \"s\"\nstore.give_up = \"1s\"";
     let host = TestHost::start_with(config, &[]);
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
@@ -191,7 +191,7 @@ async fn a_message_that_cannot_be_stored_fails_for_all_and_may_be_sent_again() {
 }
 
 #[tokio::test]
-async fn who_is_not_in_the_room_or_says_nonsense_is_refused_and_nobody_hears_of_it() {
+async fn outsiders_and_malformed_messages_are_refused_silently() {
     let host = TestHost::start();
     let [mut ana, mut eve] = [host.client("ana").await, host.client("eve").await];
     for family in [ROOMS, CHANNELS] {
@@ -235,7 +235,7 @@ fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
 }
 
 #[tokio::test]
-async fn somebody_who_looks_into_the_database_takes_nothing_along() {
+async fn reading_the_database_from_outside_loses_nothing() {
     let mut host = TestHost::start();
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
@@ -255,7 +255,7 @@ async fn somebody_who_looks_into_the_database_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn a_message_that_was_under_way_is_known_again_as_soon_as_the_host_takes_connections() {
+async fn pending_messages_are_recognised_right_after_a_restart() {
     let mut host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
@@ -274,7 +274,7 @@ async fn a_message_that_was_under_way_is_known_again_as_soon_as_the_host_takes_c
 }
 
 #[tokio::test]
-async fn messages_that_were_under_way_at_a_power_cut_end_once_and_are_stored_once() {
+async fn pending_messages_end_once_after_power_loss() {
     let mut host = TestHost::start();
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ana, 1).await;
@@ -331,7 +331,7 @@ async fn messages_that_were_under_way_at_a_power_cut_end_once_and_are_stored_onc
 }
 
 #[tokio::test]
-async fn a_message_ends_in_one_way_though_the_host_goes_down_again_and_again() {
+async fn message_ends_once_despite_repeated_restarts() {
     let mut host = TestHost::start();
     let (mut acknowledged, mut seen, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     for round in 0..4 {

@@ -67,7 +67,7 @@ const CONTACT: [&str; 3] = ["contact:created", "contact:updated", "contact:delet
 const FLOW: [&str; 3] = ["flow:execution:started", "flow:execution:completed", "flow:execution:failed"];
 
 #[tokio::test]
-async fn each_event_reaches_the_pages_that_its_ids_name_once() {
+async fn each_event_reaches_named_subscribers_once() {
     let host = TestHost::start();
     let mut pages = Pages::of(&host).await;
     pages.check(&host, &ACCOUNT, json!({ "accountId": "w1", "status": "ready" }), &["account", "all"]).await;
@@ -96,7 +96,7 @@ async fn each_event_reaches_the_pages_that_its_ids_name_once() {
 }
 
 #[tokio::test]
-async fn a_status_that_goes_backwards_is_dropped() {
+async fn backward_status_is_dropped() {
     let host = TestHost::start();
     let mut pages = Pages::of(&host).await;
     let update = |status: &str| json!({ "contactId": "c1", "messageId": "m1", "status": status });
@@ -119,7 +119,7 @@ fn typing(who: &str, name: &str, is_typing: bool) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_others_see_who_types_until_it_stops_or_goes() {
+async fn typing_is_shown_until_stop_or_disconnect() {
     let host = TestHost::start();
     let Pages { mut account, mut contact, mut all, mut tab, .. } = Pages::of(&host).await;
     let on_c1 = json!({ "contactId": "c1", "whatsappAccountId": "w1" });
@@ -144,7 +144,7 @@ async fn the_others_see_who_types_until_it_stops_or_goes() {
 }
 
 #[tokio::test]
-async fn whoever_types_to_one_contact_after_another_takes_part_in_the_last_alone() {
+async fn typing_moves_to_the_last_contact_only() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
     let mut ana = host.client("ana").await;
     for n in 0..10 {
@@ -157,7 +157,7 @@ async fn whoever_types_to_one_contact_after_another_takes_part_in_the_last_alone
 }
 
 #[tokio::test]
-async fn typing_to_a_contact_ends_by_itself_after_ten_seconds() {
+async fn typing_expires_after_ten_seconds() {
     let host = InnerHost::start("auth.jwt.secret = \"s\"\n").await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let on_c1 = json!({ "contactId": "c1", "whatsappAccountId": "w1" });
@@ -175,7 +175,7 @@ async fn typing_to_a_contact_ends_by_itself_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn what_is_not_ones_to_say_or_names_nothing_reaches_nobody() {
+async fn forbidden_and_unaddressed_events_reach_no_client() {
     let host = TestHost::start();
     let mut pages = Pages::of(&host).await;
     let full = json!({ "contactId": "c1", "accountId": "w1", "userId": "lea", "messageId": "m1", "status": "Sent" });

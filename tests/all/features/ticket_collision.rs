@@ -15,7 +15,7 @@ fn agents(viewers: &Value) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn two_agents_on_one_ticket_are_warned_and_see_each_other_come_type_and_go() {
+async fn two_agents_see_each_other_on_a_ticket() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let acknowledged = view(&mut ana).await;
@@ -64,7 +64,7 @@ async fn two_agents_on_one_ticket_are_warned_and_see_each_other_come_type_and_go
 }
 
 #[tokio::test]
-async fn a_second_tab_is_no_collision_and_the_agent_goes_with_the_last() {
+async fn second_tab_is_no_collision() {
     let host = TestHost::start();
     let (mut ben, mut tab, mut second_tab) =
         (host.client("ben").await, host.client("ana").await, host.client("ana").await);
@@ -104,7 +104,7 @@ async fn stats_count_tickets_viewers_and_typists() {
 }
 
 #[tokio::test]
-async fn settings_come_from_the_configuration_and_check_refuses_wrong_ones() {
+async fn settings_are_read_and_checked() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.settings]\n";
     let host = TestHost::start_with(&format!("{config}typingSeconds = 1"), &[]);
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);

@@ -56,7 +56,7 @@ const ADMINS: &[&str] = &["admin", "super_admin"];
 const ADMINS_AND_CREATOR: &[&str] = &["admin", "super_admin", "cleo", "cleos_tab"];
 
 #[tokio::test]
-async fn each_event_of_a_ticket_reaches_those_whom_it_concerns_once() {
+async fn each_event_reaches_its_recipients_once() {
     let host = TestHost::start();
     let mut team = Team::of(&host).await;
     let comment = |user: &str| json!({ "comment": { "id": "c", "text": "hm", "user": { "id": user, "name": "N" } } });
@@ -119,7 +119,7 @@ async fn each_event_of_a_ticket_reaches_those_whom_it_concerns_once() {
 }
 
 #[tokio::test]
-async fn what_is_refused_reaches_nobody_and_teaches_nothing() {
+async fn refused_events_reach_and_record_nothing() {
     let host = TestHost::start();
     let mut team = Team::of(&host).await;
     let on_t1 = |more: Value| {
@@ -142,7 +142,7 @@ async fn what_is_refused_reaches_nobody_and_teaches_nothing() {
 }
 
 #[tokio::test]
-async fn an_operator_may_spare_whoever_caused_it_and_say_who_the_admins_are() {
+async fn exclude_actor_and_admin_roles_are_settings() {
     let config =
         "auth.jwt.secret = \"s\"\n[plugins.ticket-events.settings]\nexcludeActor = true\nadminRoles = [\"agent\"]";
     let host = TestHost::start_with(config, &[]);
@@ -160,7 +160,7 @@ async fn an_operator_may_spare_whoever_caused_it_and_say_who_the_admins_are() {
 }
 
 #[tokio::test]
-async fn who_takes_part_is_known_after_the_host_ended_in_order_or_not() {
+async fn participants_survive_shutdown_and_kill() {
     let mut host = TestHost::start();
     host.tell("ticket:created", json!({ "ticketId": "t1", "createdBy": "cleo", "assigneeId": "ana" })).await.unwrap();
     host.terminate();

@@ -23,7 +23,7 @@ async fn subscribe(client: &mut TestClient, data: Value, subscribers: u32) {
 }
 
 #[tokio::test]
-async fn who_has_a_timeline_open_hears_what_happens_to_it_and_nobody_else_does() {
+async fn only_subscribers_get_a_timelines_events() {
     let host = TestHost::start();
     let [mut ana, mut tab, mut ben, mut eve] =
         [host.client("ana").await, host.client("ana").await, host.client("ben").await, host.client("eve").await];
@@ -61,7 +61,7 @@ async fn who_has_a_timeline_open_hears_what_happens_to_it_and_nobody_else_does()
 }
 
 #[tokio::test]
-async fn a_page_that_unsubscribes_or_goes_is_out_and_the_last_leaves_nothing_behind() {
+async fn unsubscribed_and_disconnected_pages_are_removed() {
     let host = TestHost::start();
     let [mut ana, mut tab, mut ben] = [host.client("ana").await, host.client("ana").await, host.client("ben").await];
     for (client, subscribers) in [(&mut ana, 1), (&mut tab, 1), (&mut ben, 2)] {
@@ -81,7 +81,7 @@ async fn a_page_that_unsubscribes_or_goes_is_out_and_the_last_leaves_nothing_beh
 }
 
 #[tokio::test]
-async fn what_is_refused_is_told_to_the_sender_alone_and_changes_nothing() {
+async fn refusals_reach_the_sender_and_change_nothing() {
     let host = TestHost::start();
     let [mut ana, mut eve] = [host.client("ana").await, host.client("eve").await];
     subscribe(&mut ana, case(), 1).await;

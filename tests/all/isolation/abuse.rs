@@ -60,7 +60,7 @@ fn plugins() {
 }
 
 #[test]
-fn the_page_has_each_attack() {
+fn abuse_page_lists_each_attack() {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ABUSE.md");
     let page = std::fs::read_to_string(page).expect("there is a page of attacks");
     let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();

@@ -61,7 +61,7 @@ async fn scopes_are_bounded_per_user() {
 }
 
 #[tokio::test]
-async fn the_anonymous_share_the_budget_of_their_address() {
+async fn anonymous_clients_share_their_addresss_budget() {
     let host = host("auth.anonymous = true\nlimits.user.scopes = 2").await;
     let connect = async || TestClient::connect_to(&format!("{}/ws", host.ws)).await;
     let (mut one, mut other, mut ana) = (connect().await, connect().await, host.client("ana").await);
@@ -74,7 +74,7 @@ async fn the_anonymous_share_the_budget_of_their_address() {
 }
 
 #[tokio::test]
-async fn services_have_a_budget_of_their_own() {
+async fn services_have_their_own_budget() {
     let host = host("limits.service.scopes = 2\nlimits.user.scopes = 1").await;
     for id in ["a", "b", "a"] {
         host.tell("hostile:service", json!({ "id": id })).await.unwrap();
@@ -88,7 +88,7 @@ async fn services_have_a_budget_of_their_own() {
 }
 
 #[tokio::test]
-async fn rooms_are_bounded_over_all_connections_of_a_user() {
+async fn rooms_are_bounded_over_a_users_connections() {
     let host = host("limits.user.rooms = 3").await;
     let (mut ana, mut tab, mut ben) = (host.client("ana").await, host.client("ana").await, host.client("ben").await);
     let room = |n: usize| json!({ "roomId": format!("r{n}") });
@@ -173,7 +173,7 @@ async fn timers_are_bounded_per_scope() {
 }
 
 #[tokio::test]
-async fn owed_acknowledgements_are_bounded_per_user() {
+async fn pending_acknowledgements_are_bounded_per_user() {
     let host = host("limits.user.acknowledgements = 2").await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let mut questions = Vec::new();
@@ -194,7 +194,7 @@ async fn owed_acknowledgements_are_bounded_per_user() {
 }
 
 #[tokio::test]
-async fn documents_that_wait_are_bounded_per_user() {
+async fn pending_documents_are_bounded_per_user() {
     let host = host("limits.user.documents = 3").await;
     let (mut ana, mut tab, mut ben) = (host.client("ana").await, host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut tab, &mut ben] {
@@ -218,7 +218,7 @@ async fn documents_that_wait_are_bounded_per_user() {
 }
 
 #[tokio::test]
-async fn durable_states_that_wait_are_bounded_per_user() {
+async fn pending_durable_states_are_bounded_per_user() {
     // On one thread, so that they are handled in the order in which they are sent.
     let config = "auth.jwt.secret = \"s\"\nlimits.user.documents = 2\nplugins.threads = 1";
     let host = TestHost::start_with(config, &[]);
@@ -252,7 +252,7 @@ async fn join(client: &mut TestClient) {
 }
 
 #[tokio::test]
-async fn saved_bytes_are_bounded_per_user_and_second() {
+async fn saved_bytes_per_second_are_bounded_per_user() {
     let host = InnerHost::start(SLOW_STORE).await;
     let (mut ana, mut tab, mut ben) = (host.client("ana").await, host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut tab, &mut ben] {
@@ -277,7 +277,7 @@ async fn saved_bytes_are_bounded_per_user_and_second() {
 }
 
 #[tokio::test]
-async fn fetched_bytes_are_paid_for_before_more_are_read() {
+async fn fetched_bytes_are_paid_before_the_next_fetch() {
     let host = InnerHost::start(SLOW_STORE).await;
     let (mut ana, mut tab, mut ben) = (host.client("ana").await, host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut tab, &mut ben] {
@@ -303,7 +303,7 @@ async fn fetched_bytes_are_paid_for_before_more_are_read() {
 }
 
 #[tokio::test]
-async fn fetches_at_once_are_read_no_further_than_paid_for() {
+async fn concurrent_fetches_stop_at_the_byte_budget() {
     let host = InnerHost::start(SLOW_STORE).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     join(&mut ana).await;

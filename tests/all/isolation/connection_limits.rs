@@ -33,7 +33,7 @@ async fn sessions_of(host: &InnerHost, user: &str) -> usize {
 }
 
 #[tokio::test]
-async fn one_namespace_ends_with_its_token_alone() {
+async fn expired_token_ends_its_namespace_alone() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     let minute = Duration::from_secs(60);
     for way in WAYS {
@@ -92,7 +92,7 @@ async fn resume_counts_as_the_same_connection() {
 }
 
 #[tokio::test]
-async fn a_recovery_key_counts_as_the_same_connection() {
+async fn recovery_key_counts_as_the_same_connection() {
     let host = host(1, "").await;
     for way in WAYS {
         let mut old = way.open(&host).await;
@@ -107,7 +107,7 @@ async fn a_recovery_key_counts_as_the_same_connection() {
 }
 
 #[tokio::test]
-async fn a_lost_connection_gives_its_place_within_seconds() {
+async fn probed_lost_connection_frees_its_slot() {
     let host = host(1, "").await;
     // It reads nothing, and so answers nothing.
     let lost = host.client("ana").await;
@@ -142,7 +142,7 @@ async fn a_lost_connection_gives_its_place_within_seconds() {
 }
 
 #[tokio::test]
-async fn a_live_connection_keeps_its_place_when_probed() {
+async fn probed_live_connection_keeps_its_slot() {
     let host = host(1, "").await;
     let mut plain = host.client("ana").await;
     host.advance(Duration::from_secs(1));
@@ -198,7 +198,7 @@ async fn replace_oldest_ends_the_oldest_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_limit_must_resume() {
+async fn connection_over_the_limit_must_resume() {
     let host = host(1, "").await;
     let mut old = host.client("ana").await;
     let begun = old.ask("resume", json!({})).await.unwrap();
@@ -225,7 +225,7 @@ async fn a_connection_over_the_limit_must_resume() {
 }
 
 #[tokio::test]
-async fn a_detached_connection_waits_for_its_place() {
+async fn detached_connection_waits_for_a_free_slot() {
     let host = host(1, "").await;
     let mut ana = host.client("ana").await;
     let begun = ana.ask("resume", json!({})).await.unwrap();
@@ -246,7 +246,7 @@ async fn a_detached_connection_waits_for_its_place() {
 }
 
 #[tokio::test]
-async fn a_refusal_probes_connections_from_its_address() {
+async fn refusal_probes_connections_from_its_address() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_ip = 1")).await;
     for way in [None, Some(Way::Socket)] {
         let lost = host.client("ana").await;

@@ -15,7 +15,7 @@ fn host_with(limit: &str) -> TestHost {
 }
 
 #[tokio::test]
-async fn health_and_api_answer_without_descriptors_for_clients() {
+async fn health_and_api_answer_without_free_descriptors() {
     let host = host_with("-n 96");
     let mut ana = host.client("ana").await;
     let token = host.token("ben");

@@ -49,7 +49,7 @@ async fn senders_take_turns_in_one_scope() {
 }
 
 #[tokio::test]
-async fn many_scopes_give_a_sender_no_more_turns() {
+async fn many_scopes_earn_no_more_turns() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |n| burning(&format!("s{n}"))).await;
@@ -61,7 +61,7 @@ async fn many_scopes_give_a_sender_no_more_turns() {
 }
 
 #[tokio::test]
-async fn features_take_turns() {
+async fn plugins_take_turns() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |_| burning("a")).await;
@@ -71,7 +71,7 @@ async fn features_take_turns() {
 }
 
 #[tokio::test]
-async fn timers_that_set_themselves_again_stop_nobody() {
+async fn self_renewing_timers_starve_no_sender() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     for n in 0..50 {
@@ -83,7 +83,7 @@ async fn timers_that_set_themselves_again_stop_nobody() {
 }
 
 #[tokio::test]
-async fn one_senders_faults_neither_pause_nor_roll_back() {
+async fn faults_of_one_sender_do_not_pause() {
     let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
     let fixed = host.must_load("hostile", roundhouse_tests::guests::relabelled(&hostile("normal"), "fixed")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
@@ -101,7 +101,7 @@ async fn one_senders_faults_neither_pause_nor_roll_back() {
 }
 
 #[tokio::test]
-async fn a_sender_that_goes_on_is_disconnected() {
+async fn sender_of_repeated_faults_is_disconnected() {
     let host = InnerHost::start("[heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n").await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut mal, mut tab) = (host.client("mal").await, host.client("mal").await);
@@ -124,7 +124,7 @@ async fn a_sender_that_goes_on_is_disconnected() {
 }
 
 #[tokio::test]
-async fn faults_of_many_senders_pause_a_feature() {
+async fn faults_of_many_senders_pause_the_plugin() {
     let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
     faults_of_many(&host, 10).await;
     let mut ana = host.client("ana").await;
@@ -132,7 +132,7 @@ async fn faults_of_many_senders_pause_a_feature() {
 }
 
 #[tokio::test]
-async fn call_time_is_bounded_by_user() {
+async fn call_time_is_bounded_per_user() {
     let config = "limits = { events_per_second = 0, call_time_per_user = \"1ms\" }
 heartbeat = { interval = \"1h\", timeout = \"2h\" }
 plugins = { call_deadline = \"10s\" }
@@ -151,7 +151,7 @@ plugins = { call_deadline = \"10s\" }
 }
 
 #[tokio::test]
-async fn events_are_bounded_by_user_over_all_connections() {
+async fn pending_events_are_bounded_per_user() {
     let limits = "events_per_second = 50\nevent_burst = 200\nevents_per_second_per_user = 5\nevent_burst_per_user = 20";
     let host = InnerHost::start(&format!("[limits]\n{limits}\n")).await;
     host.must_load("hostile", hostile("normal")).await;
@@ -170,7 +170,7 @@ async fn events_are_bounded_by_user_over_all_connections() {
 }
 
 #[tokio::test]
-async fn a_client_over_its_share_is_read_later() {
+async fn client_over_its_share_is_read_later() {
     const FRAMES: usize = 45;
     let limits = "limits = { events_per_second = 0, message_bytes = 2_000_000 }";
     let host = InnerHost::start(&format!("{limits}\nheartbeat = {{ interval = \"1h\", timeout = \"2h\" }}\n")).await;

@@ -32,7 +32,7 @@ fn control(opcode: u8) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn floods_of_any_frame_are_cut_off() {
+async fn floods_of_any_frame_are_disconnected() {
     let host = TestHost::start();
     let mut ben = host.client("ben").await;
     let event = json!({ "event": "ticket:leave", "data": { "ticketId": "t" }, "id": 1 }).to_string();
@@ -61,7 +61,7 @@ async fn floods_of_any_frame_are_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_cut_off_hears_why() {
+async fn disconnected_flooder_gets_the_reason() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for _ in 0..1300 {
@@ -87,7 +87,7 @@ async fn a_client_that_is_cut_off_hears_why() {
 }
 
 #[tokio::test]
-async fn socket_io_floods_are_cut_off() {
+async fn socketio_floods_are_disconnected() {
     let host = TestHost::start();
     for packet in ["42[\"ticket:leave\",{\"ticketId\":\"t\"}]", "431[]", "3", "6", "40/nowhere,"] {
         let mut ana = EngineSocket::open(&host.ws).await;
@@ -125,7 +125,7 @@ async fn until_allowed(ana: &mut TestClient) {
 }
 
 #[tokio::test]
-async fn a_brief_burst_is_refused_and_forgiven() {
+async fn brief_burst_is_refused_without_disconnect() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for _ in 0..390 {
@@ -136,7 +136,7 @@ async fn a_brief_burst_is_refused_and_forgiven() {
 }
 
 #[tokio::test]
-async fn attachments_of_refused_packets_are_passed_over() {
+async fn attachments_of_refused_packets_are_skipped() {
     let limits = "auth.jwt.secret = \"s\"\nplugins.conformance.grants.actions = [\"connect\"]\n\
                   [limits]\nevents_per_second = 1\nevent_burst = 2\n";
     let host = TestHost::start_with(limits, &[]);

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 #[tokio::test]
-async fn the_greediest_loses_scopes_and_others_get_theirs() {
+async fn owner_of_most_scopes_loses_scopes_first() {
     const MAX_SCOPES: usize = 100_000;
     const TOO_MANY: usize = 1000;
     let config = "auth.jwt.secret = \"s\"\nplugins.threads = 1\nlimits.events_per_second = 0\n\
@@ -60,7 +60,7 @@ async fn the_greediest_loses_scopes_and_others_get_theirs() {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_closes_its_connection_and_no_other() {
+async fn message_over_the_limit_closes_only_its_connection() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.message_bytes = 1000", &[]);
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     assert_eq!(ana.connected["maxMessageBytes"], 1000);
@@ -76,7 +76,7 @@ async fn a_message_over_the_limit_closes_its_connection_and_no_other() {
 }
 
 #[tokio::test]
-async fn protocol_violations_are_closed_with_their_code() {
+async fn protocol_violations_close_with_their_code() {
     let host = TestHost::start();
     let token = host.token("ana");
     // Raw bytes behind a handshake by hand: client libraries would not send these.
@@ -112,7 +112,7 @@ async fn protocol_violations_are_closed_with_their_code() {
 }
 
 #[tokio::test]
-async fn events_over_the_rate_are_refused_and_the_connection_stays() {
+async fn events_over_the_rate_are_refused_without_closing() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 1\nevent_burst = 5", &[]);
     let mut ana = host.client("ana").await;
     let mut refused = 0;
@@ -133,7 +133,7 @@ async fn events_over_the_rate_are_refused_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn every_kind_of_message_counts_and_one_flood_does_not_slow_others() {
+async fn every_frame_kind_counts_towards_its_senders_rate() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for n in 0..130 {
@@ -149,7 +149,7 @@ async fn every_kind_of_message_counts_and_one_flood_does_not_slow_others() {
 }
 
 #[tokio::test]
-async fn who_has_not_said_who_it_is_may_not_say_much() {
+async fn unauthenticated_messages_are_limited() {
     let host = TestHost::start();
     let request = format!("{}/ws", host.ws).into_client_request().unwrap();
     let mut stranger = TestClient::open(request.clone()).await;
@@ -163,7 +163,7 @@ async fn who_has_not_said_who_it_is_may_not_say_much() {
 }
 
 #[tokio::test]
-async fn a_connection_is_in_as_many_rooms_as_it_may() {
+async fn rooms_per_connection_are_bounded() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
     let mut ana = host.client("ana").await;
     for ticket in ["t1", "t2"] {
@@ -177,7 +177,7 @@ async fn a_connection_is_in_as_many_rooms_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_is_disconnected_and_nobody_else_notices() {
+async fn non_reading_client_is_disconnected_alone() {
     let host =
         TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 100000", &[]);
     host.must_load("hostile", hostile("normal")).await;
@@ -207,7 +207,7 @@ async fn a_client_that_does_not_read_is_disconnected_and_nobody_else_notices() {
 }
 
 #[tokio::test]
-async fn a_burst_larger_than_the_outbox_reaches_a_client_that_reads() {
+async fn burst_over_the_outbox_reaches_a_reading_client() {
     let host =
         TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 60000", &[]);
     host.must_load("hostile", hostile("normal")).await;
@@ -223,7 +223,7 @@ async fn a_burst_larger_than_the_outbox_reaches_a_client_that_reads() {
 }
 
 #[tokio::test]
-async fn an_unfinished_handshake_or_frame_holds_nobody_up() {
+async fn unfinished_handshakes_and_frames_delay_no_client() {
     let host = TestHost::start();
     let address = host.ws.trim_start_matches("ws://").to_owned();
     let mut half_open = Vec::new();

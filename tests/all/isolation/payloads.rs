@@ -63,7 +63,7 @@ async fn refused(client: &mut TestClient, id: i64, event: &str, data: &str) -> V
 }
 
 #[tokio::test]
-async fn a_payload_over_the_limits_costs_its_sender_alone() {
+async fn payload_over_the_limits_is_refused_alone() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut eve = host.client("eve").await;
     let mut id = 1000;
@@ -85,7 +85,7 @@ async fn a_payload_over_the_limits_costs_its_sender_alone() {
 }
 
 #[tokio::test]
-async fn attachments_count_and_services_have_more() {
+async fn attachments_count_and_services_have_larger_limits() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut eve = SocketIoClient::socket(&host.ws).await;
     eve.enter("/", &json!({ "token": host.token("eve") })).await.unwrap();
@@ -104,7 +104,7 @@ async fn attachments_count_and_services_have_more() {
 }
 
 #[tokio::test]
-async fn an_answer_over_the_limits_is_missing() {
+async fn answer_over_the_limits_counts_as_missing() {
     let host = TestHost::start_with(CONFIG, &[]);
     host.must_load("hostile", hostile("normal")).await;
     let mut ana = SocketIoClient::socket(&host.ws).await;
@@ -119,7 +119,7 @@ async fn an_answer_over_the_limits_is_missing() {
 }
 
 #[tokio::test]
-async fn a_feature_may_ask_for_everything() {
+async fn manifest_can_raise_event_limits() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     let mut ana = host.client("ana").await;
@@ -133,7 +133,7 @@ async fn a_feature_may_ask_for_everything() {
 }
 
 #[tokio::test]
-async fn no_payload_within_the_limits_is_a_fault() {
+async fn payloads_within_the_limits_never_fault() {
     let plan = Plan {
         seed: 12,
         until: Until::Each(40),

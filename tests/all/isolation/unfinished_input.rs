@@ -32,7 +32,7 @@ async fn held(host: &TestHost) -> u64 {
 }
 
 #[tokio::test]
-async fn unfinished_posts_make_room_the_oldest_first() {
+async fn oldest_unfinished_posts_end_first() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut posts = Vec::new();
     for _ in 0..20 {
@@ -56,7 +56,7 @@ async fn unfinished_posts_make_room_the_oldest_first() {
 }
 
 #[tokio::test]
-async fn unfinished_heads_make_room_the_oldest_first() {
+async fn oldest_unfinished_heads_end_first() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut heads = Vec::new();
     for _ in 0..200 {
@@ -70,7 +70,7 @@ async fn unfinished_heads_make_room_the_oldest_first() {
 }
 
 #[tokio::test]
-async fn clients_that_do_not_sign_in_make_room() {
+async fn unauthenticated_clients_make_room() {
     let host = TestHost::start_with(CONFIG, &[]);
     let authorization = format!("Bearer {}", "x".repeat(20_000));
     let headers = [("authorization", &*authorization)];
@@ -158,7 +158,7 @@ async fn attachments_and_frames_have_a_deadline() {
 }
 
 #[tokio::test]
-async fn unfinished_uploads_make_room_and_the_api_answers() {
+async fn unfinished_uploads_make_room_in_the_api() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.api_bytes = 4000000\n", &[]);
     let mut uploads = Vec::new();
     for _ in 0..8 {

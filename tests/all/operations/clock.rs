@@ -22,7 +22,7 @@ async fn view(client: &mut TestClient) -> Value {
 }
 
 #[tokio::test]
-async fn typing_ends_ten_seconds_after_the_last_sign_of_it() {
+async fn typing_expires_after_ten_seconds() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -41,7 +41,7 @@ async fn typing_ends_ten_seconds_after_the_last_sign_of_it() {
 }
 
 #[tokio::test]
-async fn viewers_without_activity_for_half_an_hour_go() {
+async fn inactive_viewers_leave_after_half_an_hour() {
     // Steps of minutes would be silence to the heartbeat.
     let host = InnerHost::start(&format!("{CONFIG}[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
@@ -68,7 +68,7 @@ const PATIENT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
 const HOUR_MS: i64 = 3_600_000;
 
 #[tokio::test]
-async fn typing_ends_though_the_clock_is_put_back() {
+async fn typing_expires_with_the_clock_put_back() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -98,7 +98,7 @@ async fn typing_ends_though_the_clock_is_put_back() {
 }
 
 #[tokio::test]
-async fn active_viewers_stay_though_the_clock_is_put_ahead() {
+async fn active_viewers_stay_with_the_clock_put_ahead() {
     let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -117,7 +117,7 @@ async fn active_viewers_stay_though_the_clock_is_put_ahead() {
 }
 
 #[tokio::test]
-async fn a_token_expires_though_the_machine_slept() {
+async fn token_expires_while_the_machine_sleeps() {
     let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
     let hour = Duration::from_secs(3600);
     let connect = async |valid: Option<Duration>| TestClient::connect(&host.ws, &host.token("ana", valid)).await;
@@ -137,7 +137,7 @@ async fn a_token_expires_though_the_machine_slept() {
 }
 
 #[tokio::test]
-async fn a_token_lasts_longer_where_the_clock_is_put_back() {
+async fn token_lasts_longer_with_the_clock_put_back() {
     let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(Duration::from_secs(30)))).await;
     host.clock.put_wall(-HOUR_MS);
@@ -150,7 +150,7 @@ async fn a_token_lasts_longer_where_the_clock_is_put_back() {
 }
 
 #[tokio::test]
-async fn a_stored_timer_fires_though_the_clock_is_put_back() {
+async fn stored_timer_fires_with_the_clock_put_back() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("durable")).await;
     let mut ana = host.client("ana").await;
@@ -170,7 +170,7 @@ async fn a_stored_timer_fires_though_the_clock_is_put_back() {
 }
 
 #[tokio::test]
-async fn timers_fire_and_one_that_goes_on_trapping_is_given_up() {
+async fn trapping_timer_is_given_up() {
     let host = InnerHost::start(CONFIG).await;
     let loaded = host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
@@ -201,7 +201,7 @@ async fn timers_fire_and_one_that_goes_on_trapping_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_paused_plugin_is_told_to_the_next_generation() {
+async fn paused_departures_reach_the_next_generation() {
     let host = InnerHost::start(CONFIG).await;
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
@@ -218,7 +218,7 @@ async fn what_waits_for_a_paused_plugin_is_told_to_the_next_generation() {
 }
 
 #[tokio::test]
-async fn an_acknowledgement_that_does_not_come_is_told_as_missing() {
+async fn missing_acknowledgement_times_out() {
     let host = InnerHost::start(CONFIG).await;
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -234,7 +234,7 @@ async fn an_acknowledgement_that_does_not_come_is_told_as_missing() {
 }
 
 #[tokio::test]
-async fn a_scope_without_member_timer_or_event_is_forgotten_after_its_idle_time() {
+async fn idle_scope_is_dropped() {
     let host = InnerHost::start(CONFIG).await;
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -263,7 +263,7 @@ async fn a_scope_without_member_timer_or_event_is_forgotten_after_its_idle_time(
 }
 
 #[tokio::test]
-async fn a_connection_ends_with_its_token_unless_it_brings_a_newer_one() {
+async fn connection_ends_with_its_token_unless_renewed() {
     let host = InnerHost::start(CONFIG).await;
     let minute = Duration::from_secs(60);
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(minute / 2))).await;
@@ -277,7 +277,7 @@ async fn a_connection_ends_with_its_token_unless_it_brings_a_newer_one() {
 }
 
 #[tokio::test]
-async fn a_connection_that_answers_no_heartbeat_is_gone_after_a_minute() {
+async fn connection_without_pong_ends_after_a_minute() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, mut silent) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;

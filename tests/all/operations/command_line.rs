@@ -12,7 +12,7 @@ fn run(dir: &std::path::Path, args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn exit_codes_are_done_failed_and_wrong_usage() {
+fn exit_codes_distinguish_failure_and_usage() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), &["--version"]).0, Some(0));
     assert_eq!(run(dir.path(), &["--no-such-option"]).0, Some(2));
@@ -29,7 +29,7 @@ fn exit_codes_are_done_failed_and_wrong_usage() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_named() {
+fn taken_address_is_named_in_the_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -39,7 +39,7 @@ fn an_address_that_is_taken_is_named() {
 }
 
 #[test]
-fn check_prints_what_would_run_and_refuses_what_would_not() {
+fn check_prints_the_setup_and_refuses_bad_files() {
     let dir = tempfile::tempdir().unwrap();
     let (code, printed, said) = run(dir.path(), &["check"]);
     assert_eq!(code, Some(0), "{said}");
@@ -64,7 +64,7 @@ fn check_prints_what_would_run_and_refuses_what_would_not() {
 }
 
 #[test]
-fn a_token_says_what_it_was_asked_to_say() {
+fn token_has_the_requested_claims() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("c.toml"), "auth.jwt.secret = \"s\"").unwrap();
     let args = "token --config c.toml --user ana --name Ana --role admin --role agent --claim team={\"id\":5}"

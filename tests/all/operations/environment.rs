@@ -7,7 +7,7 @@ use roundhouse_tests::{TestHost, http};
 use serde_json::json;
 
 #[tokio::test]
-async fn service_variables_of_kubernetes_are_passed_over() {
+async fn kubernetes_service_variables_are_ignored() {
     let host = TestHost::start_with(
         "",
         &[
@@ -29,7 +29,7 @@ async fn service_variables_of_kubernetes_are_passed_over() {
 }
 
 #[test]
-fn an_unknown_variable_is_refused_with_the_nearest_key() {
+fn unknown_variable_is_refused_with_a_suggestion() {
     let dir = tempfile::tempdir().unwrap();
     for (variable, value, hint) in [
         ("ROUNDHOUSE_LISTN", "127.0.0.1:0", "did you mean listen?"),
@@ -95,7 +95,7 @@ async fn secrets_are_read_from_files() {
 }
 
 #[tokio::test]
-async fn host_names_stand_for_addresses() {
+async fn host_names_are_accepted_as_addresses() {
     let host = TestHost::start();
     let (ok, listed) = host.plugin_at(&host.api.replace("127.0.0.1", "localhost"), &["list"]);
     assert!(ok && listed.contains("ticket-collision"), "{listed}");

@@ -35,7 +35,7 @@ struct Baseline {
 }
 
 #[tokio::test]
-async fn no_hot_path_costs_more_instructions_than_it_did_nor_fewer_unnoticed() {
+async fn hot_paths_match_the_instruction_baseline() {
     if cfg!(debug_assertions) {
         return skip("instructions", "the baseline is of a release build: run it with --release");
     }

@@ -19,7 +19,7 @@ fn messages(log: &str) -> Vec<String> {
 }
 
 #[test]
-fn failures_are_json_lines_where_logs_are() {
+fn failures_are_json_where_logs_are() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -50,7 +50,7 @@ fn failures_are_json_lines_where_logs_are() {
 }
 
 #[test]
-fn the_configured_format_is_that_of_every_line() {
+fn every_line_has_the_configured_format() {
     for (toml, env) in
         [("log_format = \"json\"\nauth.jwt.secret = \"s\"", &[][..]), ("", &[("ROUNDHOUSE_LOG_FORMAT", "json")])]
     {
@@ -63,7 +63,7 @@ fn the_configured_format_is_that_of_every_line() {
 }
 
 #[test]
-fn the_command_line_overrides_the_configured_format() {
+fn command_line_overrides_the_configured_format() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("c.toml"), "log_format = \"json\"\nlissten = 1").unwrap();
     let refused = |args: &[&str]| {
@@ -77,11 +77,11 @@ fn the_command_line_overrides_the_configured_format() {
 }
 
 #[tokio::test]
-async fn chat_bodies_are_in_no_log() {
+async fn logs_contain_no_chat_bodies() {
     const BODY: &str = "between-you-and-me";
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("chat_bodies_are_in_no_log", &why),
+        Err(why) => return skip("logs_contain_no_chat_bodies", &why),
     };
     let config = format!("auth.jwt.secret = \"s\"\nstore.url = \"{}\"\n", server.url());
     let host = TestHost::start_with(&config, &[("RUST_LOG", "trace,tokio_postgres::query=trace")]);
@@ -100,7 +100,7 @@ fn lines_with(log: &str, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_message_over_the_limit_is_logged_and_counted() {
+async fn message_over_the_limit_is_logged_and_counted() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.message_bytes = 1000", &[]);
     for _ in 0..20 {
         let mut ana = host.client("ana").await;
@@ -115,7 +115,7 @@ async fn a_message_over_the_limit_is_logged_and_counted() {
 }
 
 #[tokio::test]
-async fn a_polling_body_over_the_limit_is_logged() {
+async fn polling_body_over_the_limit_is_logged() {
     let host = TestHost::start_with("auth.anonymous = true\nlimits.message_bytes = 1000", &[]);
     let polling = Polling::open(&host.ws).await;
     assert_eq!(polling.post(&"4".repeat(1001)).await.status, 413);
@@ -136,7 +136,7 @@ async fn closes_are_counted_by_code() {
 }
 
 #[test]
-fn a_misunderstood_filter_is_told() {
+fn invalid_filter_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let log = |filter: &str, dir: &Path| {
         let output = TestHost::command(dir).args(["serve", "--listen", "0.0.0.0:0"]).env("RUST_LOG", filter).output();

@@ -26,7 +26,7 @@ fn run(dir: &Path, args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn looking_leaves_nothing_behind() {
+fn read_only_commands_create_no_files() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("c.toml"), "limits.connections = 5").unwrap();
     fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
@@ -48,7 +48,7 @@ fn looking_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_token_without_a_secret_tells_where_it_looked() {
+fn token_without_a_secret_names_searched_places() {
     let dir = tempfile::tempdir().unwrap();
     let (code, told) = run(dir.path(), &["token", "--user", "ana"]);
     assert_eq!(code, Some(1));
@@ -57,7 +57,7 @@ fn a_token_without_a_secret_tells_where_it_looked() {
 }
 
 #[test]
-fn a_taken_address_leaves_nothing_behind() {
+fn taken_address_creates_no_files() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn a_taken_address_leaves_nothing_behind() {
 }
 
 #[test]
-fn modes_set_by_a_volume_do_not_stop_a_start() {
+fn volume_file_modes_do_not_fail_the_start() {
     let mut host = TestHost::start();
     host.kill();
     // As Kubernetes does for fsGroup.
@@ -87,7 +87,7 @@ fn modes_set_by_a_volume_do_not_stop_a_start() {
 }
 
 #[test]
-fn every_unusable_file_is_told_at_once() {
+fn all_unusable_files_are_reported_together() {
     let mut host = TestHost::start();
     host.kill();
     for name in ["jwt-secret", "api-key"] {
@@ -101,7 +101,7 @@ fn every_unusable_file_is_told_at_once() {
 }
 
 #[test]
-fn a_usual_file_that_is_not_read_is_named() {
+fn unread_default_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
     for args in [&["check"][..], &["token", "--user", "ana"], &["serve", "--listen", "0.0.0.0:0"]] {
@@ -113,11 +113,11 @@ fn a_usual_file_that_is_not_read_is_named() {
 }
 
 #[test]
-fn files_of_another_user_are_told_with_a_remedy() {
+fn files_of_another_user_are_reported_with_remedy() {
     const OTHER_USER: u32 = 65_534;
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {
-        return skip("files_of_another_user_are_told_with_a_remedy", "only root can make files of two users");
+        return skip("files_of_another_user_are_reported_with_remedy", "only root can make files of two users");
     }
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join(".roundhouse")).unwrap();
@@ -129,7 +129,7 @@ fn files_of_another_user_are_told_with_a_remedy() {
     command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).uid(OTHER_USER).gid(OTHER_USER);
     let output = match command.output() {
         Ok(output) => output,
-        Err(error) => return skip("files_of_another_user_are_told_with_a_remedy", &error.to_string()),
+        Err(error) => return skip("files_of_another_user_are_reported_with_remedy", &error.to_string()),
     };
     let told = String::from_utf8_lossy(&output.stderr);
     let at = |name: &str| dir.path().join(name).display().to_string();

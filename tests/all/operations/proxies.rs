@@ -157,7 +157,7 @@ async fn check_clients(host: &TestHost, url: &str) {
 }
 
 #[tokio::test]
-async fn nginx_example_passes_all_clients_and_their_addresses() {
+async fn nginx_example_passes_clients_and_addresses() {
     let host = TestHost::start_with(CONFIG, &[]);
     let Some(mut proxy) = nginx(&host) else { return };
     proxy.is_up(0).await;
@@ -166,7 +166,7 @@ async fn nginx_example_passes_all_clients_and_their_addresses() {
 }
 
 #[tokio::test]
-async fn haproxy_example_passes_all_clients_and_their_addresses() {
+async fn haproxy_example_passes_clients_and_addresses() {
     let host = TestHost::start_with(CONFIG, &[]);
     let Some(mut proxy) = haproxy(&host) else { return };
     proxy.is_up(0).await;
@@ -181,7 +181,7 @@ async fn haproxy_example_passes_all_clients_and_their_addresses() {
 }
 
 #[tokio::test]
-async fn haproxy_takes_out_a_host_that_ends() {
+async fn haproxy_takes_out_a_draining_host() {
     let host = TestHost::start_with(&format!("{CONFIG}shutdown.delay = \"1h\"\n"), &[]);
     let Some(mut proxy) = haproxy(&host) else { return };
     proxy.is_up(0).await;

@@ -29,7 +29,7 @@ fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn a_host_that_is_told_to_end_tells_its_clients_flushes_and_ends() {
+async fn shutdown_closes_clients_and_flushes() {
     for signal in ["TERM", "INT", "HUP"] {
         // Whatever started this test may ignore some.
         let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
@@ -48,7 +48,7 @@ async fn a_host_that_is_told_to_end_tells_its_clients_flushes_and_ends() {
 }
 
 #[tokio::test]
-async fn a_load_that_is_under_way_does_not_hold_the_end_up() {
+async fn running_load_does_not_delay_shutdown() {
     let mut host = TestHost::start();
     let mut ana = host.client("ana").await;
     ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_load_that_is_under_way_does_not_hold_the_end_up() {
 }
 
 #[tokio::test]
-async fn a_log_that_cannot_be_written_ends_nothing() {
+async fn unwritable_log_does_not_end_the_host() {
     let dir = tempfile::tempdir().unwrap();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = TestHost::command(dir.path());
@@ -86,7 +86,7 @@ async fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[tokio::test]
-async fn a_damaged_cache_of_compiled_components_is_made_anew() {
+async fn damaged_compilation_cache_is_rebuilt() {
     let cache = tempfile::tempdir().unwrap();
     std::fs::set_permissions(cache.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     let env = [("ROUNDHOUSE_PLUGINS__CACHE", cache.path().to_str().unwrap())];
@@ -104,7 +104,7 @@ async fn a_damaged_cache_of_compiled_components_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_answer_holds_the_end_up_for_a_bounded_time() {
+async fn unresponsive_client_delays_shutdown_within_a_bound() {
     let mut host = TestHost::start();
     // It never reads, and so never answers the close.
     let _deaf = host.client("ana").await;
@@ -116,7 +116,7 @@ async fn a_client_that_does_not_answer_holds_the_end_up_for_a_bounded_time() {
 }
 
 #[tokio::test]
-async fn shutdown_delay_separates_not_ready_from_closed() {
+async fn delay_separates_not_ready_from_closed() {
     let mut host = InnerHost::start(&format!("{CONFIG}shutdown.delay = \"15s\"")).await;
     let mut ana = host.client("ana").await;
     let mut polling = Polling::open(&host.ws).await;
@@ -215,7 +215,7 @@ async fn drain_ends_early_without_clients() {
 }
 
 #[tokio::test]
-async fn calls_under_way_are_answered_at_the_end() {
+async fn running_calls_are_answered() {
     let mut host = TestHost::start();
     let body = r#"{"to":{"all":true},"event":"news","data":{}}"#;
     let mut call = TcpStream::connect(host.api.trim_start_matches("http://")).await.unwrap();
@@ -237,7 +237,7 @@ async fn calls_under_way_are_answered_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_repeated_signal_is_one_order_at_first() {
+async fn signal_repeated_at_once_counts_once() {
     let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
     let mut ana = host.client("ana").await;
     host.signal("TERM");
@@ -249,7 +249,7 @@ async fn a_repeated_signal_is_one_order_at_first() {
 }
 
 #[tokio::test]
-async fn a_later_second_signal_ends_at_once() {
+async fn later_second_signal_ends_at_once() {
     let mut host =
         TestHost::start_under(&["env", "--default-signal=INT,HUP"], "auth.jwt.secret = \"s\"\nshutdown.delay = \"1h\"");
     let started = Instant::now();
@@ -265,7 +265,7 @@ async fn a_later_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn signals_ignored_at_the_start_stay_ignored() {
+async fn inherited_ignored_signals_stay_ignored() {
     for name in ["HUP", "INT"] {
         let ignore = format!("--ignore-signal={name}");
         let mut host = TestHost::start_under(&["env", &ignore], "");
@@ -284,7 +284,7 @@ async fn signals_ignored_at_the_start_stay_ignored() {
 }
 
 #[test]
-fn a_signal_during_the_start_ends_it_at_once() {
+fn signal_during_the_start_ends_it() {
     let host = TestHost::start();
     // Another host in its folder waits for the journal, which this one has.
     let mut command = TestHost::command(host.dir());

@@ -122,7 +122,7 @@ impl Drop for Plugins {
 }
 
 #[tokio::test]
-async fn a_feature_hears_of_a_connection_before_it_hears_from_it() {
+async fn connect_precedes_the_connections_events() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", None);
     assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])));
@@ -133,7 +133,7 @@ async fn a_feature_hears_of_a_connection_before_it_hears_from_it() {
 }
 
 #[tokio::test]
-async fn several_features_hear_of_a_connection_and_may_answer_it() {
+async fn several_plugins_get_connect_and_can_reply() {
     let mut plugins = Plugins::with([hostile("greets"), conformance()]).await;
     let ana = plugins.open("ana", "/custom", Some(json!({"team": "1"})));
     assert_eq!(plugins.event_to(ana).await, json!({"event": "auth", "data": {"team": "1"}}));
@@ -141,7 +141,7 @@ async fn several_features_hear_of_a_connection_and_may_answer_it() {
 }
 
 #[tokio::test]
-async fn a_namespace_is_there_as_long_as_a_feature_that_names_it_is_loaded() {
+async fn namespace_exists_while_its_plugin_is_loaded() {
     let plugins = Plugins::with([hostile("greets")]).await;
     let there = || ["/", "/custom", "/other"].map(|namespace| plugins.runtime.has_namespace(namespace));
     assert_eq!(there(), [true, false, false]);
@@ -152,7 +152,7 @@ async fn a_namespace_is_there_as_long_as_a_feature_that_names_it_is_loaded() {
 }
 
 #[tokio::test]
-async fn a_client_is_told_where_a_feature_refuses_to_hear_of_it() {
+async fn client_gets_an_error_where_connect_is_refused() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
     let ShardCommand::Reply { connection, event, id, outcome, .. } = plugins.next().await else {
@@ -164,7 +164,7 @@ async fn a_client_is_told_where_a_feature_refuses_to_hear_of_it() {
 }
 
 #[tokio::test]
-async fn clients_hear_nothing_of_an_unreadable_connect() {
+async fn unreadable_connect_sends_clients_nothing() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     for n in 0..3 {
         plugins.open(&format!("user-{n}"), "/", Some(json!({"how": "misfit"})));
@@ -176,7 +176,7 @@ async fn clients_hear_nothing_of_an_unreadable_connect() {
 }
 
 #[tokio::test]
-async fn a_feature_that_fails_on_a_connection_hears_of_it_again_and_meanwhile_nothing_from_it() {
+async fn faulted_connect_is_retried_before_further_events() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", None);
     let ben = plugins.open("ben", "/", Some(json!({"how": "panic", "until": BEGINNING + 1})));
@@ -192,7 +192,7 @@ async fn a_feature_that_fails_on_a_connection_hears_of_it_again_and_meanwhile_no
 }
 
 #[tokio::test]
-async fn a_connection_that_a_feature_always_fails_on_is_given_up_and_heard() {
+async fn connect_is_given_up_after_repeated_faults() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", Some(json!({"how": "panic"})));
     for traps in 1..=2 {
@@ -205,7 +205,7 @@ async fn a_connection_that_a_feature_always_fails_on_is_given_up_and_heard() {
 }
 
 #[tokio::test]
-async fn what_a_paused_feature_was_not_told_of_connections_it_is_told_in_order() {
+async fn paused_plugin_gets_missed_connects_in_order() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let _ana = plugins.open("ana", "/", None);
     for user in ["u1", "u2", "u3", "u4", "u5"] {
@@ -224,7 +224,7 @@ async fn what_a_paused_feature_was_not_told_of_connections_it_is_told_in_order()
 }
 
 #[tokio::test]
-async fn hearing_of_connections_must_be_granted() {
+async fn connect_notifications_need_a_grant() {
     let plugins = Plugins::without_guests(&["join"]);
     for guest in [hostile("greets"), conformance()] {
         let refused = plugins.runtime.load(Load::new(guest, Source::Api)).await.unwrap_err();
@@ -234,7 +234,7 @@ async fn hearing_of_connections_must_be_granted() {
 }
 
 #[tokio::test]
-async fn credentials_of_others_are_not_seen() {
+async fn connect_hides_credentials() {
     let mut plugins = Plugins::with([hostile("greets"), conformance()]).await;
     let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmVk";
     let auth = json!({"token": token, "Token": "t", "pid": "p", "offset": "o", "deep": [{"jwt": token}], "n": 1});
@@ -245,7 +245,7 @@ async fn credentials_of_others_are_not_seen() {
 }
 
 #[tokio::test]
-async fn an_auth_over_the_limits_is_not_told() {
+async fn auth_over_the_limits_is_withheld() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", Some(json!({"many": vec![0; 2000]})));
     let mut errors = Vec::new();
@@ -263,7 +263,7 @@ async fn an_auth_over_the_limits_is_not_told() {
 }
 
 #[tokio::test]
-async fn a_join_of_the_uninvited_must_be_granted() {
+async fn joining_unrelated_connections_needs_a_grant() {
     for how in ["join", "watch"] {
         let mut plugins = Plugins::with([hostile("greets")]).await;
         let ana = plugins.open("ana", "/", Some(json!({"how": how})));
@@ -279,7 +279,7 @@ async fn a_join_of_the_uninvited_must_be_granted() {
 }
 
 #[tokio::test]
-async fn whoever_came_or_is_granted_joins() {
+async fn granted_plugins_and_own_senders_can_join() {
     let in_room = async |plugins: &Plugins, connection: ConnId, room: &str| {
         eventually(room, async || {
             plugins.clock.advance(Duration::from_millis(10));

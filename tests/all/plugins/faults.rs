@@ -15,7 +15,7 @@ fn doing(how: &str) -> Value {
 }
 
 #[tokio::test]
-async fn whatever_a_handler_does_wrong_costs_one_event() {
+async fn handler_fault_costs_one_event() {
     let host = host().await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let stranger = ben.id().to_owned();
@@ -66,7 +66,7 @@ async fn whatever_a_handler_does_wrong_costs_one_event() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_no_fault() {
+async fn refusal_is_not_a_fault() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..30 {
@@ -78,7 +78,7 @@ async fn a_refusal_is_no_fault() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_spins_delays_no_heartbeat_and_no_neighbour_on_another_thread() {
+async fn spinning_plugin_delays_neither_heartbeats_nor_other_threads() {
     let config =
         "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\n[plugins]\ncall_deadline = \"500ms\"\nthreads = 4";
     let host = TestHost::start_with(config, &[]);
@@ -108,7 +108,7 @@ async fn a_plugin_that_spins_delays_no_heartbeat_and_no_neighbour_on_another_thr
 }
 
 #[tokio::test]
-async fn a_plugin_that_goes_on_failing_is_paused_while_others_run_on() {
+async fn failing_plugin_is_paused_while_others_run() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
@@ -132,7 +132,7 @@ async fn a_plugin_that_goes_on_failing_is_paused_while_others_run_on() {
 }
 
 #[tokio::test]
-async fn a_new_generation_that_always_fails_is_rolled_back_by_itself() {
+async fn failing_new_generation_is_rolled_back() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_new_generation_that_always_fails_is_rolled_back_by_itself() {
 }
 
 #[tokio::test]
-async fn a_rollback_over_a_schema_loses_nothing_unasked() {
+async fn rollback_over_a_schema_needs_lose_writes() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..2 {
@@ -190,7 +190,7 @@ async fn a_rollback_over_a_schema_loses_nothing_unasked() {
 }
 
 #[tokio::test]
-async fn events_that_are_refused_leave_no_scope_behind() {
+async fn refused_events_create_no_scope() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for n in 0..20 {
@@ -204,7 +204,7 @@ async fn events_that_are_refused_leave_no_scope_behind() {
 }
 
 #[tokio::test]
-async fn nobody_is_forgotten_who_goes_while_a_plugin_is_paused() {
+async fn departures_during_a_pause_are_delivered_later() {
     const MEMBERS: usize = 300;
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0", &[]);
     host.must_load("hostile", hostile("normal")).await;
@@ -228,7 +228,7 @@ async fn nobody_is_forgotten_who_goes_while_a_plugin_is_paused() {
 }
 
 #[tokio::test]
-async fn logs_are_structured_printable_and_limited() {
+async fn plugin_logs_are_structured_printable_and_limited() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     ana.ask("hostile:do", doing("log")).await.unwrap();
@@ -243,7 +243,7 @@ async fn logs_are_structured_printable_and_limited() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_loaded_is_refused_with_its_step_and_what_runs_goes_on() {
+async fn invalid_component_is_refused_with_its_step() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
@@ -302,7 +302,7 @@ async fn what_cannot_be_loaded_is_refused_with_its_step_and_what_runs_goes_on() 
 }
 
 #[tokio::test]
-async fn what_an_operator_grants_is_granted() {
+async fn configured_grants_allow_rooms_and_audiences() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"all\"]";
     let host = TestHost::start_with(config, &[]);
     host.must_load("hostile", hostile("needs")).await;
@@ -316,7 +316,7 @@ async fn what_an_operator_grants_is_granted() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_is_switched_off_is_not_loaded() {
+async fn disabled_plugin_is_not_loaded() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.ticket-collision.enabled = false", &[]);
     let mut ana = host.client("ana").await;
     assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1" })).await, "unknown_event");

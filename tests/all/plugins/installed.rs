@@ -21,7 +21,7 @@ fn components(host: &TestHost) -> usize {
 }
 
 #[tokio::test]
-async fn a_loaded_build_runs_after_a_restart_with_its_generation() {
+async fn loaded_build_survives_a_restart_with_its_generation() {
     let mut host = TestHost::start();
     host.must_load(NAME, ticket_collision("0.1.1")).await;
     host.must_load(NAME, ticket_collision("0.1.2")).await;
@@ -49,7 +49,7 @@ async fn a_loaded_build_runs_after_a_restart_with_its_generation() {
 }
 
 #[tokio::test]
-async fn an_unload_lasts_until_a_load_or_a_reset() {
+async fn unload_lasts_until_a_load_or_reset() {
     let mut host = TestHost::start();
     host.must_load(NAME, ticket_collision("0.1.1")).await;
     assert_eq!(host.call("DELETE", &format!("/v1/plugins/{NAME}"), "").await.status, 200);
@@ -70,7 +70,7 @@ async fn an_unload_lasts_until_a_load_or_a_reset() {
 }
 
 #[tokio::test]
-async fn only_components_that_are_needed_are_kept() {
+async fn only_needed_components_are_kept() {
     let host = TestHost::start();
     for n in 0..8 {
         host.must_load("hostile", relabelled(&hostile("normal"), &n.to_string())).await;
@@ -87,7 +87,7 @@ async fn only_components_that_are_needed_are_kept() {
 }
 
 #[tokio::test]
-async fn a_plugin_that_cannot_start_is_shown_and_keeps_nothing_from_starting() {
+async fn damaged_plugin_is_reported_and_others_start() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -118,7 +118,7 @@ async fn a_plugin_that_cannot_start_is_shown_and_keeps_nothing_from_starting() {
 }
 
 #[tokio::test]
-async fn an_older_build_stands_in_for_a_damaged_one() {
+async fn older_build_replaces_a_damaged_one() {
     let mut host = TestHost::start();
     host.must_load(NAME, ticket_collision("0.1.1")).await;
     let digest = host.must_load(NAME, ticket_collision("0.1.2")).await["digest"].as_str().unwrap().to_owned();
@@ -148,7 +148,7 @@ async fn an_older_build_stands_in_for_a_damaged_one() {
 }
 
 #[tokio::test]
-async fn a_load_over_a_failed_plugin_keeps_its_history() {
+async fn load_over_a_failed_plugin_keeps_its_history() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable-both-ways")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -166,7 +166,7 @@ async fn a_load_over_a_failed_plugin_keeps_its_history() {
 }
 
 #[tokio::test]
-async fn settings_that_a_plugin_refuses_do_not_keep_the_host_from_starting() {
+async fn refused_settings_fail_their_plugin_alone() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.settings]\ntypingSecond = 1\n";
     let host = TestHost::start_with(config, &[]);
     let report = host.report(NAME).await;
@@ -176,7 +176,7 @@ async fn settings_that_a_plugin_refuses_do_not_keep_the_host_from_starting() {
 }
 
 #[tokio::test]
-async fn a_state_of_a_newer_schema_fails_its_plugin_alone() {
+async fn newer_schema_fails_its_plugin_alone() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     host.must_load("hostile", hostile("durable-forward")).await;
@@ -199,7 +199,7 @@ async fn a_state_of_a_newer_schema_fails_its_plugin_alone() {
 }
 
 #[tokio::test]
-async fn a_build_that_migrates_down_is_rolled_back_without_loss() {
+async fn down_migrating_build_rolls_back_without_loss() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     for id in ["a", "b"] {
@@ -220,7 +220,7 @@ async fn a_build_that_migrates_down_is_rolled_back_without_loss() {
 }
 
 #[tokio::test]
-async fn a_rollback_after_a_restart_goes_on_from_before_the_swap() {
+async fn rollback_after_a_restart_restores_pre_swap_state() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -238,7 +238,7 @@ async fn a_rollback_after_a_restart_goes_on_from_before_the_swap() {
 }
 
 #[tokio::test]
-async fn an_accepted_loss_outlives_a_restart() {
+async fn accepted_loss_survives_a_restart() {
     let mut host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -263,7 +263,7 @@ async fn fail(host: &TestHost) {
 }
 
 #[tokio::test]
-async fn an_automatic_rollback_prefers_what_loses_nothing() {
+async fn automatic_rollback_prefers_a_lossless_build() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("durable-forward")).await;
     host.must_load("hostile", hostile("durable")).await;
@@ -276,7 +276,7 @@ async fn an_automatic_rollback_prefers_what_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_automatic_rollback_that_loses_something_says_so() {
+async fn lossy_automatic_rollback_is_reported() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     host.must_load("hostile", relabelled(&hostile("durable-traps"), "same-schema")).await;
@@ -293,7 +293,7 @@ async fn an_automatic_rollback_that_loses_something_says_so() {
 }
 
 #[tokio::test]
-async fn a_load_of_an_older_schema_loses_nothing_unasked() {
+async fn load_of_an_older_schema_needs_lose_writes() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -307,7 +307,7 @@ async fn a_load_of_an_older_schema_loses_nothing_unasked() {
 }
 
 #[tokio::test]
-async fn a_load_that_waits_for_the_store_holds_up_no_other_change() {
+async fn load_waiting_for_the_store_blocks_no_other() {
     let host = TestHost::start();
     host.must_load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
@@ -333,7 +333,7 @@ async fn a_load_that_waits_for_the_store_holds_up_no_other_change() {
 }
 
 #[tokio::test]
-async fn bounds_are_set_for_each_plugin() {
+async fn limits_are_set_per_plugin() {
     let config = "[plugins.hostile]\ncall_deadline = \"2s\"\nstate_bytes = 200000\ncomponent_bytes = 20000000\n\
                   [plugins.ticket-collision]\ncomponent_bytes = 1000\n";
     let host = InnerHost::start(&format!("auth.jwt.secret = \"s\"\n{config}")).await;
@@ -358,13 +358,13 @@ async fn bounds_are_set_for_each_plugin() {
 }
 
 #[tokio::test]
-async fn a_kill_in_the_middle_of_a_change_leaves_nothing_half() {
+async fn kill_during_a_change_leaves_old_or_new() {
     let outcome = restarts(12, 7).await;
     assert_eq!(outcome.starts, 12, "{outcome:?}");
 }
 
 #[tokio::test]
-async fn a_load_of_the_running_build_says_so() {
+async fn load_of_the_running_build_is_unchanged() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\n", &[]);
     let file = host.dir().join("new.wasm");
     fs::write(&file, ticket_collision("0.1.1")).unwrap();
@@ -389,7 +389,7 @@ async fn a_load_of_the_running_build_says_so() {
 }
 
 #[tokio::test]
-async fn inspect_with_a_configuration_takes_what_a_load_takes() {
+async fn inspect_with_configuration_agrees_with_load() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("new.wasm"), ticket_collision("0.1.1")).unwrap();
     fs::write(dir.path().join("needs.wasm"), hostile("needs")).unwrap();
@@ -405,7 +405,7 @@ async fn inspect_with_a_configuration_takes_what_a_load_takes() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_replaced_by_deleting_it_first_unloads_nothing() {
+async fn file_deleted_and_replaced_unloads_nothing() {
     let host = TestHost::start();
     let file = host.dir().join("plugins.d/hostile.wasm");
     fs::write(&file, hostile("normal")).unwrap();
@@ -423,7 +423,7 @@ async fn a_file_that_is_replaced_by_deleting_it_first_unloads_nothing() {
 }
 
 #[tokio::test]
-async fn the_highest_version_in_the_folder_runs() {
+async fn highest_version_in_the_folder_runs() {
     let mut host = TestHost::start();
     let folder = host.dir().join("plugins.d");
     fs::write(folder.join("tc-0.10.0.wasm"), ticket_collision("0.10.0")).unwrap();
@@ -447,7 +447,7 @@ async fn the_highest_version_in_the_folder_runs() {
 }
 
 #[tokio::test]
-async fn a_rolled_back_file_is_not_loaded_again_by_a_restart() {
+async fn rolled_back_file_stays_out_after_restart() {
     let mut host = TestHost::start();
     fs::write(host.dir().join("plugins.d/tc.wasm"), ticket_collision("0.1.1")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
@@ -461,7 +461,7 @@ async fn a_rolled_back_file_is_not_loaded_again_by_a_restart() {
 }
 
 #[tokio::test]
-async fn a_file_refused_for_a_passing_reason_is_tried_again() {
+async fn file_refused_for_a_transient_reason_is_retried() {
     let host = TestHost::start();
     // Another plugin has the event that it wants.
     fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("route")).unwrap();
@@ -472,7 +472,7 @@ async fn a_file_refused_for_a_passing_reason_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_slow_copy_is_logged_once_at_most() {
+async fn slow_copy_is_logged_at_most_once() {
     let host = TestHost::start();
     let component = hostile("normal");
     let mut file = fs::File::create(host.dir().join("plugins.d/hostile.wasm")).unwrap();
@@ -486,13 +486,13 @@ async fn a_slow_copy_is_logged_once_at_most() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_watched_is_read_all_the_same() {
+async fn unwatchable_folder_is_polled() {
     let dir = tempfile::tempdir().unwrap();
     // A user namespace of its own, in which no inotify instance is to be had (namespaces(7)).
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
     let mut probe = Command::new("unshare");
     if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
-        return skip("a_folder_that_cannot_be_watched_is_read_all_the_same", "user namespaces are not to be had");
+        return skip("unwatchable_folder_is_polled", "user namespaces are not to be had");
     }
     let mut command = TestHost::in_folder(Command::new("unshare"), dir.path());
     command.args(["-U", "-r", "sh", "-c", script]).arg(TestHost::binary());

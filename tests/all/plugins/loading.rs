@@ -9,7 +9,7 @@ use serde_json::json;
 const NAME: &str = "ticket-collision";
 
 #[tokio::test]
-async fn the_folder_loads_swaps_and_unloads() {
+async fn folder_loads_swaps_and_unloads() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
@@ -55,7 +55,7 @@ async fn the_folder_loads_swaps_and_unloads() {
 }
 
 #[tokio::test]
-async fn what_lies_in_the_folder_at_the_start_is_loaded() {
+async fn folder_is_loaded_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
     fs::write(dir.path().join("broken.wasm"), b"broken").unwrap();
@@ -67,7 +67,7 @@ async fn what_lies_in_the_folder_at_the_start_is_loaded() {
 }
 
 #[tokio::test]
-async fn the_api_loads_rolls_back_and_unloads() {
+async fn api_loads_rolls_back_and_unloads() {
     let host = TestHost::start();
     let list = host.get("/v1/plugins").await;
     assert!(list["plugins"].as_array().unwrap().iter().any(|plugin| plugin["name"] == NAME), "{list}");
@@ -114,7 +114,7 @@ async fn the_api_loads_rolls_back_and_unloads() {
 }
 
 #[tokio::test]
-async fn the_command_line_lists_inspects_loads_rolls_back_and_unloads() {
+async fn command_line_manages_plugins() {
     let host = TestHost::start();
     let file = host.dir().join("new.wasm");
     fs::write(&file, ticket_collision("0.1.1")).unwrap();

@@ -17,7 +17,7 @@ fn request(host: &TestHost, headers: &[(&'static str, &str)]) -> Request<()> {
 }
 
 #[tokio::test]
-async fn a_token_is_taken_from_each_place_that_the_interface_names() {
+async fn token_is_taken_from_each_documented_place() {
     let host = TestHost::start_with(&format!("{SECRET}auth.jwt.cookie = \"session\""), &[]);
     let token = host.token_with("ana", &["--name", "Ana"]);
 
@@ -40,7 +40,7 @@ async fn a_token_is_taken_from_each_place_that_the_interface_names() {
 }
 
 #[tokio::test]
-async fn a_cookie_does_not_count_from_a_strangers_page() {
+async fn cookie_from_a_foreign_origin_is_ignored() {
     let config = format!("{SECRET}auth.jwt.cookie = \"session\"\ncors.origins = [\"https://app.example\"]");
     let host = TestHost::start_with(&config, &[]);
     let cookie = format!("session={}", host.token("ana"));
@@ -59,7 +59,7 @@ async fn a_cookie_does_not_count_from_a_strangers_page() {
 }
 
 #[tokio::test]
-async fn who_is_not_let_in_is_told_why_by_a_close_code() {
+async fn refused_clients_get_a_close_code() {
     let host = TestHost::start_with(&format!("{SECRET}auth.grace = \"200ms\""), &[]);
     for (token, code, said) in [
         ("nonsense".to_owned(), 4001, "not a JSON Web Token"),
@@ -81,7 +81,7 @@ async fn who_is_not_let_in_is_told_why_by_a_close_code() {
 }
 
 #[tokio::test]
-async fn anonymous_connections_are_let_in_where_that_is_configured() {
+async fn anonymous_connections_are_accepted_where_configured() {
     let host = TestHost::start_with("auth.anonymous = true", &[]);
     let mut first = TestClient::connect_with(request(&host, &[])).await;
     let second = TestClient::connect_with(request(&host, &[])).await;
@@ -90,7 +90,7 @@ async fn anonymous_connections_are_let_in_where_that_is_configured() {
 }
 
 #[tokio::test]
-async fn a_newer_token_keeps_a_connection_and_another_users_does_not() {
+async fn newer_token_must_be_the_same_users() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     assert!(ana.ask("authenticate", json!({ "token": host.token("ana") })).await.is_ok());
@@ -101,7 +101,7 @@ async fn a_newer_token_keeps_a_connection_and_another_users_does_not() {
 }
 
 #[tokio::test]
-async fn the_number_of_connections_is_limited_as_configured() {
+async fn number_of_connections_is_limited() {
     let config = format!("{SECRET}[limits]\nconnections_per_user = 2\nconnections = 4\nconnections_per_ip = 3");
     let host = TestHost::start_with(&config, &[]);
     let open = async |user: &str| {
@@ -125,7 +125,7 @@ async fn the_number_of_connections_is_limited_as_configured() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_full_says_to_come_again() {
+async fn full_host_answers_try_again() {
     let host = TestHost::start_with(&format!("{SECRET}limits.connections = 1"), &[]);
     let first = host.client("ana").await;
     let url = format!("{}/ws?token={}", host.ws, host.token("ben"));
@@ -137,7 +137,7 @@ async fn a_host_that_is_full_says_to_come_again() {
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_a_close_is_answered_with_its_code() {
+async fn pings_and_closes_are_answered() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     ana.send_message(Message::Ping("hello".into())).await;
@@ -146,7 +146,7 @@ async fn pings_are_answered_and_a_close_is_answered_with_its_code() {
 }
 
 #[tokio::test]
-async fn what_is_no_websocket_handshake_is_told_what_it_lacks() {
+async fn malformed_handshake_is_refused_with_the_reason() {
     let host = TestHost::start();
     let plain = http(&host.ws, "GET", "/ws", &[], "").await.unwrap();
     assert_eq!(plain.status, 426);
@@ -157,7 +157,7 @@ async fn what_is_no_websocket_handshake_is_told_what_it_lacks() {
 }
 
 #[tokio::test]
-async fn the_demo_is_for_this_machine_in_development_mode_alone() {
+async fn demo_answers_only_locally_in_development_mode() {
     let development = TestHost::start();
     let page = http(&development.ws, "GET", "/", &[], "").await.unwrap();
     assert_eq!(page.status, 200);

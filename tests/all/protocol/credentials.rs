@@ -45,7 +45,7 @@ async fn user(host: &InnerHost, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_empty_or_stale_token_does_not_hide_a_good_one() {
+async fn empty_or_stale_token_does_not_hide_another() {
     let host = InnerHost::start(CONFIG).await;
     let stale = host.token("old", Some(MINUTE));
     host.advance(MINUTE);
@@ -78,7 +78,7 @@ async fn an_empty_or_stale_token_does_not_hide_a_good_one() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_place_and_not_the_token() {
+async fn refusal_names_the_place_not_the_token() {
     let host = InnerHost::start(CONFIG).await;
     let stale = host.token("old", Some(MINUTE));
     host.advance(MINUTE);
@@ -108,7 +108,7 @@ async fn a_refusal_names_the_place_and_not_the_token() {
 }
 
 #[tokio::test]
-async fn a_star_lets_no_site_in_with_a_cookie() {
+async fn star_origin_does_not_accept_cookies() {
     let host = InnerHost::start(&format!("{CONFIG}cors.origins = [\"*\", \"null\", \"https://*.app.example\"]")).await;
     let token = host.token("ana", None);
     let cookie = format!("session={token}");
@@ -136,13 +136,13 @@ async fn a_star_lets_no_site_in_with_a_cookie() {
 }
 
 #[tokio::test]
-async fn a_star_beside_a_cookie_is_warned_of() {
+async fn star_origin_with_a_cookie_logs_a_warning() {
     let host = TestHost::start_with(&format!("{CONFIG}cors.origins = [\"*\"]"), &[]);
     assert!(host.log().contains("count for tokens alone"), "{}", host.log());
 }
 
 #[tokio::test]
-async fn claims_of_usual_shapes_are_taken() {
+async fn common_claim_shapes_are_accepted() {
     let host = InnerHost::start(CONFIG).await;
     let shown = |claims: Value| Shown::new(&format!("token={}", host.token_of(&claims)), &[]);
     for (claims, user) in [
@@ -168,7 +168,7 @@ async fn claims_of_usual_shapes_are_taken() {
 }
 
 #[tokio::test]
-async fn a_token_ends_after_its_leeway() {
+async fn token_expires_after_its_leeway() {
     let host = InnerHost::start(&format!("{CONFIG}auth.jwt.leeway = \"30s\"")).await;
     let token = host.token("ana", Some(MINUTE));
     let shown = Shown::new(&format!("token={token}"), &[]);

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
-async fn what_cannot_be_handled_is_refused_with_a_typed_error_and_nothing_else_happens() {
+async fn unhandleable_events_only_get_typed_errors() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
@@ -46,7 +46,7 @@ async fn what_cannot_be_handled_is_refused_with_a_typed_error_and_nothing_else_h
 }
 
 #[tokio::test]
-async fn any_integer_is_an_id() {
+async fn any_integer_is_an_event_id() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for id in ["0", "-1", "9007199254740993", "170141183460469231731687303715884105727"] {
@@ -60,7 +60,7 @@ async fn any_integer_is_an_id() {
 }
 
 #[tokio::test]
-async fn a_service_event_is_for_services_and_a_client_event_for_clients() {
+async fn service_and_client_events_need_their_sender() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -79,7 +79,7 @@ async fn a_service_event_is_for_services_and_a_client_event_for_clients() {
 }
 
 #[tokio::test]
-async fn services_ask_one_scope_or_all() {
+async fn queries_reach_one_scope_or_all() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -103,7 +103,7 @@ async fn services_ask_one_scope_or_all() {
 }
 
 #[tokio::test]
-async fn a_client_acknowledges_an_event_once_and_for_itself() {
+async fn only_the_first_own_acknowledgement_counts() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
@@ -134,7 +134,7 @@ async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn whoever_watches_or_has_just_joined_is_told_once_of_a_disconnect() {
+async fn watchers_and_members_get_a_disconnect_once() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -162,7 +162,7 @@ async fn whoever_watches_or_has_just_joined_is_told_once_of_a_disconnect() {
 }
 
 #[tokio::test]
-async fn whoever_an_emit_is_for_gets_it_once_and_nobody_else() {
+async fn emit_reaches_each_recipient_once() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"user\", \"roles\", \"all\"]";
     let host = TestHost::start_with(config, &[]);
     host.must_load("hostile", roundhouse_tests::guests::hostile("needs")).await;
@@ -203,7 +203,7 @@ async fn whoever_an_emit_is_for_gets_it_once_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_scope_is_told_of_joins_and_leaves_that_another_scope_made() {
+async fn scope_gets_joins_and_leaves_of_other_scopes() {
     let host = TestHost::start();
     host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);

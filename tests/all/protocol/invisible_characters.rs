@@ -18,7 +18,7 @@ fn host_and_features_refuse_the_same_characters() {
 }
 
 #[tokio::test]
-async fn ids_that_hide_something_are_refused() {
+async fn ids_with_invisible_characters_are_refused() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for id in ["t\u{200b}1", "\u{202e}t1", "t\u{2066}1", "\u{feff}t1", "t\u{ad}1"] {
@@ -29,7 +29,7 @@ async fn ids_that_hide_something_are_refused() {
 }
 
 #[tokio::test]
-async fn names_that_hide_something_are_shown_harmless() {
+async fn names_with_invisible_characters_are_escaped() {
     let host = TestHost::start();
     let token = host.token_with("ana", &["--name", "\u{202e}nimda\u{200b}"]);
     let mut ana = TestClient::connect(&host.ws, &token).await;

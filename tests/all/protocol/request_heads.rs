@@ -23,7 +23,7 @@ fn statuses(answers: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn two_lengths_are_refused_and_end_the_connection() {
+async fn conflicting_lengths_are_refused_and_close() {
     let host = TestHost::start();
     let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
     let post = "POST /v1/emit HTTP/1.1\r\nhost: x\r\n";
@@ -46,7 +46,7 @@ async fn two_lengths_are_refused_and_end_the_connection() {
 }
 
 #[tokio::test]
-async fn requests_have_one_host() {
+async fn requests_need_exactly_one_host() {
     let host = TestHost::start();
     for base in [&host.ws, &host.api] {
         for (head, status) in [
@@ -99,7 +99,7 @@ async fn offer(host: &TestHost, offered: &str) -> String {
 }
 
 #[tokio::test]
-async fn only_our_subprotocol_is_chosen() {
+async fn only_the_known_subprotocol_is_selected() {
     let host = TestHost::start();
     let other = offer(&host, "access_token, a.b.c").await;
     assert!(other.starts_with("HTTP/1.1 101") && !other.contains("sec-websocket-protocol"), "{other}");
@@ -108,7 +108,7 @@ async fn only_our_subprotocol_is_chosen() {
 }
 
 #[tokio::test]
-async fn every_answer_forbids_sniffing() {
+async fn every_answer_forbids_content_sniffing() {
     let host = TestHost::start();
     for (base, method, path) in [
         (&host.ws, "GET", "/"),
@@ -127,7 +127,7 @@ async fn every_answer_forbids_sniffing() {
 }
 
 #[tokio::test]
-async fn heads_over_the_bound_are_refused() {
+async fn heads_over_the_limit_are_refused() {
     let host = TestHost::start();
     for base in [&host.ws, &host.api] {
         for (length, status) in [(20_000, "200"), (40_000, "431")] {
@@ -142,7 +142,7 @@ async fn heads_over_the_bound_are_refused() {
 }
 
 #[tokio::test]
-async fn refusals_in_a_row_end_their_connection() {
+async fn repeated_refusals_close_the_connection() {
     let host = TestHost::start();
     for base in [&host.ws, &host.api] {
         let answers = exchange(base, &"GET /nowhere HTTP/1.1\r\nhost: x\r\n\r\n".repeat(150)).await;

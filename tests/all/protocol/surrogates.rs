@@ -13,7 +13,7 @@ const HALF: &str = r"\ud83d";
 const REPLACED: &str = "\u{fffd}";
 
 #[tokio::test]
-async fn a_plain_frame_with_half_an_emoji_is_taken() {
+async fn plain_frame_with_a_lone_surrogate_is_accepted() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("relay", relay()).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
@@ -44,7 +44,7 @@ async fn a_plain_frame_with_half_an_emoji_is_taken() {
 }
 
 #[tokio::test]
-async fn half_an_emoji_ends_no_socketio_connection() {
+async fn lone_surrogate_keeps_the_socketio_connection() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     for way in WAYS {
@@ -69,7 +69,7 @@ async fn half_an_emoji_ends_no_socketio_connection() {
 }
 
 #[tokio::test]
-async fn a_token_with_half_an_emoji_is_good() {
+async fn token_with_a_lone_surrogate_is_valid() {
     let host = InnerHost::start(CONFIG).await;
     let claims = format!(r#"{{"sub":"ana","name":"Ana {HALF}","unread":{{"{HALF}":"{HALF}"}}}}"#);
     let claims: Box<RawValue> = serde_json::from_str(&claims).unwrap();

@@ -5,10 +5,10 @@ use roundhouse_tests::{Script, TestHost, skip};
 use serde_json::json;
 
 #[test]
-fn nodes_ws_library_speaks_the_plain_protocol() {
+fn node_ws_speaks_the_plain_protocol() {
     let script = match Script::on_node("plain.mjs") {
         Ok(script) => script,
-        Err(why) => return skip("nodes_ws_library_speaks_the_plain_protocol", why),
+        Err(why) => return skip("node_ws_speaks_the_plain_protocol", why),
     };
     // It waits for heartbeats.
     let env = [("ROUNDHOUSE_HEARTBEAT__INTERVAL", "300ms"), ("ROUNDHOUSE_HEARTBEAT__TIMEOUT", "1s")];
@@ -17,10 +17,10 @@ fn nodes_ws_library_speaks_the_plain_protocol() {
 }
 
 #[tokio::test]
-async fn two_browser_tabs_are_warned_and_stay_connected_over_a_swap_and_a_loss() {
+async fn browser_tabs_survive_a_swap_and_a_loss() {
     let script = match Script::in_browser("browser.mjs") {
         Ok(script) => script,
-        Err(why) => return skip("two_browser_tabs_are_warned_and_stay_connected_over_a_swap_and_a_loss", why),
+        Err(why) => return skip("browser_tabs_survive_a_swap_and_a_loss", why),
     };
     let host = TestHost::start();
     let screenshot = host.dir().join("screenshot.png");

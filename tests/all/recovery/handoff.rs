@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use crate::recovery::socketio::{CONFIG, WAYS, Way, away, client, lose, tell};
 
 #[tokio::test]
-async fn a_client_goes_on_in_each_of_its_namespaces() {
+async fn each_namespace_is_recovered() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4\nsocketio.namespaces = [\"/other\"]")).await;
     for way in WAYS {
         let mut ana = way.open(&host).await;
@@ -50,7 +50,7 @@ async fn a_client_goes_on_in_each_of_its_namespaces() {
 }
 
 #[tokio::test]
-async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to() {
+async fn client_recovers_from_any_shard() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     for way in WAYS {
         let (mut ana, id) = client(&host, way, "ana").await;
@@ -89,7 +89,7 @@ async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to() {
 }
 
 #[tokio::test]
-async fn a_websocket_that_was_opened_before_its_session_moved_takes_over_all_the_same() {
+async fn upgrade_opened_before_a_handoff_completes() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let token = host.token("ana", None);
     for attempt in 0.. {
@@ -128,7 +128,7 @@ async fn a_websocket_that_was_opened_before_its_session_moved_takes_over_all_the
 }
 
 #[tokio::test]
-async fn a_session_of_another_host_is_none_here() {
+async fn sessions_of_other_hosts_are_not_recovered() {
     let mut host = TestHost::start_with(&format!("{CONFIG}shards = 2"), &[]);
     let token = host.token("ana");
     let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
@@ -161,7 +161,7 @@ async fn a_session_of_another_host_is_none_here() {
 }
 
 #[tokio::test]
-async fn what_follows_at_once_moves_with_its_session() {
+async fn pipelined_packets_move_with_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     host.must_load("conformance", conformance()).await;
     for way in WAYS {

@@ -47,7 +47,7 @@ async fn leave(host: &InnerHost, mut client: TestClient) {
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_notices() {
+async fn resuming_replays_missed_events_in_order_unnoticed() {
     let host = InnerHost::start(CONFIG).await;
     let view = json!({ "ticketId": "t1" });
     let mut ben = host.client("ben").await;
@@ -93,7 +93,7 @@ async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_no
 }
 
 #[tokio::test]
-async fn answers_and_questions_are_among_what_it_missed() {
+async fn acknowledgements_and_requests_are_replayed() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut ana, session) = begun(&host, "ana").await;
@@ -119,7 +119,7 @@ async fn answers_and_questions_are_among_what_it_missed() {
 }
 
 #[tokio::test]
-async fn nobody_goes_on_with_what_is_not_its_own() {
+async fn foreign_sessions_are_not_resumed() {
     let host = InnerHost::start(CONFIG).await;
     let (ana, session) = begun(&host, "ana").await;
     let id = ana.id().to_owned();
@@ -155,7 +155,7 @@ async fn nobody_goes_on_with_what_is_not_its_own() {
 }
 
 #[tokio::test]
-async fn who_counted_more_than_there_was_begins_anew_and_its_old_connection_ends() {
+async fn impossible_offset_begins_anew_and_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let (ana, session) = begun(&host, "ana").await;
     let path = format!("/v1/connections/{}", ana.id());
@@ -170,7 +170,7 @@ async fn who_counted_more_than_there_was_begins_anew_and_its_old_connection_ends
 }
 
 #[tokio::test]
-async fn what_makes_no_sense_is_refused_and_changes_nothing() {
+async fn malformed_resume_is_refused_without_effect() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, session) = begun(&host, "ana").await;
     for wrong in [
@@ -193,7 +193,7 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_may_be_begun_at_any_time_by_an_event_too_and_counts_from_there() {
+async fn session_can_begin_later_and_counts_from_there() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, first) = begun(&host, "ana").await;
     ana.ask("no:such", json!({})).await.unwrap_err();
@@ -222,7 +222,7 @@ async fn a_session_may_be_begun_at_any_time_by_an_event_too_and_counts_from_ther
 }
 
 #[tokio::test]
-async fn who_never_asked_for_a_session_or_says_that_it_goes_is_gone_at_once() {
+async fn closed_or_sessionless_connections_leave_at_once() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
@@ -252,7 +252,7 @@ async fn who_never_asked_for_a_session_or_says_that_it_goes_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
+async fn expired_session_begins_anew() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut ana, session) = begun(&host, "ana").await;
@@ -274,7 +274,7 @@ async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
 }
 
 #[tokio::test]
-async fn without_a_window_there_are_no_sessions() {
+async fn zero_window_disables_sessions() {
     let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
     for data in [json!({}), json!({ "session": "0".repeat(48), "offset": 0 })] {
         let mut ana = host.client("ana").await;
@@ -290,7 +290,7 @@ async fn without_a_window_there_are_no_sessions() {
 }
 
 #[tokio::test]
-async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one() {
+async fn session_of_an_expired_token_resumes_with_another() {
     let host = InnerHost::start(CONFIG).await;
     let second = Duration::from_secs(1);
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(second))).await;
@@ -309,7 +309,7 @@ async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_client_may_be_back_before_its_loss_is_known() {
+async fn resuming_works_before_the_loss_is_noticed() {
     let host = InnerHost::start(CONFIG).await;
     let (mut old, session) = begun(&host, "ana").await;
     tell(&host, "ana", 1).await;
@@ -324,7 +324,7 @@ async fn a_client_may_be_back_before_its_loss_is_known() {
 }
 
 #[tokio::test]
-async fn what_a_heartbeat_shows_to_have_come_is_not_kept() {
+async fn heartbeat_trims_the_replay_buffer() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, session) = begun(&host, "ana").await;
     tell(&host, "ana", 1).await;
@@ -346,7 +346,7 @@ async fn what_a_heartbeat_shows_to_have_come_is_not_kept() {
 }
 
 #[tokio::test]
-async fn who_is_away_takes_no_place_of_its_users_others() {
+async fn detached_connections_do_not_count_towards_the_limit() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
     let (ana, session) = begun(&host, "ana").await;
     lose(&host, ana).await;
@@ -384,7 +384,7 @@ fn resume_frame(session: &str, offset: u64) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to_with_all_that_it_sends() {
+async fn resuming_from_any_shard_keeps_pipelined_events() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let (ana, session) = begun(&host, "ana").await;
     let id = ana.id().to_owned();
@@ -423,7 +423,7 @@ async fn a_client_finds_its_connection_from_whichever_shard_it_comes_to_with_all
 }
 
 #[tokio::test]
-async fn features_are_not_told_of_a_connection_that_was_but_the_way_back() {
+async fn resuming_does_not_emit_connect() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
     host.must_load("hostile", hostile("greets")).await;
     let mut eve = host.client("eve").await;
@@ -456,7 +456,7 @@ async fn numbers(client: &mut TestClient) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn events_between_connected_and_resume_come_once_in_order() {
+async fn events_before_resume_come_once_in_order() {
     for shards in [1, 4] {
         let host = InnerHost::start(&format!("shards = {shards}\n{CONFIG}")).await;
         let to_ana = json!({ "user": "ana" });
@@ -512,7 +512,7 @@ async fn held_events_reach_clients_that_do_not_resume() {
 }
 
 #[tokio::test]
-async fn a_slow_resume_is_no_connection_to_features() {
+async fn slow_resume_does_not_emit_connect() {
     let host = InnerHost::start(&format!("shards = 1\n{CONFIG}")).await;
     host.must_load("hostile", hostile("greets")).await;
     let mut eve = host.client("eve").await;

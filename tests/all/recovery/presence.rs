@@ -47,7 +47,7 @@ fn agents(viewers: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_scope_that_asks_is_told_away_and_back() {
+async fn subscribed_scope_gets_away_and_back() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("presence")).await;
     for way in WAYS {
@@ -87,7 +87,7 @@ async fn a_scope_that_asks_is_told_away_and_back() {
 }
 
 #[tokio::test]
-async fn a_resumed_plain_session_is_told_back() {
+async fn resumed_plain_session_is_reported_back() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("presence")).await;
     let (mut eve, mut ana) = (host.client("eve").await, host.client("ana").await);
@@ -108,7 +108,7 @@ async fn a_resumed_plain_session_is_told_back() {
 }
 
 #[tokio::test]
-async fn a_scope_that_does_not_ask_is_told_nothing() {
+async fn scope_without_presence_gets_no_away() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
@@ -132,7 +132,7 @@ async fn a_scope_that_does_not_ask_is_told_nothing() {
 }
 
 #[tokio::test]
-async fn a_join_handled_after_the_loss_is_told_away() {
+async fn join_handled_after_the_loss_gets_away() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
@@ -153,7 +153,7 @@ async fn a_join_handled_after_the_loss_is_told_away() {
 }
 
 #[tokio::test]
-async fn changes_cancel_each_other_in_a_paused_feature() {
+async fn opposite_changes_cancel_in_a_paused_plugin() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
@@ -174,7 +174,7 @@ async fn changes_cancel_each_other_in_a_paused_feature() {
 }
 
 #[tokio::test]
-async fn an_absent_agent_is_taken_out_and_shown_again() {
+async fn away_agent_leaves_the_viewers_until_back() {
     let host = InnerHost::start(CONFIG).await;
     for way in WAYS {
         let ticket = json!([{ "ticketId": format!("{way:?}") }]);
@@ -219,7 +219,7 @@ async fn an_absent_agent_is_taken_out_and_shown_again() {
 }
 
 #[tokio::test]
-async fn an_absence_outlasts_a_swap() {
+async fn away_outlasts_a_swap() {
     let host = InnerHost::start(CONFIG).await;
     let mut ben = host.client("ben").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;

@@ -81,7 +81,7 @@ async fn is_new(host: &InnerHost, namespace: &str, said: &Value) -> SocketIoClie
 }
 
 #[tokio::test]
-async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_notices() {
+async fn recovery_replays_missed_events_in_order_unnoticed() {
     let host = InnerHost::start(CONFIG).await;
     let view = json!([{ "ticketId": "t1" }]);
     for (from, to) in [(Way::Socket, Way::Socket), (Way::Polling, Way::Polling), (Way::Polling, Way::Socket)] {
@@ -127,7 +127,7 @@ async fn a_client_that_comes_back_has_what_it_missed_in_order_and_nobody_else_no
 }
 
 #[tokio::test]
-async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
+async fn expired_session_begins_anew() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     for way in WAYS {
@@ -158,7 +158,7 @@ async fn who_stays_away_for_too_long_is_gone_and_begins_anew() {
 }
 
 #[tokio::test]
-async fn nobody_goes_on_with_what_is_not_its_own() {
+async fn foreign_sessions_are_not_recovered() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     tell(&host, "ana", 1).await;
@@ -191,7 +191,7 @@ async fn nobody_goes_on_with_what_is_not_its_own() {
 }
 
 #[tokio::test]
-async fn who_says_that_it_got_further_than_anybody_could_begins_anew_and_its_old_connection_ends() {
+async fn impossible_offset_begins_anew_and_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     for offset in ["ffffffffffffff", "nonsense", ""] {
         let (mut ana, id) = client(&host, Way::Socket, "ana").await;
@@ -210,7 +210,7 @@ async fn who_says_that_it_got_further_than_anybody_could_begins_anew_and_its_old
 }
 
 #[tokio::test]
-async fn a_client_may_be_back_before_its_loss_is_known() {
+async fn recovery_works_before_the_loss_is_noticed() {
     let host = InnerHost::start(CONFIG).await;
     for (from, to) in [(Way::Socket, Way::Polling), (Way::Polling, Way::Socket), (Way::Polling, Way::Polling)] {
         let (mut old, id) = client(&host, from, "ana").await;
@@ -229,7 +229,7 @@ async fn a_client_may_be_back_before_its_loss_is_known() {
 }
 
 #[tokio::test]
-async fn what_was_sent_and_never_read_is_sent_again() {
+async fn unread_events_are_replayed() {
     let host = InnerHost::start(CONFIG).await;
     for way in WAYS {
         let (mut ana, id) = client(&host, way, "ana").await;
@@ -267,7 +267,7 @@ async fn what_was_sent_and_never_read_is_sent_again() {
 }
 
 #[tokio::test]
-async fn who_has_heard_nothing_yet_comes_back_without_an_offset() {
+async fn recovery_works_without_an_offset() {
     let host = InnerHost::start(CONFIG).await;
     for way in WAYS {
         let (ana, id) = client(&host, way, "ana").await;
@@ -283,7 +283,7 @@ async fn who_has_heard_nothing_yet_comes_back_without_an_offset() {
 }
 
 #[tokio::test]
-async fn without_a_window_nobody_comes_back() {
+async fn zero_window_disables_recovery() {
     let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
@@ -306,7 +306,7 @@ async fn without_a_window_nobody_comes_back() {
 }
 
 #[tokio::test]
-async fn a_client_that_misses_too_much_is_given_up_at_once() {
+async fn overflowing_replay_buffer_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}limits.outbox_bytes = 20000")).await;
     host.must_load("hostile", hostile("normal")).await;
     let (mut ana, _) = client(&host, Way::Socket, "ana").await;
@@ -328,7 +328,7 @@ async fn a_client_that_misses_too_much_is_given_up_at_once() {
 }
 
 #[tokio::test]
-async fn who_says_that_it_goes_is_gone_at_once() {
+async fn deliberate_close_ends_the_session_at_once() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
@@ -373,7 +373,7 @@ async fn who_says_that_it_goes_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn who_is_away_takes_no_place_of_its_users_others() {
+async fn detached_connections_do_not_count_towards_the_limit() {
     let limits = "[limits]\nconnections_per_user = 1\nconnections = 2\nevents_per_second = 0";
     let host = InnerHost::start(&format!("auth.jwt.secret = \"s\"\n{limits}")).await;
     let (ana, id) = client(&host, Way::Socket, "ana").await;
@@ -393,7 +393,7 @@ async fn who_is_away_takes_no_place_of_its_users_others() {
 }
 
 #[tokio::test]
-async fn an_operator_ends_a_connection_whose_client_is_away() {
+async fn operator_disconnects_a_detached_connection() {
     let host = InnerHost::start(CONFIG).await;
     let (ana, id) = client(&host, Way::Socket, "ana").await;
     let session = lose(&host, ana, "ana").await;
@@ -406,7 +406,7 @@ async fn an_operator_ends_a_connection_whose_client_is_away() {
 }
 
 #[tokio::test]
-async fn who_comes_back_is_who_the_new_token_says() {
+async fn recovered_connection_takes_the_new_tokens_identity() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut ana = SocketIoClient::socket(&host.ws).await;
     let id = ana.sign_in(&host.token_with("ana", &["--role", "trainee"])).await;
@@ -424,7 +424,7 @@ async fn who_comes_back_is_who_the_new_token_says() {
 }
 
 #[tokio::test]
-async fn what_is_kept_for_all_clients_together_is_bounded() {
+async fn replay_memory_of_all_clients_is_bounded() {
     let host = TestHost::start_with(&format!("{CONFIG}shards = 1\nrecovery.memory_bytes = 200000"), &[]);
     let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::socket(&host.ws).await];
     let mut ids = Vec::new();

@@ -16,7 +16,7 @@ async fn user(host: &InnerHost, entered: &Value) -> String {
 }
 
 #[tokio::test]
-async fn who_shows_no_good_token_is_told_so_and_may_try_again() {
+async fn invalid_token_is_refused_and_can_be_retried() {
     let host = InnerHost::start(CONFIG).await;
     let expired = host.token("ana", Some(MINUTE));
     host.advance(MINUTE);
@@ -40,7 +40,7 @@ async fn who_shows_no_good_token_is_told_so_and_may_try_again() {
 }
 
 #[tokio::test]
-async fn a_token_is_taken_from_each_place_where_front_ends_put_it() {
+async fn token_is_taken_from_each_documented_place() {
     let host = InnerHost::start(&format!("{CONFIG}auth.jwt.cookie = \"session\"")).await;
     let token = host.token("ana", None);
     let bearer = format!("Bearer {token}");
@@ -71,7 +71,7 @@ async fn a_token_is_taken_from_each_place_where_front_ends_put_it() {
 }
 
 #[tokio::test]
-async fn a_cookie_does_not_count_from_a_strangers_page() {
+async fn cookie_from_a_foreign_origin_is_ignored() {
     let origins = "auth.jwt.cookie = \"session\"\ncors.origins = [\"https://app.example\"]";
     let host = InnerHost::start(&format!("{CONFIG}{origins}")).await;
     let cookie = format!("session={}", host.token("ana", None));
@@ -99,7 +99,7 @@ async fn a_cookie_does_not_count_from_a_strangers_page() {
 }
 
 #[tokio::test]
-async fn whoever_needs_no_token_has_a_name_of_its_own() {
+async fn anonymous_connections_have_distinct_users() {
     let host = InnerHost::start(&format!("{CONFIG}auth.anonymous = true")).await;
     let mut users = Vec::new();
     let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
@@ -120,7 +120,7 @@ async fn whoever_needs_no_token_has_a_name_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_user_has_as_many_connections_as_it_may() {
+async fn connections_per_user_are_limited() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
     let token = json!({ "token": host.token("ana", None) });
     let mut first = SocketIoClient::socket(&host.ws).await;
@@ -137,7 +137,7 @@ async fn a_user_has_as_many_connections_as_it_may() {
 }
 
 #[tokio::test]
-async fn a_newer_token_keeps_a_connection_and_another_users_does_not() {
+async fn newer_token_must_be_the_same_users() {
     let host = InnerHost::start(CONFIG).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
     client.sign_in(&host.token("ana", Some(MINUTE / 6))).await;
@@ -159,7 +159,7 @@ async fn a_newer_token_keeps_a_connection_and_another_users_does_not() {
 }
 
 #[tokio::test]
-async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one_to_what_it_had() {
+async fn session_of_an_expired_token_recovers_with_another() {
     let host = InnerHost::start(CONFIG).await;
     for is_polling in [false, true] {
         let connect = async || match is_polling {
@@ -181,7 +181,7 @@ async fn who_is_sent_away_with_its_token_comes_back_with_a_new_one_to_what_it_ha
 }
 
 #[tokio::test]
-async fn a_host_that_restarts_closes_the_transport_and_puts_nobody_out() {
+async fn restarting_host_closes_transports_without_disconnect_packet() {
     let host = TestHost::start_with(&format!("{CONFIG}auth.anonymous = true"), &[]);
     let mut socket = SocketIoClient::socket(&host.ws).await;
     let mut polling = SocketIoClient::polling(&host.ws).await;

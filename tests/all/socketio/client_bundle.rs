@@ -11,7 +11,7 @@ async fn get(host: &TestHost, name: &str) -> roundhouse_tests::Answer {
 }
 
 #[tokio::test]
-async fn a_missing_bundle_says_what_to_do() {
+async fn missing_bundle_answers_with_a_remedy() {
     let host = TestHost::start();
     for name in ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js.map", "socket.io.msgpack.min.js"] {
         let answer = get(&host, name).await;
@@ -24,7 +24,7 @@ async fn a_missing_bundle_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_bundle_comes_from_file_or_folder() {
+async fn bundle_is_served_from_file_or_folder() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("socket.io.min.js", "min");
@@ -56,7 +56,7 @@ async fn a_bundle_comes_from_file_or_folder() {
 }
 
 #[tokio::test]
-async fn a_bundle_elsewhere_is_redirected_to() {
+async fn bundle_url_is_redirected_to() {
     let url = "https://cdn.example/4.8/";
     let host = TestHost::start_with(&format!("{CONFIG}socketio.client = {url:?}"), &[]);
     let answer = get(&host, "socket.io.min.js").await;
@@ -67,7 +67,7 @@ async fn a_bundle_elsewhere_is_redirected_to() {
 }
 
 #[tokio::test]
-async fn an_absent_bundle_fails_the_start() {
+async fn absent_bundle_fails_the_start() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     for (client, said) in [("nowhere.js", "nowhere.js"), ("empty", "has none of")] {

@@ -41,7 +41,7 @@ pub(crate) async fn gone(polling: &Polling) {
 }
 
 #[tokio::test]
-async fn a_session_begins_with_what_the_configuration_says() {
+async fn open_packet_has_the_configured_values() {
     let times = "heartbeat.interval = \"7s\"\nheartbeat.timeout = \"12s\"\nlimits.message_bytes = 5000";
     let host = InnerHost::start(&format!("{CONFIG}{times}")).await;
     let answer = http(&host.ws, "GET", &format!("{ENGINE}&transport=polling"), &[], "").await.unwrap();
@@ -59,7 +59,7 @@ async fn a_session_begins_with_what_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_of_the_protocol_is_refused_with_the_number_that_clients_know() {
+async fn invalid_requests_get_engineio_error_codes() {
     let host = InnerHost::start(CONFIG).await;
     let polling = Polling::open(&host.ws).await;
     let sid = format!("&sid={}", polling.sid());
@@ -94,7 +94,7 @@ async fn what_is_no_request_of_the_protocol_is_refused_with_the_number_that_clie
 }
 
 #[tokio::test]
-async fn a_polling_client_is_asked_for_a_sign_of_life_and_gone_if_it_gives_none() {
+async fn polling_session_without_pong_ends() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     for _ in 0..3 {
@@ -117,7 +117,7 @@ async fn a_polling_client_is_asked_for_a_sign_of_life_and_gone_if_it_gives_none(
 }
 
 #[tokio::test]
-async fn a_client_on_a_websocket_is_asked_for_a_sign_of_life_and_gone_if_it_gives_none() {
+async fn websocket_session_without_pong_ends() {
     let host = InnerHost::start(CONFIG).await;
     let mut answering = SocketIoClient::socket(&host.ws).await;
     answering.enter("/", &Value::Null).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_client_on_a_websocket_is_asked_for_a_sign_of_life_and_gone_if_it_give
 }
 
 #[tokio::test]
-async fn pings_are_the_hosts_to_send() {
+async fn ping_from_a_client_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     let waiting = polling.begin_poll();
@@ -152,7 +152,7 @@ async fn pings_are_the_hosts_to_send() {
 }
 
 #[tokio::test]
-async fn a_client_says_that_it_is_over_on_either_transport() {
+async fn close_packet_ends_the_session_on_each_transport() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = entered(&host).await;
     // A ping has come, so that the next request waits and the host knows of it.
@@ -171,7 +171,7 @@ async fn a_client_says_that_it_is_over_on_either_transport() {
 }
 
 #[tokio::test]
-async fn a_page_of_an_allowed_origin_may_poll_and_of_no_other() {
+async fn polling_needs_an_allowed_origin() {
     let host = InnerHost::start(&format!("{CONFIG}cors.origins = [\"https://app.example\"]")).await;
     let path = format!("{ENGINE}&transport=polling");
     let cors = ["access-control-allow-origin", "access-control-allow-credentials", "vary"];
@@ -208,7 +208,7 @@ async fn a_page_of_an_allowed_origin_may_poll_and_of_no_other() {
 }
 
 #[tokio::test]
-async fn sessions_are_where_the_configuration_says() {
+async fn path_is_configurable() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.path = \"/chat/io/\"")).await;
     for (path, status) in [("/chat/io/", 200), ("/chat/io", 200), ("/socket.io/", 404), ("/chat/io/x", 404)] {
         let answer = http(&host.ws, "GET", &format!("{path}?EIO=4&transport=polling"), &[], "").await.unwrap();
@@ -218,7 +218,7 @@ async fn sessions_are_where_the_configuration_says() {
 }
 
 #[tokio::test]
-async fn a_host_that_is_full_opens_no_session() {
+async fn full_host_refuses_sessions() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections = 1")).await;
     let polling = Polling::open(&host.ws).await;
     let answer = http(&host.ws, "GET", &format!("{ENGINE}&transport=polling"), &[], "").await.unwrap();

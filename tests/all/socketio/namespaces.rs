@@ -26,7 +26,7 @@ fn invalid() -> Result<Value, Value> {
 }
 
 #[tokio::test]
-async fn a_namespace_is_entered_with_an_object_or_nothing_and_features_are_told() {
+async fn connect_takes_an_object_or_nothing() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     let said = json!({ "deep": { "n": [1.5, null] }, "text": "ü" });
@@ -51,7 +51,7 @@ async fn a_namespace_is_entered_with_an_object_or_nothing_and_features_are_told(
 }
 
 #[tokio::test]
-async fn namespaces_are_those_of_the_configuration_and_of_features() {
+async fn namespaces_come_from_configuration_and_plugins() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/admin\"]")).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
     for (namespace, is_there) in [("/", true), ("/admin", true), ("/custom", false), ("/random", false)] {
@@ -78,7 +78,7 @@ async fn namespaces_are_those_of_the_configuration_and_of_features() {
 }
 
 #[tokio::test]
-async fn events_and_acknowledgements_go_both_ways_in_each_namespace() {
+async fn events_and_acknowledgements_work_in_each_namespace() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
@@ -105,7 +105,7 @@ async fn events_and_acknowledgements_go_both_ways_in_each_namespace() {
 }
 
 #[tokio::test]
-async fn attachments_go_both_ways_each_where_its_placeholder_is() {
+async fn attachments_keep_their_placeholders_both_ways() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     let placeholder = |n: u8| json!({ "_placeholder": true, "num": n });
@@ -140,7 +140,7 @@ async fn attachments_go_both_ways_each_where_its_placeholder_is() {
 }
 
 #[tokio::test]
-async fn who_leaves_a_namespace_is_gone_from_it_at_once_and_stays_in_the_others() {
+async fn disconnect_leaves_one_namespace_at_once() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     host.must_load("hostile", hostile("normal")).await;
     for mut leaving in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
@@ -165,7 +165,7 @@ async fn who_leaves_a_namespace_is_gone_from_it_at_once_and_stays_in_the_others(
 }
 
 #[tokio::test]
-async fn the_api_shows_a_connection_by_its_id_and_puts_it_out_of_its_namespace() {
+async fn api_shows_and_disconnects_by_namespace() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     let clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
     for (mut client, is_polling) in clients.into_iter().zip([false, true]) {
@@ -203,7 +203,7 @@ async fn the_api_shows_a_connection_by_its_id_and_puts_it_out_of_its_namespace()
 }
 
 #[tokio::test]
-async fn a_feature_disconnects_a_client() {
+async fn plugin_disconnects_a_client() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut client = client(&host).await;
@@ -216,7 +216,7 @@ async fn a_feature_disconnects_a_client() {
 }
 
 #[tokio::test]
-async fn what_is_against_the_protocol_ends_the_session() {
+async fn protocol_violations_end_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let event = "451-[\"a\",{\"_placeholder\":true,\"num\":0}]";
     for packets in [
@@ -269,7 +269,7 @@ async fn what_is_against_the_protocol_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_in_the_acknowledgement_or_as_an_error_event() {
+async fn refusals_come_as_acknowledgement_or_error_event() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("hostile", hostile("normal")).await;
     let mut client = client(&host).await;
@@ -298,7 +298,7 @@ async fn a_refusal_comes_in_the_acknowledgement_or_as_an_error_event() {
 }
 
 #[tokio::test]
-async fn events_over_the_rate_are_refused_and_the_session_stays() {
+async fn events_over_the_rate_keep_the_session() {
     let limits = "[limits]\nevents_per_second = 1\nevent_burst = 4";
     let host = InnerHost::start(&format!("auth.anonymous = true\nauth.jwt.secret = \"s\"\n{limits}")).await;
     for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
@@ -328,7 +328,7 @@ async fn events_over_the_rate_are_refused_and_the_session_stays() {
 }
 
 #[tokio::test]
-async fn who_enters_no_namespace_in_time_is_sent_away() {
+async fn connect_timeout_closes_sessions_without_namespace() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.connect_timeout = \"20s\"")).await;
     let mut silent = EngineSocket::open(&host.ws).await;
     let mut knocking = SocketIoClient::polling(&host.ws).await;
@@ -344,7 +344,7 @@ async fn who_enters_no_namespace_in_time_is_sent_away() {
 }
 
 #[tokio::test]
-async fn clients_of_both_protocols_in_one_room_hear_the_same() {
+async fn both_protocols_get_the_same_room_events() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("relay", relay()).await;
     let mut plain = host.client("ana").await;
@@ -385,7 +385,7 @@ async fn clients_of_both_protocols_in_one_room_hear_the_same() {
 }
 
 #[tokio::test]
-async fn an_event_with_too_many_attachments_is_refused_alone() {
+async fn event_with_too_many_attachments_is_refused() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
@@ -405,7 +405,7 @@ async fn an_event_with_too_many_attachments_is_refused_alone() {
 }
 
 #[tokio::test]
-async fn a_msgpack_client_is_refused_in_its_encoding() {
+async fn msgpack_client_is_refused_in_msgpack() {
     let host = InnerHost::start(CONFIG).await;
     let connect = b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/";
     let check = |answer: &[u8]| {
@@ -427,7 +427,7 @@ async fn a_msgpack_client_is_refused_in_its_encoding() {
 }
 
 #[tokio::test]
-async fn a_broken_protocol_is_told_and_logged() {
+async fn protocol_violation_is_reported_and_logged() {
     const N_CLIENTS: usize = 60;
     let host = TestHost::start_with(&format!("{CONFIG}shards = 1"), &[]);
     for n in 0..N_CLIENTS {
@@ -444,7 +444,7 @@ async fn a_broken_protocol_is_told_and_logged() {
 }
 
 #[tokio::test]
-async fn an_unreadable_connect_is_logged_within_bounds() {
+async fn unreadable_connect_logs_are_bounded() {
     let host = TestHost::start_with(CONFIG, &[]);
     host.must_load("hostile", hostile("greets")).await;
     for _ in 0..10 {

@@ -19,7 +19,7 @@ async fn answer_to(mut socket: TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_payload_is_packets_with_a_separator_between_them_both_ways() {
+async fn payloads_separate_packets_both_ways() {
     let host = InnerHost::start(CONFIG).await;
     let polling = Polling::open(&host.ws).await;
     let posted = polling.post("40/a,\x1e3\x1e40/b,\x1e40/c,").await;
@@ -33,7 +33,7 @@ async fn a_payload_is_packets_with_a_separator_between_them_both_ways() {
 }
 
 #[tokio::test]
-async fn binary_messages_are_base64_in_a_payload_and_frames_on_a_websocket() {
+async fn binary_messages_are_base64_or_binary_frames() {
     let host = InnerHost::start(CONFIG).await;
     host.must_load("conformance", conformance()).await;
     let event =
@@ -77,7 +77,7 @@ async fn binary_messages_are_base64_in_a_payload_and_frames_on_a_websocket() {
 }
 
 #[tokio::test]
-async fn a_payload_that_breaks_the_protocol_ends_its_session() {
+async fn malformed_payload_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     for payload in [&b""[..], b"abc", b"7", b"4a\x1e", b"0{}", b"b%%%", b"4\xff\xfe"] {
         let polling = entered(&host).await;
@@ -103,7 +103,7 @@ async fn a_payload_that_breaks_the_protocol_ends_its_session() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_limit_is_refused_and_its_session_goes_on() {
+async fn request_over_the_limit_keeps_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}limits.message_bytes = 1000")).await;
     let polling = Polling::open(&host.ws).await;
     let refused = |answer: &Answer| (answer.status, answer.text.clone());
@@ -126,7 +126,7 @@ async fn a_request_over_the_limit_is_refused_and_its_session_goes_on() {
 }
 
 #[tokio::test]
-async fn a_second_request_for_packets_ends_the_session() {
+async fn concurrent_polls_end_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     let (one, other) = tokio::join!(polling.begin_poll(), polling.begin_poll());
@@ -139,7 +139,7 @@ async fn a_second_request_for_packets_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_second_request_with_packets_ends_the_session() {
+async fn concurrent_posts_end_the_session() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     let mut first = polling.begin_post().await;
@@ -152,7 +152,7 @@ async fn a_second_request_with_packets_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_request_that_breaks_off_ends_the_session() {
+async fn interrupted_request_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
     let polling = entered(&host).await;
     let waiting = polling.begin("GET", "").await;
@@ -174,7 +174,7 @@ async fn a_request_that_breaks_off_ends_the_session() {
 }
 
 #[tokio::test]
-async fn one_connection_may_carry_all_requests_of_a_session() {
+async fn one_keep_alive_connection_carries_a_session() {
     let host = InnerHost::start(CONFIG).await;
     let polling = Polling::open(&host.ws).await;
     let (path, address) = (polling.path(), host.ws.trim_start_matches("ws://").to_owned());
@@ -203,7 +203,7 @@ async fn one_connection_may_carry_all_requests_of_a_session() {
 }
 
 #[tokio::test]
-async fn requests_of_a_session_may_come_in_on_any_shard() {
+async fn requests_are_taken_on_any_shard() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let polling = entered(&host).await;
     let mut parked = Vec::new();
@@ -219,7 +219,7 @@ async fn requests_of_a_session_may_come_in_on_any_shard() {
 }
 
 #[tokio::test]
-async fn python_clients_get_at_most_sixteen_packets_an_answer() {
+async fn python_clients_get_at_most_sixteen_packets() {
     const N_EVENTS: usize = 40;
     let host = InnerHost::start(CONFIG).await;
     let polling = Polling::open(&host.ws).await;
@@ -247,7 +247,7 @@ async fn python_clients_get_at_most_sixteen_packets_an_answer() {
 }
 
 #[tokio::test]
-async fn a_binary_message_is_measured_as_it_is_decoded() {
+async fn binary_message_is_measured_decoded() {
     const LIMIT: usize = 3000;
     let host = InnerHost::start(&format!("{CONFIG}limits.message_bytes = {LIMIT}")).await;
     host.must_load("conformance", conformance()).await;

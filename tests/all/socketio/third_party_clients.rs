@@ -19,20 +19,20 @@ fn work(test: &str, script: impl Fn() -> Result<Script, &'static str>, args: &[&
 }
 
 #[test]
-fn the_newest_client_works_and_is_recovered_on_each_transport() {
-    let test = "the_newest_client_works_and_is_recovered_on_each_transport";
+fn newest_client_is_recovered_on_each_transport() {
+    let test = "newest_client_is_recovered_on_each_transport";
     work(test, || Script::on_node("socketio.mjs"), &["newest"]);
 }
 
 #[test]
-fn an_old_client_works_and_comes_back_on_each_transport() {
-    let test = "an_old_client_works_and_comes_back_on_each_transport";
+fn old_client_reconnects_on_each_transport() {
+    let test = "old_client_reconnects_on_each_transport";
     work(test, || Script::on_node("socketio.mjs"), &["4.1"]);
 }
 
 #[test]
-fn an_absent_agent_is_taken_out_and_shown_again() {
-    let test = "an_absent_agent_is_taken_out_and_shown_again";
+fn away_agent_leaves_the_viewers_until_back() {
+    let test = "away_agent_leaves_the_viewers_until_back";
     for version in ["newest", "4.1"] {
         for transport in TRANSPORTS {
             let script = match Script::on_node("socketio-away.mjs") {
@@ -50,15 +50,15 @@ fn an_absent_agent_is_taken_out_and_shown_again() {
 }
 
 #[test]
-fn pythons_client_works_and_comes_back_on_each_transport() {
-    let test = "pythons_client_works_and_comes_back_on_each_transport";
+fn python_client_reconnects_on_each_transport() {
+    let test = "python_client_reconnects_on_each_transport";
     work(test, || Script::on_python("python_socketio.py"), &[]);
 }
 
 #[test]
-fn a_token_lets_a_client_in_from_each_place_and_who_is_not_let_in_is_told_why() {
+fn tokens_and_refusals_reach_the_newest_client() {
     if let Err(why) = Script::on_node("socketio-doors.mjs") {
-        return skip("a_token_lets_a_client_in_from_each_place_and_who_is_not_let_in_is_told_why", why);
+        return skip("tokens_and_refusals_reach_the_newest_client", why);
     }
     let config = r#"
         auth.jwt.secret = "a secret for this test"
@@ -80,12 +80,12 @@ fn a_token_lets_a_client_in_from_each_place_and_who_is_not_let_in_is_told_why() 
 }
 
 #[tokio::test]
-async fn a_client_stays_away_when_an_operator_ended_it_and_not_when_the_host_ends() {
+async fn client_reconnects_after_restart_not_after_disconnect() {
     for transport in TRANSPORTS {
         let script = match Script::on_node("socketio-ends.mjs") {
             Ok(script) => script,
             Err(why) => {
-                return skip("a_client_stays_away_when_an_operator_ended_it_and_not_when_the_host_ends", why);
+                return skip("client_reconnects_after_restart_not_after_disconnect", why);
             }
         };
         let mut host = TestHost::start();

@@ -35,7 +35,7 @@ async fn still_polls(polling: &mut Polling) {
 }
 
 #[tokio::test]
-async fn a_session_goes_over_after_a_probe_and_its_requests_end() {
+async fn probed_session_upgrades_and_ends_its_polls() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     let waiting = polling.begin_poll();
@@ -54,7 +54,7 @@ async fn a_session_goes_over_after_a_probe_and_its_requests_end() {
 }
 
 #[tokio::test]
-async fn nothing_is_lost_doubled_or_reordered_while_a_session_goes_over() {
+async fn upgrade_keeps_packets_complete_and_in_order() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 3")).await;
     host.must_load("conformance", conformance()).await;
     for round in 0..5 {
@@ -93,7 +93,7 @@ async fn nothing_is_lost_doubled_or_reordered_while_a_session_goes_over() {
 }
 
 #[tokio::test]
-async fn a_probe_that_comes_to_nothing_leaves_polling_as_it_was() {
+async fn failed_probe_leaves_polling_unchanged() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = entered(&host).await;
     // One says nothing, one tries, and some make no sense.
@@ -125,7 +125,7 @@ async fn a_probe_that_comes_to_nothing_leaves_polling_as_it_was() {
 }
 
 #[tokio::test]
-async fn an_upgrade_that_does_not_come_in_ten_seconds_is_given_up() {
+async fn upgrade_times_out_after_ten_seconds() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = entered(&host).await;
     let mut untried = EngineSocket::beside(&polling).await;
@@ -143,7 +143,7 @@ async fn an_upgrade_that_does_not_come_in_ten_seconds_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_session_has_one_websocket() {
+async fn session_has_one_websocket() {
     let host = InnerHost::start(CONFIG).await;
     let polling = entered(&host).await;
     let mut late = EngineSocket::beside(&polling).await;
@@ -165,7 +165,7 @@ async fn a_session_has_one_websocket() {
 }
 
 #[tokio::test]
-async fn a_session_goes_over_from_any_shard_to_any_other() {
+async fn upgrade_works_between_any_shards() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let mut parked = Vec::new();
     for _ in 0..8 {

@@ -162,8 +162,8 @@ fn on_each(part: &str, run: fn(Database)) {
 }
 
 #[test]
-fn documents_are_stored_in_order_and_read_by_the_page() {
-    on_each("documents_are_stored_in_order_and_read_by_the_page", |database| {
+fn documents_are_stored_in_order_and_paged() {
+    on_each("documents_are_stored_in_order_and_paged", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         let tags: Vec<String> = (0..2500).map(|n| format!("{n:04}")).collect();
@@ -197,8 +197,8 @@ fn documents_are_stored_in_order_and_read_by_the_page() {
 }
 
 #[test]
-fn a_page_is_bounded_in_bytes_and_has_one_document_at_least() {
-    on_each("a_page_is_bounded_in_bytes_and_has_one_document_at_least", |database| {
+fn page_is_bounded_in_bytes_but_never_empty() {
+    on_each("page_is_bounded_in_bytes_but_never_empty", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         let large =
@@ -214,8 +214,8 @@ fn a_page_is_bounded_in_bytes_and_has_one_document_at_least() {
 }
 
 #[test]
-fn a_key_is_stored_once() {
-    on_each("a_key_is_stored_once", |database| {
+fn key_is_stored_once() {
+    on_each("key_is_stored_once", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         let keyed =
@@ -233,8 +233,8 @@ fn a_key_is_stored_once() {
 }
 
 #[test]
-fn what_was_promised_and_not_told_is_told_after_a_restart_and_stored_once() {
-    on_each("what_was_promised_and_not_told_is_told_after_a_restart_and_stored_once", |database| {
+fn unacknowledged_outcomes_return_after_a_restart() {
+    on_each("unacknowledged_outcomes_return_after_a_restart", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         let others = Promise { plugin: "other".to_owned(), ..promise("d") };
@@ -267,8 +267,8 @@ fn what_was_promised_and_not_told_is_told_after_a_restart_and_stored_once() {
 }
 
 #[test]
-fn a_store_that_goes_is_waited_for() {
-    on_each("a_store_that_goes_is_waited_for", |mut database| {
+fn outage_is_waited_for() {
+    on_each("outage_is_waited_for", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -307,8 +307,8 @@ fn moving<T>(open: &Open, probe: impl Fn() -> Option<T>, n: usize) -> Vec<T> {
 }
 
 #[test]
-fn what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later() {
-    on_each("what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later", |mut database| {
+fn long_outage_fails_documents_once_for_good() {
+    on_each("long_outage_fails_documents_once_for_good", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -336,8 +336,8 @@ fn what_cannot_be_stored_for_long_fails_once_and_is_not_stored_later() {
 }
 
 #[test]
-fn what_waits_behind_a_batch_fails_in_time_too() {
-    on_each("what_waits_behind_a_batch_fails_in_time_too", |mut database| {
+fn documents_behind_a_batch_fail_in_time() {
+    on_each("documents_behind_a_batch_fail_in_time", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -358,8 +358,8 @@ fn give_up(open: &Open, tag: &str) -> Arc<Promise> {
 }
 
 #[test]
-fn what_was_given_up_and_cannot_be_told_is_told_so_though_another_is_given_up_meanwhile() {
-    on_each("what_was_given_up_and_cannot_be_told_is_told_so_though_another_is_given_up_meanwhile", |mut database| {
+fn requeued_failure_is_reported_despite_another_failure() {
+    on_each("requeued_failure_is_reported_despite_another_failure", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -376,8 +376,8 @@ fn what_was_given_up_and_cannot_be_told_is_told_so_though_another_is_given_up_me
 }
 
 #[test]
-fn what_was_given_up_by_an_earlier_process_is_never_stored() {
-    on_each("what_was_given_up_by_an_earlier_process_is_never_stored", |mut database| {
+fn expiry_in_an_earlier_process_is_final() {
+    on_each("expiry_in_an_earlier_process_is_final", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -396,7 +396,7 @@ fn what_was_given_up_by_an_earlier_process_is_never_stored() {
 }
 
 #[test]
-fn what_an_earlier_process_may_have_told_is_not_given_up() {
+fn possibly_reported_outcome_stays_stored_after_restart() {
     let mut database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
     let open = Open::new(&database, &journal);
@@ -416,11 +416,11 @@ fn what_an_earlier_process_may_have_told_is_not_given_up() {
 }
 
 #[test]
-fn a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_memory() {
+fn host_that_lost_its_database_writes_nothing() {
     let mut server = match TestPostgres::start() {
         Ok(server) => server,
         Err(why) => {
-            return skip("a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_memory", &why);
+            return skip("host_that_lost_its_database_writes_nothing", &why);
         }
     };
     let journals = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -457,7 +457,7 @@ fn a_host_that_lost_its_database_to_another_does_not_write_what_it_still_has_in_
 }
 
 #[test]
-fn nothing_is_stored_in_a_file_that_nobody_can_open_again() {
+fn moved_sqlite_file_is_not_written_to() {
     let dir = tempfile::tempdir().unwrap();
     let (path, elsewhere) = (dir.path().join("store.db"), dir.path().join("elsewhere"));
     let database = Database::Sqlite(dir, None);
@@ -476,7 +476,7 @@ fn nothing_is_stored_in_a_file_that_nobody_can_open_again() {
 }
 
 #[test]
-fn sqlite_log_shrinks_when_a_long_reader_ends() {
+fn sqlite_log_shrinks_after_a_long_read() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
     let open = Open::new(&database, &journal);
@@ -538,11 +538,11 @@ impl CuttableProxy {
 }
 
 #[test]
-fn a_half_open_connection_does_not_lock_its_host_out() {
+fn half_open_connection_keeps_its_hosts_lease() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
         Err(why) => {
-            return skip("a_half_open_connection_does_not_lock_its_host_out", &why);
+            return skip("half_open_connection_keeps_its_hosts_lease", &why);
         }
     };
     let between = CuttableProxy::start(server.port());
@@ -567,8 +567,8 @@ fn a_half_open_connection_does_not_lock_its_host_out() {
 }
 
 #[test]
-fn what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once() {
-    on_each("what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once", |mut database| {
+fn expired_document_settles_once_retracted_and_acknowledged() {
+    on_each("expired_document_settles_once_retracted_and_acknowledged", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         database.goes();
@@ -594,8 +594,8 @@ fn what_was_given_up_is_settled_when_it_is_withdrawn_and_known_and_once() {
 }
 
 #[test]
-fn what_is_told_while_the_host_ends_is_told_again() {
-    on_each("what_is_told_while_the_host_ends_is_told_again", |database| {
+fn outcomes_during_shutdown_are_reported_again() {
+    on_each("outcomes_during_shutdown_are_reported_again", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         open.store.promise(vec![promise("a")]).unwrap();
@@ -613,8 +613,8 @@ fn what_is_told_while_the_host_ends_is_told_again() {
 }
 
 #[test]
-fn what_cannot_be_told_now_is_told_when_its_plugin_is_there_again() {
-    on_each("what_cannot_be_told_now_is_told_when_its_plugin_is_there_again", |mut database| {
+fn requeued_outcomes_are_reported_on_resume() {
+    on_each("requeued_outcomes_are_reported_on_resume", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         open.store.promise(vec![promise("a")]).unwrap();
@@ -640,8 +640,8 @@ fn what_cannot_be_told_now_is_told_when_its_plugin_is_there_again() {
 }
 
 #[test]
-fn one_host_has_a_database_at_a_time() {
-    on_each("one_host_has_a_database_at_a_time", |database| {
+fn second_host_on_a_database_is_refused() {
+    on_each("second_host_on_a_database_is_refused", |database| {
         let journals = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let first = Open::new(&database, &journals[0]);
         let config = StoreConfig {
@@ -657,10 +657,10 @@ fn one_host_has_a_database_at_a_time() {
 }
 
 #[test]
-fn a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host() {
+fn locked_table_is_an_outage() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host", &why),
+        Err(why) => return skip("locked_table_is_an_outage", &why),
     };
     let (database, journal) = (Database::Postgres(server), tempfile::tempdir().unwrap());
     let open = Open::new(&database, &journal);
@@ -676,11 +676,11 @@ fn a_table_that_somebody_has_locked_is_an_outage_and_no_end_of_the_host() {
 }
 
 #[test]
-fn a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says() {
+fn tls_verification_follows_the_url() {
     let mut server = match TestPostgres::start_with_tls() {
         Ok(server) => server,
         Err(why) => {
-            return skip("a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says", &why);
+            return skip("tls_verification_follows_the_url", &why);
         }
     };
     let mine = server.authority().display().to_string();
@@ -735,7 +735,7 @@ fn a_server_is_connected_to_over_tls_and_looked_at_as_closely_as_the_url_says() 
 }
 
 #[test]
-fn more_than_may_wait_is_refused() {
+fn documents_over_the_queue_limit_are_refused() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
     let open = Open::new(&database, &journal);
@@ -749,8 +749,8 @@ fn more_than_may_wait_is_refused() {
 }
 
 #[test]
-fn scopes_are_kept_as_they_were_put_last() {
-    on_each("scopes_are_kept_as_they_were_put_last", |database| {
+fn scopes_have_their_last_record() {
+    on_each("scopes_have_their_last_record", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         assert_eq!(open.scope("campaign:1"), None);
@@ -772,8 +772,8 @@ fn scopes_are_kept_as_they_were_put_last() {
 }
 
 #[test]
-fn the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired() {
-    on_each("the_scopes_of_a_plugin_are_read_whole_but_for_those_that_expired", |database| {
+fn scopes_of_a_plugin_exclude_expired_ones() {
+    on_each("scopes_of_a_plugin_exclude_expired_ones", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         for n in 0..2345 {
@@ -811,8 +811,8 @@ fn answered(key: &str, answered_ms: u64) -> AnsweredCall {
 }
 
 #[test]
-fn what_calls_were_answered_is_stored_with_what_they_changed() {
-    on_each("what_calls_were_answered_is_stored_with_what_they_changed", |database| {
+fn answered_calls_are_stored_with_their_changes() {
+    on_each("answered_calls_are_stored_with_their_changes", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = Open::new(&database, &journal);
         assert_eq!(open.store.answered_calls(0).unwrap(), []);
@@ -842,8 +842,8 @@ fn what_calls_were_answered_is_stored_with_what_they_changed() {
 }
 
 #[test]
-fn the_oldest_of_too_many_answered_calls_are_forgotten() {
-    on_each("the_oldest_of_too_many_answered_calls_are_forgotten", |database| {
+fn oldest_excess_answered_calls_are_forgotten() {
+    on_each("oldest_excess_answered_calls_are_forgotten", |database| {
         let open = Open::new(&database, &tempfile::tempdir().unwrap());
         for n in 0..MAX_ANSWERED_CALLS + 5 {
             open.store.put_scope(
@@ -861,7 +861,7 @@ fn the_oldest_of_too_many_answered_calls_are_forgotten() {
 }
 
 #[test]
-fn a_sqlite_file_of_an_older_host_is_brought_up_to_date_and_one_of_a_newer_is_refused() {
+fn older_sqlite_file_migrates_newer_is_refused() {
     let database = Database::Sqlite(tempfile::tempdir().unwrap(), None);
     let journal = tempfile::tempdir().unwrap();
     let open = Open::new(&database, &journal);
@@ -890,7 +890,7 @@ fn a_sqlite_file_of_an_older_host_is_brought_up_to_date_and_one_of_a_newer_is_re
 }
 
 #[test]
-fn what_cannot_be_a_store_is_refused_with_the_reason() {
+fn invalid_stores_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
     for (url, said) in [
         ("roundhouse.db", "sqlite:// or postgres://"),

@@ -18,7 +18,7 @@ async fn count(host: &InnerHost, id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_durable_scope_and_its_timers_go_on_after_a_restart() {
+async fn state_and_timers_survive_a_restart() {
     let host = InnerHost::start(INNER).await;
     load_durable(&host).await;
     let mut ana = host.client("ana").await;
@@ -47,7 +47,7 @@ async fn a_durable_scope_and_its_timers_go_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_durable_scope_survives_an_unload_and_goes_after_its_idle_time() {
+async fn scope_survives_an_unload_until_idle_time() {
     let host = InnerHost::start(INNER).await;
     load_durable(&host).await;
     assert_eq!((count(&host, "a").await, count(&host, "b").await), (json!(1), json!(1)));
@@ -66,7 +66,7 @@ async fn a_durable_scope_survives_an_unload_and_goes_after_its_idle_time() {
 }
 
 #[tokio::test]
-async fn a_durable_scope_that_is_looked_at_is_not_idle_over_a_restart_either() {
+async fn subscribing_renews_idle_time_over_a_restart() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let host = InnerHost::start("auth.jwt.secret = \"s\"\n").await;
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": 10 });
@@ -86,7 +86,7 @@ async fn a_durable_scope_that_is_looked_at_is_not_idle_over_a_restart_either() {
 }
 
 #[tokio::test]
-async fn what_a_durable_scope_sends_does_not_wait_for_the_disk_and_its_acknowledgement_does() {
+async fn acknowledgements_wait_for_the_disk_emits_do_not() {
     let host = TestHost::start();
     let mut page = host.client("page").await;
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });
@@ -114,10 +114,10 @@ async fn what_a_durable_scope_sends_does_not_wait_for_the_disk_and_its_acknowled
 }
 
 #[tokio::test]
-async fn a_host_goes_on_while_its_postgresql_restarts() {
+async fn host_survives_a_postgresql_restart() {
     let mut server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("a_host_goes_on_while_its_postgresql_restarts", &why),
+        Err(why) => return skip("host_survives_a_postgresql_restart", &why),
     };
     let config = format!("auth.jwt.secret = \"s\"\nstore.url = \"{}\"\n", server.url());
     let mut host = TestHost::start_with(&config, &[("RUST_LOG", "debug")]);
@@ -150,7 +150,7 @@ async fn a_host_goes_on_while_its_postgresql_restarts() {
 }
 
 #[tokio::test]
-async fn two_hosts_do_not_share_a_folder() {
+async fn second_host_in_a_folder_is_refused() {
     let host = TestHost::start();
     let mut second = TestHost::command(host.dir());
     let second = second.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).output().unwrap();

@@ -88,10 +88,10 @@ async fn second_host_behind_a_pooler_is_refused() {
 }
 
 #[tokio::test]
-async fn killed_host_is_restarted_at_once_and_elsewhere_in_time() {
+async fn killed_host_restarts_at_once_elsewhere_after_expiry() {
     let (_server, pooler) = match pooled() {
         Ok(pooled) => pooled,
-        Err(why) => return skip("killed_host_is_restarted_at_once_and_elsewhere_in_time", &why),
+        Err(why) => return skip("killed_host_restarts_at_once_elsewhere_after_expiry", &why),
     };
     let config = config(&pooler.url());
     let mut host = TestHost::start_with(&config, &[]);
@@ -136,10 +136,10 @@ async fn idle_host_ends_when_its_lease_was_taken() {
 }
 
 #[tokio::test]
-async fn lease_is_put_into_a_database_that_was_emptied() {
+async fn lease_is_recreated_in_an_emptied_database() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("lease_is_put_into_a_database_that_was_emptied", &why),
+        Err(why) => return skip("lease_is_recreated_in_an_emptied_database", &why),
     };
     let host = TestHost::start_with(&config(&server.url()), &[]);
     start_campaign(&host).await;

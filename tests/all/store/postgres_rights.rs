@@ -89,10 +89,10 @@ fn write_scope(store: &Store) {
 }
 
 #[test]
-fn role_of_least_rights_uses_tables_made_for_it() {
+fn least_privileged_role_uses_prepared_tables() {
     let mut server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("role_of_least_rights_uses_tables_made_for_it", &why),
+        Err(why) => return skip("least_privileged_role_uses_prepared_tables", &why),
     };
     server.run("CREATE ROLE \"the host\" LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let url = server.url_of("the%20host", "postgres");
@@ -122,10 +122,10 @@ fn role_of_least_rights_uses_tables_made_for_it() {
 }
 
 #[test]
-fn older_tables_are_brought_up_to_date_or_refused() {
+fn older_tables_are_migrated_or_refused() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("older_tables_are_brought_up_to_date_or_refused", &why),
+        Err(why) => return skip("older_tables_are_migrated_or_refused", &why),
     };
     server.run(&script(&[]));
     server.run("CREATE ROLE host LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO host");
@@ -151,10 +151,10 @@ fn older_tables_are_brought_up_to_date_or_refused() {
 }
 
 #[test]
-fn host_of_before_the_lease_keeps_newer_ones_out() {
+fn pre_lease_host_excludes_newer_hosts() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("host_of_before_the_lease_keeps_newer_ones_out", &why),
+        Err(why) => return skip("pre_lease_host_excludes_newer_hosts", &why),
     };
     let mut older = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
     older.batch_execute("SELECT pg_advisory_lock(8245938559730085750)").unwrap();

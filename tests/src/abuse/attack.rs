@@ -145,7 +145,7 @@ mod tests {
     const AT_LEAST: usize = 60;
 
     #[test]
-    fn attacks_are_many_and_names_unique() {
+    fn attack_names_are_unique() {
         let names: HashSet<_> = all().map(|(_, attack)| attack.name).collect();
         assert_eq!(names.len(), all().count(), "two attacks have one name");
         assert!(names.len() >= AT_LEAST, "{} attacks", names.len());

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_glimpsed_however_cut() {
+    fn frames_are_read_across_any_split() {
         let mut stream = vec![0x89, 0, 0x81, 2, b'h', b'i', 0x81, 126, 1, 0];
         stream.extend([b'x'; 256]);
         stream.extend([0x88, 2, 0x0f, 0xa9]);

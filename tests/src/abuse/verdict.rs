@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn twice_and_one_deadline_is_the_goal() {
+    fn goal_is_twice_plus_one_deadline() {
         assert!(verdict(10.0, 70.0).is_good());
         assert!(verdict(10.0, 71.0).is_too_slow());
         let machine = Some(Latency { p99_ms: 20.0, ..Latency::default() });
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn each_loss_is_told() {
+    fn each_loss_is_reported() {
         let mut lost = verdict(1.0, 1.0);
         assert_eq!(lost.loss(), None);
         lost.served.refused = 2;

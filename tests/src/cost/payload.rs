@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_gives_the_same_payloads() {
+    fn same_seed_gives_same_payloads() {
         let limits = PayloadLimits { bytes: Some(16_384), values: 256, keys: 256, depth: 8 };
         let built = |seed| {
             let mut random = Random::new(seed);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_json_and_within_the_bytes() {
+    fn payloads_are_json_within_the_byte_limit() {
         let limits = PayloadLimits { bytes: Some(65_536), values: 1024, keys: 1024, depth: 16 };
         let mut random = Random::new(7);
         for _ in 0..2000 {

@@ -128,7 +128,7 @@ pub(super) fn matches(shown: &[String], lines: &[&str]) -> bool {
 }
 
 #[test]
-fn a_page_is_read_block_by_block() {
+fn page_is_read_block_by_block() {
     let page = "text\n```toml a/b.toml\nx = 1\n```\n```console terminal=t\n$ run\n> say\n^C\n< ok\n```\n";
     let file = Block::File { path: "a/b.toml".to_owned(), text: "x = 1\n".to_owned() };
     let lines = vec![
@@ -143,19 +143,19 @@ fn a_page_is_read_block_by_block() {
 
 #[test]
 #[should_panic(expected = "line 2")]
-fn a_block_that_cannot_be_followed_is_refused() {
+fn unsupported_block_is_refused() {
     parse("text\n```sh\nls\n```\n");
 }
 
 #[test]
-fn a_change_fits_in_one_place_or_is_refused() {
+fn change_must_fit_exactly_one_place() {
     assert_eq!(edit("a\nb\nc\n", " a\n-b\n+x\n@@\n c\n+d\n").unwrap(), "a\nx\nc\nd\n");
     assert!(edit("a\n", "-b\n+c\n").is_err());
     assert!(edit("a\nb\na\n", " a\n+c\n").is_err());
 }
 
 #[test]
-fn an_ellipsis_stands_for_what_differs_and_nothing_else_does() {
+fn only_an_ellipsis_matches_differing_text() {
     assert!(line_matches("took … s, in … steps", "took 1.2 s, in 3 steps"));
     assert!(line_matches("all…", "all"));
     assert!(!line_matches("took … s", "took 1.2 ms"));
