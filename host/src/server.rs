@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::api::Api;
 use crate::auth::Authenticator;
 use crate::config::{Budgets, Config, ShutdownConfig};
-use crate::conn::{Acceptor, Admission, Engines, ShardThread, Shared, budget_of_links};
+use crate::conn::{Acceptor, Admission, EioSessions, ShardThread, Shared, incomplete_budget};
 use crate::hub::{Hub, ShardQueue};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
@@ -66,7 +66,7 @@ impl Server {
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let unfinished = budget_of_links(
+        let unfinished = incomplete_budget(
             config.conn.unfinished_bytes,
             clock.clone(),
             metrics.unfinished_bytes.clone(),
@@ -81,7 +81,7 @@ impl Server {
             plugins: runtime.clone(),
             admission: admission.clone(),
             unfinished,
-            engines: Arc::new(Engines::new(config.shards)),
+            eio_sessions: Arc::new(EioSessions::new(config.shards)),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };

@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use super::ConnConfig;
 use crate::model::{CloseCode, network_of};
 
-/// Time between two probes of addresses, whichever they are, in milliseconds: each looks at all links.
+/// Time between two probes of addresses, whichever they are, in milliseconds: each looks at all transports.
 const PROBE_INTERVAL_MS: u64 = 1000;
 
 /// The connections that were let in.

@@ -1,4 +1,4 @@
-//! One connection: somebody who takes part, over whichever link the client has at the moment.
+//! One connection: somebody who takes part, over whichever transport the client has at the moment.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::link::Link;
-use super::log::Recovery;
 use super::members::Place;
+use super::replay::ReplayBuffer;
+use super::transport::Transport;
 use crate::model::{ConnId, Identity};
 use crate::protocol::Protocol;
 
@@ -19,33 +19,33 @@ pub(super) struct Connection {
     pub(super) protocol: Protocol,
     pub(super) identity: RefCell<Arc<Identity>>,
     /// None while the client is away and may come back.
-    pub(super) link: RefCell<Option<Rc<Link>>>,
+    pub(super) transport: RefCell<Option<Rc<Transport>>>,
     pub(super) places: RefCell<Vec<Place>>,
     /// The last delivery that it was considered for.
     pub(super) delivery: Cell<u64>,
     /// When its token expires, by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
     pub(super) expires: Cell<u64>,
     /// Whether a feature has heard of it.
-    pub(super) spoke: Cell<bool>,
+    pub(super) has_sent: Cell<bool>,
     /// What the client gave when it connected, until features have been told.
-    pub(super) greeting: RefCell<Option<Option<Box<RawValue>>>>,
+    pub(super) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
     /// What is kept for a client that may come back.
-    pub(super) recovery: RefCell<Option<Box<Recovery>>>,
+    pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, protocol: Protocol, identity: Arc<Identity>, link: Rc<Link>) -> Self {
+    pub(super) fn new(id: ConnId, protocol: Protocol, identity: Arc<Identity>, transport: Rc<Transport>) -> Self {
         Self {
             id,
             protocol,
             identity: RefCell::new(identity),
-            link: RefCell::new(Some(link)),
+            transport: RefCell::new(Some(transport)),
             places: RefCell::default(),
             delivery: Cell::new(0),
             expires: Cell::new(u64::MAX),
-            spoke: Cell::new(false),
-            greeting: RefCell::default(),
-            recovery: RefCell::default(),
+            has_sent: Cell::new(false),
+            connect_notice: RefCell::default(),
+            replay: RefCell::default(),
         }
     }
 

@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use super::deadlines::Due;
-use super::link::LinkId;
 use super::shard::{RESTART_REASON, Shard};
+use super::timers::Timer;
+use super::transport::TransportId;
 use crate::model::{CloseCode, ConnId};
 
 /// Connections that are closed in a row, after which others have their turn.
@@ -55,7 +55,7 @@ impl<T> Pace<T> {
 #[derive(Debug)]
 pub(super) struct Drain {
     until: u64,
-    links: Pace<LinkId>,
+    transports: Pace<TransportId>,
     /// Connections whose clients are away: features are told of their ends, which costs time as well.
     away: Pace<ConnId>,
     /// Dropped when there is nothing left to close.
@@ -67,10 +67,10 @@ impl Shard {
     /// closed.
     pub(super) fn drain(self: &Rc<Self>, over: Range<u64>, working: mpsc::Sender<Infallible>) {
         let Range { start, end: until } = over;
-        let away = self.away.borrow().iter().map(|(_, id)| *id).collect();
+        let away = self.detached.borrow().iter().map(|(_, id)| *id).collect();
         let away = Pace::new(away, start, until);
-        let links = Pace::new(self.links_that_are_up(), start, until);
-        *self.draining.borrow_mut() = Some(Drain { until, links, away, working: Some(working) });
+        let transports = Pace::new(self.transports_up(), start, until);
+        *self.draining.borrow_mut() = Some(Drain { until, transports, away, working: Some(working) });
         self.drain_some(self.shared.clock.uptime_ms());
     }
 
@@ -79,37 +79,42 @@ impl Shard {
         self.draining.borrow().is_some()
     }
 
-    fn links_that_are_up(&self) -> Vec<LinkId> {
-        self.links.borrow().iter().filter(|(_, link)| link.is_up()).map(|(_, link)| link.id).collect()
+    fn transports_up(&self) -> Vec<TransportId> {
+        self.transports
+            .borrow()
+            .iter()
+            .filter(|(_, transport)| transport.is_up())
+            .map(|(_, transport)| transport.id)
+            .collect()
     }
 
     /// Closes the connections whose turn it is, and notes when the next have theirs.
     pub(super) fn drain_some(self: &Rc<Self>, now: u64) {
         // What is closed looks at the shard, so that nothing may be borrowed meanwhile.
         let due =
-            self.draining.borrow_mut().as_mut().map(|drain| (drain.links.take_due(now), drain.away.take_due(now)));
-        let Some((links, away)) = due else { return };
-        for link in links.into_iter().filter_map(|id| self.find_link(id)) {
-            self.close(&link, CloseCode::Restart, RESTART_REASON);
+            self.draining.borrow_mut().as_mut().map(|drain| (drain.transports.take_due(now), drain.away.take_due(now)));
+        let Some((transports, away)) = due else { return };
+        for transport in transports.into_iter().filter_map(|id| self.find_transport(id)) {
+            self.close(&transport, CloseCode::Restart, RESTART_REASON);
         }
         for id in away {
-            self.give_up(id, None);
+            self.drop_detached(id, None);
         }
         let next = {
             let mut draining = self.draining.borrow_mut();
             let Some(drain) = draining.as_mut() else { return };
-            if drain.links.rest.is_empty() {
+            if drain.transports.rest.is_empty() {
                 // Some came meanwhile: from another shard, or by an upgrade from polling.
-                drain.links = Pace::new(self.links_that_are_up(), now, drain.until);
+                drain.transports = Pace::new(self.transports_up(), now, drain.until);
             }
-            let next = [drain.links.next(now), drain.away.next(now)].into_iter().flatten().min();
+            let next = [drain.transports.next(now), drain.away.next(now)].into_iter().flatten().min();
             if next.is_none() {
                 drain.working = None;
             }
             next
         };
         if let Some(next) = next {
-            self.note_deadline(next, Due::Drain);
+            self.schedule(next, Timer::Drain);
         }
     }
 }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::log::Entry;
 use super::outbox::{Place, Queue};
+use super::replay::Entry;
 use super::shard::Shard;
 use crate::hub::{Delivery, ShardCommand};
 use crate::protocol::Protocol;
@@ -52,7 +52,7 @@ impl Encoded {
 
 impl Shard {
     /// Hands a delivery to its members, with those `behind` it that go there, too. Where nothing is left to follow, it is
-    /// written at once: each link is then looked at once, not twice.
+    /// written at once: each transport is then looked at once, not twice.
     pub(super) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
         let run = take_run(first, behind);
         let is_last = behind.is_empty();
@@ -63,24 +63,24 @@ impl Shard {
             &run[0].except,
             |id| self.find(id),
             |connection| {
-                let link = connection.link.borrow();
-                if is_volatile && link.as_ref().is_none_or(|link| link.is_blocked()) {
+                let transport = connection.transport.borrow();
+                if is_volatile && transport.as_ref().is_none_or(|transport| transport.is_blocked()) {
                     return self.shared.metrics.frames_dropped.inc_by(run.len() as u64);
                 }
                 let places = encoded.places(&run, &connection.protocol, &self.queue);
-                if connection.recovery.borrow().is_some() {
+                if connection.replay.borrow().is_some() {
                     let events = run.iter().map(|delivery| delivery.outgoing.clone());
                     let entries = events.zip(places).map(|(event, place)| Entry::event(event, place.length()));
-                    self.note(connection, entries);
+                    self.record(connection, entries);
                 }
-                match &*link {
-                    Some(link) if is_last => self.write_shared(link, places),
-                    Some(link) => self.enqueue_shared(link, places),
+                match &*transport {
+                    Some(transport) if is_last => self.write_shared(transport, places),
+                    Some(transport) => self.enqueue_shared(transport, places),
                     None => {}
                 }
             },
         );
-        self.guards.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.guard));
-        self.settle_over_full();
+        self.receipts.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.guard));
+        self.close_slow_readers();
     }
 }

@@ -1,4 +1,4 @@
-//! How links come and go, and how what waits for them is written.
+//! How transports come and go, and how what waits for them is written.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::link::{Link, LinkId, Phase, Role, Wire};
 use super::outbox::Place;
 use super::rate::Rate;
 use super::shard::Shard;
+use super::transport::{Io, Phase, Session, Transport, TransportId};
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{engineio, websocket};
@@ -19,28 +19,35 @@ use crate::protocol::{engineio, websocket};
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shard {
-    /// A link in its place. None where the shard has no room left.
+    /// A transport in its place. None where the shard has no room left.
     /// `rate` is what it may still send, where it is not new.
-    pub(super) fn new_link(&self, peer: SocketAddr, wire: Wire, role: Role, rate: Option<Rate>) -> Option<Rc<Link>> {
-        let mut links = self.links.borrow_mut();
-        let slot = links.vacant_entry();
+    pub(super) fn new_transport(
+        &self,
+        peer: SocketAddr,
+        io: Io,
+        session: Session,
+        rate: Option<Rate>,
+    ) -> Option<Rc<Transport>> {
+        let mut transports = self.transports.borrow_mut();
+        let slot = transports.vacant_entry();
         if slot.key() >= ConnId::MAX_SLOTS {
             tracing::error!("the shard has no slot left, and drops a connection");
             return None;
         }
-        let id = LinkId { slot: slot.key() as u32, stamp: self.stamp() };
-        let link = Rc::new(Link::new(id, peer, wire, role, &self.shared.clock, rate.or_else(|| self.new_rate())));
-        slot.insert(link.clone());
+        let id = TransportId { slot: slot.key() as u32, stamp: self.stamp() };
+        let transport =
+            Rc::new(Transport::new(id, peer, io, session, &self.shared.clock, rate.or_else(|| self.new_rate())));
+        slot.insert(transport.clone());
         self.port.count(1);
         self.shared.metrics.connections.inc();
-        Some(link)
+        Some(transport)
     }
 
-    /// Takes a link out of its place. Its connections are dealt with already.
-    pub(super) fn remove_link(&self, link: &Link) {
-        link.holding.take();
-        if self.find_link(link.id).is_some() {
-            self.links.borrow_mut().try_remove(link.id.slot as usize);
+    /// Takes a transport out of its place. Its connections are dealt with already.
+    pub(super) fn remove_transport(&self, transport: &Transport) {
+        transport.holding.take();
+        if self.find_transport(transport.id).is_some() {
+            self.transports.borrow_mut().try_remove(transport.id.slot as usize);
         }
         self.port.count(-1);
         self.shared.metrics.connections.dec();
@@ -50,8 +57,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn find_link(&self, id: LinkId) -> Option<Rc<Link>> {
-        self.links.borrow().get(id.slot as usize).filter(|link| link.id == id).cloned()
+    pub(super) fn find_transport(&self, id: TransportId) -> Option<Rc<Transport>> {
+        self.transports.borrow().get(id.slot as usize).filter(|transport| transport.id == id).cloned()
     }
 
     /// A number that tells one tenant of a slot from the next.
@@ -69,78 +76,78 @@ impl Shard {
     }
 
     /// Queues frames; they are written when the shard has done what is at hand.
-    pub(super) fn enqueue(&self, link: &Rc<Link>, frames: Bytes) {
-        if link.is_up() {
+    pub(super) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
+        if transport.is_up() {
             let place = self.queue.borrow_mut().push(frames);
-            self.enqueue_shared(link, &[place]);
+            self.enqueue_shared(transport, &[place]);
         }
     }
 
     /// Queues frames that others get, too; they are written when the shard has done what is at hand.
-    pub(super) fn enqueue_shared(&self, link: &Rc<Link>, places: &[Place]) {
-        if link.is_up() {
-            self.put(link, places);
-            self.mark_dirty(link);
+    pub(super) fn enqueue_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
+        if transport.is_up() {
+            self.put(transport, places);
+            self.mark_dirty(transport);
         }
     }
 
-    /// Writes frames that others get, too, unless something waits for the link already.
-    pub(super) fn write_shared(&self, link: &Rc<Link>, places: &[Place]) {
-        if !link.is_up() {
+    /// Writes frames that others get, too, unless something waits for the transport already.
+    pub(super) fn write_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
+        if !transport.is_up() {
             return;
         }
-        self.put(link, places);
-        if let Wire::Socket(socket) = &link.wire
-            && !link.dirty.get()
+        self.put(transport, places);
+        if let Io::Socket(socket) = &transport.io
+            && !transport.dirty.get()
             && !socket.blocked.get()
-            && let Ok(is_done) = link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut())
+            && let Ok(is_done) = transport.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut())
         {
             return socket.blocked.set(!is_done);
         }
-        // It is flushed with the others: there a link that is lost may be ended, which here would upset the list of members.
-        self.mark_dirty(link);
+        // It is flushed with the others: there a transport that is lost may be ended, which here would upset the list of members.
+        self.mark_dirty(transport);
     }
 
-    fn put(&self, link: &Rc<Link>, places: &[Place]) {
-        let bytes = link.outbox.borrow_mut().push(places);
-        if bytes > self.shared.config.outbox_bytes && !matches!(*link.role.borrow(), Role::Echo) {
-            self.over_full.borrow_mut().push(link.clone());
+    fn put(&self, transport: &Rc<Transport>, places: &[Place]) {
+        let bytes = transport.outbox.borrow_mut().push(places);
+        if bytes > self.shared.config.outbox_bytes && !matches!(*transport.session.borrow(), Session::Echo) {
+            self.over_limit.borrow_mut().push(transport.clone());
         }
         self.frames_queued.set(self.frames_queued.get() + places.len() as u64);
     }
 
-    /// Has what is queued for a link written when the shard has done what is at hand.
-    pub(super) fn mark_dirty(&self, link: &Rc<Link>) {
-        if !link.dirty.replace(true) {
-            self.dirty.borrow_mut().push(link.clone());
+    /// Has what is queued for a transport written when the shard has done what is at hand.
+    pub(super) fn mark_dirty(&self, transport: &Rc<Transport>) {
+        if !transport.dirty.replace(true) {
+            self.dirty.borrow_mut().push(transport.clone());
         }
     }
 
-    /// Ends links whose outbox is over its bound although they were given the chance to take what is in it.
-    pub(super) fn settle_over_full(self: &Rc<Self>) {
+    /// Ends transports whose outbox is over its bound although they were given the chance to take what is in it.
+    pub(super) fn close_slow_readers(self: &Rc<Self>) {
         let limit = self.shared.config.outbox_bytes;
-        for link in self.over_full.take() {
-            self.flush(&link);
-            if link.outbox.borrow().bytes() > limit && link.is_up() {
+        for transport in self.over_limit.take() {
+            self.flush(&transport);
+            if transport.outbox.borrow().bytes() > limit && transport.is_up() {
                 self.shared.metrics.slow_connections.inc();
-                tracing::info!(peer = %link.peer, "a client reads too slowly and is disconnected");
-                link.outbox.borrow_mut().drop_unsent();
-                self.close(&link, CloseCode::TooSlow, "the client reads slower than it is sent to");
+                tracing::info!(peer = %transport.peer, "a client reads too slowly and is disconnected");
+                transport.outbox.borrow_mut().drop_unsent();
+                self.close(&transport, CloseCode::TooSlow, "the client reads slower than it is sent to");
             }
         }
     }
 
     /// Writes what was queued since the last time.
     pub(super) fn flush_dirty(self: &Rc<Self>) {
-        self.settle_over_full();
-        self.keep_within_budget();
+        self.close_slow_readers();
+        self.enforce_replay_budget();
         self.shared.metrics.frames_queued.inc_by(self.frames_queued.take());
         let mut dirty = self.dirty.take();
-        // Flushing may end links, and that may queue for others.
+        // Flushing may end transports, and that may queue for others.
         while !dirty.is_empty() {
-            for link in dirty.drain(..) {
-                link.dirty.set(false);
-                self.flush(&link);
+            for transport in dirty.drain(..) {
+                transport.dirty.set(false);
+                self.flush(&transport);
             }
             std::mem::swap(&mut dirty, &mut self.dirty.borrow_mut());
         }
@@ -148,58 +155,64 @@ impl Shard {
         self.dirty.replace(dirty);
         self.queue.borrow_mut().clear();
         // What a slow client has not taken yet is not waited for.
-        self.guards.borrow_mut().clear();
+        self.receipts.borrow_mut().clear();
     }
 
-    /// Writes what waits for a link, as far as its client takes it.
-    pub(super) fn flush(self: &Rc<Self>, link: &Rc<Link>) {
-        let is_ended = link.phase.get() == Phase::Ended;
-        match &link.wire {
-            Wire::Polling(poll) if !is_ended => self.flush_polling(link, poll),
-            Wire::Socket(socket) if !is_ended && !socket.blocked.get() => {
-                let written = link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut());
+    /// Writes what waits for a transport, as far as its client takes it.
+    pub(super) fn flush(self: &Rc<Self>, transport: &Rc<Transport>) {
+        let is_ended = transport.phase.get() == Phase::Ended;
+        match &transport.io {
+            Io::Polling(poll) if !is_ended => self.flush_polling(transport, poll),
+            Io::Socket(socket) if !is_ended && !socket.blocked.get() => {
+                let written = transport.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut());
                 if let Ok(is_done) = written {
                     return socket.blocked.set(!is_done);
                 }
-                self.end_link(link, true);
+                self.shutdown_transport(transport, true);
             }
             _ => {}
         }
-        link.outbox.borrow_mut().keep(&self.queue.borrow());
+        transport.outbox.borrow_mut().keep(&self.queue.borrow());
     }
 
     /// A socket takes more.
-    pub(super) fn unblock(self: &Rc<Self>, link: &Rc<Link>) {
-        if link.socket().is_some_and(|socket| socket.blocked.replace(false)) {
-            self.flush(link);
+    pub(super) fn unblock(self: &Rc<Self>, transport: &Rc<Transport>) {
+        if transport.socket().is_some_and(|socket| socket.blocked.replace(false)) {
+            self.flush(transport);
         }
     }
 
     /// Tells the client that it is over, and why.
-    pub(super) fn close(self: &Rc<Self>, link: &Rc<Link>, code: CloseCode, reason: &str) {
+    pub(super) fn close(self: &Rc<Self>, transport: &Rc<Transport>, code: CloseCode, reason: &str) {
         // A client that was lost, or needs a new token, may well be back.
         let may_return = matches!(code, CloseCode::GoingAway | CloseCode::TokenExpired);
-        self.hang_up(link, code, reason, may_return);
+        self.close_with(transport, code, reason, may_return);
     }
 
     /// Tells the client that it is over, and why. From here on its connections take part in nothing, unless it may come
     /// back.
-    pub(super) fn hang_up(self: &Rc<Self>, link: &Rc<Link>, code: CloseCode, reason: &str, may_return: bool) {
-        if !link.is_up() {
+    pub(super) fn close_with(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        code: CloseCode,
+        reason: &str,
+        may_return: bool,
+    ) {
+        if !transport.is_up() {
             return;
         }
         self.shared.metrics.closed(code);
-        match &link.wire {
-            Wire::Socket(_) => self.enqueue(link, websocket::close_frame(code.code(), reason)),
+        match &transport.io {
+            Io::Socket(_) => self.enqueue(transport, websocket::close_frame(code.code(), reason)),
             // Nobody listens.
-            Wire::Polling(poll) if poll.borrow().is_none() => return self.end_link(link, may_return),
-            Wire::Polling(_) => self.enqueue(link, engineio::close_frame()),
+            Io::Polling(poll) if poll.borrow().is_none() => return self.shutdown_transport(transport, may_return),
+            Io::Polling(_) => self.enqueue(transport, engineio::close_frame()),
         }
-        link.phase.set(Phase::Closing);
+        transport.phase.set(Phase::Closing);
         let limit = self.shared.clock.uptime_ms() + self.close_timeout().as_millis() as u64;
-        link.times.limit.set(limit);
-        self.arm(link, limit);
-        self.part_all(link, may_return);
+        transport.times.limit.set(limit);
+        self.arm(transport, limit);
+        self.detach_all(transport, may_return);
     }
 
     /// Time for a client to take our close and answer it.
@@ -207,44 +220,44 @@ impl Shard {
         if self.is_stopping() { self.shared.config.shutdown_timeout } else { CLOSE_TIMEOUT }
     }
 
-    pub(super) fn part_all(self: &Rc<Self>, link: &Link, may_return: bool) {
-        for connection in link.connections.take() {
-            self.part(&connection, may_return);
+    pub(super) fn detach_all(self: &Rc<Self>, transport: &Transport, may_return: bool) {
+        for connection in transport.connections.take() {
+            self.on_transport_lost(&connection, may_return);
         }
-        if link.counted.replace(false) {
-            self.shared.admission.leave(link.peer, &self.shared.config);
+        if transport.counted.replace(false) {
+            self.shared.admission.leave(transport.peer, &self.shared.config);
         }
     }
 
-    /// Lets go of a link. What still waits for it is tried once more.
-    pub(super) fn end_link(self: &Rc<Self>, link: &Rc<Link>, may_return: bool) {
-        if link.phase.replace(Phase::Ended) == Phase::Ended {
+    /// Lets go of a transport. What still waits for it is tried once more.
+    pub(super) fn shutdown_transport(self: &Rc<Self>, transport: &Rc<Transport>, may_return: bool) {
+        if transport.phase.replace(Phase::Ended) == Phase::Ended {
             return;
         }
         // Whether this reaches anybody is not known, nor needed.
-        match &link.wire {
-            Wire::Socket(socket) => {
-                drop(link.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut()));
+        match &transport.io {
+            Io::Socket(socket) => {
+                drop(transport.outbox.borrow_mut().write_to(&socket.tcp, &mut self.queue.borrow_mut()));
             }
-            Wire::Polling(poll) => self.flush_polling(link, poll),
+            Io::Polling(poll) => self.flush_polling(transport, poll),
         }
-        self.part_all(link, may_return);
-        match &*link.role.borrow() {
-            Role::Engine(engine) => {
-                self.polling.borrow_mut().remove(&engine.id);
-                self.shared.engines.strike(engine.id);
+        self.detach_all(transport, may_return);
+        match &*transport.session.borrow() {
+            Session::Eio(eio) => {
+                self.polling.borrow_mut().remove(&eio.id);
+                self.shared.eio_sessions.strike(eio.id);
             }
-            Role::Probe { id, .. } => {
-                let engine = self.polling.borrow().get(id).and_then(|polling| polling.engine());
-                if let Some(engine) = engine.filter(|engine| engine.probe.get() == Some(link.id)) {
-                    engine.probe.set(None);
+            Session::Probe { id, .. } => {
+                let eio = self.polling.borrow().get(id).and_then(|polling| polling.eio());
+                if let Some(eio) = eio.filter(|eio| eio.probe.get() == Some(transport.id)) {
+                    eio.probe.set(None);
                 }
             }
             _ => {}
         }
-        self.remove_link(link);
-        if let Some(socket) = link.socket() {
-            // The client sees the end at once, though somebody may still hold the link for a moment.
+        self.remove_transport(transport);
+        if let Some(socket) = transport.socket() {
+            // The client sees the end at once, though somebody may still hold the transport for a moment.
             let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Both);
         }
     }

@@ -9,9 +9,9 @@ use super::connection::Connection;
 use super::prefetch::prefetch;
 use crate::hub::{RoomId, Target};
 
-/// How many connections before its turn one is fetched from memory, and its link a little later, for that is found by it.
+/// How many connections before its turn one is fetched from memory, and its transport a little later, for that is found by it.
 const CONNECTIONS_AHEAD: usize = 3;
-const LINKS_AHEAD: usize = 1;
+const TRANSPORTS_AHEAD: usize = 1;
 
 /// The key of a list of members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -129,14 +129,14 @@ impl Members {
     }
 }
 
-/// Has the connections come near that are next, and the links of those that have.
+/// Has the connections come near that are next, and the transports of those that have.
 fn fetch_ahead(next: &[Rc<Connection>]) {
     if let Some(connection) = next.get(CONNECTIONS_AHEAD) {
         prefetch(&**connection);
     }
-    if let Some(connection) = next.get(LINKS_AHEAD)
-        && let Some(link) = &*connection.link.borrow()
+    if let Some(connection) = next.get(TRANSPORTS_AHEAD)
+        && let Some(transport) = &*connection.transport.borrow()
     {
-        prefetch(&**link);
+        prefetch(&**transport);
     }
 }

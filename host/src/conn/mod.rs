@@ -1,51 +1,51 @@
 //! Connections: a few shard threads, each of which owns its share of the sockets.
 //!
 //! A connection lives and dies on its shard, so its state needs no lock. Other threads reach it through the shard's
-//! queue. A `connection` is somebody who takes part, a `link` the way to its client: a WebSocket, or a polling session.
+//! queue. A `connection` is somebody who takes part, a `transport` the way to its client: a WebSocket, or a polling session.
 //!
 //! # Layout
 //! - `accept`, `admission`: where new sockets come from, and how many there may be; `overload`: what a client gets for
 //!   which there is no file descriptor
 //! - `http`: HTTP before a WebSocket, and polling
-//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `deadlines`, `wall`: what is due;
+//! - `shard`: the thread and its loop; `sockets`: which of its sockets are ready; `timers`, `wall`: what is due;
 //!   `drain`: the closes before the end
-//! - `link`, `outbox`: one way to a client; `flush`: how what waits is written, and how a link ends
-//! - `session`, `oversize`: what is the same on every protocol; `plain`, and `engine`, `polling`, `socketio`: what is not
+//! - `transport`, `outbox`: one way to a client; `flush`: how what waits is written, and how a transport ends
+//! - `session`, `oversize`: what is the same on every protocol; `plain`, and `eio`, `polling`, `socketio`: what is not
 //! - `violation`: what a client is told that breaks its protocol, and the log; `rate`: how much it may send
-//! - `unfinished`: what is held of that which is not whole
+//! - `incomplete`: what is held of that which is not whole
 //! - `connection`, `members`: who takes part, and in which room; `fanout`: how an event gets to them; `prefetch`: memory that is needed soon
-//! - `places`: how many connections a user may have; `newcomers`: plain ones that may be but the way back to another
-//! - `recovery`, `log`, `moving`: how a client goes on after its link was lost, over another and from another shard
+//! - `user_limit`: how many connections a user may have; `pending_resumes`: plain ones that may be but the way back to another
+//! - `recovery`, `replay`, `handoff`: how a client goes on after its transport was lost, over another and from another shard
 
 mod accept;
 mod admission;
 mod connection;
-mod deadlines;
 mod drain;
-mod engine;
+mod eio;
 mod fanout;
 mod flush;
+mod handoff;
 mod http;
-mod link;
-mod log;
+mod incomplete;
 mod members;
-mod moving;
-mod newcomers;
 mod outbox;
 mod overload;
 mod oversize;
-mod pace;
-mod places;
+mod pending_resumes;
 mod plain;
 mod polling;
 mod prefetch;
 mod rate;
+mod read_pace;
 mod recovery;
+mod replay;
 mod session;
 mod shard;
 mod socketio;
 mod sockets;
-mod unfinished;
+mod timers;
+mod transport;
+mod user_limit;
 mod violation;
 mod wall;
 
@@ -54,11 +54,11 @@ use std::time::Duration;
 
 pub use accept::Acceptor;
 pub use admission::Admission;
-pub use engine::Engines;
+pub use eio::EioSessions;
 pub use http::{AllowedOrigin, ClientBundle, ClientConfig};
-pub use places::UserOverflow;
+pub use incomplete::incomplete_budget;
 pub use shard::ShardThread;
-pub use unfinished::budget_of_links;
+pub use user_limit::UserOverflow;
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;
@@ -130,7 +130,7 @@ pub struct Shared {
     /// What is held that is not whole.
     pub unfinished: Budget,
     /// The polling sessions.
-    pub engines: Arc<Engines>,
+    pub eio_sessions: Arc<EioSessions>,
     /// The time.
     pub clock: Clock,
     /// The host's figures.

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 
-use super::link::Link;
 use super::shard::Shard;
+use super::transport::Transport;
 
 /// Time between such lines of one shard, in milliseconds: what a client does must not fill a disk.
 const PAUSE_MS: u64 = 1000;
@@ -17,13 +17,13 @@ pub(super) struct Oversize {
 }
 
 impl Shard {
-    /// Says in the log that a message on a link was longer than this link's may be.
-    pub(super) fn log_oversize(&self, link: &Link) {
-        let user = link.only_connection().map(|connection| connection.identity.borrow().user.to_string());
-        self.log_oversize_from(link.peer, user.as_deref(), self.longest_message(link));
+    /// Says in the log that a message on a transport was longer than this transport's may be.
+    pub(super) fn log_oversize(&self, transport: &Transport) {
+        let user = transport.only_connection().map(|connection| connection.identity.borrow().user.to_string());
+        self.log_oversize_from(transport.peer, user.as_deref(), self.longest_message(transport));
     }
 
-    /// As that, of a request that belongs to no link yet.
+    /// As that, of a request that belongs to no transport yet.
     pub(super) fn log_oversize_from(&self, peer: SocketAddr, user: Option<&str>, limit: usize) {
         let now = self.shared.clock.uptime_ms();
         if self.oversize.logged_at.get().is_some_and(|last| now < last.saturating_add(PAUSE_MS)) {

@@ -1,4 +1,4 @@
-//! Polling: an Engine.IO session by HTTP requests, one that waits for packets and others that bring some.
+//! Polling: an EioSession.IO session by HTTP requests, one that waits for packets and others that bring some.
 
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::spawn_local;
 
-use super::engine::{Credentials, Engine, EngineCommand, EngineId, Poll, PollError};
-use super::link::{Link, Phase, Role, Wire};
-use super::moving::{Migrant, MigrantRole, MigrantWire};
+use super::eio::{Credentials, EioCommand, EioSession, Poll, PollError, Sid};
+use super::handoff::{Handoff, HandoffIo, HandoffSession};
 use super::outbox::Outbox;
 use super::shard::Shard;
+use super::transport::{Io, Phase, Session, Transport};
 use crate::model::CloseCode;
 use crate::protocol::engineio;
 use crate::protocol::websocket::Decoder;
@@ -37,87 +37,92 @@ impl Shard {
         credentials: Credentials,
         echoes: bool,
     ) -> Result<String, &'static str> {
-        let id = EngineId::random().map_err(|_| "the host has no randomness")?;
-        let engine = Rc::new(Engine::new(id, credentials, echoes));
-        let wire = Wire::Polling(RefCell::default());
-        let link = self.new_link(peer, wire, Role::Engine(engine.clone()), None).ok_or("the host has no room left")?;
+        let id = Sid::random().map_err(|_| "the host has no randomness")?;
+        let eio = Rc::new(EioSession::new(id, credentials, echoes));
+        let io = Io::Polling(RefCell::default());
+        let transport =
+            self.new_transport(peer, io, Session::Eio(eio.clone()), None).ok_or("the host has no room left")?;
         if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
             self.shared.metrics.connections_refused.inc();
             if code == CloseCode::TooManyConnections {
                 self.probe_all_from(peer.ip());
             }
-            self.end_link(&link, false);
+            self.shutdown_transport(&transport, false);
             return Err(reason);
         }
-        link.counted.set(true);
+        transport.counted.set(true);
         self.shared.metrics.connections_opened.inc();
-        self.polling.borrow_mut().insert(id, link.clone());
-        self.shared.engines.enter(id, self.index);
-        self.begin_engine(&link, &engine);
-        self.reckon(&link, 0, false);
-        Ok(self.open_packet(&engine, &["websocket"]))
+        self.polling.borrow_mut().insert(id, transport.clone());
+        self.shared.eio_sessions.enter(id, self.index);
+        self.begin_eio(&transport, &eio);
+        self.account_incomplete(&transport, 0, false);
+        Ok(self.open_packet(&eio, &["websocket"]))
     }
 
     /// Hands over a WebSocket that is to take the place of polling in a session of any shard.
-    pub(super) fn probe(&self, id: EngineId, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
-        let wire = MigrantWire::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
-        let role = MigrantRole::Probe { id, is_tried: false };
+    pub(super) fn probe(&self, id: Sid, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
+        let io = HandoffIo::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
+        let session = HandoffSession::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
-        let migrant = Migrant { peer, is_counted: false, wire, role, rate: None, outbox, inbound };
+        let handoff = Handoff { peer, is_counted: false, io, session, rate: None, outbox, inbound };
         // Where the session is gone the socket closes with it.
-        self.shared.engines.send(id, EngineCommand::Probe { id, migrant: Box::new(migrant) });
+        self.shared.eio_sessions.send(id, EioCommand::Probe { id, handoff: Box::new(handoff) });
     }
 
-    pub(super) fn begin_probe(self: &Rc<Self>, link: &Rc<Link>, id: EngineId) {
+    pub(super) fn begin_probe(self: &Rc<Self>, transport: &Rc<Transport>, id: Sid) {
         if !self.polling.borrow().contains_key(&id) {
-            return self.close(link, CloseCode::ProtocolError, "there is no such session, or it has its WebSocket");
+            return self.close(
+                transport,
+                CloseCode::ProtocolError,
+                "there is no such session, or it has its WebSocket",
+            );
         }
         let limit = self.shared.clock.uptime_ms() + UPGRADE_TIMEOUT.as_millis() as u64;
-        link.times.limit.set(limit);
-        self.arm(link, limit);
+        transport.times.limit.set(limit);
+        self.arm(transport, limit);
     }
 
-    pub(super) fn apply_engine(self: &Rc<Self>, command: EngineCommand) {
+    pub(super) fn run_eio_command(self: &Rc<Self>, command: EioCommand) {
         let id = match &command {
-            EngineCommand::Welcome(_) => None,
-            EngineCommand::Poll { id, .. }
-            | EngineCommand::Post { id, .. }
-            | EngineCommand::Progress { id }
-            | EngineCommand::Fail { id }
-            | EngineCommand::Probe { id, .. } => Some(*id),
+            EioCommand::Handoff(_) => None,
+            EioCommand::Poll { id, .. }
+            | EioCommand::Post { id, .. }
+            | EioCommand::Progress { id }
+            | EioCommand::Fail { id }
+            | EioCommand::Probe { id, .. } => Some(*id),
         };
         // It may have moved while the command was on its way.
         let is_elsewhere = |id| {
             let is_here = self.polling.borrow().contains_key(&id);
-            !is_here && self.shared.engines.shard_of(id).is_some_and(|shard| shard != self.index)
+            !is_here && self.shared.eio_sessions.shard_of(id).is_some_and(|shard| shard != self.index)
         };
         if let Some(id) = id
             && is_elsewhere(id)
         {
-            self.shared.engines.send(id, command);
+            self.shared.eio_sessions.send(id, command);
             return;
         }
-        let link = id.and_then(|id| self.polling.borrow().get(&id).cloned());
+        let transport = id.and_then(|id| self.polling.borrow().get(&id).cloned());
         match command {
-            EngineCommand::Welcome(migrant) => self.welcome(*migrant),
-            EngineCommand::Probe { migrant, .. } => self.welcome(*migrant),
-            EngineCommand::Progress { .. } => {
-                if let Some(link) = link {
-                    link.times.heard.set(self.shared.clock.uptime_ms());
+            EioCommand::Handoff(handoff) => self.accept_handoff(*handoff),
+            EioCommand::Probe { handoff, .. } => self.accept_handoff(*handoff),
+            EioCommand::Progress { .. } => {
+                if let Some(transport) = transport {
+                    transport.times.heard.set(self.shared.clock.uptime_ms());
                 }
             }
-            EngineCommand::Fail { .. } => {
-                if let Some(link) = link {
-                    self.fail(&link);
+            EioCommand::Fail { .. } => {
+                if let Some(transport) = transport {
+                    self.fail(&transport);
                 }
             }
-            EngineCommand::Poll { poll, .. } => match link {
-                Some(link) => self.poll(&link, poll),
+            EioCommand::Poll { poll, .. } => match transport {
+                Some(transport) => self.poll(&transport, poll),
                 None => drop(poll.answer.send(Err(PollError::Unknown))),
             },
-            EngineCommand::Post { body, answer, .. } => {
-                let wait = link.as_ref().and_then(|link| self.charge_body(link, body.len()));
-                let outcome = link.map_or(Err(PollError::Unknown), |link| self.post(&link, &body));
+            EioCommand::Post { body, answer, .. } => {
+                let wait = transport.as_ref().and_then(|transport| self.charge_body(transport, body.len()));
+                let outcome = transport.map_or(Err(PollError::Unknown), |transport| self.post(&transport, &body));
                 let clock = self.shared.clock.clone();
                 // Whoever asked may have gone.
                 let reply = move || drop(answer.send(outcome.map(|()| Bytes::from_static(b"ok"))));
@@ -132,99 +137,99 @@ impl Shard {
         }
     }
 
-    fn poll(self: &Rc<Self>, link: &Rc<Link>, request: Poll) {
-        let Wire::Polling(poll) = &link.wire else { return };
+    fn poll(self: &Rc<Self>, transport: &Rc<Transport>, request: Poll) {
+        let Io::Polling(poll) = &transport.io else { return };
         // A client that is late by more than the host waits is gone, though nobody has looked yet.
-        self.look_after(link, self.shared.clock.uptime_ms());
-        if link.phase.get() == Phase::Ended {
+        self.check_transport(transport, self.shared.clock.uptime_ms());
+        if transport.phase.get() == Phase::Ended {
             return drop(request.answer.send(Err(PollError::Unknown)));
         }
         if poll.borrow().is_some() {
-            self.fail(link);
+            self.fail(transport);
             return drop(request.answer.send(Err(PollError::Bad)));
         }
         *poll.borrow_mut() = Some(request);
-        if !link.outbox.borrow().is_empty() || !link.is_up() {
-            self.flush(link);
-        } else if link.engine().is_some_and(|engine| engine.probe.get().is_some()) {
-            spawn_local(self.clone().release(link.clone()));
+        if !transport.outbox.borrow().is_empty() || !transport.is_up() {
+            self.flush(transport);
+        } else if transport.eio().is_some_and(|eio| eio.probe.get().is_some()) {
+            spawn_local(self.clone().release(transport.clone()));
         }
     }
 
     /// Answers a request that came during an upgrade: its client may wait for that before it goes over. Not at once, for
     /// one that does not would ask again and again.
-    pub(super) async fn release(self: Rc<Self>, link: Rc<Link>) {
+    pub(super) async fn release(self: Rc<Self>, transport: Rc<Transport>) {
         tokio::time::sleep(RELEASE_AFTER).await;
-        self.flush(&link);
+        self.flush(&transport);
     }
 
-    fn post(self: &Rc<Self>, link: &Rc<Link>, body: &str) -> Result<(), PollError> {
-        let engine = link.engine().ok_or(PollError::Unknown)?;
-        self.look_after(link, self.shared.clock.uptime_ms());
-        if !link.is_up() {
+    fn post(self: &Rc<Self>, transport: &Rc<Transport>, body: &str) -> Result<(), PollError> {
+        let eio = transport.eio().ok_or(PollError::Unknown)?;
+        self.check_transport(transport, self.shared.clock.uptime_ms());
+        if !transport.is_up() {
             return Err(PollError::Unknown);
         }
-        let longest = self.longest_message(link);
+        let longest = self.longest_message(transport);
         if body.len() > longest && engineio::weight(body) > longest {
-            self.log_oversize(link);
-            self.fail(link);
+            self.log_oversize(transport);
+            self.fail(transport);
             return Err(PollError::Bad);
         }
-        link.times.heard.set(self.shared.clock.uptime_ms());
+        transport.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         for packet in engineio::decode_payload(body) {
-            if link.phase.get() == Phase::Ended {
+            if transport.phase.get() == Phase::Ended {
                 // One packet was too many, or against the protocol.
                 return Err(PollError::Bad);
             }
             // However many packets there are, their answers are bounded as they come.
-            self.settle_over_full();
+            self.close_slow_readers();
             match packet {
-                Ok(packet) => self.packet(link, &engine, packet, read_at),
+                Ok(packet) => self.packet(transport, &eio, packet, read_at),
                 Err(malformed) => {
                     // The request's answer is what tells the client.
-                    self.violations.log(link, malformed.reason);
-                    self.fail(link);
+                    self.violations.log(transport, malformed.reason);
+                    self.fail(transport);
                     return Err(PollError::Bad);
                 }
             }
         }
-        self.finish_move(link, Decoder::default());
-        self.reckon(link, body.len(), true);
+        self.complete_handoff(transport, Decoder::default());
+        self.account_incomplete(transport, body.len(), true);
         Ok(())
     }
 
     /// The client says that it is over. The request by which it would hear of that may be on its way.
-    pub(super) fn leave_polling(self: &Rc<Self>, link: &Rc<Link>) {
-        link.outbox.borrow_mut().take(&self.queue.borrow());
-        link.phase.set(Phase::Closing);
-        link.times.limit.set(self.shared.clock.uptime_ms() + LEAVE_AFTER.as_millis() as u64);
-        self.arm(link, link.times.limit.get());
-        self.part_all(link, true);
-        self.mark_dirty(link);
+    pub(super) fn leave_polling(self: &Rc<Self>, transport: &Rc<Transport>) {
+        transport.outbox.borrow_mut().take(&self.queue.borrow());
+        transport.phase.set(Phase::Closing);
+        transport.times.limit.set(self.shared.clock.uptime_ms() + LEAVE_AFTER.as_millis() as u64);
+        self.arm(transport, transport.times.limit.get());
+        self.detach_all(transport, true);
+        self.mark_dirty(transport);
     }
 
     /// Ends a session against whose rules the client went, or of which something may be lost.
-    fn fail(self: &Rc<Self>, link: &Rc<Link>) {
-        self.hang_up(link, CloseCode::ProtocolError, "", true);
-        self.end_link(link, true);
+    fn fail(self: &Rc<Self>, transport: &Rc<Transport>) {
+        self.close_with(transport, CloseCode::ProtocolError, "", true);
+        self.shutdown_transport(transport, true);
     }
 
     /// Answers the request that waits, if there is one, with all that there is to send.
-    pub(super) fn flush_polling(self: &Rc<Self>, link: &Rc<Link>, poll: &RefCell<Option<Poll>>) {
+    pub(super) fn flush_polling(self: &Rc<Self>, transport: &Rc<Transport>, poll: &RefCell<Option<Poll>>) {
         let Some(Poll { answer, max_packets }) = poll.take() else { return };
-        let mut frames = link.outbox.borrow_mut().take(&self.queue.borrow());
+        let mut frames = transport.outbox.borrow_mut().take(&self.queue.borrow());
         let payload = if frames.is_empty() {
             Bytes::from_static(engineio::NOOP.as_bytes())
         } else {
             engineio::take_payload(&mut frames, usize::MAX, max_packets)
         };
         let is_all = frames.is_empty();
-        link.outbox.borrow_mut().put_back(frames);
+        transport.outbox.borrow_mut().put_back(frames);
         // Where the request has broken off, its session is about to end.
         let _ = answer.send(Ok(payload));
-        if is_all && link.phase.get() == Phase::Closing {
-            self.end_link(link, false);
+        if is_all && transport.phase.get() == Phase::Closing {
+            self.shutdown_transport(transport, false);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use governor::Quota;
 
-use super::link::{Limiter, Link};
 use super::shard::Shard;
-use super::socketio::over_the_rate;
+use super::socketio::rate_limited;
+use super::transport::{Limiter, Transport};
 use crate::model::{Clock, CloseCode};
 use crate::protocol::{plain, socketio};
 
@@ -86,36 +86,36 @@ impl Rate {
 }
 
 impl Shard {
-    /// Counts a message of a client, and says what becomes of it. One too many over the rate ends the link.
-    pub(super) fn meter(self: &Rc<Self>, link: &Rc<Link>, bytes: usize) -> Verdict {
-        let verdict = match &mut *link.rate.borrow_mut() {
+    /// Counts a message of a client, and says what becomes of it. One too many over the rate ends the transport.
+    pub(super) fn meter(self: &Rc<Self>, transport: &Rc<Transport>, bytes: usize) -> Verdict {
+        let verdict = match &mut *transport.rate.borrow_mut() {
             Some(rate) => rate.judge(bytes, self.shared.clock.uptime_ms()),
             None => Verdict::Take,
         };
         match verdict {
             Verdict::Take | Verdict::Refuse => {}
             Verdict::Drop => self.shared.metrics.events_refused.inc(),
-            Verdict::CutOff => self.cut_off(link),
+            Verdict::CutOff => self.cut_off(transport),
         }
         verdict
     }
 
-    /// Ends a link whose client sends and sends. Nothing of it is read any more.
-    fn cut_off(self: &Rc<Self>, link: &Rc<Link>) {
-        if !link.is_up() {
+    /// Ends a transport whose client sends and sends. Nothing of it is read any more.
+    fn cut_off(self: &Rc<Self>, transport: &Rc<Transport>) {
+        if !transport.is_up() {
             return;
         }
         self.shared.metrics.cut_off.inc();
-        self.violations.log(link, CUT_OFF_REASON);
-        if link.engine().is_some() {
+        self.violations.log(transport, CUT_OFF_REASON);
+        if transport.eio().is_some() {
             // Socket.IO's client does not show the reason of a close.
-            let why = plain::error_data(&over_the_rate(), None);
-            for connection in &*link.connections.borrow() {
-                self.enqueue(link, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+            let why = plain::error_data(&rate_limited(), None);
+            for connection in &*transport.connections.borrow() {
+                self.enqueue(transport, socketio::event_frames(connection.namespace(), "error", &why, None, None));
             }
         }
-        self.hang_up(link, CloseCode::PolicyViolation, CUT_OFF_REASON, false);
-        self.mute(link);
+        self.close_with(transport, CloseCode::PolicyViolation, CUT_OFF_REASON, false);
+        self.mute(transport);
     }
 }
 

@@ -10,12 +10,12 @@ use serde_json::value::RawValue;
 use tokio::task::spawn_local;
 
 use super::connection::Connection;
-use super::link::{Link, Phase, Role};
-use super::log::Entry;
 use super::members::MemberList;
 use super::rate::Verdict;
+use super::replay::Entry;
 use super::shard::Shard;
-use crate::auth::{Place, Session, Shown};
+use super::transport::{Phase, Session, Transport};
+use crate::auth::{self, Place, Shown};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
 use crate::protocol::websocket::{self, Message};
@@ -29,7 +29,7 @@ const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
 
 /// How long features are told later that a connection has opened: a client that begins to listen when it is connected
 /// would miss what came with the news.
-const GREET_AFTER: Duration = Duration::from_millis(5);
+const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
 /// The event by which a client says who it is, first or again.
 pub(super) const AUTHENTICATE: &str = "authenticate";
@@ -46,72 +46,72 @@ impl Shard {
         ConnId::new(self.index, self.connections.borrow().vacant_key(), self.next_stamp.get())
     }
 
-    /// A new connection over a link. None where the shard has no room left.
+    /// A new connection over a transport. None where the shard has no room left.
     pub(super) fn new_connection(
         self: &Rc<Self>,
-        link: &Rc<Link>,
+        transport: &Rc<Transport>,
         protocol: Protocol,
-        mut session: Session,
+        mut session: auth::Session,
     ) -> Option<Rc<Connection>> {
         let id = self.next_connection_id();
         if session.is_anonymous {
             // Its name is the connection's, whichever that has become.
-            session = self.shared.auth.anonymous(id, link.peer.ip()).unwrap_or(session);
+            session = self.shared.auth.anonymous(id, transport.peer.ip()).unwrap_or(session);
         }
         if id.slot() + 1 >= ConnId::MAX_SLOTS {
             tracing::error!("the shard has no slot left, and drops a connection");
-            self.close(link, CloseCode::TryAgainLater, "the host has as many connections as it may have");
+            self.close(transport, CloseCode::TryAgainLater, "the host has as many connections as it may have");
             return None;
         }
         self.stamp();
-        let connection = Rc::new(Connection::new(id, protocol, session.identity.clone(), link.clone()));
+        let connection = Rc::new(Connection::new(id, protocol, session.identity.clone(), transport.clone()));
         self.connections.borrow_mut().insert(connection.clone());
-        link.connections.borrow_mut().push(connection.clone());
+        transport.connections.borrow_mut().push(connection.clone());
         self.shared.hub.connect(id, session.identity.clone(), self.shared.clock.now_ms());
         self.members.join(&connection, MemberList::All);
-        self.take_over(&connection, session);
+        self.adopt_identity(&connection, session);
         Some(connection)
     }
 
-    /// Somebody is signed in on a link.
-    pub(super) fn admit(self: &Rc<Self>, link: &Rc<Link>) {
-        if link.phase.get() == Phase::Authenticating {
-            link.phase.set(Phase::Open);
-            link.times.limit.set(u64::MAX);
+    /// Somebody is signed in on a transport.
+    pub(super) fn admit(self: &Rc<Self>, transport: &Rc<Transport>) {
+        if transport.phase.get() == Phase::Authenticating {
+            transport.phase.set(Phase::Open);
+            transport.times.limit.set(u64::MAX);
         }
-        self.look_after(link, self.shared.clock.uptime_ms());
+        self.check_transport(transport, self.shared.clock.uptime_ms());
     }
 
     /// Has features told that a connection has opened, if any wants to know: in a moment, or before the first event of the
     /// connection.
-    pub(super) fn greet(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
+    pub(super) fn notify_connect(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
         if !self.shared.plugins.greets() {
             return;
         }
-        *connection.greeting.borrow_mut() = Some(auth.map(RawValue::to_owned));
+        *connection.connect_notice.borrow_mut() = Some(auth.map(RawValue::to_owned));
         let (shard, connection) = (self.clone(), connection.clone());
         spawn_local(async move {
-            tokio::time::sleep(GREET_AFTER).await;
-            shard.finish_greeting(&connection);
+            tokio::time::sleep(CONNECT_NOTICE_DELAY).await;
+            shard.send_connect_notice(&connection);
         });
     }
 
-    fn finish_greeting(&self, connection: &Connection) {
-        if let Some(auth) = connection.greeting.take() {
+    fn send_connect_notice(&self, connection: &Connection) {
+        if let Some(auth) = connection.connect_notice.take() {
             let identity = connection.identity.borrow().clone();
             self.shared.plugins.connected(connection.id, identity, connection.namespace(), auth.as_deref());
         }
     }
 
     /// Takes over what a token says about the person and about its own end.
-    pub(super) fn take_over(&self, connection: &Rc<Connection>, session: Session) {
+    pub(super) fn adopt_identity(&self, connection: &Rc<Connection>, session: auth::Session) {
         self.members.leave_roles(connection);
         for role in &session.identity.roles {
             self.members.join(connection, MemberList::Role(role.as_str().into()));
         }
         connection.expires.set(session.expires_ms.unwrap_or(u64::MAX));
         if session.expires_ms.is_some() {
-            self.watch_wall();
+            self.watch_wall_clock();
         }
         if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
             self.shared.hub.update_identity(connection.id, session.identity.clone());
@@ -120,42 +120,42 @@ impl Shard {
     }
 
     /// What is known of the person behind a connection, as a token would say it.
-    pub(super) fn session_of(&self, connection: &Connection) -> Session {
+    pub(super) fn session_of(&self, connection: &Connection) -> auth::Session {
         let identity = connection.identity.borrow().clone();
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
-        let is_anonymous = self.is_nobody(connection.id, &identity.user);
-        Session { identity, expires_ms, is_anonymous }
+        let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
+        auth::Session { identity, expires_ms, is_anonymous }
     }
 
     /// Whether a user is but the name of a connection that needed no token.
-    pub(super) fn is_nobody(&self, id: ConnId, user: &str) -> bool {
+    pub(super) fn is_anonymous_name(&self, id: ConnId, user: &str) -> bool {
         self.shared.auth.anonymous_name(id).is_some_and(|name| name == user)
     }
 
-    /// The longest frame that is read from a link. A binary message may come as base64 in a text frame.
-    fn max_bytes(&self, link: &Link) -> usize {
-        let longest = self.longest_message(link);
-        match &*link.role.borrow() {
-            Role::Engine(engine) if !engine.echoes => engineio::longest_body(longest),
+    /// The longest frame that is read from a transport. A binary message may come as base64 in a text frame.
+    fn max_bytes(&self, transport: &Transport) -> usize {
+        let longest = self.longest_message(transport);
+        match &*transport.session.borrow() {
+            Session::Eio(eio) if !eio.echoes => engineio::longest_body(longest),
             _ => longest,
         }
     }
 
     /// The longest message that a client may send.
-    pub(super) fn longest_message(&self, link: &Link) -> usize {
+    pub(super) fn longest_message(&self, transport: &Transport) -> usize {
         let longest = self.shared.config.message_bytes;
-        match &*link.role.borrow() {
-            Role::Echo => MAX_ECHO_BYTES,
-            Role::Engine(engine) if engine.echoes => longest,
-            _ if link.connections.borrow().is_empty() => longest.min(MAX_UNKNOWN_BYTES),
+        match &*transport.session.borrow() {
+            Session::Echo => MAX_ECHO_BYTES,
+            Session::Eio(eio) if eio.echoes => longest,
+            _ if transport.connections.borrow().is_empty() => longest.min(MAX_UNKNOWN_BYTES),
             _ => longest,
         }
     }
 
     /// Reads what arrived on a WebSocket.
-    pub(super) fn read(self: &Rc<Self>, link: &Rc<Link>, bytes: &mut [u8]) {
-        let Some(socket) = link.socket() else { return };
-        link.times.heard.set(self.shared.clock.uptime_ms());
+    pub(super) fn read(self: &Rc<Self>, transport: &Rc<Transport>, bytes: &mut [u8]) {
+        let Some(socket) = transport.socket() else { return };
+        transport.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
         let came = bytes.len();
         // Whether what is incomplete behind this was begun by it.
@@ -163,30 +163,30 @@ impl Shard {
         let mut decoder = socket.decoder.take();
         let read = decoder.feed(
             bytes,
-            || self.max_bytes(link),
+            || self.max_bytes(transport),
             |message| {
                 is_begun |= matches!(message, Message::Text(_) | Message::Binary(_));
-                self.handle(link, message, read_at);
-                link.phase.get() != Phase::Ended && !link.muted.get()
+                self.handle(transport, message, read_at);
+                transport.phase.get() != Phase::Ended && !transport.muted.get()
             },
         );
         match read {
-            Ok(()) if link.moving.borrow().is_some() => self.finish_move(link, decoder),
+            Ok(()) if transport.handoff.borrow().is_some() => self.complete_handoff(transport, decoder),
             Ok(()) => {
                 socket.decoder.replace(decoder);
-                self.reckon(link, came, is_begun);
+                self.account_incomplete(transport, came, is_begun);
             }
             // After a violation nothing that follows has a meaning: it is read as garbage, and the close goes out once.
             Err(violation) => {
-                link.moving.take();
+                transport.handoff.take();
                 if violation.code == CloseCode::TooLarge {
-                    self.log_oversize(link);
+                    self.log_oversize(transport);
                 }
                 // Socket.IO's client shows its user the reason, and expects none for a message that is too large.
-                let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
-                let is_silent = is_engine && violation.code == CloseCode::TooLarge;
-                self.close(link, violation.code, if is_silent { "" } else { violation.reason });
-                self.flush(link);
+                let is_eio = matches!(*transport.session.borrow(), Session::Eio(_));
+                let is_silent = is_eio && violation.code == CloseCode::TooLarge;
+                self.close(transport, violation.code, if is_silent { "" } else { violation.reason });
+                self.flush(transport);
                 // RFC 6455, section 7.1.7: no answer is waited for. What the client still sends is read all the same, for
                 // a socket that is closed over unread bytes takes our close back.
                 let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Write);
@@ -194,60 +194,60 @@ impl Shard {
         }
     }
 
-    fn handle(self: &Rc<Self>, link: &Rc<Link>, message: Message<'_>, read_at: Instant) {
-        if let Some(moving) = link.moving.borrow_mut().as_deref_mut() {
-            return moving.keep_message(&message);
+    fn handle(self: &Rc<Self>, transport: &Rc<Transport>, message: Message<'_>, read_at: Instant) {
+        if let Some(handoff) = transport.handoff.borrow_mut().as_deref_mut() {
+            return handoff.keep_message(&message);
         }
-        let role = link.role.borrow().clone();
+        let session = transport.session.borrow().clone();
         match message {
-            // Engine.IO has its own pings, and nobody was asked by this one.
-            Message::Close(code) => self.closed_by_client(link, code),
-            _ if !link.is_up() => {}
+            // EioSession.IO has its own pings, and nobody was asked by this one.
+            Message::Close(code) => self.closed_by_client(transport, code),
+            _ if !transport.is_up() => {}
             Message::Pong => {
-                self.meter(link, 0);
-                if matches!(role, Role::Plain) {
-                    self.note_pong(link);
+                self.meter(transport, 0);
+                if matches!(session, Session::Plain) {
+                    self.replay_pong_received(transport);
                 }
             }
             Message::Ping(content) => {
                 // To answer it is a courtesy.
-                if self.meter(link, content.len()) == Verdict::Take {
-                    self.enqueue(link, websocket::pong_frame(content));
+                if self.meter(transport, content.len()) == Verdict::Take {
+                    self.enqueue(transport, websocket::pong_frame(content));
                 }
             }
-            message => match (role, message) {
-                (Role::Plain, message) => self.plain_message(link, &message, read_at),
-                (Role::Engine(engine), Message::Text(text)) => self.engine_text(link, &engine, text, read_at),
-                (Role::Engine(engine), Message::Binary(bytes))
-                    if !engine.echoes && bytes.len() > self.longest_message(link) =>
+            message => match (session, message) {
+                (Session::Plain, message) => self.on_plain_message(transport, &message, read_at),
+                (Session::Eio(eio), Message::Text(text)) => self.on_eio_text(transport, &eio, text, read_at),
+                (Session::Eio(eio), Message::Binary(bytes))
+                    if !eio.echoes && bytes.len() > self.longest_message(transport) =>
                 {
-                    self.refuse_length(link);
+                    self.refuse_length(transport);
                 }
-                (Role::Engine(engine), Message::Binary(bytes)) => {
-                    self.packet(link, &engine, engineio::Packet::Binary(bytes.into()), read_at);
+                (Session::Eio(eio), Message::Binary(bytes)) => {
+                    self.packet(transport, &eio, engineio::Packet::Binary(bytes.into()), read_at);
                 }
-                (Role::Probe { id, is_tried }, Message::Text(text)) => {
-                    if self.meter(link, text.len()) == Verdict::Take {
-                        self.probe_text(link, id, is_tried, text);
+                (Session::Probe { id, is_tried }, Message::Text(text)) => {
+                    if self.meter(transport, text.len()) == Verdict::Take {
+                        self.on_probe_text(transport, id, is_tried, text);
                     }
                 }
-                (Role::Echo, Message::Text(text)) => self.enqueue(link, websocket::text_frame(text)),
-                (Role::Echo, Message::Binary(bytes)) => self.enqueue(link, websocket::binary_frame(bytes)),
-                _ => self.close(link, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
+                (Session::Echo, Message::Text(text)) => self.enqueue(transport, websocket::text_frame(text)),
+                (Session::Echo, Message::Binary(bytes)) => self.enqueue(transport, websocket::binary_frame(bytes)),
+                _ => self.close(transport, CloseCode::ProtocolError, "first comes a probe, then the upgrade"),
             },
         }
     }
 
     /// The client closed its WebSocket, or answered our close.
-    pub(super) fn closed_by_client(self: &Rc<Self>, link: &Rc<Link>, code: Option<u16>) {
+    pub(super) fn closed_by_client(self: &Rc<Self>, transport: &Rc<Transport>, code: Option<u16>) {
         // Its own close is answered with the same code.
-        if link.is_up() {
-            self.enqueue(link, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
+        if transport.is_up() {
+            self.enqueue(transport, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
         }
         // A page that goes away says so (1001), and so does a client that is done (1000). Socket.IO's own closes its
         // WebSocket without a code where it means to come back. The plain protocol has no other way to say that it is over.
-        let is_engine = matches!(*link.role.borrow(), Role::Engine(_));
-        self.end_link(link, is_engine && !matches!(code, Some(1000 | 1001)));
+        let is_eio = matches!(*transport.session.borrow(), Session::Eio(_));
+        self.shutdown_transport(transport, is_eio && !matches!(code, Some(1000 | 1001)));
     }
 
     pub(super) fn event(
@@ -259,8 +259,8 @@ impl Shard {
         read_at: Instant,
     ) {
         self.shared.metrics.events_received.inc();
-        connection.spoke.set(true);
-        self.finish_greeting(connection);
+        connection.has_sent.set(true);
+        self.send_connect_notice(connection);
         if event == AUTHENTICATE {
             return self.authenticate(connection, &payload, id);
         }
@@ -273,7 +273,7 @@ impl Shard {
             read_at,
         });
         if let Err(failure) = accepted {
-            self.answer(connection, Some(event), id, Err(&failure));
+            self.reply(connection, Some(event), id, Err(&failure));
         }
     }
 
@@ -294,21 +294,21 @@ impl Shard {
                 let message = "the token is another user's: open another connection for it";
                 return Err(Failure::new(ErrorCode::Forbidden, message));
             }
-            self.take_over(connection, session);
+            self.adopt_identity(connection, session);
             Ok(())
         });
-        let link = connection.link.borrow().clone();
-        if let (Ok(()), Some(link)) = (&renewed, link) {
-            self.look_after(&link, self.shared.clock.uptime_ms());
+        let transport = connection.transport.borrow().clone();
+        if let (Ok(()), Some(transport)) = (&renewed, transport) {
+            self.check_transport(&transport, self.shared.clock.uptime_ms());
         }
         match renewed {
-            Ok(()) => self.answer(connection, Some(AUTHENTICATE), id, Ok(&Payload::empty())),
-            Err(failure) => self.answer(connection, Some(AUTHENTICATE), id, Err(&failure)),
+            Ok(()) => self.reply(connection, Some(AUTHENTICATE), id, Ok(&Payload::empty())),
+            Err(failure) => self.reply(connection, Some(AUTHENTICATE), id, Err(&failure)),
         }
     }
 
     /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
-    pub(super) fn answer(
+    pub(super) fn reply(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         event: Option<&str>,
@@ -325,7 +325,7 @@ impl Shard {
                     (None, Err(failure)) => plain::encode_error(failure, event),
                     (None, Ok(_)) => return,
                 };
-                self.tell(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
+                self.send_recorded(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
             }
             // A client that comes back has forgotten what it asked.
             Protocol::SocketIo { .. } => {
@@ -340,19 +340,19 @@ impl Shard {
                     }
                     (None, Ok(_)) => return,
                 };
-                if let Some(link) = &*connection.link.borrow() {
-                    self.enqueue(link, frames);
+                if let Some(transport) = &*connection.transport.borrow() {
+                    self.enqueue(transport, frames);
                 }
             }
         }
     }
 
     /// Sends something to a connection, now or when its client is back.
-    pub(super) fn tell(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
-        if let Some(link) = &*connection.link.borrow() {
-            self.enqueue(link, entry.frames(&connection.protocol));
+    pub(super) fn send_recorded(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
+        if let Some(transport) = &*connection.transport.borrow() {
+            self.enqueue(transport, entry.frames(&connection.protocol));
         }
-        self.note(connection, [entry]);
+        self.record(connection, [entry]);
     }
 
     /// Takes a connection out of everything, and has the features told.
@@ -361,10 +361,10 @@ impl Shard {
             // Its place may be another's by now.
             return;
         }
-        self.forget(connection);
-        self.newcomers.forget(connection.id);
+        self.drop_replay(connection);
+        self.pending_resumes.forget(connection.id);
         // Nobody need hear any more that it came.
-        connection.greeting.take();
+        connection.connect_notice.take();
         self.members.leave_all(connection);
         self.connections.borrow_mut().try_remove(connection.id.slot());
         let departure = self.shared.hub.disconnect(connection.id);

@@ -22,18 +22,18 @@ use tokio::task::{LocalSet, yield_now};
 
 use super::Shared;
 use super::connection::Connection;
-use super::deadlines::Due;
 use super::drain::Drain;
-use super::engine::{Credentials, Engine, EngineId};
+use super::eio::{Credentials, EioSession, Sid};
 use super::flush::CLOSE_TIMEOUT;
-use super::link::{Link, Phase, Role, Socket, Wire};
-use super::log::Entry;
 use super::members::{MemberList, Members};
-use super::newcomers::Newcomers;
 use super::outbox::Queue;
 use super::oversize::Oversize;
-use super::pace::Pace;
+use super::pending_resumes::PendingResumes;
+use super::read_pace::Pace;
+use super::replay::Entry;
 use super::sockets::Sockets;
+use super::timers::Timer;
+use super::transport::{Io, Phase, Session, Socket, Transport};
 use super::violation::Violations;
 use crate::hub::{Guard, ShardCommand, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode};
@@ -51,14 +51,14 @@ pub(super) const RESTART_REASON: &str = "the host restarts: connect again";
 
 /// What a WebSocket is for.
 #[derive(Debug)]
-pub(super) enum Door {
+pub(super) enum Handshake {
     /// The plain protocol.
     Plain {
         /// What the handshake showed.
         credentials: Credentials,
     },
-    /// Engine.IO, and Socket.IO on it.
-    Engine {
+    /// EioSession.IO, and Socket.IO on it.
+    Eio {
         /// What the handshake showed.
         credentials: Credentials,
         /// Whether every message goes back instead, for suites that test the protocol.
@@ -73,43 +73,43 @@ pub(super) struct Shard {
     pub(super) shared: Shared,
     pub(super) index: usize,
     pub(super) port: ShardQueue,
-    pub(super) links: RefCell<Slab<Rc<Link>>>,
+    pub(super) transports: RefCell<Slab<Rc<Transport>>>,
     pub(super) connections: RefCell<Slab<Rc<Connection>>>,
     pub(super) members: Members,
-    pub(super) newcomers: Newcomers,
+    pub(super) pending_resumes: PendingResumes,
     pub(super) violations: Violations,
     pub(super) pace: Pace,
-    /// The Engine.IO sessions that have no WebSocket.
-    pub(super) polling: RefCell<HashMap<EngineId, Rc<Link>>>,
+    /// The EioSession.IO sessions that have no WebSocket.
+    pub(super) polling: RefCell<HashMap<Sid, Rc<Transport>>>,
     /// The names of Socket.IO namespaces that somebody was in.
     pub(super) namespaces: RefCell<Vec<Arc<str>>>,
     /// With what sockets are watched.
     pub(super) registry: Registry,
     /// What was queued since the shard last wrote.
     pub(super) queue: RefCell<Queue>,
-    /// Links for which something was queued.
-    pub(super) dirty: RefCell<Vec<Rc<Link>>>,
-    /// Links whose sockets had more to read than they had turns.
-    pub(super) unread: RefCell<Vec<Rc<Link>>>,
-    /// Links whose outbox went over its bound.
-    pub(super) over_full: RefCell<Vec<Rc<Link>>>,
+    /// Transports for which something was queued.
+    pub(super) dirty: RefCell<Vec<Rc<Transport>>>,
+    /// Transports whose sockets had more to read than they had turns.
+    pub(super) unread: RefCell<Vec<Rc<Transport>>>,
+    /// Transports whose outbox went over its bound.
+    pub(super) over_limit: RefCell<Vec<Rc<Transport>>>,
     /// Connections whose clients are away, in the order in which they will have been so for too long, and some whose
     /// clients have come back.
-    pub(super) away: RefCell<VecDeque<(u64, ConnId)>>,
+    pub(super) detached: RefCell<VecDeque<(u64, ConnId)>>,
     /// Those of them that missed more than is kept.
-    pub(super) given_up: RefCell<Vec<Rc<Connection>>>,
+    pub(super) incomplete: RefCell<Vec<Rc<Connection>>>,
     /// How many they are.
-    pub(super) n_away: Cell<usize>,
+    pub(super) n_detached: Cell<usize>,
     /// The earliest deadline that was noted for them.
-    pub(super) away_armed: Cell<u64>,
+    pub(super) detached_armed: Cell<u64>,
     /// By how much the system's clock was ahead of uptime when it was last looked at, if it is.
     pub(super) wall_offset: Cell<Option<i64>>,
     /// What the logs of all connections take, in bytes: by themselves, and together with the events that they share.
     pub(super) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
-    pub(super) guards: RefCell<Vec<Guard>>,
-    pub(super) deadlines: RefCell<BinaryHeap<Reverse<(u64, Due)>>>,
-    pub(super) earlier_deadline: Notify,
+    pub(super) receipts: RefCell<Vec<Guard>>,
+    pub(super) timers: RefCell<BinaryHeap<Reverse<(u64, Timer)>>>,
+    pub(super) earlier_timer: Notify,
     pub(super) next_stamp: Cell<u32>,
     /// Frames queued since the metric was last brought up to date: one shared counter for each frame would cost more
     /// than queueing it.
@@ -162,10 +162,10 @@ impl ShardThread {
                     shared,
                     index,
                     port,
-                    links: RefCell::default(),
+                    transports: RefCell::default(),
                     connections: RefCell::default(),
                     members: Members::default(),
-                    newcomers: Newcomers::default(),
+                    pending_resumes: PendingResumes::default(),
                     violations,
                     pace,
                     polling: RefCell::default(),
@@ -174,16 +174,16 @@ impl ShardThread {
                     queue: RefCell::default(),
                     dirty: RefCell::default(),
                     unread: RefCell::default(),
-                    over_full: RefCell::default(),
-                    away: RefCell::default(),
-                    given_up: RefCell::default(),
-                    n_away: Cell::new(0),
-                    away_armed: Cell::new(u64::MAX),
+                    over_limit: RefCell::default(),
+                    detached: RefCell::default(),
+                    incomplete: RefCell::default(),
+                    n_detached: Cell::new(0),
+                    detached_armed: Cell::new(u64::MAX),
                     wall_offset: Cell::new(None),
                     kept_bytes: Cell::new((0, 0)),
-                    guards: RefCell::default(),
-                    deadlines: RefCell::default(),
-                    earlier_deadline: Notify::new(),
+                    receipts: RefCell::default(),
+                    timers: RefCell::default(),
+                    earlier_timer: Notify::new(),
                     next_stamp: Cell::new(stamp),
                     frames_queued: Cell::new(0),
                     read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice()),
@@ -219,57 +219,57 @@ impl ShardThread {
 
 impl Shard {
     async fn run(self: Rc<Self>, mut sockets: Sockets) {
-        let (mut commands, mut for_engines) = (VecDeque::new(), VecDeque::new());
+        let (mut commands, mut eio_commands) = (VecDeque::new(), VecDeque::new());
         let port = self.port.clone();
-        let engines = self.shared.engines.clone();
-        let mut deadline = pin!(self.next_deadline());
-        while !(self.is_stopping() && self.links.borrow().is_empty() && self.http_connections.get() == 0) {
+        let eio_sessions = self.shared.eio_sessions.clone();
+        let mut deadline = pin!(self.next_timer());
+        while !(self.is_stopping() && self.transports.borrow().is_empty() && self.http_connections.get() == 0) {
             tokio::select! {
                 () = port.receive(&mut commands), if commands.is_empty() => {}
-                () = engines.inbox(self.index).receive(&mut for_engines) => {
-                    for command in for_engines.drain(..) {
-                        self.apply_engine(command);
+                () = eio_sessions.inbox(self.index).receive(&mut eio_commands) => {
+                    for command in eio_commands.drain(..) {
+                        self.run_eio_command(command);
                         // A request may bring many packets.
                         self.flush_dirty();
                         yield_now().await;
                     }
                 }
                 ready = sockets.ready() => match ready {
-                    Ok(ready) => self.look_at(ready),
+                    Ok(ready) => self.serve_ready(ready),
                     Err(error) => tracing::error!(%error, "the kernel does not say which sockets are ready"),
                 },
                 () = yield_now(), if !commands.is_empty() || !self.unread.borrow().is_empty() => {}
                 () = &mut deadline => {
-                    deadline.set(self.next_deadline());
-                    if self.meet_deadlines() {
+                    deadline.set(self.next_timer());
+                    if self.run_due_timers() {
                         yield_now().await;
                     }
                 }
             }
             if !self.unread.borrow().is_empty() {
-                self.look_at_unread();
+                self.serve_unread();
             }
             if !commands.is_empty() {
-                self.obey(&mut commands);
+                self.run_commands(&mut commands);
             }
         }
         self.port.close();
-        engines.inbox(self.index).close();
+        eio_sessions.inbox(self.index).close();
     }
 
     /// Does what the first commands say, and writes what they queued.
-    fn obey(self: &Rc<Self>, commands: &mut VecDeque<ShardCommand>) {
+    fn run_commands(self: &Rc<Self>, commands: &mut VecDeque<ShardCommand>) {
         let rest = commands.len().saturating_sub(COMMANDS_IN_A_ROW);
         while commands.len() > rest
             && let Some(command) = commands.pop_front()
         {
-            self.apply(command, commands);
+            self.run_command(command, commands);
         }
         self.flush_dirty();
     }
 
     /// Does what a command says, and what those `behind` it say as far as it is the same.
-    fn apply(self: &Rc<Self>, command: ShardCommand, behind: &mut VecDeque<ShardCommand>) {
+    fn run_command(self: &Rc<Self>, command: ShardCommand, behind: &mut VecDeque<ShardCommand>) {
         match command {
             ShardCommand::Accept(socket) => self.serve_http(socket),
             ShardCommand::Join { connection, room } => {
@@ -285,24 +285,24 @@ impl Shard {
             ShardCommand::Deliver(delivery) => self.deliver(delivery, behind),
             ShardCommand::Ask { connection, id, outgoing } => {
                 if let Some(connection) = self.find(connection) {
-                    self.question(&connection, outgoing.frames_with_id(&connection.protocol, id));
+                    self.emit_with_ack(&connection, outgoing.frames_with_id(&connection.protocol, id));
                 }
             }
             ShardCommand::Reply { connection, event, id, outcome, read_at } => {
                 if let Some(connection) = self.find(connection) {
-                    self.answer(&connection, Some(&event), id, outcome.as_ref());
+                    self.reply(&connection, Some(&event), id, outcome.as_ref());
                 }
                 self.shared.metrics.event_seconds.observe(read_at.elapsed().as_secs_f64());
             }
             ShardCommand::Close { connection, code, reason } => {
                 if let Some(connection) = self.find(connection) {
-                    self.dismiss(&connection, code, &reason);
+                    self.kick(&connection, code, &reason);
                 }
             }
             ShardCommand::Drain { over, working } => self.drain(over, working),
             ShardCommand::Probe { connection } => self.probe_connection(connection),
             ShardCommand::ProbeAddress { address } => self.probe_address(address),
-            ShardCommand::Evict { link } => self.evict(link),
+            ShardCommand::Evict { transport } => self.evict(transport),
             ShardCommand::Shutdown => self.shut_down(),
         }
     }
@@ -311,50 +311,54 @@ impl Shard {
         if self.stopping.send_replace(true) {
             return;
         }
-        let links: Vec<_> = self.links.borrow().iter().map(|(_, link)| link.clone()).collect();
+        let transports: Vec<_> = self.transports.borrow().iter().map(|(_, transport)| transport.clone()).collect();
         let limit = self.shared.clock.uptime_ms() + self.shared.config.shutdown_timeout.as_millis() as u64;
-        for link in links {
-            self.close(&link, CloseCode::Restart, RESTART_REASON);
+        for transport in transports {
+            self.close(&transport, CloseCode::Restart, RESTART_REASON);
             // One that was told before may have been given more time.
-            if limit < link.times.limit.get() {
-                link.times.limit.set(limit);
-                self.arm(&link, limit);
+            if limit < transport.times.limit.get() {
+                transport.times.limit.set(limit);
+                self.arm(&transport, limit);
             }
         }
     }
 
     /// Asks a connection something. A Socket.IO client that comes back cannot tell whether it was asked, so that this is
     /// kept only while it is away; the plain protocol counts every frame.
-    fn question(self: &Rc<Self>, connection: &Rc<Connection>, frames: Bytes) {
+    fn emit_with_ack(self: &Rc<Self>, connection: &Rc<Connection>, frames: Bytes) {
         let entry = Entry::Frames(Box::new(frames));
-        let link = connection.link.borrow().clone();
-        match (link, &connection.protocol) {
-            (Some(link), Protocol::SocketIo { .. }) => self.enqueue(&link, entry.frames(&connection.protocol)),
-            _ => self.tell(connection, entry),
+        let transport = connection.transport.borrow().clone();
+        match (transport, &connection.protocol) {
+            (Some(transport), Protocol::SocketIo { .. }) => {
+                self.enqueue(&transport, entry.frames(&connection.protocol))
+            }
+            _ => self.send_recorded(connection, entry),
         }
     }
 
     /// Ends a connection for somebody else's reason.
-    fn dismiss(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
-        self.settle_by_id(connection);
-        let Some(link) = connection.link.borrow().clone() else { return self.give_up(connection.id, None) };
+    fn kick(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
+        self.confirm_by_id(connection);
+        let Some(transport) = connection.transport.borrow().clone() else {
+            return self.drop_detached(connection.id, None);
+        };
         if let Protocol::SocketIo { .. } = &connection.protocol {
             let why = (code == CloseCode::TooManyConnections).then_some((ErrorCode::Conflict, reason));
-            self.put_out(&link, connection, why, false);
-            if !link.connections.borrow().is_empty() {
+            self.disconnect_namespace(&transport, connection, why, false);
+            if !transport.connections.borrow().is_empty() {
                 return self.shared.metrics.closed(code);
             }
-            if link.socket().is_none() {
+            if transport.socket().is_none() {
                 // A client looks at the close of an answer before it looks at what stands before that, and would not know
                 // that it is unwanted. It ends the session itself, or is ended.
                 let limit = self.shared.clock.uptime_ms() + CLOSE_TIMEOUT.as_millis() as u64;
-                link.phase.set(Phase::Authenticating);
-                link.times.limit.set(limit);
+                transport.phase.set(Phase::Authenticating);
+                transport.times.limit.set(limit);
                 self.shared.metrics.closed(code);
-                return self.arm(&link, limit);
+                return self.arm(&transport, limit);
             }
         }
-        self.close(&link, code, reason);
+        self.close(&transport, code, reason);
     }
 
     /// Whether all connections have been told that the host ends.
@@ -363,44 +367,44 @@ impl Shard {
     }
 
     /// Takes over a socket on which a WebSocket handshake was answered. `received` came behind the handshake.
-    pub(super) fn adopt(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, received: &Bytes, door: Door) {
-        let role = match &door {
-            Door::Plain { .. } => Role::Plain,
-            Door::Echo => Role::Echo,
-            Door::Engine { credentials, echoes } => {
-                let Ok(id) = EngineId::random() else { return tracing::error!("the host has no randomness") };
-                Role::Engine(Rc::new(Engine::new(id, credentials.clone(), *echoes)))
+    pub(super) fn adopt(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, received: &Bytes, door: Handshake) {
+        let session = match &door {
+            Handshake::Plain { .. } => Session::Plain,
+            Handshake::Echo => Session::Echo,
+            Handshake::Eio { credentials, echoes } => {
+                let Ok(id) = Sid::random() else { return tracing::error!("the host has no randomness") };
+                Session::Eio(Rc::new(EioSession::new(id, credentials.clone(), *echoes)))
             }
         };
-        let wire = Wire::Socket(Socket::new(socket, Decoder::default()));
-        let Some(link) = self.new_link(peer, wire, role.clone(), None) else { return };
+        let io = Io::Socket(Socket::new(socket, Decoder::default()));
+        let Some(transport) = self.new_transport(peer, io, session.clone(), None) else { return };
         self.shared.metrics.connections_opened.inc();
         if self.is_stopping() {
             // Its handshake was answered before the host was told to end.
-            self.close(&link, CloseCode::Restart, RESTART_REASON);
+            self.close(&transport, CloseCode::Restart, RESTART_REASON);
         } else if let Err((code, reason)) = self.shared.admission.enter(peer, &self.shared.config) {
             self.shared.metrics.connections_refused.inc();
             if code == CloseCode::TooManyConnections {
                 self.probe_all_from(peer.ip());
             }
-            self.close(&link, code, reason);
+            self.close(&transport, code, reason);
         } else {
-            link.counted.set(true);
-            match (door, role) {
-                (Door::Plain { credentials }, _) => self.begin_plain(&link, &credentials),
-                (_, Role::Engine(engine)) => {
-                    self.enqueue(&link, websocket::text_frame(&self.open_packet(&engine, &[])));
-                    self.begin_engine(&link, &engine);
+            transport.counted.set(true);
+            match (door, session) {
+                (Handshake::Plain { credentials }, _) => self.begin_plain(&transport, &credentials),
+                (_, Session::Eio(eio)) => {
+                    self.enqueue(&transport, websocket::text_frame(&self.open_packet(&eio, &[])));
+                    self.begin_eio(&transport, &eio);
                 }
-                _ => link.phase.set(Phase::Open),
+                _ => transport.phase.set(Phase::Open),
             }
         }
         if received.is_empty() {
-            self.reckon(&link, 0, false);
+            self.account_incomplete(&transport, 0, false);
         } else {
-            self.read(&link, &mut received.to_vec());
+            self.read(&transport, &mut received.to_vec());
         }
-        self.watch(&link);
+        self.watch(&transport);
         self.flush_dirty();
     }
 

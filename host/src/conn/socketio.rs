@@ -10,14 +10,14 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::connection::Connection;
-use super::engine::{Credentials, Engine};
-use super::link::Link;
-use super::log::{Progress, SessionKey};
-use super::moving::Inbound;
-use super::places::PROBE_TIMEOUT;
+use super::eio::{Credentials, EioSession};
+use super::handoff::Inbound;
 use super::rate::Verdict;
-use super::recovery::Reclaimed;
+use super::recovery::ResumeOutcome;
+use super::replay::{Progress, SessionKey};
 use super::shard::Shard;
+use super::transport::Transport;
+use super::user_limit::PROBE_TIMEOUT;
 use crate::auth::{Place, Session, Shown};
 use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates};
 use crate::protocol::plain::{self, MAX_EVENT_BYTES};
@@ -67,105 +67,117 @@ impl Refused {
 }
 
 impl Shard {
-    pub(super) fn socket_io_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
-        match self.meter(link, text.len()) {
+    pub(super) fn on_socketio_text(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &Rc<EioSession>,
+        text: &str,
+        read_at: Instant,
+    ) {
+        match self.meter(transport, text.len()) {
             Verdict::Take => {}
-            Verdict::Refuse => return self.refuse_packet(link, engine, text),
+            Verdict::Refuse => return self.refuse_packet(transport, eio, text),
             Verdict::Drop => {
-                let skipped = engine.decoder.borrow_mut().skip(text);
-                return skipped.unwrap_or_else(|malformed| self.violated(link, malformed.reason));
+                let skipped = eio.decoder.borrow_mut().skip(text);
+                return skipped.unwrap_or_else(|malformed| self.close_for_violation(transport, malformed.reason));
             }
             Verdict::CutOff => return,
         }
         let text = &*without_lone_surrogates(text);
-        let packet = engine.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
+        let packet = eio.decoder.borrow_mut().text(text, self.shared.config.message_bytes);
         match packet {
             Ok(Some(Packet::Connect { namespace, auth })) => {
-                self.enter(link, engine, &namespace, auth.as_deref(), text)
+                self.enter(transport, eio, &namespace, auth.as_deref(), text)
             }
-            Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
+            Ok(Some(packet)) => self.on_socketio_packet(transport, eio, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.violated(link, malformed.reason),
+            Err(malformed) => self.close_for_violation(transport, malformed.reason),
         }
     }
 
-    pub(super) fn socket_io_binary(
+    pub(super) fn on_socketio_binary(
         self: &Rc<Self>,
-        link: &Rc<Link>,
-        engine: &Rc<Engine>,
+        transport: &Rc<Transport>,
+        eio: &Rc<EioSession>,
         bytes: Cow<'_, [u8]>,
         read_at: Instant,
     ) {
-        if link.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
+        if transport.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
             // It ends the session itself when it has read that; by polling it could not read it of one that is ended.
-            if self.meter(link, bytes.len()) == Verdict::Take {
-                self.enqueue(link, socketio::msgpack_error_frame(NO_MSGPACK));
-                self.complain(link, NO_MSGPACK);
+            if self.meter(transport, bytes.len()) == Verdict::Take {
+                self.enqueue(transport, socketio::msgpack_error_frame(NO_MSGPACK));
+                self.report_violation(transport, NO_MSGPACK);
             }
             return;
         }
-        if engine.decoder.borrow().passes_over() {
-            self.meter(link, bytes.len());
+        if eio.decoder.borrow().passes_over() {
+            self.meter(transport, bytes.len());
         }
-        let packet = engine.decoder.borrow_mut().binary(bytes);
+        let packet = eio.decoder.borrow_mut().binary(bytes);
         match packet {
-            Ok(Some(packet)) => self.socket_io_packet(link, engine, packet, read_at),
+            Ok(Some(packet)) => self.on_socketio_packet(transport, eio, packet, read_at),
             Ok(None) => {}
-            Err(malformed) => self.violated(link, malformed.reason),
+            Err(malformed) => self.close_for_violation(transport, malformed.reason),
         }
     }
 
     /// Answers a packet over the rate. It is read for what the answer needs alone, and what belongs to it is passed over.
-    fn refuse_packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine, text: &str) {
+    fn refuse_packet(self: &Rc<Self>, transport: &Rc<Transport>, eio: &EioSession, text: &str) {
         let text = &*without_lone_surrogates(text);
-        let packet = engine.decoder.borrow_mut().refuse(text, self.shared.config.message_bytes);
+        let packet = eio.decoder.borrow_mut().refuse(text, self.shared.config.message_bytes);
         let packet = match packet {
             Ok(packet) => packet,
-            Err(malformed) => return self.violated(link, malformed.reason),
+            Err(malformed) => return self.close_for_violation(transport, malformed.reason),
         };
-        let connection = in_namespace(link, packet.namespace());
+        let connection = in_namespace(transport, packet.namespace());
         match (packet, connection) {
             (Packet::Connect { namespace, .. }, None) => {
                 let Refused { message, data } =
-                    Refused::for_now(ErrorCode::RateLimited.as_str(), over_the_rate().message, RATE_PAUSE);
-                self.enqueue(link, socketio::connect_error_frame(&namespace, &message, &data));
+                    Refused::for_now(ErrorCode::RateLimited.as_str(), rate_limited().message, RATE_PAUSE);
+                self.enqueue(transport, socketio::connect_error_frame(&namespace, &message, &data));
             }
             // To leave costs nothing.
-            (Packet::Disconnect { .. }, Some(connection)) => self.leave_namespace(link, &connection, false),
+            (Packet::Disconnect { .. }, Some(connection)) => self.leave_namespace(transport, &connection, false),
             (Packet::Event { event, id, .. }, Some(connection)) => {
-                self.answer(&connection, Some(&event), id.map(i128::from), Err(&over_the_rate()));
+                self.reply(&connection, Some(&event), id.map(i128::from), Err(&rate_limited()));
             }
             (Packet::Overfull { event, id, .. }, Some(connection)) => {
-                self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&over_the_rate()));
+                self.reply(&connection, event.as_deref(), id.map(i128::from), Err(&rate_limited()));
             }
-            (_, Some(connection)) => self.answer(&connection, None, None, Err(&over_the_rate())),
+            (_, Some(connection)) => self.reply(&connection, None, None, Err(&rate_limited())),
             // What is wrong with it is told once it is within the rate.
             (_, None) => {}
         }
     }
 
-    fn socket_io_packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine, packet: Packet<'_>, read_at: Instant) {
-        let Some(connection) = in_namespace(link, packet.namespace()) else {
-            if engine.left.borrow().iter().any(|left| **left == *packet.namespace()) {
+    fn on_socketio_packet(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &EioSession,
+        packet: Packet<'_>,
+        read_at: Instant,
+    ) {
+        let Some(connection) = in_namespace(transport, packet.namespace()) else {
+            if eio.left.borrow().iter().any(|left| **left == *packet.namespace()) {
                 return;
             }
-            return self.violated(link, "a packet for a namespace that the client is not in");
+            return self.close_for_violation(transport, "a packet for a namespace that the client is not in");
         };
         match packet {
             Packet::Connect { .. } => {}
-            Packet::Disconnect { .. } => self.leave_namespace(link, &connection, false),
+            Packet::Disconnect { .. } => self.leave_namespace(transport, &connection, false),
             Packet::Event { event, payload, id, .. } => {
                 let id = id.map(i128::from);
                 if event.is_empty() || event.len() > MAX_EVENT_BYTES {
                     let message = format!("an event's name is 1 to {MAX_EVENT_BYTES} bytes long");
-                    self.answer(&connection, None, id, Err(&Failure::new(ErrorCode::BadRequest, message)));
+                    self.reply(&connection, None, id, Err(&Failure::new(ErrorCode::BadRequest, message)));
                 } else {
                     self.event(&connection, &event, payload, id, read_at);
                 }
             }
             Packet::Overfull { event, id, .. } => {
                 let failure = Failure::new(ErrorCode::TooLarge, BadPlaceholders::TooMany.to_string());
-                self.answer(&connection, event.as_deref(), id.map(i128::from), Err(&failure));
+                self.reply(&connection, event.as_deref(), id.map(i128::from), Err(&failure));
             }
             Packet::Ack { id, payload, .. } => self.shared.plugins.acknowledged(connection.id, id, payload),
         }
@@ -173,44 +185,49 @@ impl Shard {
 
     /// Puts a client out of a namespace. Its transport goes on. A reason goes before as the event `error`, for the packet
     /// has no place for it.
-    pub(super) fn put_out(
+    pub(super) fn disconnect_namespace(
         self: &Rc<Self>,
-        link: &Rc<Link>,
+        transport: &Rc<Transport>,
         connection: &Rc<Connection>,
         why: Option<(ErrorCode, &str)>,
         may_return: bool,
     ) {
         if let Some((code, message)) = why {
             let why = plain::error_data(&Failure::new(code, message), None);
-            self.enqueue(link, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+            self.enqueue(transport, socketio::event_frames(connection.namespace(), "error", &why, None, None));
         }
-        self.enqueue(link, socketio::disconnect_frame(connection.namespace()));
-        self.leave_namespace(link, connection, may_return);
+        self.enqueue(transport, socketio::disconnect_frame(connection.namespace()));
+        self.leave_namespace(transport, connection, may_return);
     }
 
-    /// Takes a connection off a link that may carry others.
-    pub(super) fn leave_namespace(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>, may_return: bool) {
-        if let Some(engine) = link.engine() {
-            engine.leave(connection.namespace());
+    /// Takes a connection off a transport that may carry others.
+    pub(super) fn leave_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        may_return: bool,
+    ) {
+        if let Some(eio) = transport.eio() {
+            eio.leave(connection.namespace());
         }
-        link.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
-        self.part(connection, may_return);
+        transport.connections.borrow_mut().retain(|other| !Rc::ptr_eq(other, connection));
+        self.on_transport_lost(connection, may_return);
     }
 
     /// A client wants into a namespace: as a new connection, or to go on with what it had there.
     fn enter(
         self: &Rc<Self>,
-        link: &Rc<Link>,
-        engine: &Engine,
+        transport: &Rc<Transport>,
+        eio: &EioSession,
         namespace: &str,
         auth: Option<&RawValue>,
         packet: &str,
     ) {
-        if in_namespace(link, namespace).is_some() {
-            return self.violated(link, "the client is in this namespace already");
+        if in_namespace(transport, namespace).is_some() {
+            return self.close_for_violation(transport, "the client is in this namespace already");
         }
-        if let Err(Refused { message, data }) = self.try_enter(link, engine, namespace, auth, packet) {
-            self.enqueue(link, socketio::connect_error_frame(namespace, &message, &data));
+        if let Err(Refused { message, data }) = self.try_enter(transport, eio, namespace, auth, packet) {
+            self.enqueue(transport, socketio::connect_error_frame(namespace, &message, &data));
         }
     }
 
@@ -218,8 +235,8 @@ impl Shard {
     /// Where the client may not come in, with what it is told.
     fn try_enter(
         self: &Rc<Self>,
-        link: &Rc<Link>,
-        engine: &Engine,
+        transport: &Rc<Transport>,
+        eio: &EioSession,
         namespace: &str,
         auth: Option<&RawValue>,
         packet: &str,
@@ -229,45 +246,45 @@ impl Shard {
         }
         // It is an object, or nothing.
         let said: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = self.credited(link, engine, &said).map_err(|message| {
+        let session = self.sign_in_namespace(transport, eio, &said).map_err(|message| {
             let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
             Refused { message, data }
         })?;
         let no_place = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
         if let Some((key, progress)) = said.recovery().filter(|_| !self.shared.config.recovery_window.is_zero()) {
-            match self.reclaim(key, progress, &session, namespace) {
-                Reclaimed::Here(connection, at) => {
+            match self.try_resume(key, progress, &session, namespace) {
+                ResumeOutcome::Here(connection, at) => {
                     // It is away, and does not count itself.
-                    self.make_place(&session.identity.user).map_err(no_place)?;
-                    self.attach(link, &connection, session);
+                    self.ensure_user_capacity(&session.identity.user).map_err(no_place)?;
+                    self.attach(transport, &connection, session);
                     let id = connection.id.to_string();
-                    self.enqueue(link, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
-                    self.send_rest(link, &connection, at);
-                    self.admit(link);
+                    self.enqueue(transport, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
+                    self.send_replay(transport, &connection, at);
+                    self.admit(transport);
                     return Ok(());
                 }
-                // A link that carries others already stays where they are.
-                Reclaimed::Elsewhere(shard) if link.connections.borrow().is_empty() => {
-                    self.begin_move(link, shard, None, Inbound::of_message(packet));
+                // A transport that carries others already stays where they are.
+                ResumeOutcome::Elsewhere(shard) if transport.connections.borrow().is_empty() => {
+                    self.begin_handoff(transport, shard, None, Inbound::of_message(packet));
                     return Ok(());
                 }
-                Reclaimed::Elsewhere(_) | Reclaimed::Gone => {}
+                ResumeOutcome::Elsewhere(_) | ResumeOutcome::Gone => {}
             }
         }
-        self.make_place(&session.identity.user).map_err(no_place)?;
+        self.ensure_user_capacity(&session.identity.user).map_err(no_place)?;
         let offsets = !self.shared.config.recovery_window.is_zero();
-        let protocol = Protocol::SocketIo { namespace: self.shared_name(namespace), offsets };
-        let Some(connection) = self.new_connection(link, protocol, session) else { return Ok(()) };
+        let protocol = Protocol::SocketIo { namespace: self.shared_namespace(namespace), offsets };
+        let Some(connection) = self.new_connection(transport, protocol, session) else { return Ok(()) };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
-        self.enqueue(link, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
-        self.admit(link);
-        self.greet(&connection, auth);
+        self.enqueue(transport, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
+        self.admit(transport);
+        self.notify_connect(&connection, auth);
         Ok(())
     }
 
     /// Who it is, by the token in the packet or else one of the handshake.
-    fn credited(&self, link: &Link, engine: &Engine, said: &Auth) -> Result<Session, String> {
-        let Credentials { shown, refused } = &engine.credentials;
+    fn sign_in_namespace(&self, transport: &Transport, eio: &EioSession, said: &Auth) -> Result<Session, String> {
+        let Credentials { shown, refused } = &eio.credentials;
         let token = said.token();
         let mut shown = token.iter().chain(shown).peekable();
         if shown.peek().is_some() && self.shared.auth.looks_at_tokens() {
@@ -277,7 +294,7 @@ impl Shard {
             });
         }
         // Whoever stays nobody is named by the connection, which there is not yet.
-        self.shared.auth.anonymous(self.next_connection_id(), link.peer.ip()).ok_or_else(|| {
+        self.shared.auth.anonymous(self.next_connection_id(), transport.peer.ip()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
             refused.unwrap_or(missing).to_owned()
         })
@@ -289,7 +306,7 @@ impl Shard {
     }
 
     /// The name of a namespace that is not the main one, shared by all connections in it.
-    fn shared_name(&self, name: &str) -> Option<Arc<str>> {
+    fn shared_namespace(&self, name: &str) -> Option<Arc<str>> {
         if name == socketio::MAIN_NAMESPACE {
             return None;
         }
@@ -303,12 +320,12 @@ impl Shard {
     }
 }
 
-fn in_namespace(link: &Link, namespace: &str) -> Option<Rc<Connection>> {
-    link.connections.borrow().iter().find(|connection| connection.namespace() == namespace).cloned()
+fn in_namespace(transport: &Transport, namespace: &str) -> Option<Rc<Connection>> {
+    transport.connections.borrow().iter().find(|connection| connection.namespace() == namespace).cloned()
 }
 
 /// What a client that sends too much is told.
-pub(super) fn over_the_rate() -> Failure {
+pub(super) fn rate_limited() -> Failure {
     let said = "too many messages from this connection: send fewer, or send them later";
     Failure::new(ErrorCode::RateLimited, said)
 }

@@ -15,8 +15,8 @@ use mio::{Events, Poll, Registry, Token};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::link::{Link, LinkId, Phase};
 use super::shard::{READ_BUFFER_BYTES, Shard};
+use super::transport::{Phase, Transport, TransportId};
 
 /// Sockets that are looked after in one turn. The kernel keeps the rest for the next.
 const SOCKETS_PER_TURN: usize = 256;
@@ -56,7 +56,7 @@ impl Sockets {
     }
 }
 
-impl LinkId {
+impl TransportId {
     pub(super) fn token(self) -> Token {
         const { assert!(usize::BITS >= u64::BITS, "a token holds a slot and a stamp") };
         Token((self.stamp as usize) << u32::BITS | self.slot as usize)
@@ -68,14 +68,14 @@ impl LinkId {
 }
 
 impl Shard {
-    /// Has the shard hear of what happens on a link's socket. What is there to read already counts.
-    pub(super) fn watch(self: &Rc<Self>, link: &Rc<Link>) {
-        let Some(socket) = link.socket().filter(|_| link.phase.get() != Phase::Ended) else { return };
+    /// Has the shard hear of what happens on a transport's socket. What is there to read already counts.
+    pub(super) fn watch(self: &Rc<Self>, transport: &Rc<Transport>) {
+        let Some(socket) = transport.socket().filter(|_| transport.phase.get() != Phase::Ended) else { return };
         let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
         let mut source = SourceFd(&socket.tcp.as_raw_fd());
-        if let Err(error) = self.registry.register(&mut source, link.id.token(), interests) {
-            tracing::warn!(%error, peer = %link.peer, "a connection cannot be watched, and is dropped");
-            self.end_link(link, true);
+        if let Err(error) = self.registry.register(&mut source, transport.id.token(), interests) {
+            tracing::warn!(%error, peer = %transport.peer, "a connection cannot be watched, and is dropped");
+            self.shutdown_transport(transport, true);
         }
     }
 
@@ -86,61 +86,61 @@ impl Shard {
     }
 
     /// Looks after sockets that are ready.
-    pub(super) fn look_at(self: &Rc<Self>, ready: &Events) {
+    pub(super) fn serve_ready(self: &Rc<Self>, ready: &Events) {
         for event in ready {
-            let Some(link) = self.find_link(LinkId::of_token(event.token())) else { continue };
+            let Some(transport) = self.find_transport(TransportId::of_token(event.token())) else { continue };
             if event.is_writable() || event.is_error() {
-                self.unblock(&link);
+                self.unblock(&transport);
             }
             let is_last = event.is_read_closed() || event.is_error();
             // One that is known to have more has its turn with its like.
-            if (event.is_readable() || is_last) && !link.unread.get() {
-                self.read_some(&link, is_last);
+            if (event.is_readable() || is_last) && !transport.unread.get() {
+                self.read_socket(&transport, is_last);
             }
         }
         self.flush_dirty();
     }
 
     /// Goes on with sockets that had more to read than their turn allowed.
-    pub(super) fn look_at_unread(self: &Rc<Self>) {
-        for link in self.unread.take() {
-            link.unread.set(false);
+    pub(super) fn serve_unread(self: &Rc<Self>) {
+        for transport in self.unread.take() {
+            transport.unread.set(false);
             // What told of it is gone, and may have told of the end as well.
-            self.read_some(&link, true);
+            self.read_socket(&transport, true);
         }
         self.flush_dirty();
     }
 
     /// Reads what has arrived, as much as one turn allows. Where that may not be all, nothing tells of the rest again, and
-    /// the link is noted: after a full buffer, and wherever the end may be behind what was read (`to_the_end`).
-    fn read_some(self: &Rc<Self>, link: &Rc<Link>, to_the_end: bool) {
-        let is_read = link.phase.get() != Phase::Ended && !link.muted.get();
-        let Some(socket) = link.socket().filter(|_| is_read) else { return };
-        if !self.may_be_read(link) {
+    /// the transport is noted: after a full buffer, and wherever the end may be behind what was read (`to_the_end`).
+    fn read_socket(self: &Rc<Self>, transport: &Rc<Transport>, to_the_end: bool) {
+        let is_read = transport.phase.get() != Phase::Ended && !transport.muted.get();
+        let Some(socket) = transport.socket().filter(|_| is_read) else { return };
+        if !self.may_read(transport) {
             return;
         }
         let read = {
             let mut buffer = self.read_buffer.borrow_mut();
             let read = (&socket.tcp).read(&mut buffer);
             if let Ok(n @ 1..) = read {
-                self.charge_read(link, n);
-                self.read(link, &mut buffer[..n]);
+                self.charge_read(transport, n);
+                self.read(transport, &mut buffer[..n]);
             }
             read
         };
         let may_have_more = match read {
-            Ok(0) => return self.end_link(link, true),
+            Ok(0) => return self.shutdown_transport(transport, true),
             // A kernel that had more would have filled the buffer. It tells of what comes from here on.
             Ok(n) => to_the_end || n == READ_BUFFER_BYTES,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(_) => return self.end_link(link, true),
+            Err(_) => return self.shutdown_transport(transport, true),
         };
-        if may_have_more && !link.unread.replace(true) {
-            self.unread.borrow_mut().push(link.clone());
+        if may_have_more && !transport.unread.replace(true) {
+            self.unread.borrow_mut().push(transport.clone());
         }
         // What many small messages at once are answered must not pile up until the turn is over.
-        if self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_full.borrow().is_empty() {
+        if self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_limit.borrow().is_empty() {
             self.flush_dirty();
         }
     }

@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use governor::Quota;
 
-use super::link::{Limiter, Link};
 use super::shard::Shard;
+use super::transport::{Limiter, Transport};
 use crate::model::{Clock, CloseCode, ErrorCode, Failure};
 use crate::protocol::{plain, socketio};
 
@@ -30,36 +30,36 @@ impl Violations {
     }
 
     /// Logs that a client broke the protocol, unless there were many.
-    pub(super) fn log(&self, link: &Link, reason: &str) {
+    pub(super) fn log(&self, transport: &Transport, reason: &str) {
         if !self.limiter.allows() {
             return self.n_silent.set(self.n_silent.get() + 1);
         }
-        let connection = link.only_connection();
+        let connection = transport.only_connection();
         let user = connection.map(|connection| connection.identity.borrow().user.clone()).unwrap_or_default();
         let not_logged = self.n_silent.take();
-        tracing::info!(peer = %link.peer, %user, not_logged, "a client broke the protocol: {reason}");
+        tracing::info!(peer = %transport.peer, %user, not_logged, "a client broke the protocol: {reason}");
     }
 }
 
 impl Shard {
-    /// Ends a link whose client broke the protocol.
-    pub(super) fn violated(self: &Rc<Self>, link: &Rc<Link>, reason: &str) {
-        self.complain(link, reason);
-        self.close(link, CloseCode::ProtocolError, reason);
+    /// Ends a transport whose client broke the protocol.
+    pub(super) fn close_for_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
+        self.report_violation(transport, reason);
+        self.close(transport, CloseCode::ProtocolError, reason);
     }
 
-    /// Says that a client broke the protocol, before its link is ended: to the log, and by an event to a Socket.IO client, which
+    /// Says that a client broke the protocol, before its transport is ended: to the log, and by an event to a Socket.IO client, which
     /// does not show the reason of a close.
-    pub(super) fn complain(self: &Rc<Self>, link: &Rc<Link>, reason: &str) {
-        if !link.is_up() {
+    pub(super) fn report_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
+        if !transport.is_up() {
             return;
         }
-        self.violations.log(link, reason);
-        if link.engine().is_some()
-            && let Some(connection) = link.only_connection()
+        self.violations.log(transport, reason);
+        if transport.eio().is_some()
+            && let Some(connection) = transport.only_connection()
         {
             let why = plain::error_data(&Failure::new(ErrorCode::BadRequest, reason), None);
-            self.enqueue(link, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+            self.enqueue(transport, socketio::event_frames(connection.namespace(), "error", &why, None, None));
         }
     }
 }

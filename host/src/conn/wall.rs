@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::deadlines::Due;
-use super::link::Link;
 use super::shard::Shard;
+use super::timers::Timer;
+use super::transport::Transport;
 
 /// How often the system's clock is looked at, in milliseconds of uptime: a token that expired while the machine slept is
 /// good for no longer than this after it woke up.
@@ -16,28 +16,30 @@ const JUMP_MS: i64 = 500;
 
 impl Shard {
     /// Begins to look at the system's clock, for there is a token that expires.
-    pub(super) fn watch_wall(&self) {
+    pub(super) fn watch_wall_clock(&self) {
         if self.wall_offset.get().is_none() {
             self.wall_offset.set(Some(self.offset_of_wall()));
-            self.note_deadline(self.shared.clock.uptime_ms() + LOOK_MS, Due::Wall);
+            self.schedule(self.shared.clock.uptime_ms() + LOOK_MS, Timer::WallClock);
         }
     }
 
-    /// Looks after the links with tokens that expire where the system's clock was put back or ahead, or went on while the
+    /// Looks after the transports with tokens that expire where the system's clock was put back or ahead, or went on while the
     /// machine slept.
-    pub(super) fn look_at_wall(self: &Rc<Self>, now: u64) {
+    pub(super) fn check_wall_clock(self: &Rc<Self>, now: u64) {
         let offset = self.offset_of_wall();
         let Some(before) = self.wall_offset.replace(Some(offset)) else { return };
         if (offset - before).abs() > JUMP_MS {
             tracing::debug!(by_ms = offset - before, "the system's clock has jumped: tokens expire by it");
-            let expires = |link: &Rc<Link>| link.connections.borrow().iter().any(|c| c.expires.get() != u64::MAX);
-            let links: Vec<_> = self.links.borrow().iter().map(|(_, link)| link.clone()).filter(expires).collect();
-            links.iter().for_each(|link| self.look_after(link, now));
+            let expires =
+                |transport: &Rc<Transport>| transport.connections.borrow().iter().any(|c| c.expires.get() != u64::MAX);
+            let transports: Vec<_> =
+                self.transports.borrow().iter().map(|(_, transport)| transport.clone()).filter(expires).collect();
+            transports.iter().for_each(|transport| self.check_transport(transport, now));
         }
         if self.connections.borrow().is_empty() {
             self.wall_offset.set(None);
         } else {
-            self.note_deadline(now + LOOK_MS, Due::Wall);
+            self.schedule(now + LOOK_MS, Timer::WallClock);
         }
     }
 

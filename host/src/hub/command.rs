@@ -113,10 +113,10 @@ pub enum ShardCommand {
         /// Which address.
         address: IpAddr,
     },
-    /// End a link that holds too much of what is not whole.
+    /// End a transport that holds too much of what is not whole.
     Evict {
-        /// Which link, as its shard knows it.
-        link: u64,
+        /// Which transport, as its shard knows it.
+        transport: u64,
     },
     /// Tell the connections that the host restarts, one after another.
     Drain {

@@ -1,4 +1,4 @@
-//! Engine.IO over HTTP: what opens a session, polls and upgrades, and what each mistake is answered with.
+//! EioSession.IO over HTTP: what opens a session, polls and upgrades, and what each mistake is answered with.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::handshake::{handshake_key, upgrade};
 use super::serve::HttpPeer;
-use crate::conn::engine::{EngineId, PollError, Polled, Posting};
-use crate::conn::shard::{Door, Shard};
+use crate::conn::eio::{PollError, Polled, Posting, Sid};
+use crate::conn::shard::{Handshake, Shard};
 use crate::net::response::{Answer, body, json, restarting, unavailable};
 use crate::net::{Upload, UploadError, is_upgrade};
 use crate::protocol::engineio;
@@ -98,7 +98,7 @@ impl Asked {
     }
 }
 
-/// Answers a request of Engine.IO, `echoes` for a suite that tests it alone.
+/// Answers a request of EioSession.IO, `echoes` for a suite that tests it alone.
 pub(super) async fn answer(shard: &Rc<Shard>, peer: HttpPeer, request: Request<Incoming>, echoes: bool) -> Answer {
     let origin = shard.shared.client.allowed_origin(request.headers()).cloned();
     let has_origin = request.headers().contains_key(ORIGIN);
@@ -129,7 +129,7 @@ async fn answer_session(
     let is_upgrade = is_upgrade(request.headers());
     if let Some(session) = session {
         let id = session.parse().map_err(|()| Refusal::SessionUnknown)?;
-        let is_upgraded = shard.shared.engines.is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
+        let is_upgraded = shard.shared.eio_sessions.is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
         if !is_protocol_4
             || is_upgrade != (transport == Transport::WebSocket)
             || is_upgraded && transport == Transport::Polling
@@ -143,7 +143,7 @@ async fn answer_session(
                 Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
             }
             (Transport::Polling, &Method::GET) => {
-                polled(shard.shared.engines.poll(id, max_packets(request.headers())).await)
+                polled(shard.shared.eio_sessions.poll(id, max_packets(request.headers())).await)
             }
             (Transport::Polling, &Method::POST) => post(shard, peer.address, id, request).await,
             _ => Err(Refusal::BadRequest),
@@ -164,9 +164,11 @@ async fn answer_session(
     let credentials = shard.shared.client.credentials(&request, &peer);
     if transport == Transport::WebSocket {
         let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
-        let door = Door::Engine { credentials, echoes };
+        let handshake = Handshake::Eio { credentials, echoes };
         let (shard, peer) = (shard.clone(), peer.address);
-        return Ok(upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door)));
+        return Ok(upgrade(request, peer, &key, move |socket, received| {
+            shard.adopt(socket, peer, received, handshake)
+        }));
     }
     Ok(match shard.open_polling(peer.address, credentials, echoes) {
         Ok(packet) => body(StatusCode::OK, TEXT, packet),
@@ -175,8 +177,8 @@ async fn answer_session(
 }
 
 /// Reads the packets that a polling client brings.
-async fn post(shard: &Shard, peer: SocketAddr, id: EngineId, request: Request<Incoming>) -> Result<Answer, Refusal> {
-    let mut posting = shard.shared.engines.begin_post(id)?;
+async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incoming>) -> Result<Answer, Refusal> {
+    let mut posting = shard.shared.eio_sessions.begin_post(id)?;
     // In this version of the protocol binary data is base64 in text.
     if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
         return Err(Refusal::BadRequest);

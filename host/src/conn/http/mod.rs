@@ -1,7 +1,7 @@
-//! HTTP on a client's socket: everything before it becomes a WebSocket, and Engine.IO's polling.
+//! HTTP on a client's socket: everything before it becomes a WebSocket, and EioSession.IO's polling.
 //!
 //! - `serve`: requests on a socket that was accepted; `proxy_header`: the PROXY protocol before them
-//! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: Engine.IO's
+//! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: EioSession.IO's
 //!   requests
 //! - `origin`, `forwarded`: where a page and a client behind proxies come from
 //! - `bundle`, `demo`: Socket.IO's client for browsers, and the page of development mode

@@ -10,8 +10,8 @@ use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{handshake_key, upgrade};
 use super::serve::HttpPeer;
 use super::{demo, engineio};
-use crate::conn::engine::Credentials;
-use crate::conn::shard::{Door, Shard};
+use crate::conn::eio::Credentials;
+use crate::conn::shard::{Handshake, Shard};
 use crate::net::refuse;
 use crate::net::response::{Answer, error, restarting, text};
 
@@ -72,9 +72,9 @@ fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_
     {
         return error(StatusCode::FORBIDDEN, "forbidden", message);
     }
-    let door = if is_echo { Door::Echo } else { Door::Plain { credentials } };
+    let handshake = if is_echo { Handshake::Echo } else { Handshake::Plain { credentials } };
     let (shard, peer) = (shard.clone(), peer.address);
-    upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, door))
+    upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, handshake))
 }
 
 fn upgrade_required(message: &str) -> Answer {

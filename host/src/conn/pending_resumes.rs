@@ -13,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::connection::Connection;
-use super::link::{Link, LinkId};
-use super::places::{PROBE_TIMEOUT, UserOverflow};
 use super::shard::Shard;
+use super::transport::{Transport, TransportId};
+use super::user_limit::{PROBE_TIMEOUT, UserOverflow};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::Protocol;
 
@@ -25,16 +25,16 @@ const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connections of a shard whose clients have not said yet what they want.
 #[derive(Debug, Default)]
-pub(super) struct Newcomers(RefCell<HashMap<ConnId, Newcomer>>);
+pub(super) struct PendingResumes(RefCell<HashMap<ConnId, PendingResume>>);
 
 #[derive(Debug, Clone, Copy)]
-struct Newcomer {
-    link: LinkId,
+struct PendingResume {
+    transport: TransportId,
     /// Whether its user had as many connections as it may.
     on_trial: bool,
 }
 
-impl Newcomers {
+impl PendingResumes {
     pub(super) fn contains(&self, id: ConnId) -> bool {
         self.0.borrow().contains_key(&id)
     }
@@ -46,12 +46,12 @@ impl Newcomers {
 
 impl Shard {
     /// Holds what a connection would be sent until its client has said what it wants. Says whether it can be held.
-    pub(super) fn hold(&self, link: &Link, connection: &Connection, on_trial: bool) -> bool {
+    pub(super) fn await_first_frame(&self, transport: &Transport, connection: &Connection, on_trial: bool) -> bool {
         if self.make_recoverable(connection).is_none() {
             return false;
         }
-        connection.link.replace(None);
-        self.newcomers.0.borrow_mut().insert(connection.id, Newcomer { link: link.id, on_trial });
+        connection.transport.replace(None);
+        self.pending_resumes.0.borrow_mut().insert(connection.id, PendingResume { transport: transport.id, on_trial });
         let mut patience = FIRST_FRAME_TIMEOUT;
         if on_trial {
             self.shared.hub.set_counted(connection.id, false);
@@ -63,45 +63,45 @@ impl Shard {
             }
         }
         let limit = self.shared.clock.uptime_ms() + patience.as_millis() as u64;
-        link.times.limit.set(limit);
-        self.arm(link, limit);
+        transport.times.limit.set(limit);
+        self.arm(transport, limit);
         true
     }
 
     /// A client does not come back to a session, so that its new connection is one like any other: it gets what was held.
     /// Says whether it may stay. Of a connection that was settled already it may.
-    pub(super) fn settle(self: &Rc<Self>, link: &Rc<Link>, connection: &Rc<Connection>) -> bool {
-        if connection.link.borrow().is_some() {
+    pub(super) fn confirm(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>) -> bool {
+        if connection.transport.borrow().is_some() {
             return true;
         }
-        let Some(newcomer) = self.newcomers.0.borrow_mut().remove(&connection.id) else { return true };
-        *connection.link.borrow_mut() = Some(link.clone());
-        link.times.limit.set(u64::MAX);
+        let Some(newcomer) = self.pending_resumes.0.borrow_mut().remove(&connection.id) else { return true };
+        *connection.transport.borrow_mut() = Some(transport.clone());
+        transport.times.limit.set(u64::MAX);
         if newcomer.on_trial {
             let identity = connection.identity.borrow().clone();
-            if let Err(reason) = self.make_place(&identity.user) {
-                self.close(link, CloseCode::TooManyConnections, &reason);
+            if let Err(reason) = self.ensure_user_capacity(&identity.user) {
+                self.close(transport, CloseCode::TooManyConnections, &reason);
                 return false;
             }
             self.shared.hub.set_counted(connection.id, true);
         }
-        self.send_rest(link, connection, 0);
-        self.forget(connection);
-        self.greet(connection, None);
+        self.send_replay(transport, connection, 0);
+        self.drop_replay(connection);
+        self.notify_connect(connection, None);
         true
     }
 
-    /// As [`Shard::settle`], of a connection that is known by itself alone.
-    pub(super) fn settle_by_id(self: &Rc<Self>, connection: &Rc<Connection>) {
-        let newcomer = self.newcomers.0.borrow().get(&connection.id).copied();
-        if let Some(link) = newcomer.and_then(|newcomer| self.find_link(newcomer.link)) {
-            self.settle(&link, connection);
+    /// As [`Shard::confirm`], of a connection that is known by itself alone.
+    pub(super) fn confirm_by_id(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let newcomer = self.pending_resumes.0.borrow().get(&connection.id).copied();
+        if let Some(transport) = newcomer.and_then(|newcomer| self.find_transport(newcomer.transport)) {
+            self.confirm(&transport, connection);
         }
     }
 
     /// Takes what was held for a connection whose client wants to go on with another.
-    pub(super) fn take_held(&self, connection: &Connection) -> Vec<Bytes> {
-        self.newcomers.forget(connection.id);
-        self.change_log(connection, |log| log.rest(0, &Protocol::Plain)).unwrap_or_default()
+    pub(super) fn take_held_frames(&self, connection: &Connection) -> Vec<Bytes> {
+        self.pending_resumes.forget(connection.id);
+        self.with_replay(connection, |log| log.rest(0, &Protocol::Plain)).unwrap_or_default()
     }
 }

@@ -6,15 +6,15 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Link, Role};
 use super::shard::Shard;
+use super::transport::{Session, Transport};
 use crate::model::{Allowance, Identity, Quota};
 
 /// What one user's connections on one shard are read, in bytes. To read, check and copy so much takes some hundredths of a
 /// shard's time; at once it is as much as an upload of some of the largest messages.
 const READ: Quota = Quota { per_second: 8 * 1024 * 1024, burst: 32 * 1024 * 1024 };
 
-/// Bytes that a link is read between two looks at what its user has used: less is not worth a look.
+/// Bytes that a transport is read between two looks at what its user has used: less is not worth a look.
 const CHARGED_AT: usize = 64 * 1024;
 
 /// Users that are remembered before those are looked for that can be forgotten.
@@ -49,59 +49,59 @@ impl Pace {
 }
 
 impl Shard {
-    /// Whether a link may be read now. One that may not is read when its time has come.
-    pub(super) fn may_be_read(&self, link: &Link) -> bool {
-        link.times.unread_until.get() == 0
+    /// Whether a transport may be read now. One that may not is read when its time has come.
+    pub(super) fn may_read(&self, transport: &Transport) -> bool {
+        transport.times.unread_until.get() == 0
     }
 
     /// Charges the user of a polling session for a body. Says for how long the session is to wait for its answer, before
     /// which it brings no other, in milliseconds.
-    pub(super) fn charge_body(&self, link: &Link, bytes: usize) -> Option<u64> {
-        let wait = self.pace.charge(principal_of(link), self.shared.clock.uptime_ms(), bytes)?;
+    pub(super) fn charge_body(&self, transport: &Transport, bytes: usize) -> Option<u64> {
+        let wait = self.pace.charge(principal_of(transport), self.shared.clock.uptime_ms(), bytes)?;
         self.shared.metrics.reads_paused.inc();
         Some(wait)
     }
 
-    /// Notes that a link was read so much, and lets it rest where its user is over its share.
-    pub(super) fn charge_read(&self, link: &Link, bytes: usize) {
-        let read = link.read_bytes.get() + bytes;
+    /// Notes that a transport was read so much, and lets it rest where its user is over its share.
+    pub(super) fn charge_read(&self, transport: &Transport, bytes: usize) {
+        let read = transport.read_bytes.get() + bytes;
         if read < CHARGED_AT {
-            return link.read_bytes.set(read);
+            return transport.read_bytes.set(read);
         }
-        link.read_bytes.set(0);
+        transport.read_bytes.set(0);
         // A suite that tests the protocol does nothing else.
-        if matches!(*link.role.borrow(), Role::Echo) {
+        if matches!(*transport.session.borrow(), Session::Echo) {
             return;
         }
         let now = self.shared.clock.uptime_ms();
-        if let Some(wait) = self.pace.charge(principal_of(link), now, read) {
+        if let Some(wait) = self.pace.charge(principal_of(transport), now, read) {
             self.shared.metrics.reads_paused.inc();
-            link.times.unread_until.set(now + wait);
-            self.arm(link, now + wait);
+            transport.times.unread_until.set(now + wait);
+            self.arm(transport, now + wait);
         }
     }
 
-    /// Goes on with a link that was not to be read, if its time has come.
-    pub(super) fn end_pause(&self, link: &Rc<Link>, now: u64) {
-        let until = link.times.unread_until.get();
+    /// Goes on with a transport that was not to be read, if its time has come.
+    pub(super) fn resume_reading(&self, transport: &Rc<Transport>, now: u64) {
+        let until = transport.times.unread_until.get();
         if until == 0 {
             return;
         }
         if now < until {
-            return self.arm(link, until);
+            return self.arm(transport, until);
         }
-        link.times.unread_until.set(0);
-        if !link.unread.replace(true) {
-            self.unread.borrow_mut().push(link.clone());
+        transport.times.unread_until.set(0);
+        if !transport.unread.replace(true) {
+            self.unread.borrow_mut().push(transport.clone());
         }
     }
 }
 
-/// Who is charged for what a link is read.
-fn principal_of(link: &Link) -> Arc<str> {
-    match link.only_connection() {
+/// Who is charged for what a transport is read.
+fn principal_of(transport: &Transport) -> Arc<str> {
+    match transport.only_connection() {
         Some(connection) => connection.identity.borrow().principal.clone(),
-        None => Identity::anonymous(String::new(), link.peer.ip()).principal,
+        None => Identity::anonymous(String::new(), transport.peer.ip()).principal,
     }
 }
 

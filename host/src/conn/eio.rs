@@ -1,4 +1,4 @@
-//! Engine.IO sessions: where each lives, and what its packets mean.
+//! EioSession.IO sessions: where each lives, and what its packets mean.
 //!
 //! A session that begins with polling makes one HTTP request after another, over any TCP connection and so on any shard.
 //! The table of sessions says which shard each lives on, and requests are handed there.
@@ -15,9 +15,9 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use tokio::sync::oneshot;
 
-use super::link::{Link, LinkId, Phase, Role, Wire};
-use super::moving::{Inbound, Migrant};
+use super::handoff::{Handoff, Inbound};
 use super::shard::Shard;
+use super::transport::{Io, Phase, Session, Transport, TransportId};
 use crate::auth::Shown;
 use crate::model::{CloseCode, Mailbox};
 use crate::protocol::engineio::{self, Packet};
@@ -33,11 +33,11 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// What a client asks on a WebSocket that is to take over from polling.
 const PROBE: &str = "probe";
 
-/// What an Engine.IO session is known by. Whoever knows it can speak for the client, so it is random.
+/// What an EioSession.IO session is known by. Whoever knows it can speak for the client, so it is random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct EngineId(u128);
+pub struct Sid(u128);
 
-impl EngineId {
+impl Sid {
     /// # Errors
     /// Where there is no randomness.
     pub(super) fn random() -> Result<Self, getrandom::Error> {
@@ -46,13 +46,13 @@ impl EngineId {
     }
 }
 
-impl fmt::Display for EngineId {
+impl fmt::Display for Sid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
 }
 
-impl FromStr for EngineId {
+impl FromStr for Sid {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -70,10 +70,10 @@ pub(super) struct Credentials {
     pub refused: Option<&'static str>,
 }
 
-/// An Engine.IO session.
+/// An EioSession.IO session.
 #[derive(Debug)]
-pub(super) struct Engine {
-    pub(super) id: EngineId,
+pub(super) struct EioSession {
+    pub(super) id: Sid,
     pub(super) credentials: Credentials,
     pub(super) decoder: RefCell<socketio::Decoder>,
     /// Whether every message goes back, for suites that test the protocol without Socket.IO on it.
@@ -81,11 +81,11 @@ pub(super) struct Engine {
     /// Namespaces that the client was in: it may not know yet that it has been put out, or still answer what it was asked.
     pub(super) left: RefCell<Vec<Box<str>>>,
     /// The WebSocket that is about to take the place of polling.
-    pub(super) probe: Cell<Option<LinkId>>,
+    pub(super) probe: Cell<Option<TransportId>>,
 }
 
-impl Engine {
-    pub(super) fn new(id: EngineId, credentials: Credentials, echoes: bool) -> Self {
+impl EioSession {
+    pub(super) fn new(id: Sid, credentials: Credentials, echoes: bool) -> Self {
         let (decoder, left) = (RefCell::default(), RefCell::default());
         Self { id, credentials, decoder, echoes, left, probe: Cell::new(None) }
     }
@@ -121,19 +121,19 @@ pub(super) struct Poll {
 
 /// What a shard is asked to do for its sessions.
 #[derive(Debug)]
-pub(super) enum EngineCommand {
+pub(super) enum EioCommand {
     /// A request waits for what there is to send.
-    Poll { id: EngineId, poll: Poll },
+    Poll { id: Sid, poll: Poll },
     /// A request brought packets.
-    Post { id: EngineId, body: String, answer: oneshot::Sender<Polled> },
+    Post { id: Sid, body: String, answer: oneshot::Sender<Polled> },
     /// A request is bringing packets, and takes its time.
-    Progress { id: EngineId },
+    Progress { id: Sid },
     /// A request broke off, or was against the protocol.
-    Fail { id: EngineId },
+    Fail { id: Sid },
     /// A WebSocket came that is to take over from polling.
-    Probe { id: EngineId, migrant: Box<Migrant> },
+    Probe { id: Sid, handoff: Box<Handoff> },
     /// A client came to another shard than the one that its connection lives on.
-    Welcome(Box<Migrant>),
+    Handoff(Box<Handoff>),
 }
 
 #[derive(Debug)]
@@ -147,52 +147,52 @@ struct Route {
 
 /// The polling sessions of all shards, and the ways to them.
 #[derive(Debug)]
-pub struct Engines {
-    routes: DashMap<EngineId, Arc<Route>>,
-    inboxes: Vec<Mailbox<EngineCommand>>,
+pub struct EioSessions {
+    routes: DashMap<Sid, Arc<Route>>,
+    inboxes: Vec<Mailbox<EioCommand>>,
 }
 
-impl Engines {
+impl EioSessions {
     /// A table for so many shards.
     pub fn new(shards: usize) -> Self {
         Self { routes: DashMap::new(), inboxes: (0..shards).map(|_| Mailbox::new(COMMANDS)).collect() }
     }
 
-    pub(super) fn inbox(&self, shard: usize) -> &Mailbox<EngineCommand> {
+    pub(super) fn inbox(&self, shard: usize) -> &Mailbox<EioCommand> {
         &self.inboxes[shard]
     }
 
     /// Enters a session.
-    pub(super) fn enter(&self, id: EngineId, shard: usize) {
+    pub(super) fn enter(&self, id: Sid, shard: usize) {
         let route = Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() };
         self.routes.insert(id, Arc::new(route));
     }
 
     /// Says that a session lives on another shard now, unless it has ended there already.
-    pub(super) fn moved(&self, id: EngineId, shard: usize) {
+    pub(super) fn moved(&self, id: Sid, shard: usize) {
         if let Some(route) = self.routes.get(&id) {
             route.shard.store(shard, Ordering::Relaxed);
         }
     }
 
     /// Notes that a session polls no more.
-    fn upgrade(&self, id: EngineId) {
+    fn upgrade(&self, id: Sid) {
         if let Some(route) = self.routes.get(&id) {
             route.is_upgraded.store(true, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn strike(&self, id: EngineId) {
+    pub(super) fn strike(&self, id: Sid) {
         self.routes.remove(&id);
     }
 
     /// The shard that a session lives on.
-    pub(super) fn shard_of(&self, id: EngineId) -> Option<usize> {
+    pub(super) fn shard_of(&self, id: Sid) -> Option<usize> {
         self.routes.get(&id).map(|route| route.shard.load(Ordering::Relaxed))
     }
 
     /// Hands a command to the shard of a session. Says whether there is one.
-    pub(super) fn send(&self, id: EngineId, command: EngineCommand) -> bool {
+    pub(super) fn send(&self, id: Sid, command: EioCommand) -> bool {
         let shard = self.shard_of(id);
         if let Some(shard) = shard {
             self.inboxes[shard].push(command);
@@ -201,7 +201,7 @@ impl Engines {
     }
 
     /// Whether a session that began with polling goes on over a WebSocket; none where there is no such session.
-    pub fn is_upgraded(&self, id: EngineId) -> Option<bool> {
+    pub fn is_upgraded(&self, id: Sid) -> Option<bool> {
         self.routes.get(&id).map(|route| route.is_upgraded.load(Ordering::Relaxed))
     }
 
@@ -210,27 +210,27 @@ impl Engines {
     ///
     /// # Errors
     /// Where there is no such session, or a request of it waits already.
-    pub async fn poll(&self, id: EngineId, max_packets: usize) -> Polled {
+    pub async fn poll(&self, id: Sid, max_packets: usize) -> Polled {
         let (answer, answered) = oneshot::channel();
         let poll = Poll { answer, max_packets };
-        self.ask(id, EngineCommand::Poll { id, poll }, answered).await
+        self.ask(id, EioCommand::Poll { id, poll }, answered).await
     }
 
     /// Begins to read packets that a request brings.
     ///
     /// # Errors
     /// Where there is no such session, or another request of it brings packets.
-    pub fn begin_post(&self, id: EngineId) -> Result<Posting<'_>, PollError> {
+    pub fn begin_post(&self, id: Sid) -> Result<Posting<'_>, PollError> {
         let route = self.routes.get(&id).map(|route| route.clone()).ok_or(PollError::Unknown)?;
         if route.posting.swap(true, Ordering::Relaxed) {
-            self.send(id, EngineCommand::Fail { id });
+            self.send(id, EioCommand::Fail { id });
             return Err(PollError::Bad);
         }
-        Ok(Posting { engines: self, id, route, is_whole: false, noted: Instant::now() })
+        Ok(Posting { eio_sessions: self, id, route, is_whole: false, noted: Instant::now() })
     }
 
-    async fn ask(&self, id: EngineId, command: EngineCommand, answered: oneshot::Receiver<Polled>) -> Polled {
-        let mut waiting = Waiting { engines: self, id, is_answered: false };
+    async fn ask(&self, id: Sid, command: EioCommand, answered: oneshot::Receiver<Polled>) -> Polled {
+        let mut waiting = Waiting { eio_sessions: self, id, is_answered: false };
         let answer = if self.send(id, command) { answered.await } else { Ok(Err(PollError::Unknown)) };
         waiting.is_answered = true;
         answer.unwrap_or(Err(PollError::Unknown))
@@ -239,15 +239,15 @@ impl Engines {
 
 /// A request that waits for its answer: one that breaks off ends its session, for nobody knows what was lost with it.
 struct Waiting<'a> {
-    engines: &'a Engines,
-    id: EngineId,
+    eio_sessions: &'a EioSessions,
+    id: Sid,
     is_answered: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.engines.send(self.id, EngineCommand::Fail { id: self.id });
+            self.eio_sessions.send(self.id, EioCommand::Fail { id: self.id });
         }
     }
 }
@@ -255,8 +255,8 @@ impl Drop for Waiting<'_> {
 /// A request that brings packets, while it is read. One that breaks off ends its session.
 #[derive(Debug)]
 pub struct Posting<'a> {
-    engines: &'a Engines,
-    id: EngineId,
+    eio_sessions: &'a EioSessions,
+    id: Sid,
     route: Arc<Route>,
     is_whole: bool,
     /// When the session last heard of it.
@@ -268,7 +268,7 @@ impl Posting<'_> {
     pub fn progress(&mut self) {
         if self.noted.elapsed() >= PROGRESS_EVERY {
             self.noted = Instant::now();
-            self.engines.send(self.id, EngineCommand::Progress { id: self.id });
+            self.eio_sessions.send(self.id, EioCommand::Progress { id: self.id });
         }
     }
 
@@ -284,7 +284,7 @@ impl Posting<'_> {
     pub async fn finish(mut self, body: String) -> Polled {
         self.is_whole = true;
         let (answer, answered) = oneshot::channel();
-        self.engines.ask(self.id, EngineCommand::Post { id: self.id, body, answer }, answered).await
+        self.eio_sessions.ask(self.id, EioCommand::Post { id: self.id, body, answer }, answered).await
     }
 }
 
@@ -292,17 +292,17 @@ impl Drop for Posting<'_> {
     fn drop(&mut self) {
         self.route.posting.store(false, Ordering::Relaxed);
         if !self.is_whole {
-            self.engines.send(self.id, EngineCommand::Fail { id: self.id });
+            self.eio_sessions.send(self.id, EioCommand::Fail { id: self.id });
         }
     }
 }
 
 impl Shard {
     /// What a session begins with.
-    pub(super) fn open_packet(&self, engine: &Engine, upgrades: &[&str]) -> String {
+    pub(super) fn open_packet(&self, eio: &EioSession, upgrades: &[&str]) -> String {
         let config = &self.shared.config;
         engineio::Handshake {
-            sid: &engine.id.to_string(),
+            sid: &eio.id.to_string(),
             upgrades,
             ping_interval_ms: config.heartbeat_interval.as_millis() as u64,
             ping_timeout_ms: (config.heartbeat_timeout - config.heartbeat_interval).as_millis() as u64,
@@ -312,112 +312,124 @@ impl Shard {
     }
 
     /// A session may exist for so long before anybody signs in on it.
-    pub(super) fn begin_engine(self: &Rc<Self>, link: &Rc<Link>, engine: &Engine) {
+    pub(super) fn begin_eio(self: &Rc<Self>, transport: &Rc<Transport>, eio: &EioSession) {
         let now = self.shared.clock.uptime_ms();
-        if engine.echoes {
-            link.phase.set(Phase::Open);
+        if eio.echoes {
+            transport.phase.set(Phase::Open);
         } else {
-            link.times.limit.set(now + self.shared.config.connect_timeout.as_millis() as u64);
+            transport.times.limit.set(now + self.shared.config.connect_timeout.as_millis() as u64);
         }
-        self.look_after(link, now);
+        self.check_transport(transport, now);
     }
 
     /// Does what a packet says.
-    pub(super) fn packet(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, packet: Packet<'_>, read_at: Instant) {
-        if let Some(moving) = link.moving.borrow_mut().as_deref_mut() {
-            return moving.keep(Inbound::of_packet(packet));
+    pub(super) fn packet(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &Rc<EioSession>,
+        packet: Packet<'_>,
+        read_at: Instant,
+    ) {
+        if let Some(handoff) = transport.handoff.borrow_mut().as_deref_mut() {
+            return handoff.keep(Inbound::of_packet(packet));
         }
         match packet {
-            _ if !link.is_up() => {}
-            Packet::Message(text) if engine.echoes => {
-                self.enqueue(link, engineio::message_frame(text));
+            _ if !transport.is_up() => {}
+            Packet::Message(text) if eio.echoes => {
+                self.enqueue(transport, engineio::message_frame(text));
             }
-            Packet::Binary(bytes) if engine.echoes => self.enqueue(link, websocket::binary_frame(&bytes)),
-            Packet::Message(text) => self.socket_io_text(link, engine, text, read_at),
-            Packet::Binary(bytes) => self.socket_io_binary(link, engine, bytes, read_at),
+            Packet::Binary(bytes) if eio.echoes => self.enqueue(transport, websocket::binary_frame(&bytes)),
+            Packet::Message(text) => self.on_socketio_text(transport, eio, text, read_at),
+            Packet::Binary(bytes) => self.on_socketio_binary(transport, eio, bytes, read_at),
             Packet::Pong(_) => {
-                self.meter(link, 0);
-                self.note_pong(link);
+                self.meter(transport, 0);
+                self.replay_pong_received(transport);
             }
-            Packet::Close if link.socket().is_none() => self.leave_polling(link),
-            Packet::Close => self.hang_up(link, CloseCode::Normal, "", true),
-            Packet::Ping(_) => self.close(link, CloseCode::ProtocolError, "it is the host that sends pings"),
+            Packet::Close if transport.socket().is_none() => self.leave_polling(transport),
+            Packet::Close => self.close_with(transport, CloseCode::Normal, "", true),
+            Packet::Ping(_) => self.close(transport, CloseCode::ProtocolError, "it is the host that sends pings"),
             // They mean something while a session opens or changes its transport, and nothing now.
-            Packet::Open | Packet::Upgrade | Packet::Noop => drop(self.meter(link, 0)),
+            Packet::Open | Packet::Upgrade | Packet::Noop => drop(self.meter(transport, 0)),
         }
     }
 
     /// A text frame on the WebSocket of a session.
-    pub(super) fn engine_text(self: &Rc<Self>, link: &Rc<Link>, engine: &Rc<Engine>, text: &str, read_at: Instant) {
-        let longest = self.longest_message(link);
-        if !engine.echoes && text.len() > longest && engineio::weight(text) > longest {
-            return self.refuse_length(link);
+    pub(super) fn on_eio_text(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &Rc<EioSession>,
+        text: &str,
+        read_at: Instant,
+    ) {
+        let longest = self.longest_message(transport);
+        if !eio.echoes && text.len() > longest && engineio::weight(text) > longest {
+            return self.refuse_length(transport);
         }
         match engineio::decode(text) {
-            Ok(packet) => self.packet(link, engine, packet, read_at),
-            Err(malformed) => self.violated(link, malformed.reason),
+            Ok(packet) => self.packet(transport, eio, packet, read_at),
+            Err(malformed) => self.close_for_violation(transport, malformed.reason),
         }
     }
 
-    /// Ends a link whose client sent a message that is too long. Socket.IO's client shows its user the reason of a close, and
+    /// Ends a transport whose client sent a message that is too long. Socket.IO's client shows its user the reason of a close, and
     /// expects none here.
-    pub(super) fn refuse_length(self: &Rc<Self>, link: &Rc<Link>) {
-        self.close(link, CloseCode::TooLarge, "");
+    pub(super) fn refuse_length(self: &Rc<Self>, transport: &Rc<Transport>) {
+        self.close(transport, CloseCode::TooLarge, "");
     }
 
     /// A text frame on a WebSocket that is to take over from polling.
-    pub(super) fn probe_text(self: &Rc<Self>, probe: &Rc<Link>, id: EngineId, is_tried: bool, text: &str) {
-        let polling = self.polling.borrow().get(&id).cloned().filter(|link| link.is_up());
+    pub(super) fn on_probe_text(self: &Rc<Self>, probe: &Rc<Transport>, id: Sid, is_tried: bool, text: &str) {
+        let polling = self.polling.borrow().get(&id).cloned().filter(|transport| transport.is_up());
         let Some(polling) = polling else {
-            return match self.shared.engines.shard_of(id) {
+            return match self.shared.eio_sessions.shard_of(id) {
                 // The session has moved, and its WebSocket follows.
                 Some(shard) if shard != self.index => {
-                    self.begin_move(probe, shard, None, Inbound::Text(text.to_owned()));
+                    self.begin_handoff(probe, shard, None, Inbound::Text(text.to_owned()));
                 }
                 _ => self.close(probe, CloseCode::ProtocolError, "the session that this was to take over is gone"),
             };
         };
-        let Some(engine) = polling.engine() else { return };
+        let Some(eio) = polling.eio() else { return };
         match engineio::decode(text) {
-            Ok(Packet::Ping(PROBE)) if engine.probe.get().is_none_or(|other| other == probe.id) => {
-                probe.role.replace(Role::Probe { id, is_tried: true });
-                engine.probe.set(Some(probe.id));
+            Ok(Packet::Ping(PROBE)) if eio.probe.get().is_none_or(|other| other == probe.id) => {
+                probe.session.replace(Session::Probe { id, is_tried: true });
+                eio.probe.set(Some(probe.id));
                 self.enqueue(probe, engineio::pong_probe_frame());
                 // The client waits for the request that is open before it goes over.
                 self.mark_dirty(&polling);
             }
-            Ok(Packet::Upgrade) if is_tried => self.upgrade(probe, &polling, &engine),
+            Ok(Packet::Upgrade) if is_tried => self.upgrade(probe, &polling, &eio),
             _ => self.close(probe, CloseCode::ProtocolError, "first comes one probe, and then the upgrade"),
         }
     }
 
     /// A WebSocket takes over from polling, with everything that waits.
-    fn upgrade(self: &Rc<Self>, link: &Rc<Link>, polling: &Rc<Link>, engine: &Rc<Engine>) {
-        engine.probe.set(None);
-        self.polling.borrow_mut().remove(&engine.id);
-        self.shared.engines.upgrade(engine.id);
-        if let Wire::Polling(poll) = &polling.wire
+    fn upgrade(self: &Rc<Self>, transport: &Rc<Transport>, polling: &Rc<Transport>, eio: &Rc<EioSession>) {
+        eio.probe.set(None);
+        self.polling.borrow_mut().remove(&eio.id);
+        self.shared.eio_sessions.upgrade(eio.id);
+        if let Io::Polling(poll) = &polling.io
             && let Some(poll) = poll.take()
         {
             // It came after the client had said that it goes over. Whoever asked may have gone.
             let _ = poll.answer.send(Err(PollError::Bad));
         }
-        link.role.replace(Role::Engine(engine.clone()));
-        link.rate.replace(polling.rate.take());
-        link.phase.set(polling.phase.replace(Phase::Ended));
-        link.counted.set(polling.counted.take());
-        link.times.limit.set(polling.times.limit.get());
-        link.times.pinged.set(polling.times.pinged.get());
+        transport.session.replace(Session::Eio(eio.clone()));
+        transport.rate.replace(polling.rate.take());
+        transport.phase.set(polling.phase.replace(Phase::Ended));
+        transport.counted.set(polling.counted.take());
+        transport.times.limit.set(polling.times.limit.get());
+        transport.times.pinged.set(polling.times.pinged.get());
         for connection in polling.connections.take() {
-            *connection.link.borrow_mut() = Some(link.clone());
-            link.connections.borrow_mut().push(connection);
+            *connection.transport.borrow_mut() = Some(transport.clone());
+            transport.connections.borrow_mut().push(connection);
         }
         let waiting = polling.outbox.borrow_mut().take(&self.queue.borrow());
         for frames in waiting {
-            self.enqueue(link, frames);
+            self.enqueue(transport, frames);
         }
-        self.remove_link(polling);
-        self.look_after(link, self.shared.clock.uptime_ms());
+        self.remove_transport(polling);
+        self.check_transport(transport, self.shared.clock.uptime_ms());
     }
 }
 
@@ -427,27 +439,30 @@ mod tests {
 
     #[test]
     fn a_session_id_is_read_as_it_was_written() {
-        let id = EngineId(5 << 100);
+        let id = Sid(5 << 100);
         assert_eq!(id.to_string().parse(), Ok(id));
         for text in ["", "+123456789012345678901234567890a", &"0".repeat(31), &"0".repeat(33), "__proto__"] {
-            assert_eq!(text.parse::<EngineId>(), Err(()), "{text}");
+            assert_eq!(text.parse::<Sid>(), Err(()), "{text}");
         }
     }
 
     #[tokio::test]
     async fn a_request_that_brings_packets_while_another_does_ends_the_session() {
-        let engines = Engines::new(1);
-        let id = EngineId(1);
-        assert_eq!(engines.begin_post(id).err(), Some(PollError::Unknown));
-        engines.enter(id, 0);
-        let posting = engines.begin_post(id).unwrap();
-        assert_eq!(engines.begin_post(id).err(), Some(PollError::Bad));
+        let eio_sessions = EioSessions::new(1);
+        let id = Sid(1);
+        assert_eq!(eio_sessions.begin_post(id).err(), Some(PollError::Unknown));
+        eio_sessions.enter(id, 0);
+        let posting = eio_sessions.begin_post(id).unwrap();
+        assert_eq!(eio_sessions.begin_post(id).err(), Some(PollError::Bad));
         drop(posting);
         let mut commands = std::collections::VecDeque::new();
-        engines.inbox(0).receive(&mut commands).await;
-        let failures = commands.iter().filter(|command| matches!(command, EngineCommand::Fail { .. })).count();
+        eio_sessions.inbox(0).receive(&mut commands).await;
+        let failures = commands.iter().filter(|command| matches!(command, EioCommand::Fail { .. })).count();
         assert_eq!(failures, 2, "the second request, and the first one, which broke off");
-        engines.strike(id);
-        assert_eq!((engines.poll(id, usize::MAX).await, engines.is_upgraded(id)), (Err(PollError::Unknown), None));
+        eio_sessions.strike(id);
+        assert_eq!(
+            (eio_sessions.poll(id, usize::MAX).await, eio_sessions.is_upgraded(id)),
+            (Err(PollError::Unknown), None)
+        );
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::deadlines::Due;
-use super::link::{Link, LinkId, Phase};
 use super::shard::Shard;
+use super::timers::Timer;
+use super::transport::{Phase, Transport, TransportId};
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId, network_of};
 
@@ -35,7 +35,7 @@ pub enum UserOverflow {
 
 impl Shard {
     /// Whether a user may have one more connection as things stand.
-    pub(super) fn has_place(&self, user: &str) -> bool {
+    pub(super) fn has_user_capacity(&self, user: &str) -> bool {
         let limit = self.shared.config.connections_per_user;
         limit == 0 || self.shared.hub.counted_connections_of(user).len() < limit
     }
@@ -44,8 +44,8 @@ impl Shard {
     ///
     /// # Errors
     /// Where it may not, with what to tell the client.
-    pub(super) fn make_place(&self, user: &str) -> Result<(), String> {
-        if self.has_place(user) {
+    pub(super) fn ensure_user_capacity(&self, user: &str) -> Result<(), String> {
+        if self.has_user_capacity(user) {
             return Ok(());
         }
         let limit = self.shared.config.connections_per_user;
@@ -73,9 +73,9 @@ impl Shard {
 
     /// Asks a connection for a sign of life, unless it owes one already.
     pub(super) fn probe_connection(self: &Rc<Self>, id: ConnId) {
-        let link = self.find(id).and_then(|connection| connection.link.borrow().clone());
-        if let Some(link) = link {
-            self.probe_link(&link);
+        let transport = self.find(id).and_then(|connection| connection.transport.borrow().clone());
+        if let Some(transport) = transport {
+            self.probe_transport(&transport);
         }
     }
 
@@ -91,31 +91,36 @@ impl Shard {
 
     /// Asks the connections from an address, or an IPv6 network, for a sign of life.
     pub(super) fn probe_address(self: &Rc<Self>, address: IpAddr) {
-        let is_from = |link: &Link| network_of(link.peer.ip()) == address && link.counted.get();
-        let links: Vec<_> =
-            self.links.borrow().iter().filter(|(_, link)| is_from(link)).map(|(_, link)| link.clone()).collect();
-        links.iter().for_each(|link| self.probe_link(link));
+        let is_from = |transport: &Transport| network_of(transport.peer.ip()) == address && transport.counted.get();
+        let transports: Vec<_> = self
+            .transports
+            .borrow()
+            .iter()
+            .filter(|(_, transport)| is_from(transport))
+            .map(|(_, transport)| transport.clone())
+            .collect();
+        transports.iter().for_each(|transport| self.probe_transport(transport));
     }
 
-    fn probe_link(self: &Rc<Self>, link: &Rc<Link>) {
+    fn probe_transport(self: &Rc<Self>, transport: &Rc<Transport>) {
         // Before it is signed in there is another limit to its time.
-        if link.phase.get() != Phase::Open {
+        if transport.phase.get() != Phase::Open {
             return;
         }
         let now = self.shared.clock.uptime_ms();
-        if link.times.pinged.get() <= link.times.heard.get() {
-            self.ping(link, now);
+        if transport.times.pinged.get() <= transport.times.heard.get() {
+            self.ping(transport, now);
         }
-        self.note_deadline(now + PROBE_TIMEOUT.as_millis() as u64, Due::Probe(link.id));
+        self.schedule(now + PROBE_TIMEOUT.as_millis() as u64, Timer::Probe(transport.id));
     }
 
     /// The time to answer a probe is over.
-    pub(super) fn finish_probe(self: &Rc<Self>, id: LinkId, deadline: u64) {
-        let Some(link) = self.find_link(id) else { return };
+    pub(super) fn finish_probe(self: &Rc<Self>, id: TransportId, deadline: u64) {
+        let Some(transport) = self.find_transport(id) else { return };
         // What came in the very millisecond of the probe may be the answer.
-        if link.times.heard.get() + (PROBE_TIMEOUT.as_millis() as u64) < deadline {
-            tracing::debug!(peer = %link.peer, "a client did not answer a probe");
-            self.close(&link, CloseCode::GoingAway, "the client did not answer when its place was needed");
+        if transport.times.heard.get() + (PROBE_TIMEOUT.as_millis() as u64) < deadline {
+            tracing::debug!(peer = %transport.peer, "a client did not answer a probe");
+            self.close(&transport, CloseCode::GoingAway, "the client did not answer when its place was needed");
         }
     }
 }

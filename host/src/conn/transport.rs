@@ -1,7 +1,7 @@
-//! A link: one way to a client, what waits to be written to it, and the connections that it carries.
+//! A transport: one way to a client, what waits to be written to it, and the connections that it carries.
 //!
-//! A plain WebSocket carries one connection, an Engine.IO session one for each Socket.IO namespace. A connection may
-//! outlive its link, and go on over another.
+//! A plain WebSocket carries one connection, an EioSession.IO session one for each Socket.IO namespace. A connection may
+//! outlive its transport, and go on over another.
 
 use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpStream};
@@ -13,22 +13,22 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use super::connection::Connection;
-use super::engine::{Engine, EngineId, Poll};
-use super::moving::Moving;
+use super::eio::{EioSession, Poll, Sid};
+use super::handoff::PendingHandoff;
 use super::outbox::Outbox;
 use super::rate::Rate;
 use crate::model::Clock;
 use crate::net::Holding;
 use crate::protocol::websocket::Decoder;
 
-/// A link's place on its shard, and a stamp that tells one tenant of the place from the next.
+/// A transport's place on its shard, and a stamp that tells one tenant of the place from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LinkId {
+pub(super) struct TransportId {
     pub(super) slot: u32,
     pub(super) stamp: u32,
 }
 
-/// Where a link stands.
+/// Where a transport stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Nobody is signed in on it yet.
@@ -41,17 +41,17 @@ pub(super) enum Phase {
     Ended,
 }
 
-/// What is spoken on a link.
+/// What is spoken on a transport.
 #[derive(Debug, Clone)]
-pub(super) enum Role {
+pub(super) enum Session {
     /// The plain protocol.
     Plain,
-    /// Engine.IO, and Socket.IO on it.
-    Engine(Rc<Engine>),
+    /// EioSession.IO, and Socket.IO on it.
+    Eio(Rc<EioSession>),
     /// A WebSocket that is to take the place of a polling session.
     Probe {
         /// The session.
-        id: EngineId,
+        id: Sid,
         /// Whether the client has tried it already.
         is_tried: bool,
     },
@@ -61,7 +61,7 @@ pub(super) enum Role {
 
 /// How bytes get to the client and back.
 #[derive(Debug)]
-pub(super) enum Wire {
+pub(super) enum Io {
     Socket(Socket),
     /// The request that waits for something to answer it with.
     Polling(RefCell<Option<Poll>>),
@@ -95,14 +95,14 @@ impl Limiter {
 
 /// One way to a client.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) id: LinkId,
+pub(super) struct Transport {
+    pub(super) id: TransportId,
     pub(super) peer: SocketAddr,
-    pub(super) wire: Wire,
-    pub(super) role: RefCell<Role>,
+    pub(super) io: Io,
+    pub(super) session: RefCell<Session>,
     pub(super) phase: Cell<Phase>,
     pub(super) outbox: RefCell<Outbox>,
-    /// Whether it is on the shard's list of links to flush, and on that of links with more to read.
+    /// Whether it is on the shard's list of transports to flush, and on that of transports with more to read.
     pub(super) dirty: Cell<bool>,
     pub(super) unread: Cell<bool>,
     pub(super) connections: RefCell<Vec<Rc<Connection>>>,
@@ -110,7 +110,7 @@ pub(super) struct Link {
     /// Whether it was let in, and so is counted.
     pub(super) counted: Cell<bool>,
     /// Set from when it is found to belong on another shard until what was read is dealt with.
-    pub(super) moving: RefCell<Option<Box<Moving>>>,
+    pub(super) handoff: RefCell<Option<Box<PendingHandoff>>>,
     pub(super) rate: RefCell<Option<Rate>>,
     /// Set when nothing of it is to be read any more.
     pub(super) muted: Cell<bool>,
@@ -135,14 +135,21 @@ pub(super) struct Times {
     pub(super) unread_until: Cell<u64>,
 }
 
-impl Link {
-    pub(super) fn new(id: LinkId, peer: SocketAddr, wire: Wire, role: Role, clock: &Clock, rate: Option<Rate>) -> Self {
+impl Transport {
+    pub(super) fn new(
+        id: TransportId,
+        peer: SocketAddr,
+        io: Io,
+        session: Session,
+        clock: &Clock,
+        rate: Option<Rate>,
+    ) -> Self {
         let now = clock.uptime_ms();
         Self {
             id,
             peer,
-            wire,
-            role: RefCell::new(role),
+            io,
+            session: RefCell::new(session),
             phase: Cell::new(Phase::Authenticating),
             outbox: RefCell::default(),
             dirty: Cell::new(false),
@@ -156,7 +163,7 @@ impl Link {
                 unread_until: Cell::new(0),
             },
             counted: Cell::new(false),
-            moving: RefCell::default(),
+            handoff: RefCell::default(),
             rate: RefCell::new(rate),
             muted: Cell::new(false),
             holding: RefCell::default(),
@@ -171,28 +178,28 @@ impl Link {
 
     /// Whether what is queued now must wait for the client.
     pub(super) fn is_blocked(&self) -> bool {
-        match &self.wire {
-            Wire::Socket(socket) => socket.blocked.get(),
-            Wire::Polling(poll) => poll.borrow().is_none(),
+        match &self.io {
+            Io::Socket(socket) => socket.blocked.get(),
+            Io::Polling(poll) => poll.borrow().is_none(),
         }
     }
 
     pub(super) fn socket(&self) -> Option<&Socket> {
-        match &self.wire {
-            Wire::Socket(socket) => Some(socket),
-            Wire::Polling(_) => None,
+        match &self.io {
+            Io::Socket(socket) => Some(socket),
+            Io::Polling(_) => None,
         }
     }
 
-    /// Its Engine.IO session, if it has one.
-    pub(super) fn engine(&self) -> Option<Rc<Engine>> {
-        match &*self.role.borrow() {
-            Role::Engine(engine) => Some(engine.clone()),
+    /// Its EioSession.IO session, if it has one.
+    pub(super) fn eio(&self) -> Option<Rc<EioSession>> {
+        match &*self.session.borrow() {
+            Session::Eio(eio) => Some(eio.clone()),
             _ => None,
         }
     }
 
-    /// The one connection of a plain link.
+    /// The one connection of a plain transport.
     pub(super) fn only_connection(&self) -> Option<Rc<Connection>> {
         self.connections.borrow().first().cloned()
     }

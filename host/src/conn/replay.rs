@@ -89,7 +89,7 @@ impl Entry {
 
 /// What is kept for one connection.
 #[derive(Debug)]
-pub(super) struct Recovery {
+pub(super) struct ReplayBuffer {
     secret: u128,
     log: VecDeque<Entry>,
     /// What it would take to send all of it.
@@ -108,7 +108,7 @@ pub(super) struct Recovery {
     pub(super) away_until: u64,
 }
 
-impl Recovery {
+impl ReplayBuffer {
     pub(super) fn key(&self, connection: ConnId) -> SessionKey {
         SessionKey { connection, secret: self.secret }
     }
@@ -133,7 +133,7 @@ impl Recovery {
     }
 
     /// Notes what was sent, or would have been. The oldest is let go for it.
-    pub(super) fn note(&mut self, entry: Entry, max_bytes: usize) {
+    pub(super) fn append(&mut self, entry: Entry, max_bytes: usize) {
         self.bytes += entry.bytes();
         self.own += entry.own_bytes();
         self.log.push_back(entry);
@@ -151,10 +151,10 @@ impl Recovery {
     }
 
     /// The client is lost, and waited for until then.
-    pub(super) fn part(&mut self, until: u64) {
+    pub(super) fn detach(&mut self, until: u64) {
         self.away_until = until;
         self.parted = self.n_entries();
-        // What it answered would have been on the link that is lost.
+        // What it answered would have been on the transport that is lost.
         self.pinged = None;
     }
 
@@ -192,7 +192,7 @@ impl Recovery {
     }
 
     /// Where in the log the rest begins that a client has not had. None where that is not known, or not kept.
-    pub(super) fn rest_of(&self, progress: Progress) -> Option<usize> {
+    pub(super) fn resume_point(&self, progress: Progress) -> Option<usize> {
         match progress {
             Progress::Frames(n) => {
                 let at = n.checked_sub(self.n_gone)?;
@@ -239,10 +239,10 @@ mod tests {
         Arc::new(Outgoing::new(name, Payload::empty()))
     }
 
-    fn filled(events: &[Arc<Outgoing>]) -> Recovery {
-        let mut recovery = Recovery::new(1);
+    fn filled(events: &[Arc<Outgoing>]) -> ReplayBuffer {
+        let mut recovery = ReplayBuffer::new(1);
         for event in events {
-            recovery.note(Entry::event(event.clone(), 9), usize::MAX);
+            recovery.append(Entry::event(event.clone(), 9), usize::MAX);
         }
         recovery
     }
@@ -251,48 +251,49 @@ mod tests {
     fn the_rest_begins_behind_what_the_client_had_last() {
         let events = [event("a"), event("b"), event("c")];
         let mut recovery = filled(&events);
-        let after = |recovery: &Recovery, n: usize| recovery.rest_of(Progress::Event(Some(events[n].number())));
-        assert_eq!(recovery.rest_of(Progress::Event(None)), Some(0));
-        assert_eq!(recovery.rest_of(Progress::Frames(0)), Some(0));
-        assert_eq!((after(&recovery, 0), recovery.rest_of(Progress::Frames(1))), (Some(1), Some(1)));
-        assert_eq!((after(&recovery, 2), recovery.rest_of(Progress::Frames(3))), (Some(3), Some(3)));
-        assert_eq!(recovery.rest_of(Progress::Frames(4)), None, "more than there was");
-        assert_eq!(recovery.rest_of(Progress::Event(Some(u64::MAX))), None, "an event that it never had");
+        let after =
+            |recovery: &ReplayBuffer, n: usize| recovery.resume_point(Progress::Event(Some(events[n].number())));
+        assert_eq!(recovery.resume_point(Progress::Event(None)), Some(0));
+        assert_eq!(recovery.resume_point(Progress::Frames(0)), Some(0));
+        assert_eq!((after(&recovery, 0), recovery.resume_point(Progress::Frames(1))), (Some(1), Some(1)));
+        assert_eq!((after(&recovery, 2), recovery.resume_point(Progress::Frames(3))), (Some(3), Some(3)));
+        assert_eq!(recovery.resume_point(Progress::Frames(4)), None, "more than there was");
+        assert_eq!(recovery.resume_point(Progress::Event(Some(u64::MAX))), None, "an event that it never had");
         recovery.ping();
-        recovery.note(Entry::event(event("d"), 9), usize::MAX);
+        recovery.append(Entry::event(event("d"), 9), usize::MAX);
         recovery.pong();
         assert_eq!(recovery.log.len(), 1, "what the client is known to have is let go");
-        assert_eq!((after(&recovery, 2), recovery.rest_of(Progress::Frames(3))), (Some(0), Some(0)));
-        assert_eq!((after(&recovery, 1), recovery.rest_of(Progress::Frames(2))), (None, None));
-        assert_eq!(recovery.rest_of(Progress::Event(None)), None);
+        assert_eq!((after(&recovery, 2), recovery.resume_point(Progress::Frames(3))), (Some(0), Some(0)));
+        assert_eq!((after(&recovery, 1), recovery.resume_point(Progress::Frames(2))), (None, None));
+        assert_eq!(recovery.resume_point(Progress::Event(None)), None);
     }
 
     #[test]
     fn an_event_that_was_made_later_may_have_been_sent_earlier() {
         let (first, second) = (event("a"), event("b"));
         let recovery = filled(&[second.clone(), first.clone()]);
-        assert_eq!(recovery.rest_of(Progress::Event(Some(second.number()))), Some(1));
-        assert_eq!(recovery.rest_of(Progress::Event(Some(first.number()))), Some(2));
+        assert_eq!(recovery.resume_point(Progress::Event(Some(second.number()))), Some(1));
+        assert_eq!(recovery.resume_point(Progress::Event(Some(first.number()))), Some(2));
     }
 
     #[test]
     fn the_log_is_bounded_and_says_when_it_is_no_longer_whole() {
-        let mut recovery = Recovery::new(1);
+        let mut recovery = ReplayBuffer::new(1);
         let max_bytes = 2 * Entry::event(event("a"), 9).bytes();
-        recovery.note(Entry::event(event("a"), 9), max_bytes);
-        recovery.part(0);
-        recovery.note(Entry::event(event("b"), 9), max_bytes);
-        recovery.note(Entry::event(event("c"), 9), max_bytes);
+        recovery.append(Entry::event(event("a"), 9), max_bytes);
+        recovery.detach(0);
+        recovery.append(Entry::event(event("b"), 9), max_bytes);
+        recovery.append(Entry::event(event("c"), 9), max_bytes);
         assert_eq!((recovery.log.len(), recovery.n_gone), (2, 1));
         assert!(recovery.is_whole(), "the client may have had the one that was let go");
-        recovery.note(Entry::Frames(Box::new(Bytes::from(vec![0; max_bytes]))), max_bytes);
+        recovery.append(Entry::Frames(Box::new(Bytes::from(vec![0; max_bytes]))), max_bytes);
         assert!(!recovery.is_whole());
         assert_eq!(
             (recovery.log.len(), recovery.bytes, recovery.own),
             (0, 0, 0),
             "one over the bound alone is not kept"
         );
-        recovery.note(Entry::event(event("d"), 9), usize::MAX);
+        recovery.append(Entry::event(event("d"), 9), usize::MAX);
         recovery.halve();
         assert_eq!(recovery.log.len(), 0);
     }
@@ -301,7 +302,7 @@ mod tests {
     fn the_answer_to_a_ping_says_nothing_of_what_was_sent_after_it() {
         let mut recovery = filled(&[event("a")]);
         recovery.ping();
-        recovery.note(Entry::event(event("b"), 9), usize::MAX);
+        recovery.append(Entry::event(event("b"), 9), usize::MAX);
         recovery.ping();
         recovery.pong();
         assert_eq!((recovery.n_gone, recovery.log.len()), (1, 1), "it is the first ping that is answered");
@@ -313,7 +314,7 @@ mod tests {
     fn a_socket_io_client_is_asked_once_however_often_it_comes_back() {
         let socket_io = Protocol::SocketIo { namespace: None, offsets: true };
         let mut recovery = filled(&[event("a")]);
-        recovery.note(Entry::Frames(Box::new(Bytes::from_static(b"question"))), usize::MAX);
+        recovery.append(Entry::Frames(Box::new(Bytes::from_static(b"question"))), usize::MAX);
         assert_eq!(recovery.rest(1, &socket_io), [&b"question"[..]]);
         assert_eq!(recovery.rest(1, &socket_io), [&b""[..]]);
         assert!(recovery.own < b"question".len() + size_of::<Bytes>());
