@@ -27,9 +27,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, ValueEnum};
+use roundhouse_tests::bench::say;
+
 use generator::Generator;
 use report::Report;
-use roundhouse_tests::bench::say;
 use servers::{Field, prepare};
 
 /// What is measured.

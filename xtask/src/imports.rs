@@ -1,6 +1,6 @@
 //! Paths, followed through `use` and `pub use` to the file that defines what they name.
 
-use crate::modules::{Form, Target};
+use crate::modules::{Form, Named, Target};
 
 /// A path that one module names, and what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct Import {
     pub line: usize,
     /// The module that names it, from the root of its target.
     pub module: Vec<String>,
-    /// The path as named, from the root of the target; of another crate, with that crate's name first.
+    /// The path as named, with `crate` in place of `self` and `super`.
     pub named: Vec<String>,
     /// Where it is defined.
     pub defined: Place,
@@ -31,37 +31,45 @@ pub enum Place {
         /// The module, from the root of the target.
         module: Vec<String>,
     },
-    /// In another crate, or it is a name that is no path (a type's, as in `Vec::new`).
+    /// In another crate, or it is a name within a function.
     Elsewhere,
 }
 
 /// How many `use` may lie between a name and its definition. More is a circle of re-exports.
 const MAX_STEPS: usize = 16;
 
-/// All imports of a target, in the order of its files.
+/// All imports of a target.
 pub fn imports(target: &Target) -> Vec<Import> {
-    let follow = |named: &crate::modules::Named| {
-        let module = &target.modules[named.module];
-        let defined = resolve(target, named.module, &named.segments, 0)
-            .map(|found| &target.modules[found])
-            .map_or(Place::Elsewhere, |m| Place::Here { file: m.file.clone(), module: m.path.clone() });
-        Import {
-            file: module.file.clone(),
-            line: named.line,
-            module: module.path.clone(),
-            named: absolute(target, named.module, &named.segments),
-            defined,
-            form: named.form,
-            test: named.test,
-        }
-    };
-    target.named.iter().map(follow).collect()
+    target.named.iter().map(|named| import(target, named)).collect()
 }
 
-/// `segments` without `crate`, `self` and `super`.
-fn absolute(target: &Target, module: usize, segments: &[String]) -> Vec<String> {
-    let Some((start, rest)) = start(target, module, segments) else { return segments.to_vec() };
-    [&target.modules[start].path, rest].concat()
+fn import(target: &Target, named: &Named) -> Import {
+    let module = &target.modules[named.module];
+    let defined = match resolve(target, named.module, &named.segments, 0) {
+        Some(Found::Here(found)) => {
+            let found = &target.modules[found];
+            Place::Here { file: found.file.clone(), module: found.path.clone() }
+        }
+        Some(Found::Elsewhere) | None => Place::Elsewhere,
+    };
+    let absolute = start(target, named.module, &named.segments)
+        .map(|(at, rest)| [&["crate".to_owned()], &target.modules[at].path[..], rest].concat());
+    Import {
+        file: module.file.clone(),
+        line: named.line,
+        module: module.path.clone(),
+        named: absolute.unwrap_or_else(|| named.segments.clone()),
+        defined,
+        form: named.form,
+        test: named.test,
+    }
+}
+
+enum Found {
+    /// In this module of the target.
+    Here(usize),
+    /// In another crate, by way of a `use`.
+    Elsewhere,
 }
 
 /// The module that a path begins in, if it begins with a keyword, and what follows that.
@@ -78,12 +86,14 @@ fn start<'a>(target: &Target, module: usize, segments: &'a [String]) -> Option<(
     Some((at, rest))
 }
 
-/// The module that defines what `segments` name in `module`.
-fn resolve(target: &Target, module: usize, segments: &[String], steps: usize) -> Option<usize> {
+/// What `segments` name in `module`.
+fn resolve(target: &Target, module: usize, segments: &[String], steps: usize) -> Option<Found> {
     let (at, rest) = start(target, module, segments).unwrap_or((module, segments));
-    // A macro's items are in no list: they count to the deepest module that the path names.
-    let fallback = || Some(deepest(target, at, rest)).filter(|found| *found != module);
-    lookup(target, at, rest, steps).or_else(fallback)
+    lookup(target, at, rest, steps).or_else(|| {
+        // A macro's items are in no list: they count to the deepest module that the path names.
+        let deepest = deepest(target, at, rest);
+        (deepest != module).then_some(Found::Here(deepest))
+    })
 }
 
 fn deepest(target: &Target, module: usize, segments: &[String]) -> usize {
@@ -91,9 +101,9 @@ fn deepest(target: &Target, module: usize, segments: &[String]) -> usize {
     child.map_or(module, |child| deepest(target, *child, &segments[1..]))
 }
 
-fn lookup(target: &Target, at: usize, segments: &[String], steps: usize) -> Option<usize> {
+fn lookup(target: &Target, at: usize, segments: &[String], steps: usize) -> Option<Found> {
     let module = &target.modules[at];
-    let Some(name) = segments.first() else { return Some(at) };
+    let Some(name) = segments.first() else { return Some(Found::Here(at)) };
     if steps > MAX_STEPS {
         return None;
     }
@@ -103,16 +113,14 @@ fn lookup(target: &Target, at: usize, segments: &[String], steps: usize) -> Opti
         }
     }
     if module.items.contains(name) {
-        return Some(at);
+        return Some(Found::Here(at));
     }
-    for (_, path) in module.aliases.iter().filter(|(alias, path)| alias == name && path.first() != Some(name)) {
+    if let Some((_, path)) = module.aliases.iter().find(|(alias, path)| alias == name && path.first() != Some(name)) {
         let whole = [path, &segments[1..]].concat();
-        if let Some(found) = resolve(target, at, &whole, steps + 1) {
-            return Some(found);
-        }
+        return resolve(target, at, &whole, steps + 1).or(Some(Found::Elsewhere));
     }
-    module.globs.iter().find_map(|path| {
-        let through = resolve(target, at, path, steps + 1)?;
-        if through == at { None } else { lookup(target, through, segments, steps + 1) }
+    module.globs.iter().find_map(|path| match resolve(target, at, path, steps + 1)? {
+        Found::Here(through) if through != at => lookup(target, through, segments, steps + 1),
+        _ => None,
     })
 }

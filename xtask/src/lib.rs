@@ -6,7 +6,7 @@
 //! - [`circles`]: files that import each other in a circle
 //! - [`figures`] and [`shape`]: the table of `cargo xtask shape`
 //!
-//! `host/tests/layers.rs` has the rules that imports keep, and uses the first four.
+//! `tests/layers` has the rules that imports keep, and uses the first four.
 
 pub mod circles;
 pub mod figures;

@@ -265,6 +265,10 @@ impl<'ast> Visit<'ast> for Loader<'_> {
         self.within(&item.attrs, |this| this.use_tree(&item.tree, &[], form));
     }
 
+    fn visit_item_extern_crate(&mut self, item: &'ast syn::ItemExternCrate) {
+        self.name(item.ident.span().start().line, vec![item.ident.to_string()], Form::Import);
+    }
+
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         let (at, file) = (self.at, self.modules[self.at].file.clone());
         let name = item.ident.to_string();

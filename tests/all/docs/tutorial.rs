@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-use page::{Block, Line, Talk, edit, parse};
 use roundhouse_tests::{TestHost, skip, target_dir};
+
+use page::{Block, Line, Talk, edit, parse};
 use terminal::Terminals;
 
 fn root() -> &'static Path {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chat_confirmation::ChatConfirmation;
 use roundhouse_sdk::simulator::Connection;
 use roundhouse_sdk::{Call, Event, Failure, Member, Message, Payload, Sender, StateChange, StoreFailure, handle};
 use serde_json::json;
 
 use super::{ROOM, Sim, about, away, is, join, joined, names, r1, say, say_as, store};
-use chat_confirmation::ChatConfirmation;
 
 /// Bytes of the room's state, as the host keeps it.
 fn n_bytes(sim: &Sim) -> usize {
