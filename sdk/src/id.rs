@@ -3,13 +3,9 @@
 use std::fmt;
 use std::ops::Deref;
 
+use roundhouse_contract::is_valid_id;
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
-
-use crate::invisible::is_invisible;
-
-/// An id's greatest length, in characters. It is the contract's.
-const MAX_CHARS: usize = 128;
 
 /// An id of a person or a thing: 1 to 128 printable characters without whitespace, all of which can be seen (no zero-width
 /// ones, none that turns the direction of text). A payload with another is refused where it is read.
@@ -32,7 +28,7 @@ impl Id {
     /// The id that a text is, if it is one.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        is_id(text).then(|| Self(text.to_owned()))
+        is_valid_id(text).then(|| Self(text.to_owned()))
     }
 }
 
@@ -67,8 +63,3 @@ impl<'de> Deserialize<'de> for Id {
 
 /// What an id has to be, so that it can follow the field's name.
 pub(crate) const RULE: &str = "has to be 1 to 128 printable characters without whitespace";
-
-pub(crate) fn is_id(text: &str) -> bool {
-    let is_bad = |c: char| c.is_whitespace() || c.is_control() || is_invisible(c);
-    (1..=MAX_CHARS).contains(&text.chars().count()) && !text.chars().any(is_bad)
-}

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 
+use roundhouse_contract::is_harmless_name;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::Failure;
-use crate::invisible::is_harmless_name;
 
 /// A person.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -97,7 +97,6 @@ mod feature;
 mod guest;
 mod id;
 mod identity;
-mod invisible;
 mod locate;
 pub mod log;
 mod manifest;

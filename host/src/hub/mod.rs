@@ -27,14 +27,12 @@ pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};
 pub use presence::Presence;
 pub use recipients::RecipientCount;
+pub use roundhouse_contract::USER_ROOM_PREFIX;
 pub use shard_queue::{ShardQueue, WakeBatch};
 
 use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
 use crate::model::{CloseCode, ConnId, Identity};
-
-/// The room that every connection of a user is in by itself.
-pub const USER_ROOM_PREFIX: &str = "user:";
 
 /// A scope that wants to hear of a connection's end, as its owner names it: plugin and scope key.
 pub type Watcher = (u32, Arc<str>);

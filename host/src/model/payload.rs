@@ -1,16 +1,10 @@
 //! What an event carries, in the form that all protocols and features share.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use roundhouse_contract::{Arguments, BadPayload};
 use serde_json::value::RawValue;
-
-use super::placeholders::{self, BadPlaceholders};
-use super::surrogates::without_lone_surrogates;
 
 /// An event's arguments and the binary attachments that they refer to: `{"_placeholder":true,"num":n}` stands for the
 /// n-th of them. Where there are attachments, the arguments refer to each exactly once.
@@ -24,17 +18,6 @@ pub struct Payload {
     pub attachments: Vec<Bytes>,
 }
 
-/// Arguments that cannot be a payload.
-#[derive(Debug, thiserror::Error)]
-pub enum BadPayload {
-    /// They are not JSON, or not an array.
-    #[error("the arguments are not a JSON array: {0}")]
-    NotAnArray(#[from] serde_json::Error),
-    /// They and the attachments do not belong together.
-    #[error(transparent)]
-    Placeholders(#[from] BadPlaceholders),
-}
-
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.args == other.args && self.attachments == other.attachments
@@ -44,9 +27,8 @@ impl PartialEq for Payload {
 impl Eq for Payload {}
 
 impl Payload {
-    /// The most attachments of one event: as many as the reference decoder of Socket.IO takes, so that what one client
-    /// sends every other can read.
-    pub const MAX_ATTACHMENTS: usize = 10;
+    /// The most attachments of one event.
+    pub const MAX_ATTACHMENTS: usize = roundhouse_contract::MAX_ATTACHMENTS;
 
     /// No arguments at all.
     pub fn empty() -> Self {
@@ -74,35 +56,18 @@ impl Payload {
     /// # Errors
     /// Where `args` is anything else.
     pub fn from_args(args: impl Into<Box<str>>, attachments: Vec<Bytes>) -> Result<Self, BadPayload> {
-        let mut args = args.into();
-        if let Cow::Owned(mended) = without_lone_surrogates(&args) {
-            args = mended.into();
-        }
-        let Only(only) = serde_json::from_str(&args)?;
-        // It is a part of the array, so that it begins so far behind it.
-        let only = only.and_then(|only| {
-            let start = only.get().as_ptr().addr() - args.as_ptr().addr();
-            Some(start.try_into().ok()?..(start + only.get().len()).try_into().ok()?)
-        });
-        if !attachments.is_empty() {
-            Self::check_placeholders(&args, attachments.len())?;
-        }
-        Ok(Self { args, only, attachments })
+        Ok(Self::of_arguments(Arguments::check(args, attachments.len())?, attachments))
+    }
+
+    /// Arguments that were checked, and the attachments that they were checked for.
+    pub fn of_arguments(arguments: Arguments, attachments: Vec<Bytes>) -> Self {
+        let Arguments { text, only } = arguments;
+        Self { args: text, only, attachments }
     }
 
     /// A JSON array and its attachments, of which the caller knows already that they are that.
     pub(crate) fn from_checked(args: impl Into<Box<str>>, attachments: Vec<Bytes>) -> Self {
         Self { args: args.into(), only: None, attachments }
-    }
-
-    /// Checks that the placeholders in `args` are exactly those of this many attachments, in one pass that builds
-    /// nothing. What looks like a placeholder in an event without attachments is data like any other: nobody asks.
-    ///
-    /// # Errors
-    /// Where one is missing, there twice or refers to nothing, where there are too many attachments, and where `args` is
-    /// not JSON or is nested deeper than 128 levels.
-    pub fn check_placeholders(args: &str, attachments: usize) -> Result<(), BadPlaceholders> {
-        placeholders::check(args, attachments)
     }
 
     /// How much it takes, in bytes.
@@ -129,31 +94,6 @@ impl Payload {
     pub fn arguments(&self) -> Vec<&RawValue> {
         // All constructors leave a JSON array, so that there is nothing to fail on.
         serde_json::from_str(&self.args).unwrap_or_default()
-    }
-}
-
-/// An array, and its only element where it has one.
-struct Only<'a>(Option<&'a RawValue>);
-
-impl<'de> Deserialize<'de> for Only<'de> {
-    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Array;
-        impl<'de> Visitor<'de> for Array {
-            type Value = Only<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a sequence")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Only<'de>, A::Error> {
-                let mut only = elements.next_element()?;
-                while elements.next_element::<IgnoredAny>()?.is_some() {
-                    only = None;
-                }
-                Ok(Only(only))
-            }
-        }
-        json.deserialize_seq(Array)
     }
 }
 

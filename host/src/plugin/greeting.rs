@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use roundhouse_contract::{CONNECT_EVENT, without_credentials};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::credentials::without_credentials;
-use super::load::manifest::CONNECT_EVENT;
 use super::run::event::{Event, Member, Origin, ReplyTo};
 use super::run::worker::Job;
 use super::runtime::Runtime;

@@ -1,15 +1,12 @@
 //! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
 //!
-//! [`Runtime`] is what the rest of the host sees; `greeting` (with `credentials`, which it keeps from features) is the part of
-//! it for connections that open. Below it there are four rooms, each of which imports only those before it:
+//! [`Runtime`] is what the rest of the host sees; `greeting` is the part of it for connections that open. Below it there are four rooms, each of which imports only those before it:
 //!
 //! - `guest`: the component and its sandbox, the only room that knows about wasmtime.
-//! - `load`: what a feature declares, the steps of a load, and the catalogue of what runs.
+//! - `load`: the steps of a load, and the catalogue of what runs.
 //! - `run`: the plugin threads, from the inbox to the commit.
 //! - `lifecycle`: what operators do, the records of it, and the start that reads them.
 
-#[path = "../../../sdk/src/simulator/credentials.rs"]
-mod credentials;
 mod greeting;
 mod guest;
 mod lifecycle;
@@ -23,10 +20,9 @@ pub use lifecycle::report::{Inspection, Latency, PayloadLimits, PluginReport, Pl
 pub use lifecycle::restore::StoredScopes;
 pub use load::bundled::{Bundled, bundled};
 pub use load::catalogue::PluginError;
-pub use load::extension::check_namespace;
 pub use load::generation::{Loaded, Source};
-pub use load::grants::Grants;
 pub use load::loader::{Described, LoadError, Step, digest};
 pub use load::options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions, SenderLimits};
+pub use roundhouse_contract::{Grants, check_namespace};
 pub use run::event::{ClientEvent, Once};
 pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, Runtime};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
 use super::guest::engine::{self, Ticker};
@@ -18,7 +19,6 @@ use super::lifecycle::restore::StoredScopes;
 use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
-use super::load::template::ScopeAddress;
 use super::run::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
 use super::run::gather::Gather;
 use super::run::senders::{Reservation, Senders};
@@ -228,7 +228,7 @@ impl Runtime {
             return Err(Failure::new(ErrorCode::Forbidden, message));
         }
         self.0.check_limits(&destination.limits, event.event, &event.payload)?;
-        let address = destination.template.address(&event.payload)?;
+        let address = destination.template.address(event.payload.first()).map_err(bad_request)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
         let plugin = destination.plugin.clone();
         let backlog = (plugin.number, plugin.name.as_str(), &plugin.backlog);
@@ -259,7 +259,7 @@ impl Runtime {
             return Err(Failure::new(ErrorCode::Forbidden, format!("only clients may send {event}")));
         }
         self.0.check_limits(&destination.limits, event, &payload)?;
-        let address = destination.template.address(&payload)?;
+        let address = destination.template.address(payload.first()).map_err(bad_request)?;
         let origin = Origin::Service(service.into());
         let plugin = destination.plugin.clone();
         let place = Some(Reservation::of_service(&plugin.backlog, &plugin.name, payload.bytes())?);
@@ -282,7 +282,8 @@ impl Runtime {
             let manifest = &plugin.current().manifest;
             let scope = manifest.queries.get(name);
             let scope = scope.ok_or_else(|| not_found(format!("{} has no query {name}", plugin.name)))?;
-            let address = scope.map(|scope| manifest.scopes[scope].template.address_from(data)).transpose()?;
+            let address =
+                scope.map(|scope| manifest.scopes[scope].template.address(data)).transpose().map_err(bad_request)?;
             (plugin.clone(), address)
         };
         // So that questions are as bounded as events.
@@ -381,6 +382,11 @@ async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Failure> {
             "no answer came in time, but what was asked may still be done: repeat it with an idempotencyKey to be sure",
         )),
     }
+}
+
+/// The refusal of a payload that names no scope.
+fn bad_request(message: String) -> Failure {
+    Failure::new(ErrorCode::BadRequest, message)
 }
 
 /// Why an event of this name goes nowhere.

@@ -7,20 +7,7 @@ pub mod socketio;
 pub mod websocket;
 
 pub use outgoing::{Outgoing, Protocol};
-
-/// Events that mean something to the protocols themselves: nobody else may route or emit them.
-pub const RESERVED_EVENTS: [&str; 10] = [
-    "authenticate",
-    "connected",
-    "resume",
-    "error",
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-    "removeListener",
-];
+pub use roundhouse_contract::RESERVED_EVENTS;
 
 /// A packet that breaks its protocol. The connection that it came from is of no use any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

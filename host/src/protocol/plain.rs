@@ -17,10 +17,9 @@ use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::quoted;
-use crate::model::{ErrorCode, Failure, Payload};
+use crate::model::{ErrorCode, Failure, Payload, check_placeholders};
 
-/// The longest event name, in bytes: ten times what anybody uses, and little enough to repeat in an error.
-pub const MAX_EVENT_BYTES: usize = 256;
+pub use roundhouse_contract::MAX_EVENT_BYTES;
 
 const MAX_ATTACHMENTS: usize = Payload::MAX_ATTACHMENTS;
 
@@ -84,7 +83,7 @@ impl Frame<'_> {
             let Ok(Attachments(attachments)) = serde_json::from_str(attachments.get()) else {
                 return Err(format!("attachments must be an array of at most {MAX_ATTACHMENTS} base64 strings"));
             };
-            Payload::check_placeholders(payload.args(), attachments.len()).map_err(|error| error.to_string())?;
+            check_placeholders(payload.args(), attachments.len()).map_err(|error| error.to_string())?;
             payload.attachments = attachments;
         }
         Ok(payload)

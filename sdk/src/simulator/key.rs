@@ -1,9 +1,10 @@
 //! Making a scope's key from a payload, the way the host does.
 
+use roundhouse_contract::is_valid_id;
 use serde_json::Value;
 
 use crate::Failure;
-use crate::id::{RULE, is_id};
+use crate::id::RULE;
 use crate::template::Template;
 
 impl Template {
@@ -17,7 +18,7 @@ impl Template {
                 other => other.get(name).and_then(Value::as_str),
             };
             let value = value.ok_or_else(|| Failure::bad_request(format!("{name} is missing or not a string")))?;
-            if !is_id(value) {
+            if !is_valid_id(value) {
                 return Err(Failure::bad_request(format!("{name} {RULE}")));
             }
             if position + 1 < self.placeholders.len() && value.contains(literal.as_str()) {

@@ -1,9 +1,8 @@
 //! What payloads may have and whom a feature may let join, as the host bounds it.
 
+use roundhouse_contract::{PayloadBounds, without_credentials};
 use serde_json::{Value, json};
 
-use super::bounds::PayloadBounds;
-use super::credentials::without_credentials;
 use super::{Connection, Simulation};
 use crate::manifest::CONNECT;
 use crate::{Effect, EventLimits, Failure, Feature, Payload};

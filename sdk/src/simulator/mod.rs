@@ -7,9 +7,7 @@
 //! What is the author's mistake and not a sender's, such as an event that the manifest does not name or an
 //! outcome that differs when the same event is handled again, panics and says so.
 
-mod bounds;
 mod check;
-mod credentials;
 mod key;
 mod limits;
 mod look;

@@ -5,5 +5,6 @@ pub(crate) mod cache;
 pub(crate) mod compile;
 pub(crate) mod convert;
 pub(crate) mod engine;
+pub(crate) mod lift;
 pub(crate) mod log;
 pub(crate) mod sandbox;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use roundhouse_contract::{CONNECT_EVENT, Grants, PayloadBounds};
 use schemars::JsonSchema;
 use semver::Version;
 use serde::Serialize;
@@ -12,13 +13,10 @@ use serde_json::Value;
 use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 use crate::plugin::guest::engine::{self, Ticker};
-use crate::plugin::load::bounds::PayloadBounds;
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, Loaded, Source};
-use crate::plugin::load::grants::Grants;
 use crate::plugin::load::loader::{LoadError, Loader, Step};
-use crate::plugin::load::manifest::CONNECT_EVENT;
 use crate::plugin::load::options::PluginConfig;
 use crate::plugin::runtime::Runtime;
 
@@ -152,7 +150,7 @@ impl Inspection {
                 .filter(|(_, route)| route.from_service)
                 .map(|(event, _)| (*event).clone())
                 .collect(),
-            from_host: manifest.greets_in.iter().map(|_| CONNECT_EVENT).collect(),
+            from_host: manifest.connect_scope.iter().map(|_| CONNECT_EVENT).collect(),
             namespaces: manifest.namespaces.iter().cloned().collect(),
             limits: routes.iter().map(|(event, route)| ((*event).clone(), route.limits.into())).collect(),
             queries,

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use roundhouse_contract::{PayloadBounds, ScopeAddress, Template};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::bounds::PayloadBounds;
 use super::generation::Generation;
 use super::health::Health;
-use super::template::{ScopeAddress, Template};
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
 use crate::plugin::lifecycle::component_store::Installed;
@@ -265,7 +264,7 @@ impl Catalogue {
         let mut namespaces = HashSet::new();
         for plugin in plugins.values() {
             let manifest = &plugin.current().manifest;
-            greeters.extend(manifest.greets_in.clone().map(|address| (plugin.clone(), address)));
+            greeters.extend(manifest.connect_scope.clone().map(|address| (plugin.clone(), address)));
             namespaces.extend(manifest.namespaces.iter().cloned());
             for (event, route) in &manifest.routes {
                 let destination = Destination {

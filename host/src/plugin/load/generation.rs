@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus::Histogram;
+use roundhouse_contract::{Grants, Manifest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::grants::Grants;
-use super::manifest::Manifest;
 use crate::plugin::guest::bindings::FeaturePre;
 use crate::plugin::guest::log::PluginLog;
 use crate::plugin::guest::sandbox::{Bounds, HostState};

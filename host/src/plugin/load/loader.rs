@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use roundhouse_contract::{Grants, Manifest};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -13,8 +14,6 @@ use wasmtime::component::{Component, Linker};
 
 use super::bundled::bundled;
 use super::generation::{Generation, Loaded, Source};
-use super::grants::Grants;
-use super::manifest::Manifest;
 use super::options::PluginConfig;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -23,6 +22,7 @@ use crate::plugin::guest::cache::CompiledCache;
 use crate::plugin::guest::compile::{Compiler, causes};
 use crate::plugin::guest::convert;
 use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::lift;
 use crate::plugin::guest::log::PluginLog;
 use crate::plugin::guest::sandbox::{HostState, Instance};
 use crate::plugin::run::event::Event;
@@ -174,7 +174,8 @@ impl Loader {
         let described = instance
             .describe(&self.ticker)
             .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
-        let manifest = Manifest::check(described).map_err(|message| LoadError::new(Step::Manifest, message))?;
+        let manifest =
+            Manifest::check(lift::manifest(described)).map_err(|message| LoadError::new(Step::Manifest, message))?;
         let allowed = self.config.component_bytes_of(&manifest.name);
         if bytes.len() > allowed {
             return Err(too_large(bytes.len(), allowed));

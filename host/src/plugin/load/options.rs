@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use roundhouse_contract::Grants;
 use serde::Deserialize;
 
-use super::grants::Grants;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::sandbox::Bounds;
 

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use roundhouse_contract::ScopeAddress;
+
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Event, Origin};
 use super::scope::{Due, Room, Scope};
@@ -12,7 +14,6 @@ use super::worker::{Worker, unavailable};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::template::ScopeAddress;
 
 /// Timers of one scope, at most: two for each of some hundred people.
 const MAX_TIMERS: usize = 1000;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use roundhouse_contract::ScopeAddress;
 use serde_json::json;
 
 use super::durable::Settling;
@@ -17,7 +18,6 @@ use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::Present;
-use crate::plugin::load::template::ScopeAddress;
 use crate::protocol::Outgoing;
 
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.

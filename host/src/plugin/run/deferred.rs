@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use roundhouse_contract::ScopeAddress;
+
 use super::event::ReplyTo;
 use super::scope::{Due, Parked};
 use super::timers::LEAST_LOOK_MS;
 use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::template::ScopeAddress;
 
 impl Worker {
     pub(crate) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
@@ -47,7 +48,7 @@ impl Worker {
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
             let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
-            if event.presence_of().is_some() && !plugin.current().manifest.tells_presence_to(&address.key) {
+            if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
                 // A build that asked for it was replaced by one that does not.
                 continue;
             }

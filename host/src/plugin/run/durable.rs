@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use roundhouse_contract::ScopeAddress;
+
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Asker, Event, ReplyTo};
 use super::scope::{Due, Room, Scope, State, Timer};
@@ -14,7 +16,6 @@ use crate::hub::WakeBatch;
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::template::ScopeAddress;
 use crate::store::{
     Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord, Turn,
 };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use roundhouse_contract::JOIN_ACTION;
+
 use super::effect_parts::{
     Refusal, connections_of, json, parse_connection, payload, read_audience, unknown_connection, weigh,
 };
@@ -10,7 +12,6 @@ use crate::ledger::Charge;
 use crate::model::{ConnId, Payload, is_valid_id, is_valid_room, without_lone_surrogates};
 use crate::plugin::guest::bindings::roundhouse::feature::effects as wit;
 use crate::plugin::load::generation::Generation;
-use crate::plugin::load::grants::JOIN_ACTION;
 use crate::protocol::Outgoing;
 
 /// Effects of one event, at most.

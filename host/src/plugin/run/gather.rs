@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
 use super::event::Event;
@@ -13,7 +14,6 @@ use super::turns::{Flow, TURN};
 use super::worker::{Job, Worker};
 use crate::model::Payload;
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::template::ScopeAddress;
 
 /// Answers of one thread, in bytes, at most: what one call can read within its deadline.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;

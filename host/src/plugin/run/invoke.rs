@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use roundhouse_contract::ScopeAddress;
+
 use super::effect::{Check, Checked, Effect, Fetch};
 use super::event::Event;
 use super::scope::State;
@@ -19,7 +21,6 @@ use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
 use crate::plugin::load::migrate::{Present, take_over};
-use crate::plugin::load::template::ScopeAddress;
 use crate::plugin::runtime::Inner;
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.

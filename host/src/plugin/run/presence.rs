@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use roundhouse_contract::ScopeAddress;
+
 use super::event::{Event, Member, ReplyTo};
 use super::worker::{Job, Worker};
 use crate::hub::Presence;
 use crate::model::ConnId;
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::template::ScopeAddress;
 use crate::plugin::runtime::Runtime;
 
 impl Runtime {
@@ -26,7 +27,7 @@ impl Runtime {
         });
         let Presence { is_away, n_changes, .. } = *presence;
         for (plugin, address) in in_rooms.chain(watching) {
-            if plugin.current().manifest.tells_presence_to(&address.key) {
+            if plugin.current().manifest.has_presence(&address.key) {
                 let member = Member { connection, identity: presence.identity.clone() };
                 let event = Event::Presence { member, is_away, n_changes };
                 self.0.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
@@ -45,7 +46,7 @@ impl Worker {
         connection: ConnId,
         (is_away, n_changes): (bool, u32),
     ) -> bool {
-        if !plugin.current().manifest.tells_presence_to(&address.key) {
+        if !plugin.current().manifest.has_presence(&address.key) {
             return false;
         }
         let scope = self.scopes.get_mut(plugin.number, &address.key);
@@ -60,7 +61,7 @@ impl Worker {
 
     /// A connection has come to take part in a scope: where its client is away at that moment, the scope is told that next.
     pub(crate) fn look_at_presence(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, connection: ConnId) {
-        if !plugin.current().manifest.tells_presence_to(&address.key) {
+        if !plugin.current().manifest.has_presence(&address.key) {
             return;
         }
         let hub = &self.inner.hub;

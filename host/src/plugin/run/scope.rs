@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use roundhouse_contract::{Scope as Kind, ScopeAddress};
 use slab::Slab;
 
 use super::event::{Event, ReplyTo};
@@ -11,8 +12,6 @@ use super::owners::{LOOKS, Owner, Owners};
 use crate::ledger::{Account, Charge};
 use crate::model::ConnId;
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::load::manifest::Scope as Kind;
-use crate::plugin::load::template::ScopeAddress;
 
 /// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
 const MAX_SCOPES: usize = 100_000;

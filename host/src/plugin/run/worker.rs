@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
 use super::event::{Event, ReplyTo};
@@ -22,7 +23,6 @@ use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
-use crate::plugin::load::template::ScopeAddress;
 use crate::plugin::runtime::Inner;
 use crate::store::{ScopeRecord, StoreFailure};
 

@@ -336,7 +336,7 @@ fn parse_ack(json: &str) -> Result<&str, Malformed> {
 }
 
 fn check_placeholders(args: &str, attachments: usize) -> Result<(), Malformed> {
-    if attachments > 0 && Payload::check_placeholders(args, attachments).is_err() {
+    if attachments > 0 && crate::model::check_placeholders(args, attachments).is_err() {
         return malformed("each attachment has one placeholder");
     }
     Ok(())

@@ -1,14 +1,14 @@
-//! What a feature is granted, and what of its needs is not.
+//! What a feature needs or is granted beyond its own scopes' rooms.
 
 use serde::{Deserialize, Serialize};
 
-/// The action of hearing of each connection that opens.
+/// The action of handling `connect`: to see every new connection.
 pub(crate) const CONNECT_ACTION: &str = "connect";
 
-/// The action of letting connections join rooms that did not come to the feature by themselves.
-pub(crate) const JOIN_ACTION: &str = "join";
+/// The action of letting connections join a room that did not come to the feature by themselves.
+pub const JOIN_ACTION: &str = "join";
 
-/// What a feature may reach beyond its own scopes' rooms and the connections that it hears from.
+/// What a feature may reach beyond its own scopes' rooms and the connections that send to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Grants {
@@ -16,8 +16,8 @@ pub struct Grants {
     pub rooms: Vec<String>,
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
-    /// `save` (documents: to store and to fetch them), `disconnect`, `connect` (to be told of each connection that opens),
-    /// `join` (to let connections join rooms that sent it nothing).
+    /// `save` (to store and to fetch documents), `disconnect`, `connect` (to see every new connection), `join` (to let
+    /// connections join rooms that sent the feature nothing).
     pub actions: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Grants {
     const AUDIENCES: [&str; 3] = ["user", "roles", "all"];
     const ACTIONS: [&str; 4] = ["save", "disconnect", CONNECT_ACTION, JOIN_ACTION];
 
-    /// Whether it may emit to the room, or let connections join it.
+    /// Whether the feature may emit to the room, and let connections join it.
     pub fn allows_room(&self, room: &str) -> bool {
         self.rooms.iter().any(|granted| match granted.strip_suffix('*') {
             Some(prefix) => room.starts_with(prefix),
@@ -33,20 +33,20 @@ impl Grants {
         })
     }
 
-    /// Whether it may emit to such an audience.
+    /// Whether the feature may emit to the audience.
     pub fn allows_audience(&self, audience: &str) -> bool {
         self.audiences.iter().any(|granted| granted == audience)
     }
 
-    /// Whether it may do this.
+    /// Whether the feature may perform the action.
     pub fn allows_action(&self, action: &str) -> bool {
         self.actions.iter().any(|granted| granted == action)
     }
 
-    /// What of `self` is not within `granted`, in words.
+    /// The needs in `self` that `granted` does not cover, in words.
     pub fn missing_from(&self, granted: &Self) -> Vec<String> {
         let rooms = self.rooms.iter().filter(|room| match room.strip_suffix('*') {
-            // A prefix is covered by a shorter one alone.
+            // Only a shorter prefix covers a prefix.
             Some(prefix) => !granted.rooms.iter().any(|g| g.strip_suffix('*').is_some_and(|g| prefix.starts_with(g))),
             None => !granted.allows_room(room),
         });
@@ -59,8 +59,10 @@ impl Grants {
             .collect()
     }
 
+    /// Checks the names of audiences and actions.
+    ///
     /// # Errors
-    /// Where it names an audience or an action that there is not.
+    /// With the first unknown name and the known ones.
     pub fn check(&self) -> Result<(), String> {
         for (kind, names, known) in
             [("audience", &self.audiences, &Self::AUDIENCES[..]), ("action", &self.actions, &Self::ACTIONS[..])]
@@ -83,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_and_not_granted_is_named() {
+    fn missing_from_names_uncovered_needs() {
         let needs = grants(&["contact:*", "system"], &["user", "all"]);
         assert!(needs.missing_from(&grants(&["cont*", "system"], &["all", "user"])).is_empty());
         assert_eq!(
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_audience_is_an_error_that_names_the_known() {
+    fn unknown_audience_error_lists_the_known() {
         let error = grants(&[], &["everybody"]).check().unwrap_err();
         assert!(error.contains("everybody") && error.contains("user, roles, all"), "{error}");
     }

@@ -1,21 +1,21 @@
-//! Halves of surrogate pairs in JSON text.
+//! Lone surrogates in JSON text.
 //!
-//! A string that was cut in the middle of an emoji ends with one half of it, which is no character. `JSON.stringify` writes
-//! that as an escape (`\ud83d`), and so do other encoders: the text is JSON (RFC 8259, section 8.2), but no string of Rust can
-//! hold what it says. The host has one rule for it, wherever JSON comes in: it counts as U+FFFD.
+//! A string that was cut in the middle of an emoji ends with one half of a surrogate pair, which is no character.
+//! `JSON.stringify` and other encoders write that half as an escape (`\ud83d`): the text is JSON (RFC 8259, section 8.2), but no
+//! string of Rust can hold its value. One rule holds wherever JSON comes in: a lone surrogate is replaced by U+FFFD.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// How long an escape of four digits is, in bytes.
+/// Bytes of an escape of four digits.
 const ESCAPE: usize = 6;
 
-/// U+FFFD, as long as what it takes the place of.
+/// U+FFFD, which has the length of the escape that it replaces.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// JSON text in which escapes of lone surrogates are replaced by that of U+FFFD. Text that is not JSON comes back as text that
-/// is not JSON. One pass over the text, and where it has no escapes that is all.
+/// JSON text in which the escape of each lone surrogate is replaced by that of U+FFFD. Text that is not JSON stays text that is
+/// not JSON. It takes one pass over the text, and copies nothing where no escape has to be replaced.
 pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut mended = String::new();
@@ -32,7 +32,7 @@ pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
                 copied = here + ESCAPE;
                 copied
             }
-            // Another escape. Where it is one of a backslash, that begins none.
+            // Another escape. An escaped backslash does not begin one.
             None => here + 2,
         };
     }
@@ -48,7 +48,7 @@ enum Surrogate {
     Low,
 }
 
-/// Which half the escape at this place stands for, if it stands for one.
+/// The surrogate whose escape is at this place.
 fn surrogate(bytes: &[u8], at: usize) -> Option<Surrogate> {
     let digits = bytes.get(at..at + ESCAPE)?.strip_prefix(b"\\u")?;
     if !digits.iter().all(u8::is_ascii_hexdigit) || !matches!(digits[0], b'd' | b'D') {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_stays_as_it_is() {
+    fn text_without_lone_surrogates_is_borrowed() {
         for json in [
             "",
             r#""plain""#,

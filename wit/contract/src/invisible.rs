@@ -1,10 +1,10 @@
-//! Characters that nobody sees, or that turn the direction of those around them: texts that differ by them look alike, and a
-//! name with them can pass itself off as another.
+//! Characters that are invisible, or that change the direction of the text around them: a name with such characters can look
+//! like another name.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-/// Characters that are not seen by themselves, or that turn the direction of text, in ascending order: Unicode's
+/// Characters that are invisible by themselves, or that change the direction of text, in ascending order: Unicode's
 /// `Default_Ignorable_Code_Point` and `Bidi_Control`, line and paragraph separators, annotation marks, and the blank of
 /// Braille.
 pub const INVISIBLE: [RangeInclusive<char>; 18] = [
@@ -33,30 +33,40 @@ pub fn is_invisible(c: char) -> bool {
     c >= *INVISIBLE[0].start() && INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
-/// A name as it can be shown without harm: without control characters and such as nobody sees. What emoji and some scripts
-/// are written with stays where it has something to work on: a joiner between two characters that are not ASCII, one
-/// variation selector behind such a one.
+/// Whether a name can be shown as it is: [`harmless_name`] would change nothing.
+pub fn is_harmless_name(name: &str) -> bool {
+    visible(name).eq(name.chars())
+}
+
+/// A name without control characters and [`INVISIBLE`] ones. Emoji and some scripts are written with a few of these, which
+/// stay where they have an effect: a joiner between two characters that are not ASCII, and one variation selector after such
+/// a character.
 pub fn harmless_name(name: &str) -> Cow<'_, str> {
-    if name.is_ascii() && !name.bytes().any(|byte| byte.is_ascii_control()) {
-        return name.into();
-    }
-    let mut shown = String::with_capacity(name.len());
-    // What stands before: whether it can be joined on to, and whether it can be varied.
+    if is_harmless_name(name) { name.into() } else { visible(name).collect::<String>().into() }
+}
+
+/// The characters of a name that [`harmless_name`] keeps.
+fn visible(name: &str) -> impl Iterator<Item = char> {
+    let is_letter = |c: char| !c.is_ascii() && !c.is_control() && !is_invisible(c);
+    // Whether the character before can be joined to the next, and whether it can be varied.
     let (mut joins, mut varies) = (false, false);
     let mut characters = name.chars().peekable();
-    while let Some(c) = characters.next() {
-        let is_letter = |c: char| !c.is_ascii() && !c.is_control() && !is_invisible(c);
-        (joins, varies) = match c {
-            '\u{200c}' | '\u{200d}' if joins && characters.peek().is_some_and(|next| is_letter(*next)) => {
-                (false, false)
-            }
-            '\u{fe00}'..='\u{fe0f}' | '\u{180b}'..='\u{180d}' | '\u{e0100}'..='\u{e01ef}' if varies => (true, false),
-            c if c.is_control() || is_invisible(c) => continue,
-            c => (is_letter(c), is_letter(c)),
-        };
-        shown.push(c);
-    }
-    if shown == name { name.into() } else { shown.into() }
+    std::iter::from_fn(move || {
+        loop {
+            let c = characters.next()?;
+            (joins, varies) = match c {
+                '\u{200c}' | '\u{200d}' if joins && characters.peek().is_some_and(|next| is_letter(*next)) => {
+                    (false, false)
+                }
+                '\u{fe00}'..='\u{fe0f}' | '\u{180b}'..='\u{180d}' | '\u{e0100}'..='\u{e01ef}' if varies => {
+                    (true, false)
+                }
+                c if c.is_control() || is_invisible(c) => continue,
+                c => (is_letter(c), is_letter(c)),
+            };
+            return Some(c);
+        }
+    })
 }
 
 #[cfg(test)]
@@ -64,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_sees_is_taken_out_of_names() {
+    fn harmless_name_drops_invisible_characters() {
         for (name, shown) in [
             ("Ana", "Ana"),
             ("A\u{200d}na\u{200b}", "Ana"),
@@ -78,11 +88,12 @@ mod tests {
             ("❤\u{fe0f}\u{fe0f}x", "❤\u{fe0f}x"),
         ] {
             assert_eq!(harmless_name(name), shown, "{name:?}");
+            assert_eq!(is_harmless_name(name), name == shown, "{name:?}");
         }
     }
 
     #[test]
-    fn emoji_and_scripts_keep_what_they_are_written_with() {
+    fn harmless_name_keeps_emoji_and_joined_scripts() {
         for name in [
             "José Ñandú",
             "李雷",

@@ -1,20 +1,19 @@
-//! PayloadBounds of one event's payload, and the scan that finds whether they hold. The host compiles this very file, so that a
-//! simulation refuses what the host refuses. It therefore uses nothing of either crate.
+//! How much the payload of one event may have, and the scan that checks it.
 
-/// What an event's payload may have.
+/// The most that the payload of an event may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PayloadBounds {
+pub struct PayloadBounds {
     /// Bytes of the arguments' JSON text and of the attachments.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// JSON values at any depth, each argument, array and object among them.
-    pub(crate) values: usize,
+    pub values: usize,
     /// Fields of objects, at any depth.
-    pub(crate) keys: usize,
-    /// Arrays and objects that are within each other. An argument that is neither has the depth 0.
-    pub(crate) depth: usize,
+    pub keys: usize,
+    /// Arrays and objects within each other. An argument that is neither has the depth 0.
+    pub depth: usize,
 }
 
-/// What is found in a payload.
+/// How much a payload has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
     values: usize,
@@ -22,20 +21,20 @@ struct Found {
     depth: usize,
 }
 
-/// Bytes that are counted at once: as many as a byte can count.
+/// Bytes that are counted at once: as many as fit into a count of one byte.
 const CHUNK: usize = 255;
 
 impl PayloadBounds {
-    /// What an event may have of which a manifest says nothing. A tree of so many values takes a guest a few
-    /// milliseconds and a few mebibytes to build, a tenth of the default deadline and memory. No message of a front-end is so
-    /// deep, and parsers that recurse end at a depth of 128. Bytes are bounded by `limits.message_bytes` already.
-    pub(crate) const HOST: Self = Self { bytes: usize::MAX, values: 16_384, keys: 16_384, depth: 64 };
+    /// The bounds of events for which a manifest states none. A guest builds a tree of this many values within a few
+    /// milliseconds and mebibytes, a tenth of the default deadline and memory. No message of a front-end is as deep, and
+    /// recursive parsers stop at a depth of 128. Bytes are bounded by `limits.message_bytes` already.
+    pub const HOST: Self = Self { bytes: usize::MAX, values: 16_384, keys: 16_384, depth: 64 };
 
-    /// Checks the arguments of an event, a JSON array, with so many bytes of attachments.
+    /// Checks the arguments of an event, a JSON array, with attachments of `attached` bytes.
     ///
     /// # Errors
     /// With the event, the bound, what was found and what is allowed.
-    pub(crate) fn check(&self, event: &str, args: &str, attached: usize) -> Result<(), String> {
+    pub fn check(&self, event: &str, args: &str, attached: usize) -> Result<(), String> {
         let within = |bound: &str, found: usize, allowed: usize| {
             if found <= allowed {
                 return Ok(());
@@ -52,8 +51,8 @@ impl PayloadBounds {
         within("levels of depth", found.depth, self.depth)
     }
 
-    /// Whether the bounds hold whatever is text and what is not: by the length alone, or by the number of characters that
-    /// could be punctuation, which many bytes are compared for at once. Nearly all events are found fine by this.
+    /// Whether the bounds hold without a look at what is inside strings: by the length alone, or by the number of characters
+    /// that could be punctuation, which is counted for many bytes at once. Nearly all events need no more than this.
     fn must_hold(&self, args: &[u8]) -> bool {
         // The shortest value takes two bytes, `1,`; the shortest field five, `"":1,`; a level two, `[]`.
         let n = args.len();
@@ -71,7 +70,7 @@ impl PayloadBounds {
     }
 }
 
-/// Counts what there is in a JSON array of arguments, in one pass that builds nothing.
+/// Measures a JSON array of arguments in one pass that builds nothing.
 fn measure(args: &[u8]) -> Found {
     let mut found = Found::default();
     let (mut at, mut depth) = (0, 0usize);
@@ -84,24 +83,24 @@ fn measure(args: &[u8]) -> Found {
             b'[' | b'{' => {
                 depth += 1;
                 found.depth = found.depth.max(depth);
-                // Of the values in it all but the first have a comma before them.
+                // All values in it but the first have a comma before them.
                 found.values += usize::from(!is_closed(args, at));
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    // The array of arguments is no value of the sender's.
+    // The array of arguments itself does not count.
     found.depth = found.depth.saturating_sub(1);
     found
 }
 
-/// Where a text ends that begins at `at`.
+/// The place after the string whose content begins at `at`.
 fn end_of_text(args: &[u8], mut at: usize) -> usize {
     while let Some(byte) = args.get(at) {
         match byte {
             b'"' => return at + 1,
-            // Whatever is escaped does not end it.
+            // An escaped character does not end it.
             b'\\' => at += 2,
             _ => at += 1,
         }
@@ -136,14 +135,14 @@ mod tests {
     ];
 
     #[test]
-    fn values_keys_and_depth_are_counted_outside_texts() {
+    fn measure_counts_values_keys_and_depth() {
         for (text, values, keys, depth) in MEASURED {
             assert_eq!(measure(text.as_bytes()), Found { values, keys, depth }, "{text}");
         }
     }
 
     #[test]
-    fn each_bound_is_checked_to_the_last() {
+    fn check_allows_exactly_the_bound() {
         for (text, values, keys, depth) in MEASURED {
             let exact = PayloadBounds { bytes: text.len() + 3, values, keys, depth };
             assert_eq!(exact.check("e", text, 3), Ok(()), "{text}");
@@ -167,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_looks_like_structure_counts_for_nothing() {
+    fn punctuation_inside_strings_is_not_counted() {
         let text = format!("[{:?}]", "[{:,".repeat(10_000));
         assert_eq!(PayloadBounds::HOST.check("e", &text, 0), Ok(()));
         let bounds = PayloadBounds { bytes: usize::MAX, values: 1, keys: 0, depth: 0 };
@@ -175,8 +174,8 @@ mod tests {
     }
 
     #[test]
-    fn the_length_that_proves_a_bound_does() {
-        // The densest of each kind, beside bounds that they just miss.
+    fn dense_payloads_one_over_a_bound_are_refused() {
+        // The densest text of each kind, each with one more than its bound.
         let values = format!("[{}1]", "1,".repeat(500));
         let keys = format!("[{{{}\"\":1}}]", "\"\":1,".repeat(500));
         let depth = format!("{}{}", "[".repeat(500), "]".repeat(500));

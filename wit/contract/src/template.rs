@@ -1,28 +1,28 @@
-//! Scope templates: `ticket:{ticketId}` is filled from a payload, and becomes the key of a scope and the name of its room.
+//! Scope templates: `ticket:{ticketId}` and a payload make the key of a scope, which is the name of its room.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
-use crate::model::{ErrorCode, Failure, Payload, is_valid_id};
+use crate::id::{ID_RULE, is_valid_id};
 
 /// Placeholders of a template, at most.
 const MAX_PLACEHOLDERS: usize = 8;
 
 /// A template: literals around placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template {
+pub struct Template {
     text: String,
-    /// What stands before the first placeholder.
+    /// The literal before the first placeholder.
     prefix: String,
-    /// Each placeholder's name and the literal behind it.
+    /// The name of each placeholder and the literal after it.
     placeholders: Vec<(String, String)>,
 }
 
-/// A scope as it is addressed: its key, and what the placeholders stand for.
+/// The address of a scope: its key and the values of its template's placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ScopeAddress {
+pub struct ScopeAddress {
     /// The key, which is the name of the scope's room.
     pub key: Arc<str>,
     /// The values of the placeholders, in their order.
@@ -34,7 +34,7 @@ impl Template {
     ///
     /// # Errors
     /// With what is wrong with it.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("the scope template {text:?} {what}"));
         let mut parts = text.split('{');
         let prefix = parts.next().unwrap_or_default().to_owned();
@@ -71,59 +71,60 @@ impl Template {
     }
 
     /// The template as it was written.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What stands before the first placeholder.
-    pub(crate) fn prefix(&self) -> &str {
+    /// The literal before the first placeholder. It belongs to one feature alone.
+    pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The one scope of a template without placeholders.
-    pub(crate) fn fixed_address(&self) -> Option<ScopeAddress> {
+    /// The only scope of a template without placeholders.
+    pub fn fixed_address(&self) -> Option<ScopeAddress> {
         self.placeholders.is_empty().then(|| ScopeAddress { key: self.prefix.as_str().into(), params: Arc::new([]) })
     }
 
-    /// Whether a key could be of both templates, as far as what they begin with tells.
-    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+    /// The place of a placeholder among the values of an address.
+    pub fn position(&self, placeholder: &str) -> Option<usize> {
+        self.placeholders.iter().position(|(name, _)| name == placeholder)
+    }
+
+    /// Whether `key` with this many values can only have been made by this template, of those in one manifest.
+    pub fn makes(&self, key: &str, n_params: usize) -> bool {
+        n_params == self.placeholders.len() && key.starts_with(&self.prefix) && (n_params > 0 || key == self.prefix)
+    }
+
+    /// Whether both templates could make the same key, judged by their prefixes.
+    pub fn overlaps(&self, other: &Self) -> bool {
         self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix)
     }
 
-    /// The scope that a payload's first argument means: an object with a field for each placeholder, or the value
-    /// itself where there is just one placeholder.
+    /// The scope that a payload's first argument, JSON text, names: by an object with a field for each placeholder, or by a
+    /// string where there is one placeholder.
     ///
     /// # Errors
-    /// With `bad_request` where a value is missing, or is not an id.
-    pub(crate) fn address(&self, payload: &Payload) -> Result<ScopeAddress, Failure> {
-        self.address_from(payload.first())
-    }
-
-    /// As [`Template::address`], from the JSON text of the first argument.
-    ///
-    /// # Errors
-    /// With `bad_request` where a value is missing, or is not an id.
-    pub(crate) fn address_from(&self, first: &str) -> Result<ScopeAddress, Failure> {
-        let bad = |message: String| Failure::new(ErrorCode::BadRequest, message);
+    /// Where a value is missing or is not an id, with the field. Its sender gets that as `bad_request`.
+    pub fn address(&self, first: &str) -> Result<ScopeAddress, String> {
         let values = if first.trim_start().starts_with('"') && self.placeholders.len() == 1 {
             vec![serde_json::from_str::<String>(first).ok()]
         } else {
             let mut deserializer = serde_json::Deserializer::from_str(first);
             match (Fields { names: &self.placeholders }).deserialize(&mut deserializer) {
                 Ok(values) => values,
-                Err(error) => return Err(bad(format!("the data: {error}"))),
+                Err(error) => return Err(format!("the data: {error}")),
             }
         };
         let mut params = Vec::with_capacity(values.len());
         let mut key = self.prefix.clone();
         for ((name, literal), value) in self.placeholders.iter().zip(values) {
-            let Some(value) = value else { return Err(bad(format!("the field {name} is missing"))) };
+            let Some(value) = value else { return Err(format!("the field {name} is missing")) };
             if !is_valid_id(&value) {
-                return Err(bad(format!("the field {name} must be 1 to 128 printable characters without whitespace")));
+                return Err(format!("the field {name} {ID_RULE}"));
             }
-            // Else two scopes could have one key.
+            // Otherwise two scopes could have the same key.
             if params.len() + 1 < self.placeholders.len() && value.contains(literal.as_str()) {
-                return Err(bad(format!("the field {name} must not contain {literal:?}")));
+                return Err(format!("the field {name} must not contain {literal:?}"));
             }
             key.push_str(&value);
             key.push_str(literal);
@@ -132,8 +133,8 @@ impl Template {
         Ok(ScopeAddress { key: key.into(), params: params.into() })
     }
 
-    /// The scope of which `key` is the key, if it is one of this template's.
-    pub(crate) fn match_key(&self, key: &str) -> Option<ScopeAddress> {
+    /// The address of the scope with this key, if this template makes such keys.
+    pub fn match_key(&self, key: &str) -> Option<ScopeAddress> {
         let mut rest = key.strip_prefix(self.prefix.as_str())?;
         let mut params = Vec::with_capacity(self.placeholders.len());
         for (at, (_, literal)) in self.placeholders.iter().enumerate() {
@@ -155,7 +156,7 @@ impl Template {
     }
 }
 
-/// Picks fields that must be strings out of a JSON object and skips the others.
+/// Reads the named fields of a JSON object, which must be strings, and skips the others.
 struct Fields<'a> {
     names: &'a [(String, String)],
 }
@@ -183,7 +184,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
         let mut values = vec![None; self.names.len()];
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             match self.names.iter().position(|(name, _)| *name == key) {
-                // A feature might take the other one of two.
+                // The feature might read the other one.
                 Some(at) if values[at].is_some() => {
                     return Err(serde::de::Error::custom(format_args!("the field {key} is there twice")));
                 }
@@ -210,12 +211,12 @@ mod tests {
     }
 
     fn address(text: &str, first: &str) -> Result<(String, Vec<String>), String> {
-        let address = template(text).address_from(first).map_err(|failure| failure.message)?;
+        let address = template(text).address(first)?;
         Ok((address.key.to_string(), address.params.to_vec()))
     }
 
     #[test]
-    fn a_scope_is_named_by_its_payload() {
+    fn address_is_made_from_the_payload() {
         let one = Ok(("ticket:507f".to_owned(), vec!["507f".to_owned()]));
         assert_eq!(address("ticket:{ticketId}", r#"{"x":[1],"ticketId":"507f"}"#), one);
         assert_eq!(address("ticket:{ticketId}", r#""507f""#), one);
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_names_no_scope_is_refused_with_the_field() {
+    fn address_refuses_a_bad_payload_by_field() {
         let check = |first: &str, message: &str| {
             let said = address("timeline:{type}:{id}", first).expect_err(first);
             assert!(said.contains(message), "{first}: {said}");
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_recognised() {
+    fn match_key_reads_the_values_back() {
         let matched = |text: &str, key: &str| template(text).match_key(key).map(|address| address.params.to_vec());
         assert_eq!(matched("ticket:{id}", "ticket:5"), Some(vec!["5".to_owned()]));
         assert_eq!(matched("ticket:{id}", "ticket:"), None);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_that_could_mean_two_things_is_refused() {
+    fn ambiguous_templates_are_refused() {
         for bad in ["", "{id}", "a:{", "a:{}", "a:{x y}", "a:{x}{y}", "a:{x}:{x}", "a b:{x}", "a}:{x}", "a:{x}}"] {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }

@@ -1,5 +1,4 @@
-//! What a client gives with its handshake, without what it signs in with. The host compiles this very file, so that a
-//! simulation shows a feature what the host shows it. It therefore uses nothing of either crate.
+//! The `auth` of a handshake without credentials, as features see it.
 
 use std::fmt;
 
@@ -7,16 +6,15 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The fields of a handshake's `auth` that are for the host, in lower case: the token, and by what a client comes back to a
-/// connection that it lost.
+/// The fields of `auth` that are for the host, in lower case: the token, and the two by which a client resumes a session.
 const FOR_HOST: [&str; 3] = ["token", "pid", "offset"];
 
-/// What each token of the host begins with: `{"` in base64url.
+/// The first characters of every JSON Web Token: `{"` in base64url.
 const TOKEN_BEGINS: &str = "eyJ";
 
-/// The `auth` of a handshake, JSON text, as a feature may see it: without the fields for the host, in whatever case, and with
-/// an empty text in place of each text at any depth that has a signed token in it. All else is as it came.
-pub(crate) fn without_credentials(auth: &str) -> String {
+/// The `auth` of a handshake, JSON text, as a feature may see it: without the fields for the host, in any case, and with an
+/// empty string in place of each string at any depth that contains a signed token. Everything else stays as it came.
+pub fn without_credentials(auth: &str) -> String {
     let Ok(fields) = serde_json::from_str::<Fields<'_>>(auth) else { return without_tokens(auth) };
     let kept: Vec<_> = fields.0.iter().filter(|(name, _)| !is_for_host(name)).collect();
     let text = match kept.len() == fields.0.len() {
@@ -34,8 +32,8 @@ fn is_for_host(name: &str) -> bool {
     FOR_HOST.iter().any(|field| name.eq_ignore_ascii_case(field))
 }
 
-/// JSON text, with an empty text in place of each that has a token in it. It is gone through once, for it may be as deep as it
-/// is long.
+/// JSON text with an empty string in place of each string that contains a token. One pass without recursion: the text may be as
+/// deep as it is long.
 fn without_tokens(json: &str) -> String {
     let mut kept = String::with_capacity(json.len());
     let mut rest = json;
@@ -54,7 +52,7 @@ fn without_tokens(json: &str) -> String {
     kept
 }
 
-/// Where the quotation mark is that ends this text.
+/// The place of the quotation mark that ends this string.
 fn end_of_text(text: &str) -> usize {
     let mut escaped = false;
     let ends = |c: char| {
@@ -75,7 +73,7 @@ fn is_token(text: &str) -> bool {
     parts.len() == 3 && parts.iter().all(|part| !part.is_empty()) && text.starts_with(TOKEN_BEGINS)
 }
 
-/// The fields of an object as they came.
+/// The fields of an object, with their values as text.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -109,7 +107,7 @@ mod tests {
     const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl-_";
 
     #[test]
-    fn fields_for_the_host_are_left_out() {
+    fn fields_for_the_host_are_removed() {
         for (auth, seen) in [
             ("{}", "{}"),
             (r#"{"token":"t"}"#, "{}"),
@@ -123,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_elsewhere_is_blanked() {
+    fn strings_with_a_token_are_blanked() {
         for (auth, seen) in [
             (r#"{"jwt":"TOKEN","n":1}"#, r#"{"jwt":"","n":1}"#),
             (r#"{"deep":[{"authorization":"Bearer TOKEN"},"x"]}"#, r#"{"deep":[{"authorization":""},"x"]}"#),
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_token_stays() {
+    fn strings_without_a_whole_token_stay() {
         for auth in [r#"{"a":"eyJ","b":"eyJ.a","c":"eyJ..a","d":"x.y.z","ü":"1.2.3"}"#, r#"{"a":"eyJ a.b.c"}"#] {
             assert_eq!(without_credentials(auth), auth);
         }

@@ -1,42 +1,41 @@
-//! What a manifest asks for by extensions: Socket.IO namespaces besides `/`, to be told of connections that are away, to be
-//! asked for states of older schemas, and limits of what events may carry.
+//! The extensions of a manifest: Socket.IO namespaces, presence of clients, migration to older schemas, limits of payloads.
 
 use std::collections::BTreeSet;
 
-use super::event_limits::{self, EventLimits};
+use crate::event_limits::{self, EventLimits};
 
 /// The extension that names namespaces.
 const NAMESPACES: &str = "socketio-namespaces";
 
-/// The extension that lists the older schemas that the build can turn its states back into.
+/// The extension that lists the older schemas to which the build can migrate its states.
 const MIGRATE_DOWN: &str = "migrate-down";
 
-/// The extension that names the scopes that are told of connections that are away, and back.
+/// The extension that lists the scopes that get the events `away` and `back`.
 const PRESENCE: &str = "presence";
 
-/// Namespaces that a manifest may name: many times what a front-end has.
+/// Namespaces that a manifest may name: many more than a front-end has.
 const MAX_NAMESPACES: usize = 32;
 
 /// The longest name of a namespace, in characters, with its slash.
 const MAX_CHARS: usize = 128;
 
-/// What extensions ask for.
+/// The values of all extensions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Extensions {
-    /// The Socket.IO namespaces that they name.
+    /// Socket.IO namespaces besides `/`.
     pub(crate) namespaces: BTreeSet<String>,
-    /// The templates of the scopes that are told of connections that are away.
+    /// The templates of the scopes that get `away` and `back`.
     pub(crate) presence: BTreeSet<String>,
-    /// The older schemas that the build can turn its states back into.
+    /// The older schemas to which the build can migrate its states.
     pub(crate) migrates_down_to: BTreeSet<u32>,
-    /// What the payloads of events may have.
+    /// The bounds of payloads.
     pub(crate) limits: EventLimits,
 }
 
-/// What the extensions of a manifest ask for, whose state has the schema `state_version`.
+/// Reads the extensions of a manifest, whose state has the schema `state_version`.
 ///
 /// # Errors
-/// With what is wrong with them, or the name of an extension that this host does not know.
+/// With the first malformed value or unknown extension.
 pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Result<Extensions, String> {
     let mut read = Extensions::default();
     for (extension, value) in extensions {
@@ -63,7 +62,7 @@ pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Resul
     Ok(read)
 }
 
-/// The older schemas that a build can turn its states back into, whose own schema is `state_version`.
+/// The older schemas to which a build with the schema `state_version` can migrate its states.
 fn schemas(value: &str, state_version: u32) -> Result<Vec<u32>, String> {
     let listed: Vec<u32> = serde_json::from_str(value)
         .map_err(|error| format!("the extension {MIGRATE_DOWN} must be a JSON array of schema versions: {error}"))?;
@@ -75,10 +74,10 @@ fn schemas(value: &str, state_version: u32) -> Result<Vec<u32>, String> {
     }
 }
 
-/// Whether a Socket.IO namespace besides `/` may have this name.
+/// Checks the name of a Socket.IO namespace besides `/`.
 ///
 /// # Errors
-/// With what is wrong with it.
+/// With the name and the rule that it breaks.
 pub fn check_namespace(name: &str) -> Result<(), String> {
     let n_chars = name.chars().count();
     // A comma ends a namespace in a packet, and what follows a question mark is a query.
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_named_once_each() {
+    fn namespaces_are_a_set() {
         assert_eq!(read(&[], 3), Ok(Extensions::default()));
         let both = ["/chät/new".to_owned(), "/custom".to_owned()];
         assert_eq!(named(r#"["/custom", "/chät/new", "/custom"]"#), Ok(both.into()));
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_namespace_is_refused_with_the_name() {
+    fn malformed_namespaces_are_refused_by_name() {
         let long = format!("/{}", "n".repeat(MAX_CHARS));
         for bad in ["", "/", "custom", "/a,b", "/a?b", "/a b", "/a\u{a0}b", "/a\u{7}", &long] {
             let said = named(&serde_json::to_string(&[bad]).unwrap()).expect_err(bad);
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_namespaces_and_what_is_no_list_of_them_are_refused() {
+    fn namespaces_must_be_a_short_list() {
         let many: Vec<String> = (0..=MAX_NAMESPACES).map(|n| format!("/{n}")).collect();
         assert!(named(&serde_json::to_string(&many).unwrap()).unwrap_err().contains("33 namespaces, and may name 32"));
         for bad in ["", "{}", r#""/custom""#, "[1]"] {
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_to_migrate_down_to_are_older() {
+    fn migrate_down_lists_older_schemas() {
         let listed =
             |value: &str| read(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3).map(|read| read.migrates_down_to);
         assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));
@@ -140,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn presence_names_scopes() {
+    fn presence_lists_scopes() {
         let asked = |value: &str| read(&[(PRESENCE.to_owned(), value.to_owned())], 3).map(|read| read.presence);
         assert_eq!(asked(r#"["ticket:{id}"]"#), Ok(["ticket:{id}".to_owned()].into()));
         assert!(asked("true").unwrap_err().contains("presence must be a JSON array of names"));
     }
 
     #[test]
-    fn an_extension_that_is_not_known_is_refused_by_its_name() {
+    fn unknown_extensions_are_refused_by_name() {
         let said = read(&[("teleport".to_owned(), "[]".to_owned())], 3).unwrap_err();
         assert!(said.contains("teleport"), "{said}");
     }

@@ -5,25 +5,45 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::Payload;
+use crate::MAX_ATTACHMENTS;
 
-/// Arguments and attachments that do not belong together.
-#[derive(Debug, thiserror::Error)]
+/// Arguments and attachments that do not fit each other.
+#[derive(Debug)]
 pub enum BadPlaceholders {
-    /// More attachments than an event may have.
-    #[error("an event has at most {} attachments: send several events", Payload::MAX_ATTACHMENTS)]
+    /// There are more attachments than an event may have.
     TooMany,
-    /// An attachment that the arguments do not refer to.
-    #[error("an attachment has no placeholder in the arguments")]
+    /// The arguments refer to one of the attachments nowhere.
     Missing,
-    /// A placeholder that is none, or refers to nothing, or to what another refers to.
-    #[error("a placeholder is wrong: {0}")]
-    Wrong(#[from] serde_json::Error),
+    /// A placeholder is malformed, refers to no attachment, or to the same as another.
+    Wrong(serde_json::Error),
 }
 
-/// Checks that the placeholders in the JSON text `args` are 0 to `attachments` - 1, each once.
-pub(super) fn check(args: &str, attachments: usize) -> Result<(), BadPlaceholders> {
-    if attachments > Payload::MAX_ATTACHMENTS {
+impl fmt::Display for BadPlaceholders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooMany => write!(f, "an event has at most {MAX_ATTACHMENTS} attachments: send several events"),
+            Self::Missing => f.write_str("an attachment has no placeholder in the arguments"),
+            Self::Wrong(error) => write!(f, "a placeholder is wrong: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for BadPlaceholders {}
+
+impl From<serde_json::Error> for BadPlaceholders {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+/// Checks that the placeholders in the JSON text `args` are 0 to `attachments` - 1, each once, in one pass that builds nothing.
+/// In an event without attachments an object that looks like a placeholder is data, and need not be checked.
+///
+/// # Errors
+/// Where a placeholder is missing, is there twice or refers to no attachment, where there are too many attachments, and where
+/// `args` is not JSON or is nested deeper than 128 levels.
+pub fn check_placeholders(args: &str, attachments: usize) -> Result<(), BadPlaceholders> {
+    if attachments > MAX_ATTACHMENTS {
         return Err(BadPlaceholders::TooMany);
     }
     let mut found = Found { attachments, numbers: 0 };
@@ -52,7 +72,7 @@ impl Found {
     }
 }
 
-/// What a value is, as far as a placeholder's members go.
+/// The kinds of value that the members of a placeholder have.
 enum Kind {
     True,
     Number(u64),
@@ -139,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_attachment_has_one_placeholder_wherever_it_stands() {
+    fn placeholders_are_found_at_any_depth() {
         for (args, attachments) in [
             ("[]", 0),
             (r#"[{"_placeholder":true,"num":0}]"#, 1),
@@ -149,12 +169,12 @@ mod tests {
                 1,
             ),
         ] {
-            assert!(check(args, attachments).is_ok(), "{args}");
+            assert!(check_placeholders(args, attachments).is_ok(), "{args}");
         }
     }
 
     #[test]
-    fn what_does_not_fit_the_attachments_is_refused() {
+    fn placeholders_must_match_the_attachments() {
         let deep = format!("[{}{}]", "[".repeat(200), "]".repeat(200));
         for (args, attachments, message) in [
             ("[]", 1, "no placeholder"),
@@ -172,7 +192,7 @@ mod tests {
             (&deep, 0, "recursion limit"),
             ("[]", 11, "at most 10"),
         ] {
-            let error = check(args, attachments).expect_err(args).to_string();
+            let error = check_placeholders(args, attachments).expect_err(args).to_string();
             assert!(error.contains(message), "{args}: {error}");
         }
     }

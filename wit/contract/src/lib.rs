@@ -1,0 +1,42 @@
+//! The rules of the contract in `wit/1.0`, without a host: what a manifest may say, what an event may carry and what an outcome
+//! may do. The host and the SDK's simulator check by these and by nothing else, so that a feature that passes its tests is not
+//! refused in production.
+//!
+//! Nothing in here does I/O, knows a WebAssembly runtime, or keeps state between two calls.
+//!
+//! # Layout, in reading order
+//! - [`raw`]: manifests and outcomes as a component returns them, unchecked
+//! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`] and [`Grants`]
+//! - [`Rules`]: the check of an outcome, against a [`World`]
+//! - [`Arguments`], [`PayloadBounds`]: what a payload must be, and how much it may have
+//! - [`without_credentials`]: what features see of a handshake
+//! - [`is_valid_id`], [`is_valid_room`], [`is_invisible`]: names
+
+mod bounds;
+mod credentials;
+mod event;
+mod event_limits;
+mod extension;
+mod grants;
+mod id;
+mod invisible;
+mod manifest;
+mod payload;
+mod placeholders;
+pub mod raw;
+mod surrogates;
+mod template;
+
+pub use bounds::PayloadBounds;
+pub use credentials::without_credentials;
+pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
+pub use event_limits::EventLimits;
+pub use extension::check_namespace;
+pub use grants::{Grants, JOIN_ACTION};
+pub use id::{ID_RULE, MAX_ID_CHARS, MAX_ROOM_CHARS, USER_ROOM_PREFIX, is_valid_id, is_valid_room};
+pub use invisible::{INVISIBLE, harmless_name, is_harmless_name, is_invisible};
+pub use manifest::{Manifest, Route, Scope};
+pub use payload::{Arguments, BadPayload, MAX_ATTACHMENTS};
+pub use placeholders::{BadPlaceholders, check_placeholders};
+pub use surrogates::without_lone_surrogates;
+pub use template::{ScopeAddress, Template};

@@ -1,0 +1,94 @@
+//! The arguments of an event as JSON text.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::placeholders::{BadPlaceholders, check_placeholders};
+use crate::surrogates::without_lone_surrogates;
+
+/// The most attachments of one event: as many as the reference decoder of Socket.IO takes, so that every client can read what
+/// another sends.
+pub const MAX_ATTACHMENTS: usize = 10;
+
+/// Arguments that have been checked: JSON text of one array, which refers to each attachment exactly once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// The JSON text.
+    pub text: Box<str>,
+    /// Where in it the only argument is, if there is exactly one.
+    pub only: Option<Range<u32>>,
+}
+
+/// Arguments that cannot be sent.
+#[derive(Debug)]
+pub enum BadPayload {
+    /// They are not JSON, or not an array.
+    NotAnArray(serde_json::Error),
+    /// They do not fit the attachments.
+    Placeholders(BadPlaceholders),
+}
+
+impl fmt::Display for BadPayload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAnArray(error) => write!(f, "the arguments are not a JSON array: {error}"),
+            Self::Placeholders(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for BadPayload {}
+
+impl Arguments {
+    /// Checks JSON text, in which lone surrogates are replaced. An object that looks like a placeholder is data where there are
+    /// no attachments.
+    ///
+    /// # Errors
+    /// Where `text` is not a JSON array, or does not refer to each of the attachments exactly once.
+    pub fn check(text: impl Into<Box<str>>, attachments: usize) -> Result<Self, BadPayload> {
+        let mut text = text.into();
+        if let Cow::Owned(mended) = without_lone_surrogates(&text) {
+            text = mended.into();
+        }
+        let Only(only) = serde_json::from_str(&text).map_err(BadPayload::NotAnArray)?;
+        // It borrows from the array, so its place is the distance of the two pointers.
+        let only = only.and_then(|only| {
+            let start = only.get().as_ptr().addr() - text.as_ptr().addr();
+            Some(start.try_into().ok()?..(start + only.get().len()).try_into().ok()?)
+        });
+        if attachments > 0 {
+            check_placeholders(&text, attachments).map_err(BadPayload::Placeholders)?;
+        }
+        Ok(Self { text, only })
+    }
+}
+
+/// An array, and its only element where it has one.
+struct Only<'a>(Option<&'a RawValue>);
+
+impl<'de> Deserialize<'de> for Only<'de> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Array;
+        impl<'de> Visitor<'de> for Array {
+            type Value = Only<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Only<'de>, A::Error> {
+                let mut only = elements.next_element()?;
+                while elements.next_element::<IgnoredAny>()?.is_some() {
+                    only = None;
+                }
+                Ok(Only(only))
+            }
+        }
+        json.deserialize_seq(Array)
+    }
+}
