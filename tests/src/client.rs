@@ -48,7 +48,7 @@ impl TestClient {
     /// Connects by a request and waits for the first frame.
     pub async fn connect_with(request: Request<()>) -> Self {
         let mut client = Self::open(request).await;
-        client.connected = client.expect("connected").await;
+        client.connected = client.expect_event("connected").await;
         client
     }
 
@@ -75,25 +75,25 @@ impl TestClient {
     }
 
     /// Sends an event.
-    pub async fn send(&mut self, event: &str, data: Value) {
+    pub async fn emit(&mut self, event: &str, data: Value) {
         self.send_text(json!({ "event": event, "data": data }).to_string()).await;
     }
 
     /// Sends an event and waits for its acknowledgement: the data, or the error.
-    pub async fn ask(&mut self, event: &str, data: Value) -> Result<Value, Value> {
-        let id = self.post(event, data).await;
-        self.answer(id).await
+    pub async fn emit_with_ack(&mut self, event: &str, data: Value) -> Result<Value, Value> {
+        let id = self.emit_with_id(event, data).await;
+        self.expect_ack(id).await
     }
 
     /// Sends an event that asks for an acknowledgement, and gives its id.
-    pub async fn post(&mut self, event: &str, data: Value) -> i64 {
+    pub async fn emit_with_id(&mut self, event: &str, data: Value) -> i64 {
         self.last_id += 1;
         self.send_text(json!({ "event": event, "data": data, "id": self.last_id }).to_string()).await;
         self.last_id
     }
 
     /// Waits for the acknowledgement of `id`.
-    pub async fn answer(&mut self, id: i64) -> Result<Value, Value> {
+    pub async fn expect_ack(&mut self, id: i64) -> Result<Value, Value> {
         let frame = self.wait_for(|frame| frame["id"] == id && frame.get("event").is_none()).await;
         match frame.get("error") {
             Some(error) => Err(error.clone()),
@@ -102,13 +102,13 @@ impl TestClient {
     }
 
     /// Sends an event that must be refused, and gives the error's code.
-    pub async fn refused(&mut self, event: &str, data: Value) -> String {
-        let error = self.ask(event, data).await.expect_err("a refusal");
+    pub async fn emit_refused(&mut self, event: &str, data: Value) -> String {
+        let error = self.emit_with_ack(event, data).await.expect_err("a refusal");
         error["code"].as_str().expect("an error has a code").to_owned()
     }
 
     /// Waits for an event, and gives its data. What comes before it is kept.
-    pub async fn expect(&mut self, event: &str) -> Value {
+    pub async fn expect_event(&mut self, event: &str) -> Value {
         self.wait_for(|frame| frame["event"] == event).await["data"].clone()
     }
 
@@ -130,7 +130,7 @@ impl TestClient {
     }
 
     /// Lets go of what came and was not asked for.
-    pub fn forget(&mut self) {
+    pub fn discard_kept(&mut self) {
         self.passed_over.clear();
     }
 
@@ -143,7 +143,7 @@ impl TestClient {
     }
 
     /// The next frame, or how the connection ended.
-    pub async fn first(&mut self) -> Result<Value, Closed> {
+    pub async fn next_or_closed(&mut self) -> Result<Value, Closed> {
         self.read().await
     }
 

@@ -38,7 +38,7 @@ pub async fn faults_of_many(host: &impl FaultyHost, n: usize) {
         let user = USERS.fetch_add(1, Ordering::Relaxed);
         let mut sender = host.sender(&format!("faulty-{user}")).await;
         for _ in first..n.min(first + FAULTS_OF_A_SENDER) {
-            let failed = sender.refused("hostile:do", json!({ "id": "faulty", "how": "panic" })).await;
+            let failed = sender.emit_refused("hostile:do", json!({ "id": "faulty", "how": "panic" })).await;
             assert_eq!(failed, "internal");
         }
     }

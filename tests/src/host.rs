@@ -223,7 +223,7 @@ impl TestHost {
     }
 
     /// Calls the API with JSON that must be refused, and gives status and error.
-    pub async fn refused(&self, path: &str, body: &Value) -> (u16, String, String) {
+    pub async fn post_refused(&self, path: &str, body: &Value) -> (u16, String, String) {
         let answer = self.post(path, body).await;
         assert!(answer.status >= 400, "{body}: {}", answer.text);
         let text = |field: &str| answer.body[field].as_str().expect("an error has code and message").to_owned();
@@ -231,13 +231,13 @@ impl TestHost {
     }
 
     /// Hands over an event as a back-end does: the feature's answer, or the error.
-    pub async fn tell(&self, event: &str, data: Value) -> Result<Value, Value> {
+    pub async fn post_event(&self, event: &str, data: Value) -> Result<Value, Value> {
         self.post("/v1/events", &json!({ "event": event, "data": data })).await.into_result()
     }
 
     /// Hands over an event that must be refused, and gives the error's code.
-    pub async fn refuses(&self, event: &str, data: Value) -> String {
-        self.refused("/v1/events", &json!({ "event": event, "data": data })).await.1
+    pub async fn post_event_refused(&self, event: &str, data: Value) -> String {
+        self.post_refused("/v1/events", &json!({ "event": event, "data": data })).await.1
     }
 
     /// Asks a feature as a back-end does: its answer, or the error.
@@ -246,11 +246,11 @@ impl TestHost {
     }
 
     /// What each of these has heard since it was last asked, of all that the host has sent to it until now.
-    pub async fn heard<const N: usize>(&self, clients: [&mut TestClient; N]) -> [Vec<Value>; N] {
+    pub async fn received<const N: usize>(&self, clients: [&mut TestClient; N]) -> [Vec<Value>; N] {
         static N_FENCES: AtomicU64 = AtomicU64::new(0);
         // Everybody gets it, and behind everything that was sent before.
         let number = json!(N_FENCES.fetch_add(1, Ordering::Relaxed));
-        self.tell(FENCE, json!({ "fence": number })).await.expect("everybody is told");
+        self.post_event(FENCE, json!({ "fence": number })).await.expect("everybody is told");
         let mut heard = [NOTHING; N];
         for (client, heard) in clients.into_iter().zip(&mut heard) {
             loop {
@@ -274,13 +274,13 @@ impl TestHost {
     }
 
     /// Loads a component through the API.
-    pub async fn load(&self, name: &str, component: Vec<u8>) -> Answer {
+    pub async fn try_load(&self, name: &str, component: Vec<u8>) -> Answer {
         self.call("PUT", &format!("/v1/plugins/{name}"), component).await
     }
 
     /// Loads a component that must be accepted.
-    pub async fn must_load(&self, name: &str, component: Vec<u8>) -> Value {
-        let answer = self.load(name, component).await;
+    pub async fn load(&self, name: &str, component: Vec<u8>) -> Value {
+        let answer = self.try_load(name, component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.body
     }
@@ -310,7 +310,7 @@ impl TestHost {
     }
 
     /// Keeps the host from storing anything in its SQLite file until what this gives is dropped.
-    pub fn keep_from_storing(&self) -> rusqlite::Connection {
+    pub fn lock_store(&self) -> rusqlite::Connection {
         let database = rusqlite::Connection::open(self.dir().join("roundhouse.db")).expect("the store is a file");
         database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").expect("the store can be locked");
         database

@@ -112,7 +112,7 @@ impl InnerHost {
     }
 
     /// Loads a component that must be accepted.
-    pub async fn must_load(&self, name: &str, component: Vec<u8>) {
+    pub async fn load(&self, name: &str, component: Vec<u8>) {
         let answer = self.call("PUT", &format!("/v1/plugins/{name}"), component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }

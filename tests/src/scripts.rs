@@ -95,13 +95,13 @@ impl Script {
 
 impl Running {
     /// The next line that it says, or nothing where it has ended.
-    pub fn says(&mut self) -> Option<Value> {
+    pub fn read_line(&mut self) -> Option<Value> {
         let line = self.lines.next()?.expect("what a script says is text");
         Some(serde_json::from_str(&line).expect("what a script says is JSON"))
     }
 
     /// Tells it a line. It may have ended, which is for [`Running::must_pass`] to say.
-    pub fn tell(&mut self, line: &Value) {
+    pub fn write_line(&mut self, line: &Value) {
         let _ = writeln!(self.stdin, "{line}");
     }
 
@@ -111,7 +111,7 @@ impl Running {
     /// With what the script says where something was not as it should be.
     pub fn must_pass(mut self, host: &TestHost) {
         let mut last = None;
-        while let Some(line) = self.says() {
+        while let Some(line) = self.read_line() {
             last = Some(line);
         }
         let mut said = String::new();

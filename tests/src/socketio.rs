@@ -122,7 +122,7 @@ impl SocketIoClient {
     }
 
     /// Enters a namespace: what the host says of that, or the refusal.
-    pub async fn enter(&mut self, namespace: &str, said: &Value) -> Result<Value, Value> {
+    pub async fn connect(&mut self, namespace: &str, said: &Value) -> Result<Value, Value> {
         let auth = if said.is_null() { String::new() } else { said.to_string() };
         self.send_text(&format!("40{}{auth}", prefix(namespace))).await;
         let wanted = |packet: &Received| matches!(packet.kind, '0' | '4') && packet.namespace == namespace;
@@ -140,14 +140,14 @@ impl SocketIoClient {
     }
 
     /// Enters the main namespace with a token, and gives the id there.
-    pub async fn sign_in(&mut self, token: &str) -> String {
-        let entered = self.enter("/", &json!({ "token": token })).await.expect("the token is good");
+    pub async fn connect_as(&mut self, token: &str) -> String {
+        let entered = self.connect("/", &json!({ "token": token })).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
     /// Enters the main namespace with a token, to go on with what another client had there. Gives the id.
-    pub async fn sign_in_again(&mut self, lost: &Self, token: &str) -> String {
-        let entered = self.enter("/", &lost.session_with(token)).await.expect("the token is good");
+    pub async fn recover(&mut self, lost: &Self, token: &str) -> String {
+        let entered = self.connect("/", &lost.session_with(token)).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
@@ -202,12 +202,12 @@ impl SocketIoClient {
     }
 
     /// Sends an event in the main namespace and waits for its acknowledgement: an array of arguments.
-    pub async fn ask(&mut self, event: &str, arguments: Value) -> Value {
-        self.ask_in("/", event, arguments).await
+    pub async fn emit_with_ack(&mut self, event: &str, arguments: Value) -> Value {
+        self.emit_with_ack_in("/", event, arguments).await
     }
 
     /// Sends an event and waits for its acknowledgement.
-    pub async fn ask_in(&mut self, namespace: &str, event: &str, arguments: Value) -> Value {
+    pub async fn emit_with_ack_in(&mut self, namespace: &str, event: &str, arguments: Value) -> Value {
         self.last_id += 1;
         let id = Some(self.last_id);
         self.emit_in(namespace, event, arguments, id).await;
@@ -215,13 +215,13 @@ impl SocketIoClient {
     }
 
     /// Sends an event that must be refused, and gives the error's code.
-    pub async fn refused(&mut self, event: &str, arguments: Value) -> String {
-        let answer = self.ask(event, arguments).await;
+    pub async fn emit_refused(&mut self, event: &str, arguments: Value) -> String {
+        let answer = self.emit_with_ack(event, arguments).await;
         answer[0]["error"]["code"].as_str().unwrap_or_else(|| panic!("it was not refused: {answer}")).to_owned()
     }
 
     /// Waits for an event. What comes before it is kept.
-    pub async fn expect(&mut self, event: &str) -> Received {
+    pub async fn expect_event(&mut self, event: &str) -> Received {
         self.wait_for(|packet| packet.event == event).await
     }
 
@@ -276,9 +276,9 @@ impl SocketIoClient {
     }
 
     /// Leaves the main namespace. When this returns, the host knows.
-    pub async fn leave(mut self) {
+    pub async fn disconnect(mut self) {
         self.send_text("41").await;
-        self.enter("/nowhere", &Value::Null).await.expect_err("there is no such namespace");
+        self.connect("/nowhere", &Value::Null).await.expect_err("there is no such namespace");
         self.cut().await;
     }
 

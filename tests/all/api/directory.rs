@@ -31,7 +31,7 @@ async fn connections_users_and_rooms_are_listed() {
         others.push(host.client(user).await);
     }
     for client in others.iter_mut().chain([&mut ana]) {
-        client.ask("ticket:view", json!({ "ticketId": "t/1" })).await.unwrap();
+        client.emit_with_ack("ticket:view", json!({ "ticketId": "t/1" })).await.unwrap();
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
 
@@ -86,7 +86,7 @@ async fn rooms_have_the_names_front_ends_know() {
         ("joinChannel", json!({ "channelId": "c1" }), "channel:c1"),
     ] {
         assert_eq!(host.call("GET", &format!("/v1/rooms/{room}"), "").await.status, 404, "{room}");
-        ana.ask(event, data).await.unwrap();
+        ana.emit_with_ack(event, data).await.unwrap();
         host.get(&format!("/v1/rooms/{room}")).await;
     }
     host.get("/v1/rooms/user:ana").await;
@@ -133,11 +133,11 @@ async fn unknown_is_not_found_and_malformed_is_refused() {
 #[tokio::test]
 async fn disconnecting_a_connection_or_a_user() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut tab, mut phone) = (host.client("ana").await, host.client("ana").await, host.client("ana").await);
     let mut ben = host.client("ben").await;
     for client in [&mut ana, &mut tab, &mut phone] {
-        client.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+        client.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
     let path = format!("/v1/connections/{}", tab.id());
     let answer = host.call("DELETE", &path, "").await;
@@ -151,7 +151,7 @@ async fn disconnecting_a_connection_or_a_user() {
     assert_eq!((answer.status, answer.body), (200, json!({ "disconnected": 2 })));
     assert_eq!(host.call("GET", "/v1/users/ana", "").await.status, 404);
     assert_eq!((ana.closed().await.code, phone.closed().await.code), (Some(4010), Some(4010)));
-    let told = ben.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+    let told = ben.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
     assert_eq!(told, json!(vec!["left ana disconnected"; 3]), "features are told as of any disconnect");
     assert!(host.log().contains("asked to disconnect a user"), "it is on record");
 }

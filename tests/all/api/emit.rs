@@ -13,7 +13,7 @@ async fn everybody(host: &TestHost) -> [TestClient; 4] {
         TestClient::connect(&host.ws, &agent).await,
         host.client("cara").await,
     ];
-    everybody[2].ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    everybody[2].emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     for client in &mut everybody {
         client.drain().await;
     }
@@ -79,12 +79,12 @@ async fn several_emits_go_out_in_order_or_none() {
         (json!(5), "[1]"),
         (json!([]), "[1]"),
     ] {
-        let (status, code, message) = host.refused("/v1/emit", &json!([emit(3), bad])).await;
+        let (status, code, message) = host.post_refused("/v1/emit", &json!([emit(3), bad])).await;
         assert_eq!((status, code.as_str()), (400, "bad_request"), "{message}");
         assert!(message.contains(said), "{bad}: {message}");
     }
     let many: Value = (0..1001).map(emit).collect();
-    let (status, _, message) = host.refused("/v1/emit", &many).await;
+    let (status, _, message) = host.post_refused("/v1/emit", &many).await;
     assert!(status == 400 && message.contains("1001") && message.contains("1000"), "{message}");
     assert_eq!(ana.drain_events().await, [""; 0], "of an array with something bad in it nothing is sent");
     let most: Value = (0..1000).map(emit).collect();
@@ -124,7 +124,7 @@ async fn malformed_emit_is_refused_with_reason_and_place() {
         (json!({ "to": { "all": true }, "event": "x", "idempotencyKey": long }), &["idempotencyKey"]),
         (json!("x"), &["expected an object"]),
     ] {
-        let (status, code, message) = host.refused("/v1/emit", &body).await;
+        let (status, code, message) = host.post_refused("/v1/emit", &body).await;
         assert_eq!((status, code.as_str()), (400, "bad_request"), "{body}: {message}");
         for said in said {
             assert!(message.contains(said), "{body}: {message}");
@@ -139,9 +139,9 @@ async fn payloads_up_to_the_limit_are_delivered() {
     let mut ana = host.client("ana").await;
     let emit = |n: usize| json!({ "to": { "user": "ana" }, "event": "x", "data": "x".repeat(n) });
     assert_eq!(host.post("/v1/emit", &emit(999_900)).await.body, json!({ "delivered": 1 }));
-    assert_eq!(ana.expect("x").await.as_str().unwrap().len(), 999_900);
+    assert_eq!(ana.expect_event("x").await.as_str().unwrap().len(), 999_900);
     for n in [1_000_000, 5_000_000] {
-        let (status, code, message) = host.refused("/v1/emit", &emit(n)).await;
+        let (status, code, message) = host.post_refused("/v1/emit", &emit(n)).await;
         assert_eq!((status, code.as_str()), (413, "too_large"), "{message}");
     }
 }

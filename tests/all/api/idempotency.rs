@@ -23,17 +23,17 @@ async fn emit_with_a_key_goes_out_once() {
     let same =
         "{\"idempotencyKey\": \"a\", \"data\":1 , \"event\":\"news\", \"to\":{\"user\":\"ana\"}, \"except\":null}";
     assert_eq!(host.call("POST", "/v1/emit", same).await.body, json!({ "delivered": 1 }));
-    let (status, code, message) = host.refused("/v1/emit", &emit(2, "a")).await;
+    let (status, code, message) = host.post_refused("/v1/emit", &emit(2, "a")).await;
     assert_eq!((status, code.as_str()), (409, "conflict"));
     assert!(message.contains("\"a\""), "{message}");
-    let (status, ..) = host.refused("/v1/events", &json!({ "event": "news", "idempotencyKey": "a" })).await;
+    let (status, ..) = host.post_refused("/v1/events", &json!({ "event": "news", "idempotencyKey": "a" })).await;
     assert_eq!(status, 409, "a key is for one call, of whatever kind");
 
     // In an array each has its own, known from before or from the same array.
     let answer = host.post("/v1/emit", &json!([emit(1, "a"), emit(3, "b"), emit(3, "b")])).await;
     assert_eq!(answer.body, json!([{ "delivered": 1 }, { "delivered": 2 }, { "delivered": 2 }]));
     for bad in [emit(4, "b"), emit(6, "c")] {
-        let (status, _, message) = host.refused("/v1/emit", &json!([emit(5, "c"), bad])).await;
+        let (status, _, message) = host.post_refused("/v1/emit", &json!([emit(5, "c"), bad])).await;
         assert!(status == 409 && message.starts_with("[1]: "), "{status} {message}");
     }
     let frames = ana.drain().await;
@@ -87,15 +87,15 @@ async fn count(host: &TestHost) -> Value {
 #[tokio::test]
 async fn repeated_event_is_handled_once() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     for _ in 0..3 {
         assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
     }
     assert_eq!(count(&host).await, 1);
     let other = json!({ "event": "hostile:service", "data": { "id": "b" }, "idempotencyKey": "a" });
-    assert_eq!(host.refused("/v1/events", &other).await.0, 409);
+    assert_eq!(host.post_refused("/v1/events", &other).await.0, 409);
     let bad = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": "x".repeat(129) });
-    assert_eq!(host.refused("/v1/events", &bad).await.0, 400);
+    assert_eq!(host.post_refused("/v1/events", &bad).await.0, 400);
 }
 
 #[tokio::test]
@@ -103,22 +103,22 @@ async fn refused_events_are_handled_again() {
     let host = TestHost::start();
     // The feature is not there, and then unloaded.
     assert!(event(&host, "a").await.0 >= 400);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
     assert!(event(&host, "a").await.0 >= 400);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
     // The feature itself refuses, for what comes first is late.
     let message = json!({ "campaignId": "c1", "status": "sent" });
     let message = json!({ "event": "campaign:message", "data": message, "idempotencyKey": "m" });
-    assert!((400..500).contains(&host.refused("/v1/events", &message).await.0));
-    host.tell("campaign:started", json!({ "campaignId": "c1", "name": "x", "total": 9 })).await.unwrap();
+    assert!((400..500).contains(&host.post_refused("/v1/events", &message).await.0));
+    host.post_event("campaign:started", json!({ "campaignId": "c1", "name": "x", "total": 9 })).await.unwrap();
     for _ in 0..2 {
         assert_eq!(host.post("/v1/events", &message).await.body["processed"], 1);
     }
     // What is refused for its key or its form does not use the key up.
     let bad = json!({ "event": "hostile:service", "data": 5, "idempotencyKey": "b" });
-    assert_eq!(host.refused("/v1/events", &bad).await.0, 400);
+    assert_eq!(host.post_refused("/v1/events", &bad).await.0, 400);
     assert_eq!(event(&host, "b").await.0, 200);
 }
 
@@ -133,7 +133,7 @@ async fn with_header(host: &TestHost, path: &str, key: &str, body: &Value) -> (u
 #[tokio::test]
 async fn header_is_the_key_of_events_and_emits() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let call = json!({ "event": "hostile:service", "data": { "id": "a" } });
     for key in ["e", "\"e\""] {
         assert_eq!(with_header(&host, "/v1/events", key, &call).await, (200, json!({ "service": true })));
@@ -172,11 +172,11 @@ async fn header_is_the_key_of_events_and_emits() {
 #[tokio::test]
 async fn repeat_waits_for_the_first_answer() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.call_deadline = \"1s\"", &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     // The scope is busy until the deadline, so that what follows is on its way for long.
-    ana.send("hostile:do", json!({ "id": "a", "how": "spin" })).await;
-    assert_eq!(ana.refused("no:such", json!({})).await, "unknown_event", "what stood before this is on its way");
+    ana.emit("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    assert_eq!(ana.emit_refused("no:such", json!({})).await, "unknown_event", "what stood before this is on its way");
     let hung_up = tokio::time::timeout(Duration::from_millis(300), event(&host, "a")).await;
     assert!(hung_up.is_err(), "nobody has answered yet");
     let (one, two, other) = tokio::join!(event(&host, "a"), event(&host, "a"), event(&host, "b"));
@@ -189,9 +189,9 @@ async fn repeat_waits_for_the_first_answer() {
 #[tokio::test]
 async fn retryable_failures_are_not_remembered() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("traps")).await;
+    host.load("hostile", hostile("traps")).await;
     assert!(event(&host, "a").await.0 >= 500);
-    host.must_load("hostile", relabelled(&hostile("normal"), "mended")).await;
+    host.load("hostile", relabelled(&hostile("normal"), "mended")).await;
     assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
     assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
     assert_eq!(count(&host).await, 1);

@@ -161,9 +161,9 @@ async fn openapi_description_matches_the_api() {
         );
     }
     let host = TestHost::start();
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     // Beside what it makes up, it is told of what there is. Nothing is left out: what it finds out by itself and then
     // unloads or disconnects, it does last.
     let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 /// Starts `c1`, which owen owns.
 async fn start(host: &TestHost, total: u64) -> Value {
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": total, "ownerId": "owen", "list": "all" });
-    host.tell("campaign:started", started.clone()).await.expect("the campaign starts");
+    host.post_event("campaign:started", started.clone()).await.expect("the campaign starts");
     started
 }
 
 /// Reports messages of `c1`, and gives the figures.
 async fn report(host: &TestHost, status: &str, count: u64) -> Value {
     let report = json!({ "campaignId": "c1", "status": status, "count": count });
-    host.tell("campaign:message", report).await.expect("the messages are counted")
+    host.post_event("campaign:message", report).await.expect("the messages are counted")
 }
 
 /// What a page that comes now is told of `c1`.
 async fn snapshot(host: &TestHost) -> Value {
     let mut page = host.client("page").await;
-    let snapshot = page.ask("subscribe:campaign", json!("c1")).await.expect("a snapshot");
-    assert_eq!(page.expect("campaign:snapshot").await, snapshot);
+    let snapshot = page.emit_with_ack("subscribe:campaign", json!("c1")).await.expect("a snapshot");
+    assert_eq!(page.expect_event("campaign:snapshot").await, snapshot);
     snapshot
 }
 
@@ -39,15 +39,15 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     let host = TestHost::start();
     let [mut page, mut tab, mut owner, mut eve] =
         [host.client("pia").await, host.client("pia").await, host.client("owen").await, host.client("eve").await];
-    let early = page.ask("subscribe:campaign", json!("c1")).await.unwrap();
+    let early = page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
     assert_eq!((&early["campaignId"], figures(&early)), (&json!("c1"), json!(["pending", 0, 0, 0, 0])));
-    assert_eq!(page.expect("campaign:snapshot").await, early);
+    assert_eq!(page.expect_event("campaign:snapshot").await, early);
     // The owner has the page open too, and hears once all the same.
-    owner.ask("subscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
-    owner.expect("campaign:snapshot").await;
+    owner.emit_with_ack("subscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
+    owner.expect_event("campaign:snapshot").await;
 
     let all_hear = async |page: &mut TestClient, owner: &mut TestClient, eve: &mut TestClient, events: &[&str]| {
-        let [on_page, by_owner, by_eve] = host.heard([page, owner, eve]).await;
+        let [on_page, by_owner, by_eve] = host.received([page, owner, eve]).await;
         let names: Vec<&str> = on_page.iter().map(|frame| frame["event"].as_str().unwrap()).collect();
         assert_eq!((names.as_slice(), &by_owner, by_eve), (events, &on_page, vec![]));
         on_page.into_iter().map(|mut frame| frame["data"].take()).collect::<Vec<_>>()
@@ -74,27 +74,27 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
 
     for step in ["campaign:paused", "campaign:resumed"] {
         let data = json!({ "campaignId": "c1", "by": "owen" });
-        host.tell(step, data.clone()).await.unwrap();
+        host.post_event(step, data.clone()).await.unwrap();
         assert_eq!(all_hear(&mut page, &mut owner, &mut eve, &[step]).await, [data]);
     }
-    page.ask("unsubscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
-    tab.ask("subscribe:campaign", json!("c1")).await.unwrap();
-    let late = tab.expect("campaign:snapshot").await;
+    page.emit_with_ack("unsubscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
+    tab.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
+    let late = tab.expect_event("campaign:snapshot").await;
     assert_eq!((figures(&late), &late["name"]), (json!(["running", 450, 50, 50, 1]), &json!("Spring")));
 
-    host.tell("campaign:completed", json!({ "campaignId": "c1" })).await.unwrap();
+    host.post_event("campaign:completed", json!({ "campaignId": "c1" })).await.unwrap();
     let end = all_hear(&mut tab, &mut owner, &mut page, &["campaign:progress", "campaign:completed"]).await;
     assert_eq!(figures(&end[0]), json!(["completed", 450, 50, 50, 1]));
     tab.close().await;
     report(&host, "delivered", 1).await;
 
-    host.tell("campaign:started", json!({ "campaignId": "c2", "name": "Summer", "total": 5 })).await.unwrap();
-    eve.ask("subscribe:campaign", json!("c2")).await.unwrap();
-    eve.expect("campaign:snapshot").await;
+    host.post_event("campaign:started", json!({ "campaignId": "c2", "name": "Summer", "total": 5 })).await.unwrap();
+    eve.emit_with_ack("subscribe:campaign", json!("c2")).await.unwrap();
+    eve.expect_event("campaign:snapshot").await;
     let failed = json!({ "campaignId": "c2", "reason": "no credit" });
-    host.tell("campaign:failed", failed.clone()).await.unwrap();
-    assert_eq!(eve.expect("campaign:progress").await["state"], "failed");
-    assert_eq!(eve.expect("campaign:failed").await, failed);
+    host.post_event("campaign:failed", failed.clone()).await.unwrap();
+    assert_eq!(eve.expect_event("campaign:progress").await["state"], "failed");
+    assert_eq!(eve.expect_event("campaign:failed").await, failed);
     let stats = host.stats("campaign-progress").await;
     let counts = json!([stats["active"], stats["paused"], stats["completed"], stats["failed"]]);
     assert_eq!(counts, json!([0, 0, 1, 1]));
@@ -109,33 +109,39 @@ async fn invalid_or_forbidden_events_change_nothing() {
     let on_c1 = json!({ "campaignId": "c1" });
     let sent = json!({ "campaignId": "c1", "status": "sent" });
     for event in ["campaign:paused", "campaign:resumed", "campaign:completed"] {
-        assert_eq!(host.refuses(event, on_c1.clone()).await, "conflict");
+        assert_eq!(host.post_event_refused(event, on_c1.clone()).await, "conflict");
     }
-    assert_eq!(host.refuses("campaign:message", sent.clone()).await, "conflict");
+    assert_eq!(host.post_event_refused("campaign:message", sent.clone()).await, "conflict");
     start(&host, 10).await;
-    assert_eq!(host.refuses("campaign:resumed", on_c1.clone()).await, "conflict");
-    assert_eq!(host.refuses("campaign:message", json!({ "campaignId": "c1", "status": "lost" })).await, "bad_request");
-    assert_eq!(host.refuses("campaign:failed", on_c1.clone()).await, "bad_request");
-    assert_eq!(host.refuses("subscribe:campaign", json!("c1")).await, "forbidden");
+    assert_eq!(host.post_event_refused("campaign:resumed", on_c1.clone()).await, "conflict");
+    assert_eq!(
+        host.post_event_refused("campaign:message", json!({ "campaignId": "c1", "status": "lost" })).await,
+        "bad_request"
+    );
+    assert_eq!(host.post_event_refused("campaign:failed", on_c1.clone()).await, "bad_request");
+    assert_eq!(host.post_event_refused("subscribe:campaign", json!("c1")).await, "forbidden");
 
-    page.ask("subscribe:campaign", json!("c1")).await.unwrap();
-    page.expect("campaign:snapshot").await;
+    page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
+    page.expect_event("campaign:snapshot").await;
     for event in ["campaign:started", "campaign:paused", "campaign:completed", "campaign:failed"] {
-        assert_eq!(eve.refused(event, json!({ "campaignId": "c1", "reason": "r" })).await, "forbidden");
+        assert_eq!(eve.emit_refused(event, json!({ "campaignId": "c1", "reason": "r" })).await, "forbidden");
     }
-    assert_eq!(eve.refused("campaign:message", sent.clone()).await, "forbidden");
-    assert_eq!(eve.refused("subscribe:campaign", json!({ "campaignId": "c1", "userId": "pia" })).await, "forbidden");
-    assert_eq!(eve.refused("subscribe:campaign", json!({})).await, "bad_request");
-    assert_eq!(host.heard([&mut page, &mut eve]).await, [NOTHING, NOTHING]);
+    assert_eq!(eve.emit_refused("campaign:message", sent.clone()).await, "forbidden");
+    assert_eq!(
+        eve.emit_refused("subscribe:campaign", json!({ "campaignId": "c1", "userId": "pia" })).await,
+        "forbidden"
+    );
+    assert_eq!(eve.emit_refused("subscribe:campaign", json!({})).await, "bad_request");
+    assert_eq!(host.received([&mut page, &mut eve]).await, [NOTHING, NOTHING]);
     assert_eq!(figures(&snapshot(&host).await), json!(["running", 0, 0, 0, 0]));
 
-    host.tell("campaign:completed", on_c1.clone()).await.unwrap();
-    host.heard([&mut page]).await;
+    host.post_event("campaign:completed", on_c1.clone()).await.unwrap();
+    host.received([&mut page]).await;
     for event in ["campaign:paused", "campaign:resumed", "campaign:completed"] {
-        assert_eq!(host.refuses(event, on_c1.clone()).await, "conflict");
+        assert_eq!(host.post_event_refused(event, on_c1.clone()).await, "conflict");
     }
-    assert_eq!(host.refuses("campaign:message", sent).await, "conflict");
-    assert_eq!(host.heard([&mut page]).await, [NOTHING]);
+    assert_eq!(host.post_event_refused("campaign:message", sent).await, "conflict");
+    assert_eq!(host.received([&mut page]).await, [NOTHING]);
 }
 
 #[tokio::test]
@@ -147,17 +153,17 @@ async fn progress_survives_shutdown_and_kill() {
     assert!(host.wait_for_exit().success());
     host.restart();
     report(&host, "failed", 30).await;
-    host.tell("campaign:paused", json!({ "campaignId": "c1" })).await.unwrap();
+    host.post_event("campaign:paused", json!({ "campaignId": "c1" })).await.unwrap();
     host.kill();
     host.restart();
     assert_eq!(figures(&snapshot(&host).await), json!(["paused", 150, 0, 0, 30]));
     // It goes on: owner and multiples are known.
     let mut owner = host.client("owen").await;
-    host.tell("campaign:resumed", json!({ "campaignId": "c1" })).await.unwrap();
+    host.post_event("campaign:resumed", json!({ "campaignId": "c1" })).await.unwrap();
     report(&host, "sent", 19).await;
-    assert_eq!(host.heard([&mut owner]).await[0].len(), 1, "campaign:resumed alone");
+    assert_eq!(host.received([&mut owner]).await[0].len(), 1, "campaign:resumed alone");
     report(&host, "sent", 1).await;
-    assert_eq!(owner.expect("campaign:progress").await["processed"], 200);
+    assert_eq!(owner.expect_event("campaign:progress").await["processed"], 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -52,13 +52,13 @@ impl Family {
     }
 
     async fn join(&self, client: &mut TestClient, connected_users: u32) {
-        let joined = client.ask(self.join, self.r1(json!({}))).await;
+        let joined = client.emit_with_ack(self.join, self.r1(json!({}))).await;
         assert_eq!(joined, Ok(self.r1(json!({ "connectedUsers": connected_users }))));
     }
 
     /// Sends a message, and gives its temporary id.
     async fn say(&self, client: &mut TestClient, body: &str, client_id: &str) -> String {
-        let said = client.ask(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
+        let said = client.emit_with_ack(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
         let said = said.expect("the message is acknowledged");
         assert_eq!(said.as_object().unwrap().len(), 1, "{said}");
         said["tempId"].as_str().expect("a temporary id").to_owned()
@@ -66,7 +66,7 @@ impl Family {
 
     /// All messages that are stored, the newest first.
     async fn history(&self, client: &mut TestClient) -> Vec<Value> {
-        let page = client.ask(self.history, self.r1(json!({ "limit": 100 }))).await.expect("a page");
+        let page = client.emit_with_ack(self.history, self.r1(json!({ "limit": 100 }))).await.expect("a page");
         assert_eq!(page["hasMore"], false);
         page["messages"].as_array().unwrap().clone()
     }
@@ -84,7 +84,7 @@ async fn messages_and_confirmations_arrive_in_sending_order() {
     ROOMS.join(&mut ben, 2).await;
     let bodies: Vec<String> = (0..50).map(|n| n.to_string()).collect();
     for body in &bodies {
-        ana.send(ROOMS.say, json!({ "roomId": "r1", "body": body })).await;
+        ana.emit(ROOMS.say, json!({ "roomId": "r1", "body": body })).await;
     }
     for client in [&mut ana, &mut ben] {
         let (mut shown, mut confirmed) = (Vec::new(), Vec::new());
@@ -112,10 +112,10 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         family.join(&mut ben, 2).await;
         family.join(&mut ben, 2).await;
 
-        let lock = host.keep_from_storing();
+        let lock = host.lock_store();
         let temp_id = family.say(&mut ana, "hello", "m1").await;
         let sent = json!({ "event": family.sent, "data": { "tempId": temp_id, "clientId": "m1" } });
-        let [by_ana, on_tab, by_ben, by_eve] = host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        let [by_ana, on_tab, by_ben, by_eve] = host.received([&mut ana, &mut tab, &mut ben, &mut eve]).await;
         let [received] = by_ben.as_slice() else { panic!("{by_ben:?}") };
         let created_at = &received["data"]["createdAt"];
         let sender = json!({ "_id": "ana", "username": "Ana", "email": "ana@example.com" });
@@ -131,31 +131,31 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         assert_eq!((on_tab, by_eve), (vec![sent], vec![]), "another tab is the sender's, but not in the room");
 
         drop(lock);
-        let confirmed = ben.expect(family.confirmed).await;
+        let confirmed = ben.expect_event(family.confirmed).await;
         let expected = family.r1(json!({
             "_id": confirmed["_id"], "tempId": temp_id, "body": "hello", "senderId": sender,
             "isConfirmed": true, "createdAt": created_at,
         }));
         assert_eq!(confirmed, expected);
         assert!(confirmed["_id"].is_string() && confirmed["_id"] != json!(temp_id));
-        assert_eq!(ana.expect(family.confirmed).await, confirmed);
+        assert_eq!(ana.expect_event(family.confirmed).await, confirmed);
 
         // Again, as a client does that has missed the answer.
         assert_eq!(family.say(&mut ana, "hello", "m1").await, temp_id);
         let second = family.say(&mut ben, "hi", "m1").await;
-        assert_eq!(ben.expect(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
+        assert_eq!(ben.expect_event(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
         let stored = family.history(&mut ana).await;
         assert_eq!((stored[0]["tempId"].as_str(), &stored[1..]), (Some(second.as_str()), &[confirmed][..]));
         let older = json!({ "before": stored[0]["_id"], "limit": 1 });
-        let older = ana.ask(family.history, family.r1(older)).await.unwrap();
+        let older = ana.emit_with_ack(family.history, family.r1(older)).await.unwrap();
         assert_eq!(older, json!({ "messages": [stored[1]], "hasMore": false }));
 
-        let left = ben.ask(family.leave, family.r1(json!({}))).await;
+        let left = ben.emit_with_ack(family.leave, family.r1(json!({}))).await;
         assert_eq!(left, Ok(family.r1(json!({ "connectedUsers": 1 }))));
-        host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        host.received([&mut ana, &mut tab, &mut ben, &mut eve]).await;
         family.say(&mut ana, "still there?", "m2").await;
-        ana.expect(family.confirmed).await;
-        assert_eq!(host.heard([&mut ben, &mut eve]).await, [NOTHING, NOTHING]);
+        ana.expect_event(family.confirmed).await;
+        assert_eq!(host.received([&mut ben, &mut eve]).await, [NOTHING, NOTHING]);
         family.join(&mut tab, 1).await;
         let stats = host.stats("chat-confirmation").await;
         let counts = (&stats["activeRooms"], &stats["activeChannels"], &stats["connections"]);
@@ -174,17 +174,17 @@ async fn unstorable_message_fails_and_can_be_resent() {
     for family in [ROOMS, CHANNELS] {
         family.join(&mut ana, 1).await;
         family.join(&mut ben, 2).await;
-        let lock = host.keep_from_storing();
+        let lock = host.lock_store();
         let temp_id = family.say(&mut ana, "hello", "m1").await;
-        let failed = ben.expect(family.failed).await;
+        let failed = ben.expect_event(family.failed).await;
         assert_eq!((&failed["tempId"], &failed["clientId"]), (&json!(temp_id), &json!("m1")));
         assert_eq!((&failed["error"]["code"], &failed["retryable"]), (&json!("feature_unavailable"), &json!(true)));
         assert!(failed["error"]["message"].is_string(), "{failed}");
-        assert_eq!(ana.expect(family.failed).await, failed);
+        assert_eq!(ana.expect_event(family.failed).await, failed);
         drop(lock);
         let again = family.say(&mut ana, "hello", "m1").await;
         assert_ne!(again, temp_id, "what has ended is over");
-        assert_eq!(ben.expect(family.confirmed).await["tempId"], json!(again));
+        assert_eq!(ben.expect_event(family.confirmed).await["tempId"], json!(again));
         let stored = family.history(&mut ben).await;
         assert_eq!(stored.len(), 1, "{stored:?}");
     }
@@ -197,30 +197,30 @@ async fn outsiders_and_malformed_messages_are_refused_silently() {
     for family in [ROOMS, CHANNELS] {
         family.join(&mut ana, 1).await;
         let hello = family.r1(json!({ "body": "hello" }));
-        assert_eq!(eve.refused(family.say, hello.clone()).await, "forbidden");
-        assert_eq!(eve.refused(family.history, family.r1(json!({}))).await, "forbidden");
+        assert_eq!(eve.emit_refused(family.say, hello.clone()).await, "forbidden");
+        assert_eq!(eve.emit_refused(family.history, family.r1(json!({}))).await, "forbidden");
         let as_ana = family.r1(json!({ "body": "hello", "senderId": "ana" }));
-        assert_eq!(eve.refused(family.say, as_ana.clone()).await, "forbidden");
+        assert_eq!(eve.emit_refused(family.say, as_ana.clone()).await, "forbidden");
         family.join(&mut eve, 2).await;
-        assert_eq!(eve.refused(family.say, as_ana).await, "forbidden");
+        assert_eq!(eve.emit_refused(family.say, as_ana).await, "forbidden");
         for body in [json!(""), json!("x".repeat(16_385)), json!(5), json!(null)] {
-            assert_eq!(eve.refused(family.say, family.r1(json!({ "body": body }))).await, "bad_request");
+            assert_eq!(eve.emit_refused(family.say, family.r1(json!({ "body": body }))).await, "bad_request");
         }
-        assert_eq!(eve.refused(family.join, json!({})).await, "bad_request");
-        assert_eq!(eve.refused(family.history, family.r1(json!({ "limit": 0 }))).await, "bad_request");
+        assert_eq!(eve.emit_refused(family.join, json!({})).await, "bad_request");
+        assert_eq!(eve.emit_refused(family.history, family.r1(json!({ "limit": 0 }))).await, "bad_request");
         for event in [family.received, family.sent, family.confirmed, family.failed] {
-            assert_eq!(eve.refused(event, hello.clone()).await, "unknown_event");
+            assert_eq!(eve.emit_refused(event, hello.clone()).await, "unknown_event");
         }
         for event in [family.join, family.leave, family.say, family.history] {
-            assert_eq!(host.refuses(event, hello.clone()).await, "forbidden");
+            assert_eq!(host.post_event_refused(event, hello.clone()).await, "forbidden");
         }
-        assert_eq!(host.heard([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
+        assert_eq!(host.received([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
         assert_eq!(family.history(&mut ana).await, [json!(null); 0]);
         let longest = family.say(&mut eve, &"ö".repeat(16_384), "m1").await;
         for agent in [&mut ana, &mut eve] {
-            assert_eq!(agent.expect(family.confirmed).await["tempId"], json!(longest));
+            assert_eq!(agent.expect_event(family.confirmed).await["tempId"], json!(longest));
         }
-        host.heard([&mut ana, &mut eve]).await;
+        host.received([&mut ana, &mut eve]).await;
     }
 }
 
@@ -241,7 +241,7 @@ async fn reading_the_database_from_outside_loses_nothing() {
     ROOMS.join(&mut ana, 1).await;
     for body in ["before", "after"] {
         ROOMS.say(&mut ana, body, body).await;
-        ana.expect(ROOMS.confirmed).await;
+        ana.expect_event(ROOMS.confirmed).await;
         // As a backup or a curious operator does.
         let reader = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
         let n_stored: i64 = reader.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
@@ -259,10 +259,10 @@ async fn pending_messages_are_recognised_right_after_a_restart() {
     let mut host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
-    let lock = host.keep_from_storing();
+    let lock = host.lock_store();
     // More than is stored in one transaction.
     for n in 0..1500 {
-        ana.send(ROOMS.say, json!({ "roomId": "r1", "body": "many", "clientId": format!("m{n}") })).await;
+        ana.emit(ROOMS.say, json!({ "roomId": "r1", "body": "many", "clientId": format!("m{n}") })).await;
     }
     let temp_id = ROOMS.say(&mut ana, "under way", "last").await;
     host.kill();
@@ -285,9 +285,9 @@ async fn pending_messages_end_once_after_power_loss() {
         temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "before", &format!("m{n}")).await);
     }
     for _ in 0..10 {
-        ben.expect(ROOMS.confirmed).await;
+        ben.expect_event(ROOMS.confirmed).await;
     }
-    let lock = host.keep_from_storing();
+    let lock = host.lock_store();
     for n in 10..20 {
         temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "under way", &format!("m{n}")).await);
         temp_ids.insert(("ben", n), ROOMS.say(&mut ben, "under way", &format!("m{n}")).await);
@@ -311,7 +311,7 @@ async fn pending_messages_end_once_after_power_loss() {
     for client in [&mut ana, &mut ben] {
         let mut ended = BTreeMap::new();
         for _ in 0..under_way.len() {
-            let confirmed = client.expect(ROOMS.confirmed).await;
+            let confirmed = client.expect_event(ROOMS.confirmed).await;
             ends(&[json!({ "event": ROOMS.confirmed, "data": confirmed })], &mut ended);
         }
         assert_eq!(ended.keys().cloned().collect::<BTreeSet<_>>(), under_way);
@@ -320,7 +320,7 @@ async fn pending_messages_end_once_after_power_loss() {
         let client = if *sender == "ana" { &mut ana } else { &mut ben };
         assert_eq!(ROOMS.say(client, "again", &format!("m{n}")).await, *temp_id, "{sender} repeats m{n}");
     }
-    let [by_ana, by_ben] = host.heard([&mut ana, &mut ben]).await;
+    let [by_ana, by_ben] = host.received([&mut ana, &mut ben]).await;
     assert_eq!((by_ana, by_ben), (vec![], vec![]), "they ended once, and what was repeated is not shown again");
     let history = ROOMS.history(&mut ana).await;
     let mut stored: Vec<&str> = history.iter().map(|message| message["tempId"].as_str().unwrap()).collect();
@@ -337,17 +337,17 @@ async fn message_ends_once_despite_repeated_restarts() {
     for round in 0..4 {
         let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
         for client in [&mut ana, &mut ben] {
-            client.ask(ROOMS.join, ROOMS.r1(json!({}))).await.expect("a join");
+            client.emit_with_ack(ROOMS.join, ROOMS.r1(json!({}))).await.expect("a join");
         }
         // The end comes at another moment each time, while some of these are on their way.
         let mut posted = BTreeMap::new();
         for n in 0..20 {
             let client_id = format!("m{round}-{n}");
             let message = ROOMS.r1(json!({ "body": "x", "clientId": client_id }));
-            posted.insert(ana.post(ROOMS.say, message).await, client_id);
+            posted.insert(ana.emit_with_id(ROOMS.say, message).await, client_id);
         }
         for _ in 0..=round * 5 {
-            seen.insert(ben.expect(ROOMS.received).await["tempId"].as_str().unwrap().to_owned());
+            seen.insert(ben.expect_event(ROOMS.received).await["tempId"].as_str().unwrap().to_owned());
         }
         if round == 3 {
             host.terminate();
@@ -372,7 +372,7 @@ async fn message_ends_once_despite_repeated_restarts() {
     ROOMS.join(&mut ana, 1).await;
     // A room's messages are stored in order: when this one has ended, so have all.
     let last = ROOMS.say(&mut ana, "the last", "last").await;
-    while ana.expect(ROOMS.confirmed).await["tempId"] != json!(last) {}
+    while ana.expect_event(ROOMS.confirmed).await["tempId"] != json!(last) {}
     ends(&ana.drain().await, &mut ended);
     for (client_id, temp_id) in &acknowledged {
         assert_eq!(ROOMS.say(&mut ana, "again", client_id).await, *temp_id, "{client_id}");

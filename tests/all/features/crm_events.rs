@@ -32,19 +32,19 @@ impl Pages {
         };
         let w1 = Ok(json!({ "accountId": "w1" }));
         let c1 = Ok(json!({ "contactId": "c1" }));
-        assert_eq!(pages.account.ask("subscribe:whatsapp", json!("w1")).await, w1);
-        assert_eq!(pages.contact.ask("subscribe:contact", json!("c1")).await, c1);
-        assert_eq!(pages.all.ask("subscribe:whatsapp", json!({ "accountId": "w1" })).await, w1);
-        assert_eq!(pages.all.ask("subscribe:contact", json!({ "contactId": "c1" })).await, c1);
-        pages.lead.ask("subscribe:whatsapp", json!("w2")).await.unwrap();
-        pages.lead.ask("subscribe:contact", json!("c2")).await.unwrap();
+        assert_eq!(pages.account.emit_with_ack("subscribe:whatsapp", json!("w1")).await, w1);
+        assert_eq!(pages.contact.emit_with_ack("subscribe:contact", json!("c1")).await, c1);
+        assert_eq!(pages.all.emit_with_ack("subscribe:whatsapp", json!({ "accountId": "w1" })).await, w1);
+        assert_eq!(pages.all.emit_with_ack("subscribe:contact", json!({ "contactId": "c1" })).await, c1);
+        pages.lead.emit_with_ack("subscribe:whatsapp", json!("w2")).await.unwrap();
+        pages.lead.emit_with_ack("subscribe:contact", json!("c2")).await.unwrap();
         pages
     }
 
     /// Which pages have heard exactly this, and once. The others have heard nothing.
     async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { account, contact, all, tab, lead } = self;
-        let all_heard = host.heard([account, contact, all, tab, lead]).await;
+        let all_heard = host.received([account, contact, all, tab, lead]).await;
         for frames in &all_heard {
             assert!(frames.is_empty() || frames[..] == [frame.clone()], "{frames:?} instead of {frame}");
         }
@@ -55,7 +55,7 @@ impl Pages {
     async fn check(&mut self, host: &TestHost, events: &[&str], data: Value, pages: &[&str]) {
         for event in events {
             let delivered = json!({ "delivered": pages.len() });
-            assert_eq!(host.tell(event, data.clone()).await, Ok(delivered), "{event} {data}");
+            assert_eq!(host.post_event(event, data.clone()).await, Ok(delivered), "{event} {data}");
             assert_eq!(self.heard(host, &json!({ "event": event, "data": data })).await, pages, "{event} {data}");
         }
     }
@@ -85,7 +85,7 @@ async fn each_event_reaches_named_subscribers_once() {
     pages.check(&host, &CONTACT, json!({ "contactId": "c9" }), &[]).await;
 
     for (event, id) in [("unsubscribe:whatsapp", json!("w1")), ("unsubscribe:contact", json!({ "contactId": "c1" }))] {
-        pages.all.ask(event, id).await.unwrap();
+        pages.all.emit_with_ack(event, id).await.unwrap();
     }
     pages.check(&host, &MESSAGE[..1], json!({ "contactId": "c1", "accountId": "w1" }), &["account", "contact"]).await;
     let stats = json!({ "contacts": 2, "subscribers": 2, "connections": 2, "typing": 0 });
@@ -105,7 +105,7 @@ async fn backward_status_is_dropped() {
         pages.check(&host, &[event], update(status), &["contact", "all"]).await;
     }
     let dropped = json!({ "delivered": 0, "dropped": true, "status": "Read" });
-    assert_eq!(host.tell(event, update("Delivered")).await, Ok(dropped));
+    assert_eq!(host.post_event(event, update("Delivered")).await, Ok(dropped));
     // Had it gone out, it would be found here.
     pages.check(&host, &[event], update("Failed"), &["contact", "all"]).await;
     // A number that is no contact yet.
@@ -123,23 +123,23 @@ async fn typing_is_shown_until_stop_or_disconnect() {
     let host = TestHost::start();
     let Pages { mut account, mut contact, mut all, mut tab, .. } = Pages::of(&host).await;
     let on_c1 = json!({ "contactId": "c1", "whatsappAccountId": "w1" });
-    tab.ask("subscribe:contact", json!("c1")).await.unwrap();
+    tab.emit_with_ack("subscribe:contact", json!("c1")).await.unwrap();
     for (event, is_typing) in [("typing:start", true), ("typing:stop", false)] {
-        all.ask(event, on_c1.clone()).await.unwrap();
-        let heard = host.heard([&mut account, &mut contact, &mut all, &mut tab]).await;
+        all.emit_with_ack(event, on_c1.clone()).await.unwrap();
+        let heard = host.received([&mut account, &mut contact, &mut all, &mut tab]).await;
         assert_eq!(heard, [vec![], typing("una", "Una", is_typing), vec![], vec![]], "one's own tabs are not told");
     }
     // However fast somebody goes, that comes behind what it sent.
     for _ in 0..20 {
         let mut brief = host.client("eve").await;
-        brief.send("typing:start", on_c1.clone()).await;
-        brief.send("subscribe:contact", json!("c1")).await;
+        brief.emit("typing:start", on_c1.clone()).await;
+        brief.emit("subscribe:contact", json!("c1")).await;
         brief.close().await;
         for is_typing in [true, false] {
             assert_eq!(vec![contact.next().await], typing("eve", "Eve", is_typing));
         }
     }
-    assert_eq!(host.heard([&mut contact]).await, [NOTHING]);
+    assert_eq!(host.received([&mut contact]).await, [NOTHING]);
     assert_eq!(host.stats("crm-events").await["typing"], 0);
 }
 
@@ -149,9 +149,9 @@ async fn typing_moves_to_the_last_contact_only() {
     let mut ana = host.client("ana").await;
     for n in 0..10 {
         let contact = json!({ "contactId": format!("c{n}") });
-        ana.ask("typing:start", contact.clone()).await.unwrap();
+        ana.emit_with_ack("typing:start", contact.clone()).await.unwrap();
         let end = if n % 2 == 0 { "typing:stop" } else { "unsubscribe:contact" };
-        ana.ask(end, contact).await.unwrap();
+        ana.emit_with_ack(end, contact).await.unwrap();
     }
     assert_eq!(host.stats("crm-events").await["typing"], 0);
 }
@@ -161,11 +161,11 @@ async fn typing_expires_after_ten_seconds() {
     let host = InnerHost::start("auth.jwt.secret = \"s\"\n").await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let on_c1 = json!({ "contactId": "c1", "whatsappAccountId": "w1" });
-    ana.ask("subscribe:contact", json!("c1")).await.unwrap();
-    ben.ask("typing:start", on_c1.clone()).await.unwrap();
+    ana.emit_with_ack("subscribe:contact", json!("c1")).await.unwrap();
+    ben.emit_with_ack("typing:start", on_c1.clone()).await.unwrap();
     assert_eq!(vec![ana.next().await], typing("ben", "ben", true));
     host.advance(Duration::from_secs(8));
-    ben.ask("typing:start", on_c1).await.unwrap();
+    ben.emit_with_ack("typing:start", on_c1).await.unwrap();
     host.advance(Duration::from_millis(9_999));
     assert_eq!(ana.drain().await, [json!(null); 0]);
     host.advance(Duration::from_millis(1));
@@ -181,25 +181,25 @@ async fn forbidden_and_unaddressed_events_reach_no_client() {
     let full = json!({ "contactId": "c1", "accountId": "w1", "userId": "lea", "messageId": "m1", "status": "Sent" });
     let others = ["message:status:update", "system:notification", "team:activity"];
     for event in ACCOUNT.iter().chain(&MESSAGE).chain(&CONTACT).chain(&FLOW).chain(&others) {
-        assert_eq!(pages.lead.refused(event, full.clone()).await, "forbidden", "{event}");
+        assert_eq!(pages.lead.emit_refused(event, full.clone()).await, "forbidden", "{event}");
     }
     for event in ["subscribe:contact", "unsubscribe:contact", "subscribe:whatsapp", "unsubscribe:whatsapp"] {
-        assert_eq!(host.refuses(event, full.clone()).await, "forbidden", "{event}");
-        assert_eq!(pages.lead.refused(event, json!({})).await, "bad_request", "{event}");
+        assert_eq!(host.post_event_refused(event, full.clone()).await, "forbidden", "{event}");
+        assert_eq!(pages.lead.emit_refused(event, json!({})).await, "bad_request", "{event}");
     }
     let as_una = json!({ "contactId": "c1", "whatsappAccountId": "w1", "userId": "una" });
     for event in ["typing:start", "typing:stop"] {
-        assert_eq!(host.refuses(event, full.clone()).await, "forbidden", "{event}");
-        assert_eq!(pages.lead.refused(event, as_una.clone()).await, "forbidden", "{event}");
-        assert_eq!(pages.lead.refused(event, json!({})).await, "bad_request", "{event}");
+        assert_eq!(host.post_event_refused(event, full.clone()).await, "forbidden", "{event}");
+        assert_eq!(pages.lead.emit_refused(event, as_una.clone()).await, "forbidden", "{event}");
+        assert_eq!(pages.lead.emit_refused(event, json!({})).await, "bad_request", "{event}");
     }
     for event in ACCOUNT.iter().chain(&MESSAGE).chain(&CONTACT).chain(&FLOW) {
-        assert_eq!(host.refuses(event, json!({ "text": "hi" })).await, "bad_request", "{event}");
+        assert_eq!(host.post_event_refused(event, json!({ "text": "hi" })).await, "bad_request", "{event}");
     }
     let lost = json!({ "contactId": "c1", "messageId": "m1", "status": "Lost" });
-    assert_eq!(host.refuses("message:status:update", lost).await, "bad_request");
-    assert_eq!(host.refuses("team:activity", json!({ "roles": [] })).await, "bad_request");
-    assert_eq!(host.refuses("system:notification", json!("tea")).await, "bad_request");
+    assert_eq!(host.post_event_refused("message:status:update", lost).await, "bad_request");
+    assert_eq!(host.post_event_refused("team:activity", json!({ "roles": [] })).await, "bad_request");
+    assert_eq!(host.post_event_refused("system:notification", json!("tea")).await, "bad_request");
     assert_eq!(pages.heard(&host, &json!(null)).await, [""; 0]);
     let first = json!({ "contactId": "c1", "messageId": "m1", "status": "Queued" });
     pages.check(&host, &["message:status:update"], first, &["contact", "all"]).await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 const TICKET: &str = "t1";
 
 async fn view(client: &mut TestClient) -> Value {
-    client.ask("ticket:view", json!({ "ticketId": TICKET })).await.expect("a view is acknowledged")
+    client.emit_with_ack("ticket:view", json!({ "ticketId": TICKET })).await.expect("a view is acknowledged")
 }
 
 fn agents(viewers: &Value) -> Vec<(&str, &str)> {
@@ -37,14 +37,14 @@ async fn two_agents_see_each_other_on_a_ticket() {
     );
     assert_eq!(ana.drain_events().await, ["viewers:updated"]);
 
-    ben.ask("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
-    let typing = ana.expect("agent:typing").await;
+    ben.emit_with_ack("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
+    let typing = ana.expect_event("agent:typing").await;
     assert_eq!((typing["agentId"].as_str(), typing["warning"].as_str()), (Some("ben"), Some("COLLISION_RISK")));
-    assert_eq!(agents(&ana.expect("viewers:updated").await), [("ana", "viewing"), ("ben", "typing")]);
-    ana.ask("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
-    assert_eq!(ana.expect("collision:warning").await["severity"], "typing");
-    ana.ask("ticket:stop_typing", json!({ "ticketId": TICKET })).await.unwrap();
-    assert_eq!(ben.expect("agent:stopped_typing").await["agentId"], "ana");
+    assert_eq!(agents(&ana.expect_event("viewers:updated").await), [("ana", "viewing"), ("ben", "typing")]);
+    ana.emit_with_ack("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
+    assert_eq!(ana.expect_event("collision:warning").await["severity"], "typing");
+    ana.emit_with_ack("ticket:stop_typing", json!({ "ticketId": TICKET })).await.unwrap();
+    assert_eq!(ben.expect_event("agent:stopped_typing").await["agentId"], "ana");
 
     ana.drain().await;
     drop(ben);
@@ -57,7 +57,7 @@ async fn two_agents_see_each_other_on_a_ticket() {
     assert_eq!(end[1]["data"]["reason"], "disconnected");
     assert_eq!(agents(&end[2]["data"]), [("ana", "viewing")]);
 
-    ana.ask("ticket:leave", json!({ "ticketId": TICKET })).await.unwrap();
+    ana.emit_with_ack("ticket:leave", json!({ "ticketId": TICKET })).await.unwrap();
     let answer =
         host.call("POST", "/v1/query/ticket-collision/viewers", json!({ "ticketId": TICKET }).to_string()).await;
     assert_eq!(answer.body, json!({ "ticketId": TICKET, "viewers": [] }));
@@ -77,9 +77,9 @@ async fn second_tab_is_no_collision() {
     assert!(!ben.drain_events().await.contains(&"agent:joined".to_owned()));
     tab.close().await;
     assert_eq!(ben.drain_events().await, [""; 0], "she is still there in the other tab");
-    second_tab.ask("ticket:leave", json!({ "ticketId": TICKET })).await.unwrap();
-    assert_eq!(ben.expect("agent:left").await["reason"], "left");
-    assert_eq!(agents(&ben.expect("viewers:updated").await), [("ben", "viewing")]);
+    second_tab.emit_with_ack("ticket:leave", json!({ "ticketId": TICKET })).await.unwrap();
+    assert_eq!(ben.expect_event("agent:left").await["reason"], "left");
+    assert_eq!(agents(&ben.expect_event("viewers:updated").await), [("ben", "viewing")]);
 }
 
 #[tokio::test]
@@ -88,8 +88,8 @@ async fn stats_count_tickets_viewers_and_typists() {
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
-    ana.ask("ticket:view", json!({ "ticketId": "t2" })).await.unwrap();
-    ana.ask("ticket:typing", json!({ "ticketId": "t2" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t2" })).await.unwrap();
+    ana.emit_with_ack("ticket:typing", json!({ "ticketId": "t2" })).await.unwrap();
     let report = host.report("ticket-collision").await;
     assert_eq!(
         report["stats"],
@@ -110,9 +110,9 @@ async fn settings_are_read_and_checked() {
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
-    ben.ask("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
-    ana.expect("agent:typing").await;
-    ana.expect("agent:stopped_typing").await;
+    ben.emit_with_ack("ticket:typing", json!({ "ticketId": TICKET })).await.unwrap();
+    ana.expect_event("agent:typing").await;
+    ana.expect_event("agent:stopped_typing").await;
 
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("c.toml"), format!("{config}typingSecond = 1")).unwrap();

@@ -34,7 +34,7 @@ impl Team {
     /// Who has heard exactly this, and once. Nobody has heard anything else.
     async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { admin, super_admin, cleo, cleos_tab, ana, ben, eve } = self;
-        let all_heard = host.heard([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
+        let all_heard = host.received([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
         for frames in &all_heard {
             assert!(frames.is_empty() || frames[..] == [frame.clone()], "{frames:?} instead of {frame}");
         }
@@ -47,7 +47,11 @@ async fn check(host: &TestHost, team: &mut Team, events: &[(&str, Value, &[&str]
     for (event, data, who, recipients) in events {
         let mut data = data.clone();
         data["ticketId"] = json!("t1");
-        assert_eq!(host.tell(event, data.clone()).await, Ok(json!({ "recipients": recipients })), "{event} {data}");
+        assert_eq!(
+            host.post_event(event, data.clone()).await,
+            Ok(json!({ "recipients": recipients })),
+            "{event} {data}"
+        );
         assert_eq!(team.heard(host, &json!({ "event": event, "data": data })).await, *who, "{event} {data}");
     }
 }
@@ -128,16 +132,19 @@ async fn refused_events_reach_and_record_nothing() {
         data
     };
     for event in ["ticket:created", "ticket:updated", "ticket:statusChanged", "ticket:priorityChanged"] {
-        assert_eq!(team.eve.refused(event, on_t1(json!({ "creatorId": "eve" }))).await, "forbidden");
+        assert_eq!(team.eve.emit_refused(event, on_t1(json!({ "creatorId": "eve" }))).await, "forbidden");
     }
     for event in ["ticket:commentAdded", "ticket:attachmentAdded", "ticket:attachmentDeleted"] {
-        assert_eq!(team.eve.refused(event, on_t1(json!({ "participants": ["eve"] }))).await, "forbidden");
+        assert_eq!(team.eve.emit_refused(event, on_t1(json!({ "participants": ["eve"] }))).await, "forbidden");
     }
-    assert_eq!(host.refuses("ticket:created", json!({ "creatorId": "eve" })).await, "bad_request");
-    assert_eq!(host.refuses("ticket:statusChanged", on_t1(json!({ "creatorId": "eve" }))).await, "bad_request");
+    assert_eq!(host.post_event_refused("ticket:created", json!({ "creatorId": "eve" })).await, "bad_request");
+    assert_eq!(
+        host.post_event_refused("ticket:statusChanged", on_t1(json!({ "creatorId": "eve" }))).await,
+        "bad_request"
+    );
     let too_many: Vec<String> = (0..1000).map(|n| format!("{n:0100}")).collect();
     let crowd = on_t1(json!({ "comment": {}, "participants": too_many }));
-    assert_eq!(host.refuses("ticket:commentAdded", crowd).await, "too_large");
+    assert_eq!(host.post_event_refused("ticket:commentAdded", crowd).await, "too_large");
     check(&host, &mut team, &[("ticket:updated", json!({ "changes": {} }), ADMINS, 2)]).await;
 }
 
@@ -162,12 +169,14 @@ async fn exclude_actor_and_admin_roles_are_settings() {
 #[tokio::test]
 async fn participants_survive_shutdown_and_kill() {
     let mut host = TestHost::start();
-    host.tell("ticket:created", json!({ "ticketId": "t1", "createdBy": "cleo", "assigneeId": "ana" })).await.unwrap();
+    host.post_event("ticket:created", json!({ "ticketId": "t1", "createdBy": "cleo", "assigneeId": "ana" }))
+        .await
+        .unwrap();
     host.terminate();
     assert!(host.wait_for_exit().success());
     host.restart();
     let ben_comments = json!({ "ticketId": "t1", "comment": { "userId": "ben" } });
-    host.tell("ticket:commentAdded", ben_comments).await.expect("it is on disk when it is answered");
+    host.post_event("ticket:commentAdded", ben_comments).await.expect("it is on disk when it is answered");
     host.kill();
     host.restart();
     let mut team = Team::of(&host).await;

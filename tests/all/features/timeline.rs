@@ -16,10 +16,10 @@ fn case() -> Value {
 
 /// Opens a timeline, which has so many subscribers then.
 async fn subscribe(client: &mut TestClient, data: Value, subscribers: u32) {
-    let subscribed = client.ask("timeline:subscribe", data.clone()).await.expect("a subscription");
+    let subscribed = client.emit_with_ack("timeline:subscribe", data.clone()).await.expect("a subscription");
     assert_eq!(subscribed["subscribers"], subscribers);
     assert_eq!((&subscribed["entityType"], &subscribed["entityId"]), (&data["entityType"], &data["entityId"]));
-    assert_eq!(client.expect("timeline:subscribed").await, subscribed);
+    assert_eq!(client.expect_event("timeline:subscribed").await, subscribed);
 }
 
 #[tokio::test]
@@ -40,13 +40,13 @@ async fn only_subscribers_get_a_timelines_events() {
         ("timeline:bulk_update", json!({ "items": [{ "id": "i2" }, { "id": "i3" }] })),
     ] {
         let data = on("case", "c1", more);
-        assert_eq!(host.tell(event, data.clone()).await, Ok(json!({ "delivered": 3 })));
+        assert_eq!(host.post_event(event, data.clone()).await, Ok(json!({ "delivered": 3 })));
         let once = vec![json!({ "event": event, "data": data })];
-        let heard = host.heard([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        let heard = host.received([&mut ana, &mut tab, &mut ben, &mut eve]).await;
         assert_eq!(heard, [once.clone(), once.clone(), once, vec![]]);
     }
     let nobody_there = on("lead", "c1", json!({ "itemId": "i1" }));
-    assert_eq!(host.tell("timeline:item_deleted", nobody_there).await, Ok(json!({ "delivered": 0 })));
+    assert_eq!(host.post_event("timeline:item_deleted", nobody_there).await, Ok(json!({ "delivered": 0 })));
     assert_eq!(host.query("timeline", "subscribers", case()).await, Ok(json!({ "count": 2 })));
     assert_eq!(
         host.stats("timeline").await,
@@ -68,16 +68,16 @@ async fn unsubscribed_and_disconnected_pages_are_removed() {
         subscribe(client, case(), subscribers).await;
     }
     for _ in 0..2 {
-        assert_eq!(ana.ask("timeline:unsubscribe", case()).await, Ok(case()), "it is safe to repeat");
-        assert_eq!(ana.expect("timeline:unsubscribed").await, case());
+        assert_eq!(ana.emit_with_ack("timeline:unsubscribe", case()).await, Ok(case()), "it is safe to repeat");
+        assert_eq!(ana.expect_event("timeline:unsubscribed").await, case());
     }
     assert_eq!(host.query("timeline", "subscribers", case()).await, Ok(json!({ "count": 2 })), "in the other tab");
-    assert_eq!(host.tell("timeline:refresh", case()).await, Ok(json!({ "delivered": 2 })));
-    assert_eq!(host.heard([&mut ana]).await, [NOTHING]);
+    assert_eq!(host.post_event("timeline:refresh", case()).await, Ok(json!({ "delivered": 2 })));
+    assert_eq!(host.received([&mut ana]).await, [NOTHING]);
     tab.close().await;
     drop(ben);
     host.wait_for_stats("timeline", json!({ "totalSockets": 0, "totalEntities": 0, "entities": [] })).await;
-    assert_eq!(host.tell("timeline:refresh", case()).await, Ok(json!({ "delivered": 0 })));
+    assert_eq!(host.post_event("timeline:refresh", case()).await, Ok(json!({ "delivered": 0 })));
 }
 
 #[tokio::test]
@@ -86,20 +86,20 @@ async fn refusals_reach_the_sender_and_change_nothing() {
     let [mut ana, mut eve] = [host.client("ana").await, host.client("eve").await];
     subscribe(&mut ana, case(), 1).await;
     let invoices = on("invoices", "c1", json!({}));
-    assert_eq!(eve.refused("timeline:subscribe", invoices.clone()).await, "bad_request");
-    assert_eq!(eve.refused("timeline:subscribe", json!({ "entityType": "case" })).await, "bad_request");
-    assert_eq!(eve.refused("timeline:subscribe", on("case", "c1", json!({ "userId": "ana" }))).await, "forbidden");
-    assert_eq!(eve.refused("timeline:new_item", on("case", "c1", json!({ "item": {} }))).await, "forbidden");
-    eve.send("timeline:refresh", case()).await;
-    let error = eve.expect("error").await;
+    assert_eq!(eve.emit_refused("timeline:subscribe", invoices.clone()).await, "bad_request");
+    assert_eq!(eve.emit_refused("timeline:subscribe", json!({ "entityType": "case" })).await, "bad_request");
+    assert_eq!(eve.emit_refused("timeline:subscribe", on("case", "c1", json!({ "userId": "ana" }))).await, "forbidden");
+    assert_eq!(eve.emit_refused("timeline:new_item", on("case", "c1", json!({ "item": {} }))).await, "forbidden");
+    eve.emit("timeline:refresh", case()).await;
+    let error = eve.expect_event("error").await;
     assert_eq!((&error["code"], &error["event"]), (&json!("forbidden"), &json!("timeline:refresh")));
 
-    assert_eq!(host.refuses("timeline:subscribe", case()).await, "forbidden");
-    assert_eq!(host.refuses("timeline:refresh", invoices.clone()).await, "bad_request");
-    assert_eq!(host.refuses("timeline:item_deleted", case()).await, "bad_request");
+    assert_eq!(host.post_event_refused("timeline:subscribe", case()).await, "forbidden");
+    assert_eq!(host.post_event_refused("timeline:refresh", invoices.clone()).await, "bad_request");
+    assert_eq!(host.post_event_refused("timeline:item_deleted", case()).await, "bad_request");
     assert_eq!(host.query("timeline", "subscribers", invoices).await.unwrap_err()["code"], "bad_request");
 
-    assert_eq!(host.heard([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
+    assert_eq!(host.received([&mut ana, &mut eve]).await, [NOTHING, NOTHING]);
     assert_eq!(host.stats("timeline").await["totalSockets"], 1);
     subscribe(&mut eve, case(), 2).await;
 }

@@ -39,26 +39,26 @@ async fn expired_token_ends_its_namespace_alone() {
     for way in WAYS {
         let mut client = way.open(&host).await;
         let token = |valid_for: Duration| json!({ "token": host.token("ana", Some(valid_for)) });
-        let short = client.enter("/other", &token(minute / 6)).await.unwrap();
-        client.enter("/", &token(minute / 3)).await.unwrap();
+        let short = client.connect("/other", &token(minute / 6)).await.unwrap();
+        client.connect("/", &token(minute / 3)).await.unwrap();
         let session = client.session("/other");
         host.advance(minute / 6);
         let why = client.wait_for(|packet| packet.event == "error").await;
         assert_eq!((&*why.namespace, &why.argument()["code"]), ("/other", &json!("unauthorized")), "{why:?}");
         let out = client.next().await;
         assert_eq!((out.kind, &*out.namespace), ('1', "/other"), "{out:?}");
-        assert_eq!(client.refused("no:such", json!([])).await, "unknown_event", "the other goes on");
+        assert_eq!(client.emit_refused("no:such", json!([])).await, "unknown_event", "the other goes on");
 
         // With a newer token it goes on with what it had, on the same transport.
         let mut again = token(minute);
         again.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
-        assert_eq!(client.enter("/other", &again).await.unwrap()["sid"], short["sid"]);
+        assert_eq!(client.connect("/other", &again).await.unwrap()["sid"], short["sid"]);
         host.advance(minute / 6);
         client.wait_for(|packet| packet.kind == '1' && packet.namespace == "/").await;
 
         let mut both = way.open(&host).await;
         for namespace in ["/", "/other"] {
-            both.enter(namespace, &token(minute / 6)).await.unwrap();
+            both.connect(namespace, &token(minute / 6)).await.unwrap();
         }
         host.advance(minute / 6);
         let closed = both.closed().await;
@@ -74,13 +74,14 @@ async fn resume_counts_as_the_same_connection() {
     for more in ["shards = 1", "shards = 4", "shards = 4\nlimits.user_overflow = \"replace_oldest\""] {
         let host = InnerHost::start(&format!("{more}\n{CONFIG}limits.connections_per_user = 1\n")).await;
         let mut old = host.client("ana").await;
-        let begun = old.ask("resume", json!({})).await.unwrap();
+        let begun = old.emit_with_ack("resume", json!({})).await.unwrap();
         let id = old.id().to_owned();
         let mut kept = Vec::new();
         // Its old transport is not known to be lost, however often it comes back.
         for _ in 0..6 {
             let mut back = host.client("ana").await;
-            let resumed = back.ask("resume", json!({ "session": begun["session"], "offset": 0 })).await.unwrap();
+            let resumed =
+                back.emit_with_ack("resume", json!({ "session": begun["session"], "offset": 0 })).await.unwrap();
             assert_eq!((&resumed["recovered"], &resumed["connectionId"]), (&json!(true), &json!(id)), "{more}");
             assert_eq!(sessions_of(&host, "ana").await, 1);
             assert_eq!(old.closed().await.code, Some(1000));
@@ -96,12 +97,12 @@ async fn recovery_key_counts_as_the_same_connection() {
     let host = host(1, "").await;
     for way in WAYS {
         let mut old = way.open(&host).await;
-        let id = old.sign_in(&host.token("ana", None)).await;
+        let id = old.connect_as(&host.token("ana", None)).await;
         let session = old.session_with(&host.token("ana", None));
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         old.closed().await;
-        back.leave().await;
+        back.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -129,13 +130,13 @@ async fn probed_lost_connection_frees_its_slot() {
     let mut client = SocketIoClient::socket(&host.ws).await;
     let token = json!({ "token": host.token("ana", None) });
     let n_frames = metric(&host.api, FRAMES).await;
-    let refused = client.enter("/", &token).await.unwrap_err();
+    let refused = client.connect("/", &token).await.unwrap_err();
     assert_eq!(
         (&refused["data"]["code"], &refused["data"]["retryAfterMs"]),
         (&json!("too_many_connections"), &json!(5000))
     );
     pinged(n_frames + 2).await;
-    eventually("its place is free", async || client.enter("/", &token).await.ok()).await;
+    eventually("its place is free", async || client.connect("/", &token).await.ok()).await;
     client.cut().await;
     drop((lost, back));
     host.shut_down().await;
@@ -148,21 +149,21 @@ async fn probed_live_connection_keeps_its_slot() {
     host.advance(Duration::from_secs(1));
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
     // What it reads first is the ping.
-    plain.ask("no:such", json!({})).await.unwrap_err();
+    plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
     host.advance(PROBED);
-    plain.ask("no:such", json!({})).await.unwrap_err();
+    plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
     plain.close().await;
 
     for way in WAYS {
         let mut client = way.open(&host).await;
-        client.sign_in(&host.token("ana", None)).await;
+        client.connect_as(&host.token("ana", None)).await;
         host.advance(Duration::from_secs(1));
         assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
-        client.refused("no:such", json!([])).await;
+        client.emit_refused("no:such", json!([])).await;
         host.advance(PROBED);
-        client.refused("no:such", json!([])).await;
-        client.leave().await;
+        client.emit_refused("no:such", json!([])).await;
+        client.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -173,22 +174,22 @@ async fn replace_oldest_ends_the_oldest_connection() {
     let mut first = host.client("ana").await;
     host.advance(Duration::from_millis(1));
     let mut second = SocketIoClient::socket(&host.ws).await;
-    second.sign_in(&host.token("ana", None)).await;
+    second.connect_as(&host.token("ana", None)).await;
     host.advance(Duration::from_millis(1));
     let mut third = host.client("ana").await;
     let closed = first.closed().await;
     assert_eq!(closed.code, TOO_MANY);
     assert!(closed.reason.starts_with("replaced: "), "{closed:?}");
-    third.ask("no:such", json!({})).await.unwrap_err();
+    third.emit_with_ack("no:such", json!({})).await.unwrap_err();
 
     host.advance(Duration::from_millis(1));
     let mut fourth = SocketIoClient::polling(&host.ws).await;
-    fourth.sign_in(&host.token("ana", None)).await;
+    fourth.connect_as(&host.token("ana", None)).await;
     let why = second.next().await;
     assert_eq!((&*why.event, &why.argument()["code"]), ("error", &json!("conflict")), "{why:?}");
     assert_eq!(second.next().await.kind, '1', "its client does not come back by itself");
     assert_eq!(second.closed().await.code, TOO_MANY);
-    third.ask("no:such", json!({})).await.unwrap_err();
+    third.emit_with_ack("no:such", json!({})).await.unwrap_err();
     assert_eq!(sessions_of(&host, "ana").await, 2);
     for client in [second, fourth] {
         client.cut().await;
@@ -201,23 +202,23 @@ async fn replace_oldest_ends_the_oldest_connection() {
 async fn connection_over_the_limit_must_resume() {
     let host = host(1, "").await;
     let mut old = host.client("ana").await;
-    let begun = old.ask("resume", json!({})).await.unwrap();
+    let begun = old.emit_with_ack("resume", json!({})).await.unwrap();
     for first_frame in [json!({ "event": "no:such" }), json!({ "event": "resume" })] {
         let mut other = host.client("ana").await;
         other.send_text(first_frame.to_string()).await;
         assert_eq!(other.closed().await.code, TOO_MANY, "{first_frame}");
     }
     let mut silent = host.client("ana").await;
-    old.ask("no:such", json!({})).await.unwrap_err();
+    old.emit_with_ack("no:such", json!({})).await.unwrap_err();
     host.advance(Duration::from_secs(7));
     assert_eq!(silent.closed().await.code, TOO_MANY);
-    old.ask("no:such", json!({})).await.unwrap_err();
+    old.emit_with_ack("no:such", json!({})).await.unwrap_err();
 
     // One whose place is free when its time is up stays.
     let mut patient = host.client("ana").await;
     old.close().await;
     host.advance(Duration::from_secs(7));
-    patient.ask("no:such", json!({})).await.unwrap_err();
+    patient.emit_with_ack("no:such", json!({})).await.unwrap_err();
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY, "it counts");
     assert!(begun["session"].is_string());
     drop((silent, patient));
@@ -228,18 +229,18 @@ async fn connection_over_the_limit_must_resume() {
 async fn detached_connection_waits_for_a_free_slot() {
     let host = host(1, "").await;
     let mut ana = host.client("ana").await;
-    let begun = ana.ask("resume", json!({})).await.unwrap();
+    let begun = ana.emit_with_ack("resume", json!({})).await.unwrap();
     drop(ana);
     crate::recovery::socketio::away(&host, 1).await;
     let mut other = host.client("ana").await;
-    other.ask("no:such", json!({})).await.unwrap_err();
+    other.emit_with_ack("no:such", json!({})).await.unwrap_err();
     let wanted = json!({ "session": begun["session"], "offset": 0 });
     let mut back = host.client("ana").await;
-    back.post("resume", wanted.clone()).await;
+    back.emit_with_id("resume", wanted.clone()).await;
     assert_eq!(back.closed().await.code, TOO_MANY);
     other.close().await;
     let mut back = host.client("ana").await;
-    let resumed: Value = back.ask("resume", wanted).await.unwrap();
+    let resumed: Value = back.emit_with_ack("resume", wanted).await.unwrap();
     assert_eq!(resumed["recovered"], true);
     drop(back);
     host.shut_down().await;

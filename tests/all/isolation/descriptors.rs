@@ -44,7 +44,7 @@ async fn health_and_api_answer_without_free_descriptors() {
         }
     }
     assert_eq!(http(&host.ws, "GET", "/readyz", &[], "").await.unwrap().status, 503, "it takes no new clients");
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "who is here goes on");
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "who is here goes on");
     assert_eq!(host.get("/v1/connections?user=ana").await["connections"].as_array().unwrap().len(), 1);
     let refused = metric(&host.api, "connections_refused_total").await;
     assert!(refused as usize > 200 - clients.len(), "{refused}");

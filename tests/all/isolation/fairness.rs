@@ -17,7 +17,7 @@ const BURN: u64 = 20_000_000;
 
 async fn host(config: &str) -> TestHost {
     let host = TestHost::start_with(config, &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     host
 }
 
@@ -29,13 +29,13 @@ fn burning(id: &str) -> Value {
 async fn flood(client: &mut TestClient, n: u64, event: impl Fn(u64) -> Value) {
     let mut ids = Vec::new();
     for n in 0..n {
-        ids.push(client.post("hostile:do", event(n)).await);
+        ids.push(client.emit_with_id("hostile:do", event(n)).await);
     }
-    client.answer(ids[0]).await.expect("it is handled");
+    client.expect_ack(ids[0]).await.expect("it is handled");
 }
 
 async fn count(client: &mut TestClient, id: &str) -> u64 {
-    let answer = client.ask("hostile:count", json!({ "id": id })).await.expect("it counts");
+    let answer = client.emit_with_ack("hostile:count", json!({ "id": id })).await.expect("it counts");
     answer["count"].as_u64().expect("a count")
 }
 
@@ -65,7 +65,7 @@ async fn plugins_take_turns() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |_| burning("a")).await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
     let n_before = count(&mut ana, "a").await;
     assert!(n_before < 30, "{n_before} of 60 events of another feature came first");
 }
@@ -76,26 +76,26 @@ async fn self_renewing_timers_starve_no_sender() {
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     for n in 0..50 {
         let timer = json!({ "after": 0, "how": "again" });
-        mal.ask("hostile:do", json!({ "id": format!("s{n}"), "how": "timer", "with": timer })).await.unwrap();
+        mal.emit_with_ack("hostile:do", json!({ "id": format!("s{n}"), "how": "timer", "with": timer })).await.unwrap();
     }
     count(&mut ana, "a").await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.expect("another feature handles it");
 }
 
 #[tokio::test]
 async fn faults_of_one_sender_do_not_pause() {
     let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
-    let fixed = host.must_load("hostile", roundhouse_tests::guests::relabelled(&hostile("normal"), "fixed")).await;
+    let fixed = host.load("hostile", roundhouse_tests::guests::relabelled(&hostile("normal"), "fixed")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     for n in 0..60 {
-        let code = mal.refused("hostile:do", json!({ "id": "a", "how": "panic" })).await;
+        let code = mal.emit_refused("hostile:do", json!({ "id": "a", "how": "panic" })).await;
         assert_eq!(code, if n < 3 { "internal" } else { "rate_limited" }, "the event {n}");
         count(&mut ana, "a").await;
     }
     let report = host.report("hostile").await;
     assert_eq!((&report["generation"], &report["state"]), (&fixed["generation"], &json!("running")));
     assert_eq!(report["traps"], 3);
-    mal.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("other features take what it sends");
+    mal.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.expect("other features take what it sends");
     assert!(metric(&host.api, "senders_refused_total").await >= 57);
     assert!(host.log().contains("a client makes a plugin fail again and again"));
 }
@@ -103,23 +103,23 @@ async fn faults_of_one_sender_do_not_pause() {
 #[tokio::test]
 async fn sender_of_repeated_faults_is_disconnected() {
     let host = InnerHost::start("[heartbeat]\ninterval = \"1h\"\ntimeout = \"2h\"\n").await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut mal, mut tab) = (host.client("mal").await, host.client("mal").await);
     let panic = json!({ "id": "a", "how": "panic" });
     for _ in 0..3 {
-        assert_eq!(mal.refused("hostile:do", panic.clone()).await, "internal");
+        assert_eq!(mal.emit_refused("hostile:do", panic.clone()).await, "internal");
     }
-    assert_eq!(tab.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited", "it counts by user");
+    assert_eq!(tab.emit_refused("hostile:count", json!({ "id": "a" })).await, "rate_limited", "it counts by user");
     host.advance(Duration::from_secs(10));
-    mal.send("hostile:do", panic.clone()).await;
+    mal.emit("hostile:do", panic.clone()).await;
     let closed = mal.closed().await;
     assert_eq!(closed.code, Some(1008));
     assert!(closed.reason.contains("made the feature hostile fail"), "{}", closed.reason);
     assert_eq!(tab.closed().await.code, Some(1008), "and so are its other connections");
     let mut again = host.client("mal").await;
-    assert_eq!(again.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+    assert_eq!(again.emit_refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
     host.advance(Duration::from_secs(20));
-    again.ask("hostile:count", json!({ "id": "a" })).await.expect("the refusal is over");
+    again.emit_with_ack("hostile:count", json!({ "id": "a" })).await.expect("the refusal is over");
     host.shut_down().await;
 }
 
@@ -128,7 +128,7 @@ async fn faults_of_many_senders_pause_the_plugin() {
     let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
     faults_of_many(&host, 10).await;
     let mut ana = host.client("ana").await;
-    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
 }
 
 #[tokio::test]
@@ -138,12 +138,12 @@ heartbeat = { interval = \"1h\", timeout = \"2h\" }
 plugins = { call_deadline = \"10s\" }
 ";
     let host = InnerHost::start(config).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     // Many times its allowance, on whatever machine.
     let burning = json!({ "id": "a", "how": "burn", "with": 20 * BURN });
-    mal.ask("hostile:do", burning).await.expect("the first is paid afterwards");
-    assert_eq!(mal.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+    mal.emit_with_ack("hostile:do", burning).await.expect("the first is paid afterwards");
+    assert_eq!(mal.emit_refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
     count(&mut ana, "a").await;
     host.advance(Duration::from_secs(10 * 60));
     count(&mut mal, "a").await;
@@ -154,7 +154,7 @@ plugins = { call_deadline = \"10s\" }
 async fn pending_events_are_bounded_per_user() {
     let limits = "events_per_second = 50\nevent_burst = 200\nevents_per_second_per_user = 5\nevent_burst_per_user = 20";
     let host = InnerHost::start(&format!("[limits]\n{limits}\n")).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut tabs = Vec::new();
     for _ in 0..4 {
         tabs.push(host.client("mal").await);
@@ -163,7 +163,7 @@ async fn pending_events_are_bounded_per_user() {
         count(&mut tabs[n % 4], "a").await;
     }
     for tab in &mut tabs {
-        assert_eq!(tab.refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
+        assert_eq!(tab.emit_refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
     }
     count(&mut host.client("ana").await, "a").await;
     host.shut_down().await;
@@ -174,11 +174,11 @@ async fn client_over_its_share_is_read_later() {
     const FRAMES: usize = 45;
     let limits = "limits = { events_per_second = 0, message_bytes = 2_000_000 }";
     let host = InnerHost::start(&format!("{limits}\nheartbeat = {{ interval = \"1h\", timeout = \"2h\" }}\n")).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     let sending = tokio::spawn(async move {
         for _ in 0..FRAMES {
-            mal.send("nothing", json!("x".repeat(1024 * 1024))).await;
+            mal.emit("nothing", json!("x".repeat(1024 * 1024))).await;
         }
         mal
     });
@@ -189,7 +189,7 @@ async fn client_over_its_share_is_read_later() {
     let refused = async {
         let mut mal = sending.await.expect("all is sent");
         while n_refused < FRAMES {
-            mal.expect("error").await;
+            mal.expect_event("error").await;
             n_refused += 1;
         }
     };

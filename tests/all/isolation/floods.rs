@@ -54,7 +54,7 @@ async fn floods_of_any_frame_are_disconnected() {
         let answered = !matches!(*kind, "pings" | "pongs");
         assert!(!answered || refused >= 100, "{kind}: {refused} were answered");
         assert_eq!(metric(&host.api, "connections_cut_off_total").await, n as u64 + 1, "{kind}");
-        assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "{kind}");
+        assert!(ben.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "{kind}");
     }
     assert_eq!(metric(&host.api, "closes_total{code=\"1008\"}").await, kinds.len() as u64);
     assert!(host.log().contains("went on sending over its rate"), "{}", host.log());
@@ -65,7 +65,7 @@ async fn disconnected_flooder_gets_the_reason() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for _ in 0..1300 {
-        ana.send("ticket:leave", json!({ "ticketId": "t" })).await;
+        ana.emit("ticket:leave", json!({ "ticketId": "t" })).await;
     }
     let closed = ana.closed().await;
     assert_eq!((closed.code, &*closed.reason), (Some(1008), "the client went on sending over its rate"));
@@ -119,7 +119,7 @@ async fn polling_floods_end_their_session() {
 /// Waits until a client may send again.
 async fn until_allowed(ana: &mut TestClient) {
     eventually("the rate allows it", async || {
-        ana.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok().then_some(())
+        ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok().then_some(())
     })
     .await;
 }
@@ -129,7 +129,7 @@ async fn brief_burst_is_refused_without_disconnect() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for _ in 0..390 {
-        ana.send("ticket:leave", json!({ "ticketId": "t" })).await;
+        ana.emit("ticket:leave", json!({ "ticketId": "t" })).await;
     }
     until_allowed(&mut ana).await;
     assert_eq!(metric(&host.api, "connections_cut_off_total").await, 0);
@@ -140,9 +140,9 @@ async fn attachments_of_refused_packets_are_skipped() {
     let limits = "auth.jwt.secret = \"s\"\nplugins.conformance.grants.actions = [\"connect\"]\n\
                   [limits]\nevents_per_second = 1\nevent_burst = 2\n";
     let host = TestHost::start_with(limits, &[]);
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.sign_in(&host.token("ana")).await;
+    ana.connect_as(&host.token("ana")).await;
     let event = |id: usize| {
         let text = format!(
             "452-{id}[\"message-with-ack\",{{\"_placeholder\":true,\"num\":0}},{{\"_placeholder\":true,\"num\":1}}]"

@@ -19,20 +19,20 @@ async fn owner_of_most_scopes_loses_scopes_first() {
                   limits.user.scopes = 0\nlimits.user.timers = 0\nlimits.user.timer_bytes = 0\n";
     // Its clock stands still, so that no scope is left alone for too long however busy the machine is.
     let host = InnerHost::start(config).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     // The oldest that nobody uses, and one that somebody does.
-    ben.ask("hostile:do", json!({ "id": "idle", "how": "flood-room", "with": 1 })).await.unwrap();
-    ben.ask("hostile:count", json!({ "id": "used" })).await.unwrap();
+    ben.emit_with_ack("hostile:do", json!({ "id": "idle", "how": "flood-room", "with": 1 })).await.unwrap();
+    ben.emit_with_ack("hostile:count", json!({ "id": "used" })).await.unwrap();
     let mut flood = async |how: &str, with: Value| {
         for n in 0..MAX_SCOPES + TOO_MANY {
             let event = json!({ "id": n.to_string(), "how": how, "with": with });
             // No more at once than may wait.
             if n % 1000 == 999 {
                 // Where it is one too many, it is refused.
-                let _ = ana.ask("hostile:do", event).await;
+                let _ = ana.emit_with_ack("hostile:do", event).await;
             } else {
-                ana.send("hostile:do", event).await;
+                ana.emit("hostile:do", event).await;
             }
         }
     };
@@ -50,10 +50,10 @@ async fn owner_of_most_scopes_loses_scopes_first() {
 
     // Now all of ana's are in use, so that none of them can go.
     flood("timer", json!({ "after": 3_600_000 })).await;
-    assert_eq!(ana.refused("hostile:count", json!({ "id": "one-more" })).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "one-more" })).await, "feature_unavailable");
     assert_eq!((count("idle").await, count("used").await), (json!(1), json!(1)), "nobody loses any to who has more");
     for n in 0..100 {
-        ben.ask("hostile:count", json!({ "id": format!("ben-{n}") })).await.expect("ben has his share left");
+        ben.emit_with_ack("hostile:count", json!({ "id": format!("ben-{n}") })).await.expect("ben has his share left");
     }
     drop((ana, ben));
     host.shut_down().await;
@@ -69,10 +69,13 @@ async fn message_over_the_limit_closes_only_its_connection() {
     };
     let overhead = frame(0).len();
     ana.send_text(frame(1000 - overhead)).await;
-    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "exactly the limit is not too much");
+    assert!(
+        ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(),
+        "exactly the limit is not too much"
+    );
     ana.send_text(frame(1001 - overhead)).await;
     assert_eq!(ana.closed().await.code, Some(1009));
-    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    assert!(ben.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
 }
 
 #[tokio::test]
@@ -118,7 +121,7 @@ async fn events_over_the_rate_are_refused_without_closing() {
     let mut refused = 0;
     let started = Instant::now();
     for _ in 0..20 {
-        match ana.ask("ticket:leave", json!({ "ticketId": "t" })).await {
+        match ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await {
             Ok(_) => {}
             Err(error) => {
                 assert_eq!(error["code"], "rate_limited");
@@ -129,7 +132,7 @@ async fn events_over_the_rate_are_refused_without_closing() {
     let allowed = 5 + started.elapsed().as_secs() as i32 + 1;
     assert!(refused >= 20 - allowed, "{refused} were refused");
     let mut ben = host.client("ben").await;
-    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "each connection has its own");
+    assert!(ben.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok(), "each connection has its own");
 }
 
 #[tokio::test]
@@ -142,7 +145,7 @@ async fn every_frame_kind_counts_towards_its_senders_rate() {
         ana.send_text("nonsense").await;
         ana.send_message(Message::binary(vec![0])).await;
     }
-    assert!(ben.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    assert!(ben.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
     let codes: Vec<_> =
         ana.drain().await.iter().map(|frame| frame["data"]["code"].as_str().unwrap().to_owned()).collect();
     assert!(codes.iter().filter(|code| *code == "rate_limited").count() > 150, "{}", codes.len());
@@ -153,7 +156,7 @@ async fn unauthenticated_messages_are_limited() {
     let host = TestHost::start();
     let request = format!("{}/ws", host.ws).into_client_request().unwrap();
     let mut stranger = TestClient::open(request.clone()).await;
-    stranger.send("authenticate", json!({ "token": "x".repeat(20_000) })).await;
+    stranger.emit("authenticate", json!({ "token": "x".repeat(20_000) })).await;
     assert_eq!(stranger.closed().await.code, Some(1009));
     for frame in [Message::binary(vec![1]), Message::text("{\"id\":1}"), Message::text("nonsense")] {
         let mut stranger = TestClient::open(request.clone()).await;
@@ -167,24 +170,24 @@ async fn rooms_per_connection_are_bounded() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
     let mut ana = host.client("ana").await;
     for ticket in ["t1", "t2"] {
-        ana.ask("ticket:view", json!({ "ticketId": ticket })).await.unwrap();
+        ana.emit_with_ack("ticket:view", json!({ "ticketId": ticket })).await.unwrap();
     }
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t3" })).await, "conflict");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t3" })).await, "conflict");
     let stats = host.report("ticket-collision").await["stats"].clone();
     assert_eq!(stats["activeTickets"], 2, "the refused view has left nothing behind: {stats}");
-    ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.unwrap();
-    ana.ask("ticket:view", json!({ "ticketId": "t3" })).await.unwrap();
+    ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t3" })).await.unwrap();
 }
 
 #[tokio::test]
 async fn non_reading_client_is_disconnected_alone() {
     let host =
         TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 100000", &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, mut slow) = (host.client("ana").await, host.client("ben").await);
     let mut reader = host.client("cara").await;
     for client in [&mut ana, &mut slow, &mut reader] {
-        client.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+        client.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
     // What one sends, all three get; one of them does not read. The kernel's buffers take some MiB first.
     let deadline = Instant::now() + PATIENCE;
@@ -192,17 +195,17 @@ async fn non_reading_client_is_disconnected_alone() {
     while host.get("/v1/stats").await["slowConnections"] == 0 {
         assert!(Instant::now() < deadline, "{sent} events of 50 kB did not fill the outbox");
         for _ in 0..20 {
-            ana.ask("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await.unwrap();
-            ana.expect("hostile:noise").await;
-            reader.expect("hostile:noise").await;
+            ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await.unwrap();
+            ana.expect_event("hostile:noise").await;
+            reader.expect_event("hostile:noise").await;
             sent += 1;
         }
     }
     let closed = slow.closed().await;
     assert_eq!(closed.code, Some(4008), "{closed:?}");
-    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
-    assert!(reader.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
-    let told = ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+    assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
+    assert!(reader.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
+    let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
     assert_eq!(told, json!(["left ben disconnected"]));
 }
 
@@ -210,14 +213,14 @@ async fn non_reading_client_is_disconnected_alone() {
 async fn burst_over_the_outbox_reaches_a_reading_client() {
     let host =
         TestHost::start_with("auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\noutbox_bytes = 60000", &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     for _ in 0..20 {
-        ana.send("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await;
+        ana.emit("hostile:do", json!({ "id": "a", "how": "flood-room", "with": 50_000 })).await;
     }
     for _ in 0..20 {
-        ana.expect("hostile:noise").await;
+        ana.expect_event("hostile:noise").await;
     }
     assert_eq!(host.get("/v1/stats").await["slowConnections"], 0);
 }
@@ -236,6 +239,6 @@ async fn unfinished_handshakes_and_frames_delay_no_client() {
         tokio_tungstenite::connect_async(format!("{}/ws?token={}", host.ws, host.token("ben"))).await.unwrap();
     socket.send(Message::Ping("x".into())).await.unwrap();
     let mut ana = tokio::time::timeout(Duration::from_secs(5), host.client("ana")).await.unwrap();
-    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
     drop(TestClient::connect(&host.ws, &host.token("cara")).await);
 }

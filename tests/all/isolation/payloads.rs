@@ -59,7 +59,7 @@ fn too_much(field: &str) -> Vec<(&'static str, String)> {
 /// Sends an event with data as it is written, and gives the error that it is refused with.
 async fn refused(client: &mut TestClient, id: i64, event: &str, data: &str) -> Value {
     client.send_text(format!(r#"{{"event":"{event}","id":{id},"data":{data}}}"#)).await;
-    client.answer(id).await.expect_err(event)
+    client.expect_ack(id).await.expect_err(event)
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn payload_over_the_limits_is_refused_alone() {
     assert_eq!(metric(&host.api, "plugin_faults_total").await, 0);
     assert_eq!(metric(&host.api, "events_over_limits_total").await, (id - 1000) as u64);
     assert_eq!(metric(&host.api, "plugin_calls_total").await, 0, "no feature was asked");
-    let view = eve.ask("ticket:view", json!({ "ticketId": "t1" })).await;
+    let view = eve.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await;
     assert!(view.is_ok(), "its connection stays: {view:?}");
 }
 
@@ -88,7 +88,7 @@ async fn payload_over_the_limits_is_refused_alone() {
 async fn attachments_count_and_services_have_larger_limits() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut eve = SocketIoClient::socket(&host.ws).await;
-    eve.enter("/", &json!({ "token": host.token("eve") })).await.unwrap();
+    eve.connect("/", &json!({ "token": host.token("eve") })).await.unwrap();
     eve.send_text(r#"451-1["ticket:view",{"ticketId":"t1","more":{"_placeholder":true,"num":0}}]"#).await;
     eve.send_packets(&[roundhouse_tests::Packet::Binary(vec![0; 17_000])]).await;
     let answer = eve.wait_for(|packet| packet.id == Some(1)).await;
@@ -106,27 +106,27 @@ async fn attachments_count_and_services_have_larger_limits() {
 #[tokio::test]
 async fn answer_over_the_limits_counts_as_missing() {
     let host = TestHost::start_with(CONFIG, &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.enter("/", &json!({ "token": host.token("ana") })).await.unwrap();
+    ana.connect("/", &json!({ "token": host.token("ana") })).await.unwrap();
     ana.emit("hostile:do", json!([{ "id": "a", "how": "ask" }])).await;
-    let asked = ana.expect("hostile:noise").await.id.unwrap();
+    let asked = ana.expect_event("hostile:noise").await.id.unwrap();
     ana.send_text(&format!("43{asked}{}", json!([vec![0; 2000]]))).await;
-    let error = ana.expect("error").await.data[0].clone();
+    let error = ana.expect_event("error").await.data[0].clone();
     assert_eq!((&error["code"], &error["event"]), (&json!("too_large"), &json!("acknowledgement")), "{error}");
-    let told = ana.ask("hostile:told", json!([{ "id": "a" }])).await;
+    let told = ana.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await;
     assert_eq!(told[0], json!(["acknowledged question too_large"]), "{told}");
 }
 
 #[tokio::test]
 async fn manifest_can_raise_event_limits() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     let mut ana = host.client("ana").await;
     let (many, deep) = (vec!["[]"; 300_000].join(","), format!("{}{}", "[".repeat(100), "]".repeat(100)));
     for (id, args) in [(1, format!("[{many}]")), (2, deep)] {
         ana.send_text(format!(r#"{{"event":"message","id":{id},"args":{args}}}"#)).await;
-        assert!(ana.answer(id).await.is_ok());
+        assert!(ana.expect_ack(id).await.is_ok());
     }
     drop(ana);
     host.shut_down().await;

@@ -49,8 +49,8 @@ async fn oldest_unfinished_posts_end_first() {
     assert!(metric(&host.api, "unfinished_evicted_total").await > 0);
     // Who finishes is served all the time.
     let mut ana = SocketIoClient::polling(&host.ws).await;
-    ana.sign_in(&host.token("ana")).await;
-    ana.ask("ticket:leave", json!([{ "ticketId": "t", "more": "x".repeat(400_000) }])).await;
+    ana.connect_as(&host.token("ana")).await;
+    ana.emit_with_ack("ticket:leave", json!([{ "ticketId": "t", "more": "x".repeat(400_000) }])).await;
     drop((posts, ana));
     eventually("all is given back", async || (held(&host).await == 0).then_some(())).await;
 }
@@ -66,7 +66,7 @@ async fn oldest_unfinished_heads_end_first() {
     }
     assert_eq!(rest_of(&mut heads[0]).await, "", "it ends without an answer");
     assert!(held(&host).await <= BUDGET);
-    assert!(host.client("ana").await.ask("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
+    assert!(host.client("ana").await.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok());
 }
 
 #[tokio::test]
@@ -125,8 +125,8 @@ async fn unfinished_attachments_make_room() {
     assert_eq!(clients[0].closed().await.code, Some(1013));
     assert!(held(&host).await <= BUDGET);
     let mut ben = SocketIoClient::socket(&host.ws).await;
-    ben.sign_in(&host.token("ben")).await;
-    ben.ask("ticket:leave", json!([{ "ticketId": "t" }])).await;
+    ben.connect_as(&host.token("ben")).await;
+    ben.emit_with_ack("ticket:leave", json!([{ "ticketId": "t" }])).await;
 }
 
 #[tokio::test]

@@ -11,14 +11,14 @@ const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 /// Waits until the scope `a` has been told of something.
 async fn told(client: &mut TestClient) -> Value {
     eventually("the scope is told", async || {
-        let told = client.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
         (told != json!([])).then_some(told)
     })
     .await
 }
 
 async fn view(client: &mut TestClient) -> Value {
-    client.ask("ticket:view", json!({ "ticketId": "t1" })).await.expect("a view is acknowledged")
+    client.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.expect("a view is acknowledged")
 }
 
 #[tokio::test]
@@ -27,15 +27,15 @@ async fn typing_expires_after_ten_seconds() {
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
-    ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
-    ana.expect("agent:typing").await;
+    ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.expect_event("agent:typing").await;
     host.advance(Duration::from_secs(8));
-    ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+    ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
     host.advance(Duration::from_millis(9_999));
     ana.drain().await;
     assert_eq!(host.call("GET", "/v1/plugins/ticket-collision", "").await.body["stats"]["typingCount"], 1);
     host.advance(Duration::from_millis(1));
-    assert_eq!(ana.expect("agent:stopped_typing").await["agentId"], "ben");
+    assert_eq!(ana.expect_event("agent:stopped_typing").await["agentId"], "ben");
     drop((ana, ben));
     host.shut_down().await;
 }
@@ -49,10 +49,10 @@ async fn inactive_viewers_leave_after_half_an_hour() {
     view(&mut ben).await;
     for _ in 0..6 {
         host.advance(Duration::from_secs(5 * 60));
-        ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
-        ana.ask("no:such", json!({})).await.unwrap_err();
+        ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+        ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     }
-    let left = ben.expect("agent:left").await;
+    let left = ben.expect_event("agent:left").await;
     assert_eq!((left["agentId"].as_str(), left["reason"].as_str()), (Some("ana"), Some("stale")));
     let viewers = view(&mut ben).await;
     assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1, "{viewers}");
@@ -79,8 +79,8 @@ async fn typing_expires_with_the_clock_put_back() {
             host.advance(Duration::from_secs(2));
             view(&mut ana).await;
         }
-        ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
-        ana.expect("agent:typing").await;
+        ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+        ana.expect_event("agent:typing").await;
         if !already_slow {
             host.clock.put_wall(-HOUR_MS);
         }
@@ -107,7 +107,7 @@ async fn active_viewers_stay_with_the_clock_put_ahead() {
     host.clock.put_wall(HOUR_MS);
     for _ in 0..4 {
         host.advance(Duration::from_secs(5 * 60));
-        ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+        ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     }
     assert!(!ben.drain_events().await.contains(&"agent:left".to_owned()));
     let viewers = view(&mut ana).await;
@@ -152,17 +152,17 @@ async fn token_lasts_longer_with_the_clock_put_back() {
 #[tokio::test]
 async fn stored_timer_fires_with_the_clock_put_back() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     let mut ana = host.client("ana").await;
     let timer = json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": "x" } });
-    ana.ask("hostile:do", timer).await.unwrap();
+    ana.emit_with_ack("hostile:do", timer).await.unwrap();
     drop(ana);
     host.clock.put_wall(-HOUR_MS);
     let host = host.restart(Duration::ZERO).await;
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     let mut ana = host.client("ana").await;
     host.advance(Duration::from_secs(4));
-    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
     host.advance(Duration::from_secs(1));
     assert_eq!(told(&mut ana).await, json!(["timer x"]));
     drop(ana);
@@ -177,7 +177,7 @@ async fn trapping_timer_is_given_up() {
     let mut ana = host.client("ana").await;
     let timer = |how: &str| json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": how } });
     // Nobody would send it again, so it is told three times before it is given up.
-    ana.ask("hostile:do", timer("panic")).await.unwrap();
+    ana.emit_with_ack("hostile:do", timer("panic")).await.unwrap();
     for (after, traps) in [(5, 1), (1, 2), (1, 3)] {
         host.advance(Duration::from_secs(after));
         eventually("the timer traps", async || {
@@ -186,13 +186,13 @@ async fn trapping_timer_is_given_up() {
         .await;
     }
     host.advance(Duration::from_secs(5));
-    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
     assert_eq!(host.call("GET", "/v1/plugins/hostile", "").await.body["traps"], 3);
-    ana.ask("hostile:do", timer("first")).await.unwrap();
+    ana.emit_with_ack("hostile:do", timer("first")).await.unwrap();
     host.advance(Duration::from_secs(4));
-    ana.ask("hostile:do", timer("second")).await.unwrap();
+    ana.emit_with_ack("hostile:do", timer("second")).await.unwrap();
     host.advance(Duration::from_secs(4));
-    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])), "it was set anew");
+    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])), "it was set anew");
     host.advance(Duration::from_secs(1));
     let told = told(&mut ana).await;
     assert_eq!(told, json!(["timer second"]));
@@ -205,10 +205,10 @@ async fn paused_departures_reach_the_next_generation() {
     let host = InnerHost::start(CONFIG).await;
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    ben.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ben.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     faults_of_many(&host, 10).await;
     ben.close().await;
-    assert_eq!(ana.refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
     // The pause lasts for as long as the clock stands still, but a new build starts afresh.
     let loaded = host.call("PUT", "/v1/plugins/hostile", relabelled(&hostile("normal"), "mended")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
@@ -222,13 +222,13 @@ async fn missing_acknowledgement_times_out() {
     let host = InnerHost::start(CONFIG).await;
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     let asked = ana.next().await;
     host.advance(Duration::from_secs(30));
     let told = told(&mut ana).await;
     assert_eq!(told, json!(["acknowledged question timeout"]));
     ana.send_text(json!({ "id": asked["id"], "data": "too late" }).to_string()).await;
-    assert_eq!(ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap(), told);
+    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap(), told);
     drop(ana);
     host.shut_down().await;
 }
@@ -240,22 +240,22 @@ async fn idle_scope_is_dropped() {
     let mut ana = host.client("ana").await;
     let scopes = async || host.call("GET", "/v1/plugins/hostile", "").await.body["stats"].as_array().map(Vec::len);
     // This changes the state, but joins nothing.
-    ana.ask("hostile:do", json!({ "id": "empty", "how": "flood-room", "with": 1 })).await.unwrap();
+    ana.emit_with_ack("hostile:do", json!({ "id": "empty", "how": "flood-room", "with": 1 })).await.unwrap();
     // And of this nothing stays at all.
-    ana.ask("hostile:told", json!({ "id": "nothing" })).await.unwrap();
-    ana.ask("hostile:count", json!({ "id": "joined" })).await.unwrap();
-    ana.ask("hostile:do", json!({ "id": "timed", "how": "timer", "with": { "after": 600_000, "how": "x" } }))
+    ana.emit_with_ack("hostile:told", json!({ "id": "nothing" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "joined" })).await.unwrap();
+    ana.emit_with_ack("hostile:do", json!({ "id": "timed", "how": "timer", "with": { "after": 600_000, "how": "x" } }))
         .await
         .unwrap();
     assert_eq!(scopes().await, Some(3));
     host.advance(Duration::from_secs(59));
-    ana.ask("no:such", json!({})).await.unwrap_err();
+    ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     assert_eq!(scopes().await, Some(3), "not yet");
     host.advance(Duration::from_secs(1));
     eventually("the empty scope is gone", async || (scopes().await == Some(2)).then_some(())).await;
     for _ in 0..5 {
         host.advance(Duration::from_secs(50));
-        ana.ask("no:such", json!({})).await.unwrap_err();
+        ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     }
     assert_eq!(scopes().await, Some(2), "a member and a timer keep a scope");
     drop(ana);
@@ -268,10 +268,10 @@ async fn connection_ends_with_its_token_unless_renewed() {
     let minute = Duration::from_secs(60);
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(minute / 2))).await;
     let mut ben = TestClient::connect(&host.ws, &host.token("ben", Some(minute / 2))).await;
-    ben.ask("authenticate", json!({ "token": host.token("ben", Some(minute)) })).await.unwrap();
+    ben.emit_with_ack("authenticate", json!({ "token": host.token("ben", Some(minute)) })).await.unwrap();
     host.advance(minute / 2);
     assert_eq!(ana.closed().await.code, Some(4002));
-    assert!(ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     drop((ana, ben));
     host.shut_down().await;
 }
@@ -290,7 +290,7 @@ async fn connection_without_pong_ends_after_a_minute() {
     }
     assert!(!ana.drain_events().await.contains(&"agent:left".to_owned()));
     host.advance(Duration::from_secs(10));
-    assert_eq!(ana.expect("agent:left").await["reason"], "disconnected");
+    assert_eq!(ana.expect_event("agent:left").await["reason"], "disconnected");
     assert_eq!(silent.closed().await.code, Some(1001));
     drop((ana, silent));
     host.shut_down().await;

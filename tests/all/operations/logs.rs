@@ -86,10 +86,10 @@ async fn logs_contain_no_chat_bodies() {
     let config = format!("auth.jwt.secret = \"s\"\nstore.url = \"{}\"\n", server.url());
     let host = TestHost::start_with(&config, &[("RUST_LOG", "trace,tokio_postgres::query=trace")]);
     let mut ana = host.client("ana").await;
-    ana.ask("joinRoom", json!({ "roomId": "r1" })).await.unwrap();
-    ana.ask("roomMessage", json!({ "roomId": "r1", "body": BODY })).await.unwrap();
-    ana.expect("roomMessageConfirmed").await;
-    let history = ana.ask("roomHistory", json!({ "roomId": "r1" })).await.unwrap();
+    ana.emit_with_ack("joinRoom", json!({ "roomId": "r1" })).await.unwrap();
+    ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": BODY })).await.unwrap();
+    ana.expect_event("roomMessageConfirmed").await;
+    let history = ana.emit_with_ack("roomHistory", json!({ "roomId": "r1" })).await.unwrap();
     assert_eq!(history["messages"][0]["body"], BODY, "{history}");
     let log = host.log();
     assert!(log.contains("TRACE") && !log.contains(BODY), "{}", lines_with(&log, BODY));

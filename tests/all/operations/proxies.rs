@@ -136,7 +136,7 @@ async fn open_from(source: &str, url: &str) -> u16 {
 /// Clients of all kinds, by way of a proxy that passes HTTP on.
 async fn check_clients(host: &TestHost, url: &str) {
     let mut ana = TestClient::connect(url, &host.token("ana")).await;
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     let mut polling = Polling::open_with(url, "", &[]).await;
     assert_eq!(polling.post(&format!("40{}", json!({ "token": host.token("ben") }))).await.status, 200);
     let entered = timeout(PATIENCE, polling.next()).await.unwrap();
@@ -153,7 +153,7 @@ async fn check_clients(host: &TestHost, url: &str) {
         }
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
-    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
 }
 
 #[tokio::test]
@@ -194,5 +194,5 @@ async fn haproxy_takes_out_a_draining_host() {
     })
     .await;
     assert!(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.is_ok(), "before the listener is closed");
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "who is connected goes on");
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "who is connected goes on");
 }

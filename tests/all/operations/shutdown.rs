@@ -34,8 +34,8 @@ async fn shutdown_closes_clients_and_flushes() {
         // Whatever started this test may ignore some.
         let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
         let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-        ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
-        ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+        ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+        ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
         let (api, ws) = (host.api.clone(), host.ws.clone());
         host.signal(signal);
         let (first, second) = tokio::join!(ana.closed(), ben.closed());
@@ -51,7 +51,7 @@ async fn shutdown_closes_clients_and_flushes() {
 async fn running_load_does_not_delay_shutdown() {
     let mut host = TestHost::start();
     let mut ana = host.client("ana").await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     ana.close().await;
     let component = ticket_collision("0.1.1");
     let (api, authorization) = (host.api.clone(), format!("Bearer {}", host.key));
@@ -79,7 +79,7 @@ async fn unwritable_log_does_not_end_the_host() {
     let ws = line["listening"].as_str().unwrap();
     let token = http(ws, "GET", "/demo/token?user=ana", &[], "").await.unwrap();
     let mut ana = TestClient::connect(ws, token.body["token"].as_str().unwrap()).await;
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     // What ends it is said in the log.
     child.kill().unwrap();
     child.wait().unwrap();
@@ -144,11 +144,11 @@ async fn delay_separates_not_ready_from_closed() {
         assert_eq!(refused.header("connection"), "close", "a proxy keeps nothing open that ends soon");
     }
     // Those who are here go on.
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     assert_eq!(polling.post("40{\"token\":\"x\"}").await.status, 200);
     assert!(polling.next().await.is_ok(), "a refused namespace is an answer");
     host.advance(Duration::from_millis(14_999));
-    assert!(ana.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
     assert_eq!(get(&ws, "/healthz").await.unwrap().status, 200);
     host.advance(Duration::from_millis(1));
     assert_eq!(ana.closed().await.code, Some(1012));
@@ -163,7 +163,7 @@ async fn closes_are_paced_over_the_drain() {
     let (ws, api) = (host.ws.clone(), host.api.clone());
     for user in ["cara", "dan"] {
         let mut client = host.client(user).await;
-        client.ask("resume", json!({})).await.unwrap();
+        client.emit_with_ack("resume", json!({})).await.unwrap();
     }
     let is_away = async |n: u64| (metric(&api, "connections_away").await == n).then_some(());
     eventually("two clients are detached", async || is_away(2).await).await;
@@ -271,7 +271,7 @@ async fn inherited_ignored_signals_stay_ignored() {
         let mut host = TestHost::start_under(&["env", &ignore], "");
         let mut ana = host.client("ana").await;
         host.signal(name);
-        assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+        assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
         host.terminate();
         assert_eq!(ana.closed().await.code, Some(1012));
         let log = tokio::task::spawn_blocking(move || {

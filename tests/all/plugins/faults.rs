@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 async fn host() -> TestHost {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     host
 }
 
@@ -19,9 +19,9 @@ async fn handler_fault_costs_one_event() {
     let host = host().await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let stranger = ben.id().to_owned();
-    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     ben.drain().await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     for how in [
         "spin",
         "sleep",
@@ -45,18 +45,18 @@ async fn handler_fault_costs_one_event() {
         event["with"] = json!(stranger);
         // Each by somebody else: who goes on with it is refused.
         let mut mal = host.client(&format!("mal-{how}")).await;
-        let error = mal.ask("hostile:do", event).await.expect_err(how);
+        let error = mal.emit_with_ack("hostile:do", event).await.expect_err(how);
         assert_eq!(error["code"], "internal", "{how}: {error}");
         assert!(error["message"].as_str().unwrap().contains("hostile"), "{how}: {error}");
         // Its neighbours, its own scope and its sender go on: what it had counted is as if it had not been.
-        assert!(ben.ask("ticket:typing", json!({ "ticketId": "t1" })).await.is_ok(), "{how}");
+        assert!(ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.is_ok(), "{how}");
         // So that the faults are not taken for a pattern, and the plugin is not paused.
         for _ in 0..2 {
-            let told = ana.ask("hostile:told", json!({ "id": "a" })).await;
+            let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await;
             assert_eq!(told, Ok(json!([])), "{how}: {}", host.log());
         }
     }
-    let count = ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let count = ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     assert_eq!(count, json!({ "count": 2 }), "nothing of what failed was committed");
     assert!(!ana.drain_events().await.contains(&"hostile:noise".to_owned()), "nor sent");
     let heard = ben.drain_events().await;
@@ -70,10 +70,10 @@ async fn refusal_is_not_a_fault() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..30 {
-        assert_eq!(ana.refused("hostile:do", doing("failure")).await, "conflict");
+        assert_eq!(ana.emit_refused("hostile:do", doing("failure")).await, "conflict");
     }
-    assert_eq!(ana.refused("hostile:do", doing("strange-failure")).await, "internal");
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 1 })));
+    assert_eq!(ana.emit_refused("hostile:do", doing("strange-failure")).await, "internal");
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 1 })));
     assert_eq!(host.report("hostile").await["traps"], 0);
 }
 
@@ -82,19 +82,19 @@ async fn spinning_plugin_delays_neither_heartbeats_nor_other_threads() {
     let config =
         "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\n[plugins]\ncall_deadline = \"500ms\"\nthreads = 4";
     let host = TestHost::start_with(config, &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    let spinning = ana.post("hostile:do", doing("spin")).await;
+    let spinning = ana.emit_with_id("hostile:do", doing("spin")).await;
     // Some of these scopes are on the thread that spins; those on the others answer meanwhile.
     let mut posted = Vec::new();
     for n in 0..40 {
-        posted.push(ben.post("ticket:leave", json!({ "ticketId": format!("t{n}") })).await);
+        posted.push(ben.emit_with_id("ticket:leave", json!({ "ticketId": format!("t{n}") })).await);
     }
     let mut before = 0;
     loop {
         tokio::select! {
             biased;
-            answer = ana.answer(spinning) => {
+            answer = ana.expect_ack(spinning) => {
                 assert_eq!(answer.unwrap_err()["code"], "internal");
                 break;
             }
@@ -111,21 +111,21 @@ async fn spinning_plugin_delays_neither_heartbeats_nor_other_threads() {
 async fn failing_plugin_is_paused_while_others_run() {
     let host = host().await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     faults_of_many(&host, 10).await;
-    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
     assert_eq!(host.report("hostile").await["state"], "quarantined");
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     // What must be told waits.
     let mut watched = host.client("ben").await;
     eventually("the first pause, of a second, ends", async || {
-        watched.ask("hostile:count", json!({ "id": "a" })).await.ok()
+        watched.emit_with_ack("hostile:count", json!({ "id": "a" })).await.ok()
     })
     .await;
     faults_of_many(&host, 10).await;
     watched.close().await;
     let told = eventually("the second pause, of two seconds, ends", async || {
-        ana.ask("hostile:told", json!({ "id": "a" })).await.ok()
+        ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()
     })
     .await;
     assert_eq!(told, json!(["left ben disconnected"]));
@@ -135,13 +135,13 @@ async fn failing_plugin_is_paused_while_others_run() {
 async fn failing_new_generation_is_rolled_back() {
     let host = host().await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
-    let bad = host.must_load("hostile", hostile("traps")).await;
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let bad = host.load("hostile", hostile("traps")).await;
     assert_eq!(bad["generation"], 2);
     faults_of_many(&host, 5).await;
     host.wait_for_report("hostile", |report| report["generation"] == 1).await;
     assert_eq!(
-        ana.ask("hostile:count", json!({ "id": "a" })).await,
+        ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await,
         Ok(json!({ "count": 2 })),
         "the state is as it was"
     );
@@ -153,19 +153,19 @@ async fn rollback_over_a_schema_needs_lose_writes() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..2 {
-        ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+        ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
-    host.must_load("hostile", hostile("forward")).await;
+    host.load("hostile", hostile("forward")).await;
     // Failing on the first event after the swap leaves the state as it was, in the old schema.
-    assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    assert_eq!(ana.emit_refused("hostile:do", doing("panic")).await, "internal");
     let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
     assert_eq!(back.status, 200, "{}", back.text);
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 3 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 3 })));
     // One that went well has turned it forward. The build before cannot turn it back: that loses what happened since, which
     // has to be said. What nothing happened to is not lost.
-    ana.ask("hostile:count", json!({ "id": "untouched" })).await.unwrap();
-    host.must_load("hostile", relabelled(&hostile("forward"), "again")).await;
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
+    ana.emit_with_ack("hostile:count", json!({ "id": "untouched" })).await.unwrap();
+    host.load("hostile", relabelled(&hostile("forward"), "again")).await;
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
     let refused = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
     assert_eq!((refused.status, refused.body["code"].as_str()), (409, Some("conflict")), "{}", refused.text);
     let message = refused.body["message"].as_str().unwrap();
@@ -173,20 +173,24 @@ async fn rollback_over_a_schema_needs_lose_writes() {
         message.contains("1 scope would lose what happened since") && message.contains("--lose-writes"),
         "{message}"
     );
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 5 })), "nothing has changed");
+    assert_eq!(
+        ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await,
+        Ok(json!({ "count": 5 })),
+        "nothing has changed"
+    );
     let back = host.call("POST", "/v1/plugins/hostile/rollback?loseWrites=true", "").await;
     assert_eq!((back.status, &back.body["lostScopes"]), (200, &json!(1)), "{}", back.text);
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "untouched" })).await, Ok(json!({ "count": 2 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "untouched" })).await, Ok(json!({ "count": 2 })));
     assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 1);
     // A scope that was born in the newer schema has no copy from before: its whole state would be lost.
-    host.must_load("hostile", relabelled(&hostile("forward"), "third")).await;
-    ana.ask("hostile:count", json!({ "id": "b" })).await.unwrap();
+    host.load("hostile", relabelled(&hostile("forward"), "third")).await;
+    ana.emit_with_ack("hostile:count", json!({ "id": "b" })).await.unwrap();
     let (ok, said) = host.plugin(&["rollback", "hostile"]);
     assert!(!ok && said.contains("1 scope would lose its whole state"), "{said}");
     let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
     assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 1 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 1 })));
 }
 
 #[tokio::test]
@@ -194,11 +198,14 @@ async fn refused_events_create_no_scope() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for n in 0..20 {
-        assert_eq!(ana.refused("hostile:do", json!({ "id": format!("s{n}"), "how": "failure" })).await, "conflict");
+        assert_eq!(
+            ana.emit_refused("hostile:do", json!({ "id": format!("s{n}"), "how": "failure" })).await,
+            "conflict"
+        );
     }
     for n in 0..20 {
         // It is handled, and comes to nothing.
-        ana.ask("hostile:told", json!({ "id": format!("s{n}") })).await.unwrap();
+        ana.emit_with_ack("hostile:told", json!({ "id": format!("s{n}") })).await.unwrap();
     }
     assert_eq!(host.report("hostile").await["stats"], json!([]));
 }
@@ -207,19 +214,19 @@ async fn refused_events_create_no_scope() {
 async fn departures_during_a_pause_are_delivered_later() {
     const MEMBERS: usize = 300;
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0", &[]);
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     let token = host.token("ben");
     let mut members = Vec::new();
     for _ in 0..MEMBERS {
         let mut member = TestClient::connect(&host.ws, &token).await;
-        member.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+        member.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
         members.push(member);
     }
     faults_of_many(&host, 10).await;
     drop(members);
     let told = eventually("all departures are told", async || {
-        let told = ana.ask("hostile:told", json!({ "id": "a" })).await.ok()?;
+        let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()?;
         let told: Vec<String> = serde_json::from_value(told).unwrap();
         (told.len() >= MEMBERS).then_some(told)
     })
@@ -231,8 +238,8 @@ async fn departures_during_a_pause_are_delivered_later() {
 async fn plugin_logs_are_structured_printable_and_limited() {
     let host = host().await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:do", doing("log")).await.unwrap();
-    assert_eq!(ana.refused("hostile:do", doing("panic")).await, "internal");
+    ana.emit_with_ack("hostile:do", doing("log")).await.unwrap();
+    assert_eq!(ana.emit_refused("hostile:do", doing("panic")).await, "internal");
     let log = host.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("line ") && line.contains("second line")).collect();
     assert!((1..1000).contains(&lines.len()), "{} lines of 10,000", lines.len());
@@ -246,7 +253,7 @@ async fn plugin_logs_are_structured_printable_and_limited() {
 async fn invalid_component_is_refused_with_its_step() {
     let host = host().await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let before = host.report("hostile").await["digest"].clone();
     let truncated = {
         let mut c = hostile("normal");
@@ -280,14 +287,14 @@ async fn invalid_component_is_refused_with_its_step() {
         ("more than granted", hostile("needs"), "grants", "the room ticket:*, the audience all"),
         ("a schema that it cannot migrate to", hostile("schema"), "migrate", "refuse schema"),
     ] {
-        let answer = host.load("hostile", component).await;
+        let answer = host.try_load("hostile", component).await;
         assert_eq!(answer.status, 422, "{what}: {}", answer.text);
         assert_eq!(answer.body["step"], step, "{what}: {}", answer.text);
         let message = answer.body["message"].as_str().unwrap();
         assert!(message.contains(said), "{what}: {message}");
         assert_eq!(host.report("hostile").await["digest"], before, "{what}");
     }
-    let answer = host.load("another-name", relabelled(&hostile("normal"), "x")).await;
+    let answer = host.try_load("another-name", relabelled(&hostile("normal"), "x")).await;
     assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("manifest")), "{}", answer.text);
     let authorization = format!("Bearer {}", host.key);
     let headers = [("authorization", authorization.as_str()), ("x-content-sha256", "00")];
@@ -298,28 +305,28 @@ async fn invalid_component_is_refused_with_its_step() {
     let half = hostile("normal")[..1000].to_vec();
     let answer = roundhouse_tests::http(&host.api, "PUT", "/v1/plugins/hostile", &headers, half).await.unwrap();
     assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("digest")), "{}", answer.text);
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
 }
 
 #[tokio::test]
 async fn configured_grants_allow_rooms_and_audiences() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"all\"]";
     let host = TestHost::start_with(config, &[]);
-    host.must_load("hostile", hostile("needs")).await;
+    host.load("hostile", hostile("needs")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
-    ana.ask("hostile:do", doing("elsewhere")).await.unwrap();
-    ben.expect("hostile:noise").await;
-    ana.ask("hostile:do", doing("everybody")).await.unwrap();
-    ben.expect("hostile:noise").await;
-    ana.expect("hostile:noise").await;
+    ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("hostile:do", doing("elsewhere")).await.unwrap();
+    ben.expect_event("hostile:noise").await;
+    ana.emit_with_ack("hostile:do", doing("everybody")).await.unwrap();
+    ben.expect_event("hostile:noise").await;
+    ana.expect_event("hostile:noise").await;
 }
 
 #[tokio::test]
 async fn disabled_plugin_is_not_loaded() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.ticket-collision.enabled = false", &[]);
     let mut ana = host.client("ana").await;
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1" })).await, "unknown_event");
-    let answer = host.load("ticket-collision", ticket_collision("0.1.1")).await;
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t1" })).await, "unknown_event");
+    let answer = host.try_load("ticket-collision", ticket_collision("0.1.1")).await;
     assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("grants")), "{}", answer.text);
 }

@@ -12,7 +12,11 @@ use serde_json::{Value, json};
 const NAME: &str = "ticket-collision";
 
 async fn count(host: &TestHost, id: &str) -> Result<Value, Value> {
-    host.client("ana").await.ask("hostile:count", json!({ "id": id })).await.map(|answer| answer["count"].clone())
+    host.client("ana")
+        .await
+        .emit_with_ack("hostile:count", json!({ "id": id }))
+        .await
+        .map(|answer| answer["count"].clone())
 }
 
 fn components(host: &TestHost) -> usize {
@@ -23,9 +27,9 @@ fn components(host: &TestHost) -> usize {
 #[tokio::test]
 async fn loaded_build_survives_a_restart_with_its_generation() {
     let mut host = TestHost::start();
-    host.must_load(NAME, ticket_collision("0.1.1")).await;
-    host.must_load(NAME, ticket_collision("0.1.2")).await;
-    host.must_load("hostile", hostile("durable")).await;
+    host.load(NAME, ticket_collision("0.1.1")).await;
+    host.load(NAME, ticket_collision("0.1.2")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
     host.restart();
@@ -45,24 +49,24 @@ async fn loaded_build_survives_a_restart_with_its_generation() {
     host.restart();
     let report = host.report(NAME).await;
     assert_eq!((&report["version"], &report["generation"]), (&json!("0.1.0"), &json!(1)), "{report}");
-    assert_eq!(host.must_load(NAME, ticket_collision("0.1.1")).await["generation"], 4);
+    assert_eq!(host.load(NAME, ticket_collision("0.1.1")).await["generation"], 4);
 }
 
 #[tokio::test]
 async fn unload_lasts_until_a_load_or_reset() {
     let mut host = TestHost::start();
-    host.must_load(NAME, ticket_collision("0.1.1")).await;
+    host.load(NAME, ticket_collision("0.1.1")).await;
     assert_eq!(host.call("DELETE", &format!("/v1/plugins/{NAME}"), "").await.status, 200);
     host.kill();
     host.restart();
     assert_eq!(host.call("GET", &format!("/v1/plugins/{NAME}"), "").await.status, 404);
     let mut ana = host.client("ana").await;
     let view = json!({ "ticketId": "t1" });
-    assert_eq!(ana.refused("ticket:view", view.clone()).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("ticket:view", view.clone()).await, "feature_unavailable");
     assert_eq!(components(&host), 0, "an unloaded build is not kept");
     let (ok, said) = host.plugin(&["reset", NAME]);
     assert!(ok && said.contains("\"version\": \"0.1.0\"") && said.contains("\"generation\": 3"), "{said}");
-    assert!(ana.ask("ticket:view", view).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", view).await.is_ok());
     let (ok, listed) = host.plugin(&["list"]);
     assert!(ok && listed.lines().any(|line| line.contains(NAME) && line.contains("bundled")), "{listed}");
     let (ok, said) = host.plugin(&["reset", "hostile"]);
@@ -73,7 +77,7 @@ async fn unload_lasts_until_a_load_or_reset() {
 async fn only_needed_components_are_kept() {
     let host = TestHost::start();
     for n in 0..8 {
-        host.must_load("hostile", relabelled(&hostile("normal"), &n.to_string())).await;
+        host.load("hostile", relabelled(&hostile("normal"), &n.to_string())).await;
     }
     assert_eq!(components(&host), 4, "the one that runs, and three to roll back to");
     let text = host.call("GET", "/metrics", "").await.text;
@@ -81,7 +85,7 @@ async fn only_needed_components_are_kept() {
         text.lines().filter(|line| line.contains("plugin_call_seconds_count") && line.contains("hostile")).count();
     assert_eq!(shown, 4, "{text}");
     // A refused load leaves nothing either.
-    assert_eq!(host.load("hostile", hostile("needs")).await.status, 422);
+    assert_eq!(host.try_load("hostile", hostile("needs")).await.status, 422);
     assert_eq!(host.call("GET", "/metrics", "").await.text.lines().count(), text.lines().count());
     assert_eq!(components(&host), 4);
 }
@@ -89,7 +93,7 @@ async fn only_needed_components_are_kept() {
 #[tokio::test]
 async fn damaged_plugin_is_reported_and_others_start() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
     // Its only component is damaged on disk.
@@ -112,7 +116,7 @@ async fn damaged_plugin_is_reported_and_others_start() {
     let (ok, listed) = host.plugin(&["list"]);
     assert!(ok && listed.contains("failed") && listed.contains("damaged"), "{listed}");
     // Its state was kept.
-    assert_eq!(host.must_load("hostile", component).await["generation"], 2);
+    assert_eq!(host.load("hostile", component).await["generation"], 2);
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
     assert_eq!(metric(&host.api, "plugins_failed").await, 0);
 }
@@ -120,8 +124,8 @@ async fn damaged_plugin_is_reported_and_others_start() {
 #[tokio::test]
 async fn older_build_replaces_a_damaged_one() {
     let mut host = TestHost::start();
-    host.must_load(NAME, ticket_collision("0.1.1")).await;
-    let digest = host.must_load(NAME, ticket_collision("0.1.2")).await["digest"].as_str().unwrap().to_owned();
+    host.load(NAME, ticket_collision("0.1.1")).await;
+    let digest = host.load(NAME, ticket_collision("0.1.2")).await["digest"].as_str().unwrap().to_owned();
     host.kill();
     let component = host.dir().join(".roundhouse/components").join(digest).with_extension("wasm");
     let whole = fs::read(&component).unwrap();
@@ -139,7 +143,7 @@ async fn older_build_replaces_a_damaged_one() {
     host.kill();
     fs::write(&component, &whole[1..]).unwrap();
     host.restart();
-    assert_eq!(host.must_load(NAME, ticket_collision("0.1.1")).await["unchanged"], true);
+    assert_eq!(host.load(NAME, ticket_collision("0.1.1")).await["unchanged"], true);
     host.kill();
     fs::write(&component, &whole).unwrap();
     host.restart();
@@ -150,7 +154,7 @@ async fn older_build_replaces_a_damaged_one() {
 #[tokio::test]
 async fn load_over_a_failed_plugin_keeps_its_history() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable-both-ways")).await;
+    host.load("hostile", hostile("durable-both-ways")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
     let record = host.dir().join(".roundhouse/components/hostile.json");
@@ -161,7 +165,7 @@ async fn load_over_a_failed_plugin_keeps_its_history() {
     fs::write(&record, installed.to_string()).unwrap();
     host.restart();
     assert_eq!(host.report("hostile").await["state"], "failed");
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(2)), "its state was migrated down by the build that was rolled back");
 }
 
@@ -178,8 +182,8 @@ async fn refused_settings_fail_their_plugin_alone() {
 #[tokio::test]
 async fn newer_schema_fails_its_plugin_alone() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
-    host.must_load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
     // As if another host had lost what is installed, and only had the older build.
@@ -194,18 +198,18 @@ async fn newer_schema_fails_its_plugin_alone() {
     host.restart();
     let report = host.report("hostile").await;
     assert!(report["errors"][0]["message"].as_str().unwrap().contains("schema 2"), "{report}");
-    host.must_load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
 }
 
 #[tokio::test]
 async fn down_migrating_build_rolls_back_without_loss() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     for id in ["a", "b"] {
         assert_eq!(count(&host, id).await, Ok(json!(1)));
     }
-    host.must_load("hostile", hostile("durable-both-ways")).await;
+    host.load("hostile", hostile("durable-both-ways")).await;
     for n in 2..5 {
         assert_eq!(count(&host, "a").await, Ok(json!(n)));
     }
@@ -222,9 +226,9 @@ async fn down_migrating_build_rolls_back_without_loss() {
 #[tokio::test]
 async fn rollback_after_a_restart_restores_pre_swap_state() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    host.must_load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable-forward")).await;
     for n in 2..4 {
         assert_eq!(count(&host, "a").await, Ok(json!(n)));
     }
@@ -240,9 +244,9 @@ async fn rollback_after_a_restart_restores_pre_swap_state() {
 #[tokio::test]
 async fn accepted_loss_survives_a_restart() {
     let mut host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    host.must_load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
     assert_eq!(count(&host, "b").await, Ok(json!(1)));
     let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
@@ -257,17 +261,17 @@ async fn fail(host: &TestHost) {
     for id in ["a", "b", "c", "d", "e", "f"] {
         // Several users meet it. The first event changes the scope, and the second fails.
         let mut client = host.client(&format!("user-{id}")).await;
-        let _ = client.ask("hostile:count", json!({ "id": id })).await;
-        let _ = client.ask("hostile:count", json!({ "id": id })).await;
+        let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
+        let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
     }
 }
 
 #[tokio::test]
 async fn automatic_rollback_prefers_a_lossless_build() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("durable-forward")).await;
-    host.must_load("hostile", hostile("durable")).await;
-    host.must_load("hostile", hostile("durable-traps-2")).await;
+    host.load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable-traps-2")).await;
     fail(&host).await;
     // The one before is of the older schema.
     host.wait_for_report("hostile", |report| report["generation"] == 1).await;
@@ -278,9 +282,9 @@ async fn automatic_rollback_prefers_a_lossless_build() {
 #[tokio::test]
 async fn lossy_automatic_rollback_is_reported() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
-    host.must_load("hostile", relabelled(&hostile("durable-traps"), "same-schema")).await;
-    host.must_load("hostile", hostile("durable-traps-2")).await;
+    host.load("hostile", hostile("durable")).await;
+    host.load("hostile", relabelled(&hostile("durable-traps"), "same-schema")).await;
+    host.load("hostile", hostile("durable-traps-2")).await;
     fail(&host).await;
     // All builds before are of the older schema: what it has written is lost, and that is said.
     let report = host.wait_for_report("hostile", |report| report["generation"] != 3).await;
@@ -295,9 +299,9 @@ async fn lossy_automatic_rollback_is_reported() {
 #[tokio::test]
 async fn load_of_an_older_schema_needs_lose_writes() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("durable-forward")).await;
+    host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    let refused = host.load("hostile", hostile("durable")).await;
+    let refused = host.try_load("hostile", hostile("durable")).await;
     assert_eq!((refused.status, &refused.body["step"]), (422, &json!("migrate")), "{}", refused.text);
     let path = host.dir().join("older.wasm");
     fs::write(&path, hostile("durable")).unwrap();
@@ -309,17 +313,17 @@ async fn load_of_an_older_schema_needs_lose_writes() {
 #[tokio::test]
 async fn load_waiting_for_the_store_blocks_no_other() {
     let host = TestHost::start();
-    host.must_load("hostile", hostile("durable")).await;
+    host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     // What it was when it was unloaded waits to be written, and is read when it is loaded again.
-    let lock = host.keep_from_storing();
+    let lock = host.lock_store();
     let mut ana = host.client("ana").await;
-    ana.post("hostile:count", json!({ "id": "a" })).await;
+    ana.emit_with_id("hostile:count", json!({ "id": "a" })).await;
     ana.drain().await;
     assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
-    let mut loading = Box::pin(host.load("hostile", hostile("durable")));
+    let mut loading = Box::pin(host.try_load("hostile", hostile("durable")));
     let others = async {
-        host.must_load(NAME, ticket_collision("0.1.1")).await;
+        host.load(NAME, ticket_collision("0.1.1")).await;
         host.call("POST", &format!("/v1/plugins/{NAME}/rollback"), "").await.status
     };
     let first = tokio::select! {
@@ -337,12 +341,12 @@ async fn limits_are_set_per_plugin() {
     let config = "[plugins.hostile]\ncall_deadline = \"2s\"\nstate_bytes = 200000\ncomponent_bytes = 20000000\n\
                   [plugins.ticket-collision]\ncomponent_bytes = 1000\n";
     let host = InnerHost::start(&format!("auth.jwt.secret = \"s\"\n{config}")).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     // 100 KB of state, which is more than others may have.
-    let fat = ana.ask("hostile:do", json!({ "id": "a", "how": "fat-state" })).await;
+    let fat = ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "fat-state" })).await;
     assert!(fat.is_ok(), "{fat:?}");
-    let spun = ana.ask("hostile:do", json!({ "id": "a", "how": "spin" })).await.unwrap_err();
+    let spun = ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "spin" })).await.unwrap_err();
     assert_eq!(spun["code"], "internal");
     let report = host.call("GET", "/v1/plugins/hostile", "").await.body;
     assert!(report["errors"][0]["message"].as_str().unwrap().contains("2000 ms"), "{report}");
@@ -411,14 +415,14 @@ async fn file_deleted_and_replaced_unloads_nothing() {
     fs::write(&file, hostile("normal")).unwrap();
     host.wait_for_report("hostile", |report| report["source"] == "folder").await;
     let mut ana = host.client("ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let second = relabelled(&hostile("normal"), "second");
     fs::remove_file(&file).unwrap();
     // Seen to be gone, and long before it is unloaded or an older file takes over.
     tokio::time::sleep(Duration::from_secs(1)).await;
     fs::write(&file, &second).unwrap();
     host.wait_for_report("hostile", |report| report["generation"] == 2).await;
-    assert_eq!(ana.ask("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
+    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
     assert!(!host.log().contains("a plugin was unloaded"));
 }
 

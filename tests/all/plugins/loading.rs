@@ -12,12 +12,12 @@ const NAME: &str = "ticket-collision";
 async fn folder_loads_swaps_and_unloads() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     let folder = host.dir().join("plugins.d");
 
     fs::write(folder.join("hostile.wasm"), hostile("normal")).unwrap();
     host.wait_for_report("hostile", |report| report["source"] == "folder").await;
-    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+    assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
 
     // A file that replaces a bundled feature, put there as careful people do.
     fs::write(folder.join("tc.partial"), ticket_collision("0.1.1")).unwrap();
@@ -30,7 +30,7 @@ async fn folder_loads_swaps_and_unloads() {
     fs::write(folder.join("hostile.wasm"), hostile("loop")).unwrap();
     eventually("both files are refused", async || (host.log().matches("was refused").count() >= 2).then_some(())).await;
     assert_eq!(host.report(NAME).await["version"], "0.1.1");
-    assert!(ana.ask("hostile:count", json!({ "id": "a" })).await.is_ok());
+    assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
 
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.2")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
@@ -49,8 +49,8 @@ async fn folder_loads_swaps_and_unloads() {
     fs::remove_file(folder.join("hostile.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["source"] == "bundled").await;
     host.wait_for_report("hostile", |report| report["code"] == "not_found").await;
-    assert_eq!(ana.refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
-    let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
+    let viewers = ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1, "she has been there all the time");
 }
 
@@ -77,26 +77,26 @@ async fn api_loads_rolls_back_and_unloads() {
         "there is none before"
     );
 
-    let loaded = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    let loaded = host.load(NAME, ticket_collision("0.1.1")).await;
     assert_eq!(
         (&loaded["name"], &loaded["version"], &loaded["generation"]),
         (&json!(NAME), &json!("0.1.1"), &json!(2))
     );
     assert_eq!(loaded["digest"].as_str().unwrap().len(), 64);
-    let mut again = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    let mut again = host.load(NAME, ticket_collision("0.1.1")).await;
     assert_eq!(again["unchanged"].take(), true);
     assert_eq!(again["digest"], loaded["digest"], "the same bytes again change nothing");
     assert_eq!(again["generation"], loaded["generation"]);
 
     let back = host.call("POST", "/v1/plugins/ticket-collision/rollback", "").await;
     assert_eq!((back.status, &back.body["version"], &back.body["generation"]), (200, &json!("0.1.0"), &json!(1)));
-    let next = host.must_load(NAME, ticket_collision("0.1.2")).await;
+    let next = host.load(NAME, ticket_collision("0.1.2")).await;
     assert_eq!(next["generation"], 3, "a number is never used again");
 
     let mut ana = host.client("ana").await;
-    ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     assert_eq!(host.call("DELETE", "/v1/plugins/ticket-collision", "").await.status, 200);
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1" })).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t1" })).await, "feature_unavailable");
     for (method, path) in [
         ("GET", "/v1/plugins/ticket-collision"),
         ("DELETE", "/v1/plugins/ticket-collision"),
@@ -106,9 +106,9 @@ async fn api_loads_rolls_back_and_unloads() {
         assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")), "{method} {path}");
     }
     assert_eq!(host.call("PATCH", "/v1/plugins/ticket-collision", "").await.status, 405);
-    let again = host.must_load(NAME, ticket_collision("0.1.1")).await;
+    let again = host.load(NAME, ticket_collision("0.1.1")).await;
     assert_eq!(again["generation"], 4, "not even after an unload");
-    let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    let viewers = ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     assert_eq!(viewers["viewers"].as_array().unwrap().len(), 1);
     assert_eq!(ana.drain_events().await.iter().filter(|event| *event == "viewers:updated").count(), 2);
 }

@@ -25,8 +25,8 @@ async fn token_is_taken_from_each_documented_place() {
     let by_header = TestClient::connect_with(request(&host, &[("authorization", &format!("Bearer {token}"))])).await;
     let by_cookie = TestClient::connect_with(request(&host, &[("cookie", &format!("a=b; session={token}"))])).await;
     let mut by_message = TestClient::open(request(&host, &[])).await;
-    by_message.send("authenticate", json!({ "token": token })).await;
-    by_message.connected = by_message.expect("connected").await;
+    by_message.emit("authenticate", json!({ "token": token })).await;
+    by_message.connected = by_message.expect_event("connected").await;
 
     let mut ids = Vec::new();
     for client in [by_query, by_header, by_cookie, by_message] {
@@ -76,7 +76,7 @@ async fn refused_clients_get_a_close_code() {
     let mut silent = TestClient::open(request(&host, &[])).await;
     assert_eq!(silent.closed().await.code, Some(4001), "the time to authenticate is over");
     let mut impatient = TestClient::open(request(&host, &[])).await;
-    impatient.send("ticket:view", json!({ "ticketId": "t1" })).await;
+    impatient.emit("ticket:view", json!({ "ticketId": "t1" })).await;
     assert_eq!(impatient.closed().await.code, Some(4001), "the first message must authenticate");
 }
 
@@ -86,18 +86,18 @@ async fn anonymous_connections_are_accepted_where_configured() {
     let mut first = TestClient::connect_with(request(&host, &[])).await;
     let second = TestClient::connect_with(request(&host, &[])).await;
     assert_ne!(first.connected["userId"], second.connected["userId"]);
-    assert!(first.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(first.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
 }
 
 #[tokio::test]
 async fn newer_token_must_be_the_same_users() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
-    assert!(ana.ask("authenticate", json!({ "token": host.token("ana") })).await.is_ok());
-    assert_eq!(ana.refused("authenticate", json!({ "token": host.token("ben") })).await, "forbidden");
-    assert_eq!(ana.refused("authenticate", json!({ "token": "nonsense" })).await, "unauthorized");
-    assert_eq!(ana.refused("authenticate", json!({ "tok": "x" })).await, "bad_request");
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "it is still there");
+    assert!(ana.emit_with_ack("authenticate", json!({ "token": host.token("ana") })).await.is_ok());
+    assert_eq!(ana.emit_refused("authenticate", json!({ "token": host.token("ben") })).await, "forbidden");
+    assert_eq!(ana.emit_refused("authenticate", json!({ "token": "nonsense" })).await, "unauthorized");
+    assert_eq!(ana.emit_refused("authenticate", json!({ "tok": "x" })).await, "bad_request");
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok(), "it is still there");
 }
 
 #[tokio::test]
@@ -109,19 +109,19 @@ async fn number_of_connections_is_limited() {
         TestClient::open(url.into_client_request().unwrap()).await
     };
     let mut first = open("ana").await;
-    first.expect("connected").await;
+    first.expect_event("connected").await;
     let mut second = open("ana").await;
-    second.expect("connected").await;
+    second.expect_event("connected").await;
     let third = open("ana").await.closed().await;
     assert_eq!(third.code, Some(4009));
     assert!(third.reason.contains("user"), "{third:?}");
     let mut ben = open("ben").await;
-    ben.expect("connected").await;
+    ben.expect_event("connected").await;
     let from_this_address = open("cara").await.closed().await;
     assert_eq!(from_this_address.code, Some(4009));
     assert!(from_this_address.reason.contains("address"), "{from_this_address:?}");
     first.close().await;
-    open("ana").await.expect("connected").await;
+    open("ana").await.expect_event("connected").await;
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn pings_and_closes_are_answered() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     ana.send_message(Message::Ping("hello".into())).await;
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     ana.close().await;
 }
 

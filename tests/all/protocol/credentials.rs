@@ -69,7 +69,7 @@ async fn empty_or_stale_token_does_not_hide_another() {
             assert_eq!(client.next().await["data"]["userId"], "ana", "{} {:?}", shown.query, shown.headers);
         }
         for mut client in shown.socket_io(&host).await {
-            let entered = client.enter("/", &auth).await.unwrap();
+            let entered = client.connect("/", &auth).await.unwrap();
             assert_eq!(user(&host, entered["sid"].as_str().unwrap()).await, "ana", "{auth}");
             client.cut().await;
         }
@@ -95,7 +95,7 @@ async fn refusal_names_the_place_not_the_token() {
         let closed = shown.plain(&host).await.closed().await;
         assert_eq!(closed.code, Some(code), "{closed:?}");
         for mut client in shown.socket_io(&host).await {
-            let refused = client.enter("/", &json!({ "token": "neither" })).await.unwrap_err();
+            let refused = client.connect("/", &json!({ "token": "neither" })).await.unwrap_err();
             let message = refused["message"].as_str().unwrap();
             assert!(message.contains("in auth.token"), "{message}");
             let place = reasons[0].split(':').next().unwrap();
@@ -120,12 +120,12 @@ async fn star_origin_does_not_accept_cookies() {
     ] {
         let shown = Shown::new("", &[("cookie", &cookie), ("origin", origin)]);
         for mut client in shown.socket_io(&host).await {
-            let entered = client.enter("/", &Value::Null).await;
+            let entered = client.connect("/", &Value::Null).await;
             assert_eq!(entered.is_ok(), is_let_in, "{origin}: {entered:?}");
             if let Err(refused) = entered {
                 assert!(refused["message"].as_str().unwrap().contains("by its name"), "{refused}");
                 // A page that has a token of its own may be of any site.
-                client.enter("/", &json!({ "token": token })).await.unwrap();
+                client.connect("/", &json!({ "token": token })).await.unwrap();
             }
             client.cut().await;
         }

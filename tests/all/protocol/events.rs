@@ -8,20 +8,20 @@ use tokio_tungstenite::tungstenite::Message;
 async fn unhandleable_events_only_get_typed_errors() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    ben.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     ben.drain().await;
 
-    assert_eq!(ana.refused("no:such", json!({})).await, "unknown_event");
-    assert_eq!(ana.refused("ticket:view", json!({})).await, "bad_request");
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": 5 })).await, "bad_request");
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "a b" })).await, "bad_request");
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "x".repeat(129) })).await, "bad_request");
-    assert_eq!(ana.refused("ticket:view", json!({ "ticketId": "t1", "agentId": "ben" })).await, "forbidden");
-    assert_eq!(ana.refused("ticket:typing", json!({ "ticketId": "t1" })).await, "conflict");
+    assert_eq!(ana.emit_refused("no:such", json!({})).await, "unknown_event");
+    assert_eq!(ana.emit_refused("ticket:view", json!({})).await, "bad_request");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": 5 })).await, "bad_request");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "a b" })).await, "bad_request");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "x".repeat(129) })).await, "bad_request");
+    assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t1", "agentId": "ben" })).await, "forbidden");
+    assert_eq!(ana.emit_refused("ticket:typing", json!({ "ticketId": "t1" })).await, "conflict");
 
     // Without an id the error comes as an event, which names the event that it is about.
-    ana.send("ticket:view", json!({})).await;
-    let error = ana.expect("error").await;
+    ana.emit("ticket:view", json!({})).await;
+    let error = ana.expect_event("error").await;
     assert_eq!((error["code"].as_str(), error["event"].as_str()), (Some("bad_request"), Some("ticket:view")));
     assert!(error["message"].as_str().unwrap().contains("ticketId"), "{error}");
 
@@ -34,14 +34,17 @@ async fn unhandleable_events_only_get_typed_errors() {
         ("{\"event\": \"ticket:view\", \"id\": \"x\"}", "integer"),
     ] {
         ana.send_text(frame).await;
-        let error = ana.expect("error").await;
+        let error = ana.expect_event("error").await;
         assert_eq!(error["code"], "bad_request", "{frame}");
         assert!(error["message"].as_str().unwrap().contains(said), "{frame}: {error}");
     }
     ana.send_message(Message::binary(vec![1, 2, 3])).await;
-    assert_eq!(ana.expect("error").await["code"], "bad_request");
+    assert_eq!(ana.expect_event("error").await["code"], "bad_request");
 
-    assert!(ana.ask("ticket:view", json!({ "ticketId": "t2" })).await.is_ok(), "the connection is still open");
+    assert!(
+        ana.emit_with_ack("ticket:view", json!({ "ticketId": "t2" })).await.is_ok(),
+        "the connection is still open"
+    );
     assert_eq!(ben.drain_events().await, [""; 0], "nobody else has seen anything");
 }
 
@@ -62,9 +65,9 @@ async fn any_integer_is_an_event_id() {
 #[tokio::test]
 async fn service_and_client_events_need_their_sender() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    assert_eq!(ana.refused("hostile:service", json!({ "id": "a" })).await, "forbidden");
+    assert_eq!(ana.emit_refused("hostile:service", json!({ "id": "a" })).await, "forbidden");
 
     let event = |event: &str, data| json!({ "event": event, "data": data }).to_string();
     let answer = host.call("POST", "/v1/events", event("hostile:service", json!({ "id": "a" }))).await;
@@ -81,11 +84,11 @@ async fn service_and_client_events_need_their_sender() {
 #[tokio::test]
 async fn queries_reach_one_scope_or_all() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
     for (id, times) in [("a", 2), ("b", 1), ("c", 3)] {
         for _ in 0..times {
-            ana.ask("hostile:count", json!({ "id": id })).await.unwrap();
+            ana.emit_with_ack("hostile:count", json!({ "id": id })).await.unwrap();
         }
     }
     let answer = host.call("POST", "/v1/query/hostile/count", "{\"id\":\"a\"}").await;
@@ -105,20 +108,20 @@ async fn queries_reach_one_scope_or_all() {
 #[tokio::test]
 async fn only_the_first_own_acknowledgement_counts() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    ana.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     let question = ana.next().await;
     let id = question["id"].as_i64().expect("the event asks for an acknowledgement");
     ben.send_text(json!({ "id": id, "data": "not ben's to give" }).to_string()).await;
-    assert!(ben.ask("hostile:told", json!({ "id": "b" })).await.is_ok());
+    assert!(ben.emit_with_ack("hostile:told", json!({ "id": "b" })).await.is_ok());
     for answer in ["yes", "again"] {
         ana.send_text(json!({ "id": id, "data": { "answer": answer } }).to_string()).await;
     }
     assert_eq!(told(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
     // One that goes without having answered is told of at once.
-    ben.ask("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
-    ben.expect("hostile:noise").await;
+    ben.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
+    ben.expect_event("hostile:noise").await;
     ben.close().await;
     assert_eq!(told(&mut ana, 2).await[1], "acknowledged question disconnected");
 }
@@ -126,7 +129,7 @@ async fn only_the_first_own_acknowledgement_counts() {
 /// Waits until the scope `a` has been told of at least `n` things, and gives them.
 async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
     eventually("the scope is told", async || {
-        let told = client.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
         let told: Vec<String> = serde_json::from_value(told).unwrap();
         (told.len() >= n).then_some(told)
     })
@@ -136,18 +139,18 @@ async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
 #[tokio::test]
 async fn watchers_and_members_get_a_disconnect_once() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
     let mut watched = host.client("ben").await;
-    watched.ask("hostile:do", json!({ "id": "a", "how": "watch" })).await.unwrap();
-    watched.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    watched.emit_with_ack("hostile:do", json!({ "id": "a", "how": "watch" })).await.unwrap();
+    watched.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     watched.close().await;
     assert_eq!(told(&mut ana, 1).await, ["left ben disconnected"]);
     for n in 0..50 {
         // The disconnect may overtake the join on the host.
         let mut brief = host.client("cara").await;
         for _ in 0..3 {
-            brief.send("hostile:count", json!({ "id": "a" })).await;
+            brief.emit("hostile:count", json!({ "id": "a" })).await;
         }
         if n % 2 == 0 {
             brief.close().await;
@@ -165,7 +168,7 @@ async fn watchers_and_members_get_a_disconnect_once() {
 async fn emit_reaches_each_recipient_once() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"user\", \"roles\", \"all\"]";
     let host = TestHost::start_with(config, &[]);
-    host.must_load("hostile", roundhouse_tests::guests::hostile("needs")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("needs")).await;
     let token = host.token_with("cara", &["--role", "admin", "--role", "agent"]);
     let mut everybody = [
         host.client("ana").await,
@@ -173,7 +176,7 @@ async fn emit_reaches_each_recipient_once() {
         host.client("ben").await,
         TestClient::connect(&host.ws, &token).await,
     ];
-    everybody[2].ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    everybody[2].emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let mut sender = host.client("eve").await;
     for (to, except, heard) in [
         (json!([{ "user": "ana" }]), json!([]), [1, 1, 0, 0]),
@@ -187,15 +190,15 @@ async fn emit_reaches_each_recipient_once() {
         (json!([{ "room": "ticket:nobody-there" }]), json!([]), [0, 0, 0, 0]),
     ] {
         let with = json!({ "to": to, "except": except });
-        sender.ask("hostile:do", json!({ "id": "x", "how": "emit", "with": with })).await.unwrap();
+        sender.emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": with })).await.unwrap();
         // Behind it on the same way, so that what had to come has come.
         sender
-            .ask("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
+            .emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
             .await
             .unwrap();
         for (client, heard) in everybody.iter_mut().zip(heard) {
             for _ in 0..=heard {
-                client.expect("hostile:noise").await;
+                client.expect_event("hostile:noise").await;
             }
             assert_eq!(client.drain().await, [json!(null); 0], "{to} except {except}");
         }
@@ -205,15 +208,18 @@ async fn emit_reaches_each_recipient_once() {
 #[tokio::test]
 async fn scope_gets_joins_and_leaves_of_other_scopes() {
     let host = TestHost::start();
-    host.must_load("hostile", roundhouse_tests::guests::hostile("normal")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut ben] {
-        client.ask("hostile:do", json!({ "id": "b", "how": "join-room", "with": "hostile:a" })).await.unwrap();
+        client
+            .emit_with_ack("hostile:do", json!({ "id": "b", "how": "join-room", "with": "hostile:a" }))
+            .await
+            .unwrap();
     }
     assert_eq!(told(&mut ana, 2).await, ["joined ana", "joined ben"]);
-    ana.ask("hostile:do", json!({ "id": "b", "how": "leave-room", "with": "hostile:a" })).await.unwrap();
+    ana.emit_with_ack("hostile:do", json!({ "id": "b", "how": "leave-room", "with": "hostile:a" })).await.unwrap();
     ben.close().await;
     assert_eq!(told(&mut ana, 4).await[2..], ["left ana left", "left ben disconnected"]);
-    let nothing = ana.ask("hostile:told", json!({ "id": "b" })).await.unwrap();
+    let nothing = ana.emit_with_ack("hostile:told", json!({ "id": "b" })).await.unwrap();
     assert_eq!(nothing, json!([]), "what a scope does itself it is not told");
 }

@@ -13,7 +13,7 @@ const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 /// Whether a client is let in whose request has this header.
 async fn is_let_in(host: &TestHost, token: &str, header: (&str, &str), kept: &mut Vec<TestClient>) -> bool {
     let mut client = TestClient::open(with_headers(&format!("{}/ws?token={token}", host.ws), &[header])).await;
-    let first = timeout(PATIENCE, client.first()).await.expect("a frame in time");
+    let first = timeout(PATIENCE, client.next_or_closed()).await.expect("a frame in time");
     match first {
         Ok(_) => kept.push(client),
         Err(ref closed) => assert_eq!(closed.code, Some(4009)),

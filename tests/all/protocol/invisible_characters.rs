@@ -22,8 +22,8 @@ async fn ids_with_invisible_characters_are_refused() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for id in ["t\u{200b}1", "\u{202e}t1", "t\u{2066}1", "\u{feff}t1", "t\u{ad}1"] {
-        assert_eq!(ana.refused("ticket:view", json!({ "ticketId": id })).await, "bad_request", "{id:?}");
-        let (status, ..) = host.refused("/v1/emit", &json!({ "to": { "room": id }, "event": "x" })).await;
+        assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": id })).await, "bad_request", "{id:?}");
+        let (status, ..) = host.post_refused("/v1/emit", &json!({ "to": { "room": id }, "event": "x" })).await;
         assert_eq!(status, 400, "{id:?}");
     }
 }
@@ -33,9 +33,9 @@ async fn names_with_invisible_characters_are_escaped() {
     let host = TestHost::start();
     let token = host.token_with("ana", &["--name", "\u{202e}nimda\u{200b}"]);
     let mut ana = TestClient::connect(&host.ws, &token).await;
-    let viewers = ana.ask("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    let viewers = ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     assert_eq!(viewers["viewers"][0]["agentName"], "nimda", "{viewers}");
     let mut ben = TestClient::connect(&host.ws, &host.token("ben")).await;
     let hidden = json!({ "ticketId": "t1", "agentName": "\u{202e}nimda" });
-    assert_eq!(ben.refused("ticket:view", hidden).await, "bad_request");
+    assert_eq!(ben.emit_refused("ticket:view", hidden).await, "bad_request");
 }

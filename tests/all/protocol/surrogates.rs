@@ -15,11 +15,11 @@ const REPLACED: &str = "\u{fffd}";
 #[tokio::test]
 async fn plain_frame_with_a_lone_surrogate_is_accepted() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("relay", relay()).await;
+    host.load("relay", relay()).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut ben] {
         client.send_text(format!(r#"{{"event":"join","data":{{"room":"r{HALF}"}},"id":0}}"#)).await;
-        assert_eq!(client.answer(0).await, Ok(json!({})));
+        assert_eq!(client.expect_ack(0).await, Ok(json!({})));
     }
     // In a name of a field, in a value that nobody reads, and a whole emoji beside it.
     let payload = format!(r#"{{"{HALF}":["\udc00","\ud83d\ude00"]}}"#);
@@ -27,10 +27,10 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
         .await;
     let expected = json!({ "room": format!("r{REPLACED}"), "payload": { REPLACED: [REPLACED, "\u{1f600}"] } });
     for client in [&mut ana, &mut ben] {
-        assert_eq!(client.expect("message").await, expected);
+        assert_eq!(client.expect_event("message").await, expected);
     }
     ana.send_text(format!(r#"{{"event":"no{HALF}","id":1}}"#)).await;
-    let refused = ana.answer(1).await.unwrap_err();
+    let refused = ana.expect_ack(1).await.unwrap_err();
     assert_eq!(refused["code"], "unknown_event");
     assert!(refused["message"].as_str().unwrap().contains(&format!("no{REPLACED}")), "{refused}");
 
@@ -38,7 +38,7 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
     let emit = format!(r#"{{"to":{{"room":"relay:r{HALF}"}},"event":"n{HALF}","data":"{HALF}"}}"#);
     let answer = host.call("POST", "/v1/emit", emit).await;
     assert_eq!(answer.body, json!({ "delivered": 2 }), "{}", answer.text);
-    assert_eq!(ben.expect(&format!("n{REPLACED}")).await, REPLACED);
+    assert_eq!(ben.expect_event(&format!("n{REPLACED}")).await, REPLACED);
     drop((ana, ben));
     host.shut_down().await;
 }
@@ -46,12 +46,12 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
 #[tokio::test]
 async fn lone_surrogate_keeps_the_socketio_connection() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     for way in WAYS {
         let mut client = way.open(&host).await;
         let token = host.token("ana", None);
         client.send_text(&format!(r#"40{{"token":"{token}","who{HALF}":"{HALF}"}}"#)).await;
-        let auth = client.expect("auth").await.data[0].clone();
+        let auth = client.expect_event("auth").await.data[0].clone();
         assert_eq!(auth[format!("who{REPLACED}")], REPLACED, "{auth}");
         client.send_text(&format!(r#"421["no{HALF}",1]"#)).await;
         let answer = client.wait_for(|packet| packet.id == Some(1)).await;
@@ -60,9 +60,9 @@ async fn lone_surrogate_keeps_the_socketio_connection() {
         let back = client.wait_for(|packet| packet.event == "message-back").await;
         assert_eq!(back.data[0], REPLACED, "{back:?}");
         client.send_text(r#"42["emit-with-ack",1]"#).await;
-        let asked = client.expect("emit-with-ack").await.id.unwrap();
+        let asked = client.expect_event("emit-with-ack").await.id.unwrap();
         client.send_text(&format!(r#"43{asked}["{HALF}"]"#)).await;
-        assert_eq!(client.expect("emit-with-ack").await.data[0], REPLACED);
+        assert_eq!(client.expect_event("emit-with-ack").await.data[0], REPLACED);
         client.cut().await;
     }
     host.shut_down().await;
@@ -79,7 +79,7 @@ async fn token_with_a_lone_surrogate_is_valid() {
     let shown = host.call("GET", &format!("/v1/connections/{}", ana.id()), "").await.body;
     assert_eq!(shown["name"], format!("Ana {REPLACED}"));
     let mut client = SocketIoClient::socket(&host.ws).await;
-    let entered: Value = client.enter("/", &json!({ "token": token })).await.unwrap();
+    let entered: Value = client.connect("/", &json!({ "token": token })).await.unwrap();
     assert!(entered["sid"].is_string());
     client.cut().await;
     drop(ana);

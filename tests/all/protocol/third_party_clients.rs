@@ -25,9 +25,9 @@ async fn browser_tabs_survive_a_swap_and_a_loss() {
     let host = TestHost::start();
     let screenshot = host.dir().join("screenshot.png");
     let mut browser = script.start(&host, &[screenshot.to_str().unwrap()]);
-    if browser.says() == Some(json!({ "ready": true })) {
-        host.must_load("ticket-collision", ticket_collision("0.1.1")).await;
-        browser.tell(&json!({ "expectVersion": "0.1.1" }));
+    if browser.read_line() == Some(json!({ "ready": true })) {
+        host.load("ticket-collision", ticket_collision("0.1.1")).await;
+        browser.write_line(&json!({ "expectVersion": "0.1.1" }));
     }
     browser.must_pass(&host);
     assert!(std::fs::metadata(screenshot).unwrap().len() > 10_000, "there is a picture of it");

@@ -17,12 +17,12 @@ async fn each_namespace_is_recovered() {
         let token = json!({ "token": host.token("ana", None) });
         let mut ids = Vec::new();
         for namespace in ["/", "/other"] {
-            ids.push(ana.enter(namespace, &token).await.unwrap()["sid"].clone());
+            ids.push(ana.connect(namespace, &token).await.unwrap()["sid"].clone());
         }
         let to = |n: usize| json!({ "connection": ids[n] });
         for n in 0..2 {
             host.emit(to(n), "number", json!(n)).await;
-            ana.expect("number").await;
+            ana.expect_event("number").await;
         }
         let mut sessions = ["/", "/other"].map(|namespace| ana.session(namespace));
         ana.cut().await;
@@ -35,8 +35,8 @@ async fn each_namespace_is_recovered() {
         let mut back = way.open(&host).await;
         for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
             sessions[n]["token"] = token["token"].clone();
-            assert_eq!(back.enter(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
-            let heard = back.expect("number").await;
+            assert_eq!(back.connect(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
+            let heard = back.expect_event("number").await;
             assert_eq!((&*heard.namespace, heard.argument()), (namespace, &json!(n + 10)));
         }
         assert_eq!(back.drain().await, []);
@@ -55,7 +55,7 @@ async fn client_recovers_from_any_shard() {
     for way in WAYS {
         let (mut ana, id) = client(&host, way, "ana").await;
         tell(&host, "ana", 0).await;
-        ana.expect("number").await;
+        ana.expect_event("number").await;
         let mut parked = Vec::new();
         let mut n_moves = 0;
         let mut last = 0;
@@ -68,22 +68,22 @@ async fn client_recovers_from_any_shard() {
             assert!(parked.len() < 50, "it always comes to the same shard");
             ana = way.open(&host).await;
             // On which shard it is, the id of a connection there says, which is left again.
-            let here = ana.sign_in(&host.token("ben", None)).await;
+            let here = ana.connect_as(&host.token("ben", None)).await;
             ana.send_text("41").await;
             // A client that polls has a request that waits, which moves too.
             assert_eq!(ana.drain().await, []);
             n_moves += usize::from(here[..2] != id[..2]);
-            assert_eq!(ana.enter("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
-            assert_eq!(ana.expect("number").await.argument(), &json!(last));
+            assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
+            assert_eq!(ana.expect_event("number").await.argument(), &json!(last));
             if way == Way::Polling && n_moves == 1 {
                 ana = ana.upgrade().await;
             }
             // It is all there, on the new transport: both ways, and its heartbeat.
-            assert_eq!(ana.refused("no:such", json!([])).await, "unknown_event");
+            assert_eq!(ana.emit_refused("no:such", json!([])).await, "unknown_event");
             host.advance(Duration::from_secs(25));
             ana.drain().await;
         }
-        ana.leave().await;
+        ana.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -95,7 +95,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
     for attempt in 0.. {
         let (mut ana, id) = client(&host, Way::Polling, "ana").await;
         tell(&host, "ana", 0).await;
-        ana.expect("number").await;
+        ana.expect_event("number").await;
         let session = lose(&host, ana, "ana").await;
         let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
         let polling = Polling::open(&host.ws).await;
@@ -121,7 +121,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
     }
     // Nobody is left behind.
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.sign_in(&token).await;
+    ana.connect_as(&token).await;
     tell(&host, "ana", 2).await;
     ana.cut().await;
     host.shut_down().await;
@@ -136,15 +136,15 @@ async fn sessions_of_other_hosts_are_not_recovered() {
         let said = json!({ "token": token, "pid": pid, "offset": "1" });
         let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
         for mut client in [socket, polling] {
-            assert_ne!(client.enter("/", &said).await.unwrap()["pid"], *pid);
+            assert_ne!(client.connect("/", &said).await.unwrap()["pid"], *pid);
             client.cut().await;
         }
         let mut plain = TestClient::connect(&host.ws, &token).await;
-        let resumed = plain.ask("resume", json!({ "session": pid, "offset": 1 })).await.unwrap();
+        let resumed = plain.emit_with_ack("resume", json!({ "session": pid, "offset": 1 })).await.unwrap();
         assert_eq!(resumed["recovered"], false);
     }
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    ana.sign_in(&token).await;
+    ana.connect_as(&token).await;
     host.terminate();
     assert_eq!(ana.closed().await.code, Some(1012));
     let said = ana.session_with(&token);
@@ -156,18 +156,18 @@ async fn sessions_of_other_hosts_are_not_recovered() {
     .await
     .unwrap();
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(back.enter("/", &said).await.unwrap()["pid"], said["pid"]);
+    assert_ne!(back.connect("/", &said).await.unwrap()["pid"], said["pid"]);
     host.kill();
 }
 
 #[tokio::test]
 async fn pipelined_packets_move_with_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     for way in WAYS {
         for attempt in 0.. {
             let (mut ana, id) = client(&host, way, "ana").await;
-            ana.expect("auth").await;
+            ana.expect_event("auth").await;
             let session = lose(&host, ana, "ana").await;
             let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
             let (mut ana, here) = client(&host, way, "ben").await;
@@ -186,12 +186,12 @@ async fn pipelined_packets_move_with_the_session() {
             assert_eq!(entered(&mut ana, "/").await, id);
             let other = entered(&mut ana, "/custom").await;
             assert_eq!(other.as_str().unwrap()[..2], id[..2], "it is on the shard of the first");
-            let back = ana.expect("message-back").await;
+            let back = ana.expect_event("message-back").await;
             assert_eq!((&back.data[0]["num"], back.attachments), (&json!(0), vec![vec![1, 2, 3]]));
             let answer = ana.wait_for(|packet| packet.kind == '3').await;
             assert_eq!((&*answer.namespace, answer.id, answer.data), ("/custom", Some(7), json!(["x"])));
             ana.send_text("41/custom,").await;
-            ana.leave().await;
+            ana.disconnect().await;
             drop(parked);
             if here[..2] != id[..2] {
                 break;

@@ -19,7 +19,7 @@ use crate::recovery::socketio::{CONFIG, WINDOW, tell};
 /// Signs in and begins a session, which this gives.
 async fn begun(host: &InnerHost, user: &str) -> (TestClient, String) {
     let mut client = host.client(user).await;
-    let begun = client.ask("resume", json!({})).await.unwrap();
+    let begun = client.emit_with_ack("resume", json!({})).await.unwrap();
     let session = begun["session"].as_str().unwrap().to_owned();
     let expected = json!({ "connectionId": client.id(), "session": session, "recovered": false, "windowMs": 120_000 });
     assert_eq!(begun, expected);
@@ -35,13 +35,13 @@ async fn lose(host: &InnerHost, client: TestClient) {
 /// Comes back to a session, of which so many frames have come: what the host says to that.
 async fn resume(host: &InnerHost, user: &str, session: &str, offset: u64) -> (TestClient, Value) {
     let mut client = host.client(user).await;
-    let resumed = client.ask("resume", json!({ "session": session, "offset": offset })).await.unwrap();
+    let resumed = client.emit_with_ack("resume", json!({ "session": session, "offset": offset })).await.unwrap();
     (client, resumed)
 }
 
 /// Leaves, when the host has done all that it was asked.
 async fn leave(host: &InnerHost, mut client: TestClient) {
-    client.ask("no:such", json!({})).await.unwrap_err();
+    client.emit_with_ack("no:such", json!({})).await.unwrap_err();
     client.close().await;
     eventually("nobody is away", async || (metric(&host.api, "connections_away").await == 0).then_some(())).await;
 }
@@ -51,9 +51,9 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     let host = InnerHost::start(CONFIG).await;
     let view = json!({ "ticketId": "t1" });
     let mut ben = host.client("ben").await;
-    ben.ask("ticket:view", view.clone()).await.unwrap();
+    ben.emit_with_ack("ticket:view", view.clone()).await.unwrap();
     let (mut ana, session) = begun(&host, "ana").await;
-    ana.post("ticket:view", view.clone()).await;
+    ana.emit_with_id("ticket:view", view.clone()).await;
     let mut n_frames = 1;
     while ana.next().await.get("id").is_none() {
         n_frames += 1;
@@ -67,7 +67,7 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     for n in 2..5 {
         tell(&host, "ana", n).await;
     }
-    ben.ask("ticket:typing", view.clone()).await.unwrap();
+    ben.emit_with_ack("ticket:typing", view.clone()).await.unwrap();
 
     let (mut back, resumed) = resume(&host, "ana", &session, n_frames).await;
     let expected = json!({ "connectionId": id, "session": session, "recovered": true, "windowMs": 120_000 });
@@ -79,7 +79,7 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     let heard = ben.drain_events().await;
     assert!(!heard.iter().any(|event| event == "agent:left" || event == "agent:joined"), "{heard:?}");
     assert_eq!(metric(&host.api, "connections_recovered_total").await, 1);
-    assert!(back.ask("ticket:stop_typing", view.clone()).await.is_ok(), "it still views");
+    assert!(back.emit_with_ack("ticket:stop_typing", view.clone()).await.is_ok(), "it still views");
 
     // It counts on from there: what came now, and the answer to the question above.
     let n_frames = n_frames + 5 + 1;
@@ -95,10 +95,10 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
 #[tokio::test]
 async fn acknowledgements_and_requests_are_replayed() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, session) = begun(&host, "ana").await;
-    ana.post("hostile:do", json!({ "id": "a", "how": "ask" })).await;
-    ana.post("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+    ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "ask" })).await;
+    ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     // Nothing of it is read.
     lose(&host, ana).await;
     let (mut ana, resumed) = resume(&host, "ana", &session, 0).await;
@@ -109,7 +109,7 @@ async fn acknowledgements_and_requests_are_replayed() {
     assert_eq!(ana.next().await["error"]["code"], "internal");
     ana.send_text(json!({ "id": question["id"], "data": "yes" }).to_string()).await;
     let told = eventually("the scope is told", async || {
-        let told = ana.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
         (told != json!([])).then_some(told)
     })
     .await;
@@ -126,7 +126,7 @@ async fn foreign_sessions_are_not_resumed() {
     lose(&host, ana).await;
     tell(&host, "ana", 1).await;
     let mut foreign = SocketIoClient::socket(&host.ws).await;
-    foreign.sign_in(&host.token("ana", None)).await;
+    foreign.connect_as(&host.token("ana", None)).await;
     let pid = foreign.session("/")["pid"].as_str().unwrap().to_owned();
     let flipped = if session.ends_with('0') { "1" } else { "0" };
     let wrong_secret = format!("{}{flipped}", &session[..session.len() - 1]);
@@ -143,9 +143,9 @@ async fn foreign_sessions_are_not_resumed() {
     // Nor does a Socket.IO client with a plain one's.
     let said = json!({ "token": host.token("ana", None), "pid": session, "offset": "0" });
     let mut other = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(other.enter("/", &said).await.unwrap()["pid"], session);
+    assert_ne!(other.connect("/", &said).await.unwrap()["pid"], session);
     for client in [foreign, other] {
-        client.leave().await;
+        client.disconnect().await;
     }
     let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(id), &json!(true)));
@@ -180,10 +180,10 @@ async fn malformed_resume_is_refused_without_effect() {
         json!({ "ofset": 1 }),
         json!("x"),
     ] {
-        assert_eq!(ana.refused("resume", wrong.clone()).await, "bad_request", "{wrong}");
+        assert_eq!(ana.emit_refused("resume", wrong.clone()).await, "bad_request", "{wrong}");
     }
-    ana.ask("no:such", json!({})).await.unwrap_err();
-    assert_eq!(ana.refused("resume", json!({ "session": session, "offset": 1 })).await, "conflict");
+    ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
+    assert_eq!(ana.emit_refused("resume", json!({ "session": session, "offset": 1 })).await, "conflict");
     // All of these answers were frames.
     lose(&host, ana).await;
     let (back, resumed) = resume(&host, "ana", &session, 7).await;
@@ -196,15 +196,15 @@ async fn malformed_resume_is_refused_without_effect() {
 async fn session_can_begin_later_and_counts_from_there() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, first) = begun(&host, "ana").await;
-    ana.ask("no:such", json!({})).await.unwrap_err();
+    ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     let mut second = Value::Null;
     for data in [json!({}), Value::Null] {
-        ana.send("resume", data).await;
-        second = ana.expect("resumed").await;
+        ana.emit("resume", data).await;
+        second = ana.expect_event("resumed").await;
         assert_eq!((&second["connectionId"], &second["recovered"]), (&json!(ana.id()), &json!(false)));
     }
     tell(&host, "ana", 1).await;
-    ana.expect("number").await;
+    ana.expect_event("number").await;
     let id = ana.id().to_owned();
     lose(&host, ana).await;
     tell(&host, "ana", 2).await;
@@ -212,7 +212,7 @@ async fn session_can_begin_later_and_counts_from_there() {
     assert_eq!(resumed["recovered"], false, "that one has ended");
     stranger.close().await;
     let mut back = host.client("ana").await;
-    back.send("resume", json!({ "session": second["session"], "offset": 1 })).await;
+    back.emit("resume", json!({ "session": second["session"], "offset": 1 })).await;
     let resumed = back.next().await;
     assert_eq!((&resumed["event"], &resumed["data"]["recovered"]), (&json!("resumed"), &json!(true)));
     assert_eq!(resumed["data"]["connectionId"], id);
@@ -224,15 +224,15 @@ async fn session_can_begin_later_and_counts_from_there() {
 #[tokio::test]
 async fn closed_or_sessionless_connections_leave_at_once() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
     for (scope, asks, code) in [("a", false, None), ("b", true, Some(1000)), ("c", true, Some(1001))] {
         let scope = json!({ "id": scope });
         let mut ana = host.client("ana").await;
         if asks {
-            ana.ask("resume", json!({})).await.unwrap();
+            ana.emit_with_ack("resume", json!({})).await.unwrap();
         }
-        ana.ask("hostile:count", scope.clone()).await.unwrap();
+        ana.emit_with_ack("hostile:count", scope.clone()).await.unwrap();
         match code {
             Some(code) => {
                 let frame = CloseFrame { code: u16::into(code), reason: "".into() };
@@ -242,7 +242,7 @@ async fn closed_or_sessionless_connections_leave_at_once() {
             None => drop(ana),
         }
         eventually("the scope is told", async || {
-            let told = eve.ask("hostile:told", scope.clone()).await.unwrap();
+            let told = eve.emit_with_ack("hostile:told", scope.clone()).await.unwrap();
             (told == json!(["left ana disconnected"])).then_some(())
         })
         .await;
@@ -254,16 +254,16 @@ async fn closed_or_sessionless_connections_leave_at_once() {
 #[tokio::test]
 async fn expired_session_begins_anew() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, session) = begun(&host, "ana").await;
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     lose(&host, ana).await;
     host.advance(WINDOW - Duration::from_millis(1));
     let mut eve = host.client("eve").await;
-    assert_eq!(eve.ask("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
+    assert_eq!(eve.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
     host.advance(Duration::from_millis(1));
     eventually("the scope is told", async || {
-        let told = eve.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told = eve.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
         (told == json!(["left ana disconnected"])).then_some(())
     })
     .await;
@@ -278,7 +278,7 @@ async fn zero_window_disables_sessions() {
     let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
     for data in [json!({}), json!({ "session": "0".repeat(48), "offset": 0 })] {
         let mut ana = host.client("ana").await;
-        let resumed = ana.ask("resume", data).await.unwrap();
+        let resumed = ana.emit_with_ack("resume", data).await.unwrap();
         let id = &resumed["connectionId"];
         assert_eq!(resumed, json!({ "connectionId": id, "session": null, "recovered": false, "windowMs": 0 }));
         let path = format!("/v1/connections/{}", id.as_str().unwrap());
@@ -294,7 +294,7 @@ async fn session_of_an_expired_token_resumes_with_another() {
     let host = InnerHost::start(CONFIG).await;
     let second = Duration::from_secs(1);
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(second))).await;
-    let session = ana.ask("resume", json!({})).await.unwrap()["session"].as_str().unwrap().to_owned();
+    let session = ana.emit_with_ack("resume", json!({})).await.unwrap()["session"].as_str().unwrap().to_owned();
     host.advance(second);
     assert_eq!(ana.closed().await.code, Some(4002));
     tell(&host, "ana", 1).await;
@@ -303,7 +303,7 @@ async fn session_of_an_expired_token_resumes_with_another() {
     assert_eq!(back.next().await["data"], 1);
     // The new token's end counts.
     host.advance(second);
-    assert!(back.ask("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
+    assert!(back.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
     leave(&host, back).await;
     host.shut_down().await;
 }
@@ -328,11 +328,11 @@ async fn heartbeat_trims_the_replay_buffer() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, session) = begun(&host, "ana").await;
     tell(&host, "ana", 1).await;
-    ana.expect("number").await;
+    ana.expect_event("number").await;
     host.advance(Duration::from_secs(25));
     // Reading answers the ping.
     ana.drain().await;
-    ana.ask("no:such", json!({})).await.unwrap_err();
+    ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     lose(&host, ana).await;
     tell(&host, "ana", 2).await;
     let (mut back, resumed) = resume(&host, "ana", &session, 2).await;
@@ -425,9 +425,9 @@ async fn resuming_from_any_shard_keeps_pipelined_events() {
 #[tokio::test]
 async fn resuming_does_not_emit_connect() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
-    host.must_load("hostile", hostile("greets")).await;
+    host.load("hostile", hostile("greets")).await;
     let mut eve = host.client("eve").await;
-    eve.ask("hostile:greeted", json!({})).await.unwrap();
+    eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
     let (ana, session) = begun(&host, "ana").await;
     lose(&host, ana).await;
     for _ in 0..2 {
@@ -440,7 +440,7 @@ async fn resuming_does_not_emit_connect() {
     // One shard tells of connections in their order.
     let zoe = host.client("zoe").await;
     let told = eventually("the last is told of", async || {
-        let told = eve.ask("hostile:greeted", json!({})).await.unwrap();
+        let told = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
         told.to_string().contains("zoe").then_some(told)
     })
     .await;
@@ -470,7 +470,8 @@ async fn events_before_resume_come_once_in_order() {
             host.emit(to_ana.clone(), "number", json!(n_frames)).await;
             let mut back = host.client("ana").await;
             assert_eq!(host.emit(to_ana.clone(), "number", json!(n_frames + 1)).await, 2);
-            let resumed = back.ask("resume", json!({ "session": session, "offset": n_frames })).await.unwrap();
+            let resumed =
+                back.emit_with_ack("resume", json!({ "session": session, "offset": n_frames })).await.unwrap();
             assert_eq!(resumed["recovered"], true);
             host.emit(to_ana.clone(), "number", json!(n_frames + 2)).await;
             let expected: Vec<_> = (n_frames..n_frames + 3).map(Value::from).collect();
@@ -493,10 +494,10 @@ async fn held_events_reach_clients_that_do_not_resume() {
     let mut begins = host.client("ana").await;
     let mut fails = host.client("ana").await;
     assert_eq!(host.emit(to_ana.clone(), "number", json!(1)).await, 5);
-    speaks.ask("no:such", json!({})).await.unwrap_err();
-    begins.ask("resume", json!({})).await.unwrap();
+    speaks.emit_with_ack("no:such", json!({})).await.unwrap_err();
+    begins.emit_with_ack("resume", json!({})).await.unwrap();
     let failed = json!({ "session": session.replace(|c: char| c.is_ascii_digit(), "0"), "offset": 0 });
-    assert_eq!(fails.ask("resume", failed).await.unwrap()["recovered"], false);
+    assert_eq!(fails.emit_with_ack("resume", failed).await.unwrap()["recovered"], false);
     for client in [&mut first, &mut speaks, &mut begins, &mut fails] {
         assert_eq!(numbers(client).await, [1]);
     }
@@ -514,21 +515,21 @@ async fn held_events_reach_clients_that_do_not_resume() {
 #[tokio::test]
 async fn slow_resume_does_not_emit_connect() {
     let host = InnerHost::start(&format!("shards = 1\n{CONFIG}")).await;
-    host.must_load("hostile", hostile("greets")).await;
+    host.load("hostile", hostile("greets")).await;
     let mut eve = host.client("eve").await;
-    eve.ask("hostile:greeted", json!({})).await.unwrap();
+    eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
     let (ana, session) = begun(&host, "ana").await;
     lose(&host, ana).await;
     let mut back = host.client("ana").await;
     let zoe = host.client("zoe").await;
     let greeted = eventually("the last is told of", async || {
-        let greeted = eve.ask("hostile:greeted", json!({})).await.unwrap();
+        let greeted = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
         greeted.to_string().contains("zoe").then_some(greeted)
     })
     .await;
     assert_eq!(greeted, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
-    back.ask("resume", json!({ "session": session, "offset": 0 })).await.unwrap();
-    assert_eq!(eve.ask("hostile:greeted", json!({})).await.unwrap(), greeted);
+    back.emit_with_ack("resume", json!({ "session": session, "offset": 0 })).await.unwrap();
+    assert_eq!(eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap(), greeted);
     drop((back, eve, zoe));
     host.shut_down().await;
 }

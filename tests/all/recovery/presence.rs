@@ -16,7 +16,7 @@ async fn told(eve: &mut TestClient, scope: &str, expected: &[&str]) {
     let expected = json!(expected);
     let mut last = Value::Null;
     eventually(&format!("{scope} is told {expected}"), async || {
-        last = eve.ask("hostile:told", json!({ "id": scope })).await.unwrap_or_default();
+        last = eve.emit_with_ack("hostile:told", json!({ "id": scope })).await.unwrap_or_default();
         (last == expected).then_some(())
     })
     .await;
@@ -49,29 +49,29 @@ fn agents(viewers: &Value) -> Vec<&str> {
 #[tokio::test]
 async fn subscribed_scope_gets_away_and_back() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("presence")).await;
+    host.load("hostile", hostile("presence")).await;
     for way in WAYS {
         let mut eve = host.client("eve").await;
         let scope = format!("{way:?}");
         let (mut ana, id) = client(&host, way, "ana").await;
         // One that is in the room, and one that only watches.
-        ana.ask("hostile:count", json!([{ "id": scope }])).await;
-        ana.ask("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
+        ana.emit_with_ack("hostile:count", json!([{ "id": scope }])).await;
+        ana.emit_with_ack("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
         host.emit(json!({ "user": "ana" }), "number", json!(1)).await;
-        ana.expect("number").await;
+        ana.expect_event("number").await;
         let session = lose(&host, ana, "ana").await;
         for scope in [&scope, &format!("{scope}-watched")] {
             told(&mut eve, scope, &["away ana"]).await;
         }
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         // What the scope sent at either moment comes once, and in order.
         for noise in ["away", "back"] {
-            assert_eq!(back.expect("hostile:noise").await.argument()["noise"], noise);
+            assert_eq!(back.expect_event("hostile:noise").await.argument()["noise"], noise);
         }
         assert_eq!(names(&mut back).await, [""; 0]);
         // It is told before the next that the client sends.
-        let said = back.ask("hostile:told", json!([{ "id": scope }])).await;
+        let said = back.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
         assert_eq!(said, json!([["away ana", "back ana "]]));
         lose(&host, back, "ana").await;
         // Her own transport would be silent for longer than it may be.
@@ -89,14 +89,14 @@ async fn subscribed_scope_gets_away_and_back() {
 #[tokio::test]
 async fn resumed_plain_session_is_reported_back() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("presence")).await;
+    host.load("hostile", hostile("presence")).await;
     let (mut eve, mut ana) = (host.client("eve").await, host.client("ana").await);
-    let begun = ana.ask("resume", json!({})).await.unwrap();
-    ana.ask("hostile:count", json!({ "id": "a" })).await.unwrap();
+    let begun = ana.emit_with_ack("resume", json!({})).await.unwrap();
+    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     drop(ana);
     told(&mut eve, "a", &["away ana"]).await;
     let mut back = host.client("ana").await;
-    let resumed = back.ask("resume", json!({ "session": begun["session"], "offset": 1 })).await.unwrap();
+    let resumed = back.emit_with_ack("resume", json!({ "session": begun["session"], "offset": 1 })).await.unwrap();
     assert_eq!(resumed["recovered"], true);
     assert_eq!(back.drain_events().await, ["hostile:noise", "hostile:noise"]);
     told(&mut eve, "a", &["away ana", "back ana "]).await;
@@ -110,64 +110,64 @@ async fn resumed_plain_session_is_reported_back() {
 #[tokio::test]
 async fn scope_without_presence_gets_no_away() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
-    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     let session = lose(&host, ana, "ana").await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
-    assert_eq!(back.ask("hostile:told", json!([{ "id": "a" }])).await, json!([[]]));
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await, json!([[]]));
     // Nor is a build that asked no longer, though its scope was told before.
-    host.must_load("hostile", hostile("presence")).await;
+    host.load("hostile", hostile("presence")).await;
     let session = lose(&host, back, "ana").await;
     told(&mut eve, "a", &["away ana"]).await;
-    host.must_load("hostile", relabelled(&hostile("normal"), "again")).await;
+    host.load("hostile", relabelled(&hostile("normal"), "again")).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
-    assert_eq!(back.ask("hostile:told", json!([{ "id": "a" }])).await, json!([["away ana"]]));
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await, json!([["away ana"]]));
     drop(eve);
-    back.leave().await;
+    back.disconnect().await;
     host.shut_down().await;
 }
 
 #[tokio::test]
 async fn join_handled_after_the_loss_gets_away() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("presence")).await;
+    host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     // The scope is busy until its deadline, twice, when the join comes in.
     for _ in 0..2 {
-        eve.post("hostile:do", json!({ "id": "a", "how": "spin" })).await;
+        eve.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     }
     ana.emit("hostile:count", json!([{ "id": "a" }])).await;
     let session = lose(&host, ana, "ana").await;
     told(&mut eve, "a", &["away ana"]).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     told(&mut eve, "a", &["away ana", "back ana "]).await;
     drop(eve);
-    back.leave().await;
+    back.disconnect().await;
     host.shut_down().await;
 }
 
 #[tokio::test]
 async fn opposite_changes_cancel_in_a_paused_plugin() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("presence")).await;
+    host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
-    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     faults_of_many(&host, 10).await;
     // Away and back while it is paused comes to nothing, however often.
     let mut session = lose(&host, ana, "ana").await;
     for _ in 0..2 {
         let mut back = SocketIoClient::socket(&host.ws).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         session = lose(&host, back, "ana").await;
     }
-    host.must_load("hostile", relabelled(&hostile("presence"), "mended")).await;
+    host.load("hostile", relabelled(&hostile("presence"), "mended")).await;
     told(&mut eve, "a", &["away ana"]).await;
     drop(eve);
     host.shut_down().await;
@@ -180,37 +180,37 @@ async fn away_agent_leaves_the_viewers_until_back() {
         let ticket = json!([{ "ticketId": format!("{way:?}") }]);
         let mut ben = host.client("ben").await;
         let (mut ana, id) = client(&host, way, "ana").await;
-        ana.ask("ticket:view", ticket.clone()).await;
-        ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
+        ana.emit_with_ack("ticket:view", ticket.clone()).await;
+        ben.emit_with_ack("ticket:view", ticket[0].clone()).await.unwrap();
         ana.drain().await;
         ben.drain().await;
         let session = lose_on_ticket(&host, ana, "ana").await;
         host.advance(AWAY - Duration::from_millis(1));
         assert_eq!(ben.drain_events().await, [""; 0]);
         host.advance(Duration::from_millis(1));
-        let left = ben.expect("agent:left").await;
+        let left = ben.expect_event("agent:left").await;
         assert_eq!((&left["agentId"], &left["reason"]), (&json!("ana"), &json!("disconnected")));
-        assert_eq!(agents(&ben.expect("viewers:updated").await), ["ben"]);
-        ben.ask("ticket:typing", ticket[0].clone()).await.unwrap();
+        assert_eq!(agents(&ben.expect_event("viewers:updated").await), ["ben"]);
+        ben.emit_with_ack("ticket:typing", ticket[0].clone()).await.unwrap();
         ben.drain().await;
 
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         let heard = back.drain().await;
         let names: Vec<&str> = heard.iter().map(|packet| packet.event.as_str()).collect();
         assert_eq!(names, ["agent:typing", "viewers:updated"], "what it missed, then the list");
         assert_eq!(agents(heard[1].argument()), ["ana", "ben"]);
-        assert_eq!(ben.expect("agent:joined").await["agentId"], "ana");
-        assert_eq!(agents(&ben.expect("viewers:updated").await), ["ana", "ben"]);
+        assert_eq!(ben.expect_event("agent:joined").await["agentId"], "ana");
+        assert_eq!(agents(&ben.expect_event("viewers:updated").await), ["ana", "ben"]);
 
         // A short absence is nobody's business, and a goodbye is told at once.
         let session = lose_on_ticket(&host, back, "ana").await;
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         host.advance(AWAY);
         ben.drain().await.iter().for_each(|frame| assert_ne!(frame["event"], "agent:left"));
-        back.leave().await;
-        assert_eq!(ben.expect("agent:left").await["reason"], "disconnected");
+        back.disconnect().await;
+        assert_eq!(ben.expect_event("agent:left").await["reason"], "disconnected");
         ben.close().await;
         host.advance(WINDOW);
         away(&host, 0).await;
@@ -224,18 +224,18 @@ async fn away_outlasts_a_swap() {
     let mut ben = host.client("ben").await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     let ticket = json!([{ "ticketId": "t1" }]);
-    ana.ask("ticket:view", ticket.clone()).await;
-    ben.ask("ticket:view", ticket[0].clone()).await.unwrap();
+    ana.emit_with_ack("ticket:view", ticket.clone()).await;
+    ben.emit_with_ack("ticket:view", ticket[0].clone()).await.unwrap();
     let session = lose_on_ticket(&host, ana, "ana").await;
     host.advance(AWAY);
-    assert_eq!(ben.expect("agent:left").await["agentId"], "ana");
+    assert_eq!(ben.expect_event("agent:left").await["agentId"], "ana");
     let swapped = host.call("PUT", "/v1/plugins/ticket-collision", roundhouse_tests::guests::ticket_collision("9.9.9"));
     assert_eq!(swapped.await.status, 200);
     ben.drain().await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
-    assert_eq!(ben.expect("agent:joined").await["agentId"], "ana");
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(ben.expect_event("agent:joined").await["agentId"], "ana");
     drop(ben);
-    back.leave().await;
+    back.disconnect().await;
     host.shut_down().await;
 }

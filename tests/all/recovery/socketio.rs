@@ -35,7 +35,7 @@ impl Way {
 /// A client of `user` in the main namespace, and its id there.
 pub(crate) async fn client(host: &InnerHost, way: Way, user: &str) -> (SocketIoClient, String) {
     let mut client = way.open(host).await;
-    let id = client.sign_in(&host.token(user, None)).await;
+    let id = client.connect_as(&host.token(user, None)).await;
     (client, id)
 }
 
@@ -72,7 +72,7 @@ async fn numbers(client: &mut SocketIoClient, n: usize) -> Vec<Value> {
 /// Comes back, and must be somebody new.
 async fn is_new(host: &InnerHost, namespace: &str, said: &Value) -> SocketIoClient {
     let mut client = SocketIoClient::socket(&host.ws).await;
-    let entered = client.enter(namespace, said).await.unwrap();
+    let entered = client.connect(namespace, said).await.unwrap();
     assert!(entered["sid"].is_string() && entered["pid"].is_string(), "{entered}");
     assert_ne!(entered["pid"], said["pid"]);
     assert_ne!(entered["sid"].as_str(), said["pid"].as_str().unwrap().get(..16));
@@ -88,10 +88,10 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
         let recovered = metric(&host.api, "connections_recovered_total").await;
         let (mut ben, _) = client(&host, Way::Socket, "ben").await;
         let (mut ana, id) = client(&host, from, "ana").await;
-        ben.ask("ticket:view", view.clone()).await;
-        ana.ask("ticket:view", view.clone()).await;
+        ben.emit_with_ack("ticket:view", view.clone()).await;
+        ana.emit_with_ack("ticket:view", view.clone()).await;
         tell(&host, "ana", 1).await;
-        let first = ana.expect("number").await;
+        let first = ana.expect_event("number").await;
         assert!(first.offset.is_some(), "an event says where it stands: {first:?}");
         ben.drain().await;
         ana.drain().await;
@@ -100,9 +100,9 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
         for n in 2..5 {
             tell(&host, "ana", n).await;
         }
-        ben.ask("ticket:typing", view.clone()).await;
+        ben.emit_with_ack("ticket:typing", view.clone()).await;
         let mut back = to.open(&host).await;
-        let entered = back.enter("/", &session).await.unwrap();
+        let entered = back.connect("/", &session).await.unwrap();
         assert_eq!(entered, json!({ "sid": id, "pid": session["pid"] }));
         assert_eq!(numbers(&mut back, 3).await, [2, 3, 4].map(Value::from));
         let names: Vec<String> = back.drain().await.into_iter().map(|packet| packet.event).collect();
@@ -113,14 +113,14 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
         assert_eq!(metric(&host.api, "connections_recovered_total").await, recovered + 1);
 
         // It is who it was, and may be lost again.
-        assert_eq!(back.ask("ticket:stop_typing", view.clone()).await[0]["error"]["code"], Value::Null);
+        assert_eq!(back.emit_with_ack("ticket:stop_typing", view.clone()).await[0]["error"]["code"], Value::Null);
         let session = lose(&host, back, "ana").await;
         tell(&host, "ana", 5).await;
         let mut again = to.open(&host).await;
-        assert_eq!(again.enter("/", &session).await.unwrap()["sid"], id);
-        assert_eq!(again.expect("number").await.argument(), &json!(5));
+        assert_eq!(again.connect("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(again.expect_event("number").await.argument(), &json!(5));
         for client in [ben, again] {
-            client.leave().await;
+            client.disconnect().await;
         }
     }
     host.shut_down().await;
@@ -129,27 +129,27 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
 #[tokio::test]
 async fn expired_session_begins_anew() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     for way in WAYS {
         let (ben, _) = client(&host, Way::Socket, "ben").await;
         let scope = json!([{ "id": format!("{way:?}") }]);
         let (mut ana, _) = client(&host, way, "ana").await;
-        ana.ask("hostile:count", scope.clone()).await;
+        ana.emit_with_ack("hostile:count", scope.clone()).await;
         let session = lose(&host, ana, "ana").await;
         host.advance(WINDOW - Duration::from_millis(1));
         // Its own transport is silent for longer than it may be.
         ben.cut().await;
         let (mut eve, _) = client(&host, Way::Socket, "eve").await;
-        assert_eq!(eve.ask("hostile:told", scope.clone()).await, json!([[]]));
+        assert_eq!(eve.emit_with_ack("hostile:told", scope.clone()).await, json!([[]]));
         host.advance(Duration::from_millis(1));
         eventually("the scope is told", async || {
-            (eve.ask("hostile:told", scope.clone()).await == json!([["left ana disconnected"]])).then_some(())
+            (eve.emit_with_ack("hostile:told", scope.clone()).await == json!([["left ana disconnected"]])).then_some(())
         })
         .await;
         let mut ana = is_new(&host, "/", &session).await;
-        assert_eq!(ana.ask("hostile:count", scope).await, json!([{ "count": 2 }]));
+        assert_eq!(ana.emit_with_ack("hostile:count", scope).await, json!([{ "count": 2 }]));
         for client in [ana, eve] {
-            client.leave().await;
+            client.disconnect().await;
         }
         host.advance(WINDOW);
         away(&host, 0).await;
@@ -162,7 +162,7 @@ async fn foreign_sessions_are_not_recovered() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     tell(&host, "ana", 1).await;
-    ana.expect("number").await;
+    ana.expect_event("number").await;
     let session = lose(&host, ana, "ana").await;
     tell(&host, "ana", 2).await;
     let with = |key: &str, value: Value| {
@@ -184,7 +184,7 @@ async fn foreign_sessions_are_not_recovered() {
     }
     // None of that harmed it.
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     assert_eq!(back.next().await.argument(), &json!(2));
     back.cut().await;
     host.shut_down().await;
@@ -196,7 +196,7 @@ async fn impossible_offset_begins_anew_and_ends_the_session() {
     for offset in ["ffffffffffffff", "nonsense", ""] {
         let (mut ana, id) = client(&host, Way::Socket, "ana").await;
         tell(&host, "ana", 1).await;
-        ana.expect("number").await;
+        ana.expect_event("number").await;
         let mut session = lose(&host, ana, "ana").await;
         session["offset"] = json!(offset);
         let new = is_new(&host, "/", &session).await;
@@ -204,7 +204,7 @@ async fn impossible_offset_begins_anew_and_ends_the_session() {
             (host.call("GET", &format!("/v1/connections/{id}"), "").await.status == 404).then_some(())
         })
         .await;
-        new.leave().await;
+        new.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -215,15 +215,15 @@ async fn recovery_works_before_the_loss_is_noticed() {
     for (from, to) in [(Way::Socket, Way::Polling), (Way::Polling, Way::Socket), (Way::Polling, Way::Polling)] {
         let (mut old, id) = client(&host, from, "ana").await;
         tell(&host, "ana", 1).await;
-        old.expect("number").await;
+        old.expect_event("number").await;
         let mut back = to.open(&host).await;
-        assert_eq!(back.sign_in_again(&old, &host.token("ana", None)).await, id);
+        assert_eq!(back.recover(&old, &host.token("ana", None)).await, id);
         let closed = old.closed().await;
         assert!(from == Way::Polling || closed.code == Some(1000), "{closed:?}");
         assert_eq!(old.kept(), [], "the old transport ends, and puts nobody out");
         tell(&host, "ana", 2).await;
         assert_eq!(numbers(&mut back, 1).await, [2]);
-        back.leave().await;
+        back.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -235,33 +235,33 @@ async fn unread_events_are_replayed() {
         let (mut ana, id) = client(&host, way, "ana").await;
         for n in 0..2 {
             tell(&host, "ana", n).await;
-            ana.expect("number").await;
+            ana.expect_event("number").await;
         }
         let session = ana.session_with(&host.token("ana", None));
         for n in 2..5 {
             tell(&host, "ana", n).await;
         }
         // They have come to the client, and are lost with it.
-        ana.expect("number").await;
+        ana.expect_event("number").await;
         let queued = metric(&host.api, "frames_queued_total").await;
         ana.cut().await;
         away(&host, 1).await;
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         assert_eq!(numbers(&mut back, 3).await, [2, 3, 4].map(Value::from), "after {queued} frames");
 
         // A heartbeat that was answered says that the client has everything from before, and it goes on from there.
         tell(&host, "ana", 5).await;
-        back.expect("number").await;
+        back.expect_event("number").await;
         host.advance(Duration::from_secs(25));
         back.drain().await;
         tell(&host, "ana", 6).await;
         let session = lose(&host, back, "ana").await;
         tell(&host, "ana", 7).await;
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         assert_eq!(numbers(&mut back, 2).await, [6, 7].map(Value::from));
-        back.leave().await;
+        back.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -275,9 +275,9 @@ async fn recovery_works_without_an_offset() {
         assert!(session.get("offset").is_none());
         tell(&host, "ana", 1).await;
         let mut back = way.open(&host).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         assert_eq!(numbers(&mut back, 1).await, [1]);
-        back.leave().await;
+        back.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -285,19 +285,19 @@ async fn recovery_works_without_an_offset() {
 #[tokio::test]
 async fn zero_window_disables_recovery() {
     let host = InnerHost::start(&format!("{CONFIG}recovery.window = \"0s\"")).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, id) = client(&host, Way::Socket, "ana").await;
     tell(&host, "ana", 1).await;
-    assert_eq!(ana.expect("number").await.data, json!([1]), "there is no offset");
-    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    assert_eq!(ana.expect_event("number").await.data, json!([1]), "there is no offset");
+    ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     ana.cut().await;
     let mut eve = SocketIoClient::polling(&host.ws).await;
     // Nor is anything made of a pid.
     let said = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
-    let entered = eve.enter("/", &said).await.unwrap();
+    let entered = eve.connect("/", &said).await.unwrap();
     assert_eq!(entered, json!({ "sid": entered["sid"] }), "there is no pid");
     eventually("the scope is told", async || {
-        let told = eve.ask("hostile:told", json!([{ "id": "a" }])).await;
+        let told = eve.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await;
         (told == json!([["left ana disconnected"]])).then_some(())
     })
     .await;
@@ -308,16 +308,16 @@ async fn zero_window_disables_recovery() {
 #[tokio::test]
 async fn overflowing_replay_buffer_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}limits.outbox_bytes = 20000")).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let (mut ana, _) = client(&host, Way::Socket, "ana").await;
-    ana.ask("hostile:count", json!([{ "id": "a" }])).await;
+    ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     let session = lose(&host, ana, "ana").await;
     let mut eve = host.client("eve").await;
     for _ in 0..20 {
         host.emit(json!({ "user": "ana" }), "much", json!("x".repeat(2_000))).await;
     }
     eventually("the scope is told", async || {
-        let told = eve.ask("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let told = eve.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
         (told == json!(["left ana disconnected"])).then_some(())
     })
     .await;
@@ -330,27 +330,27 @@ async fn overflowing_replay_buffer_ends_the_session() {
 #[tokio::test]
 async fn deliberate_close_ends_the_session_at_once() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
     // A client that closes as one that is done, a page that goes away, and clients that leave the namespace.
     let ends = [(Way::Socket, Some(1000)), (Way::Socket, Some(1001)), (Way::Socket, None), (Way::Polling, None)];
     for (n, (way, code)) in ends.into_iter().enumerate() {
         let scope = json!({ "id": n.to_string() });
         let (mut ana, _) = client(&host, way, "ana").await;
-        ana.ask("hostile:count", json!([scope])).await;
+        ana.emit_with_ack("hostile:count", json!([scope])).await;
         let session = ana.session_with(&host.token("ana", None));
         if code.is_some() {
             ana.close(code).await;
         } else {
-            ana.leave().await;
+            ana.disconnect().await;
         }
         eventually("the scope is told", async || {
-            let told = eve.ask("hostile:told", scope.clone()).await.unwrap();
+            let told = eve.emit_with_ack("hostile:told", scope.clone()).await.unwrap();
             (told == json!(["left ana disconnected"])).then_some(())
         })
         .await;
         let new = is_new(&host, "/", &session).await;
-        new.leave().await;
+        new.disconnect().await;
     }
     // Without a code a client closes that means to come back, and so it does with Engine.IO's own packet.
     for (way, packet) in [(Way::Socket, None), (Way::Socket, Some("1")), (Way::Polling, Some("1"))] {
@@ -365,8 +365,8 @@ async fn deliberate_close_ends_the_session_at_once() {
         }
         away(&host, 1).await;
         let mut back = SocketIoClient::socket(&host.ws).await;
-        assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
-        back.leave().await;
+        assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
+        back.disconnect().await;
     }
     drop(eve);
     host.shut_down().await;
@@ -381,13 +381,13 @@ async fn detached_connections_do_not_count_towards_the_limit() {
     let (other, _) = client(&host, Way::Socket, "ana").await;
     // Who comes back to a place that is taken waits for it.
     let mut back = SocketIoClient::polling(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap_err()["data"]["code"], "too_many_connections");
-    other.leave().await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.connect("/", &session).await.unwrap_err()["data"]["code"], "too_many_connections");
+    other.disconnect().await;
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     back.cut().await;
     away(&host, 1).await;
     for user in ["ben", "eve"] {
-        client(&host, Way::Socket, user).await.0.leave().await;
+        client(&host, Way::Socket, user).await.0.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -409,11 +409,11 @@ async fn operator_disconnects_a_detached_connection() {
 async fn recovered_connection_takes_the_new_tokens_identity() {
     let host = TestHost::start_with(CONFIG, &[]);
     let mut ana = SocketIoClient::socket(&host.ws).await;
-    let id = ana.sign_in(&host.token_with("ana", &["--role", "trainee"])).await;
+    let id = ana.connect_as(&host.token_with("ana", &["--role", "trainee"])).await;
     let session = ana.session_with(&host.token_with("ana", &["--role", "admin", "--name", "Ana"]));
     ana.cut().await;
     let mut back = SocketIoClient::polling(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], id);
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     let shown = host.get(&format!("/v1/connections/{id}")).await;
     assert_eq!((&shown["name"], &shown["roles"]), (&json!("Ana"), &json!(["admin"])));
     for (role, delivered) in [("trainee", 0), ("admin", 1)] {
@@ -429,7 +429,7 @@ async fn replay_memory_of_all_clients_is_bounded() {
     let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::socket(&host.ws).await];
     let mut ids = Vec::new();
     for (client, user) in clients.iter_mut().zip(["ana", "ben"]) {
-        ids.push(client.sign_in(&host.token(user)).await);
+        ids.push(client.connect_as(&host.token(user)).await);
     }
     let [ana, mut ben] = clients;
     let sessions = [ana.session_with(&host.token("ana")), ben.session_with(&host.token("ben"))];
@@ -441,19 +441,19 @@ async fn replay_memory_of_all_clients_is_bounded() {
     for _ in 0..10 {
         let emit = json!({ "to": { "all": true }, "event": "much", "data": "x".repeat(50_000) });
         assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
-        ben.expect("much").await;
+        ben.expect_event("much").await;
     }
     // Who is away has to go for the others, of whom less is kept.
     away(0).await;
     let mut new = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(new.enter("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);
+    assert_ne!(new.connect("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);
     let session = ben.session_with(&host.token("ben"));
     ben.cut().await;
     away(1).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(back.enter("/", &session).await.unwrap()["sid"], ids[1], "it had everything");
+    assert_eq!(back.connect("/", &session).await.unwrap()["sid"], ids[1], "it had everything");
     back.cut().await;
     away(1).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(back.enter("/", &sessions[1]).await.unwrap()["pid"], session["pid"], "this is not kept any more");
+    assert_ne!(back.connect("/", &sessions[1]).await.unwrap()["pid"], session["pid"], "this is not kept any more");
 }

@@ -28,12 +28,12 @@ async fn invalid_token_is_refused_and_can_be_retried() {
             (json!({ "token": "nonsense" }), "not valid"),
             (json!({ "token": expired }), "expired"),
         ] {
-            let refused = client.enter("/", &said).await.unwrap_err();
+            let refused = client.connect("/", &said).await.unwrap_err();
             let message = refused["message"].as_str().unwrap();
             assert!(message.contains(why), "{said}: {refused}");
             assert_eq!(refused, json!({ "message": message, "data": { "code": "unauthorized", "message": message } }));
         }
-        client.sign_in(&host.token("ana", None)).await;
+        client.connect_as(&host.token("ana", None)).await;
         client.cut().await;
     }
     host.shut_down().await;
@@ -56,7 +56,7 @@ async fn token_is_taken_from_each_documented_place() {
         let polling = Polling::open_with(&host.ws, query, &headers).await;
         let socket = EngineSocket::open_with(&host.ws, query, &headers).await;
         for mut client in [SocketIoClient::on_polling(polling), SocketIoClient::on_socket(socket)] {
-            let entered = client.enter("/", &auth).await.unwrap();
+            let entered = client.connect("/", &auth).await.unwrap();
             assert_eq!(user(&host, &entered).await, "ana", "{query} {headers:?} {auth}");
             client.cut().await;
         }
@@ -64,7 +64,7 @@ async fn token_is_taken_from_each_documented_place() {
     // What is said last counts, and that for one namespace.
     let socket = EngineSocket::open_with(&host.ws, &query, &[]).await;
     let mut client = SocketIoClient::on_socket(socket);
-    let entered = client.enter("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
+    let entered = client.connect("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
     assert_eq!(user(&host, &entered).await, "ben");
     client.cut().await;
     host.shut_down().await;
@@ -80,7 +80,7 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
     for origin in ["https://app.example", &*own] {
         let headers = [("cookie", &*cookie), ("origin", origin)];
         let mut client = SocketIoClient::on_polling(Polling::open_with(&host.ws, "", &headers).await);
-        let entered = client.enter("/", &Value::Null).await.unwrap();
+        let entered = client.connect("/", &Value::Null).await.unwrap();
         assert_eq!(user(&host, &entered).await, "ana");
         client.cut().await;
     }
@@ -88,11 +88,11 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
     let polling = SocketIoClient::on_polling(Polling::open_with(&host.ws, "", &stranger).await);
     let socket = SocketIoClient::on_socket(EngineSocket::open_with(&host.ws, "", &stranger).await);
     for mut client in [polling, socket] {
-        let refused = client.enter("/", &Value::Null).await.unwrap_err();
+        let refused = client.connect("/", &Value::Null).await.unwrap_err();
         assert!(refused["message"].as_str().unwrap().contains("cors.origins"), "{refused}");
         assert_eq!(refused["data"]["code"], "unauthorized");
         // Who shows a token by its own doing may come from anywhere.
-        client.sign_in(&host.token("ben", None)).await;
+        client.connect_as(&host.token("ben", None)).await;
         client.cut().await;
     }
     host.shut_down().await;
@@ -104,14 +104,14 @@ async fn anonymous_connections_have_distinct_users() {
     let mut users = Vec::new();
     let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
     for client in &mut clients {
-        let entered = client.enter("/", &Value::Null).await.unwrap();
+        let entered = client.connect("/", &Value::Null).await.unwrap();
         users.push(user(&host, &entered).await);
     }
     assert_ne!(users[0], users[1]);
     // A token is believed all the same, or refused.
     let mut third = SocketIoClient::socket(&host.ws).await;
-    assert_eq!(third.enter("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
-    let entered = third.enter("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
+    assert_eq!(third.connect("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
+    let entered = third.connect("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
     assert_eq!(user(&host, &entered).await, "ana");
     for client in clients.into_iter().chain([third]) {
         client.cut().await;
@@ -124,13 +124,13 @@ async fn connections_per_user_are_limited() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
     let token = json!({ "token": host.token("ana", None) });
     let mut first = SocketIoClient::socket(&host.ws).await;
-    first.enter("/", &token).await.unwrap();
+    first.connect("/", &token).await.unwrap();
     let mut second = SocketIoClient::polling(&host.ws).await;
-    assert_eq!(second.enter("/", &token).await.unwrap_err()["data"]["code"], "too_many_connections");
+    assert_eq!(second.connect("/", &token).await.unwrap_err()["data"]["code"], "too_many_connections");
     first.send_text("41").await;
     first.send_text("40/sync,").await;
     first.wait_for(|packet| packet.kind == '4').await;
-    second.enter("/", &token).await.unwrap();
+    second.connect("/", &token).await.unwrap();
     first.cut().await;
     second.cut().await;
     host.shut_down().await;
@@ -140,19 +140,19 @@ async fn connections_per_user_are_limited() {
 async fn newer_token_must_be_the_same_users() {
     let host = InnerHost::start(CONFIG).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
-    client.sign_in(&host.token("ana", Some(MINUTE / 6))).await;
+    client.connect_as(&host.token("ana", Some(MINUTE / 6))).await;
     for (said, code) in [
         (json!({ "token": host.token("ben", None) }), "forbidden"),
         (json!({ "token": "nonsense" }), "unauthorized"),
         (json!({ "tok": "x" }), "bad_request"),
         (json!("x"), "bad_request"),
     ] {
-        assert_eq!(client.refused("authenticate", json!([said])).await, code, "{said}");
+        assert_eq!(client.emit_refused("authenticate", json!([said])).await, code, "{said}");
     }
     let renewed = json!([{ "token": host.token("ana", Some(MINUTE / 3)) }]);
-    assert_eq!(client.ask("authenticate", renewed).await, json!([]));
+    assert_eq!(client.emit_with_ack("authenticate", renewed).await, json!([]));
     host.advance(MINUTE / 6);
-    assert_eq!(client.refused("no:such", json!([])).await, "unknown_event");
+    assert_eq!(client.emit_refused("no:such", json!([])).await, "unknown_event");
     host.advance(MINUTE / 6);
     assert_eq!(client.closed().await.code, Some(4002));
     host.shut_down().await;
@@ -167,15 +167,15 @@ async fn session_of_an_expired_token_recovers_with_another() {
             false => SocketIoClient::socket(&host.ws).await,
         };
         let mut client = connect().await;
-        let id = client.sign_in(&host.token("ana", Some(MINUTE / 6))).await;
+        let id = client.connect_as(&host.token("ana", Some(MINUTE / 6))).await;
         host.advance(MINUTE / 6);
         let closed = client.closed().await;
         assert!(is_polling || closed.code == Some(4002), "{closed:?}");
         assert_eq!(host.emit(json!({ "user": "ana" }), "meanwhile", json!(1)).await, 1);
         let mut back = connect().await;
-        assert_eq!(back.sign_in_again(&client, &host.token("ana", None)).await, id);
-        assert_eq!(back.expect("meanwhile").await.argument(), &json!(1));
-        back.leave().await;
+        assert_eq!(back.recover(&client, &host.token("ana", None)).await, id);
+        assert_eq!(back.expect_event("meanwhile").await.argument(), &json!(1));
+        back.disconnect().await;
     }
     host.shut_down().await;
 }
@@ -186,7 +186,7 @@ async fn restarting_host_closes_transports_without_disconnect_packet() {
     let mut socket = SocketIoClient::socket(&host.ws).await;
     let mut polling = SocketIoClient::polling(&host.ws).await;
     for client in [&mut socket, &mut polling] {
-        client.enter("/", &Value::Null).await.unwrap();
+        client.connect("/", &Value::Null).await.unwrap();
         client.drain().await;
     }
     host.terminate();

@@ -120,18 +120,18 @@ async fn polling_session_without_pong_ends() {
 async fn websocket_session_without_pong_ends() {
     let host = InnerHost::start(CONFIG).await;
     let mut answering = SocketIoClient::socket(&host.ws).await;
-    answering.enter("/", &Value::Null).await.unwrap();
+    answering.connect("/", &Value::Null).await.unwrap();
     let mut silent = EngineSocket::open(&host.ws).await;
     silent.send("40").await;
     assert!(matches!(silent.next().await, Ok(Packet::Text(text)) if text.starts_with("40{")));
     for _ in 0..2 {
         host.advance(Duration::from_secs(25));
         assert_eq!(silent.next().await, Ok("2".into()));
-        assert_eq!(answering.refused("no:such", json!([])).await, "unknown_event");
+        assert_eq!(answering.emit_refused("no:such", json!([])).await, "unknown_event");
     }
     host.advance(Duration::from_secs(10));
     assert_eq!(silent.closed().await.code, Some(1001));
-    assert_eq!(answering.refused("no:such", json!([])).await, "unknown_event");
+    assert_eq!(answering.emit_refused("no:such", json!([])).await, "unknown_event");
     answering.cut().await;
     host.shut_down().await;
 }

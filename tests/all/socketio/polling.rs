@@ -35,7 +35,7 @@ async fn payloads_separate_packets_both_ways() {
 #[tokio::test]
 async fn binary_messages_are_base64_or_binary_frames() {
     let host = InnerHost::start(CONFIG).await;
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     let event =
         |name: &str| format!("452-[\"{name}\",{{\"_placeholder\":true,\"num\":0}},{{\"_placeholder\":true,\"num\":1}}");
     let polling = entered(&host).await;
@@ -250,7 +250,7 @@ async fn python_clients_get_at_most_sixteen_packets() {
 async fn binary_message_is_measured_decoded() {
     const LIMIT: usize = 3000;
     let host = InnerHost::start(&format!("{CONFIG}limits.message_bytes = {LIMIT}")).await;
-    host.must_load("conformance", conformance()).await;
+    host.load("conformance", conformance()).await;
     let base64 = |length: usize| format!("b{}", STANDARD.encode(vec![7; length]));
     let event = "451-[\"message\",{\"_placeholder\":true,\"num\":0}]";
     let polling = entered(&host).await;

@@ -14,7 +14,7 @@ async fn load_durable(host: &InnerHost) {
 }
 
 async fn count(host: &InnerHost, id: &str) -> Value {
-    host.client("ana").await.ask("hostile:count", json!({ "id": id })).await.unwrap()["count"].clone()
+    host.client("ana").await.emit_with_ack("hostile:count", json!({ "id": id })).await.unwrap()["count"].clone()
 }
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn state_and_timers_survive_a_restart() {
     for (after, how) in [(5_000, "soon"), (45_000, "late")] {
         let timer = json!({ "after": after, "how": how });
         let doing = json!({ "id": how, "how": "timer", "with": timer });
-        ana.ask("hostile:do", doing).await.unwrap();
+        ana.emit_with_ack("hostile:do", doing).await.unwrap();
     }
     assert_eq!(count(&host, "late").await, 2);
     ana.close().await;
@@ -34,7 +34,7 @@ async fn state_and_timers_survive_a_restart() {
     let host = host.restart(Duration::from_secs(30)).await;
     load_durable(&host).await;
     let told = async |id: &str| {
-        let told = host.client("ana").await.ask("hostile:told", json!({ "id": id })).await.unwrap();
+        let told = host.client("ana").await.emit_with_ack("hostile:told", json!({ "id": id })).await.unwrap();
         told.as_array().unwrap().iter().filter(|told| **told == format!("timer {id}")).count()
     };
     assert_eq!((told("soon").await, told("late").await), (1, 0));
@@ -74,13 +74,13 @@ async fn subscribing_renews_idle_time_over_a_restart() {
     assert_eq!(host.call("POST", "/v1/events", event).await.status, 200);
     host.advance(20 * DAY);
     let mut page = host.client("page").await;
-    page.ask("subscribe:campaign", json!("c1")).await.unwrap();
-    page.ask("unsubscribe:campaign", json!("c1")).await.unwrap();
+    page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
+    page.emit_with_ack("unsubscribe:campaign", json!("c1")).await.unwrap();
     drop(page);
     // It is 29 days since the campaign changed, and 9 since somebody looked at it.
     let host = host.restart(9 * DAY).await;
     let mut page = host.client("page").await;
-    assert_eq!(page.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+    assert_eq!(page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
     drop(page);
     host.shut_down().await;
 }
@@ -90,10 +90,10 @@ async fn acknowledgements_wait_for_the_disk_emits_do_not() {
     let host = TestHost::start();
     let mut page = host.client("page").await;
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });
-    host.tell("campaign:started", started).await.unwrap();
-    page.ask("subscribe:campaign", json!("c1")).await.unwrap();
+    host.post_event("campaign:started", started).await.unwrap();
+    page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
 
-    let lock = host.keep_from_storing();
+    let lock = host.lock_store();
     let message = json!({
         "event": "campaign:message",
         "data": { "campaignId": "c1", "status": "sent", "count": 100 },
@@ -103,7 +103,7 @@ async fn acknowledgements_wait_for_the_disk_emits_do_not() {
     let mut waiting = Box::pin(async { tokio::join!(call(), call()) });
     let progress = tokio::select! {
         answers = &mut waiting => panic!("it is acknowledged before it is on disk: {answers:?}"),
-        progress = page.expect("campaign:progress") => progress,
+        progress = page.expect_event("campaign:progress") => progress,
     };
     assert_eq!(progress["processed"], 100);
     assert!(tokio::time::timeout(SILENCE, &mut waiting).await.is_err(), "it is acknowledged before it is on disk");
@@ -123,30 +123,30 @@ async fn host_survives_a_postgresql_restart() {
     let mut host = TestHost::start_with(&config, &[("RUST_LOG", "debug")]);
     let mut ana = host.client("ana").await;
     let room = json!({ "roomId": "r1" });
-    ana.ask("joinRoom", room.clone()).await.unwrap();
+    ana.emit_with_ack("joinRoom", room.clone()).await.unwrap();
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });
-    host.tell("campaign:started", started).await.unwrap();
+    host.post_event("campaign:started", started).await.unwrap();
 
     server.stop();
-    let said = ana.ask("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
-    assert_eq!(ana.expect("roomMessageRecieved").await["tempId"], said["tempId"]);
+    let said = ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
+    assert_eq!(ana.expect_event("roomMessageRecieved").await["tempId"], said["tempId"]);
     // What would have to be read first is refused; what is in memory goes on.
-    assert_eq!(ana.refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
-    assert_eq!(ana.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
-    assert_eq!(ana.refused("roomHistory", room.clone()).await, "feature_unavailable");
+    assert_eq!(ana.emit_refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
+    assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+    assert_eq!(ana.emit_refused("roomHistory", room.clone()).await, "feature_unavailable");
 
     server.resume();
-    assert_eq!(ana.expect("roomMessageConfirmed").await["tempId"], said["tempId"]);
-    assert_eq!(ana.ask("subscribe:campaign", json!("c2")).await.unwrap()["state"], "pending");
+    assert_eq!(ana.expect_event("roomMessageConfirmed").await["tempId"], said["tempId"]);
+    assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c2")).await.unwrap()["state"], "pending");
     assert!(!host.log().contains("hello"), "what people write is in no log: {}", host.log());
 
     host.kill();
     host.restart();
     let mut ana = host.client("ana").await;
-    ana.ask("joinRoom", room.clone()).await.unwrap();
-    let history = ana.ask("roomHistory", room).await.unwrap();
+    ana.emit_with_ack("joinRoom", room.clone()).await.unwrap();
+    let history = ana.emit_with_ack("roomHistory", room).await.unwrap();
     assert_eq!(history["messages"].as_array().unwrap().len(), 1, "{history}");
-    assert_eq!(ana.ask("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
+    assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
 }
 
 #[tokio::test]

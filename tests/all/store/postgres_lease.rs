@@ -27,12 +27,13 @@ fn start_elsewhere(config: &str) -> (TempDir, Command) {
 }
 
 async fn start_campaign(host: &TestHost) {
-    host.tell("campaign:started", json!({ "campaignId": "c1", "name": "Spring", "total": 1000 })).await.unwrap();
+    host.post_event("campaign:started", json!({ "campaignId": "c1", "name": "Spring", "total": 1000 })).await.unwrap();
 }
 
 /// Counts one more message, and gives how many there are.
 async fn count(host: &TestHost) -> Value {
-    host.tell("campaign:message", json!({ "campaignId": "c1", "status": "sent" })).await.unwrap()["processed"].take()
+    host.post_event("campaign:message", json!({ "campaignId": "c1", "status": "sent" })).await.unwrap()["processed"]
+        .take()
 }
 
 fn pooled() -> Result<(TestPostgres, TestPgBouncer), String> {

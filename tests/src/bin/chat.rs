@@ -163,7 +163,7 @@ async fn check_history(name: &str, host: &TestHost) -> anyhow::Result<()> {
     let token = token("reader")?;
     let mut client = TestClient::connect(&host.ws, &token).await;
     let mut ask = async |event: &str, data: Value| {
-        client.ask(event, data).await.map_err(|error| anyhow::anyhow!("{event}: {error}"))
+        client.emit_with_ack(event, data).await.map_err(|error| anyhow::anyhow!("{event}: {error}"))
     };
     let (mut n_stored, mut n_disordered) = (0, 0);
     for room in 0..ROOMS {

@@ -181,7 +181,8 @@ async fn killed_campaign() -> anyhow::Result<()> {
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     host.restart();
     let mut client = TestClient::connect(&host.ws, &token("late")?).await;
-    let snapshot = client.ask("subscribe:campaign", json!("c")).await.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let snapshot =
+        client.emit_with_ack("subscribe:campaign", json!("c")).await.map_err(|error| anyhow::anyhow!("{error}"))?;
     let counted = snapshot["processed"].as_u64().context("processed")?;
     ensure!(counted >= acknowledged, "{acknowledged} counts were acknowledged, and {counted} are there");
     count(&host.api, &Arc::default(), &Arc::default(), true).await?;

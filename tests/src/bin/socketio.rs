@@ -39,7 +39,7 @@ async fn host() -> anyhow::Result<TestHost> {
          plugins.threads = 1\n"
     );
     let host = TestHost::start_with(&config, &[]);
-    let loaded = host.load("relay", guests::relay()).await;
+    let loaded = host.try_load("relay", guests::relay()).await;
     ensure!(loaded.status == 200, "{}", loaded.text);
     Ok(host)
 }

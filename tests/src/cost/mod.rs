@@ -186,7 +186,7 @@ async fn fill(host: &InnerHost, events: &[Event], random: &mut Random) {
             }
         }
         // It stays, and reads what it is sent.
-        tokio::spawn(async move { while sender.client.first().await.is_ok() {} });
+        tokio::spawn(async move { while sender.client.next_or_closed().await.is_ok() {} });
     }
 }
 
@@ -241,8 +241,8 @@ impl Sender {
         host.advance(PACE);
         self.last_id += 1;
         self.client.send_text(format!(r#"{{"event":"{event}","id":{},"args":{args}}}"#, self.last_id)).await;
-        let answer = self.client.answer(self.last_id).await;
-        self.client.forget();
+        let answer = self.client.expect_ack(self.last_id).await;
+        self.client.discard_kept();
         answer
     }
 }
