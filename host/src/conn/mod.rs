@@ -19,46 +19,21 @@
 
 mod accept;
 mod admission;
-mod connection;
-mod drain;
-mod eio;
-mod fanout;
-mod flush;
-mod handoff;
 mod http;
-mod incomplete;
-mod members;
-mod outbox;
 mod overload;
-mod oversize;
-mod pending_resumes;
-mod plain;
-mod polling;
-mod prefetch;
-mod rate;
-mod read_pace;
-mod recovery;
-mod replay;
-mod session;
 mod shard;
-mod socketio;
-mod sockets;
-mod timers;
-mod transport;
-mod user_limit;
-mod violation;
-mod wall;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use accept::Acceptor;
 pub use admission::Admission;
-pub use eio::EioSessions;
 pub use http::{AllowedOrigin, ClientBundle, ClientConfig};
-pub use incomplete::incomplete_budget;
-pub use shard::ShardThread;
-pub use user_limit::UserOverflow;
+pub use shard::eio::EioSessions;
+pub use shard::incomplete::incomplete_budget;
+pub use shard::parts::ShardThread;
+pub use shard::user_limit::UserOverflow;
 
 use crate::auth::Authenticator;
 use crate::hub::Hub;

@@ -10,7 +10,7 @@ use super::handshake::find_tokens;
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::serve::HttpPeer;
 use crate::auth::Place;
-use crate::conn::eio::Credentials;
+use crate::conn::shard::eio::Credentials;
 
 /// How clients may connect.
 #[derive(Debug, Clone, Default)]

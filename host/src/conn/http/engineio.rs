@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::handshake::{handshake_key, upgrade};
 use super::serve::HttpPeer;
-use crate::conn::eio::{PollError, Polled, Posting, Sid};
-use crate::conn::shard::{Handshake, Shard};
+use crate::conn::shard::eio::{PollError, Polled, Posting, Sid};
+use crate::conn::shard::parts::{Handshake, Shard};
 use crate::net::response::{Answer, body, json, restarting, unavailable};
 use crate::net::{Upload, UploadError, is_upgrade};
 use crate::protocol::engineio;

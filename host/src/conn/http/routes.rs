@@ -10,8 +10,8 @@ use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{handshake_key, upgrade};
 use super::serve::HttpPeer;
 use super::{demo, engineio};
-use crate::conn::eio::Credentials;
-use crate::conn::shard::{Handshake, Shard};
+use crate::conn::shard::eio::Credentials;
+use crate::conn::shard::parts::{Handshake, Shard};
 use crate::net::refuse;
 use crate::net::response::{Answer, error, restarting, text};
 

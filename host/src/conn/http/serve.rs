@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::proxy_header;
 use super::routes::answer;
-use crate::conn::shard::Shard;
+use crate::conn::shard::parts::Shard;
 use crate::hub::ShardCommand;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
 
-use super::shard::Shard;
-use super::transport::{Io, Phase, Session, Transport, TransportId};
+use super::parts::Shard;
+use crate::conn::state::transport::{Io, Phase, Session, Transport, TransportId};
 use crate::hub::{Hub, ShardCommand};
 use crate::model::{Clock, CloseCode};
 use crate::net::Budget;
@@ -31,7 +31,7 @@ pub fn incomplete_budget(bound: usize, clock: Clock, held: IntGauge, evicted: In
 impl Shard {
     /// Reckons with what a transport holds that is not whole, after so many bytes have come. `is_begun` says that a message was
     /// whole meanwhile, so that what is incomplete now was begun behind it.
-    pub(super) fn account_incomplete(&self, transport: &Transport, came: usize, is_begun: bool) {
+    pub(in crate::conn) fn account_incomplete(&self, transport: &Transport, came: usize, is_begun: bool) {
         let (bytes, attachments) = held_by(transport);
         let mut holding = transport.holding.borrow_mut();
         match &*holding {
@@ -50,7 +50,7 @@ impl Shard {
     }
 
     /// Ends a transport that has to make room for others.
-    pub(super) fn evict(self: &Rc<Self>, transport: u64) {
+    pub(in crate::conn) fn evict(self: &Rc<Self>, transport: u64) {
         let Some(transport) = self.find_transport(TransportId::of_token(mio::Token(transport as usize))) else {
             return;
         };
@@ -75,7 +75,7 @@ impl Shard {
     }
 
     /// Reads nothing of a transport any more that is being closed: its kernel stops the client, and that costs nothing.
-    pub(super) fn mute(&self, transport: &Transport) {
+    pub(in crate::conn) fn mute(&self, transport: &Transport) {
         if let Io::Socket(_) = &transport.io
             && transport.phase.get() == Phase::Closing
         {
@@ -107,7 +107,7 @@ fn held_by(transport: &Transport) -> (usize, usize) {
 }
 
 /// When a message of a transport must be whole, in milliseconds of uptime. Before somebody is signed in there is another limit.
-pub(super) fn incomplete_deadline(transport: &Transport) -> u64 {
+pub(in crate::conn) fn incomplete_deadline(transport: &Transport) -> u64 {
     match &*transport.holding.borrow() {
         Some(holding) if transport.phase.get() == Phase::Open => holding.deadline(),
         _ => u64::MAX,

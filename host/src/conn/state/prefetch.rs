@@ -8,7 +8,7 @@ const LINE: usize = 64;
 /// somewhere else in memory, and a system call for each in between drives them from the caches: waiting for memory would be
 /// most of what a delivery costs outside of the kernel.
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the processor's instruction takes an address"))]
-pub(super) fn prefetch<T>(value: &T) {
+pub(in crate::conn) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..size_of::<T>()).step_by(LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

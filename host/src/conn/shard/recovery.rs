@@ -6,12 +6,12 @@
 
 use std::rc::Rc;
 
-use super::connection::Connection;
-use super::replay::{Entry, Progress, ReplayBuffer, SessionKey};
-use super::shard::Shard;
+use super::parts::Shard;
 use super::timers::Timer;
-use super::transport::Transport;
 use crate::auth::Session;
+use crate::conn::state::connection::Connection;
+use crate::conn::state::replay::{Entry, Progress, ReplayBuffer, SessionKey};
+use crate::conn::state::transport::Transport;
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{Outgoing, Protocol};
 
@@ -23,7 +23,7 @@ const HEAD_ROOM: usize = 512;
 
 /// What became of a client's wish to go on with a connection.
 #[derive(Debug)]
-pub(super) enum ResumeOutcome {
+pub(in crate::conn) enum ResumeOutcome {
     /// It may, from this place in the connection's log.
     Here(Rc<Connection>, usize),
     /// Another shard knows.
@@ -35,7 +35,7 @@ pub(super) enum ResumeOutcome {
 impl Shard {
     /// Keeps what is sent to a connection from now on, so that its client may come back. Gives what the client proves
     /// itself by; none where nothing is kept.
-    pub(super) fn make_recoverable(&self, connection: &Connection) -> Option<SessionKey> {
+    pub(in crate::conn) fn make_recoverable(&self, connection: &Connection) -> Option<SessionKey> {
         if self.shared.config.recovery_window.is_zero() {
             return None;
         }
@@ -51,7 +51,7 @@ impl Shard {
     }
 
     /// Notes what a connection is sent, or would be if its client were here.
-    pub(super) fn record(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
+    pub(in crate::conn) fn record(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
         let mut max_bytes = self.shared.config.outbox_bytes.saturating_sub(HEAD_ROOM);
         let is_detached = connection.transport.borrow().is_none();
         let is_held = is_detached && self.pending_resumes.contains(connection.id);
@@ -70,7 +70,7 @@ impl Shard {
     }
 
     /// Does something to a connection's log, if it has one, and keeps count of what all logs take.
-    pub(super) fn with_replay<T>(
+    pub(in crate::conn) fn with_replay<T>(
         &self,
         connection: &Connection,
         change: impl FnOnce(&mut ReplayBuffer) -> T,
@@ -89,7 +89,7 @@ impl Shard {
     }
 
     /// A ping goes out on a transport.
-    pub(super) fn replay_ping_sent(&self, transport: &Transport) {
+    pub(in crate::conn) fn replay_ping_sent(&self, transport: &Transport) {
         for connection in
             transport.connections.borrow().iter().filter(|connection| connection.transport.borrow().is_some())
         {
@@ -98,21 +98,21 @@ impl Shard {
     }
 
     /// The client on a transport answered a ping.
-    pub(super) fn replay_pong_received(&self, transport: &Transport) {
+    pub(in crate::conn) fn replay_pong_received(&self, transport: &Transport) {
         for connection in &*transport.connections.borrow() {
             self.with_replay(connection, ReplayBuffer::pong);
         }
     }
 
     /// Forgets what was kept for a connection that is gone.
-    pub(super) fn drop_replay(&self, connection: &Connection) {
+    pub(in crate::conn) fn drop_replay(&self, connection: &Connection) {
         if let Some(recovery) = connection.replay.take() {
             self.count_kept(recovery.memory(), (0, 0));
         }
     }
 
     /// The transport of a connection is lost. Keeps the connection for a while if its client may come back; else it departs.
-    pub(super) fn on_transport_lost(self: &Rc<Self>, connection: &Rc<Connection>, may_return: bool) {
+    pub(in crate::conn) fn on_transport_lost(self: &Rc<Self>, connection: &Rc<Connection>, may_return: bool) {
         connection.transport.replace(None);
         let is_held = self.pending_resumes.contains(connection.id);
         let may_be_kept = may_return && !is_held && connection.replay.borrow().is_some();
@@ -167,7 +167,7 @@ impl Shard {
     }
 
     /// Ends the connections whose clients stayed away for too long.
-    pub(super) fn expire_detached(self: &Rc<Self>, deadline: u64, now: u64) {
+    pub(in crate::conn) fn expire_detached(self: &Rc<Self>, deadline: u64, now: u64) {
         // As with transports, only the earliest deadline that was noted counts.
         if self.detached_armed.get() != deadline {
             return;
@@ -182,7 +182,7 @@ impl Shard {
     }
 
     /// Ends a connection whose client is away, and that until this time where one is given.
-    pub(super) fn drop_detached(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
+    pub(in crate::conn) fn drop_detached(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
         if let Some(connection) = self.find_detached(id, until) {
             self.count_detached(-1);
             self.depart(&connection);
@@ -199,7 +199,7 @@ impl Shard {
 
     /// Keeps less, where what is kept takes more memory than it may: clients that are away go first, those that have been
     /// away the longest before others; then every log is halved.
-    pub(super) fn enforce_replay_budget(self: &Rc<Self>) {
+    pub(in crate::conn) fn enforce_replay_budget(self: &Rc<Self>) {
         for connection in self.incomplete.take() {
             if self.pending_resumes.contains(connection.id) {
                 self.confirm_by_id(&connection);
@@ -227,7 +227,7 @@ impl Shard {
 
     /// Whether somebody may go on with a connection. One that it may not go on with, though it was its own, ends: its
     /// client is here again, and begins anew.
-    pub(super) fn try_resume(
+    pub(in crate::conn) fn try_resume(
         self: &Rc<Self>,
         key: SessionKey,
         progress: Progress,
@@ -287,7 +287,7 @@ impl Shard {
 
     /// Lets a connection go on over a transport, whose person was checked. What its client has not had follows in
     /// [`Shard::send_replay`].
-    pub(super) fn attach(&self, transport: &Rc<Transport>, connection: &Rc<Connection>, session: Session) {
+    pub(in crate::conn) fn attach(&self, transport: &Rc<Transport>, connection: &Rc<Connection>, session: Session) {
         self.count_detached(-1);
         self.shared.metrics.recovered.inc();
         if !session.is_anonymous {
@@ -300,7 +300,7 @@ impl Shard {
     }
 
     /// Sends what a client has not had, which begins at this place in its connection's log.
-    pub(super) fn send_replay(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection, at: usize) {
+    pub(in crate::conn) fn send_replay(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection, at: usize) {
         let rest = self.with_replay(connection, |recovery| recovery.rest(at, &connection.protocol));
         for frames in rest.into_iter().flatten().filter(|frames| !frames.is_empty()) {
             self.enqueue(transport, frames);

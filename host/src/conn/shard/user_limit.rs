@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::shard::Shard;
+use super::parts::Shard;
 use super::timers::Timer;
-use super::transport::{Phase, Transport, TransportId};
+use crate::conn::state::transport::{Phase, Transport, TransportId};
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId, network_of};
 
 /// Time to answer a probe. A client on a slow network answers in two or three seconds; one that was lost never does.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(in crate::conn) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections that one refusal has probed, at most.
 const MAX_PROBED: usize = 64;
@@ -35,7 +35,7 @@ pub enum UserOverflow {
 
 impl Shard {
     /// Whether a user may have one more connection as things stand.
-    pub(super) fn has_user_capacity(&self, user: &str) -> bool {
+    pub(in crate::conn) fn has_user_capacity(&self, user: &str) -> bool {
         let limit = self.shared.config.connections_per_user;
         limit == 0 || self.shared.hub.counted_connections_of(user).len() < limit
     }
@@ -44,7 +44,7 @@ impl Shard {
     ///
     /// # Errors
     /// Where it may not, with what to tell the client.
-    pub(super) fn ensure_user_capacity(&self, user: &str) -> Result<(), String> {
+    pub(in crate::conn) fn ensure_user_capacity(&self, user: &str) -> Result<(), String> {
         if self.has_user_capacity(user) {
             return Ok(());
         }
@@ -65,14 +65,14 @@ impl Shard {
     }
 
     /// Has the connections of a user probed, the oldest first.
-    pub(super) fn probe_connections_of(&self, user: &str) {
+    pub(in crate::conn) fn probe_connections_of(&self, user: &str) {
         for id in self.shared.hub.counted_connections_of(user).into_iter().take(MAX_PROBED) {
             self.shared.hub.probe(id);
         }
     }
 
     /// Asks a connection for a sign of life, unless it owes one already.
-    pub(super) fn probe_connection(self: &Rc<Self>, id: ConnId) {
+    pub(in crate::conn) fn probe_connection(self: &Rc<Self>, id: ConnId) {
         let transport = self.find(id).and_then(|connection| connection.transport.borrow().clone());
         if let Some(transport) = transport {
             self.probe_transport(&transport);
@@ -80,7 +80,7 @@ impl Shard {
     }
 
     /// Has the connections from an address probed, on all shards.
-    pub(super) fn probe_all_from(&self, address: IpAddr) {
+    pub(in crate::conn) fn probe_all_from(&self, address: IpAddr) {
         if self.shared.admission.may_probe(self.shared.clock.uptime_ms()) {
             // Those that are counted together.
             let address = network_of(address);
@@ -90,7 +90,7 @@ impl Shard {
     }
 
     /// Asks the connections from an address, or an IPv6 network, for a sign of life.
-    pub(super) fn probe_address(self: &Rc<Self>, address: IpAddr) {
+    pub(in crate::conn) fn probe_address(self: &Rc<Self>, address: IpAddr) {
         let is_from = |transport: &Transport| network_of(transport.peer.ip()) == address && transport.counted.get();
         let transports: Vec<_> = self
             .transports
@@ -115,7 +115,7 @@ impl Shard {
     }
 
     /// The time to answer a probe is over.
-    pub(super) fn finish_probe(self: &Rc<Self>, id: TransportId, deadline: u64) {
+    pub(in crate::conn) fn finish_probe(self: &Rc<Self>, id: TransportId, deadline: u64) {
         let Some(transport) = self.find_transport(id) else { return };
         // What came in the very millisecond of the probe may be the answer.
         if transport.times.heard.get() + (PROBE_TIMEOUT.as_millis() as u64) < deadline {

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::connection::Connection;
-use super::shard::Shard;
-use super::transport::{Transport, TransportId};
+use super::parts::Shard;
 use super::user_limit::{PROBE_TIMEOUT, UserOverflow};
+use crate::conn::state::connection::Connection;
+use crate::conn::state::transport::{Transport, TransportId};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::Protocol;
 
@@ -25,7 +25,7 @@ const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The connections of a shard whose clients have not said yet what they want.
 #[derive(Debug, Default)]
-pub(super) struct PendingResumes(RefCell<HashMap<ConnId, PendingResume>>);
+pub(in crate::conn) struct PendingResumes(RefCell<HashMap<ConnId, PendingResume>>);
 
 #[derive(Debug, Clone, Copy)]
 struct PendingResume {
@@ -35,18 +35,23 @@ struct PendingResume {
 }
 
 impl PendingResumes {
-    pub(super) fn contains(&self, id: ConnId) -> bool {
+    pub(in crate::conn) fn contains(&self, id: ConnId) -> bool {
         self.0.borrow().contains_key(&id)
     }
 
-    pub(super) fn forget(&self, id: ConnId) {
+    pub(in crate::conn) fn forget(&self, id: ConnId) {
         self.0.borrow_mut().remove(&id);
     }
 }
 
 impl Shard {
     /// Holds what a connection would be sent until its client has said what it wants. Says whether it can be held.
-    pub(super) fn await_first_frame(&self, transport: &Transport, connection: &Connection, on_trial: bool) -> bool {
+    pub(in crate::conn) fn await_first_frame(
+        &self,
+        transport: &Transport,
+        connection: &Connection,
+        on_trial: bool,
+    ) -> bool {
         if self.make_recoverable(connection).is_none() {
             return false;
         }
@@ -70,7 +75,7 @@ impl Shard {
 
     /// A client does not come back to a session, so that its new connection is one like any other: it gets what was held.
     /// Says whether it may stay. Of a connection that was settled already it may.
-    pub(super) fn confirm(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>) -> bool {
+    pub(in crate::conn) fn confirm(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>) -> bool {
         if connection.transport.borrow().is_some() {
             return true;
         }
@@ -92,7 +97,7 @@ impl Shard {
     }
 
     /// As [`Shard::confirm`], of a connection that is known by itself alone.
-    pub(super) fn confirm_by_id(self: &Rc<Self>, connection: &Rc<Connection>) {
+    pub(in crate::conn) fn confirm_by_id(self: &Rc<Self>, connection: &Rc<Connection>) {
         let newcomer = self.pending_resumes.0.borrow().get(&connection.id).copied();
         if let Some(transport) = newcomer.and_then(|newcomer| self.find_transport(newcomer.transport)) {
             self.confirm(&transport, connection);
@@ -100,7 +105,7 @@ impl Shard {
     }
 
     /// Takes what was held for a connection whose client wants to go on with another.
-    pub(super) fn take_held_frames(&self, connection: &Connection) -> Vec<Bytes> {
+    pub(in crate::conn) fn take_held_frames(&self, connection: &Connection) -> Vec<Bytes> {
         self.pending_resumes.forget(connection.id);
         self.with_replay(connection, |log| log.rest(0, &Protocol::Plain)).unwrap_or_default()
     }

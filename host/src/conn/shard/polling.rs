@@ -10,9 +10,9 @@ use tokio::task::spawn_local;
 
 use super::eio::{Credentials, EioCommand, EioSession, Poll, PollError, Sid};
 use super::handoff::{Handoff, HandoffIo, HandoffSession};
-use super::outbox::Outbox;
-use super::shard::Shard;
-use super::transport::{Io, Phase, Session, Transport};
+use super::parts::Shard;
+use crate::conn::state::outbox::Outbox;
+use crate::conn::state::transport::{Io, Phase, Session, Transport};
 use crate::model::CloseCode;
 use crate::protocol::engineio;
 use crate::protocol::websocket::Decoder;
@@ -31,7 +31,7 @@ impl Shard {
     ///
     /// # Errors
     /// Where no more connections are let in, with the reason.
-    pub(super) fn open_polling(
+    pub(in crate::conn) fn open_polling(
         self: &Rc<Self>,
         peer: SocketAddr,
         credentials: Credentials,
@@ -60,7 +60,7 @@ impl Shard {
     }
 
     /// Hands over a WebSocket that is to take the place of polling in a session of any shard.
-    pub(super) fn probe(&self, id: Sid, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
+    pub(in crate::conn) fn probe(&self, id: Sid, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
         let io = HandoffIo::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
         let session = HandoffSession::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
@@ -69,7 +69,7 @@ impl Shard {
         self.shared.eio_sessions.send(id, EioCommand::Probe { id, handoff: Box::new(handoff) });
     }
 
-    pub(super) fn begin_probe(self: &Rc<Self>, transport: &Rc<Transport>, id: Sid) {
+    pub(in crate::conn) fn begin_probe(self: &Rc<Self>, transport: &Rc<Transport>, id: Sid) {
         if !self.polling.borrow().contains_key(&id) {
             return self.close(
                 transport,
@@ -82,7 +82,7 @@ impl Shard {
         self.arm(transport, limit);
     }
 
-    pub(super) fn run_eio_command(self: &Rc<Self>, command: EioCommand) {
+    pub(in crate::conn) fn run_eio_command(self: &Rc<Self>, command: EioCommand) {
         let id = match &command {
             EioCommand::Handoff(_) => None,
             EioCommand::Poll { id, .. }
@@ -158,7 +158,7 @@ impl Shard {
 
     /// Answers a request that came during an upgrade: its client may wait for that before it goes over. Not at once, for
     /// one that does not would ask again and again.
-    pub(super) async fn release(self: Rc<Self>, transport: Rc<Transport>) {
+    pub(in crate::conn) async fn release(self: Rc<Self>, transport: Rc<Transport>) {
         tokio::time::sleep(RELEASE_AFTER).await;
         self.flush(&transport);
     }
@@ -200,7 +200,7 @@ impl Shard {
     }
 
     /// The client says that it is over. The request by which it would hear of that may be on its way.
-    pub(super) fn leave_polling(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn leave_polling(self: &Rc<Self>, transport: &Rc<Transport>) {
         transport.outbox.borrow_mut().take(&self.queue.borrow());
         transport.phase.set(Phase::Closing);
         transport.times.limit.set(self.shared.clock.uptime_ms() + LEAVE_AFTER.as_millis() as u64);
@@ -216,7 +216,7 @@ impl Shard {
     }
 
     /// Answers the request that waits, if there is one, with all that there is to send.
-    pub(super) fn flush_polling(self: &Rc<Self>, transport: &Rc<Transport>, poll: &RefCell<Option<Poll>>) {
+    pub(in crate::conn) fn flush_polling(self: &Rc<Self>, transport: &Rc<Transport>, poll: &RefCell<Option<Poll>>) {
         let Some(Poll { answer, max_packets }) = poll.take() else { return };
         let mut frames = transport.outbox.borrow_mut().take(&self.queue.borrow());
         let payload = if frames.is_empty() {

@@ -6,17 +6,17 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::connection::Connection;
 use super::eio::Credentials;
 use super::handoff::{Inbound, PlainHandoff};
+use super::parts::Shard;
 use super::rate::Verdict;
 use super::recovery::ResumeOutcome;
-use super::replay::{Progress, SessionKey};
 use super::session::AUTHENTICATE;
-use super::shard::Shard;
 use super::socketio::rate_limited;
-use super::transport::{Phase, Transport};
 use crate::auth::{Refusal, Session, Shown};
+use crate::conn::state::connection::Connection;
+use crate::conn::state::replay::{Progress, SessionKey};
+use crate::conn::state::transport::{Phase, Transport};
 use crate::model::{CloseCode, ErrorCode, Failure, Payload, without_lone_surrogates};
 use crate::protocol::Protocol;
 use crate::protocol::plain::{self, Incoming};
@@ -34,7 +34,7 @@ struct Resume {
 
 impl Shard {
     /// The first thing that happens on a transport: it is somebody, or it is to say who it is.
-    pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
+    pub(in crate::conn) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
         match !credentials.shown.is_empty() && self.shared.auth.looks_at_tokens() {
             true => self.sign_in(transport, &credentials.shown),
             false => match self.shared.auth.anonymous(self.next_connection_id(), transport.peer.ip()) {
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// A text or binary frame.
-    pub(super) fn on_plain_message(
+    pub(in crate::conn) fn on_plain_message(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         message: &Message<'_>,
@@ -105,7 +105,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_plain_text(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, read_at: Instant) {
+    pub(in crate::conn) fn on_plain_text(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, read_at: Instant) {
         let text = &*without_lone_surrogates(text);
         let connection = transport.only_connection();
         let decoded = plain::decode(text);
@@ -133,7 +133,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_plain_binary(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn on_plain_binary(self: &Rc<Self>, transport: &Rc<Transport>) {
         let Some(connection) = transport.only_connection() else { return self.refuse_stranger(transport) };
         if self.confirm(transport, &connection) {
             let failure = Failure::new(ErrorCode::BadRequest, "frames are JSON text, and this one is binary");
@@ -222,7 +222,7 @@ impl Shard {
     }
 
     /// A client came from another shard to go on with a connection of this one.
-    pub(super) fn resume_here(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, arrival: PlainHandoff) {
+    pub(in crate::conn) fn resume_here(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, arrival: PlainHandoff) {
         let PlainHandoff { session, held } = arrival;
         let Ok(Incoming::Event { payload, id, .. }) = plain::decode(text) else { return };
         if let Ok(Some((key, progress))) = read_resume(&payload)

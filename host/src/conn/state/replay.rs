@@ -16,8 +16,8 @@ const ENTRY_BYTES: usize = size_of::<Entry>();
 
 /// By what a client that comes back proves that a connection was its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SessionKey {
-    pub(super) connection: ConnId,
+pub(in crate::conn) struct SessionKey {
+    pub(in crate::conn) connection: ConnId,
     secret: u128,
 }
 
@@ -41,7 +41,7 @@ impl FromStr for SessionKey {
 
 /// How far a client says that it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(in crate::conn) enum Progress {
     /// So many frames of its session.
     Frames(u64),
     /// The event of this number was the last; none for no event at all.
@@ -50,7 +50,7 @@ pub(super) enum Progress {
 
 /// What was sent, or would have been.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(in crate::conn) enum Entry {
     /// An event, and how long its frames are.
     Event(Arc<Outgoing>, u32),
     /// For this connection alone.
@@ -59,7 +59,7 @@ pub(super) enum Entry {
 
 impl Entry {
     /// An event whose frames are so long on this connection's protocol.
-    pub(super) fn event(outgoing: Arc<Outgoing>, length: usize) -> Self {
+    pub(in crate::conn) fn event(outgoing: Arc<Outgoing>, length: usize) -> Self {
         Self::Event(outgoing, u32::try_from(length).unwrap_or(u32::MAX))
     }
 
@@ -79,7 +79,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn frames(&self, protocol: &Protocol) -> Bytes {
+    pub(in crate::conn) fn frames(&self, protocol: &Protocol) -> Bytes {
         match self {
             Self::Event(outgoing, _) => outgoing.frames(protocol),
             Self::Frames(frames) => (**frames).clone(),
@@ -89,7 +89,7 @@ impl Entry {
 
 /// What is kept for one connection.
 #[derive(Debug)]
-pub(super) struct ReplayBuffer {
+pub(in crate::conn) struct ReplayBuffer {
     secret: u128,
     log: VecDeque<Entry>,
     /// What it would take to send all of it.
@@ -105,15 +105,15 @@ pub(super) struct ReplayBuffer {
     /// Entries that there had been when its client was last lost: of those before, it may have more than is known.
     parted: u64,
     /// Until when its client, where it is away, is waited for, in milliseconds of uptime.
-    pub(super) away_until: u64,
+    pub(in crate::conn) away_until: u64,
 }
 
 impl ReplayBuffer {
-    pub(super) fn key(&self, connection: ConnId) -> SessionKey {
+    pub(in crate::conn) fn key(&self, connection: ConnId) -> SessionKey {
         SessionKey { connection, secret: self.secret }
     }
 
-    pub(super) fn new(secret: u128) -> Self {
+    pub(in crate::conn) fn new(secret: u128) -> Self {
         Self {
             secret,
             log: VecDeque::new(),
@@ -128,12 +128,12 @@ impl ReplayBuffer {
     }
 
     /// Whether this is the key to it.
-    pub(super) fn opens_with(&self, key: &SessionKey) -> bool {
+    pub(in crate::conn) fn opens_with(&self, key: &SessionKey) -> bool {
         self.secret.to_ne_bytes().ct_eq(&key.secret.to_ne_bytes()).into()
     }
 
     /// Notes what was sent, or would have been. The oldest is let go for it.
-    pub(super) fn append(&mut self, entry: Entry, max_bytes: usize) {
+    pub(in crate::conn) fn append(&mut self, entry: Entry, max_bytes: usize) {
         self.bytes += entry.bytes();
         self.own += entry.own_bytes();
         self.log.push_back(entry);
@@ -146,12 +146,12 @@ impl ReplayBuffer {
     }
 
     /// Whether a client that is away can have all that it missed.
-    pub(super) fn is_whole(&self) -> bool {
+    pub(in crate::conn) fn is_whole(&self) -> bool {
         self.n_gone <= self.parted
     }
 
     /// The client is lost, and waited for until then.
-    pub(super) fn detach(&mut self, until: u64) {
+    pub(in crate::conn) fn detach(&mut self, until: u64) {
         self.away_until = until;
         self.parted = self.n_entries();
         // What it answered would have been on the transport that is lost.
@@ -170,13 +170,13 @@ impl ReplayBuffer {
     }
 
     /// A ping goes out. Where one is unanswered, its answer is the next to come.
-    pub(super) fn ping(&mut self) {
+    pub(in crate::conn) fn ping(&mut self) {
         let n_entries = self.n_entries();
         self.pinged.get_or_insert(n_entries);
     }
 
     /// A ping is answered: the client has everything from before it.
-    pub(super) fn pong(&mut self) {
+    pub(in crate::conn) fn pong(&mut self) {
         if let Some(pinged) = self.pinged.take() {
             while self.n_gone < pinged && self.pop() {}
             self.log.shrink_to(self.log.len() * 2);
@@ -184,7 +184,7 @@ impl ReplayBuffer {
     }
 
     /// Lets the older half of the log go.
-    pub(super) fn halve(&mut self) {
+    pub(in crate::conn) fn halve(&mut self) {
         for _ in 0..self.log.len().div_ceil(2) {
             self.pop();
         }
@@ -192,7 +192,7 @@ impl ReplayBuffer {
     }
 
     /// Where in the log the rest begins that a client has not had. None where that is not known, or not kept.
-    pub(super) fn resume_point(&self, progress: Progress) -> Option<usize> {
+    pub(in crate::conn) fn resume_point(&self, progress: Progress) -> Option<usize> {
         match progress {
             Progress::Frames(n) => {
                 let at = n.checked_sub(self.n_gone)?;
@@ -208,7 +208,7 @@ impl ReplayBuffer {
     }
 
     /// The frames of the rest that begins there.
-    pub(super) fn rest(&mut self, at: usize, protocol: &Protocol) -> Vec<Bytes> {
+    pub(in crate::conn) fn rest(&mut self, at: usize, protocol: &Protocol) -> Vec<Bytes> {
         let rest = self.log.range(at..).map(|entry| entry.frames(protocol)).collect();
         if matches!(protocol, Protocol::SocketIo { .. }) {
             // A client that comes back again tells how far it got by events alone: a question is not asked twice.
@@ -224,7 +224,7 @@ impl ReplayBuffer {
     }
 
     /// What it takes in memory: by itself, and together with the events that it shares with others.
-    pub(super) fn memory(&self) -> (usize, usize) {
+    pub(in crate::conn) fn memory(&self) -> (usize, usize) {
         let own = self.log.capacity() * ENTRY_BYTES + self.own;
         (own, own + self.bytes)
     }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use governor::Quota;
 
-use super::shard::Shard;
+use super::parts::Shard;
 use super::socketio::rate_limited;
-use super::transport::{Limiter, Transport};
+use crate::conn::state::transport::{Limiter, Transport};
 use crate::model::{Clock, CloseCode};
 use crate::protocol::{plain, socketio};
 
@@ -32,7 +32,7 @@ const CUT_OFF_REASON: &str = "the client went on sending over its rate";
 
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::conn) enum Verdict {
     /// It is dealt with.
     Take,
     /// It is over the rate, and that is answered.
@@ -45,7 +45,7 @@ pub(super) enum Verdict {
 
 /// How much a client may still send.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(in crate::conn) struct Rate {
     limiter: Limiter,
     per_second: NonZeroU32,
     burst: NonZeroU32,
@@ -55,7 +55,7 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    pub(super) fn new(per_second: NonZeroU32, burst: NonZeroU32, clock: &Clock) -> Self {
+    pub(in crate::conn) fn new(per_second: NonZeroU32, burst: NonZeroU32, clock: &Clock) -> Self {
         let limiter = Limiter::new(Quota::per_second(per_second).allow_burst(burst), clock);
         Self { limiter, per_second, burst, over: 0, reckoned: 0 }
     }
@@ -87,7 +87,7 @@ impl Rate {
 
 impl Shard {
     /// Counts a message of a client, and says what becomes of it. One too many over the rate ends the transport.
-    pub(super) fn meter(self: &Rc<Self>, transport: &Rc<Transport>, bytes: usize) -> Verdict {
+    pub(in crate::conn) fn meter(self: &Rc<Self>, transport: &Rc<Transport>, bytes: usize) -> Verdict {
         let verdict = match &mut *transport.rate.borrow_mut() {
             Some(rate) => rate.judge(bytes, self.shared.clock.uptime_ms()),
             None => Verdict::Take,

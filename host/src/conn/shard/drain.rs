@@ -7,9 +7,9 @@ use std::rc::Rc;
 
 use tokio::sync::mpsc;
 
-use super::shard::{RESTART_REASON, Shard};
+use super::parts::{RESTART_REASON, Shard};
 use super::timers::Timer;
-use super::transport::TransportId;
+use crate::conn::state::transport::TransportId;
 use crate::model::{CloseCode, ConnId};
 
 /// Connections that are closed in a row, after which others have their turn.
@@ -53,7 +53,7 @@ impl<T> Pace<T> {
 
 /// A shard that drains.
 #[derive(Debug)]
-pub(super) struct Drain {
+pub(in crate::conn) struct Drain {
     until: u64,
     transports: Pace<TransportId>,
     /// Connections whose clients are away: features are told of their ends, which costs time as well.
@@ -65,7 +65,7 @@ pub(super) struct Drain {
 impl Shard {
     /// Begins to close connections, evenly over this time, in milliseconds of uptime. `working` is dropped when all are
     /// closed.
-    pub(super) fn drain(self: &Rc<Self>, over: Range<u64>, working: mpsc::Sender<Infallible>) {
+    pub(in crate::conn) fn drain(self: &Rc<Self>, over: Range<u64>, working: mpsc::Sender<Infallible>) {
         let Range { start, end: until } = over;
         let away = self.detached.borrow().iter().map(|(_, id)| *id).collect();
         let away = Pace::new(away, start, until);
@@ -75,7 +75,7 @@ impl Shard {
     }
 
     /// Whether connections are being closed one after another.
-    pub(super) fn is_draining(&self) -> bool {
+    pub(in crate::conn) fn is_draining(&self) -> bool {
         self.draining.borrow().is_some()
     }
 
@@ -89,7 +89,7 @@ impl Shard {
     }
 
     /// Closes the connections whose turn it is, and notes when the next have theirs.
-    pub(super) fn drain_some(self: &Rc<Self>, now: u64) {
+    pub(in crate::conn) fn drain_some(self: &Rc<Self>, now: u64) {
         // What is closed looks at the shard, so that nothing may be borrowed meanwhile.
         let due =
             self.draining.borrow_mut().as_mut().map(|drain| (drain.transports.take_due(now), drain.away.take_due(now)));

@@ -15,7 +15,7 @@ const TRANSPORTS_AHEAD: usize = 1;
 
 /// The key of a list of members.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum MemberList {
+pub(in crate::conn) enum MemberList {
     Room(RoomId),
     Role(Arc<str>),
     All,
@@ -23,21 +23,21 @@ pub(super) enum MemberList {
 
 /// A connection's place in one list, so that leaving is not a search through the room.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::conn) struct Place {
     key: MemberList,
     at: usize,
 }
 
 /// The lists of one shard.
 #[derive(Debug, Default)]
-pub(super) struct Members {
+pub(in crate::conn) struct Members {
     lists: RefCell<HashMap<MemberList, Vec<Rc<Connection>>>>,
     /// Number of the last delivery, which marks who has had it.
     delivery: Cell<u64>,
 }
 
 impl Members {
-    pub(super) fn join(&self, connection: &Rc<Connection>, key: MemberList) {
+    pub(in crate::conn) fn join(&self, connection: &Rc<Connection>, key: MemberList) {
         let mut places = connection.places.borrow_mut();
         if places.iter().any(|place| place.key == key) {
             return;
@@ -48,7 +48,7 @@ impl Members {
         list.push(connection.clone());
     }
 
-    pub(super) fn leave(&self, connection: &Connection, key: &MemberList) {
+    pub(in crate::conn) fn leave(&self, connection: &Connection, key: &MemberList) {
         let place = {
             let mut places = connection.places.borrow_mut();
             let Some(index) = places.iter().position(|place| place.key == *key) else { return };
@@ -57,13 +57,13 @@ impl Members {
         self.take_out(&place);
     }
 
-    pub(super) fn leave_all(&self, connection: &Connection) {
+    pub(in crate::conn) fn leave_all(&self, connection: &Connection) {
         for place in connection.places.take() {
             self.take_out(&place);
         }
     }
 
-    pub(super) fn leave_roles(&self, connection: &Connection) {
+    pub(in crate::conn) fn leave_roles(&self, connection: &Connection) {
         let roles: Vec<MemberList> = connection
             .places
             .borrow()
@@ -91,7 +91,7 @@ impl Members {
 
     /// Calls `each` once with every connection that belongs to a target of `to` and to none of `except`.
     /// `find` looks up single connections.
-    pub(super) fn each(
+    pub(in crate::conn) fn each(
         &self,
         to: &[Target],
         except: &[Target],

@@ -16,9 +16,9 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 use super::handoff::{Handoff, Inbound};
-use super::shard::Shard;
-use super::transport::{Io, Phase, Session, Transport, TransportId};
+use super::parts::Shard;
 use crate::auth::Shown;
+use crate::conn::state::transport::{Io, Phase, Session, Transport, TransportId};
 use crate::model::{CloseCode, Mailbox};
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::{socketio, websocket};
@@ -40,7 +40,7 @@ pub struct Sid(u128);
 impl Sid {
     /// # Errors
     /// Where there is no randomness.
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
+    pub(in crate::conn) fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map(|()| Self(u128::from_ne_bytes(bytes)))
     }
@@ -63,7 +63,7 @@ impl FromStr for Sid {
 
 /// What a client showed when it opened its session. A namespace may be entered with something better.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Credentials {
+pub(in crate::conn) struct Credentials {
     /// Tokens from a header, the query or cookies, in the order in which they count.
     pub shown: Box<[Shown]>,
     /// Why one more does not count, where there is one.
@@ -72,26 +72,26 @@ pub(super) struct Credentials {
 
 /// An EioSession.IO session.
 #[derive(Debug)]
-pub(super) struct EioSession {
-    pub(super) id: Sid,
-    pub(super) credentials: Credentials,
-    pub(super) decoder: RefCell<socketio::Decoder>,
+pub(in crate::conn) struct EioSession {
+    pub(in crate::conn) id: Sid,
+    pub(in crate::conn) credentials: Credentials,
+    pub(in crate::conn) decoder: RefCell<socketio::Decoder>,
     /// Whether every message goes back, for suites that test the protocol without Socket.IO on it.
-    pub(super) echoes: bool,
+    pub(in crate::conn) echoes: bool,
     /// Namespaces that the client was in: it may not know yet that it has been put out, or still answer what it was asked.
-    pub(super) left: RefCell<Vec<Box<str>>>,
+    pub(in crate::conn) left: RefCell<Vec<Box<str>>>,
     /// The WebSocket that is about to take the place of polling.
-    pub(super) probe: Cell<Option<TransportId>>,
+    pub(in crate::conn) probe: Cell<Option<TransportId>>,
 }
 
 impl EioSession {
-    pub(super) fn new(id: Sid, credentials: Credentials, echoes: bool) -> Self {
+    pub(in crate::conn) fn new(id: Sid, credentials: Credentials, echoes: bool) -> Self {
         let (decoder, left) = (RefCell::default(), RefCell::default());
         Self { id, credentials, decoder, echoes, left, probe: Cell::new(None) }
     }
 
     /// Notes that the client is in a namespace no more.
-    pub(super) fn leave(&self, namespace: &str) {
+    pub(in crate::conn) fn leave(&self, namespace: &str) {
         let mut left = self.left.borrow_mut();
         if !left.iter().any(|other| **other == *namespace) {
             left.push(namespace.into());
@@ -109,19 +109,19 @@ pub enum PollError {
 }
 
 /// The answer to a request of a polling session: a payload of packets.
-pub(super) type Polled = Result<Bytes, PollError>;
+pub(in crate::conn) type Polled = Result<Bytes, PollError>;
 
 /// A request that waits for packets.
 #[derive(Debug)]
-pub(super) struct Poll {
-    pub(super) answer: oneshot::Sender<Polled>,
+pub(in crate::conn) struct Poll {
+    pub(in crate::conn) answer: oneshot::Sender<Polled>,
     /// How many packets its client reads in one answer.
-    pub(super) max_packets: usize,
+    pub(in crate::conn) max_packets: usize,
 }
 
 /// What a shard is asked to do for its sessions.
 #[derive(Debug)]
-pub(super) enum EioCommand {
+pub(in crate::conn) enum EioCommand {
     /// A request waits for what there is to send.
     Poll { id: Sid, poll: Poll },
     /// A request brought packets.
@@ -158,18 +158,18 @@ impl EioSessions {
         Self { routes: DashMap::new(), inboxes: (0..shards).map(|_| Mailbox::new(COMMANDS)).collect() }
     }
 
-    pub(super) fn inbox(&self, shard: usize) -> &Mailbox<EioCommand> {
+    pub(in crate::conn) fn inbox(&self, shard: usize) -> &Mailbox<EioCommand> {
         &self.inboxes[shard]
     }
 
     /// Enters a session.
-    pub(super) fn enter(&self, id: Sid, shard: usize) {
+    pub(in crate::conn) fn enter(&self, id: Sid, shard: usize) {
         let route = Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() };
         self.routes.insert(id, Arc::new(route));
     }
 
     /// Says that a session lives on another shard now, unless it has ended there already.
-    pub(super) fn moved(&self, id: Sid, shard: usize) {
+    pub(in crate::conn) fn moved(&self, id: Sid, shard: usize) {
         if let Some(route) = self.routes.get(&id) {
             route.shard.store(shard, Ordering::Relaxed);
         }
@@ -182,17 +182,17 @@ impl EioSessions {
         }
     }
 
-    pub(super) fn strike(&self, id: Sid) {
+    pub(in crate::conn) fn strike(&self, id: Sid) {
         self.routes.remove(&id);
     }
 
     /// The shard that a session lives on.
-    pub(super) fn shard_of(&self, id: Sid) -> Option<usize> {
+    pub(in crate::conn) fn shard_of(&self, id: Sid) -> Option<usize> {
         self.routes.get(&id).map(|route| route.shard.load(Ordering::Relaxed))
     }
 
     /// Hands a command to the shard of a session. Says whether there is one.
-    pub(super) fn send(&self, id: Sid, command: EioCommand) -> bool {
+    pub(in crate::conn) fn send(&self, id: Sid, command: EioCommand) -> bool {
         let shard = self.shard_of(id);
         if let Some(shard) = shard {
             self.inboxes[shard].push(command);
@@ -299,7 +299,7 @@ impl Drop for Posting<'_> {
 
 impl Shard {
     /// What a session begins with.
-    pub(super) fn open_packet(&self, eio: &EioSession, upgrades: &[&str]) -> String {
+    pub(in crate::conn) fn open_packet(&self, eio: &EioSession, upgrades: &[&str]) -> String {
         let config = &self.shared.config;
         engineio::Handshake {
             sid: &eio.id.to_string(),
@@ -312,7 +312,7 @@ impl Shard {
     }
 
     /// A session may exist for so long before anybody signs in on it.
-    pub(super) fn begin_eio(self: &Rc<Self>, transport: &Rc<Transport>, eio: &EioSession) {
+    pub(in crate::conn) fn begin_eio(self: &Rc<Self>, transport: &Rc<Transport>, eio: &EioSession) {
         let now = self.shared.clock.uptime_ms();
         if eio.echoes {
             transport.phase.set(Phase::Open);
@@ -323,7 +323,7 @@ impl Shard {
     }
 
     /// Does what a packet says.
-    pub(super) fn packet(
+    pub(in crate::conn) fn packet(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         eio: &Rc<EioSession>,
@@ -354,7 +354,7 @@ impl Shard {
     }
 
     /// A text frame on the WebSocket of a session.
-    pub(super) fn on_eio_text(
+    pub(in crate::conn) fn on_eio_text(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         eio: &Rc<EioSession>,
@@ -373,12 +373,12 @@ impl Shard {
 
     /// Ends a transport whose client sent a message that is too long. Socket.IO's client shows its user the reason of a close, and
     /// expects none here.
-    pub(super) fn refuse_length(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn refuse_length(self: &Rc<Self>, transport: &Rc<Transport>) {
         self.close(transport, CloseCode::TooLarge, "");
     }
 
     /// A text frame on a WebSocket that is to take over from polling.
-    pub(super) fn on_probe_text(self: &Rc<Self>, probe: &Rc<Transport>, id: Sid, is_tried: bool, text: &str) {
+    pub(in crate::conn) fn on_probe_text(self: &Rc<Self>, probe: &Rc<Transport>, id: Sid, is_tried: bool, text: &str) {
         let polling = self.polling.borrow().get(&id).cloned().filter(|transport| transport.is_up());
         let Some(polling) = polling else {
             return match self.shared.eio_sessions.shard_of(id) {

@@ -13,24 +13,24 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use super::connection::Connection;
-use super::eio::{EioSession, Poll, Sid};
-use super::handoff::PendingHandoff;
 use super::outbox::Outbox;
-use super::rate::Rate;
+use crate::conn::shard::eio::{EioSession, Poll, Sid};
+use crate::conn::shard::handoff::PendingHandoff;
+use crate::conn::shard::rate::Rate;
 use crate::model::Clock;
 use crate::net::Holding;
 use crate::protocol::websocket::Decoder;
 
 /// A transport's place on its shard, and a stamp that tells one tenant of the place from the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TransportId {
-    pub(super) slot: u32,
-    pub(super) stamp: u32,
+pub(in crate::conn) struct TransportId {
+    pub(in crate::conn) slot: u32,
+    pub(in crate::conn) stamp: u32,
 }
 
 /// Where a transport stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::conn) enum Phase {
     /// Nobody is signed in on it yet.
     Authenticating,
     /// It sends and receives events.
@@ -43,7 +43,7 @@ pub(super) enum Phase {
 
 /// What is spoken on a transport.
 #[derive(Debug, Clone)]
-pub(super) enum Session {
+pub(in crate::conn) enum Session {
     /// The plain protocol.
     Plain,
     /// EioSession.IO, and Socket.IO on it.
@@ -61,7 +61,7 @@ pub(super) enum Session {
 
 /// How bytes get to the client and back.
 #[derive(Debug)]
-pub(super) enum Io {
+pub(in crate::conn) enum Io {
     Socket(Socket),
     /// The request that waits for something to answer it with.
     Polling(RefCell<Option<Poll>>),
@@ -69,74 +69,74 @@ pub(super) enum Io {
 
 /// A WebSocket.
 #[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) tcp: TcpStream,
-    pub(super) decoder: RefCell<Decoder>,
+pub(in crate::conn) struct Socket {
+    pub(in crate::conn) tcp: TcpStream,
+    pub(in crate::conn) decoder: RefCell<Decoder>,
     /// Whether it took no more. The shard hears when it does.
-    pub(super) blocked: Cell<bool>,
+    pub(in crate::conn) blocked: Cell<bool>,
 }
 
 /// A rate, and how much of it is left.
 #[derive(Debug)]
-pub(super) struct Limiter(
+pub(in crate::conn) struct Limiter(
     Box<RateLimiter<NotKeyed, InMemoryState, Uptime, governor::middleware::NoOpMiddleware<Nanos>>>,
 );
 
 impl Limiter {
-    pub(super) fn new(quota: Quota, clock: &Clock) -> Self {
+    pub(in crate::conn) fn new(quota: Quota, clock: &Clock) -> Self {
         Self(Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone()))))
     }
 
     /// Whether there may be one more now.
-    pub(super) fn allows(&self) -> bool {
+    pub(in crate::conn) fn allows(&self) -> bool {
         self.0.check().is_ok()
     }
 }
 
 /// One way to a client.
 #[derive(Debug)]
-pub(super) struct Transport {
-    pub(super) id: TransportId,
-    pub(super) peer: SocketAddr,
-    pub(super) io: Io,
-    pub(super) session: RefCell<Session>,
-    pub(super) phase: Cell<Phase>,
-    pub(super) outbox: RefCell<Outbox>,
+pub(in crate::conn) struct Transport {
+    pub(in crate::conn) id: TransportId,
+    pub(in crate::conn) peer: SocketAddr,
+    pub(in crate::conn) io: Io,
+    pub(in crate::conn) session: RefCell<Session>,
+    pub(in crate::conn) phase: Cell<Phase>,
+    pub(in crate::conn) outbox: RefCell<Outbox>,
     /// Whether it is on the shard's list of transports to flush, and on that of transports with more to read.
-    pub(super) dirty: Cell<bool>,
-    pub(super) unread: Cell<bool>,
-    pub(super) connections: RefCell<Vec<Rc<Connection>>>,
-    pub(super) times: Times,
+    pub(in crate::conn) dirty: Cell<bool>,
+    pub(in crate::conn) unread: Cell<bool>,
+    pub(in crate::conn) connections: RefCell<Vec<Rc<Connection>>>,
+    pub(in crate::conn) times: Times,
     /// Whether it was let in, and so is counted.
-    pub(super) counted: Cell<bool>,
+    pub(in crate::conn) counted: Cell<bool>,
     /// Set from when it is found to belong on another shard until what was read is dealt with.
-    pub(super) handoff: RefCell<Option<Box<PendingHandoff>>>,
-    pub(super) rate: RefCell<Option<Rate>>,
+    pub(in crate::conn) handoff: RefCell<Option<Box<PendingHandoff>>>,
+    pub(in crate::conn) rate: RefCell<Option<Rate>>,
     /// Set when nothing of it is to be read any more.
-    pub(super) muted: Cell<bool>,
+    pub(in crate::conn) muted: Cell<bool>,
     /// Its part of what is not whole.
-    pub(super) holding: RefCell<Option<Holding>>,
+    pub(in crate::conn) holding: RefCell<Option<Holding>>,
     /// What was read and its user has not been charged for, in bytes.
-    pub(super) read_bytes: Cell<usize>,
+    pub(in crate::conn) read_bytes: Cell<usize>,
 }
 
 /// When what happened and is due, in milliseconds of the clock's uptime.
 #[derive(Debug)]
-pub(super) struct Times {
+pub(in crate::conn) struct Times {
     /// Something was last read.
-    pub(super) heard: Cell<u64>,
+    pub(in crate::conn) heard: Cell<u64>,
     /// The last ping went out.
-    pub(super) pinged: Cell<u64>,
+    pub(in crate::conn) pinged: Cell<u64>,
     /// Authentication, or our close, must be done.
-    pub(super) limit: Cell<u64>,
+    pub(in crate::conn) limit: Cell<u64>,
     /// The earliest deadline that the shard has noted.
-    pub(super) armed: Cell<u64>,
+    pub(in crate::conn) armed: Cell<u64>,
     /// It is not read until then; 0 where it is.
-    pub(super) unread_until: Cell<u64>,
+    pub(in crate::conn) unread_until: Cell<u64>,
 }
 
 impl Transport {
-    pub(super) fn new(
+    pub(in crate::conn) fn new(
         id: TransportId,
         peer: SocketAddr,
         io: Io,
@@ -172,19 +172,19 @@ impl Transport {
     }
 
     /// Whether nobody has been told that it is over.
-    pub(super) fn is_up(&self) -> bool {
+    pub(in crate::conn) fn is_up(&self) -> bool {
         matches!(self.phase.get(), Phase::Authenticating | Phase::Open)
     }
 
     /// Whether what is queued now must wait for the client.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(in crate::conn) fn is_blocked(&self) -> bool {
         match &self.io {
             Io::Socket(socket) => socket.blocked.get(),
             Io::Polling(poll) => poll.borrow().is_none(),
         }
     }
 
-    pub(super) fn socket(&self) -> Option<&Socket> {
+    pub(in crate::conn) fn socket(&self) -> Option<&Socket> {
         match &self.io {
             Io::Socket(socket) => Some(socket),
             Io::Polling(_) => None,
@@ -192,7 +192,7 @@ impl Transport {
     }
 
     /// Its EioSession.IO session, if it has one.
-    pub(super) fn eio(&self) -> Option<Rc<EioSession>> {
+    pub(in crate::conn) fn eio(&self) -> Option<Rc<EioSession>> {
         match &*self.session.borrow() {
             Session::Eio(eio) => Some(eio.clone()),
             _ => None,
@@ -200,13 +200,13 @@ impl Transport {
     }
 
     /// The one connection of a plain transport.
-    pub(super) fn only_connection(&self) -> Option<Rc<Connection>> {
+    pub(in crate::conn) fn only_connection(&self) -> Option<Rc<Connection>> {
         self.connections.borrow().first().cloned()
     }
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, decoder: Decoder) -> Self {
+    pub(in crate::conn) fn new(tcp: TcpStream, decoder: Decoder) -> Self {
         Self { tcp, decoder: RefCell::new(decoder), blocked: Cell::new(false) }
     }
 }

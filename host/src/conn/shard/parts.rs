@@ -20,38 +20,38 @@ use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, yield_now};
 
-use super::Shared;
-use super::connection::Connection;
 use super::drain::Drain;
 use super::eio::{Credentials, EioSession, Sid};
 use super::flush::CLOSE_TIMEOUT;
-use super::members::{MemberList, Members};
-use super::outbox::Queue;
 use super::oversize::Oversize;
 use super::pending_resumes::PendingResumes;
 use super::read_pace::Pace;
-use super::replay::Entry;
 use super::sockets::Sockets;
 use super::timers::Timer;
-use super::transport::{Io, Phase, Session, Socket, Transport};
 use super::violation::Violations;
+use crate::conn::Shared;
+use crate::conn::state::connection::Connection;
+use crate::conn::state::members::{MemberList, Members};
+use crate::conn::state::outbox::Queue;
+use crate::conn::state::replay::Entry;
+use crate::conn::state::transport::{Io, Phase, Session, Socket, Transport};
 use crate::hub::{Guard, ShardCommand, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode};
 use crate::protocol::websocket::Decoder;
 use crate::protocol::{Protocol, websocket};
 
 /// The buffer that all connections of a shard read into, in bytes.
-pub(super) const READ_BUFFER_BYTES: usize = 64 * 1024;
+pub(in crate::conn) const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Commands after which what they queued is written, and others have their turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
 
 /// What a client is told when the host ends.
-pub(super) const RESTART_REASON: &str = "the host restarts: connect again";
+pub(in crate::conn) const RESTART_REASON: &str = "the host restarts: connect again";
 
 /// What a WebSocket is for.
 #[derive(Debug)]
-pub(super) enum Handshake {
+pub(in crate::conn) enum Handshake {
     /// The plain protocol.
     Plain {
         /// What the handshake showed.
@@ -69,58 +69,58 @@ pub(super) enum Handshake {
 }
 
 /// Connections that live on one thread, and everything that they share.
-pub(super) struct Shard {
-    pub(super) shared: Shared,
-    pub(super) index: usize,
-    pub(super) port: ShardQueue,
-    pub(super) transports: RefCell<Slab<Rc<Transport>>>,
-    pub(super) connections: RefCell<Slab<Rc<Connection>>>,
-    pub(super) members: Members,
-    pub(super) pending_resumes: PendingResumes,
-    pub(super) violations: Violations,
-    pub(super) pace: Pace,
+pub(in crate::conn) struct Shard {
+    pub(in crate::conn) shared: Shared,
+    pub(in crate::conn) index: usize,
+    pub(in crate::conn) port: ShardQueue,
+    pub(in crate::conn) transports: RefCell<Slab<Rc<Transport>>>,
+    pub(in crate::conn) connections: RefCell<Slab<Rc<Connection>>>,
+    pub(in crate::conn) members: Members,
+    pub(in crate::conn) pending_resumes: PendingResumes,
+    pub(in crate::conn) violations: Violations,
+    pub(in crate::conn) pace: Pace,
     /// The EioSession.IO sessions that have no WebSocket.
-    pub(super) polling: RefCell<HashMap<Sid, Rc<Transport>>>,
+    pub(in crate::conn) polling: RefCell<HashMap<Sid, Rc<Transport>>>,
     /// The names of Socket.IO namespaces that somebody was in.
-    pub(super) namespaces: RefCell<Vec<Arc<str>>>,
+    pub(in crate::conn) namespaces: RefCell<Vec<Arc<str>>>,
     /// With what sockets are watched.
-    pub(super) registry: Registry,
+    pub(in crate::conn) registry: Registry,
     /// What was queued since the shard last wrote.
-    pub(super) queue: RefCell<Queue>,
+    pub(in crate::conn) queue: RefCell<Queue>,
     /// Transports for which something was queued.
-    pub(super) dirty: RefCell<Vec<Rc<Transport>>>,
+    pub(in crate::conn) dirty: RefCell<Vec<Rc<Transport>>>,
     /// Transports whose sockets had more to read than they had turns.
-    pub(super) unread: RefCell<Vec<Rc<Transport>>>,
+    pub(in crate::conn) unread: RefCell<Vec<Rc<Transport>>>,
     /// Transports whose outbox went over its bound.
-    pub(super) over_limit: RefCell<Vec<Rc<Transport>>>,
+    pub(in crate::conn) over_limit: RefCell<Vec<Rc<Transport>>>,
     /// Connections whose clients are away, in the order in which they will have been so for too long, and some whose
     /// clients have come back.
-    pub(super) detached: RefCell<VecDeque<(u64, ConnId)>>,
+    pub(in crate::conn) detached: RefCell<VecDeque<(u64, ConnId)>>,
     /// Those of them that missed more than is kept.
-    pub(super) incomplete: RefCell<Vec<Rc<Connection>>>,
+    pub(in crate::conn) incomplete: RefCell<Vec<Rc<Connection>>>,
     /// How many they are.
-    pub(super) n_detached: Cell<usize>,
+    pub(in crate::conn) n_detached: Cell<usize>,
     /// The earliest deadline that was noted for them.
-    pub(super) detached_armed: Cell<u64>,
+    pub(in crate::conn) detached_armed: Cell<u64>,
     /// By how much the system's clock was ahead of uptime when it was last looked at, if it is.
-    pub(super) wall_offset: Cell<Option<i64>>,
+    pub(in crate::conn) wall_offset: Cell<Option<i64>>,
     /// What the logs of all connections take, in bytes: by themselves, and together with the events that they share.
-    pub(super) kept_bytes: Cell<(usize, usize)>,
+    pub(in crate::conn) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
-    pub(super) receipts: RefCell<Vec<Guard>>,
-    pub(super) timers: RefCell<BinaryHeap<Reverse<(u64, Timer)>>>,
-    pub(super) earlier_timer: Notify,
-    pub(super) next_stamp: Cell<u32>,
+    pub(in crate::conn) receipts: RefCell<Vec<Guard>>,
+    pub(in crate::conn) timers: RefCell<BinaryHeap<Reverse<(u64, Timer)>>>,
+    pub(in crate::conn) earlier_timer: Notify,
+    pub(in crate::conn) next_stamp: Cell<u32>,
     /// Frames queued since the metric was last brought up to date: one shared counter for each frame would cost more
     /// than queueing it.
-    pub(super) frames_queued: Cell<u64>,
-    pub(super) read_buffer: RefCell<Box<[u8]>>,
-    pub(super) oversize: Oversize,
+    pub(in crate::conn) frames_queued: Cell<u64>,
+    pub(in crate::conn) read_buffer: RefCell<Box<[u8]>>,
+    pub(in crate::conn) oversize: Oversize,
     /// HTTP connections that are open.
-    pub(super) http_connections: Cell<usize>,
-    pub(super) stopping: watch::Sender<bool>,
+    pub(in crate::conn) http_connections: Cell<usize>,
+    pub(in crate::conn) stopping: watch::Sender<bool>,
     /// The connections that are yet to be closed, where that is done one after another.
-    pub(super) draining: RefCell<Option<Drain>>,
+    pub(in crate::conn) draining: RefCell<Option<Drain>>,
 }
 
 impl fmt::Debug for Shard {
@@ -209,7 +209,7 @@ impl ShardThread {
         self.port.push(ShardCommand::Shutdown);
     }
 
-    /// Waits until the shard has ended, which it does within [`super::ConnConfig::shutdown_timeout`] of being told to.
+    /// Waits until the shard has ended, which it does within [`crate::conn::ConnConfig::shutdown_timeout`] of being told to.
     pub fn join(self) {
         if self.thread.join().is_err() {
             tracing::error!("a shard thread panicked");
@@ -362,12 +362,18 @@ impl Shard {
     }
 
     /// Whether all connections have been told that the host ends.
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(in crate::conn) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
     /// Takes over a socket on which a WebSocket handshake was answered. `received` came behind the handshake.
-    pub(super) fn adopt(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr, received: &Bytes, door: Handshake) {
+    pub(in crate::conn) fn adopt(
+        self: &Rc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        received: &Bytes,
+        door: Handshake,
+    ) {
         let session = match &door {
             Handshake::Plain { .. } => Session::Plain,
             Handshake::Echo => Session::Echo,
@@ -409,7 +415,7 @@ impl Shard {
     }
 
     /// The connection of this id, if it is still here.
-    pub(super) fn find(&self, id: ConnId) -> Option<Rc<Connection>> {
+    pub(in crate::conn) fn find(&self, id: ConnId) -> Option<Rc<Connection>> {
         self.connections.borrow().get(id.slot()).filter(|connection| connection.id == id).cloned()
     }
 }

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::shard::Shard;
+use super::parts::Shard;
 use super::timers::Timer;
-use super::transport::Transport;
+use crate::conn::state::transport::Transport;
 
 /// How often the system's clock is looked at, in milliseconds of uptime: a token that expired while the machine slept is
 /// good for no longer than this after it woke up.
@@ -16,7 +16,7 @@ const JUMP_MS: i64 = 500;
 
 impl Shard {
     /// Begins to look at the system's clock, for there is a token that expires.
-    pub(super) fn watch_wall_clock(&self) {
+    pub(in crate::conn) fn watch_wall_clock(&self) {
         if self.wall_offset.get().is_none() {
             self.wall_offset.set(Some(self.offset_of_wall()));
             self.schedule(self.shared.clock.uptime_ms() + LOOK_MS, Timer::WallClock);
@@ -25,7 +25,7 @@ impl Shard {
 
     /// Looks after the transports with tokens that expire where the system's clock was put back or ahead, or went on while the
     /// machine slept.
-    pub(super) fn check_wall_clock(self: &Rc<Self>, now: u64) {
+    pub(in crate::conn) fn check_wall_clock(self: &Rc<Self>, now: u64) {
         let offset = self.offset_of_wall();
         let Some(before) = self.wall_offset.replace(Some(offset)) else { return };
         if (offset - before).abs() > JUMP_MS {

@@ -15,8 +15,8 @@ use mio::{Events, Poll, Registry, Token};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::shard::{READ_BUFFER_BYTES, Shard};
-use super::transport::{Phase, Transport, TransportId};
+use super::parts::{READ_BUFFER_BYTES, Shard};
+use crate::conn::state::transport::{Phase, Transport, TransportId};
 
 /// Sockets that are looked after in one turn. The kernel keeps the rest for the next.
 const SOCKETS_PER_TURN: usize = 256;
@@ -26,7 +26,7 @@ const FRAMES_PER_FLUSH: usize = 1024;
 
 /// Tells which sockets are ready.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub(in crate::conn) struct Sockets {
     poll: AsyncFd<Poll>,
     ready: Events,
 }
@@ -37,7 +37,7 @@ impl Sockets {
     /// # Errors
     /// Where the kernel has no poller to give.
     #[expect(unsafe_code, reason = "the runtime cannot know that a poller keeps its descriptor")]
-    pub(super) fn new() -> io::Result<(Self, Registry)> {
+    pub(in crate::conn) fn new() -> io::Result<(Self, Registry)> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         // SAFETY: a poller has one descriptor, which it closes when it is dropped, and this one is given away whole.
@@ -46,7 +46,7 @@ impl Sockets {
     }
 
     /// Waits until some sockets are ready, and gives them. May be cancelled.
-    pub(super) async fn ready(&mut self) -> io::Result<&Events> {
+    pub(in crate::conn) async fn ready(&mut self) -> io::Result<&Events> {
         let mut guard = self.poll.readable_mut().await?;
         guard.get_inner_mut().poll(&mut self.ready, Some(Duration::ZERO))?;
         if self.ready.iter().count() < SOCKETS_PER_TURN {
@@ -57,19 +57,19 @@ impl Sockets {
 }
 
 impl TransportId {
-    pub(super) fn token(self) -> Token {
+    pub(in crate::conn) fn token(self) -> Token {
         const { assert!(usize::BITS >= u64::BITS, "a token holds a slot and a stamp") };
         Token((self.stamp as usize) << u32::BITS | self.slot as usize)
     }
 
-    pub(super) fn of_token(token: Token) -> Self {
+    pub(in crate::conn) fn of_token(token: Token) -> Self {
         Self { slot: token.0 as u32, stamp: (token.0 >> u32::BITS) as u32 }
     }
 }
 
 impl Shard {
     /// Has the shard hear of what happens on a transport's socket. What is there to read already counts.
-    pub(super) fn watch(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn watch(self: &Rc<Self>, transport: &Rc<Transport>) {
         let Some(socket) = transport.socket().filter(|_| transport.phase.get() != Phase::Ended) else { return };
         let interests = mio::Interest::READABLE | mio::Interest::WRITABLE;
         let mut source = SourceFd(&socket.tcp.as_raw_fd());
@@ -80,13 +80,13 @@ impl Shard {
     }
 
     /// Has the shard hear no more of a socket that another shard takes over.
-    pub(super) fn unwatch(&self, socket: &TcpStream) {
+    pub(in crate::conn) fn unwatch(&self, socket: &TcpStream) {
         // One that was never watched is none the worse for it.
         let _ = self.registry.deregister(&mut SourceFd(&socket.as_raw_fd()));
     }
 
     /// Looks after sockets that are ready.
-    pub(super) fn serve_ready(self: &Rc<Self>, ready: &Events) {
+    pub(in crate::conn) fn serve_ready(self: &Rc<Self>, ready: &Events) {
         for event in ready {
             let Some(transport) = self.find_transport(TransportId::of_token(event.token())) else { continue };
             if event.is_writable() || event.is_error() {
@@ -102,7 +102,7 @@ impl Shard {
     }
 
     /// Goes on with sockets that had more to read than their turn allowed.
-    pub(super) fn serve_unread(self: &Rc<Self>) {
+    pub(in crate::conn) fn serve_unread(self: &Rc<Self>) {
         for transport in self.unread.take() {
             transport.unread.set(false);
             // What told of it is gone, and may have told of the end as well.

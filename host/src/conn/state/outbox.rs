@@ -19,20 +19,20 @@ const KEPT_SLOTS: usize = 4096;
 
 /// A frame's place in its shard's queue, until that is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(in crate::conn) struct Place {
     index: u32,
     length: u32,
 }
 
 impl Place {
-    pub(super) fn length(self) -> usize {
+    pub(in crate::conn) fn length(self) -> usize {
         self.length as usize
     }
 }
 
 /// What was queued on a shard since it last wrote: each frame once, however many clients get it.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(in crate::conn) struct Queue {
     frames: Vec<Bytes>,
     /// Some of the frames, one behind the other, as the last client got them.
     merged: Vec<u8>,
@@ -41,18 +41,18 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn push(&mut self, frame: Bytes) -> Place {
+    pub(in crate::conn) fn push(&mut self, frame: Bytes) -> Place {
         let place = Place { index: self.frames.len() as u32, length: frame.len() as u32 };
         self.frames.push(frame);
         place
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::conn) fn len(&self) -> usize {
         self.frames.len()
     }
 
     /// Forgets all frames. No outbox may have one of them any more.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::conn) fn clear(&mut self) {
         self.frames.clear();
         self.frames.shrink_to(KEPT_SLOTS);
         self.merged_of.clear();
@@ -82,7 +82,7 @@ impl Queue {
 /// Frames that wait to be written to one client, ready for a WebSocket. A polling session takes them out of their frames
 /// again.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(in crate::conn) struct Outbox {
     /// What was queued before the shard last wrote, and the client did not take then.
     waiting: VecDeque<Bytes>,
     /// What was queued since, by its place in the shard's queue.
@@ -94,49 +94,49 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Puts frames behind what waits. Gives the bytes of all of it.
-    pub(super) fn push(&mut self, places: &[Place]) -> usize {
+    pub(in crate::conn) fn push(&mut self, places: &[Place]) -> usize {
         self.bytes += places.iter().map(|place| place.length()).sum::<usize>();
         self.fresh.extend(places.iter().map(|place| place.index));
         self.bytes
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(in crate::conn) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::conn) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.fresh.is_empty()
     }
 
     /// Drops every frame of which nothing was written yet.
-    pub(super) fn drop_unsent(&mut self) {
+    pub(in crate::conn) fn drop_unsent(&mut self) {
         self.fresh.clear();
         self.waiting.truncate(usize::from(self.started));
         self.bytes = self.waiting.iter().map(Bytes::len).sum();
     }
 
     /// Makes what is queued outlive the shard's queue.
-    pub(super) fn keep(&mut self, queue: &Queue) {
+    pub(in crate::conn) fn keep(&mut self, queue: &Queue) {
         // An idle client keeps no memory for frames.
         let fresh = std::mem::take(&mut self.fresh);
         self.waiting.extend(fresh.iter().map(|index| queue.frame(*index).clone()));
     }
 
     /// Gives everything away that waits.
-    pub(super) fn take(&mut self, queue: &Queue) -> VecDeque<Bytes> {
+    pub(in crate::conn) fn take(&mut self, queue: &Queue) -> VecDeque<Bytes> {
         self.keep(queue);
         (self.bytes, self.started) = (0, false);
         std::mem::take(&mut self.waiting)
     }
 
     /// Takes back the end of what was given away, to which nothing was added.
-    pub(super) fn put_back(&mut self, frames: VecDeque<Bytes>) {
+    pub(in crate::conn) fn put_back(&mut self, frames: VecDeque<Bytes>) {
         self.bytes = frames.iter().map(Bytes::len).sum();
         self.waiting = frames;
     }
 
     /// Writes what waits, as far as the socket takes it. Says whether all of it is written.
-    pub(super) fn write_to(&mut self, socket: &TcpStream, queue: &mut Queue) -> io::Result<bool> {
+    pub(in crate::conn) fn write_to(&mut self, socket: &TcpStream, queue: &mut Queue) -> io::Result<bool> {
         if self.waiting.is_empty() && (self.fresh.len() == 1 || self.bytes <= MERGED_BYTES) {
             if self.fresh.is_empty() {
                 return Ok(true);

@@ -9,13 +9,13 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::task::spawn_local;
 
-use super::connection::Connection;
-use super::members::MemberList;
+use super::parts::Shard;
 use super::rate::Verdict;
-use super::replay::Entry;
-use super::shard::Shard;
-use super::transport::{Phase, Session, Transport};
 use crate::auth::{self, Place, Shown};
+use crate::conn::state::connection::Connection;
+use crate::conn::state::members::MemberList;
+use crate::conn::state::replay::Entry;
+use crate::conn::state::transport::{Phase, Session, Transport};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
 use crate::protocol::websocket::{self, Message};
@@ -32,7 +32,7 @@ const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
 const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
 /// The event by which a client says who it is, first or again.
-pub(super) const AUTHENTICATE: &str = "authenticate";
+pub(in crate::conn) const AUTHENTICATE: &str = "authenticate";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,12 +42,12 @@ struct Authenticate {
 
 impl Shard {
     /// The id that the next connection will have.
-    pub(super) fn next_connection_id(&self) -> ConnId {
+    pub(in crate::conn) fn next_connection_id(&self) -> ConnId {
         ConnId::new(self.index, self.connections.borrow().vacant_key(), self.next_stamp.get())
     }
 
     /// A new connection over a transport. None where the shard has no room left.
-    pub(super) fn new_connection(
+    pub(in crate::conn) fn new_connection(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         protocol: Protocol,
@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Somebody is signed in on a transport.
-    pub(super) fn admit(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn admit(self: &Rc<Self>, transport: &Rc<Transport>) {
         if transport.phase.get() == Phase::Authenticating {
             transport.phase.set(Phase::Open);
             transport.times.limit.set(u64::MAX);
@@ -84,7 +84,7 @@ impl Shard {
 
     /// Has features told that a connection has opened, if any wants to know: in a moment, or before the first event of the
     /// connection.
-    pub(super) fn notify_connect(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
+    pub(in crate::conn) fn notify_connect(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
         if !self.shared.plugins.greets() {
             return;
         }
@@ -104,7 +104,7 @@ impl Shard {
     }
 
     /// Takes over what a token says about the person and about its own end.
-    pub(super) fn adopt_identity(&self, connection: &Rc<Connection>, session: auth::Session) {
+    pub(in crate::conn) fn adopt_identity(&self, connection: &Rc<Connection>, session: auth::Session) {
         self.members.leave_roles(connection);
         for role in &session.identity.roles {
             self.members.join(connection, MemberList::Role(role.as_str().into()));
@@ -120,7 +120,7 @@ impl Shard {
     }
 
     /// What is known of the person behind a connection, as a token would say it.
-    pub(super) fn session_of(&self, connection: &Connection) -> auth::Session {
+    pub(in crate::conn) fn session_of(&self, connection: &Connection) -> auth::Session {
         let identity = connection.identity.borrow().clone();
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
         let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
@@ -128,7 +128,7 @@ impl Shard {
     }
 
     /// Whether a user is but the name of a connection that needed no token.
-    pub(super) fn is_anonymous_name(&self, id: ConnId, user: &str) -> bool {
+    pub(in crate::conn) fn is_anonymous_name(&self, id: ConnId, user: &str) -> bool {
         self.shared.auth.anonymous_name(id).is_some_and(|name| name == user)
     }
 
@@ -142,7 +142,7 @@ impl Shard {
     }
 
     /// The longest message that a client may send.
-    pub(super) fn longest_message(&self, transport: &Transport) -> usize {
+    pub(in crate::conn) fn longest_message(&self, transport: &Transport) -> usize {
         let longest = self.shared.config.message_bytes;
         match &*transport.session.borrow() {
             Session::Echo => MAX_ECHO_BYTES,
@@ -153,7 +153,7 @@ impl Shard {
     }
 
     /// Reads what arrived on a WebSocket.
-    pub(super) fn read(self: &Rc<Self>, transport: &Rc<Transport>, bytes: &mut [u8]) {
+    pub(in crate::conn) fn read(self: &Rc<Self>, transport: &Rc<Transport>, bytes: &mut [u8]) {
         let Some(socket) = transport.socket() else { return };
         transport.times.heard.set(self.shared.clock.uptime_ms());
         let read_at = Instant::now();
@@ -239,7 +239,7 @@ impl Shard {
     }
 
     /// The client closed its WebSocket, or answered our close.
-    pub(super) fn closed_by_client(self: &Rc<Self>, transport: &Rc<Transport>, code: Option<u16>) {
+    pub(in crate::conn) fn closed_by_client(self: &Rc<Self>, transport: &Rc<Transport>, code: Option<u16>) {
         // Its own close is answered with the same code.
         if transport.is_up() {
             self.enqueue(transport, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
@@ -250,7 +250,7 @@ impl Shard {
         self.shutdown_transport(transport, is_eio && !matches!(code, Some(1000 | 1001)));
     }
 
-    pub(super) fn event(
+    pub(in crate::conn) fn event(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         event: &str,
@@ -279,7 +279,7 @@ impl Shard {
 
     /// # Errors
     /// Where there is none.
-    pub(super) fn token_of(payload: &Payload) -> Result<Shown, Failure> {
+    pub(in crate::conn) fn token_of(payload: &Payload) -> Result<Shown, Failure> {
         let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
         let token = parsed.and_then(Result::ok).and_then(|said| Shown::new(Place::Message, &said.token));
         token.ok_or_else(|| Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}"))
@@ -308,7 +308,7 @@ impl Shard {
     }
 
     /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
-    pub(super) fn reply(
+    pub(in crate::conn) fn reply(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
         event: Option<&str>,
@@ -348,7 +348,7 @@ impl Shard {
     }
 
     /// Sends something to a connection, now or when its client is back.
-    pub(super) fn send_recorded(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
+    pub(in crate::conn) fn send_recorded(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
         if let Some(transport) = &*connection.transport.borrow() {
             self.enqueue(transport, entry.frames(&connection.protocol));
         }
@@ -356,7 +356,7 @@ impl Shard {
     }
 
     /// Takes a connection out of everything, and has the features told.
-    pub(super) fn depart(&self, connection: &Rc<Connection>) {
+    pub(in crate::conn) fn depart(&self, connection: &Rc<Connection>) {
         if self.find(connection.id).is_none() {
             // Its place may be another's by now.
             return;

@@ -9,16 +9,16 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::connection::Connection;
 use super::eio::{Credentials, EioSession};
 use super::handoff::Inbound;
+use super::parts::Shard;
 use super::rate::Verdict;
 use super::recovery::ResumeOutcome;
-use super::replay::{Progress, SessionKey};
-use super::shard::Shard;
-use super::transport::Transport;
 use super::user_limit::PROBE_TIMEOUT;
 use crate::auth::{Place, Session, Shown};
+use crate::conn::state::connection::Connection;
+use crate::conn::state::replay::{Progress, SessionKey};
+use crate::conn::state::transport::Transport;
 use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates};
 use crate::protocol::plain::{self, MAX_EVENT_BYTES};
 use crate::protocol::socketio::{self, Packet};
@@ -67,7 +67,7 @@ impl Refused {
 }
 
 impl Shard {
-    pub(super) fn on_socketio_text(
+    pub(in crate::conn) fn on_socketio_text(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         eio: &Rc<EioSession>,
@@ -95,7 +95,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_socketio_binary(
+    pub(in crate::conn) fn on_socketio_binary(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         eio: &Rc<EioSession>,
@@ -185,7 +185,7 @@ impl Shard {
 
     /// Puts a client out of a namespace. Its transport goes on. A reason goes before as the event `error`, for the packet
     /// has no place for it.
-    pub(super) fn disconnect_namespace(
+    pub(in crate::conn) fn disconnect_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         connection: &Rc<Connection>,
@@ -201,7 +201,7 @@ impl Shard {
     }
 
     /// Takes a connection off a transport that may carry others.
-    pub(super) fn leave_namespace(
+    pub(in crate::conn) fn leave_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         connection: &Rc<Connection>,
@@ -325,7 +325,7 @@ fn in_namespace(transport: &Transport, namespace: &str) -> Option<Rc<Connection>
 }
 
 /// What a client that sends too much is told.
-pub(super) fn rate_limited() -> Failure {
+pub(in crate::conn) fn rate_limited() -> Failure {
     let said = "too many messages from this connection: send fewer, or send them later";
     Failure::new(ErrorCode::RateLimited, said)
 }

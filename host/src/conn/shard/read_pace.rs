@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::shard::Shard;
-use super::transport::{Session, Transport};
+use super::parts::Shard;
+use crate::conn::state::transport::{Session, Transport};
 use crate::model::{Allowance, Identity, Quota};
 
 /// What one user's connections on one shard are read, in bytes. To read, check and copy so much takes some hundredths of a
@@ -25,13 +25,13 @@ const EVENT_BYTES: u64 = 256;
 
 /// What the users of a shard's connections have been read.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::conn) struct Pace {
     quota: Quota,
     used: RefCell<HashMap<Arc<str>, Allowance>>,
 }
 
 impl Pace {
-    pub(super) fn new(events_per_second: u32) -> Self {
+    pub(in crate::conn) fn new(events_per_second: u32) -> Self {
         let per_second = READ.per_second.max(u64::from(events_per_second) * EVENT_BYTES);
         Self { quota: Quota { per_second, ..READ }, used: RefCell::default() }
     }
@@ -50,20 +50,20 @@ impl Pace {
 
 impl Shard {
     /// Whether a transport may be read now. One that may not is read when its time has come.
-    pub(super) fn may_read(&self, transport: &Transport) -> bool {
+    pub(in crate::conn) fn may_read(&self, transport: &Transport) -> bool {
         transport.times.unread_until.get() == 0
     }
 
     /// Charges the user of a polling session for a body. Says for how long the session is to wait for its answer, before
     /// which it brings no other, in milliseconds.
-    pub(super) fn charge_body(&self, transport: &Transport, bytes: usize) -> Option<u64> {
+    pub(in crate::conn) fn charge_body(&self, transport: &Transport, bytes: usize) -> Option<u64> {
         let wait = self.pace.charge(principal_of(transport), self.shared.clock.uptime_ms(), bytes)?;
         self.shared.metrics.reads_paused.inc();
         Some(wait)
     }
 
     /// Notes that a transport was read so much, and lets it rest where its user is over its share.
-    pub(super) fn charge_read(&self, transport: &Transport, bytes: usize) {
+    pub(in crate::conn) fn charge_read(&self, transport: &Transport, bytes: usize) {
         let read = transport.read_bytes.get() + bytes;
         if read < CHARGED_AT {
             return transport.read_bytes.set(read);
@@ -82,7 +82,7 @@ impl Shard {
     }
 
     /// Goes on with a transport that was not to be read, if its time has come.
-    pub(super) fn resume_reading(&self, transport: &Rc<Transport>, now: u64) {
+    pub(in crate::conn) fn resume_reading(&self, transport: &Rc<Transport>, now: u64) {
         let until = transport.times.unread_until.get();
         if until == 0 {
             return;

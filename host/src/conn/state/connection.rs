@@ -14,27 +14,32 @@ use crate::protocol::Protocol;
 
 /// Somebody who takes part.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) id: ConnId,
-    pub(super) protocol: Protocol,
-    pub(super) identity: RefCell<Arc<Identity>>,
+pub(in crate::conn) struct Connection {
+    pub(in crate::conn) id: ConnId,
+    pub(in crate::conn) protocol: Protocol,
+    pub(in crate::conn) identity: RefCell<Arc<Identity>>,
     /// None while the client is away and may come back.
-    pub(super) transport: RefCell<Option<Rc<Transport>>>,
-    pub(super) places: RefCell<Vec<Place>>,
+    pub(in crate::conn) transport: RefCell<Option<Rc<Transport>>>,
+    pub(in crate::conn) places: RefCell<Vec<Place>>,
     /// The last delivery that it was considered for.
-    pub(super) delivery: Cell<u64>,
+    pub(in crate::conn) delivery: Cell<u64>,
     /// When its token expires, by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
-    pub(super) expires: Cell<u64>,
+    pub(in crate::conn) expires: Cell<u64>,
     /// Whether a feature has heard of it.
-    pub(super) has_sent: Cell<bool>,
+    pub(in crate::conn) has_sent: Cell<bool>,
     /// What the client gave when it connected, until features have been told.
-    pub(super) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
+    pub(in crate::conn) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
     /// What is kept for a client that may come back.
-    pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
+    pub(in crate::conn) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, protocol: Protocol, identity: Arc<Identity>, transport: Rc<Transport>) -> Self {
+    pub(in crate::conn) fn new(
+        id: ConnId,
+        protocol: Protocol,
+        identity: Arc<Identity>,
+        transport: Rc<Transport>,
+    ) -> Self {
         Self {
             id,
             protocol,
@@ -50,7 +55,7 @@ impl Connection {
     }
 
     /// The Socket.IO namespace; the plain protocol has the main one alone.
-    pub(super) fn namespace(&self) -> &str {
+    pub(in crate::conn) fn namespace(&self) -> &str {
         self.protocol.namespace()
     }
 }

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::outbox::{Place, Queue};
-use super::replay::Entry;
-use super::shard::Shard;
+use super::parts::Shard;
+use crate::conn::state::outbox::{Place, Queue};
+use crate::conn::state::replay::Entry;
 use crate::hub::{Delivery, ShardCommand};
 use crate::protocol::Protocol;
 
@@ -53,7 +53,7 @@ impl Encoded {
 impl Shard {
     /// Hands a delivery to its members, with those `behind` it that go there, too. Where nothing is left to follow, it is
     /// written at once: each transport is then looked at once, not twice.
-    pub(super) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
+    pub(in crate::conn) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
         let run = take_run(first, behind);
         let is_last = behind.is_empty();
         let is_volatile = run[0].volatile;

@@ -7,21 +7,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::outbox::Place;
+use super::parts::Shard;
 use super::rate::Rate;
-use super::shard::Shard;
-use super::transport::{Io, Phase, Session, Transport, TransportId};
+use crate::conn::state::outbox::Place;
+use crate::conn::state::transport::{Io, Phase, Session, Transport, TransportId};
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{engineio, websocket};
 
 /// Time for a client to take our close and answer it. After that its socket is closed under it.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(in crate::conn) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// A transport in its place. None where the shard has no room left.
     /// `rate` is what it may still send, where it is not new.
-    pub(super) fn new_transport(
+    pub(in crate::conn) fn new_transport(
         &self,
         peer: SocketAddr,
         io: Io,
@@ -44,7 +44,7 @@ impl Shard {
     }
 
     /// Takes a transport out of its place. Its connections are dealt with already.
-    pub(super) fn remove_transport(&self, transport: &Transport) {
+    pub(in crate::conn) fn remove_transport(&self, transport: &Transport) {
         transport.holding.take();
         if self.find_transport(transport.id).is_some() {
             self.transports.borrow_mut().try_remove(transport.id.slot as usize);
@@ -57,12 +57,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn find_transport(&self, id: TransportId) -> Option<Rc<Transport>> {
+    pub(in crate::conn) fn find_transport(&self, id: TransportId) -> Option<Rc<Transport>> {
         self.transports.borrow().get(id.slot as usize).filter(|transport| transport.id == id).cloned()
     }
 
     /// A number that tells one tenant of a slot from the next.
-    pub(super) fn stamp(&self) -> u32 {
+    pub(in crate::conn) fn stamp(&self) -> u32 {
         let stamp = self.next_stamp.get();
         self.next_stamp.set(stamp.wrapping_add(1));
         stamp
@@ -76,7 +76,7 @@ impl Shard {
     }
 
     /// Queues frames; they are written when the shard has done what is at hand.
-    pub(super) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
+    pub(in crate::conn) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
         if transport.is_up() {
             let place = self.queue.borrow_mut().push(frames);
             self.enqueue_shared(transport, &[place]);
@@ -84,7 +84,7 @@ impl Shard {
     }
 
     /// Queues frames that others get, too; they are written when the shard has done what is at hand.
-    pub(super) fn enqueue_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
+    pub(in crate::conn) fn enqueue_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
         if transport.is_up() {
             self.put(transport, places);
             self.mark_dirty(transport);
@@ -92,7 +92,7 @@ impl Shard {
     }
 
     /// Writes frames that others get, too, unless something waits for the transport already.
-    pub(super) fn write_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
+    pub(in crate::conn) fn write_shared(&self, transport: &Rc<Transport>, places: &[Place]) {
         if !transport.is_up() {
             return;
         }
@@ -117,14 +117,14 @@ impl Shard {
     }
 
     /// Has what is queued for a transport written when the shard has done what is at hand.
-    pub(super) fn mark_dirty(&self, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn mark_dirty(&self, transport: &Rc<Transport>) {
         if !transport.dirty.replace(true) {
             self.dirty.borrow_mut().push(transport.clone());
         }
     }
 
     /// Ends transports whose outbox is over its bound although they were given the chance to take what is in it.
-    pub(super) fn close_slow_readers(self: &Rc<Self>) {
+    pub(in crate::conn) fn close_slow_readers(self: &Rc<Self>) {
         let limit = self.shared.config.outbox_bytes;
         for transport in self.over_limit.take() {
             self.flush(&transport);
@@ -138,7 +138,7 @@ impl Shard {
     }
 
     /// Writes what was queued since the last time.
-    pub(super) fn flush_dirty(self: &Rc<Self>) {
+    pub(in crate::conn) fn flush_dirty(self: &Rc<Self>) {
         self.close_slow_readers();
         self.enforce_replay_budget();
         self.shared.metrics.frames_queued.inc_by(self.frames_queued.take());
@@ -159,7 +159,7 @@ impl Shard {
     }
 
     /// Writes what waits for a transport, as far as its client takes it.
-    pub(super) fn flush(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn flush(self: &Rc<Self>, transport: &Rc<Transport>) {
         let is_ended = transport.phase.get() == Phase::Ended;
         match &transport.io {
             Io::Polling(poll) if !is_ended => self.flush_polling(transport, poll),
@@ -176,14 +176,14 @@ impl Shard {
     }
 
     /// A socket takes more.
-    pub(super) fn unblock(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn unblock(self: &Rc<Self>, transport: &Rc<Transport>) {
         if transport.socket().is_some_and(|socket| socket.blocked.replace(false)) {
             self.flush(transport);
         }
     }
 
     /// Tells the client that it is over, and why.
-    pub(super) fn close(self: &Rc<Self>, transport: &Rc<Transport>, code: CloseCode, reason: &str) {
+    pub(in crate::conn) fn close(self: &Rc<Self>, transport: &Rc<Transport>, code: CloseCode, reason: &str) {
         // A client that was lost, or needs a new token, may well be back.
         let may_return = matches!(code, CloseCode::GoingAway | CloseCode::TokenExpired);
         self.close_with(transport, code, reason, may_return);
@@ -191,7 +191,7 @@ impl Shard {
 
     /// Tells the client that it is over, and why. From here on its connections take part in nothing, unless it may come
     /// back.
-    pub(super) fn close_with(
+    pub(in crate::conn) fn close_with(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         code: CloseCode,
@@ -220,7 +220,7 @@ impl Shard {
         if self.is_stopping() { self.shared.config.shutdown_timeout } else { CLOSE_TIMEOUT }
     }
 
-    pub(super) fn detach_all(self: &Rc<Self>, transport: &Transport, may_return: bool) {
+    pub(in crate::conn) fn detach_all(self: &Rc<Self>, transport: &Transport, may_return: bool) {
         for connection in transport.connections.take() {
             self.on_transport_lost(&connection, may_return);
         }
@@ -230,7 +230,7 @@ impl Shard {
     }
 
     /// Lets go of a transport. What still waits for it is tried once more.
-    pub(super) fn shutdown_transport(self: &Rc<Self>, transport: &Rc<Transport>, may_return: bool) {
+    pub(in crate::conn) fn shutdown_transport(self: &Rc<Self>, transport: &Rc<Transport>, may_return: bool) {
         if transport.phase.replace(Phase::Ended) == Phase::Ended {
             return;
         }

@@ -10,18 +10,18 @@ use bytes::Bytes;
 use tokio::task::spawn_local;
 
 use super::eio::{Credentials, EioCommand, EioSession, Poll, Sid};
-use super::outbox::Outbox;
+use super::parts::Shard;
 use super::rate::Rate;
-use super::shard::Shard;
-use super::transport::{Io, Phase, Session, Socket, Transport};
 use crate::auth;
+use crate::conn::state::outbox::Outbox;
+use crate::conn::state::transport::{Io, Phase, Session, Socket, Transport};
 use crate::model::CloseCode;
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::websocket::{Decoder, Message};
 
 /// Something that was read.
 #[derive(Debug)]
-pub(super) enum Inbound {
+pub(in crate::conn) enum Inbound {
     Text(String),
     Binary(Bytes),
     /// The client closes its WebSocket, with this code.
@@ -30,12 +30,12 @@ pub(super) enum Inbound {
 
 impl Inbound {
     /// The packet of a message.
-    pub(super) fn of_message(text: &str) -> Self {
+    pub(in crate::conn) fn of_message(text: &str) -> Self {
         Self::Text(format!("4{text}"))
     }
 
     /// A packet as it came, if it means something to who takes over.
-    pub(super) fn of_packet(packet: Packet<'_>) -> Option<Self> {
+    pub(in crate::conn) fn of_packet(packet: Packet<'_>) -> Option<Self> {
         match packet {
             Packet::Message(text) => Some(Self::of_message(text)),
             Packet::Binary(bytes) => Some(Self::Binary(Bytes::from(bytes.into_owned()))),
@@ -47,14 +47,14 @@ impl Inbound {
 
 /// Who signed in on a plain transport that moves, and what its connection there would have been sent.
 #[derive(Debug)]
-pub(super) struct PlainHandoff {
-    pub(super) session: auth::Session,
-    pub(super) held: Vec<Bytes>,
+pub(in crate::conn) struct PlainHandoff {
+    pub(in crate::conn) session: auth::Session,
+    pub(in crate::conn) held: Vec<Bytes>,
 }
 
 /// A transport that is about to move.
 #[derive(Debug)]
-pub(super) struct PendingHandoff {
+pub(in crate::conn) struct PendingHandoff {
     to: usize,
     /// Who signed in on a plain transport.
     plain: Option<PlainHandoff>,
@@ -62,12 +62,12 @@ pub(super) struct PendingHandoff {
 }
 
 impl PendingHandoff {
-    pub(super) fn keep(&mut self, inbound: Option<Inbound>) {
+    pub(in crate::conn) fn keep(&mut self, inbound: Option<Inbound>) {
         self.inbound.extend(inbound);
     }
 
     /// Keeps what came on a WebSocket.
-    pub(super) fn keep_message(&mut self, message: &Message<'_>) {
+    pub(in crate::conn) fn keep_message(&mut self, message: &Message<'_>) {
         match message {
             Message::Text(text) => self.inbound.push(Inbound::Text((*text).to_owned())),
             Message::Binary(bytes) => self.inbound.push(Inbound::Binary(Bytes::copy_from_slice(bytes))),
@@ -79,24 +79,24 @@ impl PendingHandoff {
 
 /// A transport on its way to another shard.
 #[derive(Debug)]
-pub(super) struct Handoff {
-    pub(super) peer: SocketAddr,
-    pub(super) is_counted: bool,
-    pub(super) io: HandoffIo,
-    pub(super) session: HandoffSession,
-    pub(super) rate: Option<Rate>,
-    pub(super) outbox: Outbox,
-    pub(super) inbound: Vec<Inbound>,
+pub(in crate::conn) struct Handoff {
+    pub(in crate::conn) peer: SocketAddr,
+    pub(in crate::conn) is_counted: bool,
+    pub(in crate::conn) io: HandoffIo,
+    pub(in crate::conn) session: HandoffSession,
+    pub(in crate::conn) rate: Option<Rate>,
+    pub(in crate::conn) outbox: Outbox,
+    pub(in crate::conn) inbound: Vec<Inbound>,
 }
 
 #[derive(Debug)]
-pub(super) enum HandoffIo {
+pub(in crate::conn) enum HandoffIo {
     Socket { tcp: TcpStream, decoder: Decoder, received: Vec<u8> },
     Polling(Option<Poll>),
 }
 
 #[derive(Debug)]
-pub(super) enum HandoffSession {
+pub(in crate::conn) enum HandoffSession {
     Plain(PlainHandoff),
     Eio { id: Sid, credentials: Credentials },
     Probe { id: Sid, is_tried: bool },
@@ -104,12 +104,18 @@ pub(super) enum HandoffSession {
 
 impl Shard {
     /// Has a transport move to another shard, which is to deal with what was just read first.
-    pub(super) fn begin_handoff(&self, transport: &Transport, to: usize, plain: Option<PlainHandoff>, first: Inbound) {
+    pub(in crate::conn) fn begin_handoff(
+        &self,
+        transport: &Transport,
+        to: usize,
+        plain: Option<PlainHandoff>,
+        first: Inbound,
+    ) {
         *transport.handoff.borrow_mut() = Some(Box::new(PendingHandoff { to, plain, inbound: vec![first] }));
     }
 
     /// Moves a transport on which all that was read has been put aside.
-    pub(super) fn complete_handoff(self: &Rc<Self>, transport: &Rc<Transport>, decoder: Decoder) {
+    pub(in crate::conn) fn complete_handoff(self: &Rc<Self>, transport: &Rc<Transport>, decoder: Decoder) {
         let Some(handoff) = transport.handoff.take() else { return };
         let PendingHandoff { to, plain, inbound } = *handoff;
         let io = match &transport.io {
@@ -159,7 +165,7 @@ impl Shard {
     }
 
     /// Takes a transport from another shard.
-    pub(super) fn accept_handoff(self: &Rc<Self>, handoff: Handoff) {
+    pub(in crate::conn) fn accept_handoff(self: &Rc<Self>, handoff: Handoff) {
         let Handoff { peer, is_counted, io, session, rate, outbox, inbound } = handoff;
         let id = match &session {
             HandoffSession::Eio { id, .. } => Some(*id),
@@ -194,7 +200,7 @@ impl Shard {
             Session::Plain | Session::Echo => {}
         }
         if self.is_stopping() {
-            self.close(&transport, CloseCode::Restart, super::shard::RESTART_REASON);
+            self.close(&transport, CloseCode::Restart, super::parts::RESTART_REASON);
         }
         let mut plain = plain;
         for message in inbound {

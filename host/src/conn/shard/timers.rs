@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::incomplete::incomplete_deadline;
-use super::shard::Shard;
-use super::transport::{Phase, Session, Transport, TransportId};
+use super::parts::Shard;
+use crate::conn::state::transport::{Phase, Session, Transport, TransportId};
 use crate::model::{CloseCode, ErrorCode};
 use crate::protocol::{engineio, websocket};
 
@@ -17,7 +17,7 @@ const PINGS_APART: u64 = 50;
 
 /// Something that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
+pub(in crate::conn) enum Timer {
     Transport(TransportId),
     /// The answer to a probe must have come.
     Probe(TransportId),
@@ -31,14 +31,14 @@ pub(super) enum Timer {
 
 impl Shard {
     /// Has the shard look at a transport again at `deadline`, in milliseconds of uptime.
-    pub(super) fn arm(&self, transport: &Transport, deadline: u64) {
+    pub(in crate::conn) fn arm(&self, transport: &Transport, deadline: u64) {
         if deadline < transport.times.armed.get() {
             transport.times.armed.set(deadline);
             self.schedule(deadline, Timer::Transport(transport.id));
         }
     }
 
-    pub(super) fn schedule(&self, deadline: u64, due: Timer) {
+    pub(in crate::conn) fn schedule(&self, deadline: u64, due: Timer) {
         let mut deadlines = self.timers.borrow_mut();
         let is_first = deadlines.peek().is_none_or(|Reverse((first, _))| deadline < *first);
         deadlines.push(Reverse((deadline, due)));
@@ -47,7 +47,7 @@ impl Shard {
         }
     }
 
-    pub(super) async fn next_timer(&self) {
+    pub(in crate::conn) async fn next_timer(&self) {
         loop {
             let next = self.timers.borrow().peek().map(|Reverse((deadline, _))| *deadline);
             match next {
@@ -61,7 +61,7 @@ impl Shard {
     }
 
     /// Does what is due. Says whether there is more, so that others have their turn before.
-    pub(super) fn run_due_timers(self: &Rc<Self>) -> bool {
+    pub(in crate::conn) fn run_due_timers(self: &Rc<Self>) -> bool {
         let now = self.shared.clock.uptime_ms();
         let is_due = |next: Option<&Reverse<(u64, Timer)>>| next.is_some_and(|Reverse((deadline, _))| *deadline <= now);
         for _ in 0..DEADLINES_IN_A_ROW {
@@ -96,7 +96,7 @@ impl Shard {
     }
 
     /// Does what is due on a transport, and notes when to look again.
-    pub(super) fn check_transport(self: &Rc<Self>, transport: &Rc<Transport>, now: u64) {
+    pub(in crate::conn) fn check_transport(self: &Rc<Self>, transport: &Rc<Transport>, now: u64) {
         self.resume_reading(transport, now);
         let times = &transport.times;
         let session = transport.session.borrow().clone();
@@ -155,7 +155,7 @@ impl Shard {
     }
 
     /// Sends a ping.
-    pub(super) fn ping(&self, transport: &Rc<Transport>, now: u64) {
+    pub(in crate::conn) fn ping(&self, transport: &Rc<Transport>, now: u64) {
         transport.times.pinged.set(now);
         self.replay_ping_sent(transport);
         let ping = match &*transport.session.borrow() {
@@ -166,7 +166,7 @@ impl Shard {
     }
 
     /// Puts those out of a transport whose tokens have expired. The transport ends with the last.
-    pub(super) fn end_expired(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(in crate::conn) fn end_expired(self: &Rc<Self>, transport: &Rc<Transport>) {
         let reason = "the token has expired: connect with a new one";
         let now = self.shared.clock.wall_ms();
         let (expired, others): (Vec<_>, Vec<_>) =

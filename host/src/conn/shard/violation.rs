@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use governor::Quota;
 
-use super::shard::Shard;
-use super::transport::{Limiter, Transport};
+use super::parts::Shard;
+use crate::conn::state::transport::{Limiter, Transport};
 use crate::model::{Clock, CloseCode, ErrorCode, Failure};
 use crate::protocol::{plain, socketio};
 
@@ -17,20 +17,20 @@ const BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
 /// Which of a shard's violations are logged.
 #[derive(Debug)]
-pub(super) struct Violations {
+pub(in crate::conn) struct Violations {
     limiter: Limiter,
     /// Not logged since the last that was.
     n_silent: Cell<u64>,
 }
 
 impl Violations {
-    pub(super) fn new(clock: &Clock) -> Self {
+    pub(in crate::conn) fn new(clock: &Clock) -> Self {
         let quota = Quota::per_second(LINES_PER_SECOND).allow_burst(BURST);
         Self { limiter: Limiter::new(quota, clock), n_silent: Cell::new(0) }
     }
 
     /// Logs that a client broke the protocol, unless there were many.
-    pub(super) fn log(&self, transport: &Transport, reason: &str) {
+    pub(in crate::conn) fn log(&self, transport: &Transport, reason: &str) {
         if !self.limiter.allows() {
             return self.n_silent.set(self.n_silent.get() + 1);
         }
@@ -43,14 +43,14 @@ impl Violations {
 
 impl Shard {
     /// Ends a transport whose client broke the protocol.
-    pub(super) fn close_for_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
+    pub(in crate::conn) fn close_for_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
         self.report_violation(transport, reason);
         self.close(transport, CloseCode::ProtocolError, reason);
     }
 
     /// Says that a client broke the protocol, before its transport is ended: to the log, and by an event to a Socket.IO client, which
     /// does not show the reason of a close.
-    pub(super) fn report_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
+    pub(in crate::conn) fn report_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
         if !transport.is_up() {
             return;
         }
