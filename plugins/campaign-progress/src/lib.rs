@@ -194,7 +194,7 @@ mod tests {
     use super::crosses_multiple;
 
     #[test]
-    fn a_multiple_is_crossed_when_it_is_reached_and_not_again_when_it_is_left() {
+    fn multiple_is_crossed_only_when_reached() {
         for (before, after, crosses) in
             [(0, 99, false), (99, 100, true), (100, 199, false), (150, 450, true), (100, 100, false), (0, 0, false)]
         {

@@ -122,7 +122,7 @@ mod tests {
     use super::{MAX_RECENT, Recent};
 
     #[test]
-    fn the_oldest_goes_where_there_are_too_many() {
+    fn oldest_is_evicted_when_full() {
         let mut recent = Recent::default();
         for n in 0..=MAX_RECENT {
             recent.remember("ana", &n.to_string(), &format!("temp_{n}"));
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_most_gives_way_and_not_who_was_away() {
+    fn most_active_sender_is_evicted_first() {
         let mut recent = Recent::default();
         recent.remember("ana", "a", "temp_a");
         recent.remember("ben", "b", "temp_b");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn older_ones_go_before_those_that_are_known_and_only_as_far_as_there_is_room() {
+    fn older_entries_precede_known_ones_when_room_allows() {
         let mut recent = Recent::default();
         for n in 2..MAX_RECENT {
             recent.remember("ana", &format!("new{n}"), "temp_new");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_a_message_is_and_its_clients_id_are_not_mixed_up() {
+    fn sender_and_client_id_are_not_confused() {
         let mut recent = Recent::default();
         recent.remember("ana", "1", "temp_a");
         for (sender, client_id) in [("an", "a1"), ("ana1", ""), ("1", "ana"), ("ana", "2"), ("bob", "1")] {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_forgotten_leaves_nothing_behind() {
+    fn forgotten_entries_leave_nothing_behind() {
         let mut recent = Recent::default();
         recent.remember("ana", "1", "temp_a");
         recent.remember("ana", "2", "temp_b");

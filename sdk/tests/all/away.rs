@@ -74,7 +74,7 @@ impl Feature for Porch {
 }
 
 #[test]
-fn a_scope_that_asks_is_told_away_and_back() {
+fn requesting_scope_receives_away_and_back() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "porch:sit", json!({"id": "a"})).unwrap();
@@ -103,7 +103,7 @@ fn a_scope_that_asks_is_told_away_and_back() {
 }
 
 #[test]
-fn a_join_while_away_is_told_away() {
+fn join_while_detached_is_followed_by_away() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "porch:later", json!({"id": "a"})).unwrap();
@@ -119,7 +119,7 @@ fn a_join_while_away_is_told_away() {
 }
 
 #[test]
-fn an_absent_client_sends_nothing() {
+fn detached_client_cannot_send() {
     let sent = catch_unwind(|| {
         let mut sim = Simulation::<Porch>::new();
         let ana = sim.connect("ana", "Ana");

@@ -82,7 +82,7 @@ fn welcome(namespace: &str, seat: Option<u32>, visits: u32) -> Vec<(String, Valu
 }
 
 #[test]
-fn a_feature_that_wants_to_hears_of_each_connection_before_it_sends_anything() {
+fn connect_precedes_every_event_of_the_connection() {
     let mut sim = Simulation::<Lobby>::new();
     let first = sim.connect("ana", "Ana");
     assert_eq!(sim.received(first), welcome("/", None, 1));
@@ -92,7 +92,7 @@ fn a_feature_that_wants_to_hears_of_each_connection_before_it_sends_anything() {
 }
 
 #[test]
-fn a_feature_that_refuses_to_hear_of_a_connection_changes_nothing_and_its_client_is_told() {
+fn refusing_connect_changes_nothing_and_reaches_client() {
     let mut sim = Simulation::<Lobby>::new();
     let refused = sim.connect_to("/", ana(), &json!({"seat": "first row"}));
     let (event, error) = sim.received(refused).remove(0);
@@ -101,7 +101,7 @@ fn a_feature_that_refuses_to_hear_of_a_connection_changes_nothing_and_its_client
 }
 
 #[test]
-fn nobody_but_the_host_sends_connect() {
+fn only_the_host_sends_connect() {
     let mut sim = Simulation::<Lobby>::new();
     let ana = sim.connect("ana", "Ana");
     let claim = json!({"namespace": "/", "auth": {}});
@@ -110,7 +110,7 @@ fn nobody_but_the_host_sends_connect() {
 }
 
 #[test]
-fn what_came_is_passed_on_as_it_came() {
+fn received_payload_is_forwarded_unchanged() {
     let mut sim = Simulation::<Lobby>::new();
     let ana = sim.connect("ana", "Ana");
     sim.received(ana);
@@ -125,7 +125,7 @@ fn what_came_is_passed_on_as_it_came() {
 }
 
 #[test]
-fn a_namespace_that_the_manifest_does_not_name_is_not_there() {
+fn undeclared_namespace_does_not_exist() {
     let panic = catch_unwind(|| -> Connection { Simulation::<Lobby>::new().connect_to("/other", ana(), &json!({})) });
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert_eq!(complaint, "the manifest of lobby does not name the namespace \"/other\"");

@@ -32,7 +32,7 @@ fn arguments_fill_the_variant_of_their_event() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_bad_request_that_names_event_and_field() {
+fn mismatch_is_bad_request_naming_event_and_field() {
     for (event, args, message) in [
         (
             "fields",
@@ -49,7 +49,7 @@ fn what_does_not_fit_is_a_bad_request_that_names_event_and_field() {
 }
 
 #[test]
-fn attachments_are_found_by_their_number() {
+fn attachments_are_found_by_number() {
     let mut sim = Simulation::<Probe>::new();
     let ana = sim.connect("ana", "Ana");
     let placeholder = |number: u32| json!([{"id": "1", "blob": {"_placeholder": true, "num": number}}]);
@@ -87,7 +87,7 @@ mod without_data {
     }
 
     #[test]
-    fn what_wants_none_is_content_and_what_wants_some_says_so() {
+    fn missing_arguments_are_refused_only_where_required() {
         for args in ["[]", "[null]"] {
             assert!(come_of("unit", args).is_ok());
             assert!(come_of("optional", args).is_ok());
@@ -98,7 +98,7 @@ mod without_data {
     }
 
     #[test]
-    fn arguments_that_are_no_array_and_events_that_are_no_variant_are_told_apart() {
+    fn malformed_arguments_differ_from_unknown_events() {
         assert_eq!(come_of("unit", "{").unwrap_err().code, "bad_request");
         assert_eq!(come_of("nothing", "[]").unwrap_err().code, "internal");
     }

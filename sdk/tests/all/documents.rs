@@ -37,7 +37,7 @@ fn overloaded() -> StoreFailure {
 }
 
 #[test]
-fn documents_are_stored_or_not_and_the_feature_learns_it_with_the_document() {
+fn save_outcome_returns_the_document() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "save", "a").unwrap();
@@ -52,7 +52,7 @@ fn documents_are_stored_or_not_and_the_feature_learns_it_with_the_document() {
 }
 
 #[test]
-fn the_first_of_a_key_is_stored_in_each_collection_and_its_id_is_the_outcome_of_all() {
+fn first_document_of_key_wins_in_each_collection() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for with in ["k", "k", "l"] {
@@ -66,7 +66,7 @@ fn the_first_of_a_key_is_stored_in_each_collection_and_its_id_is_the_outcome_of_
 }
 
 #[test]
-fn a_promise_that_is_kept_twice_stores_once() {
+fn promise_kept_twice_stores_once() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "save", "a").unwrap();
@@ -76,7 +76,7 @@ fn a_promise_that_is_kept_twice_stores_once() {
 }
 
 #[test]
-fn what_is_replied_to_the_documents_answers_who_asked_for_them() {
+fn reply_to_documents_answers_the_requester() {
     let (mut sim, ana) = with_three_stored();
     assert_eq!(order(&mut sim, ana, "fetch", "all").unwrap(), json!([["c", "b", "a"], "d1", false]));
     assert_eq!(notes(&mut sim), json!(["fetched all"]));
@@ -94,21 +94,21 @@ fn pages_go_backwards_from_a_document() {
 }
 
 #[test]
-fn an_event_that_replied_has_its_documents_all_the_same() {
+fn fetch_after_reply_still_returns_documents() {
     let (mut sim, ana) = with_three_stored();
     assert_eq!(order(&mut sim, ana, "fetch and reply", "later").unwrap(), "at once");
     assert_eq!(notes(&mut sim), json!(["fetched later"]));
 }
 
 #[test]
-fn documents_may_lead_to_a_further_fetch_that_answers() {
+fn fetch_may_follow_fetch_before_reply() {
     let (mut sim, ana) = with_three_stored();
     assert_eq!(order(&mut sim, ana, "fetch", "again").unwrap(), json!([["c"], "d3", true]));
     assert_eq!(notes(&mut sim), json!(["fetched again", "fetched second"]));
 }
 
 #[test]
-fn who_asked_learns_that_documents_cannot_be_had() {
+fn requester_learns_of_failed_fetch() {
     let (mut sim, ana) = with_three_stored();
     sim.fail_fetches(Some(overloaded()));
     assert_eq!(order(&mut sim, ana, "fetch", "all").unwrap_err().code, "feature_unavailable");
@@ -121,7 +121,7 @@ fn who_asked_learns_that_documents_cannot_be_had() {
 }
 
 #[test]
-fn other_events_may_come_before_the_documents() {
+fn other_events_may_precede_fetched_documents() {
     let (mut sim, ana) = with_three_stored();
     sim.hold_fetches();
     sim.emit(ana, "do", json!({"id": "1", "what": "fetch", "with": "all"}));
@@ -132,7 +132,7 @@ fn other_events_may_come_before_the_documents() {
 }
 
 #[test]
-fn after_a_restart_volatile_scopes_and_connections_are_gone_and_promises_are_kept() {
+fn restart_drops_volatile_scopes_and_keeps_promises() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for (what, with) in [("join", ""), ("note", "x"), ("timer", "t"), ("ask", "q"), ("save", "a")] {
@@ -155,7 +155,7 @@ fn after_a_restart_volatile_scopes_and_connections_are_gone_and_promises_are_kep
 }
 
 #[test]
-fn after_a_restart_durable_scopes_have_their_states_and_timers() {
+fn restart_keeps_durable_states_and_timers() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "keep", json!({"left": "l", "right": "r", "what": "x"})).unwrap();

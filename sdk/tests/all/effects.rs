@@ -32,7 +32,7 @@ fn admin(sim: &mut Sim, user_id: &str) -> Connection {
 }
 
 #[test]
-fn a_room_hears_what_is_said_to_it_but_for_the_exception() {
+fn room_emit_skips_the_exception() {
     let mut sim = Sim::new();
     let people = [sim.connect("ana", "Ana"), sim.connect("bob", "Bob"), sim.connect("eve", "Eve")];
     order(&mut sim, people[0], "join", "");
@@ -45,7 +45,7 @@ fn a_room_hears_what_is_said_to_it_but_for_the_exception() {
 }
 
 #[test]
-fn whoever_belongs_to_several_audiences_hears_it_once() {
+fn overlapping_audiences_receive_once() {
     let mut sim = Sim::new();
     let ana = admin(&mut sim, "ana");
     let tab = sim.connect("ana", "Ana");
@@ -62,7 +62,7 @@ fn whoever_belongs_to_several_audiences_hears_it_once() {
 }
 
 #[test]
-fn an_event_may_have_several_arguments_and_attachments() {
+fn event_may_have_several_arguments_and_attachments() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "pair", "x");
@@ -73,7 +73,7 @@ fn an_event_may_have_several_arguments_and_attachments() {
 }
 
 #[test]
-fn a_failure_changes_nothing_and_sends_nothing() {
+fn failure_changes_and_sends_nothing() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let failing = json!({"id": "1", "what": "fail", "with": "no"});
@@ -86,7 +86,7 @@ fn a_failure_changes_nothing_and_sends_nothing() {
 }
 
 #[test]
-fn clients_answer_or_the_feature_learns_why_not() {
+fn clients_acknowledge_or_feature_learns_why_not() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "ask", "first");
@@ -99,7 +99,7 @@ fn clients_answer_or_the_feature_learns_why_not() {
 }
 
 #[test]
-fn a_timer_set_by_a_timer_waits_at_least() {
+fn timer_set_by_timer_has_minimum_delay() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "timer", "chain");
@@ -111,7 +111,7 @@ fn a_timer_set_by_a_timer_waits_at_least() {
 }
 
 #[test]
-fn a_timer_is_replaced_by_its_name_and_can_be_cancelled() {
+fn timer_is_replaced_by_name_and_cancelled() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "timer", "one");
@@ -127,7 +127,7 @@ fn a_timer_is_replaced_by_its_name_and_can_be_cancelled() {
 }
 
 #[test]
-fn a_sender_is_told_how_many_its_event_reached_each_counted_once() {
+fn reply_counts_each_reached_connection_once() {
     let mut sim = Sim::new();
     let people = [sim.connect("ana", "Ana"), sim.connect("bob", "Bob"), sim.connect("bob", "Bob")];
     for who in people {
@@ -139,7 +139,7 @@ fn a_sender_is_told_how_many_its_event_reached_each_counted_once() {
 }
 
 #[test]
-fn a_scope_is_told_once_of_each_connection_that_goes_by_others_doing() {
+fn scope_hears_once_of_externally_removed_connections() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -164,7 +164,7 @@ fn a_scope_is_told_once_of_each_connection_that_goes_by_others_doing() {
 }
 
 #[test]
-fn a_scope_is_not_told_of_its_own_joins_but_its_neighbours_are() {
+fn own_joins_are_reported_only_to_neighbouring_scopes() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "join", "");
@@ -180,7 +180,7 @@ fn a_scope_is_not_told_of_its_own_joins_but_its_neighbours_are() {
 }
 
 #[test]
-fn claims_and_roles_are_read_from_the_identity() {
+fn claims_and_roles_come_from_identity() {
     let identity = Identity {
         user_id: "ana".to_owned(),
         name: None,
@@ -195,7 +195,7 @@ fn claims_and_roles_are_read_from_the_identity() {
 }
 
 #[test]
-fn a_payload_may_claim_ones_own_id_under_several_names_and_shapes() {
+fn own_id_may_be_claimed_in_any_shape() {
     let identity = Identity { user_id: "ana".to_owned(), name: None, roles: Vec::new(), claims: "{}".to_owned() };
     for field in ["agentId", "senderId", "userId"] {
         for (claimed, allowed) in [

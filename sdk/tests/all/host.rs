@@ -15,7 +15,7 @@ fn order(sim: &mut Sim, who: Connection, what: &str) -> Value {
 }
 
 #[test]
-fn a_feature_knows_its_scope_its_room_and_the_number_of_the_event() {
+fn context_has_scope_room_and_sequence_number() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let tab = sim.connect("ana", "Ana");
@@ -25,7 +25,7 @@ fn a_feature_knows_its_scope_its_room_and_the_number_of_the_event() {
 }
 
 #[test]
-fn a_feature_knows_whether_a_connection_is_in_the_room_and_how_many_of_its_users_are() {
+fn context_has_membership_and_connections_of_user() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let tab = sim.connect("ana", "Ana");
@@ -46,7 +46,7 @@ fn a_feature_knows_whether_a_connection_is_in_the_room_and_how_many_of_its_users
 }
 
 #[test]
-fn who_comes_or_goes_is_told_of_as_being_there_or_gone_already() {
+fn joined_connection_is_counted_left_one_is_not() {
     let mut sim = Sim::new();
     let [ana, tab] = [sim.connect("ana", "Ana"), sim.connect("ana", "Ana")];
     sim.join(ana, "probe:1");
@@ -60,7 +60,7 @@ fn who_comes_or_goes_is_told_of_as_being_there_or_gone_already() {
 }
 
 #[test]
-fn who_answers_is_in_the_room_or_not() {
+fn acknowledging_connection_shows_its_membership() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "join");
@@ -74,7 +74,7 @@ fn who_answers_is_in_the_room_or_not() {
 }
 
 #[test]
-fn numbers_that_look_random_differ_by_event_and_follow_from_the_input() {
+fn random_numbers_differ_by_event_and_follow_input() {
     let run = || {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
@@ -87,7 +87,7 @@ fn numbers_that_look_random_differ_by_event_and_follow_from_the_input() {
 }
 
 #[test]
-fn settings_are_the_operators_and_may_change() {
+fn settings_may_change_at_runtime() {
     let mut sim = Sim::new().with_settings(json!({"greeting": "hello"}));
     let ana = sim.connect("ana", "Ana");
     assert_eq!(order(&mut sim, ana, "greet"), "hello");
@@ -100,7 +100,7 @@ fn settings_are_the_operators_and_may_change() {
 }
 
 #[test]
-fn a_scope_is_forgotten_when_it_has_been_idle() {
+fn idle_scope_is_forgotten() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "note");
@@ -125,7 +125,7 @@ fn members_timers_and_watches_keep_a_scope() {
 }
 
 #[test]
-fn all_scopes_are_asked_and_their_answers_folded() {
+fn query_answers_of_all_scopes_are_folded() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for id in ["1", "2"] {
@@ -136,7 +136,7 @@ fn all_scopes_are_asked_and_their_answers_folded() {
 }
 
 #[test]
-fn log_lines_are_kept_once() {
+fn log_lines_are_recorded_once() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "log");
@@ -144,7 +144,7 @@ fn log_lines_are_kept_once() {
 }
 
 #[test]
-fn services_may_send_what_is_theirs() {
+fn services_may_send_service_events() {
     let mut sim = Sim::new();
     assert_eq!(sim.service("billing", "unit", json!({"id": "1"})).unwrap(), "unit");
     let joining = json!({"id": "1", "what": "join"});
@@ -152,7 +152,7 @@ fn services_may_send_what_is_theirs() {
 }
 
 #[test]
-fn a_value_that_does_not_become_json_is_the_features_failure() {
+fn unserialisable_value_is_the_features_failure() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let failure = sim.emit_with_ack(ana, "do", json!({"id": "1", "what": "not json"})).unwrap_err();
@@ -170,7 +170,7 @@ fn complaint(what: &str) -> String {
 }
 
 #[test]
-fn an_authors_mistakes_are_told_loudly() {
+fn authors_mistakes_panic() {
     assert!(complaint("undeclared event").ends_with("it emits \"undeclared\", which its manifest does not name"));
     assert!(complaint("undeclared room").ends_with("it uses the room \"elsewhere\", which its manifest does not need"));
     assert!(complaint("impure").contains("comes out differently when it is handled again"));
@@ -184,7 +184,7 @@ fn an_authors_mistakes_are_told_loudly() {
 }
 
 #[test]
-fn a_scope_has_a_bounded_number_of_timers() {
+fn timers_per_scope_are_bounded() {
     let panic = std::panic::catch_unwind(|| {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");

@@ -78,7 +78,7 @@ fn person() -> Identity {
 }
 
 #[test]
-fn a_payload_over_its_limits_is_too_large() {
+fn payload_over_limits_is_too_large() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect("ana", "Ana");
     let many = |n: usize| json!({ "x": vec![1; n] });
@@ -99,7 +99,7 @@ fn a_payload_over_its_limits_is_too_large() {
 }
 
 #[test]
-fn an_answer_over_the_limits_is_missing() {
+fn answer_over_limits_is_missing() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect("ana", "Ana");
     for answer in [json!(1), json!(vec![1; 2000])] {
@@ -116,7 +116,7 @@ fn an_answer_over_the_limits_is_missing() {
 }
 
 #[test]
-fn credentials_are_left_out_of_auth() {
+fn credentials_are_removed_from_auth() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect_to("/", person(), &json!({ "token": "t", "team": 1 }));
     let ben = sim.connect_to("/", person(), &json!({ "many": vec![1; 2000] }));
@@ -125,7 +125,7 @@ fn credentials_are_left_out_of_auth() {
 }
 
 #[test]
-fn a_join_at_connect_takes_the_action() {
+fn join_at_connect_requires_the_action() {
     let panic = catch_unwind(|| Simulation::<Hall>::new().connect_to("/", person(), &json!({ "join": true })));
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert!(complaint.contains("does not need the action \"join\""), "{complaint}");
@@ -133,7 +133,7 @@ fn a_join_at_connect_takes_the_action() {
 }
 
 #[test]
-fn limits_are_of_events_that_are_routed() {
+fn limits_apply_to_routed_events() {
     let panic = catch_unwind(|| Scope::volatile("hall").limits(["say"], EventLimits::default()));
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert_eq!(complaint, "the scope \"hall\" does not route \"say\"");

@@ -47,12 +47,12 @@ fn state_is_put_kept_or_cleared() {
 }
 
 #[test]
-fn a_state_that_cannot_be_read_is_an_internal_failure() {
+fn unreadable_state_is_internal_failure() {
     assert_eq!(order("note", Some(b"{")).unwrap_err().code, "internal");
 }
 
 #[test]
-fn a_query_only_replies() {
+fn query_only_replies() {
     let query = Query { name: "notes".to_owned(), data: "{}".to_owned() };
     let outcome = handle::<Probe>(call(), Event::Query(query), Some(br#"{"notes":["x"]}"#)).unwrap();
     let reply = Payload::of(&["x"]).unwrap();
@@ -61,20 +61,20 @@ fn a_query_only_replies() {
 }
 
 #[test]
-fn what_a_later_host_may_tell_is_ignored() {
+fn unknown_future_event_is_ignored() {
     let later = Event::Other("moved".to_owned(), "{}".to_owned());
     let outcome = handle::<Probe>(call(), later, Some(br#"{"notes":["x"]}"#)).unwrap();
     assert_eq!((outcome.effects.len(), outcome.state), (0, StateChange::Keep));
 }
 
 #[test]
-fn an_old_state_is_taken_where_it_still_reads_as_todays() {
+fn compatible_old_state_is_read_as_current() {
     assert_eq!(migrate::<Probe>(1, br#"{ "notes": ["x"] }"#).unwrap(), br#"{"notes":["x"]}"#);
     assert_eq!(migrate::<Probe>(1, b"[]]").unwrap_err().code, "internal");
 }
 
 #[test]
-fn there_is_no_way_back_unless_the_feature_has_one() {
+fn downgrade_requires_a_downward_migration() {
     let refusal = migrate_down::<Probe>(1, br#"{"notes":["x"]}"#).unwrap_err();
     assert!(refusal.message.contains("no way back to schema version 1"), "{}", refusal.message);
     let asked = Event::Other("migrate-down".to_owned(), "1".to_owned());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ROOM, Sim, ana, c1, names, report, sent, snapshot, start, start_olgas, tell};
 
 #[test]
-fn the_room_and_the_owner_hear_of_each_step() {
+fn each_step_reaches_room_and_owner() {
     let mut sim = Sim::new();
     let ana = ana(&mut sim);
     let olga = sim.connect("olga", "Olga");
@@ -20,7 +20,7 @@ fn the_room_and_the_owner_hear_of_each_step() {
 }
 
 #[test]
-fn what_the_service_says_goes_on_whole() {
+fn service_payload_is_forwarded_unchanged() {
     let mut sim = Sim::new();
     let ana = ana(&mut sim);
     let started = json!({"campaignId": "c1", "name": "Autumn", "total": 3, "ownerId": "olga", "tags": [1.5]});
@@ -33,7 +33,7 @@ fn what_the_service_says_goes_on_whole() {
 }
 
 #[test]
-fn a_bare_id_of_a_service_goes_on_as_an_object() {
+fn bare_id_is_forwarded_as_object() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -42,7 +42,7 @@ fn a_bare_id_of_a_service_goes_on_as_an_object() {
 }
 
 #[test]
-fn a_campaign_goes_on_after_a_restart_of_the_host() {
+fn campaign_survives_host_restart() {
     let mut sim = Sim::new();
     start_olgas(&mut sim);
     sent(&mut sim, 150);
@@ -57,7 +57,7 @@ fn a_campaign_goes_on_after_a_restart_of_the_host() {
 }
 
 #[test]
-fn messages_that_were_under_way_count_while_it_rests() {
+fn in_flight_messages_count_during_pause() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -68,7 +68,7 @@ fn messages_that_were_under_way_count_while_it_rests() {
 }
 
 #[test]
-fn a_campaign_may_end_from_a_pause_and_before_all_is_processed() {
+fn paused_or_unfinished_campaign_may_complete() {
     let mut sim = Sim::new();
     start(&mut sim);
     sent(&mut sim, 500);
@@ -77,7 +77,7 @@ fn a_campaign_may_end_from_a_pause_and_before_all_is_processed() {
 }
 
 #[test]
-fn after_the_end_delivered_and_read_count_on_and_nothing_else() {
+fn delivered_and_read_count_after_completion() {
     for end in ["campaign:completed", "campaign:failed"] {
         let mut sim = Sim::new();
         start(&mut sim);
@@ -105,7 +105,7 @@ fn after_the_end_delivered_and_read_count_on_and_nothing_else() {
 }
 
 #[test]
-fn nothing_comes_before_the_start() {
+fn nothing_is_accepted_before_start() {
     let mut sim = Sim::new();
     let ana = ana(&mut sim);
     refuses(
@@ -124,7 +124,7 @@ fn nothing_comes_before_the_start() {
 }
 
 #[test]
-fn what_runs_can_be_neither_started_nor_resumed_and_what_rests_neither_started_nor_paused() {
+fn illegal_transitions_are_refused() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -137,7 +137,7 @@ fn what_runs_can_be_neither_started_nor_resumed_and_what_rests_neither_started_n
 }
 
 #[test]
-fn no_figure_goes_over_the_total() {
+fn counts_never_exceed_total() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);

@@ -9,7 +9,7 @@ use super::{Sim, ana, c1, names, processed, report, sent, snapshot, start, start
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn progress_is_told_at_each_hundredth_message() {
+fn progress_is_emitted_every_hundred_messages() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -20,7 +20,7 @@ fn progress_is_told_at_each_hundredth_message() {
 }
 
 #[test]
-fn it_is_told_once_for_a_jump_over_several_multiples() {
+fn crossing_several_multiples_emits_once() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -35,7 +35,7 @@ fn it_is_told_once_for_a_jump_over_several_multiples() {
 }
 
 #[test]
-fn sent_and_failed_are_processed_and_the_others_are_not() {
+fn only_sent_and_failed_count_as_processed() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -49,7 +49,7 @@ fn sent_and_failed_are_processed_and_the_others_are_not() {
 }
 
 #[test]
-fn a_report_without_a_count_is_about_one_message() {
+fn report_without_count_is_one_message() {
     let mut sim = Sim::new();
     start(&mut sim);
     for data in
@@ -65,7 +65,7 @@ fn a_report_without_a_count_is_about_one_message() {
 }
 
 #[test]
-fn how_often_progress_is_told_is_a_setting() {
+fn progress_interval_is_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"progressEvery": 10}));
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -79,7 +79,7 @@ fn how_often_progress_is_told_is_a_setting() {
 }
 
 #[test]
-fn once_more_at_the_end_whatever_was_told_before() {
+fn completion_always_emits_progress() {
     for (event, data, state) in [
         ("campaign:completed", c1(), "completed"),
         ("campaign:failed", json!({"campaignId": "c1", "reason": "no credit"}), "failed"),
@@ -98,7 +98,7 @@ fn once_more_at_the_end_whatever_was_told_before() {
 }
 
 #[test]
-fn the_room_and_the_owner_are_told_each_connection_once() {
+fn room_and_owner_receive_progress_once_per_connection() {
     let mut sim = Sim::new();
     start_olgas(&mut sim);
     let ana = ana(&mut sim);
@@ -115,7 +115,7 @@ fn the_room_and_the_owner_are_told_each_connection_once() {
 }
 
 #[test]
-fn it_says_how_fast_the_campaign_is_and_how_long_it_will_take() {
+fn progress_has_rate_and_remaining_time() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -139,7 +139,7 @@ fn it_says_how_fast_the_campaign_is_and_how_long_it_will_take() {
 }
 
 #[test]
-fn the_service_is_told_the_same_figures() {
+fn service_reply_has_same_figures() {
     let mut sim = Sim::new();
     let data = json!({"campaignId": "c1", "name": "Autumn", "total": 8});
     let answer = tell(&mut sim, "campaign:started", data).unwrap();
@@ -152,7 +152,7 @@ fn the_service_is_told_the_same_figures() {
 }
 
 #[test]
-fn a_pause_does_not_count_as_slowness() {
+fn pause_does_not_lower_the_rate() {
     let mut sim = Sim::new();
     start(&mut sim);
     sim.advance(10 * SECOND);
@@ -169,7 +169,7 @@ fn a_pause_does_not_count_as_slowness() {
 }
 
 #[test]
-fn figures_stand_still_after_the_end() {
+fn figures_are_frozen_after_completion() {
     let mut sim = Sim::new();
     start(&mut sim);
     sim.advance(10 * SECOND);
@@ -180,7 +180,7 @@ fn figures_stand_still_after_the_end() {
 }
 
 #[test]
-fn a_share_is_rounded_down_so_that_all_means_all() {
+fn percentage_is_rounded_down() {
     let mut sim = Sim::new();
     tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "Big", "total": 100_000})).unwrap();
     let answer = report(&mut sim, "sent", 99_999).unwrap();
@@ -189,7 +189,7 @@ fn a_share_is_rounded_down_so_that_all_means_all() {
 }
 
 #[test]
-fn a_campaign_without_messages_is_done_when_it_is_completed() {
+fn completed_campaign_without_messages_is_100_percent() {
     let mut sim = Sim::new();
     let answer = tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "Nobody", "total": 0})).unwrap();
     assert_eq!(figures(&answer), (json!(0), json!(0), json!(0)));
@@ -197,7 +197,7 @@ fn a_campaign_without_messages_is_done_when_it_is_completed() {
 }
 
 #[test]
-fn the_greatest_campaign_that_there_can_be_has_figures() {
+fn largest_campaign_does_not_overflow() {
     let mut sim = Sim::new();
     let most = 9_007_199_254_740_991_u64;
     tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "All", "total": most})).unwrap();

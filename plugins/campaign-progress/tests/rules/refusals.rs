@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ROOM, Sim, ana, c1, names, snapshot, start, tell};
 
 #[test]
-fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+fn foreign_sender_id_is_forbidden() {
     let mut sim = Sim::new();
     start(&mut sim);
     for event in ["subscribe:campaign", "unsubscribe:campaign"] {
@@ -21,7 +21,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
 }
 
 #[test]
-fn clients_cannot_speak_for_the_service() {
+fn clients_cannot_send_service_events() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -48,7 +48,7 @@ fn services_cannot_subscribe() {
 }
 
 #[test]
-fn a_payload_without_a_usable_id_is_a_bad_request_that_names_it() {
+fn unusable_id_is_bad_request() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for data in [json!(null), json!(7), json!(""), json!("a b"), json!({}), json!({"campaignId": 7})] {
@@ -60,7 +60,7 @@ fn a_payload_without_a_usable_id_is_a_bad_request_that_names_it() {
 }
 
 #[test]
-fn nonsense_is_a_bad_request_that_names_the_field() {
+fn malformed_field_is_named_in_bad_request() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -100,7 +100,7 @@ fn nonsense_is_a_bad_request_that_names_the_field() {
 }
 
 #[test]
-fn the_longest_names_and_reasons_stay_within_the_hosts_limit_on_state() {
+fn longest_names_and_reasons_fit_state_limit() {
     let mut sim = Sim::new();
     let owner = "é".repeat(128);
     let data = json!({"campaignId": "c1", "name": "𝄞".repeat(256), "total": 5, "ownerId": owner});
@@ -115,7 +115,7 @@ fn the_longest_names_and_reasons_stay_within_the_hosts_limit_on_state() {
 }
 
 #[test]
-fn wrong_settings_are_named() {
+fn invalid_settings_are_named() {
     for (settings, named) in
         [(json!({"progressEach": 3}), "progressEach"), (json!({"progressEvery": 0}), "progressEvery")]
     {

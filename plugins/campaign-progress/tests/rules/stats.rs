@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Sim, ana, tell};
 
 #[test]
-fn stats_count_the_campaigns_by_how_they_stand() {
+fn stats_count_campaigns_by_status() {
     let mut sim = Sim::new();
     let nothing = json!({"active": 0, "paused": 0, "completed": 0, "failed": 0, "campaigns": []});
     assert_eq!(sim.stats().unwrap(), nothing);
@@ -49,7 +49,7 @@ fn stats_count_the_campaigns_by_how_they_stand() {
 }
 
 #[test]
-fn a_long_list_is_cut_and_stays_below_a_megabyte() {
+fn long_list_is_truncated_below_a_megabyte() {
     let mut sim = Sim::new();
     for n in 0..1005 {
         let id = format!("{n:𝄞>128}");
@@ -62,7 +62,7 @@ fn a_long_list_is_cut_and_stays_below_a_megabyte() {
 }
 
 #[test]
-fn a_campaign_is_forgotten_when_nothing_was_heard_of_it_for_four_weeks() {
+fn campaign_is_forgotten_after_four_idle_weeks() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let mut sim = Sim::new();
     tell(&mut sim, "campaign:started", json!({"campaignId": "c1", "name": "Autumn", "total": 40})).unwrap();

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ROOM, Sim, ana, c1, names, report, sent, snapshot, start, tell};
 
 #[test]
-fn who_subscribes_gets_a_snapshot_at_once() {
+fn subscriber_gets_snapshot_at_once() {
     let mut sim = Sim::new();
     start(&mut sim);
     sent(&mut sim, 250);
@@ -34,7 +34,7 @@ fn who_subscribes_gets_a_snapshot_at_once() {
 }
 
 #[test]
-fn the_id_may_come_bare() {
+fn bare_id_is_accepted() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = sim.connect("ana", "Ana");
@@ -47,7 +47,7 @@ fn the_id_may_come_bare() {
 }
 
 #[test]
-fn a_page_may_come_before_the_campaign_starts() {
+fn subscribing_before_start_is_allowed() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let expected = json!({
@@ -71,7 +71,7 @@ fn a_page_may_come_before_the_campaign_starts() {
 }
 
 #[test]
-fn a_page_that_comes_after_the_end_is_told_how_it_ended() {
+fn late_subscriber_learns_the_final_status() {
     let mut sim = Sim::new();
     start(&mut sim);
     tell(&mut sim, "campaign:failed", json!({"campaignId": "c1", "reason": "no credit"})).unwrap();
@@ -80,7 +80,7 @@ fn a_page_that_comes_after_the_end_is_told_how_it_ended() {
 }
 
 #[test]
-fn who_unsubscribes_hears_no_more() {
+fn unsubscribed_connection_receives_nothing() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -90,7 +90,7 @@ fn who_unsubscribes_hears_no_more() {
 }
 
 #[test]
-fn both_are_safe_to_repeat() {
+fn subscribing_and_unsubscribing_are_idempotent() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = ana(&mut sim);
@@ -105,7 +105,7 @@ fn both_are_safe_to_repeat() {
 }
 
 #[test]
-fn each_tab_subscribes_for_itself() {
+fn each_tab_has_its_own_subscription() {
     let mut sim = Sim::new();
     start(&mut sim);
     let first = ana(&mut sim);
@@ -119,7 +119,7 @@ fn each_tab_subscribes_for_itself() {
 }
 
 #[test]
-fn when_a_page_closes_the_campaign_goes_on_for_the_others() {
+fn closing_one_page_leaves_other_subscribers() {
     let mut sim = Sim::new();
     start(&mut sim);
     let first = ana(&mut sim);

@@ -16,7 +16,7 @@ fn n_bytes(sim: &Sim) -> usize {
 }
 
 #[test]
-fn a_hundred_messages_are_remembered_and_the_oldest_are_forgotten_first() {
+fn hundred_messages_are_remembered_oldest_evicted_first() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let temp_ids: Vec<String> = (0..101).map(|n| say_as(&mut sim, ana, &format!("client-{n:030}"))).collect();
@@ -27,7 +27,7 @@ fn a_hundred_messages_are_remembered_and_the_oldest_are_forgotten_first() {
 }
 
 #[test]
-fn what_is_remembered_is_small_whatever_the_ids_are() {
+fn remembered_state_is_small_for_any_ids() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, &"é".repeat(128));
     for n in 0..300 {
@@ -39,7 +39,7 @@ fn what_is_remembered_is_small_whatever_the_ids_are() {
 }
 
 #[test]
-fn ids_that_are_too_long_for_the_store_together_are_refused() {
+fn ids_too_long_for_store_are_refused() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, &"\u{1f600}".repeat(128));
     let message = |client_id: String| json!({"roomId": "r1", "body": "hi", "clientId": client_id});
@@ -49,7 +49,7 @@ fn ids_that_are_too_long_for_the_store_together_are_refused() {
 }
 
 #[test]
-fn a_channel_has_as_many_people_as_come_and_they_cost_a_message_nothing() {
+fn channel_state_does_not_grow_with_users() {
     let mut sim = Sim::new();
     let people: Vec<Connection> = (0..10_000).map(|n| sim.connect(&format!("507f1f77bcf86cd799{n:06}"), "P")).collect();
     let c1 = json!({"channelId": "c1"});
@@ -65,7 +65,7 @@ fn a_channel_has_as_many_people_as_come_and_they_cost_a_message_nothing() {
 }
 
 #[test]
-fn a_person_has_as_many_tabs_as_it_likes() {
+fn tabs_per_user_are_unlimited() {
     let mut sim = Sim::new();
     for _ in 0..100 {
         let tab = sim.connect("ana", "Ana");
@@ -76,7 +76,7 @@ fn a_person_has_as_many_tabs_as_it_likes() {
 }
 
 #[test]
-fn a_message_without_an_id_of_its_client_leaves_the_state_as_it_is() {
+fn message_without_client_id_leaves_state_unchanged() {
     let call = Call {
         now: 1,
         seed: 1,
@@ -103,7 +103,7 @@ fn a_message_without_an_id_of_its_client_leaves_the_state_as_it_is() {
 }
 
 #[test]
-fn an_empty_room_in_which_nothing_is_remembered_has_no_state() {
+fn empty_room_has_no_state() {
     for how in ["leave", "disconnect", "be taken out"] {
         let mut sim = Sim::new();
         let [ana, bob] = ["ana", "bob"].map(|user| joined(&mut sim, user));
@@ -134,7 +134,7 @@ fn failed_over_a_restart(n: usize, why: &str) -> (Sim, Vec<String>) {
 }
 
 #[test]
-fn the_newest_ends_of_a_restart_are_kept_where_there_are_too_many() {
+fn newest_outcomes_survive_when_restart_has_too_many() {
     let (mut sim, temp_ids) = failed_over_a_restart(200, "it is full");
     assert!(n_bytes(&sim) <= 33 * 1024, "{}", n_bytes(&sim));
     assert!(sim.logs().iter().any(|(_, line)| line.contains("not kept")));
@@ -147,7 +147,7 @@ fn the_newest_ends_of_a_restart_are_kept_where_there_are_too_many() {
 }
 
 #[test]
-fn an_end_that_is_too_long_to_be_kept_takes_no_others_with_it_and_is_told_from_the_store() {
+fn oversized_outcome_is_read_from_store() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let short = say(&mut sim, ana, "hi");
@@ -184,7 +184,7 @@ fn stored_over_a_restart(n: usize) -> (Sim, Vec<String>) {
 }
 
 #[test]
-fn more_messages_than_a_room_keeps_are_confirmed_from_the_store_each_once() {
+fn overflowing_outcomes_are_confirmed_once_from_store() {
     let (mut sim, temp_ids) = stored_over_a_restart(1000);
     assert!(n_bytes(&sim) <= 33 * 1024, "{}", n_bytes(&sim));
     let wanted: BTreeSet<_> = temp_ids.iter().map(|temp_id| is("roomMessageConfirmed", temp_id)).collect();
@@ -206,7 +206,7 @@ fn more_messages_than_a_room_keeps_are_confirmed_from_the_store_each_once() {
 }
 
 #[test]
-fn who_leaves_while_the_store_is_asked_is_told_nothing_more() {
+fn leaving_during_fetch_cancels_pending_outcomes() {
     let (mut sim, _) = stored_over_a_restart(300);
     for goes in ["leaves", "disconnects", "leaves and joins"] {
         let ana = sim.connect("ana", "Ana");
@@ -227,7 +227,7 @@ fn who_leaves_while_the_store_is_asked_is_told_nothing_more() {
 }
 
 #[test]
-fn a_full_room_of_ends_and_messages_is_within_the_limit_and_small_again_soon() {
+fn full_room_fits_state_limit_and_shrinks_again() {
     let (mut sim, _) = failed_over_a_restart(200, "it is full");
     let ana = joined(&mut sim, "ana");
     for n in 0..120 {
@@ -238,7 +238,7 @@ fn a_full_room_of_ends_and_messages_is_within_the_limit_and_small_again_soon() {
 }
 
 #[test]
-fn a_message_in_the_store_that_cannot_be_read_keeps_nobody_out() {
+fn unreadable_stored_message_does_not_block_joins() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say_as(&mut sim, ana, "k1");

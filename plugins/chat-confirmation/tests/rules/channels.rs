@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Sim, away, names, temp_id};
 
 #[test]
-fn a_channel_has_the_same_way_of_a_message_under_its_own_names() {
+fn channel_confirms_messages_under_its_event_names() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -64,7 +64,7 @@ fn a_channel_has_the_same_way_of_a_message_under_its_own_names() {
 }
 
 #[test]
-fn a_channel_and_a_room_of_the_same_id_are_two() {
+fn channel_and_room_ids_are_separate() {
     let mut sim = Sim::new();
     let ana = super::joined(&mut sim, "ana");
     let bob = sim.connect("bob", "Bob");

@@ -15,7 +15,7 @@ fn bodies(page: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_newest_come_first_each_as_its_confirmation_showed_it() {
+fn history_is_newest_first_in_confirmed_form() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say(&mut sim, ana, "one");
@@ -28,7 +28,7 @@ fn the_newest_come_first_each_as_its_confirmation_showed_it() {
 }
 
 #[test]
-fn pages_go_back_from_a_message() {
+fn before_pages_backwards() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for body in ["1", "2", "3", "4", "5"] {
@@ -44,7 +44,7 @@ fn pages_go_back_from_a_message() {
 }
 
 #[test]
-fn a_page_has_fifty_messages_unless_said_otherwise() {
+fn default_page_has_fifty_messages() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for n in 0..60 {
@@ -57,14 +57,14 @@ fn a_page_has_fifty_messages_unless_said_otherwise() {
 }
 
 #[test]
-fn a_room_without_messages_has_an_empty_history() {
+fn empty_room_has_empty_history() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     assert_eq!(read(&mut sim, ana, &json!({})), json!({"messages": [], "hasMore": false}));
 }
 
 #[test]
-fn what_is_not_stored_yet_or_never_will_be_is_not_history() {
+fn pending_and_failed_messages_are_not_history() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say(&mut sim, ana, "one");
@@ -75,7 +75,7 @@ fn what_is_not_stored_yet_or_never_will_be_is_not_history() {
 }
 
 #[test]
-fn a_page_of_long_messages_is_cut_and_goes_on_where_it_was_cut() {
+fn oversized_page_is_cut_and_continues_there() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     // The longest there are: characters of six bytes each in JSON.
@@ -91,7 +91,7 @@ fn a_page_of_long_messages_is_cut_and_goes_on_where_it_was_cut() {
 }
 
 #[test]
-fn who_asks_learns_that_the_store_is_away() {
+fn store_outage_is_reported_to_requester() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     sim.fail_fetches(Some(away()));
@@ -100,7 +100,7 @@ fn who_asks_learns_that_the_store_is_away() {
 }
 
 #[test]
-fn a_page_before_a_message_that_does_not_exist_is_not_found() {
+fn unknown_before_id_is_not_found() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let data = json!({"roomId": "r1", "before": "nothing"});

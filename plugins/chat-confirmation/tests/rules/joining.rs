@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ROOM, Sim, join, joined, names, r1, say};
 
 #[test]
-fn who_joins_is_told_how_many_people_are_there() {
+fn join_reply_has_user_count() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -15,7 +15,7 @@ fn who_joins_is_told_how_many_people_are_there() {
 }
 
 #[test]
-fn a_second_tab_is_no_second_person() {
+fn second_tab_does_not_raise_user_count() {
     let mut sim = Sim::new();
     joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -28,7 +28,7 @@ fn a_second_tab_is_no_second_person() {
 }
 
 #[test]
-fn joining_and_leaving_are_safe_to_repeat() {
+fn joining_and_leaving_are_idempotent() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     joined(&mut sim, "bob");
@@ -42,7 +42,7 @@ fn joining_and_leaving_are_safe_to_repeat() {
 }
 
 #[test]
-fn a_person_is_gone_with_the_last_connection_however_it_goes() {
+fn user_leaves_with_last_connection() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let tab = joined(&mut sim, "ana");
@@ -54,7 +54,7 @@ fn a_person_is_gone_with_the_last_connection_however_it_goes() {
 }
 
 #[test]
-fn who_left_hears_nothing_more() {
+fn left_connection_receives_nothing() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -64,7 +64,7 @@ fn who_left_hears_nothing_more() {
 }
 
 #[test]
-fn who_was_brought_in_by_somebody_else_is_in() {
+fn connection_joined_by_another_feature_counts() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = sim.connect("bob", "Bob");
@@ -75,7 +75,7 @@ fn who_was_brought_in_by_somebody_else_is_in() {
 }
 
 #[test]
-fn a_store_that_is_away_keeps_nobody_out() {
+fn store_outage_does_not_block_joins() {
     let mut sim = Sim::new();
     sim.fail_fetches(Some(super::away()));
     let ana = sim.connect("ana", "Ana");
@@ -85,7 +85,7 @@ fn a_store_that_is_away_keeps_nobody_out() {
 }
 
 #[test]
-fn nobody_is_told_of_comings_and_goings() {
+fn joins_and_leaves_are_not_broadcast() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");

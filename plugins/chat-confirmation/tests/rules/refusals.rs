@@ -21,7 +21,7 @@ fn refused(event: &str, more: &Value) -> (String, String) {
 }
 
 #[test]
-fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+fn foreign_sender_id_is_forbidden() {
     for event in ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"] {
         for field in ["senderId", "userId", "agentId"] {
             for claim in [json!("bob"), json!({"_id": "bob", "username": "Ana"})] {
@@ -32,7 +32,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
 }
 
 #[test]
-fn ones_own_id_may_be_claimed() {
+fn own_sender_id_is_accepted() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for claim in [json!("ana"), json!({"_id": "ana"}), json!(null)] {
@@ -41,7 +41,7 @@ fn ones_own_id_may_be_claimed() {
 }
 
 #[test]
-fn a_claim_that_names_nobody_is_a_bad_request() {
+fn empty_sender_id_is_bad_request() {
     for (claim, named) in
         [(json!(7), "senderId"), (json!([]), "senderId"), (json!({}), "_id"), (json!({"_id": 7}), "expected a string")]
     {
@@ -52,7 +52,7 @@ fn a_claim_that_names_nobody_is_a_bad_request() {
 }
 
 #[test]
-fn a_body_has_1_to_16384_characters() {
+fn body_has_1_to_16384_characters() {
     // Characters are those of Unicode, however many bytes or UTF-16 units they take.
     for body in [json!(""), json!("x".repeat(16_385)), json!("\u{1f600}".repeat(16_385)), json!(7), json!(null)] {
         let (code, message) = refused("roomMessage", &json!({"body": body}));
@@ -68,7 +68,7 @@ fn a_body_has_1_to_16384_characters() {
 }
 
 #[test]
-fn ids_that_are_none_are_bad_requests_that_name_them() {
+fn invalid_ids_are_named_in_bad_request() {
     for id in [json!(""), json!("a b"), json!("x".repeat(129)), json!(7)] {
         for (event, field) in [("roomMessage", "clientId"), ("roomHistory", "before"), ("joinRoom", "roomId")] {
             let (code, message) = refused(event, &json!({"body": "hi", field: id}));
@@ -79,7 +79,7 @@ fn ids_that_are_none_are_bad_requests_that_name_them() {
 }
 
 #[test]
-fn a_page_of_history_has_1_to_100_messages() {
+fn history_page_has_1_to_100_messages() {
     for limit in [json!(0), json!(101), json!(-1), json!("10"), json!(1.5)] {
         let (code, message) = refused("roomHistory", &json!({"limit": limit}));
         assert_eq!(code, "bad_request");
@@ -88,7 +88,7 @@ fn a_page_of_history_has_1_to_100_messages() {
 }
 
 #[test]
-fn only_who_has_joined_may_send_or_read() {
+fn non_members_can_neither_send_nor_read() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -109,7 +109,7 @@ fn only_who_has_joined_may_send_or_read() {
 }
 
 #[test]
-fn who_may_write_in_one_room_may_not_in_another() {
+fn membership_does_not_extend_to_other_rooms() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for (event, place) in [("roomMessage", "roomId"), ("channelMessage", "channelId")] {
@@ -119,7 +119,7 @@ fn who_may_write_in_one_room_may_not_in_another() {
 }
 
 #[test]
-fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
+fn refusal_without_acknowledgement_is_an_error_event() {
     let mut sim = Sim::new();
     let eve = sim.connect("eve", "Eve");
     sim.emit(eve, "roomMessage", json!({"roomId": "r1", "body": "hi"}));
@@ -128,7 +128,7 @@ fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
 }
 
 #[test]
-fn clients_cannot_send_what_the_server_sends() {
+fn clients_cannot_send_server_events() {
     for event in ["roomMessageRecieved", "roomMessageSent", "roomMessageConfirmed", "roomMessageFailed"] {
         assert_eq!(refused(event, &json!({})).0, "unknown_event");
     }
@@ -143,7 +143,7 @@ fn services_cannot_chat() {
 }
 
 #[test]
-fn there_are_no_settings() {
+fn settings_are_refused() {
     let mut sim = Sim::new().with_settings(json!({"limit": 3}));
     let ana = sim.connect("ana", "Ana");
     let failure = sim.emit_with_ack(ana, "joinRoom", r1()).unwrap_err();

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{ROOM, Sim, about, away, is, join, joined, names, r1, say_as, store};
 
 #[test]
-fn a_repetition_is_answered_with_the_first_ones_temporary_id_and_stored_once() {
+fn repeat_gets_first_temporary_id_and_stores_once() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -25,7 +25,7 @@ fn a_repetition_is_answered_with_the_first_ones_temporary_id_and_stored_once() {
 }
 
 #[test]
-fn who_asks_for_no_acknowledgement_is_answered_by_an_event_of_its_own() {
+fn repeat_without_acknowledgement_gets_an_event() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let tab = joined(&mut sim, "ana");
@@ -38,7 +38,7 @@ fn who_asks_for_no_acknowledgement_is_answered_by_an_event_of_its_own() {
 }
 
 #[test]
-fn the_same_id_of_another_sender_or_in_another_room_is_another_message() {
+fn client_id_is_unique_per_sender_and_room() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -53,7 +53,7 @@ fn the_same_id_of_another_sender_or_in_another_room_is_another_message() {
 }
 
 #[test]
-fn what_failed_may_be_sent_again_as_a_new_message() {
+fn failed_message_may_be_sent_again() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -70,7 +70,7 @@ fn what_failed_may_be_sent_again_as_a_new_message() {
 }
 
 #[test]
-fn a_repetition_is_known_on_another_connection_and_after_leaving() {
+fn repeat_is_recognised_across_connections_and_leaves() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -83,7 +83,7 @@ fn a_repetition_is_known_on_another_connection_and_after_leaving() {
 }
 
 #[test]
-fn a_repetition_is_known_after_the_room_was_forgotten() {
+fn repeat_is_recognised_after_room_is_forgotten() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -97,7 +97,7 @@ fn a_repetition_is_known_after_the_room_was_forgotten() {
 }
 
 #[test]
-fn a_room_asks_the_store_once_while_somebody_is_there() {
+fn occupied_room_reads_the_store_once() {
     let mut sim = Sim::new();
     joined(&mut sim, "ana");
     // From here on nobody could be answered that had to ask.
@@ -108,7 +108,7 @@ fn a_room_asks_the_store_once_while_somebody_is_there() {
 }
 
 #[test]
-fn a_room_that_was_empty_asks_again_where_it_remembers_nothing() {
+fn emptied_room_reads_the_store_again() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     sim.emit_with_ack(ana, "leaveRoom", r1()).unwrap();
@@ -127,7 +127,7 @@ fn a_room_that_was_empty_asks_again_where_it_remembers_nothing() {
 }
 
 #[test]
-fn a_join_is_answered_when_the_room_knows_what_was_said_before_and_others_do_not_wait() {
+fn join_waits_for_store_other_events_do_not() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -144,7 +144,7 @@ fn a_join_is_answered_when_the_room_knows_what_was_said_before_and_others_do_not
 }
 
 #[test]
-fn a_repetition_that_is_faster_than_the_store_is_shown_again_but_stored_once() {
+fn repeat_during_fetch_is_broadcast_but_stored_once() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -163,7 +163,7 @@ fn a_repetition_that_is_faster_than_the_store_is_shown_again_but_stored_once() {
 }
 
 #[test]
-fn what_is_confirmed_is_what_is_stored_and_not_what_a_late_repetition_says() {
+fn confirmation_shows_stored_not_repeated_text() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -187,7 +187,7 @@ fn what_is_confirmed_is_what_is_stored_and_not_what_a_late_repetition_says() {
 }
 
 #[test]
-fn a_room_that_could_not_learn_what_was_said_asks_again_at_the_next_join() {
+fn failed_store_read_is_retried_at_next_join() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -201,7 +201,7 @@ fn a_room_that_could_not_learn_what_was_said_asks_again_at_the_next_join() {
 }
 
 #[test]
-fn who_was_away_is_known_again_however_much_the_others_wrote() {
+fn returning_sender_is_recognised_in_busy_room() {
     let mut sim = Sim::new();
     let (ana, bob) = (joined(&mut sim, "ana"), joined(&mut sim, "bob"));
     let first = say_as(&mut sim, ana, "k1");

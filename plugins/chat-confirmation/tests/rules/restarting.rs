@@ -18,7 +18,7 @@ fn down() -> (Sim, [String; 2], Vec<Save>) {
 }
 
 #[test]
-fn messages_of_before_are_confirmed_to_those_who_are_back() {
+fn earlier_messages_are_confirmed_to_present_members() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     let id = sim.stored(&saves[0]);
@@ -35,7 +35,7 @@ fn messages_of_before_are_confirmed_to_those_who_are_back() {
 }
 
 #[test]
-fn whoever_comes_back_within_two_minutes_is_told_what_became_of_them() {
+fn rejoining_within_two_minutes_receives_outcomes() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     sim.not_stored(&saves[1], away());
@@ -65,7 +65,7 @@ fn whoever_comes_back_within_two_minutes_is_told_what_became_of_them() {
 }
 
 #[test]
-fn whoever_comes_later_is_not_told_and_the_room_is_forgotten() {
+fn rejoining_later_receives_none_and_forgets_room() {
     let (mut sim, _, saves) = down();
     sim.stored(&saves[0]);
     sim.advance(Duration::from_secs(119));
@@ -81,7 +81,7 @@ fn whoever_comes_later_is_not_told_and_the_room_is_forgotten() {
 }
 
 #[test]
-fn each_end_is_kept_for_its_own_two_minutes() {
+fn each_outcome_expires_after_its_own_two_minutes() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     sim.advance(Duration::from_secs(60));
@@ -93,7 +93,7 @@ fn each_end_is_kept_for_its_own_two_minutes() {
 }
 
 #[test]
-fn each_end_is_told_once_to_who_joins_while_others_come() {
+fn each_joiner_receives_outcomes_once() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     let ana = sim.connect("ana", "Ana");
@@ -109,7 +109,7 @@ fn each_end_is_told_once_to_who_joins_while_others_come() {
 }
 
 #[test]
-fn who_leaves_before_its_join_is_answered_is_in_nobodys_way() {
+fn leaving_before_join_reply_blocks_no_joiner() {
     let (mut sim, temp_ids, saves) = down();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
@@ -124,7 +124,7 @@ fn who_leaves_before_its_join_is_answered_is_in_nobodys_way() {
 }
 
 #[test]
-fn who_is_brought_in_by_somebody_else_is_told_what_became_of_them_too() {
+fn connection_joined_by_another_feature_receives_outcomes() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     let ana = sim.connect("ana", "Ana");
@@ -135,7 +135,7 @@ fn who_is_brought_in_by_somebody_else_is_told_what_became_of_them_too() {
 }
 
 #[test]
-fn ends_are_told_to_who_comes_back_though_the_store_is_away() {
+fn store_outage_does_not_withhold_outcomes() {
     let (mut sim, temp_ids, saves) = down();
     sim.not_stored(&saves[0], away());
     sim.fail_fetches(Some(away()));
@@ -145,7 +145,7 @@ fn ends_are_told_to_who_comes_back_though_the_store_is_away() {
 }
 
 #[test]
-fn a_message_that_is_told_again_after_one_more_crash_ends_once() {
+fn outcome_is_emitted_once_after_second_crash() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     sim.stored(&saves[0]);
@@ -154,7 +154,7 @@ fn a_message_that_is_told_again_after_one_more_crash_ends_once() {
 }
 
 #[test]
-fn a_repetition_of_a_message_of_before_is_answered_with_its_temporary_id() {
+fn repeat_of_earlier_message_gets_its_temporary_id() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     sim.stored(&saves[0]);
@@ -163,7 +163,7 @@ fn a_repetition_of_a_message_of_before_is_answered_with_its_temporary_id() {
 }
 
 #[test]
-fn a_repetition_that_comes_before_its_first_is_stored_is_stored_once_and_both_end() {
+fn repeat_before_restored_save_is_stored_once() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     let second = say_as(&mut sim, ana, "k1");
@@ -177,7 +177,7 @@ fn a_repetition_that_comes_before_its_first_is_stored_is_stored_once_and_both_en
 }
 
 #[test]
-fn messages_that_are_stored_in_the_normal_course_are_not_told_to_newcomers() {
+fn normally_stored_messages_are_not_sent_to_joiners() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say(&mut sim, ana, "hi");

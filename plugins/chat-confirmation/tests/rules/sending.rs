@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Sim, about, away, is, joined, names, person, r1, say, say_as, store};
 
 #[test]
-fn everybody_sees_a_message_before_it_is_stored_the_sender_too() {
+fn message_reaches_everyone_before_it_is_stored() {
     let mut sim = Sim::new();
     let bob = joined(&mut sim, "bob");
     let ana = sim.connect_as(person("ana", Some("Ana"), &json!({"email": "ana@example.com"})));
@@ -36,7 +36,7 @@ fn everybody_sees_a_message_before_it_is_stored_the_sender_too() {
 }
 
 #[test]
-fn delivering_a_message_asks_the_store_nothing() {
+fn sending_does_not_read_the_store() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -51,7 +51,7 @@ fn delivering_a_message_asks_the_store_nothing() {
 }
 
 #[test]
-fn that_it_is_sent_is_told_to_the_sender_on_all_its_connections() {
+fn sent_event_reaches_every_tab_of_the_sender() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     // This one has another page open.
@@ -61,7 +61,7 @@ fn that_it_is_sent_is_told_to_the_sender_on_all_its_connections() {
 }
 
 #[test]
-fn what_is_stored_is_confirmed_to_all_under_its_own_id() {
+fn stored_message_is_confirmed_under_permanent_id() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -92,7 +92,7 @@ fn what_is_stored_is_confirmed_to_all_under_its_own_id() {
 }
 
 #[test]
-fn what_cannot_be_stored_is_told_to_all_and_why() {
+fn failed_save_is_broadcast_with_reason() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -127,7 +127,7 @@ fn what_cannot_be_stored_is_told_to_all_and_why() {
 }
 
 #[test]
-fn every_message_ends_once_and_in_order() {
+fn every_message_ends_once_in_order() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let temp_ids = ["a", "b", "c"].map(|body| say(&mut sim, ana, body));
@@ -148,7 +148,7 @@ fn every_message_ends_once_and_in_order() {
 }
 
 #[test]
-fn a_message_is_confirmed_though_its_sender_is_gone() {
+fn message_is_confirmed_after_sender_disconnects() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
@@ -160,7 +160,7 @@ fn a_message_is_confirmed_though_its_sender_is_gone() {
 }
 
 #[test]
-fn a_message_that_ends_when_nobody_is_there_is_stored_all_the_same() {
+fn message_is_stored_in_an_emptied_room() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say(&mut sim, ana, "hi");
@@ -172,7 +172,7 @@ fn a_message_that_ends_when_nobody_is_there_is_stored_all_the_same() {
 }
 
 #[test]
-fn a_sender_without_a_name_goes_by_its_id() {
+fn unnamed_sender_is_shown_by_id() {
     let mut sim = Sim::new();
     let ana = sim.connect_as(person("ana", None, &json!({"email": 7})));
     sim.emit_with_ack(ana, "joinRoom", r1()).unwrap();
@@ -183,7 +183,7 @@ fn a_sender_without_a_name_goes_by_its_id() {
 }
 
 #[test]
-fn messages_without_an_id_of_their_clients_are_each_stored() {
+fn messages_without_client_id_are_each_stored() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     assert_ne!(say(&mut sim, ana, "hi"), say(&mut sim, ana, "hi"));

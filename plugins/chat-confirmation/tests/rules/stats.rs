@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Sim, joined, say, store};
 
 #[test]
-fn stats_are_folded_from_all_rooms_and_channels_with_somebody_in_them() {
+fn stats_cover_all_occupied_rooms_and_channels() {
     let mut sim = Sim::new();
     let nothing = json!({"activeRooms": 0, "activeChannels": 0, "connections": 0, "rooms": [], "channels": []});
     assert_eq!(sim.stats().unwrap(), nothing);

@@ -15,7 +15,7 @@ fn dropped(status: &str) -> Value {
 }
 
 #[test]
-fn a_status_that_goes_backwards_is_dropped_and_the_service_is_told_so() {
+fn backward_status_is_dropped_and_reported_to_service() {
     let all = ["Queued", "Sent", "Delivered", "Read", "Failed"];
     for (at, present) in all.iter().enumerate() {
         for (to, next) in all.iter().enumerate() {
@@ -36,7 +36,7 @@ fn a_status_that_goes_backwards_is_dropped_and_the_service_is_told_so() {
 }
 
 #[test]
-fn what_was_dropped_does_not_change_what_comes_next() {
+fn dropped_status_does_not_affect_the_next() {
     let mut sim = Sim::new();
     update(&mut sim, "m1", "Delivered");
     update(&mut sim, "m1", "Queued");
@@ -45,7 +45,7 @@ fn what_was_dropped_does_not_change_what_comes_next() {
 }
 
 #[test]
-fn messages_do_not_hold_each_other_up() {
+fn messages_progress_independently() {
     let mut sim = Sim::new();
     on_contact(&mut sim, "ana");
     update(&mut sim, "m1", "Read");
@@ -53,7 +53,7 @@ fn messages_do_not_hold_each_other_up() {
 }
 
 #[test]
-fn a_status_may_be_written_in_small_letters_and_is_sent_on_as_it_came() {
+fn lowercase_status_is_accepted_and_forwarded_unchanged() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     update(&mut sim, "m1", "read");
@@ -62,7 +62,7 @@ fn a_status_may_be_written_in_small_letters_and_is_sent_on_as_it_came() {
 }
 
 #[test]
-fn what_else_becomes_of_a_message_is_always_told() {
+fn other_message_events_are_always_forwarded() {
     let mut sim = Sim::new();
     on_contact(&mut sim, "ana");
     update(&mut sim, "m1", "Read");
@@ -72,7 +72,7 @@ fn what_else_becomes_of_a_message_is_always_told() {
 }
 
 #[test]
-fn how_far_a_message_has_come_is_known_for_a_day_whoever_looks() {
+fn message_status_is_remembered_for_a_day() {
     let mut sim = Sim::new();
     let ana = on_account(&mut sim, "ana");
     let of = |status: &str| json!({"accountId": "a1", "messageId": "m1", "status": status});

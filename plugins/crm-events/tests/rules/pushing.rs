@@ -21,7 +21,7 @@ const CONTACT_EVENTS: [&str; 3] = ["contact:created", "contact:updated", "contac
 const FLOW_EVENTS: [&str; 3] = ["flow:execution:started", "flow:execution:completed", "flow:execution:failed"];
 
 #[test]
-fn what_happens_to_an_account_goes_to_its_subscribers_by_either_name_of_its_id() {
+fn account_events_reach_subscribers_by_either_id_field() {
     for event in ACCOUNT_EVENTS {
         for field in ["accountId", "whatsappAccountId"] {
             let mut sim = Sim::new();
@@ -36,7 +36,7 @@ fn what_happens_to_an_account_goes_to_its_subscribers_by_either_name_of_its_id()
 }
 
 #[test]
-fn what_becomes_of_a_message_goes_to_account_contact_and_user_once_a_connection() {
+fn message_update_reaches_each_connection_once() {
     for event in MESSAGE_EVENTS {
         let mut sim = Sim::new();
         let account = on_account(&mut sim, "ana");
@@ -59,7 +59,7 @@ fn what_becomes_of_a_message_goes_to_account_contact_and_user_once_a_connection(
 }
 
 #[test]
-fn a_message_goes_to_the_rooms_that_its_ids_name() {
+fn message_reaches_rooms_named_by_its_ids() {
     let mut sim = Sim::new();
     let account = on_account(&mut sim, "ana");
     let contact = on_contact(&mut sim, "bob");
@@ -77,7 +77,7 @@ fn a_message_goes_to_the_rooms_that_its_ids_name() {
 }
 
 #[test]
-fn what_becomes_of_a_contact_goes_to_its_subscribers_and_the_user() {
+fn contact_events_reach_subscribers_and_user() {
     for event in CONTACT_EVENTS {
         let mut sim = Sim::new();
         let account = on_account(&mut sim, "ana");
@@ -93,7 +93,7 @@ fn what_becomes_of_a_contact_goes_to_its_subscribers_and_the_user() {
 }
 
 #[test]
-fn what_becomes_of_a_flow_goes_to_the_user_wherever_it_is_connected() {
+fn flow_events_reach_every_connection_of_user() {
     for event in FLOW_EVENTS {
         let mut sim = Sim::new();
         let tabs = [sim.connect("ana", "Ana"), sim.connect("ana", "Ana")];
@@ -108,7 +108,7 @@ fn what_becomes_of_a_flow_goes_to_the_user_wherever_it_is_connected() {
 }
 
 #[test]
-fn a_notification_goes_to_everybody() {
+fn notification_reaches_everyone() {
     let mut sim = Sim::new();
     let people = [sim.connect("ana", "Ana"), on_account(&mut sim, "bob")];
     let data = json!({"title": "Maintenance", "roles": ["admin"]});
@@ -119,7 +119,7 @@ fn a_notification_goes_to_everybody() {
 }
 
 #[test]
-fn what_the_team_does_goes_to_all_or_to_the_roles_named() {
+fn team_events_reach_all_or_named_roles() {
     let mut sim = Sim::new();
     let admin = with_role(&mut sim, "ana", "admin");
     let agent = with_role(&mut sim, "bob", "agent");
@@ -133,7 +133,7 @@ fn what_the_team_does_goes_to_all_or_to_the_roles_named() {
 }
 
 #[test]
-fn a_payload_is_sent_on_as_it_came() {
+fn payload_is_forwarded_unchanged() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let data: Value = serde_json::from_str(r#"{"z":1.50,"a":[null,{"deep":"ü"}],"userId":null}"#).unwrap();
@@ -142,7 +142,7 @@ fn a_payload_is_sent_on_as_it_came() {
 }
 
 #[test]
-fn what_nobody_hears_of_reaches_nobody() {
+fn event_without_recipients_is_delivered_to_none() {
     let mut sim = Sim::new();
     sim.connect("ana", "Ana");
     for (event, data) in [

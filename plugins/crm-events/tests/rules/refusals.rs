@@ -58,7 +58,7 @@ fn refused(who: Option<&str>, event: &str, data: Value) -> (String, String) {
 }
 
 #[test]
-fn clients_cannot_speak_for_the_server() {
+fn clients_cannot_send_server_events() {
     for event in FROM_SERVICES {
         assert_eq!(refused(Some("ana"), event, full()).0, "forbidden", "{event}");
     }
@@ -66,14 +66,14 @@ fn clients_cannot_speak_for_the_server() {
 }
 
 #[test]
-fn services_neither_subscribe_nor_type() {
+fn services_can_neither_subscribe_nor_type() {
     for event in FROM_CLIENTS {
         assert_eq!(refused(None, event, full()).0, "forbidden", "{event}");
     }
 }
 
 #[test]
-fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+fn foreign_sender_id_is_forbidden() {
     for event in FROM_CLIENTS {
         for field in ["userId", "senderId", "agentId"] {
             let mut data = json!({"accountId": "a1", "contactId": "k1"});
@@ -90,7 +90,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
 }
 
 #[test]
-fn a_client_says_which_account_or_contact_it_means() {
+fn client_must_name_account_or_contact() {
     for event in FROM_CLIENTS {
         let field = if event.ends_with("whatsapp") { "accountId" } else { "contactId" };
         for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
@@ -103,7 +103,7 @@ fn a_client_says_which_account_or_contact_it_means() {
 }
 
 #[test]
-fn a_service_names_what_its_event_is_about() {
+fn service_must_name_the_subject() {
     for event in FROM_SERVICES {
         let wants: &[&str] = match event.split(':').next().unwrap() {
             "whatsapp" => &["accountId"],
@@ -125,7 +125,7 @@ fn a_service_names_what_its_event_is_about() {
 }
 
 #[test]
-fn ids_that_a_service_need_not_give_have_to_be_ids_all_the_same() {
+fn optional_ids_must_be_valid() {
     for (event, field) in [
         ("message:received", "accountId"),
         ("message:received", "whatsappAccountId"),
@@ -141,7 +141,7 @@ fn ids_that_a_service_need_not_give_have_to_be_ids_all_the_same() {
 }
 
 #[test]
-fn an_account_goes_by_one_id() {
+fn conflicting_account_ids_are_refused() {
     let data = json!({"contactId": "k1", "accountId": "a1", "whatsappAccountId": "a2"});
     for event in ["whatsapp:ready", "message:received"] {
         assert_eq!(refused(None, event, data.clone()).0, "bad_request");
@@ -152,7 +152,7 @@ fn an_account_goes_by_one_id() {
 }
 
 #[test]
-fn ids_of_accounts_are_as_long_as_others() {
+fn account_ids_have_the_common_maximum_length() {
     let longest = "\u{1f600}".repeat(128);
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
@@ -164,7 +164,7 @@ fn ids_of_accounts_are_as_long_as_others() {
 }
 
 #[test]
-fn a_message_names_somebody_who_is_to_hear_of_it() {
+fn message_must_name_a_recipient() {
     for event in FROM_SERVICES.iter().filter(|event| event.starts_with("message:")) {
         let (code, message) = refused(None, event, json!({"messageId": "m1", "status": "Sent"}));
         assert_eq!(code, "bad_request", "{event}");
@@ -173,7 +173,7 @@ fn a_message_names_somebody_who_is_to_hear_of_it() {
 }
 
 #[test]
-fn fields_that_an_event_is_not_routed_by_may_be_anything() {
+fn unrouted_fields_may_have_any_type() {
     for (event, data) in [
         ("system:notification", json!({"userId": 7, "status": 3, "roles": "admin", "messageId": 12, "accountId": ""})),
         ("contact:updated", json!({"contactId": "k1", "status": {"is": "new"}, "roles": "owner", "messageId": 5})),
@@ -191,7 +191,7 @@ fn fields_that_an_event_is_not_routed_by_may_be_anything() {
 }
 
 #[test]
-fn who_types_names_an_account_or_none() {
+fn typing_names_at_most_one_account() {
     for event in ["typing:start", "typing:stop"] {
         for wrong in [json!(7), json!(""), json!({})] {
             let data = json!({"contactId": "k1", "whatsappAccountId": wrong});
@@ -203,7 +203,7 @@ fn who_types_names_an_account_or_none() {
 }
 
 #[test]
-fn a_status_is_one_of_five() {
+fn status_is_one_of_five() {
     for status in ["Lost", "", "Sent "] {
         let mut data = full();
         data["status"] = json!(status);
@@ -214,7 +214,7 @@ fn a_status_is_one_of_five() {
 }
 
 #[test]
-fn roles_have_to_name_somebody() {
+fn roles_must_not_be_empty() {
     for roles in [json!([]), json!("admin"), json!([7])] {
         let (code, message) = refused(None, "team:activity", json!({"roles": roles}));
         assert_eq!(code, "bad_request");
@@ -223,7 +223,7 @@ fn roles_have_to_name_somebody() {
 }
 
 #[test]
-fn what_a_service_pushes_is_an_object() {
+fn service_payload_must_be_an_object() {
     for event in FROM_SERVICES {
         for data in [json!("k1"), json!(["k1"]), json!(null), json!(7)] {
             assert_eq!(refused(None, event, data).0, "bad_request", "{event}");
@@ -232,7 +232,7 @@ fn what_a_service_pushes_is_an_object() {
 }
 
 #[test]
-fn a_name_that_is_none_is_a_bad_request() {
+fn invalid_name_is_bad_request() {
     for name in [json!(7), json!(""), json!("x".repeat(129)), json!("a\u{0}b")] {
         let (code, message) = refused(Some("ana"), "typing:start", json!({"contactId": "k1", "userName": name}));
         assert_eq!(code, "bad_request");
@@ -241,7 +241,7 @@ fn a_name_that_is_none_is_a_bad_request() {
 }
 
 #[test]
-fn wrong_settings_are_named() {
+fn invalid_settings_are_named() {
     for (settings, named) in
         [(json!({"typingSecond": 3}), "typingSecond"), (json!({"typingSeconds": 0}), "typingSeconds")]
     {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Sim, delivered, names, on_account, on_contact, push};
 
 #[test]
-fn an_account_is_subscribed_to_by_its_id_or_an_object_with_it() {
+fn account_is_named_by_id_or_object() {
     for data in [
         json!("a1"),
         json!({"accountId": "a1"}),
@@ -22,7 +22,7 @@ fn an_account_is_subscribed_to_by_its_id_or_an_object_with_it() {
 }
 
 #[test]
-fn a_contact_is_subscribed_to_by_its_id_or_an_object_with_it() {
+fn contact_is_named_by_id_or_object() {
     for data in [json!("k1"), json!({"contactId": "k1"})] {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
@@ -34,7 +34,7 @@ fn a_contact_is_subscribed_to_by_its_id_or_an_object_with_it() {
 }
 
 #[test]
-fn subscribing_and_unsubscribing_are_safe_to_repeat() {
+fn subscribing_and_unsubscribing_are_idempotent() {
     let mut sim = Sim::new();
     let ana = on_account(&mut sim, "ana");
     sim.emit_with_ack(ana, "subscribe:whatsapp", json!("a1")).unwrap();
@@ -52,7 +52,7 @@ fn subscribing_and_unsubscribing_are_safe_to_repeat() {
 }
 
 #[test]
-fn each_tab_subscribes_for_itself() {
+fn each_tab_has_its_own_subscription() {
     let mut sim = Sim::new();
     let ana = on_account(&mut sim, "ana");
     let tab = on_account(&mut sim, "ana");
@@ -63,7 +63,7 @@ fn each_tab_subscribes_for_itself() {
 }
 
 #[test]
-fn who_disconnects_hears_nothing_more_and_leaves_nothing_behind() {
+fn disconnecting_ends_subscription_and_leaves_no_state() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     sim.emit_with_ack(ana, "subscribe:whatsapp", json!("a1")).unwrap();
@@ -74,7 +74,7 @@ fn who_disconnects_hears_nothing_more_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn nobody_is_told_who_subscribes() {
+fn subscriptions_are_not_broadcast() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     on_contact(&mut sim, "bob");
@@ -82,7 +82,7 @@ fn nobody_is_told_who_subscribes() {
 }
 
 #[test]
-fn stats_are_folded_from_all_contacts() {
+fn stats_cover_all_contacts() {
     let mut sim = Sim::new();
     let nothing = json!({"contacts": 0, "subscribers": 0, "connections": 0, "typing": 0});
     assert_eq!(sim.stats().unwrap(), nothing);

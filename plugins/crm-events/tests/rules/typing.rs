@@ -24,7 +24,7 @@ fn indicator(user_id: &str, is_typing: bool) -> (String, Value) {
 }
 
 #[test]
-fn the_others_are_told_who_types_and_when_it_stops() {
+fn start_and_stop_reach_the_other_subscribers() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let tab = on_contact(&mut sim, "ana");
@@ -40,7 +40,7 @@ fn the_others_are_told_who_types_and_when_it_stops() {
 }
 
 #[test]
-fn typing_ends_by_itself_ten_seconds_after_it_was_last_said() {
+fn typing_expires_after_ten_seconds() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let bob = on_contact(&mut sim, "bob");
@@ -56,7 +56,7 @@ fn typing_ends_by_itself_ten_seconds_after_it_was_last_said() {
 }
 
 #[test]
-fn how_long_typing_lasts_is_a_setting_that_may_change_meanwhile() {
+fn typing_timeout_may_change_at_runtime() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 3}));
     let ana = on_contact(&mut sim, "ana");
     let bob = on_contact(&mut sim, "bob");
@@ -69,7 +69,7 @@ fn how_long_typing_lasts_is_a_setting_that_may_change_meanwhile() {
 }
 
 #[test]
-fn typing_ends_when_its_connection_goes_or_unsubscribes() {
+fn typing_ends_on_disconnect_and_unsubscribe() {
     for goes in ["disconnects", "unsubscribes", "is taken out"] {
         let mut sim = Sim::new();
         let ana = on_contact(&mut sim, "ana");
@@ -88,7 +88,7 @@ fn typing_ends_when_its_connection_goes_or_unsubscribes() {
 }
 
 #[test]
-fn typing_goes_on_where_another_tab_goes() {
+fn typing_continues_while_another_tab_types() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let tab = on_contact(&mut sim, "ana");
@@ -103,7 +103,7 @@ fn typing_goes_on_where_another_tab_goes() {
 }
 
 #[test]
-fn typing_goes_on_where_the_tab_that_typed_last_goes_and_another_typed_a_moment_ago() {
+fn typing_continues_when_latest_typing_tab_closes() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let tab = on_contact(&mut sim, "ana");
@@ -126,7 +126,7 @@ fn typing_goes_on_where_the_tab_that_typed_last_goes_and_another_typed_a_moment_
 }
 
 #[test]
-fn whoever_types_to_ever_more_contacts_is_watched_for_none_that_it_has_done_with() {
+fn finished_contacts_are_no_longer_watched() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "ANA");
     for (n, ends) in ["stops", "is silent", "unsubscribes"].iter().cycle().take(30).enumerate() {
@@ -143,7 +143,7 @@ fn whoever_types_to_ever_more_contacts_is_watched_for_none_that_it_has_done_with
 }
 
 #[test]
-fn a_page_that_subscribes_while_it_types_stays_subscribed_when_it_stops() {
+fn subscription_during_typing_outlasts_typing() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "ANA");
     sim.emit_with_ack(ana, "typing:start", typing()).unwrap();
@@ -157,7 +157,7 @@ fn a_page_that_subscribes_while_it_types_stays_subscribed_when_it_stops() {
 }
 
 #[test]
-fn who_types_need_not_have_subscribed_and_its_end_is_noticed() {
+fn unsubscribed_typist_is_watched_for_disconnect() {
     let mut sim = Sim::new();
     let bob = on_contact(&mut sim, "bob");
     let ana = sim.connect("ana", "ANA");
@@ -168,7 +168,7 @@ fn who_types_need_not_have_subscribed_and_its_end_is_noticed() {
 }
 
 #[test]
-fn stopping_what_was_not_begun_tells_nobody_anything() {
+fn stop_without_start_emits_nothing() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let bob = on_contact(&mut sim, "bob");
@@ -180,7 +180,7 @@ fn stopping_what_was_not_begun_tells_nobody_anything() {
 }
 
 #[test]
-fn a_name_comes_from_the_payload_only_where_the_identity_has_none() {
+fn payload_name_is_used_only_without_identity_name() {
     let mut sim = Sim::new();
     let bob = on_contact(&mut sim, "bob");
     let nameless = |user_id: &str| Identity {
@@ -203,7 +203,7 @@ fn a_name_comes_from_the_payload_only_where_the_identity_has_none() {
 }
 
 #[test]
-fn a_bounded_number_of_people_type_at_a_time() {
+fn concurrent_typists_are_bounded() {
     let mut sim = Sim::new();
     for n in 0..50 {
         let who = sim.connect(&format!("user-{n}"), "Somebody");

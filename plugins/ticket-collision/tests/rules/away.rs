@@ -27,7 +27,7 @@ fn ana_out_and_bob(sim: &mut Sim) -> (Connection, Connection) {
 }
 
 #[test]
-fn a_short_absence_is_not_told() {
+fn short_detachment_is_not_broadcast() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     for _ in 0..3 {
@@ -42,7 +42,7 @@ fn a_short_absence_is_not_told() {
 }
 
 #[test]
-fn a_long_absence_is_told_to_the_others_alone() {
+fn long_detachment_reaches_only_the_others() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 60}));
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -63,7 +63,7 @@ fn a_long_absence_is_told_to_the_others_alone() {
 }
 
 #[test]
-fn an_agent_who_comes_back_is_shown_as_before() {
+fn returning_agent_is_shown_as_before() {
     let mut sim = Sim::new();
     let before = sim.now();
     let (ana, bob) = ana_out_and_bob(&mut sim);
@@ -90,7 +90,7 @@ fn an_agent_who_comes_back_is_shown_as_before() {
 }
 
 #[test]
-fn an_agent_stays_while_one_tab_is_present() {
+fn agent_stays_while_one_tab_is_connected() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -109,7 +109,7 @@ fn an_agent_stays_while_one_tab_is_present() {
 }
 
 #[test]
-fn the_absence_of_several_tabs_begins_with_the_last() {
+fn detachment_begins_when_last_tab_detaches() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -130,7 +130,7 @@ fn the_absence_of_several_tabs_begins_with_the_last() {
 }
 
 #[test]
-fn an_expired_absence_is_not_told_twice() {
+fn expired_detachment_is_not_broadcast_again() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_out_and_bob(&mut sim);
     sim.advance(AWAY);
@@ -141,7 +141,7 @@ fn an_expired_absence_is_not_told_twice() {
 }
 
 #[test]
-fn an_absent_agent_who_becomes_stale_is_not_told_twice() {
+fn stale_detached_agent_is_not_broadcast_again() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_out_and_bob(&mut sim);
     for _ in 0..7 {
@@ -155,7 +155,7 @@ fn an_absent_agent_who_becomes_stale_is_not_told_twice() {
 }
 
 #[test]
-fn a_new_connection_of_an_absent_agent_is_a_newcomer() {
+fn new_connection_of_detached_agent_is_a_newcomer() {
     // A client from before 4.6 comes back so.
     let mut sim = Sim::new();
     let (old, bob) = ana_out_and_bob(&mut sim);
@@ -170,7 +170,7 @@ fn a_new_connection_of_an_absent_agent_is_a_newcomer() {
 }
 
 #[test]
-fn typing_in_a_new_tab_brings_an_absent_agent_back() {
+fn typing_in_new_tab_reattaches_agent() {
     let mut sim = Sim::new();
     let (_, bob) = ana_out_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -180,7 +180,7 @@ fn typing_in_a_new_tab_brings_an_absent_agent_back() {
 }
 
 #[test]
-fn an_absent_agent_is_nobody_to_warn_of() {
+fn detached_agent_causes_no_collision_warning() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     view(&mut sim, ana);
@@ -192,7 +192,7 @@ fn an_absent_agent_is_nobody_to_warn_of() {
 }
 
 #[test]
-fn the_absence_that_is_told_is_a_setting() {
+fn detachment_threshold_is_a_setting() {
     for (seconds, waits) in [(0, Duration::ZERO), (60, Duration::from_secs(60))] {
         let mut sim = Sim::new().with_settings(json!({"awaySeconds": seconds}));
         let (ana, bob) = ana_and_bob(&mut sim);
@@ -207,7 +207,7 @@ fn the_absence_that_is_told_is_a_setting() {
 }
 
 #[test]
-fn a_state_of_a_build_before_absences_is_read() {
+fn state_of_older_build_is_read() {
     let before: Value = json!({"viewers": [{
         "agentId": "ana", "agentName": "Ana", "connections": ["c1"], "since": 1, "lastActivity": 1,
         "typing": {"since": 1, "last": 1, "connections": ["c1"]},
@@ -217,7 +217,7 @@ fn a_state_of_a_build_before_absences_is_read() {
 }
 
 #[test]
-fn a_full_ticket_stays_within_the_hosts_limit_though_all_are_away() {
+fn full_detached_ticket_fits_state_limit() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 60, "awaySeconds": 60}));
     let mut tabs = Vec::new();
     // The simulator panics where the state grows too large.

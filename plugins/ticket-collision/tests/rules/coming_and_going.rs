@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ROOM, Sim, ana_and_bob, doing, forget, is, nameless, names, t1, typing, view};
 
 #[test]
-fn the_first_viewer_joins_and_is_told_the_list_and_nothing_else() {
+fn first_viewer_gets_only_the_list() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let list = json!({
@@ -18,7 +18,7 @@ fn the_first_viewer_joins_and_is_told_the_list_and_nothing_else() {
 }
 
 #[test]
-fn a_second_agent_is_warned_of_the_others_the_others_hear_of_it_and_all_get_the_list() {
+fn second_agent_triggers_warning_broadcast_and_list() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -57,7 +57,7 @@ fn a_second_agent_is_warned_of_the_others_the_others_hear_of_it_and_all_get_the_
 }
 
 #[test]
-fn a_newcomer_is_warned_of_typing_where_somebody_types() {
+fn newcomer_is_warned_of_typing() {
     let mut sim = Sim::new();
     let (ana, _) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -71,7 +71,7 @@ fn a_newcomer_is_warned_of_typing_where_somebody_types() {
 }
 
 #[test]
-fn a_second_tab_is_no_collision_and_nobody_else_hears_of_it() {
+fn second_tab_causes_no_collision_or_broadcast() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -83,7 +83,7 @@ fn a_second_tab_is_no_collision_and_nobody_else_hears_of_it() {
 }
 
 #[test]
-fn viewing_again_from_the_same_connection_is_only_acknowledged() {
+fn repeated_view_is_only_acknowledged() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     assert_eq!(doing(&view(&mut sim, ana)), [is("ana", "viewing"), is("bob", "viewing")]);
@@ -92,7 +92,7 @@ fn viewing_again_from_the_same_connection_is_only_acknowledged() {
 }
 
 #[test]
-fn an_agent_who_leaves_hears_nothing_more_and_the_others_hear_why() {
+fn leaving_agent_receives_nothing_others_get_reason() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     assert_eq!(sim.emit_with_ack(ana, "ticket:leave", t1()).unwrap(), json!(null));
@@ -109,7 +109,7 @@ fn an_agent_who_leaves_hears_nothing_more_and_the_others_hear_why() {
 }
 
 #[test]
-fn an_agent_who_disconnects_leaves_as_disconnected() {
+fn disconnect_is_broadcast_as_disconnected() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.disconnect(ana);
@@ -119,7 +119,7 @@ fn an_agent_who_disconnects_leaves_as_disconnected() {
 }
 
 #[test]
-fn an_agent_who_is_taken_out_of_the_room_leaves() {
+fn agent_removed_from_room_leaves() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.leave(ana, ROOM);
@@ -127,7 +127,7 @@ fn an_agent_who_is_taken_out_of_the_room_leaves() {
 }
 
 #[test]
-fn an_agent_leaves_when_its_last_viewing_connection_leaves() {
+fn agent_leaves_with_last_viewing_connection() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -139,7 +139,7 @@ fn an_agent_leaves_when_its_last_viewing_connection_leaves() {
 }
 
 #[test]
-fn a_tab_that_never_viewed_takes_nobody_along() {
+fn non_viewing_tab_does_not_end_viewing() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -148,7 +148,7 @@ fn a_tab_that_never_viewed_takes_nobody_along() {
 }
 
 #[test]
-fn an_agent_who_types_stops_typing_before_it_leaves() {
+fn typing_stops_before_agent_leaves() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     for way in ["leave", "disconnect"] {
@@ -180,7 +180,7 @@ fn leaving_without_viewing_is_harmless() {
 }
 
 #[test]
-fn a_ticket_that_nobody_views_leaves_nothing_behind() {
+fn ticket_without_viewers_has_no_state() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -193,7 +193,7 @@ fn a_ticket_that_nobody_views_leaves_nothing_behind() {
 }
 
 #[test]
-fn tickets_do_not_mix() {
+fn tickets_are_independent() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
@@ -204,7 +204,7 @@ fn tickets_do_not_mix() {
 }
 
 #[test]
-fn the_name_comes_from_the_payload_only_where_the_identity_carries_none() {
+fn payload_name_is_used_only_without_identity_name() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let called = json!({"ticketId": "t1", "agentName": "The Boss"});

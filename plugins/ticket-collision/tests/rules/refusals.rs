@@ -16,7 +16,7 @@ fn refused(sim: &mut Sim, event: &str, data: Value) -> (String, String) {
 }
 
 #[test]
-fn a_payload_that_claims_to_come_from_another_agent_is_forbidden() {
+fn foreign_sender_id_is_forbidden() {
     for event in ["ticket:view", "ticket:typing", "ticket:stop_typing", "ticket:leave"] {
         for field in ["agentId", "userId", "senderId"] {
             for bob in [json!("bob"), json!({"_id": "bob"}), json!({"id": "bob"})] {
@@ -28,14 +28,14 @@ fn a_payload_that_claims_to_come_from_another_agent_is_forbidden() {
 }
 
 #[test]
-fn ones_own_id_may_be_claimed() {
+fn own_sender_id_is_accepted() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "ticket:view", json!({"ticketId": "t1", "agentId": "ana"})).unwrap();
 }
 
 #[test]
-fn a_payload_without_a_usable_ticket_id_is_a_bad_request_that_names_it() {
+fn unusable_ticket_id_is_bad_request() {
     for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
         let (code, message) = refused(&mut Sim::new(), "ticket:view", json!({"ticketId": id}));
         assert_eq!(code, "bad_request");
@@ -44,7 +44,7 @@ fn a_payload_without_a_usable_ticket_id_is_a_bad_request_that_names_it() {
 }
 
 #[test]
-fn a_name_that_is_none_is_a_bad_request_that_names_it() {
+fn invalid_name_is_bad_request() {
     for name in [json!(7), json!(""), json!("x".repeat(129)), json!("a\u{0}b")] {
         let data = json!({"ticketId": "t1", "agentName": name});
         let (code, message) = refused(&mut Sim::new(), "ticket:view", data);
@@ -54,7 +54,7 @@ fn a_name_that_is_none_is_a_bad_request_that_names_it() {
 }
 
 #[test]
-fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
+fn refusal_without_acknowledgement_is_an_error_event() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit(ana, "ticket:typing", t1());
@@ -65,7 +65,7 @@ fn a_refusal_is_an_error_event_where_no_acknowledgement_was_asked_for() {
 }
 
 #[test]
-fn clients_cannot_send_what_the_server_sends() {
+fn clients_cannot_send_server_events() {
     for event in ["viewers:updated", "agent:joined", "collision:warning"] {
         assert_eq!(refused(&mut Sim::new(), event, t1()).0, "unknown_event");
     }
@@ -78,7 +78,7 @@ fn services_cannot_view_tickets() {
 }
 
 #[test]
-fn wrong_settings_are_named() {
+fn invalid_settings_are_named() {
     for (settings, named) in [
         (json!({"typingSecond": 3}), "typingSecond"),
         (json!({"typingSeconds": 0}), "typingSeconds"),
@@ -93,7 +93,7 @@ fn wrong_settings_are_named() {
 }
 
 #[test]
-fn a_full_ticket_lets_nobody_else_in() {
+fn full_ticket_refuses_another_agent() {
     let mut sim = Sim::new();
     let mut n_let_in = 0;
     let failure = loop {
@@ -107,7 +107,7 @@ fn a_full_ticket_lets_nobody_else_in() {
 }
 
 #[test]
-fn a_full_ticket_stays_within_the_hosts_limit_on_state_though_all_type() {
+fn full_typing_ticket_fits_state_limit() {
     let mut sim = Sim::new();
     // As long as names and ids may be; the simulator panics where the state grows too large.
     let mut agents = Vec::new();
@@ -126,7 +126,7 @@ fn a_full_ticket_stays_within_the_hosts_limit_on_state_though_all_type() {
 }
 
 #[test]
-fn an_agent_has_a_bounded_number_of_tabs() {
+fn tabs_per_agent_are_bounded() {
     let mut sim = Sim::new();
     for _ in 0..16 {
         let tab = sim.connect("ana", "Ana");

@@ -9,7 +9,7 @@ use super::{ROOM, Sim, ana_and_bob, doing, forget, is, names, t1, typing, view};
 const MINUTE: Duration = Duration::from_secs(60);
 
 #[test]
-fn viewers_with_no_activity_for_thirty_minutes_go_as_stale() {
+fn viewers_idle_for_thirty_minutes_leave_as_stale() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(29 * MINUTE);
@@ -32,7 +32,7 @@ fn viewers_with_no_activity_for_thirty_minutes_go_as_stale() {
 }
 
 #[test]
-fn a_stale_viewer_comes_back_as_a_newcomer() {
+fn stale_viewer_returns_as_newcomer() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(29 * MINUTE);
@@ -45,7 +45,7 @@ fn a_stale_viewer_comes_back_as_a_newcomer() {
 }
 
 #[test]
-fn several_stale_viewers_go_at_once_and_the_ticket_is_forgotten() {
+fn all_stale_viewers_leave_and_state_is_dropped() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(30 * MINUTE);
@@ -59,7 +59,7 @@ fn several_stale_viewers_go_at_once_and_the_ticket_is_forgotten() {
 }
 
 #[test]
-fn a_viewer_who_is_not_quite_stale_goes_at_the_next_sweep() {
+fn nearly_stale_viewer_leaves_at_next_sweep() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(Duration::from_secs(1));
@@ -72,7 +72,7 @@ fn a_viewer_who_is_not_quite_stale_goes_at_the_next_sweep() {
 }
 
 #[test]
-fn staleness_and_sweeps_are_settings() {
+fn staleness_and_sweep_interval_are_settings() {
     let mut sim = Sim::new().with_settings(json!({"staleMinutes": 4, "sweepMinutes": 2}));
     let (ana, _) = ana_and_bob(&mut sim);
     sim.advance(3 * MINUTE);
@@ -82,7 +82,7 @@ fn staleness_and_sweeps_are_settings() {
 }
 
 #[test]
-fn a_stale_agent_who_types_stops_typing_first() {
+fn typing_stops_before_stale_agent_leaves() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 7200, "staleMinutes": 10}));
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -94,7 +94,7 @@ fn a_stale_agent_who_types_stops_typing_first() {
 }
 
 #[test]
-fn services_ask_who_views_a_ticket() {
+fn services_query_viewers_of_a_ticket() {
     let mut sim = Sim::new();
     let (ana, _) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -107,7 +107,7 @@ fn services_ask_who_views_a_ticket() {
 }
 
 #[test]
-fn stats_are_folded_from_all_tickets_with_viewers() {
+fn stats_cover_all_viewed_tickets() {
     let mut sim = Sim::new();
     let nothing = json!({"activeTickets": 0, "totalViewers": 0, "typingCount": 0, "tickets": []});
     assert_eq!(sim.stats().unwrap(), nothing);

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Sim, ana_and_bob, doing, forget, is, names, t1, typing, view};
 
 #[test]
-fn the_others_are_told_who_types_and_all_get_the_list() {
+fn others_get_the_typist_everyone_the_list() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(Duration::from_secs(1));
@@ -35,7 +35,7 @@ fn the_others_are_told_who_types_and_all_get_the_list() {
 }
 
 #[test]
-fn an_agent_who_begins_to_type_while_another_types_is_warned() {
+fn concurrent_typist_is_warned() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -51,7 +51,7 @@ fn an_agent_who_begins_to_type_while_another_types_is_warned() {
 }
 
 #[test]
-fn typing_ends_by_itself_ten_seconds_after_it_was_last_said() {
+fn typing_expires_after_ten_seconds() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -75,7 +75,7 @@ fn typing_ends_by_itself_ten_seconds_after_it_was_last_said() {
 }
 
 #[test]
-fn prolonged_typing_keeps_the_moment_it_began() {
+fn repeated_typing_keeps_its_start_time() {
     let mut sim = Sim::new();
     let (ana, _) = ana_and_bob(&mut sim);
     let began = sim.now();
@@ -87,7 +87,7 @@ fn prolonged_typing_keeps_the_moment_it_began() {
 }
 
 #[test]
-fn how_long_typing_lasts_is_a_setting() {
+fn typing_timeout_is_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 3}));
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -97,7 +97,7 @@ fn how_long_typing_lasts_is_a_setting() {
 }
 
 #[test]
-fn typing_that_began_under_a_shorter_setting_still_ends() {
+fn typing_begun_under_shorter_timeout_expires() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -110,7 +110,7 @@ fn typing_that_began_under_a_shorter_setting_still_ends() {
 }
 
 #[test]
-fn stopping_tells_the_others_once() {
+fn stop_reaches_others_once() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -125,7 +125,7 @@ fn stopping_tells_the_others_once() {
 }
 
 #[test]
-fn an_agent_who_is_not_viewing_can_neither_type_nor_stop() {
+fn non_viewer_can_neither_start_nor_stop() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
@@ -136,7 +136,7 @@ fn an_agent_who_is_not_viewing_can_neither_type_nor_stop() {
 }
 
 #[test]
-fn a_second_tab_that_closes_leaves_the_typing_in_the_first() {
+fn closing_idle_tab_leaves_typing_in_first() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -150,7 +150,7 @@ fn a_second_tab_that_closes_leaves_the_typing_in_the_first() {
 }
 
 #[test]
-fn when_the_tab_that_types_closes_the_typing_ends_and_the_agent_stays() {
+fn closing_typing_tab_ends_typing_keeps_agent() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -163,7 +163,7 @@ fn when_the_tab_that_types_closes_the_typing_ends_and_the_agent_stays() {
 }
 
 #[test]
-fn typing_goes_on_where_the_tab_that_typed_last_closes_and_another_types_too() {
+fn typing_continues_when_latest_typing_tab_closes() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -178,7 +178,7 @@ fn typing_goes_on_where_the_tab_that_typed_last_closes_and_another_types_too() {
 }
 
 #[test]
-fn a_tab_that_types_views_the_ticket_from_then_on_and_its_end_is_noticed() {
+fn typing_tab_views_ticket_until_it_closes() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -196,7 +196,7 @@ fn a_tab_that_types_views_the_ticket_from_then_on_and_its_end_is_noticed() {
 }
 
 #[test]
-fn typing_tells_ones_own_tabs_no_more_than_the_list() {
+fn own_tabs_receive_only_the_list() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");

@@ -25,7 +25,7 @@ fn hears_comments(sim: &mut Sim, who: Connection) -> bool {
 }
 
 #[test]
-fn creators_assignees_commenters_and_uploaders_take_part() {
+fn creators_assignees_commenters_and_uploaders_become_participants() {
     for (event, data) in [
         ("ticket:created", json!({"creatorId": "cleo"})),
         ("ticket:created", json!({"createdBy": "cleo"})),
@@ -48,7 +48,7 @@ fn creators_assignees_commenters_and_uploaders_take_part() {
 }
 
 #[test]
-fn who_only_changes_or_deletes_something_does_not() {
+fn editing_or_deleting_does_not_make_a_participant() {
     for (event, data) in [
         ("ticket:updated", json!({"changes": {"title": "It burns"}, "updatedBy": "cleo"})),
         ("ticket:statusChanged", json!({"newStatus": "closed", "updatedBy": "cleo"})),
@@ -78,7 +78,7 @@ fn any_payload_may_name_creator_and_participants() {
 }
 
 #[test]
-fn what_a_payload_names_counts_at_once() {
+fn named_participants_count_for_the_same_event() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     let comment = |more: Value| {
@@ -92,7 +92,7 @@ fn what_a_payload_names_counts_at_once() {
 }
 
 #[test]
-fn naming_participants_makes_a_ticket_known_and_an_empty_list_does_not() {
+fn participant_list_makes_ticket_known_unless_empty() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     let named = |ids: Value| json!({"comment": {"user": {"id": "bob"}}, "participants": ids});
@@ -103,7 +103,7 @@ fn naming_participants_makes_a_ticket_known_and_an_empty_list_does_not() {
 }
 
 #[test]
-fn who_commented_on_an_unknown_ticket_hears_of_the_next_comment() {
+fn commenter_on_unknown_ticket_gets_next_comment() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     let comment = || json!({"comment": {"user": {"id": "bob"}}});
@@ -112,7 +112,7 @@ fn who_commented_on_an_unknown_ticket_hears_of_the_next_comment() {
 }
 
 #[test]
-fn a_new_creator_takes_the_old_ones_place() {
+fn new_creator_replaces_the_old() {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
     let data = json!({"changes": {"title": "It burns"}, "creatorId": "eve"});
@@ -124,7 +124,7 @@ fn a_new_creator_takes_the_old_ones_place() {
 }
 
 #[test]
-fn what_was_learnt_outlives_a_restart_of_the_host() {
+fn participants_survive_host_restart() {
     let mut sim = Sim::new();
     People::create(&mut sim);
     sim.restart();
@@ -134,7 +134,7 @@ fn what_was_learnt_outlives_a_restart_of_the_host() {
 }
 
 #[test]
-fn tickets_are_apart() {
+fn tickets_are_independent() {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
     tell(&mut sim, "ticket:commentAdded", json!({"ticketId": "t2", "comment": {"userId": "eve"}})).unwrap();
@@ -143,7 +143,7 @@ fn tickets_are_apart() {
 }
 
 #[test]
-fn a_ticket_of_which_nothing_is_heard_for_a_month_is_forgotten() {
+fn ticket_is_forgotten_after_an_idle_month() {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     let mut sim = Sim::new();
     People::create(&mut sim);
@@ -154,7 +154,7 @@ fn a_ticket_of_which_nothing_is_heard_for_a_month_is_forgotten() {
 }
 
 #[test]
-fn where_too_many_take_part_those_go_who_did_nothing_for_the_longest() {
+fn least_recently_active_participants_are_evicted() {
     let mut sim = Sim::new();
     let (ana, bob) = (sim.connect("ana", "Ana"), sim.connect("bob", "Bob"));
     let first = sim.connect("first", "First");
@@ -179,7 +179,7 @@ fn where_too_many_take_part_those_go_who_did_nothing_for_the_longest() {
 }
 
 #[test]
-fn the_greatest_payload_goes_to_the_greatest_number_of_people() {
+fn largest_payload_reaches_most_recipients() {
     let mut sim = Sim::new();
     let ids: Vec<String> = (0..63).map(|n| format!("{n:𝄞>128}")).collect();
     let last = sim.connect(&ids[62], "Last");

@@ -5,14 +5,14 @@ use serde_json::json;
 use super::{People, Sim, about_t1, events, heard, tell, with_role};
 
 #[test]
-fn of_a_new_ticket_the_admins_hear() {
+fn new_ticket_reaches_admins() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     assert_eq!(heard(&mut sim, &people, "ticket:created", json!({"creatorId": "ana"})), ["adam", "sue"]);
 }
 
 #[test]
-fn of_changes_the_creator_and_the_admins_hear() {
+fn change_reaches_creator_and_admins() {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
     for (event, data) in &events()[1..4] {
@@ -21,7 +21,7 @@ fn of_changes_the_creator_and_the_admins_hear() {
 }
 
 #[test]
-fn of_an_urgent_ticket_everybody_hears() {
+fn urgent_ticket_reaches_everyone() {
     for urgent in ["urgent", "Urgent"] {
         let mut sim = Sim::new();
         let people = People::create(&mut sim);
@@ -38,7 +38,7 @@ fn of_an_urgent_ticket_everybody_hears() {
 }
 
 #[test]
-fn of_comments_and_attachments_those_who_take_part_hear() {
+fn comments_and_attachments_reach_participants() {
     for (event, data) in &events()[4..] {
         let mut sim = Sim::new();
         let people = People::create(&mut sim);
@@ -47,7 +47,7 @@ fn of_comments_and_attachments_those_who_take_part_hear() {
 }
 
 #[test]
-fn what_the_service_says_goes_on_whole() {
+fn service_payload_is_forwarded_unchanged() {
     for (event, data) in events() {
         let mut sim = Sim::new();
         let adam = with_role(&mut sim, "adam", "admin");
@@ -59,7 +59,7 @@ fn what_the_service_says_goes_on_whole() {
 }
 
 #[test]
-fn of_a_ticket_of_which_nothing_is_known_the_admins_hear() {
+fn unknown_ticket_reaches_admins() {
     for (event, data) in events() {
         let mut sim = Sim::new();
         let people = People::connect(&mut sim);
@@ -70,7 +70,7 @@ fn of_a_ticket_of_which_nothing_is_known_the_admins_hear() {
 }
 
 #[test]
-fn of_an_urgent_ticket_everybody_hears_though_nothing_is_known_of_it() {
+fn unknown_urgent_ticket_reaches_everyone() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     let data = json!({"oldPriority": "low", "newPriority": "urgent"});
@@ -78,7 +78,7 @@ fn of_an_urgent_ticket_everybody_hears_though_nothing_is_known_of_it() {
 }
 
 #[test]
-fn each_hears_once_however_many_reasons_there_are() {
+fn recipient_with_several_reasons_receives_once() {
     let mut sim = Sim::new();
     let both = sim.connect_as(roundhouse_sdk::Identity {
         user_id: "ana".to_owned(),
@@ -96,7 +96,7 @@ fn each_hears_once_however_many_reasons_there_are() {
 }
 
 #[test]
-fn recipients_are_people_and_each_of_their_tabs_hears() {
+fn every_tab_of_a_recipient_receives() {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -110,7 +110,7 @@ fn recipients_are_people_and_each_of_their_tabs_hears() {
 }
 
 #[test]
-fn nobody_connected_is_nobody_told() {
+fn no_connected_recipient_means_no_delivery() {
     let mut sim = Sim::new();
     for (event, data) in events() {
         assert_eq!(tell(&mut sim, event, about_t1(data)).unwrap(), json!({"recipients": 0}), "{event}");
@@ -118,7 +118,7 @@ fn nobody_connected_is_nobody_told() {
 }
 
 #[test]
-fn whoever_caused_it_hears_too_unless_the_operator_spares_them() {
+fn actor_receives_unless_setting_excludes_actors() {
     for exclude in [false, true] {
         for (event, data) in events() {
             let mut sim = Sim::new().with_settings(json!({"excludeActor": exclude}));
@@ -135,7 +135,7 @@ fn whoever_caused_it_hears_too_unless_the_operator_spares_them() {
 }
 
 #[test]
-fn an_urgent_ticket_spares_its_actor_too() {
+fn urgent_ticket_also_excludes_its_actor() {
     let mut sim = Sim::new().with_settings(json!({"excludeActor": true}));
     let people = People::create(&mut sim);
     let data = json!({"newPriority": "urgent", "updatedBy": {"_id": "adam", "name": "Adam"}});
@@ -143,7 +143,7 @@ fn an_urgent_ticket_spares_its_actor_too() {
 }
 
 #[test]
-fn who_the_admins_are_is_a_setting() {
+fn admin_roles_are_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"adminRoles": ["support_lead"]}));
     let people = People::connect(&mut sim);
     let lead = with_role(&mut sim, "lia", "support_lead");

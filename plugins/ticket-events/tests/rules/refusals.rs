@@ -16,7 +16,7 @@ fn refused(event: &str, data: &Value) -> (String, String) {
 }
 
 #[test]
-fn clients_cannot_speak_for_the_service() {
+fn clients_cannot_send_service_events() {
     for (event, data) in events() {
         let mut sim = Sim::new();
         let people = People::create(&mut sim);
@@ -30,7 +30,7 @@ fn clients_cannot_speak_for_the_service() {
 }
 
 #[test]
-fn a_payload_without_a_usable_ticket_id_is_a_bad_request_that_names_it() {
+fn unusable_ticket_id_is_bad_request() {
     for (event, data) in events() {
         for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
             let mut data = data.clone();
@@ -45,7 +45,7 @@ fn a_payload_without_a_usable_ticket_id_is_a_bad_request_that_names_it() {
 }
 
 #[test]
-fn what_has_to_be_there_is_named() {
+fn missing_field_is_named() {
     for (event, data, named) in [
         ("ticket:updated", json!({"updatedBy": "ana"}), "changes"),
         ("ticket:updated", json!({"changes": null}), "changes"),
@@ -71,7 +71,7 @@ fn what_has_to_be_there_is_named() {
 }
 
 #[test]
-fn creators_and_participants_who_are_none_are_a_bad_request_that_names_the_field() {
+fn invalid_participants_are_named_in_bad_request() {
     for (event, data) in events() {
         for (field, value) in [
             ("creatorId", json!(7)),
@@ -92,7 +92,7 @@ fn creators_and_participants_who_are_none_are_a_bad_request_that_names_the_field
 }
 
 #[test]
-fn more_participants_than_can_be_remembered_are_too_large() {
+fn too_many_participants_are_too_large() {
     let ids: Vec<String> = (0..130).map(|n| format!("{n:\"<128}")).collect();
     let (code, message) = refused("ticket:commentAdded", &about_t1(json!({"comment": {}, "participants": ids})));
     assert_eq!(code, "too_large");
@@ -100,7 +100,7 @@ fn more_participants_than_can_be_remembered_are_too_large() {
 }
 
 #[test]
-fn wrong_settings_are_named() {
+fn invalid_settings_are_named() {
     for (settings, named) in [
         (json!({"adminRole": ["admin"]}), "adminRole"),
         (json!({"adminRoles": "admin"}), "adminRoles"),

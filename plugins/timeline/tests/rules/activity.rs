@@ -18,7 +18,7 @@ fn activity() -> [(&'static str, Value); 5] {
 }
 
 #[test]
-fn what_a_service_says_goes_to_the_room_under_the_same_name_and_whole() {
+fn service_event_reaches_room_unchanged() {
     for (event, more) in activity() {
         let mut sim = Sim::new();
         let ana = subscriber(&mut sim, "ana");
@@ -47,7 +47,7 @@ fn delivered_counts_connections() {
 }
 
 #[test]
-fn who_has_unsubscribed_hears_no_more() {
+fn unsubscribed_connection_receives_nothing() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     sim.emit_with_ack(ana, "timeline:unsubscribe", client()).unwrap();
@@ -57,7 +57,7 @@ fn who_has_unsubscribed_hears_no_more() {
 }
 
 #[test]
-fn with_no_subscriber_nothing_is_encoded_or_sent() {
+fn event_without_subscribers_is_not_encoded() {
     for (event, more) in activity() {
         let call = Call {
             now: 1,

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{ROOM, Sim, client, subscriber};
 
 #[test]
-fn services_ask_how_many_people_have_a_timeline_open() {
+fn services_query_number_of_viewers() {
     let mut sim = Sim::new();
     assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 0}));
     subscriber(&mut sim, "ana");
@@ -20,7 +20,7 @@ fn services_ask_how_many_people_have_a_timeline_open() {
 }
 
 #[test]
-fn stats_count_connections_once_and_people_by_timeline() {
+fn stats_count_connections_once_and_users_by_timeline() {
     let mut sim = Sim::new();
     let nothing = json!({"totalSockets": 0, "totalEntities": 0, "entities": []});
     assert_eq!(sim.stats().unwrap(), nothing);
@@ -46,7 +46,7 @@ fn stats_count_connections_once_and_people_by_timeline() {
 }
 
 #[test]
-fn a_timeline_counts_those_whom_it_does_not_remember() {
+fn unremembered_subscribers_are_counted() {
     let mut sim = Sim::new();
     for n in 0..300 {
         subscriber(&mut sim, &format!("{n:x>128}"));
@@ -56,7 +56,7 @@ fn a_timeline_counts_those_whom_it_does_not_remember() {
 }
 
 #[test]
-fn a_long_list_is_cut_and_stays_below_a_megabyte() {
+fn long_list_is_truncated_below_a_megabyte() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     subscriber(&mut sim, "bob");
@@ -72,7 +72,7 @@ fn a_long_list_is_cut_and_stays_below_a_megabyte() {
 }
 
 #[test]
-fn a_timeline_that_nobody_has_open_is_forgotten_soon() {
+fn timeline_without_viewers_is_forgotten_soon() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     sim.advance(Duration::from_secs(3600));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ROOM, Sim, about_client, client, names, subscriber};
 
 #[test]
-fn another_type_is_a_bad_request_that_names_those_there_are() {
+fn unknown_type_is_refused_listing_known_types() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let planet = json!({"entityType": "planet", "entityId": "mars"});
@@ -20,7 +20,7 @@ fn another_type_is_a_bad_request_that_names_those_there_are() {
 }
 
 #[test]
-fn the_types_are_a_setting() {
+fn types_are_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"entityTypes": ["planet"]}));
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "timeline:subscribe", json!({"entityType": "planet", "entityId": "mars"})).unwrap();
@@ -28,7 +28,7 @@ fn the_types_are_a_setting() {
 }
 
 #[test]
-fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
+fn foreign_sender_id_is_forbidden() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     let bob = sim.connect("bob", "Bob");
@@ -46,7 +46,7 @@ fn a_payload_that_claims_to_come_from_somebody_else_is_forbidden() {
 }
 
 #[test]
-fn clients_cannot_speak_for_the_service() {
+fn clients_cannot_send_service_events() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     let bob = subscriber(&mut sim, "bob");
@@ -75,7 +75,7 @@ fn services_cannot_subscribe() {
 }
 
 #[test]
-fn what_has_to_be_there_is_named() {
+fn missing_field_is_named() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     for (event, more, named) in [
@@ -96,7 +96,7 @@ fn what_has_to_be_there_is_named() {
 }
 
 #[test]
-fn a_payload_without_usable_ids_is_a_bad_request_that_names_them() {
+fn unusable_ids_are_named_in_bad_request() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let of = |entity_type: Value, entity_id: Value| json!({"entityType": entity_type, "entityId": entity_id});
@@ -117,7 +117,7 @@ fn a_payload_without_usable_ids_is_a_bad_request_that_names_them() {
 }
 
 #[test]
-fn wrong_settings_are_named() {
+fn invalid_settings_are_named() {
     for (settings, named) in [
         (json!({"entityType": ["client"]}), "entityType"),
         (json!({"entityTypes": "client"}), "entityTypes"),

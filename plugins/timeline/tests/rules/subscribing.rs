@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{ROOM, Sim, client, names, subscribe, subscribed, subscriber};
 
 #[test]
-fn who_subscribes_is_told_so_by_an_event_and_an_acknowledgement() {
+fn subscribing_emits_event_and_acknowledges() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     assert_eq!(sim.emit_with_ack(ana, "timeline:subscribe", client()).unwrap(), subscribed(1));
@@ -18,7 +18,7 @@ fn who_subscribes_is_told_so_by_an_event_and_an_acknowledgement() {
 }
 
 #[test]
-fn who_unsubscribes_is_told_so_too_and_is_out() {
+fn unsubscribing_emits_event_and_leaves_room() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     assert_eq!(sim.emit_with_ack(ana, "timeline:unsubscribe", client()).unwrap(), client());
@@ -28,7 +28,7 @@ fn who_unsubscribes_is_told_so_too_and_is_out() {
 }
 
 #[test]
-fn both_are_safe_to_repeat() {
+fn subscribing_and_unsubscribing_are_idempotent() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for _ in 0..3 {
@@ -43,7 +43,7 @@ fn both_are_safe_to_repeat() {
 }
 
 #[test]
-fn a_second_tab_is_no_second_subscriber() {
+fn second_tab_is_not_a_second_subscriber() {
     let mut sim = Sim::new();
     let first = subscriber(&mut sim, "ana");
     let second = sim.connect("ana", "Ana");
@@ -59,7 +59,7 @@ fn a_second_tab_is_no_second_subscriber() {
 }
 
 #[test]
-fn when_the_last_page_closes_nothing_is_left() {
+fn last_closed_page_leaves_no_state() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     let bob = subscriber(&mut sim, "bob");
@@ -71,7 +71,7 @@ fn when_the_last_page_closes_nothing_is_left() {
 }
 
 #[test]
-fn who_is_put_in_or_taken_out_by_others_counts_like_everybody() {
+fn memberships_by_other_features_count() {
     let mut sim = Sim::new();
     let tab = sim.connect("ana", "Ana");
     sim.join(tab, ROOM);
@@ -84,7 +84,7 @@ fn who_is_put_in_or_taken_out_by_others_counts_like_everybody() {
 }
 
 #[test]
-fn timelines_are_apart_by_type_and_id() {
+fn timelines_are_separate_by_type_and_id() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     for (entity_type, entity_id) in [("lead", "123"), ("client", "1:23")] {
@@ -98,7 +98,7 @@ fn timelines_are_apart_by_type_and_id() {
 }
 
 #[test]
-fn a_timeline_takes_more_than_it_remembers_and_its_state_stays_within_the_hosts_limit() {
+fn state_limit_holds_beyond_remembered_subscribers() {
     let mut sim = Sim::new();
     // Ids as long as they may be; the simulator panics where the state grows too large.
     for n in 0..500 {
