@@ -7,20 +7,8 @@ use std::sync::Arc;
 use crate::model::ConnId;
 use crate::protocol::Outgoing;
 
-/// A set of connections, by what they have in common.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Audience {
-    /// Everybody in a room.
-    Room(String),
-    /// All connections of these users.
-    Users(Vec<String>),
-    /// Everybody who has one of these roles.
-    Roles(Vec<String>),
-    /// One connection.
-    Connection(ConnId),
-    /// Everybody.
-    All,
-}
+/// A set of connections.
+pub type Audience = roundhouse_contract::Audience<ConnId>;
 
 /// An event and whom it is for.
 #[derive(Debug)]

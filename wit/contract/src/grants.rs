@@ -2,11 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The action of storing and fetching documents.
+pub(crate) const SAVE_ACTION: &str = "save";
+
+/// The action of closing connections.
+pub(crate) const DISCONNECT_ACTION: &str = "disconnect";
+
 /// The action of handling `connect`: to see every new connection.
 pub(crate) const CONNECT_ACTION: &str = "connect";
 
 /// The action of letting connections join a room that did not come to the feature by themselves.
-pub const JOIN_ACTION: &str = "join";
+pub(crate) const JOIN_ACTION: &str = "join";
 
 /// What a feature may reach beyond its own scopes' rooms and the connections that send to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +29,7 @@ pub struct Grants {
 
 impl Grants {
     const AUDIENCES: [&str; 3] = ["user", "roles", "all"];
-    const ACTIONS: [&str; 4] = ["save", "disconnect", CONNECT_ACTION, JOIN_ACTION];
+    const ACTIONS: [&str; 4] = [SAVE_ACTION, DISCONNECT_ACTION, CONNECT_ACTION, JOIN_ACTION];
 
     /// Whether the feature may emit to the room, and let connections join it.
     pub fn allows_room(&self, room: &str) -> bool {

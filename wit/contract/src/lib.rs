@@ -14,6 +14,7 @@
 
 mod bounds;
 mod credentials;
+mod effect;
 mod event;
 mod event_limits;
 mod extension;
@@ -24,19 +25,22 @@ mod manifest;
 mod payload;
 mod placeholders;
 pub mod raw;
+mod rules;
 mod surrogates;
 mod template;
 
 pub use bounds::PayloadBounds;
 pub use credentials::without_credentials;
+pub use effect::{Audience, Counted, Effect, MAX_SCOPE_TIMERS, MIN_CHAINED_MS, Payload};
 pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
 pub use event_limits::EventLimits;
 pub use extension::check_namespace;
-pub use grants::{Grants, JOIN_ACTION};
+pub use grants::Grants;
 pub use id::{ID_RULE, MAX_ID_CHARS, MAX_ROOM_CHARS, USER_ROOM_PREFIX, is_valid_id, is_valid_room};
 pub use invisible::{INVISIBLE, harmless_name, is_harmless_name, is_invisible};
 pub use manifest::{Manifest, Route, Scope};
 pub use payload::{Arguments, BadPayload, MAX_ATTACHMENTS};
 pub use placeholders::{BadPlaceholders, check_placeholders};
+pub use rules::{Refusal, Rules, World};
 pub use surrogates::without_lone_surrogates;
 pub use template::{ScopeAddress, Template};

@@ -58,3 +58,144 @@ pub struct Query {
     /// The template of the scope that answers; without one, all scopes answer.
     pub scope: Option<String>,
 }
+
+/// `types.payload`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Payload {
+    /// JSON text: one array of arguments.
+    pub args: String,
+    /// Binary attachments, in the order of their numbers.
+    pub attachments: Vec<Vec<u8>>,
+}
+
+/// `effects.audience`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Audience {
+    /// The members of a room.
+    Room(String),
+    /// The connections of one user.
+    User(String),
+    /// The connections of these users.
+    Users(Vec<String>),
+    /// The connections of users with one of these roles.
+    Roles(Vec<String>),
+    /// One connection, by its id.
+    Connection(String),
+    /// All connections.
+    All,
+    /// An audience of a later contract, by its kind.
+    Other(String),
+}
+
+/// `effects.emit`. `A` gives the audiences one by one, so that a host need not collect them first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Emit<A> {
+    /// The recipients, each of whom gets the event once.
+    pub to: A,
+    /// Connections that are left out.
+    pub except: A,
+    /// The event's name.
+    pub event: String,
+    /// The event's payload.
+    pub payload: Payload,
+    /// Whether it may be skipped for a slow connection.
+    pub volatile: bool,
+    /// Tag and time-out in milliseconds, where recipients have to acknowledge the event.
+    pub acknowledge: Option<(String, u64)>,
+}
+
+/// `effects.membership`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Membership {
+    /// The connection's id.
+    pub connection: String,
+    /// The room; the scope's own where there is none.
+    pub room: Option<String>,
+}
+
+/// `effects.set-timer`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetTimer {
+    /// The timer's name, unique in the scope.
+    pub name: String,
+    /// When it is due, in milliseconds from now.
+    pub after_ms: u64,
+    /// JSON text.
+    pub payload: String,
+}
+
+/// `effects.save`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Save {
+    /// Comes back with the outcome.
+    pub tag: String,
+    /// The feature's name for documents of this kind.
+    pub collection: String,
+    /// The key under which no second document is stored.
+    pub key: Option<String>,
+    /// JSON text.
+    pub document: String,
+}
+
+/// `effects.fetch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Comes back with the page.
+    pub tag: String,
+    /// The feature's name for documents of this kind.
+    pub collection: String,
+    /// Only documents stored before the one of this id.
+    pub before: Option<String>,
+    /// The most documents of the page.
+    pub limit: u32,
+}
+
+/// `effects.effect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect<A> {
+    /// Sends an event to connections.
+    Emit(Emit<A>),
+    /// Answers the event.
+    Reply(Payload),
+    /// Answers the event with a count of recipients.
+    ReplyReached {
+        /// The field that has the count.
+        field: String,
+        /// `connections` or `users`.
+        of: String,
+    },
+    /// Adds a connection to a room.
+    Join(Membership),
+    /// Removes a connection from a room.
+    Leave(Membership),
+    /// Asks for the departure of a connection, by its id.
+    Watch(String),
+    /// Sets or replaces a timer.
+    SetTimer(SetTimer),
+    /// Cancels the timer of this name.
+    CancelTimer(String),
+    /// Stores a document.
+    Save(Save),
+    /// Asks for documents.
+    Fetch(Fetch),
+    /// Closes a connection.
+    Disconnect {
+        /// The connection's id.
+        connection: String,
+        /// The reason that its client gets.
+        reason: String,
+    },
+    /// An effect of a later contract, by its kind.
+    Other(String),
+}
+
+/// `effects.state-change`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateChange {
+    /// The state stays as it is.
+    Keep,
+    /// These bytes become the state.
+    Put(Vec<u8>),
+    /// The scope has no state any more.
+    Clear,
+}

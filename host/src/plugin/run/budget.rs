@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use roundhouse_contract::ScopeAddress;
+use roundhouse_contract::{MAX_SCOPE_TIMERS, ScopeAddress};
 
 use super::effect::{Document, Effect, Fetch};
 use super::event::{Event, Origin};
@@ -14,9 +14,6 @@ use super::worker::{Worker, unavailable};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::load::catalogue::Plugin;
-
-/// Timers of one scope, at most: two for each of some hundred people.
-const MAX_TIMERS: usize = 1000;
 
 /// What an acknowledgement that is owed takes beside its tag, in bytes: where it is noted on its thread, among the
 /// deadlines, and with its connection.
@@ -272,7 +269,7 @@ fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
 /// Counts the timers that a scope would have. Those that are set anew or cancelled are none more.
 fn check_timers(scope: &Scope, effects: &[Effect]) -> Result<(), Failure> {
     let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
-    if n_set == 0 || scope.timers.len() + n_set <= MAX_TIMERS {
+    if n_set == 0 || scope.timers.len() + n_set <= MAX_SCOPE_TIMERS {
         return Ok(());
     }
     let mut timers: HashSet<&str> = scope.timers.keys().map(|name| &**name).collect();
@@ -283,9 +280,9 @@ fn check_timers(scope: &Scope, effects: &[Effect]) -> Result<(), Failure> {
             _ => {}
         }
     }
-    if timers.len() <= MAX_TIMERS {
+    if timers.len() <= MAX_SCOPE_TIMERS {
         return Ok(());
     }
-    let message = format!("{} timers in one scope, and there may be {MAX_TIMERS}: try again later", timers.len());
+    let message = format!("{} timers in one scope, and there may be {MAX_SCOPE_TIMERS}: try again later", timers.len());
     Err(Failure::new(ErrorCode::Conflict, message))
 }

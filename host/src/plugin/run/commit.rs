@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use roundhouse_contract::ScopeAddress;
+use roundhouse_contract::raw::StateChange;
+use roundhouse_contract::{Counted, MIN_CHAINED_MS, ScopeAddress};
 use serde_json::json;
 
 use super::durable::Settling;
-use super::effect::{Checked, Counted, Effect, StateChange};
+use super::effect::{Checked, Effect};
 use super::event::{Event, Member, ReplyTo};
 use super::invoke::Done;
 use super::scope::{Due, State, Timer};
@@ -22,10 +23,6 @@ use crate::protocol::Outgoing;
 
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.
 const EXPIRY_SLACK: u64 = 8;
-
-/// The shortest time of a timer that is set while something else than a message is handled, and of the wait for an
-/// acknowledgement, in milliseconds: either may lead to the next.
-const LEAST_CHAINED_MS: u64 = 10;
 
 impl Worker {
     /// Carries out what was checked, and gives what is left to do. `present` is how the state was found.
@@ -154,7 +151,7 @@ impl Worker {
                 }
             }
             Effect::Ask { connections, outgoing, tag, timeout_ms, charges } => {
-                let timeout_ms = timeout_ms.max(LEAST_CHAINED_MS);
+                let timeout_ms = timeout_ms.max(MIN_CHAINED_MS);
                 for (connection, charge) in connections.into_iter().zip(charges) {
                     self.ask(plugin, address, (connection, charge), &tag, &outgoing, now + timeout_ms);
                 }
@@ -176,7 +173,7 @@ impl Worker {
             Effect::SetTimer { name, after_ms, payload, charge } => {
                 // One that sets itself again at once would keep the thread busy for ever.
                 let is_chained = !event.can_be_sent_again();
-                let after_ms = if is_chained { after_ms.max(LEAST_CHAINED_MS) } else { after_ms };
+                let after_ms = if is_chained { after_ms.max(MIN_CHAINED_MS) } else { after_ms };
                 let due_ms = self.inner.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use roundhouse_contract::ScopeAddress;
+use roundhouse_contract::{Rules, ScopeAddress};
 
-use super::effect::{Check, Checked, Effect, Fetch};
+use super::effect::{self, Checked, Connections, Effect, Fetch};
 use super::event::Event;
 use super::scope::State;
 use super::senders::{Consequence, Sender};
@@ -171,22 +171,26 @@ impl Worker {
         let outcome = result?.map_err(|failure| CallError::Refused(convert::failure(failure)))?;
         let sender = event.sender_id();
         let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
-        let check = Check {
-            generation,
-            room: &address.key,
-            state_bytes: generation.bounds.state_bytes,
-            is_question: event.is_question(),
-            knows: &|connection| {
-                // One that has gone meanwhile is no offence.
+        let world = Connections {
+            is_known: |connection| {
                 sender == Some(connection) || inner.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
             },
-            came: &|connection| {
+            has_come: |connection| {
                 event.comes_from() == Some(connection)
                     || scope.is_some_and(|scope| scope.members.get(&connection).is_some_and(|part| part.came))
                     || inner.hub.is_in_any(connection, owns).unwrap_or(true)
             },
         };
-        let checked = check.outcome(outcome).map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+        let rules = Rules {
+            manifest: &generation.manifest,
+            grants: &generation.grants,
+            room: &address.key,
+            max_state_bytes: generation.bounds.state_bytes,
+            is_query: event.is_question(),
+            world,
+        };
+        let checked = effect::check(&rules, &address.key, outcome);
+        let checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
         // What must be told is not refused for somebody's full rooms.
         if event.can_be_sent_again() {
             let scope = (plugin.number, &*address.key);

@@ -5,7 +5,6 @@ pub(crate) mod commit;
 pub(crate) mod deferred;
 pub(crate) mod durable;
 pub(crate) mod effect;
-pub(crate) mod effect_parts;
 pub(crate) mod event;
 pub(crate) mod gather;
 pub(crate) mod inherit;
