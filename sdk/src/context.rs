@@ -1,7 +1,6 @@
 //! What a feature knows besides its event and state, and the effects that it gathers.
 
 use std::fmt;
-use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,7 +10,7 @@ use crate::event::{Call, Event};
 use crate::random::Random;
 use crate::template::Template;
 use crate::warm::Warm;
-use crate::{Attachment, Failure, Feature, Member, Payload};
+use crate::{Attachment, Failure, Feature, Member, Passthrough, Payload};
 
 /// All that a feature may know besides its event and state, and where it says what is to be done. What it
 /// says happens after it has returned, in the order in which it was said, and only if it succeeds.
@@ -19,7 +18,7 @@ use crate::{Attachment, Failure, Feature, Member, Payload};
 /// What it knows outlives what it does: a borrowed [`param`](Self::param) or [`settings`](Self::settings)
 /// does not stand in the way of [`emit`](Self::emit).
 pub struct Context<'a, F: Feature> {
-    known: &'a Known<F>,
+    known: &'a Known<'a, F>,
     random: Random,
     effects: Vec<Effect>,
     /// The first value that did not become JSON: the whole event then fails.
@@ -27,9 +26,9 @@ pub struct Context<'a, F: Feature> {
 }
 
 /// What a feature may know of one event.
-pub(crate) struct Known<F: Feature> {
+pub(crate) struct Known<'a, F: Feature> {
     call: Call,
-    warm: Rc<Warm<F>>,
+    warm: &'a Warm<F>,
     /// Which of the feature's templates the scope was made from; none while gathering.
     template: Option<usize>,
     about: About,
@@ -63,8 +62,8 @@ impl About {
     }
 }
 
-impl<F: Feature> Known<F> {
-    pub(crate) fn new(call: Call, warm: Rc<Warm<F>>, about: About) -> Self {
+impl<'a, F: Feature> Known<'a, F> {
+    pub(crate) fn new(call: Call, warm: &'a Warm<F>, about: About) -> Self {
         let template = warm
             .templates
             .iter()
@@ -91,7 +90,7 @@ impl<F: Feature> fmt::Debug for Context<'_, F> {
 
 /// What a feature may know.
 impl<'a, F: Feature> Context<'a, F> {
-    pub(crate) fn new(known: &'a Known<F>) -> Self {
+    pub(crate) fn new(known: &'a Known<'a, F>) -> Self {
         Self { random: Random::new(known.call.seed), effects: Vec::new(), fault: None, known }
     }
 
@@ -230,6 +229,11 @@ impl<F: Feature> Context<'_, F> {
         }
     }
 
+    /// Sends the event that is handled on under its own name, with the payload that it came with.
+    pub fn pass_through<T>(&mut self, to: impl Into<Audiences>, sent: &Passthrough<T>) -> &mut Emit {
+        self.emit_payload(to, self.event(), sent.payload())
+    }
+
     /// Acknowledges the message with this. Without a reply, a sender that asked gets `null`.
     pub fn reply<T: Serialize + ?Sized>(&mut self, data: &T) {
         let payload = self.or_fault(Payload::of(data));
@@ -282,10 +286,28 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Watch(member.connection.clone()));
     }
 
-    /// Sets a timer, or sets it anew: its name is unique in the scope.
-    pub fn set_timer(&mut self, name: impl Into<String>, after: Duration, timer: &F::Timer) {
-        let payload = self.json("a timer", timer);
+    /// Sets a timer, or sets it anew: its name is unique in the scope. [`Feature::timer`] gets the data, by
+    /// [`Timer::decode`](crate::Timer::decode).
+    pub fn set_timer<T: Serialize + ?Sized>(&mut self, name: impl Into<String>, after: Duration, data: &T) {
+        let payload = self.json("a timer", data);
         self.effects.push(Effect::SetTimer(name.into(), millis(after), payload));
+    }
+
+    /// Whether a period that began at `since`, in epoch milliseconds, is over. Where it is not, sets the timer for the rest of
+    /// it: a timer may be due a little before [`now`](Self::now) says so, and a period may have been made longer by the
+    /// settings since the timer was set.
+    pub fn elapsed_or_set_timer<T: Serialize + ?Sized>(
+        &mut self,
+        name: impl Into<String>,
+        since: u64,
+        period: Duration,
+        data: &T,
+    ) -> bool {
+        let rest = period.saturating_sub(Duration::from_millis(self.now().saturating_sub(since)));
+        if !rest.is_zero() {
+            self.set_timer(name, rest, data);
+        }
+        rest.is_zero()
     }
 
     /// Cancels a timer; harmless where there is none.

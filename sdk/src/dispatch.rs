@@ -3,7 +3,7 @@
 
 use crate::context::{About, Context, Known};
 use crate::effect::{Answer, Effect, Outcome, StateChange};
-use crate::event::{Call, Event, Query};
+use crate::event::{Call, Event};
 use crate::warm::Warm;
 use crate::{Failure, Feature, decode};
 
@@ -11,21 +11,31 @@ use crate::{Failure, Feature, decode};
 const MIGRATE_DOWN: &str = "migrate-down";
 
 /// Handles one event of one scope. The same input gives the same output.
-pub fn handle<F: Feature>(call: Call, mut event: Event, state: Option<&[u8]>) -> Result<Outcome, Failure> {
-    let warm = Warm::<F>::get(&call.settings)?;
+pub fn handle<F: Feature>(call: Call, event: Event, state: Option<&[u8]>) -> Result<Outcome, Failure> {
+    handle_warm::<F>(&mut None, call, event, state)
+}
+
+/// The same by an instance that keeps `warm` between events.
+pub(crate) fn handle_warm<F: Feature>(
+    warm: &mut Option<Warm<F>>,
+    call: Call,
+    mut event: Event,
+    state: Option<&[u8]>,
+) -> Result<Outcome, Failure> {
+    let warm = Warm::of_settings(warm, &call.settings)?;
     let known = Known::new(call, warm, About::take(&mut event));
     let mut cx = Context::new(&known);
     match event {
         Event::Query(query) => {
             let state = stored::<F>(state)?;
-            answered(F::query(&state, &cx, question::<F>(&query)?)?)
+            answered(F::query(&state, &cx, &query)?)
         }
         Event::Other(name, to) if name == MIGRATE_DOWN => {
             let to = to.parse().map_err(|_| Failure::internal(format!("{to:?} is no schema version")))?;
             let state = migrate_down::<F>(to, state.unwrap_or_default())?;
             Ok(Outcome { effects: Vec::new(), state: StateChange::Put(state) })
         }
-        Event::Gathered(query, answers) => answered(F::gathered(&cx, question::<F>(&query)?, &answers)?),
+        Event::Gathered(query, answers) => answered(F::gathered(&cx, &query, &answers)?),
         event => {
             let mut now = stored::<F>(state)?;
             change(&mut now, &mut cx, event)?;
@@ -56,21 +66,13 @@ fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -
         Event::Left(member, reason) => F::left(state, cx, &member, reason),
         Event::Away(member) => F::away(state, cx, &member),
         Event::Back(member) => F::back(state, cx, &member),
-        Event::Timer(timer) => {
-            let decoded = serde_json::from_str(&timer.payload)
-                .map_err(|error| Failure::internal(format!("timer {}: {error}", timer.name)))?;
-            F::timer(state, cx, decoded)
-        }
+        Event::Timer(timer) => F::timer(state, cx, &timer),
         Event::Acknowledgement(acknowledgement) => F::acknowledged(state, cx, &acknowledgement),
         Event::Saved(saved) => F::saved(state, cx, &saved),
         Event::Fetched(fetched) => F::fetched(state, cx, &fetched),
         // Questions change nothing and were answered above; of what a later host tells, this SDK knows nothing.
         Event::Query(_) | Event::Gathered(..) | Event::Other(..) => Ok(()),
     }
-}
-
-fn question<F: Feature>(query: &Query) -> Result<F::Query, Failure> {
-    decode::named(&query.name, &format!("[{}]", query.data))
 }
 
 fn answered(answer: Answer) -> Result<Outcome, Failure> {

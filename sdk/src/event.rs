@@ -103,6 +103,13 @@ pub struct Timer {
     pub due: u64,
 }
 
+impl Timer {
+    /// Reads what was given when it was set.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_str(&self.payload).map_err(|error| Failure::internal(format!("timer {}: {error}", self.name)))
+    }
+}
+
 /// A client's answer to an event that asked for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
@@ -121,6 +128,13 @@ pub struct Query {
     pub name: String,
     /// What came with it, as JSON text.
     pub data: String,
+}
+
+impl Query {
+    /// Reads what came with it.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        serde_json::from_str(&self.data).map_err(|error| Failure::bad_request(format!("{}: {error}", self.name)))
+    }
 }
 
 /// What all scopes answered to a query without scope.

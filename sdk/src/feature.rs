@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::effect::Answer;
-use crate::event::{Acknowledgement, Answers, Fetched, LeaveReason, Saved};
+use crate::event::{Acknowledgement, Answers, Fetched, LeaveReason, Query, Saved, Timer};
 use crate::{Context, Failure, Manifest, Member, Sender};
 
 /// A feature: a pure reducer over a scope. Each method gets the scope's state, changes it and says through
@@ -20,10 +20,6 @@ pub trait Feature: Sized + 'static {
     /// A variant with several fields takes several arguments, one without fields leaves them unread:
     /// [`Context::payload`] has them all as they came.
     type Message: DeserializeOwned;
-    /// What a timer carries from when it is set to when it is due.
-    type Timer: Serialize + DeserializeOwned;
-    /// The questions, as an enum like the messages.
-    type Query: DeserializeOwned;
 
     /// What this feature is.
     fn describe() -> Manifest;
@@ -68,18 +64,18 @@ pub trait Feature: Sized + 'static {
     }
 
     /// A timer is due.
-    fn timer(_state: &mut Self::State, _cx: &mut Context<Self>, _timer: Self::Timer) -> Result<(), Failure> {
+    fn timer(_state: &mut Self::State, _cx: &mut Context<Self>, _timer: &Timer) -> Result<(), Failure> {
         Ok(())
     }
 
     /// A service asks something of this scope.
-    fn query(_state: &Self::State, cx: &Context<Self>, _query: Self::Query) -> Result<Answer, Failure> {
-        Err(Failure::not_found(format!("there is no query {}", cx.event())))
+    fn query(_state: &Self::State, _cx: &Context<Self>, query: &Query) -> Result<Answer, Failure> {
+        Err(Failure::not_found(format!("there is no query {}", query.name)))
     }
 
     /// All scopes answered a question without scope: folds their answers into one.
-    fn gathered(cx: &Context<Self>, _query: Self::Query, _answers: &Answers) -> Result<Answer, Failure> {
-        Err(Failure::not_found(format!("there is no query {}", cx.event())))
+    fn gathered(_cx: &Context<Self>, query: &Query, _answers: &Answers) -> Result<Answer, Failure> {
+        Err(Failure::not_found(format!("there is no query {}", query.name)))
     }
 
     /// A client answered an event that asked for it, or did not in time.

@@ -10,14 +10,20 @@ use crate::bindings::roundhouse::feature::{effects, events, manifest, types};
 use crate::{
     Acknowledgement, Answers, Audience, Audiences, Call, Document, Effect, Event, Failure, Feature, Fetched, Identity,
     LeaveReason, Manifest, Member, Message, Outcome, Page, Payload, Query, Saved, Scope, Sender, StateChange,
-    StoreFailure, Timer, dispatch,
+    StoreFailure, Timer, dispatch, warm::Warm,
 };
 
-/// A feature as the contract's world sees it. [`export!`](crate::export) makes it a component.
+/// A feature that [`export!`](crate::export) has made a component.
+pub trait Exported: Feature {
+    /// Hands over what the instance keeps between events.
+    fn with_warm<R>(body: impl FnOnce(&mut Option<Warm<Self>>) -> R) -> R;
+}
+
+/// A feature as the contract's world sees it.
 #[derive(Debug)]
 pub struct Component<F>(PhantomData<F>);
 
-impl<F: Feature> wit::Guest for Component<F> {
+impl<F: Exported> wit::Guest for Component<F> {
     fn describe() -> manifest::Manifest {
         F::describe().into()
     }
@@ -27,7 +33,9 @@ impl<F: Feature> wit::Guest for Component<F> {
         event: events::Event,
         state: Option<Vec<u8>>,
     ) -> Result<effects::Outcome, types::Failure> {
-        dispatch::handle::<F>(context.into(), event.into(), state.as_deref()).map(Into::into).map_err(Into::into)
+        let handled =
+            F::with_warm(|warm| dispatch::handle_warm::<F>(warm, context.into(), event.into(), state.as_deref()));
+        handled.map(Into::into).map_err(Into::into)
     }
 
     fn migrate(from_version: u32, state: Vec<u8>) -> Result<Vec<u8>, types::Failure> {

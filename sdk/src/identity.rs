@@ -63,6 +63,26 @@ pub struct ClaimedSender {
 }
 
 impl ClaimedSender {
+    /// The connection that sent the payload.
+    ///
+    /// # Errors
+    /// `forbidden` where it was sent by no client, or claims another user's id.
+    pub fn verify<'a>(&self, sender: &'a Sender) -> Result<&'a Member, Failure> {
+        let member = sender.client()?;
+        self.check(&member.identity)?;
+        Ok(member)
+    }
+
+    /// Where the claim of this name in a payload is kept.
+    pub(crate) fn claim_mut(&mut self, field: &str) -> Option<(&'static str, &mut Option<Claimed>)> {
+        match field {
+            "agentId" => Some(("agentId", &mut self.agent_id)),
+            "senderId" => Some(("senderId", &mut self.sender_id)),
+            "userId" => Some(("userId", &mut self.user_id)),
+            _ => None,
+        }
+    }
+
     /// Refuses a payload that claims to come from somebody else.
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
         for (field, claimed) in [("agentId", &self.agent_id), ("senderId", &self.sender_id), ("userId", &self.user_id)]

@@ -7,7 +7,7 @@
 //! use std::time::Duration;
 //!
 //! use roundhouse_sdk::simulator::Simulation;
-//! use roundhouse_sdk::{Context, Failure, Feature, Manifest, Outgoing, Scope, Sender};
+//! use roundhouse_sdk::{ClaimedSender, Context, Failure, Feature, Manifest, Scope, Sender, Timer};
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::json;
 //!
@@ -17,10 +17,10 @@
 //! #[derive(Default, Serialize, Deserialize)]
 //! struct Knocks(u32);
 //!
-//! #[derive(Deserialize)]
-//! enum Message {
-//!     #[serde(rename = "door:knock")]
-//!     Knock {},
+//! roundhouse_sdk::messages! {
+//!     enum Message {
+//!         client "door:knock" => Knock(ClaimedSender),
+//!     }
 //! }
 //!
 //! #[derive(Serialize)]
@@ -28,35 +28,37 @@
 //!     count: u32,
 //! }
 //!
-//! roundhouse_sdk::outgoing! { Knocked => "door:knocked" }
+//! roundhouse_sdk::outgoing! {
+//!     const EMITS;
+//!     Knocked => "door:knocked",
+//! }
 //!
 //! impl Feature for Door {
 //!     type Settings = serde_json::Map<String, serde_json::Value>;
 //!     type State = Knocks;
 //!     type Message = Message;
-//!     type Timer = ();
-//!     type Query = ();
 //!
 //!     fn describe() -> Manifest {
 //!         roundhouse_sdk::manifest!()
-//!             .scope(Scope::volatile("door:{doorId}").from_clients(["door:knock"]))
-//!             .emits([Knocked::NAME])
+//!             .scope(Scope::volatile("door:{doorId}").takes::<Message>())
+//!             .emits(EMITS)
 //!     }
 //!
 //!     fn message(
 //!         knocks: &mut Knocks,
 //!         cx: &mut Context<Self>,
 //!         sender: &Sender,
-//!         Message::Knock {}: Message,
+//!         Message::Knock(knock): Message,
 //!     ) -> Result<(), Failure> {
+//!         let member = knock.verify(sender)?;
 //!         knocks.0 += 1;
-//!         cx.join(sender.client()?);
+//!         cx.join(member);
 //!         cx.emit(cx.room(), &Knocked { count: knocks.0 });
 //!         cx.set_timer("quiet", Duration::from_secs(60), &());
 //!         Ok(())
 //!     }
 //!
-//!     fn timer(knocks: &mut Knocks, _: &mut Context<Self>, (): ()) -> Result<(), Failure> {
+//!     fn timer(knocks: &mut Knocks, _: &mut Context<Self>, _: &Timer) -> Result<(), Failure> {
 //!         *knocks = Knocks::default();
 //!         Ok(())
 //!     }
@@ -94,12 +96,14 @@ mod event;
 mod event_limits;
 mod failure;
 mod feature;
+mod from_client;
 mod guest;
 mod id;
 mod identity;
 mod locate;
 pub mod log;
 mod manifest;
+mod messages;
 mod passthrough;
 mod payload;
 mod random;
@@ -120,12 +124,14 @@ pub use event::{
 pub use event_limits::EventLimits;
 pub use failure::Failure;
 pub use feature::Feature;
+pub use from_client::FromClient;
 pub use id::Id;
 pub use identity::{Claimed, ClaimedSender, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
+pub use messages::{MessageRoute, Messages, Origin};
 pub use passthrough::Passthrough;
 pub use payload::{Attachment, Payload};
-pub use reading::{FromClient, IdOr, Reference, object};
+pub use reading::{IdOr, Reference, object};
 pub use time::iso8601;
 
 /// What [`export!`] needs; nothing for authors.
@@ -133,7 +139,8 @@ pub use time::iso8601;
 pub mod __private {
     pub use crate::allocator::Allocator;
     pub use crate::bindings;
-    pub use crate::guest::Component;
+    pub use crate::guest::{Component, Exported};
+    pub use crate::warm::Warm;
 }
 
 /// Makes a feature the component that its crate builds to for `wasm32-wasip2`, with an allocator that suits short calls; the
@@ -146,6 +153,17 @@ macro_rules! export {
             type Component = $crate::__private::Component<$feature>;
     $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
 
+            impl $crate::__private::Exported for $feature {
+                fn with_warm<R>(body: impl FnOnce(&mut Option<$crate::__private::Warm<Self>>) -> R) -> R {
+                    // A component's exports have no `self`: what it keeps between calls can only stand in a static.
+                    ::std::thread_local! {
+                        static WARM: ::std::cell::RefCell<Option<$crate::__private::Warm<$feature>>> =
+                            const { ::std::cell::RefCell::new(None) };
+                    }
+                    WARM.with_borrow_mut(body)
+                }
+            }
+
             // It is for one thread.
             #[cfg(not(target_feature = "atomics"))]
             #[global_allocator]
@@ -154,7 +172,7 @@ macro_rules! export {
     };
 }
 
-/// Binds types to the names of the events that they are on the wire.
+/// Binds types to the names of the events that they are on the wire, and lists the names in a constant where one is named.
 ///
 /// ```
 /// #[derive(serde::Serialize)]
@@ -163,11 +181,20 @@ macro_rules! export {
 /// }
 ///
 /// roundhouse_sdk::outgoing! {
+///     pub(crate) const EMITS;
 ///     AgentLeft<'_> => "agent:left",
 /// }
+///
+/// assert_eq!(EMITS, ["agent:left"]);
 /// ```
 #[macro_export]
 macro_rules! outgoing {
+    ($vis:vis const $emits:ident; $($event:ty => $name:literal),* $(,)?) => {
+        /// The names of the events, for [`Manifest::emits`]($crate::Manifest::emits).
+        $vis const $emits: [&str; [$($name),*].len()] = [$($name),*];
+
+        $crate::outgoing! { $($event => $name),* }
+    };
     ($($event:ty => $name:literal),* $(,)?) => {
         $(
             impl $crate::Outgoing for $event {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::EventLimits;
+use crate::messages::{MessageRoute, Messages};
 use crate::template::Template;
 
 /// What a feature says about itself, once, before it is given any event. Begin with
@@ -68,6 +69,8 @@ pub struct Route {
     pub from_services: bool,
     /// Whether the host sends it, which is so for `connect` alone.
     pub from_host: bool,
+    /// Whether the feature emits it to clients under the same name.
+    pub is_passed_through: bool,
     /// What its payload may have, where that is said.
     pub limits: Option<EventLimits>,
 }
@@ -140,9 +143,11 @@ impl Manifest {
         self
     }
 
-    /// Adds a kind of scope.
+    /// Adds a kind of scope. Events that it passes through are added to those that the feature may emit.
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
+        let passed_through = scope.routes.iter().filter(|route| route.is_passed_through);
+        self.emits.extend(passed_through.map(|route| route.event.clone()));
         if scope.routes.iter().any(|route| route.from_host) && !self.needs.actions.iter().any(|own| own == CONNECT) {
             self.needs.actions.push(CONNECT.to_owned());
         }
@@ -232,6 +237,15 @@ impl Scope {
     #[must_use]
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
+        self
+    }
+
+    /// Adds the routes of a [`messages!`](crate::messages) enum that belong to this scope: those of its template, and those
+    /// that name no template.
+    #[must_use]
+    pub fn takes<M: Messages>(mut self) -> Self {
+        let own = M::ROUTES.iter().filter(|route| route.scope.is_none_or(|template| template == self.template));
+        self.routes.extend(own.flat_map(MessageRoute::routes));
         self
     }
 

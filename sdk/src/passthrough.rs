@@ -4,6 +4,8 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::Payload;
+
 /// A payload as it came, and what the feature reads of it. It is written out as it came, with the fields that the
 /// feature knows nothing of.
 ///
@@ -32,6 +34,12 @@ impl<T> Passthrough<T> {
     #[must_use]
     pub fn text(&self) -> &str {
         self.text.get()
+    }
+
+    /// It as an event's one argument.
+    #[must_use]
+    pub fn payload(&self) -> Payload {
+        Payload::from_args(format!("[{}]", self.text()))
     }
 
     /// Whether it is a JSON object, and not the bare id that may stand for one.

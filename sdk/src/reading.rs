@@ -4,56 +4,11 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
 use crate::id::RULE;
-use crate::{ClaimedSender, Failure, Id, Identity};
-
-/// What a client sends: what the feature reads of it, and who it says that it is. It is gone through once for each, which
-/// costs less than to keep what neither wants, as `#[serde(flatten)]` does.
-///
-/// ```
-/// use roundhouse_sdk::FromClient;
-///
-/// #[derive(serde::Deserialize)]
-/// struct Say {
-///     body: String,
-/// }
-///
-/// let text = r#"{"body": "hi", "senderId": {"_id": "ana"}, "more": [{}, {}]}"#;
-/// let said: FromClient<Say> = serde_json::from_str(text).unwrap();
-/// assert_eq!(said.fields.body, "hi");
-/// ```
-#[derive(Clone, Debug)]
-pub struct FromClient<T> {
-    /// What the feature reads of it.
-    pub fields: T,
-    claims: ClaimedSender,
-}
-
-impl<T> FromClient<T> {
-    /// Refuses a payload that claims to come from somebody else.
-    pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        self.claims.check(identity)
-    }
-}
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for FromClient<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = <&RawValue>::deserialize(deserializer)?.get();
-        // No data is an object without fields.
-        let text = if text == "null" { "{}" } else { text };
-        let claims = match text.as_bytes().first() {
-            Some(b'{') => serde_json::from_str(text).map_err(D::Error::custom)?,
-            // Else its items would be taken for the fields, one after another.
-            Some(b'[') => return Err(D::Error::invalid_type(Unexpected::Seq, &"an object")),
-            _ => ClaimedSender::default(),
-        };
-        Ok(Self { fields: serde_json::from_str(text).map_err(D::Error::custom)?, claims })
-    }
-}
+use crate::{ClaimedSender, Failure, Id, Member, Sender};
 
 /// An id by itself, or an object of which `T` is read.
 ///
@@ -82,11 +37,14 @@ pub enum IdOr<T> {
 }
 
 impl IdOr<ClaimedSender> {
-    /// Refuses a payload that claims to come from somebody else.
-    pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
+    /// The connection that sent the payload.
+    ///
+    /// # Errors
+    /// `forbidden` where it was sent by no client, or claims another user's id.
+    pub fn verify<'a>(&self, sender: &'a Sender) -> Result<&'a Member, Failure> {
         match self {
-            Self::Id(_) => Ok(()),
-            Self::Object(claims) => claims.check(identity),
+            Self::Id(_) => sender.client(),
+            Self::Object(claimed) => claimed.verify(sender),
         }
     }
 }
@@ -255,8 +213,8 @@ pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -
 mod tests {
     use serde::Deserialize;
 
-    use super::{FromClient, IdOr, Reference};
-    use crate::{ClaimedSender, Id, decode};
+    use super::{IdOr, Reference};
+    use crate::{ClaimedSender, FromClient, Id, decode};
 
     #[derive(Debug, Deserialize)]
     enum Message {

@@ -11,15 +11,14 @@ mod wire;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Manifest, Outgoing, Passthrough,
-    Payload, Scope, Sender,
+    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Manifest, Member, Passthrough,
+    Payload, Query, Scope, Sender,
 };
-use serde::Serialize;
 
 pub use campaign::Campaign;
 use campaign::{Run, Stage};
-use wire::{CampaignStats, Named, Progress, Snapshot, Stats};
-pub use wire::{Failed, Message, OnCampaign, Query, Report, Settings, Started};
+use wire::{CampaignStats, EMITS, Named, Stats};
+pub use wire::{Failed, Message, OnCampaign, Report, Settings, Started};
 
 /// The feature.
 #[derive(Debug)]
@@ -40,35 +39,25 @@ impl Feature for CampaignProgress {
     type Settings = Settings;
     type State = Campaign;
     type Message = Message;
-    type Timer = ();
-    type Query = Query;
 
     fn describe() -> Manifest {
-        const LIFE_CYCLE: [&str; 5] =
-            ["campaign:started", "campaign:paused", "campaign:resumed", "campaign:completed", "campaign:failed"];
         roundhouse_sdk::manifest!()
-            .scope(
-                Scope::durable("campaign:{campaignId}")
-                    .idle(IDLE)
-                    .from_clients(["subscribe:campaign", "unsubscribe:campaign"])
-                    .from_services(LIFE_CYCLE)
-                    .from_services(["campaign:message"]),
-            )
+            .scope(Scope::durable("campaign:{campaignId}").idle(IDLE).takes::<Message>())
             .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
-            .emits(LIFE_CYCLE)
-            .emits([Snapshot::NAME, Progress::NAME])
+            .emits(EMITS)
             .needs_audiences(["user"])
     }
 
     fn message(campaign: &mut Campaign, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
         let now = cx.now();
         let run = match message {
-            Message::Subscribe(payload) => return subscribe(campaign, cx, sender, &payload),
+            Message::Subscribe(payload) => {
+                subscribe(campaign, cx, payload.verify(sender)?);
+                return Ok(());
+            }
             Message::Unsubscribe(payload) => {
-                let member = sender.client()?;
-                payload.check(&member.identity)?;
-                cx.leave(member);
+                cx.leave(payload.verify(sender)?);
                 return Ok(());
             }
             Message::Started(sent) => {
@@ -118,8 +107,7 @@ impl Feature for CampaignProgress {
         Ok(())
     }
 
-    fn query(campaign: &Campaign, cx: &Cx, query: Query) -> Result<Answer, Failure> {
-        let Query::Stats = query;
+    fn query(campaign: &Campaign, cx: &Cx, _: &Query) -> Result<Answer, Failure> {
         Ok(Answer::of(&campaign.run().map(|run| CampaignStats {
             campaign_id: campaign_id(cx).to_owned(),
             state: run.stage(),
@@ -129,7 +117,7 @@ impl Feature for CampaignProgress {
         })))
     }
 
-    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         // A campaign that was only asked for has no figures.
         let mut campaigns: Vec<CampaignStats> = answers.decode::<Option<_>>()?.into_iter().flatten().collect();
         campaigns.sort_by(|a, b| (a.state, &a.campaign_id).cmp(&(b.state, &b.campaign_id)));
@@ -146,23 +134,17 @@ impl Feature for CampaignProgress {
     }
 }
 
-fn subscribe(campaign: &Campaign, cx: &mut Cx, sender: &Sender, payload: &OnCampaign) -> Result<(), Failure> {
-    let member = sender.client()?;
-    payload.check(&member.identity)?;
+fn subscribe(campaign: &Campaign, cx: &mut Cx, member: &Member) {
     cx.join(member);
     let snapshot = campaign.snapshot(campaign_id(cx), cx.now());
     cx.emit(member, &snapshot);
     cx.reply(&snapshot);
-    Ok(())
 }
 
 /// Sends a life-cycle event on as the service sent it; where that was a bare id, as the object that it stands for.
-fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure>
-where
-    Passthrough<T>: Serialize,
-{
+fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure> {
     let payload = match sent.is_object() {
-        true => Payload::of(sent)?,
+        true => sent.payload(),
         false => Payload::of(&Named { campaign_id: campaign_id(cx) })?,
     };
     cx.emit_payload(audience(run, cx), cx.event(), payload);

@@ -21,33 +21,27 @@ impl Default for Settings {
     }
 }
 
-/// What clients and services send.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// A client wants to see how far the campaign is.
-    #[serde(rename = "subscribe:campaign")]
-    Subscribe(OnCampaign),
-    /// It no longer does.
-    #[serde(rename = "unsubscribe:campaign")]
-    Unsubscribe(OnCampaign),
-    /// The campaign begins.
-    #[serde(rename = "campaign:started")]
-    Started(Passthrough<Started>),
-    /// Something became of some of its messages.
-    #[serde(rename = "campaign:message")]
-    Report(Report),
-    /// It rests.
-    #[serde(rename = "campaign:paused")]
-    Paused(Passthrough<OnCampaign>),
-    /// It goes on.
-    #[serde(rename = "campaign:resumed")]
-    Resumed(Passthrough<OnCampaign>),
-    /// It is through.
-    #[serde(rename = "campaign:completed")]
-    Completed(Passthrough<OnCampaign>),
-    /// It is given up.
-    #[serde(rename = "campaign:failed")]
-    Failed(Passthrough<Failed>),
+roundhouse_sdk::messages! {
+    /// Messages of clients and services.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A client subscribes to the campaign.
+        client "subscribe:campaign" => Subscribe(OnCampaign),
+        /// A client unsubscribes.
+        client "unsubscribe:campaign" => Unsubscribe(OnCampaign),
+        /// The campaign starts.
+        passthrough "campaign:started" => Started(Passthrough<Started>),
+        /// Messages were sent, delivered, read, or have failed.
+        service "campaign:message" => Report(Report),
+        /// The campaign is paused.
+        passthrough "campaign:paused" => Paused(Passthrough<OnCampaign>),
+        /// The campaign is resumed.
+        passthrough "campaign:resumed" => Resumed(Passthrough<OnCampaign>),
+        /// The campaign ends as completed.
+        passthrough "campaign:completed" => Completed(Passthrough<OnCampaign>),
+        /// The campaign ends as failed.
+        passthrough "campaign:failed" => Failed(Passthrough<Failed>),
+    }
 }
 
 /// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope of
@@ -91,14 +85,6 @@ pub(crate) enum Status {
 #[derive(Debug, Deserialize)]
 pub struct Failed {
     pub(crate) reason: String,
-}
-
-/// What services ask.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Query {
-    /// How all campaigns stand.
-    Stats,
 }
 
 /// Which campaign an event is about, and nothing more.
@@ -157,6 +143,7 @@ pub(crate) struct Snapshot<'a> {
 }
 
 roundhouse_sdk::outgoing! {
+    pub(crate) const EMITS;
     Progress<'_> => "campaign:progress",
     Snapshot<'_> => "campaign:snapshot",
 }

@@ -18,29 +18,22 @@ use std::time::Duration;
 
 use roundhouse_sdk::{
     Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Fetched, LeaveReason, Manifest,
-    Member, Payload, Saved, Scope, Sender,
+    Member, Payload, Query, Saved, Scope, Sender, Timer,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use room::Ended;
 pub use room::Room;
 use stats::{PlaceStats, Stats};
 use wire::{Author, CHANNELS, Confirmed, Connected, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
-pub use wire::{Message, Query, Settings};
+pub use wire::{Message, Settings};
 
 /// The feature.
 #[derive(Debug)]
 pub struct ChatConfirmation;
 
 roundhouse_sdk::export!(ChatConfirmation);
-
-/// What a timer is for.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Timer {
-    /// Nobody who was here before the host was started anew is still on the way back.
-    EndedAreOld,
-}
 
 type Cx<'a> = Context<'a, ChatConfirmation>;
 
@@ -61,8 +54,6 @@ impl Feature for ChatConfirmation {
     type Settings = Settings;
     type State = Room;
     type Message = Message;
-    type Timer = Timer;
-    type Query = Query;
 
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
@@ -77,21 +68,21 @@ impl Feature for ChatConfirmation {
     }
 
     fn message(room: &mut Room, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
-        let member = sender.client()?;
-        message.check(&member.identity)?;
         match message {
-            Message::Join(_) => join(room, cx, member),
-            Message::Leave(_) => {
-                leave(room, cx, member);
+            Message::Join(claimed) => join(room, cx, claimed.verify(sender)?),
+            Message::Leave(claimed) => {
+                leave(room, cx, claimed.verify(sender)?);
                 Ok(())
             }
-            Message::Say(message) => {
+            Message::Say(payload) => {
+                let (member, message) = payload.verify(sender)?;
                 must_be_in(cx)?;
-                say(room, cx, member, message.fields)
+                say(room, cx, member, message)
             }
-            Message::History(wanted) => {
+            Message::History(payload) => {
+                let (_, wanted) = payload.verify(sender)?;
                 must_be_in(cx)?;
-                let (before, limit) = wanted.fields.checked()?;
+                let (before, limit) = wanted.checked()?;
                 history::ask_for_page(cx, before, limit);
                 Ok(())
             }
@@ -112,12 +103,12 @@ impl Feature for ChatConfirmation {
         Ok(())
     }
 
-    fn timer(room: &mut Room, cx: &mut Cx, Timer::EndedAreOld: Timer) -> Result<(), Failure> {
+    fn timer(room: &mut Room, cx: &mut Cx, _: &Timer) -> Result<(), Failure> {
         keep_ended(room, cx);
         Ok(())
     }
 
-    fn query(_: &Room, cx: &Cx, Query::Stats: Query) -> Result<Answer, Failure> {
+    fn query(_: &Room, cx: &Cx, _: &Query) -> Result<Answer, Failure> {
         let (room_id, channel_id) = match place(cx) {
             Place::Room(id) => (Some(id.to_owned()), None),
             Place::Channel(id) => (None, Some(id.to_owned())),
@@ -126,7 +117,7 @@ impl Feature for ChatConfirmation {
         Ok(Answer::of(&PlaceStats { room_id, channel_id, connected_users, connections }))
     }
 
-    fn gathered(_: &Cx, Query::Stats: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         Ok(Answer::of(&Stats::of(answers.decode()?)))
     }
 
@@ -272,7 +263,7 @@ fn end_name(cx: &Cx, is_stored: bool) -> &'static str {
 /// Drops the ends that nobody waits for any more. The timer for the others keeps the scope while nobody is in it.
 fn keep_ended(room: &mut Room, cx: &mut Cx) {
     if let Some(until) = room.drop_ended(cx.now()) {
-        cx.set_timer(ENDED_TIMER, Duration::from_millis(until.saturating_sub(cx.now())), &Timer::EndedAreOld);
+        cx.set_timer(ENDED_TIMER, Duration::from_millis(until.saturating_sub(cx.now())), "EndedAreOld");
     }
 }
 
@@ -280,7 +271,7 @@ fn must_be_in(cx: &Cx) -> Result<(), Failure> {
     if cx.in_room() {
         return Ok(());
     }
-    Err(Failure::forbidden(format!("you have not joined; send {} first", family(cx).takes[0])))
+    Err(Failure::forbidden(format!("you have not joined; send {} first", family(cx).join)))
 }
 
 fn reply_connected(cx: &mut Cx, connected_users: u32) {
@@ -303,8 +294,7 @@ fn place<'a>(cx: &Cx<'a>) -> Place<'a> {
 }
 
 fn scope(family: &Family) -> Scope {
-    let [.., message, _] = family.takes;
-    Scope::volatile(family.template).from_clients(family.takes).limits([message], limits().bytes(MAX_MESSAGE_BYTES))
+    Scope::volatile(family.template).takes::<Message>().limits([family.message], limits().bytes(MAX_MESSAGE_BYTES))
 }
 
 /// What clients send is an id or two beside the claims; the rest is room for what front-ends add.

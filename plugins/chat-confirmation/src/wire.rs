@@ -8,32 +8,18 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Settings {}
 
-/// What clients send. Rooms and channels differ in names alone.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// A connection comes in.
-    #[serde(rename = "joinRoom", alias = "joinChannel")]
-    Join(ClaimedSender),
-    /// A connection goes out.
-    #[serde(rename = "leaveRoom", alias = "leaveChannel")]
-    Leave(ClaimedSender),
-    /// Somebody says something.
-    #[serde(rename = "roomMessage", alias = "channelMessage")]
-    Say(FromClient<Say>),
-    /// Somebody wants to read what was said.
-    #[serde(rename = "roomHistory", alias = "channelHistory")]
-    History(FromClient<History>),
-}
-
-impl Message {
-    /// Refuses a payload that claims to come from somebody else.
-    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        match self {
-            // The room's id is read by the host.
-            Self::Join(claims) | Self::Leave(claims) => claims.check(identity),
-            Self::Say(say) => say.check(identity),
-            Self::History(history) => history.check(identity),
-        }
+roundhouse_sdk::messages! {
+    /// Messages of clients. Rooms and channels differ in names alone.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A connection joins.
+        client "joinRoom" in ROOM, client "joinChannel" in CHANNEL => Join(ClaimedSender),
+        /// A connection leaves.
+        client "leaveRoom" in ROOM, client "leaveChannel" in CHANNEL => Leave(ClaimedSender),
+        /// A user sends a message.
+        client "roomMessage" in ROOM, client "channelMessage" in CHANNEL => Say(FromClient<Say>),
+        /// A user asks for a page of stored messages.
+        client "roomHistory" in ROOM, client "channelHistory" in CHANNEL => History(FromClient<History>),
     }
 }
 
@@ -82,20 +68,16 @@ impl History {
     }
 }
 
-/// What services ask.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Query {
-    /// Who is where, over all rooms and channels.
-    Stats,
-}
+const ROOM: &str = "room:{roomId}";
+const CHANNEL: &str = "channel:{channelId}";
 
 /// One of the two families: the names in which they differ.
 #[derive(Debug)]
 pub(crate) struct Family {
     pub(crate) template: &'static str,
     pub(crate) placeholder: &'static str,
-    pub(crate) takes: [&'static str; 4],
+    pub(crate) join: &'static str,
+    pub(crate) message: &'static str,
     pub(crate) received: &'static str,
     pub(crate) sent: &'static str,
     pub(crate) confirmed: &'static str,
@@ -103,9 +85,10 @@ pub(crate) struct Family {
 }
 
 pub(crate) const ROOMS: Family = Family {
-    template: "room:{roomId}",
+    template: ROOM,
     placeholder: "roomId",
-    takes: ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"],
+    join: "joinRoom",
+    message: "roomMessage",
     received: "roomMessageRecieved",
     sent: "roomMessageSent",
     confirmed: "roomMessageConfirmed",
@@ -113,9 +96,10 @@ pub(crate) const ROOMS: Family = Family {
 };
 
 pub(crate) const CHANNELS: Family = Family {
-    template: "channel:{channelId}",
+    template: CHANNEL,
     placeholder: "channelId",
-    takes: ["joinChannel", "leaveChannel", "channelMessage", "channelHistory"],
+    join: "joinChannel",
+    message: "channelMessage",
     received: "channelMessageRecieved",
     sent: "channelMessageSent",
     confirmed: "channelMessageConfirmed",

@@ -121,9 +121,9 @@ impl Contact {
         (!types_on).then(|| self.0.remove(position))
     }
 
-    /// How long somebody's typing still lasts; `None` where it does not type.
-    pub(crate) fn typing_left(&self, user_id: &str, now: u64, lasts: Duration) -> Option<Duration> {
-        self.typist(user_id).map(|typist| left(typist.last(), now, lasts))
+    /// When somebody last said that it types, in epoch milliseconds; `None` where it does not type.
+    pub(crate) fn last_typing(&self, user_id: &str) -> Option<u64> {
+        self.typist(user_id).map(Typist::last)
     }
 }
 

@@ -10,18 +10,22 @@ mod contact;
 mod status;
 mod wire;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
-    Payload, Scope, Sender,
+    Answer, Answers, Audience, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Query, Scope,
+    Sender, Timer,
 };
 use serde::{Deserialize, Serialize};
 
 use contact::{Contact, Typist};
 use status::Status;
-use wire::{ContactStats, Data, Dropped, Ids, OnAccount, OnContact, Push, Stats, TypingIndicator, missing};
-pub use wire::{Message, Query, Settings};
+use wire::{
+    CONTACT, ContactStats, Dropped, EMITS, Ids, MESSAGE, OnAccount, OnContact, PERSON, Push, REST, Stats,
+    TypingIndicator, account, check_account, missing, name_of,
+};
+pub use wire::{Message, Settings};
 
 /// The feature.
 #[derive(Debug)]
@@ -39,83 +43,36 @@ pub struct State {
     status: Option<Status>,
 }
 
-/// What a timer is for.
+/// The data of a timer.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Timer {
-    /// Somebody has not said for a while that it types.
-    TypingEnds {
-        /// Who.
-        user_id: String,
-    },
+enum Due<'a> {
+    /// The user has not sent `typing:start` for a while.
+    TypingEnds { user_id: Cow<'a, str> },
 }
 
 type Cx<'a> = Context<'a, CrmEvents>;
 
-/// A contact: what is said of it is told in the order in which it came.
-const CONTACT: &str = "contact:{contactId}";
-
-/// A message, of which the status is kept.
-const MESSAGE: &str = "crm-message:{messageId}";
-
 /// How long a message's status is kept after its last change: a phone that was off is on again by then.
 const STATUS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A person, of whom nothing is kept. The rooms `user:` are the host's.
-const PERSON: &str = "crm-user:{userId}";
-
-/// All the rest, of which nothing is kept. What becomes of messages is here, for it names contacts, accounts or people.
-const REST: &str = "crm-events";
 
 /// What names of accounts' and of contacts' rooms begin with.
 const ACCOUNT_ROOMS: &str = "whatsapp:";
 const CONTACT_ROOMS: &str = "contact:";
 
-const ACCOUNT_EVENTS: [&str; 4] =
-    ["whatsapp:connection:status", "whatsapp:qr", "whatsapp:ready", "whatsapp:disconnected"];
-
-const MESSAGE_EVENTS: [&str; 5] =
-    ["message:received", "message:sent", "message:delivered", "message:read", "message:failed"];
-
-const STATUS_EVENT: &str = "message:status:update";
-
-const CONTACT_EVENTS: [&str; 3] = ["contact:created", "contact:updated", "contact:deleted"];
-
-const PERSON_EVENTS: [&str; 3] = ["flow:execution:started", "flow:execution:completed", "flow:execution:failed"];
-
-const EVENTS_FOR_ALL: [&str; 2] = ["system:notification", "team:activity"];
-
 impl Feature for CrmEvents {
     type Settings = Settings;
     type State = State;
     type Message = Message;
-    type Timer = Timer;
-    type Query = Query;
 
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
-            .scope(
-                Scope::volatile(CONTACT)
-                    .from_clients(["subscribe:contact", "unsubscribe:contact", "typing:start", "typing:stop"])
-                    .from_services(CONTACT_EVENTS),
-            )
-            .scope(Scope::volatile(MESSAGE).idle(STATUS_KEPT).from_services([STATUS_EVENT]))
-            .scope(Scope::volatile(PERSON).from_services(PERSON_EVENTS))
-            .scope(
-                Scope::volatile(REST)
-                    .from_clients(["subscribe:whatsapp", "unsubscribe:whatsapp"])
-                    .from_services(ACCOUNT_EVENTS)
-                    .from_services(MESSAGE_EVENTS)
-                    .from_services(EVENTS_FOR_ALL),
-            )
+            .scope(Scope::volatile(CONTACT).takes::<Message>())
+            .scope(Scope::volatile(MESSAGE).idle(STATUS_KEPT).takes::<Message>())
+            .scope(Scope::volatile(PERSON).takes::<Message>())
+            .scope(Scope::volatile(REST).takes::<Message>())
             .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
-            .emits(ACCOUNT_EVENTS)
-            .emits(MESSAGE_EVENTS)
-            .emits([STATUS_EVENT])
-            .emits(CONTACT_EVENTS)
-            .emits(PERSON_EVENTS)
-            .emits(EVENTS_FOR_ALL)
-            .emits([TypingIndicator::NAME])
+            .emits(EMITS)
             .needs_rooms([format!("{ACCOUNT_ROOMS}*")])
             .needs_audiences(["user", "roles", "all"])
     }
@@ -123,35 +80,37 @@ impl Feature for CrmEvents {
     fn message(state: &mut State, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
         match message {
             Message::SubscribeWhatsapp(data) => {
-                let (member, account_id) = (client(sender, &data)?, data.account()?);
+                let (member, data) = data.verify(sender)?;
+                let account_id = account(&data)?;
                 cx.join_room(&member.connection, account_room(&account_id));
                 cx.reply(&OnAccount { account_id: &account_id });
             }
             Message::UnsubscribeWhatsapp(data) => {
-                let (member, account_id) = (client(sender, &data)?, data.account()?);
+                let (member, data) = data.verify(sender)?;
+                let account_id = account(&data)?;
                 cx.leave_room(&member.connection, account_room(&account_id));
                 cx.reply(&OnAccount { account_id: &account_id });
             }
             Message::SubscribeContact(data) => {
-                let member = client(sender, &data)?;
+                let (member, _) = data.verify(sender)?;
                 cx.join(member);
                 state.contact.subscribed(&member.connection);
                 cx.reply(&OnContact { contact_id: contact_id(cx) });
             }
             Message::UnsubscribeContact(data) => {
-                let member = client(sender, &data)?;
+                let (member, _) = data.verify(sender)?;
                 cx.leave(member);
                 depart(&mut state.contact, cx, member);
                 cx.reply(&OnContact { contact_id: contact_id(cx) });
             }
             Message::TypingStart(data) => {
-                let member = client(sender, &data)?;
-                data.check_account()?;
-                start_typing(&mut state.contact, cx, member, &data.name_of(&member.identity)?)?;
+                let (member, data) = data.verify(sender)?;
+                check_account(&data)?;
+                start_typing(&mut state.contact, cx, member, &name_of(&data, &member.identity)?)?;
             }
             Message::TypingStop(data) => {
-                let member = client(sender, &data)?;
-                data.check_account()?;
+                let (member, data) = data.verify(sender)?;
+                check_account(&data)?;
                 stop_typing(&mut state.contact, cx, member.user_id());
             }
             Message::OfAccount(push) => {
@@ -180,20 +139,17 @@ impl Feature for CrmEvents {
         Ok(())
     }
 
-    fn timer(state: &mut State, cx: &mut Cx, Timer::TypingEnds { user_id }: Timer) -> Result<(), Failure> {
-        let Some(left) = state.contact.typing_left(&user_id, cx.now(), cx.settings().typing()) else {
-            return Ok(());
-        };
-        if left.is_zero() {
+    fn timer(state: &mut State, cx: &mut Cx, timer: &Timer) -> Result<(), Failure> {
+        let Due::TypingEnds { user_id } = timer.decode()?;
+        let Some(last) = state.contact.last_typing(&user_id) else { return Ok(()) };
+        let due = Due::TypingEnds { user_id: (&*user_id).into() };
+        if cx.elapsed_or_set_timer(typing_timer(&user_id), last, cx.settings().typing(), &due) {
             stop_typing(&mut state.contact, cx, &user_id);
-        } else {
-            // The operator has made typing last longer since this timer was set.
-            cx.set_timer(typing_timer(&user_id), left, &Timer::TypingEnds { user_id });
         }
         Ok(())
     }
 
-    fn query(state: &State, cx: &Cx, Query::Stats: Query) -> Result<Answer, Failure> {
+    fn query(state: &State, cx: &Cx, _: &Query) -> Result<Answer, Failure> {
         let stats = ContactStats {
             subscribers: cx.room_users(),
             connections: cx.room_connections(),
@@ -202,7 +158,7 @@ impl Feature for CrmEvents {
         Ok(Answer::of(&stats))
     }
 
-    fn gathered(_: &Cx, Query::Stats: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let contacts: Vec<ContactStats> = answers.decode()?;
         Ok(Answer::of(&Stats {
             contacts: contacts.iter().filter(|contact| contact.subscribers > 0).count(),
@@ -213,24 +169,17 @@ impl Feature for CrmEvents {
     }
 }
 
-/// Who sent this, and not for somebody else.
-fn client<'a>(sender: &'a Sender, data: &Data) -> Result<&'a Member, Failure> {
-    let member = sender.client()?;
-    data.check(&member.identity)?;
-    Ok(member)
-}
-
 fn start_typing(contact: &mut Contact, cx: &mut Cx, member: &Member, name: &str) -> Result<(), Failure> {
-    let user_id = member.user_id().to_owned();
+    let user_id = member.user_id();
     let start = contact.type_on(member, name, cx.now(), cx.in_room())?;
     if start.is_to_be_watched {
         // Whoever writes need not have subscribed, but its end has to be noticed.
         cx.watch(member);
     }
-    if let Some(typist) = contact.typist(&user_id).filter(|_| start.is_begun) {
+    if let Some(typist) = contact.typist(user_id).filter(|_| start.is_begun) {
         tell_typing(cx, typist, true);
     }
-    cx.set_timer(typing_timer(&user_id), cx.settings().typing(), &Timer::TypingEnds { user_id });
+    cx.set_timer(typing_timer(user_id), cx.settings().typing(), &Due::TypingEnds { user_id: user_id.into() });
     Ok(())
 }
 
@@ -289,7 +238,7 @@ fn send_on(cx: &mut Cx, to: Vec<Audience>, push: &Push) -> Result<(), Failure> {
     if !push.is_object() {
         return Err(Failure::bad_request(format!("{}: the data has to be an object", cx.event())));
     }
-    cx.emit_payload(to, cx.event(), Payload::of(push)?);
+    cx.pass_through(to, push);
     cx.reply_connections_reached("delivered");
     Ok(())
 }

@@ -30,108 +30,92 @@ impl Settings {
     }
 }
 
-/// What clients send and services push.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// A client wants to hear of an account.
-    #[serde(rename = "subscribe:whatsapp")]
-    SubscribeWhatsapp(Data),
-    /// It no longer does.
-    #[serde(rename = "unsubscribe:whatsapp")]
-    UnsubscribeWhatsapp(Data),
-    /// A client wants to hear of a contact.
-    #[serde(rename = "subscribe:contact")]
-    SubscribeContact(Data),
-    /// It no longer does.
-    #[serde(rename = "unsubscribe:contact")]
-    UnsubscribeContact(Data),
-    /// Somebody writes to a contact.
-    #[serde(rename = "typing:start")]
-    TypingStart(Data),
-    /// It no longer does.
-    #[serde(rename = "typing:stop")]
-    TypingStop(Data),
-    /// An account's connection.
-    #[serde(
-        rename = "whatsapp:connection:status",
-        alias = "whatsapp:qr",
-        alias = "whatsapp:ready",
-        alias = "whatsapp:disconnected"
-    )]
-    OfAccount(Push),
-    /// How far a message has come.
-    #[serde(rename = "message:status:update")]
-    StatusUpdate(Push),
-    /// What else becomes of a message.
-    #[serde(
-        rename = "message:received",
-        alias = "message:sent",
-        alias = "message:delivered",
-        alias = "message:read",
-        alias = "message:failed"
-    )]
-    OfMessage(Push),
-    /// What becomes of a contact.
-    #[serde(rename = "contact:created", alias = "contact:updated", alias = "contact:deleted")]
-    OfContact(Push),
-    /// What becomes of a flow that somebody started.
-    #[serde(rename = "flow:execution:started", alias = "flow:execution:completed", alias = "flow:execution:failed")]
-    OfFlow(Push),
-    /// What everybody is to know.
-    #[serde(rename = "system:notification")]
-    Notification(Push),
-    /// What the team does.
-    #[serde(rename = "team:activity")]
-    Activity(Push),
+roundhouse_sdk::messages! {
+    /// Messages of clients and services.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A client subscribes to an account.
+        client "subscribe:whatsapp" in REST => SubscribeWhatsapp(Data),
+        /// A client unsubscribes from an account.
+        client "unsubscribe:whatsapp" in REST => UnsubscribeWhatsapp(Data),
+        /// A client subscribes to a contact.
+        client "subscribe:contact" in CONTACT => SubscribeContact(Data),
+        /// A client unsubscribes from a contact.
+        client "unsubscribe:contact" in CONTACT => UnsubscribeContact(Data),
+        /// A user writes to a contact.
+        client "typing:start" in CONTACT => TypingStart(Data),
+        /// A user stops writing.
+        client "typing:stop" in CONTACT => TypingStop(Data),
+        /// The connection of an account.
+        passthrough "whatsapp:connection:status" | "whatsapp:qr" | "whatsapp:ready" | "whatsapp:disconnected" in REST
+            => OfAccount(Push),
+        /// The status of a message.
+        passthrough "message:status:update" in MESSAGE => StatusUpdate(Push),
+        /// Other news of a message.
+        passthrough "message:received" | "message:sent" | "message:delivered" | "message:read" | "message:failed" in REST
+            => OfMessage(Push),
+        /// News of a contact.
+        passthrough "contact:created" | "contact:updated" | "contact:deleted" in CONTACT => OfContact(Push),
+        /// News of a flow that a user started.
+        passthrough "flow:execution:started" | "flow:execution:completed" | "flow:execution:failed" in PERSON
+            => OfFlow(Push),
+        /// A notification for all users.
+        passthrough "system:notification" in REST => Notification(Push),
+        /// An activity of the team.
+        passthrough "team:activity" in REST => Activity(Push),
+    }
 }
 
-/// What a client sends: an id, or an object with one.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
-pub struct Data(FromClient<IdOr<Named>>);
+/// The scope of a contact: its events are told in the order in which they came.
+pub(crate) const CONTACT: &str = "contact:{contactId}";
+
+/// The scope of a message, which keeps its status.
+pub(crate) const MESSAGE: &str = "crm-message:{messageId}";
+
+/// The scope of a user, without a state. The rooms `user:` are the host's.
+pub(crate) const PERSON: &str = "crm-user:{userId}";
+
+/// The scope of all other events, without a state. Events of messages are here, for they name contacts, accounts or users.
+pub(crate) const REST: &str = "crm-events";
+
+/// A client's payload: an id, or an object with one.
+pub(crate) type Data = FromClient<IdOr<Named>>;
 
 /// The fields of an object that a client sends. Each is read by the events that want it: in others it may be anything.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Named {
+pub struct Named {
     account_id: Field,
     whatsapp_account_id: Field,
     user_name: Field,
 }
 
-impl Data {
-    /// Refuses data that claims to come from somebody else.
-    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        self.0.check(identity)
-    }
+/// The account that is meant.
+pub(crate) fn account(data: &IdOr<Named>) -> Result<Id, Failure> {
+    let named = match data {
+        IdOr::Id(id) => return Ok(id.clone()),
+        IdOr::Object(named) => named,
+    };
+    let field = if named.account_id.is_some() { &named.account_id } else { &named.whatsapp_account_id };
+    read("accountId", field)?.ok_or_else(|| missing("accountId"))
+}
 
-    /// The account that is meant.
-    pub(crate) fn account(&self) -> Result<Id, Failure> {
-        let named = match &self.0.fields {
-            IdOr::Id(id) => return Ok(id.clone()),
-            IdOr::Object(named) => named,
-        };
-        let field = if named.account_id.is_some() { &named.account_id } else { &named.whatsapp_account_id };
-        read("accountId", field)?.ok_or_else(|| missing("accountId"))
+/// Refuses a malformed account. `typing:start` and `typing:stop` need not name any.
+pub(crate) fn check_account(data: &IdOr<Named>) -> Result<(), Failure> {
+    match data {
+        IdOr::Id(_) => Ok(()),
+        IdOr::Object(named) => read::<Id>("whatsappAccountId", &named.whatsapp_account_id).map(drop),
     }
+}
 
-    /// Refuses an account that cannot be one. Who types need not name any.
-    pub(crate) fn check_account(&self) -> Result<(), Failure> {
-        match &self.0.fields {
-            IdOr::Id(_) => Ok(()),
-            IdOr::Object(named) => read::<Id>("whatsappAccountId", &named.whatsapp_account_id).map(drop),
-        }
-    }
-
-    /// The name of who types: the identity's, else the payload's, else the person's id.
-    pub(crate) fn name_of(&self, identity: &Identity) -> Result<String, Failure> {
-        let claimed: Option<String> = match &self.0.fields {
-            IdOr::Id(_) => None,
-            IdOr::Object(named) => read("userName", &named.user_name)?,
-        };
-        claimed.as_deref().map_or(Ok(()), |name| check_name("userName", name, MAX_NAME_CHARS))?;
-        Ok(identity.name_or(claimed.as_deref()).to_owned())
-    }
+/// The name of a user who types: the identity's, else the payload's, else the user's id.
+pub(crate) fn name_of(data: &IdOr<Named>, identity: &Identity) -> Result<String, Failure> {
+    let claimed: Option<String> = match data {
+        IdOr::Id(_) => None,
+        IdOr::Object(named) => read("userName", &named.user_name)?,
+    };
+    claimed.as_deref().map_or(Ok(()), |name| check_name("userName", name, MAX_NAME_CHARS))?;
+    Ok(identity.name_or(claimed.as_deref()).to_owned())
 }
 
 /// What a service pushes: sent on as it is, to whom its ids name.
@@ -205,14 +189,6 @@ pub(crate) fn missing(field: &str) -> Failure {
     Failure::bad_request(format!("{field} is missing"))
 }
 
-/// What services ask.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Query {
-    /// Who hears of contacts and who types, over all of them.
-    Stats,
-}
-
 /// That somebody types, or no longer does.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -223,7 +199,10 @@ pub(crate) struct TypingIndicator<'a> {
     pub(crate) is_typing: bool,
 }
 
-roundhouse_sdk::outgoing! { TypingIndicator<'_> => "typing:indicator" }
+roundhouse_sdk::outgoing! {
+    pub(crate) const EMITS;
+    TypingIndicator<'_> => "typing:indicator",
+}
 
 /// Acknowledges that an account is subscribed to, or no longer.
 #[derive(Debug, Serialize)]

@@ -9,11 +9,12 @@ mod ticket;
 mod viewer;
 mod wire;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audiences, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing, Scope,
-    Sender,
+    Answer, Answers, Audiences, Context, EventLimits, Failure, Feature, FromClient, LeaveReason, Manifest, Member,
+    Query, Scope, Sender, Timer,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,10 +22,10 @@ pub use ticket::Ticket;
 use ticket::{Arrival, Departure, TypingStart};
 use viewer::Viewer;
 use wire::{
-    AgentJoined, AgentLeft, AgentStoppedTyping, AgentTyping, CollisionWarning, Stats, Status, TicketStats,
+    AgentJoined, AgentLeft, AgentStoppedTyping, AgentTyping, CollisionWarning, EMITS, Stats, Status, TicketStats,
     ViewersUpdated,
 };
-pub use wire::{Message, OnTicket, Query, Settings};
+pub use wire::{Message, OnTicket, Settings};
 
 /// The feature.
 #[derive(Debug)]
@@ -32,20 +33,14 @@ pub struct TicketCollision;
 
 roundhouse_sdk::export!(TicketCollision);
 
-/// What a timer is for.
+/// The data of a timer.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Timer {
-    /// An agent has not said for a while that it types.
-    TypingEnds {
-        /// Which agent.
-        agent_id: String,
-    },
-    /// An agent may have been away for as long as it may without the others being told.
-    AwayTooLong {
-        /// Which agent.
-        agent_id: String,
-    },
-    /// Time to look for stale viewers.
+enum Due<'a> {
+    /// The agent has not sent `ticket:typing` for a while.
+    TypingEnds { agent_id: Cow<'a, str> },
+    /// All connections of the agent may have been away for the longest time that the others are not told.
+    AwayTooLong { agent_id: Cow<'a, str> },
+    /// Stale viewers are to be looked for.
     Sweep,
 }
 
@@ -54,50 +49,41 @@ type Cx<'a> = Context<'a, TicketCollision>;
 /// A ticket that nobody views has no state; its scope need not linger.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// The query for the viewers of a ticket.
+const VIEWERS: &str = "viewers";
+
 const SWEEP_TIMER: &str = "sweep";
 
 impl Feature for TicketCollision {
     type Settings = Settings;
     type State = Ticket;
     type Message = Message;
-    type Timer = Timer;
-    type Query = Query;
 
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
-            .scope(
-                Scope::volatile("ticket:{ticketId}")
-                    .idle(IDLE)
-                    .on_away()
-                    .from_clients(["ticket:view", "ticket:typing", "ticket:stop_typing", "ticket:leave"])
-                    .queries(["viewers"]),
-            )
+            .scope(Scope::volatile("ticket:{ticketId}").idle(IDLE).on_away().takes::<Message>().queries([VIEWERS]))
             .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
-            .emits([
-                CollisionWarning::NAME,
-                AgentJoined::NAME,
-                AgentLeft::NAME,
-                ViewersUpdated::NAME,
-                AgentTyping::NAME,
-                AgentStoppedTyping::NAME,
-            ])
+            .emits(EMITS)
     }
 
     fn message(ticket: &mut Ticket, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
-        let member = sender.client()?;
-        message.payload().check(&member.identity)?;
         match message {
-            Message::View(payload) => view(ticket, cx, member, payload.name_of(&member.identity)),
-            Message::Typing(_) => typing(ticket, cx, member),
-            Message::StopTyping(_) => {
+            Message::View(payload) => {
+                let (member, on_ticket) = verify(payload, sender)?;
+                view(ticket, cx, member, on_ticket.name_of(&member.identity))
+            }
+            Message::Typing(payload) => typing(ticket, cx, verify(payload, sender)?.0),
+            Message::StopTyping(payload) => {
+                let (member, _) = verify(payload, sender)?;
                 if let Some(viewer) = ticket.stop_typing(member, cx.now())? {
                     tell_stopped_typing(cx, &viewer);
                     tell_viewers(ticket, cx);
                 }
                 Ok(())
             }
-            Message::Leave(_) => {
+            Message::Leave(payload) => {
+                let (member, _) = verify(payload, sender)?;
                 cx.leave(member);
                 depart(ticket, cx, member, LeaveReason::Left);
                 Ok(())
@@ -127,20 +113,20 @@ impl Feature for TicketCollision {
         Ok(())
     }
 
-    fn timer(ticket: &mut Ticket, cx: &mut Cx, timer: Timer) -> Result<(), Failure> {
-        match timer {
-            Timer::AwayTooLong { agent_id } => look_after_absence(ticket, cx, &agent_id),
-            Timer::TypingEnds { agent_id } => end_typing(ticket, cx, &agent_id),
-            Timer::Sweep => sweep(ticket, cx),
+    fn timer(ticket: &mut Ticket, cx: &mut Cx, timer: &Timer) -> Result<(), Failure> {
+        match timer.decode()? {
+            Due::AwayTooLong { agent_id } => look_after_absence(ticket, cx, &agent_id),
+            Due::TypingEnds { agent_id } => end_typing(ticket, cx, &agent_id),
+            Due::Sweep => sweep(ticket, cx),
         }
         Ok(())
     }
 
-    fn query(ticket: &Ticket, cx: &Cx, query: Query) -> Result<Answer, Failure> {
+    fn query(ticket: &Ticket, cx: &Cx, query: &Query) -> Result<Answer, Failure> {
         let ticket_id = cx.param("ticketId");
-        Ok(match query {
-            Query::Viewers => Answer::of(&ViewersUpdated { ticket_id, viewers: ticket.shown() }),
-            Query::Stats => Answer::of(&TicketStats {
+        Ok(match query.name.as_str() {
+            VIEWERS => Answer::of(&ViewersUpdated { ticket_id, viewers: ticket.shown() }),
+            _ => Answer::of(&TicketStats {
                 ticket_id: ticket_id.to_owned(),
                 viewer_count: ticket.n_viewers(),
                 typing_count: ticket.n_typing(),
@@ -148,7 +134,7 @@ impl Feature for TicketCollision {
         })
     }
 
-    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let mut tickets: Vec<TicketStats> = answers.decode()?;
         tickets.retain(|ticket| ticket.viewer_count > 0);
         tickets.sort_by(|a, b| a.ticket_id.cmp(&b.ticket_id));
@@ -161,9 +147,16 @@ impl Feature for TicketCollision {
     }
 }
 
+/// The connection that sent the payload, and the payload with a name that can be shown.
+fn verify(payload: FromClient<OnTicket>, sender: &Sender) -> Result<(&Member, OnTicket), Failure> {
+    let (member, on_ticket) = payload.verify(sender)?;
+    on_ticket.check()?;
+    Ok((member, on_ticket))
+}
+
 fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result<(), Failure> {
     if ticket.is_empty() {
-        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Timer::Sweep);
+        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Due::Sweep);
     }
     let was_out = ticket.bring_back(member.user_id());
     let arrival = ticket.view(member, name, cx.now())?;
@@ -190,8 +183,8 @@ fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failu
     if was_out {
         tell_joined(ticket, cx, member);
     }
-    let agent_id = member.user_id().to_owned();
-    cx.set_timer(typing_timer(&agent_id), cx.settings().typing(), &Timer::TypingEnds { agent_id });
+    let agent_id = member.user_id();
+    cx.set_timer(typing_timer(agent_id), cx.settings().typing(), &Due::TypingEnds { agent_id: agent_id.into() });
     if start == TypingStart::Prolonged {
         return Ok(());
     }
@@ -239,31 +232,23 @@ fn depart(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason
 /// Takes an agent out of the list who has been away for too long, from wherever it viewed the ticket; or sees to it that
 /// this is looked at again in time.
 fn look_after_absence(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
-    match ticket.away_left(agent_id, cx.now(), cx.settings().away()) {
-        None => cx.cancel_timer(away_timer(agent_id)),
-        Some(left) if !left.is_zero() => {
-            let agent_id = agent_id.to_owned();
-            cx.set_timer(away_timer(&agent_id), left, &Timer::AwayTooLong { agent_id });
-        }
-        Some(_) => {
-            cx.cancel_timer(away_timer(agent_id));
-            if let Some(viewer) = ticket.take_out(agent_id) {
-                tell_left(cx, &viewer, LeaveReason::Disconnected.as_str());
-                tell_viewers(ticket, cx);
-            }
+    let Some(since) = ticket.away_since(agent_id) else { return cx.cancel_timer(away_timer(agent_id)) };
+    let due = Due::AwayTooLong { agent_id: agent_id.into() };
+    if cx.elapsed_or_set_timer(away_timer(agent_id), since, cx.settings().away(), &due) {
+        cx.cancel_timer(away_timer(agent_id));
+        if let Some(viewer) = ticket.take_out(agent_id) {
+            tell_left(cx, &viewer, LeaveReason::Disconnected.as_str());
+            tell_viewers(ticket, cx);
         }
     }
 }
 
 fn end_typing(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
-    let Some(left) = ticket.typing_left(agent_id, cx.now(), cx.settings().typing()) else {
-        return;
-    };
-    if !left.is_zero() {
-        // The operator has made typing last longer since this timer was set.
-        let agent_id = agent_id.to_owned();
-        cx.set_timer(typing_timer(&agent_id), left, &Timer::TypingEnds { agent_id });
-    } else if let Some(viewer) = ticket.typing_over(agent_id) {
+    let Some(last) = ticket.last_typing(agent_id) else { return };
+    let due = Due::TypingEnds { agent_id: agent_id.into() };
+    if cx.elapsed_or_set_timer(typing_timer(agent_id), last, cx.settings().typing(), &due)
+        && let Some(viewer) = ticket.typing_over(agent_id)
+    {
         tell_stopped_typing(cx, &viewer);
         tell_viewers(ticket, cx);
     }
@@ -284,7 +269,7 @@ fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
         cx.leave_connection(connection);
     }
     if !ticket.is_empty() {
-        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Timer::Sweep);
+        cx.set_timer(SWEEP_TIMER, cx.settings().sweep(), &Due::Sweep);
     }
 }
 

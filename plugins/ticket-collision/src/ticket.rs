@@ -122,10 +122,9 @@ impl Ticket {
         Ok(viewer.typing.take().map(|_| viewer.clone()))
     }
 
-    /// How long an agent's typing still lasts; `None` where it does not type.
-    pub(crate) fn typing_left(&self, agent_id: &str, now: u64, lasts: Duration) -> Option<Duration> {
-        let typing = self.viewer(agent_id)?.typing.as_ref()?;
-        Some(lasts.saturating_sub(Duration::from_millis(now.saturating_sub(typing.last))))
+    /// When an agent last said that it types, in epoch milliseconds; `None` where it does not type.
+    pub(crate) fn last_typing(&self, agent_id: &str) -> Option<u64> {
+        Some(self.viewer(agent_id)?.typing.as_ref()?.last)
     }
 
     /// An agent's typing is over for it said nothing more of it.
@@ -163,10 +162,9 @@ impl Ticket {
         }
     }
 
-    /// How long an agent may still be away before the others are told; `None` where it is not away, or they were told.
-    pub(crate) fn away_left(&self, agent_id: &str, now: u64, lasts: Duration) -> Option<Duration> {
-        let viewer = self.viewer(agent_id).filter(|viewer| !viewer.is_out())?;
-        Some(lasts.saturating_sub(Duration::from_millis(now.saturating_sub(viewer.away_since()?))))
+    /// Since when an agent is away, in epoch milliseconds; `None` where it is not, or the others have been told.
+    pub(crate) fn away_since(&self, agent_id: &str) -> Option<u64> {
+        self.viewer(agent_id).filter(|viewer| !viewer.is_out())?.away_since()
     }
 
     /// Takes an agent who is away out of the list, until it is back. Gives it as it was.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use roundhouse_sdk::{Claimed, Failure, Identity, check_name};
+use roundhouse_sdk::{Failure, FromClient, Identity, check_name};
 use serde::{Deserialize, Serialize};
 
 /// The operator's settings.
@@ -52,47 +52,31 @@ impl Settings {
     }
 }
 
-/// What clients send.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// The agent opens the ticket.
-    #[serde(rename = "ticket:view")]
-    View(OnTicket),
-    /// The agent types an answer.
-    #[serde(rename = "ticket:typing")]
-    Typing(OnTicket),
-    /// The agent no longer does.
-    #[serde(rename = "ticket:stop_typing")]
-    StopTyping(OnTicket),
-    /// The agent closes the ticket.
-    #[serde(rename = "ticket:leave")]
-    Leave(OnTicket),
-}
-
-impl Message {
-    pub(crate) fn payload(&self) -> &OnTicket {
-        match self {
-            Self::View(payload) | Self::Typing(payload) | Self::StopTyping(payload) | Self::Leave(payload) => payload,
-        }
+roundhouse_sdk::messages! {
+    /// Messages of clients.
+    #[derive(Debug)]
+    pub enum Message {
+        /// The agent opens the ticket.
+        client "ticket:view" => View(FromClient<OnTicket>),
+        /// The agent types an answer.
+        client "ticket:typing" => Typing(FromClient<OnTicket>),
+        /// The agent stops typing.
+        client "ticket:stop_typing" => StopTyping(FromClient<OnTicket>),
+        /// The agent closes the ticket.
+        client "ticket:leave" => Leave(FromClient<OnTicket>),
     }
 }
 
-/// The payload of every message. The ticket's id is in it too; the host made the scope of that.
+/// The payload of every message. The host has read the ticket's id from it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnTicket {
     agent_name: Option<String>,
-    agent_id: Option<Claimed>,
-    user_id: Option<Claimed>,
-    sender_id: Option<Claimed>,
 }
 
 impl OnTicket {
-    /// Refuses a payload that claims to come from somebody else, or a name that is none.
-    pub(crate) fn check(&self, identity: &Identity) -> Result<(), Failure> {
-        identity.must_be("agentId", self.agent_id.as_deref())?;
-        identity.must_be("userId", self.user_id.as_deref())?;
-        identity.must_be("senderId", self.sender_id.as_deref())?;
+    /// Refuses a name that cannot be shown.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         self.agent_name.as_deref().map_or(Ok(()), |name| check_name("agentName", name, MAX_NAME_CHARS))
     }
 
@@ -104,16 +88,6 @@ impl OnTicket {
 
 /// As long as an id may be; a display name is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
-
-/// What services ask.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Query {
-    /// Who is viewing a ticket.
-    Viewers,
-    /// How many view and type, over all tickets.
-    Stats,
-}
 
 /// What an agent is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -189,6 +163,7 @@ pub(crate) struct AgentStoppedTyping<'a> {
 }
 
 roundhouse_sdk::outgoing! {
+    pub(crate) const EMITS;
     ViewersUpdated<'_> => "viewers:updated",
     CollisionWarning<'_> => "collision:warning",
     AgentJoined<'_> => "agent:joined",

@@ -10,7 +10,7 @@ mod wire;
 
 use std::time::Duration;
 
-use roundhouse_sdk::{Audience, Audiences, Context, Failure, Feature, Id, Manifest, Payload, Scope, Sender};
+use roundhouse_sdk::{Audience, Audiences, Context, Failure, Feature, Id, Manifest, Scope, Sender};
 
 pub use ticket::Ticket;
 use wire::Recipients;
@@ -34,22 +34,10 @@ impl Feature for TicketEvents {
     type Settings = Settings;
     type State = Ticket;
     type Message = Message;
-    type Timer = ();
-    type Query = ();
 
     fn describe() -> Manifest {
-        const EVENTS: [&str; 7] = [
-            "ticket:created",
-            "ticket:updated",
-            "ticket:statusChanged",
-            "ticket:priorityChanged",
-            "ticket:commentAdded",
-            "ticket:attachmentAdded",
-            "ticket:attachmentDeleted",
-        ];
         roundhouse_sdk::manifest!()
-            .scope(Scope::durable("ticket-events:{ticketId}").idle(IDLE).from_services(EVENTS))
-            .emits(EVENTS)
+            .scope(Scope::durable("ticket-events:{ticketId}").idle(IDLE).takes::<Message>())
             .needs_audiences(["user", "roles", "all"])
     }
 
@@ -74,7 +62,7 @@ impl Feature for TicketEvents {
             Recipients::CreatorAndAdmins => [users(ticket.creator()), admins].into(),
         };
         let actor = news.actor.filter(|_| cx.settings().exclude_actor);
-        let emit = cx.emit_payload(to, cx.event(), Payload::of(news.sent)?);
+        let emit = cx.pass_through(to, news.sent);
         if let Some(actor) = actor {
             emit.except(Audience::user(&**actor));
         }

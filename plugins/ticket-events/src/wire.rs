@@ -20,30 +20,25 @@ impl Default for Settings {
     }
 }
 
-/// What services send. Each payload has the ticket's id too; the host made the scope of that.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// There is a new ticket.
-    #[serde(rename = "ticket:created")]
-    Created(Told<Created>),
-    /// Fields of a ticket have changed.
-    #[serde(rename = "ticket:updated")]
-    Updated(Told<Updated>),
-    /// Its status has.
-    #[serde(rename = "ticket:statusChanged")]
-    StatusChanged(Told<StatusChanged>),
-    /// Its priority has.
-    #[serde(rename = "ticket:priorityChanged")]
-    PriorityChanged(Told<PriorityChanged>),
-    /// Somebody commented on it.
-    #[serde(rename = "ticket:commentAdded")]
-    CommentAdded(Told<CommentAdded>),
-    /// Somebody attached a file to it.
-    #[serde(rename = "ticket:attachmentAdded")]
-    AttachmentAdded(Told<AttachmentAdded>),
-    /// Somebody removed one.
-    #[serde(rename = "ticket:attachmentDeleted")]
-    AttachmentDeleted(Told<AttachmentDeleted>),
+roundhouse_sdk::messages! {
+    /// Messages of services. The host has read the ticket's id from each payload.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A ticket was created.
+        passthrough "ticket:created" => Created(Told<Created>),
+        /// Fields of a ticket have changed.
+        passthrough "ticket:updated" => Updated(Told<Updated>),
+        /// The status has changed.
+        passthrough "ticket:statusChanged" => StatusChanged(Told<StatusChanged>),
+        /// The priority has changed.
+        passthrough "ticket:priorityChanged" => PriorityChanged(Told<PriorityChanged>),
+        /// A comment was added.
+        passthrough "ticket:commentAdded" => CommentAdded(Told<CommentAdded>),
+        /// A file was attached.
+        passthrough "ticket:attachmentAdded" => AttachmentAdded(Told<AttachmentAdded>),
+        /// A file was removed.
+        passthrough "ticket:attachmentDeleted" => AttachmentDeleted(Told<AttachmentDeleted>),
+    }
 }
 
 /// What a service tells: what any event may name, and what this one has to say.

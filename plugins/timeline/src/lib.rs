@@ -12,14 +12,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use roundhouse_sdk::{
-    Answer, Answers, ClaimedSender, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Outgoing,
-    Passthrough, Payload, Scope, Sender,
+    Answer, Answers, Context, EventLimits, Failure, Feature, LeaveReason, Manifest, Member, Passthrough, Query, Scope,
+    Sender,
 };
-use serde::Serialize;
 
 pub use subscribers::Subscribers;
-pub use wire::{BulkUpdate, DeletedItem, Item, Message, Query, Settings};
-use wire::{Count, Delivered, EntityAnswer, EntityStats, Stats, Subscribed, Unsubscribed};
+pub use wire::{BulkUpdate, DeletedItem, Item, Message, Settings};
+use wire::{Count, Delivered, EMITS, EntityAnswer, EntityStats, Stats, Subscribed, Unsubscribed};
 
 /// The feature.
 #[derive(Debug)]
@@ -32,6 +31,9 @@ type Cx<'a> = Context<'a, Timeline>;
 /// A timeline that nobody has open has no state; its scope need not linger.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// The query for the number of people who have a timeline open.
+const SUBSCRIBERS: &str = "subscribers";
+
 /// Timelines that the stats list, at most: with the longest ids that there are, the answer stays below the megabyte
 /// that an answer may have.
 const MAX_LISTED: usize = 1000;
@@ -40,40 +42,29 @@ impl Feature for Timeline {
     type Settings = Settings;
     type State = Subscribers;
     type Message = Message;
-    type Timer = ();
-    type Query = Query;
 
     fn describe() -> Manifest {
-        const ACTIVITY: [&str; 5] = [
-            "timeline:new_item",
-            "timeline:item_updated",
-            "timeline:item_deleted",
-            "timeline:refresh",
-            "timeline:bulk_update",
-        ];
         roundhouse_sdk::manifest!()
             .scope(
                 Scope::volatile("timeline:{entityType}:{entityId}")
                     .idle(IDLE)
-                    .from_clients(["timeline:subscribe", "timeline:unsubscribe"])
-                    .from_services(ACTIVITY)
-                    .queries(["subscribers"]),
+                    .takes::<Message>()
+                    .queries([SUBSCRIBERS]),
             )
             .limits(EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8))
             .gathers("stats")
-            .emits(ACTIVITY)
-            .emits([Subscribed::NAME, Unsubscribed::NAME])
+            .emits(EMITS)
     }
 
     fn message(subscribers: &mut Subscribers, cx: &mut Cx, sender: &Sender, message: Message) -> Result<(), Failure> {
         check_type(cx)?;
         match message {
-            Message::Subscribe(claims) => subscribe(subscribers, cx, sender, &claims),
-            Message::Unsubscribe(claims) => unsubscribe(subscribers, cx, sender, &claims),
-            Message::NewItem(sent) | Message::ItemUpdated(sent) => pass_on(cx, &sent),
-            Message::ItemDeleted(sent) => pass_on(cx, &sent),
-            Message::Refresh(sent) => pass_on(cx, &sent),
-            Message::BulkUpdate(sent) => pass_on(cx, &sent),
+            Message::Subscribe(claimed) => subscribe(subscribers, cx, claimed.verify(sender)?),
+            Message::Unsubscribe(claimed) => unsubscribe(subscribers, cx, claimed.verify(sender)?),
+            Message::Item(item) => pass_through(cx, &item),
+            Message::ItemDeleted(deleted) => pass_through(cx, &deleted),
+            Message::Refresh(refresh) => pass_through(cx, &refresh),
+            Message::BulkUpdate(update) => pass_through(cx, &update),
         }
     }
 
@@ -87,13 +78,13 @@ impl Feature for Timeline {
         Ok(())
     }
 
-    fn query(subscribers: &Subscribers, cx: &Cx, query: Query) -> Result<Answer, Failure> {
-        match query {
-            Query::Subscribers => {
+    fn query(subscribers: &Subscribers, cx: &Cx, query: &Query) -> Result<Answer, Failure> {
+        match query.name.as_str() {
+            SUBSCRIBERS => {
                 check_type(cx)?;
                 Ok(Answer::of(&Count { count: cx.room_users() }))
             }
-            Query::Stats => Ok(Answer::of(&EntityAnswer {
+            _ => Ok(Answer::of(&EntityAnswer {
                 entity: EntityStats {
                     entity_type: cx.param("entityType").to_owned(),
                     entity_id: cx.param("entityId").to_owned(),
@@ -105,7 +96,7 @@ impl Feature for Timeline {
         }
     }
 
-    fn gathered(_: &Cx, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let mut answered: Vec<EntityAnswer> = answers.decode()?;
         answered.retain(|answer| answer.n_connections > 0);
         // A connection that has several timelines open is one, as far as the timelines remember which they are.
@@ -121,14 +112,7 @@ impl Feature for Timeline {
     }
 }
 
-fn subscribe(
-    subscribers: &mut Subscribers,
-    cx: &mut Cx,
-    sender: &Sender,
-    claims: &ClaimedSender,
-) -> Result<(), Failure> {
-    let member = sender.client()?;
-    claims.check(&member.identity)?;
+fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
     // The host counts those who were there before this.
     let n_new = u32::from(cx.user_connections() == 0);
     subscribers.remember(member);
@@ -143,14 +127,7 @@ fn subscribe(
     Ok(())
 }
 
-fn unsubscribe(
-    subscribers: &mut Subscribers,
-    cx: &mut Cx,
-    sender: &Sender,
-    claims: &ClaimedSender,
-) -> Result<(), Failure> {
-    let member = sender.client()?;
-    claims.check(&member.identity)?;
+fn unsubscribe(subscribers: &mut Subscribers, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
     subscribers.forget(member);
     cx.leave(member);
     let event = Unsubscribed { entity_type: cx.param("entityType"), entity_id: cx.param("entityId") };
@@ -159,16 +136,13 @@ fn unsubscribe(
     Ok(())
 }
 
-/// Sends what a service says to all who have the timeline open, as it came.
-fn pass_on<T>(cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure>
-where
-    Passthrough<T>: Serialize,
-{
+/// Sends the event on to all connections that have the timeline open.
+fn pass_through<T>(cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure> {
     if cx.room_connections() == 0 {
         cx.reply(&Delivered { delivered: 0 });
         return Ok(());
     }
-    cx.emit_payload(cx.room(), cx.event(), Payload::of(sent)?);
+    cx.pass_through(cx.room(), sent);
     cx.reply_connections_reached("delivered");
     Ok(())
 }

@@ -21,30 +21,23 @@ impl Default for Settings {
     }
 }
 
-/// What clients and services send. Each payload has `entityType` and `entityId` too; the host made the scope of those.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// A client opens the timeline.
-    #[serde(rename = "timeline:subscribe")]
-    Subscribe(ClaimedSender),
-    /// It closes it.
-    #[serde(rename = "timeline:unsubscribe")]
-    Unsubscribe(ClaimedSender),
-    /// There is something new.
-    #[serde(rename = "timeline:new_item")]
-    NewItem(Passthrough<Item>),
-    /// Something is different now.
-    #[serde(rename = "timeline:item_updated")]
-    ItemUpdated(Passthrough<Item>),
-    /// Something is gone.
-    #[serde(rename = "timeline:item_deleted")]
-    ItemDeleted(Passthrough<DeletedItem>),
-    /// All is to be read anew.
-    #[serde(rename = "timeline:refresh")]
-    Refresh(Passthrough<IgnoredAny>),
-    /// Several things are new or different.
-    #[serde(rename = "timeline:bulk_update")]
-    BulkUpdate(Passthrough<BulkUpdate>),
+roundhouse_sdk::messages! {
+    /// Messages of clients and services. The host has read `entityType` and `entityId` from each payload.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A client opens the timeline.
+        client "timeline:subscribe" => Subscribe(ClaimedSender),
+        /// A client closes it.
+        client "timeline:unsubscribe" => Unsubscribe(ClaimedSender),
+        /// An item is new, or has changed.
+        passthrough "timeline:new_item" | "timeline:item_updated" => Item(Passthrough<Item>),
+        /// An item was deleted.
+        passthrough "timeline:item_deleted" => ItemDeleted(Passthrough<DeletedItem>),
+        /// Clients have to read the timeline anew.
+        passthrough "timeline:refresh" => Refresh(Passthrough<IgnoredAny>),
+        /// Several items are new or have changed.
+        passthrough "timeline:bulk_update" => BulkUpdate(Passthrough<BulkUpdate>),
+    }
 }
 
 /// What is read of a payload with an item: that there is one.
@@ -72,16 +65,6 @@ fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IgnoredAny, D:
     Option::deserialize(deserializer)?.ok_or_else(|| D::Error::custom("`item` must not be null"))
 }
 
-/// What services ask.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Query {
-    /// How many people have a timeline open.
-    Subscribers,
-    /// Who has what open, over all timelines.
-    Stats,
-}
-
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Subscribed<'a> {
@@ -98,6 +81,7 @@ pub(crate) struct Unsubscribed<'a> {
 }
 
 roundhouse_sdk::outgoing! {
+    pub(crate) const EMITS;
     Subscribed<'_> => "timeline:subscribed",
     Unsubscribed<'_> => "timeline:unsubscribed",
 }

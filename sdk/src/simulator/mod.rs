@@ -120,10 +120,6 @@ impl<F: Feature> Simulation<F> {
             let event = &event.event;
             assert!(decode::knows::<F::Message>(event), "no message is called {event:?}, yet it is routed");
         }
-        let asked = manifest.scopes.iter().flat_map(|scope| &scope.queries);
-        for query in asked.chain(&manifest.gathered) {
-            assert!(decode::knows::<F::Query>(query), "no query is called {query:?}, yet the manifest names it");
-        }
         let templates = manifest.templates().unwrap_or_else(|why| panic!("{why}"));
         Self {
             manifest,

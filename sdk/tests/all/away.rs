@@ -4,7 +4,7 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use roundhouse_sdk::simulator::Simulation;
-use roundhouse_sdk::{Context, Failure, Feature, LeaveReason, Manifest, Member, Scope, Sender};
+use roundhouse_sdk::{Context, Failure, Feature, LeaveReason, Manifest, Member, Scope, Sender, Timer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,8 +27,6 @@ impl Feature for Porch {
     type Settings = Value;
     type State = Vec<String>;
     type Message = Message;
-    type Timer = String;
-    type Query = ();
 
     fn describe() -> Manifest {
         let porch = Scope::volatile("porch:{id}").on_away().from_clients(["porch:sit", "porch:watch", "porch:later"]);
@@ -46,7 +44,8 @@ impl Feature for Porch {
         Ok(())
     }
 
-    fn timer(_: &mut Vec<String>, cx: &mut Context<Self>, connection: String) -> Result<(), Failure> {
+    fn timer(_: &mut Vec<String>, cx: &mut Context<Self>, timer: &Timer) -> Result<(), Failure> {
+        let connection: String = timer.decode()?;
         let room = cx.scope().to_owned();
         cx.join_room(&connection, &room);
         Ok(())

@@ -47,8 +47,6 @@ impl Feature for Lobby {
     type Settings = Value;
     type State = Visits;
     type Message = Message;
-    type Timer = ();
-    type Query = ();
 
     fn describe() -> Manifest {
         let scope = Scope::volatile("lobby").on_connect().from_clients(["parrot", "visits"]);

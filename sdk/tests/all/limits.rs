@@ -38,8 +38,6 @@ impl Feature for Hall {
     type Settings = Value;
     type State = Heard;
     type Message = Message;
-    type Timer = ();
-    type Query = ();
 
     fn describe() -> Manifest {
         let scope = Scope::volatile("hall").on_connect().from_clients(["say", "shout", "heard"]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use roundhouse_sdk::{
     Acknowledgement, Answer, Answers, Attachment, Audience, Context, Document, Failure, Feature, Fetched, LeaveReason,
-    Manifest, Member, Outgoing, Payload, Saved, Scope, Sender,
+    Manifest, Member, Outgoing, Payload, Query, Saved, Scope, Sender, Timer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -99,14 +99,6 @@ impl Outgoing for Pair<'_> {
 #[derive(Serialize)]
 pub(crate) struct Wrong;
 
-#[derive(Deserialize)]
-pub(crate) enum Query {
-    #[serde(rename = "notes")]
-    Notes,
-    #[serde(rename = "stats")]
-    Stats,
-}
-
 roundhouse_sdk::outgoing! {
     Said<'_> => "said",
     Wrong => "undeclared",
@@ -117,8 +109,6 @@ impl Feature for Probe {
     type Settings = Settings;
     type State = State;
     type Message = Message;
-    type Timer = String;
-    type Query = Query;
 
     fn describe() -> Manifest {
         let routed = ["do", "unit", "fields", "optional", "several", "either", "one", "other", "blob"];
@@ -167,7 +157,8 @@ impl Feature for Probe {
         Ok(())
     }
 
-    fn timer(state: &mut State, cx: &mut Context<Self>, timer: String) -> Result<(), Failure> {
+    fn timer(state: &mut State, cx: &mut Context<Self>, timer: &Timer) -> Result<(), Failure> {
+        let timer: String = timer.decode()?;
         state.notes.push(format!("timer {timer} {}", cx.now() - cx.due()));
         if timer == "chain" {
             cx.set_timer("t", Duration::ZERO, &"link".to_owned());
@@ -175,14 +166,14 @@ impl Feature for Probe {
         Ok(())
     }
 
-    fn query(state: &State, cx: &Context<Self>, query: Query) -> Result<Answer, Failure> {
-        Ok(match query {
-            Query::Notes => Answer::of(&state.notes),
-            Query::Stats => Answer::of(&(cx.scope(), state.notes.len())),
+    fn query(state: &State, cx: &Context<Self>, query: &Query) -> Result<Answer, Failure> {
+        Ok(match query.name.as_str() {
+            "notes" => Answer::of(&state.notes),
+            _ => Answer::of(&(cx.scope(), state.notes.len())),
         })
     }
 
-    fn gathered(_: &Context<Self>, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Context<Self>, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let all: Vec<(String, usize)> = answers.decode()?;
         Ok(Answer::of(&all))
     }

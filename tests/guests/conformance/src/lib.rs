@@ -6,7 +6,6 @@ use std::time::Duration;
 use roundhouse_sdk::{
     Acknowledgement, Audience, Context, EventLimits, Failure, Feature, Manifest, Payload, Scope, Sender,
 };
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// How long a client may take to acknowledge: longer than any suite waits.
@@ -18,37 +17,32 @@ pub struct Conformance;
 
 roundhouse_sdk::export!(Conformance);
 
-/// What suites send. But for `connect`, any arguments will do.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// A connection has opened: it gets what it gave with its handshake.
-    #[serde(rename = "connect")]
-    Connect {
-        /// The handshake's payload, or `{}`.
-        auth: Box<RawValue>,
-    },
-    /// Comes back as an event.
-    #[serde(rename = "message")]
-    Message,
-    /// Comes back as an acknowledgement.
-    #[serde(rename = "message-with-ack")]
-    MessageWithAck,
-    /// Comes back as an event that asks for an acknowledgement, and what that brings as another event.
-    #[serde(rename = "emit-with-ack")]
-    EmitWithAck,
+roundhouse_sdk::messages! {
+    /// Messages of suites. But for `connect`, any arguments will do.
+    #[derive(Debug)]
+    pub enum Message {
+        /// A connection has opened: it is sent the `auth` of its handshake.
+        host "connect" => Connect {
+            /// The handshake's payload, or `{}`.
+            auth: Box<RawValue>
+        },
+        /// Is emitted to its sender.
+        client "message" => Message,
+        /// Is acknowledged with its own arguments.
+        client "message-with-ack" => MessageWithAck,
+        /// Is emitted with an acknowledgement, whose arguments are emitted in turn.
+        client "emit-with-ack" => EmitWithAck,
+    }
 }
 
 impl Feature for Conformance {
     type Settings = serde_json::Map<String, serde_json::Value>;
     type State = ();
     type Message = Message;
-    type Timer = ();
-    type Query = ();
 
     fn describe() -> Manifest {
-        let scope = Scope::volatile("conformance");
         roundhouse_sdk::manifest!()
-            .scope(scope.on_connect().from_clients(["message", "message-with-ack", "emit-with-ack"]))
+            .scope(Scope::volatile("conformance").takes::<Message>())
             .limits(EventLimits::unbounded())
             .namespaces(["/custom"])
             .emits(["auth", "message-back", "emit-with-ack"])

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use roundhouse_sdk::{
     Acknowledgement, Answer, Answers, Audience, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member,
-    Outgoing, Scope, Sender, log,
+    Outgoing, Query, Scope, Sender, Timer, log,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -67,16 +67,6 @@ pub enum Message {
     Foreign {},
 }
 
-/// What it may be asked.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Query {
-    /// The count of one scope.
-    Count,
-    /// The counts of all scopes.
-    Stats,
-}
-
 #[derive(Serialize)]
 struct Noise<'a> {
     noise: &'a str,
@@ -93,8 +83,6 @@ impl Feature for Hostile {
     type Settings = serde_json::Map<String, Value>;
     type State = State;
     type Message = Message;
-    type Timer = String;
-    type Query = Query;
 
     fn describe() -> Manifest {
         let routed = |scope: Scope| {
@@ -194,7 +182,8 @@ impl Feature for Hostile {
         Ok(())
     }
 
-    fn timer(state: &mut State, cx: &mut Context<Self>, how: String) -> Result<(), Failure> {
+    fn timer(state: &mut State, cx: &mut Context<Self>, timer: &Timer) -> Result<(), Failure> {
+        let how: String = timer.decode()?;
         if let Some(connection) = how.strip_prefix("grab ") {
             cx.join_room(connection, "hostile:den");
         }
@@ -220,11 +209,11 @@ impl Feature for Hostile {
         Ok(())
     }
 
-    fn query(state: &State, _: &Context<Self>, _: Query) -> Result<Answer, Failure> {
+    fn query(state: &State, _: &Context<Self>, _: &Query) -> Result<Answer, Failure> {
         Ok(Answer::of(&json!({ "count": state.count })))
     }
 
-    fn gathered(_: &Context<Self>, _: Query, answers: &Answers) -> Result<Answer, Failure> {
+    fn gathered(_: &Context<Self>, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let counts: Vec<Value> = answers.decode()?;
         Ok(Answer::of(&counts))
     }

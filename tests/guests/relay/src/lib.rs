@@ -2,7 +2,6 @@
 //! outside, and for benchmarks of the host, to which it adds as little as a feature can.
 
 use roundhouse_sdk::{Context, EventLimits, Failure, Feature, Manifest, Scope, Sender};
-use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 
@@ -12,30 +11,28 @@ pub struct Relay;
 
 roundhouse_sdk::export!(Relay);
 
-/// What clients send. Which room is meant is the scope.
-#[derive(Debug, Deserialize)]
-pub enum Message {
-    /// Joins the room.
-    #[serde(rename = "join")]
-    Join {},
-    /// Sends this message to all in the room.
-    #[serde(rename = "publish")]
-    Publish {
-        /// Anything, but it must be there.
-        payload: IgnoredAny,
-    },
+roundhouse_sdk::messages! {
+    /// Messages of clients. The room is the scope.
+    #[derive(Debug)]
+    pub enum Message {
+        /// Joins the room.
+        client "join" => Join {},
+        /// Sends this message to all in the room.
+        client "publish" => Publish {
+            /// Anything, but it must be there.
+            payload: IgnoredAny
+        },
+    }
 }
 
 impl Feature for Relay {
     type Settings = serde_json::Map<String, serde_json::Value>;
     type State = ();
     type Message = Message;
-    type Timer = ();
-    type Query = ();
 
     fn describe() -> Manifest {
         roundhouse_sdk::manifest!()
-            .scope(Scope::volatile("relay:{room}").from_clients(["join", "publish"]))
+            .scope(Scope::volatile("relay:{room}").takes::<Message>())
             .limits(EventLimits::unbounded())
             .emits(["message"])
     }
