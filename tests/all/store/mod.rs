@@ -1,6 +1,11 @@
 //! Documents, durable scopes and the databases that keep them.
 
+mod database;
 mod documents;
 mod durable_scopes;
+mod opening;
+mod outages;
+mod outcomes;
 mod postgres_lease;
 mod postgres_rights;
+mod scopes;
