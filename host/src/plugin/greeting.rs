@@ -7,7 +7,7 @@ use roundhouse_contract::{CONNECT_EVENT, without_credentials};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::run::event::{Event, Member, Origin, ReplyTo};
+use super::event::{Event, Member, Origin, ReplyTo};
 use super::run::worker::Job;
 use super::runtime::Runtime;
 use crate::hub::WakeBatch;

@@ -7,6 +7,7 @@
 //! - `run`: the plugin threads, from the inbox to the commit.
 //! - `lifecycle`: what operators do, the records of it, and the start that reads them.
 
+mod event;
 mod greeting;
 mod guest;
 mod lifecycle;
@@ -14,6 +15,8 @@ mod load;
 mod run;
 mod runtime;
 
+pub use event::senders::SenderLimits;
+pub use event::{ClientEvent, Once};
 pub use lifecycle::folder::Folder;
 pub use lifecycle::install::{Change, Load};
 pub use lifecycle::report::{Inspection, Latency, PayloadLimits, PluginReport, PluginState, inspect};
@@ -22,7 +25,6 @@ pub use load::bundled::{Bundled, bundled};
 pub use load::catalogue::PluginError;
 pub use load::generation::{Loaded, Source};
 pub use load::loader::{Described, LoadError, Step, digest};
-pub use load::options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions, SenderLimits};
+pub use load::options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions};
 pub use roundhouse_contract::{Grants, check_namespace};
-pub use run::event::{ClientEvent, Once};
 pub use runtime::{ANSWER_TIMEOUT, PendingAnswer, Runtime};

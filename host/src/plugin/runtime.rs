@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
+use super::event::senders::{Reservation, Senders};
+use super::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
 use super::guest::engine::{self, Ticker};
 use super::lifecycle::component_store::ComponentStore;
 use super::lifecycle::install::Installer;
@@ -19,9 +21,7 @@ use super::lifecycle::restore::StoredScopes;
 use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
-use super::run::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
 use super::run::gather::Gather;
-use super::run::senders::{Reservation, Senders};
 use super::run::worker::{Job, Worker};
 use crate::hub::{Departure, Hub, ShardCommand, WakeBatch};
 use crate::metrics::Metrics;

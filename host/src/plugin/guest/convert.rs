@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 use super::bindings::Context;
 use super::bindings::roundhouse::feature::{events as wit, types};
 use crate::model::{ErrorCode, Failure, Payload};
-use crate::plugin::run::event::{Event, Member, Origin};
+use crate::plugin::event::{Event, Member, Origin};
 use crate::store::{Outcome, StoreFailure};
 
 /// Calls `call` with the WIT form of an event.

@@ -11,33 +11,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::load::generation::{Loaded, Source};
+use crate::plugin::load::generation::Installed;
 use crate::plugin::load::loader::digest;
 
 /// The version of the records' format. A host refuses to read what a newer one wrote.
 const FORMAT: u32 = 1;
-
-/// A generation that is installed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Installed {
-    pub(crate) generation: u64,
-    pub(crate) version: String,
-    /// SHA-256 of its component, by which the component is found.
-    pub(crate) digest: String,
-    pub(crate) source: Source,
-}
-
-impl Installed {
-    /// How the generation of a plugin is called elsewhere.
-    pub(crate) fn loaded(&self, name: &str) -> Loaded {
-        Loaded {
-            name: name.to_owned(),
-            version: self.version.clone(),
-            generation: self.generation,
-            digest: self.digest.clone(),
-        }
-    }
-}
 
 /// The file of the plugin folder that a plugin was last loaded from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,6 +227,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::load::generation::Source;
 
     fn installed(generation: u64, component: &[u8]) -> Installed {
         Installed { generation, version: "1.0.0".to_owned(), digest: digest(component), source: Source::Api }

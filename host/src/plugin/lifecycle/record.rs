@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::component_store::{FolderFile, Installed, Record};
+use super::component_store::{FolderFile, Record};
 use super::install::{Installer, lock};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{History, Plugin};
-use crate::plugin::load::generation::{Generation, Source};
+use crate::plugin::load::generation::{Generation, Installed, Source};
 use crate::plugin::load::loader::{LoadError, Step, digest};
 
 impl Installer {

@@ -9,7 +9,7 @@ use crate::model::Mailbox;
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
-use crate::plugin::run::scope::State;
+use crate::plugin::load::migrate::State;
 use crate::plugin::run::worker::Job;
 use crate::plugin::runtime::Inner;
 use crate::store::{ScopeRecord, StoreFailure};

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::component_store::{Installed, Record};
+use super::component_store::Record;
 use super::install::{Installer, lock};
 use crate::plugin::load::bundled::{Bundled, bundled};
 use crate::plugin::load::catalogue::{FailedStart, History, Idle, KEPT_GENERATIONS, Plugin, PluginError};
-use crate::plugin::load::generation::{Generation, Source};
+use crate::plugin::load::generation::{Generation, Installed, Source};
 use crate::plugin::load::loader::{LoadError, Step, digest};
 use crate::plugin::runtime::{Inner, Runtime};
 

@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::generation::Generation;
+use super::generation::Installed;
 use super::health::Health;
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
-use crate::plugin::lifecycle::component_store::Installed;
-use crate::plugin::run::senders::Backlog;
+use crate::plugin::event::senders::Backlog;
 
 /// Generations that stay loaded behind the one that runs.
 pub(crate) const KEPT_GENERATIONS: usize = 3;

@@ -7,7 +7,7 @@ use roundhouse_contract::PayloadBounds;
 use super::catalogue::Plugin;
 use crate::hub::WakeBatch;
 use crate::model::{ConnId, ErrorCode, Failure, Payload};
-use crate::plugin::run::event::ReplyTo;
+use crate::plugin::event::ReplyTo;
 use crate::plugin::runtime::Inner;
 
 /// The event that a client's error names where its answer to an acknowledgement is too large.

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::guest::bindings::FeaturePre;
 use crate::plugin::guest::log::PluginLog;
 use crate::plugin::guest::sandbox::{Bounds, HostState};
-use crate::plugin::lifecycle::component_store::Installed;
 
 /// Where a component came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +36,28 @@ pub struct Loaded {
     pub generation: u64,
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
+}
+
+/// A generation that is installed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Installed {
+    pub(crate) generation: u64,
+    pub(crate) version: String,
+    /// SHA-256 of its component, by which the component is found.
+    pub(crate) digest: String,
+    pub(crate) source: Source,
+}
+
+impl Installed {
+    /// How the generation of a plugin is called elsewhere.
+    pub(crate) fn loaded(&self, name: &str) -> Loaded {
+        Loaded {
+            name: name.to_owned(),
+            version: self.version.clone(),
+            generation: self.generation,
+            digest: self.digest.clone(),
+        }
+    }
 }
 
 /// One build of a plugin.

@@ -17,6 +17,7 @@ use super::generation::{Generation, Loaded, Source};
 use super::options::PluginConfig;
 use crate::metrics::Metrics;
 use crate::model::Clock;
+use crate::plugin::event::Event;
 use crate::plugin::guest::bindings::FeaturePre;
 use crate::plugin::guest::cache::CompiledCache;
 use crate::plugin::guest::compile::{Compiler, causes};
@@ -25,7 +26,6 @@ use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::lift;
 use crate::plugin::guest::log::PluginLog;
 use crate::plugin::guest::sandbox::{HostState, Instance};
-use crate::plugin::run::event::Event;
 
 /// The step of a load that said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]

@@ -5,12 +5,18 @@ use std::sync::Arc;
 use super::catalogue::Plugin;
 use super::generation::Generation;
 use super::loader::{LoadError, Step};
+use crate::plugin::event::Event;
 use crate::plugin::guest::bindings::roundhouse::feature::effects::StateChange;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::sandbox::{Fault, Instance};
-use crate::plugin::run::event::Event;
-use crate::plugin::run::scope::State;
+
+/// A state, and the version of its schema.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) version: u32,
+    pub(crate) bytes: Vec<u8>,
+}
 
 /// A state as the generation that handles its scope finds it.
 #[derive(Debug)]

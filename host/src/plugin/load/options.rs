@@ -7,6 +7,7 @@ use std::time::Duration;
 use roundhouse_contract::Grants;
 use serde::Deserialize;
 
+use crate::plugin::event::senders::SenderLimits;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::sandbox::Bounds;
 
@@ -37,17 +38,6 @@ pub struct PluginConfig {
     pub senders: SenderLimits,
     /// What is configured for each plugin.
     pub plugins: HashMap<String, PluginOptions>,
-}
-
-/// What a client may have features do, over all of its connections.
-#[derive(Debug, Clone, Copy)]
-pub struct SenderLimits {
-    /// Events a second in the long run. 0: no bound.
-    pub events_per_second: u32,
-    /// Events at once.
-    pub event_burst: u32,
-    /// Time of calls in a second. Zero: no bound.
-    pub call_time: Duration,
 }
 
 /// What is configured for one plugin.

@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use roundhouse_contract::{MAX_SCOPE_TIMERS, ScopeAddress};
 
 use super::effect::{Document, Effect, Fetch};
-use super::event::{Event, Origin};
 use super::scope::{Due, Room, Scope};
-use super::senders::Sender;
 use super::worker::{Worker, unavailable};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
 use crate::model::{ErrorCode, Failure, Payload};
+use crate::plugin::event::senders::Sender;
+use crate::plugin::event::{Event, Origin};
 use crate::plugin::load::catalogue::Plugin;
 
 /// What an acknowledgement that is owed takes beside its tag, in bytes: where it is noted on its thread, among the

@@ -8,17 +8,17 @@ use serde_json::json;
 
 use super::durable::Settling;
 use super::effect::{Checked, Effect};
-use super::event::{Event, Member, ReplyTo};
 use super::invoke::Done;
-use super::scope::{Due, State, Timer};
-use super::turns::Flow;
+use super::scope::{Due, Timer};
 use super::worker::{Job, Owed, Worker, take_part};
 use crate::hub::{Guard, Joined, Publication, RecipientCount, ShardCommand};
 use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
+use crate::plugin::event::Flow;
+use crate::plugin::event::{Event, Member, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
-use crate::plugin::load::migrate::Present;
+use crate::plugin::load::migrate::{Present, State};
 use crate::protocol::Outgoing;
 
 /// A durable scope that is used, and does not change, is written anew after this part of its idle time.

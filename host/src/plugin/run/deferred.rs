@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use roundhouse_contract::ScopeAddress;
 
-use super::event::ReplyTo;
 use super::scope::{Due, Parked};
 use super::timers::LEAST_LOOK_MS;
-use super::turns::{Flow, TURN};
+use super::turns::TURN;
 use super::worker::{Job, Worker};
+use crate::plugin::event::Flow;
+use crate::plugin::event::ReplyTo;
 use crate::plugin::load::catalogue::Plugin;
 
 impl Worker {

@@ -8,14 +8,16 @@ use std::time::Instant;
 use roundhouse_contract::ScopeAddress;
 
 use super::effect::{Document, Effect, Fetch};
-use super::event::{Asker, Event, ReplyTo};
-use super::scope::{Due, Room, Scope, State, Timer};
-use super::turns::{Flow, TURN};
+use super::scope::{Due, Room, Scope, Timer};
+use super::turns::TURN;
 use super::worker::{Job, RETRY_MS, Worker, unavailable};
 use crate::hub::WakeBatch;
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
+use crate::plugin::event::Flow;
+use crate::plugin::event::{Asker, Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::load::migrate::State;
 use crate::store::{
     Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord, Turn,
 };

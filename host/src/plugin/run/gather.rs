@@ -7,12 +7,13 @@ use std::time::Instant;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
-use super::event::Event;
 use super::invoke::{Done, Handled};
-use super::senders::Reservation;
-use super::turns::{Flow, TURN};
+use super::turns::TURN;
 use super::worker::{Job, Worker};
 use crate::model::Payload;
+use crate::plugin::event::Event;
+use crate::plugin::event::Flow;
+use crate::plugin::event::senders::Reservation;
 use crate::plugin::load::catalogue::Plugin;
 
 /// Answers of one thread, in bytes, at most: what one call can read within its deadline.

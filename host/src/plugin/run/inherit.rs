@@ -1,8 +1,8 @@
 //! States that pass from one generation to another, on a plugin thread.
 
-use super::event::ReplyTo;
 use super::worker::{Inheritance, Worker};
 use crate::model::Payload;
+use crate::plugin::event::ReplyTo;
 use crate::plugin::guest::sandbox::Instance;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::take_over;

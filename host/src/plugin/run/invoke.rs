@@ -8,19 +8,18 @@ use std::time::{Duration, Instant};
 use roundhouse_contract::{Rules, ScopeAddress};
 
 use super::effect::{self, Checked, Connections, Effect, Fetch};
-use super::event::Event;
-use super::scope::State;
-use super::senders::{Consequence, Sender};
 use super::worker::Worker;
 use crate::hub::Overfull;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
+use crate::plugin::event::Event;
+use crate::plugin::event::senders::{Consequence, Sender};
 use crate::plugin::guest::bindings::Context;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::sandbox::{Fault, Instance};
 use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
-use crate::plugin::load::migrate::{Present, take_over};
+use crate::plugin::load::migrate::{Present, State, take_over};
 use crate::plugin::runtime::Inner;
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.

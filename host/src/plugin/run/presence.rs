@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use roundhouse_contract::ScopeAddress;
 
-use super::event::{Event, Member, ReplyTo};
 use super::worker::{Job, Worker};
 use crate::hub::Presence;
 use crate::model::ConnId;
+use crate::plugin::event::{Event, Member, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::runtime::Runtime;
 

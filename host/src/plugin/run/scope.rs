@@ -7,11 +7,12 @@ use std::sync::Arc;
 use roundhouse_contract::{Scope as Kind, ScopeAddress};
 use slab::Slab;
 
-use super::event::{Event, ReplyTo};
 use super::owners::{LOOKS, Owner, Owners};
 use crate::ledger::{Account, Charge};
 use crate::model::ConnId;
+use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::load::migrate::State;
 
 /// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
 const MAX_SCOPES: usize = 100_000;
@@ -58,13 +59,6 @@ pub(crate) struct Scope {
     pub(crate) is_deferred: bool,
     /// What must be told, and could not be yet.
     parked: VecDeque<Parked>,
-}
-
-/// A state, and the version of its schema.
-#[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) version: u32,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// How a connection takes part in a scope.

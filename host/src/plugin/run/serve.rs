@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::event::{Event, ReplyTo};
-use super::turns::{Flow, TURN};
+use super::turns::TURN;
 use super::worker::{Job, Worker};
+use crate::plugin::event::Flow;
+use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::guest::sandbox::thread_cpu_time;
 
 /// Events handled in a row before shards are woken for what came of them, and the thread looks at the clock and at whether

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Event, ReplyTo};
 use super::scope::{Deadline, Due, Timer};
-use super::turns::Flow;
 use super::worker::{Job, Worker};
 use crate::model::Quota;
+use crate::plugin::event::Flow;
+use crate::plugin::event::{Event, ReplyTo};
 
 /// The least time between two looks at a scope that is in use, in milliseconds.
 pub(crate) const LEAST_LOOK_MS: u64 = 1000;

@@ -10,6 +10,8 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::plugin::event::Flow;
+
 /// The time that a flow may use before others have their turn, in nanoseconds: some hundred events of a light feature, so
 /// that only whoever takes far more than others waits for them, and little enough that nobody notices a round.
 const QUANTUM: u64 = 1_000_000;
@@ -20,21 +22,6 @@ pub(crate) const TURN: Duration = Duration::from_nanos(QUANTUM);
 /// Flows and scopes of a plugin that are remembered though nothing of theirs waits, before those are looked for that can be
 /// forgotten.
 const REMEMBERED: usize = 4096;
-
-/// What waits its turn together, in the order of arrival.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Flow {
-    /// What a principal sends, and what is told of its connections.
-    Sender(Arc<str>),
-    /// What a service sends, by the name of its key.
-    Service(Arc<str>),
-    /// The timers of all scopes that a principal made: it has no more turns for having many.
-    Timers(Arc<str>),
-    /// A scope's own timers, where nobody made it, and outcomes.
-    Scope(Arc<str>),
-    /// Questions of services.
-    Queries,
-}
 
 /// Who had a turn, and pays for it.
 #[derive(Debug, Clone)]

@@ -12,17 +12,19 @@ use std::time::Duration;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
-use super::event::{Event, ReplyTo};
 use super::gather::Gather;
 use super::invoke::{Done, Handled, Warm};
-use super::scope::{Deadline, Deadlines, Parked, Part, Scopes, State};
-use super::senders::Reservation;
-use super::turns::{Flow, Turns};
+use super::scope::{Deadline, Deadlines, Parked, Part, Scopes};
+use super::turns::Turns;
 use crate::hub::{Guard, ShardQueue, WakeBatch};
 use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::plugin::event::Flow;
+use crate::plugin::event::senders::Reservation;
+use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
+use crate::plugin::load::migrate::State;
 use crate::plugin::runtime::Inner;
 use crate::store::{ScopeRecord, StoreFailure};
 

@@ -10,7 +10,6 @@ use dashmap::DashMap;
 
 use crate::metrics::Metrics;
 use crate::model::{Allowance, ErrorCode, Failure, Quota};
-use crate::plugin::load::options::SenderLimits;
 
 /// What waits of one plugin's events, at most: half a second of work for a feature of 30 µs an event.
 const PLUGIN_BOUND: Bound = Bound { events: 16_384, bytes: 64 * 1024 * 1024 };
@@ -48,6 +47,17 @@ const LONGEST_REFUSAL_MS: u64 = 10 * 60 * 1000;
 
 /// After so long without a fault, in milliseconds, earlier refusals are forgotten.
 const FORGIVEN_AFTER_MS: u64 = 30 * 60 * 1000;
+
+/// What a client may have features do, over all of its connections.
+#[derive(Debug, Clone, Copy)]
+pub struct SenderLimits {
+    /// Events a second in the long run. 0: no bound.
+    pub events_per_second: u32,
+    /// Events at once.
+    pub event_burst: u32,
+    /// Time of calls in a second. Zero: no bound.
+    pub call_time: Duration,
+}
 
 /// A bound on what waits.
 #[derive(Debug, Clone, Copy)]

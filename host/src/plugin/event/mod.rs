@@ -1,12 +1,13 @@
 //! Events on their way to a feature, and where the answer goes.
 
+pub(crate) mod senders;
+
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::senders::{Reservation, Sender};
-use super::turns::Flow;
+use self::senders::{Reservation, Sender};
 use crate::ledger::Charge;
 use crate::model::{ConnId, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
@@ -63,6 +64,21 @@ pub(crate) struct Asker {
     pub(crate) event: Box<str>,
     /// With what it waited its turn.
     pub(crate) flow: Flow,
+}
+
+/// What waits its turn together, in the order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Flow {
+    /// What a principal sends, and what is told of its connections.
+    Sender(Arc<str>),
+    /// What a service sends, by the name of its key.
+    Service(Arc<str>),
+    /// The timers of all scopes that a principal made: it has no more turns for having many.
+    Timers(Arc<str>),
+    /// A scope's own timers, where nobody made it, and outcomes.
+    Scope(Arc<str>),
+    /// Questions of services.
+    Queries,
 }
 
 /// What a feature is told.
