@@ -13,7 +13,6 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::cache::CompiledCache;
-use crate::plugin::load::loader::{LoadError, Step};
 
 /// The CPU time that a compilation may take. A feature takes a fraction of a second.
 const MAX_CPU_TIME: Duration = Duration::from_secs(30);
@@ -26,6 +25,24 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// How far a compilation makes way for the threads that serve (nice(2)).
 const NICENESS: i32 = 10;
+
+/// Why a component was not compiled.
+#[derive(Debug)]
+pub(crate) struct CompileError {
+    pub(crate) message: String,
+    /// Whether the same component may compile later.
+    pub(crate) is_passing: bool,
+}
+
+impl CompileError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_passing: false }
+    }
+
+    fn passing(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_passing: true }
+    }
+}
 
 /// Compiles components, and keeps what it compiled.
 #[derive(Debug)]
@@ -48,7 +65,7 @@ impl Compiler {
     ///
     /// # Errors
     /// Where it is no component, or takes too long.
-    pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
+    pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, CompileError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, component)) = last.as_ref().filter(|(other, _)| other == digest) {
             return Ok(component.clone());
@@ -75,7 +92,7 @@ impl Compiler {
         }
     }
 
-    fn compile_on_a_thread(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+    fn compile_on_a_thread(&self, bytes: &[u8]) -> Result<Component, CompileError> {
         // The thread is left behind if it takes too long: nothing can stop a compilation.
         let (done, compiled) = mpsc::channel();
         let (tell_thread, thread) = mpsc::channel();
@@ -89,9 +106,7 @@ impl Compiler {
                 let compiled = panic::catch_unwind(AssertUnwindSafe(|| Component::new(&engine, owned)));
                 let _ = done.send(compiled.map_err(|panic| panic_message(&*panic)));
             })
-            .map_err(|error| {
-                LoadError::passing(Step::Compile, format!("cannot start a thread to compile on: {error}"))
-            })?;
+            .map_err(|error| CompileError::passing(format!("cannot start a thread to compile on: {error}")))?;
         let thread = thread.recv().map(|thread| thread.as_raw_nonzero().get()).unwrap_or_default();
         let started = Instant::now();
         loop {
@@ -99,31 +114,31 @@ impl Compiler {
                 Ok(Ok(Ok(component))) => return Ok(component),
                 Ok(Ok(Err(error))) => {
                     let message = "the file is not a WebAssembly component that this host can run";
-                    return Err(LoadError::new(Step::Compile, format!("{message}: {}", causes(&error))));
+                    return Err(CompileError::new(format!("{message}: {}", causes(&error))));
                 }
                 Ok(Err(panic)) => {
                     let message = format!("the compiler failed on the component, which is a fault of its own: {panic}");
-                    return Err(LoadError::new(Step::Compile, message));
+                    return Err(CompileError::new(message));
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err(LoadError::new(Step::Compile, "the compiler ended without a result"));
+                    return Err(CompileError::new("the compiler ended without a result"));
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
             if self.stopping.load(Ordering::Relaxed) {
-                return Err(LoadError::passing(Step::Compile, "the host is shutting down"));
+                return Err(CompileError::passing("the host is shutting down"));
             }
             let (wall, cpu) = (started.elapsed(), cpu_time(thread));
             if cpu.unwrap_or(wall) > MAX_CPU_TIME {
                 let message = format!("the component did not compile in {} s of CPU time", MAX_CPU_TIME.as_secs());
-                return Err(LoadError::new(Step::Compile, message));
+                return Err(CompileError::new(message));
             }
             if wall > MAX_WALL_TIME {
                 let message = format!(
                     "the component did not compile in {} s, for the machine is busy: try again later",
                     MAX_WALL_TIME.as_secs()
                 );
-                return Err(LoadError::passing(Step::Compile, message));
+                return Err(CompileError::passing(message));
             }
         }
     }

@@ -3,8 +3,9 @@
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::bindings::Context;
+use super::bindings::roundhouse::feature::effects::StateChange;
 use super::bindings::roundhouse::feature::{events as wit, types};
+use super::bindings::{self, Context};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::event::{Event, Member, Origin};
 use crate::store::{Outcome, StoreFailure};
@@ -78,6 +79,14 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
         }
         Event::Configured => call(wit::Event::Other(("configured", "null"))),
         Event::MigrateDown { to } => call(wit::Event::Other(("migrate-down", &to.to_string()))),
+    }
+}
+
+/// The state that an outcome consists of, where it is nothing else.
+pub(crate) fn state_alone(outcome: bindings::Outcome) -> Option<Vec<u8>> {
+    match outcome.state {
+        StateChange::Put(state) if outcome.effects.is_empty() => Some(state),
+        _ => None,
     }
 }
 

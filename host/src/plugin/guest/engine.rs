@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+pub(crate) use wasmtime::Engine;
+use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// Instances that the pool has room for: on each of some dozen threads, a warm instance of each of some dozen plugins.
 /// Each reserves address space, not memory; a machine that has not enough of it gets instances on demand.
@@ -19,6 +20,9 @@ const TICKS_PER_DEADLINE: u32 = 10;
 
 /// Ticks without a call after which the ticker rests.
 const IDLE_TICKS: u32 = 20;
+
+/// What making an engine or linking to it gives.
+pub(crate) type Result<T> = wasmtime::Result<T>;
 
 /// Makes the engine.
 ///

@@ -6,5 +6,6 @@ pub(crate) mod compile;
 pub(crate) mod convert;
 pub(crate) mod engine;
 pub(crate) mod lift;
+pub(crate) mod link;
 pub(crate) mod log;
 pub(crate) mod sandbox;

@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasmtime::component::{HasSelf, Linker, Resource, ResourceTable};
-use wasmtime::{Engine, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait,
 };
 
-use super::bindings::{Context, Event, Failure, Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
+pub(crate) use super::bindings::Context;
+use super::bindings::{Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
+use super::convert;
 use super::engine::Ticker;
 use super::log::PluginLog;
 use crate::hub::WakeBatch;
+use crate::model::Failure;
+use crate::plugin::event::Event;
 
 /// What a component may hand to the host in one call, in bytes of lists and strings: more than the effects of one event
 /// may weigh, so that the check of the effects gets to say what was too much.
@@ -25,9 +29,6 @@ const MAX_HANDED_OVER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What is kept of a component's standard error, in bytes: a panic's message and the place it came from.
 const MAX_STDERR_BYTES: usize = 2048;
-
-/// The interface that would let a component sleep, as `wasmtime-wasi` names it.
-const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
 
 /// What a component gets for random bytes, again and again: what should differ comes from the event's seed.
 const RANDOM_BYTES: [u8; 33] = *b"chance comes from an event's seed";
@@ -87,25 +88,6 @@ impl super::bindings::roundhouse::feature::types::Host for HostState {}
 impl super::bindings::roundhouse::feature::manifest::Host for HostState {}
 impl super::bindings::roundhouse::feature::events::Host for HostState {}
 impl super::bindings::roundhouse::feature::effects::Host for HostState {}
-
-/// What the host offers to components.
-///
-/// # Errors
-/// Where two parts of it offer the same.
-pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
-    let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
-    Feature::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    // To sleep would hold a plugin thread up, and no deadline interrupts the host's own functions.
-    linker.allow_shadowing(true);
-    let mut clock = linker.instance(MONOTONIC_CLOCK)?;
-    for function in ["subscribe-duration", "subscribe-instant"] {
-        clock.func_wrap(function, |_, (_,): (u64,)| -> wasmtime::Result<(Resource<DynPollable>,)> {
-            Err(wasmtime::format_err!("a feature cannot sleep: it sets a timer"))
-        })?;
-    }
-    Ok(linker)
-}
 
 /// The bounds of a plugin's instances and states.
 #[derive(Debug, Clone, Copy)]
@@ -200,10 +182,13 @@ impl Instance {
         &mut self,
         ticker: &Ticker,
         context: Context<'_>,
-        event: Event<'_>,
+        event: &Event,
         state: Option<&[u8]>,
     ) -> Result<Result<Outcome, Failure>, Fault> {
-        self.call(ticker, context.now, |feature, store| feature.call_handle(store, context, event, state))
+        let result = convert::lend(event, |event| {
+            self.call(ticker, context.now, |feature, store| feature.call_handle(store, context, event, state))
+        });
+        Ok(result?.map_err(convert::failure))
     }
 
     /// Calls `migrate`.
@@ -213,7 +198,7 @@ impl Instance {
         from: u32,
         state: &[u8],
     ) -> Result<Result<Vec<u8>, Failure>, Fault> {
-        self.call(ticker, 0, |feature, store| feature.call_migrate(store, from, state))
+        Ok(self.call(ticker, 0, |feature, store| feature.call_migrate(store, from, state))?.map_err(convert::failure))
     }
 
     fn call<T>(

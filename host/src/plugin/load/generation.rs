@@ -8,9 +8,10 @@ use roundhouse_contract::{Grants, Manifest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::guest::bindings::FeaturePre;
+use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::link::LinkedComponent;
 use crate::plugin::guest::log::PluginLog;
-use crate::plugin::guest::sandbox::{Bounds, HostState};
+use crate::plugin::guest::sandbox::{Bounds, Fault, Instance};
 
 /// Where a component came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -65,7 +66,7 @@ pub(crate) struct Generation {
     pub(crate) id: Loaded,
     pub(crate) manifest: Manifest,
     pub(crate) source: Source,
-    pub(crate) pre: FeaturePre<HostState>,
+    pub(crate) component: LinkedComponent,
     pub(crate) bounds: Bounds,
     pub(crate) grants: Grants,
     /// The operator's settings, a JSON object.
@@ -76,6 +77,14 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
+    /// A new instance of it.
+    ///
+    /// # Errors
+    /// Where it cannot be instantiated.
+    pub(crate) fn instantiate(&self, ticker: &Ticker) -> Result<Instance, Fault> {
+        Instance::new(&self.component, ticker, self.bounds, self.log.clone())
+    }
+
     /// How the record of installed generations names it.
     pub(crate) fn installed(&self) -> Installed {
         let Loaded { version, generation, digest, .. } = self.id.clone();

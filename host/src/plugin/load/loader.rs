@@ -9,8 +9,6 @@ use roundhouse_contract::{Grants, Manifest};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use wasmtime::Engine;
-use wasmtime::component::{Component, Linker};
 
 use super::bundled::bundled;
 use super::generation::{Generation, Loaded, Source};
@@ -18,14 +16,14 @@ use super::options::PluginConfig;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::event::Event;
-use crate::plugin::guest::bindings::FeaturePre;
 use crate::plugin::guest::cache::CompiledCache;
-use crate::plugin::guest::compile::{Compiler, causes};
+use crate::plugin::guest::compile::Compiler;
 use crate::plugin::guest::convert;
-use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::engine::{self, Ticker};
 use crate::plugin::guest::lift;
+use crate::plugin::guest::link::{FeatureLinker, LinkedComponent};
 use crate::plugin::guest::log::PluginLog;
-use crate::plugin::guest::sandbox::{HostState, Instance};
+use crate::plugin::guest::sandbox::Instance;
 
 /// The step of a load that said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -94,8 +92,7 @@ pub struct Described {
 
 /// Compiles and inspects components.
 pub(crate) struct Loader {
-    engine: Engine,
-    linker: Linker<HostState>,
+    linker: FeatureLinker,
     compiler: Compiler,
     ticker: Arc<Ticker>,
     config: Arc<PluginConfig>,
@@ -113,15 +110,15 @@ impl std::fmt::Debug for Loader {
 
 impl Loader {
     pub(crate) fn new(
-        engine: Engine,
+        engine: engine::Engine,
         cache_dir: Option<PathBuf>,
         ticker: Arc<Ticker>,
         config: Arc<PluginConfig>,
         clock: Clock,
         metrics: Metrics,
         stopping: Arc<AtomicBool>,
-    ) -> wasmtime::Result<Self> {
-        let linker = crate::plugin::guest::sandbox::linker(&engine)?;
+    ) -> engine::Result<Self> {
+        let linker = FeatureLinker::new(engine.clone())?;
         let cache = cache_dir.and_then(|dir| {
             if config.is_read_only {
                 return CompiledCache::read_only(dir, &engine);
@@ -129,8 +126,8 @@ impl Loader {
             let opened = CompiledCache::open(dir, &engine);
             opened.inspect_err(|error| tracing::warn!(%error, "compiled components are not kept")).ok()
         });
-        let compiler = Compiler::new(engine.clone(), cache, stopping);
-        Ok(Self { engine, linker, compiler, ticker, config, clock, metrics, bundled_needs: Mutex::default() })
+        let compiler = Compiler::new(engine, cache, stopping);
+        Ok(Self { linker, compiler, ticker, config, clock, metrics, bundled_needs: Mutex::default() })
     }
 
     pub(crate) fn ticker(&self) -> &Ticker {
@@ -155,7 +152,7 @@ impl Loader {
         &self,
         bytes: &[u8],
         expected_digest: Option<&str>,
-    ) -> Result<(String, FeaturePre<HostState>, Manifest), LoadError> {
+    ) -> Result<(String, LinkedComponent, Manifest), LoadError> {
         let largest = self.config.largest_component();
         if bytes.len() > largest {
             return Err(too_large(bytes.len(), largest));
@@ -165,12 +162,16 @@ impl Loader {
             let message = format!("the component's SHA-256 is {digest}, not {expected}: was it cut off on its way?");
             return Err(LoadError::new(Step::Digest, message));
         }
-        let component = self.compiler.compile(bytes, &digest)?;
-        let pre = self.link(&component)?;
-        let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
-        let mut instance = Instance::new(&pre, &self.ticker, self.config.bounds_of(""), log).map_err(|fault| {
-            LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
+        let component = self.compiler.compile(bytes, &digest).map_err(|error| LoadError {
+            is_passing: error.is_passing,
+            ..LoadError::new(Step::Compile, error.message)
         })?;
+        let component = self.linker.link(&component).map_err(|message| LoadError::new(Step::Imports, message))?;
+        let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
+        let mut instance =
+            Instance::new(&component, &self.ticker, self.config.bounds_of(""), log).map_err(|fault| {
+                LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
+            })?;
         let described = instance
             .describe(&self.ticker)
             .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
@@ -180,7 +181,7 @@ impl Loader {
         if bytes.len() > allowed {
             return Err(too_large(bytes.len(), allowed));
         }
-        Ok((digest, pre, manifest))
+        Ok((digest, component, manifest))
     }
 
     /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
@@ -192,7 +193,7 @@ impl Loader {
         source: Source,
         number: impl FnOnce(&Loaded) -> u64,
     ) -> Result<Generation, LoadError> {
-        let (digest, pre, manifest) = self.look_into(bytes, expected_digest)?;
+        let (digest, component, manifest) = self.look_into(bytes, expected_digest)?;
         let bounds = self.config.bounds_of(&manifest.name);
         let configured = self.config.plugins.get(&manifest.name).cloned().unwrap_or_default();
         if !configured.enabled {
@@ -213,7 +214,7 @@ impl Loader {
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
         let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
-        let generation = Generation { id, manifest, source, pre, bounds, grants, settings, log, latency };
+        let generation = Generation { id, manifest, source, component, bounds, grants, settings, log, latency };
         self.try_settings(&generation)?;
         Ok(generation)
     }
@@ -244,41 +245,17 @@ impl Loader {
         }
     }
 
-    fn link(&self, component: &Component) -> Result<FeaturePre<HostState>, LoadError> {
-        let refused = |message: String| LoadError::new(Step::Imports, message);
-        let component_type = component.component_type();
-        for (name, _) in component_type.imports(&self.engine) {
-            // The rest of WASI is linked only because it comes in one piece.
-            let is_offered = name.starts_with("roundhouse:feature/")
-                || ["cli", "clocks", "io", "random", "filesystem"]
-                    .iter()
-                    .any(|part| name.starts_with(&format!("wasi:{part}/")));
-            if !is_offered {
-                return Err(refused(format!(
-                    "the component imports {name}, which this host does not offer to features"
-                )));
-            }
-        }
-        let pre = self.linker.instantiate_pre(component).map_err(|error| {
-            refused(format!("the component imports what this host does not offer: {}", causes(&error)))
-        })?;
-        FeaturePre::new(pre).map_err(|error| {
-            refused(format!("the component is not a feature of roundhouse:feature@1.0.0: {}", causes(&error)))
-        })
-    }
-
     /// Gives the feature an event that asks nothing of it, so that it reads its settings.
     fn try_settings(&self, generation: &Generation) -> Result<(), LoadError> {
         let wrong = |message: String| LoadError::new(Step::Settings, message);
-        let mut instance = Instance::new(&generation.pre, &self.ticker, generation.bounds, generation.log.clone())
+        let mut instance = generation
+            .instantiate(&self.ticker)
             .map_err(|fault| wrong(format!("the component cannot be instantiated: {fault}")))?;
         let context = convert::context_without_scope(self.clock.now_ms(), &generation.settings);
-        let answered = convert::lend(&Event::Configured, |event| instance.handle(&self.ticker, context, event, None));
-        match answered {
+        match instance.handle(&self.ticker, context, &Event::Configured, None) {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(failure)) => {
-                let message = convert::failure(failure).message;
-                Err(wrong(format!("it refuses plugins.{}.settings: {message}", generation.id.name)))
+                Err(wrong(format!("it refuses plugins.{}.settings: {}", generation.id.name, failure.message)))
             }
             Err(fault) => Err(wrong(format!("it failed on its first event: {fault}"))),
         }

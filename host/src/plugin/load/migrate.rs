@@ -6,10 +6,9 @@ use super::catalogue::Plugin;
 use super::generation::Generation;
 use super::loader::{LoadError, Step};
 use crate::plugin::event::Event;
-use crate::plugin::guest::bindings::roundhouse::feature::effects::StateChange;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::engine::Ticker;
-use crate::plugin::guest::sandbox::{Fault, Instance};
+use crate::plugin::guest::sandbox::Instance;
 
 /// A state, and the version of its schema.
 #[derive(Debug, Clone)]
@@ -83,7 +82,7 @@ pub(crate) fn take_over(
         Ok(Ok(state)) => {
             Err(cannot(format!("it made {} bytes of it, and a state may have {limit}", state.len()), false))
         }
-        Ok(Err(failure)) => Err(cannot(convert::failure(failure).message, false)),
+        Ok(Err(failure)) => Err(cannot(failure.message, false)),
         Err(fault) => Err(cannot(fault.to_string(), true)),
     }
 }
@@ -91,16 +90,12 @@ pub(crate) fn take_over(
 /// Has a newer build turn a state of its own schema into one of an older schema.
 fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) -> Result<Vec<u8>, String> {
     let context = convert::context_without_scope(0, &newer.settings);
-    let mut instance = Instance::new(&newer.pre, ticker, newer.bounds, newer.log.clone()).map_err(|f| f.to_string())?;
-    let event = Event::MigrateDown { to };
-    let answered: Result<_, Fault> =
-        convert::lend(&event, |event| instance.handle(ticker, context, event, Some(&stored.bytes)));
-    match answered {
-        Ok(Ok(outcome)) => match outcome.state {
-            StateChange::Put(state) if outcome.effects.is_empty() => Ok(state),
-            _ => Err("it did not answer with a state alone".to_owned()),
-        },
-        Ok(Err(failure)) => Err(convert::failure(failure).message),
+    let mut instance = newer.instantiate(ticker).map_err(|fault| fault.to_string())?;
+    match instance.handle(ticker, context, &Event::MigrateDown { to }, Some(&stored.bytes)) {
+        Ok(Ok(outcome)) => {
+            convert::state_alone(outcome).ok_or_else(|| "it did not answer with a state alone".to_owned())
+        }
+        Ok(Err(failure)) => Err(failure.message),
         Err(fault) => Err(fault.to_string()),
     }
 }
@@ -141,11 +136,9 @@ impl Losses {
         for (state, kept) in states.iter().filter(|(state, _)| state.version != wanted) {
             let instance_now = match &mut instance {
                 Some(instance) => instance,
-                none => none.insert(
-                    Instance::new(&generation.pre, ticker, generation.bounds, generation.log.clone()).map_err(
-                        |fault| LoadError::new(Step::Migrate, format!("the component cannot be instantiated: {fault}")),
-                    )?,
-                ),
+                none => none.insert(generation.instantiate(ticker).map_err(|fault| {
+                    LoadError::new(Step::Migrate, format!("the component cannot be instantiated: {fault}"))
+                })?),
             };
             let mut downward = plugin.map(|plugin| plugin.downward(state.version, wanted)).unwrap_or_default();
             // The build that would be rolled back is not among those that were.

@@ -3,7 +3,6 @@
 use super::worker::{Inheritance, Worker};
 use crate::model::Payload;
 use crate::plugin::event::ReplyTo;
-use crate::plugin::guest::sandbox::Instance;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::take_over;
 
@@ -38,8 +37,7 @@ impl Worker {
             .collect();
         let mut n_scopes = 0;
         for (address, state) in others {
-            let instance =
-                Instance::new(&generation.pre, &self.inner.ticker, generation.bounds, generation.log.clone());
+            let instance = generation.instantiate(&self.inner.ticker);
             let downward = running.downward(state.version, wanted);
             let taken = instance.map(|mut instance| {
                 take_over(&self.inner.ticker, &downward, &generation, &mut instance, &state).is_ok()

@@ -13,9 +13,7 @@ use crate::hub::Overfull;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
-use crate::plugin::guest::bindings::Context;
-use crate::plugin::guest::convert;
-use crate::plugin::guest::sandbox::{Fault, Instance};
+use crate::plugin::guest::sandbox::{Context, Fault, Instance};
 use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
@@ -151,9 +149,7 @@ impl Worker {
         };
         let state = present.bytes(stored);
         let started = Instant::now();
-        let result = instance.lend(wakes, |instance| {
-            convert::lend(event, |event| instance.handle(&inner.ticker, context, event, state))
-        });
+        let result = instance.lend(wakes, |instance| instance.handle(&inner.ticker, context, event, state));
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
@@ -167,7 +163,7 @@ impl Worker {
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         inner.metrics.plugin_calls.inc();
-        let outcome = result?.map_err(|failure| CallError::Refused(convert::failure(failure)))?;
+        let outcome = result?.map_err(CallError::Refused)?;
         let sender = event.sender_id();
         let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
         let world = Connections {
@@ -273,7 +269,7 @@ fn warm_instance<'a>(
     let number = generation.id.generation;
     let fits = |warm: &Warm| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
     if !instances.get(&plugin.number).is_some_and(fits) {
-        let instance = Instance::new(&generation.pre, &inner.ticker, generation.bounds, generation.log.clone())?;
+        let instance = generation.instantiate(&inner.ticker)?;
         instances.insert(plugin.number, Warm { generation: number, calls: 0, instance });
     }
     match instances.get_mut(&plugin.number) {
