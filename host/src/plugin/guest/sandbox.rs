@@ -14,8 +14,8 @@ use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait,
 };
 
-pub(crate) use super::bindings::Context;
-use super::bindings::{Feature, FeaturePre, Manifest, Outcome, roundhouse::feature::log};
+pub(crate) use super::bindings::{Context, Outcome};
+use super::bindings::{Feature, FeaturePre, Manifest, roundhouse::feature::log};
 use super::convert;
 use super::engine::Ticker;
 use super::log::PluginLog;

@@ -10,8 +10,8 @@ use roundhouse_contract::{Counted, Refusal, Rules, World};
 use crate::hub::Publication;
 use crate::ledger::Charge;
 use crate::model::{ConnId, Payload};
-use crate::plugin::guest::bindings::Outcome;
 use crate::plugin::guest::lift;
+use crate::plugin::guest::sandbox::Outcome;
 use crate::protocol::Outgoing;
 
 /// A checked effect.
