@@ -7,13 +7,14 @@ use std::marker::PhantomData;
 use bytes::{Bytes, BytesMut};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use hyper::{HeaderMap, Request};
+use hyper::{HeaderMap, Request, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::model::{ErrorCode, Failure, without_lone_surrogates};
+use crate::net::response::{Answer, error};
 use crate::net::{Upload, UploadError};
 
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
@@ -78,17 +79,28 @@ async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<
     Ok(Some(if joined.is_empty() { whole } else { joined.freeze() }))
 }
 
-/// Whether a body that is said to be of this type is read as JSON: said to be JSON, said to be nothing, or what curl says
-/// of whatever it is given.
-pub(super) fn is_json(headers: &HeaderMap) -> bool {
+/// The refusal of a body whose headers say that it is something else than plain JSON.
+pub(super) fn refuse_type(headers: &HeaderMap) -> Option<Answer> {
+    let message = if !is_json(headers) {
+        "the body must be JSON, with the content type application/json"
+    } else if is_encoded(headers) {
+        "the body must be plain JSON, without a Content-Encoding"
+    } else {
+        return None;
+    };
+    Some(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message))
+}
+
+/// Whether a body of this type is read as JSON. A body without a type is, and so is the type that curl gives to every body.
+fn is_json(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get(CONTENT_TYPE) else { return true };
     let Ok(given) = given.to_str() else { return false };
     let essence = given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(&*essence, "application/json" | "application/x-www-form-urlencoded") || essence.ends_with("+json")
 }
 
-/// Whether a body is said to be compressed or the like (RFC 9110, section 8.4).
-pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
+/// Whether a body is compressed or otherwise encoded (RFC 9110, section 8.4).
+fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
@@ -200,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_which_field_and_where() {
+    fn parse_errors_name_field_and_place() {
         for (json, said) in [
             ("{\"inner\": {}", &["not JSON", "line 1 column 12"][..]),
             ("", &["not JSON"]),
@@ -223,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_json_unless_it_is_said_to_be_something_else() {
+    fn bodies_count_as_json_unless_typed_otherwise() {
         let said = |content_type: &'static str| {
             is_json(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]))
         };

@@ -1,186 +1,179 @@
-//! The table of calls: what the router matches, and what the description at `/openapi.json` is made from.
-
-use std::borrow::Cow;
+//! The table of calls: a row and a handler are all that a call is.
 
 use hyper::Method;
-use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
 
-use super::keys::KeyScope;
-use crate::model::{ErrorCode, Failure};
+use super::directory::{Connection, Connections, Disconnected, Members, User};
+use super::emit::{Delivered, Emit, MAX_EMITS};
+use super::events::ServiceEvent;
+use super::host::Stats;
+use super::plugins::{Plugins, Refused, Unloaded};
+use super::route::Handler::{Admin, Open, Publish};
+use super::route::{Query, Route};
+use super::schema::{Refusal, Schemas, json_content, text_content};
+use super::state::Api;
+use crate::plugin::{Change, PluginReport};
 
-/// The most parameters that a path has.
-const MAX_PARAMETERS: usize = 2;
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+const DELETE: Method = Method::DELETE;
 
-/// A call, by what it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Call {
-    Emit,
-    Event,
-    Query,
-    Stats,
-    Plugins,
-    Plugin,
-    InstallPlugin,
-    LoadPlugin,
-    UnloadPlugin,
-    RollBackPlugin,
-    ResetPlugin,
-    Connections,
-    Connection,
-    CloseConnection,
-    User,
-    CloseUser,
-    Room,
-    Alive,
-    Ready,
-    Metrics,
-    Description,
-}
+const NO_SUCH: Refusal = Refusal::new("404", "There is none.");
+const NO_FEATURE: Refusal = Refusal::new("404", "No feature handles this, or it does not find what is named.");
+const CONFLICT: Refusal = Refusal::new(
+    "409",
+    "The idempotency key was used for another call, the header has another than the body, or the call makes no sense now.",
+);
+const NO_GENERATION: Refusal = Refusal::new("409", "There is no generation to go back to, or states would be lost.");
+const TOO_LARGE: Refusal = Refusal::new("413", "The body, or something in it, is too large.");
+const NO_JSON: Refusal = Refusal::new("415", "The body is said to be something else than JSON.");
+const NO_COMPONENT: Refusal =
+    Refusal::with_content("422", "The component is refused, and nothing has changed.", |schemas| {
+        json_content(schemas.written::<Refused<'_>>())
+    });
+const TOO_MANY: Refusal = Refusal::new("429", "More than may be sent in this time.");
+const HOST_FAILED: Refusal = Refusal::new("500", "The host failed.");
+const UNAVAILABLE: Refusal = Refusal::new("503", "The feature or the host cannot do this now: try again later.");
+const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content);
 
-impl Call {
-    /// Whether there are parameters in the query.
-    pub(super) fn takes_query(self) -> bool {
-        self.lists() || self.may_lose_writes()
-    }
-
-    /// Whether its parameters say what part of a list is wanted.
-    pub(super) fn lists(self) -> bool {
-        matches!(self, Self::Connections | Self::User | Self::Room)
-    }
-
-    /// Whether its parameter says that states may be lost.
-    pub(super) fn may_lose_writes(self) -> bool {
-        matches!(self, Self::InstallPlugin | Self::LoadPlugin | Self::RollBackPlugin | Self::ResetPlugin)
-    }
-}
-
-/// One line of the table.
-#[derive(Debug)]
-pub(super) struct Route {
-    pub(super) call: Call,
-    pub(super) method: Method,
-    /// The path, with parameters in braces.
-    pub(super) path: &'static str,
-    /// What a key needs; `None` where no key is needed.
-    pub(super) scope: Option<KeyScope>,
-    pub(super) summary: &'static str,
-}
-
-const fn route(
-    method: Method,
-    path: &'static str,
-    call: Call,
-    scope: Option<KeyScope>,
-    summary: &'static str,
-) -> Route {
-    Route { call, method, path, scope, summary }
-}
-
-const PUBLISH: Option<KeyScope> = Some(KeyScope::Publish);
-const ADMIN: Option<KeyScope> = Some(KeyScope::Admin);
+/// What a call that a feature answers may be refused with.
+const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls. Those that are made most stand first, where they are found soonest.
-#[rustfmt::skip]
 pub(super) static ROUTES: [Route; 21] = [
-    route(Method::POST, "/v1/emit", Call::Emit, PUBLISH, "Emit straight to connections"),
-    route(Method::POST, "/v1/events", Call::Event, PUBLISH, "Hand an event to the feature that routes it"),
-    route(Method::POST, "/v1/query/{plugin}/{query}", Call::Query, PUBLISH, "Ask a feature"),
-    route(Method::GET, "/v1/stats", Call::Stats, ADMIN, "Figures of the host"),
-    route(Method::GET, "/v1/connections", Call::Connections, ADMIN, "Who is connected"),
-    route(Method::GET, "/v1/connections/{id}", Call::Connection, ADMIN, "One connection"),
-    route(Method::DELETE, "/v1/connections/{id}", Call::CloseConnection, ADMIN, "Disconnect a connection (4010)"),
-    route(Method::GET, "/v1/users/{id}", Call::User, ADMIN, "The connections of a user"),
-    route(Method::DELETE, "/v1/users/{id}/connections", Call::CloseUser, ADMIN, "Disconnect a user (4010)"),
-    route(Method::GET, "/v1/rooms/{room}", Call::Room, ADMIN, "The members of a room"),
-    route(Method::GET, "/v1/plugins", Call::Plugins, ADMIN, "All plugins"),
-    route(Method::POST, "/v1/plugins", Call::InstallPlugin, ADMIN, "Load a plugin by the name that it gives itself"),
-    route(Method::GET, "/v1/plugins/{name}", Call::Plugin, ADMIN, "One plugin, with its own figures"),
-    route(Method::PUT, "/v1/plugins/{name}", Call::LoadPlugin, ADMIN, "Load a plugin, or replace its build"),
-    route(Method::DELETE, "/v1/plugins/{name}", Call::UnloadPlugin, ADMIN, "Unload a plugin"),
-    route(Method::POST, "/v1/plugins/{name}/rollback", Call::RollBackPlugin, ADMIN, "Back to the generation before"),
-    route(Method::POST, "/v1/plugins/{name}/reset", Call::ResetPlugin, ADMIN, "Back to the bundled build"),
-    route(Method::GET, "/healthz", Call::Alive, None, "Whether the host is alive"),
-    route(Method::GET, "/readyz", Call::Ready, None, "Whether the host takes work"),
-    route(Method::GET, "/metrics", Call::Metrics, None, "Figures in Prometheus' format"),
-    route(Method::GET, "/openapi.json", Call::Description, None, "This description"),
+    Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
+        .summary("Emit straight to connections")
+        .takes_key()
+        .body(|schemas| json_body(true, one_or_several(schemas.read::<Emit<'_>>())))
+        .answers_with(|schemas| json_content(one_or_several(schemas.written::<Delivered>())))
+        .refuses(&[CONFLICT, UNAVAILABLE, TOO_LARGE, NO_JSON]),
+    Route::new(POST, "/v1/events", "sendEvent", Publish(|api, call| Box::pin(api.event(call))))
+        .summary("Hand an event to the feature that routes it")
+        .takes_key()
+        .body(|schemas| json_body(true, schemas.read::<ServiceEvent<'_>>()))
+        .answers_with(any_json)
+        .refuses(&BY_FEATURE),
+    Route::new(POST, "/v1/query/{plugin}/{query}", "query", Publish(|api, call| Box::pin(api.query(call))))
+        .summary("Ask a feature")
+        .body(|_| json_body(false, json!({})))
+        .answers_with(any_json)
+        .refuses(&BY_FEATURE),
+    Route::new(GET, "/v1/stats", "stats", Admin(|api, _| Box::pin(api.stats())))
+        .summary("Figures of the host")
+        .answers::<Stats>(),
+    Route::new(GET, "/v1/connections", "listConnections", Admin(|api, call| Box::pin(api.connections(call))))
+        .summary("Who is connected")
+        .query(Query::PageOfUser)
+        .answers::<Connections>(),
+    Route::new(GET, "/v1/connections/{id}", "readConnection", Admin(|api, call| Box::pin(api.connection(call))))
+        .summary("One connection")
+        .answers::<Connection>()
+        .refuses(&[NO_SUCH]),
+    Route::new(
+        DELETE,
+        "/v1/connections/{id}",
+        "disconnectConnection",
+        Admin(|api, call| Box::pin(api.close_connection(call))),
+    )
+    .summary("Disconnect a connection (4010)")
+    .answers::<Disconnected>()
+    .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/users/{id}", "readUser", Admin(|api, call| Box::pin(api.user(call))))
+        .summary("The connections of a user")
+        .query(Query::Page)
+        .answers::<User>()
+        .refuses(&[NO_SUCH]),
+    Route::new(
+        DELETE,
+        "/v1/users/{id}/connections",
+        "disconnectUser",
+        Admin(|api, call| Box::pin(api.close_user(call))),
+    )
+    .summary("Disconnect a user (4010)")
+    .answers::<Disconnected>()
+    .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/rooms/{room}", "readRoom", Admin(|api, call| Box::pin(api.room(call))))
+        .summary("The members of a room")
+        .query(Query::Page)
+        .answers::<Members>()
+        .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/plugins", "listPlugins", Admin(|api, _| Box::pin(api.plugins())))
+        .summary("All plugins")
+        .answers::<Plugins>(),
+    Route::new(POST, "/v1/plugins", "installPlugin", Admin(|api, call| Box::pin(api.load(call))))
+        .summary("Load a plugin by the name that it gives itself")
+        .query(Query::LoseWrites)
+        .body(component)
+        .answers::<Change>()
+        .refuses(&[NO_COMPONENT]),
+    Route::new(GET, "/v1/plugins/{name}", "readPlugin", Admin(|api, call| Box::pin(api.plugin(call))))
+        .summary("One plugin, with its own figures")
+        .answers::<PluginReport>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(PUT, "/v1/plugins/{name}", "loadPlugin", Admin(|api, call| Box::pin(api.load(call))))
+        .summary("Load a plugin, or replace its build")
+        .query(Query::LoseWrites)
+        .body(component)
+        .answers::<Change>()
+        .refuses(&[NO_COMPONENT]),
+    Route::new(DELETE, "/v1/plugins/{name}", "unloadPlugin", Admin(|api, call| Box::pin(api.unload(call))))
+        .summary("Unload a plugin")
+        .answers::<Unloaded>()
+        .refuses(&[NO_SUCH, HOST_FAILED, UNAVAILABLE]),
+    Route::new(POST, "/v1/plugins/{name}/rollback", "rollBackPlugin", Admin(|api, call| Box::pin(api.roll_back(call))))
+        .summary("Back to the generation before")
+        .query(Query::LoseWrites)
+        .answers::<Change>()
+        .refuses(&[NO_SUCH, NO_GENERATION, UNAVAILABLE]),
+    Route::new(POST, "/v1/plugins/{name}/reset", "resetPlugin", Admin(|api, call| Box::pin(api.reset(call))))
+        .summary("Back to the bundled build")
+        .query(Query::LoseWrites)
+        .answers::<Change>()
+        .refuses(&[NO_SUCH, NO_COMPONENT]),
+    Route::new(GET, "/healthz", "alive", Open(|_| Api::alive())).summary("Whether the host is alive"),
+    Route::new(GET, "/readyz", "ready", Open(Api::ready)).summary("Whether the host takes work").refuses(&[NOT_READY]),
+    Route::new(GET, "/metrics", "metrics", Open(Api::metrics)).summary("Figures in Prometheus' format"),
+    Route::new(GET, "/openapi.json", "description", Open(Api::description))
+        .summary("This description")
+        .answers_with(|_| json_content(json!({ "type": "object" }))),
 ];
 
-/// The values of a path's parameters, as they stand in the URL.
-pub(super) type Parameters<'a> = [&'a str; MAX_PARAMETERS];
-
-/// What a request's method and path mean.
-#[derive(Debug)]
-pub(super) enum Found<'a> {
-    Route(&'static Route, Parameters<'a>),
-    /// The path is one of ours, for these methods.
-    OtherMethod(String),
-    Nothing,
+/// Whatever a feature replies.
+fn any_json(_: &mut Schemas) -> Value {
+    json_content(json!({}))
 }
 
-/// Finds the call of a request.
-pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
-    let mut allowed = String::new();
-    for route in &ROUTES {
-        let Some(parameters) = parameters(route.path, path) else { continue };
-        // What can be got can be asked for without its body (RFC 9110, section 9.3.2).
-        if route.method == *method || (route.method == Method::GET && *method == Method::HEAD) {
-            return Found::Route(route, parameters);
-        }
-        for method in
-            [Some(route.method.as_str()), (route.method == Method::GET).then_some("HEAD")].into_iter().flatten()
-        {
-            allowed.push_str(if allowed.is_empty() { "" } else { ", " });
-            allowed.push_str(method);
-        }
-    }
-    if allowed.is_empty() { Found::Nothing } else { Found::OtherMethod(allowed) }
+fn json_body(is_required: bool, schema: Value) -> Value {
+    json!({ "required": is_required, "content": json_content(schema) })
 }
 
-fn parameters<'a>(template: &str, path: &'a str) -> Option<Parameters<'a>> {
-    let mut values = [""; MAX_PARAMETERS];
-    let mut n_values = 0;
-    let (mut wanted, mut given) = (template.split('/'), path.split('/'));
-    loop {
-        match (wanted.next(), given.next()) {
-            (None, None) => return Some(values),
-            (Some(wanted), Some(given)) if wanted.starts_with('{') && !given.is_empty() => {
-                values[n_values] = given;
-                n_values += 1;
-            }
-            (Some(wanted), Some(given)) if wanted == given => {}
-            _ => return None,
-        }
-    }
+fn component(_: &mut Schemas) -> Value {
+    json!({
+        "required": true,
+        "description": "A WebAssembly component.",
+        "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } },
+    })
 }
 
-/// A path's parameter as text: names may contain whatever is percent-encoded, a slash too.
-///
-/// # Errors
-/// Where it is not UTF-8.
-pub(super) fn decode(segment: &str) -> Result<Cow<'_, str>, Failure> {
-    let decoded = percent_decode_str(segment).decode_utf8();
-    decoded.map_err(|_| Failure::new(ErrorCode::BadRequest, format!("{segment:?} in the path is not UTF-8")))
+/// One emit or a list of them, and one answer or a list of them.
+fn one_or_several(one: Value) -> Value {
+    let several = json!({ "type": "array", "items": one, "maxItems": MAX_EMITS });
+    json!({ "oneOf": [one, several] })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::route::{RouteMatch, find};
     use super::*;
 
-    fn found(method: &Method, path: &str) -> String {
-        match find(method, path) {
-            Found::Route(route, parameters) => format!("{:?} {}", route.call, parameters.join(" ")).trim().to_owned(),
-            Found::OtherMethod(allowed) => allowed,
-            Found::Nothing => "nothing".to_owned(),
-        }
-    }
-
     #[test]
-    fn a_path_is_one_call_for_each_method_and_nothing_for_others() {
-        for (method, path, wanted) in [
-            (Method::POST, "/v1/emit", "Emit"),
-            (Method::POST, "/v1/query/a/b", "Query a b"),
-            (Method::GET, "/v1/rooms/a%2Fb", "Room a%2Fb"),
-            (Method::HEAD, "/healthz", "Alive"),
+    fn path_and_method_find_one_call() {
+        for (method, path, expected) in [
+            (Method::POST, "/v1/emit", "emit"),
+            (Method::POST, "/v1/query/a/b", "query a b"),
+            (Method::GET, "/v1/rooms/a%2Fb", "readRoom a%2Fb"),
+            (Method::HEAD, "/healthz", "alive"),
             (Method::POST, "/healthz", "GET, HEAD"),
             (Method::POST, "/v1/plugins/x", "GET, HEAD, PUT, DELETE"),
             (Method::GET, "/v1/users/ana/connections", "DELETE"),
@@ -190,14 +183,12 @@ mod tests {
             (Method::GET, "v1/emit", "nothing"),
             (Method::GET, "/", "nothing"),
         ] {
-            assert_eq!(found(&method, path), wanted, "{method} {path}");
+            let found = match find(&ROUTES, &method, path) {
+                RouteMatch::Route(route, parameters) => format!("{} {}", route.id, parameters.join(" ")),
+                RouteMatch::OtherMethod(allowed) => allowed,
+                RouteMatch::NotFound => "nothing".to_owned(),
+            };
+            assert_eq!(found.trim(), expected, "{method} {path}");
         }
-    }
-
-    #[test]
-    fn names_in_a_path_are_decoded() {
-        assert_eq!(decode("ticket%3A1%2F%C3%A9").unwrap(), "ticket:1/é");
-        assert_eq!(decode("a+b%").unwrap(), "a+b%");
-        assert_eq!(decode("%ff").unwrap_err().code, ErrorCode::BadRequest);
     }
 }

@@ -1,4 +1,4 @@
-//! Who is connected, and how an operator disconnects them.
+//! Connections, users and rooms, as operators see and disconnect them.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -7,22 +7,22 @@ use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::emit::connection_id;
-use super::keys::Caller;
+use super::audience::connection_id;
+use super::route::OperatorCall;
 use super::schema::ConnectionId;
-use super::{Api, wait_while};
+use super::state::{Api, wait_while};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id, is_valid_room};
 use crate::net::response::{Answer, json};
 
-/// Connections in one answer, at most, and where nobody says how many.
+/// Connections in one answer: at most, and by default.
 pub(super) const MAX_LIMIT: usize = 1000;
 pub(super) const DEFAULT_LIMIT: usize = 100;
 
 /// Rooms of a user in one answer, at most.
 pub(super) const MAX_ROOMS: usize = 1000;
 
-/// What a client is told whom an operator disconnects.
+/// The reason in the close of a connection that an operator disconnects.
 const REASON: &str = "disconnected by an operator";
 
 /// A connection, as the API shows it.
@@ -101,35 +101,35 @@ struct Member {
     since: u64,
 }
 
-/// Which part of a list is wanted.
+/// The part of a list that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct Wanted<'a> {
+struct PageQuery<'a> {
     user: Option<Cow<'a, str>>,
     after: Option<ConnId>,
     limit: usize,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> PageQuery<'a> {
     /// Reads a URL's query, whose parameters are `limit`, `after` and, where it `may_name_user`, `user`.
     fn read(query: Option<&'a str>, may_name_user: bool) -> Result<Self, Failure> {
         let bad = |message: String| Failure::new(ErrorCode::BadRequest, message);
-        let mut wanted = Self { user: None, after: None, limit: DEFAULT_LIMIT };
+        let mut page = Self { user: None, after: None, limit: DEFAULT_LIMIT };
         let mut seen = BTreeSet::new();
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match &*name {
                 "limit" => {
                     let limit = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                    wanted.limit = limit.ok_or_else(|| bad(format!("limit must be a number from 1 to {MAX_LIMIT}")))?;
+                    page.limit = limit.ok_or_else(|| bad(format!("limit must be a number from 1 to {MAX_LIMIT}")))?;
                 }
                 "after" => {
                     let id = connection_id(&value);
-                    wanted.after = Some(id.ok_or_else(|| bad("after must be the next of the page before".to_owned()))?);
+                    page.after = Some(id.ok_or_else(|| bad("after must be the next of the page before".to_owned()))?);
                 }
                 "user" if may_name_user => {
                     if !is_valid_id(&value) {
                         return Err(bad("user must be 1 to 128 printable characters without whitespace".to_owned()));
                     }
-                    wanted.user = Some(value);
+                    page.user = Some(value);
                 }
                 _ => {
                     let known = if may_name_user { "user, limit and after" } else { "limit and after" };
@@ -140,25 +140,27 @@ impl<'a> Wanted<'a> {
                 return Err(bad(format!("the parameter {name} is given twice")));
             }
         }
-        Ok(wanted)
+        Ok(page)
     }
 }
 
 impl Api {
-    pub(super) fn connections(&self, query: Option<&str>) -> Result<Answer, Failure> {
-        let Wanted { user, after, limit } = Wanted::read(query, true)?;
+    pub(super) async fn connections(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let PageQuery { user, after, limit } = PageQuery::read(call.query, true)?;
         let Page { connections, next } = self.hub.page_of_connections(user.as_deref(), after, limit);
         let connections = connections.iter().map(Connection::of).collect();
         Ok(json(StatusCode::OK, &Connections { connections, next: next.map(|id| id.to_string()) }))
     }
 
-    pub(super) fn connection(&self, id: &str) -> Result<Answer, Failure> {
-        let found = connection_id(id).and_then(|id| self.hub.connection(id));
-        Ok(json(StatusCode::OK, &Connection::of(&found.ok_or_else(|| no_connection(id))?)))
+    pub(super) async fn connection(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let id = call.name()?;
+        let found = connection_id(&id).and_then(|id| self.hub.connection(id));
+        Ok(json(StatusCode::OK, &Connection::of(&found.ok_or_else(|| no_connection(&id))?)))
     }
 
-    pub(super) fn user(&self, user: &str, query: Option<&str>) -> Result<Answer, Failure> {
-        let Wanted { after, limit, .. } = Wanted::read(query, false)?;
+    pub(super) async fn user(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let user = &*call.name()?;
+        let PageQuery { after, limit, .. } = PageQuery::read(call.query, false)?;
         let all = self.hub.connections_of(user);
         let all: Vec<ConnectionInfo> = all.into_iter().filter_map(|id| self.hub.connection(id)).collect();
         let Some(first) = all.iter().min_by_key(|connection| connection.since_ms) else { return Err(no_user(user)) };
@@ -181,8 +183,9 @@ impl Api {
         Ok(json(StatusCode::OK, &answer))
     }
 
-    pub(super) fn room(&self, room: &str, query: Option<&str>) -> Result<Answer, Failure> {
-        let Wanted { after, limit, .. } = Wanted::read(query, false)?;
+    pub(super) async fn room(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let room = &*call.name()?;
+        let PageQuery { after, limit, .. } = PageQuery::read(call.query, false)?;
         let found = if is_valid_room(room) { self.hub.page_of_room(room, after, limit) } else { None };
         let found = found.ok_or_else(|| {
             let message = format!("nobody is in the room {room:?}");
@@ -198,19 +201,21 @@ impl Api {
         Ok(json(StatusCode::OK, &answer))
     }
 
-    pub(super) async fn close_connection(&self, caller: Caller<'_>, id: &str) -> Result<Answer, Failure> {
+    pub(super) async fn close_connection(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let id = &*call.name()?;
         let found = connection_id(id).filter(|id| self.hub.identity(*id).is_some());
         let found = found.ok_or_else(|| no_connection(id))?;
-        tracing::info!(connection = %found, key = caller.name, "asked to disconnect a connection");
+        tracing::info!(connection = %found, key = call.caller.name, "asked to disconnect a connection");
         Ok(self.close(&[found]).await)
     }
 
-    pub(super) async fn close_user(&self, caller: Caller<'_>, user: &str) -> Result<Answer, Failure> {
+    pub(super) async fn close_user(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let user = &*call.name()?;
         let connections = self.hub.connections_of(user);
         if connections.is_empty() {
             return Err(no_user(user));
         }
-        tracing::info!(user, key = caller.name, connections = connections.len(), "asked to disconnect a user");
+        tracing::info!(user, key = call.caller.name, connections = connections.len(), "asked to disconnect a user");
         Ok(self.close(&connections).await)
     }
 
@@ -218,7 +223,7 @@ impl Api {
         for id in connections {
             self.hub.close(*id, CloseCode::Disconnected, REASON);
         }
-        // Whoever reads the answer and looks again finds them gone, unless a shard is busy beyond all measure.
+        // A caller that reads the answer and asks again finds them gone, unless a shard is overloaded.
         wait_while(|| connections.iter().any(|id| self.hub.identity(*id).is_some())).await;
         json(StatusCode::OK, &Disconnected { disconnected: connections.len() })
     }
@@ -235,7 +240,7 @@ fn no_user(user: &str) -> Failure {
 impl Connection {
     fn of(connection: &ConnectionInfo) -> Self {
         let identity = &connection.identity;
-        // Every connection is in its user's own room, of which the hub keeps no list of its own.
+        // Every connection is in its user's room, of which the hub keeps no list.
         let own = format!("{USER_ROOM_PREFIX}{}", identity.user);
         let mut rooms: Vec<String> = connection.rooms.iter().map(|room| (**room).to_owned()).chain([own]).collect();
         rooms.sort_unstable();
@@ -263,13 +268,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_part_of_a_list_is_wanted_is_checked() {
-        let read = |query| Wanted::read(Some(query), true);
-        let nothing = Wanted { user: None, after: None, limit: DEFAULT_LIMIT };
-        assert_eq!(Wanted::read(None, true).unwrap(), nothing);
-        let wanted = read("user=a%3Ab&limit=1000&after=0100000000000001").unwrap();
-        assert_eq!((wanted.user.as_deref(), wanted.limit), (Some("a:b"), 1000));
-        assert_eq!(wanted.after, Some(ConnId::new(1, 0, 1)));
+    fn page_query_is_checked() {
+        let read = |query| PageQuery::read(Some(query), true);
+        let nothing = PageQuery { user: None, after: None, limit: DEFAULT_LIMIT };
+        assert_eq!(PageQuery::read(None, true).unwrap(), nothing);
+        let page = read("user=a%3Ab&limit=1000&after=0100000000000001").unwrap();
+        assert_eq!((page.user.as_deref(), page.limit), (Some("a:b"), 1000));
+        assert_eq!(page.after, Some(ConnId::new(1, 0, 1)));
         for (query, said) in [
             ("limit=0", "limit"),
             ("limit=1001", "limit"),
@@ -283,6 +288,6 @@ mod tests {
         ] {
             assert!(read(query).unwrap_err().message.contains(said), "{query}");
         }
-        assert!(Wanted::read(Some("user=a"), false).is_err(), "a room's members are not listed by user");
+        assert!(PageQuery::read(Some("user=a"), false).is_err(), "a room's members are not listed by user");
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/emit`: a service speaks to connections itself, with no feature between.
+//! `POST /v1/emit`: a service emits straight to connections, without a feature.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,54 +9,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::body::{Object, given, parse};
-use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, conflict, one_key};
+use super::audience::AudienceSpec;
+use super::body::{Object, parse};
+use super::idempotency::{IdempotencyKey, Lookup, Reply, conflict, single_key};
 use super::keys::Caller;
-use super::schema::{ConnectionId, EventName, Id, IdempotencyKey, Room};
-use super::{Api, wait_while};
+use super::route::ServiceCall;
+use super::schema::{self, EventName};
+use super::state::{Api, wait_while};
 use crate::hub::{Audience, Publication, WakeBatch};
-use crate::model::{ConnId, ErrorCode, Failure, Payload, is_valid_id, is_valid_room};
+use crate::model::{ErrorCode, Failure, Payload};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
-/// Emits in one call, at most: a page of whatever the service works through.
+/// Emits in one call, at most.
 pub(super) const MAX_EMITS: usize = 1000;
 
 /// The longest event name, in characters.
 pub(super) const MAX_EVENT_CHARS: usize = 256;
 
-/// Whom something is for: the union of everything that is named.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[schemars(extend("minProperties" = 1))]
-pub(super) struct To {
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "Id")]
-    user: Option<String>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "Vec<Id>")]
-    users: Option<Vec<String>>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "Vec<Id>")]
-    roles: Option<Vec<String>>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "Room")]
-    room: Option<String>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "Vec<Room>")]
-    rooms: Option<Vec<String>>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "ConnectionId")]
-    connection: Option<String>,
-    #[serde(deserialize_with = "given")]
-    #[schemars(with = "bool", extend("const" = true))]
-    all: Option<bool>,
-}
-
 /// One emit, as a service writes it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Emit<'a> {
-    to: Object<To>,
+    to: Object<AudienceSpec>,
     #[serde(borrow)]
     #[schemars(with = "EventName")]
     event: Cow<'a, str>,
@@ -65,9 +39,9 @@ pub(super) struct Emit<'a> {
     #[schemars(with = "Value")]
     data: Option<&'a RawValue>,
     #[serde(default)]
-    except: Option<Object<To>>,
+    except: Option<Object<AudienceSpec>>,
     #[serde(default)]
-    #[schemars(with = "Option<IdempotencyKey>")]
+    #[schemars(with = "Option<schema::IdempotencyKey>")]
     idempotency_key: Option<String>,
 }
 
@@ -78,52 +52,45 @@ pub(super) struct Delivered {
 }
 
 /// An emit that has been checked.
-struct Checked {
+struct ValidEmit {
     to: Vec<Audience>,
     except: Vec<Audience>,
     outgoing: Arc<Outgoing>,
-    once: Option<Once>,
+    key: Option<IdempotencyKey>,
 }
 
-/// The key of a call, and what tells the call from others.
-type Once = (String, Fingerprint);
-
 impl Api {
-    pub(super) async fn emit(
-        &self,
-        caller: Caller<'_>,
-        header_key: Option<String>,
-        body: &[u8],
-    ) -> Result<Reply, Failure> {
+    pub(super) async fn emit(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
+        let ServiceCall { caller, header_key, body, .. } = call;
         self.wait_for_space().await?;
-        // From here on nothing waits, so that calls with one key do not meet half way.
+        // From here on nothing waits, so that two calls with one key cannot interleave.
         if body.trim_ascii_start().first() != Some(&b'[') {
-            let mut emit = parse::<Object<Emit<'_>>>(body)?.0;
-            emit.idempotency_key = one_key(header_key, emit.idempotency_key)?;
+            let mut emit = parse::<Object<Emit<'_>>>(&body)?.0;
+            emit.idempotency_key = single_key(header_key, emit.idempotency_key)?;
             let emit = Self::check(emit)?;
-            self.check_key(caller, emit.once.as_ref())?;
-            return self.do_once(caller, emit.once.clone(), || Ok(self.send(emit)));
+            self.check_key(caller, emit.key.as_ref())?;
+            return self.do_once(caller, emit.key.clone(), || Ok(self.send(emit)));
         }
-        let emits: Vec<Object<Emit<'_>>> = parse(body)?;
+        let emits: Vec<Object<Emit<'_>>> = parse(&body)?;
         if emits.len() > MAX_EMITS {
             let message = format!("{} emits, and there may be {MAX_EMITS} in one call", emits.len());
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         // The key of the header is the whole call's; each emit may have one of its own.
-        let once = header_key.map(|key| (key, Idempotency::fingerprint(("emits", &emits))));
+        let key = header_key.map(|text| IdempotencyKey::new(text, ("emits", &emits)));
         let emits = self.check_all(caller, emits)?;
-        self.check_key(caller, once.as_ref())?;
-        if let Some((key, _)) = &once
-            && let Some(index) = emits.iter().position(|emit| emit.once.as_ref().is_some_and(|(own, _)| own == key))
+        self.check_key(caller, key.as_ref())?;
+        if let Some(IdempotencyKey { text: key, .. }) = &key
+            && let Some(index) = emits.iter().position(|emit| emit.key.as_ref().is_some_and(|own| own.text == *key))
         {
             let message =
                 format!("[{index}]: idempotencyKey {key:?} is that of the whole call, by its header: choose another");
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
-        self.do_once(caller, once, || {
+        self.do_once(caller, key, || {
             let mut answers = String::from("[");
             for (index, emit) in emits.into_iter().enumerate() {
-                let reply = self.do_once(caller, emit.once.clone(), || Ok(self.send(emit)))?;
+                let reply = self.do_once(caller, emit.key.clone(), || Ok(self.send(emit)))?;
                 answers.push_str(if index == 0 { "" } else { "," });
                 answers.push_str(&String::from_utf8_lossy(&reply.body));
             }
@@ -132,17 +99,20 @@ impl Api {
         })
     }
 
-    /// Checks all emits of a call before anything of any of them is sent.
-    fn check_all(&self, caller: Caller<'_>, emits: Vec<Object<Emit<'_>>>) -> Result<Vec<Checked>, Failure> {
-        let mut checked: Vec<Checked> = Vec::with_capacity(emits.len());
+    /// Checks all emits of a call before the first is sent.
+    fn check_all(&self, caller: Caller<'_>, emits: Vec<Object<Emit<'_>>>) -> Result<Vec<ValidEmit>, Failure> {
+        let mut checked: Vec<ValidEmit> = Vec::with_capacity(emits.len());
         for (index, Object(emit)) in emits.into_iter().enumerate() {
             let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
             let emit = Self::check(emit).map_err(at)?;
-            self.check_key(caller, emit.once.as_ref()).map_err(at)?;
-            if let Some((key, fingerprint)) = &emit.once
-                && checked.iter().filter_map(|other| other.once.as_ref()).any(|(k, f)| k == key && f != fingerprint)
+            self.check_key(caller, emit.key.as_ref()).map_err(at)?;
+            if let Some(key) = &emit.key
+                && checked
+                    .iter()
+                    .filter_map(|other| other.key.as_ref())
+                    .any(|other| other.text == key.text && other != key)
             {
-                return Err(at(conflict(key)));
+                return Err(at(conflict(&key.text)));
             }
             checked.push(emit);
         }
@@ -158,47 +128,44 @@ impl Api {
         Err(Failure::new(ErrorCode::FeatureUnavailable, "the host has more to send than it can: try again later"))
     }
 
-    fn check(emit: Emit<'_>) -> Result<Checked, Failure> {
+    fn check(emit: Emit<'_>) -> Result<ValidEmit, Failure> {
         let Emit { to: Object(to), event, data, except, idempotency_key } = emit;
         check_event(&event)?;
         let except = except.map(|Object(except)| except);
-        let once = idempotency_key.map(|key| {
-            let call = ("emit", &event, data, &to, &except);
-            (key, Idempotency::fingerprint(call))
-        });
+        let key = idempotency_key.map(|text| IdempotencyKey::new(text, ("emit", &event, data, &to, &except)));
         let to = to.into_audiences("to")?;
         let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
         let outgoing = Arc::new(Outgoing::new(event, Payload::of_data(data)));
-        Ok(Checked { to, except, outgoing, once })
+        Ok(ValidEmit { to, except, outgoing, key })
     }
 
-    fn check_key(&self, caller: Caller<'_>, once: Option<&Once>) -> Result<(), Failure> {
-        let Some((key, fingerprint)) = once else { return Ok(()) };
-        Idempotency::check_key(key)?;
-        self.idempotency.check(caller.name, key, *fingerprint)
+    fn check_key(&self, caller: Caller<'_>, key: Option<&IdempotencyKey>) -> Result<(), Failure> {
+        let Some(key) = key else { return Ok(()) };
+        key.check()?;
+        self.idempotency.check(caller.name, key)
     }
 
-    /// Does what has been checked, unless it was done before with this key.
+    /// Does checked work, unless it was done before with this key.
     fn do_once(
         &self,
         caller: Caller<'_>,
-        once: Option<Once>,
+        key: Option<IdempotencyKey>,
         work: impl FnOnce() -> Result<Reply, Failure>,
     ) -> Result<Reply, Failure> {
-        let Some((key, fingerprint)) = once else { return work() };
-        match self.idempotency.begin(caller.name, &key, fingerprint)? {
-            Begun::First(ticket) => {
+        let Some(key) = key else { return work() };
+        match self.idempotency.begin(caller.name, &key)? {
+            Lookup::New(in_flight) => {
                 let reply = work()?;
-                ticket.finish(&reply);
+                in_flight.finish(&reply);
                 Ok(reply)
             }
-            Begun::Answered(reply) => Ok(reply),
-            Begun::Running(_) => Err(conflict(&key)),
+            Lookup::Answered(reply) => Ok(reply),
+            Lookup::Running(_) => Err(conflict(&key.text)),
         }
     }
 
-    fn send(&self, emit: Checked) -> Reply {
-        let Checked { to, except, outgoing, .. } = emit;
+    fn send(&self, emit: ValidEmit) -> Reply {
+        let ValidEmit { to, except, outgoing, .. } = emit;
         let recipients = self.hub.count_recipients(&to, &except);
         if recipients.connections > 0 {
             let publication = Publication { to, except, outgoing, volatile: false, guard: None };
@@ -221,63 +188,4 @@ pub(super) fn check_event(event: &str) -> Result<(), Failure> {
         return Err(Failure::new(ErrorCode::BadRequest, message));
     }
     Ok(())
-}
-
-/// A connection's id, as it is written everywhere.
-pub(super) fn connection_id(text: &str) -> Option<ConnId> {
-    let is_id = text.len() == 16 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    text.parse().ok().filter(|_| is_id)
-}
-
-impl To {
-    /// What is named, checked. `field` says where it stood.
-    fn into_audiences(self, field: &str) -> Result<Vec<Audience>, Failure> {
-        let bad = |what: &str| Err(Failure::new(ErrorCode::BadRequest, format!("{field}.{what}")));
-        if self == Self::default() {
-            return Err(Failure::new(ErrorCode::BadRequest, format!("{field} names nobody: {KINDS}")));
-        }
-        const KINDS: &str = "name user, users, roles, room, rooms, connection or all";
-        const AN_ID: &str = "must be 1 to 128 printable characters without whitespace";
-        const A_ROOM: &str = "must be 1 to 512 printable characters without whitespace";
-        let Self { user, users, roles, room, rooms, connection, all } = self;
-        let mut audiences = Vec::with_capacity(1);
-        if let Some(user) = user {
-            if !is_valid_id(&user) {
-                return bad(&format!("user {AN_ID}"));
-            }
-            audiences.push(Audience::Users(vec![user]));
-        }
-        let (users, roles, rooms) = (users.unwrap_or_default(), roles.unwrap_or_default(), rooms.unwrap_or_default());
-        if let Some(at) = users.iter().position(|user| !is_valid_id(user)) {
-            return bad(&format!("users[{at}] {AN_ID}"));
-        }
-        if let Some(at) = roles.iter().position(|role| !is_valid_id(role)) {
-            return bad(&format!("roles[{at}] {AN_ID}"));
-        }
-        if !users.is_empty() {
-            audiences.push(Audience::Users(users));
-        }
-        if !roles.is_empty() {
-            audiences.push(Audience::Roles(roles));
-        }
-        if room.as_deref().is_some_and(|room| !is_valid_room(room)) {
-            return bad(&format!("room {A_ROOM}"));
-        }
-        if let Some(at) = rooms.iter().position(|room| !is_valid_room(room)) {
-            return bad(&format!("rooms[{at}] {A_ROOM}"));
-        }
-        audiences.extend(room.into_iter().chain(rooms).map(Audience::Room));
-        if let Some(connection) = connection {
-            match connection_id(&connection) {
-                Some(id) => audiences.push(Audience::Connection(id)),
-                None => return bad("connection must be 16 lower-case hexadecimal digits, as connected says"),
-            }
-        }
-        match all {
-            Some(true) => audiences.push(Audience::All),
-            Some(false) => return bad("all must be true, or left out"),
-            None => {}
-        }
-        Ok(audiences)
-    }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/events` and `POST /v1/query/{plugin}/{query}`: what services have features do and tell.
+//! `POST /v1/events` and `POST /v1/query/{plugin}/{query}`: services send events to features and query them.
 
 use std::borrow::Cow;
 
@@ -8,12 +8,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::Api;
 use super::body::{Object, parse};
 use super::emit::check_event;
-use super::idempotency::{Begun, Fingerprint, Idempotency, Reply, one_key};
+use super::idempotency::{IdempotencyKey, Lookup, Reply, single_key};
 use super::keys::Caller;
-use super::schema::{EventName, IdempotencyKey};
+use super::route::ServiceCall;
+use super::schema::{self, EventName};
+use super::state::Api;
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::net::response;
 use crate::plugin::{ANSWER_TIMEOUT, Once};
@@ -31,28 +32,24 @@ pub(super) struct ServiceEvent<'a> {
     #[schemars(with = "Value")]
     data: Option<&'a RawValue>,
     #[serde(default)]
-    #[schemars(with = "Option<IdempotencyKey>")]
+    #[schemars(with = "Option<schema::IdempotencyKey>")]
     idempotency_key: Option<String>,
 }
 
 impl Api {
-    pub(super) async fn event(
-        &self,
-        caller: Caller<'_>,
-        header_key: Option<String>,
-        body: &[u8],
-    ) -> Result<Reply, Failure> {
-        let Object(ServiceEvent { event, data, idempotency_key }) = parse(body)?;
-        let idempotency_key = one_key(header_key, idempotency_key)?;
+    pub(super) async fn event(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
+        let ServiceCall { caller, header_key, body, .. } = call;
+        let Object(ServiceEvent { event, data, idempotency_key }) = parse(&body)?;
+        let key = single_key(header_key, idempotency_key)?;
         check_event(&event)?;
         let payload = Payload::of_data(data);
-        let Some(key) = idempotency_key else {
+        let Some(key) = key else {
             let answer = self.runtime.service_event(caller.name, &event, payload, None)?.in_time().await?;
             return Ok(reply_of(&answer));
         };
-        Idempotency::check_key(&key)?;
-        let fingerprint = Idempotency::fingerprint(("event", &event, payload.args()));
-        let answered = self.once(caller, &key, fingerprint, &event, payload);
+        let key = IdempotencyKey::new(key, ("event", &event, payload.args()));
+        key.check()?;
+        let answered = self.event_once(caller, &key, &event, payload);
         tokio::time::timeout(ANSWER_TIMEOUT, answered).await.unwrap_or_else(|_| {
             let message =
                 "the call was begun and takes long: repeat it with the same idempotencyKey to hear how it ended";
@@ -60,32 +57,32 @@ impl Api {
         })
     }
 
-    /// Makes a call, or waits for the one that was made with this key.
-    async fn once(
+    /// Sends an event, or waits for the answer to the one that was sent with this key.
+    async fn event_once(
         &self,
         caller: Caller<'_>,
-        key: &str,
-        fingerprint: Fingerprint,
+        key: &IdempotencyKey,
         event: &str,
         payload: Payload,
     ) -> Result<Reply, Failure> {
         loop {
-            match self.idempotency.begin(caller.name, key, fingerprint)? {
-                Begun::Answered(reply) => return Ok(reply),
-                // It ends when the first does, with nothing to say but that.
-                Begun::Running(mut ended) => while ended.changed().await.is_ok() {},
-                Begun::First(ticket) => {
-                    let once = Once { caller: caller.name.to_owned(), key: key.to_owned(), fingerprint };
+            match self.idempotency.begin(caller.name, key)? {
+                Lookup::Answered(reply) => return Ok(reply),
+                // The channel carries no value: it ends when the first call does.
+                Lookup::Running(mut ended) => while ended.changed().await.is_ok() {},
+                Lookup::New(in_flight) => {
+                    let once =
+                        Once { caller: caller.name.to_owned(), key: key.text.clone(), fingerprint: key.fingerprint };
                     let answer = self.runtime.service_event(caller.name, event, payload, Some(once));
-                    // On its own, so that a caller that hangs up finds the answer when it asks again, and so that what
-                    // was done but could not be stored in time is not done again.
+                    // In a task of its own: a caller that hangs up finds the answer when it repeats the call, and an event
+                    // that was handled but not stored in time is not handled again.
                     let call = tokio::spawn(async move {
                         let outcome = match answer {
                             Ok(answer) => answer.at_last().await,
                             Err(refused) => Err(refused),
                         };
                         let reply = outcome.map_or_else(|refused| failed(&refused), |reply| reply_of(&reply));
-                        ticket.finish(&reply);
+                        in_flight.finish(&reply);
                         reply
                     });
                     let message = "the call was not finished";
@@ -95,10 +92,11 @@ impl Api {
         }
     }
 
-    pub(super) async fn query(&self, plugin: &str, query: &str, body: &[u8]) -> Result<Reply, Failure> {
-        let body = if body.is_empty() { b"{}" } else { body };
+    pub(super) async fn query(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
+        let [plugin, query] = call.names()?;
+        let body: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
         let data = parse::<&RawValue>(body)?.get();
-        self.runtime.query(plugin, query, data).await.map(|reply| reply_of(&reply))
+        self.runtime.query(&plugin, &query, data).await.map(|reply| reply_of(&reply))
     }
 }
 

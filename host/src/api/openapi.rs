@@ -1,16 +1,20 @@
-//! The description of the API, made from the table of calls, and from the types and bounds by which they read and write.
+//! The description of the API at `/openapi.json`, made from the table of calls.
 
 use serde_json::{Map, Value, json};
 
-use super::calls::{Call, ROUTES, Route};
-use super::directory::{Connection, Connections, DEFAULT_LIMIT, Disconnected, MAX_LIMIT, Members, User};
-use super::emit::{Delivered, Emit, MAX_EMITS, MAX_EVENT_CHARS};
-use super::events::ServiceEvent;
+use super::calls::ROUTES;
+use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
+use super::emit::MAX_EVENT_CHARS;
 use super::keys::KeyScope;
-use super::plugins::{Plugins, Refused, Stats, Unloaded};
-use super::schema::{ConnectionId, HeaderKey, Id, Room, Schemas};
-use crate::model::Failure;
-use crate::plugin::{Change, PluginReport};
+use super::route::{Query, Route};
+use super::schema::{ConnectionId, HeaderKey, Id, Refusal, Room, Schemas};
+
+/// Refusals of every call that needs a key.
+const WITH_KEY: [Refusal; 3] = [
+    Refusal::new("400", "Something is not what it should be; the message says what and where."),
+    Refusal::new("401", "There is no key, or not one that the host knows."),
+    Refusal::new("403", "The key lacks the scope, or the feature refuses."),
+];
 
 /// The document at `/openapi.json`.
 pub(super) fn document() -> Value {
@@ -38,199 +42,72 @@ pub(super) fn document() -> Value {
 }
 
 fn operation(route: &Route, schemas: &mut Schemas) -> Value {
-    let about = match route.scope {
+    let about = match route.scope() {
         None => "Needs no key.",
         Some(KeyScope::Publish) => "Needs a key with the scope `publish`.",
         Some(KeyScope::Admin) => "Needs a key with the scope `admin`.",
     };
     let mut operation = json!({
-        "operationId": operation_id(route.call),
+        "operationId": route.id,
         "summary": route.summary,
         "description": about,
-        "security": if route.scope.is_some() { json!([{ "apiKey": [] }]) } else { json!([]) },
+        "security": if route.scope().is_some() { json!([{ "apiKey": [] }]) } else { json!([]) },
         "parameters": parameters(route, schemas),
         "responses": responses(route, schemas),
     });
-    if let Some(body) = request_body(route.call, schemas) {
-        operation["requestBody"] = body;
+    if let Some(body) = route.body {
+        operation["requestBody"] = body(schemas);
     }
     operation
 }
 
-fn operation_id(call: Call) -> &'static str {
-    match call {
-        Call::Emit => "emit",
-        Call::Event => "sendEvent",
-        Call::Query => "query",
-        Call::Stats => "stats",
-        Call::Plugins => "listPlugins",
-        Call::Plugin => "readPlugin",
-        Call::InstallPlugin => "installPlugin",
-        Call::LoadPlugin => "loadPlugin",
-        Call::UnloadPlugin => "unloadPlugin",
-        Call::RollBackPlugin => "rollBackPlugin",
-        Call::ResetPlugin => "resetPlugin",
-        Call::Connections => "listConnections",
-        Call::Connection => "readConnection",
-        Call::CloseConnection => "disconnectConnection",
-        Call::User => "readUser",
-        Call::CloseUser => "disconnectUser",
-        Call::Room => "readRoom",
-        Call::Alive => "alive",
-        Call::Ready => "ready",
-        Call::Metrics => "metrics",
-        Call::Description => "description",
-    }
-}
-
 fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
-    let in_path = route.path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'));
-    let mut parameters: Vec<Value> = in_path
-        .map(|name| {
-            let schema = match (name, route.call) {
-                ("id", Call::Connection | Call::CloseConnection) => schemas.read::<ConnectionId>(),
-                ("id", _) => schemas.read::<Id>(),
-                ("room", _) => schemas.read::<Room>(),
-                ("query", _) => json!({ "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS }),
+    let segments: Vec<&str> = route.path.split('/').collect();
+    let mut parameters: Vec<Value> = segments
+        .windows(2)
+        .filter_map(|pair| Some((pair[0], pair[1].strip_prefix('{')?.strip_suffix('}')?)))
+        .map(|(before, name)| {
+            let schema = match (before, name) {
+                ("connections", "id") => schemas.read::<ConnectionId>(),
+                (_, "id") => schemas.read::<Id>(),
+                (_, "room") => schemas.read::<Room>(),
+                (_, "query") => json!({ "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS }),
                 _ => json!({ "type": "string", "pattern": "^[a-z0-9-]+$", "minLength": 1, "maxLength": 64 }),
             };
             json!({ "name": name, "in": "path", "required": true, "schema": schema })
         })
         .collect();
-    let mut in_query = |name: &str, about: &str, schema: Value| {
-        let parameter =
-            json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema });
-        parameters.push(parameter);
+    let mut add = |name: &str, place: &str, about: &str, schema: Value| {
+        parameters
+            .push(json!({ "name": name, "in": place, "required": false, "description": about, "schema": schema }));
     };
-    if route.call.may_lose_writes() {
+    if route.query == Query::LoseWrites {
         let about = "Whether states may be lost that the build cannot take over.";
-        in_query("loseWrites", about, json!({ "type": "boolean", "default": false }));
+        add("loseWrites", "query", about, json!({ "type": "boolean", "default": false }));
     }
-    if route.call.lists() {
+    if matches!(route.query, Query::Page | Query::PageOfUser) {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
-        in_query("limit", "How many, at most.", limit);
-        in_query("after", "The `next` of the page before.", schemas.read::<ConnectionId>());
+        add("limit", "query", "How many, at most.", limit);
+        add("after", "query", "The `next` of the page before.", schemas.read::<ConnectionId>());
     }
-    if route.call == Call::Connections {
-        in_query("user", "Of this user alone.", schemas.read::<Id>());
+    if route.query == Query::PageOfUser {
+        add("user", "query", "Of this user alone.", schemas.read::<Id>());
     }
-    if matches!(route.call, Call::Emit | Call::Event) {
+    if route.takes_key {
         let about = "As `idempotencyKey` in the body, which must be the same if both are there; of an array of emits the key of \
                      the whole call.";
-        parameters.push(json!({
-            "name": "Idempotency-Key", "in": "header", "required": false, "description": about,
-            "schema": schemas.read::<HeaderKey>(),
-        }));
+        add("Idempotency-Key", "header", about, schemas.read::<HeaderKey>());
     }
     parameters.into()
 }
 
-fn request_body(call: Call, schemas: &mut Schemas) -> Option<Value> {
-    let json = |required: bool, schema: Value| json!({ "required": required, "content": { "application/json": { "schema": schema } } });
-    Some(match call {
-        Call::Emit => json(true, one_or_several(schemas.read::<Emit<'_>>())),
-        Call::Event => json(true, schemas.read::<ServiceEvent<'_>>()),
-        Call::Query => json(false, json!({})),
-        Call::InstallPlugin | Call::LoadPlugin => json!({
-            "required": true,
-            "description": "A WebAssembly component.",
-            "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } },
-        }),
-        _ => return None,
-    })
-}
-
-/// What a call may answer: each status that any path through its code ends in.
 fn responses(route: &Route, schemas: &mut Schemas) -> Value {
-    let (content_type, schema) = success(route.call, schemas);
-    let error = schemas.written::<Failure>();
-    let mut responses = json!({
-        "200": { "description": "Done.", "content": { content_type: { "schema": schema } } },
-    });
-    let mut refusal = |status: &str, why: &str, schema: &Value| {
-        let content = json!({ "application/json": { "schema": schema } });
-        responses[status] = json!({ "description": why, "content": content });
-    };
-    if route.scope.is_some() {
-        refusal("400", "Something is not what it should be; the message says what and where.", &error);
-        refusal("401", "There is no key, or not one that the host knows.", &error);
-        refusal("403", "The key lacks the scope, or the feature refuses.", &error);
-    }
-    let by_feature: &[(&str, &str)] = &[
-        ("404", "No feature handles this, or it does not find what is named."),
-        ("429", "More than may be sent in this time."),
-        ("500", "The host failed."),
-        ("503", "The feature or the host cannot do this now: try again later."),
-    ];
-    let of_bodies: &[(&str, &str)] = &[
-        ("413", "The body, or something in it, is too large."),
-        ("415", "The body is said to be something else than JSON."),
-    ];
-    let conflict = (
-        "409",
-        "The idempotency key was used for another call, the header has another than the body, or the call makes no sense now.",
-    );
-    let missing = ("404", "There is none.");
-    let further: Vec<(&str, &str)> = match route.call {
-        Call::Emit => [&[conflict, by_feature[3]], of_bodies].concat(),
-        Call::Event | Call::Query => [&[conflict], by_feature, of_bodies].concat(),
-        Call::Plugin => vec![missing, by_feature[3]],
-        Call::Connection | Call::CloseConnection | Call::User | Call::CloseUser | Call::Room => {
-            vec![missing]
-        }
-        Call::UnloadPlugin => vec![missing, by_feature[2], by_feature[3]],
-        Call::RollBackPlugin => {
-            vec![missing, ("409", "There is no generation to go back to, or states would be lost."), by_feature[3]]
-        }
-        Call::ResetPlugin => vec![missing],
-        _ => Vec::new(),
-    };
-    for (status, why) in further {
-        refusal(status, why, &error);
-    }
-    match route.call {
-        Call::InstallPlugin | Call::LoadPlugin | Call::ResetPlugin => {
-            let schema = schemas.written::<Refused<'_>>();
-            refusal("422", "The component is refused, and nothing has changed.", &schema);
-        }
-        Call::Ready => responses["503"] = json!({ "description": "Not now.", "content": plain_text() }),
-        _ => {}
+    let mut responses = json!({ "200": { "description": "Done.", "content": (route.answer)(schemas) } });
+    let with_key: &[Refusal] = if route.scope().is_some() { &WITH_KEY } else { &[] };
+    for Refusal { status, why, content } in with_key.iter().chain(route.refusals) {
+        responses[status] = json!({ "description": why, "content": content(schemas) });
     }
     responses
-}
-
-fn plain_text() -> Value {
-    json!({ "text/plain": { "schema": { "type": "string" } } })
-}
-
-/// What a call answers that goes well.
-fn success(call: Call, schemas: &mut Schemas) -> (&'static str, Value) {
-    let schema = match call {
-        Call::Emit => one_or_several(schemas.written::<Delivered>()),
-        // Whatever the feature replies.
-        Call::Event | Call::Query => json!({}),
-        Call::Stats => schemas.written::<Stats>(),
-        Call::Plugins => schemas.written::<Plugins>(),
-        Call::Plugin => schemas.written::<PluginReport>(),
-        Call::InstallPlugin | Call::LoadPlugin | Call::RollBackPlugin | Call::ResetPlugin => {
-            schemas.written::<Change>()
-        }
-        Call::UnloadPlugin => schemas.written::<Unloaded>(),
-        Call::Connections => schemas.written::<Connections>(),
-        Call::Connection => schemas.written::<Connection>(),
-        Call::User => schemas.written::<User>(),
-        Call::Room => schemas.written::<Members>(),
-        Call::CloseConnection | Call::CloseUser => schemas.written::<Disconnected>(),
-        Call::Alive | Call::Ready | Call::Metrics => return ("text/plain", json!({ "type": "string" })),
-        Call::Description => json!({ "type": "object" }),
-    };
-    ("application/json", schema)
-}
-
-/// One, or a list of them: emits, and what each was answered.
-fn one_or_several(one: Value) -> Value {
-    let several = json!({ "type": "array", "items": one, "maxItems": MAX_EMITS });
-    json!({ "oneOf": [one, several] })
 }
 
 #[cfg(test)]
@@ -252,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_is_described_and_every_schema_is_there_and_used() {
+    fn calls_are_described_and_schemas_used() {
         let document = document();
         let mut ids = HashSet::new();
         for Route { method, path, .. } in &ROUTES {

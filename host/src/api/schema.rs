@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::emit::MAX_EVENT_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
-use crate::model::{INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
+use crate::model::{Failure, INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
 
 /// Where a document's schemas are.
@@ -60,7 +60,40 @@ impl Schemas {
     }
 }
 
-/// What is written has the fields that it is said to have, and no others.
+/// A refusal that a call may be answered with, as `/openapi.json` describes it.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: &'static str,
+    pub(super) why: &'static str,
+    pub(super) content: fn(&mut Schemas) -> Value,
+}
+
+impl Refusal {
+    /// A refusal with a code and a message.
+    pub(super) const fn new(status: &'static str, why: &'static str) -> Self {
+        Self::with_content(status, why, |schemas| json_content(schemas.written::<Failure>()))
+    }
+
+    pub(super) const fn with_content(
+        status: &'static str,
+        why: &'static str,
+        content: fn(&mut Schemas) -> Value,
+    ) -> Self {
+        Self { status, why, content }
+    }
+}
+
+/// The content of a body in JSON.
+pub(super) fn json_content(schema: Value) -> Value {
+    json!({ "application/json": { "schema": schema } })
+}
+
+/// The content of a body in plain text.
+pub(super) fn text_content(_: &mut Schemas) -> Value {
+    json!({ "text/plain": { "schema": { "type": "string" } } })
+}
+
+/// A value that is written has the fields of its schema and no others.
 fn close(schema: &mut Schema) {
     if schema.get("properties").is_some() {
         schema.insert("additionalProperties".to_owned(), false.into());

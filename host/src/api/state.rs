@@ -1,0 +1,49 @@
+//! What all calls share.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::idempotency::Idempotency;
+use super::keys::ApiConfig;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::net::Budget;
+use crate::plugin::Runtime;
+
+/// How long a call waits for a shard, which runs its commands within milliseconds, and how often it looks.
+const SHARD_WAIT: Duration = Duration::from_secs(1);
+const SHARD_POLL: Duration = Duration::from_millis(1);
+
+/// The API.
+#[derive(Debug)]
+pub struct Api {
+    pub(super) config: ApiConfig,
+    pub(super) runtime: Runtime,
+    pub(super) hub: Arc<Hub>,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+    pub(super) idempotency: Idempotency,
+    /// Bytes of requests that are incomplete or being answered.
+    pub(super) budget: Budget,
+    /// The description of the API, as it is sent.
+    pub(super) description: Bytes,
+    /// Whether the host takes work.
+    pub(super) ready: AtomicBool,
+}
+
+/// Waits until shards have done something. Returns whether they have within [`SHARD_WAIT`].
+pub(super) async fn wait_while(is_pending: impl Fn() -> bool) -> bool {
+    let mut waited = Duration::ZERO;
+    while is_pending() {
+        if waited >= SHARD_WAIT {
+            return false;
+        }
+        tokio::time::sleep(SHARD_POLL).await;
+        waited += SHARD_POLL;
+    }
+    true
+}
