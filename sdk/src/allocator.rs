@@ -1,22 +1,22 @@
 //! The memory of a component: free lists for small blocks, in front of the allocator of the standard library.
 //!
-//! Most of what a call allocates is small and gone when the call ends: ids, names, a payload, a list of effects. The standard
-//! allocator searches and merges for each of them, which made up a quarter of a call. Here a block goes back to
-//! the list of its size and comes from there again. All of them are parts of one arena, which bounds what can be tied up in
-//! blocks of a size that is not asked for any more; what has no room there is the standard allocator's.
+//! Most allocations of a call are small and end with the call: ids, names, a payload, a list of effects. The standard
+//! allocator searches and merges for each of them, which made up a quarter of a call. Here a block goes back to the list of
+//! its size and comes from there again. All of them are parts of one arena, which bounds the memory tied up in free blocks
+//! of sizes that are no longer used; when the arena is full, the standard allocator serves the request.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ptr::null_mut;
 
-/// What sizes are rounded up to, and the strictest alignment of a small block, in bytes.
+/// The step to which sizes are rounded up, and the strictest alignment of a small block, in bytes.
 const STEP: usize = 16;
 
 /// The longest small block, in bytes: longer ones are few.
 const LONGEST: usize = 512;
 
-/// All small blocks together, in bytes: some times what a call usually has.
+/// The size of the arena, in bytes: several times the usual need of a call.
 const ARENA: usize = 256 * 1024;
 
 /// An allocator for code that has one thread, as components do. [`export!`](crate::export) makes it a component's own.
@@ -25,9 +25,9 @@ pub struct Allocator(UnsafeCell<Lists>);
 struct Lists {
     /// For each number of steps the first free block. Each holds the address of the next.
     free: [*mut u8; LONGEST / STEP + 1],
-    /// Null until it is first asked for, and where there is no memory for it.
+    /// Null until the first allocation, and when there is no memory for it.
     arena: *mut u8,
-    /// How much of it was ever given.
+    /// Bytes of the arena that were ever handed out.
     given: usize,
 }
 
@@ -48,21 +48,21 @@ impl Default for Allocator {
 }
 
 impl Allocator {
-    /// An allocator that has given nothing yet.
+    /// An allocator without an arena: the first allocation reserves it.
     #[must_use]
     pub const fn new() -> Self {
         Self(UnsafeCell::new(Lists { free: [null_mut(); LONGEST / STEP + 1], arena: null_mut(), given: 0 }))
     }
 }
 
-/// The list that a block is from if it is from the arena, or nothing where it is not small.
+/// The free list for blocks of this layout; `None` for blocks that are not small.
 const fn list_of(layout: Layout) -> Option<usize> {
     let is_small = layout.size() <= LONGEST && layout.align() <= STEP;
     if is_small { Some(layout.size().div_ceil(STEP)) } else { None }
 }
 
 impl Lists {
-    /// A part of the arena that was never given before; null where there is none left.
+    /// A block from the unused rest of the arena; null when the arena is full.
     #[cold]
     #[allow(unsafe_code, reason = "an allocator deals in addresses")]
     fn carve(&mut self, list: usize) -> *mut u8 {
@@ -106,7 +106,7 @@ unsafe impl GlobalAlloc for Allocator {
                 return block;
             }
         }
-        // SAFETY: the caller's promises are the same.
+        // SAFETY: the caller upholds the same contract.
         unsafe { System.alloc(layout) }
     }
 
@@ -120,7 +120,7 @@ unsafe impl GlobalAlloc for Allocator {
                 unsafe { block.cast::<*mut u8>().write(lists.free[list]) };
                 lists.free[list] = block;
             }
-            // SAFETY: it is from there.
+            // SAFETY: the standard allocator handed it out.
             _ => unsafe { System.dealloc(block, layout) },
         }
     }
@@ -129,15 +129,15 @@ unsafe impl GlobalAlloc for Allocator {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: there is one thread, and nothing in here calls back.
         if !unsafe { (*self.0.get()).has(block) } {
-            // SAFETY: it is from there, and stays there.
+            // SAFETY: the standard allocator handed it out, and keeps it.
             return unsafe { System.realloc(block, layout, size) };
         }
-        // SAFETY: the caller promises that the size is one that a layout may have.
+        // SAFETY: the caller guarantees that the size is valid for a layout.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         if list_of(layout) == list_of(wanted) {
             return block;
         }
-        // SAFETY: what is copied is within both blocks, which differ.
+        // SAFETY: the copied range is within both blocks, which do not overlap.
         unsafe {
             let moved = self.alloc(wanted);
             if !moved.is_null() {
@@ -158,7 +158,7 @@ mod tests {
         Layout::from_size_align(size, align).unwrap()
     }
 
-    /// Blocks in use: each is filled with a byte of its own, so that any overlap shows.
+    /// Blocks in use, each filled with its own byte, so that an overlap shows.
     struct Blocks {
         allocator: Allocator,
         used: Vec<(*mut u8, Layout, u8)>,
@@ -166,7 +166,7 @@ mod tests {
 
     impl Blocks {
         fn take(&mut self, layout: Layout, with: u8) {
-            // SAFETY: no layout of these tests is empty.
+            // SAFETY: no layout of these tests has size 0.
             let block = unsafe { self.allocator.alloc(layout) };
             assert!(!block.is_null() && block.addr().is_multiple_of(layout.align()));
             // SAFETY: it was just given.
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_all_sizes_never_overlap_and_keep_what_is_in_them() {
+    fn blocks_never_overlap_and_keep_their_content() {
         let mut blocks = Blocks { allocator: Allocator::new(), used: Vec::new() };
         let mut random = crate::random::Random::new(1);
         for n in 0..50_000_u32 {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_was_given_back_comes_again() {
+    fn freed_blocks_are_reused() {
         let allocator = Allocator::new();
         // SAFETY: nothing is used after it is given back.
         unsafe {
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_in_one_size_leaves_room_in_all_others() {
+    fn a_full_arena_falls_back_to_the_system() {
         let allocator = Allocator::new();
         for size in (STEP..=LONGEST).step_by(STEP) {
             // SAFETY: each is given back once, as it was taken.

@@ -1,4 +1,4 @@
-//! What a feature knows besides its event and state, and the effects that it gathers.
+//! The context of an event: read access to the host's facts, and the list of effects that the feature asks for.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,29 +12,30 @@ use crate::template::Template;
 use crate::warm::Warm;
 use crate::{Attachment, Failure, Feature, Member, Passthrough, Payload};
 
-/// All that a feature may know besides its event and state, and where it says what is to be done. What it
-/// says happens after it has returned, in the order in which it was said, and only if it succeeds.
+/// The context of an event: the facts that the host gives beside the event and the state, and the effects that the
+/// feature asks for. The host applies the effects after the method has returned, in their order, and only if it returned
+/// `Ok`.
 ///
-/// What it knows outlives what it does: a borrowed [`param`](Self::param) or [`settings`](Self::settings)
-/// does not stand in the way of [`emit`](Self::emit).
+/// [`param`](Self::param) and [`settings`](Self::settings) borrow from the event and not from the context, so they can be
+/// held across [`emit`](Self::emit).
 pub struct Context<'a, F: Feature> {
     known: &'a Known<'a, F>,
     random: Random,
     effects: Vec<Effect>,
-    /// The first value that did not become JSON: the whole event then fails.
+    /// The first value that could not be encoded as JSON. With it the event fails.
     fault: Option<Failure>,
 }
 
-/// What a feature may know of one event.
+/// The facts that a feature is given with one event.
 pub(crate) struct Known<'a, F: Feature> {
     call: Call,
     warm: &'a Warm<F>,
-    /// Which of the feature's templates the scope was made from; none while gathering.
+    /// The position of the scope's template; `None` while gathering.
     template: Option<usize>,
     about: About,
 }
 
-/// What is known of the event itself besides its data.
+/// The event's own facts.
 #[derive(Debug, Default)]
 pub(crate) struct About {
     event: String,
@@ -44,7 +45,7 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// Takes the payload out of the event, and the rest from it.
+    /// Moves the payload out of the event and copies the other facts.
     pub(crate) fn take(event: &mut Event) -> Self {
         match event {
             Event::Message(message) => Self {
@@ -88,29 +89,29 @@ impl<F: Feature> fmt::Debug for Context<'_, F> {
     }
 }
 
-/// What a feature may know.
+/// Facts.
 impl<'a, F: Feature> Context<'a, F> {
     pub(crate) fn new(known: &'a Known<'a, F>) -> Self {
         Self { random: Random::new(known.call.seed), effects: Vec::new(), fault: None, known }
     }
 
-    /// The present, in epoch milliseconds.
+    /// The current time, in epoch milliseconds.
     ///
-    /// While a host runs it never goes back and never jumps, whatever is done to the system's clock: between two events it
-    /// moves by the time that has passed, to within a twelfth, by which it goes slower or faster until it is where the
-    /// system's clock is. So a timer may be due a little before `now` says so: set it again for what is left. Time for which
-    /// the machine was suspended has passed. A host that is started anew begins with the system's clock, so that a durable
-    /// state may remember a later time: reckon with `saturating_sub`.
+    /// It is monotonic while a host runs: when the system's clock is changed, it approaches that clock by running up to one
+    /// twelfth slower or faster. So a timer may be due a little before `now` reaches its due time:
+    /// [`elapsed_or_set_timer`](Self::elapsed_or_set_timer) allows for it. Time during which the machine was suspended
+    /// counts. After a restart the host begins with the system's clock, so that a durable state may hold a later time:
+    /// subtract with `saturating_sub`.
     pub fn now(&self) -> u64 {
         self.known.call.now
     }
 
-    /// When this event should have happened: a timer's due time, else [`now`](Self::now).
+    /// The due time of a timer, else [`now`](Self::now).
     pub fn due(&self) -> u64 {
         self.known.about.due.unwrap_or(self.known.call.now)
     }
 
-    /// A number that looks random and follows from the event's seed: another at each call.
+    /// The next pseudo-random number of the event's seed: a replay of the event gets the same numbers.
     pub fn random(&mut self) -> u64 {
         self.random.next()
     }
@@ -125,12 +126,12 @@ impl<'a, F: Feature> Context<'a, F> {
         &self.known.call.scope
     }
 
-    /// The template that the scope was made from, for a feature with several. Empty while gathering.
+    /// The template of the scope, for a feature with several. Empty while gathering.
     pub fn template(&self) -> &'a str {
         self.known.template().map_or("", |template| &template.text)
     }
 
-    /// What a placeholder of the scope's template stands for.
+    /// The value of a placeholder of the scope's template.
     ///
     /// # Panics
     /// Where the template has no such placeholder: a mistake in the feature.
@@ -157,20 +158,21 @@ impl<'a, F: Feature> Context<'a, F> {
         self.known.call.room_users
     }
 
-    /// Whether the connection that this event came from or is about is in the scope's room: before this event's effects,
-    /// but after a joining or leaving that is being told of. It follows the order of events, so that what a connection
-    /// sent before it went still comes from somebody in the room. A feature need keep no list of members for this.
+    /// Whether the event's connection (its sender, or the one that joined, left, or is away) is in the scope's room: before
+    /// this event's effects, but after the join or departure that the event reports. Membership follows the order of events:
+    /// a message that was sent before a disconnect is still handled as one from the room. A feature needs no list of members
+    /// for this.
     ///
     /// `false` where the event has no connection, as with services, timers and documents.
     pub fn in_room(&self) -> bool {
         self.known.call.connection_in_room
     }
 
-    /// How many connections in the scope's room are those of the person whom this event came from or is about, its own
-    /// among them if it is in: before this event's effects, but after a joining or leaving that is being told of. With
-    /// [`room_users`](Self::room_users) it tells a newcomer from a second tab.
+    /// The number of connections in the scope's room that belong to the user of the event's connection, which counts if it
+    /// is in: before this event's effects, but after the join or departure that the event reports. 0 means that the sender
+    /// is a new user for [`room_users`](Self::room_users), and not a second tab.
     ///
-    /// 0 where it is no client's message and nobody's joining or leaving.
+    /// 0 for events without a connection.
     pub fn user_connections(&self) -> u32 {
         self.known.call.user_connections
     }
@@ -180,8 +182,7 @@ impl<'a, F: Feature> Context<'a, F> {
         &self.known.warm.settings
     }
 
-    /// The name of the message or query that is being handled, for variants that serve several. Empty at
-    /// other events.
+    /// The name of the message or query that is being handled, for variants that serve several. Empty at other events.
     pub fn event(&self) -> &'a str {
         &self.known.about.event
     }
@@ -203,17 +204,17 @@ impl<'a, F: Feature> Context<'a, F> {
     }
 }
 
-/// What a feature may want done.
+/// Effects.
 impl<F: Feature> Context<'_, F> {
-    /// Sends an event. What comes back can say more: [`except`](Emit::except),
-    /// [`volatile`](Emit::volatile), [`acknowledged`](Emit::acknowledged).
+    /// Emits an event. The result takes options: [`except`](Emit::except), [`volatile`](Emit::volatile),
+    /// [`acknowledged`](Emit::acknowledged).
     pub fn emit<E: Outgoing>(&mut self, to: impl Into<Audiences>, event: &E) -> &mut Emit {
         let payload = if E::SPREAD { Payload::spread(event) } else { Payload::of(event) };
         let payload = self.or_fault(payload);
         self.emit_payload(to, E::NAME, payload)
     }
 
-    /// Sends an event whose name or payload is not known beforehand.
+    /// Emits an event whose name or payload is known only at run time.
     pub fn emit_payload(&mut self, to: impl Into<Audiences>, event: impl Into<String>, payload: Payload) -> &mut Emit {
         self.effects.push(Effect::Emit(Emit {
             to: to.into(),
@@ -234,7 +235,7 @@ impl<F: Feature> Context<'_, F> {
         self.emit_payload(to, self.event(), sent.payload())
     }
 
-    /// Acknowledges the message with this. Without a reply, a sender that asked gets `null`.
+    /// Acknowledges the message with this value. Without a reply, a sender that asked for an acknowledgement gets `null`.
     pub fn reply<T: Serialize + ?Sized>(&mut self, data: &T) {
         let payload = self.or_fault(Payload::of(data));
         self.reply_payload(payload);
@@ -245,43 +246,43 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Reply(payload));
     }
 
-    /// Acknowledges the message with an object of this one field: how many different connections got what this event
-    /// emits.
+    /// Acknowledges the message with an object of this one field: the number of different connections that the emits of this
+    /// event reach.
     pub fn reply_connections_reached(&mut self, field: impl Into<String>) {
         self.effects.push(Effect::ReplyReached(field.into(), Reached::Connections));
     }
 
-    /// The same, counting different people.
+    /// The same with the number of different users.
     pub fn reply_users_reached(&mut self, field: impl Into<String>) {
         self.effects.push(Effect::ReplyReached(field.into(), Reached::Users));
     }
 
-    /// Takes a connection into the scope's room.
+    /// Joins a connection to the scope's room.
     pub fn join(&mut self, member: &Member) {
         self.effects.push(Effect::Join(member.connection.clone(), None));
     }
 
-    /// Takes a connection into another room.
+    /// Joins a connection to another room.
     pub fn join_room(&mut self, connection: impl Into<String>, room: impl Into<String>) {
         self.effects.push(Effect::Join(connection.into(), Some(room.into())));
     }
 
-    /// Takes a connection out of the scope's room, and has it [watched](Self::watch) no longer.
+    /// Removes a connection from the scope's room, and ends [`watch`](Self::watch).
     pub fn leave(&mut self, member: &Member) {
         self.leave_connection(&member.connection);
     }
 
-    /// The same with a connection of which the feature knows the id.
+    /// The same by the connection's id.
     pub fn leave_connection(&mut self, connection: impl Into<String>) {
         self.effects.push(Effect::Leave(connection.into(), None));
     }
 
-    /// Takes a connection out of another room.
+    /// Removes a connection from another room.
     pub fn leave_room(&mut self, connection: impl Into<String>, room: impl Into<String>) {
         self.effects.push(Effect::Leave(connection.into(), Some(room.into())));
     }
 
-    /// Asks to be told when a connection goes, though it is not in the scope's room, until it [leaves](Self::leave).
+    /// Asks for [`Feature::left`] when a connection outside of the scope's room ends. [`leave`](Self::leave) ends this.
     pub fn watch(&mut self, member: &Member) {
         self.effects.push(Effect::Watch(member.connection.clone()));
     }
@@ -293,8 +294,8 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::SetTimer(name.into(), millis(after), payload));
     }
 
-    /// Whether a period that began at `since`, in epoch milliseconds, is over. Where it is not, sets the timer for the rest of
-    /// it: a timer may be due a little before [`now`](Self::now) says so, and a period may have been made longer by the
+    /// Whether a period that began at `since`, in epoch milliseconds, is over. Where it is not, sets the timer for the rest
+    /// of it: a timer may be due a little before [`now`](Self::now) says so, and a period may have been made longer by the
     /// settings since the timer was set.
     pub fn elapsed_or_set_timer<T: Serialize + ?Sized>(
         &mut self,
@@ -310,13 +311,13 @@ impl<F: Feature> Context<'_, F> {
         rest.is_zero()
     }
 
-    /// Cancels a timer; harmless where there is none.
+    /// Cancels a timer. Without such a timer it does nothing.
     pub fn cancel_timer(&mut self, name: impl Into<String>) {
         self.effects.push(Effect::CancelTimer(name.into()));
     }
 
-    /// Stores a document, after those that the scope saved before. [`Feature::saved`] is told the outcome with the tag
-    /// and the document. What comes back can give it a [`key`](Save::key).
+    /// Stores a document, after the documents that the scope saved before. [`Feature::saved`] gets the outcome, with the tag
+    /// and the document. The result takes a [`key`](Save::key).
     pub fn save<T: Serialize + ?Sized>(
         &mut self,
         tag: impl Into<String>,
@@ -332,10 +333,9 @@ impl<F: Feature> Context<'_, F> {
         }
     }
 
-    /// Asks for the newest documents of this scope in a collection, 100 of them unless said otherwise.
-    /// [`Feature::fetched`] gets them with the tag, and where this event has no reply, what is replied there goes to
-    /// this event's sender. One for each event. What comes back can say more: [`before`](Fetch::before),
-    /// [`limit`](Fetch::limit).
+    /// Asks for the newest documents of this scope in a collection, 100 by default. [`Feature::fetched`] gets them with the
+    /// tag. If this event has no reply, the reply of `fetched` acknowledges it. At most one fetch for each event. The result
+    /// takes options: [`before`](Fetch::before), [`limit`](Fetch::limit).
     pub fn fetch(&mut self, tag: impl Into<String>, collection: impl Into<String>) -> &mut Fetch {
         let fetch = Fetch { tag: tag.into(), collection: collection.into(), before: None, limit: 100 };
         self.effects.push(Effect::Fetch(fetch));
@@ -350,7 +350,7 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Disconnect(member.connection.clone(), reason.into()));
     }
 
-    /// All effects, unless a value did not become JSON.
+    /// All effects, or the failure to encode one.
     pub(crate) fn into_effects(self) -> Result<Vec<Effect>, Failure> {
         match self.fault {
             Some(failure) => Err(failure),
@@ -372,26 +372,26 @@ impl<F: Feature> Context<'_, F> {
 }
 
 impl Emit {
-    /// Leaves these out, though they are among those addressed.
+    /// Excludes these connections.
     pub fn except(&mut self, except: impl Into<Audiences>) -> &mut Self {
         self.except.0.extend(except.into().0);
         self
     }
 
-    /// Lets the host leave it out for a connection that is slow to read.
+    /// Lets the host drop the event for a connection that is slow to read.
     pub fn volatile(&mut self) -> &mut Self {
         self.volatile = true;
         self
     }
 
-    /// Asks each receiving connection for an answer: [`Feature::acknowledged`] is told it with the tag.
-    /// Those addressed have to be connections.
+    /// Asks each receiving connection for an acknowledgement: [`Feature::acknowledged`] gets it with the tag. The audience
+    /// has to consist of connections.
     pub fn acknowledged(&mut self, tag: impl Into<String>, timeout: Duration) -> &mut Self {
         self.acknowledge = Some((tag.into(), millis(timeout)));
         self
     }
 
-    /// Adds what the event's [`Attachment`]s stand for: each of these is referred to once.
+    /// Adds the bytes of the event's [`Attachment`]s. The payload refers to each of them once.
     pub fn attachments(&mut self, attachments: Vec<Vec<u8>>) -> &mut Self {
         self.payload.attachments = attachments;
         self
@@ -399,8 +399,8 @@ impl Emit {
 }
 
 impl Save {
-    /// Gives it a key: where a document of the same key is stored already in the scope's collection, nothing is stored,
-    /// and that one's id is the outcome.
+    /// Sets the key, which is unique in the scope's collection: if a document with it is stored already, nothing is stored,
+    /// and the outcome is that document's id.
     pub fn key(&mut self, key: impl Into<String>) -> &mut Self {
         self.key = Some(key.into());
         self
@@ -408,13 +408,13 @@ impl Save {
 }
 
 impl Fetch {
-    /// Only what was stored before the document of this id.
+    /// Only documents that were stored before the document with this id.
     pub fn before(&mut self, id: impl Into<String>) -> &mut Self {
         self.before = Some(id.into());
         self
     }
 
-    /// How many at most: 1 to 1000.
+    /// The greatest number of documents: 1 to 1000.
     pub fn limit(&mut self, limit: u32) -> &mut Self {
         self.limit = limit;
         self

@@ -1,5 +1,5 @@
-//! From an event's name and arguments straight into the feature's own enum, with no tree of values
-//! between, and an error that names the event and the field.
+//! Decodes an event's name and arguments into the feature's enum, without a tree of values between, and with errors that
+//! name the event and the field.
 
 use std::cell::Cell;
 
@@ -47,7 +47,7 @@ pub(crate) fn knows<T: DeserializeOwned>(name: &str) -> bool {
 struct Named<'a> {
     name: &'a str,
     args: &'a [&'a RawValue],
-    /// Set where the enum has no such variant, to tell the feature's mistake from the sender's.
+    /// Set when the enum has no such variant: the feature's mistake, not the sender's.
     unknown: &'a Cell<bool>,
 }
 
@@ -82,7 +82,7 @@ impl<'de> EnumAccess<'de> for Named<'de> {
 }
 
 impl<'a> Named<'a> {
-    /// The first argument; `null` counts as none, for that is what clients send for "no data".
+    /// The first argument. Clients send `null` for "no data", so that it counts as none.
     fn data(&self) -> Option<&'a str> {
         self.args.first().map(|raw| raw.get()).filter(|text| *text != "null")
     }
@@ -128,7 +128,7 @@ impl<'de> serde::de::SeqAccess<'de> for Arguments<'de> {
     }
 }
 
-/// No data: what wants none, or an object with nothing that has to be there, is content with it.
+/// A payload without data: it decodes as unit, `None`, or an object without fields.
 struct Absent;
 
 impl<'de> Deserializer<'de> for Absent {

@@ -1,5 +1,5 @@
-//! The one way into a feature: from an event and a state to an outcome. The component's export and the
-//! simulator both call it.
+//! The dispatch of an event to a method of the feature: from an event and a state to an outcome. The component's export and
+//! the simulator both call it.
 
 use crate::context::{About, Context, Known};
 use crate::effect::{Answer, Effect, Outcome, StateChange};
@@ -7,7 +7,7 @@ use crate::event::{Call, Event};
 use crate::warm::Warm;
 use crate::{Failure, Feature, decode};
 
-/// What a host calls the event that asks for a state in an older schema version, which is its data.
+/// The event that asks for a state in an older schema version, which is its data.
 const MIGRATE_DOWN: &str = "migrate-down";
 
 /// Handles one event of one scope. The same input gives the same output.
@@ -70,7 +70,7 @@ fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -
         Event::Acknowledgement(acknowledgement) => F::acknowledged(state, cx, &acknowledgement),
         Event::Saved(saved) => F::saved(state, cx, &saved),
         Event::Fetched(fetched) => F::fetched(state, cx, &fetched),
-        // Questions change nothing and were answered above; of what a later host tells, this SDK knows nothing.
+        // Queries are answered above, without a change; events of later hosts are unknown to this SDK.
         Event::Query(_) | Event::Gathered(..) | Event::Other(..) => Ok(()),
     }
 }
@@ -87,7 +87,7 @@ fn stored<F: Feature>(state: Option<&[u8]>) -> Result<F::State, Failure> {
     }
 }
 
-/// What to do with the state, so that an unchanged one costs no write and an empty one no memory.
+/// The change of the state: an unchanged state costs no write, and one that equals the default no memory.
 fn became<F: Feature>(now: &F::State, before: Option<&[u8]>) -> Result<StateChange, Failure> {
     let bytes = encode::<F>(now)?;
     if before.is_some_and(|before| are_equal(before, &bytes)) {

@@ -1,5 +1,5 @@
-//! What a feature wants done. Features make these through [`Context`](crate::Context); the host checks all
-//! of them and then commits all, in this order, or none.
+//! Effects, which features ask for through [`Context`](crate::Context). The host checks all of them and then commits all, in
+//! this order, or none.
 
 use serde::Serialize;
 
@@ -13,20 +13,20 @@ pub trait Outgoing: Serialize {
     const SPREAD: bool = false;
 }
 
-/// Who is to hear of something.
+/// The recipients of an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// All connections in a room.
     Room(String),
-    /// All connections of a person.
+    /// All connections of a user.
     User(String),
-    /// All connections of these people.
+    /// All connections of these users.
     Users(Vec<String>),
-    /// All connections of people who have one of these roles.
+    /// All connections of users with one of these roles.
     Roles(Vec<String>),
     /// One connection.
     Connection(String),
-    /// Everybody.
+    /// All connections.
     All,
 }
 
@@ -36,17 +36,17 @@ impl Audience {
         Self::Room(name.into())
     }
 
-    /// All connections of a person.
+    /// All connections of a user.
     pub fn user(id: impl Into<String>) -> Self {
         Self::User(id.into())
     }
 
-    /// All connections of these people.
+    /// All connections of these users.
     pub fn users<I: Into<String>>(ids: impl IntoIterator<Item = I>) -> Self {
         Self::Users(ids.into_iter().map(Into::into).collect())
     }
 
-    /// All connections of people who have one of these roles.
+    /// All connections of users with one of these roles.
     pub fn roles<I: Into<String>>(roles: impl IntoIterator<Item = I>) -> Self {
         Self::Roles(roles.into_iter().map(Into::into).collect())
     }
@@ -57,7 +57,7 @@ impl Audience {
     }
 }
 
-/// One or several audiences: whoever belongs to more than one gets an event once.
+/// One or several audiences: a connection that belongs to more than one gets an event once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audiences(pub Vec<Audience>);
 
@@ -92,60 +92,60 @@ impl<const N: usize> From<[Audience; N]> for Audiences {
     }
 }
 
-/// An event on its way to clients.
+/// An event for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emit {
-    /// Who gets it, each once.
+    /// The recipients; each connection gets the event once.
     pub to: Audiences,
-    /// Who does not, though among the former.
+    /// The recipients that are left out.
     pub except: Audiences,
     /// The event's name.
     pub event: String,
-    /// What goes with it.
+    /// The arguments and attachments.
     pub payload: Payload,
-    /// May be left out for a connection that is slow to read.
+    /// Whether the host may drop it for a connection that is slow to read.
     pub volatile: bool,
-    /// The tag and the milliseconds to wait, where each receiving connection is asked for an answer.
+    /// The tag and the timeout in milliseconds, when each receiving connection is asked for an acknowledgement.
     pub acknowledge: Option<(String, u64)>,
 }
 
-/// A document on its way to the store.
+/// A document for the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Save {
-    /// Comes back with the outcome.
+    /// The tag that [`Saved`](crate::Saved) repeats.
     pub tag: String,
-    /// Where it is to be stored: the feature's own name for documents of this kind.
+    /// The collection: the feature's own name for documents of this kind.
     pub collection: String,
-    /// What no two documents of the scope's collection have in common, if anything.
+    /// The key, which is unique in the scope's collection.
     pub key: Option<String>,
     /// The document as JSON text.
     pub document: String,
 }
 
-/// A question for documents of the scope.
+/// A request for documents of the scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
-    /// Comes back with the documents.
+    /// The tag that [`Fetched`](crate::Fetched) repeats.
     pub tag: String,
-    /// Where they are stored.
+    /// The collection.
     pub collection: String,
-    /// Only what was stored before the document of this id.
+    /// Only documents that were stored before the document with this id.
     pub before: Option<String>,
-    /// How many, at most: 1 to 1000.
+    /// The greatest number of documents: 1 to 1000.
     pub limit: u32,
 }
 
-/// What is counted of those who got an event.
+/// The unit in which recipients are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// Different connections.
     Connections,
-    /// Different people.
+    /// Different users.
     Users,
 }
 
 impl Reached {
-    /// The name in the contract.
+    /// The unit's name in the contract.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -155,20 +155,20 @@ impl Reached {
     }
 }
 
-/// One thing to be done.
+/// One effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Sends an event.
+    /// Emits an event.
     Emit(Emit),
-    /// Answers a message that asked for it, or a query.
+    /// Acknowledges a message, or answers a query.
     Reply(Payload),
-    /// Answers with an object of this one field: how many got what the event emits.
+    /// Acknowledges with an object of this one field: the number of recipients of the event's emits.
     ReplyReached(String, Reached),
-    /// Takes a connection into a room; the scope's own where none is named.
+    /// Joins a connection to a room; to the scope's own by default.
     Join(String, Option<String>),
-    /// Takes a connection out of a room; the scope's own where none is named.
+    /// Removes a connection from a room; from the scope's own by default.
     Leave(String, Option<String>),
-    /// Asks to be told when this connection goes, though it is not in the scope's room.
+    /// Asks for the departure of a connection outside of the scope's room.
     Watch(String),
     /// Sets a timer: name, milliseconds from now, payload as JSON text.
     SetTimer(String, u64, String),
@@ -182,23 +182,23 @@ pub enum Effect {
     Disconnect(String, String),
 }
 
-/// What becomes of the scope's state.
+/// The change of the scope's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateChange {
-    /// It stays as it is.
+    /// The state stays.
     Keep,
-    /// It becomes this.
+    /// The state is replaced.
     Put(Vec<u8>),
-    /// As if the scope had never been heard of.
+    /// The state is deleted.
     Clear,
 }
 
-/// All that comes of one event.
+/// The outcome of one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// What is to be done, in order.
+    /// The effects, in order.
     pub effects: Vec<Effect>,
-    /// What becomes of the state.
+    /// The change of the state.
     pub state: StateChange,
 }
 
@@ -207,7 +207,7 @@ pub struct Outcome {
 pub struct Answer(pub(crate) Result<Payload, Failure>);
 
 impl Answer {
-    /// Answers with this.
+    /// An answer with this value.
     pub fn of<T: Serialize + ?Sized>(data: &T) -> Self {
         Self(Payload::of(data))
     }

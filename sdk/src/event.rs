@@ -1,30 +1,29 @@
-//! What a feature is told: one event, and all that it may know besides it.
+//! Events, and the facts that the host gives with each of them.
 
 use serde::de::DeserializeOwned;
 
 use crate::{Failure, Member, Payload, Sender};
 
-/// All that a feature may know besides the event and its state. Features see it through
-/// [`Context`](crate::Context).
+/// The facts beside the event and the state. Features read them through [`Context`](crate::Context).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Milliseconds since 1970.
     pub now: u64,
-    /// Different for each event.
+    /// The seed of random numbers, different for each event.
     pub seed: u64,
     /// Number of this event in its scope, from 1.
     pub sequence: u64,
     /// The scope's key, which is its room's name.
     pub scope: String,
-    /// What the template's placeholders stand for, in their order.
+    /// The values of the template's placeholders, in their order.
     pub params: Vec<String>,
     /// Connections in the scope's room, before this event's effects.
     pub room_connections: u32,
     /// Different users in the scope's room, before this event's effects.
     pub room_users: u32,
-    /// Whether the connection that this event came from or is about is in the scope's room.
+    /// Whether the event's connection is in the scope's room.
     pub connection_in_room: bool,
-    /// How many connections in the scope's room are the same user's as that one.
+    /// The number of connections in the scope's room that belong to the user of the event's connection.
     pub user_connections: u32,
     /// The operator's settings, a JSON object.
     pub settings: String,
@@ -33,29 +32,29 @@ pub struct Call {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A client or a service sent something.
+    /// A message of a client or a service.
     Message(Message),
-    /// A connection came into the scope's room by somebody else's doing.
+    /// Another feature or an operator joined a connection to the scope's room.
     Joined(Member),
-    /// A connection that was in the scope's room, or was watched, is gone.
+    /// A connection that was in the scope's room, or was watched, has left or disconnected.
     Left(Member, LeaveReason),
-    /// The client of a connection that takes part in the scope has lost its transport, and may come back.
+    /// The client of a connection that takes part in the scope has lost its transport, and may resume.
     Away(Member),
-    /// It is back, on the same connection.
+    /// The client of a connection that was away has resumed it.
     Back(Member),
     /// A timer is due.
     Timer(Timer),
-    /// A client answered, or did not.
+    /// A client's acknowledgement, or its absence.
     Acknowledgement(Acknowledgement),
-    /// A service asks something.
+    /// A query of a service.
     Query(Query),
-    /// The answers of all scopes to a query without scope.
+    /// The answers of all scopes to a query that names none.
     Gathered(Query, Answers),
-    /// A document was stored, or was not.
+    /// The outcome of a save.
     Saved(Saved),
-    /// Documents that were asked for, or why there are none.
+    /// The outcome of a fetch.
     Fetched(Fetched),
-    /// What a later host may tell: its name, and its data as JSON text.
+    /// An event of a later host: its name, and its data as JSON text.
     Other(String, String),
 }
 
@@ -64,20 +63,20 @@ pub enum Event {
 pub struct Message {
     /// The event's name.
     pub event: String,
-    /// Where it came from.
+    /// The sender.
     pub sender: Sender,
-    /// What came with it.
+    /// The arguments and attachments.
     pub payload: Payload,
     /// Whether the sender asked for an acknowledgement.
     pub wants_reply: bool,
 }
 
-/// Why a connection is no longer in a scope.
+/// The reason of a departure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaveReason {
-    /// Its client, another feature or an operator took it out of the room.
+    /// Its client left, or another feature or an operator removed it from the room.
     Left,
-    /// It disconnected, however that came about.
+    /// It disconnected, for whatever reason.
     Disconnected,
 }
 
@@ -97,57 +96,57 @@ impl LeaveReason {
 pub struct Timer {
     /// Its name in the scope.
     pub name: String,
-    /// What was given when it was set, as JSON text.
+    /// The data that it was set with, as JSON text.
     pub payload: String,
     /// When it was due, in epoch milliseconds; `now` may be later.
     pub due: u64,
 }
 
 impl Timer {
-    /// Reads what was given when it was set.
+    /// Decodes the data that the timer was set with.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_str(&self.payload).map_err(|error| Failure::internal(format!("timer {}: {error}", self.name)))
     }
 }
 
-/// A client's answer to an event that asked for one.
+/// A client's answer to an event that asked for an acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// The tag that was given with the emit.
     pub tag: String,
-    /// Whose answer it is.
+    /// The connection that answers.
     pub connection: String,
-    /// The answer, or why there is none: `timeout`, `disconnected` or `too_large`.
+    /// The answer, or the reason why it is missing: `timeout`, `disconnected` or `too_large`.
     pub answer: Result<Payload, Failure>,
 }
 
-/// A service's question.
+/// A query of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
     /// Its name.
     pub name: String,
-    /// What came with it, as JSON text.
+    /// The data, as JSON text.
     pub data: String,
 }
 
 impl Query {
-    /// Reads what came with it.
+    /// Decodes the data.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_str(&self.data).map_err(|error| Failure::bad_request(format!("{}: {error}", self.name)))
     }
 }
 
-/// What all scopes answered to a query without scope.
+/// The answers of all scopes to a query that names none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answers {
     /// One answer of each scope as JSON text, in no order.
     pub texts: Vec<String>,
-    /// Scopes that were not asked, for there were more than the host asks at once.
+    /// The number of scopes that were not asked, because they are more than the host asks at once.
     pub omitted: u32,
 }
 
 impl Answers {
-    /// Reads the answers.
+    /// Decodes the answers.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<Vec<T>, Failure> {
         self.texts
             .iter()
@@ -157,53 +156,53 @@ impl Answers {
     }
 }
 
-/// What became of a document that was to be saved.
+/// The outcome of a save.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// The tag that was given with the save.
     pub tag: String,
-    /// Where it was to be stored.
+    /// The collection.
     pub collection: String,
-    /// The document as JSON text, so that a feature need not remember it meanwhile: what is stored (the first with its
-    /// key, where it had one), or what was to be.
+    /// The document as JSON text, so that a feature need not keep it meanwhile: the stored one (the first with the key, if
+    /// the save had one), or the one that was not stored.
     pub text: String,
-    /// Whether the host was started anew since: all connections of before are gone then.
+    /// Whether the host was restarted since the save: then all connections of that time are gone.
     pub restored: bool,
-    /// The stored document's id (of the first with its key, where it had one), or why it was not stored.
+    /// The id of the stored document (of the first with the key, if the save had one), or the failure.
     pub outcome: Result<String, StoreFailure>,
 }
 
 impl Saved {
-    /// Reads the document.
+    /// Decodes the document.
     pub fn document<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         read(&self.text)
     }
 }
 
-/// Why a document was not stored, or documents cannot be had.
+/// The failure of a save or a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreFailure {
-    /// What went wrong, as senders are told such things.
+    /// The code and the message for senders.
     pub failure: Failure,
-    /// Whether the same may go well later.
+    /// Whether a later attempt may succeed.
     pub retryable: bool,
 }
 
-/// What came of a [`fetch`](crate::Context::fetch).
+/// The outcome of a [`fetch`](crate::Context::fetch).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     /// The tag that was given with the fetch.
     pub tag: String,
-    /// The documents, or why they cannot be had.
+    /// The documents, or the failure.
     pub outcome: Result<Page, StoreFailure>,
 }
 
-/// Some documents of a scope.
+/// A page of a scope's documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The newest first.
+    /// The documents, newest first.
     pub documents: Vec<Document>,
-    /// Whether there are older ones.
+    /// Whether there are older documents.
     pub has_more: bool,
 }
 
@@ -217,7 +216,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// Reads the document.
+    /// Decodes the document.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         read(&self.text)
     }

@@ -1,13 +1,13 @@
-//! What an event's payload may have, as a manifest says it.
+//! Limits of events' payloads in a manifest.
 
 use serde::Serialize;
 
-/// What an event's payload may have at most. The host counts before anything of it is queued, and a sender whose payload has
-/// more gets `too_large`. What is left open is the host's to bound: 16,384 values and keys, a depth of 64, and the longest
-/// message that it takes.
+/// Limits of an event's payload. The host checks them before it queues the event, and refuses a larger payload with
+/// `too_large`. A limit that is `None` is the host's: 16,384 values and keys, a depth of 64, and the longest message that it
+/// accepts.
 ///
-/// By default, which is what the events of clients may have that say nothing else, it is 64 KiB, 1,024 values, 1,024 keys
-/// and a depth of 16: as much as a form, and so little that no feature comes near its deadline by it.
+/// The default, which holds for events of clients without limits of their own, is 64 KiB, 1,024 values, 1,024 keys and a
+/// depth of 16: enough for a form, and too little to bring a feature near its deadline.
 ///
 /// ```
 /// use roundhouse_sdk::{EventLimits, Scope};
@@ -27,7 +27,7 @@ pub struct EventLimits {
     /// Fields of objects, at any depth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<u32>,
-    /// Arrays and objects that are within each other.
+    /// Nested arrays and objects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<u32>,
 }
@@ -39,41 +39,41 @@ impl Default for EventLimits {
 }
 
 impl EventLimits {
-    /// What the host bounds by itself, as it does for the events of services that say nothing else.
+    /// The host's limits, which hold for events of services without limits of their own.
     #[must_use]
     pub fn of_host() -> Self {
         Self { bytes: None, values: None, keys: None, depth: None }
     }
 
-    /// As many of everything as the longest message can have, for a feature that passes payloads on without a look at them.
+    /// No limits but that of the longest message, for a feature that passes payloads on unread.
     #[must_use]
     pub fn unbounded() -> Self {
         let most = Some(u32::MAX);
         Self { bytes: most, values: most, keys: most, depth: most }
     }
 
-    /// So many bytes.
+    /// Sets the greatest number of bytes.
     #[must_use]
     pub fn bytes(mut self, bytes: u32) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// So many values.
+    /// Sets the greatest number of values.
     #[must_use]
     pub fn values(mut self, values: u32) -> Self {
         self.values = Some(values);
         self
     }
 
-    /// So many keys.
+    /// Sets the greatest number of keys.
     #[must_use]
     pub fn keys(mut self, keys: u32) -> Self {
         self.keys = Some(keys);
         self
     }
 
-    /// So deep.
+    /// Sets the greatest depth.
     #[must_use]
     pub fn depth(mut self, depth: u32) -> Self {
         self.depth = Some(depth);

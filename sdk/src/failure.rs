@@ -1,13 +1,13 @@
-//! A feature's refusal, and the codes that senders know.
+//! Failures of events, and their codes.
 
 use std::fmt;
 
-/// A refusal: the sender gets it as a typed error, and nothing else happens.
+/// A failure of an event: the sender gets it as a typed error, and the event has no other outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// One of the codes below; any other reaches the sender as `internal`.
     pub code: String,
-    /// What was wrong and what to do, for the sender to read.
+    /// The mistake and its remedy, for the sender to read.
     pub message: String,
 }
 
@@ -25,38 +25,38 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The payload is not what the event wants.
+    /// The payload does not fit the event.
     bad_request;
-    /// Nobody is signed in.
+    /// The sender is not authenticated.
     unauthorized;
     /// The sender may not do this.
     forbidden;
-    /// There is no such thing.
+    /// The thing does not exist.
     not_found;
-    /// It makes no sense in the present state.
+    /// The message does not fit the present state.
     conflict;
-    /// Too often.
+    /// The sender sends too often.
     rate_limited;
-    /// Too much of it.
+    /// The payload is too large.
     too_large;
-    /// The feature cannot work now, for instance because its settings are wrong.
+    /// The feature cannot work at present, for instance because its settings are wrong.
     feature_unavailable;
-    /// The feature's own mistake.
+    /// A mistake of the feature.
     internal;
 }
 
 impl Failure {
-    /// A failure with a code of one's own choice.
+    /// A failure with any code.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
 
-    /// Why a client's answer is missing: `timeout`, `disconnected` or `too_large`.
+    /// The failure in place of a missing acknowledgement: `timeout`, `disconnected` or `too_large`.
     pub(crate) fn unanswered(reason: impl Into<String>) -> Self {
         Self::new(reason, "the client did not answer")
     }
 
-    /// The failure for a value of ours that does not become JSON.
+    /// The failure to encode a value as JSON.
     pub(crate) fn encoding(what: &str, error: &serde_json::Error) -> Self {
         Self::internal(format!("{what} does not become JSON: {error}"))
     }

@@ -1,4 +1,4 @@
-//! The edge of a component: the contract's types on one side, the SDK's on the other. Each crosses here, once.
+//! The edge of a component: conversions between the contract's types and the SDK's, each in one place.
 
 use std::marker::PhantomData;
 
@@ -158,7 +158,7 @@ impl From<events::Event> for Event {
     }
 }
 
-/// An event that is no case of the contract's variant, for it was added when that was released.
+/// An event that was added after the contract's release, and therefore is no case of its variant.
 fn later(name: String, data: String) -> Event {
     let kind: fn(Member) -> Event = match name.as_str() {
         "away" => Event::Away,
@@ -303,7 +303,7 @@ impl From<Manifest> for manifest::Manifest {
     }
 }
 
-/// What is asked for beyond the contract's fields. A host that does not know an extension refuses who asks for it.
+/// Extensions: demands beyond the contract's fields. A host refuses a component with an extension that it does not know.
 fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
     let presence: Vec<_> = manifest.scopes.iter().filter(|scope| scope.presence).map(|scope| &scope.template).collect();
     let limits = manifest.event_limits();
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_is_asked_for_by_an_extension() {
+    fn on_away_adds_the_presence_extension() {
         let door = || Manifest::new("door", "1.0.0", "").limits(EventLimits::of_host());
         let manifest = |scope| manifest::Manifest::from(door().scope(scope));
         assert!(manifest(Scope::volatile("door:{id}")).extensions.is_empty());
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn event_limits_are_asked_for_by_an_extension() {
+    fn event_limits_become_an_extension() {
         let scope = Scope::volatile("door:{id}").from_clients(["knock", "ring"]).from_services(["open"]);
         let door = Manifest::new("door", "1.0.0", "").scope(scope.limits(["ring"], EventLimits::of_host().depth(2)));
         let asked = |door: Manifest| manifest::Manifest::from(door).extensions;

@@ -1,4 +1,4 @@
-//! Ids in payloads, as the contract wants them.
+//! Ids in payloads, by the contract's rule.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,8 +7,8 @@ use roundhouse_contract::is_valid_id;
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
-/// An id of a person or a thing: 1 to 128 printable characters without whitespace, all of which can be seen (no zero-width
-/// ones, none that turns the direction of text). A payload with another is refused where it is read.
+/// An id of a user or a thing: 1 to 128 printable characters without whitespace and without invisible ones (zero-width
+/// characters, marks of direction). Decoding refuses any other text.
 ///
 /// ```
 /// use roundhouse_sdk::Id;
@@ -25,7 +25,7 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 pub struct Id(String);
 
 impl Id {
-    /// The id that a text is, if it is one.
+    /// The text as an id, if it is valid.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         is_valid_id(text).then(|| Self(text.to_owned()))
@@ -42,7 +42,7 @@ impl Deref for Id {
 
 impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// Refuses while the text is read, so that the error knows which field it is about.
+        /// Refuses during decoding, so that the error has the position of the field.
         struct Text;
 
         impl Visitor<'_> for Text {
@@ -61,5 +61,5 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// What an id has to be, so that it can follow the field's name.
+/// The rule for ids, worded to follow the field's name.
 pub(crate) const RULE: &str = "has to be 1 to 128 printable characters without whitespace";

@@ -1,4 +1,4 @@
-//! Who is behind a connection or a message, as the host authenticated it; never what a payload claims.
+//! The identity behind a connection or a message, as the host authenticated it, and checks of the claims in payloads.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,35 +12,34 @@ use serde_json::value::RawValue;
 
 use crate::Failure;
 
-/// A person.
+/// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The person's id.
+    /// The user's id.
     pub user_id: String,
     /// The display name, where the identity carries one.
     pub name: Option<String>,
     /// The roles that the host knows of.
     pub roles: Vec<String>,
-    /// What else the identity carries, as the text of a JSON object.
+    /// Further claims, as the text of a JSON object.
     pub claims: String,
 }
 
 impl Identity {
-    /// A claim of the identity, if it is there and is a `T`.
+    /// A further claim, if the identity has it and it decodes as `T`.
     #[must_use]
     pub fn claim<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let claims: BTreeMap<String, &RawValue> = serde_json::from_str(&self.claims).ok()?;
         serde_json::from_str(claims.get(name)?.get()).ok()
     }
 
-    /// Whether the person has this role.
+    /// Whether the user has this role.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|own| own == role)
     }
 
-    /// Refuses a payload that claims to come from somebody else: `field` is what the id is called there,
-    /// `claimed` what stands there, if anything.
+    /// Refuses a payload that claims another user's id: `field` is the name of the field, `claimed` its value.
     pub fn must_be(&self, field: &str, claimed: Option<&str>) -> Result<(), Failure> {
         match claimed {
             Some(id) if id != self.user_id => {
@@ -51,8 +50,8 @@ impl Identity {
     }
 }
 
-/// Who a client's payload says that it comes from, under any of the names that there are for it: as an id, or as an
-/// object with an `_id`. Such a claim may be left out, and never decides anything.
+/// The sender that a client's payload claims, in any of the fields `agentId`, `senderId` and `userId`: an id, or an object
+/// with an `_id`. A claim is optional, and only checked: the host knows the sender.
 #[derive(Clone, Debug, Default, Deserialize)]
 // Clients see the text of `expecting`: it stays when the type's name changes.
 #[serde(rename_all = "camelCase", expecting = "struct Claims")]
@@ -73,7 +72,7 @@ impl ClaimedSender {
         Ok(member)
     }
 
-    /// Where the claim of this name in a payload is kept.
+    /// The claim of the field with this name.
     pub(crate) fn claim_mut(&mut self, field: &str) -> Option<(&'static str, &mut Option<Claimed>)> {
         match field {
             "agentId" => Some(("agentId", &mut self.agent_id)),
@@ -83,7 +82,7 @@ impl ClaimedSender {
         }
     }
 
-    /// Refuses a payload that claims to come from somebody else.
+    /// Refuses a payload that claims another user's id.
     pub fn check(&self, identity: &Identity) -> Result<(), Failure> {
         for (field, claimed) in [("agentId", &self.agent_id), ("senderId", &self.sender_id), ("userId", &self.user_id)]
         {
@@ -93,7 +92,7 @@ impl ClaimedSender {
     }
 }
 
-/// Who a payload says that it comes from: an id, written as such or as an object with an `_id` or `id`.
+/// A claimed id: a text, or an object with an `_id` or `id`.
 #[derive(Clone, Debug)]
 pub struct Claimed(String);
 
@@ -112,7 +111,7 @@ impl<'de> Deserialize<'de> for Claimed {
         impl<'de> Visitor<'de> for IdOrPerson {
             type Value = Claimed;
 
-            /// Where claims are flattened into a payload, nothing else tells which field it is.
+            /// Names the fields, because with `#[serde(flatten)]` the error has no position.
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("agentId, senderId and userId to be an id or an object with an _id")
             }
@@ -136,37 +135,37 @@ struct Person {
     id: String,
 }
 
-/// One connection and the person behind it. A person may have several.
+/// A connection and its user. A user may have several connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// The connection's id.
     pub connection: String,
-    /// Who it is.
+    /// The user.
     pub identity: Identity,
 }
 
 impl Member {
-    /// The person's id.
+    /// The user's id.
     #[must_use]
     pub fn user_id(&self) -> &str {
         &self.identity.user_id
     }
 }
 
-/// Where a message came from.
+/// The sender of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sender {
-    /// A client's connection.
+    /// A client, by its connection.
     Client(Member),
-    /// A backend service: the name of its API key.
+    /// A backend service, by the name of its API key.
     Service(String),
-    /// What a later host may know: its kind, and its data as JSON text.
+    /// A kind of sender that a later host added: its name, and its data as JSON text.
     Other(String, String),
 }
 
 impl Sender {
-    /// The connection that sent it; `forbidden` where it was no client.
+    /// The connection that sent it; `forbidden` if the sender is no client.
     pub fn client(&self) -> Result<&Member, Failure> {
         match self {
             Self::Client(member) => Ok(member),
@@ -174,7 +173,7 @@ impl Sender {
         }
     }
 
-    /// The name of the service that sent it; `forbidden` where it was none.
+    /// The name of the service that sent it; `forbidden` if the sender is no service.
     pub fn service(&self) -> Result<&str, Failure> {
         match self {
             Self::Service(name) => Ok(name),
@@ -184,16 +183,15 @@ impl Sender {
 }
 
 impl Identity {
-    /// What to call this person: by the name that the identity carries, else by the one that a payload claims, else by the
-    /// id.
+    /// The display name: the identity's, else the one that a payload claims, else the id.
     pub fn name_or<'a>(&'a self, claimed: Option<&'a str>) -> &'a str {
         let own = self.name.as_deref().filter(|name| !name.is_empty());
         own.or(claimed).unwrap_or(&self.user_id)
     }
 }
 
-/// Refuses a name that could not be shown in one line, or would hide or reorder something (zero-width characters, such as turn
-/// the direction of text): `bad_request`, which says what the field has to be.
+/// Refuses a name that cannot be shown in one line, or has invisible characters (zero-width characters, marks of direction):
+/// `bad_request`, with the rule for the field.
 pub fn check_name(field: &str, name: &str, max_chars: usize) -> Result<(), Failure> {
     let is_blank = name.chars().all(char::is_whitespace);
     if !is_blank && name.chars().count() <= max_chars && is_harmless_name(name) {
@@ -207,7 +205,7 @@ mod tests {
     use super::check_name;
 
     #[test]
-    fn names_that_hide_something_are_refused() {
+    fn check_name_refuses_invisible_characters() {
         for good in ["Ana", "José", "👩\u{200d}💻", "می\u{200c}خواهم"] {
             assert!(check_name("name", good, 20).is_ok(), "{good:?}");
         }

@@ -1,7 +1,7 @@
-//! What a Roundhouse feature is written with.
+//! The SDK for Roundhouse features.
 //!
-//! A feature is a pure reducer over a scope: it gets an event, the scope's state and a [`Context`], changes
-//! the state and says what is to be done. The host checks that and does it.
+//! A feature is a pure reducer over a scope: it gets an event, the scope's state and a [`Context`], changes the state and
+//! asks for effects. The host checks the effects and applies them.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,7 +11,7 @@
 //! use serde::{Deserialize, Serialize};
 //! use serde_json::json;
 //!
-//! /// Counts the knocks at a door, and forgets them when it has been quiet for a minute.
+//! /// Counts the knocks at a door, until it has been quiet for a minute.
 //! struct Door;
 //!
 //! #[derive(Default, Serialize, Deserialize)]
@@ -76,14 +76,15 @@
 //!
 //! # Layout, in reading order
 //! - [`Feature`][]: the trait that an author implements; [`export!`] makes it a component
-//! - [`Manifest`], [`Scope`], [`EventLimits`]: what a feature says about itself
-//! - [`Context`]: what it may know and do; [`Outgoing`] binds an event's type to its name
-//! - [`Sender`], [`Member`], [`Identity`]: who is who
-//! - [`Id`], [`IdOr`], [`Reference`], [`FromClient`], [`ClaimedSender`], [`Passthrough`]: what payloads are read into
-//! - [`Failure`][]: refusals
-//! - [`log`]: lines for operators
-//! - [`simulator`]: people, a clock and rooms for tests, without any WebAssembly
-//! - [`handle`]: the one way into a feature, from the component's edge and from the simulator
+//! - [`Manifest`], [`Scope`], [`EventLimits`]: the description of a feature
+//! - [`messages!`] declares the messages that it handles, [`outgoing!`] the events that it emits
+//! - [`Context`]: the facts that it is given, and the effects that it asks for
+//! - [`Sender`], [`Member`], [`Identity`]: users and their connections
+//! - [`FromClient`], [`ClaimedSender`], [`Passthrough`], [`Id`], [`IdOr`], [`Reference`]: types of payloads
+//! - [`Failure`][]: typed errors for senders
+//! - [`log`]: log lines for operators
+//! - [`simulator`]: users, a clock and rooms for tests, without WebAssembly
+//! - [`handle`]: the dispatch of an event to a feature, for the component's edge and the simulator
 
 mod allocator;
 #[doc(hidden)]
@@ -134,7 +135,7 @@ pub use payload::{Attachment, Payload};
 pub use reading::{IdOr, Reference, object};
 pub use time::iso8601;
 
-/// What [`export!`] needs; nothing for authors.
+/// Items for [`export!`], not for authors.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::allocator::Allocator;
@@ -143,8 +144,8 @@ pub mod __private {
     pub use crate::warm::Warm;
 }
 
-/// Makes a feature the component that its crate builds to for `wasm32-wasip2`, with an allocator that suits short calls; the
-/// crate cannot have a `#[global_allocator]` of its own. Natively it does nothing, so that many features fit into one test.
+/// Exports a feature as the component of its crate for `wasm32-wasip2`, with an allocator for short calls; the crate cannot
+/// have a `#[global_allocator]` of its own. Natively it does nothing, so that one test may use several features.
 #[macro_export]
 macro_rules! export {
     ($feature:ty) => {
@@ -155,7 +156,8 @@ macro_rules! export {
 
             impl $crate::__private::Exported for $feature {
                 fn with_warm<R>(body: impl FnOnce(&mut Option<$crate::__private::Warm<Self>>) -> R) -> R {
-                    // A component's exports have no `self`: what it keeps between calls can only stand in a static.
+                    // Exports of a component have no `self`, so that what they share between calls is a static. It is
+                    // thread-local because a component has one thread.
                     ::std::thread_local! {
                         static WARM: ::std::cell::RefCell<Option<$crate::__private::Warm<$feature>>> =
                             const { ::std::cell::RefCell::new(None) };
@@ -164,7 +166,7 @@ macro_rules! export {
                 }
             }
 
-            // It is for one thread.
+            // The allocator is for one thread.
             #[cfg(not(target_feature = "atomics"))]
             #[global_allocator]
             static ALLOCATOR: $crate::__private::Allocator = $crate::__private::Allocator::new();
@@ -172,7 +174,7 @@ macro_rules! export {
     };
 }
 
-/// Binds types to the names of the events that they are on the wire, and lists the names in a constant where one is named.
+/// Binds types to the names of their events on the wire, and lists the names in the constant that is named first, if one is.
 ///
 /// ```
 /// #[derive(serde::Serialize)]

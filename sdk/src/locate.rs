@@ -1,8 +1,8 @@
-//! Where in a JSON text a decoding error is: `serde_json` knows the line and column, people want the field.
+//! The field that a decoding error is about: `serde_json` gives the line and column, senders need the field.
 
 use serde_json::Error;
 
-/// The path of the field that `error` is about, if it is inside one, and the complaint without its position.
+/// The path of the field that `error` is about, if any, and the error's text without its position.
 pub(crate) fn locate(text: &str, error: &Error) -> (Option<String>, String) {
     let full = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
@@ -20,7 +20,7 @@ enum Level {
     Array { index: usize },
 }
 
-/// The path that a JSON text has come to where it is cut off.
+/// The path of the field at the end of a truncated JSON text.
 fn path(text: &[u8]) -> Option<String> {
     let mut levels: Vec<Level> = Vec::new();
     let mut at = 0;
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_field_is_named_however_deep_it_lies() {
+    fn locate_names_nested_fields() {
         for (text, field, complaint) in [
             (r#"{"list": 1}"#, Some("list"), "invalid type: integer `1`, expected a sequence"),
             (

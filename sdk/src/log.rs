@@ -1,19 +1,19 @@
-//! Lines for operators: written through the host in a component, kept for the simulator in a test, else to
+//! Log lines for operators: a component writes them through the host, a native test to the simulator, other native code to
 //! standard error.
 
 #[cfg(not(target_arch = "wasm32"))]
 use std::cell::RefCell;
 
-/// How much an operator should care.
+/// The level of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// Something is broken.
+    /// An error.
     Error,
-    /// Something may be.
+    /// A warning.
     Warn,
-    /// Worth knowing.
+    /// Information.
     Info,
-    /// For whoever looks for a fault.
+    /// Details for debugging.
     Debug,
 }
 
@@ -50,17 +50,19 @@ pub fn write(level: Level, message: &str) {
         None => false,
     });
     if !captured {
-        // A line that cannot be written has nobody to be told of it.
+        // If standard error is closed, there is no place left to report it.
         drop(writeln!(std::io::stderr(), "{} {message}", level.as_str()));
     }
 }
 
+// Authors log from any function, without a context at hand, as with `tracing`: the place for the lines is therefore ambient,
+// in native tests only. It is thread-local because each test runs its simulation on its own thread.
 #[cfg(not(target_arch = "wasm32"))]
 thread_local! {
     static CAPTURED: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` and hands back the lines that it wrote.
+/// Runs `body` and returns the lines that it wrote.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn capture<T>(body: impl FnOnce() -> T) -> (T, Vec<(Level, String)>) {
     CAPTURED.set(Some(Vec::new()));
@@ -86,12 +88,12 @@ macro_rules! level_macros {
 }
 
 level_macros! {
-    /// Tells operators that something is broken.
+    /// Logs an error.
     error Error;
-    /// Tells operators that something may be broken.
+    /// Logs a warning.
     warn Warn;
-    /// Tells operators something worth knowing.
+    /// Logs information.
     info Info;
-    /// Tells whoever looks for a fault.
+    /// Logs details for debugging.
     debug Debug;
 }

@@ -1,4 +1,4 @@
-//! What a feature says about itself: the builder of its manifest.
+//! The builder of a feature's manifest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,58 +7,58 @@ use crate::EventLimits;
 use crate::messages::{MessageRoute, Messages};
 use crate::template::Template;
 
-/// What a feature says about itself, once, before it is given any event. Begin with
+/// The description of a feature, which the host reads once, before the first event. Begin with
 /// [`manifest!`](crate::manifest).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// Its name in the API and the configuration.
+    /// The feature's name in the API and the configuration.
     pub name: String,
     /// Semantic version of this build.
     pub version: String,
-    /// One line for people.
+    /// A description in one line.
     pub description: String,
     /// Version of the state's schema.
     pub state_version: u32,
-    /// The kinds of scopes and what belongs to each.
+    /// The kinds of scopes.
     pub scopes: Vec<Scope>,
-    /// Questions that all scopes are asked and whose answers are then folded into one.
+    /// Queries that all scopes answer, and whose answers are folded into one.
     pub gathered: Vec<String>,
-    /// Every event name that this feature may emit.
+    /// The names of all events that the feature may emit.
     pub emits: Vec<String>,
-    /// What it needs beyond its own scopes' rooms.
+    /// The permissions that it needs beyond its own scopes' rooms.
     pub needs: Needs,
     /// The Socket.IO namespaces that clients may connect to besides `/`.
     pub namespaces: Vec<String>,
     /// The older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce.
     pub migrates_down_to: Vec<u32>,
-    /// What payloads may have of which no route says more: events of clients, answers to acknowledgements, and the `auth` of
+    /// The limits of payloads without limits of their own: events of clients, acknowledgements of clients, and the `auth` of
     /// [connections](Scope::on_connect).
     pub limits: EventLimits,
 }
 
-/// A kind of scope: its key's template and what belongs to it.
+/// A kind of scope: the template of its key, its routes and its queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// `ticket:{ticketId}`: literals and placeholders. An event's first argument fills them, with the fields of an object;
-    /// where there is one placeholder, a string does, too: `"507f"` means the same as `{"ticketId": "507f"}`, and the
-    /// message that is handled must be able to be either.
+    /// `ticket:{ticketId}`: literals and placeholders. The fields of an event's first argument, an object, fill the
+    /// placeholders. A template with one placeholder takes a string too: `"507f"` means the same as `{"ticketId": "507f"}`,
+    /// and the type of the message must decode from either.
     pub template: String,
-    /// Whether the state outlives a restart.
+    /// Whether the state survives a restart.
     pub durable: bool,
-    /// The state is dropped when the scope has had no member, timer or event for so long.
+    /// The time without member, timer and event after which the state is dropped.
     pub idle: Duration,
     /// The events that it handles.
     pub routes: Vec<Route>,
-    /// The questions that it answers.
+    /// The queries that it answers.
     pub queries: Vec<String>,
-    /// Whether it is told of connections whose clients are away, and back.
+    /// Whether it gets the events `away` and `back`.
     pub presence: bool,
 }
 
-/// The event by which the host tells of a connection that opens.
+/// The event of a connection that opens.
 pub(crate) const CONNECT: &str = "connect";
 
-/// An event that a feature handles, and who may send it.
+/// An event that a feature handles, and its origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     /// The event's name.
@@ -67,42 +67,43 @@ pub struct Route {
     pub from_clients: bool,
     /// Whether services may send it.
     pub from_services: bool,
-    /// Whether the host sends it, which is so for `connect` alone.
+    /// Whether the host sends it: `connect` alone.
     pub from_host: bool,
     /// Whether the feature emits it to clients under the same name.
     pub is_passed_through: bool,
-    /// What its payload may have, where that is said.
+    /// The limits of its payload, if it has its own.
     pub limits: Option<EventLimits>,
 }
 
 impl Route {
-    /// What its payload may have, where that is not what the manifest says of all.
+    /// The limits of its payload, if they differ from the manifest's.
     fn own_limits(&self) -> Option<EventLimits> {
-        // Services belong to the operator: what they push may be as large as the host takes.
+        // Services belong to the operator: their payloads are bounded by the host alone.
         let is_services = self.from_services && !self.from_clients;
         self.limits.or(is_services.then(EventLimits::of_host))
     }
 }
 
-/// What a feature needs beyond its own scopes' rooms and the connections it hears from. An operator grants it.
+/// The permissions that a feature needs beyond its own scopes' rooms and the connections that send to it. An operator grants
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Other rooms: a name, or a prefix followed by `*`.
     pub rooms: Vec<String>,
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
-    /// `save` (documents: to store and to fetch them), `disconnect`, `connect` (to be told of each connection that opens),
-    /// `join` (to let connections join rooms that sent the feature nothing, as when it is told of them).
+    /// `save` (to store and fetch documents), `disconnect`, `connect` (to get an event for each connection that opens),
+    /// `join` (to let connections join rooms that have not sent the feature anything).
     pub actions: Vec<String>,
 }
 
-/// A list of names as authors write it down.
+/// Converts a list of names.
 fn names<I: Into<String>>(names: impl IntoIterator<Item = I>) -> impl Iterator<Item = String> {
     names.into_iter().map(Into::into)
 }
 
 impl Manifest {
-    /// A manifest with no scopes. [`manifest!`](crate::manifest) fills in what the crate says of itself.
+    /// A manifest with no scopes. [`manifest!`](crate::manifest) fills in the crate's name, version and description.
     pub fn new(name: &str, version: &str, description: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -119,16 +120,16 @@ impl Manifest {
         }
     }
 
-    /// Sets what payloads may have of which no [route](Scope::limits) says more: the events of clients, their answers to
-    /// acknowledgements, and the `auth` that they connect with.
+    /// Sets the limits of payloads without limits of [their own](Scope::limits): events of clients, acknowledgements of
+    /// clients, and the `auth` of connections.
     #[must_use]
     pub fn limits(mut self, limits: EventLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Version of the state's schema (1 unless said otherwise). Where a stored state has another,
-    /// [`Feature::migrate`](crate::Feature::migrate) is called.
+    /// Sets the version of the state's schema (default: 1). A stored state of another version is migrated by
+    /// [`Feature::migrate`](crate::Feature::migrate).
     #[must_use]
     pub fn state_version(mut self, version: u32) -> Self {
         self.state_version = version;
@@ -136,14 +137,14 @@ impl Manifest {
     }
 
     /// Adds older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce, so that a
-    /// rollback to a build of one of them loses nothing.
+    /// rollback to a build of such a version loses nothing.
     #[must_use]
     pub fn migrates_down_to(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
         self.migrates_down_to.extend(versions);
         self
     }
 
-    /// Adds a kind of scope. Events that it passes through are added to those that the feature may emit.
+    /// Adds a kind of scope. The names of events that it passes through are added to [`emits`](Self::emits).
     #[must_use]
     pub fn scope(mut self, scope: Scope) -> Self {
         let passed_through = scope.routes.iter().filter(|route| route.is_passed_through);
@@ -155,22 +156,22 @@ impl Manifest {
         self
     }
 
-    /// Adds a question that every scope answers, and
-    /// [`Feature::gathered`](crate::Feature::gathered) for all of them. The host itself asks `stats`.
+    /// Adds a query that every scope answers, and [`Feature::gathered`](crate::Feature::gathered) for all of them. The host
+    /// itself sends the query `stats`.
     #[must_use]
     pub fn gathers(mut self, query: impl Into<String>) -> Self {
         self.gathered.push(query.into());
         self
     }
 
-    /// Adds events that it may emit.
+    /// Adds names of events that the feature may emit.
     #[must_use]
     pub fn emits<I: Into<String>>(mut self, events: impl IntoIterator<Item = I>) -> Self {
         self.emits.extend(names(events));
         self
     }
 
-    /// Adds rooms that it emits to or lets connections join: names, or prefixes followed by `*`.
+    /// Adds rooms that the feature emits to or lets connections join: names, or prefixes followed by `*`.
     #[must_use]
     pub fn needs_rooms<I: Into<String>>(mut self, rooms: impl IntoIterator<Item = I>) -> Self {
         self.needs.rooms.extend(names(rooms));
@@ -184,7 +185,7 @@ impl Manifest {
         self
     }
 
-    /// Adds actions: `save`, `disconnect`, `connect`, `join`. A scope [that asks for it](Scope::on_connect) adds `connect`.
+    /// Adds actions: `save`, `disconnect`, `connect`, `join`. A scope with [`on_connect`](Scope::on_connect) adds `connect`.
     #[must_use]
     pub fn needs_actions<I: Into<String>>(mut self, actions: impl IntoIterator<Item = I>) -> Self {
         self.needs.actions.extend(names(actions));
@@ -199,13 +200,13 @@ impl Manifest {
         self
     }
 
-    /// What the payloads of events may have, by name; `*` stands for all that are not named.
+    /// The limits of payloads by event; `*` stands for all other events.
     pub(crate) fn event_limits(&self) -> BTreeMap<&str, EventLimits> {
         let routes = self.scopes.iter().flat_map(|scope| &scope.routes);
         let own = routes.filter_map(|route| Some((route.event.as_str(), route.own_limits()?)));
         let mut limits: BTreeMap<_, _> = own.chain([("*", self.limits)]).collect();
         if self.limits == EventLimits::of_host() {
-            // Which is so without a word.
+            // The host's limits are the default of the extension.
             limits.retain(|_, limits| *limits != EventLimits::of_host());
         }
         limits
@@ -223,7 +224,7 @@ impl Scope {
         Self::new(template, false)
     }
 
-    /// A scope whose state outlives a restart.
+    /// A scope whose state survives a restart.
     pub fn durable(template: &str) -> Self {
         Self::new(template, true)
     }
@@ -233,7 +234,7 @@ impl Scope {
         Self { template: template.to_owned(), durable, idle: DEFAULT_IDLE, routes, queries, presence: false }
     }
 
-    /// How long the state stays with no member, timer or event (5 minutes unless said otherwise).
+    /// Sets the time without member, timer and event after which the state is dropped (default: 5 minutes).
     #[must_use]
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;
@@ -267,35 +268,33 @@ impl Scope {
         self.route(events, Route { from_clients: true, from_services: true, ..Route::default() })
     }
 
-    /// Has the feature told of each connection that opens, by the event `connect`, before anything that the connection
-    /// sends to this scope. The sender is that connection; the one argument is an object of the Socket.IO `namespace`
-    /// that it opened in and the `auth` that its client gave, which in the plain protocol are `/` and `{}`. The scope must
-    /// have no placeholder.
+    /// Adds the event `connect`, which the host sends for each connection that opens, before any message of the connection
+    /// to this scope. The sender is that connection; the one argument is an object of the Socket.IO `namespace` and the
+    /// client's `auth`, which in the plain protocol are `/` and `{}`. The scope must have no placeholder.
     ///
-    /// An operator has to grant the action `connect` for it; to let the connection join a room, before it has sent
-    /// anything, takes the action `join`. Nothing in `auth` is what clients sign in with: see the contract.
+    /// An operator has to grant the action `connect` for it, and the action `join` to let the connection join a room before
+    /// it has sent anything. Credentials are removed from `auth`: see the contract.
     #[must_use]
     pub fn on_connect(self) -> Self {
         self.route([CONNECT], Route { from_host: true, ..Route::default() })
     }
 
-    /// Has the feature told when the client of a connection that takes part in this scope is
-    /// [away](crate::Feature::away), and when it is [back](crate::Feature::back). A host that does not
-    /// know the extension `presence` refuses such a feature.
+    /// Adds the events [away](crate::Feature::away) and [back](crate::Feature::back) of connections that take part in this
+    /// scope. A host that does not know the extension `presence` refuses such a feature.
     #[must_use]
     pub fn on_away(mut self) -> Self {
         self.presence = true;
         self
     }
 
-    /// Adds questions that it answers.
+    /// Adds queries that the scope answers.
     #[must_use]
     pub fn queries<I: Into<String>>(mut self, queries: impl IntoIterator<Item = I>) -> Self {
         self.queries.extend(names(queries));
         self
     }
 
-    /// Says what the payloads of these events may have; they must be routed to this scope already.
+    /// Sets the limits of the payloads of these events, which must be routed to this scope already.
     ///
     /// # Panics
     /// Where one of them is not.
@@ -309,14 +308,14 @@ impl Scope {
         self
     }
 
-    /// Adds events that may be sent by whoever may send `like`.
+    /// Adds events with the origins of `like`.
     fn route<I: Into<String>>(mut self, events: impl IntoIterator<Item = I>, like: Route) -> Self {
         self.routes.extend(names(events).map(|event| Route { event, ..like.clone() }));
         self
     }
 }
 
-/// Long enough for a client that reconnects to find what it left, short enough not to pile up.
+/// Long enough for a client that reconnects to find its scope's state, short enough to bound the number of scopes.
 const DEFAULT_IDLE: Duration = Duration::from_secs(300);
 
 /// A [`Manifest`] with the name, version and description of the crate that this stands in.

@@ -71,9 +71,9 @@ impl MessageRoute {
 ///
 /// messages! {
 ///     pub enum Message {
-///         /// Says something in a room or a channel.
+///         /// Sends a message to a room or a channel.
 ///         client "roomMessage" in ROOM, client "channelMessage" in CHANNEL => Say(FromClient<Say>),
-///         /// Changes of a room, which its members are told.
+///         /// A change of a room.
 ///         passthrough "room:renamed" | "room:closed" in ROOM => Changed(Passthrough<serde_json::Value>),
 ///     }
 /// }

@@ -1,4 +1,4 @@
-//! A payload of which a feature reads a part and passes on all.
+//! A payload that a feature passes on whole, and reads in part.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -6,8 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::Payload;
 
-/// A payload as it came, and what the feature reads of it. It is written out as it came, with the fields that the
-/// feature knows nothing of.
+/// A payload and the fields that the feature reads. It is serialised as it was received, with the fields that the feature
+/// does not know.
 ///
 /// ```
 /// use roundhouse_sdk::Passthrough;
@@ -24,25 +24,25 @@ use crate::Payload;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Passthrough<T> {
-    /// What the feature reads of it.
+    /// The fields that the feature reads.
     pub fields: T,
     text: Box<RawValue>,
 }
 
 impl<T> Passthrough<T> {
-    /// It as it came, as JSON text.
+    /// The payload as received, as JSON text.
     #[must_use]
     pub fn text(&self) -> &str {
         self.text.get()
     }
 
-    /// It as an event's one argument.
+    /// The payload as the one argument of an event.
     #[must_use]
     pub fn payload(&self) -> Payload {
         Payload::from_args(format!("[{}]", self.text()))
     }
 
-    /// Whether it is a JSON object, and not the bare id that may stand for one.
+    /// Whether the payload is a JSON object, and not a bare id in its place.
     #[must_use]
     pub fn is_object(&self) -> bool {
         self.text().starts_with('{')
@@ -52,7 +52,7 @@ impl<T> Passthrough<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Passthrough<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        // The inner error says where it is, and the outer one takes that over.
+        // The outer error takes over the position from the inner one's text.
         let fields = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
         Ok(Self { fields, text })
     }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_inside_is_named_as_it_would_be_outside() {
+    fn errors_name_the_field_inside() {
         let rule = "has to be 1 to 128 printable characters without whitespace";
         assert_eq!(refused(r#"[{"id": "a b"}]"#), format!("item:new: id: {rule}"));
         assert_eq!(refused(r#"[{"more": {}, "id": ""}]"#), format!("item:new: id: {rule}"));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_id_is_told_from_an_object() {
+    fn is_object_distinguishes_a_bare_id() {
         assert!(serde_json::from_str::<Passthrough<serde_json::Value>>(" {}").unwrap().is_object());
         assert!(!serde_json::from_str::<Passthrough<serde_json::Value>>(" \"c1\"").unwrap().is_object());
     }

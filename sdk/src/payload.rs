@@ -1,17 +1,16 @@
-//! What crosses between a client and a feature: arguments as JSON text, binary attachments beside them.
+//! Payloads: an event's arguments as JSON text, with binary attachments beside them.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// An event's arguments and the binary attachments that they refer to. Most events have one argument and
-/// no attachments.
+/// An event's arguments and the binary attachments that they refer to. Most events have one argument and no attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// One JSON array: `[]`, `[data]`, `[a, b]`.
     pub args: String,
-    /// What the arguments' [`Attachment`]s stand for, by their number. They refer to each of them exactly once.
+    /// The bytes of the arguments' [`Attachment`]s, by number. The arguments refer to each of them exactly once.
     pub attachments: Vec<Vec<u8>>,
 }
 
@@ -22,18 +21,18 @@ impl Default for Payload {
 }
 
 impl Payload {
-    /// No arguments at all.
+    /// A payload without arguments.
     #[must_use]
     pub fn none() -> Self {
         Self::from_args("[]".to_owned())
     }
 
-    /// One argument, the normal case.
+    /// A payload of one argument.
     pub fn of<T: Serialize + ?Sized>(data: &T) -> Result<Self, Failure> {
         encode(&(data,))
     }
 
-    /// Several arguments: a tuple, an array or another sequence, each item an argument.
+    /// A payload of several arguments: each item of a tuple, an array or another sequence is one.
     pub fn spread<T: Serialize + ?Sized>(arguments: &T) -> Result<Self, Failure> {
         let payload = encode(arguments)?;
         if payload.args.starts_with('[') {
@@ -43,14 +42,14 @@ impl Payload {
         }
     }
 
-    /// The same arguments with attachments, each of which they refer to once.
+    /// Adds attachments. The arguments refer to each of them once.
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Vec<u8>>) -> Self {
         self.attachments = attachments;
         self
     }
 
-    /// Reads the first argument; where there is none, `T` is read from `null`.
+    /// Decodes the first argument; without arguments, `T` is decoded from `null`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         let args: Vec<&serde_json::value::RawValue> =
             serde_json::from_str(&self.args).map_err(|error| bad("arguments", &error))?;
@@ -71,7 +70,7 @@ fn bad(what: &str, error: &serde_json::Error) -> Failure {
     Failure::bad_request(format!("{what}: {error}"))
 }
 
-/// Where an argument refers to a binary attachment, in JSON `{"_placeholder": true, "num": 0}`.
+/// An argument's reference to a binary attachment, in JSON `{"_placeholder": true, "num": 0}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     #[serde(rename = "_placeholder")]
@@ -81,13 +80,13 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Refers to the attachment with this number, counted from 0.
+    /// A reference to the attachment with this number, counted from 0.
     #[must_use]
     pub fn new(number: usize) -> Self {
         Self { placeholder: true, number }
     }
 
-    /// Which attachment is meant, counted from 0.
+    /// The attachment's number, counted from 0.
     #[must_use]
     pub fn number(&self) -> usize {
         self.number

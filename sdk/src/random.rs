@@ -1,4 +1,4 @@
-//! Numbers that look random but follow from the event's seed (SplitMix64).
+//! Pseudo-random numbers from the event's seed (SplitMix64).
 
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

@@ -1,4 +1,4 @@
-//! What payloads are read into where they may be one thing or another. None of it builds what the feature does not read.
+//! Types of payloads that come in several shapes. None of them builds values that the feature does not read.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use crate::id::RULE;
 use crate::{ClaimedSender, Failure, Id, Member, Sender};
 
-/// An id by itself, or an object of which `T` is read.
+/// An id, or an object that decodes as `T`.
 ///
 /// ```
 /// use roundhouse_sdk::{Id, IdOr};
@@ -32,7 +32,7 @@ use crate::{ClaimedSender, Failure, Id, Member, Sender};
 pub enum IdOr<T> {
     /// The id.
     Id(Id),
-    /// What is read of the object.
+    /// The object.
     Object(T),
 }
 
@@ -73,12 +73,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for IdOr<T> {
     }
 }
 
-/// Somebody or something that a payload may name: by an id, or by an object that has one in its field `id`, `_id` or
-/// `userId`. Whatever else stands there names nobody, and is no mistake.
+/// A user or a thing that a payload may name: by an id, or by an object with the id in its field `id`, `_id` or `userId`.
+/// Any other value names nothing, and is no error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reference(Option<Id>);
 
-/// The fields of an object that may name it, the first before the others.
+/// The fields that may hold the id, in order of precedence.
 const NAMING: [&str; 3] = ["id", "_id", "userId"];
 
 impl Reference {
@@ -101,9 +101,9 @@ impl<'de> Deserialize<'de> for Reference {
     }
 }
 
-/// Reads an id where there is one, and skips what is none.
+/// Decodes an id, and skips any other value.
 struct Naming {
-    /// Whether an object may have it in a field.
+    /// Whether an object may hold the id in a field.
     in_object: bool,
 }
 
@@ -163,7 +163,7 @@ impl<'de> Visitor<'de> for Naming {
     }
 }
 
-/// Which of [`NAMING`] a field's name is, without a copy of it.
+/// The position of a field's name in [`NAMING`], without a copy of the name.
 struct Field;
 
 impl<'de> DeserializeSeed<'de> for Field {
@@ -186,11 +186,11 @@ impl Visitor<'_> for Field {
     }
 }
 
-/// Reads an object, and nothing that serde would read as one as well, an array of its fields. For
-/// `#[serde(deserialize_with = "roundhouse_sdk::object")]`.
+/// Decodes an object, and refuses the array of its fields that serde takes as well. For `#[serde(deserialize_with =
+/// "roundhouse_sdk::object")]`.
 ///
 /// # Errors
-/// Where it is anything else, or not the object that is wanted.
+/// If the value is no object, or does not decode as `T`.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct Object<T>(PhantomData<T>);
 
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_claims_are_told_of_by_name() {
+    fn errors_name_fields_and_claims() {
         assert!(refused("say", r#"[{"body":7}]"#).starts_with("say: body: invalid type"));
         assert!(refused("say", r#"[{"body":"b","senderId":7}]"#).starts_with("say: senderId: "));
         assert!(refused("say", "[]").contains("missing field `body`"));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_may_stand_for_an_object() {
+    fn id_or_decodes_ids_and_objects() {
         let read = |event, args| decode::named::<Message>(event, args).unwrap();
         assert!(matches!(read("about", r#"["c1"]"#), Message::About(said) if matches!(said.fields, IdOr::Id(_))));
         let object = read("about", r#"[{"body":"b"}]"#);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_names_somebody_or_nobody() {
+    fn references_decode_ids_and_skip_the_rest() {
         let read = |text: &str| serde_json::from_str::<Reference>(text).unwrap().into_id();
         for text in [r#""ana""#, r#"{"userId":"bob","_id":5,"id":"ana"}"#, r#"{"x":[{}],"_id":"ana","userId":"bob"}"#] {
             assert_eq!(read(text), Id::new("ana"), "{text}");

@@ -1,11 +1,10 @@
-//! Scope templates such as `ticket:{ticketId}`. Keys are made from them by the host, and in tests by the
-//! simulator.
+//! Scope templates such as `ticket:{ticketId}`. The host, and in tests the simulator, makes keys from them.
 
-/// A scope template that has been read.
+/// A parsed scope template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     pub(crate) text: String,
-    /// What stands before the first placeholder.
+    /// The literal before the first placeholder.
     pub(crate) prefix: String,
     /// Each placeholder and the literal after it.
     pub(crate) placeholders: Vec<(String, String)>,
@@ -50,7 +49,7 @@ mod tests {
     use super::Template;
 
     #[test]
-    fn templates_that_cannot_work_are_refused() {
+    fn parse_refuses_malformed_templates() {
         for text in ["", "{id}", "a:{b", "a:{}", "a:{b}{c}"] {
             assert!(Template::parse(text).is_err(), "{text}");
         }

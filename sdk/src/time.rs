@@ -1,4 +1,4 @@
-//! Points in time as people and clients write them.
+//! Times in the format of clients.
 
 /// ISO 8601 in UTC with milliseconds, as in `2026-11-20T08:42:38.000Z`, of epoch milliseconds.
 #[must_use]
@@ -23,7 +23,7 @@ mod tests {
     use super::iso8601;
 
     #[test]
-    fn dates_are_right_around_leap_days_and_ends_of_years() {
+    fn iso8601_handles_leap_days_and_year_ends() {
         for (epoch_ms, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (951_782_400_000, "2000-02-29T00:00:00.000Z"),

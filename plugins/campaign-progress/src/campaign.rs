@@ -1,21 +1,21 @@
-//! A campaign's state: how far it has come, and how long that took. Nothing here tells anybody of it.
+//! The state of a campaign: its counts, its stage and the time that it has run. This file emits nothing.
 
 use roundhouse_sdk::{Failure, Id, check_name};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{Hundredths, Progress, Snapshot, Started, Status};
 
-/// The longest name that a campaign may have, in characters: it is shown in one line.
+/// The greatest length of a campaign's name, in characters: it is shown in one line.
 const MAX_NAME_CHARS: usize = 256;
 
-/// Characters that are kept of the reason for which a campaign failed, for those who come later. A service that sends
-/// a whole stack trace is not to be refused for it.
+/// The greatest length of the reason of a failure in the state, in characters. A longer one, such as a stack trace, is cut
+/// and not refused.
 const MAX_REASON_CHARS: usize = 1000;
 
-/// The greatest number of messages that a campaign may have: the greatest integer that is exact in every client.
+/// The greatest number of messages of a campaign: the greatest integer that is exact in JavaScript.
 const MAX_TOTAL: u64 = 9_007_199_254_740_991;
 
-/// A campaign: nothing until it is started.
+/// A campaign: `None` until it is started.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Campaign(Option<Run>);
 
@@ -34,13 +34,13 @@ pub(crate) struct Run {
     delivered: u64,
     read: u64,
     failed: u64,
-    /// How long it ran up to `since`, pauses left out, in milliseconds.
+    /// The running time up to `since`, without pauses, in milliseconds.
     ran_ms: u64,
-    /// When it was started or resumed last.
+    /// The time of the start or the last resume, in epoch milliseconds.
     since: u64,
 }
 
-/// How a campaign stands. The order is that of the stats: what is still going on comes first.
+/// The stage of a campaign, in the order of the stats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Stage {
@@ -48,7 +48,7 @@ pub(crate) enum Stage {
     Paused,
     Failed,
     Completed,
-    /// Not started, as far as is known.
+    /// Not started.
     Pending,
 }
 
@@ -112,7 +112,7 @@ impl Run {
         self.sent + self.failed
     }
 
-    /// Counts messages. No figure goes over the total.
+    /// Counts messages. No count exceeds the total.
     pub(crate) fn count(&mut self, status: Status, count: u64) -> Result<(), Failure> {
         let (so_far, counter) = match status {
             Status::Sent => (self.processed(), &mut self.sent),
@@ -158,7 +158,7 @@ impl Run {
         }
     }
 
-    /// Ends it, as completed or failed.
+    /// Ends the campaign, as completed or failed.
     pub(crate) fn end(&mut self, stage: Stage, reason: Option<&str>, now: u64) -> Result<(), Failure> {
         if self.stage.is_end() {
             return Err(self.stage.ended());
@@ -185,7 +185,8 @@ impl Run {
         }
     }
 
-    /// Rounded down, so that it is 100 only when all is done. A campaign without messages is done when it is completed.
+    /// The processed part, rounded down, so that it is 100 only when all messages are processed. A campaign without messages
+    /// is at 100 when it is completed.
     pub(crate) fn percent(&self) -> Hundredths {
         match (self.total, self.stage) {
             (0, Stage::Completed) => Hundredths::of(100, 1),
@@ -194,7 +195,7 @@ impl Run {
         }
     }
 
-    /// Over the time that it ran.
+    /// The processed messages per second of running time.
     fn rate_per_second(&self, now: u64) -> Hundredths {
         match self.ran_until(now) {
             0 => Hundredths::default(),
@@ -202,7 +203,7 @@ impl Run {
         }
     }
 
-    /// How long it still takes at the rate so far; none where it does not run or nothing tells.
+    /// The remaining time at the rate so far; `None` while the campaign is paused or has no rate.
     fn eta_ms(&self, now: u64) -> Option<u64> {
         let (ran_ms, processed) = (self.ran_until(now), self.processed());
         match self.stage {
@@ -216,7 +217,7 @@ impl Run {
         }
     }
 
-    /// How long it ran, in milliseconds, pauses left out.
+    /// The running time up to `now`, without pauses, in milliseconds.
     fn ran_until(&self, now: u64) -> u64 {
         match self.stage {
             Stage::Running => self.ran_ms + now.saturating_sub(self.since),

@@ -1,9 +1,9 @@
-//! Shows how far a bulk campaign has come, live: to those who have it open, and to whoever owns it.
+//! Live progress of bulk campaigns, for their subscribers and their owners.
 //!
 //! # Layout
-//! - this file: what happens at each event, and who hears of it
-//! - `campaign`: the state of one campaign, and what follows from it
-//! - `wire`: what crosses the wire
+//! - this file: the handling of events, and the recipients of emits
+//! - `campaign`: the state of one campaign, and its figures
+//! - `wire`: messages, events, answers and settings
 
 mod campaign;
 mod wire;
@@ -28,11 +28,11 @@ roundhouse_sdk::export!(CampaignProgress);
 
 type Cx<'a> = Context<'a, CampaignProgress>;
 
-/// How long a campaign is remembered when nothing more is heard of it: long enough for the last messages to be read.
+/// The time that a campaign is kept after its last event: long enough for the last messages to be read.
 const IDLE: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
-/// Campaigns that the stats list, at most: with the longest ids that there are, the answer stays below the megabyte
-/// that an answer may have.
+/// The greatest number of campaigns in the stats: with ids of the greatest length, the answer stays below its limit of a
+/// megabyte.
 const MAX_LISTED: usize = 1000;
 
 impl Feature for CampaignProgress {
@@ -62,7 +62,7 @@ impl Feature for CampaignProgress {
             }
             Message::Started(sent) => {
                 let run = campaign.start(&sent.fields, now)?;
-                tell_life_cycle(run, cx, &sent)?;
+                emit_life_cycle(run, cx, &sent)?;
                 run
             }
             Message::Report(report) => {
@@ -70,35 +70,35 @@ impl Feature for CampaignProgress {
                 let before = run.processed();
                 run.count(report.status, report.count())?;
                 if crosses_multiple(before, run.processed(), cx.settings().progress_every.get()) {
-                    tell_progress(run, cx);
+                    emit_progress(run, cx);
                 }
                 run
             }
             Message::Paused(sent) => {
                 let run = campaign.run_mut()?;
                 run.pause(now)?;
-                tell_life_cycle(run, cx, &sent)?;
+                emit_life_cycle(run, cx, &sent)?;
                 run
             }
             Message::Resumed(sent) => {
                 let run = campaign.run_mut()?;
                 run.resume(now)?;
-                tell_life_cycle(run, cx, &sent)?;
+                emit_life_cycle(run, cx, &sent)?;
                 run
             }
             Message::Completed(sent) => {
                 let run = campaign.run_mut()?;
                 run.end(Stage::Completed, None, now)?;
-                // A page that closes its bar at the end has seen it full before.
-                tell_progress(run, cx);
-                tell_life_cycle(run, cx, &sent)?;
+                // First the progress, so that a page which closes its bar at the end has shown it full.
+                emit_progress(run, cx);
+                emit_life_cycle(run, cx, &sent)?;
                 run
             }
             Message::Failed(sent) => {
                 let run = campaign.run_mut()?;
                 run.end(Stage::Failed, Some(&sent.fields.reason), now)?;
-                tell_progress(run, cx);
-                tell_life_cycle(run, cx, &sent)?;
+                emit_progress(run, cx);
+                emit_life_cycle(run, cx, &sent)?;
                 run
             }
         };
@@ -118,7 +118,7 @@ impl Feature for CampaignProgress {
     }
 
     fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
-        // A campaign that was only asked for has no figures.
+        // A campaign that was not started has no figures.
         let mut campaigns: Vec<CampaignStats> = answers.decode::<Option<_>>()?.into_iter().flatten().collect();
         campaigns.sort_by(|a, b| (a.state, &a.campaign_id).cmp(&(b.state, &b.campaign_id)));
         let in_state = |state| campaigns.iter().filter(|campaign| campaign.state == state).count();
@@ -141,8 +141,8 @@ fn subscribe(campaign: &Campaign, cx: &mut Cx, member: &Member) {
     cx.reply(&snapshot);
 }
 
-/// Sends a life-cycle event on as the service sent it; where that was a bare id, as the object that it stands for.
-fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure> {
+/// Passes a life-cycle event on as the service sent it, but a bare id as the object that it stands for.
+fn emit_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure> {
     let payload = match sent.is_object() {
         true => sent.payload(),
         false => Payload::of(&Named { campaign_id: campaign_id(cx) })?,
@@ -151,18 +151,19 @@ fn tell_life_cycle<T>(run: &Run, cx: &mut Cx, sent: &Passthrough<T>) -> Result<(
     Ok(())
 }
 
-fn tell_progress(run: &Run, cx: &mut Cx) {
+fn emit_progress(run: &Run, cx: &mut Cx) {
     let progress = run.progress(campaign_id(cx), cx.now());
     cx.emit(audience(run, cx), &progress);
 }
 
-/// Those who have subscribed and the owner, each connection once.
+/// The subscribers and the owner; each connection gets an event once.
 fn audience(run: &Run, cx: &Cx) -> Audiences {
     let owner = run.owner_id().map(Audience::user);
     Audiences([cx.room()].into_iter().chain(owner).collect())
 }
 
-/// Whether a count on its way up reached or went over a multiple. Since it only goes up, no multiple is crossed twice.
+/// Whether a growing count reached or passed a multiple of `every`. Counts never decrease, so that no multiple is crossed
+/// twice.
 fn crosses_multiple(before: u64, after: u64, every: u64) -> bool {
     before / every < after / every
 }

@@ -1,4 +1,4 @@
-//! What crosses the wire: messages, questions and settings that come in, events and answers that go out.
+//! Messages, events, answers and settings, as they are on the wire.
 
 use std::num::NonZeroU64;
 
@@ -11,7 +11,7 @@ use crate::campaign::Stage;
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// Progress is told whenever so many more messages are processed.
+    /// The number of processed messages between two `campaign:progress`.
     pub(crate) progress_every: NonZeroU64,
 }
 
@@ -44,11 +44,10 @@ roundhouse_sdk::messages! {
     }
 }
 
-/// A payload that names the campaign and wants nothing more, as an object or as the bare id. The host made the scope of
-/// the id.
+/// A payload with the campaign's id alone, as an object or as the bare id. The host has read the id.
 pub type OnCampaign = IdOr<ClaimedSender>;
 
-/// What is read of `campaign:started`.
+/// The fields of `campaign:started`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Started {
@@ -57,7 +56,7 @@ pub struct Started {
     pub(crate) owner_id: Option<Id>,
 }
 
-/// `campaign:message`: what became of so many messages.
+/// The fields of `campaign:message`: the status of a number of messages.
 #[derive(Debug, Deserialize)]
 pub struct Report {
     pub(crate) status: Status,
@@ -65,13 +64,13 @@ pub struct Report {
 }
 
 impl Report {
-    /// How many messages it is about: one, where it does not say.
+    /// The number of messages, by default one.
     pub(crate) fn count(&self) -> u64 {
         self.count.map_or(1, NonZeroU64::get)
     }
 }
 
-/// What became of a message.
+/// The status of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -81,20 +80,20 @@ pub(crate) enum Status {
     Failed,
 }
 
-/// What is read of `campaign:failed`.
+/// The fields of `campaign:failed`.
 #[derive(Debug, Deserialize)]
 pub struct Failed {
     pub(crate) reason: String,
 }
 
-/// Which campaign an event is about, and nothing more.
+/// The campaign's id as an object.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Named<'a> {
     pub(crate) campaign_id: &'a str,
 }
 
-/// How far a campaign is.
+/// The progress of a campaign.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Progress<'a> {
@@ -112,7 +111,7 @@ pub(crate) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// The figures of a campaign that was not started.
+    /// The progress of a campaign that was not started.
     pub(crate) fn none(campaign_id: &'a str) -> Self {
         Self {
             campaign_id,
@@ -130,7 +129,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// All that a page which comes late has to know.
+/// The progress, name and reason of failure, for a new subscriber.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Snapshot<'a> {
@@ -148,7 +147,7 @@ roundhouse_sdk::outgoing! {
     Snapshot<'_> => "campaign:snapshot",
 }
 
-/// A figure with two decimals, rounded down. On the wire it is a number, and a whole one where it is whole.
+/// A number with two decimals, rounded down. On the wire it is an integer if it has no decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Hundredths(u64);
 
@@ -173,7 +172,7 @@ impl<'de> Deserialize<'de> for Hundredths {
     }
 }
 
-/// One campaign's figures, no more than an operator needs to find it.
+/// One campaign's figures for the stats.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CampaignStats {
@@ -184,7 +183,7 @@ pub(crate) struct CampaignStats {
     pub(crate) percent: Hundredths,
 }
 
-/// The figures of all campaigns.
+/// The stats: the figures of all campaigns.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats<'a> {
@@ -193,7 +192,7 @@ pub(crate) struct Stats<'a> {
     pub(crate) completed: usize,
     pub(crate) failed: usize,
     pub(crate) campaigns: &'a [CampaignStats],
-    /// Campaigns that are not listed, for there are too many.
+    /// The number of campaigns that are not listed, because there are too many.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) omitted: usize,
 }

@@ -52,8 +52,8 @@ pub(crate) fn ask_for_page(cx: &mut Cx, before: Option<Id>, limit: u32) {
     }
 }
 
-/// Asks for the newest messages where the room does not know them, or has left ends of messages to the store that `connection`
-/// is to be told of, and gives whether that is so: then they are what the join waits for.
+/// Asks for the newest messages where the room does not know them, or has left ends of messages to the store that
+/// `connection` is to be told of, and gives whether that is so: then they are what the join waits for.
 pub(crate) fn ask_for_newest(room: &mut Room, cx: &mut Cx, connection: Option<&str>) -> bool {
     // Whoever comes in until the answer is there need not ask the same. What they send again is still stored once.
     let fills = !std::mem::replace(&mut room.is_filled, true);

@@ -1,24 +1,24 @@
-//! A contact's state: who is writing to it, and where. Nothing here tells anybody of it.
+//! The state of a contact: the users who type to it, and their connections. This file emits nothing.
 
 use std::time::Duration;
 
 use roundhouse_sdk::{Failure, Member};
 use serde::{Deserialize, Serialize};
 
-/// People who write to one contact at a time: more than any team.
+/// The greatest number of typists of one contact: more than any team.
 const MAX_TYPISTS: usize = 50;
 
-/// Bytes of typists beyond which nobody else types. With them the state stays below the host's limit of 64 KiB.
+/// The greatest size of all typists in the state, in bytes, below the host's limit of 64 KiB.
 const MAX_TYPISTS_BYTES: usize = 48 * 1024;
 
-/// Connections of one person that are noted as those where it types: more than anybody has hands.
+/// The greatest number of connections of one typist in the state: a user types at few places at once.
 const MAX_PLACES: usize = 4;
 
 /// A contact.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Contact(Vec<Typist>);
 
-/// Somebody who is writing.
+/// A user who types.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Typist {
@@ -27,28 +27,28 @@ pub(crate) struct Typist {
     places: Vec<Place>,
 }
 
-/// A connection where somebody writes.
+/// A connection at which a user types.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Place {
     connection: String,
-    /// When it was last said, in epoch milliseconds.
+    /// The time of the last `typing:start`, in epoch milliseconds.
     last: u64,
-    /// Whether the host was asked to tell of its end, for it has not subscribed.
+    /// Whether the connection is watched, because it has not subscribed.
     is_watched: bool,
 }
 
-/// What a `typing:start` was.
+/// The effect of a `typing:start`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Start {
-    /// The person did not type before.
+    /// The user did not type before.
     pub(crate) is_begun: bool,
-    /// The host has to be asked to tell of the connection's end.
+    /// The connection has to be watched.
     pub(crate) is_to_be_watched: bool,
 }
 
 impl Typist {
-    /// The connections of whose end the host need not tell any more.
+    /// The watched connections.
     pub(crate) fn watched(&self) -> impl Iterator<Item = &str> {
         self.places.iter().filter(|place| place.is_watched).map(|place| place.connection.as_str())
     }
@@ -71,7 +71,7 @@ impl Contact {
         self.0.iter().find(|typist| typist.user_id == user_id)
     }
 
-    /// Somebody types. `has_subscribed`: its connection is in the contact's room.
+    /// A user types. `has_subscribed`: the connection is in the contact's room.
     pub(crate) fn type_on(
         &mut self,
         member: &Member,
@@ -99,19 +99,20 @@ impl Contact {
         Ok(Start { is_begun: true, is_to_be_watched: !has_subscribed })
     }
 
-    /// A connection has subscribed: the host tells of its end because of that.
+    /// A connection has subscribed: its departure is reported without a watch.
     pub(crate) fn subscribed(&mut self, connection: &str) {
         let places = self.0.iter_mut().flat_map(|typist| &mut typist.places);
         places.filter(|place| place.connection == connection).for_each(|place| place.is_watched = false);
     }
 
-    /// Somebody types no longer: who, if it did.
+    /// Ends a user's typing. Returns the typist, if the user typed.
     pub(crate) fn stop(&mut self, user_id: &str) -> Option<Typist> {
         let position = self.0.iter().position(|typist| typist.user_id == user_id)?;
         Some(self.0.remove(position))
     }
 
-    /// A connection goes: who typed there, and has not said elsewhere for so long that it does.
+    /// Removes a connection. Returns its typist if the typing ends with it: no other connection has sent `typing:start` for
+    /// `lasts`.
     pub(crate) fn stop_at(&mut self, connection: &str, now: u64, lasts: Duration) -> Option<Typist> {
         let typed_there = |typist: &Typist| typist.places.iter().any(|place| place.connection == connection);
         let position = self.0.iter().position(typed_there)?;
@@ -121,13 +122,13 @@ impl Contact {
         (!types_on).then(|| self.0.remove(position))
     }
 
-    /// When somebody last said that it types, in epoch milliseconds; `None` where it does not type.
+    /// The time of a user's last `typing:start`, in epoch milliseconds; `None` if the user does not type.
     pub(crate) fn last_typing(&self, user_id: &str) -> Option<u64> {
         self.typist(user_id).map(Typist::last)
     }
 }
 
-/// How much is left of what `lasts` from `since` on, in epoch milliseconds.
+/// The rest of a period that began at `since`, in epoch milliseconds.
 fn left(since: u64, now: u64, lasts: Duration) -> Duration {
     lasts.saturating_sub(Duration::from_millis(now.saturating_sub(since)))
 }

@@ -1,10 +1,10 @@
-//! What happens in a WhatsApp CRM, pushed to the pages that show it; and who is writing to a contact.
+//! Events of a WhatsApp CRM for the pages that show them, and typing indicators of contacts.
 //!
 //! # Layout
-//! - this file: what happens at each event, and who hears of it
-//! - `contact`: who is writing to a contact
-//! - `status`: how far a message has come
-//! - `wire`: what crosses the wire
+//! - this file: the handling of events, and the recipients of emits
+//! - `contact`: the state of a contact, its typists
+//! - `status`: the status of a message
+//! - `wire`: messages, events, answers, scopes and settings
 
 mod contact;
 mod status;
@@ -33,7 +33,7 @@ pub struct CrmEvents;
 
 roundhouse_sdk::export!(CrmEvents);
 
-/// What is kept of a scope: of a contact who is writing to it, of a message how far it has come.
+/// The state of a scope: the typists of a contact, or the status of a message.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
@@ -52,10 +52,10 @@ enum Due<'a> {
 
 type Cx<'a> = Context<'a, CrmEvents>;
 
-/// How long a message's status is kept after its last change: a phone that was off is on again by then.
+/// The time that a message's status is kept after its last change: a phone that was off is on again by then.
 const STATUS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What names of accounts' and of contacts' rooms begin with.
+/// The prefixes of accounts' and contacts' rooms.
 const ACCOUNT_ROOMS: &str = "whatsapp:";
 const CONTACT_ROOMS: &str = "contact:";
 
@@ -115,20 +115,20 @@ impl Feature for CrmEvents {
             }
             Message::OfAccount(push) => {
                 let account_id = push.fields.account()?.ok_or_else(|| missing("accountId"))?;
-                send_on(cx, vec![Audience::room(account_room(&account_id))], &push)?;
+                pass_through(cx, vec![Audience::room(account_room(&account_id))], &push)?;
             }
             Message::StatusUpdate(push) => update_status(&mut state.status, cx, &push)?,
-            Message::OfMessage(push) => send_on(cx, around_message(&push.fields)?, &push)?,
+            Message::OfMessage(push) => pass_through(cx, message_audience(&push.fields)?, &push)?,
             Message::OfContact(push) => {
                 let mut to = vec![cx.room()];
                 to.extend(push.fields.user()?.map(|id| Audience::user(&*id)));
-                send_on(cx, to, &push)?;
+                pass_through(cx, to, &push)?;
             }
-            Message::OfFlow(push) => send_on(cx, vec![Audience::user(cx.param("userId"))], &push)?,
-            Message::Notification(push) => send_on(cx, vec![Audience::All], &push)?,
+            Message::OfFlow(push) => pass_through(cx, vec![Audience::user(cx.param("userId"))], &push)?,
+            Message::Notification(push) => pass_through(cx, vec![Audience::All], &push)?,
             Message::Activity(push) => {
                 let to = push.fields.roles()?.map_or(Audience::All, Audience::roles);
-                send_on(cx, vec![to], &push)?;
+                pass_through(cx, vec![to], &push)?;
             }
         }
         Ok(())
@@ -173,11 +173,11 @@ fn start_typing(contact: &mut Contact, cx: &mut Cx, member: &Member, name: &str)
     let user_id = member.user_id();
     let start = contact.type_on(member, name, cx.now(), cx.in_room())?;
     if start.is_to_be_watched {
-        // Whoever writes need not have subscribed, but its end has to be noticed.
+        // A typist need not have subscribed, but its disconnect ends the typing.
         cx.watch(member);
     }
     if let Some(typist) = contact.typist(user_id).filter(|_| start.is_begun) {
-        tell_typing(cx, typist, true);
+        emit_typing(cx, typist, true);
     }
     cx.set_timer(typing_timer(user_id), cx.settings().typing(), &Due::TypingEnds { user_id: user_id.into() });
     Ok(())
@@ -185,26 +185,26 @@ fn start_typing(contact: &mut Contact, cx: &mut Cx, member: &Member, name: &str)
 
 fn stop_typing(contact: &mut Contact, cx: &mut Cx, user_id: &str) {
     if let Some(typist) = contact.stop(user_id) {
-        tell_stopped(cx, &typist);
+        emit_stopped(cx, &typist);
     }
 }
 
-/// A connection goes, or is subscribed no longer.
+/// A connection has left, disconnected or unsubscribed.
 fn depart(contact: &mut Contact, cx: &mut Cx, member: &Member) {
     if let Some(typist) = contact.stop_at(&member.connection, cx.now(), cx.settings().typing()) {
-        tell_stopped(cx, &typist);
+        emit_stopped(cx, &typist);
     }
 }
 
-fn tell_stopped(cx: &mut Cx, typist: &Typist) {
+fn emit_stopped(cx: &mut Cx, typist: &Typist) {
     for connection in typist.watched() {
         cx.leave_connection(connection);
     }
     cx.cancel_timer(typing_timer(&typist.user_id));
-    tell_typing(cx, typist, false);
+    emit_typing(cx, typist, false);
 }
 
-fn tell_typing(cx: &mut Cx, typist: &Typist, is_typing: bool) {
+fn emit_typing(cx: &mut Cx, typist: &Typist, is_typing: bool) {
     let Typist { user_id, user_name, .. } = typist;
     let event = TypingIndicator { contact_id: contact_id(cx), user_id, user_name, is_typing };
     cx.emit(cx.room(), &event).except(Audience::user(user_id));
@@ -212,17 +212,17 @@ fn tell_typing(cx: &mut Cx, typist: &Typist, is_typing: bool) {
 
 fn update_status(present: &mut Option<Status>, cx: &mut Cx, push: &Push) -> Result<(), Failure> {
     let status = push.fields.status()?;
-    let to = around_message(&push.fields)?;
+    let to = message_audience(&push.fields)?;
     if let Some(present) = present.filter(|present| *present > status) {
         cx.reply(&Dropped { delivered: 0, dropped: true, status: present });
         return Ok(());
     }
     *present = Some(status);
-    send_on(cx, to, push)
+    pass_through(cx, to, push)
 }
 
-/// Who is to hear of a message.
-fn around_message(ids: &Ids) -> Result<Vec<Audience>, Failure> {
+/// The recipients of a message's news.
+fn message_audience(ids: &Ids) -> Result<Vec<Audience>, Failure> {
     let contact = ids.contact()?.map(|id| Audience::room(format!("{CONTACT_ROOMS}{}", &*id)));
     let account = ids.account()?.map(|id| Audience::room(account_room(&id)));
     let user = ids.user()?.map(|id| Audience::user(&*id));
@@ -233,8 +233,8 @@ fn around_message(ids: &Ids) -> Result<Vec<Audience>, Failure> {
     Ok(to)
 }
 
-/// Sends on what a service pushed, under the same name, once to each connection.
-fn send_on(cx: &mut Cx, to: Vec<Audience>, push: &Push) -> Result<(), Failure> {
+/// Passes a service's event on, once to each connection, and replies with their number.
+fn pass_through(cx: &mut Cx, to: Vec<Audience>, push: &Push) -> Result<(), Failure> {
     if !push.is_object() {
         return Err(Failure::bad_request(format!("{}: the data has to be an object", cx.event())));
     }

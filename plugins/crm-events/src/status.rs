@@ -1,8 +1,8 @@
-//! How far a message has come.
+//! The status of a message.
 
 use serde::{Deserialize, Serialize};
 
-/// How far a message has come, in this order.
+/// The status of a message. The order is that of delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Status {
     Queued,
@@ -15,7 +15,7 @@ pub(crate) enum Status {
 impl Status {
     const ALL: [Self; 5] = [Self::Queued, Self::Sent, Self::Delivered, Self::Read, Self::Failed];
 
-    /// The status of this name, in capitals or not.
+    /// The status with this name, in upper or lower case.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| format!("{status:?}").eq_ignore_ascii_case(name))
     }

@@ -1,4 +1,4 @@
-//! What crosses the wire: what clients send and services push, and what goes out.
+//! Messages, events, answers, scopes and settings, as they are on the wire.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::status::Status;
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// Typing ends by itself so long after the last `typing:start`.
+    /// The time after the last `typing:start` at which typing ends by itself.
     typing_seconds: NonZeroU32,
 }
 
@@ -66,7 +66,7 @@ roundhouse_sdk::messages! {
     }
 }
 
-/// The scope of a contact: its events are told in the order in which they came.
+/// The scope of a contact, which orders its events.
 pub(crate) const CONTACT: &str = "contact:{contactId}";
 
 /// The scope of a message, which keeps its status.
@@ -81,7 +81,7 @@ pub(crate) const REST: &str = "crm-events";
 /// A client's payload: an id, or an object with one.
 pub(crate) type Data = FromClient<IdOr<Named>>;
 
-/// The fields of an object that a client sends. Each is read by the events that want it: in others it may be anything.
+/// The fields of a client's object. Each is decoded by the events that use it; others ignore it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Named {
@@ -90,7 +90,7 @@ pub struct Named {
     user_name: Field,
 }
 
-/// The account that is meant.
+/// The account that the payload names.
 pub(crate) fn account(data: &IdOr<Named>) -> Result<Id, Failure> {
     let named = match data {
         IdOr::Id(id) => return Ok(id.clone()),
@@ -118,11 +118,10 @@ pub(crate) fn name_of(data: &IdOr<Named>, identity: &Identity) -> Result<String,
     Ok(identity.name_or(claimed.as_deref()).to_owned())
 }
 
-/// What a service pushes: sent on as it is, to whom its ids name.
+/// A service's payload, which is passed on to the recipients that its ids name.
 pub(crate) type Push = Passthrough<Ids>;
 
-/// The fields in what a service pushes by which it is routed. Each is read by events that are routed by it: in others it
-/// may be anything.
+/// The fields of a service's payload that name recipients. Each is decoded by the events that use it; others ignore it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ids {
@@ -134,11 +133,11 @@ pub struct Ids {
     roles: Field,
 }
 
-/// A field as it came, if it is there and is not null.
+/// A field as received, if it is present and not null.
 type Field = Option<Box<RawValue>>;
 
 impl Ids {
-    /// The account, where one is named.
+    /// The account, if one is named.
     pub(crate) fn account(&self) -> Result<Option<Id>, Failure> {
         let one = read("accountId", &self.account_id)?;
         let other = read("whatsappAccountId", &self.whatsapp_account_id)?;
@@ -148,24 +147,24 @@ impl Ids {
         Ok(one.or(other))
     }
 
-    /// The contact, where one is named.
+    /// The contact, if one is named.
     pub(crate) fn contact(&self) -> Result<Option<Id>, Failure> {
         read("contactId", &self.contact_id)
     }
 
-    /// The person, where one is named.
+    /// The user, if one is named.
     pub(crate) fn user(&self) -> Result<Option<Id>, Failure> {
         read("userId", &self.user_id)
     }
 
-    /// How far the message has come.
+    /// The status of the message.
     pub(crate) fn status(&self) -> Result<Status, Failure> {
         let name: String = read("status", &self.status)?.ok_or_else(|| missing("status"))?;
         Status::named(&name)
             .ok_or_else(|| Failure::bad_request("status has to be Queued, Sent, Delivered, Read or Failed"))
     }
 
-    /// The roles that are named, if any are.
+    /// The roles, if any are named.
     pub(crate) fn roles(&self) -> Result<Option<Vec<String>>, Failure> {
         let roles: Option<Vec<String>> = read("roles", &self.roles)?;
         match roles {
@@ -182,14 +181,14 @@ fn read<T: DeserializeOwned>(name: &str, field: &Field) -> Result<Option<T>, Fai
     serde_json::from_str(text.get()).map(Some).map_err(|error| Failure::bad_request(format!("{name}: {error}")))
 }
 
-/// As long as an id may be; a display name is shown in one line.
+/// The greatest length of a display name, in characters: the same as an id's, for it is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
 
 pub(crate) fn missing(field: &str) -> Failure {
     Failure::bad_request(format!("{field} is missing"))
 }
 
-/// That somebody types, or no longer does.
+/// A user has started or stopped typing.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TypingIndicator<'a> {
@@ -204,30 +203,30 @@ roundhouse_sdk::outgoing! {
     TypingIndicator<'_> => "typing:indicator",
 }
 
-/// Acknowledges that an account is subscribed to, or no longer.
+/// The acknowledgement of a subscription to an account, or of its end.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OnAccount<'a> {
     pub(crate) account_id: &'a str,
 }
 
-/// The same of a contact.
+/// The acknowledgement of a subscription to a contact, or of its end.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OnContact<'a> {
     pub(crate) contact_id: &'a str,
 }
 
-/// Answers a service whose status went backwards.
+/// The acknowledgement of a status that went backwards.
 #[derive(Debug, Serialize)]
 pub(crate) struct Dropped {
     pub(crate) delivered: u32,
     pub(crate) dropped: bool,
-    /// What the message has come to.
+    /// The present status of the message.
     pub(crate) status: Status,
 }
 
-/// One contact's figures; none of another scope.
+/// One contact's figures; all 0 for other scopes.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ContactStats {
@@ -236,13 +235,13 @@ pub(crate) struct ContactStats {
     pub(crate) typing: usize,
 }
 
-/// The figures of all contacts.
+/// The stats: the figures of all contacts.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
-    /// Contacts that somebody has subscribed to.
+    /// The number of contacts with a subscriber.
     pub(crate) contacts: usize,
-    /// People who have subscribed to a contact; one who has to two counts twice.
+    /// The number of subscribers; a user who has subscribed to two contacts counts twice.
     pub(crate) subscribers: u32,
     pub(crate) connections: u32,
     pub(crate) typing: usize,

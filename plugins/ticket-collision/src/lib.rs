@@ -1,9 +1,10 @@
-//! Keeps two agents from answering the same ticket at once: who views it, who types, who comes and goes.
+//! Keeps two agents from answering the same ticket at once: it shows the agents who view a ticket and those who type, and
+//! warns of collisions.
 //!
 //! # Layout
-//! - this file: what happens at each event, and who hears of it
+//! - this file: the handling of events, and the recipients of emits
 //! - `ticket`: the state of one ticket; `viewer`: an agent who views it
-//! - `wire`: what crosses the wire
+//! - `wire`: messages, events, answers and settings
 
 mod ticket;
 mod viewer;
@@ -38,15 +39,15 @@ roundhouse_sdk::export!(TicketCollision);
 enum Due<'a> {
     /// The agent has not sent `ticket:typing` for a while.
     TypingEnds { agent_id: Cow<'a, str> },
-    /// All connections of the agent may have been away for the longest time that the others are not told.
+    /// All connections of the agent may have been away for `awaySeconds`.
     AwayTooLong { agent_id: Cow<'a, str> },
-    /// Stale viewers are to be looked for.
+    /// It is time to look for stale viewers.
     Sweep,
 }
 
 type Cx<'a> = Context<'a, TicketCollision>;
 
-/// A ticket that nobody views has no state; its scope need not linger.
+/// A ticket without viewers has no state: its scope may go soon.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The query for the viewers of a ticket.
@@ -77,8 +78,8 @@ impl Feature for TicketCollision {
             Message::StopTyping(payload) => {
                 let (member, _) = verify(payload, sender)?;
                 if let Some(viewer) = ticket.stop_typing(member, cx.now())? {
-                    tell_stopped_typing(cx, &viewer);
-                    tell_viewers(ticket, cx);
+                    emit_stopped_typing(cx, &viewer);
+                    emit_viewers(ticket, cx);
                 }
                 Ok(())
             }
@@ -98,24 +99,24 @@ impl Feature for TicketCollision {
 
     fn away(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
         ticket.lose(member, cx.now());
-        look_after_absence(ticket, cx, member.user_id());
+        check_absence(ticket, cx, member.user_id());
         Ok(())
     }
 
     fn back(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
         let was_out = ticket.bring_back(member.user_id());
         ticket.regain(member);
-        look_after_absence(ticket, cx, member.user_id());
+        check_absence(ticket, cx, member.user_id());
         if was_out {
-            tell_joined(ticket, cx, member);
-            tell_viewers(ticket, cx);
+            emit_joined(ticket, cx, member);
+            emit_viewers(ticket, cx);
         }
         Ok(())
     }
 
     fn timer(ticket: &mut Ticket, cx: &mut Cx, timer: &Timer) -> Result<(), Failure> {
         match timer.decode()? {
-            Due::AwayTooLong { agent_id } => look_after_absence(ticket, cx, &agent_id),
+            Due::AwayTooLong { agent_id } => check_absence(ticket, cx, &agent_id),
             Due::TypingEnds { agent_id } => end_typing(ticket, cx, &agent_id),
             Due::Sweep => sweep(ticket, cx),
         }
@@ -161,13 +162,13 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     let was_out = ticket.bring_back(member.user_id());
     let arrival = ticket.view(member, name, cx.now())?;
     let ticket_id = ticket_id(cx);
-    // Joining again is harmless, and right where somebody took the connection out of the room unheard.
+    // Joining again is harmless, and right if the connection was removed from the room unnoticed.
     cx.join(member);
-    // Of an agent who was out, the others were told that it left.
+    // For the others, an agent who was out has left.
     if was_out || arrival == Arrival::NewAgent {
-        tell_newcomer(ticket, cx, member);
+        emit_newcomer(ticket, cx, member);
     } else if arrival == Arrival::NewConnection {
-        // For everybody else nothing has changed.
+        // For the others nothing has changed.
         cx.emit(member, &ViewersUpdated { ticket_id, viewers: ticket.shown() });
     }
     cx.reply(&ViewersUpdated { ticket_id, viewers: ticket.shown() });
@@ -181,7 +182,7 @@ fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failu
         cx.join(member);
     }
     if was_out {
-        tell_joined(ticket, cx, member);
+        emit_joined(ticket, cx, member);
     }
     let agent_id = member.user_id();
     cx.set_timer(typing_timer(agent_id), cx.settings().typing(), &Due::TypingEnds { agent_id: agent_id.into() });
@@ -201,44 +202,43 @@ fn typing(ticket: &mut Ticket, cx: &mut Cx, member: &Member) -> Result<(), Failu
         };
         cx.emit(cx.room(), &event).except(connections(viewer));
     }
-    tell_viewers(ticket, cx);
+    emit_viewers(ticket, cx);
     Ok(())
 }
 
-/// A connection goes: by its own wish, by somebody else's doing, or because it disconnected.
+/// A connection has left, was removed, or has disconnected.
 fn depart(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason) {
     match ticket.depart(&member.connection) {
         Departure::Nothing => return,
         Departure::Connection => {}
         Departure::Typist(viewer) => {
-            tell_stopped_typing(cx, &viewer);
-            tell_viewers(ticket, cx);
+            emit_stopped_typing(cx, &viewer);
+            emit_viewers(ticket, cx);
         }
         Departure::Agent(viewer) => {
-            // Of an agent who is out, the others were told before.
+            // For the others, an agent who is out left before.
             if !viewer.is_out() {
-                tell_left(cx, &viewer, reason.as_str());
-                tell_viewers(ticket, cx);
+                emit_left(cx, &viewer, reason.as_str());
+                emit_viewers(ticket, cx);
             }
             if ticket.is_empty() {
                 cx.cancel_timer(SWEEP_TIMER);
             }
         }
     }
-    // What is left of the agent's connections may all be away.
-    look_after_absence(ticket, cx, member.user_id());
+    // The agent's other connections may all be away.
+    check_absence(ticket, cx, member.user_id());
 }
 
-/// Takes an agent out of the list who has been away for too long, from wherever it viewed the ticket; or sees to it that
-/// this is looked at again in time.
-fn look_after_absence(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
+/// Takes an agent out of the list if all its connections have been away for `awaySeconds`; until then sets the timer for it.
+fn check_absence(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
     let Some(since) = ticket.away_since(agent_id) else { return cx.cancel_timer(away_timer(agent_id)) };
     let due = Due::AwayTooLong { agent_id: agent_id.into() };
     if cx.elapsed_or_set_timer(away_timer(agent_id), since, cx.settings().away(), &due) {
         cx.cancel_timer(away_timer(agent_id));
         if let Some(viewer) = ticket.take_out(agent_id) {
-            tell_left(cx, &viewer, LeaveReason::Disconnected.as_str());
-            tell_viewers(ticket, cx);
+            emit_left(cx, &viewer, LeaveReason::Disconnected.as_str());
+            emit_viewers(ticket, cx);
         }
     }
 }
@@ -249,21 +249,20 @@ fn end_typing(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
     if cx.elapsed_or_set_timer(typing_timer(agent_id), last, cx.settings().typing(), &due)
         && let Some(viewer) = ticket.typing_over(agent_id)
     {
-        tell_stopped_typing(cx, &viewer);
-        tell_viewers(ticket, cx);
+        emit_stopped_typing(cx, &viewer);
+        emit_viewers(ticket, cx);
     }
 }
 
-/// Takes stale viewers out. Their pages are told by `viewers:updated` that they are no longer in the list,
-/// and hear nothing more until they send `ticket:view` again.
+/// Removes stale viewers. Their pages get the list without them, and then nothing more until they send `ticket:view` again.
 fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
     let gone = ticket.take_stale(cx.now(), cx.settings().stale());
-    // Of those who are out, the others were told before.
+    // For the others, viewers who are out left before.
     for viewer in gone.iter().filter(|viewer| !viewer.is_out()) {
-        tell_left(cx, viewer, "stale");
+        emit_left(cx, viewer, "stale");
     }
     if gone.iter().any(|viewer| !viewer.is_out()) {
-        tell_viewers(ticket, cx);
+        emit_viewers(ticket, cx);
     }
     for connection in gone.iter().flat_map(|viewer| &viewer.connections) {
         cx.leave_connection(connection);
@@ -273,7 +272,7 @@ fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
     }
 }
 
-/// Warns an agent of the others on the ticket, if there are any.
+/// Warns an agent of the other agents on the ticket, if there are any.
 fn warn(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     let others = ticket.others(member.user_id());
     let typing = others.iter().find(|other| other.is_typing());
@@ -294,44 +293,44 @@ fn warn(ticket: &Ticket, cx: &mut Cx, member: &Member) {
         viewers: others.iter().map(|other| other.shown()).collect(),
         message,
     };
-    // The agent is warned wherever it views the ticket, and at least where it acts.
+    // The warning goes to all connections of the agent on the ticket, and to the one that sent the message.
     let mut to = Audiences::from(member);
     to.0.extend(ticket.viewer(member.user_id()).map(connections).unwrap_or_default().0);
     cx.emit(to, &warning);
 }
 
-/// An agent comes to a list that it was not in: it is warned of the others, the others hear of it, and all get the list.
-fn tell_newcomer(ticket: &Ticket, cx: &mut Cx, member: &Member) {
+/// The events of a new agent: the collision warning to it, `agent:joined` to the others, the list to all.
+fn emit_newcomer(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     warn(ticket, cx, member);
-    tell_joined(ticket, cx, member);
-    tell_viewers(ticket, cx);
+    emit_joined(ticket, cx, member);
+    emit_viewers(ticket, cx);
 }
 
-fn tell_joined(ticket: &Ticket, cx: &mut Cx, member: &Member) {
+fn emit_joined(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     if let Some(Viewer { agent_id, agent_name, connections, .. }) = ticket.viewer(member.user_id()) {
         let joined = AgentJoined { ticket_id: ticket_id(cx), agent_id, agent_name };
         cx.emit(cx.room(), &joined).except(Audiences::connections(connections));
     }
 }
 
-/// Tells the list. Those who are out and come back would find themselves missing in it, and are told the list then.
-fn tell_viewers(ticket: &Ticket, cx: &mut Cx) {
+/// Emits the list, but not to agents who are out, who would miss themselves in it: they get it when they are back.
+fn emit_viewers(ticket: &Ticket, cx: &mut Cx) {
     let event = ViewersUpdated { ticket_id: ticket_id(cx), viewers: ticket.shown() };
     let out = Audiences::connections(ticket.out().flat_map(|viewer| &viewer.connections));
     cx.emit(cx.room(), &event).except(out);
 }
 
-fn tell_stopped_typing(cx: &mut Cx, viewer: &Viewer) {
+fn emit_stopped_typing(cx: &mut Cx, viewer: &Viewer) {
     cx.cancel_timer(typing_timer(&viewer.agent_id));
     let event =
         AgentStoppedTyping { ticket_id: ticket_id(cx), agent_id: &viewer.agent_id, agent_name: &viewer.agent_name };
     cx.emit(cx.room(), &event).except(connections(viewer));
 }
 
-/// Tells the others that an agent is gone, and before that, that it no longer types if it did.
-fn tell_left(cx: &mut Cx, viewer: &Viewer, reason: &str) {
+/// The events of an agent who has left: `agent:stopped_typing` if it typed, and `agent:left`, to the others.
+fn emit_left(cx: &mut Cx, viewer: &Viewer, reason: &str) {
     if viewer.is_typing() {
-        tell_stopped_typing(cx, viewer);
+        emit_stopped_typing(cx, viewer);
     }
     let event =
         AgentLeft { ticket_id: ticket_id(cx), agent_id: &viewer.agent_id, agent_name: &viewer.agent_name, reason };

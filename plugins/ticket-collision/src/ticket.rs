@@ -1,5 +1,4 @@
-//! A ticket's state: which agents view it, and what comes and goes with their connections. Nothing here tells
-//! anybody of it.
+//! The state of a ticket: the agents who view it, and their connections. This file emits nothing.
 
 use std::time::Duration;
 
@@ -9,43 +8,42 @@ use serde::{Deserialize, Serialize};
 use crate::viewer::Viewer;
 use crate::wire::ViewerShown;
 
-/// Agents on one ticket. A ticket with so many viewers is no longer anybody's to answer, and each change of
-/// the list is sent to all of them.
+/// The greatest number of agents on one ticket. Each change of the list is sent to all of them.
 const MAX_VIEWERS: usize = 250;
 
-/// Bytes that the state may come to take: the host's limit.
+/// The greatest size of the state, in bytes: the host's limit.
 const MAX_STATE_BYTES: usize = 64 * 1024;
 
-/// A ticket: who is viewing it, in the order of their coming.
+/// A ticket: its viewers, in the order in which they came.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ticket {
     viewers: Vec<Viewer>,
 }
 
-/// What a `ticket:view` was.
+/// The effect of a `ticket:view`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     NewAgent,
     /// Another connection of an agent who is viewing already.
     NewConnection,
-    /// The same connection once more.
+    /// A connection that is viewing already.
     Again,
 }
 
-/// What came of a connection's going.
+/// The effect of a connection's departure.
 #[derive(Debug)]
 pub(crate) enum Departure {
     /// It was not viewing.
     Nothing,
-    /// The agent goes on viewing from another connection, and typing if it did so there.
+    /// The agent views the ticket from another connection, and its typing goes on.
     Connection,
-    /// The agent goes on viewing, but typed nowhere but at the connection that went.
+    /// The agent views the ticket from another connection, and its typing ends with this one.
     Typist(Viewer),
-    /// It was the agent's last.
+    /// It was the agent's last connection.
     Agent(Viewer),
 }
 
-/// What a `ticket:typing` was.
+/// The effect of a `ticket:typing`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TypingStart {
     Begun,
@@ -75,7 +73,7 @@ impl Ticket {
         self.present().map(Viewer::shown).collect()
     }
 
-    /// The agents who are out: they are told nothing that would confuse them when they come back.
+    /// The agents who are out.
     pub(crate) fn out(&self) -> impl Iterator<Item = &Viewer> {
         self.viewers.iter().filter(|viewer| viewer.is_out())
     }
@@ -88,7 +86,7 @@ impl Ticket {
         self.present().filter(|viewer| viewer.agent_id != agent_id).collect()
     }
 
-    /// An agent looks at the ticket.
+    /// An agent views the ticket.
     pub(crate) fn view(&mut self, member: &Member, name: &str, now: u64) -> Result<Arrival, Failure> {
         let Some(viewer) = self.viewer_mut(member.user_id()) else {
             self.viewers.push(Viewer::new(member.user_id(), name, &member.connection, now));
@@ -103,7 +101,7 @@ impl Ticket {
         Ok(Arrival::NewConnection)
     }
 
-    /// An agent types. A connection that has not said that it views the ticket does so from now on.
+    /// An agent types. A connection that does not view the ticket yet does so from now on.
     pub(crate) fn typing(&mut self, member: &Member, now: u64) -> Result<TypingStart, Failure> {
         let viewer = self.viewing(member)?;
         viewer.last_activity = now;
@@ -115,25 +113,25 @@ impl Ticket {
         Ok(if has_begun { TypingStart::Begun } else { TypingStart::Prolonged })
     }
 
-    /// An agent says that it types no longer. `None` where it did not.
+    /// Ends an agent's typing at its own request. `None` if the agent did not type.
     pub(crate) fn stop_typing(&mut self, member: &Member, now: u64) -> Result<Option<Viewer>, Failure> {
         let viewer = self.viewing(member)?;
         viewer.last_activity = now;
         Ok(viewer.typing.take().map(|_| viewer.clone()))
     }
 
-    /// When an agent last said that it types, in epoch milliseconds; `None` where it does not type.
+    /// The time of an agent's last `ticket:typing`, in epoch milliseconds; `None` if the agent does not type.
     pub(crate) fn last_typing(&self, agent_id: &str) -> Option<u64> {
         Some(self.viewer(agent_id)?.typing.as_ref()?.last)
     }
 
-    /// An agent's typing is over for it said nothing more of it.
+    /// Ends an agent's typing after its time. `None` if the agent does not type.
     pub(crate) fn typing_over(&mut self, agent_id: &str) -> Option<Viewer> {
         let viewer = self.viewer_mut(agent_id)?;
         viewer.typing.take().map(|_| viewer.clone())
     }
 
-    /// A connection goes.
+    /// Removes a connection.
     pub(crate) fn depart(&mut self, connection: &str) -> Departure {
         let Some(position) =
             self.viewers.iter().position(|viewer| viewer.connections.iter().any(|own| own == connection))
@@ -148,26 +146,26 @@ impl Ticket {
         if ends_typing { Departure::Typist(viewer.clone()) } else { Departure::Connection }
     }
 
-    /// The client of a connection is away.
+    /// Marks a connection as away.
     pub(crate) fn lose(&mut self, member: &Member, now: u64) {
         if let Some((viewer, place)) = self.place_of(member) {
             viewer.lose(place, now);
         }
     }
 
-    /// The client of a connection is back.
+    /// Marks a connection as back.
     pub(crate) fn regain(&mut self, member: &Member) {
         if let Some((viewer, place)) = self.place_of(member) {
             viewer.regain(place);
         }
     }
 
-    /// Since when an agent is away, in epoch milliseconds; `None` where it is not, or the others have been told.
+    /// The time since which an agent is away, in epoch milliseconds; `None` if it is not away, or is out already.
     pub(crate) fn away_since(&self, agent_id: &str) -> Option<u64> {
         self.viewer(agent_id).filter(|viewer| !viewer.is_out())?.away_since()
     }
 
-    /// Takes an agent who is away out of the list, until it is back. Gives it as it was.
+    /// Takes an agent who is away out of the list, until it is back. Returns the viewer as it was.
     pub(crate) fn take_out(&mut self, agent_id: &str) -> Option<Viewer> {
         let viewer = self.viewer_mut(agent_id)?;
         let before = viewer.clone();
@@ -176,13 +174,13 @@ impl Ticket {
         Some(before)
     }
 
-    /// An agent is heard of again. Says whether it was out.
+    /// Puts an agent back into the list. Returns whether it was out.
     pub(crate) fn bring_back(&mut self, agent_id: &str) -> bool {
         let away = self.viewer_mut(agent_id).and_then(|viewer| viewer.away.as_mut());
         away.is_some_and(|away| std::mem::take(&mut away.is_out))
     }
 
-    /// Takes out the agents who have done nothing for so long.
+    /// Removes the agents without activity for `stale`.
     pub(crate) fn take_stale(&mut self, now: u64, stale: Duration) -> Vec<Viewer> {
         let stale = u64::try_from(stale.as_millis()).unwrap_or(u64::MAX);
         self.viewers.extract_if(.., |viewer| now.saturating_sub(viewer.last_activity) >= stale).collect()
@@ -197,14 +195,14 @@ impl Ticket {
         self.viewers.iter_mut().find(|viewer| viewer.agent_id == agent_id)
     }
 
-    /// An agent's connection, and the agent.
+    /// The viewer of a connection, and the connection's position in it.
     fn place_of(&mut self, member: &Member) -> Option<(&mut Viewer, usize)> {
         let viewer = self.viewer_mut(member.user_id())?;
         let place = viewer.place_of(&member.connection)?;
         Some((viewer, place))
     }
 
-    /// Whether there is room for what was added, though all come to type and to be away.
+    /// Refuses an addition that would let the state exceed its limit if all agents typed and were away.
     fn check_size(&self) -> Result<(), Failure> {
         let growth = self.viewers.iter().map(Viewer::max_growth).sum();
         let n_bytes = serde_json::to_vec(self).map_or(usize::MAX, |bytes| bytes.len().saturating_add(growth));

@@ -1,29 +1,29 @@
-//! An agent who is viewing a ticket: from which connections, which of them are away, and whether the agent types.
+//! An agent who views a ticket: its connections, those of them that are away, and its typing.
 
 use roundhouse_sdk::Failure;
 use serde::{Deserialize, Serialize};
 
 use crate::wire::{Status, ViewerShown};
 
-/// Connections that one agent views a ticket from: more than anybody has tabs.
+/// The greatest number of connections from which one agent views a ticket: more than a user's tabs.
 const MAX_CONNECTIONS: usize = 16;
 
-/// Connections of one agent that are remembered as those where it types.
+/// The greatest number of connections of one agent that are kept as those at which it types.
 const MAX_TYPING_AT: usize = 2;
 
-/// Bytes that an agent takes more in the state when it types and is away, besides the ids of connections.
+/// The bytes by which an agent grows in the state when it types and is away, besides ids of connections.
 const MAX_GROWTH_BYTES: usize = 112;
 
-/// Bytes that a connection takes in the state besides its id.
+/// The bytes of a connection in the state besides its id.
 const CONNECTION_BYTES: usize = 3;
 
-/// An agent who is viewing a ticket.
+/// An agent who views a ticket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Viewer {
     pub(crate) agent_id: String,
     pub(crate) agent_name: String,
-    /// Those that are away stand first.
+    /// Connections that are away come first.
     pub(crate) connections: Vec<String>,
     since: u64,
     pub(crate) last_activity: u64,
@@ -36,20 +36,20 @@ pub(crate) struct Viewer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Typing {
     since: u64,
-    /// When it was last said that the agent types.
+    /// The time of the last `ticket:typing`.
     pub(crate) last: u64,
-    /// Where the agent types, the last one last: when all of these are gone, the typing ends.
+    /// The connections at which the agent types, the latest last: the typing ends with the last of them.
     connections: Vec<String>,
 }
 
-/// An agent's connections whose clients have lost them and may come back.
+/// The connections of an agent that are away: their clients have lost the transport and may resume.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Away {
-    /// How many of the agent's connections these are.
+    /// The number of these connections.
     n: usize,
-    /// When the last of them was lost.
+    /// The time at which the last of them was lost.
     pub(crate) since: u64,
-    /// Whether the others were told that the agent left.
+    /// Whether the agent is out: the others got `agent:left`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) is_out: bool,
 }
@@ -75,12 +75,12 @@ impl Viewer {
         self.typing.is_some()
     }
 
-    /// Whether the others were told that the agent left, for it is away.
+    /// Whether the agent is out: it is away, and the others got `agent:left`.
     pub(crate) fn is_out(&self) -> bool {
         self.away.is_some_and(|away| away.is_out)
     }
 
-    /// Since when all of the agent's connections are away, where that is so.
+    /// The time since which all connections of the agent are away, if they are.
     pub(crate) fn away_since(&self) -> Option<u64> {
         self.away.filter(|away| away.n == self.connections.len()).map(|away| away.since)
     }
@@ -102,7 +102,7 @@ impl Viewer {
         self.connections.iter().position(|own| own == connection)
     }
 
-    /// Adds a connection that the agent views the ticket from. Says whether it is a new one.
+    /// Adds a connection. Returns whether it is new.
     pub(crate) fn add(&mut self, connection: &str) -> Result<bool, Failure> {
         if self.place_of(connection).is_some() {
             return Ok(false);
@@ -116,7 +116,7 @@ impl Viewer {
         Ok(true)
     }
 
-    /// A connection goes. Says whether the agent's typing ends with it.
+    /// Removes a connection. Returns whether the agent's typing ends with it.
     pub(crate) fn remove(&mut self, place: usize) -> bool {
         let connection = self.take(place);
         let Some(typing) = &mut self.typing else { return false };
@@ -128,7 +128,7 @@ impl Viewer {
         is_over
     }
 
-    /// The client of a connection is away since `now`.
+    /// Marks a connection as away since `now`.
     pub(crate) fn lose(&mut self, place: usize, now: u64) {
         let n = self.away.map_or(0, |away| away.n);
         if place >= n {
@@ -137,7 +137,7 @@ impl Viewer {
         }
     }
 
-    /// The client of a connection is back.
+    /// Marks a connection as back.
     pub(crate) fn regain(&mut self, place: usize) {
         let connection = self.take(place);
         self.connections.push(connection);
@@ -151,7 +151,7 @@ impl Viewer {
         self.connections.remove(place)
     }
 
-    /// The agent types at a connection. Says whether it did not before.
+    /// Notes that the agent types at a connection. Returns whether it did not type before.
     pub(crate) fn type_at(&mut self, connection: &str, now: u64) -> bool {
         let Some(typing) = &mut self.typing else {
             self.typing = Some(Typing { since: now, last: now, connections: vec![connection.to_owned()] });
@@ -168,7 +168,7 @@ impl Viewer {
         false
     }
 
-    /// Bytes by which the agent may grow in the state through what cannot be refused: it types, and is away.
+    /// The bytes by which the agent may grow in the state without a refusal: when it types and is away.
     pub(crate) fn max_growth(&self) -> usize {
         let longest = self.connections.iter().map(String::len).max().unwrap_or_default();
         MAX_GROWTH_BYTES + MAX_TYPING_AT * (longest + CONNECTION_BYTES)

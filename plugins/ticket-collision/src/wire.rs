@@ -1,4 +1,4 @@
-//! What crosses the wire: messages, questions and settings that come in, events that go out.
+//! Messages, events, answers and settings, as they are on the wire.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// Typing ends by itself so long after the last `ticket:typing`.
+    /// The time after the last `ticket:typing` at which typing ends by itself.
     typing_seconds: NonZeroU32,
-    /// Viewers with no activity for so long go.
+    /// The time without activity after which a viewer is stale.
     stale_minutes: NonZeroU32,
-    /// An agent whose connections are all away is shown for so long; 0 is not at all.
+    /// The time that an agent is shown whose connections are all away; 0 is not at all.
     away_seconds: u32,
-    /// How often stale viewers are looked for.
+    /// The time between two sweeps of stale viewers.
     sweep_minutes: NonZeroU32,
 }
 
@@ -86,10 +86,10 @@ impl OnTicket {
     }
 }
 
-/// As long as an id may be; a display name is shown in one line.
+/// The greatest length of a display name, in characters: the same as an id's, for it is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
 
-/// What an agent is doing.
+/// The activity of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
@@ -97,7 +97,7 @@ pub(crate) enum Status {
     Typing,
 }
 
-/// An agent as others see it.
+/// A viewer as other agents see it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ViewerShown<'a> {
@@ -109,7 +109,7 @@ pub(crate) struct ViewerShown<'a> {
     pub(crate) typing_started_at: Option<u64>,
 }
 
-/// Who is viewing a ticket: an event, an acknowledgement and an answer.
+/// The viewers of a ticket: an event, an acknowledgement and an answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ViewersUpdated<'a> {
@@ -122,7 +122,7 @@ pub(crate) struct ViewersUpdated<'a> {
 pub(crate) struct CollisionWarning<'a> {
     pub(crate) ticket_id: &'a str,
     pub(crate) severity: Status,
-    /// The others.
+    /// The other agents.
     pub(crate) viewers: Vec<ViewerShown<'a>>,
     pub(crate) message: String,
 }
@@ -181,7 +181,7 @@ pub(crate) struct TicketStats {
     pub(crate) typing_count: usize,
 }
 
-/// The figures of all tickets.
+/// The stats: the figures of all tickets.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {

@@ -1,9 +1,9 @@
-//! Tells the right people what became of a ticket: its creator, those who take part in it, the admins.
+//! Passes events of tickets on to the creator, the participants and the admins.
 //!
 //! # Layout
-//! - this file: who hears of what
+//! - this file: the recipients of each event
 //! - `ticket`: the state of one ticket
-//! - `wire`: what crosses the wire
+//! - `wire`: messages and settings
 
 mod ticket;
 mod wire;
@@ -27,7 +27,7 @@ roundhouse_sdk::export!(TicketEvents);
 
 type Cx<'a> = Context<'a, TicketEvents>;
 
-/// How long it is remembered who takes part in a ticket of which nothing is heard: about as long as hosts allow.
+/// The time that a ticket's participants are kept after its last event: about the longest that hosts allow.
 const IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 impl Feature for TicketEvents {
@@ -49,7 +49,7 @@ impl Feature for TicketEvents {
         if let Some(participants) = &news.sent.fields.participants {
             ticket.add(participants.iter().map(|participant| &participant.0))?;
         }
-        // Whoever comments on a ticket of which nothing else is known is not all who take part in it.
+        // The first commenter on an unknown ticket is not its only participant.
         let is_unknown = ticket.is_empty();
         ticket.add(news.takes_part)?;
 

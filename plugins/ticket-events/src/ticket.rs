@@ -1,26 +1,26 @@
-//! A ticket's state: who created it and who takes part in it. Nothing here tells anybody of it.
+//! The state of a ticket: its creator and its participants. This file emits nothing.
 
 use std::collections::BTreeSet;
 
 use roundhouse_sdk::{Failure, Id};
 use serde::{Deserialize, Serialize};
 
-/// Bytes of ids that are remembered, the creator's apart: some thousand of the usual length. With the creator's the state
-/// is well below the host's limit of 64 KiB; and with a payload of the megabyte that a service may send, so many people
-/// are an audience that the host takes.
+/// The greatest size of the participants in the state, in bytes, without the creator: some thousand ids of usual length.
+/// With the creator the state is well below the host's limit of 64 KiB, and an emit to all of them with a payload of a
+/// megabyte is within the host's limits.
 const MAX_BYTES: usize = 32 * 1024;
 
-/// A ticket: who has to do with it.
+/// A ticket: its creator and its participants.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Ticket {
     #[serde(skip_serializing_if = "Option::is_none")]
     creator: Option<Id>,
-    /// The others who take part. Who did something last is last.
+    /// The other participants, the latest active last.
     others: Vec<Id>,
 }
 
 impl Ticket {
-    /// Whether nothing is known of it.
+    /// Whether the ticket has no known participant.
     pub(crate) fn is_empty(&self) -> bool {
         self.creator.is_none() && self.others.is_empty()
     }
@@ -39,7 +39,7 @@ impl Ticket {
         self.creator = Some(creator.clone());
     }
 
-    /// Remembers people who take part. Where they are too many for the state, those go who did nothing for the longest.
+    /// Adds participants. If they are too many for the state, the least recently active are dropped.
     pub(crate) fn add<'a>(&mut self, people: impl IntoIterator<Item = &'a Id>) -> Result<(), Failure> {
         let (mut n_bytes, mut came) = (0, Vec::new());
         for id in people.into_iter().filter(|id| self.creator.as_ref() != Some(*id)) {
@@ -51,7 +51,7 @@ impl Ticket {
                 )));
             }
         }
-        // Each is where it came last. A look through all others for each would take too long for some thousand.
+        // Each id keeps its last place. A set, because comparing thousands of ids with each other takes too long.
         let mut seen = BTreeSet::new();
         let mut last: Vec<&Id> = came.into_iter().rev().filter(|id| seen.insert(*id)).collect();
         last.reverse();
@@ -68,7 +68,7 @@ impl Ticket {
     }
 }
 
-/// What an id takes in the state, in bytes, where each character may have to be escaped.
+/// The size of an id in the state, in bytes, with its escapes.
 fn size(id: &Id) -> usize {
     const QUOTES_AND_COMMA: usize = 3;
     let n_escaped = id.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count();

@@ -1,4 +1,4 @@
-//! What crosses the wire: what services send and operators set, and what is read of it. What goes out is what came in.
+//! Messages and settings, as they are on the wire. Emitted events are the received ones.
 
 use roundhouse_sdk::{Id, Passthrough, Reference, object};
 use serde::de::{DeserializeOwned, Error};
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// The roles whose people hear of all tickets.
+    /// The roles of admins, who get the events of all tickets.
     pub(crate) admin_roles: Vec<String>,
-    /// Whether people are spared what they did themselves.
+    /// Whether an event is not sent to the user who caused it.
     pub(crate) exclude_actor: bool,
 }
 
@@ -41,7 +41,7 @@ roundhouse_sdk::messages! {
     }
 }
 
-/// What a service tells: what any event may name, and what this one has to say.
+/// A service's payload: the fields that any event may have, and those of this event.
 #[derive(Debug)]
 pub struct Told<T> {
     sent: Passthrough<Named>,
@@ -56,7 +56,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Told<T> {
     }
 }
 
-/// Whom any event may name.
+/// The fields that any event may have.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Named {
@@ -64,7 +64,7 @@ pub(crate) struct Named {
     pub(crate) participants: Option<Vec<Participant>>,
 }
 
-/// Somebody in a list of people, who has to have an id.
+/// A user in a list, who must have an id.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Reference")]
 pub(crate) struct Participant(pub(crate) Id);
@@ -77,13 +77,12 @@ impl TryFrom<Reference> for Participant {
     }
 }
 
-/// The first of these that names a person with an id.
+/// The first reference with an id.
 fn person<const N: usize>(named: [&Reference; N]) -> Option<&Id> {
     named.into_iter().find_map(Reference::id)
 }
 
-/// What is read of `ticket:created`, which is the full ticket: who created it and whom it was given to, and no tree of
-/// all the rest.
+/// The fields of `ticket:created`, which is the full ticket: the creator and the assignee.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Created {
@@ -104,7 +103,7 @@ impl Created {
     }
 }
 
-/// What is read of `ticket:updated`.
+/// The fields of `ticket:updated`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Updated {
@@ -114,7 +113,7 @@ pub struct Updated {
     updated_by: Reference,
 }
 
-/// What is read of the changes: whom the ticket was given to.
+/// The fields of the changes: the assignee.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Changes {
@@ -129,7 +128,7 @@ impl Changes {
     }
 }
 
-/// What is read of `ticket:statusChanged`.
+/// The fields of `ticket:statusChanged`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusChanged {
@@ -141,7 +140,7 @@ pub struct StatusChanged {
     updated_by: Reference,
 }
 
-/// What is read of `ticket:priorityChanged`.
+/// The fields of `ticket:priorityChanged`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PriorityChanged {
@@ -152,14 +151,14 @@ pub struct PriorityChanged {
     updated_by: Reference,
 }
 
-/// What is read of `ticket:commentAdded`.
+/// The fields of `ticket:commentAdded`.
 #[derive(Debug, Deserialize)]
 pub struct CommentAdded {
     #[serde(deserialize_with = "object")]
     comment: Comment,
 }
 
-/// What is read of a comment: who made it.
+/// The fields of a comment: its author.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Comment {
@@ -176,7 +175,7 @@ impl Comment {
     }
 }
 
-/// What is read of `ticket:attachmentAdded`.
+/// The fields of `ticket:attachmentAdded`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentAdded {
@@ -186,14 +185,14 @@ pub struct AttachmentAdded {
     uploaded_by: Reference,
 }
 
-/// What is read of an attachment: who uploaded it, where the event does not tell.
+/// The fields of an attachment: the uploader, if the event does not name one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Attachment {
     uploaded_by: Reference,
 }
 
-/// What is read of `ticket:attachmentDeleted`.
+/// The fields of `ticket:attachmentDeleted`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentDeleted {
@@ -203,10 +202,10 @@ pub struct AttachmentDeleted {
     deleted_by: Reference,
 }
 
-/// The priority of which everybody is to know.
+/// The priority whose tickets are announced to all connections.
 const URGENT: &str = "urgent";
 
-/// Who is to hear of something.
+/// The recipients of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recipients {
     Admins,
@@ -215,21 +214,21 @@ pub(crate) enum Recipients {
     Everyone,
 }
 
-/// What there is to tell, and what it teaches about the ticket.
+/// An event to pass on, and the facts about the ticket in it.
 #[derive(Debug)]
 pub(crate) struct News<'a> {
     pub(crate) sent: &'a Passthrough<Named>,
     pub(crate) recipients: Recipients,
-    /// Who caused it.
+    /// The user who caused it.
     pub(crate) actor: Option<&'a Id>,
-    /// The creator, where the event tells who that is.
+    /// The creator, if the event names one.
     pub(crate) creator: Option<&'a Id>,
-    /// Who takes part in the ticket by this.
+    /// A new participant.
     pub(crate) takes_part: Option<&'a Id>,
 }
 
 impl<'a, T> Told<T> {
-    /// News that somebody caused, and that teaches no more than the payload names.
+    /// An event without a new participant.
     fn news(&'a self, recipients: Recipients, actor: Option<&'a Id>) -> News<'a> {
         let creator = self.sent.fields.creator_id.as_ref();
         News { sent: &self.sent, recipients, actor, creator, takes_part: None }

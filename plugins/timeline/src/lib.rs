@@ -1,9 +1,9 @@
-//! Shows live what happens to a client, a case or an invoice: services say it, those who have it open hear it.
+//! Live timelines of entities such as clients, cases and invoices: services send activities, subscribers get them.
 //!
 //! # Layout
-//! - this file: what happens at each event, and who hears of it
+//! - this file: the handling of events, and the recipients of emits
 //! - `subscribers`: the state of one timeline
-//! - `wire`: what crosses the wire
+//! - `wire`: messages, events, answers and settings
 
 mod subscribers;
 mod wire;
@@ -28,14 +28,14 @@ roundhouse_sdk::export!(Timeline);
 
 type Cx<'a> = Context<'a, Timeline>;
 
-/// A timeline that nobody has open has no state; its scope need not linger.
+/// A timeline without subscribers has no state: its scope may go soon.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The query for the number of people who have a timeline open.
+/// The query for the number of users who have a timeline open.
 const SUBSCRIBERS: &str = "subscribers";
 
-/// Timelines that the stats list, at most: with the longest ids that there are, the answer stays below the megabyte
-/// that an answer may have.
+/// The greatest number of timelines in the stats: with ids of the greatest length, the answer stays below its limit of a
+/// megabyte.
 const MAX_LISTED: usize = 1000;
 
 impl Feature for Timeline {
@@ -99,7 +99,7 @@ impl Feature for Timeline {
     fn gathered(_: &Cx, _: &Query, answers: &Answers) -> Result<Answer, Failure> {
         let mut answered: Vec<EntityAnswer> = answers.decode()?;
         answered.retain(|answer| answer.n_connections > 0);
-        // A connection that has several timelines open is one, as far as the timelines remember which they are.
+        // A connection with several open timelines counts once, as far as the timelines know their connections.
         let remembered: BTreeSet<&String> = answered.iter().flat_map(|answer| &answer.connections).collect();
         let others = answered.iter().map(|answer| answer.n_connections.saturating_sub(answer.connections.len()));
         let total_sockets = remembered.len() + others.sum::<usize>();
@@ -113,7 +113,7 @@ impl Feature for Timeline {
 }
 
 fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    // The host counts those who were there before this.
+    // The host's count is that before this event.
     let n_new = u32::from(cx.user_connections() == 0);
     subscribers.remember(member);
     cx.join(member);
@@ -147,7 +147,7 @@ fn pass_through<T>(cx: &mut Cx, sent: &Passthrough<T>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses an entity of a type that is not among the settings.
+/// Refuses an entity type that the settings do not list.
 fn check_type(cx: &Cx) -> Result<(), Failure> {
     let types = &cx.settings().entity_types;
     if types.iter().any(|known| known == cx.param("entityType")) {

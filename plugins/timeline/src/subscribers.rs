@@ -1,13 +1,13 @@
-//! A timeline's state: which connections have it open. The host counts them; what it does not tell is which of them have
-//! other timelines open too, and the stats count each once.
+//! The state of a timeline: its connections. The host counts them, but the stats count a connection with several timelines
+//! once, and therefore need the ids.
 
 use std::collections::BTreeSet;
 
 use roundhouse_sdk::Member;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of state beyond which nobody more is remembered: some hundred connections, and little to read at each event. One
-/// that is not remembered hears all that the others hear, and only counts once for each timeline in the stats.
+/// The greatest size of the state, in bytes: some hundred connections, and little to decode at each event. A connection
+/// beyond it gets all events, and only counts once for each timeline in the stats.
 const MAX_STATE_BYTES: usize = 16 * 1024;
 
 /// The connections that have a timeline open.
@@ -15,7 +15,7 @@ const MAX_STATE_BYTES: usize = 16 * 1024;
 pub struct Subscribers(BTreeSet<String>);
 
 impl Subscribers {
-    /// The connections that are remembered.
+    /// The known connections.
     pub(crate) fn connections(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(String::as_str)
     }

@@ -1,4 +1,4 @@
-//! What crosses the wire: messages, questions and settings that come in, events and answers that go out.
+//! Messages, events, answers and settings, as they are on the wire.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
-    /// What may have a timeline.
+    /// The types of entities that have timelines.
     pub(crate) entity_types: Vec<String>,
 }
 
@@ -40,21 +40,21 @@ roundhouse_sdk::messages! {
     }
 }
 
-/// What is read of a payload with an item: that there is one.
+/// The field of a payload with an item, which must be present.
 #[derive(Debug, Deserialize)]
 pub struct Item {
     #[serde(rename = "item", deserialize_with = "not_null")]
     _item: IgnoredAny,
 }
 
-/// What is read of `timeline:item_deleted`.
+/// The field of `timeline:item_deleted`.
 #[derive(Debug, Deserialize)]
 pub struct DeletedItem {
     #[serde(rename = "itemId")]
     _item_id: Id,
 }
 
-/// What is read of `timeline:bulk_update`: that there is a list.
+/// The field of `timeline:bulk_update`, which must be a list.
 #[derive(Debug, Deserialize)]
 pub struct BulkUpdate {
     #[serde(rename = "items")]
@@ -86,7 +86,7 @@ roundhouse_sdk::outgoing! {
     Unsubscribed<'_> => "timeline:unsubscribed",
 }
 
-/// What a service is told where nobody listens.
+/// The acknowledgement of a service's event without subscribers.
 #[derive(Debug, Serialize)]
 pub(crate) struct Delivered {
     pub(crate) delivered: u32,
@@ -102,7 +102,7 @@ pub(crate) struct Count {
 pub(crate) struct EntityAnswer {
     pub(crate) entity: EntityStats,
     pub(crate) n_connections: usize,
-    /// Those of them that are remembered.
+    /// The ids of the known ones.
     pub(crate) connections: Vec<String>,
 }
 
@@ -122,14 +122,14 @@ impl EntityStats {
     }
 }
 
-/// The figures of all timelines.
+/// The stats: the figures of all timelines.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
     pub(crate) total_sockets: usize,
     pub(crate) total_entities: usize,
     pub(crate) entities: Vec<EntityStats>,
-    /// Timelines that are not listed, for there are too many.
+    /// The number of timelines that are not listed, because there are too many.
     #[serde(skip_serializing_if = "is_zero")]
     pub(crate) omitted: usize,
 }

@@ -1,5 +1,5 @@
-//! A feature that protocol suites from outside talk to: it sends back what they send, as it came, and the `auth` of each
-//! connection but for its credentials, in the Socket.IO namespaces `/` and `/custom` alike.
+//! The feature for external protocol suites: it echoes their messages, and emits the `auth` of each connection without its
+//! credentials, in the Socket.IO namespaces `/` and `/custom`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use roundhouse_sdk::{
 };
 use serde_json::value::RawValue;
 
-/// How long a client may take to acknowledge: longer than any suite waits.
+/// The timeout of acknowledgements: longer than any suite waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The feature.
@@ -86,14 +86,14 @@ mod tests {
         sim.connect_to(namespace, ana, auth)
     }
 
-    /// Somebody whose `auth` has arrived.
+    /// A connection that has received its `auth`.
     fn connected(sim: &mut Sim) -> Connection {
         let ana = connect(sim, "/", &json!({}));
         sim.received(ana);
         ana
     }
 
-    /// None, one and several arguments, and attachments in another order than that of their numbers.
+    /// Payloads of none, one and several arguments, and of attachments out of the order of their numbers.
     fn payloads() -> [Payload; 5] {
         let spread = |arguments: Value| Payload::spread(&arguments).unwrap();
         let attachments = json!([Attachment::new(1), {"deep": [Attachment::new(0)]}]);
@@ -106,7 +106,7 @@ mod tests {
         ]
     }
 
-    /// What a connection was sent: the event, and the arguments and attachments as a payload.
+    /// The events that a connection received, with their payloads.
     fn received(sim: &mut Sim, who: Connection) -> Vec<(String, Payload)> {
         let deliveries = sim.deliveries(who).into_iter();
         let payload = |args: Vec<Value>, attachments| Payload::spread(&args).unwrap().with_attachments(attachments);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_gets_the_auth_that_it_gave() {
+    fn connecting_emits_the_auth() {
         let mut sim = Sim::new();
         for (namespace, auth) in [("/", json!({})), ("/custom", json!({"key": "123", "deep": {"n": [1.5]}}))] {
             let ana = connect(&mut sim, namespace, &auth);
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_back_to_its_sender_alone_with_the_same_arguments_and_attachments() {
+    fn message_is_emitted_back_to_its_sender_alone() {
         let mut sim = Sim::new();
         let [ana, other] = [connected(&mut sim), connected(&mut sim)];
         for payload in payloads() {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_with_an_acknowledgement_is_acknowledged_with_its_arguments() {
+    fn message_with_ack_acknowledges_with_its_arguments() {
         let mut sim = Sim::new();
         let ana = connected(&mut sim);
         for (payload, acknowledged) in payloads().into_iter().zip([
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_client_acknowledges_comes_back_to_it() {
+    fn emit_with_ack_emits_the_acknowledged_arguments() {
         let mut sim = Sim::new();
         let ana = connected(&mut sim);
         let asked = payloads();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_does_not_acknowledge_hears_nothing_more() {
+    fn a_missing_acknowledgement_emits_nothing() {
         let mut sim = Sim::new();
         let ana = connected(&mut sim);
         sim.emit_with_ack(ana, "emit-with-ack", json!(1)).unwrap();

@@ -1,4 +1,4 @@
-//! Taking more than a fair share, of time and of whatever the host keeps for a feature, within each limit of one call.
+//! Greedy behaviour: as much time and as many of the host's resources as the limits of one call allow.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{Hostile, Noise};
 
-/// Does what `how` says, as much of it as `with` says: `count`, `bytes` each, `work`, `after` milliseconds.
+/// Behaves as `how` says, with the amounts in `with`: `count`, `bytes` each, `work`, `after` milliseconds.
 pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: &Value) -> Result<(), Failure> {
     let number = |name: &str| with[name].as_u64().unwrap_or_default();
     let text = "x".repeat(number("bytes") as usize);
@@ -45,14 +45,14 @@ pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: 
     Ok(())
 }
 
-/// Does what a timer of greed is for. Says whether it was one.
+/// Handles a timer of this module. Returns whether it was one.
 pub(crate) fn timer(how: &str) -> bool {
     let Some(work) = how.strip_prefix("burn ") else { return false };
     burn(work.parse().unwrap_or_default());
     true
 }
 
-/// Takes as much time as `work` says, in rounds of a loop, some nanoseconds each: a guest has no clock.
+/// Burns time in `work` rounds of a loop, some nanoseconds each: a guest has no clock.
 pub(crate) fn burn(work: u64) {
     for n in 0..work {
         black_box(n);

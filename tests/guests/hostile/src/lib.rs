@@ -1,5 +1,5 @@
-//! A feature that misbehaves on demand: in its handlers as its events say, and in `describe` as the bytes of
-//! [`BEHAVIOUR`] say, which a test overwrites in the finished component.
+//! A feature that misbehaves on demand: in its handlers by its events, and in `describe` by the bytes of [`BEHAVIOUR`],
+//! which a test overwrites in the built component.
 
 mod greed;
 
@@ -13,7 +13,7 @@ use roundhouse_sdk::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// What `describe` does, padded with dots. Tests look for the first word to overwrite what follows it.
+/// The behaviour of `describe`, padded with dots. Tests search for the first word and overwrite the rest.
 static BEHAVIOUR: [u8; 32] = *b"describe=normal.................";
 
 /// The feature.
@@ -22,7 +22,7 @@ pub struct Hostile;
 
 roundhouse_sdk::export!(Hostile);
 
-/// How often it was asked to count, and what it was told.
+/// The count, and the events that it received.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
     count: u64,
@@ -30,39 +30,39 @@ pub struct State {
     ballast: String,
 }
 
-/// What it may be asked to do.
+/// The messages.
 #[derive(Debug, Deserialize)]
 pub enum Message {
-    /// Behaves: counts, joins, and answers with the count.
+    /// Behaves well: counts, joins, and acknowledges with the count.
     #[serde(rename = "hostile:count")]
     Count {},
-    /// Answers with what it was told.
+    /// Acknowledges with the received events.
     #[serde(rename = "hostile:told")]
     Told {},
-    /// Does what `how` says, after having counted.
+    /// Counts, and behaves as `how` says.
     #[serde(rename = "hostile:do")]
     Do {
         /// See `misbehave`.
         how: String,
-        /// What some of it needs.
+        /// The parameters of `how`.
         #[serde(default)]
         with: Value,
     },
-    /// What a service sends: counts, and says so.
+    /// A service's message: counts.
     #[serde(rename = "hostile:service")]
     Service {},
-    /// What the host tells of a connection, to the build that asks for it: `auth` says how it is taken.
+    /// The host's `connect`, for the build that routes it: `auth` says how to behave.
     #[serde(rename = "connect")]
     Connect {
-        /// Where it opened.
+        /// The namespace of the connection.
         namespace: String,
-        /// See `greet`.
+        /// See `on_connect`.
         auth: Value,
     },
-    /// Answers with what it was told of connections.
+    /// Acknowledges with the connections.
     #[serde(rename = "hostile:greeted")]
     Greeted {},
-    /// What another build of a feature handles.
+    /// An event of another feature.
     #[serde(rename = "ticket:view")]
     Foreign {},
 }
@@ -129,7 +129,7 @@ impl Feature for Hostile {
     fn message(state: &mut State, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
         match behaviour() {
             "describe=traps" | "describe=durable-traps" => panic!("this build always fails"),
-            // When it fails, it has changed a state.
+            // The failure comes after a change of the state.
             "describe=durable-traps-2" if state.count % 2 == 1 => panic!("this build fails on odd counts"),
             _ => {}
         }
@@ -140,7 +140,7 @@ impl Feature for Hostile {
                 cx.reply(&json!({ "count": state.count }));
                 Ok(())
             }
-            Message::Connect { namespace, auth } => greet(state, cx, sender.client()?, &namespace, &auth),
+            Message::Connect { namespace, auth } => on_connect(state, cx, sender.client()?, &namespace, &auth),
             Message::Told {} | Message::Greeted {} => {
                 if behaviour() == "describe=takes" {
                     cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) });
@@ -237,13 +237,13 @@ impl Feature for Hostile {
     }
 }
 
-/// What it was told to do.
+/// The behaviour.
 fn behaviour() -> &'static str {
     std::str::from_utf8(black_box(&BEHAVIOUR)).unwrap_or_default().trim_end_matches('.')
 }
 
-/// Takes note of a connection, or fails on it until the time that `auth` says.
-fn greet(
+/// Notes a connection, or fails until the time in `auth`.
+fn on_connect(
     state: &mut State,
     cx: &mut Context<Hostile>,
     member: &Member,
@@ -256,7 +256,7 @@ fn greet(
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
         Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
-        // Takes who did not come to it into a room: at once, or by way of having it watched.
+        // Joins a connection that has sent it nothing: at once, or after a watch.
         Some("join") => {
             cx.join(member);
             Ok(())

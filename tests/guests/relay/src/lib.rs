@@ -1,5 +1,5 @@
-//! A feature that passes on what is published in a room to all who joined it, as it came: for protocol suites from
-//! outside, and for benchmarks of the host, to which it adds as little as a feature can.
+//! A feature that passes messages on to all connections in a room: for external protocol suites, and for benchmarks of the
+//! host, because it does as little as a feature can.
 
 use roundhouse_sdk::{Context, EventLimits, Failure, Feature, Manifest, Scope, Sender};
 use serde::de::IgnoredAny;
@@ -19,7 +19,7 @@ roundhouse_sdk::messages! {
         client "join" => Join {},
         /// Sends this message to all in the room.
         client "publish" => Publish {
-            /// Anything, but it must be there.
+            /// Any value, but it must be present.
             payload: IgnoredAny
         },
     }
@@ -43,7 +43,7 @@ impl Feature for Relay {
                 cx.join(sender.client()?);
                 cx.reply(&json!({}));
             }
-            // As it came, so that it costs no encoding and its attachments stay where they belong.
+            // The payload as received: no encoding, and the attachments stay in their order.
             Message::Publish { payload: IgnoredAny } => {
                 cx.emit_payload(cx.room(), "message", cx.payload().clone());
             }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_published_reaches_all_in_the_room_and_its_sender() {
+    fn publish_reaches_the_room_and_the_sender() {
         let mut sim = Simulation::<Relay>::new();
         let people @ [ana, ben, eve] = ["ana", "ben", "eve"].map(|user| sim.connect(user, user));
         for (who, room) in [(ana, "a"), (ben, "a"), (eve, "b")] {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn attachments_are_passed_on_with_it() {
+    fn publish_passes_attachments_on() {
         let mut sim = Simulation::<Relay>::new();
         let ana = sim.connect("ana", "Ana");
         sim.emit_with_ack(ana, "join", json!({"room": "a"})).unwrap();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_room_or_has_no_payload_is_refused() {
+    fn messages_without_room_or_payload_are_refused() {
         let mut sim = Simulation::<Relay>::new();
         let ana = sim.connect("ana", "Ana");
         sim.emit_with_ack(ana, "join", json!({"room": "a"})).unwrap();
