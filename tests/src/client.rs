@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::{PATIENCE, SILENCE};
+use crate::{PATIENCE, SILENCE, eventually};
 
 /// A connection that sends and receives JSON objects.
 #[derive(Debug)]
@@ -105,6 +105,16 @@ impl TestClient {
     pub async fn emit_refused(&mut self, event: &str, data: Value) -> String {
         let error = self.emit_with_ack(event, data).await.expect_err("a refusal");
         error["code"].as_str().expect("an error has a code").to_owned()
+    }
+
+    /// Waits until a scope of the hostile guest has got exactly these notifications, in this order.
+    pub async fn expect_notifications(&mut self, scope: &str, expected: &[&str]) {
+        let expected = json!(expected);
+        eventually(&format!("{scope} has got {expected}"), async || {
+            let got = self.emit_with_ack("hostile:told", json!({ "id": scope })).await.unwrap_or_default();
+            (got == expected).then_some(())
+        })
+        .await;
     }
 
     /// Waits for an event, and gives its data. What comes before it is kept.

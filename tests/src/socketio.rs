@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::client::Closed;
 use crate::engine::{EngineSocket, Packet, Polling};
-use crate::{PATIENCE, SILENCE};
+use crate::{PATIENCE, SILENCE, eventually};
 
 /// A Socket.IO packet that came, with its attachments.
 #[derive(Debug, Clone, PartialEq)]
@@ -218,6 +218,16 @@ impl SocketIoClient {
     pub async fn emit_refused(&mut self, event: &str, arguments: Value) -> String {
         let answer = self.emit_with_ack(event, arguments).await;
         answer[0]["error"]["code"].as_str().unwrap_or_else(|| panic!("it was not refused: {answer}")).to_owned()
+    }
+
+    /// Waits until a scope of the hostile guest has got exactly these notifications, in this order.
+    pub async fn expect_notifications(&mut self, scope: &str, expected: &[&str]) {
+        let expected = json!([expected]);
+        eventually(&format!("{scope} has got {expected}"), async || {
+            let got = self.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
+            (got == expected).then_some(())
+        })
+        .await;
     }
 
     /// Waits for an event. What comes before it is kept.

@@ -7,7 +7,7 @@ use roundhouse_tests::{ENGINE, InnerHost, SocketIoClient, TestClient, eventually
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::recovery::socketio::{CONFIG, WAYS, Way};
+use crate::recovery::{CONFIG, TRANSPORTS, Transport};
 
 /// Time to answer a probe, and a little more.
 const PROBED: Duration = Duration::from_millis(5_001);
@@ -36,8 +36,8 @@ async fn sessions_of(host: &InnerHost, user: &str) -> usize {
 async fn expired_token_ends_its_namespace_alone() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/other\"]")).await;
     let minute = Duration::from_secs(60);
-    for way in WAYS {
-        let mut client = way.open(&host).await;
+    for transport in TRANSPORTS {
+        let mut client = transport.open(&host).await;
         let token = |valid_for: Duration| json!({ "token": host.token("ana", Some(valid_for)) });
         let short = client.connect("/other", &token(minute / 6)).await.unwrap();
         client.connect("/", &token(minute / 3)).await.unwrap();
@@ -56,13 +56,16 @@ async fn expired_token_ends_its_namespace_alone() {
         host.advance(minute / 6);
         client.wait_for(|packet| packet.kind == '1' && packet.namespace == "/").await;
 
-        let mut both = way.open(&host).await;
+        let mut both = transport.open(&host).await;
         for namespace in ["/", "/other"] {
             both.connect(namespace, &token(minute / 6)).await.unwrap();
         }
         host.advance(minute / 6);
         let closed = both.closed().await;
-        assert!(closed.code == Some(4002) || way == Way::Polling, "with the last the transport ends: {closed:?}");
+        assert!(
+            closed.code == Some(4002) || transport == Transport::Polling,
+            "with the last the transport ends: {closed:?}"
+        );
         assert_eq!(both.kept(), []);
         client.cut().await;
     }
@@ -95,11 +98,11 @@ async fn resume_counts_as_the_same_connection() {
 #[tokio::test]
 async fn recovery_key_counts_as_the_same_connection() {
     let host = host(1, "").await;
-    for way in WAYS {
-        let mut old = way.open(&host).await;
+    for transport in TRANSPORTS {
+        let mut old = transport.open(&host).await;
         let id = old.connect_as(&host.token("ana", None)).await;
         let session = old.session_with(&host.token("ana", None));
-        let mut back = way.open(&host).await;
+        let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         old.closed().await;
         back.disconnect().await;
@@ -155,8 +158,8 @@ async fn probed_live_connection_keeps_its_slot() {
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
     plain.close().await;
 
-    for way in WAYS {
-        let mut client = way.open(&host).await;
+    for transport in TRANSPORTS {
+        let mut client = transport.open(&host).await;
         client.connect_as(&host.token("ana", None)).await;
         host.advance(Duration::from_secs(1));
         assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
@@ -231,7 +234,7 @@ async fn detached_connection_waits_for_a_free_slot() {
     let mut ana = host.client("ana").await;
     let begun = ana.emit_with_ack("resume", json!({})).await.unwrap();
     drop(ana);
-    crate::recovery::socketio::away(&host, 1).await;
+    crate::recovery::wait_for_detached(&host, 1).await;
     let mut other = host.client("ana").await;
     other.emit_with_ack("no:such", json!({})).await.unwrap_err();
     let wanted = json!({ "session": begun["session"], "offset": 0 });
@@ -249,11 +252,11 @@ async fn detached_connection_waits_for_a_free_slot() {
 #[tokio::test]
 async fn refusal_probes_connections_from_its_address() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_ip = 1")).await;
-    for way in [None, Some(Way::Socket)] {
+    for transport in [None, Some(Transport::Socket)] {
         let lost = host.client("ana").await;
         let n_frames = metric(&host.api, FRAMES).await;
         host.advance(Duration::from_secs(1));
-        let n_sent = match way {
+        let n_sent = match transport {
             // Its close, and the ping.
             None => {
                 assert_eq!(open(&host).await.closed().await.code, TOO_MANY);

@@ -6,7 +6,7 @@ use roundhouse_tests::{InnerHost, SocketIoClient, TestClient};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::recovery::socketio::{CONFIG, WAYS};
+use crate::recovery::{CONFIG, TRANSPORTS};
 
 /// Half an emoji as `JSON.stringify` writes it, and what it counts as.
 const HALF: &str = r"\ud83d";
@@ -47,8 +47,8 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
 async fn lone_surrogate_keeps_the_socketio_connection() {
     let host = InnerHost::start(CONFIG).await;
     host.load("conformance", conformance()).await;
-    for way in WAYS {
-        let mut client = way.open(&host).await;
+    for transport in TRANSPORTS {
+        let mut client = transport.open(&host).await;
         let token = host.token("ana", None);
         client.send_text(&format!(r#"40{{"token":"{token}","who{HALF}":"{HALF}"}}"#)).await;
         let auth = client.expect_event("auth").await.data[0].clone();

@@ -5,15 +5,14 @@ use std::time::Duration;
 use roundhouse_tests::guests::conformance;
 use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient, TestClient, TestHost};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
-use crate::recovery::socketio::{CONFIG, WAYS, Way, away, client, lose, tell};
+use crate::recovery::{CONFIG, TRANSPORTS, Transport, client, emit_number, lose, occupy_shard, wait_for_detached};
 
 #[tokio::test]
 async fn each_namespace_is_recovered() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4\nsocketio.namespaces = [\"/other\"]")).await;
-    for way in WAYS {
-        let mut ana = way.open(&host).await;
+    for transport in TRANSPORTS {
+        let mut ana = transport.open(&host).await;
         let token = json!({ "token": host.token("ana", None) });
         let mut ids = Vec::new();
         for namespace in ["/", "/other"] {
@@ -26,13 +25,13 @@ async fn each_namespace_is_recovered() {
         }
         let mut sessions = ["/", "/other"].map(|namespace| ana.session(namespace));
         ana.cut().await;
-        away(&host, 2).await;
+        wait_for_detached(&host, 2).await;
         for n in 0..2 {
             host.emit(to(n), "number", json!(n + 10)).await;
         }
         // The new transport begins on another shard.
-        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
-        let mut back = way.open(&host).await;
+        let occupying = occupy_shard(&host).await;
+        let mut back = transport.open(&host).await;
         for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
             sessions[n]["token"] = token["token"].clone();
             assert_eq!(back.connect(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
@@ -44,7 +43,7 @@ async fn each_namespace_is_recovered() {
             back.send_text(packet).await;
         }
         back.cut().await;
-        drop(parked);
+        drop(occupying);
     }
     host.shut_down().await;
 }
@@ -52,30 +51,30 @@ async fn each_namespace_is_recovered() {
 #[tokio::test]
 async fn client_recovers_from_any_shard() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    for way in WAYS {
-        let (mut ana, id) = client(&host, way, "ana").await;
-        tell(&host, "ana", 0).await;
+    for transport in TRANSPORTS {
+        let (mut ana, id) = client(&host, transport, "ana").await;
+        emit_number(&host, "ana", 0).await;
         ana.expect_event("number").await;
-        let mut parked = Vec::new();
+        let mut occupying = Vec::new();
         let mut n_moves = 0;
         let mut last = 0;
         while n_moves < 3 {
             let session = lose(&host, ana, "ana").await;
             last += 1;
-            tell(&host, "ana", last).await;
-            // Each that is parked is at a shard that had the fewest, so that the next goes to another.
-            parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
-            assert!(parked.len() < 50, "it always comes to the same shard");
-            ana = way.open(&host).await;
+            emit_number(&host, "ana", last).await;
+            // Each that is occupying is at a shard that had the fewest, so that the next goes to another.
+            occupying.push(occupy_shard(&host).await);
+            assert!(occupying.len() < 50, "it always comes to the same shard");
+            ana = transport.open(&host).await;
             // On which shard it is, the id of a connection there says, which is left again.
             let here = ana.connect_as(&host.token("ben", None)).await;
             ana.send_text("41").await;
             // A client that polls has a request that waits, which moves too.
             assert_eq!(ana.drain().await, []);
             n_moves += usize::from(here[..2] != id[..2]);
-            assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {way:?} from {here}");
+            assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {transport:?} from {here}");
             assert_eq!(ana.expect_event("number").await.argument(), &json!(last));
-            if way == Way::Polling && n_moves == 1 {
+            if transport == Transport::Polling && n_moves == 1 {
                 ana = ana.upgrade().await;
             }
             // It is all there, on the new transport: both ways, and its heartbeat.
@@ -93,11 +92,11 @@ async fn upgrade_opened_before_a_handoff_completes() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let token = host.token("ana", None);
     for attempt in 0.. {
-        let (mut ana, id) = client(&host, Way::Polling, "ana").await;
-        tell(&host, "ana", 0).await;
+        let (mut ana, id) = client(&host, Transport::Polling, "ana").await;
+        emit_number(&host, "ana", 0).await;
         ana.expect_event("number").await;
         let session = lose(&host, ana, "ana").await;
-        let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        let occupying = occupy_shard(&host).await;
         let polling = Polling::open(&host.ws).await;
         let enter = |said: &Value| Packet::Text(format!("40{said}"));
         polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
@@ -110,10 +109,10 @@ async fn upgrade_opened_before_a_handoff_completes() {
         assert_eq!(socket.next().await, Ok("3probe".into()));
         assert!(polling.poll().await.text.starts_with(&format!("40{{\"sid\":\"{id}\"")));
         socket.send("5").await;
-        tell(&host, "ana", 1).await;
+        emit_number(&host, "ana", 1).await;
         assert!(matches!(socket.next().await, Ok(packet) if packet.encode().starts_with("42[\"number\",1,")));
         socket.send("41").await;
-        drop((socket, parked));
+        drop((socket, occupying));
         if is_elsewhere {
             break;
         }
@@ -122,7 +121,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
     // Nobody is left behind.
     let mut ana = SocketIoClient::socket(&host.ws).await;
     ana.connect_as(&token).await;
-    tell(&host, "ana", 2).await;
+    emit_number(&host, "ana", 2).await;
     ana.cut().await;
     host.shut_down().await;
 }
@@ -164,13 +163,13 @@ async fn sessions_of_other_hosts_are_not_recovered() {
 async fn pipelined_packets_move_with_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     host.load("conformance", conformance()).await;
-    for way in WAYS {
+    for transport in TRANSPORTS {
         for attempt in 0.. {
-            let (mut ana, id) = client(&host, way, "ana").await;
+            let (mut ana, id) = client(&host, transport, "ana").await;
             ana.expect_event("auth").await;
             let session = lose(&host, ana, "ana").await;
-            let parked = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
-            let (mut ana, here) = client(&host, way, "ben").await;
+            let occupying = occupy_shard(&host).await;
+            let (mut ana, here) = client(&host, transport, "ben").await;
             ana.send_packets(&[
                 "41".into(),
                 Packet::Text(format!("40{session}")),
@@ -192,7 +191,7 @@ async fn pipelined_packets_move_with_the_session() {
             assert_eq!((&*answer.namespace, answer.id, answer.data), ("/custom", Some(7), json!(["x"])));
             ana.send_text("41/custom,").await;
             ana.disconnect().await;
-            drop(parked);
+            drop(occupying);
             if here[..2] != id[..2] {
                 break;
             }

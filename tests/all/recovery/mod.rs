@@ -1,6 +1,70 @@
 //! How a client goes on after it lost its transport.
 
+mod before_resume;
 mod handoff;
 mod plain;
 mod presence;
-pub(crate) mod socketio;
+mod socketio;
+mod socketio_end;
+
+use std::time::Duration;
+
+use roundhouse_tests::{InnerHost, SocketIoClient, eventually, metric};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
+                                 plugins.conformance.grants.actions = [\"connect\"]\n\
+                                 plugins.hostile.grants.actions = [\"connect\"]\n";
+
+/// For how long a client may be away by default.
+pub(crate) const WINDOW: Duration = Duration::from_secs(120);
+
+/// Over which transport a client comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Socket,
+    Polling,
+}
+
+pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::Socket, Transport::Polling];
+
+impl Transport {
+    pub(crate) async fn open(self, host: &InnerHost) -> SocketIoClient {
+        match self {
+            Self::Socket => SocketIoClient::socket(&host.ws).await,
+            Self::Polling => SocketIoClient::polling(&host.ws).await,
+        }
+    }
+}
+
+/// A client of `user` in the main namespace, and its id there.
+pub(crate) async fn client(host: &InnerHost, transport: Transport, user: &str) -> (SocketIoClient, String) {
+    let mut client = transport.open(host).await;
+    let id = client.connect_as(&host.token(user, None)).await;
+    (client, id)
+}
+
+/// Waits until so many clients are away.
+pub(crate) async fn wait_for_detached(host: &InnerHost, n: u64) {
+    eventually(&format!("{n} are away"), async || (metric(&host.api, "connections_away").await == n).then_some(()))
+        .await;
+}
+
+/// Sends an event to a user, whose connections are this many.
+pub(crate) async fn emit_number(host: &InnerHost, user: &str, n: i32) {
+    assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);
+}
+
+/// Breaks off, and says what the client would come back with once that is known.
+pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
+    let session = client.session_with(&host.token(user, None));
+    client.cut().await;
+    wait_for_detached(host, 1).await;
+    session
+}
+
+/// An idle connection. Hosts give a new one to the shard that has the fewest, so that the next goes to another shard.
+async fn occupy_shard(host: &InnerHost) -> TcpStream {
+    TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap()
+}

@@ -1,23 +1,17 @@
-//! The plain protocol's `resume`: a client that lost its connection goes on with it.
+//! The plain protocol's `resume`: a client that lost its connection goes on with its session.
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::raw::client_frame;
-use roundhouse_tests::{InnerHost, NOTHING, PATIENCE, SocketIoClient, TestClient, eventually, metric};
+use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually, metric};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-use crate::recovery::socketio::{CONFIG, WINDOW, tell};
+use crate::recovery::{CONFIG, WINDOW, emit_number, wait_for_detached};
 
 /// Signs in and begins a session, which this gives.
-async fn begun(host: &InnerHost, user: &str) -> (TestClient, String) {
+pub(super) async fn begin_session(host: &InnerHost, user: &str) -> (TestClient, String) {
     let mut client = host.client(user).await;
     let begun = client.emit_with_ack("resume", json!({})).await.unwrap();
     let session = begun["session"].as_str().unwrap().to_owned();
@@ -27,9 +21,9 @@ async fn begun(host: &InnerHost, user: &str) -> (TestClient, String) {
 }
 
 /// Breaks off, as a network does, and waits until that is known.
-async fn lose(host: &InnerHost, client: TestClient) {
+pub(super) async fn lose(host: &InnerHost, client: TestClient) {
     drop(client);
-    eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
+    wait_for_detached(host, 1).await;
 }
 
 /// Comes back to a session, of which so many frames have come: what the host says to that.
@@ -43,7 +37,7 @@ async fn resume(host: &InnerHost, user: &str, session: &str, offset: u64) -> (Te
 async fn leave(host: &InnerHost, mut client: TestClient) {
     client.emit_with_ack("no:such", json!({})).await.unwrap_err();
     client.close().await;
-    eventually("nobody is away", async || (metric(&host.api, "connections_away").await == 0).then_some(())).await;
+    wait_for_detached(host, 0).await;
 }
 
 #[tokio::test]
@@ -52,20 +46,20 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     let view = json!({ "ticketId": "t1" });
     let mut ben = host.client("ben").await;
     ben.emit_with_ack("ticket:view", view.clone()).await.unwrap();
-    let (mut ana, session) = begun(&host, "ana").await;
+    let (mut ana, session) = begin_session(&host, "ana").await;
     ana.emit_with_id("ticket:view", view.clone()).await;
     let mut n_frames = 1;
     while ana.next().await.get("id").is_none() {
         n_frames += 1;
     }
-    tell(&host, "ana", 1).await;
+    emit_number(&host, "ana", 1).await;
     assert_eq!(ana.next().await["event"], "number");
     n_frames += 1;
     ben.drain().await;
     let id = ana.id().to_owned();
     lose(&host, ana).await;
     for n in 2..5 {
-        tell(&host, "ana", n).await;
+        emit_number(&host, "ana", n).await;
     }
     ben.emit_with_ack("ticket:typing", view.clone()).await.unwrap();
 
@@ -84,7 +78,7 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     // It counts on from there: what came now, and the answer to the question above.
     let n_frames = n_frames + 5 + 1;
     lose(&host, back).await;
-    tell(&host, "ana", 5).await;
+    emit_number(&host, "ana", 5).await;
     let (mut again, resumed) = resume(&host, "ana", &session, n_frames).await;
     assert_eq!(resumed, expected);
     assert_eq!(again.drain().await, [json!({ "event": "number", "data": 5 })]);
@@ -96,7 +90,7 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
 async fn acknowledgements_and_requests_are_replayed() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
-    let (mut ana, session) = begun(&host, "ana").await;
+    let (mut ana, session) = begin_session(&host, "ana").await;
     ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "ask" })).await;
     ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     // Nothing of it is read.
@@ -121,10 +115,10 @@ async fn acknowledgements_and_requests_are_replayed() {
 #[tokio::test]
 async fn foreign_sessions_are_not_resumed() {
     let host = InnerHost::start(CONFIG).await;
-    let (ana, session) = begun(&host, "ana").await;
+    let (ana, session) = begin_session(&host, "ana").await;
     let id = ana.id().to_owned();
     lose(&host, ana).await;
-    tell(&host, "ana", 1).await;
+    emit_number(&host, "ana", 1).await;
     let mut foreign = SocketIoClient::socket(&host.ws).await;
     foreign.connect_as(&host.token("ana", None)).await;
     let pid = foreign.session("/")["pid"].as_str().unwrap().to_owned();
@@ -157,10 +151,10 @@ async fn foreign_sessions_are_not_resumed() {
 #[tokio::test]
 async fn impossible_offset_begins_anew_and_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
-    let (ana, session) = begun(&host, "ana").await;
+    let (ana, session) = begin_session(&host, "ana").await;
     let path = format!("/v1/connections/{}", ana.id());
     lose(&host, ana).await;
-    tell(&host, "ana", 1).await;
+    emit_number(&host, "ana", 1).await;
     let (mut back, resumed) = resume(&host, "ana", &session, 2).await;
     assert_eq!(resumed["recovered"], false);
     assert_eq!(host.call("GET", &path, "").await.status, 404);
@@ -172,7 +166,7 @@ async fn impossible_offset_begins_anew_and_ends_the_session() {
 #[tokio::test]
 async fn malformed_resume_is_refused_without_effect() {
     let host = InnerHost::start(CONFIG).await;
-    let (mut ana, session) = begun(&host, "ana").await;
+    let (mut ana, session) = begin_session(&host, "ana").await;
     for wrong in [
         json!({ "session": "x" }),
         json!({ "session": 1, "offset": 1 }),
@@ -195,7 +189,7 @@ async fn malformed_resume_is_refused_without_effect() {
 #[tokio::test]
 async fn session_can_begin_later_and_counts_from_there() {
     let host = InnerHost::start(CONFIG).await;
-    let (mut ana, first) = begun(&host, "ana").await;
+    let (mut ana, first) = begin_session(&host, "ana").await;
     ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     let mut second = Value::Null;
     for data in [json!({}), Value::Null] {
@@ -203,11 +197,11 @@ async fn session_can_begin_later_and_counts_from_there() {
         second = ana.expect_event("resumed").await;
         assert_eq!((&second["connectionId"], &second["recovered"]), (&json!(ana.id()), &json!(false)));
     }
-    tell(&host, "ana", 1).await;
+    emit_number(&host, "ana", 1).await;
     ana.expect_event("number").await;
     let id = ana.id().to_owned();
     lose(&host, ana).await;
-    tell(&host, "ana", 2).await;
+    emit_number(&host, "ana", 2).await;
     let (stranger, resumed) = resume(&host, "ana", &first, 0).await;
     assert_eq!(resumed["recovered"], false, "that one has ended");
     stranger.close().await;
@@ -227,12 +221,11 @@ async fn closed_or_sessionless_connections_leave_at_once() {
     host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
     for (scope, asks, code) in [("a", false, None), ("b", true, Some(1000)), ("c", true, Some(1001))] {
-        let scope = json!({ "id": scope });
         let mut ana = host.client("ana").await;
         if asks {
             ana.emit_with_ack("resume", json!({})).await.unwrap();
         }
-        ana.emit_with_ack("hostile:count", scope.clone()).await.unwrap();
+        ana.emit_with_ack("hostile:count", json!({ "id": scope })).await.unwrap();
         match code {
             Some(code) => {
                 let frame = CloseFrame { code: u16::into(code), reason: "".into() };
@@ -241,11 +234,7 @@ async fn closed_or_sessionless_connections_leave_at_once() {
             }
             None => drop(ana),
         }
-        eventually("the scope is told", async || {
-            let told = eve.emit_with_ack("hostile:told", scope.clone()).await.unwrap();
-            (told == json!(["left ana disconnected"])).then_some(())
-        })
-        .await;
+        eve.expect_notifications(scope, &["left ana disconnected"]).await;
     }
     drop(eve);
     host.shut_down().await;
@@ -255,18 +244,14 @@ async fn closed_or_sessionless_connections_leave_at_once() {
 async fn expired_session_begins_anew() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
-    let (mut ana, session) = begun(&host, "ana").await;
+    let (mut ana, session) = begin_session(&host, "ana").await;
     ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     lose(&host, ana).await;
     host.advance(WINDOW - Duration::from_millis(1));
     let mut eve = host.client("eve").await;
     assert_eq!(eve.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
     host.advance(Duration::from_millis(1));
-    eventually("the scope is told", async || {
-        let told = eve.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-        (told == json!(["left ana disconnected"])).then_some(())
-    })
-    .await;
+    eve.expect_notifications("a", &["left ana disconnected"]).await;
     let (ana, resumed) = resume(&host, "ana", &session, 1).await;
     assert_eq!(resumed["recovered"], false);
     drop((ana, eve));
@@ -297,7 +282,7 @@ async fn session_of_an_expired_token_resumes_with_another() {
     let session = ana.emit_with_ack("resume", json!({})).await.unwrap()["session"].as_str().unwrap().to_owned();
     host.advance(second);
     assert_eq!(ana.closed().await.code, Some(4002));
-    tell(&host, "ana", 1).await;
+    emit_number(&host, "ana", 1).await;
     let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(ana.id()), &json!(true)));
     assert_eq!(back.next().await["data"], 1);
@@ -311,13 +296,13 @@ async fn session_of_an_expired_token_resumes_with_another() {
 #[tokio::test]
 async fn resuming_works_before_the_loss_is_noticed() {
     let host = InnerHost::start(CONFIG).await;
-    let (mut old, session) = begun(&host, "ana").await;
-    tell(&host, "ana", 1).await;
+    let (mut old, session) = begin_session(&host, "ana").await;
+    emit_number(&host, "ana", 1).await;
     let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(old.id()), &json!(true)));
     assert_eq!(back.next().await["data"], 1);
     assert_eq!(old.closed().await.code, Some(1000));
-    tell(&host, "ana", 2).await;
+    emit_number(&host, "ana", 2).await;
     assert_eq!(back.next().await["data"], 2);
     leave(&host, back).await;
     host.shut_down().await;
@@ -326,15 +311,15 @@ async fn resuming_works_before_the_loss_is_noticed() {
 #[tokio::test]
 async fn heartbeat_trims_the_replay_buffer() {
     let host = InnerHost::start(CONFIG).await;
-    let (mut ana, session) = begun(&host, "ana").await;
-    tell(&host, "ana", 1).await;
+    let (mut ana, session) = begin_session(&host, "ana").await;
+    emit_number(&host, "ana", 1).await;
     ana.expect_event("number").await;
     host.advance(Duration::from_secs(25));
     // Reading answers the ping.
     ana.drain().await;
     ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     lose(&host, ana).await;
-    tell(&host, "ana", 2).await;
+    emit_number(&host, "ana", 2).await;
     let (mut back, resumed) = resume(&host, "ana", &session, 2).await;
     assert_eq!(resumed["recovered"], true);
     assert_eq!(back.next().await["data"], 2);
@@ -348,188 +333,10 @@ async fn heartbeat_trims_the_replay_buffer() {
 #[tokio::test]
 async fn detached_connections_do_not_count_towards_the_limit() {
     let host = InnerHost::start(&format!("{CONFIG}limits.connections_per_user = 1")).await;
-    let (ana, session) = begun(&host, "ana").await;
+    let (ana, session) = begin_session(&host, "ana").await;
     lose(&host, ana).await;
     let (back, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!(resumed["recovered"], true);
     leave(&host, back).await;
-    host.shut_down().await;
-}
-
-/// A WebSocket by hand: these bytes come with its handshake.
-async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStream<TcpStream> {
-    let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
-    let handshake = format!(
-        "GET /ws?token={} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        host.token(user, None)
-    );
-    socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
-    }
-    WebSocketStream::from_raw_socket(socket, Role::Client, None).await
-}
-
-/// The next frame.
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
-    let frame = timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
-    serde_json::from_str(frame.to_text().unwrap()).unwrap()
-}
-
-fn resume_frame(session: &str, offset: u64) -> Vec<u8> {
-    let data = json!({ "session": session, "offset": offset });
-    client_frame(json!({ "event": "resume", "data": data, "id": 1 }).to_string().as_bytes())
-}
-
-#[tokio::test]
-async fn resuming_from_any_shard_keeps_pipelined_events() {
-    let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    let (ana, session) = begun(&host, "ana").await;
-    let id = ana.id().to_owned();
-    lose(&host, ana).await;
-    let [mut n_frames, mut n_moves] = [0, 0];
-    let mut parked = Vec::new();
-    let ask = |id: u64| client_frame(json!({ "event": "no:such", "data": {}, "id": id }).to_string().as_bytes());
-    while n_moves < 4 {
-        tell(&host, "ana", 1).await;
-        parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
-        assert!(parked.len() < 50, "it always comes to the same shard");
-        // With the handshake, or behind it; and a frame that is whole only when the client has moved.
-        let (whole, parts) = ([resume_frame(&session, n_frames), ask(2)].concat(), ask(3));
-        let (first, second) = parts.split_at(parts.len() / 2);
-        let whole = [&whole, first].concat();
-        let is_early = parked.len() % 2 == 0;
-        let mut socket = open_with(&host, "ana", if is_early { &whole } else { &[] }).await;
-        let connected = next(&mut socket).await;
-        if !is_early {
-            socket.get_mut().write_all(&whole).await.unwrap();
-        }
-        let here = connected["data"]["connectionId"].as_str().unwrap();
-        n_moves += u64::from(here[..2] != id[..2]);
-        let resumed = next(&mut socket).await;
-        assert_eq!((&resumed["data"]["connectionId"], &resumed["data"]["recovered"]), (&json!(id), &json!(true)));
-        assert_eq!(next(&mut socket).await, json!({ "event": "number", "data": 1 }));
-        assert_eq!(next(&mut socket).await["id"], 2);
-        socket.get_mut().write_all(second).await.unwrap();
-        assert_eq!(next(&mut socket).await["id"], 3);
-        n_frames += 3;
-        drop(socket);
-        eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
-    }
-    drop(parked);
-    host.shut_down().await;
-}
-
-#[tokio::test]
-async fn resuming_does_not_emit_connect() {
-    let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
-    host.load("hostile", hostile("greets")).await;
-    let mut eve = host.client("eve").await;
-    eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
-    let (ana, session) = begun(&host, "ana").await;
-    lose(&host, ana).await;
-    for _ in 0..2 {
-        let mut socket = open_with(&host, "ana", &resume_frame(&session, 0)).await;
-        assert_eq!(next(&mut socket).await["event"], "connected");
-        assert_eq!(next(&mut socket).await["data"]["recovered"], true);
-        drop(socket);
-        eventually("it is away", async || (metric(&host.api, "connections_away").await == 1).then_some(())).await;
-    }
-    // One shard tells of connections in their order.
-    let zoe = host.client("zoe").await;
-    let told = eventually("the last is told of", async || {
-        let told = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
-        told.to_string().contains("zoe").then_some(told)
-    })
-    .await;
-    assert_eq!(told, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
-    drop((eve, zoe));
-    host.shut_down().await;
-}
-
-/// The numbers that a client has heard.
-async fn numbers(client: &mut TestClient) -> Vec<Value> {
-    let frames = client.drain().await;
-    frames.into_iter().filter(|frame| frame["event"] == "number").map(|mut frame| frame["data"].take()).collect()
-}
-
-#[tokio::test]
-async fn events_before_resume_come_once_in_order() {
-    for shards in [1, 4] {
-        let host = InnerHost::start(&format!("shards = {shards}\n{CONFIG}")).await;
-        let to_ana = json!({ "user": "ana" });
-        let (old, session) = begun(&host, "ana").await;
-        let mut old = Some(old);
-        let mut n_frames = 0;
-        for is_lost in [true, false, true, false] {
-            if is_lost {
-                lose(&host, old.take().unwrap()).await;
-            }
-            host.emit(to_ana.clone(), "number", json!(n_frames)).await;
-            let mut back = host.client("ana").await;
-            assert_eq!(host.emit(to_ana.clone(), "number", json!(n_frames + 1)).await, 2);
-            let resumed =
-                back.emit_with_ack("resume", json!({ "session": session, "offset": n_frames })).await.unwrap();
-            assert_eq!(resumed["recovered"], true);
-            host.emit(to_ana.clone(), "number", json!(n_frames + 2)).await;
-            let expected: Vec<_> = (n_frames..n_frames + 3).map(Value::from).collect();
-            assert_eq!(numbers(&mut back).await, expected);
-            n_frames += 3;
-            old = Some(back);
-        }
-        drop(old);
-        host.shut_down().await;
-    }
-}
-
-#[tokio::test]
-async fn held_events_reach_clients_that_do_not_resume() {
-    let host = InnerHost::start(&format!("shards = 4\n{CONFIG}")).await;
-    let (mut first, session) = begun(&host, "ana").await;
-    let to_ana = json!({ "user": "ana" });
-    let mut speaks = host.client("ana").await;
-    let mut listens = host.client("ana").await;
-    let mut begins = host.client("ana").await;
-    let mut fails = host.client("ana").await;
-    assert_eq!(host.emit(to_ana.clone(), "number", json!(1)).await, 5);
-    speaks.emit_with_ack("no:such", json!({})).await.unwrap_err();
-    begins.emit_with_ack("resume", json!({})).await.unwrap();
-    let failed = json!({ "session": session.replace(|c: char| c.is_ascii_digit(), "0"), "offset": 0 });
-    assert_eq!(fails.emit_with_ack("resume", failed).await.unwrap()["recovered"], false);
-    for client in [&mut first, &mut speaks, &mut begins, &mut fails] {
-        assert_eq!(numbers(client).await, [1]);
-    }
-    assert_eq!(numbers(&mut listens).await, NOTHING);
-    host.advance(Duration::from_secs(2));
-    assert_eq!(numbers(&mut listens).await, [1]);
-    host.emit(to_ana, "number", json!(2)).await;
-    for client in [&mut first, &mut speaks, &mut begins, &mut fails, &mut listens] {
-        assert_eq!(numbers(client).await, [2]);
-    }
-    drop((first, speaks, begins, fails, listens));
-    host.shut_down().await;
-}
-
-#[tokio::test]
-async fn slow_resume_does_not_emit_connect() {
-    let host = InnerHost::start(&format!("shards = 1\n{CONFIG}")).await;
-    host.load("hostile", hostile("greets")).await;
-    let mut eve = host.client("eve").await;
-    eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
-    let (ana, session) = begun(&host, "ana").await;
-    lose(&host, ana).await;
-    let mut back = host.client("ana").await;
-    let zoe = host.client("zoe").await;
-    let greeted = eventually("the last is told of", async || {
-        let greeted = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
-        greeted.to_string().contains("zoe").then_some(greeted)
-    })
-    .await;
-    assert_eq!(greeted, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
-    back.emit_with_ack("resume", json!({ "session": session, "offset": 0 })).await.unwrap();
-    assert_eq!(eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap(), greeted);
-    drop((back, eve, zoe));
     host.shut_down().await;
 }

@@ -3,24 +3,13 @@
 use std::time::Duration;
 
 use roundhouse_tests::guests::{hostile, relabelled};
-use roundhouse_tests::{InnerHost, SocketIoClient, TestClient, eventually, faults_of_many};
+use roundhouse_tests::{InnerHost, SocketIoClient, eventually, faults_of_many};
 use serde_json::{Value, json};
 
-use crate::recovery::socketio::{CONFIG, WAYS, WINDOW, Way, away, client, lose};
+use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, lose, wait_for_detached};
 
 /// How long an agent may be away by default before the others are told.
 const AWAY: Duration = Duration::from_secs(10);
-
-/// Waits until a scope has been told of just this.
-async fn told(eve: &mut TestClient, scope: &str, expected: &[&str]) {
-    let expected = json!(expected);
-    let mut last = Value::Null;
-    eventually(&format!("{scope} is told {expected}"), async || {
-        last = eve.emit_with_ack("hostile:told", json!({ "id": scope })).await.unwrap_or_default();
-        (last == expected).then_some(())
-    })
-    .await;
-}
 
 /// The events that ticket-collision has handled.
 async fn calls(host: &InnerHost) -> u64 {
@@ -50,10 +39,10 @@ fn agents(viewers: &Value) -> Vec<&str> {
 async fn subscribed_scope_gets_away_and_back() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("presence")).await;
-    for way in WAYS {
+    for transport in TRANSPORTS {
         let mut eve = host.client("eve").await;
-        let scope = format!("{way:?}");
-        let (mut ana, id) = client(&host, way, "ana").await;
+        let scope = format!("{transport:?}");
+        let (mut ana, id) = client(&host, transport, "ana").await;
         // One that is in the room, and one that only watches.
         ana.emit_with_ack("hostile:count", json!([{ "id": scope }])).await;
         ana.emit_with_ack("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
@@ -61,9 +50,9 @@ async fn subscribed_scope_gets_away_and_back() {
         ana.expect_event("number").await;
         let session = lose(&host, ana, "ana").await;
         for scope in [&scope, &format!("{scope}-watched")] {
-            told(&mut eve, scope, &["away ana"]).await;
+            eve.expect_notifications(scope, &["away ana"]).await;
         }
-        let mut back = way.open(&host).await;
+        let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         // What the scope sent at either moment comes once, and in order.
         for noise in ["away", "back"] {
@@ -79,7 +68,7 @@ async fn subscribed_scope_gets_away_and_back() {
         host.advance(WINDOW);
         let mut eve = host.client("eve").await;
         for scope in [&scope, &format!("{scope}-watched")] {
-            told(&mut eve, scope, &["away ana", "back ana ", "away ana", "left ana disconnected"]).await;
+            eve.expect_notifications(scope, &["away ana", "back ana ", "away ana", "left ana disconnected"]).await;
         }
         eve.close().await;
     }
@@ -94,15 +83,15 @@ async fn resumed_plain_session_is_reported_back() {
     let begun = ana.emit_with_ack("resume", json!({})).await.unwrap();
     ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     drop(ana);
-    told(&mut eve, "a", &["away ana"]).await;
+    eve.expect_notifications("a", &["away ana"]).await;
     let mut back = host.client("ana").await;
     let resumed = back.emit_with_ack("resume", json!({ "session": begun["session"], "offset": 1 })).await.unwrap();
     assert_eq!(resumed["recovered"], true);
     assert_eq!(back.drain_events().await, ["hostile:noise", "hostile:noise"]);
-    told(&mut eve, "a", &["away ana", "back ana "]).await;
+    eve.expect_notifications("a", &["away ana", "back ana "]).await;
     // A close is a goodbye, and no absence.
     back.close().await;
-    told(&mut eve, "a", &["away ana", "back ana ", "left ana disconnected"]).await;
+    eve.expect_notifications("a", &["away ana", "back ana ", "left ana disconnected"]).await;
     drop(eve);
     host.shut_down().await;
 }
@@ -112,7 +101,7 @@ async fn scope_without_presence_gets_no_away() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
-    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     let session = lose(&host, ana, "ana").await;
     let mut back = SocketIoClient::socket(&host.ws).await;
@@ -121,7 +110,7 @@ async fn scope_without_presence_gets_no_away() {
     // Nor is a build that asked no longer, though its scope was told before.
     host.load("hostile", hostile("presence")).await;
     let session = lose(&host, back, "ana").await;
-    told(&mut eve, "a", &["away ana"]).await;
+    eve.expect_notifications("a", &["away ana"]).await;
     host.load("hostile", relabelled(&hostile("normal"), "again")).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
@@ -136,17 +125,17 @@ async fn join_handled_after_the_loss_gets_away() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
-    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     // The scope is busy until its deadline, twice, when the join comes in.
     for _ in 0..2 {
         eve.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     }
     ana.emit("hostile:count", json!([{ "id": "a" }])).await;
     let session = lose(&host, ana, "ana").await;
-    told(&mut eve, "a", &["away ana"]).await;
+    eve.expect_notifications("a", &["away ana"]).await;
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
-    told(&mut eve, "a", &["away ana", "back ana "]).await;
+    eve.expect_notifications("a", &["away ana", "back ana "]).await;
     drop(eve);
     back.disconnect().await;
     host.shut_down().await;
@@ -157,7 +146,7 @@ async fn opposite_changes_cancel_in_a_paused_plugin() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
-    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     faults_of_many(&host, 10).await;
     // Away and back while it is paused comes to nothing, however often.
@@ -168,7 +157,7 @@ async fn opposite_changes_cancel_in_a_paused_plugin() {
         session = lose(&host, back, "ana").await;
     }
     host.load("hostile", relabelled(&hostile("presence"), "mended")).await;
-    told(&mut eve, "a", &["away ana"]).await;
+    eve.expect_notifications("a", &["away ana"]).await;
     drop(eve);
     host.shut_down().await;
 }
@@ -176,10 +165,10 @@ async fn opposite_changes_cancel_in_a_paused_plugin() {
 #[tokio::test]
 async fn away_agent_leaves_the_viewers_until_back() {
     let host = InnerHost::start(CONFIG).await;
-    for way in WAYS {
-        let ticket = json!([{ "ticketId": format!("{way:?}") }]);
+    for transport in TRANSPORTS {
+        let ticket = json!([{ "ticketId": format!("{transport:?}") }]);
         let mut ben = host.client("ben").await;
-        let (mut ana, id) = client(&host, way, "ana").await;
+        let (mut ana, id) = client(&host, transport, "ana").await;
         ana.emit_with_ack("ticket:view", ticket.clone()).await;
         ben.emit_with_ack("ticket:view", ticket[0].clone()).await.unwrap();
         ana.drain().await;
@@ -194,7 +183,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
         ben.emit_with_ack("ticket:typing", ticket[0].clone()).await.unwrap();
         ben.drain().await;
 
-        let mut back = way.open(&host).await;
+        let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         let heard = back.drain().await;
         let names: Vec<&str> = heard.iter().map(|packet| packet.event.as_str()).collect();
@@ -205,7 +194,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
 
         // A short absence is nobody's business, and a goodbye is told at once.
         let session = lose_on_ticket(&host, back, "ana").await;
-        let mut back = way.open(&host).await;
+        let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         host.advance(AWAY);
         ben.drain().await.iter().for_each(|frame| assert_ne!(frame["event"], "agent:left"));
@@ -213,7 +202,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
         assert_eq!(ben.expect_event("agent:left").await["reason"], "disconnected");
         ben.close().await;
         host.advance(WINDOW);
-        away(&host, 0).await;
+        wait_for_detached(&host, 0).await;
     }
     host.shut_down().await;
 }
@@ -222,7 +211,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
 async fn away_outlasts_a_swap() {
     let host = InnerHost::start(CONFIG).await;
     let mut ben = host.client("ben").await;
-    let (mut ana, id) = client(&host, Way::Socket, "ana").await;
+    let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     let ticket = json!([{ "ticketId": "t1" }]);
     ana.emit_with_ack("ticket:view", ticket.clone()).await;
     ben.emit_with_ack("ticket:view", ticket[0].clone()).await.unwrap();
