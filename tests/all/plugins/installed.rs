@@ -1,17 +1,15 @@
-//! What is installed is there tomorrow: over restarts, rollbacks, broken builds and a kill at any moment.
+//! Installed builds last: over restarts, damaged files and a kill at any moment.
 
 use std::fs;
-use std::process::Command;
-use std::time::Duration;
 
 use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
 use roundhouse_tests::restarts::restarts;
-use roundhouse_tests::{InnerHost, TestHost, eventually, metric, skip};
+use roundhouse_tests::{InnerHost, TestHost, eventually, metric};
 use serde_json::{Value, json};
 
-const NAME: &str = "ticket-collision";
+pub(super) const NAME: &str = "ticket-collision";
 
-async fn count(host: &TestHost, id: &str) -> Result<Value, Value> {
+pub(super) async fn count(host: &TestHost, id: &str) -> Result<Value, Value> {
     host.client("ana")
         .await
         .emit_with_ack("hostile:count", json!({ "id": id }))
@@ -203,114 +201,6 @@ async fn newer_schema_fails_its_plugin_alone() {
 }
 
 #[tokio::test]
-async fn down_migrating_build_rolls_back_without_loss() {
-    let mut host = TestHost::start();
-    host.load("hostile", hostile("durable")).await;
-    for id in ["a", "b"] {
-        assert_eq!(count(&host, id).await, Ok(json!(1)));
-    }
-    host.load("hostile", hostile("durable-both-ways")).await;
-    for n in 2..5 {
-        assert_eq!(count(&host, "a").await, Ok(json!(n)));
-    }
-    let (ok, said) = host.plugin(&["rollback", "hostile"]);
-    assert!(ok && !said.contains("lostScopes"), "{said}");
-    // Over a restart, too: nothing has come for the scope since.
-    host.kill();
-    host.restart();
-    assert_eq!(host.report("hostile").await["state"], "running", "{}", host.log());
-    assert_eq!((count(&host, "a").await, count(&host, "b").await), (Ok(json!(5)), Ok(json!(2))));
-    assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 0);
-}
-
-#[tokio::test]
-async fn rollback_after_a_restart_restores_pre_swap_state() {
-    let mut host = TestHost::start();
-    host.load("hostile", hostile("durable")).await;
-    assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    host.load("hostile", hostile("durable-forward")).await;
-    for n in 2..4 {
-        assert_eq!(count(&host, "a").await, Ok(json!(n)));
-    }
-    host.kill();
-    host.restart();
-    let (ok, said) = host.plugin(&["rollback", "hostile"]);
-    assert!(!ok && said.contains("1 scope would lose what happened since the swap"), "{said}");
-    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
-    assert_eq!(count(&host, "a").await, Ok(json!(2)));
-}
-
-#[tokio::test]
-async fn accepted_loss_survives_a_restart() {
-    let mut host = TestHost::start();
-    host.load("hostile", hostile("durable")).await;
-    assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    host.load("hostile", hostile("durable-forward")).await;
-    assert_eq!(count(&host, "a").await, Ok(json!(2)));
-    assert_eq!(count(&host, "b").await, Ok(json!(1)));
-    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 2"), "{said}");
-    host.kill();
-    host.restart();
-    assert_eq!((count(&host, "a").await, count(&host, "b").await), (Ok(json!(2)), Ok(json!(1))));
-}
-
-/// Lets a build fail so often that it is rolled back.
-async fn fail(host: &TestHost) {
-    for id in ["a", "b", "c", "d", "e", "f"] {
-        // Several users meet it. The first event changes the scope, and the second fails.
-        let mut client = host.client(&format!("user-{id}")).await;
-        let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
-        let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
-    }
-}
-
-#[tokio::test]
-async fn automatic_rollback_prefers_a_lossless_build() {
-    let host = TestHost::start();
-    host.load("hostile", hostile("durable-forward")).await;
-    host.load("hostile", hostile("durable")).await;
-    host.load("hostile", hostile("durable-traps-2")).await;
-    fail(&host).await;
-    // The one before is of the older schema.
-    host.wait_for_report("hostile", |report| report["generation"] == 1).await;
-    assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 0);
-    assert_eq!(count(&host, "a").await, Ok(json!(2)));
-}
-
-#[tokio::test]
-async fn lossy_automatic_rollback_is_reported() {
-    let host = TestHost::start();
-    host.load("hostile", hostile("durable")).await;
-    host.load("hostile", relabelled(&hostile("durable-traps"), "same-schema")).await;
-    host.load("hostile", hostile("durable-traps-2")).await;
-    fail(&host).await;
-    // All builds before are of the older schema: what it has written is lost, and that is said.
-    let report = host.wait_for_report("hostile", |report| report["generation"] != 3).await;
-    assert!(host.log().contains("lost what a newer build had written"), "{report}");
-    assert!(metric(&host.api, "plugin_lost_states_total").await > 0);
-    assert!(metric(&host.api, "plugin_rollbacks_total").await > 0);
-    let errors = host.report("hostile").await["errors"].to_string();
-    assert!(errors.contains("was rolled back") && errors.contains("scopes lost"), "{errors}");
-    assert!(errors.contains("odd counts"), "the reasons of the faults are there: {errors}");
-}
-
-#[tokio::test]
-async fn load_of_an_older_schema_needs_lose_writes() {
-    let host = TestHost::start();
-    host.load("hostile", hostile("durable-forward")).await;
-    assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    let refused = host.try_load("hostile", hostile("durable")).await;
-    assert_eq!((refused.status, &refused.body["step"]), (422, &json!("migrate")), "{}", refused.text);
-    let path = host.dir().join("older.wasm");
-    fs::write(&path, hostile("durable")).unwrap();
-    let (ok, said) = host.plugin(&["load", path.to_str().unwrap(), "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
-    assert_eq!(count(&host, "a").await, Ok(json!(1)));
-}
-
-#[tokio::test]
 async fn load_waiting_for_the_store_blocks_no_other() {
     let host = TestHost::start();
     host.load("hostile", hostile("durable")).await;
@@ -406,102 +296,4 @@ async fn inspect_with_configuration_agrees_with_load() {
     assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
     let refused = inspect("needs.wasm");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("the room ticket:*"));
-}
-
-#[tokio::test]
-async fn file_deleted_and_replaced_unloads_nothing() {
-    let host = TestHost::start();
-    let file = host.dir().join("plugins.d/hostile.wasm");
-    fs::write(&file, hostile("normal")).unwrap();
-    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
-    let mut ana = host.client("ana").await;
-    ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
-    let second = relabelled(&hostile("normal"), "second");
-    fs::remove_file(&file).unwrap();
-    // Seen to be gone, and long before it is unloaded or an older file takes over.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    fs::write(&file, &second).unwrap();
-    host.wait_for_report("hostile", |report| report["generation"] == 2).await;
-    assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 2 })));
-    assert!(!host.log().contains("a plugin was unloaded"));
-}
-
-#[tokio::test]
-async fn highest_version_in_the_folder_runs() {
-    let mut host = TestHost::start();
-    let folder = host.dir().join("plugins.d");
-    fs::write(folder.join("tc-0.10.0.wasm"), ticket_collision("0.10.0")).unwrap();
-    host.wait_for_report(NAME, |report| report["version"] == "0.10.0").await;
-    fs::write(folder.join("tc-0.9.0.wasm"), ticket_collision("0.9.0")).unwrap();
-    eventually("it is passed over", async || host.log().contains("has a newer version").then_some(())).await;
-    assert_eq!(host.report(NAME).await["version"], "0.10.0");
-    host.kill();
-    host.restart();
-    assert_eq!(
-        (&host.report(NAME).await["version"], &host.report(NAME).await["generation"]),
-        (&json!("0.10.0"), &json!(2))
-    );
-    // While the newer one is overwritten, the older one does not take over.
-    fs::write(host.dir().join("plugins.d/tc-0.10.0.wasm"), b"broken").unwrap();
-    eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
-    assert_eq!(host.report(NAME).await["version"], "0.10.0");
-    // Where the newer one is taken away, the older one takes over.
-    fs::remove_file(host.dir().join("plugins.d/tc-0.10.0.wasm")).unwrap();
-    host.wait_for_report(NAME, |report| report["version"] == "0.9.0").await;
-}
-
-#[tokio::test]
-async fn rolled_back_file_stays_out_after_restart() {
-    let mut host = TestHost::start();
-    fs::write(host.dir().join("plugins.d/tc.wasm"), ticket_collision("0.1.1")).unwrap();
-    host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
-    assert!(host.plugin(&["rollback", NAME]).0);
-    host.kill();
-    host.restart();
-    assert_eq!(host.report(NAME).await["version"], "0.1.0");
-    // It is, when it is put there again.
-    fs::write(host.dir().join("plugins.d/tc.wasm"), ticket_collision("0.1.1")).unwrap();
-    host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
-}
-
-#[tokio::test]
-async fn file_refused_for_a_transient_reason_is_retried() {
-    let host = TestHost::start();
-    // Another plugin has the event that it wants.
-    fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("route")).unwrap();
-    eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
-    assert_eq!(host.call("DELETE", &format!("/v1/plugins/{NAME}"), "").await.status, 200);
-    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
-    assert_eq!(host.log().matches("was refused").count(), 1, "{}", host.log());
-}
-
-#[tokio::test]
-async fn slow_copy_is_logged_at_most_once() {
-    let host = TestHost::start();
-    let component = hostile("normal");
-    let mut file = fs::File::create(host.dir().join("plugins.d/hostile.wasm")).unwrap();
-    for part in component.chunks(component.len() / 8 + 1) {
-        std::io::Write::write_all(&mut file, part).unwrap();
-        tokio::time::sleep(Duration::from_millis(400)).await;
-    }
-    drop(file);
-    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
-    assert_eq!(host.log().matches("was refused").count(), 0, "{}", host.log());
-}
-
-#[tokio::test]
-async fn unwatchable_folder_is_polled() {
-    let dir = tempfile::tempdir().unwrap();
-    // A user namespace of its own, in which no inotify instance is to be had (namespaces(7)).
-    let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
-    let mut probe = Command::new("unshare");
-    if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {
-        return skip("unwatchable_folder_is_polled", "user namespaces are not to be had");
-    }
-    let mut command = TestHost::in_folder(Command::new("unshare"), dir.path());
-    command.args(["-U", "-r", "sh", "-c", script]).arg(TestHost::binary());
-    let host = TestHost::start_by(command, dir, &[]);
-    assert!(host.log().contains("cannot be watched, and is read every 5s"), "{}", host.log());
-    fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("normal")).unwrap();
-    host.wait_for_report("hostile", |report| report["source"] == "folder").await;
 }

@@ -2,6 +2,8 @@
 
 mod connect;
 mod faults;
+mod folder;
 mod installed;
 mod loading;
+mod schemas;
 mod swap;

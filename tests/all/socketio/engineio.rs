@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use roundhouse_tests::{Answer, ENGINE, EngineSocket, InnerHost, Packet, Polling, SocketIoClient, eventually, http};
+use roundhouse_tests::{ENGINE, EngineSocket, InnerHost, Packet, Polling, SocketIoClient, eventually, http};
 use serde_json::{Value, json};
 
-pub(crate) const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
-                                 plugins.conformance.grants.actions = [\"connect\"]\n\
-                                 plugins.hostile.grants.actions = [\"connect\", \"disconnect\"]\n";
+use crate::socketio::{CONFIG, connected_polling, error_code, expect_session_gone};
 
 const UPGRADE: [(&str, &str); 4] = [
     ("connection", "Upgrade"),
@@ -16,29 +14,6 @@ const UPGRADE: [(&str, &str); 4] = [
     ("sec-websocket-version", "13"),
     ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
-
-/// Status and code of a refusal.
-pub(crate) fn refusal(answer: &Answer) -> (u16, i64) {
-    (answer.status, answer.body["code"].as_i64().unwrap_or(-1))
-}
-
-/// A session that polls, in the main namespace.
-pub(crate) async fn entered(host: &InnerHost) -> Polling {
-    let polling = Polling::open(&host.ws).await;
-    polling.send(&["40".into()]).await;
-    let answer = polling.poll().await;
-    assert!(answer.text.starts_with("40{\"sid\":"), "{}", answer.text);
-    polling
-}
-
-/// Waits until a session is gone.
-pub(crate) async fn gone(polling: &Polling) {
-    eventually("the session is gone", async || {
-        let answer = polling.post("3").await;
-        (answer.status == 400).then(|| assert_eq!(refusal(&answer), (400, 1)))
-    })
-    .await;
-}
 
 #[tokio::test]
 async fn open_packet_has_the_configured_values() {
@@ -96,7 +71,7 @@ async fn invalid_requests_get_engineio_error_codes() {
 #[tokio::test]
 async fn polling_session_without_pong_ends() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     for _ in 0..3 {
         let waiting = polling.begin_poll();
         host.advance(Duration::from_secs(25));
@@ -111,8 +86,8 @@ async fn polling_session_without_pong_ends() {
     let waiting = polling.begin_poll();
     host.advance(Duration::from_secs(10));
     let waited = waiting.await.unwrap();
-    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
-    gone(&polling).await;
+    assert!(waited.text == "1" || error_code(&waited) == (400, 1), "{}", waited.text);
+    expect_session_gone(&polling).await;
     host.shut_down().await;
 }
 
@@ -139,12 +114,12 @@ async fn websocket_session_without_pong_ends() {
 #[tokio::test]
 async fn ping_from_a_client_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let waiting = polling.begin_poll();
     polling.post("2").await;
     let waited = waiting.await.unwrap();
-    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
-    gone(&polling).await;
+    assert!(waited.text == "1" || error_code(&waited) == (400, 1), "{}", waited.text);
+    expect_session_gone(&polling).await;
     let mut socket = EngineSocket::open(&host.ws).await;
     socket.send("2").await;
     assert_eq!(socket.closed().await.code, Some(1002));
@@ -154,7 +129,7 @@ async fn ping_from_a_client_ends_the_session() {
 #[tokio::test]
 async fn close_packet_ends_the_session_on_each_transport() {
     let host = InnerHost::start(CONFIG).await;
-    let mut polling = entered(&host).await;
+    let mut polling = connected_polling(&host).await;
     // A ping has come, so that the next request waits and the host knows of it.
     host.advance(Duration::from_secs(25));
     assert_eq!(polling.next().await, Ok("2".into()));
@@ -162,7 +137,7 @@ async fn close_packet_ends_the_session_on_each_transport() {
     assert_eq!(polling.post("1").await.text, "ok");
     let waited = waiting.await.unwrap();
     assert_eq!((waited.status, &*waited.text), (200, "6"));
-    assert_eq!(refusal(&polling.post("3").await), (400, 1));
+    assert_eq!(error_code(&polling.post("3").await), (400, 1));
 
     let mut socket = EngineSocket::open(&host.ws).await;
     socket.send("1").await;

@@ -4,6 +4,44 @@ mod authentication;
 mod client_bundle;
 mod engineio;
 mod namespaces;
+mod packets;
 mod polling;
 mod third_party_clients;
 mod upgrade;
+
+use roundhouse_tests::{Answer, InnerHost, Polling, SocketIoClient, eventually};
+use serde_json::Value;
+
+const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
+                                 plugins.conformance.grants.actions = [\"connect\"]\n\
+                                 plugins.hostile.grants.actions = [\"connect\", \"disconnect\"]\n";
+
+/// Status and code of a refusal.
+fn error_code(answer: &Answer) -> (u16, i64) {
+    (answer.status, answer.body["code"].as_i64().unwrap_or(-1))
+}
+
+/// A session that polls, in the main namespace.
+async fn connected_polling(host: &InnerHost) -> Polling {
+    let polling = Polling::open(&host.ws).await;
+    polling.send(&["40".into()]).await;
+    let answer = polling.poll().await;
+    assert!(answer.text.starts_with("40{\"sid\":"), "{}", answer.text);
+    polling
+}
+
+/// Waits until a session is gone.
+async fn expect_session_gone(polling: &Polling) {
+    eventually("the session is gone", async || {
+        let answer = polling.post("3").await;
+        (answer.status == 400).then(|| assert_eq!(error_code(&answer), (400, 1)))
+    })
+    .await;
+}
+
+/// On a WebSocket, in the main namespace.
+async fn client(host: &InnerHost) -> SocketIoClient {
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    client.connect("/", &Value::Null).await.unwrap();
+    client
+}

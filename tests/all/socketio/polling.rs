@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::socketio::engineio::{CONFIG, entered, gone, refusal};
+use crate::socketio::{CONFIG, connected_polling, error_code, expect_session_gone};
 
 /// Waits for the answer to a request that was begun by hand.
 async fn answer_to(mut socket: TcpStream) -> String {
@@ -38,7 +38,7 @@ async fn binary_messages_are_base64_or_binary_frames() {
     host.load("conformance", conformance()).await;
     let event =
         |name: &str| format!("452-[\"{name}\",{{\"_placeholder\":true,\"num\":0}},{{\"_placeholder\":true,\"num\":1}}");
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let sent = format!("{}]\x1ebAQIDBA==\x1eb", event("message"));
     assert_eq!(polling.post(&sent).await.text, "ok");
     let answer = eventually("the event is back", async || {
@@ -70,8 +70,8 @@ async fn binary_messages_are_base64_or_binary_frames() {
     // Bytes as such are of an earlier version of the protocol.
     let path = polling.path();
     let answer = http(&host.ws, "POST", &path, &[("content-type", "application/octet-stream")], "3").await.unwrap();
-    assert_eq!(refusal(&answer), (400, 3));
-    assert_eq!(refusal(&polling.poll().await), (400, 1), "the session is gone");
+    assert_eq!(error_code(&answer), (400, 3));
+    assert_eq!(error_code(&polling.poll().await), (400, 1), "the session is gone");
     drop(socket);
     host.shut_down().await;
 }
@@ -80,15 +80,15 @@ async fn binary_messages_are_base64_or_binary_frames() {
 async fn malformed_payload_ends_the_session() {
     let host = InnerHost::start(CONFIG).await;
     for payload in [&b""[..], b"abc", b"7", b"4a\x1e", b"0{}", b"b%%%", b"4\xff\xfe"] {
-        let polling = entered(&host).await;
+        let polling = connected_polling(&host).await;
         let waiting = polling.begin_poll();
         let answer = http(&host.ws, "POST", &polling.path(), &[], payload.to_vec()).await.unwrap();
-        assert_eq!(refusal(&answer), (400, 3), "{payload:?}");
-        gone(&polling).await;
+        assert_eq!(error_code(&answer), (400, 3), "{payload:?}");
+        expect_session_gone(&polling).await;
         // It may have come only after the end. Where a packet was at fault, the reason comes before the close.
         let waited = waiting.await.unwrap();
         assert!(
-            waited.text == "1" || waited.text.ends_with("\u{1e}1") || refusal(&waited) == (400, 1),
+            waited.text == "1" || waited.text.ends_with("\u{1e}1") || error_code(&waited) == (400, 1),
             "{payload:?}: {}",
             waited.text
         );
@@ -128,23 +128,23 @@ async fn request_over_the_limit_keeps_the_session() {
 #[tokio::test]
 async fn concurrent_polls_end_the_session() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let (one, other) = tokio::join!(polling.begin_poll(), polling.begin_poll());
     let (one, other) = (one.unwrap(), other.unwrap());
     let (first, second) = if one.status == 200 { (one, other) } else { (other, one) };
     assert_eq!((first.status, &*first.text), (200, "1"));
-    assert_eq!(refusal(&second), (400, 3));
-    assert_eq!(refusal(&polling.poll().await), (400, 1));
+    assert_eq!(error_code(&second), (400, 3));
+    assert_eq!(error_code(&polling.poll().await), (400, 1));
     host.shut_down().await;
 }
 
 #[tokio::test]
 async fn concurrent_posts_end_the_session() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let mut first = polling.begin_post().await;
-    assert_eq!(refusal(&polling.post("3").await), (400, 3));
-    assert_eq!(refusal(&polling.poll().await), (400, 1));
+    assert_eq!(error_code(&polling.post("3").await), (400, 3));
+    assert_eq!(error_code(&polling.poll().await), (400, 1));
     first.write_all(b"3").await.unwrap();
     let answer = answer_to(first).await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
@@ -154,22 +154,22 @@ async fn concurrent_posts_end_the_session() {
 #[tokio::test]
 async fn interrupted_request_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let waiting = polling.begin("GET", "").await;
     // One shard has requests in the order in which they came: when these are answered, that one waits.
     for _ in 0..2 {
         assert_eq!(polling.post("3").await.text, "ok");
     }
     drop(waiting);
-    gone(&polling).await;
+    expect_session_gone(&polling).await;
 
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let first = polling.begin_post().await;
     let waiting = polling.begin_poll();
     drop(first);
     let waited = waiting.await.unwrap();
-    assert!(waited.text == "1" || refusal(&waited) == (400, 1), "{}", waited.text);
-    gone(&polling).await;
+    assert!(waited.text == "1" || error_code(&waited) == (400, 1), "{}", waited.text);
+    expect_session_gone(&polling).await;
     host.shut_down().await;
 }
 
@@ -205,7 +205,7 @@ async fn one_keep_alive_connection_carries_a_session() {
 #[tokio::test]
 async fn requests_are_taken_on_any_shard() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let mut parked = Vec::new();
     for n in 0..12 {
         // The next connection goes to another shard, for this one is at one that has the fewest.
@@ -253,7 +253,7 @@ async fn binary_message_is_measured_decoded() {
     host.load("conformance", conformance()).await;
     let base64 = |length: usize| format!("b{}", STANDARD.encode(vec![7; length]));
     let event = "451-[\"message\",{\"_placeholder\":true,\"num\":0}]";
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     assert_eq!(polling.post(event).await.text, "ok");
     assert_eq!(polling.post(&base64(LIMIT + 1)).await.status, 413);
     assert_eq!(polling.post(&base64(LIMIT)).await.text, "ok");

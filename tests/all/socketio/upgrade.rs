@@ -7,7 +7,7 @@ use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient,
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::socketio::engineio::{CONFIG, entered};
+use crate::socketio::{CONFIG, connected_polling};
 
 /// Says that the WebSocket works, as a client does before it goes over.
 async fn probe(polling: &Polling) -> EngineSocket {
@@ -37,7 +37,7 @@ async fn still_polls(polling: &mut Polling) {
 #[tokio::test]
 async fn probed_session_upgrades_and_ends_its_polls() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let waiting = polling.begin_poll();
     let mut socket = probe(&polling).await;
     let waited = waiting.await.unwrap();
@@ -95,7 +95,7 @@ async fn upgrade_keeps_packets_complete_and_in_order() {
 #[tokio::test]
 async fn failed_probe_leaves_polling_unchanged() {
     let host = InnerHost::start(CONFIG).await;
-    let mut polling = entered(&host).await;
+    let mut polling = connected_polling(&host).await;
     // One says nothing, one tries, and some make no sense.
     drop(EngineSocket::beside(&polling).await);
     still_polls(&mut polling).await;
@@ -127,7 +127,7 @@ async fn failed_probe_leaves_polling_unchanged() {
 #[tokio::test]
 async fn upgrade_times_out_after_ten_seconds() {
     let host = InnerHost::start(CONFIG).await;
-    let mut polling = entered(&host).await;
+    let mut polling = connected_polling(&host).await;
     let mut untried = EngineSocket::beside(&polling).await;
     let mut tried = probe(&polling).await;
     untried.sync().await;
@@ -145,7 +145,7 @@ async fn upgrade_times_out_after_ten_seconds() {
 #[tokio::test]
 async fn session_has_one_websocket() {
     let host = InnerHost::start(CONFIG).await;
-    let polling = entered(&host).await;
+    let polling = connected_polling(&host).await;
     let mut late = EngineSocket::beside(&polling).await;
     let mut early = probe(&polling).await;
     early.send("5").await;
@@ -169,7 +169,7 @@ async fn upgrade_works_between_any_shards() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let mut parked = Vec::new();
     for _ in 0..8 {
-        let polling = entered(&host).await;
+        let polling = connected_polling(&host).await;
         // The WebSocket is on another shard than the requests, for this one is at one that has the fewest.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
         let mut socket = EngineSocket::take_over(polling).await;
