@@ -196,10 +196,10 @@ async fn run_api(
 /// Brings up what is installed, the bundled features where nothing is, and what is new in the plugin folder. What cannot
 /// start is logged and shown as failed, and does not keep the host from starting.
 pub async fn load_plugins(runtime: &Runtime, config: &Config) -> Folder {
-    runtime.start_installed().await;
-    let mut folder = Folder::new(config.plugin_dir.clone(), runtime.clone());
+    runtime.lifecycle().start_installed().await;
+    let mut folder = Folder::new(config.plugin_dir.clone(), runtime.lifecycle().clone());
     folder.read_at_start(config.watch_plugins).await;
-    let known: Vec<String> = runtime.reports().into_iter().map(|plugin| plugin.id.name).collect();
+    let known: Vec<String> = runtime.lifecycle().reports().into_iter().map(|plugin| plugin.id.name).collect();
     for name in config.plugins.plugins.keys().filter(|name| !known.contains(name)) {
         let is_off = config.plugins.plugins.get(name).is_some_and(|options| !options.enabled);
         let is_bundled = crate::plugin::bundled().iter().any(|feature| feature.name == name);

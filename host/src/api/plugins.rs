@@ -40,7 +40,7 @@ pub(super) struct Refused<'a> {
 
 impl Api {
     pub(super) async fn plugins(&self) -> Result<Answer, Failure> {
-        Ok(json(StatusCode::OK, &Plugins { plugins: self.runtime.reports(), notice: self.config_notice() }))
+        Ok(json(StatusCode::OK, &Plugins { plugins: self.runtime.lifecycle().reports(), notice: self.config_notice() }))
     }
 
     /// A notice where the configuration file, from which plugins have their settings, has changed.
@@ -49,7 +49,7 @@ impl Api {
     }
 
     pub(super) async fn plugin(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
-        self.runtime.report(&call.name()?).await.map(|report| json(StatusCode::OK, &report))
+        self.runtime.lifecycle().report(&call.name()?).await.map(|report| json(StatusCode::OK, &report))
     }
 
     /// Loads a component by the name in the path, or without one by the name that it gives itself.
@@ -59,7 +59,7 @@ impl Api {
         let lose_writes = lose_writes(query)?;
         let digest =
             request.headers().get("x-content-sha256").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
-        let largest = self.runtime.largest_component();
+        let largest = self.runtime.lifecycle().largest_component();
         let bytes: Vec<u8> = match body::read(request, largest).await {
             Ok(bytes) => bytes.into(),
             Err(too_large) if too_large.code == ErrorCode::TooLarge => {
@@ -71,7 +71,7 @@ impl Api {
         tracing::info!(plugin = name.as_deref(), key = caller.name, bytes = bytes.len(), "asked to load a plugin");
         let name = name.map(Cow::into_owned);
         let load = Load { name, digest, lose_writes, ..Load::new(bytes, Source::Api) };
-        Ok(match self.runtime.load(load).await {
+        Ok(match self.runtime.lifecycle().load(load).await {
             Ok(change) => json(StatusCode::OK, &Change { warning: change.warning.or(self.config_notice()), ..change }),
             Err(error) => refused(&error),
         })
@@ -80,20 +80,24 @@ impl Api {
     pub(super) async fn unload(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = call.name()?;
         tracing::info!(plugin = &*name, key = call.caller.name, "asked to unload a plugin");
-        self.runtime.unload(&name).await.map(|()| json(StatusCode::OK, &Unloaded { name: name.into_owned() }))
+        self.runtime
+            .lifecycle()
+            .unload(&name)
+            .await
+            .map(|()| json(StatusCode::OK, &Unloaded { name: name.into_owned() }))
     }
 
     pub(super) async fn roll_back(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = call.name()?;
         tracing::info!(plugin = &*name, key = call.caller.name, "asked to roll a plugin back");
-        let change = self.runtime.roll_back(&name, lose_writes(call.query)?).await?;
+        let change = self.runtime.lifecycle().roll_back(&name, lose_writes(call.query)?).await?;
         Ok(json(StatusCode::OK, &change))
     }
 
     pub(super) async fn reset(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = call.name()?;
         tracing::info!(plugin = &*name, key = call.caller.name, "asked to reset a plugin");
-        match self.runtime.reset(&name, lose_writes(call.query)?).await {
+        match self.runtime.lifecycle().reset(&name, lose_writes(call.query)?).await {
             Ok(change) => Ok(json(StatusCode::OK, &change)),
             Err(Ok(error)) => Ok(refused(&error)),
             Err(Err(failure)) => Err(failure),

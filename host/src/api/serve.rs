@@ -38,7 +38,7 @@ impl Api {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
         // A buffer that grows has up to twice of what is in it.
-        let bound = config.memory_bytes.max(2 * runtime.largest_component());
+        let bound = config.memory_bytes.max(2 * runtime.lifecycle().largest_component());
         let budget = Budget::new(bound, clock.clone(), metrics.api_bytes.clone(), metrics.api_evicted.clone());
         Self { config, runtime, hub, metrics, clock, idempotency, budget, description, ready: AtomicBool::new(false) }
     }

@@ -17,12 +17,12 @@ impl Runtime {
     /// A connection has opened: the features that want to know are told before anything that it sends. To be called when
     /// the connection is in the hub, and before its first event. `auth` is what its client gave with the handshake, of which features see all but the credentials.
     pub fn connected(&self, connection: ConnId, identity: Arc<Identity>, namespace: &str, auth: Option<&RawValue>) {
-        let catalogue = self.0.catalogue.load();
+        let catalogue = self.0.shared.catalogue.load();
         if catalogue.greeters().is_empty() {
             return;
         }
         // Whoever is told of all connections must not be able to speak for them.
-        let seen = |auth: &str| match self.0.config.shows_credentials {
+        let seen = |auth: &str| match self.0.shared.config.shows_credentials {
             true => auth.to_owned(),
             false => without_credentials(auth),
         };
@@ -31,7 +31,7 @@ impl Runtime {
         let mut too_large = None;
         for (plugin, address) in catalogue.greeters() {
             let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
-            let payload = match self.0.check_limits(&limits, CONNECT_EVENT, &told) {
+            let payload = match self.0.shared.check_limits(&limits, CONNECT_EVENT, &told) {
                 Ok(()) => told.clone(),
                 // The feature hears of the connection all the same, or a client could hide from it.
                 Err(failure) => {
@@ -40,29 +40,29 @@ impl Runtime {
                 }
             };
             // Where too much of its user waits, it is told of without what the client gave.
-            let now = self.0.clock.uptime_ms();
-            let place = self.0.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
+            let now = self.0.shared.clock.uptime_ms();
+            let place = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
             let payload = if place.is_some() { payload } else { greeting(namespace, "{}") };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
             let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place };
             // The client is told of a refusal, as with the events that it sends.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
-            self.0.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });
+            self.0.shared.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });
         }
         if let Some(failure) = too_large {
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
-            self.0.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
+            self.0.shared.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
         }
     }
 
     /// Whether a feature wants to be told of connections.
     pub fn greets(&self) -> bool {
-        !self.0.catalogue.load().greeters().is_empty()
+        !self.0.shared.catalogue.load().greeters().is_empty()
     }
 
     /// Whether there is this Socket.IO namespace: `/`, or one that a feature says there is.
     pub fn has_namespace(&self, namespace: &str) -> bool {
-        namespace == "/" || self.0.catalogue.load().has_namespace(namespace)
+        namespace == "/" || self.0.shared.catalogue.load().has_namespace(namespace)
     }
 }
 

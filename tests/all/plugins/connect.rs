@@ -38,7 +38,7 @@ impl Plugins {
     async fn granted(actions: &[&str], guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         let plugins = Self::without_guests(actions);
         for guest in guests {
-            plugins.runtime.load(Load::new(guest, Source::Api)).await.unwrap();
+            plugins.runtime.lifecycle().load(Load::new(guest, Source::Api)).await.unwrap();
         }
         plugins
     }
@@ -111,7 +111,7 @@ impl Plugins {
     }
 
     async fn n_traps(&self) -> u64 {
-        self.runtime.report("hostile").await.unwrap().traps
+        self.runtime.lifecycle().report("hostile").await.unwrap().traps
     }
 }
 
@@ -145,9 +145,9 @@ async fn namespace_exists_while_its_plugin_is_loaded() {
     let plugins = Plugins::with([hostile("greets")]).await;
     let there = || ["/", "/custom", "/other"].map(|namespace| plugins.runtime.has_namespace(namespace));
     assert_eq!(there(), [true, false, false]);
-    plugins.runtime.load(Load::new(conformance(), Source::Api)).await.unwrap();
+    plugins.runtime.lifecycle().load(Load::new(conformance(), Source::Api)).await.unwrap();
     assert_eq!(there(), [true, true, false]);
-    plugins.runtime.unload("conformance").await.unwrap();
+    plugins.runtime.lifecycle().unload("conformance").await.unwrap();
     assert_eq!(there(), [true, false, false]);
 }
 
@@ -227,7 +227,7 @@ async fn paused_plugin_gets_missed_connects_in_order() {
 async fn connect_notifications_need_a_grant() {
     let plugins = Plugins::without_guests(&["join"]);
     for guest in [hostile("greets"), conformance()] {
-        let refused = plugins.runtime.load(Load::new(guest, Source::Api)).await.unwrap_err();
+        let refused = plugins.runtime.lifecycle().load(Load::new(guest, Source::Api)).await.unwrap_err();
         assert_eq!(refused.step, Step::Grants);
         assert!(refused.message.contains("the action connect"), "{}", refused.message);
     }
@@ -271,7 +271,7 @@ async fn joining_unrelated_connections_needs_a_grant() {
         let _ = plugins.greeted(ben).await;
         plugins.clock.advance(Duration::from_millis(500));
         eventually("it fails", async || (plugins.n_traps().await > 0).then_some(())).await;
-        let error = plugins.runtime.report("hostile").await.unwrap().errors.remove(0);
+        let error = plugins.runtime.lifecycle().report("hostile").await.unwrap().errors.remove(0);
         assert!(error.message.contains("the action join"), "{how}: {}", error.message);
         let rooms = plugins.hub.connection(ana).unwrap().rooms;
         assert!(rooms.iter().all(|room| &**room == "user:ana"), "{how}: {rooms:?}");

@@ -29,7 +29,7 @@ pub(super) fn answer(secret: &str, runtime: &Runtime, request: &Request<Incoming
     }
     Some(match path {
         "/" => body(StatusCode::OK, "text/html; charset=utf-8", PAGE),
-        "/demo/plugins" => json(StatusCode::OK, &runtime.reports()),
+        "/demo/plugins" => json(StatusCode::OK, &runtime.lifecycle().reports()),
         _ => token(secret, request.uri().query().unwrap_or_default()),
     })
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
@@ -12,10 +13,9 @@ use semver::Version;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::install::Load;
+use super::install::{Lifecycle, Load};
 use crate::plugin::load::generation::Source;
 use crate::plugin::load::loader::{Described, LoadError, Step};
-use crate::plugin::runtime::Runtime;
 
 /// How long a folder must be quiet before it is read: a copy comes in many writes.
 const QUIET: Duration = Duration::from_millis(150);
@@ -69,7 +69,7 @@ struct Refusal {
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
-    runtime: Runtime,
+    lifecycle: Arc<Lifecycle>,
     seen: BTreeMap<PathBuf, Seen>,
     /// Plugins whose files are gone: when they are unloaded, and the pause before it is tried again.
     gone: BTreeMap<String, (Instant, Duration)>,
@@ -80,11 +80,11 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A folder whose components belong into `runtime`.
-    pub fn new(dir: PathBuf, runtime: Runtime) -> Self {
+    /// A folder whose components belong into `lifecycle`.
+    pub fn new(dir: PathBuf, lifecycle: Arc<Lifecycle>) -> Self {
         Self {
             dir,
-            runtime,
+            lifecycle,
             seen: BTreeMap::new(),
             gone: BTreeMap::new(),
             stepping_back: BTreeMap::new(),
@@ -148,17 +148,17 @@ impl Folder {
             Err(error) => return self.refuse(path, stamp, &error),
         };
         // What the last process has loaded from here may have been rolled back or replaced since, by intention.
-        let is_taken = is_start && self.runtime.took_from_folder(&described);
+        let is_taken = is_start && self.lifecycle.took_from_folder(&described);
         let seen = Seen { stamp, since: Instant::now(), described: Some(described), is_due: !is_taken, refusal: None };
         self.seen.insert(path.to_owned(), seen);
     }
 
     async fn describe(&self, path: &Path, stamp: Stamp) -> Result<Described, LoadError> {
-        self.runtime.describe(self.component(path, stamp)?).await
+        self.lifecycle.describe(self.component(path, stamp)?).await
     }
 
     fn component(&self, path: &Path, stamp: Stamp) -> Result<Vec<u8>, LoadError> {
-        let largest = self.runtime.largest_component() as u64;
+        let largest = self.lifecycle.largest_component() as u64;
         if stamp.bytes > largest {
             return Err(LoadError::new(
                 Step::Size,
@@ -211,7 +211,7 @@ impl Folder {
                 other.refusal.is_some() && other.described.as_ref().is_some_and(|other| other.name == described.name)
             };
             let steps_back =
-                !seen.is_due && !self.runtime.took_from_folder(described) && !self.seen.values().any(is_refused);
+                !seen.is_due && !self.lifecycle.took_from_folder(described) && !self.seen.values().any(is_refused);
             let name = described.name.clone();
             if !steps_back {
                 self.stepping_back.remove(&name);
@@ -231,7 +231,7 @@ impl Folder {
         let stamp = seen.stamp;
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let loaded = match self.component(path, stamp) {
-            Ok(bytes) => self.runtime.load(Load { file, ..Load::new(bytes, Source::Folder) }).await,
+            Ok(bytes) => self.lifecycle.load(Load { file, ..Load::new(bytes, Source::Folder) }).await,
             Err(error) => Err(error),
         };
         if let Err(error) = loaded {
@@ -246,7 +246,7 @@ impl Folder {
             by_name || self.seen.values().any(|seen| seen.described.as_ref().is_some_and(|d| d.name == *name))
         };
         let missing: Vec<String> = self
-            .runtime
+            .lifecycle
             .plugins_from_folder()
             .into_iter()
             .filter(|plugin| !has_file(plugin))
@@ -268,11 +268,11 @@ impl Folder {
             .collect();
         for (name, pause) in due {
             let done = match crate::plugin::load::bundled::bundled().iter().any(|feature| feature.name == name) {
-                true => self.runtime.reset(&name, false).await.map(drop).map_err(|error| match error {
+                true => self.lifecycle.reset(&name, false).await.map(drop).map_err(|error| match error {
                     Ok(error) => error.to_string(),
                     Err(failure) => failure.to_string(),
                 }),
-                false => self.runtime.unload(&name).await.map_err(|error| error.to_string()),
+                false => self.lifecycle.unload(&name).await.map_err(|error| error.to_string()),
             };
             match done {
                 Ok(()) => {

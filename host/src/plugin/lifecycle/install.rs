@@ -3,20 +3,21 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::component_store::{ComponentStore, FolderFile, Record};
-use super::record::{not_installed, unloaded_meanwhile};
+use super::stored_scopes::StoredScopes;
+use super::threads::LifecycleThreads;
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
 use crate::plugin::load::generation::{Generation, Loaded, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::migrate::Losses;
+use crate::plugin::run::shared::Shared;
 use crate::plugin::run::worker::Job;
-use crate::plugin::runtime::Inner;
 
 /// A component that is to be loaded.
 #[derive(Debug, Clone)]
@@ -68,7 +69,11 @@ impl Change {
 
 /// Makes the changes, and keeps their records.
 #[derive(Debug)]
-pub(crate) struct Installer {
+pub struct Lifecycle {
+    pub(super) shared: Arc<Shared>,
+    pub(super) threads: LifecycleThreads,
+    /// What a host without a store reads durable states from.
+    pub(super) looked_at: OnceLock<Box<dyn StoredScopes>>,
     pub(crate) loader: Loader,
     pub(crate) store: ComponentStore,
     /// Held while the catalogue and the records change.
@@ -80,7 +85,7 @@ pub(crate) struct Installer {
 }
 
 /// A plugin that is being loaded: other loads of it wait.
-struct Loading<'a>(&'a Installer, &'a str);
+struct Loading<'a>(&'a Lifecycle, &'a str);
 
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
@@ -93,9 +98,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Installer {
-    pub(crate) fn new(loader: Loader, store: ComponentStore) -> Self {
+impl Lifecycle {
+    pub(crate) fn new(shared: Arc<Shared>, loader: Loader, store: ComponentStore) -> Self {
         Self {
+            shared,
+            threads: LifecycleThreads::default(),
+            looked_at: OnceLock::new(),
             loader,
             store,
             changes: Mutex::default(),
@@ -121,7 +129,7 @@ impl Installer {
     ///
     /// # Errors
     /// With the step that said no. Nothing has changed then.
-    pub(crate) fn load(&self, inner: &Arc<Inner>, load: &Load) -> Result<Change, LoadError> {
+    pub(super) fn install(self: &Arc<Self>, load: &Load) -> Result<Change, LoadError> {
         let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
         if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
             let message = format!("the component calls itself {:?}, not {name:?}", described.name);
@@ -130,22 +138,22 @@ impl Installer {
         let _only_one = self.wait_to_load(&described.name);
         let record = self.store.record(&described.name);
         // A bundled build that nothing was installed over has no record.
-        let running = inner.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
+        let running = self.shared.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
         let next = |_: &Loaded| record.last_generation.max(running) + 1;
         let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
         let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
-        match inner.plugin(&described.name) {
+        match self.shared.plugin(&described.name) {
             Some(plugin) if plugin.current().id.digest == described.digest => {
                 self.keep_as_is(&plugin, folder, load.source)?;
                 Ok(Change { unchanged: true, ..Change::to(plugin.current().id.clone()) })
             }
-            Some(plugin) => self.swap(inner, &plugin, generation, folder, load),
+            Some(plugin) => self.swap(&plugin, generation, folder, load),
             None => {
                 // One that could not be started has a history.
                 let history = self.history_of(&record, generation.id.generation);
-                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, inner.hub.ledger());
-                let lost = self.bring_in(inner, plugin, Some((&load.bytes, folder)), load.lose_writes)?;
-                self.prune_cache(inner);
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, self.shared.hub.ledger());
+                let lost = self.bring_in(plugin, Some((&load.bytes, folder)), load.lose_writes)?;
+                self.prune_cache();
                 let id = generation.id.clone();
                 tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
                     source = ?load.source, "a plugin was loaded");
@@ -157,7 +165,6 @@ impl Installer {
     /// Replaces the build that runs.
     fn swap(
         &self,
-        inner: &Arc<Inner>,
         plugin: &Arc<Plugin>,
         generation: Arc<Generation>,
         folder: Option<FolderFile>,
@@ -165,17 +172,17 @@ impl Installer {
     ) -> Result<Change, LoadError> {
         let _changes = lock(&self.changes);
         if plugin.is_unloaded() {
-            return Err(unloaded_meanwhile());
+            return Err(LoadError::unloaded_meanwhile());
         }
-        self.try_routes(inner, &generation)?;
-        let losses = self.losses(inner, plugin, &generation)?;
+        self.try_routes(&generation)?;
+        let losses = self.losses(plugin, &generation)?;
         losses.permit(load.lose_writes)?;
         let before = plugin.current();
         let history = plugin.history().after_replacing(before.clone(), &generation).giving_up(losses.schemas.clone());
-        self.store.keep(&load.bytes, &generation.id.digest).map_err(not_installed)?;
-        self.write(plugin, &generation, &history, folder).map_err(not_installed)?;
-        let lost = self.switch(inner, plugin, &generation, history, &losses);
-        if let Some(store) = &inner.store {
+        self.store.keep(&load.bytes, &generation.id.digest).map_err(LoadError::not_installed)?;
+        self.write(plugin, &generation, &history, folder).map_err(LoadError::not_installed)?;
+        let lost = self.switch(plugin, &generation, history, &losses);
+        if let Some(store) = &self.shared.store {
             // What the build before did not take.
             store.resume(&plugin.name);
         }
@@ -188,39 +195,38 @@ impl Installer {
     /// Takes a generation of a running plugin into use. Gives the number of scopes that lost something.
     pub(crate) fn switch(
         &self,
-        inner: &Arc<Inner>,
         plugin: &Arc<Plugin>,
         generation: &Arc<Generation>,
         history: History,
         losses: &Losses,
     ) -> Option<usize> {
         let before = (plugin.current(), plugin.history());
-        inner.metrics.show_latency(&generation.latency);
-        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
+        self.shared.metrics.show_latency(&generation.latency);
+        plugin.health.activate(generation.id.generation, self.shared.clock.uptime_ms());
         plugin.switch(generation.clone(), history);
-        self.publish(inner, |_, _| {});
-        self.retire(inner, plugin, &before.0, &before.1);
-        let lost = (!losses.is_empty()).then(|| self.give_up(inner, plugin, losses));
+        self.publish(|_, _| {});
+        self.retire(plugin, &before.0, &before.1);
+        let lost = (!losses.is_empty()).then(|| self.give_up(plugin, losses));
         // What could not be told to the generation before.
-        inner.submit_to_all(|| Job::Resume { plugin: plugin.number });
+        self.shared.submit_to_all(|| Job::Resume { plugin: plugin.number });
         lost
     }
 
     /// What is no longer loaded is no longer shown.
-    fn retire(&self, inner: &Inner, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
+    fn retire(&self, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
         let (now, kept) = (plugin.current(), plugin.history());
         for gone in history.generations().chain([current]) {
             if !kept.generations().chain([&now]).any(|other| Arc::ptr_eq(other, gone)) {
-                inner.metrics.hide_latency(&gone.latency);
+                self.shared.metrics.hide_latency(&gone.latency);
             }
         }
-        self.prune_cache(inner);
+        self.prune_cache();
     }
 
     /// Has the plugin threads give up what the generation that runs now cannot take over.
-    pub(crate) fn give_up(&self, inner: &Inner, plugin: &Plugin, losses: &Losses) -> usize {
+    pub(crate) fn give_up(&self, plugin: &Plugin, losses: &Losses) -> usize {
         let mut n_scopes = 0;
-        for inbox in &inner.inboxes {
+        for inbox in &self.shared.inboxes {
             let (reply, answer) = tokio::sync::oneshot::channel();
             inbox.push(Job::GiveUp { plugin: plugin.number, reply });
             // A thread that has ended drops what it was asked.
@@ -240,48 +246,47 @@ impl Installer {
     /// # Errors
     /// With the step that said no. Nothing has changed then.
     pub(crate) fn bring_in(
-        &self,
-        inner: &Arc<Inner>,
+        self: &Arc<Self>,
         plugin: Plugin,
         component: Option<(&[u8], Option<FolderFile>)>,
         lose_writes: bool,
     ) -> Result<Option<usize>, LoadError> {
         let generation = plugin.current();
         let name = plugin.name.clone();
-        self.try_routes(inner, &generation)?;
+        self.try_routes(&generation)?;
         let plugin = Arc::new(plugin);
-        let losses = self.restore(inner, &plugin, lose_writes)?;
+        let losses = self.restore(&plugin, lose_writes)?;
         let changes = lock(&self.changes);
-        let noted = self.try_routes(inner, &generation).and_then(|()| {
+        let noted = self.try_routes(&generation).and_then(|()| {
             let Some((component, folder)) = component else { return Ok(()) };
-            self.store.keep(component, &generation.id.digest).map_err(not_installed)?;
-            self.write(&plugin, &generation, &plugin.history(), folder).map_err(not_installed)
+            self.store.keep(component, &generation.id.digest).map_err(LoadError::not_installed)?;
+            self.write(&plugin, &generation, &plugin.history(), folder).map_err(LoadError::not_installed)
         });
         if let Err(refused) = noted {
             // Its scopes may still be being read.
             plugin.mark_unloaded();
-            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
             return Err(refused);
         }
         for loaded in plugin.history().generations().chain([&generation]) {
-            inner.metrics.show_latency(&loaded.latency);
+            self.shared.metrics.show_latency(&loaded.latency);
         }
-        plugin.health.activate(generation.id.generation, inner.clock.uptime_ms());
-        self.publish(inner, |plugins, idle| {
+        plugin.health.activate(generation.id.generation, self.shared.clock.uptime_ms());
+        self.publish(|plugins, idle| {
             idle.remove(&name);
             plugins.insert(name.clone(), plugin.clone());
         });
-        let lost = (!losses.is_empty()).then(|| self.give_up(inner, &plugin, &losses));
+        let lost = (!losses.is_empty()).then(|| self.give_up(&plugin, &losses));
         drop(changes);
-        if let Some(n) = inner.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
+        if let Some(n) = self.shared.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
             tracing::info!(plugin = %name, documents = n, "documents that were promised before are being stored");
         }
         Ok(lost)
     }
 
     /// Whether what a generation wants to handle is free.
-    pub(crate) fn try_routes(&self, inner: &Inner, generation: &Generation) -> Result<(), LoadError> {
-        match inner.catalogue.load().conflict(generation) {
+    pub(crate) fn try_routes(&self, generation: &Generation) -> Result<(), LoadError> {
+        match self.shared.catalogue.load().conflict(generation) {
             Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
             None => Ok(()),
         }
@@ -291,10 +296,10 @@ impl Installer {
     ///
     /// # Errors
     /// Where it lacks a template for one of them, or cannot be instantiated.
-    pub(crate) fn losses(&self, inner: &Inner, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
+    pub(crate) fn losses(&self, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
         let mut losses = Losses::default();
         let current = plugin.current();
-        for inbox in &inner.inboxes {
+        for inbox in &self.shared.inboxes {
             let (reply, answer) = tokio::sync::oneshot::channel();
             inbox.push(Job::Inherit { plugin: plugin.number, by: by.clone(), reply });
             // A thread that has ended drops what it was asked.
@@ -310,21 +315,17 @@ impl Installer {
     }
 
     /// Replaces the catalogue by one of changed plugins.
-    pub(crate) fn publish(
-        &self,
-        inner: &Inner,
-        change: impl FnOnce(&mut BTreeMap<String, Arc<Plugin>>, &mut BTreeMap<String, Idle>),
-    ) {
-        let catalogue = inner.catalogue.load();
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut BTreeMap<String, Arc<Plugin>>, &mut BTreeMap<String, Idle>)) {
+        let catalogue = self.shared.catalogue.load();
         let (mut plugins, mut idle) = (catalogue.plugins.clone(), catalogue.idle.clone());
         change(&mut plugins, &mut idle);
-        inner.metrics.plugins_failed.set(idle.values().filter(|idle| idle.failed.is_some()).count() as i64);
-        inner.catalogue.store(Arc::new(Catalogue::new(plugins, idle)));
+        self.shared.metrics.plugins_failed.set(idle.values().filter(|idle| idle.failed.is_some()).count() as i64);
+        self.shared.catalogue.store(Arc::new(Catalogue::new(plugins, idle)));
     }
 
-    pub(crate) fn prune_cache(&self, inner: &Inner) {
+    pub(crate) fn prune_cache(&self) {
         let mut keep = HashSet::new();
-        for plugin in inner.catalogue.load().plugins.values() {
+        for plugin in self.shared.catalogue.load().plugins.values() {
             let (current, history) = (plugin.current(), plugin.history());
             keep.extend(history.generations().chain([&current]).map(|generation| generation.id.digest.clone()));
         }
@@ -335,12 +336,12 @@ impl Installer {
     ///
     /// # Errors
     /// Where there is no such plugin, or it could not be written down. Nothing has changed then.
-    pub(crate) fn unload(&self, inner: &Arc<Inner>, name: &str) -> Result<(), Failure> {
+    pub(super) fn uninstall(&self, name: &str) -> Result<(), Failure> {
         let _changes = lock(&self.changes);
-        let idle = inner.catalogue.load().idle.get(name).cloned();
-        let plugin = inner.plugin(name);
+        let idle = self.shared.catalogue.load().idle.get(name).cloned();
+        let plugin = self.shared.plugin(name);
         if plugin.is_none() && idle.is_none_or(|idle| idle.failed.is_none()) {
-            return Err(inner.no_plugin(name));
+            return Err(self.shared.no_plugin(name));
         }
         let mut record = self.store.record(name);
         if let Some(plugin) = &plugin {
@@ -357,14 +358,14 @@ impl Installer {
         if let Some(plugin) = &plugin {
             plugin.mark_unloaded();
         }
-        self.publish(inner, |plugins, idle| {
+        self.publish(|plugins, idle| {
             plugins.remove(name);
             idle.insert(name.to_owned(), Idle { failed: None, events });
         });
         if let Some(plugin) = plugin {
-            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
             let (current, history) = (plugin.current(), plugin.history());
-            history.generations().chain([&current]).for_each(|gone| inner.metrics.hide_latency(&gone.latency));
+            history.generations().chain([&current]).for_each(|gone| self.shared.metrics.hide_latency(&gone.latency));
             let id = &current.id;
             tracing::info!(plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
                 "a plugin was unloaded");

@@ -3,9 +3,11 @@
 pub(crate) mod component_store;
 pub(crate) mod folder;
 pub(crate) mod install;
-pub(crate) mod queue;
 pub(crate) mod record;
 pub(crate) mod report;
+pub(crate) mod requests;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod start;
+pub(crate) mod stored_scopes;
+pub(crate) mod threads;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::component_store::{FolderFile, Record};
-use super::install::{Installer, lock};
+use super::install::{Lifecycle, lock};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{History, Plugin};
 use crate::plugin::load::generation::{Generation, Installed, Source};
-use crate::plugin::load::loader::{LoadError, Step, digest};
+use crate::plugin::load::loader::{LoadError, digest};
 
-impl Installer {
+impl Lifecycle {
     /// The running component was loaded again. That is noted where it is from the plugin folder, so that it is not loaded again
     /// from there, and where the record says something else.
     ///
@@ -23,7 +23,7 @@ impl Installer {
     ) -> Result<(), LoadError> {
         let _changes = lock(&self.changes);
         if plugin.is_unloaded() {
-            return Err(unloaded_meanwhile());
+            return Err(LoadError::unloaded_meanwhile());
         }
         let record = self.store.record(&plugin.name);
         let is_reset = source == Source::Bundled && plugin.current().source != Source::Bundled;
@@ -36,7 +36,7 @@ impl Installer {
         if let Some(current) = record.current.as_mut().filter(|_| is_reset) {
             current.source = Source::Bundled;
         }
-        self.put(record).map_err(not_installed)
+        self.put(record).map_err(LoadError::not_installed)
     }
 
     /// Writes down what runs of a plugin from now on.
@@ -88,13 +88,4 @@ impl Installer {
             None => Ok(()),
         }
     }
-}
-
-pub(crate) fn unloaded_meanwhile() -> LoadError {
-    LoadError::passing(Step::Install, "the plugin was unloaded meanwhile, and nothing was loaded: load it again")
-}
-
-pub(crate) fn not_installed(error: std::io::Error) -> LoadError {
-    let message = format!("it cannot be written down for the next start, and is not loaded: {error}");
-    LoadError::new(Step::Install, message)
 }

@@ -10,6 +10,7 @@ use semver::Version;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::install::Lifecycle;
 use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 use crate::plugin::guest::engine::{self, Ticker};
@@ -18,7 +19,6 @@ use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, Loaded, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::options::PluginConfig;
-use crate::plugin::runtime::Runtime;
 
 /// A plugin as the API shows it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -180,10 +180,10 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
     inspection
 }
 
-impl Runtime {
+impl Lifecycle {
     /// How all plugins stand, by name, without their own figures.
     pub fn reports(&self) -> Vec<PluginReport> {
-        let catalogue = self.0.catalogue.load();
+        let catalogue = self.shared.catalogue.load();
         let failed =
             catalogue.idle.iter().filter_map(|(name, idle)| Some(report_of_failed(name, idle.failed.as_ref()?)));
         let mut reports: Vec<_> =
@@ -197,14 +197,14 @@ impl Runtime {
     /// # Errors
     /// Where there is no such plugin.
     pub async fn report(&self, name: &str) -> Result<PluginReport, Failure> {
-        let failed = self.0.catalogue.load().idle.get(name).and_then(|idle| idle.failed.clone());
+        let failed = self.shared.catalogue.load().idle.get(name).and_then(|idle| idle.failed.clone());
         if let Some(failed) = failed {
             return Ok(report_of_failed(name, &failed));
         }
-        let plugin = self.0.plugin(name).ok_or_else(|| self.0.no_plugin(name))?;
+        let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
         let mut report = self.report_of(&plugin);
         if plugin.current().manifest.queries.contains_key("stats") {
-            let stats = self.query(name, "stats", "null").await;
+            let stats = self.shared.query(name, "stats", "null").await;
             report.stats = Some(match stats {
                 Ok(stats) => stats
                     .arguments()
@@ -220,7 +220,7 @@ impl Runtime {
 
     fn report_of(&self, plugin: &Plugin) -> PluginReport {
         let generation = plugin.current();
-        let paused = plugin.health.paused_until(self.0.clock.uptime_ms()).is_some();
+        let paused = plugin.health.paused_until(self.shared.clock.uptime_ms()).is_some();
         PluginReport {
             id: generation.id.clone(),
             description: generation.manifest.description.clone(),

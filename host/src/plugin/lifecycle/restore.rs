@@ -4,64 +4,26 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::install::Installer;
+use super::install::Lifecycle;
 use crate::model::Mailbox;
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
 use crate::plugin::load::migrate::State;
+use crate::plugin::run::shared::Shared;
 use crate::plugin::run::worker::Job;
-use crate::plugin::runtime::Inner;
-use crate::store::{ScopeRecord, StoreFailure};
+use crate::store::ScopeRecord;
 
-/// Where the states of durable scopes are read from: the host's own store, or one that is only looked at.
-pub trait StoredScopes: std::fmt::Debug + Send + Sync {
-    /// Gives the scopes of a plugin to `take`, page by page, until it takes no more.
-    ///
-    /// # Errors
-    /// Where they cannot be read. Some may have been given then.
-    fn scopes(
-        &self,
-        plugin: &str,
-        take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
-    ) -> Result<(), StoreFailure>;
-}
-
-impl StoredScopes for crate::store::Store {
-    fn scopes(
-        &self,
-        plugin: &str,
-        take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
-    ) -> Result<(), StoreFailure> {
-        self.scopes(plugin, take)
-    }
-}
-
-impl StoredScopes for crate::store::StatesOnly {
-    fn scopes(
-        &self,
-        plugin: &str,
-        take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
-    ) -> Result<(), StoreFailure> {
-        self.scopes(plugin, take)
-    }
-}
-
-impl Installer {
+impl Lifecycle {
     /// Takes over the durable scopes of a plugin that does not run yet. Gives what of them is lost. Where the store cannot be
     /// read, that is tried again later; until then scopes are read one by one, when something comes for them.
     ///
     /// # Errors
     /// Where the plugin cannot take one of the states over, and that may not be lost.
-    pub(crate) fn restore(
-        &self,
-        inner: &Arc<Inner>,
-        plugin: &Arc<Plugin>,
-        lose_writes: bool,
-    ) -> Result<Losses, LoadError> {
+    pub(crate) fn restore(self: &Arc<Self>, plugin: &Arc<Plugin>, lose_writes: bool) -> Result<Losses, LoadError> {
         let generation = plugin.current();
         let is_durable = generation.manifest.scopes.iter().any(|scope| scope.is_durable);
-        let Some(stored) = inner.stored().filter(|_| is_durable) else { return Ok(Losses::default()) };
+        let Some(stored) = self.stored().filter(|_| is_durable) else { return Ok(Losses::default()) };
         let mut losses = Losses::default();
         let mut refused = None;
         let restored = stored.scopes(&plugin.name, &mut |records| {
@@ -78,13 +40,13 @@ impl Installer {
                 refused = Some(error);
                 return ControlFlow::Break(());
             }
-            hand_over(inner, plugin, records);
+            hand_over(&self.shared, plugin, records);
             ControlFlow::Continue(())
         });
         let verdict = refused.map_or_else(|| losses.permit(lose_writes), Err);
         if let Err(refused) = verdict {
             plugin.mark_unloaded();
-            inner.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
             return Err(refused);
         }
         if !losses.is_empty() {
@@ -95,17 +57,17 @@ impl Installer {
                 plugin = %plugin.name, "durable scopes cannot be restored yet, and their timers do not run: {}",
                 failure.message
             );
-            inner.restore_later(plugin.clone());
+            self.restore_later(plugin.clone());
         }
         Ok(losses)
     }
 
     /// Tries again to take over what could not be read. Says whether that is done with.
-    pub(crate) fn restore_again(&self, inner: &Arc<Inner>, plugin: &Arc<Plugin>) -> bool {
-        let Some(stored) = inner.stored() else { return true };
+    pub(crate) fn restore_again(&self, plugin: &Arc<Plugin>) -> bool {
+        let Some(stored) = self.stored() else { return true };
         let restored = stored.scopes(&plugin.name, &mut |records| {
             // What the generation cannot take over is refused when something comes for it, and stays stored.
-            hand_over(inner, plugin, records);
+            hand_over(&self.shared, plugin, records);
             ControlFlow::Continue(())
         });
         restored.is_ok()
@@ -113,14 +75,14 @@ impl Installer {
 }
 
 /// Gives each plugin thread the scopes that are its own.
-fn hand_over(inner: &Inner, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
+fn hand_over(shared: &Shared, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
     // A host that only looks runs nothing.
-    if inner.store.is_none() {
+    if shared.store.is_none() {
         return;
     }
     let mut by_thread: HashMap<*const _, (&Arc<Mailbox<Job>>, Vec<ScopeRecord>)> = HashMap::new();
     for record in records {
-        let inbox = inner.inbox_of(&record.key);
+        let inbox = shared.inbox_of(&record.key);
         by_thread.entry(Arc::as_ptr(inbox)).or_insert_with(|| (inbox, Vec::new())).1.push(record);
     }
     for (inbox, records) in by_thread.into_values() {

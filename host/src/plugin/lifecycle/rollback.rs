@@ -2,32 +2,25 @@
 
 use std::sync::Arc;
 
-use super::install::{Change, Installer, lock};
+use super::install::{Change, Lifecycle, lock};
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::catalogue::{History, Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
-use crate::plugin::runtime::Inner;
 
-impl Installer {
+impl Lifecycle {
     /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the newest
     /// that loses nothing, or else the one before.
     ///
     /// # Errors
     /// Where there is no such plugin or none before, or something would be lost and may not.
-    pub(crate) fn roll_back(
-        &self,
-        inner: &Arc<Inner>,
-        name: &str,
-        lose_writes: bool,
-        is_automatic: bool,
-    ) -> Result<Change, Failure> {
+    pub(super) fn revert(&self, name: &str, lose_writes: bool, is_automatic: bool) -> Result<Change, Failure> {
         let _changes = lock(&self.changes);
-        let plugin = inner.plugin(name).ok_or_else(|| inner.no_plugin(name))?;
+        let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
         let (current, history) = (plugin.current(), plugin.history());
         let may_lose = lose_writes || is_automatic;
-        let (to, losses) = self.generation_to_go_back_to(inner, &plugin, &history, is_automatic)?;
+        let (to, losses) = self.generation_to_go_back_to(&plugin, &history, is_automatic)?;
         let cannot = |error: LoadError| {
             let message = format!("generation {} of {name} cannot go on from here: {error}", to.id.generation);
             Failure::new(ErrorCode::Conflict, message)
@@ -39,11 +32,11 @@ impl Installer {
             tracing::error!(plugin = %name, %error, "a rollback could not be written down: the next start undoes it");
             format!("it could not be written down, so that the next start undoes it: {error}")
         });
-        let mut lost = self.switch(inner, &plugin, &to, after, &losses);
+        let mut lost = self.switch(&plugin, &to, after, &losses);
         // What came between the look and the switch may have been migrated forward meanwhile.
-        if let Some(since) = self.losses(inner, &plugin, &to).ok().filter(|since| !since.is_empty()) {
+        if let Some(since) = self.losses(&plugin, &to).ok().filter(|since| !since.is_empty()) {
             if let Err(error) = since.permit(may_lose) {
-                self.undo(inner, &plugin, &current, history);
+                self.undo(&plugin, &current, history);
                 return Err(cannot(error));
             }
             let after = plugin.history().giving_up(since.schemas.iter().copied());
@@ -51,14 +44,14 @@ impl Installer {
                 tracing::error!(plugin = %name, %error, "what a rollback lost could not be written down");
             }
             plugin.switch(to.clone(), after);
-            lost = Some(lost.unwrap_or(0) + self.give_up(inner, &plugin, &since));
+            lost = Some(lost.unwrap_or(0) + self.give_up(&plugin, &since));
         }
-        inner.metrics.plugin_rollbacks.inc();
+        self.shared.metrics.plugin_rollbacks.inc();
         let id = to.id.clone();
         tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             before = current.id.generation, "a plugin was rolled back");
         if is_automatic {
-            plugin.note_error(rolled_back_by_itself(inner.clock.now_ms(), current.id.generation, lost));
+            plugin.note_error(rolled_back_by_itself(self.shared.clock.now_ms(), current.id.generation, lost));
         }
         Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
     }
@@ -69,7 +62,6 @@ impl Installer {
     /// Where there is none, or none can run now.
     fn generation_to_go_back_to(
         &self,
-        inner: &Inner,
         plugin: &Plugin,
         history: &History,
         is_automatic: bool,
@@ -79,7 +71,7 @@ impl Installer {
         let mut chosen = Err(conflict(format!("there is no generation of {} before this one", plugin.name)));
         for (n, candidate) in history.previous.iter().rev().take(n_candidates).enumerate() {
             // What was loaded since may handle the events that it handled.
-            let found = self.try_routes(inner, candidate).and_then(|()| self.losses(inner, plugin, candidate));
+            let found = self.try_routes(candidate).and_then(|()| self.losses(plugin, candidate));
             match found {
                 Ok(losses) if losses.is_empty() => return Ok((candidate.clone(), losses)),
                 Ok(losses) if chosen.is_err() => chosen = Ok((candidate.clone(), losses)),
@@ -92,11 +84,11 @@ impl Installer {
         chosen
     }
 
-    fn undo(&self, inner: &Arc<Inner>, plugin: &Arc<Plugin>, to: &Arc<Generation>, history: History) {
+    fn undo(&self, plugin: &Arc<Plugin>, to: &Arc<Generation>, history: History) {
         if let Err(error) = self.write(plugin, to, &history, None) {
             tracing::error!(plugin = %plugin.name, %error, "what runs could not be written down");
         }
-        self.switch(inner, plugin, to, history, &Losses::default());
+        self.switch(plugin, to, history, &Losses::default());
     }
 }
 

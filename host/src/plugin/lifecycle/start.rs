@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::component_store::Record;
-use super::install::{Installer, lock};
+use super::install::{Lifecycle, lock};
 use crate::plugin::load::bundled::{Bundled, bundled};
 use crate::plugin::load::catalogue::{FailedStart, History, Idle, KEPT_GENERATIONS, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, Installed, Source};
 use crate::plugin::load::loader::{LoadError, Step, digest};
-use crate::plugin::runtime::{Inner, Runtime};
 
 /// A build that a plugin may be started with.
 struct Candidate {
@@ -20,18 +19,16 @@ struct Candidate {
     is_wanted: bool,
 }
 
-impl Runtime {
+impl Lifecycle {
     /// Brings up everything that is installed, and the bundled features that are neither switched off nor replaced.
-    pub async fn start_installed(&self) {
-        let started = self.request(|inner| inner.installer.start_all(inner)).await;
+    pub async fn start_installed(self: &Arc<Self>) {
+        let started = self.request(|lifecycle| lifecycle.start_all()).await;
         if let Err(why) = started {
             tracing::error!("the plugins were not started: {why}");
         }
     }
-}
 
-impl Installer {
-    fn start_all(&self, inner: &Arc<Inner>) {
+    fn start_all(self: &Arc<Self>) {
         let records = self.store.records();
         // What was installed before what is only bundled: a new host's feature must not take an event from it.
         let installed = records.iter().map(|record| record.name.clone());
@@ -41,19 +38,19 @@ impl Installer {
             tracing::error!(plugin = %name, "what is installed of the plugin cannot be read: it runs by the bundled build, where there is one: {why}");
         }
         for name in installed.chain(own).filter(|name| seen.insert(name.clone())) {
-            if inner.config.plugins.get(&name).is_some_and(|options| !options.enabled) {
+            if self.shared.config.plugins.get(&name).is_some_and(|options| !options.enabled) {
                 continue;
             }
             let record =
                 records.iter().find(|record| record.name == name).cloned().unwrap_or_else(|| Record::new(&name));
-            self.start(inner, &record);
+            self.start(&record);
         }
         // Not before all that is used is known.
-        self.prune_cache(inner);
+        self.prune_cache();
     }
 
     /// Starts a plugin by the first of its builds that can.
-    fn start(&self, inner: &Arc<Inner>, record: &Record) {
+    fn start(self: &Arc<Self>, record: &Record) {
         let name = &record.name;
         let feature = bundled().iter().find(|feature| feature.name == name);
         let is_known = record.current.is_some() || record.last_generation > 0;
@@ -61,13 +58,13 @@ impl Installer {
             tracing::info!(plugin = %name, "the plugin is unloaded, and stays so until it is loaded or reset");
             let events = record.events.clone();
             let _changes = lock(&self.changes);
-            self.publish(inner, |_, idle| drop(idle.insert(name.clone(), Idle { failed: None, events })));
+            self.publish(|_, idle| drop(idle.insert(name.clone(), Idle { failed: None, events })));
             return;
         }
         let mut failed: Option<FailedStart> = None;
         for candidate in self.candidates(record, feature) {
             let installed = candidate.installed.clone();
-            match self.try_candidate(inner, record, candidate) {
+            match self.try_candidate(record, candidate) {
                 Ok(plugin) => {
                     if let Some(before) = failed {
                         tracing::error!(plugin = %name, generation = installed.generation, wanted = before.installed.generation,
@@ -81,7 +78,7 @@ impl Installer {
                     tracing::error!(plugin = %name, %version, generation, %digest, ?source, step = ?error.step,
                         "a plugin cannot be started: {error}");
                     let error = PluginError {
-                        at_ms: inner.clock.now_ms(),
+                        at_ms: self.shared.clock.now_ms(),
                         generation: *generation,
                         scope: None,
                         event: None,
@@ -92,7 +89,7 @@ impl Installer {
             }
         }
         let _changes = lock(&self.changes);
-        self.publish(inner, |_, idle| drop(idle.insert(name.clone(), Idle { failed, events: record.events.clone() })));
+        self.publish(|_, idle| drop(idle.insert(name.clone(), Idle { failed, events: record.events.clone() })));
     }
 
     /// The builds that a plugin may be started with: the one that ran last, those that could be rolled back to, and the
@@ -135,20 +132,15 @@ impl Installer {
         candidates
     }
 
-    fn try_candidate(
-        &self,
-        inner: &Arc<Inner>,
-        record: &Record,
-        candidate: Candidate,
-    ) -> Result<Arc<Plugin>, LoadError> {
+    fn try_candidate(self: &Arc<Self>, record: &Record, candidate: Candidate) -> Result<Arc<Plugin>, LoadError> {
         let Candidate { installed, component, is_wanted } = candidate;
         let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
         let generation = self.prepare_installed(&component, &installed, &record.name)?;
         let history = self.history_of(record, installed.generation);
-        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, inner.hub.ledger());
+        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, self.shared.hub.ledger());
         let is_new = record.current.is_some() && installed.generation > record.last_generation;
         let written = (is_new && is_wanted).then_some((&component[..], None));
-        self.bring_in(inner, plugin, written, false)?;
+        self.bring_in(plugin, written, false)?;
         if is_new && !is_wanted {
             // What stands in is not written down, for the next start tries again what should run; its number is.
             let used = Record { last_generation: installed.generation, ..record.clone() };
@@ -156,7 +148,7 @@ impl Installer {
                 tracing::warn!(plugin = %record.name, %error, "the number of a generation could not be written down");
             }
         }
-        let plugin = inner.plugin(&record.name);
+        let plugin = self.shared.plugin(&record.name);
         let plugin = plugin.ok_or_else(|| LoadError::passing(Step::Install, "it was unloaded at once"))?;
         let id = plugin.current().id.clone();
         tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,

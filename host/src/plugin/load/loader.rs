@@ -77,6 +77,17 @@ impl LoadError {
     pub(crate) fn passing(step: Step, message: impl Into<String>) -> Self {
         Self { is_passing: true, ..Self::new(step, message) }
     }
+
+    /// The plugin was unloaded while a build of it was loaded.
+    pub(crate) fn unloaded_meanwhile() -> Self {
+        Self::passing(Step::Install, "the plugin was unloaded meanwhile, and nothing was loaded: load it again")
+    }
+
+    /// The record for the next start could not be written.
+    pub(crate) fn not_installed(error: std::io::Error) -> Self {
+        let message = format!("it cannot be written down for the next start, and is not loaded: {error}");
+        Self::new(Step::Install, message)
+    }
 }
 
 /// What a component calls itself.

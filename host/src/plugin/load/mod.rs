@@ -2,7 +2,6 @@
 
 pub(crate) mod bundled;
 pub(crate) mod catalogue;
-pub(crate) mod event_limits;
 pub(crate) mod generation;
 pub(crate) mod health;
 pub(crate) mod loader;

@@ -22,7 +22,7 @@ const OWED_BYTES: usize = 300;
 impl Worker {
     /// Whoever sent an event, or brought it about.
     fn sender(&self, event: &Event) -> Option<Arc<Account>> {
-        let ledger = self.inner.hub.ledger();
+        let ledger = self.shared.hub.ledger();
         match event {
             Event::Message { origin: Origin::Service(name), .. } => Some(ledger.service(name)),
             Event::Fetched { charge, .. } => charge.principal().cloned(),
@@ -42,13 +42,13 @@ impl Worker {
         }
         // Most of the host's own are timers, and nobody's.
         let account = self.sender(event).filter(|account| !account.is_service())?;
-        Some(self.inner.senders.sender(account.name(), self.inner.clock.uptime_ms()))
+        Some(self.shared.senders.sender(account.name(), self.shared.clock.uptime_ms()))
     }
 
     /// Those who answer for what comes of an event.
     fn payers(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Payers {
         let sender = self.sender(event);
-        let ledger = self.inner.hub.ledger();
+        let ledger = self.shared.hub.ledger();
         let scope = self.scopes.get_mut(plugin.number, &address.key);
         let owner = scope.as_ref().and_then(|scope| scope.owner.principal().cloned());
         let account = |scope: &mut Scope| scope.account.get_or_insert_with(|| ledger.scope(&address.key)).clone();
@@ -94,7 +94,7 @@ impl Worker {
         let charged = scope.map_or(Ok(()), |scope| check_timers(scope, effects)).and_then(|()| {
             let charged = effects.iter_mut().try_for_each(|effect| charge_effect(&payers, scope, effect));
             let charged = charged.and_then(|()| pay_for_saves(&payers, effects));
-            charged.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))
+            charged.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
         });
         if charged.is_err() {
             self.drop_if_empty(plugin, address);
@@ -118,7 +118,7 @@ impl Worker {
     pub(crate) fn check_states(&self, plugin: &Plugin, event: &Event) -> Result<(), Failure> {
         let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::States, (1, 1)));
         let checked = checked.and_then(|()| plugin.account.check(Means::States, (1, 1)));
-        checked.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))
+        checked.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
     }
 
     /// What is charged for a state that waits to be written.
@@ -138,7 +138,7 @@ impl Worker {
             return Ok(());
         }
         let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::Scopes, (1, 0)));
-        checked.map_err(|overdraft| self.inner.hub.ledger().refuse(&overdraft))
+        checked.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
     }
 
     /// Makes the scope of an event if it is not there; without an event, one that is restored.
@@ -160,7 +160,7 @@ impl Worker {
         };
         self.make_room_for(plugin, &address.key, event)?;
         let owner = self.charge_scope(plugin, event);
-        let (idle_ms, now) = (kind.idle.as_millis() as u64, self.inner.clock.uptime_ms());
+        let (idle_ms, now) = (kind.idle.as_millis() as u64, self.shared.clock.uptime_ms());
         let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
         self.scopes.insert(plugin, address, kind, now, look, owner);
         Ok(())
@@ -198,12 +198,12 @@ impl Worker {
     /// Lets a scope of a plugin go that nobody uses: a durable one to the disk, a volatile one before its idle time is over.
     /// Says whether there was one.
     fn evict(&mut self, plugin: &Plugin, asker: Option<&Arc<Account>>) -> bool {
-        let hub = &self.inner.hub;
+        let hub = &self.shared.hub;
         let evicted = self.scopes.evict(plugin.number, asker, |scope| hub.room_size(&scope.address.key).0 > 0);
         let Some(scope) = evicted else { return false };
         self.deadlines.cancel(scope.look);
         if !scope.is_durable {
-            self.inner.metrics.plugin_dropped.inc();
+            self.shared.metrics.plugin_dropped.inc();
             let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
             // They may be many in a second.
             if n_evicted.is_power_of_two() {

@@ -48,7 +48,7 @@ impl Worker {
         let reached = self.reached(&checked.effects);
         // There was room for it before the call. Without a template there is none to be made.
         let _ = self.enter(plugin, address, Some(event));
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
             scope.touched = now;
             scope.sequence += 1;
@@ -59,7 +59,7 @@ impl Worker {
                 }
                 Present::GivenUp(_) => {
                     scope.give_up();
-                    self.inner.metrics.plugin_lost_states.inc();
+                    self.shared.metrics.plugin_lost_states.inc();
                 }
             }
             // A copy is of use as long as a rollback can lead to its schema.
@@ -84,7 +84,7 @@ impl Worker {
                 }
             }
         }
-        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
+        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
             // A promise is settled when its end has been written to those who take it.
             self.settling = Some(Guard::new(Settling { store: store.clone(), promise: promise.clone() }));
         }
@@ -118,15 +118,15 @@ impl Worker {
         let publications: Vec<_> = publications.collect();
         match publications[..] {
             [] => RecipientCount::default(),
-            [(to, except)] => self.inner.hub.count_recipients(to, except),
-            _ => self.inner.hub.count_recipients_of_all(&publications),
+            [(to, except)] => self.shared.hub.count_recipients(to, except),
+            _ => self.shared.hub.count_recipients_of_all(&publications),
         }
     }
 
     /// A scope of which nothing is left is gone at once: events that come to nothing must not fill the memory.
     pub(crate) fn drop_if_empty(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
         let Some(scope) = self.scopes.get(plugin.number, &address.key) else { return };
-        if scope.state.is_none() && !scope.is_used() && self.inner.hub.room_size(&address.key).0 == 0 {
+        if scope.state.is_none() && !scope.is_used() && self.shared.hub.room_size(&address.key).0 == 0 {
             self.deadlines.cancel(scope.look);
             self.scopes.remove(plugin.number, &address.key);
         }
@@ -145,7 +145,7 @@ impl Worker {
             Effect::Publish(mut publication) => {
                 publication.guard = self.settling.clone();
                 let bytes = publication.outgoing.bytes();
-                let n_deliveries = self.inner.hub.publish(publication, &self.wakes);
+                let n_deliveries = self.shared.hub.publish(publication, &self.wakes);
                 if let Some(sender) = self.responsible(event) {
                     sender.charge_deliveries(now, n_deliveries, bytes);
                 }
@@ -159,7 +159,7 @@ impl Worker {
             Effect::Join { connection, room } => self.join(plugin, address, event, connection, &room),
             Effect::Leave { connection, room } => self.leave(plugin, address, connection, &room),
             Effect::Watch(connection) => {
-                if self.inner.hub.watch(connection, (plugin.number, address.key.clone())) {
+                if self.shared.hub.watch(connection, (plugin.number, address.key.clone())) {
                     let came = event.comes_from() == Some(connection);
                     take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| {
                         part.watched = true;
@@ -174,7 +174,7 @@ impl Worker {
                 // One that sets itself again at once would keep the thread busy for ever.
                 let is_chained = !event.can_be_sent_again();
                 let after_ms = if is_chained { after_ms.max(MIN_CHAINED_MS) } else { after_ms };
-                let due_ms = self.inner.clock.now_ms() + after_ms;
+                let due_ms = self.shared.clock.now_ms() + after_ms;
                 if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
@@ -196,7 +196,7 @@ impl Worker {
                     plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
                     %connection, "a plugin disconnects a client"
                 );
-                self.inner.hub.close(connection, CloseCode::Disconnected, &reason);
+                self.shared.hub.close(connection, CloseCode::Disconnected, &reason);
             }
             // The caller has taken these out.
             Effect::Reply(_) | Effect::ReplyReached { .. } | Effect::Save(_) | Effect::Fetch(_) => {}
@@ -211,12 +211,12 @@ impl Worker {
         connection: ConnId,
         room: &Arc<str>,
     ) {
-        match self.inner.hub.join(connection, room, &self.wakes) {
+        match self.shared.hub.join(connection, room, &self.wakes) {
             Joined::Yes | Joined::Already if *room == address.key => {
                 take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
                 self.look_at_presence(plugin, address, connection);
             }
-            Joined::Yes => self.tell_owner(connection, room, self.inner.hub.identity(connection), None),
+            Joined::Yes => self.tell_owner(connection, room, self.shared.hub.identity(connection), None),
             Joined::Already => {}
             Joined::Gone => self.tell_gone(plugin, address, event, connection),
             Joined::TooMany => {
@@ -224,7 +224,7 @@ impl Worker {
                     plugin = %plugin.name, %connection, room = %room,
                     "a join came to nothing, for the connection is in as many rooms as it may be"
                 );
-                let identity = self.inner.hub.identity(connection).filter(|_| *room == address.key);
+                let identity = self.shared.hub.identity(connection).filter(|_| *room == address.key);
                 if let Some(identity) = identity.filter(|_| !matches!(event, Event::Left { .. })) {
                     take_part(&mut self.scopes, plugin.number, &address.key, connection, |part| part.joined = true);
                     self.tell_self(plugin, address, Member { connection, identity }, "left", false);
@@ -235,8 +235,8 @@ impl Worker {
 
     fn leave(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, connection: ConnId, room: &Arc<str>) {
         // Asked before, for it may be gone a moment later.
-        let identity = self.inner.hub.identity(connection);
-        let was_in = self.inner.hub.leave(connection, room, &self.wakes);
+        let identity = self.shared.hub.identity(connection);
+        let was_in = self.shared.hub.leave(connection, room, &self.wakes);
         if *room != address.key {
             if was_in {
                 self.tell_owner(connection, room, identity, Some("left"));
@@ -246,7 +246,7 @@ impl Worker {
         // Whoever leaves takes part no longer, in whatever way it did.
         let scope = self.scopes.get_mut(plugin.number, &address.key);
         if scope.and_then(|scope| scope.members.remove(&connection)).is_some_and(|part| part.watched) {
-            self.inner.hub.unwatch(connection, plugin.number, &address.key);
+            self.shared.hub.unwatch(connection, plugin.number, &address.key);
         }
     }
 
@@ -254,18 +254,18 @@ impl Worker {
     fn tell_owner(&self, connection: ConnId, room: &str, identity: Option<Arc<Identity>>, left: Option<&'static str>) {
         let Some(identity) = identity else { return };
         let member = Member { connection, identity };
-        let catalogue = self.inner.catalogue.load();
+        let catalogue = self.shared.catalogue.load();
         let Some((owner, address)) = catalogue.owner(room) else { return };
         let submit = |event| {
             let (plugin, address) = (owner.clone(), address.clone());
-            self.inner.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+            self.shared.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
         };
         match left {
             Some(reason) => submit(Event::Left { member, reason, is_gone: false }),
             None => {
                 submit(Event::Joined(member.clone()));
                 // Its shard may have told of its end before this.
-                if self.inner.hub.identity(connection).is_none() {
+                if self.shared.hub.identity(connection).is_none() {
                     submit(Event::Left { member, reason: "disconnected", is_gone: true });
                 }
             }
@@ -313,17 +313,17 @@ impl Worker {
     ) {
         self.last_owed += 1;
         // Each thread has its own numbers, so that an answer finds its thread.
-        let id = self.last_owed * self.inner.inboxes.len() as u64 + self.index;
+        let id = self.last_owed * self.shared.inboxes.len() as u64 + self.index;
         let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
-        let identity = self.inner.hub.identity(connection);
+        let identity = self.shared.hub.identity(connection);
         let flow = match identity {
             Some(identity) => Flow::Sender(identity.principal.clone()),
             None => Flow::Scope(address.key.clone()),
         };
         let (plugin, address) = (plugin.clone(), address.clone());
         self.owed.insert(id, Owed { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge });
-        if self.inner.hub.expect_ack(connection, id) {
-            let shard = &self.inner.hub.shards()[connection.shard()];
+        if self.shared.hub.expect_ack(connection, id) {
+            let shard = &self.shared.hub.shards()[connection.shard()];
             shard.push_quietly(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() }, &self.wakes);
         } else {
             self.inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });

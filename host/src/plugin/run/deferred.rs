@@ -15,7 +15,7 @@ use crate::plugin::load::catalogue::Plugin;
 
 impl Worker {
     pub(crate) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
         let is_dropped = match self.enter(plugin, address, Some(&parked.event)) {
             Ok(()) => {
@@ -28,7 +28,7 @@ impl Worker {
             }
         };
         if is_dropped {
-            self.inner.metrics.plugin_dropped.inc();
+            self.shared.metrics.plugin_dropped.inc();
             tracing::warn!(
                 plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
                 "too much waits to be told to a plugin, and some of it was dropped"
@@ -45,7 +45,7 @@ impl Worker {
         if self.scopes.get(plugin.number, &address.key).is_none_or(|scope| !scope.has_parked()) {
             return;
         }
-        let (now, started) = (self.inner.clock.uptime_ms(), Instant::now());
+        let (now, started) = (self.shared.clock.uptime_ms(), Instant::now());
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let scope = self.scopes.get_mut(plugin.number, &address.key);
             let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };

@@ -76,12 +76,12 @@ impl Worker {
 
     fn is_durable(&self, plugin: &Plugin, address: &ScopeAddress) -> bool {
         let generation = plugin.current();
-        self.inner.store.is_some()
+        self.shared.store.is_some()
             && generation.manifest.scope_of_key(&address.key).is_some_and(|(kind, _)| kind.is_durable)
     }
 
     fn load(&self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
-        let Some(store) = &self.inner.store else { return };
+        let Some(store) = &self.shared.store else { return };
         let (inbox, number, key) = (self.inbox.clone(), plugin.number, address.key.clone());
         let then = move |result| inbox.push(Job::Loaded { plugin: number, key, result });
         let scope = self.scopes.get(plugin.number, &address.key);
@@ -118,7 +118,7 @@ impl Worker {
                 if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
                     scope.loading = Some(kept);
                 }
-                let at = self.inner.clock.uptime_ms() + RETRY_MS;
+                let at = self.shared.clock.uptime_ms() + RETRY_MS;
                 self.deadlines.push(at, Due::Load { plugin: plugin.number, scope: address.key });
             }
         }
@@ -183,13 +183,13 @@ impl Worker {
 
     fn fill(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, record: ScopeRecord) {
         let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
-        let (now_ms, uptime) = (self.inner.clock.now_ms(), self.inner.clock.uptime_ms());
+        let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
         scope.before_migration = record.before.map(|(version, bytes)| State { version, bytes });
         scope.sequence = record.sequence;
         let mut payers = Payers::default();
         if !record.timers.is_empty() {
-            let account = scope.account.get_or_insert_with(|| self.inner.hub.ledger().scope(&address.key));
+            let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&address.key));
             let (owner, plugin) = (scope.owner.principal().cloned(), Some(plugin.account.clone()));
             payers = Payers { principal: owner, plugin, scope: Some(account.clone()), is_lenient: true };
         }
@@ -221,20 +221,20 @@ impl Worker {
         answer: Payload,
         event: Option<&Event>,
     ) -> Option<(ReplyTo, Payload)> {
-        let Some(store) = &self.inner.store else { return Some((reply, answer)) };
+        let Some(store) = &self.shared.store else { return Some((reply, answer)) };
         let scope = self.scopes.get_mut(plugin.number, &address.key);
         let Some(scope) = scope.filter(|scope| scope.is_durable && scope.is_dirty) else {
             return Some((reply, answer));
         };
         scope.is_dirty = false;
-        scope.written = self.inner.clock.uptime_ms();
+        scope.written = self.shared.clock.uptime_ms();
         let answered = match &reply {
             ReplyTo::Caller { once: Some(once), .. } => Some(AnsweredCall {
                 caller: once.caller.clone(),
                 key: once.key.clone(),
                 fingerprint: once.fingerprint,
                 answer: answer.first().to_owned(),
-                answered_ms: self.inner.clock.now_ms(),
+                answered_ms: self.shared.clock.now_ms(),
             }),
             _ => None,
         };
@@ -242,10 +242,10 @@ impl Worker {
             // Success is silent for these.
             ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
             reply => {
-                let (inner, event) = (self.inner.clone(), Box::<str>::from(event.map_or("", Event::name)));
+                let (shared, event) = (self.shared.clone(), Box::<str>::from(event.map_or("", Event::name)));
                 Some(Box::new(move |written: Result<(), StoreFailure>| {
                     let outcome = written.map(|()| answer).map_err(Failure::from);
-                    inner.answer(&event, reply, outcome, &WakeBatch::default());
+                    shared.answer(&event, reply, outcome, &WakeBatch::default());
                 }))
             }
         };
@@ -269,7 +269,7 @@ impl Worker {
             before: scope.before_migration.as_ref().map(|before| (before.version, before.bytes.clone())),
             sequence: scope.sequence,
             timers: timers.collect(),
-            expires_ms: last_due_ms.max(self.inner.clock.now_ms()) + scope.idle_ms,
+            expires_ms: last_due_ms.max(self.shared.clock.now_ms()) + scope.idle_ms,
         };
         let bytes =
             record.state.as_ref().map_or(0, Vec::len) + record.before.as_ref().map_or(0, |(_, state)| state.len());
@@ -313,7 +313,7 @@ impl Worker {
                 charge,
             });
         }
-        match &self.inner.store {
+        match &self.shared.store {
             _ if promises.is_empty() => Ok(()),
             Some(store) => store.promise(promises),
             None => Err(unavailable("this host has no store".to_owned())),
@@ -325,7 +325,7 @@ impl Worker {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.next_seed().to_le_bytes());
         random[8..].copy_from_slice(&self.next_seed().to_le_bytes()[..2]);
-        uuid::Builder::from_unix_timestamp_millis(self.inner.clock.now_ms(), &random).into_uuid().to_string()
+        uuid::Builder::from_unix_timestamp_millis(self.shared.clock.now_ms(), &random).into_uuid().to_string()
     }
 
     /// Reads documents. What the feature replies to them goes to `reply`.
@@ -353,14 +353,14 @@ impl Worker {
         let request =
             PageRequest { plugin: plugin.name.clone(), scope: address.key.to_string(), collection, before, limit };
         // Without a store nothing is granted that would lead here.
-        if let Some(store) = &self.inner.store {
+        if let Some(store) = &self.shared.store {
             store.page(request, turn, Box::new(then));
         }
     }
     /// On whose behalf documents are read: they are read in turns, and for nobody who has to pay first for what was read before.
     fn turn_of(&self, charge: &Charge) -> Turn {
         let Some(asker) = charge.principal() else { return Turn::default() };
-        let (principal, asker, ledger) = (asker.name().clone(), asker.clone(), self.inner.hub.ledger().clone());
+        let (principal, asker, ledger) = (asker.name().clone(), asker.clone(), self.shared.hub.ledger().clone());
         let admit = move || asker.may_fetch().map_err(|overdraft| ledger.refuse(&overdraft));
         Turn { principal: Some(principal), admit: Some(Box::new(admit)) }
     }

@@ -55,7 +55,7 @@ impl Worker {
         let mut progress = gather.progress.take().unwrap_or_else(|| self.begin_gathering(&gather));
         let (plugin, started) = (gather.plugin.clone(), Instant::now());
         while let Some(address) = progress.left.pop_front() {
-            let is_paused = plugin.health.paused_until(self.inner.clock.uptime_ms()).is_some();
+            let is_paused = plugin.health.paused_until(self.shared.clock.uptime_ms()).is_some();
             if plugin.is_unloaded() || is_paused || progress.bytes >= MAX_ANSWER_BYTES {
                 break;
             }

@@ -37,10 +37,10 @@ impl Worker {
             .collect();
         let mut n_scopes = 0;
         for (address, state) in others {
-            let instance = generation.instantiate(&self.inner.ticker);
+            let instance = generation.instantiate(&self.shared.ticker);
             let downward = running.downward(state.version, wanted);
             let taken = instance.map(|mut instance| {
-                take_over(&self.inner.ticker, &downward, &generation, &mut instance, &state).is_ok()
+                take_over(&self.shared.ticker, &downward, &generation, &mut instance, &state).is_ok()
             });
             if taken.unwrap_or(false) {
                 // It is migrated at its next event.
@@ -51,7 +51,7 @@ impl Worker {
             // A copy of yet another schema is of no use either.
             scope.state = scope.state.take().filter(|kept| kept.version == wanted);
             n_scopes += 1;
-            self.inner.metrics.plugin_lost_states.inc();
+            self.shared.metrics.plugin_lost_states.inc();
             tracing::warn!(plugin = %running.name, scope = %address.key, generation = generation.id.generation,
                 "a scope lost what a newer build had written to it");
             self.write(&running, &address, ReplyTo::Nobody, Payload::empty(), None);

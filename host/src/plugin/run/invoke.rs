@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use roundhouse_contract::{Rules, ScopeAddress};
 
 use super::effect::{self, Checked, Connections, Effect, Fetch};
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::hub::Overfull;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
@@ -18,7 +19,6 @@ use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
 use crate::plugin::load::migrate::{Present, State, take_over};
-use crate::plugin::runtime::Inner;
 
 /// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
@@ -105,28 +105,28 @@ impl Worker {
             checked.and_then(|()| self.make_room_for(plugin, &address.key, Some(event))).map_err(CallError::Refused)?;
         }
         let is_durable = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.is_durable);
-        if let Some(store) = self.inner.store.as_ref().filter(|_| is_durable && event.can_be_sent_again()) {
+        if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.can_be_sent_again()) {
             store.takes_changes().and_then(|()| self.check_states(plugin, event)).map_err(CallError::Refused)?;
         }
         let seed = self.next_seed();
         let responsible = self.responsible(event);
-        let Self { scopes, instances, inner, wakes, busy, .. } = self;
+        let Self { scopes, instances, shared, wakes, busy, .. } = self;
         let scope = scopes.get(plugin.number, &address.key);
-        let instance = warm_instance(instances, inner, plugin, generation)?;
+        let instance = warm_instance(instances, shared, plugin, generation)?;
 
         let stored = scope.and_then(|scope| scope.state.as_ref());
         let wanted = generation.manifest.state_version;
         let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
                 let kept = scope.and_then(|scope| scope.before_migration.as_ref());
-                instance.lend(wakes, |instance| migrate(instance, inner, plugin, generation, stored, kept))?
+                instance.lend(wakes, |instance| migrate(instance, shared, plugin, generation, stored, kept))?
             }
             None => Present::AsStored,
         };
         let (room_connections, room_users, user_connections) = match event.member() {
-            Some(member) => inner.hub.room_size_with(&address.key, &member.identity.user),
+            Some(member) => shared.hub.room_size_with(&address.key, &member.identity.user),
             None => {
-                let (connections, users) = inner.hub.room_size(&address.key);
+                let (connections, users) = shared.hub.room_size(&address.key);
                 (connections, users, 0)
             }
         };
@@ -136,7 +136,7 @@ impl Worker {
             .is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
         let context = Context {
-            now: inner.clock.now_ms(),
+            now: shared.clock.now_ms(),
             seed,
             sequence: scope.map_or(0, |scope| scope.sequence) + 1,
             scope: &address.key,
@@ -149,12 +149,12 @@ impl Worker {
         };
         let state = present.bytes(stored);
         let started = Instant::now();
-        let result = instance.lend(wakes, |instance| instance.handle(&inner.ticker, context, event, state));
+        let result = instance.lend(wakes, |instance| instance.handle(&shared.ticker, context, event, state));
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
         *busy += took;
         if let Some(sender) = responsible {
-            sender.charge_call(inner.clock.uptime_ms(), took);
+            sender.charge_call(shared.clock.uptime_ms(), took);
         }
         if *busy > BUSY_FOR_LONG {
             // What came of the calls before this one has waited for long enough.
@@ -162,18 +162,18 @@ impl Worker {
             wakes.wake();
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
-        inner.metrics.plugin_calls.inc();
+        shared.metrics.plugin_calls.inc();
         let outcome = result?.map_err(CallError::Refused)?;
         let sender = event.sender_id();
         let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
         let world = Connections {
             is_known: |connection| {
-                sender == Some(connection) || inner.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
+                sender == Some(connection) || shared.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
             },
             has_come: |connection| {
                 event.comes_from() == Some(connection)
                     || scope.is_some_and(|scope| scope.members.get(&connection).is_some_and(|part| part.came))
-                    || inner.hub.is_in_any(connection, owns).unwrap_or(true)
+                    || shared.hub.is_in_any(connection, owns).unwrap_or(true)
             },
         };
         let rules = Rules {
@@ -189,7 +189,7 @@ impl Worker {
         // What must be told is not refused for somebody's full rooms.
         if event.can_be_sent_again() {
             let scope = (plugin.number, &*address.key);
-            check_memberships(inner, &checked.effects, scope).map_err(CallError::Refused)?;
+            check_memberships(shared, &checked.effects, scope).map_err(CallError::Refused)?;
         }
         Ok((checked, present))
     }
@@ -202,9 +202,9 @@ impl Worker {
         event: &Event,
         fault: &str,
     ) {
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
-        self.inner.metrics.plugin_faults.inc();
+        self.shared.metrics.plugin_faults.inc();
         let responsible = self.responsible(event);
         // That a connection goes or comes into a room is not what its client made of it.
         if let Some(sender) = responsible.as_ref().filter(|_| event.is_sent()) {
@@ -214,7 +214,7 @@ impl Worker {
         self.instances.remove(&plugin.number);
         let id = &generation.id;
         plugin.note_error(PluginError {
-            at_ms: self.inner.clock.now_ms(),
+            at_ms: self.shared.clock.now_ms(),
             generation: id.generation,
             scope: Some(address.key.to_string()),
             event: Some(event.name().to_owned()),
@@ -227,7 +227,7 @@ impl Worker {
         let culprit = responsible.as_ref().map(|sender| &sender.principal);
         match plugin.health.failed(id.generation, now, plugin.before().is_some(), culprit) {
             Verdict::GoOn => {}
-            Verdict::RollBack(generation) => self.inner.roll_back_failing(&plugin.name, generation),
+            Verdict::RollBack(generation) => (self.roll_back.0)(&plugin.name, generation),
             Verdict::Quarantined(pause_ms) => tracing::error!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
                 "the plugin fails too often and is paused"
@@ -249,11 +249,11 @@ impl Worker {
             "a client makes a plugin fail again and again, and is refused"
         );
         if let Some(member) = event.member().filter(|_| is_disconnected) {
-            self.inner.metrics.senders_disconnected.inc();
+            self.shared.metrics.senders_disconnected.inc();
             let reason = format!("what was sent made the feature {} fail again and again", plugin.name);
             // One that has not signed in has but the name of one connection.
-            for connection in self.inner.hub.connections_of(&member.identity.user) {
-                self.inner.hub.close(connection, CloseCode::PolicyViolation, &reason);
+            for connection in self.shared.hub.connections_of(&member.identity.user) {
+                self.shared.hub.close(connection, CloseCode::PolicyViolation, &reason);
             }
         }
     }
@@ -262,14 +262,14 @@ impl Worker {
 /// The warm instance of a generation; one of another generation makes way for it.
 fn warm_instance<'a>(
     instances: &'a mut HashMap<u32, Warm>,
-    inner: &Inner,
+    shared: &Shared,
     plugin: &Plugin,
     generation: &Generation,
 ) -> Result<&'a mut Instance, Fault> {
     let number = generation.id.generation;
     let fits = |warm: &Warm| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
     if !instances.get(&plugin.number).is_some_and(fits) {
-        let instance = generation.instantiate(&inner.ticker)?;
+        let instance = generation.instantiate(&shared.ticker)?;
         instances.insert(plugin.number, Warm { generation: number, calls: 0, instance });
     }
     match instances.get_mut(&plugin.number) {
@@ -285,7 +285,7 @@ fn warm_instance<'a>(
 /// from before it was migrated forward.
 fn migrate(
     instance: &mut Instance,
-    inner: &Inner,
+    shared: &Shared,
     plugin: &Plugin,
     generation: &Generation,
     stored: &State,
@@ -293,7 +293,7 @@ fn migrate(
 ) -> Result<Present, CallError> {
     let wanted = generation.manifest.state_version;
     let downward = plugin.downward(stored.version, wanted);
-    match take_over(&inner.ticker, &downward, generation, instance, stored) {
+    match take_over(&shared.ticker, &downward, generation, instance, stored) {
         Ok(state) => Ok(Present::Migrated(state)),
         Err(cannot) if plugin.gives_up(stored.version) && !cannot.is_fault => {
             Ok(Present::GivenUp(kept.filter(|kept| kept.version == wanted).map(|kept| kept.bytes.clone())))
@@ -306,7 +306,7 @@ fn migrate(
 ///
 /// # Errors
 /// Where one of them, or its principal, takes part in as much as it may.
-fn check_memberships(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
+fn check_memberships(shared: &Shared, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
     let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
     for effect in effects {
         match effect {
@@ -316,13 +316,13 @@ fn check_memberships(inner: &Inner, effects: &[Effect], scope: (u32, &str)) -> R
         }
     }
     wanted.into_iter().try_for_each(|(connection, (rooms, watches))| {
-        let room = inner.hub.has_room_for(connection, &rooms, watches.then_some(scope));
+        let room = shared.hub.has_room_for(connection, &rooms, watches.then_some(scope));
         room.map_err(|overfull| match overfull {
             Overfull::Connection => Failure::new(
                 ErrorCode::Conflict,
                 format!("the connection {connection} takes part in as much as it may: leave something first"),
             ),
-            Overfull::Principal(overdraft) => inner.hub.ledger().refuse(&overdraft),
+            Overfull::Principal(overdraft) => shared.hub.ledger().refuse(&overdraft),
         })
     })
 }

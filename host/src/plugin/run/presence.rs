@@ -6,35 +6,9 @@ use std::sync::Arc;
 use roundhouse_contract::ScopeAddress;
 
 use super::worker::{Job, Worker};
-use crate::hub::Presence;
 use crate::model::ConnId;
 use crate::plugin::event::{Event, Member, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
-use crate::plugin::runtime::Runtime;
-
-impl Runtime {
-    /// A connection's client is away, or back: the scopes that want to know are told, after everything that it sent before
-    /// and before anything that it sends from now on.
-    pub fn presence_changed(&self, connection: ConnId, presence: &Presence) {
-        let catalogue = self.0.catalogue.load();
-        let in_rooms = presence.rooms.iter().filter_map(|room| {
-            let (plugin, address) = catalogue.owner(room)?;
-            Some((plugin.clone(), address))
-        });
-        let watching = presence.watchers.iter().filter_map(|(number, key)| {
-            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number)?;
-            Some((plugin.clone(), plugin.current().manifest.scope_of_key(key)?.1))
-        });
-        let Presence { is_away, n_changes, .. } = *presence;
-        for (plugin, address) in in_rooms.chain(watching) {
-            if plugin.current().manifest.has_presence(&address.key) {
-                let member = Member { connection, identity: presence.identity.clone() };
-                let event = Event::Presence { member, is_away, n_changes };
-                self.0.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
-            }
-        }
-    }
-}
 
 impl Worker {
     /// Takes note of a change of presence. Says whether the scope is to be told: one that has seen the connection off, knows
@@ -64,7 +38,7 @@ impl Worker {
         if !plugin.current().manifest.has_presence(&address.key) {
             return;
         }
-        let hub = &self.inner.hub;
+        let hub = &self.shared.hub;
         let Some(((is_away, n_changes), identity)) = hub.presence(connection).zip(hub.identity(connection)) else {
             return;
         };

@@ -21,7 +21,7 @@ impl Worker {
         let mut jobs = VecDeque::new();
         while !self.is_stopping() {
             let timeout = match self.turns.is_empty() {
-                true => self.deadlines.next().and_then(|next| self.inner.clock.wait_for(next)),
+                true => self.deadlines.next().and_then(|next| self.shared.clock.wait_for(next)),
                 false => Some(Duration::ZERO),
             };
             inbox.wait(&mut jobs, timeout);
@@ -43,7 +43,7 @@ impl Worker {
     }
 
     fn is_stopping(&self) -> bool {
-        self.inner.stopping.load(Ordering::Relaxed)
+        self.shared.stopping.load(Ordering::Relaxed)
     }
 
     /// Does what is whose turn it is, for as long as nothing else need be looked at.
@@ -111,7 +111,7 @@ impl Worker {
             }
             Job::Loaded { plugin, key, result } => self.loaded(plugin, &key, result),
             Job::Restore { plugin, records } => self.restore(&plugin, records),
-            Job::Resume { plugin } => self.resume(plugin, self.inner.clock.uptime_ms()),
+            Job::Resume { plugin } => self.resume(plugin, self.shared.clock.uptime_ms()),
             Job::Forget { plugin } => {
                 // Whoever waits for what comes of these is told that it was unloaded.
                 self.turns.take(plugin).for_each(|job| self.perform(job));

@@ -20,7 +20,7 @@ impl Worker {
     /// Does what is due, and waits until the shards keep up.
     pub(crate) fn meet_deadlines(&mut self) {
         self.wait_for_shards();
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         while let Some(due) = self.deadlines.pop_due(now) {
             match due {
                 Due::Timer { plugin, scope, name } => self.timer_due(plugin, scope, name, now),
@@ -62,7 +62,7 @@ impl Worker {
 
     /// Charges a plugin for what a timer of its took.
     pub(crate) fn charge_timer(&mut self, plugin: u32, took: Duration) {
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         self.timer_time.entry(plugin).or_default().charge(TIMER_TIME, now, took.as_micros() as u64);
     }
 
@@ -70,7 +70,7 @@ impl Worker {
     pub(crate) fn fire(&mut self, plugin: u32, key: &Arc<str>, name: &str, deadline: Deadline) {
         let Some(scope) = self.scopes.get(plugin, key) else { return };
         if scope.timers.get(name).is_none_or(|timer| timer.deadline != deadline)
-            || self.put_off_timer(plugin, key, name, self.inner.clock.uptime_ms())
+            || self.put_off_timer(plugin, key, name, self.shared.clock.uptime_ms())
         {
             return;
         }
@@ -85,9 +85,9 @@ impl Worker {
     fn expire(&mut self, plugin: u32, key: &Arc<str>, now: u64) {
         let Some(scope) = self.scopes.get(plugin, key) else { return };
         let idle_until = scope.touched.saturating_add(scope.idle_ms);
-        let is_used = scope.is_used() || self.inner.hub.room_size(key).0 > 0;
+        let is_used = scope.is_used() || self.shared.hub.room_size(key).0 > 0;
         if now >= idle_until && !is_used {
-            if let Some(store) = self.inner.store.as_ref().filter(|_| scope.is_durable) {
+            if let Some(store) = self.shared.store.as_ref().filter(|_| scope.is_durable) {
                 store.drop_scope(&scope.plugin.name, key, None, None);
             }
             self.scopes.remove(plugin, key);

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::gather::Gather;
 use super::invoke::{Done, Handled, Warm};
 use super::scope::{Deadline, Deadlines, Parked, Part, Scopes};
+use super::shared::Shared;
 use super::turns::Turns;
 use crate::hub::{Guard, ShardQueue, WakeBatch};
 use crate::ledger::Charge;
@@ -25,7 +26,6 @@ use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::State;
-use crate::plugin::runtime::Inner;
 use crate::store::{ScopeRecord, StoreFailure};
 
 /// Times that a feature may fail on an event that must be told, before it is given up.
@@ -86,11 +86,24 @@ pub(crate) struct Owed {
     pub(crate) _charge: Charge,
 }
 
+/// Rolls a plugin back from the generation of this number, which fails too often.
+pub(crate) type RollBack = Arc<dyn Fn(&str, u64) + Send + Sync>;
+
+/// What asks for rollbacks: the plugin threads are below the room that makes them.
+pub(crate) struct RollBackHook(pub(crate) RollBack);
+
+impl std::fmt::Debug for RollBackHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RollBackHook")
+    }
+}
+
 /// The state of a plugin thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) index: u64,
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) roll_back: RollBackHook,
     pub(crate) inbox: Arc<Mailbox<Job>>,
     /// What waits to be handled.
     pub(crate) turns: Turns<Job>,
@@ -114,14 +127,20 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn start(index: usize, inner: Arc<Inner>, inbox: Arc<Mailbox<Job>>) -> io::Result<JoinHandle<()>> {
-        inner.clock.on_move({
+    pub(crate) fn start(
+        index: usize,
+        shared: Arc<Shared>,
+        inbox: Arc<Mailbox<Job>>,
+        roll_back: RollBack,
+    ) -> io::Result<JoinHandle<()>> {
+        shared.clock.on_move({
             let inbox = inbox.clone();
             move || inbox.interrupt()
         });
         let mut worker = Self {
             index: index as u64,
-            inner,
+            shared,
+            roll_back: RollBackHook(roll_back),
             inbox,
             turns: Turns::default(),
             scopes: Scopes::default(),
@@ -146,10 +165,10 @@ impl Worker {
 
     /// Waits until the shards keep up.
     pub(crate) fn wait_for_shards(&self) {
-        if self.inner.hub.shards().iter().any(ShardQueue::is_full) {
+        if self.shared.hub.shards().iter().any(ShardQueue::is_full) {
             // No shard waits for what this thread has for it because another is slow.
             self.wakes.wake();
-            self.inner.hub.shards().iter().for_each(ShardQueue::wait_for_space);
+            self.shared.hub.shards().iter().for_each(ShardQueue::wait_for_space);
         }
     }
 
@@ -184,7 +203,7 @@ impl Worker {
         if !self.note_member(plugin, address, &event) {
             return;
         }
-        let now = self.inner.clock.uptime_ms();
+        let now = self.shared.clock.uptime_ms();
         if plugin.health.paused_until(now).is_some() {
             if event.must_be_told() {
                 return self.park(plugin, address, Parked { event, attempts: 0, not_before: now });
@@ -227,10 +246,10 @@ impl Worker {
         };
         if event.must_be_told() {
             if attempts + 1 < MAX_ATTEMPTS {
-                let not_before = self.inner.clock.uptime_ms() + RETRY_MS;
+                let not_before = self.shared.clock.uptime_ms() + RETRY_MS;
                 return self.park(plugin, address, Parked { event, attempts: attempts + 1, not_before });
             }
-            self.inner.metrics.plugin_dropped.inc();
+            self.shared.metrics.plugin_dropped.inc();
             tracing::error!(
                 plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
                 event = %event.name(), "the plugin failed {MAX_ATTEMPTS} times on an event, which is given up"
@@ -251,7 +270,7 @@ impl Worker {
         let unwritten = self.write(plugin, address, reply, answer, Some(event));
         self.drop_if_empty(plugin, address);
         if let Some((reply, answer)) = unwritten {
-            self.inner.answer(event.name(), reply, Ok(answer), &self.wakes);
+            self.shared.answer(event.name(), reply, Ok(answer), &self.wakes);
         }
     }
 
@@ -261,7 +280,7 @@ impl Worker {
         match event {
             Event::Joined(member) => {
                 if let Err(refusal) = self.enter(plugin, address, Some(event)) {
-                    self.inner.metrics.plugin_dropped.inc();
+                    self.shared.metrics.plugin_dropped.inc();
                     tracing::warn!(plugin = %plugin.name, scope = %address.key, %refusal, "a join was not told");
                     return false;
                 }
@@ -310,8 +329,8 @@ impl Worker {
         }
         let Some(Owed { plugin, address, connection, tag, deadline, .. }) = self.owed.remove(&id) else { return };
         self.deadlines.cancel(deadline);
-        self.inner.hub.take_ack(connection, id);
-        let answer = answer.and_then(|payload| self.inner.checked_answer(&plugin, connection, payload));
+        self.shared.hub.take_ack(connection, id);
+        let answer = answer.and_then(|payload| self.shared.checked_answer(&plugin, connection, payload));
         self.handle(&plugin, &address, Event::Acknowledged { tag, connection, answer, place }, ReplyTo::Nobody);
     }
 
@@ -324,7 +343,7 @@ impl Worker {
 
     /// Answers an event that was not handled. Nothing more will come of it.
     pub(crate) fn answer(&self, plugin: &Plugin, event: &Event, reply: ReplyTo, refusal: Failure) {
-        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.inner.store) {
+        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
             // It is told again when another build is loaded, or the host is started anew.
             store.put_back(promise);
             if !plugin.is_unloaded() {
@@ -334,7 +353,7 @@ impl Worker {
                 );
             }
         }
-        self.inner.answer(event.name(), reply, Err(refusal), &self.wakes);
+        self.shared.answer(event.name(), reply, Err(refusal), &self.wakes);
     }
 
     /// Passes a feature's refusal on, or logs it where no client could do anything about it: what the host tells was not
@@ -350,12 +369,12 @@ impl Worker {
     pub(crate) fn forget(&mut self, plugin: u32) {
         self.instances.remove(&plugin);
         self.timer_time.remove(&plugin);
-        let Self { owed, deadlines, inner, .. } = self;
+        let Self { owed, deadlines, shared, .. } = self;
         owed.retain(|id, owed| {
             let is_others = owed.plugin.number != plugin;
             if !is_others {
                 deadlines.cancel(owed.deadline);
-                inner.hub.take_ack(owed.connection, *id);
+                shared.hub.take_ack(owed.connection, *id);
             }
             is_others
         });
@@ -372,10 +391,10 @@ impl Worker {
             }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             for (connection, _) in scope.members.iter().filter(|(_, part)| part.watched) {
-                self.inner.hub.unwatch(*connection, plugin, &scope.address.key);
+                self.shared.hub.unwatch(*connection, plugin, &scope.address.key);
             }
-            for connection in self.inner.hub.members(&scope.address.key) {
-                self.inner.hub.leave(connection, &scope.address.key, &self.wakes);
+            for connection in self.shared.hub.members(&scope.address.key) {
+                self.shared.hub.leave(connection, &scope.address.key, &self.wakes);
             }
         }
     }

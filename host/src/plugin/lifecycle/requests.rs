@@ -1,0 +1,193 @@
+//! What operators may ask for: each request runs on a thread of its own, off every hot path, so that neither a long
+//! compilation nor a store that does not answer keeps a failing build from being rolled back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::install::{Change, Lifecycle, Load};
+use super::stored_scopes::StoredScopes;
+use crate::model::{ErrorCode, Failure};
+use crate::plugin::load::bundled::bundled;
+use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::load::generation::Source;
+use crate::plugin::load::loader::{Described, LoadError, Step};
+
+/// The pause between two attempts to read durable scopes while the store is away.
+const RESTORE_PAUSE: Duration = Duration::from_secs(5);
+
+impl Lifecycle {
+    /// Has a host without a store look at durable states all the same, so that it can say what would start.
+    pub fn look_at(&self, stored: Box<dyn StoredScopes>) {
+        // Once is enough: nobody looks at two stores.
+        let _ = self.looked_at.set(stored);
+    }
+
+    /// Ends all requests. What is asked for from now on is refused.
+    pub(crate) fn stop(&self) {
+        self.threads.stop();
+    }
+
+    /// Where durable states are read from.
+    pub(super) fn stored(&self) -> Option<&dyn StoredScopes> {
+        let own = self.shared.store.as_deref().map(|store| store as &dyn StoredScopes);
+        own.or_else(|| self.looked_at.get().map(|stored| &**stored))
+    }
+
+    /// Runs `work` on a thread of its own, and gives what came of it.
+    pub(super) async fn request<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
+    ) -> Result<T, &'static str> {
+        let (reply, done) = oneshot::channel();
+        let lifecycle = self.clone();
+        // A caller may have gone; what was asked for is done all the same.
+        self.threads.spawn(move || drop(reply.send(work(&lifecycle))))?;
+        done.await.map_err(|_| "it failed, for a reason that the log says")
+    }
+
+    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    ///
+    /// # Errors
+    /// With the step that said no. Nothing has changed then.
+    pub async fn load(self: &Arc<Self>, load: Load) -> Result<Change, LoadError> {
+        let done = self.request(move |lifecycle| {
+            let done = lifecycle.install(&load);
+            if let Ok(change) = &done {
+                lifecycle.wait_for_losses(change);
+            }
+            // The folder knows the file, and when it is worth a line.
+            if let Err(error) = done.as_ref()
+                && load.source != Source::Folder
+            {
+                let Load { source, name, .. } = &load;
+                tracing::warn!(step = ?error.step, ?source, name, "a component was refused: {error}");
+            }
+            done
+        });
+        done.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
+    }
+
+    /// What a component calls itself.
+    ///
+    /// # Errors
+    /// With the step that said no.
+    pub async fn describe(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Described, LoadError> {
+        let described = self.request(move |lifecycle| lifecycle.loader.describe(&bytes, None));
+        described.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
+    }
+
+    /// The largest component that may be loaded, in bytes.
+    pub fn largest_component(&self) -> usize {
+        self.shared.config.largest_component()
+    }
+
+    /// Whether this component is what was last loaded of its plugin from the plugin folder.
+    pub(crate) fn took_from_folder(&self, described: &Described) -> bool {
+        let record = self.store.record(&described.name);
+        record.folder.is_some_and(|file| file.digest == described.digest)
+    }
+
+    /// The plugins whose running or failed build is from the plugin folder, and the names of their files.
+    pub(crate) fn plugins_from_folder(&self) -> Vec<(String, String)> {
+        let catalogue = self.shared.catalogue.load();
+        let is_in_use = |name: &str| {
+            catalogue.plugins.contains_key(name) || catalogue.idle.get(name).is_some_and(|idle| idle.failed.is_some())
+        };
+        let records = self.store.records().into_iter().filter(|record| is_in_use(&record.name));
+        let is_from_folder = |source: Source| source == Source::Folder;
+        records
+            .filter(|record| record.current.as_ref().is_some_and(|current| is_from_folder(current.source)))
+            .filter_map(|record| Some((record.name, record.folder?.name)))
+            .collect()
+    }
+
+    /// Takes the generation before into use again.
+    ///
+    /// # Errors
+    /// Where there is no such plugin or none before, or changes would be lost and `lose_writes` does not allow it.
+    pub async fn roll_back(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Failure> {
+        let name = name.to_owned();
+        let done = self.request(move |lifecycle| {
+            let done = lifecycle.revert(&name, lose_writes, false);
+            if let Ok(change) = &done {
+                lifecycle.wait_for_losses(change);
+            }
+            done
+        });
+        done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
+    }
+
+    /// Unloads a plugin: its scopes, timers and rooms go with it. It stays unloaded over a restart.
+    ///
+    /// # Errors
+    /// Where there is no such plugin.
+    pub async fn unload(self: &Arc<Self>, name: &str) -> Result<(), Failure> {
+        let name = name.to_owned();
+        let done = self.request(move |lifecycle| lifecycle.uninstall(&name));
+        done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
+    }
+
+    /// Goes back to the build of a feature that is part of the host.
+    ///
+    /// # Errors
+    /// Where there is none, or it cannot be loaded.
+    pub async fn reset(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Result<LoadError, Failure>> {
+        let feature = bundled().iter().find(|feature| feature.name == name).ok_or_else(|| {
+            let names: Vec<_> = bundled().iter().map(|feature| feature.name).collect();
+            let message = format!("the host has no build of {name} of its own: it has {}", names.join(", "));
+            Err(Failure::new(ErrorCode::NotFound, message))
+        })?;
+        let load = Load { lose_writes, ..Load::new(feature.component.to_vec(), Source::Bundled) };
+        self.load(load).await.map_err(Ok)
+    }
+
+    /// Waits until what scopes went back to is stored, so that a restart finds it.
+    fn wait_for_losses(&self, change: &Change) {
+        if let Some(store) = self.shared.store.as_ref().filter(|_| change.lost_scopes.is_some())
+            && !store.wait_until_written(&change.id.name)
+        {
+            tracing::error!(plugin = %change.id.name, "what scopes went back to is not stored yet: a restart may lose it");
+        }
+    }
+
+    /// A plugin thread says that this generation fails too often.
+    pub(crate) fn roll_back_failing(self: &Arc<Self>, name: &str, generation: u64) {
+        let (lifecycle, plugin) = (self.clone(), name.to_owned());
+        let started = self.threads.spawn_own(move || {
+            let runs =
+                lifecycle.shared.plugin(&plugin).is_some_and(|running| running.current().id.generation == generation);
+            if !runs {
+                return;
+            }
+            tracing::error!(plugin = %plugin, generation, "a new generation fails too often and is rolled back");
+            if let Err(error) = lifecycle.revert(&plugin, false, true) {
+                tracing::error!(plugin = %plugin, generation, %error, "it cannot be rolled back");
+            }
+        });
+        if let Err(why) = started {
+            tracing::error!(plugin = %name, generation, "a generation that fails too often is not rolled back: {why}");
+        }
+    }
+
+    /// Tries again, until it is done, to read the durable scopes of a plugin.
+    pub(crate) fn restore_later(self: &Arc<Self>, plugin: Arc<Plugin>) {
+        let lifecycle = self.clone();
+        let name = plugin.name.clone();
+        let started = self.threads.spawn_own(move || {
+            while lifecycle.threads.pause(RESTORE_PAUSE)
+                && !plugin.is_unloaded()
+                && !lifecycle.shared.stopping.load(Ordering::Relaxed)
+            {
+                if lifecycle.restore_again(&plugin) {
+                    return tracing::info!(plugin = %plugin.name, "durable scopes were restored");
+                }
+            }
+        });
+        if let Err(why) = started {
+            tracing::error!(plugin = %name, "its durable scopes are read one by one: {why}");
+        }
+    }
+}

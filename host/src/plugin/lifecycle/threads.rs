@@ -1,0 +1,81 @@
+//! The threads that operators' requests run on.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::install::lock;
+
+/// Requests that run at once, at most: each may hold a component and a thread.
+const MAX_REQUESTS: usize = 64;
+
+/// Stack of the threads, in bytes: guests run on them too, so it is a plugin thread's.
+const STACK_BYTES: usize = 4 * 1024 * 1024;
+
+/// The threads that run requests, until the host ends.
+#[derive(Debug, Default)]
+pub(crate) struct LifecycleThreads {
+    state: Mutex<State>,
+    stopped: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    threads: Vec<JoinHandle<()>>,
+    is_stopping: bool,
+}
+
+impl LifecycleThreads {
+    /// Runs an operator's request on a thread of its own. Says whether it could be started.
+    pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.spawn_within(MAX_REQUESTS, work)
+    }
+
+    /// Runs what the host itself needs, however much operators ask for: one thread a plugin at the most.
+    pub(super) fn spawn_own(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        self.spawn_within(usize::MAX, work)
+    }
+
+    fn spawn_within(&self, most: usize, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
+        let mut state = lock(&self.state);
+        if state.is_stopping {
+            return Err("the host is shutting down");
+        }
+        state.threads.retain(|thread| !thread.is_finished());
+        if state.threads.len() >= most {
+            return Err("too many plugins are being loaded: try again later");
+        }
+        let thread = thread::Builder::new().name("plugin-load".to_owned()).stack_size(STACK_BYTES).spawn(work);
+        state.threads.push(thread.map_err(|_| "the host cannot start a thread for it: try again later")?);
+        Ok(())
+    }
+
+    /// Waits for some time, or until the host ends: that is so where it says `false`.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let deadline = Instant::now() + pause;
+        let mut state = lock(&self.state);
+        while !state.is_stopping {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state = self.stopped.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    /// Ends all threads. What is asked for from now on is refused.
+    pub(crate) fn stop(&self) {
+        let threads = {
+            let mut state = lock(&self.state);
+            state.is_stopping = true;
+            std::mem::take(&mut state.threads)
+        };
+        self.stopped.notify_all();
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread that loads plugins panicked");
+            }
+        }
+    }
+}

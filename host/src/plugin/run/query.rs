@@ -1,0 +1,106 @@
+//! Questions to features, and how long their answers are waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roundhouse_contract::ScopeAddress;
+use tokio::sync::oneshot;
+
+use super::gather::Gather;
+use super::shared::Shared;
+use super::worker::Job;
+use crate::model::{ErrorCode, Failure, Payload};
+use crate::plugin::event::senders::Reservation;
+use crate::plugin::event::{Event, ReplyTo};
+
+/// Scopes that are asked by one query without a scope, at most.
+const MAX_GATHERED_SCOPES: usize = 10_000;
+
+/// How long a caller waits for an answer: far more than any deadline, for a queue may stand before it.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// Asks a feature, and gives its answer. `data` is JSON.
+    ///
+    /// # Errors
+    /// Where there is no such feature or query, or the feature refuses it.
+    pub(crate) async fn query(&self, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
+        let not_found = |message: String| Failure::new(ErrorCode::NotFound, message);
+        let (plugin, address) = {
+            let catalogue = self.catalogue.load();
+            let plugin = catalogue.plugins.get(plugin).ok_or_else(|| self.no_plugin(plugin))?;
+            let manifest = &plugin.current().manifest;
+            let scope = manifest.queries.get(name);
+            let scope = scope.ok_or_else(|| not_found(format!("{} has no query {name}", plugin.name)))?;
+            let address =
+                scope.map(|scope| manifest.scopes[scope].template.address(data)).transpose().map_err(bad_request)?;
+            (plugin.clone(), address)
+        };
+        // So that questions are as bounded as events.
+        let place = Arc::new(Reservation::of_service(&plugin.backlog, &plugin.name, data.len())?);
+        let (caller, answer) = oneshot::channel();
+        let reply = ReplyTo::Caller { caller, once: None };
+        if let Some(address) = address {
+            let event = Event::Query { name: name.into(), data: data.into(), place };
+            self.submit(Job::Event { plugin, address, event, reply });
+            return wait_for(answer).await?;
+        }
+        let mut waiting = Vec::new();
+        for inbox in &self.inboxes {
+            let (reply, answers) = oneshot::channel();
+            let limit = MAX_GATHERED_SCOPES / self.inboxes.len();
+            let (plugin, place, name, data) = (plugin.clone(), place.clone(), name.into(), data.into());
+            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place }));
+            waiting.push(answers);
+        }
+        let (mut answers, mut omitted) = (Vec::new(), 0);
+        for thread in waiting {
+            let (more, left_out) = wait_for(thread).await?;
+            answers.extend(more);
+            omitted += left_out;
+        }
+        let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
+        // It has no scope, and so no state and no room.
+        let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
+        self.submit(Job::Event { plugin, address, event, reply });
+        wait_for(answer).await?
+    }
+}
+
+/// What a feature is going to answer.
+#[derive(Debug)]
+pub struct PendingAnswer(pub(crate) oneshot::Receiver<Result<Payload, Failure>>);
+
+impl PendingAnswer {
+    /// The answer, if it comes while somebody may well wait for it.
+    ///
+    /// # Errors
+    /// Where the feature refuses the event, or does not answer in time.
+    pub async fn in_time(self) -> Result<Payload, Failure> {
+        wait_for(self.0).await?
+    }
+
+    /// The answer, however long it takes, as while what it says cannot be stored.
+    ///
+    /// # Errors
+    /// Where the feature refuses the event.
+    pub async fn at_last(self) -> Result<Payload, Failure> {
+        self.0.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")))
+    }
+}
+
+async fn wait_for<T>(answer: oneshot::Receiver<T>) -> Result<T, Failure> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")),
+        Err(_) => Err(Failure::new(
+            ErrorCode::FeatureUnavailable,
+            "no answer came in time, but what was asked may still be done: repeat it with an idempotencyKey to be sure",
+        )),
+    }
+}
+
+/// The refusal of a payload that names no scope.
+pub(crate) fn bad_request(message: String) -> Failure {
+    Failure::new(ErrorCode::BadRequest, message)
+}

@@ -1,0 +1,147 @@
+//! What all plugin threads share, and the ways to queue events for them and to answer.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use roundhouse_contract::PayloadBounds;
+
+use super::worker::Job;
+use crate::hub::{Hub, ShardCommand, WakeBatch};
+use crate::metrics::Metrics;
+use crate::model::{Clock, ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::plugin::event::senders::Senders;
+use crate::plugin::event::{Event, ReplyTo};
+use crate::plugin::guest::engine::Ticker;
+use crate::plugin::load::catalogue::{Catalogue, Plugin};
+use crate::plugin::load::options::PluginConfig;
+use crate::store::{Outcome, Promise, Store};
+
+/// The event that a client's error names where its answer to an acknowledgement is too large.
+const ACKNOWLEDGEMENT: &str = "acknowledgement";
+
+/// What plugin threads, operators' requests and the rest of the host share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<PluginConfig>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) ticker: Arc<Ticker>,
+    pub(crate) catalogue: ArcSwap<Catalogue>,
+    /// One for each plugin thread.
+    pub(crate) inboxes: Vec<Arc<Mailbox<Job>>>,
+    /// Where documents and durable states go. A host that only looks at plugins has none.
+    pub(crate) store: Option<Arc<Store>>,
+    /// Whether the host ends.
+    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) senders: Senders,
+    /// Assigns scopes to threads.
+    pub(crate) hasher: RandomState,
+}
+
+impl Shared {
+    pub(crate) fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
+        // A scope always has the same thread, which is what orders its events.
+        &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
+    }
+
+    /// Queues a job for each thread.
+    pub(crate) fn submit_to_all(&self, job: impl Fn() -> Job) {
+        self.inboxes.iter().for_each(|inbox| inbox.push(job()));
+    }
+
+    /// Answers an event. A client's shard is woken with the others of `wakes`.
+    pub(crate) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>, wakes: &WakeBatch) {
+        match reply {
+            ReplyTo::Nobody => {}
+            // Without an id, success is silent.
+            ReplyTo::Client { id: None, .. } if outcome.is_ok() => {}
+            ReplyTo::Client { connection, id, read_at } => {
+                let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
+                self.hub.shards()[connection.shard()].push_quietly(command, wakes);
+            }
+            ReplyTo::Caller { caller, .. } => {
+                // Whoever asked may have gone.
+                let _ = caller.send(outcome);
+            }
+        }
+    }
+
+    /// Tells a feature what became of a document.
+    pub(crate) fn saved(&self, promise: Arc<Promise>, outcome: Outcome) {
+        let catalogue = self.catalogue.load();
+        let plugin = catalogue.plugins.get(&promise.plugin);
+        let addressed = plugin.and_then(|plugin| {
+            let (_, address) = plugin.current().manifest.scope_of_key(&promise.scope)?;
+            Some((plugin.clone(), address))
+        });
+        match addressed {
+            Some((plugin, address)) => {
+                let event = Event::Saved { promise, outcome };
+                self.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+            }
+            // The feature was unloaded meanwhile. It is told when it is there again.
+            None => self.store.iter().for_each(|store| store.put_back(&promise)),
+        }
+    }
+
+    /// Queues what must not be lost.
+    pub(crate) fn submit(&self, job: Job) {
+        if let Job::Event { address, .. } = &job {
+            self.inbox_of(&address.key).push(job);
+        }
+    }
+    pub(crate) fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
+        self.catalogue.load().plugins.get(name).cloned()
+    }
+
+    /// Why a plugin that does not run cannot be asked for anything.
+    pub(crate) fn no_plugin(&self, name: &str) -> Failure {
+        let catalogue = self.catalogue.load();
+        match catalogue.idle.get(name).map(|idle| &idle.failed) {
+            Some(Some(failed)) => Failure::new(
+                ErrorCode::FeatureUnavailable,
+                format!("the plugin {name} could not be started: {}", failed.error.message),
+            ),
+            Some(None) => Failure::new(
+                ErrorCode::NotFound,
+                format!("the plugin {name} is unloaded: load it, or reset it to the bundled build"),
+            ),
+            None => Failure::new(ErrorCode::NotFound, format!("there is no plugin {name}")),
+        }
+    }
+
+    /// Checks a payload before it is queued.
+    ///
+    /// # Errors
+    /// With `too_large` where it has more than it may.
+    pub(crate) fn check_limits(&self, limits: &PayloadBounds, event: &str, payload: &Payload) -> Result<(), Failure> {
+        let attached = payload.attachments.iter().map(bytes::Bytes::len).sum();
+        limits.check(event, payload.args(), attached).map_err(|why| {
+            self.metrics.events_over_limits.inc();
+            Failure::new(ErrorCode::TooLarge, why)
+        })
+    }
+
+    /// Checks a client's answer to an acknowledgement. One that is too large is missing for the feature, and its client gets an
+    /// error.
+    pub(crate) fn checked_answer(
+        &self,
+        plugin: &Plugin,
+        connection: ConnId,
+        payload: Payload,
+    ) -> Result<Payload, &'static str> {
+        let limits = plugin.current().manifest.limits.of_others();
+        match self.check_limits(&limits, ACKNOWLEDGEMENT, &payload) {
+            Ok(()) => Ok(payload),
+            Err(failure) => {
+                let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
+                self.answer(ACKNOWLEDGEMENT, reply, Err(failure), &WakeBatch::default());
+                Err(ErrorCode::TooLarge.as_str())
+            }
+        }
+    }
+}
