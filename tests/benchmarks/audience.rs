@@ -1,4 +1,4 @@
-//! A server with members in its rooms, and publishers: what can be done with them.
+//! A server with members in its rooms and publishers, and the ways to load it.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -14,46 +14,47 @@ use crate::servers::Server;
 pub(crate) struct Audience {
     pub(crate) server: Server,
     pub(crate) crowd: CrowdId,
-    /// For each room, though several may have the same.
+    /// One for each room, though several may share a room.
     publishers: Vec<SocketId>,
     publishes: Vec<Vec<u8>>,
     /// In each room.
     members: usize,
 }
 
-/// What came of publishing without a pause.
+/// The result of publishing without a pause.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flood {
     /// Deliveries a second.
     pub(crate) rate: f64,
-    /// Nanoseconds for which the server ran for each, which others on the machine disturb less.
+    /// The server's CPU time per delivery in nanoseconds, which other load on the machine disturbs less.
     pub(crate) cpu: f64,
-    /// Nanoseconds for which the generator ran for each: it must be less than the server, or it is the generator's rate.
+    /// The generator's CPU time per delivery in nanoseconds: where it exceeds the server's, the rate is the
+    /// generator's.
     pub(crate) generator: f64,
 }
 
-/// What came of publishing at a rate.
+/// The result of publishing at a fixed rate.
 #[derive(Debug)]
 pub(crate) struct AtRate {
-    /// Microseconds from when each event was due to each delivery, in order of size.
+    /// Microseconds from when each event was due to each delivery, sorted.
     pub(crate) latencies: Vec<u32>,
     /// Deliveries a second.
     pub(crate) rate: f64,
-    /// The share of a core that the server took.
+    /// The share of a core that the server used.
     pub(crate) cpu: f64,
-    /// Deliveries that did not come.
+    /// Missing deliveries.
     pub(crate) lost: usize,
 }
 
 impl Audience {
-    /// Starts a server that nobody is connected to yet.
+    /// Starts a server without clients.
     pub(crate) fn start(bench: &mut Bench, at: usize, members: usize) -> anyhow::Result<Self> {
         let server = bench.field.start(&bench.field.specs[at])?;
         let crowd = bench.generator.crowd(&server.spec.name, server.spec.wire.bytes_per_event(0));
         Ok(Self { server, crowd, publishers: Vec::new(), publishes: Vec::new(), members })
     }
 
-    /// Starts a server with members in so many rooms, and a publisher for each.
+    /// Starts a server with members in this many rooms, and a publisher for each.
     pub(crate) fn gather(bench: &mut Bench, at: usize, rooms: usize, members: usize) -> anyhow::Result<Self> {
         let mut audience = Self::start(bench, at, members)?;
         audience.fill(bench, 0..rooms)?;
@@ -77,7 +78,7 @@ impl Audience {
         Ok(())
     }
 
-    /// Lets as many more join the first room as it needs to have `members`.
+    /// Joins more members to the first room, until it has `members`.
     pub(crate) fn grow(&mut self, bench: &mut Bench, members: usize) -> anyhow::Result<()> {
         let wire = self.server.spec.wire;
         let scripts = (self.members..members).map(|member| {
@@ -107,13 +108,13 @@ impl Audience {
         (room, self.publishers[room % self.publishers.len()])
     }
 
-    /// Publishes to the rooms in turn, with so many events in flight, for so long.
+    /// Publishes to the rooms in turn for some time, with this many events in flight.
     pub(crate) fn flood(&self, bench: &mut Bench, in_flight: usize, time: Duration) -> anyhow::Result<Flood> {
         let generator = &mut bench.generator;
         let n_rooms = self.publishes.len();
-        // Where there are several rooms, what was delivered says how many events were; a member may then lag behind.
+        // With several rooms, deliveries count the events; a member may then lag behind.
         generator.reset_room(self.crowd, if n_rooms == 1 { self.members } else { 0 });
-        // In batches of half of what may be in flight, or every wake-up would send one.
+        // In batches of half of the events in flight, or every wake-up would send one.
         let batch = (in_flight / 2).max(1);
         let repeated = self.publishes[0].repeat(batch);
         let (began, cpu, own) = (Instant::now(), self.server.process.cpu()?, own_cpu()?);
@@ -148,12 +149,12 @@ impl Audience {
         }
     }
 
-    /// Publishes to each room at a rate for so long.
+    /// Publishes to each room at a fixed rate for some time.
     pub(crate) fn at_rate(&self, bench: &mut Bench, per_second: u32, time: Duration) -> anyhow::Result<AtRate> {
         let generator = &mut bench.generator;
         let n_rooms = self.publishes.len();
         generator.reset(self.crowd, n_rooms);
-        // Rooms one after another, so that load is spread over time.
+        // The rooms take turns, so that load is spread over time.
         let period = Duration::from_secs(1) / (per_second * n_rooms as u32);
         let n_events = (time.as_nanos() / period.as_nanos()) as usize;
         let (began, cpu) = (Instant::now(), self.server.process.cpu()?);
@@ -177,7 +178,7 @@ impl Audience {
         Ok(AtRate { latencies, rate: delivered as f64 / took, cpu, lost: expected.saturating_sub(delivered) })
     }
 
-    /// Ends the server, after its clients have gone.
+    /// Ends the server after its clients have disconnected.
     pub(crate) fn end(self, bench: &mut Bench) {
         bench.generator.close(self.crowd);
     }

@@ -49,7 +49,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All of them talk until so many messages are sent and everything has come. Gives for how long the host ran, too.
+/// All members write until this many messages are sent and all outcomes have come. Also returns the host's CPU time.
 async fn talk(audience: &Audience, messages: usize) -> anyhow::Result<(Shared, Duration)> {
     let (process, ws) = (&audience.server.process, format!("ws://{}", audience.server.address));
     let tally: Shared = Rc::new(RefCell::new(Tally::new(messages)));

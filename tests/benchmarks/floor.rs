@@ -1,7 +1,7 @@
-//! The least that any server has to do: reads publishes from sockets, and writes a ready-made frame to others.
+//! The least work of any server: reads publishes from sockets, and writes a ready-made frame to others.
 //!
-//! No WebSocket handshake, no parsing, no identities, no limits; one thread. A connection says what it is with six bytes.
-//! One floor writes each frame by itself, the other writes all frames at once that are due.
+//! No WebSocket handshake, no parsing, no identities, no limits; one thread. A connection introduces itself with six
+//! bytes. One floor writes each frame separately, the other writes all due frames at once.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -19,21 +19,21 @@ const LISTENER: u64 = u64::MAX;
 /// A kind, a space, and a room.
 const HEAD: usize = 6;
 
-/// What a socket is for.
+/// The purpose of a socket.
 enum Role {
     Unknown,
     Member,
-    /// With the bytes of a publish that is not whole yet.
+    /// With the bytes of an incomplete publish.
     Publisher {
         room: usize,
         rest: usize,
     },
 }
 
-/// Those who are in a room, and what they are sent.
+/// The members of a room, and their pending frames.
 struct Room {
     members: Vec<usize>,
-    /// The frame as often as it was ever due at once, made when that was first so.
+    /// The frame, repeated as often as it was ever due at once, made when that first happened.
     bytes: Vec<u8>,
     frame_bytes: usize,
 }
@@ -44,7 +44,7 @@ impl Room {
         Self { members: Vec::new(), frame_bytes: bytes.len(), bytes }
     }
 
-    /// Has so many frames at hand.
+    /// Makes sure that this many frames are ready.
     fn make_ready(&mut self, frames: usize) -> &Self {
         while self.bytes.len() < frames * self.frame_bytes {
             self.bytes.extend_from_within(..self.frame_bytes);
@@ -53,7 +53,7 @@ impl Room {
     }
 }
 
-/// Serves until it is ended.
+/// Serves until the process is ended.
 pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     say(&listener.local_addr()?.port().to_string())?;

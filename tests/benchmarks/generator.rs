@@ -1,7 +1,8 @@
 //! The generator: one thread, all clients, edge-triggered.
 //!
-//! It must cost less than any server. So it reads into one buffer, walks from frame to frame by their lengths, and knows by
-//! counting which event a frame belongs to: the n-th that a member of a room gets is the n-th that was published there.
+//! It must cost less than any server. So it reads into one buffer, walks from frame to frame by their lengths, and
+//! knows by counting which event a frame belongs to: the n-th frame that a member of a room gets is the n-th event
+//! published there.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +16,10 @@ use rustix::io::Errno;
 
 use crate::wire::{Step, Until, answer};
 
-/// How long anything is waited for.
+/// The time-out of every wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How many connections are on their way at once while there is no measuring.
+/// How many connections are opened at once while nothing is measured.
 const AT_ONCE: usize = 64;
 
 /// A socket of the generator.
@@ -35,35 +36,35 @@ struct Socket {
     crowd: usize,
     room: usize,
     walk: Walk,
-    /// Events since the crowd was reset, or their bytes where frames hold several.
+    /// Events since the reset, or their bytes where a frame may hold several.
     got: usize,
     script: Option<Box<Script>>,
 }
 
-/// What is left to say until a connection is ready.
+/// The remaining steps until a connection is ready.
 #[derive(Debug)]
 struct Script {
     steps: Vec<Step>,
     next: usize,
     received: Vec<u8>,
-    /// Where the present step began in it.
+    /// Where the current step began in the received bytes.
     from: usize,
     is_switched: bool,
     began: Instant,
 }
 
-/// What happened to the clients of one server since they were reset.
+/// The events of one server's clients since the reset.
 #[derive(Debug, Default)]
 struct Crowd {
     name: String,
     bytes_per_event: Option<usize>,
     delivered: usize,
-    /// How many members got each event, where all are in one room and that is counted.
+    /// How many members got each event, where all are in one room and this is counted.
     got_by: Vec<u32>,
     members: u32,
     /// Events that all members got.
     complete: usize,
-    /// When each event was to be published, by room.
+    /// When each event was due, by room.
     due: Vec<Vec<Instant>>,
     /// Microseconds from then until each delivery.
     latencies: Vec<u32>,
@@ -77,7 +78,7 @@ pub(crate) struct Generator {
     crowds: Vec<Crowd>,
     events: Vec<epoll::Event>,
     buffer: Vec<u8>,
-    /// How long each connection took until it was ready, since this was last taken.
+    /// The times that connections took until they were ready, since this was last taken.
     ready: Vec<Duration>,
     connecting: usize,
 }
@@ -95,13 +96,13 @@ impl Generator {
         })
     }
 
-    /// The clients of one more server.
+    /// Adds the clients of one more server.
     pub(crate) fn crowd(&mut self, name: &str, bytes_per_event: Option<usize>) -> CrowdId {
         self.crowds.push(Crowd { name: name.to_owned(), bytes_per_event, ..Crowd::default() });
         CrowdId(self.crowds.len() - 1)
     }
 
-    /// Connects clients by their scripts, so many at a time, and gives how long each took until it was ready.
+    /// Connects clients by their scripts, this many at a time, and returns the time that each took until it was ready.
     pub(crate) fn connect(
         &mut self,
         crowd: CrowdId,
@@ -116,7 +117,7 @@ impl Generator {
                 self.must_poll()?;
             }
             ids.push(self.open(crowd, address, room, steps)?);
-            // Without waiting, so that those who are connecting go on meanwhile.
+            // Without waiting, so that other connections proceed meanwhile.
             self.poll(Some(Duration::ZERO))?;
         }
         while self.connecting > 0 {
@@ -125,7 +126,7 @@ impl Generator {
         Ok((ids, std::mem::take(&mut self.ready)))
     }
 
-    /// As [`Generator::connect`], where nobody is interested in how long it takes.
+    /// As [`Generator::connect`], without the times.
     pub(crate) fn connect_all(
         &mut self,
         crowd: CrowdId,
@@ -166,13 +167,13 @@ impl Generator {
         }
     }
 
-    /// Begins to count anew, and counts which events all `members` of the one room have.
+    /// Resets the counts, and counts the events that all `members` of the one room have.
     pub(crate) fn reset_room(&mut self, crowd: CrowdId, members: usize) {
         self.reset(crowd, 0);
         self.crowds[crowd.0].members = members as u32;
     }
 
-    /// Begins to count anew. With `n_rooms`, latencies are noted.
+    /// Resets the counts. With `n_rooms`, latencies are recorded.
     pub(crate) fn reset(&mut self, crowd: CrowdId, n_rooms: usize) {
         for socket in self.sockets.iter_mut().flatten().filter(|socket| socket.crowd == crowd.0) {
             socket.got = 0;
@@ -185,39 +186,39 @@ impl Generator {
         crowd.latencies.clear();
     }
 
-    /// Events that all members of the one room got since the last reset.
+    /// Events that all members of the one room have got since the reset.
     pub(crate) fn complete(&self, crowd: CrowdId) -> usize {
         self.crowds[crowd.0].complete
     }
 
-    /// Events that members got since the last reset, all together.
+    /// Deliveries since the reset.
     pub(crate) fn delivered(&self, crowd: CrowdId) -> usize {
         self.crowds[crowd.0].delivered
     }
 
-    /// Microseconds of each delivery since the last reset.
+    /// Microseconds of each delivery since the reset.
     pub(crate) fn take_latencies(&mut self, crowd: CrowdId) -> Vec<u32> {
         std::mem::take(&mut self.crowds[crowd.0].latencies)
     }
 
-    /// Notes that the next event of a room is to be published at `due`.
+    /// Records that the next event of a room is due at `due`.
     pub(crate) fn note_due(&mut self, crowd: CrowdId, room: usize, due: Instant) {
         self.crowds[crowd.0].due[room].push(due);
     }
 
-    /// Sends all of it.
+    /// Sends all bytes.
     pub(crate) fn write(&mut self, socket: SocketId, bytes: &[u8]) -> anyhow::Result<()> {
         let socket = self.sockets[socket.0].as_ref().context("the socket was closed")?;
         write_all(&socket.stream, bytes)
     }
 
-    /// Waits until something comes, which must not take long.
+    /// Waits for input, within the time-out.
     pub(crate) fn must_poll(&mut self) -> anyhow::Result<()> {
         ensure!(self.poll(Some(PATIENCE))?, "nothing came for {PATIENCE:?}");
         Ok(())
     }
 
-    /// Does nothing but answer heartbeats until then.
+    /// Only answers heartbeats until then.
     pub(crate) fn poll_until(&mut self, end: Instant) -> anyhow::Result<()> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -228,7 +229,7 @@ impl Generator {
         }
     }
 
-    /// Takes what has come; waits for it so long. Whether something came.
+    /// Reads input, for which it waits this long, and returns whether there was any.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> anyhow::Result<bool> {
         self.events.clear();
         let timeout = timeout
@@ -264,7 +265,7 @@ impl Generator {
             } else {
                 socket.take(&self.buffer[..n], &mut self.crowds[socket.crowd])?;
             }
-            // Less than there was room for: the next bytes are another edge.
+            // Less than the buffer holds: further bytes raise another edge.
             if n < self.buffer.len() {
                 return Ok(());
             }
@@ -272,14 +273,14 @@ impl Generator {
     }
 }
 
-/// What a server said to a client that it did not let in.
+/// The answer of a server that refused a client.
 fn said(socket: &Socket) -> String {
     let script = socket.script.as_ref();
     script.map_or_else(String::new, |script| format!(": {}", String::from_utf8_lossy(&script.received)))
 }
 
 impl Crowd {
-    /// Notes that one member more has the events from `before` until `after`.
+    /// Records that one more member has the events from `before` to `after`.
     fn note_members(&mut self, before: usize, after: usize) {
         if self.got_by.len() < after {
             self.got_by.resize(after, 0);
@@ -294,7 +295,7 @@ impl Crowd {
 }
 
 impl Socket {
-    /// Counts what is in these bytes, and answers what wants an answer.
+    /// Counts the events in these bytes, and answers heartbeats.
     fn take(&mut self, bytes: &[u8], crowd: &mut Crowd) -> anyhow::Result<()> {
         let mut answers = Vec::new();
         let long = self.walk.feed(bytes, |opcode, payload| answers.extend(answer(opcode, payload).unwrap_or_default()));
@@ -318,7 +319,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Takes the script further. Gives how long it took where it is at its end.
+    /// Advances the script, and returns the time that it took once it is at its end.
     fn go_on(&mut self, bytes: &[u8]) -> anyhow::Result<Option<Duration>> {
         const END: &[u8] = b"\r\n\r\n";
         let Some(script) = &mut self.script else { return Ok(None) };
@@ -343,7 +344,7 @@ impl Socket {
                 write_all(&self.stream, &next.send)?;
             }
         }
-        // What is left of the last frame comes later; none of it was an event, but some servers begin with a heartbeat.
+        // The rest of a cut frame comes later; it is no event, but some servers begin with a heartbeat.
         let mut answers = Vec::new();
         self.walk.feed(&script.received, |opcode, payload| answers.extend(answer(opcode, payload).unwrap_or_default()));
         write_all(&self.stream, &answers)?;
@@ -353,7 +354,7 @@ impl Socket {
     }
 }
 
-/// Writes everything, at once or as soon as it goes.
+/// Writes all bytes, at once or when the socket is writable.
 fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
     let mut patience = None;
     while !bytes.is_empty() {

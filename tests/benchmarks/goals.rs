@@ -1,4 +1,4 @@
-//! What Roundhouse sets itself, and whether a run shows it.
+//! Roundhouse's goals, and whether a run meets them.
 
 use crate::report::{
     EVENT_ADDED, EVENTS_TYPING, IDLE_CPU, IDLE_MEMORY, LATENCY_P99, Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE,
@@ -6,7 +6,7 @@ use crate::report::{
 };
 use Bound::{AtLeast, AtMost};
 
-/// A goal, and how it went.
+/// A goal and its result.
 #[derive(Debug)]
 pub(crate) struct Goal {
     pub(crate) server: String,
@@ -16,7 +16,7 @@ pub(crate) struct Goal {
     pub(crate) is_met: bool,
 }
 
-/// Within what a figure must be, or its ratio to the floor where it has one.
+/// The bound of a figure, or of its ratio to the floor where it has one.
 enum Bound {
     AtLeast(f64),
     AtMost(f64),
@@ -28,7 +28,7 @@ const RATIO_DECIMALS: usize = 2;
 const PLAIN: &[(&str, Metric, Bound)] = &[
     ("(a) deliveries/s: at least 0.95 of the floor", SINGLE, AtLeast(0.95)),
     ("(b) deliveries/s: at least 0.5 of the merging floor", PIPELINED, AtLeast(0.5)),
-    // The same goals where it is not the server that keeps a rate down: on a busy machine, or by the generator.
+    // The same goals where the server does not bound the rate: on a busy machine, or by the generator.
     ("(a) CPU each: at most 1.05 of the floor's", SINGLE_CPU, AtMost(1.05)),
     ("(b) CPU each: at most 2 of the merging floor's", PIPELINED_CPU, AtMost(2.0)),
     ("(c) p99: at most 1.2 of the floor", LATENCY_P99, AtMost(1.2)),
@@ -41,12 +41,12 @@ const EACH: &[(&str, Metric, Bound)] = &[
     ("(e) CPU % at 1,000 idle: at most 0.1", IDLE_CPU, AtMost(0.1)),
 ];
 
-/// Latency where all 18,000 are served, and how much dearer one may be than at 1,000: linear, but for noise.
+/// Latency where all 18,000 are served, and the cost of a connection relative to 1,000: linear, but for noise.
 const CURVE_P99: f64 = 100.0;
 const CURVE_GROWTH: f64 = 1.1;
 
 impl Report {
-    /// All goals for which there are figures.
+    /// All goals that have figures.
     pub(crate) fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
         for server in self.servers.iter().filter(|server| server.starts_with("roundhouse")) {

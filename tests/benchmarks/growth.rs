@@ -1,4 +1,4 @@
-//! How cost grows: with connections, with members of a room, with rooms.
+//! The growth of cost with connections, members of a room and rooms.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::servers::Kind;
 use crate::wire::Wire;
 use crate::{Bench, Workload};
 
-/// Levels of the curve of connections. A process of this kind of machine may have 20,000 open files.
+/// The levels of the curve of connections. A process on such a machine may have 20,000 open files.
 const LEVELS: [usize; 5] = [1_000, 2_000, 5_000, 10_000, 18_000];
 const ROOM_MEMBERS: usize = 100;
-/// How long a level is looked at, and the last.
+/// How long a level is measured, and how long the last.
 const LEVEL_TIME: Duration = Duration::from_secs(15);
 const LAST_TIME: Duration = Duration::from_secs(60);
 
@@ -65,7 +65,7 @@ pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What far more connections would take, by the line through the first and the last level.
+/// The extrapolated cost of far more connections, by the line through the first and the last level.
 fn reckon(bench: &mut Bench, server: &str) {
     let points: Vec<&Curve> =
         bench.report.curves.iter().filter(|point| point.curve == "connections" && point.server == server).collect();

@@ -1,4 +1,4 @@
-//! Connections that do nothing, and many that come at once: memory, CPU, handshakes.
+//! Idle connections, and many that connect at once: memory, CPU, handshakes.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use crate::report::{IDLE_CPU, IDLE_MEMORY, STORM_P99, STORM_RATE};
 use crate::wire::{Step, Wire};
 use crate::{Bench, Workload};
 
-/// How many more connections memory is divided by.
+/// The connections whose memory is measured.
 const CONNECTIONS: usize = 10_000;
-/// How many come before them, which pay for what all share.
+/// The connections before them, which pay shared costs.
 const FIRST: usize = 100;
-/// How many idle while CPU is looked at.
+/// The idle connections whose CPU is measured.
 const BEATING: usize = 1_000;
 /// Two heartbeats of most servers.
 const BEATS: Duration = Duration::from_secs(52);
-/// How many come at once, and how many of them are on their way at any time.
+/// The connections that are opened, and how many at a time.
 const STORM: usize = 5_000;
 const AT_ONCE: usize = 64;
 
-/// Users who only connect. A floor knows nobody who has not said what it is.
+/// Users who only connect. A floor ignores connections that have not introduced themselves.
 fn users(wire: Wire, prefix: &str, n: usize) -> anyhow::Result<Vec<(usize, Vec<Step>)>> {
     let scripts = (0..n).map(|n| {
         let mut steps = wire.connect(&format!("{prefix}{n}"))?;
@@ -31,7 +31,7 @@ fn users(wire: Wire, prefix: &str, n: usize) -> anyhow::Result<Vec<(usize, Vec<S
     scripts.collect()
 }
 
-/// Memory by server, one after another, and CPU of all at the same time.
+/// Memory of one server after another, and CPU of all at the same time.
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Idle) {
         return Ok(());
@@ -57,7 +57,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.generator.connect_all(audience.crowd, audience.server.address, scripts)?;
         audiences.push(audience);
     }
-    // What servers do after clients have come is not idling.
+    // The servers' work after connecting is not idling.
     bench.generator.poll_until(Instant::now() + Duration::from_secs(3))?;
     let time = if quick { BEATS / 4 } else { BEATS };
     say(&format!("idle: {BEATING} connections to each server for {time:?}"))?;
@@ -76,7 +76,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How fast connections are let in.
+/// The rate of handshakes.
 pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Storm) {
         return Ok(());
@@ -87,7 +87,7 @@ pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
         for at in 0..bench.field.specs.len() {
             let audience = Audience::start(bench, at, 0)?;
             let (name, wire) = (audience.server.spec.name.clone(), audience.server.spec.wire);
-            // As after a restart, but for what only the very first ones pay.
+            // As after a restart, without the costs that only the very first clients pay.
             bench.generator.connect_all(audience.crowd, audience.server.address, users(wire, "first", FIRST)?)?;
             let scripts = users(wire, "storm", connections)?;
             let began = Instant::now();

@@ -1,9 +1,10 @@
-//! Roundhouse and its peers, measured in one run on one machine: `cargo bench -p roundhouse-tests`. See `README.md` here.
+//! Roundhouse and its peers, measured in one run on one machine: `cargo bench -p roundhouse-tests`. See `README.md`
+//! here.
 //!
 //! # Layout
-//! - `servers`: what takes part, how it is built and started; `process`: pinned to a core; `floor`: the least one can do
-//! - `wire`: what a client says to each; `generator`: all clients, on one thread
-//! - `audience`: members and publishers, and what can be done with them
+//! - `servers`: how servers are built and started; `process`: pinned to a core; `floor`: least work
+//! - `wire`: each server's protocol; `generator`: all clients, on one thread
+//! - `audience`: members and publishers, and the ways to load them
 //! - `throughput`, `idle`, `plugin`, `chat`, `growth`: the workloads
 //! - `report`: figures, tables in Markdown, JSON; `goals`: which are met; `plot`: bars and curves
 
@@ -33,22 +34,22 @@ use generator::Generator;
 use report::Report;
 use servers::{Field, prepare};
 
-/// What is measured.
+/// The workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Workload {
-    /// One room of 1,000, the next event when all have the last.
+    /// One room of 1,000: the next event when all have the last.
     #[value(alias = "a")]
     Single,
     /// The same with 64 events in flight.
     #[value(alias = "b")]
     Pipelined,
-    /// 50 events a second to 1,000: after how long.
+    /// The latency of 50 events a second to 1,000.
     #[value(alias = "c")]
     Latency,
     /// 100 rooms of 10, 20 events a second in each.
     #[value(alias = "d")]
     Rooms,
-    /// Memory and CPU of connections that do nothing.
+    /// Memory and CPU of idle connections.
     #[value(alias = "e")]
     Idle,
     /// 5,000 that connect at once.
@@ -63,7 +64,7 @@ enum Workload {
     /// Up to 18,000 connections, one message a second to each.
     #[value(alias = "i")]
     Connections,
-    /// How cost grows with members and rooms.
+    /// The growth of cost with members and rooms.
     Growth,
 }
 
@@ -72,7 +73,7 @@ enum Workload {
 enum Merging {
     /// Each frame by itself.
     Separate,
-    /// All frames that are due at once.
+    /// All due frames at once.
     Merged,
 }
 
@@ -97,25 +98,25 @@ struct Options {
     /// How often each server has its turn, where turns are short.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// A build of the host in place of the present one; several, as NAME=PATH, run in turn.
+    /// Another build of the host; several, as NAME=PATH, run in turn.
     #[arg(long = "host", value_parser = named_path)]
     hosts: Vec<(String, PathBuf)>,
-    /// Less of everything: to see that it works.
+    /// Less of everything: a check that it works.
     #[arg(long)]
     quick: bool,
-    /// Where the figures are written to, as JSON; in the target folder, if it is not said.
+    /// The file of the figures, as JSON; by default in the target folder.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Where the tables are written to, as Markdown; in the target folder, if it is not said.
+    /// The file of the tables, as Markdown; by default in the target folder.
     #[arg(long)]
     tables: Option<PathBuf>,
-    /// Where the plot is written to; in the target folder, if it is not said.
+    /// The file of the plot; by default in the target folder.
     #[arg(long)]
     plot: Option<PathBuf>,
-    /// What cargo says to every benchmark.
+    /// The argument that cargo passes to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
-    /// Be a floor.
+    /// Run as a floor.
     #[arg(long, hide = true, value_enum)]
     floor: Option<Merging>,
 }
@@ -144,7 +145,7 @@ fn main() -> anyhow::Result<()> {
     process::prepare()?;
     let mut bench = Bench { report: Report::new(&field)?, generator: Generator::new()?, field, options };
     let outcome = run(&mut bench);
-    // What there is until then is worth showing.
+    // Figures so far are worth showing.
     let Bench { report, options, .. } = bench;
     let tables = report.to_markdown();
     say(&format!("\n{tables}"))?;
@@ -155,7 +156,7 @@ fn main() -> anyhow::Result<()> {
     outcome
 }
 
-/// All workloads, those first that all servers take part in.
+/// All workloads, beginning with those that all servers take part in.
 fn run(bench: &mut Bench) -> anyhow::Result<()> {
     throughput::one_room(bench)?;
     throughput::many_rooms(bench)?;
@@ -172,7 +173,7 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     say(&format!("written: {}", path.display()))
 }
 
-/// What all workloads use.
+/// Shared by all workloads.
 struct Bench {
     options: Options,
     field: Field,

@@ -1,4 +1,5 @@
-//! What a feature costs: events of the bundled `ticket-collision` with acknowledgements, beside an echo without any feature.
+//! The cost of a feature: events of the bundled `ticket-collision` with acknowledgements, beside an echo without any
+//! feature.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -22,10 +23,10 @@ use crate::{Bench, Workload};
 
 const TICKETS: usize = 64;
 const IN_FLIGHT: usize = 256;
-/// What all acknowledgements begin with.
+/// The beginning of all acknowledgements.
 const ACKNOWLEDGED: &[u8] = b"{\"id\":7,";
 
-/// A client that waits for its answers, and does not sleep meanwhile: its own waking up is not what a feature costs.
+/// A client that spins while it waits for its answers: its own wake-ups are not part of the cost.
 struct Client {
     socket: TcpStream,
     received: Vec<u8>,
@@ -86,7 +87,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads until at least one frame came that begins so, and says how many did.
+    /// Reads until at least one frame with this beginning has come, and returns their number.
     fn wait(&mut self, start: &[u8]) -> anyhow::Result<usize> {
         let mut found = 0;
         while found == 0 {
@@ -96,7 +97,7 @@ impl Client {
         Ok(found)
     }
 
-    /// Sends a frame and waits for its answer. Gives nanoseconds.
+    /// Sends a frame and waits for its answer. Returns nanoseconds.
     fn ask(&mut self, frame: &[u8], start: &[u8]) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.write(frame)?;
@@ -104,12 +105,12 @@ impl Client {
         Ok(began.elapsed().as_nanos() as f64)
     }
 
-    /// Sends these frames again and again, 256 in flight, for so long. Gives how many were answered a second.
+    /// Sends these frames again and again, 256 in flight, for some time. Returns answers per second.
     fn flood(&mut self, frames: &[Vec<u8>], time: Duration) -> anyhow::Result<f64> {
         let began = Instant::now();
         let (mut sent, mut answered) = (0, 0);
         loop {
-            // Asked once in a turn: there is always an answer to wait for.
+            // Checked once per turn: there is always an answer to wait for.
             let goes_on = began.elapsed() < time;
             if !goes_on && answered == sent {
                 break;
@@ -137,7 +138,7 @@ fn microseconds(mut nanoseconds: Vec<f64>, share: f64) -> f64 {
     quantile(&nanoseconds, share) / 1000.0
 }
 
-/// The host as it is for protocol suites: it has an echo.
+/// The host for protocol suites, which has an echo.
 fn start_echo() -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new(target_dir().join("release/conformance"));
     command.args(["--ping-interval-ms", "25000", "--ping-timeout-ms", "35000"]);
@@ -170,7 +171,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
         }
     }
     let typing: Vec<Vec<u8>> = (0..TICKETS).map(|ticket| event("ticket:typing", ticket)).collect();
-    // Tickets of their own, so that the others are viewed all the time.
+    // Separate tickets, so that the others are viewed all the time.
     let coming_and_going: Vec<Vec<u8>> = (TICKETS..2 * TICKETS)
         .map(|ticket| event("ticket:view", ticket))
         .chain((TICKETS..2 * TICKETS).map(|ticket| event("ticket:leave", ticket)))

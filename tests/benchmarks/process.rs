@@ -1,4 +1,4 @@
-//! Server processes: pinned to a core, looked at through `/proc`, ended with the benchmark.
+//! Server processes: pinned to a core, measured through `/proc`, ended with the benchmark.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -12,19 +12,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
-/// Where servers run, all threads of each.
+/// The core of all threads of the servers.
 const SERVER_CORE: usize = 0;
-/// Where the generator runs.
+/// The core of the generator.
 const GENERATOR_CORE: usize = 1;
 
-/// Keeps this thread, and what it starts from now on, on one core.
+/// Keeps this thread, and its later children, on one core.
 fn pin(core: usize) -> anyhow::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}: two cores are needed"))
 }
 
-/// Pins the generator, and lets it and its children open as many files as they may.
+/// Pins the generator, and raises its and its children's limit of open files.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -32,12 +32,12 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
     pin(GENERATOR_CORE)
 }
 
-/// A server that runs in a folder of its own, and is ended when it is dropped.
+/// A server in a folder of its own, which is ended when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     dir: TempDir,
-    /// What it wrote first.
+    /// Its first line.
     pub(crate) first_line: String,
 }
 
@@ -60,7 +60,7 @@ impl Process {
         Ok(process)
     }
 
-    /// What it wrote to standard error.
+    /// Its standard error.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -70,13 +70,13 @@ impl Process {
         resident_bytes(self.child.id())
     }
 
-    /// The time for which its threads have run.
+    /// The CPU time of its threads.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         cpu(&self.child.id().to_string())
     }
 }
 
-/// The time for which the generator has run.
+/// The CPU time of the generator.
 pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
     cpu("self")
 }
@@ -93,13 +93,13 @@ fn cpu(process: &str) -> anyhow::Result<Duration> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A port that was free a moment ago, for servers that cannot say which one they took.
+/// A port that was free a moment ago, for servers that cannot report their own.
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

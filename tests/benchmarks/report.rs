@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::goals::Goal;
 use crate::servers::Field;
 
-/// Something that is measured.
+/// A metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Metric {
-    /// In JSON.
+    /// Its name in JSON.
     pub(crate) key: &'static str,
-    /// In the table.
+    /// Its name in the table.
     pub(crate) title: &'static str,
     pub(crate) decimals: usize,
     /// The server that others are compared with.
@@ -59,7 +59,7 @@ pub(crate) const CONFIRMED_P50: Metric = metric("chat.confirmed_p50_ms", "(h) co
 pub(crate) const CONFIRMED_P99: Metric = metric("chat.confirmed_p99_ms", "p99", 2, None);
 pub(crate) const CHAT_CPU: Metric = metric("chat.server_us_per_message", "(h) CPU µs a message", 1, None);
 
-/// All of them, by table, under headings.
+/// All metrics, by table, under headings.
 const TABLES: &[(&str, &[Metric])] = &[
     (
         "(a), (b), (c): one room of 1,000",
@@ -81,13 +81,13 @@ const CURVES: [(&str, &str); 3] = [
     ("growth", "Growth: members of one room, and rooms"),
 ];
 
-/// One point of a curve: how something grows with the number of something else.
+/// One point of a curve: how figures grow with a number.
 #[derive(Debug)]
 pub(crate) struct Curve {
-    /// Which curve.
+    /// The curve's name.
     pub(crate) curve: &'static str,
     pub(crate) server: String,
-    /// What there was, in words and as a number.
+    /// The abscissa, in words and as a number.
     pub(crate) at: String,
     pub(crate) n: usize,
     pub(crate) figures: Vec<(&'static str, f64)>,
@@ -106,7 +106,7 @@ pub(crate) struct Report {
     pub(crate) servers: Vec<String>,
     versions: Value,
     machine: Value,
-    /// What each round gave.
+    /// The figures of each round.
     figures: HashMap<(Metric, String), Vec<f64>>,
     pub(crate) curves: Vec<Curve>,
 }
@@ -123,7 +123,7 @@ impl Report {
         })
     }
 
-    /// Notes what one round gave.
+    /// Adds the figure of one round.
     pub(crate) fn note(&mut self, metric: Metric, server: &str, figure: f64) {
         self.figures.entry((metric, server.to_owned())).or_default().push(figure);
     }
@@ -157,11 +157,11 @@ impl Report {
         page
     }
 
-    /// What ran on what, and how to read the tables.
+    /// The servers and the machine, and how to read the tables.
     fn described(&self) -> String {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let [cpu, cores, kernel] = ["cpu", "cores", "kernel"].map(|key| text(&self.machine[key]));
-        // Some say their name themselves.
+        // Some print their name themselves.
         let named = |(name, version): (&String, &Value)| match text(version) {
             version if version.starts_with(name) => version,
             version => format!("{name} {version}"),
@@ -174,7 +174,7 @@ impl Report {
         )
     }
 
-    /// What there is of one table, below its titles.
+    /// The rows of one table, below its titles.
     fn rows(&self, metrics: &[Metric]) -> Vec<Vec<String>> {
         let is_there = |metric: &Metric| self.servers.iter().any(|server| self.of(*metric, server).is_some());
         let metrics: Vec<Metric> = metrics.iter().copied().filter(is_there).collect();
@@ -248,7 +248,7 @@ impl Report {
     }
 }
 
-/// Adds rows in Markdown, with columns of one width, under a heading; nothing where there are only titles.
+/// Adds rows in Markdown, with aligned columns, under a heading; nothing where there are only titles.
 fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
     let [titles, figures @ ..] = rows else { return };
     if figures.is_empty() {
@@ -275,7 +275,7 @@ fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
     }
 }
 
-/// A figure with its thousands apart.
+/// A figure with separated thousands.
 pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
     let text = format!("{figure:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -289,14 +289,14 @@ pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
     grouped + fraction
 }
 
-/// What the benchmark runs on.
+/// The machine of the benchmark.
 fn machine() -> anyhow::Result<Value> {
     let read = |path: &str| std::fs::read_to_string(path);
     let cpus = read("/proc/cpuinfo")?;
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     Ok(json!({
         "cpu": model,
-        // All of them, and not those that the generator may use.
+        // All of its cores, and not only those that the generator may use.
         "cores": cpus.lines().filter(|line| line.starts_with("processor")).count(),
         "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
     }))

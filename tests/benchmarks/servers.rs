@@ -16,7 +16,7 @@ use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
 use crate::{Merging, Options, Workload};
 
-/// Everything that may take part.
+/// All servers that may take part.
 pub(crate) const NAMES: [&str; 8] =
     ["roundhouse", "roundhouse-socketio", "socket.io", "ws", "socketioxide", "nats", "floor", "floor-merged"];
 
@@ -46,7 +46,7 @@ pub(crate) struct Spec {
     pub(crate) wire: Wire,
 }
 
-/// A server that runs.
+/// A running server.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) spec: Spec,
@@ -54,11 +54,11 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
-/// Everything that takes part, prepared, and the versions of it.
+/// All servers that take part, prepared, and their versions.
 pub(crate) struct Field {
     pub(crate) specs: Vec<Spec>,
     pub(crate) versions: Value,
-    /// What the relay is in the hosts.
+    /// The relay component of the hosts.
     pub(crate) relay: Vec<u8>,
 }
 
@@ -66,7 +66,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Runs a command to its end, and gives what it wrote.
+/// Runs a command to its end, and returns its output.
 fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -77,7 +77,7 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Builds and looks up what takes part. A peer that cannot is left out, aloud.
+/// Builds and finds the servers. A peer that is missing is left out, with a message.
 pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
     let mut specs = Vec::new();
     let mut versions = serde_json::Map::new();
@@ -95,7 +95,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
         vec![(String::new(), target_dir().join("release/roundhouse"))]
     } else {
         if is_wanted("roundhouse") && options.wants(Workload::Plugin) {
-            // The echo is always of the present sources.
+            // The echo is always built from the current sources.
             build(&["-p", "roundhouse-tests", "--bin", "conformance"])?;
         }
         options.hosts.clone()
@@ -205,7 +205,7 @@ impl Field {
         Ok(Server { spec: spec.clone(), process, address })
     }
 
-    /// A host with one shard, one plugin thread and the defaults, but for the rate that a client may have.
+    /// A host with one shard, one plugin thread and defaults, except for the rate of clients.
     fn start_host(&self, binary: &Path, dir: tempfile::TempDir) -> anyhow::Result<(Process, SocketAddr)> {
         fs::create_dir(dir.path().join("plugins.d"))?;
         fs::write(dir.path().join("plugins.d/relay.wasm"), &self.relay)?;

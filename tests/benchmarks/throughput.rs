@@ -15,10 +15,10 @@ use crate::{Bench, Workload};
 const MEMBERS: usize = 1_000;
 /// Events in flight.
 const PIPELINE: usize = 64;
-/// Events a second where latency is what counts.
+/// Events a second where latency is measured.
 const RATE: u32 = 50;
 
-/// The small rooms, how many are in each, and events a second in each.
+/// The small rooms, their members, and events a second in each.
 const ROOMS: usize = 100;
 const ROOM_MEMBERS: usize = 10;
 const ROOM_RATE: u32 = 20;
@@ -35,7 +35,7 @@ pub(crate) fn one_room(bench: &mut Bench) -> anyhow::Result<()> {
     let mut audiences = Vec::new();
     for at in 0..bench.field.specs.len() {
         audiences.push(Audience::gather(bench, at, 1, MEMBERS)?);
-        // Compilers and caches are warm before anything counts.
+        // Compilers and caches are warm before measuring.
         audiences[at].flood(bench, PIPELINE, flood)?;
     }
     for round in 0..bench.options.rounds() {

@@ -1,4 +1,4 @@
-//! What a client says to each server: how it connects, joins a room and publishes to it.
+//! Each server's protocol: how a client connects, joins a room and publishes to it.
 
 use std::sync::LazyLock;
 
@@ -9,38 +9,38 @@ use serde_json::{Value, json};
 /// Bytes of text in each event.
 pub(crate) const PAYLOAD_BYTES: usize = 128;
 
-/// One exchange: what is sent, and what shows that it was answered.
+/// One exchange: the bytes to send, and the sign of the answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) send: Vec<u8>,
     pub(crate) until: Until,
 }
 
-/// What is waited for.
+/// The sign of an answer.
 #[derive(Debug, Clone)]
 pub(crate) enum Until {
-    /// An answer of HTTP that switches to WebSocket.
+    /// An HTTP answer that switches to WebSocket.
     Switched,
-    /// These bytes, in what has come since the step began.
+    /// These bytes, received since the step began.
     Contains(&'static [u8]),
 }
 
-/// A way of talking to a server.
+/// A server's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
     /// Roundhouse's plain protocol, signed in.
     Plain,
-    /// Socket.IO by WebSocket, signed in where the server wants it.
+    /// Socket.IO by WebSocket, with a token where the server wants one.
     SocketIo,
-    /// The bare room in Node, which speaks as the plain protocol does.
+    /// The bare room in Node, which speaks the plain protocol.
     Bare,
     /// NATS in WebSocket frames.
     Nats,
-    /// What the floors read: six bytes, and then publishes of one length.
+    /// The floors' protocol: six bytes, and then publishes of one length.
     Floor,
 }
 
-/// The name of a room: names have one length, so that frames have.
+/// The name of a room. Names have one length, so that frames have, too.
 pub(crate) fn room_name(room: usize) -> String {
     format!("r{room:03}")
 }
@@ -88,7 +88,7 @@ impl Wire {
         })
     }
 
-    /// How one connects to a WebSocket that asks for nothing.
+    /// How a client connects to a WebSocket without authentication.
     pub(crate) fn connect_at(path: &str) -> Vec<Step> {
         vec![upgrade(path)]
     }
@@ -106,7 +106,7 @@ impl Wire {
         }
     }
 
-    /// How a client that joins nothing becomes one that may publish, after it has connected.
+    /// How a client that joins nothing becomes a publisher after it has connected.
     pub(crate) fn begin_to_publish(self, room: usize) -> Option<Step> {
         (self == Self::Floor).then(|| step(floor_head(b'p', room), b"joined"))
     }
@@ -134,7 +134,7 @@ fn floor_head(kind: u8, room: usize) -> Vec<u8> {
     [&[kind, b' '], room_name(room).as_bytes()].concat()
 }
 
-/// The frame that a member is sent for an event, by the plain protocol: what the floors write.
+/// A member's frame of an event in the plain protocol, which the floors write.
 pub(crate) fn plain_event(room: usize) -> Vec<u8> {
     let payload = json!({ "event": "message", "data": message(room) }).to_string();
     let mut frame = vec![0x81, 126];
@@ -143,7 +143,7 @@ pub(crate) fn plain_event(room: usize) -> Vec<u8> {
     frame
 }
 
-/// What a client must answer to a frame, for servers would otherwise take it for gone.
+/// The answer to a heartbeat, without which servers would close the connection.
 pub(crate) fn answer(opcode: u8, payload: &[u8]) -> Option<Vec<u8>> {
     match (opcode, payload) {
         (9, _) => {

@@ -1,22 +1,22 @@
-//! What the benchmarks share: tokens, lines of output, medians and other quantiles.
+//! Shared by the benchmarks: tokens, lines of output, medians and other quantiles.
 
 use std::io::Write as _;
 
 use anyhow::Context as _;
 use roundhouse::auth::{Claims, sign};
 
-/// The secret that hosts of benchmarks are configured with.
+/// The JWT secret of the benchmarks' hosts.
 pub const SECRET: &str = "figures";
 
-/// A line of their configuration. A benchmark's publisher is one client, and sends more than clients may by default. The
-/// limit is not off, but so high that no event is over it: each connection has a limiter, and each event is checked.
+/// A line of their configuration. A benchmark's publisher is one client, and sends more than clients may by default.
+/// The limit stays on, but is higher than any rate here: each connection has a limiter, and each event is checked.
 pub const LIMITS: &str = "limits = { events_per_second = 1_000_000, event_burst = 1_000_000, \
     user = { scopes = 1_000_000, rooms = 1_000_000 } }\n";
 
 /// Prints a line.
 ///
 /// # Errors
-/// Where nobody reads it.
+/// Where standard output is closed.
 pub fn say(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
@@ -29,16 +29,16 @@ pub fn token(user: &str) -> anyhow::Result<String> {
     Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
 }
 
-/// The one in the middle. Machines are noisy: it says more than the mean.
+/// The median. Machines are noisy: it says more than the mean.
 ///
 /// # Panics
-/// Where there are none.
+/// Where there are no figures.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
-/// The figure below which a share of all are, of figures in order of size; zero where there are none.
+/// The quantile at `share` of sorted figures; zero where there are none.
 pub fn quantile<T: Copy + Default + Into<f64>>(sorted: &[T], share: f64) -> f64 {
     let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().unwrap_or_default().into()

@@ -1,5 +1,5 @@
 //! The real binary under Valgrind's callgrind, which counts every instruction of the process outside of the kernel,
-//! components too. What a path costs can so be compared over machines that are busy, slow or somebody else's.
+//! components included. The cost of a path can so be compared between machines, however busy or slow.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,13 +24,13 @@ impl CountedHost {
     /// # Errors
     /// What it lacks.
     pub fn is_possible() -> Result<(), &'static str> {
-        // The second stops and asks a process that runs under the first.
+        // vgdb stops and queries a process that runs under Valgrind.
         let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
         if is_there("valgrind") && is_there("vgdb") { Ok(()) } else { Err("there is no valgrind") }
     }
 
-    /// Starts a host in a folder with a configuration, and counts nothing yet. A component is not compiled for a processor
-    /// as Valgrind shows it more than once, but then it takes ten seconds.
+    /// Starts a host in a folder with a configuration, and does not count yet. Compiling a component for the processor
+    /// that Valgrind shows takes ten seconds, once.
     ///
     /// # Panics
     /// Where it cannot be started.
@@ -47,15 +47,15 @@ impl CountedHost {
     /// Begins to count, which makes the host fifty times slower.
     ///
     /// # Panics
-    /// Where callgrind does not do as it is told.
+    /// Where callgrind does not obey.
     pub fn begin(&self) {
         self.tell(&["instrumentation", "on"]);
     }
 
-    /// The instructions since this was last asked, or since counting began.
+    /// The instructions since the last call, or since counting began.
     ///
     /// # Panics
-    /// Where callgrind does not do as it is told.
+    /// Where callgrind does not obey.
     pub fn take(&mut self) -> u64 {
         self.tell(&["dump"]);
         self.n_dumps += 1;
@@ -65,7 +65,7 @@ impl CountedHost {
         total.and_then(|total| total.parse().ok()).expect("callgrind writes a total")
     }
 
-    /// Has vgdb pass on a command. By itself it would wait for ever where the host has died.
+    /// Passes a command on by vgdb, which would wait for ever where the host has died.
     fn tell(&self, what: &[&str]) {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", &PATIENCE.as_secs().to_string(), "vgdb"]);

@@ -1,7 +1,6 @@
-//! Chat under load: rooms of people who write to each other, and what each of them got. For benchmarks.
+//! Chat under load, for benchmarks: rooms of people who write to each other, and the messages that each received.
 //!
-//! Each message says which it is and when it was sent, so that a member knows what it got, how often, in which order, and
-//! after how long.
+//! Each message carries its number and its sending time, so that each member's copies, order and latency are known.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,60 +14,60 @@ use tokio::task::{JoinHandle, spawn_local};
 use crate::bench::token;
 use crate::raw::{client_frame, connect_raw, take_frames};
 
-/// How many rooms there are.
+/// The number of rooms.
 pub const ROOMS: usize = 50;
-/// How many people are in each.
+/// The number of people in each.
 pub const MEMBERS: usize = 20;
-/// How many messages a second all of them send.
+/// The messages a second of all of them.
 pub const PER_SECOND: usize = 2_000;
-/// How long the ends of the last messages are waited for.
+/// The time-out for the outcomes of the last messages.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// The id by which a join is acknowledged. Messages have smaller ones.
+/// The acknowledgement id of joins. Messages have smaller ones.
 const JOIN: usize = 1_000_000_000;
 
-/// What one member got of each message of its room.
+/// What one member received of one message.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
-    /// How often it was shown.
+    /// The number of times it was shown.
     pub shown: u8,
-    /// How often it was said to be stored.
+    /// The number of times it was confirmed as stored.
     pub confirmed: u8,
-    /// How often it was said to have failed.
+    /// The number of times it was reported as failed.
     pub failed: u8,
 }
 
-/// What all members got.
+/// What all members received.
 #[derive(Debug)]
 pub struct Tally {
     /// When the first message was sent.
     pub began: Instant,
     /// By member and number of the message in its room.
     pub seen: Vec<Vec<Seen>>,
-    /// The last message of each sender that a member was shown, and was told the end of.
+    /// By member and sender: the last message that was shown, and the last that was confirmed.
     last: Vec<[(i64, i64); MEMBERS]>,
-    /// Messages before which a later one of the same sender came.
+    /// Messages that came behind a later one of the same sender.
     pub disordered: usize,
-    /// What tells one order of all shown, and of all confirmed, from another.
+    /// Hashes of the order of shown and of confirmed messages, by member.
     pub orders: Vec<(u64, u64)>,
-    /// By number of the message among all.
+    /// By the message's number among all.
     pub acknowledged: Vec<bool>,
-    /// Answers and events that say an error.
+    /// Acknowledgements and events with an error.
     pub refused: Vec<String>,
-    /// Microseconds from when a message was sent until it was shown, and until its end was told.
+    /// Microseconds from sending a message until it was shown, and until its outcome came.
     pub shown_after: Vec<u32>,
     /// See `shown_after`.
     pub ended_after: Vec<u32>,
-    /// The same while the store was away.
+    /// The same during the outage of the store.
     pub shown_in_outage: Vec<u32>,
-    /// From when until when that was.
+    /// Start and end of the outage.
     pub outage: Option<(Duration, Duration)>,
 }
 
-/// What all members write to.
+/// The tally that all members write to.
 pub type Shared = Rc<RefCell<Tally>>;
 
 impl Tally {
-    /// Of a run with so many messages.
+    /// The tally of a run with this many messages.
     pub fn new(messages: usize) -> Self {
         Self {
             began: Instant::now(),
@@ -121,7 +120,7 @@ impl Tally {
     }
 }
 
-/// A number for an order that goes on with `n`.
+/// Hashes `n` into an order.
 fn follow(order: u64, n: usize) -> u64 {
     (order.rotate_left(5) ^ n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -133,7 +132,7 @@ fn number(text: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// The message's number in its room, and when it was sent, in microseconds: behind `start`, as `7:123456`.
+/// The message's number in its room, and its sending time in microseconds: behind `start`, as `7:123456`.
 fn message_in(frame: &[u8], start: &[u8]) -> Option<(usize, u32)> {
     let at = frame.windows(start.len()).position(|window| window == start)? + start.len();
     let n = number(&frame[at..])?;
@@ -141,7 +140,7 @@ fn message_in(frame: &[u8], start: &[u8]) -> Option<(usize, u32)> {
     Some((n as usize, number(&frame[behind..])? as u32))
 }
 
-/// Somebody in a room.
+/// A member of a room.
 #[derive(Debug)]
 pub struct Member {
     /// The connection.
@@ -170,7 +169,7 @@ async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member
                     Ok(0) => return,
                     Ok(_) => take_frames(&mut received, |frame| {
                         if frame.starts_with(own.as_bytes()) {
-                            // Whoever joined may have given up.
+                            // The joining side may have given up.
                             if let Some(joined) = joined.take() {
                                 let _ = joined.send(());
                             }
@@ -188,7 +187,7 @@ async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member
     Ok(Member { socket, reader })
 }
 
-/// Writes all of it.
+/// Writes all bytes.
 ///
 /// # Errors
 /// Where the connection is gone.
@@ -207,7 +206,7 @@ pub async fn write(socket: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
 /// Connects all members of all rooms. It must be called within a `LocalSet`.
 ///
 /// # Errors
-/// Where somebody is not let in.
+/// Where a member is refused.
 pub async fn join_all(ws: &str, tally: &Shared) -> anyhow::Result<Vec<Member>> {
     let joins: Vec<_> =
         (0..ROOMS * MEMBERS).map(|member| spawn_local(join(ws.to_owned(), member, tally.clone()))).collect();
@@ -224,7 +223,7 @@ pub fn message(n: usize) -> (usize, usize, usize) {
     (room, number, room * MEMBERS + number % MEMBERS)
 }
 
-/// The frame that sends it, which says when that is.
+/// The frame that sends it, with its sending time.
 pub fn frame(n: usize, sent: u32) -> Vec<u8> {
     let (room, number, _) = message(n);
     let text = format!(

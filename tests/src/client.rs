@@ -20,12 +20,12 @@ pub struct TestClient {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The `data` of the first frame.
     pub connected: Value,
-    /// Frames that came while something else was waited for.
+    /// Frames that came while another was waited for.
     passed_over: VecDeque<Value>,
     last_id: i64,
 }
 
-/// How a connection ended: the close code and reason, or neither where it just broke.
+/// The end of a connection: close code and reason, or neither where it just broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     /// The close code.
@@ -52,7 +52,7 @@ impl TestClient {
         client
     }
 
-    /// Connects by a request, and waits for nothing.
+    /// Opens a WebSocket by a request, and waits for no frame.
     pub async fn open(request: Request<()>) -> Self {
         let (socket, _) =
             timeout(PATIENCE, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
@@ -85,7 +85,7 @@ impl TestClient {
         self.expect_ack(id).await
     }
 
-    /// Sends an event that asks for an acknowledgement, and gives its id.
+    /// Sends an event that asks for an acknowledgement, and returns its id.
     pub async fn emit_with_id(&mut self, event: &str, data: Value) -> i64 {
         self.last_id += 1;
         self.send_text(json!({ "event": event, "data": data, "id": self.last_id }).to_string()).await;
@@ -101,7 +101,7 @@ impl TestClient {
         }
     }
 
-    /// Sends an event that must be refused, and gives the error's code.
+    /// Sends an event that must be refused, and returns the error's code.
     pub async fn emit_refused(&mut self, event: &str, data: Value) -> String {
         let error = self.emit_with_ack(event, data).await.expect_err("a refusal");
         error["code"].as_str().expect("an error has a code").to_owned()
@@ -117,7 +117,7 @@ impl TestClient {
         .await;
     }
 
-    /// Waits for an event, and gives its data. What comes before it is kept.
+    /// Waits for an event, and returns its data. Frames before it are kept.
     pub async fn expect_event(&mut self, event: &str) -> Value {
         self.wait_for(|frame| frame["event"] == event).await["data"].clone()
     }
@@ -139,12 +139,12 @@ impl TestClient {
         }
     }
 
-    /// Lets go of what came and was not asked for.
+    /// Drops the kept frames.
     pub fn discard_kept(&mut self) {
         self.passed_over.clear();
     }
 
-    /// The next frame, of whatever kind, in the order in which they came.
+    /// The next frame of any kind, in order of arrival.
     pub async fn next(&mut self) -> Value {
         if let Some(frame) = self.passed_over.pop_front() {
             return frame;
@@ -152,12 +152,12 @@ impl TestClient {
         timeout(PATIENCE, self.read()).await.expect("a frame in time").expect("the connection is open")
     }
 
-    /// The next frame, or how the connection ended.
+    /// The next frame, or the end of the connection.
     pub async fn next_or_closed(&mut self) -> Result<Value, Closed> {
         self.read().await
     }
 
-    /// Everything that came so far and comes within a short time.
+    /// All frames that have come, and that come within a short time.
     pub async fn drain(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = self.passed_over.drain(..).collect();
         while let Ok(Ok(frame)) = timeout(SILENCE, self.read()).await {
@@ -180,7 +180,7 @@ impl TestClient {
         }
     }
 
-    /// Waits for the end of the connection; what comes before is passed over.
+    /// Waits for the end of the connection; frames before it are kept.
     pub async fn closed(&mut self) -> Closed {
         self.closed_within(PATIENCE).await
     }
@@ -198,20 +198,20 @@ impl TestClient {
         timeout(patience, end).await.expect("the connection ends in time")
     }
 
-    /// Closes in order, and waits until the host has answered.
+    /// Closes with a handshake, and waits for the host's answer.
     pub async fn close(mut self) {
         self.socket.close(None).await.expect("a close can be sent");
         while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
     }
 }
 
-/// Waits for the next frame on a WebSocket that is not its close.
+/// Waits for the next frame of a WebSocket other than its close.
 pub(crate) async fn read(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Result<Message, Closed> {
     match socket.next().await {
         Some(Ok(Message::Close(frame))) => {
             let code = frame.as_ref().map(|frame| u16::from(frame.code));
             let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
-            // The answer, which the host may no longer be there to get.
+            // Answers the close; the host may be gone already.
             let _ = socket.flush().await;
             Err(Closed { code, reason })
         }

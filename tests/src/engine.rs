@@ -1,4 +1,4 @@
-//! Clients of Engine.IO, which send and receive its packets and know nothing of what is in them.
+//! Clients of Engine.IO, which send and receive its packets without reading their content.
 
 use std::collections::VecDeque;
 
@@ -20,23 +20,23 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::client::{self, Closed};
 use crate::{Answer, PATIENCE, http};
 
-/// Where Socket.IO is by default, in the one version of Engine.IO that there is now.
+/// The default path of Socket.IO, with the only supported version of Engine.IO.
 pub const ENGINE: &str = "/socket.io/?EIO=4";
 
-/// Stands between the packets of a payload.
+/// Separates the packets of a payload.
 const SEPARATOR: char = '\x1e';
 
 /// A packet of either transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    /// Its type, and what it carries.
+    /// The type and the text.
     Text(String),
     /// A binary message.
     Binary(Vec<u8>),
 }
 
 impl Packet {
-    /// As it stands in a payload.
+    /// The packet's form in a payload.
     pub fn encode(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -66,13 +66,13 @@ fn handshake(packet: &str) -> Value {
     serde_json::from_str(json).expect("the open packet carries JSON")
 }
 
-/// A session by HTTP requests, each over a TCP connection of its own, and so by way of any shard.
+/// A polling session. Each request has a TCP connection of its own, and so may come in on any shard.
 #[derive(Debug)]
 pub struct Polling {
     ws: String,
-    /// What the host said first.
+    /// The open packet.
     pub open: Value,
-    /// The request that waits, if one does.
+    /// The pending poll, if there is one.
     waiting: Option<JoinHandle<Answer>>,
     received: VecDeque<Packet>,
 }
@@ -83,7 +83,7 @@ impl Polling {
         Self::open_with(ws, "", &[]).await
     }
 
-    /// Opens a session by a request with more in its query, as `&token=…`, and with these headers.
+    /// Opens a session by a request with more in its query, such as `&token=…`, and with these headers.
     pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
         let path = format!("{ENGINE}&transport=polling{query}");
         let answer = http(ws, "GET", &path, headers, "").await.expect("an answer");
@@ -101,32 +101,32 @@ impl Polling {
         format!("{ENGINE}&transport=polling&sid={}", self.sid())
     }
 
-    /// One request for packets, which is under way when this returns.
+    /// Begins a poll, and returns while it is pending.
     pub fn begin_poll(&self) -> JoinHandle<Answer> {
         let (ws, path) = (self.ws.clone(), self.path());
         tokio::spawn(async move { http(&ws, "GET", &path, &[], "").await.expect("an answer") })
     }
 
-    /// One request for packets.
+    /// Makes one poll.
     pub async fn poll(&self) -> Answer {
         self.begin_poll().await.expect("no panic")
     }
 
-    /// One request with a payload.
+    /// Makes one request with a payload.
     pub async fn post(&self, payload: &str) -> Answer {
         let headers = [("content-type", "text/plain;charset=UTF-8")];
         http(&self.ws, "POST", &self.path(), &headers, payload.to_owned()).await.expect("an answer")
     }
 
-    /// Sends packets that must be taken, in one payload.
+    /// Sends packets in one payload, which must be accepted.
     pub async fn send(&self, packets: &[Packet]) {
         let packets: Vec<String> = packets.iter().map(Packet::encode).collect();
         let answer = self.post(&packets.join(&SEPARATOR.to_string())).await;
         assert_eq!((answer.status, &*answer.text), (200, "ok"), "{packets:?}");
     }
 
-    /// The next packet, for which the host is asked as often as it takes; or the body of the refusal, where the session is
-    /// gone. Whoever stops waiting loses nothing.
+    /// The next packet, for which it polls as often as necessary; or the body of the refusal, where the session is
+    /// gone. It is safe to cancel.
     pub async fn next(&mut self) -> Result<Packet, Value> {
         while self.received.is_empty() {
             if self.waiting.is_none() {
@@ -143,7 +143,7 @@ impl Polling {
         Ok(self.received.pop_front().expect("there is one"))
     }
 
-    /// Begins a request by hand: what is to come of it is the caller's. `headers` end with a line break.
+    /// Begins a request by hand, which the caller completes. `headers` end with a line break.
     pub async fn begin(&self, method: &str, headers: &str) -> TcpStream {
         let address = self.ws.trim_start_matches("ws://");
         let mut socket = TcpStream::connect(address).await.expect("the host listens");
@@ -152,7 +152,7 @@ impl Polling {
         socket
     }
 
-    /// A request with packets that the host reads, and of whose body, a byte, nothing has come yet.
+    /// A post that the host has begun to read, and whose body, a byte, has not been sent.
     pub async fn begin_post(&self) -> TcpStream {
         let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
         let mut socket = self.begin("POST", headers).await;
@@ -163,7 +163,7 @@ impl Polling {
         socket
     }
 
-    /// Breaks off in the middle of a request, of which the host knows.
+    /// Breaks off in the middle of a request that the host has begun to read.
     pub async fn cut(mut self) {
         let broken = self.begin_post().await;
         if let Some(waiting) = self.waiting.take() {
@@ -173,7 +173,7 @@ impl Polling {
     }
 }
 
-/// A request with these headers.
+/// A WebSocket request with these headers.
 pub fn with_headers(url: &str, headers: &[(&str, &str)]) -> Request<()> {
     let mut request = url.into_client_request().expect("a URL");
     for (name, value) in headers {
@@ -183,13 +183,13 @@ pub fn with_headers(url: &str, headers: &[(&str, &str)]) -> Request<()> {
     request
 }
 
-/// A session, or a part of one, on a WebSocket.
+/// A session on a WebSocket, from its beginning or after an upgrade.
 #[derive(Debug)]
 pub struct EngineSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// What the host said first, where the session began here.
+    /// The open packet, where the session began here.
     pub open: Value,
-    /// What came by polling, or while something else was waited for.
+    /// Packets that came by polling, or while another was waited for.
     received: VecDeque<Packet>,
 }
 
@@ -199,7 +199,7 @@ impl EngineSocket {
         Self::open_with(ws, "", &[]).await
     }
 
-    /// Opens a session by a request with more in its query, as `&token=…`, and with these headers.
+    /// Opens a session by a request with more in its query, such as `&token=…`, and with these headers.
     pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
         let request = with_headers(&format!("{ws}{ENGINE}&transport=websocket{query}"), headers);
         let mut client = Self::dial(request).await;
@@ -210,13 +210,13 @@ impl EngineSocket {
         client
     }
 
-    /// A WebSocket for a session that polls.
+    /// A WebSocket for a polling session, before its upgrade.
     pub async fn beside(polling: &Polling) -> Self {
         let url = format!("{}{ENGINE}&transport=websocket&sid={}", polling.ws, polling.sid());
         Self::dial(with_headers(&url, &[])).await
     }
 
-    /// Has a session go on here: a probe, the end of the request that waits, and then nothing is polled any more.
+    /// Upgrades a polling session: the probe, the end of the pending poll, and the upgrade packet.
     pub async fn take_over(polling: Polling) -> Self {
         let mut socket = Self::beside(&polling).await;
         socket.send("2probe").await;
@@ -246,12 +246,12 @@ impl EngineSocket {
         self.socket.send(message).await.expect("the connection takes a frame");
     }
 
-    /// The next packet, or how it ended.
+    /// The next packet, or the end of the connection.
     pub async fn next(&mut self) -> Result<Packet, Closed> {
         timeout(PATIENCE, self.read()).await.expect("a packet in time")
     }
 
-    /// As [`EngineSocket::next`], without a bound.
+    /// As [`EngineSocket::next`], without a time-out.
     pub(crate) async fn read(&mut self) -> Result<Packet, Closed> {
         if let Some(packet) = self.received.pop_front() {
             return Ok(packet);
@@ -265,7 +265,7 @@ impl EngineSocket {
         }
     }
 
-    /// Waits until the host has read what was sent: it answers to a WebSocket's ping on any session, and on none.
+    /// Waits until the host has read all that was sent: it answers a WebSocket ping with or without a session.
     pub async fn sync(&mut self) {
         self.socket.send(Message::Ping(Bytes::new())).await.expect("the connection takes a frame");
         let pong = async {
@@ -281,7 +281,7 @@ impl EngineSocket {
         timeout(PATIENCE, pong).await.expect("an answer in time");
     }
 
-    /// Waits for the end; what comes before is passed over.
+    /// Waits for the end; packets before it are dropped.
     pub async fn closed(&mut self) -> Closed {
         loop {
             if let Err(closed) = self.next().await {
@@ -290,7 +290,7 @@ impl EngineSocket {
         }
     }
 
-    /// Closes with this code, or with none, and waits until the host has answered.
+    /// Closes with this code, or with none, and waits for the host's answer.
     pub async fn close(mut self, code: Option<u16>) {
         let frame = code.map(|code| CloseFrame { code: code.into(), reason: "".into() });
         self.socket.close(frame).await.expect("a close can be sent");

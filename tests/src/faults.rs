@@ -1,4 +1,4 @@
-//! Faults of a feature that several users meet: those of one count against that one.
+//! Faults of a feature that count against the feature, because several users cause them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -6,13 +6,13 @@ use serde_json::json;
 
 use crate::{InnerHost, TestClient, TestHost};
 
-/// Faults that one sender meets and that count against the feature.
+/// Faults of one sender that count against the feature; further ones count against the sender.
 const FAULTS_OF_A_SENDER: usize = 2;
 
-/// Users that have met faults: each meets its own, for one that meets more is refused.
+/// The number of users so far: each causes its own faults, for one that causes more is refused.
 static USERS: AtomicUsize = AtomicUsize::new(0);
 
-/// A host on which a feature can be brought to fail.
+/// A host whose hostile guest can be made to fail.
 #[expect(async_fn_in_trait, reason = "tests await it where they are")]
 pub trait FaultyHost {
     /// A client of a user.
@@ -31,8 +31,8 @@ impl FaultyHost for InnerHost {
     }
 }
 
-/// Has the hostile guest fail so many times, on events of as many users as it takes to count against it. They take part in
-/// nothing.
+/// Makes the hostile guest fail `n` times, on events of as many users as it takes to count against it. They join no
+/// scope.
 pub async fn faults_of_many(host: &impl FaultyHost, n: usize) {
     for first in (0..n).step_by(FAULTS_OF_A_SENDER) {
         let user = USERS.fetch_add(1, Ordering::Relaxed);

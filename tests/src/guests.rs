@@ -1,4 +1,4 @@
-//! Components to load: the bundled feature in newer builds, a guest that misbehaves, and guests for protocol suites.
+//! Components to load: newer builds of a bundled feature, a guest that misbehaves, and guests for protocol suites.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[path = "../../host/build/component.rs"]
 mod component;
 
-/// Builds are one after another: cargo would only wait for itself.
+/// One build at a time: cargo would only wait for itself.
 static BUILDING: Mutex<()> = Mutex::new(());
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
 }
 
-/// Where components are built.
+/// The folder of built components.
 fn target_dir() -> PathBuf {
     crate::target_dir().join("components")
 }
@@ -26,10 +26,10 @@ fn build(manifest: &Path, package: &str, library: &str) -> Vec<u8> {
     fs::read(folder.join(library).with_extension("wasm")).expect("the component is where it was built")
 }
 
-/// ticket-collision as it is, but for the version that it gives itself.
+/// ticket-collision with another version number.
 pub fn ticket_collision(version: &str) -> Vec<u8> {
     let root = root().display();
-    // Each version's library has a name of its own, so that one does not overwrite the other.
+    // Each version's library has a name of its own, so that one does not overwrite another.
     let library = format!("ticket_collision_{}", version.replace('.', "_"));
     let folder = target_dir().join("versions").join(version);
     fs::create_dir_all(&folder).expect("a folder can be made");
@@ -59,7 +59,7 @@ debug = "line-tables-only"
     let path = folder.join("Cargo.toml");
     if fs::read_to_string(&path).ok().as_deref() != Some(manifest.as_str()) {
         fs::write(&path, manifest).expect("a manifest can be written");
-        // The same versions of everything, which are compiled already.
+        // The same versions of all dependencies, which are compiled already.
         fs::copy(format!("{root}/Cargo.lock"), folder.join("Cargo.lock")).expect("there is a lock file");
     }
     build(&path, "ticket-collision", &library)
@@ -70,17 +70,17 @@ fn guest(name: &str) -> Vec<u8> {
     build(&root().join("Cargo.toml"), name, name)
 }
 
-/// The guest that sends back what it is sent.
+/// The guest that echoes its events.
 pub fn conformance() -> Vec<u8> {
     guest("conformance")
 }
 
-/// The guest that passes on what is published in a room.
+/// The guest that publishes events to a room.
 pub fn relay() -> Vec<u8> {
     guest("relay")
 }
 
-/// The guest that misbehaves, whose `describe` does as `describe` says: see its own source.
+/// The guest that misbehaves; `describe` selects its manifest, or its fault in `describe`: see its source.
 pub fn hostile(describe: &str) -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let mut component = BUILT.get_or_init(|| guest("hostile")).clone();
@@ -91,7 +91,7 @@ pub fn hostile(describe: &str) -> Vec<u8> {
     component
 }
 
-/// The same component with another digest: a custom section is appended, which means nothing.
+/// The same component with another digest: a meaningless custom section is appended.
 pub fn relabelled(component: &[u8], label: &str) -> Vec<u8> {
     let mut relabelled = component.to_vec();
     let name = b"label";

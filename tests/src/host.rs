@@ -18,14 +18,14 @@ use tokio::net::TcpStream;
 
 use crate::{NOTHING, PATIENCE, TestClient, eventually, target_dir};
 
-/// An event that a back-end may tell everybody.
+/// An event that a service may send to all clients.
 const FENCE: &str = "system:notification";
 
-/// A host that runs, and is ended with the test.
+/// A running host, which is ended with the test.
 #[derive(Debug)]
 pub struct TestHost {
     child: Child,
-    /// Nothing only while it is restarted.
+    /// None only during a restart.
     dir: Option<TempDir>,
     /// Where clients connect, as `ws://127.0.0.1:PORT`.
     pub ws: String,
@@ -44,17 +44,17 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body, where it is JSON.
     pub body: Value,
-    /// The body as it is.
+    /// The body as text.
     pub text: String,
 }
 
 impl Answer {
-    /// A header, or nothing where it is not there.
+    /// A header, or nothing where it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
     }
 
-    /// The body: what was asked for, or the error.
+    /// The body: the result, or the error.
     fn into_result(self) -> Result<Value, Value> {
         match self.status {
             200 => Ok(self.body),
@@ -78,7 +78,7 @@ impl TestHost {
         Self::start_in(dir, env)
     }
 
-    /// Starts a host with a configuration by a command that becomes what it is given, as `env` does.
+    /// Starts a host with a configuration through a command that executes its arguments, as `env` does.
     pub fn start_under(prefix: &[&str], toml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         if !toml.is_empty() {
@@ -89,17 +89,17 @@ impl TestHost {
         Self::start_by(command, dir, &[])
     }
 
-    /// Starts a host in a folder that may have been another's.
+    /// Starts a host in a folder that an earlier host may have used.
     pub fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let command = Self::command(dir.path());
         Self::start_by(command, dir, env)
     }
 
-    /// Starts a host by a command that is the binary, or becomes it.
+    /// Starts a host by a command that is the binary, or executes it.
     pub fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
         // Compiled once for all tests.
         command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
-        // Tests have one clock.
+        // No leeway: host and tests have one clock.
         command.env("ROUNDHOUSE_AUTH__JWT__LEEWAY", "0s");
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
         if dir.path().join("roundhouse.toml").exists() {
@@ -121,13 +121,13 @@ impl TestHost {
         Self { child, dir: Some(dir), ws, api, key }
     }
 
-    /// Ends the process as nothing can be prepared for: by SIGKILL.
+    /// Kills the process, by SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("the process can be waited for");
     }
 
-    /// Starts another host in the folder of this one, which has ended. Its ports are others.
+    /// Starts another host in the folder of this one, which has ended. Its ports change.
     pub fn restart(&mut self) {
         let dir = self.dir.take().expect("there is a folder");
         *self = Self::start_in(dir, &[]);
@@ -186,7 +186,7 @@ impl TestHost {
         String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
     }
 
-    /// A client that has signed in as `user`, whose name is the id with a capital.
+    /// A client connected as `user`, whose name is the id capitalised.
     pub async fn client(&self, user: &str) -> TestClient {
         self.client_with(user, &[]).await
     }
@@ -222,7 +222,7 @@ impl TestHost {
         self.call("POST", path, body.to_string()).await
     }
 
-    /// Calls the API with JSON that must be refused, and gives status and error.
+    /// Calls the API with JSON that must be refused, and returns status, code and message.
     pub async fn post_refused(&self, path: &str, body: &Value) -> (u16, String, String) {
         let answer = self.post(path, body).await;
         assert!(answer.status >= 400, "{body}: {}", answer.text);
@@ -230,25 +230,25 @@ impl TestHost {
         (answer.status, text("code"), text("message"))
     }
 
-    /// Hands over an event as a back-end does: the feature's answer, or the error.
+    /// Posts an event as a service: the feature's answer, or the error.
     pub async fn post_event(&self, event: &str, data: Value) -> Result<Value, Value> {
         self.post("/v1/events", &json!({ "event": event, "data": data })).await.into_result()
     }
 
-    /// Hands over an event that must be refused, and gives the error's code.
+    /// Posts an event that must be refused, and returns the error's code.
     pub async fn post_event_refused(&self, event: &str, data: Value) -> String {
         self.post_refused("/v1/events", &json!({ "event": event, "data": data })).await.1
     }
 
-    /// Asks a feature as a back-end does: its answer, or the error.
+    /// Queries a feature as a service: its answer, or the error.
     pub async fn query(&self, plugin: &str, query: &str, data: Value) -> Result<Value, Value> {
         self.post(&format!("/v1/query/{plugin}/{query}"), &data).await.into_result()
     }
 
-    /// What each of these has heard since it was last asked, of all that the host has sent to it until now.
+    /// The frames that each client has received since the last call, up to all that the host has sent by now.
     pub async fn received<const N: usize>(&self, clients: [&mut TestClient; N]) -> [Vec<Value>; N] {
         static N_FENCES: AtomicU64 = AtomicU64::new(0);
-        // Everybody gets it, and behind everything that was sent before.
+        // The fence reaches all clients, behind everything that was sent before it.
         let number = json!(N_FENCES.fetch_add(1, Ordering::Relaxed));
         self.post_event(FENCE, json!({ "fence": number })).await.expect("everybody is told");
         let mut heard = [NOTHING; N];
@@ -257,7 +257,7 @@ impl TestHost {
                 let frame = client.next().await;
                 match frame["data"].get("fence") {
                     Some(fence) if *fence == number => break,
-                    // One that was for others.
+                    // A fence of an earlier call.
                     Some(_) => {}
                     None => heard.push(frame),
                 }
@@ -273,19 +273,19 @@ impl TestHost {
         answer.body
     }
 
-    /// Loads a component through the API.
+    /// Tries to load a component through the API.
     pub async fn try_load(&self, name: &str, component: Vec<u8>) -> Answer {
         self.call("PUT", &format!("/v1/plugins/{name}"), component).await
     }
 
-    /// Loads a component that must be accepted.
+    /// Loads a component, which must be accepted.
     pub async fn load(&self, name: &str, component: Vec<u8>) -> Value {
         let answer = self.try_load(name, component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.body
     }
 
-    /// What the host has of a plugin.
+    /// The API's report of a plugin.
     pub async fn report(&self, name: &str) -> Value {
         self.get(&format!("/v1/plugins/{name}")).await
     }
@@ -300,7 +300,7 @@ impl TestHost {
         self.wait_for_report(name, |report| report["stats"] == wanted).await;
     }
 
-    /// Waits until a plugin's report is as wanted.
+    /// Waits until a plugin's report is as wanted, and returns it.
     pub async fn wait_for_report(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("the report of {name}"), async || {
             let report = self.call("GET", &format!("/v1/plugins/{name}"), "").await.body;
@@ -309,14 +309,14 @@ impl TestHost {
         .await
     }
 
-    /// Keeps the host from storing anything in its SQLite file until what this gives is dropped.
+    /// Locks the host's SQLite file against writes until the returned connection is dropped.
     pub fn lock_store(&self) -> rusqlite::Connection {
         let database = rusqlite::Connection::open(self.dir().join("roundhouse.db")).expect("the store is a file");
         database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").expect("the store can be locked");
         database
     }
 
-    /// Asks the host to end, as an operator does.
+    /// Asks the host to end by SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -327,7 +327,7 @@ impl TestHost {
         assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
     }
 
-    /// Whether the host has ended, and how.
+    /// How the host has ended, if it has.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child can be waited for")
     }
@@ -347,16 +347,16 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The host may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// One HTTP call.
+/// Makes one HTTP call.
 ///
 /// # Errors
-/// Where nobody answers in time.
+/// Where there is no answer in time.
 pub async fn http(
     base: &str,
     method: &str,
@@ -386,7 +386,7 @@ pub async fn http(
     tokio::time::timeout(PATIENCE, answered).await.context("no answer in time")?
 }
 
-/// One of the figures that a host shows to Prometheus.
+/// One of the host's Prometheus metrics.
 pub async fn metric(api: &str, name: &str) -> u64 {
     let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
     let name = format!("roundhouse_{name} ");

@@ -1,4 +1,4 @@
-//! The host within the test's own process, for what is driven by time: the test moves the clock.
+//! The host within the test's own process, whose clock the test moves.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use crate::{Answer, TestClient, http, target_dir};
 
-/// Longer than the end of a host takes where every client answers.
+/// Longer than a shutdown takes where every client answers.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How long a host waits for clients that do not.
+/// How long a host waits for clients that do not answer its close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A host whose clock the test moves.
@@ -49,7 +49,7 @@ impl InnerHost {
         let overrides = Overrides { listen: any.clone(), api: any, ..Overrides::default() };
         let mut config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
         if !std::fs::read_to_string(&file).is_ok_and(|toml| toml.contains("leeway")) {
-            // Here a token's end is known to the millisecond.
+            // No leeway, so that a token's end is known to the millisecond.
             config.auth.jwt.leeway = Duration::ZERO;
         }
         // Compiled once for all tests.
@@ -58,7 +58,7 @@ impl InnerHost {
         let secret = config.signing_secret().expect("there is a secret");
         let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
         let clock = Clock::manual(now_ms);
-        // The host waits for threads of its own while it starts.
+        // The start waits for threads of the host.
         let starting = tokio::task::spawn_blocking({
             let clock = clock.clone();
             move || Server::start(config, clock)
@@ -68,7 +68,7 @@ impl InnerHost {
         Self { server: Some(server), clock, ws, api, key, secret, dir }
     }
 
-    /// Ends the host in order, and starts another in its folder so much later.
+    /// Shuts the host down, and starts another in its folder this much later.
     pub async fn restart(mut self, later: Duration) -> Self {
         let now = self.clock.wall_ms();
         self.end().await;
@@ -87,12 +87,12 @@ impl InnerHost {
         sign(&claims, &self.secret).expect("a token can be signed")
     }
 
-    /// A token that says these claims.
+    /// A token with these claims.
     pub fn token_of(&self, claims: &Value) -> String {
         sign(claims, &self.secret).expect("a token can be signed")
     }
 
-    /// A client that has signed in as `user`.
+    /// A client connected as `user`.
     pub async fn client(&self, user: &str) -> TestClient {
         TestClient::connect(&self.ws, &self.token(user, None)).await
     }
@@ -104,32 +104,32 @@ impl InnerHost {
             .expect("an answer")
     }
 
-    /// Sends an event as a back-end does, and says to how many connections.
+    /// Emits an event as a service, and returns the number of connections that it reached.
     pub async fn emit(&self, to: Value, event: &str, data: Value) -> u64 {
         let emit = json!({ "to": to, "event": event, "data": data });
         let answer = self.call("POST", "/v1/emit", emit.to_string()).await;
         answer.body["delivered"].as_u64().unwrap_or_else(|| panic!("it was not sent: {}", answer.text))
     }
 
-    /// Loads a component that must be accepted.
+    /// Loads a component, which must be accepted.
     pub async fn load(&self, name: &str, component: Vec<u8>) {
         let answer = self.call("PUT", &format!("/v1/plugins/{name}"), component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
 
-    /// Ends the host in order.
+    /// Shuts the host down.
     pub async fn shut_down(mut self) {
         self.end().await;
     }
 
-    /// Tells the host to end, which it does while the test goes on and moves the clock.
+    /// Begins a shutdown, during which the test goes on and moves the clock.
     pub fn begin_shutdown(&mut self) -> oneshot::Receiver<()> {
         let server = self.server.take().expect("it runs");
         let (end, ended) = oneshot::channel();
         // Not on a thread of the runtime, which would wait for it where the test has failed.
         std::thread::spawn(move || {
             server.shut_down();
-            // Where the test has failed nobody waits.
+            // The receiver is gone where the test has failed.
             let _ = end.send(());
         });
         ended
@@ -138,7 +138,7 @@ impl InnerHost {
     async fn end(&mut self) {
         let mut ending = self.begin_shutdown();
         while timeout(SOON, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
-            // A client that does not answer is waited for by the clock, which stands still.
+            // Clients that do not answer the close are given up by the clock, which the test must move.
             self.clock.advance(CLOSE_TIMEOUT);
         }
     }

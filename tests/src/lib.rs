@@ -1,4 +1,4 @@
-//! What the end-to-end tests and the benchmarks stand on.
+//! Hosts, clients and databases for the end-to-end tests and the benchmarks.
 //!
 //! # Layout
 //! - [`TestHost`]: the real binary in a folder of its own, and its API
@@ -6,21 +6,21 @@
 //! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
-//! - [`SocketIoClient`]: a client of Socket.IO on either
+//! - [`SocketIoClient`]: a client of Socket.IO on either of them
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
 //! - [`guests`]: components to load
-//! - [`abuse`]: attacks, and what they cost everybody else
-//! - [`faults_of_many`]: faults of a feature that count against it, and not against one sender
-//! - [`bench`]: what the benchmarks share
-//! - [`chat`]: people who write to each other, and what they got
-//! - [`Script`]: the scripts that play clients which others wrote
-//! - [`cost`]: what payloads within the limits can be made to cost
-//! - [`restarts`]: starts after a kill in the middle of a change
-//! - [`Random`]: numbers that look random, from a seed
-//! - [`raw`]: WebSockets without a library, for generators of load
-//! - [`Walk`]: from frame to frame in what a server sends, looking at little but their lengths
-//! - [`target_dir`]: where tests keep what they build
-//! - [`skip`]: how a test that lacks something says so
+//! - [`abuse`]: attacks, and their cost to others
+//! - [`faults_of_many`]: faults that count against a feature, and not against one sender
+//! - [`bench`]: shared by the benchmarks
+//! - [`chat`]: chat under load
+//! - [`Script`]: the scripts that run third-party clients
+//! - [`cost`]: the worst cost of payloads within the limits
+//! - [`restarts`]: kills in the middle of a change, and the starts after them
+//! - [`Random`]: pseudo-random numbers from a seed
+//! - [`raw`]: WebSockets without a library, for load generators
+//! - [`Walk`]: from frame to frame through a server's bytes
+//! - [`target_dir`]: the target folder of the running program
+//! - [`skip`]: reports a test that lacks a requirement
 
 pub mod abuse;
 pub mod bench;
@@ -61,20 +61,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a test waits for what must come. Generous, for the machine may be busy; a test that fails takes so long, and
-/// one that passes does not.
+/// How long a test waits for an expected result. Generous, for machines may be busy: only failing tests take so long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a test listens for what must not come.
+/// How long a test listens for frames that must not come.
 pub const SILENCE: Duration = Duration::from_millis(150);
 
-/// The frames of who has heard nothing.
+/// The frames of a client that has received none.
 pub const NOTHING: Vec<Value> = Vec::new();
 
-/// Asks `probe` again and again until it gives something.
+/// Calls `probe` again and again until it returns a value.
 ///
 /// # Panics
-/// Where it gives nothing in time.
+/// Where it returns none in time.
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -91,18 +90,18 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 /// # Panics
 /// Where it was not built by cargo.
 pub fn target_dir() -> PathBuf {
-    // Not by cargo's `CACHEDIR.TAG`: cargo leaves a folder without it that was there before its first build.
+    // Not by cargo's `CACHEDIR.TAG`: cargo does not put one into a folder that existed before its first build.
     let program = std::env::current_exe().expect("a program has a path");
     let profile = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
     profile.and_then(|profile| profile.parent()).expect("it is within a target folder").to_owned()
 }
 
-/// Says aloud that a test is skipped, and why.
+/// Reports that a test is skipped, and why.
 ///
 /// # Panics
 /// Where `TESTS_MUST_NOT_SKIP` is set, as it is in continuous integration: there nothing may be missing.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("TESTS_MUST_NOT_SKIP").is_none(), "{test} must not be skipped here: {why}");
-    // Straight to standard error: the test runner keeps what a passing test prints to itself.
+    // Written to standard error itself: the test runner captures the output of a passing test.
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {why}");
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::PATIENCE;
 use crate::postgres::{TestPostgres, give_to_server_account, server_command};
 
-/// A pooler that runs, and is ended with the test.
+/// A running pooler, which is ended with the test.
 #[derive(Debug)]
 pub struct TestPgBouncer {
     port: u16,
@@ -21,8 +21,8 @@ pub struct TestPgBouncer {
 }
 
 impl TestPgBouncer {
-    /// A running pooler in transaction mode, or why there is none. Its connections to the server are few, so that they are
-    /// shared.
+    /// A running pooler in transaction mode, or why there is none. It has few connections to the server, so that
+    /// clients share them.
     ///
     /// # Errors
     /// Where PgBouncer is not installed.
@@ -30,7 +30,7 @@ impl TestPgBouncer {
         Self::start_in_mode(server, "transaction")
     }
 
-    /// One in another pooling mode.
+    /// A running pooler in another mode.
     ///
     /// # Errors
     /// Where PgBouncer is not installed.
@@ -63,7 +63,7 @@ impl TestPgBouncer {
         Ok(Self { port, child, _dir: dir })
     }
 
-    /// Where it is.
+    /// The URL of the pooler.
     pub fn url(&self) -> String {
         format!("postgres://roundhouse@127.0.0.1:{}/postgres", self.port)
     }
@@ -71,7 +71,7 @@ impl TestPgBouncer {
 
 impl Drop for TestPgBouncer {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The pooler may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -16,7 +16,7 @@ use crate::PATIENCE;
 /// The account that Debian's package makes for the server, which does not run as root.
 const SERVER_ACCOUNT: &str = "postgres";
 
-/// A server that runs, and is ended with the test.
+/// A running server, which is ended with the test.
 #[derive(Debug)]
 pub struct TestPostgres {
     programs: PathBuf,
@@ -35,7 +35,8 @@ impl TestPostgres {
         Self::start_with(false)
     }
 
-    /// One that takes connections over TLS alone. Its certificate is for `localhost`, and signed by [`Self::authority`].
+    /// A server that accepts connections over TLS alone. Its certificate is for `localhost`, and signed by
+    /// [`Self::authority`].
     ///
     /// # Errors
     /// Where PostgreSQL is not installed.
@@ -66,7 +67,7 @@ impl TestPostgres {
         Ok(server)
     }
 
-    /// From its next start on the server takes connections of this kind alone (`pg_hba.conf`).
+    /// From its next start on, the server accepts connections of this kind alone (`pg_hba.conf`).
     pub fn let_in(&self, kind: &str) {
         let rule = format!("{kind} all all 127.0.0.1/32 trust\n");
         fs::write(self.data().join("pg_hba.conf"), rule).expect("the rules can be written");
@@ -93,7 +94,7 @@ impl TestPostgres {
         self.dir.path().join("authority.pem")
     }
 
-    /// Where it is.
+    /// The URL of the server.
     pub fn url(&self) -> String {
         self.url_at("127.0.0.1")
     }
@@ -103,7 +104,7 @@ impl TestPostgres {
         self.port
     }
 
-    /// Where it is, by another name of this machine.
+    /// The URL of the server by another name of this machine.
     pub fn url_at(&self, host: &str) -> String {
         format!("postgres://roundhouse@{host}:{}/postgres", self.port)
     }
@@ -111,13 +112,13 @@ impl TestPostgres {
     /// Stops the server, as a restart does; connections break.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
-        // A "fast shutdown", as the manual of the server calls it.
+        // A "fast shutdown", as the server's manual calls it.
         let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
         assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
         child.wait().expect("the server can be waited for");
     }
 
-    /// Starts the server where it was stopped.
+    /// Starts the stopped server again.
     pub fn resume(&mut self) {
         let log = fs::File::create(self.dir.path().join("log")).expect("a log can be made");
         let mut command = self.command("postgres");
@@ -148,31 +149,31 @@ impl TestPostgres {
         self.dir.path().join("data")
     }
 
-    /// A program of the server's.
+    /// A program of the server's installation.
     fn command(&self, program: &str) -> Command {
         server_command(&self.programs.join(program), self.dir.path())
     }
 
-    /// The server as a role sees it, in another database.
+    /// The URL of another database for a role.
     pub fn url_of(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Has the owner of everything run statements.
+    /// Runs statements as the owner of the database.
     pub fn run(&self, statements: &str) {
         self.on_a_connection(|client| {
             client.batch_execute(statements).unwrap_or_else(|error| panic!("{statements}: {error:?}"))
         });
     }
 
-    /// The only value that a query gives, as text.
+    /// The only value that a query returns, as text.
     pub fn value(&self, query: &str) -> String {
         self.on_a_connection(|client| {
             client.query_one(query, &[]).unwrap_or_else(|error| panic!("{query}: {error:?}")).get(0)
         })
     }
 
-    /// Works on a connection of the owner's: on another thread, for the client has a runtime of its own, as the test may.
+    /// Runs work on a connection of the owner, on another thread: client and test may each have a runtime.
     fn on_a_connection<T: Send>(&self, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
         let work = || {
             let client = postgres::Client::connect(&self.url(), postgres::NoTls);
@@ -190,8 +191,8 @@ pub(crate) fn give_to_server_account(dir: &Path) {
     }
 }
 
-/// A program that refuses to run as root, in a folder of its own. It replaces what started it, so that its process is the one
-/// that is ended.
+/// Runs a program that refuses to run as root, in a folder of its own. It replaces its parent, so that ending the
+/// process ends it.
 pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
@@ -207,7 +208,7 @@ pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
 impl Drop for TestPostgres {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // At once, and without its consent: nothing of it is kept.
+            // Killed at once: nothing of it is kept.
             let _ = child.kill();
             let _ = child.wait();
         }

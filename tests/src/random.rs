@@ -1,6 +1,6 @@
-//! Numbers that look random, the same for the same seed.
+//! Pseudo-random numbers, the same for the same seed.
 
-/// A generator of such numbers (SplitMix64, Steele et al. 2014).
+/// A generator of pseudo-random numbers (SplitMix64, Steele et al. 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -20,12 +20,12 @@ impl Random {
         ((z ^ (z >> 31)) % bound as u64) as usize
     }
 
-    /// One of these.
+    /// One of these elements.
     pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.below(among.len())]
     }
 
-    /// True so many times in a hundred.
+    /// True with this probability in per cent.
     pub fn in_hundred(&mut self, times: usize) -> bool {
         self.below(100) < times
     }

@@ -1,4 +1,4 @@
-//! WebSockets without a library: a generator of load must cost less than the host.
+//! WebSockets without a library: a load generator must cost less than the host.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection of the plain protocol that has signed in: its first frame has been read.
+/// A connection of the plain protocol whose first frame has been read.
 ///
 /// # Errors
 /// Where the host refuses it, or does not answer.
@@ -15,8 +15,8 @@ pub async fn connect_raw(ws: &str, token: &str) -> anyhow::Result<TcpStream> {
     Ok(connect_raw_on(reach(ws).await?, token).await?.0)
 }
 
-/// As [`connect_raw`], on a socket that is connected already. Without a token it is anonymous. Gives what the host sent
-/// behind its first frame, too.
+/// As [`connect_raw`], on a connected socket. Without a token it is anonymous. Also returns the bytes behind the host's
+/// first frame.
 ///
 /// # Errors
 /// Where the host refuses it, or does not answer.
@@ -29,8 +29,7 @@ pub async fn connect_raw_on(mut socket: TcpStream, token: &str) -> anyhow::Resul
     Ok((socket, received))
 }
 
-/// A Socket.IO connection by WebSocket that has entered the main namespace. Gives what the host answered, and what it sent
-/// behind that.
+/// A Socket.IO connection by WebSocket to the main namespace. Returns the host's answer, and the bytes behind it.
 ///
 /// # Errors
 /// Where the host refuses it, or does not answer.
@@ -38,7 +37,7 @@ pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStr
     connect_socket_io_on(reach(ws).await?, auth).await
 }
 
-/// As [`connect_socket_io`], on a socket that is connected already.
+/// As [`connect_socket_io`], on a connected socket.
 ///
 /// # Errors
 /// Where the host refuses it, or does not answer.
@@ -56,7 +55,7 @@ pub(crate) async fn reach(ws: &str) -> anyhow::Result<TcpStream> {
     Ok(TcpStream::connect(ws.trim_start_matches("ws://")).await?)
 }
 
-/// Makes the WebSocket handshake. What comes behind the answer goes to `received`.
+/// Makes the WebSocket handshake. Bytes behind the answer go to `received`.
 ///
 /// # Errors
 /// Where the host refuses it, or does not answer.
@@ -86,7 +85,7 @@ async fn receive(socket: &mut TcpStream, received: &mut Vec<u8>) -> anyhow::Resu
     Ok(())
 }
 
-/// The next text frame, which is not longer than 125 bytes or 64 KiB.
+/// The next text frame, of at most 64 KiB.
 async fn next_text(socket: &mut TcpStream, received: &mut Vec<u8>) -> anyhow::Result<String> {
     loop {
         let (head, length): (usize, usize) = match received[..] {
@@ -108,7 +107,7 @@ pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     frame_of(0x81, payload)
 }
 
-/// A client's frame that begins with this byte (the end of the message, and the opcode), masked with zeros.
+/// A client's frame with this first byte (the end of the message, and the opcode), masked with zeros.
 pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -127,7 +126,7 @@ pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Takes whole frames of a server out of what was received so far, and gives each text to `take`.
+/// Takes whole frames of a server out of the received bytes, and passes each text to `take`.
 pub fn take_frames(received: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
     let mut rest = &received[..];
     loop {

@@ -1,4 +1,4 @@
-//! Starts after a kill at a random moment of a change: each must bring up what was answered as installed.
+//! Kills a host at a random moment of a change: the next start must bring up everything that was answered as installed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::guests::{hostile, relabelled, relay, ticket_collision};
 use crate::{Answer, Random, TestHost, http};
 
-/// What runs of a plugin: generation and digest, or nothing.
+/// The running build of a plugin: generation and digest, or nothing.
 type Running = Option<(u64, String)>;
 
 /// A plugin that is changed through the API.
@@ -19,30 +19,30 @@ type Running = Option<(u64, String)>;
 struct Changed {
     name: &'static str,
     builds: Vec<Vec<u8>>,
-    /// What was answered last as running.
+    /// The build that was last answered as running.
     running: Running,
     /// The digest that each generation had.
     generations: HashMap<u64, String>,
 }
 
-/// What the rounds came to.
+/// The results of the rounds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Starts after a kill.
     pub starts: usize,
     /// Changes that were answered.
     pub answered: usize,
-    /// Changes that were under way at a kill, and were found made at the next start.
+    /// Changes that were unanswered at a kill, and made at the next start.
     pub made: usize,
-    /// Changes that were under way at a kill, and were found not made.
+    /// Changes that were unanswered at a kill, and not made.
     pub not_made: usize,
 }
 
-/// Kills a host in the middle of loads, rollbacks, unloads, resets and changes of the folder, and looks at what each start
-/// brings up.
+/// Kills a host in the middle of loads, rollbacks, unloads, resets and changes of the folder, and checks the builds
+/// that each start brings up.
 ///
 /// # Panics
-/// Where a start brings up anything but what was answered as installed, or what was under way.
+/// Where a start brings up anything but the installed build or the one under way.
 pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
     let mut random = Random::new(seed);
     let mut outcome = Outcome::default();
@@ -86,7 +86,7 @@ pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
 
         let found = running(&host, plugins[at].name).await;
         if found == before {
-            // An answer that said so much must not have been a lie.
+            // An answered change must have been made.
             let was_done =
                 answer.as_ref().is_some_and(|answer| answer.status == 200 && answer.body["unchanged"] != true);
             let is_same =
@@ -152,7 +152,7 @@ async fn running(host: &TestHost, name: &str) -> Running {
     Some((answer.body["generation"].as_u64()?, answer.body["digest"].as_str()?.to_owned()))
 }
 
-/// No component is there that is not needed, none is missing, and nothing is half written.
+/// All needed components are there, no others are, and none is half written.
 async fn nothing_half(host: &TestHost, round: usize) {
     let folder = host.dir().join(".roundhouse/components");
     let (mut there, mut needed) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! The scripts of `tests/clients`, which play clients that others wrote, and what they need to run.
+//! The scripts of `tests/clients`, which run third-party clients, and their requirements.
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{TestHost, target_dir};
 
-/// Where the browser is that [`Script::in_browser`] drives.
+/// The path of the browser for [`Script::in_browser`].
 const CHROMIUM: &str = "/usr/bin/chromium";
 
 /// A script that can run on this machine.
@@ -18,7 +18,7 @@ pub struct Script {
     name: &'static str,
 }
 
-/// A script that runs.
+/// A running script.
 #[derive(Debug)]
 pub struct Running {
     what: String,
@@ -31,7 +31,7 @@ impl Script {
     /// A script for Node.
     ///
     /// # Errors
-    /// What this machine lacks.
+    /// The requirement that is missing on this machine.
     pub fn on_node(name: &'static str) -> Result<Self, &'static str> {
         if !succeeds(Command::new("node").arg("--version")) {
             return Err("there is no node");
@@ -47,7 +47,7 @@ impl Script {
     /// A script for Node that drives a browser.
     ///
     /// # Errors
-    /// What this machine lacks.
+    /// The requirement that is missing on this machine.
     pub fn in_browser(name: &'static str) -> Result<Self, &'static str> {
         if !Path::new(CHROMIUM).exists() {
             return Err("there is no /usr/bin/chromium");
@@ -55,10 +55,10 @@ impl Script {
         Self::on_node(name)
     }
 
-    /// A script for Python with python-socketio: beside what was built, or as it is on the path.
+    /// A script for Python with python-socketio, from beside the build or from the path.
     ///
     /// # Errors
-    /// What this machine lacks.
+    /// The requirement that is missing on this machine.
     pub fn on_python(name: &'static str) -> Result<Self, &'static str> {
         let pythons = [target_dir().join("python-socketio/bin/python"), PathBuf::from("python3")];
         let has_client = |python: &&PathBuf| succeeds(Command::new(python).args(["-c", "import aiohttp, socketio"]));
@@ -68,12 +68,12 @@ impl Script {
         Ok(Self { command, name })
     }
 
-    /// Runs it against a host, which gives it the address of the host and these further arguments.
+    /// Starts it with the host's address and these further arguments.
     ///
     /// # Panics
     /// Where it cannot be started.
     pub fn start(mut self, host: &TestHost, args: &[&str]) -> Running {
-        // Tokens say nothing to who reads what failed.
+        // Tokens are left out of the name that failures show.
         let told: Vec<&str> = args.iter().copied().filter(|arg| arg.len() < 40).collect();
         let what = format!("{} {}", self.name, told.join(" "));
         let command = self.command.arg(host.ws.replace("ws://", "http://")).args(args);
@@ -84,31 +84,31 @@ impl Script {
         Running { what, child, stdin, lines: BufReader::new(stdout).lines() }
     }
 
-    /// Runs it to its end, which must be a good one.
+    /// Runs it to its end, which must be a success.
     ///
     /// # Panics
-    /// With what the script says where something was not as it should be.
+    /// With the script's output where a check failed.
     pub fn must_pass(self, host: &TestHost, args: &[&str]) {
         self.start(host, args).must_pass(host);
     }
 }
 
 impl Running {
-    /// The next line that it says, or nothing where it has ended.
+    /// The next line of its output, or nothing where it has ended.
     pub fn read_line(&mut self) -> Option<Value> {
         let line = self.lines.next()?.expect("what a script says is text");
         Some(serde_json::from_str(&line).expect("what a script says is JSON"))
     }
 
-    /// Tells it a line. It may have ended, which is for [`Running::must_pass`] to say.
+    /// Writes a line to its input. It may have ended, which [`Running::must_pass`] reports.
     pub fn write_line(&mut self, line: &Value) {
         let _ = writeln!(self.stdin, "{line}");
     }
 
-    /// Waits for its end, which must be a good one.
+    /// Waits for its end, which must be a success.
     ///
     /// # Panics
-    /// With what the script says where something was not as it should be.
+    /// With the script's output where a check failed.
     pub fn must_pass(mut self, host: &TestHost) {
         let mut last = None;
         while let Some(line) = self.read_line() {
@@ -127,7 +127,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The script may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

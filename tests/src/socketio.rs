@@ -9,20 +9,20 @@ use crate::client::Closed;
 use crate::engine::{EngineSocket, Packet, Polling};
 use crate::{PATIENCE, SILENCE, eventually};
 
-/// A Socket.IO packet that came, with its attachments.
+/// A received Socket.IO packet, with its attachments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// `0` to `4`: a packet with attachments is of the type that it would be without.
+    /// The type, `0` to `4`: packets with attachments have the type that they would have without.
     pub kind: char,
     /// The namespace.
     pub namespace: String,
     /// The id of an acknowledgement.
     pub id: Option<u64>,
-    /// What it carries: of an event the array without its name and without its offset.
+    /// Its data: of an event, the array without name and offset.
     pub data: Value,
     /// An event's name.
     pub event: String,
-    /// Where in its session an event stands, where it says so.
+    /// The offset of an event, where it has one.
     pub offset: Option<String>,
     /// Attachments.
     pub attachments: Vec<Vec<u8>>,
@@ -37,7 +37,7 @@ impl Received {
         }
     }
 
-    /// Reads a packet's text, and how many attachments are to come.
+    /// Reads a packet's text, and the number of its attachments.
     fn read(text: &str) -> (Self, usize) {
         let mut rest = text;
         let kind = rest.chars().next().expect("a packet has a type");
@@ -76,26 +76,26 @@ enum Wire {
     Socket(Box<EngineSocket>),
 }
 
-/// A connection of Socket.IO. It answers the host's pings whenever it reads.
+/// A Socket.IO connection. It answers the host's pings while it reads.
 #[derive(Debug)]
 pub struct SocketIoClient {
     wire: Wire,
-    /// Packets that came while something else was waited for.
+    /// Packets that came while another was waited for.
     passed_over: VecDeque<Received>,
-    /// A packet that waits for attachments, and for how many in all.
+    /// A packet whose attachments are incomplete, and their number.
     incomplete: Option<(Received, usize)>,
     last_id: u64,
-    /// By namespace, what it would come back with: `pid`, and the `offset` of the last event.
+    /// By namespace, the state for recovery: `pid`, and the `offset` of the last event.
     sessions: HashMap<String, Value>,
 }
 
 impl SocketIoClient {
-    /// Speaks on a session that polls.
+    /// A client on a polling session.
     pub fn on_polling(polling: Polling) -> Self {
         Self::on(Wire::Polling(polling))
     }
 
-    /// Speaks on a WebSocket.
+    /// A client on a WebSocket.
     pub fn on_socket(socket: EngineSocket) -> Self {
         Self::on(Wire::Socket(Box::new(socket)))
     }
@@ -104,24 +104,24 @@ impl SocketIoClient {
         Self { wire, passed_over: VecDeque::new(), incomplete: None, last_id: 0, sessions: HashMap::new() }
     }
 
-    /// Opens a WebSocket, and enters no namespace.
+    /// Opens a WebSocket, without a namespace.
     pub async fn socket(ws: &str) -> Self {
         Self::on_socket(EngineSocket::open(ws).await)
     }
 
-    /// Opens a session that polls, and enters no namespace.
+    /// Opens a polling session, without a namespace.
     pub async fn polling(ws: &str) -> Self {
         Self::on_polling(Polling::open(ws).await)
     }
 
-    /// Goes over to a WebSocket.
+    /// Upgrades to a WebSocket.
     pub async fn upgrade(self) -> Self {
         let Wire::Polling(polling) = self.wire else { panic!("it has its WebSocket already") };
         let wire = Wire::Socket(Box::new(EngineSocket::take_over(polling).await));
         Self { wire, ..self }
     }
 
-    /// Enters a namespace: what the host says of that, or the refusal.
+    /// Connects to a namespace with this `auth`: the data of the answer, or of the refusal.
     pub async fn connect(&mut self, namespace: &str, said: &Value) -> Result<Value, Value> {
         let auth = if said.is_null() { String::new() } else { said.to_string() };
         self.send_text(&format!("40{}{auth}", prefix(namespace))).await;
@@ -132,26 +132,26 @@ impl SocketIoClient {
         }
         let pid = &answer.data["pid"];
         if pid.is_string() {
-            // Who goes on with a session has had its events so far.
+            // A recovered session has had the events up to its offset.
             let offset = if said["pid"] == *pid { said["offset"].clone() } else { Value::Null };
             self.sessions.insert(namespace.to_owned(), json!({ "pid": pid, "offset": offset }));
         }
         Ok(answer.data)
     }
 
-    /// Enters the main namespace with a token, and gives the id there.
+    /// Connects to the main namespace with a token, and returns the id there.
     pub async fn connect_as(&mut self, token: &str) -> String {
         let entered = self.connect("/", &json!({ "token": token })).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
-    /// Enters the main namespace with a token, to go on with what another client had there. Gives the id.
+    /// Connects to the main namespace with a token and another client's session, and returns the id there.
     pub async fn recover(&mut self, lost: &Self, token: &str) -> String {
         let entered = self.connect("/", &lost.session_with(token)).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
-    /// What it would come back with, in a namespace: `pid`, and `offset` where there is one.
+    /// The `auth` with which a namespace's session is recovered: `pid`, and `offset` where there is one.
     pub fn session(&self, namespace: &str) -> Value {
         let session = self.sessions.get(namespace).expect("it is in the namespace, and may come back");
         match &session["offset"] {
@@ -160,7 +160,7 @@ impl SocketIoClient {
         }
     }
 
-    /// What it would come back with, in the main namespace, and a token.
+    /// The `auth` with which the main namespace's session is recovered, with a token.
     pub fn session_with(&self, token: &str) -> Value {
         let mut session = self.session("/");
         session["token"] = json!(token);
@@ -172,7 +172,7 @@ impl SocketIoClient {
         self.send_packets(&[packet]).await;
     }
 
-    /// Sends packets of Engine.IO, by polling in one payload.
+    /// Sends packets of Engine.IO; a polling client sends them in one payload.
     pub async fn send_packets(&mut self, packets: &[Packet]) {
         match &mut self.wire {
             Wire::Polling(polling) => polling.send(packets).await,
@@ -214,7 +214,7 @@ impl SocketIoClient {
         self.wait_for(|packet| packet.kind == '3' && packet.namespace == namespace && packet.id == id).await.data
     }
 
-    /// Sends an event that must be refused, and gives the error's code.
+    /// Sends an event that must be refused, and returns the error's code.
     pub async fn emit_refused(&mut self, event: &str, arguments: Value) -> String {
         let answer = self.emit_with_ack(event, arguments).await;
         answer[0]["error"]["code"].as_str().unwrap_or_else(|| panic!("it was not refused: {answer}")).to_owned()
@@ -230,12 +230,12 @@ impl SocketIoClient {
         .await;
     }
 
-    /// Waits for an event. What comes before it is kept.
+    /// Waits for an event. Packets before it are kept.
     pub async fn expect_event(&mut self, event: &str) -> Received {
         self.wait_for(|packet| packet.event == event).await
     }
 
-    /// Waits for a packet. What comes before it is kept.
+    /// Waits for a packet. Packets before it are kept.
     pub async fn wait_for(&mut self, wanted: impl Fn(&Received) -> bool) -> Received {
         if let Some(at) = self.passed_over.iter().position(&wanted) {
             return self.passed_over.remove(at).expect("it is there");
@@ -253,7 +253,7 @@ impl SocketIoClient {
         }
     }
 
-    /// The next packet, of whatever kind, in the order in which they came.
+    /// The next packet of any kind, in order of arrival.
     pub async fn next(&mut self) -> Received {
         match self.passed_over.pop_front() {
             Some(packet) => packet,
@@ -261,7 +261,7 @@ impl SocketIoClient {
         }
     }
 
-    /// Everything that came so far and comes within a short time.
+    /// All packets that have come, and that come within a short time.
     pub async fn drain(&mut self) -> Vec<Received> {
         let mut packets: Vec<Received> = self.passed_over.drain(..).collect();
         while let Ok(Ok(packet)) = timeout(SILENCE, self.read()).await {
@@ -270,12 +270,12 @@ impl SocketIoClient {
         packets
     }
 
-    /// What came while something else was waited for.
+    /// The kept packets.
     pub fn kept(&self) -> Vec<Received> {
         self.passed_over.iter().cloned().collect()
     }
 
-    /// Waits for the end of the transport; what comes before is kept.
+    /// Waits for the end of the transport; packets before it are kept.
     pub async fn closed(&mut self) -> Closed {
         loop {
             match timeout(PATIENCE, self.read()).await.expect("the connection ends in time") {
@@ -285,14 +285,14 @@ impl SocketIoClient {
         }
     }
 
-    /// Leaves the main namespace. When this returns, the host knows.
+    /// Disconnects from the main namespace, and returns when the host knows.
     pub async fn disconnect(mut self) {
         self.send_text("41").await;
         self.connect("/nowhere", &Value::Null).await.expect_err("there is no such namespace");
         self.cut().await;
     }
 
-    /// Breaks off, as a network does.
+    /// Cuts the transport, as a failing network does.
     pub async fn cut(self) {
         match self.wire {
             Wire::Polling(polling) => polling.cut().await,
@@ -306,7 +306,7 @@ impl SocketIoClient {
         socket.close(code).await;
     }
 
-    /// Waits for the next packet and its attachments. Whoever stops waiting loses nothing.
+    /// Waits for the next packet and its attachments. It is safe to cancel.
     async fn read(&mut self) -> Result<Received, Closed> {
         loop {
             match (self.read_packet().await?, &mut self.incomplete) {
@@ -329,7 +329,7 @@ impl SocketIoClient {
         }
     }
 
-    /// An event says its offset behind its arguments, unless it asks something.
+    /// Takes an event's offset off: it stands behind the arguments, unless the event asks for an acknowledgement.
     fn take_offset(&mut self, mut packet: Received) -> Received {
         if packet.kind == '2'
             && packet.id.is_none()
@@ -353,7 +353,7 @@ impl SocketIoClient {
     }
 }
 
-/// How packets name a namespace.
+/// A namespace's prefix in packets.
 fn prefix(namespace: &str) -> String {
     if namespace == "/" { String::new() } else { format!("{namespace},") }
 }

@@ -1,9 +1,10 @@
-//! Going from frame to frame in what a server sends, looking at little but their lengths.
+//! Walks from frame to frame through a server's bytes, reading little but their lengths.
 
-/// The longest payload whose length stands in a frame's second byte. Events of benchmarks are longer, all else is shorter.
+/// The longest payload whose length stands in a frame's second byte. Events of benchmarks are longer, all other frames
+/// shorter.
 const SHORT: usize = 125;
 
-/// Where in a stream of a server's frames one is. It keeps bytes of short frames and heads only, and only incomplete ones.
+/// The position in a stream of a server's frames. It keeps only incomplete heads and short frames.
 #[derive(Debug, Default)]
 pub struct Walk {
     head: [u8; 10],
@@ -14,17 +15,17 @@ pub struct Walk {
     short: Vec<u8>,
 }
 
-/// What some bytes held of long frames.
+/// The long frames in some bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Long {
-    /// Frames that ended in them.
+    /// Frames that ended in these bytes.
     pub frames: usize,
-    /// Bytes of payload, also of frames that did not end.
+    /// Bytes of payload, also of unfinished frames.
     pub bytes: usize,
 }
 
 impl Walk {
-    /// Goes through `bytes`, and gives opcode and payload of each short frame that ends in them to `take`.
+    /// Walks through `bytes`, and passes opcode and payload of each short frame that ends in them to `take`.
     pub fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(u8, &[u8])) -> Long {
         let mut long = Long::default();
         while !bytes.is_empty() {
@@ -52,7 +53,7 @@ impl Walk {
         long
     }
 
-    /// Begins the next frame, and says how many of these bytes are of its head; nothing where it goes on behind them.
+    /// Begins the next frame, and returns the length of its head in these bytes; nothing where the head is incomplete.
     fn begin(&mut self, bytes: &[u8]) -> Option<usize> {
         let (n, (opcode, length)) = if self.n_head == 0
             && let Some((n, head)) = head(bytes)
@@ -75,7 +76,7 @@ impl Walk {
     }
 }
 
-/// The length of a frame's head, and its opcode and length of payload; nothing where the head is not all there.
+/// The length of a frame's head, its opcode and the length of its payload; nothing where the head is incomplete.
 fn head(bytes: &[u8]) -> Option<(usize, (u8, usize))> {
     let (n, length) = match *bytes {
         [_, n, ..] if usize::from(n) <= SHORT => (2, usize::from(n)),
@@ -90,7 +91,7 @@ fn head(bytes: &[u8]) -> Option<(usize, (u8, usize))> {
 mod tests {
     use super::*;
 
-    /// A frame of each length, and empty ones.
+    /// A frame of each kind of length, and empty ones.
     fn stream() -> Vec<u8> {
         let mut stream = vec![0x89, 0, 0x81, 2, b'h', b'i', 0x81, 126, 0, 200];
         stream.extend([b'x'; 200]);

@@ -1,4 +1,4 @@
-//! Who is connected, as operators see it, and how they disconnect them.
+//! Connections, users and rooms as the API lists them, and how operators disconnect them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,9 +1,9 @@
-//! `POST /v1/emit`: who hears of it, what is refused, and what it is bounded by.
+//! `POST /v1/emit`: its recipients, its refusals and its limits.
 
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
 
-/// Two connections of ana, who is an admin, ben who views a ticket, and cara.
+/// Connects ana twice (an admin), ben (who views a ticket) and cara.
 async fn everybody(host: &TestHost) -> [TestClient; 4] {
     let admin = host.token_with("ana", &["--role", "admin", "--role", "agent"]);
     let agent = host.token_with("ben", &["--role", "agent"]);
@@ -48,7 +48,7 @@ async fn each_recipient_gets_an_emit_once_and_counted() {
         let emit = json!({ "to": to, "event": "news", "data": { "n": [1, "é"] }, "except": except });
         let answer = host.post("/v1/emit", &emit).await;
         assert_eq!((answer.status, answer.body), (200, json!({ "delivered": heard.iter().sum::<usize>() })), "{emit}");
-        // Behind it on the same way, so that what had to come has come.
+        // This emit takes the same path: when it has arrived, so have all before it.
         host.post("/v1/emit", &json!({ "to": { "all": true }, "event": "end" })).await;
         for (client, heard) in everybody.iter_mut().zip(heard) {
             for _ in 0..heard {

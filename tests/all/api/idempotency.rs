@@ -1,4 +1,4 @@
-//! Idempotency keys: what is repeated with its key is done once, and answered as the first was.
+//! Idempotency keys: a repeated call is handled once, and gets the first call's answer.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn emit_with_a_key_goes_out_once() {
     }
     let tab = host.client("ana").await;
     assert_eq!(host.post("/v1/emit", &emit(1, "a")).await.body, json!({ "delivered": 1 }), "as the first was answered");
-    // The order of the fields and the spaces between them make no other call of it.
+    // The order and spacing of fields do not make it a different call.
     let same =
         "{\"idempotencyKey\": \"a\", \"data\":1 , \"event\":\"news\", \"to\":{\"user\":\"ana\"}, \"except\":null}";
     assert_eq!(host.call("POST", "/v1/emit", same).await.body, json!({ "delivered": 1 }));
@@ -29,7 +29,7 @@ async fn emit_with_a_key_goes_out_once() {
     let (status, ..) = host.post_refused("/v1/events", &json!({ "event": "news", "idempotencyKey": "a" })).await;
     assert_eq!(status, 409, "a key is for one call, of whatever kind");
 
-    // In an array each has its own, known from before or from the same array.
+    // Events of an array have keys of their own, which may repeat within the array or from earlier calls.
     let answer = host.post("/v1/emit", &json!([emit(1, "a"), emit(3, "b"), emit(3, "b")])).await;
     assert_eq!(answer.body, json!([{ "delivered": 1 }, { "delivered": 2 }, { "delivered": 2 }]));
     for bad in [emit(4, "b"), emit(6, "c")] {
@@ -63,7 +63,7 @@ async fn answers_are_kept_for_a_day() {
     let host = InnerHost::start("").await;
     let delivered = async || host.call("POST", "/v1/emit", emit(1, "a").to_string()).await.body["delivered"].clone();
     assert_eq!(delivered().await, 0);
-    // Long-lived connections would time out with the hours.
+    // The clock is moved by hours, after which open connections would time out.
     host.advance(Duration::from_secs(24 * 60 * 60 - 1));
     let ana = host.client("ana").await;
     assert_eq!(delivered().await, 0);
@@ -73,7 +73,7 @@ async fn answers_are_kept_for_a_day() {
     host.shut_down().await;
 }
 
-/// Sends the scope `a` of the feature hostile an event with a key.
+/// Sends scope `a` of the hostile guest an event with a key.
 async fn event(host: &TestHost, key: &str) -> (u16, Value) {
     let event = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": key });
     let answer = host.post("/v1/events", &event).await;
@@ -101,14 +101,14 @@ async fn repeated_event_is_handled_once() {
 #[tokio::test]
 async fn refused_events_are_handled_again() {
     let host = TestHost::start();
-    // The feature is not there, and then unloaded.
+    // First the feature has never been loaded, then it is unloaded.
     assert!(event(&host, "a").await.0 >= 400);
     host.load("hostile", hostile("normal")).await;
     assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
     assert!(event(&host, "a").await.0 >= 400);
     host.load("hostile", hostile("normal")).await;
     assert_eq!(event(&host, "a").await, (200, json!({ "service": true })));
-    // The feature itself refuses, for what comes first is late.
+    // The feature refuses: the campaign has not started yet.
     let message = json!({ "campaignId": "c1", "status": "sent" });
     let message = json!({ "event": "campaign:message", "data": message, "idempotencyKey": "m" });
     assert!((400..500).contains(&host.post_refused("/v1/events", &message).await.0));
@@ -116,7 +116,7 @@ async fn refused_events_are_handled_again() {
     for _ in 0..2 {
         assert_eq!(host.post("/v1/events", &message).await.body["processed"], 1);
     }
-    // What is refused for its key or its form does not use the key up.
+    // A refusal of the key or of the event's form does not use the key up.
     let bad = json!({ "event": "hostile:service", "data": 5, "idempotencyKey": "b" });
     assert_eq!(host.post_refused("/v1/events", &bad).await.0, 400);
     assert_eq!(event(&host, "b").await.0, 200);
@@ -146,7 +146,7 @@ async fn header_is_the_key_of_events_and_emits() {
     for _ in 0..2 {
         assert_eq!(with_header(&host, "/v1/emit", "a", &one).await, (200, json!({ "delivered": 1 })));
         assert_eq!(with_header(&host, "/v1/emit", "a", &emit(1, "a")).await.0, 200);
-        // Of an array it is the key of the whole.
+        // The key of an array's call covers the whole array.
         let all = json!([emit(2, "b"), one]);
         let delivered = json!([{ "delivered": 1 }, { "delivered": 1 }]);
         assert_eq!(with_header(&host, "/v1/emit", "c", &all).await, (200, delivered));
@@ -174,7 +174,7 @@ async fn repeat_waits_for_the_first_answer() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nplugins.call_deadline = \"1s\"", &[]);
     host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    // The scope is busy until the deadline, so that what follows is on its way for long.
+    // The scope is busy until the deadline, so that the next calls stay pending.
     ana.emit("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     assert_eq!(ana.emit_refused("no:such", json!({})).await, "unknown_event", "what stood before this is on its way");
     let hung_up = tokio::time::timeout(Duration::from_millis(300), event(&host, "a")).await;

@@ -1,4 +1,4 @@
-//! That the table of the contract's rows in `tests/README.md` is true: the tests that it names exist, and each row has one.
+//! The table of contract rows in `tests/README.md` names tests that exist, and each row has one.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +11,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests are a folder of the workspace")
 }
 
-/// A row of the table: its section, what it promises, and the files and names of its tests.
+/// A row of the table: its section, its promise, and the files and names of its tests.
 struct Row {
     section: String,
     promise: String,
@@ -46,7 +46,7 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// The tests that a cell names: natively as `folder/file::test`, end to end as `folder::file::test`, which cargo takes as a filter.
+/// The tests that a cell names: natively as `folder/file::test`, end to end as `folder::file::test`, which filters them.
 fn references(cell: &str) -> impl Iterator<Item = (&str, String)> {
     let quoted = cell.split('`').skip(1).step_by(2);
     quoted.map(|text| text.rsplit_once("::").expect("a test is written `file::test`")).map(|(f, t)| (f, t.to_owned()))

@@ -1,4 +1,4 @@
-//! That the documentation is true.
+//! Tests of the documentation.
 
 mod contract_table;
 mod tutorial;

@@ -1,4 +1,4 @@
-//! The tutorial, to the letter: its files are written, its commands run, and what they print is compared.
+//! The tutorial, to the letter: its files are written, its commands run, and their output is compared.
 
 mod page;
 mod terminal;
@@ -16,7 +16,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What of that which the page wants is missing on this machine, if anything.
+/// The programs that the page needs and this machine lacks, if any.
 fn missing() -> Option<&'static str> {
     let prints = |command: &str, args: &[&str]| {
         let output = Command::new(command).args(args).output().ok().filter(|output| output.status.success())?;
@@ -31,7 +31,7 @@ fn missing() -> Option<&'static str> {
     None
 }
 
-/// The folder that the page begins in, with the repository in it. It stays from run to run for what cargo has built there.
+/// The folder that the page starts in, with the repository inside. It is kept between runs, for its build cache.
 fn beginning() -> io::Result<PathBuf> {
     let folder = target_dir().join("tutorial");
     let (repository, own) = (folder.join("roundhouse"), folder.join("raised-hand"));
@@ -45,7 +45,7 @@ fn beginning() -> io::Result<PathBuf> {
             std::os::unix::fs::symlink(entry.path(), repository.join(entry.file_name()))?;
         }
     }
-    // The host that is tested, wherever it was built.
+    // Commands find the tested host, wherever it was built.
     let built = TestHost::binary();
     std::os::unix::fs::symlink(built.parent().unwrap(), repository.join("target/release"))?;
     fs::create_dir_all(&own)?;
@@ -73,7 +73,7 @@ fn tutorial_works_as_written() {
     }
 }
 
-/// Does what a reader would do with a block.
+/// Follows a block as a reader would.
 fn follow(terminals: &mut Terminals, block: &Block) -> Result<(), String> {
     match block {
         Block::File { path, text } => {
@@ -93,7 +93,7 @@ fn follow(terminals: &mut Terminals, block: &Block) -> Result<(), String> {
     }
 }
 
-/// Commands that end: each is run, and everything that it prints is compared. `fails` is about the last of them.
+/// Runs commands that end, and compares all that they print. `fails` applies to the last of them.
 fn run_all(terminals: &mut Terminals, talk: &Talk) -> Result<(), String> {
     let mut commands: Vec<(&str, Vec<String>)> = Vec::new();
     for line in &talk.lines {
@@ -117,7 +117,7 @@ fn run_all(terminals: &mut Terminals, talk: &Talk) -> Result<(), String> {
     Ok(())
 }
 
-/// A terminal of its own, whose program goes on while others do something.
+/// Another terminal, whose program keeps running while later blocks are followed.
 fn talk_on(terminals: &mut Terminals, name: &str, lines: &[Line]) -> Result<(), String> {
     let mut may_skip = false;
     for line in lines {

@@ -8,20 +8,20 @@ use std::time::Duration;
 use roundhouse_tests::{NOTHING, PATIENCE, TestClient, TestHost, http};
 use serde_json::{Value, json};
 
-/// Starts `c1`, which owen owns.
+/// Starts campaign `c1` of owen.
 async fn start(host: &TestHost, total: u64) -> Value {
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": total, "ownerId": "owen", "list": "all" });
     host.post_event("campaign:started", started.clone()).await.expect("the campaign starts");
     started
 }
 
-/// Reports messages of `c1`, and gives the figures.
+/// Reports messages of `c1`, and returns its figures.
 async fn report(host: &TestHost, status: &str, count: u64) -> Value {
     let report = json!({ "campaignId": "c1", "status": status, "count": count });
     host.post_event("campaign:message", report).await.expect("the messages are counted")
 }
 
-/// What a page that comes now is told of `c1`.
+/// The snapshot of `c1` that a newly subscribed page gets.
 async fn snapshot(host: &TestHost) -> Value {
     let mut page = host.client("page").await;
     let snapshot = page.emit_with_ack("subscribe:campaign", json!("c1")).await.expect("a snapshot");
@@ -42,7 +42,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     let early = page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
     assert_eq!((&early["campaignId"], figures(&early)), (&json!("c1"), json!(["pending", 0, 0, 0, 0])));
     assert_eq!(page.expect_event("campaign:snapshot").await, early);
-    // The owner has the page open too, and hears once all the same.
+    // The owner has the page open too, and still gets each event once.
     owner.emit_with_ack("subscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
     owner.expect_event("campaign:snapshot").await;
 
@@ -68,7 +68,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     );
     assert!(progress["ratePerSecond"].as_f64().unwrap() > 0.0 && progress["etaMs"].as_u64().is_some(), "{progress}");
     assert_eq!(figures(&told), figures(&progress), "the service is told the same");
-    // Over several multiples at once.
+    // One report crosses several multiples of 100.
     report(&host, "sent", 351).await;
     all_hear(&mut page, &mut owner, &mut eve, &["campaign:progress"]).await;
 
@@ -157,7 +157,7 @@ async fn progress_survives_shutdown_and_kill() {
     host.kill();
     host.restart();
     assert_eq!(figures(&snapshot(&host).await), json!(["paused", 150, 0, 0, 30]));
-    // It goes on: owner and multiples are known.
+    // Progress goes on after the restart: owner and multiples are known.
     let mut owner = host.client("owen").await;
     host.post_event("campaign:resumed", json!({ "campaignId": "c1" })).await.unwrap();
     report(&host, "sent", 19).await;
@@ -180,7 +180,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
                 let headers = [("authorization", authorization.as_str())];
                 loop {
                     let report = one_sent(tried.fetch_add(1, Ordering::SeqCst));
-                    // Until the host is gone.
+                    // Stops when the host is gone.
                     let Ok(answer) = http(&api, "POST", "/v1/events", &headers, report.to_string()).await else {
                         return;
                     };
@@ -203,7 +203,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
     let counted = snapshot(&host).await["sent"].as_u64().unwrap();
     let (tried, acknowledged) = (tried.load(Ordering::SeqCst), acknowledged.load(Ordering::SeqCst));
     assert!((acknowledged..=tried).contains(&counted), "{counted} of {acknowledged} acknowledged, {tried} tried");
-    // Whoever does not know what was counted says all of it again.
+    // A service that lost its answers reports all messages again.
     for number in 0..tried {
         let answer = host.post("/v1/events", &one_sent(number)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -211,7 +211,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
     assert_eq!(snapshot(&host).await["sent"], tried, "each report is counted once");
 }
 
-/// That a message was sent, under a key of its own.
+/// Reports a sent message under a key of its own.
 fn one_sent(number: u64) -> Value {
     let data = json!({ "campaignId": "c1", "status": "sent" });
     json!({ "event": "campaign:message", "data": data, "idempotencyKey": number.to_string() })

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use roundhouse_tests::{NOTHING, TestClient, TestHost};
 use serde_json::{Value, json};
 
-/// One of the two families: the names in which they differ.
+/// One of the two families, rooms and channels, with the names in which they differ.
 struct Family {
     id: &'static str,
     join: &'static str,
@@ -56,7 +56,7 @@ impl Family {
         assert_eq!(joined, Ok(self.r1(json!({ "connectedUsers": connected_users }))));
     }
 
-    /// Sends a message, and gives its temporary id.
+    /// Sends a message, and returns its temporary id.
     async fn say(&self, client: &mut TestClient, body: &str, client_id: &str) -> String {
         let said = client.emit_with_ack(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
         let said = said.expect("the message is acknowledged");
@@ -64,7 +64,7 @@ impl Family {
         said["tempId"].as_str().expect("a temporary id").to_owned()
     }
 
-    /// All messages that are stored, the newest first.
+    /// All stored messages, the newest first.
     async fn history(&self, client: &mut TestClient) -> Vec<Value> {
         let page = client.emit_with_ack(self.history, self.r1(json!({ "limit": 100 }))).await.expect("a page");
         assert_eq!(page["hasMore"], false);
@@ -140,7 +140,7 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         assert!(confirmed["_id"].is_string() && confirmed["_id"] != json!(temp_id));
         assert_eq!(ana.expect_event(family.confirmed).await, confirmed);
 
-        // Again, as a client does that has missed the answer.
+        // The same message again, as from a client that missed the answer.
         assert_eq!(family.say(&mut ana, "hello", "m1").await, temp_id);
         let second = family.say(&mut ben, "hi", "m1").await;
         assert_eq!(ben.expect_event(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
@@ -224,7 +224,7 @@ async fn outsiders_and_malformed_messages_are_refused_silently() {
     }
 }
 
-/// How each message ended, as far as these frames tell: the events by temporary id.
+/// How each message ended, according to these frames: its events by temporary id.
 fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
     for event in [ROOMS.confirmed, ROOMS.failed] {
         for data in on(frames, event) {
@@ -242,7 +242,7 @@ async fn reading_the_database_from_outside_loses_nothing() {
     for body in ["before", "after"] {
         ROOMS.say(&mut ana, body, body).await;
         ana.expect_event(ROOMS.confirmed).await;
-        // As a backup or a curious operator does.
+        // Opens and closes the database, as a backup or an operator does.
         let reader = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
         let n_stored: i64 = reader.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
         assert_eq!(n_stored, if body == "before" { 1 } else { 2 });
@@ -260,7 +260,7 @@ async fn pending_messages_are_recognised_right_after_a_restart() {
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
     let lock = host.lock_store();
-    // More than is stored in one transaction.
+    // One transaction stores fewer.
     for n in 0..1500 {
         ana.emit(ROOMS.say, json!({ "roomId": "r1", "body": "many", "clientId": format!("m{n}") })).await;
     }
@@ -279,7 +279,7 @@ async fn pending_messages_end_once_after_power_loss() {
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ana, 1).await;
     ROOMS.join(&mut ben, 2).await;
-    // By the sender and its own id of the message.
+    // The key is the sender and its own id of the message.
     let mut temp_ids = BTreeMap::new();
     for n in 0..10 {
         temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "before", &format!("m{n}")).await);
@@ -307,7 +307,7 @@ async fn pending_messages_end_once_after_power_loss() {
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ben, 1).await;
     ROOMS.join(&mut ana, 2).await;
-    // Whoever joins learns how they ended, before the join is answered or when they do.
+    // A joining client gets the outcomes, before its join is acknowledged or when they arrive.
     for client in [&mut ana, &mut ben] {
         let mut ended = BTreeMap::new();
         for _ in 0..under_way.len() {
@@ -339,7 +339,7 @@ async fn message_ends_once_despite_repeated_restarts() {
         for client in [&mut ana, &mut ben] {
             client.emit_with_ack(ROOMS.join, ROOMS.r1(json!({}))).await.expect("a join");
         }
-        // The end comes at another moment each time, while some of these are on their way.
+        // The host is killed at a different moment in each round, while messages are pending.
         let mut posted = BTreeMap::new();
         for n in 0..20 {
             let client_id = format!("m{round}-{n}");

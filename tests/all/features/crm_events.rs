@@ -5,17 +5,17 @@ use std::time::Duration;
 use roundhouse_tests::{InnerHost, NOTHING, TestClient, TestHost};
 use serde_json::{Value, json};
 
-/// Pages that look at different things, all connected.
+/// Connected pages with different subscriptions.
 struct Pages {
     /// Has subscribed to the account `w1`.
     account: TestClient,
     /// Has subscribed to the contact `c1`.
     contact: TestClient,
-    /// Has subscribed to both, and belongs to una.
+    /// Has subscribed to both, and belongs to user una.
     all: TestClient,
-    /// Belongs to una too, and has subscribed to nothing.
+    /// Belongs to user una, and has subscribed to nothing.
     tab: TestClient,
-    /// Has subscribed to others, and has the role `lead`.
+    /// Has other subscriptions, and the role `lead`.
     lead: TestClient,
 }
 
@@ -41,7 +41,7 @@ impl Pages {
         pages
     }
 
-    /// Which pages have heard exactly this, and once. The others have heard nothing.
+    /// The pages that have got exactly this event, once. The others have got nothing.
     async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { account, contact, all, tab, lead } = self;
         let all_heard = host.received([account, contact, all, tab, lead]).await;
@@ -51,7 +51,7 @@ impl Pages {
         PAGES.into_iter().zip(all_heard).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
     }
 
-    /// Pushes these, and checks which pages hear of it.
+    /// Pushes these events, and checks which pages get each.
     async fn check(&mut self, host: &TestHost, events: &[&str], data: Value, pages: &[&str]) {
         for event in events {
             let delivered = json!({ "delivered": pages.len() });
@@ -106,9 +106,9 @@ async fn backward_status_is_dropped() {
     }
     let dropped = json!({ "delivered": 0, "dropped": true, "status": "Read" });
     assert_eq!(host.post_event(event, update("Delivered")).await, Ok(dropped));
-    // Had it gone out, it would be found here.
+    // A delivery of the dropped status would be found here.
     pages.check(&host, &[event], update("Failed"), &["contact", "all"]).await;
-    // A number that is no contact yet.
+    // A phone number without a contact.
     let unknown = json!({ "accountId": "w1", "userId": "una", "messageId": "m2", "status": "Sent" });
     pages.check(&host, &[event, "message:received"], unknown, &["account", "all", "tab"]).await;
 }
@@ -129,7 +129,7 @@ async fn typing_is_shown_until_stop_or_disconnect() {
         let heard = host.received([&mut account, &mut contact, &mut all, &mut tab]).await;
         assert_eq!(heard, [vec![], typing("una", "Una", is_typing), vec![], vec![]], "one's own tabs are not told");
     }
-    // However fast somebody goes, that comes behind what it sent.
+    // However soon a client disconnects, the disconnect is handled after its events.
     for _ in 0..20 {
         let mut brief = host.client("eve").await;
         brief.emit("typing:start", on_c1.clone()).await;

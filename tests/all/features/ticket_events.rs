@@ -3,12 +3,12 @@
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
 
-/// Somebody of each kind, all connected.
+/// Connected users of each kind.
 struct Team {
     admin: TestClient,
     super_admin: TestClient,
     cleo: TestClient,
-    /// Her second tab.
+    /// Cleo's second tab.
     cleos_tab: TestClient,
     ana: TestClient,
     ben: TestClient,
@@ -31,7 +31,7 @@ impl Team {
         }
     }
 
-    /// Who has heard exactly this, and once. Nobody has heard anything else.
+    /// The clients that have got exactly this event, once. The others have got nothing.
     async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { admin, super_admin, cleo, cleos_tab, ana, ben, eve } = self;
         let all_heard = host.received([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
@@ -42,7 +42,7 @@ impl Team {
     }
 }
 
-/// Sends these to `t1`, and checks who hears of each and how many people that is.
+/// Sends these to `t1`, and checks each one's recipients and their number.
 async fn check(host: &TestHost, team: &mut Team, events: &[(&str, Value, &[&str], u32)]) {
     for (event, data, who, recipients) in events {
         let mut data = data.clone();
@@ -68,7 +68,7 @@ async fn each_event_reaches_its_recipients_once() {
         &host,
         &mut team,
         &[
-            // Nothing is known of the ticket.
+            // The feature knows nothing of this ticket.
             ("ticket:updated", json!({ "changes": { "title": "x" }, "updatedBy": "eve" }), ADMINS, 2),
             ("ticket:created", json!({ "title": "It burns", "createdBy": { "id": "cleo" } }), ADMINS, 2),
             (
@@ -109,7 +109,7 @@ async fn each_event_reaches_its_recipients_once() {
                 &["admin", "cleo", "cleos_tab", "ana", "ben"],
                 4,
             ),
-            // What a payload names counts, and an admin who is the creator too hears once.
+            // Ids in the payload count, and an admin who is the creator too gets the event once.
             ("ticket:updated", json!({ "changes": {}, "creatorId": "root" }), ADMINS, 2),
             (
                 "ticket:commentAdded",

@@ -14,7 +14,7 @@ fn case() -> Value {
     on("case", "c1", json!({}))
 }
 
-/// Opens a timeline, which has so many subscribers then.
+/// Opens a timeline, and checks its number of subscribers.
 async fn subscribe(client: &mut TestClient, data: Value, subscribers: u32) {
     let subscribed = client.emit_with_ack("timeline:subscribe", data.clone()).await.expect("a subscription");
     assert_eq!(subscribed["subscribers"], subscribers);

@@ -1,12 +1,12 @@
-//! A moment of each attack on a host that good clients use: nobody of these is refused, disconnected or left without a
-//! reply. How long they wait is not judged here, for tests run on busy machines; `--bin abuse` does that.
+//! A short run of each attack, on a host that good clients use: none of these is refused, disconnected or left without
+//! a reply. Latency is not judged here, for tests run on busy machines; `--bin abuse` does that.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use roundhouse_tests::abuse::{Attack, Campaign, Group, all};
 
-/// Makes the attacks of a group, and fails with the table of those that cost somebody service.
+/// Runs the attacks of a group, and fails with the table of those that cost other clients service.
 fn withstand(group: Group) {
     let attacks: Vec<(Group, &Attack)> = group.attacks().iter().map(|attack| (group, attack)).collect();
     let mut lost = String::new();

@@ -1,4 +1,5 @@
-//! Budgets: what one principal makes the host hold through features is bounded, and nobody else is refused for it.
+//! Budgets: the host bounds what one principal may make it hold through features, and refuses no other principal for
+//! it.
 
 use std::time::Duration;
 
@@ -6,21 +7,21 @@ use roundhouse_tests::guests::hostile;
 use roundhouse_tests::{InnerHost, TestClient, TestHost, eventually, http};
 use serde_json::{Value, json};
 
-/// A host with such limits of users or services, and a feature that does as it is told.
+/// A host with these limits of users or services, and the hostile guest.
 async fn host(limits: &str) -> TestHost {
     let host = TestHost::start_with(&format!("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n{limits}"), &[]);
     host.load("hostile", hostile("normal")).await;
     host
 }
 
-/// Sends an event that must be refused, and gives code and message.
+/// Sends an event that must be refused, and returns code and message.
 async fn refusal(client: &mut TestClient, event: &str, data: Value) -> (String, String) {
     let error = client.emit_with_ack(event, data).await.expect_err("a refusal");
     let text = |field: &str| error[field].as_str().expect("an error has code and message").to_owned();
     (text("code"), text("message"))
 }
 
-/// How often something was refused for a budget.
+/// The number of refusals for a budget.
 async fn refusals(api: &str, holder: &str, of: &str) -> u64 {
     let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
     let name = format!("roundhouse_over_budget_total{{holder=\"{holder}\",of=\"{of}\"}} ");
@@ -48,7 +49,7 @@ async fn scopes_are_bounded_per_user() {
     assert_eq!(refusals(&host.api, "user", "scopes").await, 2);
     assert!(host.log().contains("refused what would go over a budget"), "{}", host.log());
 
-    // What is there goes on, nobody else is refused, and what ends makes room.
+    // Existing scopes stay usable, no other user is refused, and a scope that ends makes room.
     ana.emit_with_ack("ticket:typing", json!({ "ticketId": "t0" })).await.unwrap();
     ben.emit_with_ack("ticket:view", json!({ "ticketId": "t9" })).await.unwrap();
     host.post_event("hostile:service", json!({ "id": "b" })).await.unwrap();
@@ -103,7 +104,7 @@ async fn rooms_are_bounded_over_a_users_connections() {
     ben.emit_with_ack("joinRoom", room(2)).await.unwrap();
     ana.emit_with_ack("leaveRoom", room(2)).await.unwrap();
     tab.emit_with_ack("joinRoom", room(2)).await.unwrap();
-    // Whoever goes takes none along.
+    // The rooms of a closed connection are not counted any more.
     tab.close().await;
     let mut tab = host.client("ana").await;
     eventually("the rooms of a closed connection are free", async || tab.emit_with_ack("joinRoom", room(2)).await.ok())
@@ -138,7 +139,7 @@ async fn timers_are_bounded_per_user() {
     assert_eq!(code, "rate_limited");
     assert!(message.contains("this user has 3 timers, and may have 3"), "{message}");
     ben.emit_with_ack("hostile:do", doing("1", "timer", timer("d", "x", 3_600_000))).await.unwrap();
-    // One that takes the place of another is none more; ben's is his, and has no place.
+    // A timer that replaces another needs no further place; ben's timer is his own.
     ana.emit_with_ack("hostile:do", doing("1", "timer", timer("b", "x", 1))).await.unwrap();
     eventually("a timer that has fired makes room", async || {
         ana.emit_with_ack("hostile:do", doing("2", "timer", timer("d", "x", 1))).await.ok()
@@ -223,13 +224,13 @@ async fn pending_documents_are_bounded_per_user() {
 
 #[tokio::test]
 async fn pending_durable_states_are_bounded_per_user() {
-    // On one thread, so that they are handled in the order in which they are sent.
+    // One plugin thread handles them in the order in which they are sent.
     let config = "auth.jwt.secret = \"s\"\nlimits.user.documents = 2\nplugins.threads = 1";
     let host = TestHost::start_with(config, &[]);
     host.load("hostile", hostile("durable")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for id in ["a", "b", "c"] {
-        // So that it is in memory, and is not read while nothing can be.
+        // Loads the scope into memory, for it cannot be read while the store is locked.
         ana.emit_with_ack("hostile:count", json!({ "id": id })).await.unwrap();
     }
     let locked = host.lock_store();
@@ -265,7 +266,7 @@ async fn saved_bytes_per_second_are_bounded_per_user() {
         join(client).await;
     }
     let say = || json!({ "roomId": "r", "body": "x".repeat(2000) });
-    // The third goes over the burst, which the next have to wait for.
+    // The third exceeds the burst, and later ones wait until it is paid for.
     for client in [&mut ana, &mut tab] {
         client.emit_with_ack("roomMessage", say()).await.unwrap();
     }
@@ -295,7 +296,7 @@ async fn fetched_bytes_are_paid_before_the_next_fetch() {
         client.expect_event("roomMessageConfirmed").await;
     }
     let history = || json!({ "roomId": "r" });
-    // The page and the answer that it makes are more than 6 kB together.
+    // A page and the answer made of it exceed 6 kB together.
     ana.emit_with_ack("roomHistory", history()).await.unwrap();
     let (code, message) = refusal(&mut tab, "roomHistory", history()).await;
     assert_eq!(code, "rate_limited");

@@ -1,5 +1,5 @@
-//! Places of a user: how many connections it may have, which of them counts, and whose place goes to a newer one; and that
-//! a token ends the connections that it was given for, and no others.
+//! The number of connections that a user or an address may have: which connections count, and which one gives way; and
+//! that an expired token ends only the connections it was given for.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport};
 
-/// Time to answer a probe, and a little more.
+/// The time-out of a probe, and a little more.
 const PROBED: Duration = Duration::from_millis(5_001);
 
-/// Frames that the host has queued.
+/// The metric of frames that the host has queued.
 const FRAMES: &str = "frames_queued_total";
 
 const TOO_MANY: Option<u16> = Some(4009);
@@ -49,7 +49,7 @@ async fn expired_token_ends_its_namespace_alone() {
         assert_eq!((out.kind, &*out.namespace), ('1', "/other"), "{out:?}");
         assert_eq!(client.emit_refused("no:such", json!([])).await, "unknown_event", "the other goes on");
 
-        // With a newer token it goes on with what it had, on the same transport.
+        // With a newer token the namespace continues its session, on the same transport.
         let mut again = token(minute);
         again.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
         assert_eq!(client.connect("/other", &again).await.unwrap()["sid"], short["sid"]);
@@ -80,7 +80,7 @@ async fn resume_counts_as_the_same_connection() {
         let begun = old.emit_with_ack("resume", json!({})).await.unwrap();
         let id = old.id().to_owned();
         let mut kept = Vec::new();
-        // Its old transport is not known to be lost, however often it comes back.
+        // The host has not noticed the loss of the old transport, however often the client comes back.
         for _ in 0..6 {
             let mut back = host.client("ana").await;
             let resumed =
@@ -113,7 +113,7 @@ async fn recovery_key_counts_as_the_same_connection() {
 #[tokio::test]
 async fn probed_lost_connection_frees_its_slot() {
     let host = host(1, "").await;
-    // It reads nothing, and so answers nothing.
+    // The client reads nothing, and so answers no ping.
     let lost = host.client("ana").await;
     let pinged = async |n: u64| {
         let is_pinged = async || (metric(&host.api, FRAMES).await >= n).then_some(());
@@ -151,7 +151,7 @@ async fn probed_live_connection_keeps_its_slot() {
     let mut plain = host.client("ana").await;
     host.advance(Duration::from_secs(1));
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
-    // What it reads first is the ping.
+    // The first frame that it reads is the ping.
     plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
     host.advance(PROBED);
     plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
@@ -217,7 +217,7 @@ async fn connection_over_the_limit_must_resume() {
     assert_eq!(silent.closed().await.code, TOO_MANY);
     old.emit_with_ack("no:such", json!({})).await.unwrap_err();
 
-    // One whose place is free when its time is up stays.
+    // A connection stays if a slot is free when its time is up.
     let mut patient = host.client("ana").await;
     old.close().await;
     host.advance(Duration::from_secs(7));
@@ -257,7 +257,7 @@ async fn refusal_probes_connections_from_its_address() {
         let n_frames = metric(&host.api, FRAMES).await;
         host.advance(Duration::from_secs(1));
         let n_sent = match transport {
-            // Its close, and the ping.
+            // Two frames: the close and the ping.
             None => {
                 assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
                 2

@@ -1,4 +1,4 @@
-//! Clients that go on sending over their rate are told, then not answered any more, and cut off in the end.
+//! Clients that keep sending over their rate get refusals, then no answers, and are disconnected in the end.
 
 use roundhouse_tests::guests::conformance;
 use roundhouse_tests::raw::{client_frame, connect_raw, take_frames};
@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// Writes the same bytes again and again until the connection ends, and gives the text frames and the close code that came.
+/// Writes the same bytes again and again until the connection ends, and returns the text frames and the close code that
+/// it got.
 async fn flood(ws: &str, token: &str, frames: &[u8]) -> (Vec<Value>, Option<u16>) {
     let socket = connect_raw(ws, token).await.unwrap();
     let (mut read, mut write) = socket.into_split();
     let frames = frames.repeat(64 * 1024 / frames.len() + 1);
     let writing = tokio::spawn(async move { while write.write_all(&frames).await.is_ok() {} });
     let mut received = Vec::new();
-    // The host may end it with a reset, for it has not read all.
+    // The host may end it with a reset, for unread bytes are left.
     let end = async { while read.read_buf(&mut received).await.is_ok_and(|n| n > 0) {} };
     timeout(PATIENCE, end).await.expect("the connection ends in time");
     writing.await.unwrap();

@@ -17,19 +17,19 @@ async fn owner_of_most_scopes_loses_scopes_first() {
     const TOO_MANY: usize = 1000;
     let config = "auth.jwt.secret = \"s\"\nplugins.threads = 1\nlimits.events_per_second = 0\n\
                   limits.user.scopes = 0\nlimits.user.timers = 0\nlimits.user.timer_bytes = 0\n";
-    // Its clock stands still, so that no scope is left alone for too long however busy the machine is.
+    // The clock stands still, so that no scope becomes idle however busy the machine is.
     let host = InnerHost::start(config).await;
     host.load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    // The oldest that nobody uses, and one that somebody does.
+    // One scope without members, the oldest, and one with a member.
     ben.emit_with_ack("hostile:do", json!({ "id": "idle", "how": "flood-room", "with": 1 })).await.unwrap();
     ben.emit_with_ack("hostile:count", json!({ "id": "used" })).await.unwrap();
     let mut flood = async |how: &str, with: Value| {
         for n in 0..MAX_SCOPES + TOO_MANY {
             let event = json!({ "id": n.to_string(), "how": how, "with": with });
-            // No more at once than may wait.
+            // At most this many events may wait at once.
             if n % 1000 == 999 {
-                // Where it is one too many, it is refused.
+                // The event over the limit is refused.
                 let _ = ana.emit_with_ack("hostile:do", event).await;
             } else {
                 ana.emit("hostile:do", event).await;
@@ -48,7 +48,7 @@ async fn owner_of_most_scopes_loses_scopes_first() {
         assert_eq!(count(id).await, 1, "{id}");
     }
 
-    // Now all of ana's are in use, so that none of them can go.
+    // All of ana's scopes have timers now, so that none of them can be dropped.
     flood("timer", json!({ "after": 3_600_000 })).await;
     assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "one-more" })).await, "feature_unavailable");
     assert_eq!((count("idle").await, count("used").await), (json!(1), json!(1)), "nobody loses any to who has more");
@@ -94,7 +94,7 @@ async fn protocol_violations_close_with_their_code() {
             "GET /ws?token={token} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        // In one write: frames may come right behind the handshake.
+        // In one write: frames may follow right behind the handshake.
         socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
         let mut answer = Vec::new();
         let close = [0x88].into_iter().chain([]).collect::<Vec<u8>>();
@@ -140,7 +140,7 @@ async fn every_frame_kind_counts_towards_its_senders_rate() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for n in 0..130 {
-        // Acknowledgements that nobody asked for, frames that make no sense, and binary ones.
+        // Unexpected acknowledgements, malformed frames, and binary ones.
         ana.send_text(format!("{{\"id\":{n}}}")).await;
         ana.send_text("nonsense").await;
         ana.send_message(Message::binary(vec![0])).await;
@@ -189,7 +189,7 @@ async fn non_reading_client_is_disconnected_alone() {
     for client in [&mut ana, &mut slow, &mut reader] {
         client.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
-    // What one sends, all three get; one of them does not read. The kernel's buffers take some MiB first.
+    // All three receive these events; one of them does not read. The kernel's buffers take some MiB first.
     let deadline = Instant::now() + PATIENCE;
     let mut sent = 0;
     while host.get("/v1/stats").await["slowConnections"] == 0 {

@@ -1,4 +1,4 @@
-//! What payloads may have: what is over it is refused with a typed error before it is anybody's work, and costs no fault.
+//! Limits of payloads: an event over them is refused with a typed error before a feature sees it, and is no fault.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n\
                       plugins.conformance.grants.actions = [\"connect\"]\n";
 
-/// Client events of the bundled features, each with what it is sent to.
+/// Client events of the bundled features, each with a valid payload.
 const EVENTS: [(&str, &str); 22] = [
     ("subscribe:contact", "contactId"),
     ("unsubscribe:contact", "contactId"),
@@ -36,10 +36,10 @@ const EVENTS: [(&str, &str); 22] = [
     ("timeline:unsubscribe", "entityId"),
 ];
 
-/// A message of 1 MB, as far as the host takes one.
+/// A message close to 1 MB, the longest that the host takes.
 const MEGABYTE: usize = 990_000;
 
-/// What is too much in many ways, each close to the longest message.
+/// Payloads that exceed a limit in different ways, each close to the longest message.
 fn too_much(field: &str) -> Vec<(&'static str, String)> {
     let id = format!("\"{field}\":\"a\"");
     let keys: Vec<String> = (0..80_000).map(|n| format!("\"{n}\":0")).collect();
@@ -56,7 +56,7 @@ fn too_much(field: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Sends an event with data as it is written, and gives the error that it is refused with.
+/// Sends an event with data as it is written, and returns the error.
 async fn refused(client: &mut TestClient, id: i64, event: &str, data: &str) -> Value {
     client.send_text(format!(r#"{{"event":"{event}","id":{id},"data":{data}}}"#)).await;
     client.expect_ack(id).await.expect_err(event)
@@ -93,7 +93,7 @@ async fn attachments_count_and_services_have_larger_limits() {
     eve.send_packets(&[roundhouse_tests::Packet::Binary(vec![0; 17_000])]).await;
     let answer = eve.wait_for(|packet| packet.id == Some(1)).await;
     assert_eq!(answer.data[0]["error"]["code"], "too_large", "{answer:?}");
-    // What a service pushes may be as large as the host takes, and have as much as is safe.
+    // Services may push the longest message, within limits that no feature fails on.
     let item = |n: usize| json!({ "entityType": "client", "entityId": "c1", "items": vec![json!({}); n] });
     let pushed = |data: Value| json!({ "event": "timeline:bulk_update", "data": data }).to_string();
     let answer = host.call("POST", "/v1/events", pushed(item(16_000))).await;
@@ -137,7 +137,7 @@ async fn payloads_within_the_limits_never_fault() {
     let plan = Plan {
         seed: 12,
         until: Until::Each(40),
-        // A busy machine is no finding: what a call takes is judged by the program `cost`.
+        // Slowness of a busy machine is no finding: the program `cost` judges the time of calls.
         call_deadline: "2s",
         memory_bytes: 8 * 1024 * 1024,
         is_timed: false,

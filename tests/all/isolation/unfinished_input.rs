@@ -1,4 +1,4 @@
-//! What has come and is not whole: it is held within a budget, the oldest and slowest goes first, and all has its time.
+//! Unfinished input is held within a budget: the oldest and slowest ends first, and each has a deadline.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The least that may be configured.
+/// The smallest budget that may be configured.
 const BUDGET: u64 = 4_000_000;
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.unfinished_bytes = 4000000\n";
 
@@ -19,10 +19,10 @@ async fn connect(base: &str) -> TcpStream {
     TcpStream::connect(base.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap()
 }
 
-/// What comes on a connection until it ends.
+/// All bytes of a connection until it ends.
 async fn rest_of(socket: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // A host that has not read all ends it with a reset.
+    // The host ends it with a reset where unread bytes are left.
     let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -47,7 +47,7 @@ async fn oldest_unfinished_posts_end_first() {
     assert_eq!(oldest.poll().await.status, 400, "its session is gone with what was lost");
     assert!(held(&host).await <= BUDGET);
     assert!(metric(&host.api, "unfinished_evicted_total").await > 0);
-    // Who finishes is served all the time.
+    // A client that completes its messages is served throughout.
     let mut ana = SocketIoClient::polling(&host.ws).await;
     ana.connect_as(&host.token("ana")).await;
     ana.emit_with_ack("ticket:leave", json!([{ "ticketId": "t", "more": "x".repeat(400_000) }])).await;
@@ -99,7 +99,7 @@ async fn unfinished_frames_make_room() {
     assert!(held(&host).await <= BUDGET);
 }
 
-/// Announces two attachments and sends one of so many bytes.
+/// Announces two attachments, and sends one of this many bytes.
 async fn send_half(client: &mut EngineSocket, bytes: usize) {
     client.send("452-[\"x\",{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]").await;
     client.send(Packet::Binary(vec![0; bytes])).await;
@@ -139,11 +139,11 @@ async fn attachments_and_frames_have_a_deadline() {
     let mut fine = entered(&host.ws, &token).await;
     send_half(&mut waiting, 100).await;
     waiting.sync().await;
-    // A text of ten bytes, a byte at a time.
+    // A text of ten bytes, one byte at a time.
     trickling.write_all(&[0x81, 0x8a, 0, 0, 0, 0]).await.unwrap();
     for _ in 0..7 {
         host.advance(Duration::from_secs(5));
-        // Signs of life do not count, nor does a byte.
+        // Neither heartbeats nor single bytes extend the deadline.
         waiting.send("3").await;
         fine.sync().await;
         let _ = trickling.write_all(b"x").await;

@@ -1,4 +1,4 @@
-//! What is driven by time, on a clock that the test moves.
+//! Behaviour over time, on a clock that the test moves.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 
-/// Waits until the scope `a` has been told of something.
+/// Waits until scope `a` has got a notification, and returns all.
 async fn told(client: &mut TestClient) -> Value {
     eventually("the scope is told", async || {
         let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
@@ -42,7 +42,7 @@ async fn typing_expires_after_ten_seconds() {
 
 #[tokio::test]
 async fn inactive_viewers_leave_after_half_an_hour() {
-    // Steps of minutes would be silence to the heartbeat.
+    // The clock is moved by minutes, which the default heartbeat would take for silence.
     let host = InnerHost::start(&format!("{CONFIG}[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -62,7 +62,7 @@ async fn inactive_viewers_leave_after_half_an_hour() {
     host.shut_down().await;
 }
 
-/// Hours would be silence to the heartbeat.
+/// The clock is moved by hours, which the default heartbeat would take for silence.
 const PATIENT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
 
 const HOUR_MS: i64 = 3_600_000;
@@ -73,7 +73,7 @@ async fn typing_expires_with_the_clock_put_back() {
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
-    // At once, and while the features' clock goes slower to come to where the system's is.
+    // First right after the change, then while the features' clock slows down to meet the system's.
     for already_slow in [false, true] {
         if already_slow {
             host.advance(Duration::from_secs(2));
@@ -127,7 +127,7 @@ async fn token_expires_while_the_machine_sleeps() {
     host.advance(Duration::from_secs(2));
     assert_eq!(short.closed().await.code, Some(4002));
     view(&mut long).await;
-    // A clock that is put ahead is believed as well.
+    // A clock that is put ahead counts as well.
     host.clock.put_wall(HOUR_MS);
     host.advance(Duration::from_secs(2));
     assert_eq!(long.closed().await.code, Some(4002));
@@ -176,7 +176,7 @@ async fn trapping_timer_is_given_up() {
     assert_eq!(loaded.status, 200, "{}", loaded.text);
     let mut ana = host.client("ana").await;
     let timer = |how: &str| json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": how } });
-    // Nobody would send it again, so it is told three times before it is given up.
+    // No client would send the timer's event again, so it is tried three times before it is given up.
     ana.emit_with_ack("hostile:do", timer("panic")).await.unwrap();
     for (after, traps) in [(5, 1), (1, 2), (1, 3)] {
         host.advance(Duration::from_secs(after));
@@ -209,7 +209,7 @@ async fn paused_departures_reach_the_next_generation() {
     faults_of_many(&host, 10).await;
     ben.close().await;
     assert_eq!(ana.emit_refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
-    // The pause lasts for as long as the clock stands still, but a new build starts afresh.
+    // The pause lasts while the clock stands still, but a new build starts afresh.
     let loaded = host.call("PUT", "/v1/plugins/hostile", relabelled(&hostile("normal"), "mended")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
     assert_eq!(told(&mut ana).await, json!(["left ben disconnected"]));
@@ -239,9 +239,9 @@ async fn idle_scope_is_dropped() {
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     let scopes = async || host.call("GET", "/v1/plugins/hostile", "").await.body["stats"].as_array().map(Vec::len);
-    // This changes the state, but joins nothing.
+    // This event changes the state, but joins no member.
     ana.emit_with_ack("hostile:do", json!({ "id": "empty", "how": "flood-room", "with": 1 })).await.unwrap();
-    // And of this nothing stays at all.
+    // This event leaves no scope behind.
     ana.emit_with_ack("hostile:told", json!({ "id": "nothing" })).await.unwrap();
     ana.emit_with_ack("hostile:count", json!({ "id": "joined" })).await.unwrap();
     ana.emit_with_ack("hostile:do", json!({ "id": "timed", "how": "timer", "with": { "after": 600_000, "how": "x" } }))
@@ -285,7 +285,7 @@ async fn connection_without_pong_ends_after_a_minute() {
     ana.drain().await;
     for _ in 0..2 {
         host.advance(Duration::from_secs(25));
-        // Reading answers the ping; the other one does not read.
+        // Reading answers the ping; the other client does not read.
         view(&mut ana).await;
     }
     assert!(!ana.drain_events().await.contains(&"agent:left".to_owned()));

@@ -1,4 +1,4 @@
-//! The command line by itself: what it prints, and how it fails.
+//! The command line by itself: its output and its errors.
 
 use std::fs;
 use std::process::Output;

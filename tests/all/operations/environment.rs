@@ -1,4 +1,4 @@
-//! Configuration by environment variables and by files of secrets, as orchestrators give them.
+//! Configuration by environment variables and by secret files, as orchestrators provide them.
 
 use std::fs;
 
@@ -47,7 +47,7 @@ fn unknown_variable_is_refused_with_a_suggestion() {
 async fn empty_variables_count_as_unset() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
-    // With an empty plugin folder, which is the working folder, it would be loaded.
+    // With an empty plugin folder, which is the working folder, the file would be loaded.
     fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
     let empty = [
         "AUTH__JWT__ISSUER",

@@ -1,9 +1,9 @@
-//! What the hot paths cost, in instructions: a regression guard that no busy machine can fool.
+//! The hot paths' cost in instructions: a regression guard that does not depend on how busy the machine is.
 //!
-//! One event, or batch of them, follows when all that came of the one before has arrived. Of `n` and of twice as many
-//! the difference is taken, so that what does not belong to an event cancels out. What was counted last stands in
+//! Each event, or batch of them, is sent when everything that the one before caused has arrived. The difference between
+//! `n` and twice as many is taken, so that fixed costs cancel out. The baseline stands in
 //! `tests/benchmarks/instructions.json`; a path that costs more, or less, by more than the tolerance there fails.
-//! `INSTRUCTIONS_BASELINE=write` writes what is counted now.
+//! `INSTRUCTIONS_BASELINE=write` writes a new one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,19 +18,19 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Set to `write` to have what is counted become the baseline.
+/// Set to `write` to make the counted figures the baseline.
 const BASELINE: &str = "INSTRUCTIONS_BASELINE";
 
-/// Members of the room that events go out to.
+/// Members of the room that receives the events.
 const ROOM: usize = 100;
 
-/// What the paths cost when that was last written down.
+/// The paths' cost when the baseline was written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Baseline {
-    /// How far off a figure may be. Another build of libc is within it, a scan of a payload more is not.
+    /// The tolerance of a figure. Another build of libc stays within it, one more scan of a payload does not.
     tolerance_percent: f64,
-    /// By path.
+    /// Figures by path.
     instructions: BTreeMap<String, u64>,
 }
 
@@ -45,7 +45,7 @@ async fn hot_paths_match_the_instruction_baseline() {
     }
 }
 
-/// A host that does nothing by itself while it is counted: no heartbeats, no ticks, no timers, no watched folder.
+/// A host that does nothing by itself while instructions are counted: no heartbeats, ticks, timers or watched folder.
 fn start() -> CountedHost {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("plugins.d")).unwrap();
@@ -56,14 +56,14 @@ fn start() -> CountedHost {
          [plugins]\nthreads = 1\nwatch = false\ncall_deadline = \"10s\"\n\
          [plugins.ticket-collision.settings]\ntypingSeconds = 3600\n"
     );
-    // Each would have to be compiled.
+    // Each plugin would have to be compiled.
     for name in ["campaign-progress", "chat-confirmation", "crm-events", "ticket-events", "timeline"] {
         config += &format!("[plugins.{name}]\nenabled = false\n");
     }
     CountedHost::start(dir, &config)
 }
 
-/// What each path costs.
+/// The instructions of each path.
 async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     let mut counted = start();
     let ws = counted.host.ws.clone();
@@ -107,7 +107,7 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         ("an event through a component, acknowledged", acknowledged),
         ("an event to a room of 100, plain protocol", fan_out),
         ("an event to a room of 100, Socket.IO", fan_out_socket_io),
-        // Merged on the way, as far as they are read at once.
+        // They are merged on the way, as far as they are read at once.
         (
             "64 events at once to a room of 100, plain protocol",
             difference(&mut counted, 10, async || plain.publish(64, b"{\"event\":\"message\"").await).await?,
@@ -117,13 +117,13 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())
 }
 
-/// What one more of what `each` does costs.
+/// The instructions of one more repetition of `each`.
 async fn difference(
     counted: &mut CountedHost,
     n: u64,
     mut each: impl AsyncFnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    // What is made at the first time and then kept belongs to nobody.
+    // One-time costs, such as caches, belong to no repetition.
     for _ in 0..n / 2 {
         each().await?;
     }
@@ -140,7 +140,7 @@ async fn difference(
     Ok((twice - once) / n)
 }
 
-/// Compares what was counted with what stands in the file, or writes it there.
+/// Compares the counted figures with the baseline, or writes it.
 fn compare(counted: &BTreeMap<String, u64>) -> anyhow::Result<()> {
     let path = baseline_path();
     let text = fs::read_to_string(&path).with_context(|| format!("there is no {}", path.display()))?;
@@ -200,13 +200,13 @@ impl Client {
         Self { socket, received: Vec::new() }
     }
 
-    /// Sends a frame, and waits for one that begins so.
+    /// Sends a frame, and waits for one with this beginning.
     async fn ask(&mut self, frame: &[u8], answer: &[u8]) -> anyhow::Result<()> {
         self.socket.write_all(frame).await?;
         self.wait(1, answer).await
     }
 
-    /// Waits for `n` frames that begin so.
+    /// Waits for `n` frames with this beginning.
     async fn wait(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
         let mut come = 0;
         let mut buffer = [0; 4096];
@@ -220,7 +220,7 @@ impl Client {
     }
 }
 
-/// A room, and somebody outside who sends to it.
+/// A room, and a client outside of it that sends to it.
 struct Room {
     name: &'static str,
     publisher: TcpStream,
@@ -236,7 +236,7 @@ impl Room {
         event(name, &json!({ "room": self.name }))
     }
 
-    /// Sends `n` events of 128 bytes at once, and waits until everybody has them.
+    /// Sends `n` events of 128 bytes at once, and waits until every member has them.
     async fn publish(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
         let event = json!({ "event": "publish", "data": { "room": self.name, "payload": "x".repeat(128) } });
         self.publisher.write_all(&client_frame(event.to_string().as_bytes()).repeat(n)).await?;

@@ -1,4 +1,4 @@
-//! Standard error: its format, and what never stands in it.
+//! Standard error: its format, and what it must not contain.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::Output;
 use roundhouse_tests::{Polling, TestHost, TestPostgres, eventually, metric, skip};
 use serde_json::{Value, json};
 
-/// The messages of a log that is JSON, line by line.
+/// The messages of a JSON log, line by line.
 fn messages(log: &str) -> Vec<String> {
     let message = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -130,7 +130,7 @@ async fn closes_are_counted_by_code() {
     assert_eq!(answer.status, 200);
     assert_eq!(ana.closed().await.code, Some(4010));
     assert_eq!(metric(&host.api, "closes_total{code=\"4010\"}").await, 1);
-    // What clients close is not the host's doing.
+    // Closes by clients do not count as the host's.
     host.client("ben").await.close().await;
     assert_eq!(metric(&host.api, "closes_total{code=\"1000\"}").await, 0);
 }

@@ -1,4 +1,4 @@
-//! What commands leave on disk, and files of the host's own that it cannot use as they are.
+//! Files that commands leave on disk, and files of the host that it cannot use as they are.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -73,7 +73,7 @@ fn taken_address_creates_no_files() {
 fn volume_file_modes_do_not_fail_the_start() {
     let mut host = TestHost::start();
     host.kill();
-    // As Kubernetes does for fsGroup.
+    // The modes that Kubernetes sets for fsGroup.
     for path in files(host.dir()).into_iter().chain([host.dir().join(".roundhouse")]) {
         let mode = if path.is_dir() { 0o2770 } else { 0o660 };
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();

@@ -1,4 +1,4 @@
-//! How a host ends.
+//! How a host shuts down.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nshards = 1\n";
 
-/// A clock that is moved by minutes is silence to the heartbeat.
+/// The clock is moved by minutes, which the default heartbeat would take for silence.
 const LONG_HEARTBEAT: &str = "heartbeat = { interval = \"12h\", timeout = \"24h\" }\n";
 
-/// A client that counts itself when it is told to come back, and answers the close.
+/// A client that counts itself when it is closed as 1012, and answers the close.
 fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
     let closed = closed.clone();
     tokio::spawn(async move {
@@ -31,7 +31,7 @@ fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
 #[tokio::test]
 async fn shutdown_closes_clients_and_flushes() {
     for signal in ["TERM", "INT", "HUP"] {
-        // Whatever started this test may ignore some.
+        // The process that started this test may ignore some signals.
         let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
         let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
         ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
@@ -62,7 +62,7 @@ async fn running_load_does_not_delay_shutdown() {
     host.terminate();
     let status = tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap();
     assert_eq!(status.code(), Some(0));
-    // It may have been in time, or have been refused, or have found nobody.
+    // The load may have finished, been refused, or found the host gone.
     drop(loading.await.unwrap());
 }
 
@@ -80,7 +80,7 @@ async fn unwritable_log_does_not_end_the_host() {
     let token = http(ws, "GET", "/demo/token?user=ana", &[], "").await.unwrap();
     let mut ana = TestClient::connect(ws, token.body["token"].as_str().unwrap()).await;
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
-    // What ends it is said in the log.
+    // The log names the signal.
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -106,7 +106,7 @@ async fn damaged_compilation_cache_is_rebuilt() {
 #[tokio::test]
 async fn unresponsive_client_delays_shutdown_within_a_bound() {
     let mut host = TestHost::start();
-    // It never reads, and so never answers the close.
+    // The client never reads, and so never answers the close.
     let _deaf = host.client("ana").await;
     let started = Instant::now();
     host.terminate();
@@ -143,7 +143,7 @@ async fn delay_separates_not_ready_from_closed() {
         assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{path}: {}", refused.text);
         assert_eq!(refused.header("connection"), "close", "a proxy keeps nothing open that ends soon");
     }
-    // Those who are here go on.
+    // Connected clients are served on.
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     assert_eq!(polling.post("40{\"token\":\"x\"}").await.status, 200);
     assert!(polling.next().await.is_ok(), "a refused namespace is an answer");
@@ -286,7 +286,7 @@ async fn inherited_ignored_signals_stay_ignored() {
 #[test]
 fn signal_during_the_start_ends_it() {
     let host = TestHost::start();
-    // Another host in its folder waits for the journal, which this one has.
+    // Another host in this folder waits for the journal, which this one has.
     let mut command = TestHost::command(host.dir());
     command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut second = command.spawn().unwrap();

@@ -1,4 +1,4 @@
-//! Features that are told of connections that open: on the plugin threads themselves, without sockets.
+//! Connect notifications, on the plugin threads alone, without sockets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-/// When the clock begins, in milliseconds since the epoch.
+/// The start of the clock, in milliseconds since 1970.
 const BEGINNING: u64 = 1_800_000_000_000;
 
-/// Plugin threads, and one shard of which the test reads what it is asked to do.
+/// Plugin threads, and one shard whose commands the test reads.
 struct Plugins {
     runtime: Runtime,
     hub: Arc<Hub>,
     clock: Clock,
-    /// What was received and not yet looked at.
+    /// Commands that were received and not yet read.
     commands: VecDeque<ShardCommand>,
     n_connections: usize,
 }
 
 impl Plugins {
-    /// Plugins that are granted to hear of connections.
+    /// Plugins with the grant to get connect notifications.
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self::granted(&["connect"], guests).await
     }
@@ -59,7 +59,7 @@ impl Plugins {
         Self { runtime, hub, clock, commands: VecDeque::new(), n_connections: 0 }
     }
 
-    /// A connection opens, with this `auth`.
+    /// Opens a connection with this `auth`.
     fn open(&mut self, user: &str, namespace: &str, auth: Option<Value>) -> ConnId {
         self.n_connections += 1;
         let connection = ConnId::new(0, self.n_connections, 1);
@@ -70,7 +70,7 @@ impl Plugins {
         connection
     }
 
-    /// What the feature answers to an event of a connection.
+    /// The feature's answer to an event of a connection.
     async fn ask(&mut self, connection: ConnId, event: &str, data: Value) -> Result<Value, Failure> {
         let identity = self.hub.connection(connection).unwrap().identity;
         let (payload, read_at) = (Payload::of_json(&data), Instant::now());
@@ -84,12 +84,12 @@ impl Plugins {
         }
     }
 
-    /// What the feature says that it was told of connections.
+    /// The connect notifications that the feature has recorded.
     async fn greeted(&mut self, connection: ConnId) -> Result<Value, Failure> {
         self.ask(connection, "hostile:greeted", json!({})).await
     }
 
-    /// The next that the shard is asked to do.
+    /// The next command to the shard.
     async fn next(&mut self) -> ShardCommand {
         while self.commands.is_empty() {
             let received = self.hub.shards()[0].receive(&mut self.commands);
@@ -98,7 +98,7 @@ impl Plugins {
         self.commands.pop_front().unwrap()
     }
 
-    /// The next event to a connection, by its name and data.
+    /// The next event to a connection: its name and data.
     async fn event_to(&mut self, connection: ConnId) -> Value {
         loop {
             if let ShardCommand::Deliver(delivery) = self.next().await {
@@ -169,7 +169,7 @@ async fn unreadable_connect_sends_clients_nothing() {
     for n in 0..3 {
         plugins.open(&format!("user-{n}"), "/", Some(json!({"how": "misfit"})));
     }
-    // What comes next is an answer to this one, and no error before it.
+    // The next command is the answer to this event, and no error before it.
     let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
     let ShardCommand::Reply { connection, outcome, .. } = plugins.next().await else { panic!("it is a reply") };
     assert_eq!((connection, outcome.unwrap_err().code), (ana, ErrorCode::Forbidden));
@@ -257,7 +257,7 @@ async fn auth_over_the_limits_is_withheld() {
     assert_eq!((&*errors[0].0, errors[0].1.code), ("connect", ErrorCode::TooLarge));
     let message = &errors[0].1.message;
     assert!(message.contains("connect: the payload has 2004 values, and may have 1024"), "{message}");
-    // Else a client could hide from the feature.
+    // Otherwise a client could hide from the feature.
     assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])));
     assert_eq!(plugins.n_traps().await, 0);
 }
@@ -295,7 +295,7 @@ async fn granted_plugins_and_own_senders_can_join() {
     in_room(&plugins, ben, "hostile:den").await;
     assert_eq!(plugins.n_traps().await, 0);
 
-    // One that sent the scope something may be taken in later.
+    // A connection that sent the scope an event may be joined later.
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let eve = plugins.open("eve", "/", None);
     plugins.ask(eve, "hostile:do", json!({"id": "a", "how": "watch-and-grab"})).await.unwrap();

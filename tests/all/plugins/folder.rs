@@ -1,4 +1,4 @@
-//! The plugin folder: which of its files run, and when they are read again.
+//! The plugin folder: which of its files run, and when it is read again.
 
 use std::fs;
 use std::process::Command;
@@ -20,7 +20,7 @@ async fn file_deleted_and_replaced_unloads_nothing() {
     ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let second = relabelled(&hostile("normal"), "second");
     fs::remove_file(&file).unwrap();
-    // Seen to be gone, and long before it is unloaded or an older file takes over.
+    // The deletion is noticed, long before the file would be unloaded or an older one take over.
     tokio::time::sleep(Duration::from_secs(1)).await;
     fs::write(&file, &second).unwrap();
     host.wait_for_report("hostile", |report| report["generation"] == 2).await;
@@ -43,11 +43,11 @@ async fn highest_version_in_the_folder_runs() {
         (&host.report(NAME).await["version"], &host.report(NAME).await["generation"]),
         (&json!("0.10.0"), &json!(2))
     );
-    // While the newer one is overwritten, the older one does not take over.
+    // While the newer file is overwritten, the older one does not take over.
     fs::write(host.dir().join("plugins.d/tc-0.10.0.wasm"), b"broken").unwrap();
     eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
     assert_eq!(host.report(NAME).await["version"], "0.10.0");
-    // Where the newer one is taken away, the older one takes over.
+    // Once the newer file is removed, the older one takes over.
     fs::remove_file(host.dir().join("plugins.d/tc-0.10.0.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.9.0").await;
 }
@@ -61,7 +61,7 @@ async fn rolled_back_file_stays_out_after_restart() {
     host.kill();
     host.restart();
     assert_eq!(host.report(NAME).await["version"], "0.1.0");
-    // It is, when it is put there again.
+    // A file that is put there again is loaded.
     fs::write(host.dir().join("plugins.d/tc.wasm"), ticket_collision("0.1.1")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
 }
@@ -69,7 +69,7 @@ async fn rolled_back_file_stays_out_after_restart() {
 #[tokio::test]
 async fn file_refused_for_a_transient_reason_is_retried() {
     let host = TestHost::start();
-    // Another plugin has the event that it wants.
+    // Its event belongs to another plugin.
     fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("route")).unwrap();
     eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
     assert_eq!(host.call("DELETE", &format!("/v1/plugins/{NAME}"), "").await.status, 200);

@@ -1,4 +1,4 @@
-//! The three doors to plugins: the folder, the HTTP API, the command line.
+//! The three ways to load plugins: the folder, the HTTP API, the command line.
 
 use std::fs;
 
@@ -19,13 +19,13 @@ async fn folder_loads_swaps_and_unloads() {
     host.wait_for_report("hostile", |report| report["source"] == "folder").await;
     assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
 
-    // A file that replaces a bundled feature, put there as careful people do.
+    // A file replaces a bundled feature by an atomic rename.
     fs::write(folder.join("tc.partial"), ticket_collision("0.1.1")).unwrap();
     fs::rename(folder.join("tc.partial"), folder.join("tc.wasm")).unwrap();
     let report = host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
     assert_eq!((&report["generation"], &report["previous"]["version"]), (&json!(2), &json!("0.1.0")));
 
-    // A broken file changes nothing, and is said in the log.
+    // A broken file changes nothing, and is logged.
     fs::write(folder.join("tc.wasm"), b"broken").unwrap();
     fs::write(folder.join("hostile.wasm"), hostile("loop")).unwrap();
     eventually("both files are refused", async || (host.log().matches("was refused").count() >= 2).then_some(())).await;
@@ -35,16 +35,16 @@ async fn folder_loads_swaps_and_unloads() {
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.2")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
 
-    // Back to the file before, which is a roll-back by this door.
+    // The earlier file again: a rollback through the folder.
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.1")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
 
-    // A newer build under another name, and the older one taken away: a swap, in which nobody is forgotten.
+    // A newer build under another name, then the older file removed: a swap that keeps its members.
     fs::write(folder.join("tc-2.wasm"), ticket_collision("0.1.2")).unwrap();
     fs::remove_file(folder.join("tc.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
 
-    // Without its file a feature of the host's own comes back, and any other goes.
+    // Once its file is removed, a bundled feature is restored, and any other is unloaded.
     fs::remove_file(folder.join("tc-2.wasm")).unwrap();
     fs::remove_file(folder.join("hostile.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["source"] == "bundled").await;

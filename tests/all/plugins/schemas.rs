@@ -21,7 +21,7 @@ async fn down_migrating_build_rolls_back_without_loss() {
     }
     let (ok, said) = host.plugin(&["rollback", "hostile"]);
     assert!(ok && !said.contains("lostScopes"), "{said}");
-    // Over a restart, too: nothing has come for the scope since.
+    // Also over a restart: the scope has had no event since.
     host.kill();
     host.restart();
     assert_eq!(host.report("hostile").await["state"], "running", "{}", host.log());
@@ -62,10 +62,10 @@ async fn accepted_loss_survives_a_restart() {
     assert_eq!((count(&host, "a").await, count(&host, "b").await), (Ok(json!(2)), Ok(json!(1))));
 }
 
-/// Lets a build fail so often that it is rolled back.
+/// Makes a build fail until it is rolled back.
 async fn fail(host: &TestHost) {
     for id in ["a", "b", "c", "d", "e", "f"] {
-        // Several users meet it. The first event changes the scope, and the second fails.
+        // Several users cause the faults. The first event changes the scope, and the second fails.
         let mut client = host.client(&format!("user-{id}")).await;
         let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
         let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
@@ -79,7 +79,7 @@ async fn automatic_rollback_prefers_a_lossless_build() {
     host.load("hostile", hostile("durable")).await;
     host.load("hostile", hostile("durable-traps-2")).await;
     fail(&host).await;
-    // The one before is of the older schema.
+    // The build before that has the older schema.
     host.wait_for_report("hostile", |report| report["generation"] == 1).await;
     assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 0);
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
@@ -92,7 +92,7 @@ async fn lossy_automatic_rollback_is_reported() {
     host.load("hostile", relabelled(&hostile("durable-traps"), "same-schema")).await;
     host.load("hostile", hostile("durable-traps-2")).await;
     fail(&host).await;
-    // All builds before are of the older schema: what it has written is lost, and that is said.
+    // All earlier builds have the older schema: the newer states are lost, and the log says so.
     let report = host.wait_for_report("hostile", |report| report["generation"] != 3).await;
     assert!(host.log().contains("lost what a newer build had written"), "{report}");
     assert!(metric(&host.api, "plugin_lost_states_total").await > 0);

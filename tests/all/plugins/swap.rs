@@ -1,4 +1,4 @@
-//! The promise: a feature is replaced while everybody stays connected, and nobody notices.
+//! The main promise: a feature is replaced while all clients stay connected, and none of them notices.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ const CLIENTS: usize = 200;
 const TICKETS: usize = 50;
 const SWAPS: usize = 20;
 
-/// What one client saw, in order.
+/// The frames of one client, in order.
 struct Seen {
     client: TestClient,
     user: String,
     ticket: String,
     frames: Vec<Value>,
     sent: Vec<i64>,
-    /// Who was viewing in the end.
+    /// The viewers at the end.
     viewers: Value,
 }
 
-/// Views its ticket, then types and stops typing again and again until told to stop.
+/// Views its ticket, then types and stops typing in turn until the run ends.
 async fn work(
     mut client: TestClient,
     user: String,
@@ -42,7 +42,7 @@ async fn work(
             sent.push(client.emit_with_id(event, on_ticket.clone()).await);
             events.fetch_add(1, Ordering::Relaxed);
         }
-        // Its own acknowledgement comes behind everything that came of the events.
+        // Its own acknowledgement follows all events that its event caused.
         let last = *sent.last().unwrap();
         loop {
             let frame = client.next().await;
@@ -53,13 +53,13 @@ async fn work(
             }
         }
         round += 1;
-        // Clients are out of step with each other, and leave the machine some air.
+        // Clients run out of step with each other, and leave the machine some idle time.
         tokio::time::sleep(Duration::from_millis(20 + (round * 7 + user.len() as u64) % 30)).await;
     }
     Seen { client, user, ticket, frames, sent, viewers: Value::Null }
 }
 
-/// Once everybody has done all it does: takes what is still on its way, and views once more.
+/// After all clients are done: reads the frames that are still on their way, and views once more.
 async fn finish(mut seen: Seen) -> Seen {
     seen.frames.extend(seen.client.drain().await);
     let again = seen.client.emit_with_ack("ticket:view", json!({ "ticketId": seen.ticket })).await;
@@ -68,7 +68,7 @@ async fn finish(mut seen: Seen) -> Seen {
     seen
 }
 
-/// Waits for all of them.
+/// Waits for all clients.
 async fn all<T: Send + 'static>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
     let mut done = Vec::new();
     for task in tasks {
@@ -91,7 +91,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
         working.push(tokio::spawn(work(client, user, ticket, stop.clone(), events.clone())));
     }
     for swap in 0..SWAPS {
-        // Each swap under events: some hundreds between one and the next.
+        // Each swap happens under load: some hundred events lie between two of them.
         let goal = events.load(Ordering::Relaxed) + 2 * CLIENTS;
         while events.load(Ordering::Relaxed) < goal {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -105,7 +105,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     let all_seen = all(working).await;
-    // Nobody goes before all have seen the end.
+    // No client disconnects before all have seen the end.
     let all_seen = all(all_seen.into_iter().map(|seen| tokio::spawn(finish(seen))).collect()).await;
     for seen in &all_seen {
         check_acknowledgements(seen);
@@ -126,7 +126,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     assert!(events >= 2 * CLIENTS * SWAPS, "{events} events under {SWAPS} swaps");
 }
 
-/// Each event was acknowledged once, in the order in which they were sent.
+/// Each event was acknowledged once, in sending order.
 fn check_acknowledgements(seen: &Seen) {
     let acknowledged: Vec<i64> = seen
         .frames
@@ -140,15 +140,15 @@ fn check_acknowledgements(seen: &Seen) {
     assert!(acknowledged == seen.sent, "{} was acknowledged {} of {}", seen.user, acknowledged.len(), seen.sent.len());
 }
 
-/// At the end each client sees all four of its ticket, none of them typing.
+/// At the end each client sees all four viewers of its ticket, none of them typing.
 fn check_final_viewers(seen: &Seen) {
     let viewers = seen.viewers.as_array().expect("a list of viewers");
     assert_eq!(viewers.len(), CLIENTS / TICKETS, "{}: {viewers:?}", seen.user);
     assert!(viewers.iter().all(|viewer| viewer["status"] == "viewing"), "{}: {viewers:?}", seen.user);
 }
 
-/// All clients of a ticket saw the same lists in the same order, each list once: whoever came later saw the end of what
-/// whoever came first saw. And who typed was seen by each other client as often as it said so.
+/// All clients of a ticket saw the same lists in the same order, each list once: a later client saw the tail of an
+/// earlier one's lists. Each client saw another's typing as often as that one sent it.
 fn check_order(clients: &[&Seen]) {
     let lists = |seen: &Seen| -> Vec<String> {
         seen.frames
@@ -170,13 +170,13 @@ fn check_order(clients: &[&Seen]) {
             };
             let (began, ended) = (about("agent:typing"), about("agent:stopped_typing"));
             assert!(ended >= began, "{} has seen no end of {}", seen.user, other.user);
-            // Who came while another was typing has not seen the beginning of that.
+            // A client that joined while another was typing has not seen the start of that.
             assert!(ended - began <= 1, "{} saw {began} of {ended} of {}", seen.user, other.user);
             let typed = (other.sent.len() - 1) / 2;
             assert!(ended <= typed, "{} saw {ended} of {typed} of {}", seen.user, other.user);
         }
     }
-    // The first to come has seen every round of each other.
+    // The first client has seen every round of each other.
     let first = clients.iter().max_by_key(|seen| lists(seen).len()).expect("there are clients");
     for other in clients.iter().filter(|other| other.user != first.user) {
         let began =

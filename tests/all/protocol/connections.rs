@@ -1,4 +1,4 @@
-//! How clients connect, and who is let in.
+//! Handshakes of the plain protocol: tokens, refusals and limits.
 
 use roundhouse_tests::{TestClient, TestHost, http};
 use serde_json::json;

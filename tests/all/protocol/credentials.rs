@@ -1,4 +1,4 @@
-//! Which of the tokens that a client shows counts, from which pages, and what its claims may look like.
+//! Tokens of a client: which of several counts, from which origins, and which claims are valid.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Shown {
     }
 }
 
-/// Who is behind the connection of this id.
+/// The user of the connection with this id.
 async fn user(host: &InnerHost, id: &str) -> String {
     let answer = host.call("GET", &format!("/v1/connections/{id}"), "").await;
     answer.body["userId"].as_str().unwrap_or_else(|| panic!("no user: {}", answer.text)).to_owned()
@@ -124,7 +124,7 @@ async fn star_origin_does_not_accept_cookies() {
             assert_eq!(entered.is_ok(), is_let_in, "{origin}: {entered:?}");
             if let Err(refused) = entered {
                 assert!(refused["message"].as_str().unwrap().contains("by its name"), "{refused}");
-                // A page that has a token of its own may be of any site.
+                // A page with a token of its own may have any origin.
                 client.connect("/", &json!({ "token": token })).await.unwrap();
             }
             client.cut().await;

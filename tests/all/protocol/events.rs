@@ -19,7 +19,7 @@ async fn unhandleable_events_only_get_typed_errors() {
     assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t1", "agentId": "ben" })).await, "forbidden");
     assert_eq!(ana.emit_refused("ticket:typing", json!({ "ticketId": "t1" })).await, "conflict");
 
-    // Without an id the error comes as an event, which names the event that it is about.
+    // Without an id the error comes as an event that names the refused event.
     ana.emit("ticket:view", json!({})).await;
     let error = ana.expect_event("error").await;
     assert_eq!((error["code"].as_str(), error["event"].as_str()), (Some("bad_request"), Some("ticket:view")));
@@ -119,14 +119,14 @@ async fn only_the_first_own_acknowledgement_counts() {
         ana.send_text(json!({ "id": id, "data": { "answer": answer } }).to_string()).await;
     }
     assert_eq!(told(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
-    // One that goes without having answered is told of at once.
+    // A client that disconnects without having answered is reported at once.
     ben.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     ben.expect_event("hostile:noise").await;
     ben.close().await;
     assert_eq!(told(&mut ana, 2).await[1], "acknowledged question disconnected");
 }
 
-/// Waits until the scope `a` has been told of at least `n` things, and gives them.
+/// Waits until scope `a` has got `n` notifications, and returns all.
 async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
     eventually("the scope is told", async || {
         let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
@@ -147,7 +147,7 @@ async fn watchers_and_members_get_a_disconnect_once() {
     watched.close().await;
     assert_eq!(told(&mut ana, 1).await, ["left ben disconnected"]);
     for n in 0..50 {
-        // The disconnect may overtake the join on the host.
+        // The disconnect may be handled before the join.
         let mut brief = host.client("cara").await;
         for _ in 0..3 {
             brief.emit("hostile:count", json!({ "id": "a" })).await;
@@ -191,7 +191,7 @@ async fn emit_reaches_each_recipient_once() {
     ] {
         let with = json!({ "to": to, "except": except });
         sender.emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": with })).await.unwrap();
-        // Behind it on the same way, so that what had to come has come.
+        // This event takes the same path: when it has arrived, so have all before it.
         sender
             .emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
             .await

@@ -1,4 +1,4 @@
-//! What proxies and HTTP clients of either port rely on: clients' addresses, idle connections, methods and upgrades.
+//! HTTP on either port: clients' addresses behind proxies, idle connections, methods and upgrades.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const LIMITED: &str = "auth.jwt.secret = \"s\"\nlimits.connections_per_ip = 1\n";
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 
-/// Whether a client is let in whose request has this header.
+/// Whether a client whose request has this header is accepted.
 async fn is_let_in(host: &TestHost, token: &str, header: (&str, &str), kept: &mut Vec<TestClient>) -> bool {
     let mut client = TestClient::open(with_headers(&format!("{}/ws?token={token}", host.ws), &[header])).await;
     let first = timeout(PATIENCE, client.next_or_closed()).await.expect("a frame in time");
@@ -21,7 +21,7 @@ async fn is_let_in(host: &TestHost, token: &str, header: (&str, &str), kept: &mu
     first.is_ok()
 }
 
-/// The answer to raw bytes on a connection of their own, to its end.
+/// Sends raw bytes on a new connection, and returns all bytes until its end.
 async fn exchange(address: &str, bytes: &[u8]) -> String {
     let mut socket =
         TcpStream::connect(address.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap();
@@ -43,17 +43,17 @@ async fn forwarded_clients_count_by_their_own_address() {
         ("x-forwarded-for", "6.6.6.6, 192.0.2.2", false),
         ("forwarded", "for=192.0.2.1", false),
         ("forwarded", "for=\"[2001:db8:0:1::1]:4711\"", true),
-        // The same customer by another address of its network.
+        // The same customer with another address of its network.
         ("x-forwarded-for", "2001:db8:0:1:ffff::2", false),
         ("x-forwarded-for", "2001:db8:0:2::1", true),
         ("x-forwarded-for", "::ffff:192.0.2.1", false),
-        // Nonsense counts as the proxy.
+        // A malformed header counts as the proxy's own address.
         ("x-forwarded-for", "nonsense", true),
         ("x-forwarded-for", "unknown", false),
     ] {
         assert_eq!(is_let_in(&host, &token, (name, value), &mut kept).await, wanted, "{name}: {value}");
     }
-    // Polling sessions are counted with them.
+    // Polling sessions count as well.
     let poll = format!("{ENGINE}&transport=polling");
     for (client, status) in [("192.0.2.1", 503), ("192.0.2.9", 200), ("192.0.2.9", 503)] {
         let answer = http(&host.ws, "GET", &poll, &[("x-forwarded-for", client)], "").await.unwrap();
@@ -108,7 +108,7 @@ async fn proxy_protocol_names_the_client() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{header:?}: {answer}");
     }
     assert_eq!(exchange(&host.ws, b"PROXY TCP4 nonsense\r\n").await, "", "what is malformed has no answer");
-    // In pieces, as a network may bring it.
+    // In pieces, as a network may deliver it.
     let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
     socket.set_nodelay(true).unwrap();
     for byte in [&v1("192.0.2.4")[..], poll.as_bytes()].concat() {
@@ -123,7 +123,7 @@ async fn proxy_protocol_names_the_client() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "who is not trusted speaks HTTP: {answer}");
 }
 
-/// One request on a connection that stays, and the head of its answer.
+/// Sends one request on a connection that stays open, and returns the head of the answer.
 async fn request(socket: &mut TcpStream, head: &str) -> String {
     socket.write_all(format!("{head} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -140,7 +140,7 @@ async fn idle_connections_live_for_keep_alive() {
     let used = addresses.map(async |address| {
         let mut socket = TcpStream::connect(address).await.unwrap();
         assert!(request(&mut socket, "HEAD /healthz").await.starts_with("HTTP/1.1 200"));
-        // Longer than a new connection may take for its first request.
+        // Longer than the time-out of a new connection's first request.
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(request(&mut socket, "HEAD /healthz").await.starts_with("HTTP/1.1 200"));
         let ended = timeout(PATIENCE, socket.read_u8()).await.expect("an end in time");
@@ -157,7 +157,7 @@ async fn head_is_answered_where_get_is() {
         .into_iter()
         .chain(["/healthz", "/readyz", "/metrics", "/openapi.json"].map(|path| (&host.api, path)))
     {
-        // Development's page is for names of this machine.
+        // The demo page answers only to names of this machine.
         let get = http(base, "GET", path, &[], "").await.unwrap();
         let head = http(base, "HEAD", path, &[], "").await.unwrap();
         assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
@@ -190,7 +190,8 @@ async fn slow_posts_keep_their_polling_session() {
     let polling = Polling::open(&host.ws).await;
     let packet = format!("40{}", serde_json::json!({ "token": host.token("ana") }));
     let mut post = polling.begin("POST", &format!("content-length: {}\r\n", packet.len())).await;
-    // For longer than a client may be silent. It cannot answer a ping meanwhile, for it has one request at a time.
+    // Longer than the heartbeat's time-out. The client cannot answer pings meanwhile, for it sends one request at a
+    // time.
     let pieces: Vec<&[u8]> = packet.as_bytes().chunks(packet.len().div_ceil(16)).collect();
     for piece in pieces {
         post.write_all(piece).await.unwrap();

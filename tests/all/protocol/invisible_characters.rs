@@ -1,4 +1,4 @@
-//! Characters that nobody sees or that turn the direction of text: refused in ids, and harmless in names.
+//! Invisible characters and those that turn the direction of text: refused in ids, escaped in names.
 
 use roundhouse::model::{harmless_name, is_valid_id};
 use roundhouse_sdk::{Id, check_name};

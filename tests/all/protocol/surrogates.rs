@@ -1,4 +1,4 @@
-//! Half an emoji: one rule wherever JSON comes in. It counts as U+FFFD, ends no connection and refuses nothing.
+//! Lone surrogates: one rule for JSON on every path. They count as U+FFFD, end no connection and refuse nothing.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roundhouse_tests::guests::{conformance, relay};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS};
 
-/// Half an emoji as `JSON.stringify` writes it, and what it counts as.
+/// A lone surrogate as `JSON.stringify` writes it, and its replacement.
 const HALF: &str = r"\ud83d";
 const REPLACED: &str = "\u{fffd}";
 
@@ -21,7 +21,7 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
         client.send_text(format!(r#"{{"event":"join","data":{{"room":"r{HALF}"}},"id":0}}"#)).await;
         assert_eq!(client.expect_ack(0).await, Ok(json!({})));
     }
-    // In a name of a field, in a value that nobody reads, and a whole emoji beside it.
+    // In a field's name and in an ignored value, and a whole emoji beside it.
     let payload = format!(r#"{{"{HALF}":["\udc00","\ud83d\ude00"]}}"#);
     ana.send_text(format!(r#"{{"event":"publish","data":{{"room":"r{HALF}","payload":{payload}}},"x{HALF}":1}}"#))
         .await;
@@ -34,7 +34,7 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
     assert_eq!(refused["code"], "unknown_event");
     assert!(refused["message"].as_str().unwrap().contains(&format!("no{REPLACED}")), "{refused}");
 
-    // The API has the same rule.
+    // The API follows the same rule.
     let emit = format!(r#"{{"to":{{"room":"relay:r{HALF}"}},"event":"n{HALF}","data":"{HALF}"}}"#);
     let answer = host.call("POST", "/v1/emit", emit).await;
     assert_eq!(answer.body, json!({ "delivered": 2 }), "{}", answer.text);

@@ -1,4 +1,4 @@
-//! Clients that others wrote: a browser on both protocols, and another language's WebSocket library.
+//! Third-party clients: a browser on both protocols, and Node's WebSocket library.
 
 use roundhouse_tests::guests::ticket_collision;
 use roundhouse_tests::{Script, TestHost, skip};
@@ -10,7 +10,7 @@ fn node_ws_speaks_the_plain_protocol() {
         Ok(script) => script,
         Err(why) => return skip("node_ws_speaks_the_plain_protocol", why),
     };
-    // It waits for heartbeats.
+    // The script waits for heartbeats.
     let env = [("ROUNDHOUSE_HEARTBEAT__INTERVAL", "300ms"), ("ROUNDHOUSE_HEARTBEAT__TIMEOUT", "1s")];
     let host = TestHost::start_with("", &env);
     script.must_pass(&host, &[&host.token("ana"), &host.token("ben")]);

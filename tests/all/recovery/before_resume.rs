@@ -1,4 +1,4 @@
-//! A new plain connection until its first frame: it may turn out to be the way back to a session.
+//! A new plain connection until its first frame, which may be `resume`.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::recovery::plain::{begin_session, lose};
 use crate::recovery::{CONFIG, emit_number, occupy_shard, wait_for_detached};
 
-/// A WebSocket by hand: these bytes come with its handshake.
+/// A WebSocket by hand, with these bytes right behind its handshake.
 async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStream<TcpStream> {
     let mut socket = occupy_shard(&host).await;
     let handshake = format!(
@@ -56,7 +56,7 @@ async fn resuming_from_any_shard_keeps_pipelined_events() {
         emit_number(&host, "ana", 1).await;
         occupying.push(occupy_shard(&host).await);
         assert!(occupying.len() < 50, "it always comes to the same shard");
-        // With the handshake, or behind it; and a frame that is whole only when the client has moved.
+        // The frames come with the handshake or after it; the last one is complete only after the hand-off.
         let (whole, parts) = ([resume_frame(&session, n_frames), ask(2)].concat(), ask(3));
         let (first, second) = parts.split_at(parts.len() / 2);
         let whole = [&whole, first].concat();
@@ -97,7 +97,7 @@ async fn resuming_does_not_emit_connect() {
         drop(socket);
         wait_for_detached(&host, 1).await;
     }
-    // One shard tells of connections in their order.
+    // One shard reports connections in order.
     let zoe = host.client("zoe").await;
     let told = eventually("the last is told of", async || {
         let told = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
@@ -109,7 +109,7 @@ async fn resuming_does_not_emit_connect() {
     host.shut_down().await;
 }
 
-/// The numbers that a client has heard.
+/// The numbers that a client has received.
 async fn drain_numbers(client: &mut TestClient) -> Vec<Value> {
     let frames = client.drain().await;
     frames.into_iter().filter(|frame| frame["event"] == "number").map(|mut frame| frame["data"].take()).collect()

@@ -1,4 +1,4 @@
-//! Clients that come back to another shard than the one that their connection lives on.
+//! Clients that come back to another shard than their session's.
 
 use std::time::Duration;
 
@@ -62,14 +62,14 @@ async fn client_recovers_from_any_shard() {
             let session = lose(&host, ana, "ana").await;
             last += 1;
             emit_number(&host, "ana", last).await;
-            // Each that is occupying is at a shard that had the fewest, so that the next goes to another.
+            // A new client goes to the shard with the fewest connections.
             occupying.push(occupy_shard(&host).await);
             assert!(occupying.len() < 50, "it always comes to the same shard");
             ana = transport.open(&host).await;
-            // On which shard it is, the id of a connection there says, which is left again.
+            // The id of a connection shows the shard; this one is disconnected again.
             let here = ana.connect_as(&host.token("ben", None)).await;
             ana.send_text("41").await;
-            // A client that polls has a request that waits, which moves too.
+            // A polling client has a pending request, which moves too.
             assert_eq!(ana.drain().await, []);
             n_moves += usize::from(here[..2] != id[..2]);
             assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {transport:?} from {here}");
@@ -77,7 +77,7 @@ async fn client_recovers_from_any_shard() {
             if transport == Transport::Polling && n_moves == 1 {
                 ana = ana.upgrade().await;
             }
-            // It is all there, on the new transport: both ways, and its heartbeat.
+            // The new transport works: both directions, and the heartbeat.
             assert_eq!(ana.emit_refused("no:such", json!([])).await, "unknown_event");
             host.advance(Duration::from_secs(25));
             ana.drain().await;
@@ -118,7 +118,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
         }
         assert!(attempt < 50, "it always comes to the same shard");
     }
-    // Nobody is left behind.
+    // No connection is left over.
     let mut ana = SocketIoClient::socket(&host.ws).await;
     ana.connect_as(&token).await;
     emit_number(&host, "ana", 2).await;

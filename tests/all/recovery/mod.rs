@@ -17,10 +17,10 @@ pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_seco
                                  plugins.conformance.grants.actions = [\"connect\"]\n\
                                  plugins.hostile.grants.actions = [\"connect\"]\n";
 
-/// For how long a client may be away by default.
+/// The default `recovery.window`.
 pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
-/// Over which transport a client comes.
+/// The transport of a Socket.IO client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
     Socket,
@@ -38,25 +38,25 @@ impl Transport {
     }
 }
 
-/// A client of `user` in the main namespace, and its id there.
+/// Connects a client of `user` to the main namespace, and returns its id there.
 pub(crate) async fn client(host: &InnerHost, transport: Transport, user: &str) -> (SocketIoClient, String) {
     let mut client = transport.open(host).await;
     let id = client.connect_as(&host.token(user, None)).await;
     (client, id)
 }
 
-/// Waits until so many clients are away.
+/// Waits until this many connections are detached.
 pub(crate) async fn wait_for_detached(host: &InnerHost, n: u64) {
     eventually(&format!("{n} are away"), async || (metric(&host.api, "connections_away").await == n).then_some(()))
         .await;
 }
 
-/// Sends an event to a user, whose connections are this many.
+/// Sends an event to a user, who has one connection.
 pub(crate) async fn emit_number(host: &InnerHost, user: &str, n: i32) {
     assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);
 }
 
-/// Breaks off, and says what the client would come back with once that is known.
+/// Cuts the transport, waits until the host knows, and returns the `auth` with which the client can come back.
 pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
     let session = client.session_with(&host.token(user, None));
     client.cut().await;
@@ -64,7 +64,7 @@ pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -
     session
 }
 
-/// An idle connection. Hosts give a new one to the shard that has the fewest, so that the next goes to another shard.
+/// An idle connection on the shard with the fewest connections, so that the next one goes to another.
 async fn occupy_shard(host: &InnerHost) -> TcpStream {
     TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap()
 }

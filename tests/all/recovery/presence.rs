@@ -1,4 +1,4 @@
-//! What features are told of connections whose clients have lost the transport, and may come back.
+//! Notifications `away` and `back`, of connections that have lost their transport and may come back.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, lose, wait_for_detached};
 
-/// How long an agent may be away by default before the others are told.
+/// The default time after which the others see an absent agent leave.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// The events that ticket-collision has handled.
+/// The number of events that ticket-collision has handled.
 async fn calls(host: &InnerHost) -> u64 {
     let plugins = host.call("GET", "/v1/plugins", "").await.body;
     let plugin = plugins["plugins"].as_array().unwrap().iter().find(|plugin| plugin["name"] == "ticket-collision");
     plugin.unwrap()["calls"].as_u64().unwrap()
 }
 
-/// Loses a connection on a ticket, and waits until the ticket has been told: its timer runs from then on.
+/// Loses a connection on a ticket, and waits until the ticket is notified: its timer starts then.
 async fn lose_on_ticket(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
     let before = calls(host).await;
     let session = lose(host, client, user).await;
@@ -26,7 +26,7 @@ async fn lose_on_ticket(host: &InnerHost, client: SocketIoClient, user: &str) ->
     session
 }
 
-/// The events that came, without what else came.
+/// The names of the received events.
 async fn names(client: &mut SocketIoClient) -> Vec<String> {
     client.drain().await.into_iter().map(|packet| packet.event).collect()
 }
@@ -43,7 +43,7 @@ async fn subscribed_scope_gets_away_and_back() {
         let mut eve = host.client("eve").await;
         let scope = format!("{transport:?}");
         let (mut ana, id) = client(&host, transport, "ana").await;
-        // One that is in the room, and one that only watches.
+        // One scope with the connection in its room, and one that only watches it.
         ana.emit_with_ack("hostile:count", json!([{ "id": scope }])).await;
         ana.emit_with_ack("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
         host.emit(json!({ "user": "ana" }), "number", json!(1)).await;
@@ -54,16 +54,16 @@ async fn subscribed_scope_gets_away_and_back() {
         }
         let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
-        // What the scope sent at either moment comes once, and in order.
+        // The scope's emits at both moments arrive once, and in order.
         for noise in ["away", "back"] {
             assert_eq!(back.expect_event("hostile:noise").await.argument()["noise"], noise);
         }
         assert_eq!(names(&mut back).await, [""; 0]);
-        // It is told before the next that the client sends.
+        // The scope is notified before the client's next event.
         let said = back.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
         assert_eq!(said, json!([["away ana", "back ana "]]));
         lose(&host, back, "ana").await;
-        // Her own transport would be silent for longer than it may be.
+        // Eve's own transport would be silent for too long.
         eve.close().await;
         host.advance(WINDOW);
         let mut eve = host.client("eve").await;
@@ -89,7 +89,7 @@ async fn resumed_plain_session_is_reported_back() {
     assert_eq!(resumed["recovered"], true);
     assert_eq!(back.drain_events().await, ["hostile:noise", "hostile:noise"]);
     eve.expect_notifications("a", &["away ana", "back ana "]).await;
-    // A close is a goodbye, and no absence.
+    // A close is a departure, not an absence.
     back.close().await;
     eve.expect_notifications("a", &["away ana", "back ana ", "left ana disconnected"]).await;
     drop(eve);
@@ -107,7 +107,7 @@ async fn scope_without_presence_gets_no_away() {
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     assert_eq!(back.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await, json!([[]]));
-    // Nor is a build that asked no longer, though its scope was told before.
+    // A build without presence gets none, though its scope got some before.
     host.load("hostile", hostile("presence")).await;
     let session = lose(&host, back, "ana").await;
     eve.expect_notifications("a", &["away ana"]).await;
@@ -126,7 +126,7 @@ async fn join_handled_after_the_loss_gets_away() {
     host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
-    // The scope is busy until its deadline, twice, when the join comes in.
+    // The scope is busy until its deadline, twice, when the join arrives.
     for _ in 0..2 {
         eve.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     }
@@ -149,7 +149,7 @@ async fn opposite_changes_cancel_in_a_paused_plugin() {
     let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     faults_of_many(&host, 10).await;
-    // Away and back while it is paused comes to nothing, however often.
+    // Away and back during the pause cancel each other, however often.
     let mut session = lose(&host, ana, "ana").await;
     for _ in 0..2 {
         let mut back = SocketIoClient::socket(&host.ws).await;
@@ -192,7 +192,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
         assert_eq!(ben.expect_event("agent:joined").await["agentId"], "ana");
         assert_eq!(agents(&ben.expect_event("viewers:updated").await), ["ana", "ben"]);
 
-        // A short absence is nobody's business, and a goodbye is told at once.
+        // The others do not see a short absence, and see a deliberate departure at once.
         let session = lose_on_ticket(&host, back, "ana").await;
         let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, emit_number, lose, wait_for_detached};
 
-/// Comes back, and must be somebody new.
+/// Comes back, and must get a new session.
 async fn expect_new_session(host: &InnerHost, namespace: &str, said: &Value) -> SocketIoClient {
     let mut client = SocketIoClient::socket(&host.ws).await;
     let entered = client.connect(namespace, said).await.unwrap();
@@ -30,7 +30,7 @@ async fn expired_session_begins_anew() {
         ana.emit_with_ack("hostile:count", scope.clone()).await;
         let session = lose(&host, ana, "ana").await;
         host.advance(WINDOW - Duration::from_millis(1));
-        // Its own transport is silent for longer than it may be.
+        // Ben's own transport would be silent for too long.
         ben.cut().await;
         let (mut eve, _) = client(&host, Transport::Socket, "eve").await;
         assert_eq!(eve.emit_with_ack("hostile:told", scope.clone()).await, json!([[]]));
@@ -72,7 +72,7 @@ async fn foreign_sessions_are_not_recovered() {
     ] {
         expect_new_session(&host, namespace, &said).await.cut().await;
     }
-    // None of that harmed it.
+    // None of these attempts harmed the session.
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     assert_eq!(back.next().await.argument(), &json!(2));
@@ -109,7 +109,7 @@ async fn zero_window_disables_recovery() {
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     ana.cut().await;
     let mut eve = SocketIoClient::polling(&host.ws).await;
-    // Nor is anything made of a pid.
+    // A given `pid` is ignored.
     let said = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
     let entered = eve.connect("/", &said).await.unwrap();
     assert_eq!(entered, json!({ "sid": entered["sid"] }), "there is no pid");
@@ -141,7 +141,7 @@ async fn deliberate_close_ends_the_session_at_once() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
-    // A client that closes as one that is done, a page that goes away, and clients that leave the namespace.
+    // Deliberate ends: a close as done, a page that goes away, and clients that leave the namespace.
     let ends = [
         (Transport::Socket, Some(1000)),
         (Transport::Socket, Some(1001)),
@@ -162,7 +162,7 @@ async fn deliberate_close_ends_the_session_at_once() {
         let new = expect_new_session(&host, "/", &session).await;
         new.disconnect().await;
     }
-    // Without a code a client closes that means to come back, and so it does with Engine.IO's own packet.
+    // A close without a code means to come back, and so does Engine.IO's close packet.
     for (transport, packet) in
         [(Transport::Socket, None), (Transport::Socket, Some("1")), (Transport::Polling, Some("1"))]
     {
@@ -217,7 +217,7 @@ async fn replay_memory_of_all_clients_is_bounded() {
         assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
         ben.expect_event("much").await;
     }
-    // Who is away has to go for the others, of whom less is kept.
+    // The detached client goes first, for more is kept for it.
     away(0).await;
     let mut new = SocketIoClient::socket(&host.ws).await;
     assert_ne!(new.connect("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);

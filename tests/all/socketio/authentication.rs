@@ -1,4 +1,4 @@
-//! Who is let into a Socket.IO namespace, and for how long.
+//! Tokens of Socket.IO namespaces: acceptance, refusal and expiry.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Who is behind the connection of this id.
+/// The user of the connection with this id.
 async fn user(host: &InnerHost, entered: &Value) -> String {
     let path = format!("/v1/connections/{}", entered["sid"].as_str().unwrap());
     host.call("GET", &path, "").await.body["userId"].as_str().unwrap().to_owned()
@@ -61,7 +61,7 @@ async fn token_is_taken_from_each_documented_place() {
             client.cut().await;
         }
     }
-    // What is said last counts, and that for one namespace.
+    // The latest token counts, and for one namespace only.
     let socket = EngineSocket::open_with(&host.ws, &query, &[]).await;
     let mut client = SocketIoClient::on_socket(socket);
     let entered = client.connect("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
@@ -91,7 +91,7 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
         let refused = client.connect("/", &Value::Null).await.unwrap_err();
         assert!(refused["message"].as_str().unwrap().contains("cors.origins"), "{refused}");
         assert_eq!(refused["data"]["code"], "unauthorized");
-        // Who shows a token by its own doing may come from anywhere.
+        // A client that shows a token explicitly may have any origin.
         client.connect_as(&host.token("ben", None)).await;
         client.cut().await;
     }
@@ -108,7 +108,7 @@ async fn anonymous_connections_have_distinct_users() {
         users.push(user(&host, &entered).await);
     }
     assert_ne!(users[0], users[1]);
-    // A token is believed all the same, or refused.
+    // A token that is shown nevertheless is checked.
     let mut third = SocketIoClient::socket(&host.ws).await;
     assert_eq!(third.connect("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
     let entered = third.connect("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
@@ -190,7 +190,7 @@ async fn restarting_host_closes_transports_without_disconnect_packet() {
         client.drain().await;
     }
     host.terminate();
-    // A client that were put out of its namespace would not come back by itself.
+    // A client with a disconnect packet would not reconnect by itself.
     let (first, second) = tokio::join!(socket.closed(), polling.closed());
     assert_eq!((first.code, &*second.reason), (Some(1012), "1"));
     assert_eq!((socket.kept(), polling.kept()), (vec![], vec![]));

@@ -1,4 +1,4 @@
-//! Socket.IO's client for browsers, which pages load from where its server would be.
+//! Socket.IO's client for browsers, which pages load from the server's own path.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ async fn missing_bundle_answers_with_a_remedy() {
         let message = answer.body["message"].as_str().unwrap();
         assert!(message.contains(name) && message.contains("npm") && message.contains("socketio.client"), "{message}");
     }
-    // What is no bundle is what it was.
+    // Other paths answer as before.
     assert!(get(&host, "other.js").await.body["message"].as_str().unwrap().contains("clients connect to /ws"));
 }
 

@@ -16,12 +16,12 @@ const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.eve
                                  plugins.conformance.grants.actions = [\"connect\"]\n\
                                  plugins.hostile.grants.actions = [\"connect\", \"disconnect\"]\n";
 
-/// Status and code of a refusal.
+/// Status and Engine.IO error code of a refusal.
 fn error_code(answer: &Answer) -> (u16, i64) {
     (answer.status, answer.body["code"].as_i64().unwrap_or(-1))
 }
 
-/// A session that polls, in the main namespace.
+/// A polling session, connected to the main namespace.
 async fn connected_polling(host: &InnerHost) -> Polling {
     let polling = Polling::open(&host.ws).await;
     polling.send(&["40".into()]).await;
@@ -39,7 +39,7 @@ async fn expect_session_gone(polling: &Polling) {
     .await;
 }
 
-/// On a WebSocket, in the main namespace.
+/// A client on a WebSocket, connected to the main namespace.
 async fn client(host: &InnerHost) -> SocketIoClient {
     let mut client = SocketIoClient::socket(&host.ws).await;
     client.connect("/", &Value::Null).await.unwrap();

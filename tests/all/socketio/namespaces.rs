@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::socketio::{CONFIG, client};
 
-/// What the scope `a` of the hostile guest was told.
+/// The notifications of scope `a` of the hostile guest.
 async fn notifications(client: &mut SocketIoClient) -> Value {
     client.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await[0].take()
 }
@@ -51,7 +51,7 @@ async fn namespaces_come_from_configuration_and_plugins() {
         assert!(if is_there { entered.is_ok() } else { entered == invalid_namespace() }, "{namespace}: {entered:?}");
     }
     host.load("conformance", conformance()).await;
-    // What looks like a query is none of the name.
+    // A query string is not part of the name.
     client.send_text("40/custom?a=b,{\"n\":1}").await;
     assert_eq!(client.expect_event("auth").await.data[0], json!({ "n": 1 }));
     assert_eq!(client.emit_with_ack_in("/custom", "message-with-ack", json!(["x"])).await, json!(["x"]));
@@ -147,7 +147,7 @@ async fn api_shows_and_disconnects_by_namespace() {
         let out = client.wait_for(|packet| packet.kind == '1').await;
         assert_eq!((&*out.namespace, out.data), ("/", Value::Null));
         if is_polling {
-            // A client that polls has time to end its session itself.
+            // A polling client gets time to end its session itself.
             host.advance(Duration::from_secs(10));
         }
         let closed = client.closed().await;

@@ -1,4 +1,4 @@
-//! Engine.IO 4 over HTTP: what requests carry, and which end their session.
+//! Engine.IO 4 over HTTP: the payloads of requests, and the requests that end their session.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -67,7 +67,7 @@ async fn binary_messages_are_base64_or_binary_frames() {
         assert_eq!(socket.next().await, Ok(attachment));
     }
 
-    // Bytes as such are of an earlier version of the protocol.
+    // Raw binary bodies belong to an earlier version of the protocol.
     let path = polling.path();
     let answer = http(&host.ws, "POST", &path, &[("content-type", "application/octet-stream")], "3").await.unwrap();
     assert_eq!(error_code(&answer), (400, 3));
@@ -85,7 +85,7 @@ async fn malformed_payload_ends_the_session() {
         let answer = http(&host.ws, "POST", &polling.path(), &[], payload.to_vec()).await.unwrap();
         assert_eq!(error_code(&answer), (400, 3), "{payload:?}");
         expect_session_gone(&polling).await;
-        // It may have come only after the end. Where a packet was at fault, the reason comes before the close.
+        // The request may have arrived after the end. Where a packet was at fault, the reason precedes the close.
         let waited = waiting.await.unwrap();
         assert!(
             waited.text == "1" || waited.text.ends_with("\u{1e}1") || error_code(&waited) == (400, 1),
@@ -156,7 +156,7 @@ async fn interrupted_request_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
     let polling = connected_polling(&host).await;
     let waiting = polling.begin("GET", "").await;
-    // One shard has requests in the order in which they came: when these are answered, that one waits.
+    // One shard handles requests in order of arrival: when these are answered, that one waits.
     for _ in 0..2 {
         assert_eq!(polling.post("3").await.text, "ok");
     }
@@ -208,7 +208,7 @@ async fn requests_are_taken_on_any_shard() {
     let polling = connected_polling(&host).await;
     let mut parked = Vec::new();
     for n in 0..12 {
-        // The next connection goes to another shard, for this one is at one that has the fewest.
+        // The next connection goes to another shard: this one occupies the shard with the fewest.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
         assert_eq!(polling.post(&format!("42[\"no:such\",{n}]")).await.text, "ok");
         let answer = polling.poll().await;
@@ -258,7 +258,7 @@ async fn binary_message_is_measured_decoded() {
     assert_eq!(polling.post(&base64(LIMIT + 1)).await.status, 413);
     assert_eq!(polling.post(&base64(LIMIT)).await.text, "ok");
     eventually("the event is back", async || polling.poll().await.text.contains(&base64(LIMIT)).then_some(())).await;
-    // Within one payload it is all of it that counts.
+    // Packets of one payload count together.
     assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT))).await.status, 413);
     assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT - 100))).await.text, "ok");
 

@@ -1,16 +1,16 @@
-//! Clients that others wrote, on Socket.IO: JavaScript's newest, an old one, and Python's.
+//! Third-party Socket.IO clients: JavaScript's newest, an old one, and Python's.
 
 use roundhouse_tests::{Script, TestHost, skip};
 use serde_json::{Value, json};
 
 const TRANSPORTS: [&str; 3] = ["polling", "websocket", "upgrade"];
 
-/// Two users at work with a script that takes these arguments, then a transport and their tokens.
+/// Two users run a script with these arguments, then a transport and their tokens.
 fn work(test: &str, script: impl Fn() -> Result<Script, &'static str>, args: &[&str]) {
     if let Err(why) = script() {
         return skip(test, why);
     }
-    // They send hundreds of events a second.
+    // They send hundreds of events per second.
     let host = TestHost::start_with("", &[("ROUNDHOUSE_LIMITS__EVENTS_PER_SECOND", "0")]);
     let (ana, ben) = (host.token("ana"), host.token("ben"));
     for transport in TRANSPORTS {
@@ -39,7 +39,7 @@ fn away_agent_leaves_the_viewers_until_back() {
                 Ok(script) => script,
                 Err(why) => return skip(test, why),
             };
-            // A polling client's line may be cut between two requests: then its heartbeat tells.
+            // A polling client's connection may be cut between two requests: then its heartbeat notices.
             let heartbeat = "[heartbeat]\ninterval = \"2s\"\ntimeout = \"6s\"\n";
             let settings = "[plugins.ticket-collision.settings]\nawaySeconds = 1\n";
             let config = &format!("auth.jwt.secret = \"s\"\n{heartbeat}{settings}");
@@ -91,7 +91,7 @@ async fn client_reconnects_after_restart_not_after_disconnect() {
         let mut host = TestHost::start();
         let mut client = script.start(&host, &[transport, &host.token("ana")]);
         if let Some(said) = client.read_line() {
-            // What the client takes for its id is what operators see.
+            // The client's id is the connection's id in the API.
             let connection = format!("/v1/connections/{}", said["connection"].as_str().unwrap());
             assert_eq!(host.get(&connection).await["userId"], "ana", "{transport}");
             assert_eq!(host.call("DELETE", &connection, "").await.body, json!({ "disconnected": 1 }), "{transport}");

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::socketio::{CONFIG, connected_polling};
 
-/// Says that the WebSocket works, as a client does before it goes over.
+/// Probes the WebSocket, as a client does before it upgrades.
 async fn probe(polling: &Polling) -> EngineSocket {
     let mut socket = EngineSocket::beside(polling).await;
     socket.send("2probe").await;
@@ -17,13 +17,13 @@ async fn probe(polling: &Polling) -> EngineSocket {
     socket
 }
 
-/// The host answers to a packet of the session.
+/// Checks that the session answers a packet.
 async fn is_alive(socket: &mut EngineSocket) {
     socket.send("40/nowhere,").await;
     assert_eq!(socket.next().await, Ok("44/nowhere,{\"message\":\"Invalid namespace\"}".into()));
 }
 
-/// The host answers to a packet of a session that polls; what says nothing is passed over.
+/// Checks that the polling session answers a packet; noops are skipped.
 async fn still_polls(polling: &mut Polling) {
     polling.send(&["40/nowhere,".into()]).await;
     loop {
@@ -96,7 +96,7 @@ async fn upgrade_keeps_packets_complete_and_in_order() {
 async fn failed_probe_leaves_polling_unchanged() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = connected_polling(&host).await;
-    // One says nothing, one tries, and some make no sense.
+    // One is silent, one only probes, and others send malformed packets.
     drop(EngineSocket::beside(&polling).await);
     still_polls(&mut polling).await;
     drop(probe(&polling).await);
@@ -155,7 +155,7 @@ async fn session_has_one_websocket() {
     assert_eq!(EngineSocket::beside(&polling).await.closed().await.code, Some(1002));
     is_alive(&mut early).await;
 
-    // Nor may one that began on its WebSocket have another.
+    // A session that began on a WebSocket cannot have a second one.
     let whole = EngineSocket::open(&host.ws).await;
     let sid = whole.open["sid"].as_str().unwrap();
     let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
@@ -170,7 +170,7 @@ async fn upgrade_works_between_any_shards() {
     let mut parked = Vec::new();
     for _ in 0..8 {
         let polling = connected_polling(&host).await;
-        // The WebSocket is on another shard than the requests, for this one is at one that has the fewest.
+        // The WebSocket goes to another shard than the requests: this connection occupies the one with the fewest.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
         let mut socket = EngineSocket::take_over(polling).await;
         is_alive(&mut socket).await;

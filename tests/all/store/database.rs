@@ -1,4 +1,4 @@
-//! A store on a database of each kind, which the test can take away.
+//! A store on a database of each kind, which the test can stop.
 
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -13,10 +13,10 @@ use roundhouse::store::{
 use roundhouse_tests::{PATIENCE, TestPostgres, skip};
 use tempfile::TempDir;
 
-/// When the contract begins, in milliseconds since 1970.
+/// The start of the clock, in milliseconds since 1970.
 pub(super) const BEGINNING: u64 = 1_800_000_000_000;
 
-/// A database that the test can take away.
+/// A database that the test can stop.
 pub(super) enum Database {
     Sqlite(TempDir, Option<rusqlite::Connection>),
     Postgres(TestPostgres),
@@ -99,7 +99,7 @@ impl OpenStore {
         answer.recv_timeout(PATIENCE).expect("an answer comes").unwrap()
     }
 
-    /// Puts a scope and waits until that is on disk.
+    /// Puts a scope, and waits until it is on disk.
     pub(super) fn put(&self, record: &ScopeRecord) {
         let (reply, written) = mpsc::channel();
         self.store.put_scope(
@@ -148,7 +148,7 @@ pub(super) fn record(key: &str, state: Option<&[u8]>) -> ScopeRecord {
     }
 }
 
-/// Runs one part of the contract on each kind of database.
+/// Runs a test on each kind of database.
 pub(super) fn on_each_database(part: &str, run: fn(Database)) {
     run(Database::Sqlite(tempfile::tempdir().unwrap(), None));
     match TestPostgres::start() {
@@ -157,7 +157,7 @@ pub(super) fn on_each_database(part: &str, run: fn(Database)) {
     }
 }
 
-/// Moves the clock by a second until `probe` has given `n` things.
+/// Moves the clock by a second until `probe` has returned `n` values.
 pub(super) fn advance_until<T>(open: &OpenStore, probe: impl Fn() -> Option<T>, n: usize) -> Vec<T> {
     let deadline = std::time::Instant::now() + PATIENCE;
     let mut found = Vec::new();
@@ -172,7 +172,7 @@ pub(super) fn advance_until<T>(open: &OpenStore, probe: impl Fn() -> Option<T>, 
     found
 }
 
-/// Promises `tag` while the database is away, until it is given up.
+/// Promises `tag` while the database is stopped, until its document expires.
 pub(super) fn expire(open: &OpenStore, tag: &str) -> Arc<Promise> {
     open.store.promise(vec![promise(tag)]).unwrap();
     let (document, outcome) = advance_until(open, || open.outcomes.try_recv().ok(), 1).remove(0);

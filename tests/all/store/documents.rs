@@ -1,4 +1,4 @@
-//! Documents: stored in order and once, read by the page.
+//! Documents: stored in order and once, read page by page.
 
 use roundhouse::model::ErrorCode;
 use roundhouse::store::{Outcome, Page, Promise};

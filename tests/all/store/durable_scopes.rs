@@ -1,4 +1,4 @@
-//! What outlives a host, and what goes on while it cannot be stored.
+//! State that outlives a host, and service during an outage of the store.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn state_and_timers_survive_a_restart() {
     assert_eq!(count(&host, "late").await, 2);
     ana.close().await;
 
-    // One timer was due while there was no host, the other is due later.
+    // One timer was due during the restart, the other is due later.
     let host = host.restart(Duration::from_secs(30)).await;
     load_durable(&host).await;
     let told = async |id: &str| {
@@ -55,7 +55,7 @@ async fn scope_survives_an_unload_until_idle_time() {
     load_durable(&host).await;
     assert_eq!(count(&host, "a").await, 2);
 
-    // The guest says that a minute without anybody is the end. `b` was left alone for longer.
+    // The guest's idle time is a minute. `b` was idle for longer.
     let host = host.restart(Duration::from_secs(50)).await;
     load_durable(&host).await;
     assert_eq!(count(&host, "a").await, 3);
@@ -77,7 +77,7 @@ async fn subscribing_renews_idle_time_over_a_restart() {
     page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
     page.emit_with_ack("unsubscribe:campaign", json!("c1")).await.unwrap();
     drop(page);
-    // It is 29 days since the campaign changed, and 9 since somebody looked at it.
+    // The campaign changed 29 days ago, and had its last subscriber 9 days ago.
     let host = host.restart(9 * DAY).await;
     let mut page = host.client("page").await;
     assert_eq!(page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
@@ -130,7 +130,7 @@ async fn host_survives_a_postgresql_restart() {
     server.stop();
     let said = ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
     assert_eq!(ana.expect_event("roomMessageRecieved").await["tempId"], said["tempId"]);
-    // What would have to be read first is refused; what is in memory goes on.
+    // Scopes that must be read first are refused; those in memory go on.
     assert_eq!(ana.emit_refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
     assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
     assert_eq!(ana.emit_refused("roomHistory", room.clone()).await, "feature_unavailable");

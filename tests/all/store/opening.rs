@@ -1,4 +1,4 @@
-//! Which databases a host opens, by whom they are owned, and over which TLS.
+//! Opening a database: its owner, its schema version, its TLS and its refusals.
 
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -39,10 +39,10 @@ fn host_that_lost_its_database_writes_nothing() {
     };
     let first = open(&journals[0]);
     put(&first, b"1").unwrap().unwrap();
-    // Its connections end, and it does not notice.
+    // Its connections end, which it does not notice.
     server.stop();
     server.resume();
-    // It was away for longer than its lease lasts.
+    // As if the host had been away for longer than its lease lasts.
     server.run("UPDATE roundhouse_owner SET expires = '-infinity'");
     let second = open(&journals[1]);
     put(&second, b"2").unwrap().unwrap();
@@ -112,7 +112,7 @@ fn tls_verification_follows_the_url() {
             }
         }
     }
-    // A connection that was lost is made anew the same way.
+    // A lost connection is made again in the same way.
     let store = open(&format!("{}?sslmode=verify-full&sslrootcert={mine}", server.url_at("localhost"))).unwrap();
     let (report, outcomes) = mpsc::channel();
     store.start(Box::new(move |promise, outcome| drop(report.send((promise, outcome))))).unwrap();
@@ -122,7 +122,7 @@ fn tls_verification_follows_the_url() {
     assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored("id-a".to_owned()));
     store.shut_down();
     drop(store);
-    // To prefer TLS is to do without it where the server wants that.
+    // `sslmode=prefer` connects without TLS where the server requires that.
     server.stop();
     server.let_in("hostnossl");
     server.resume();
@@ -141,7 +141,7 @@ fn older_sqlite_file_migrates_newer_is_refused() {
     drop(open);
     let Database::Sqlite(dir, _) = &database else { unreachable!() };
     let file = || rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
-    // As the first version was.
+    // The tables of the first version.
     let first = "DROP TABLE answered_calls; ALTER TABLE scopes DROP COLUMN before_version;
                  ALTER TABLE scopes DROP COLUMN before_state; PRAGMA user_version = 1";
     file().execute_batch(first).unwrap();

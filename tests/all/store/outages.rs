@@ -29,7 +29,7 @@ fn outage_is_waited_for() {
         assert!(open.outcomes.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is told before it is stored");
         assert!(written.try_recv().is_err());
         database.resume();
-        // Pauses between attempts are of the clock's time.
+        // Pauses between attempts follow the test's clock.
         let outcomes = advance_until(&open, || open.outcomes.try_recv().ok(), 2);
         let tags: Vec<_> = outcomes.iter().map(|(promise, _)| promise.tag.as_str()).collect();
         assert_eq!(tags, ["a", "b"]);
@@ -53,7 +53,7 @@ fn long_outage_fails_documents_once_for_good() {
         open.store.shut_down();
         drop(open);
 
-        // It may have been written for all that the host knows: that has to be undone first, then it is settled.
+        // The batch may have been written before the failure: it is retracted first, and then settled.
         database.resume();
         let open = OpenStore::new(&database, &journal);
         assert_eq!(open.store.resume("chat"), 1);
@@ -74,7 +74,7 @@ fn documents_behind_a_batch_fail_in_time() {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         database.stop();
-        // More than one batch, however the writer takes them.
+        // More than one batch, however the writer divides them.
         open.store.promise((0..1500).map(|n| promise(&n.to_string())).collect()).unwrap();
         let outcomes = advance_until(
             &open,
@@ -94,7 +94,7 @@ fn moved_sqlite_file_is_not_written_to() {
     let journal = tempfile::tempdir().unwrap();
     let open = OpenStore::new(&database, &journal);
     std::fs::rename(&path, &elsewhere).unwrap();
-    // Neither without a file of its name, nor with another.
+    // Neither without a file of its name, nor with another file.
     expire(&open, "a");
     std::fs::write(&path, "").unwrap();
     expire(&open, "b");
@@ -123,7 +123,7 @@ fn sqlite_log_shrinks_after_a_long_read() {
         open.acknowledge_next(1);
     }
     drop(reading);
-    // Nothing more is written.
+    // No further write.
     let deadline = Instant::now() + PATIENCE;
     while log_bytes() > 8_388_608 {
         assert!(Instant::now() < deadline, "the log still has {} bytes", log_bytes());
@@ -144,7 +144,7 @@ impl CuttableProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (port, links) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<[TcpStream; 2]>>>::default());
         let kept = links.clone();
-        // It ends with the process of the tests.
+        // The thread ends with the test process.
         thread::spawn(move || {
             for host in listener.incoming().map_while(Result::ok) {
                 let server = TcpStream::connect(("127.0.0.1", server)).unwrap();

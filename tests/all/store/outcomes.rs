@@ -1,4 +1,4 @@
-//! What became of documents is reported until it is acknowledged, over restarts too, and never changes.
+//! Outcomes of documents are reported until they are acknowledged, over restarts too, and never change.
 
 use roundhouse::store::{Outcome, Promise};
 
@@ -105,7 +105,7 @@ fn expired_document_settles_once_retracted_and_acknowledged() {
         open.store.promise(vec![promise("a"), promise("b")]).unwrap();
         let given_up = advance_until(&open, || open.outcomes.try_recv().ok(), 2);
         database.resume();
-        // Behind their withdrawal, and in the same segment of the journal, which must stay for it.
+        // `c` follows the retraction in the same segment of the journal, which must be kept for it.
         open.store.promise(vec![promise("c")]).unwrap();
         advance_until(&open, || open.outcomes.try_recv().ok(), 1);
         open.store.settle(&given_up[0].0);

@@ -9,14 +9,14 @@ use roundhouse_tests::{TestHost, TestPgBouncer, TestPostgres, eventually, skip};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Less than a lease lasts.
+/// Shorter than a lease.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
 fn config(url: &str) -> String {
     format!("auth.jwt.secret = \"s\"\nstore.url = \"{url}\"\n")
 }
 
-/// A host that is started in a folder of its own and may not come up.
+/// A host that is started in a folder of its own, and may fail to start.
 fn start_elsewhere(config: &str) -> (TempDir, Command) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), config).unwrap();
@@ -30,7 +30,7 @@ async fn start_campaign(host: &TestHost) {
     host.post_event("campaign:started", json!({ "campaignId": "c1", "name": "Spring", "total": 1000 })).await.unwrap();
 }
 
-/// Counts one more message, and gives how many there are.
+/// Counts one more message, and returns the total.
 async fn count(host: &TestHost) -> Value {
     host.post_event("campaign:message", json!({ "campaignId": "c1", "status": "sent" })).await.unwrap()["processed"]
         .take()
@@ -105,13 +105,13 @@ async fn killed_host_restarts_at_once_elsewhere_after_expiry() {
     assert!(killed.elapsed() < AT_ONCE, "it is known by its folder: {:?}", killed.elapsed());
     assert_eq!(count(&host).await, 2);
 
-    // In another folder it is another host, which waits.
+    // A host in another folder is another owner, and waits.
     host.kill();
     let mut elsewhere = TestHost::start_with(&config, &[]);
     assert!(elsewhere.log().contains("waiting for its lease to expire"), "{}", elsewhere.log());
     assert_eq!(count(&elsewhere).await, 3);
 
-    // A host that ends gives the lease back.
+    // A host that ends releases the lease.
     elsewhere.terminate();
     elsewhere.wait_for_exit();
     let ended = Instant::now();

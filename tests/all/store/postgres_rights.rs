@@ -1,4 +1,4 @@
-//! PostgreSQL as administrators give it: tables that they made, a role of least rights, an encoding.
+//! PostgreSQL as administrators provide it: prepared tables, a least-privileged role, an encoding.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use roundhouse::store::{AnsweredCall, Outcome, Promise, ScopeRecord, Store, Stor
 use roundhouse_tests::{PATIENCE, TestHost, TestPostgres, skip};
 use tempfile::TempDir;
 
-/// What `roundhouse store schema` prints.
+/// The output of `roundhouse store schema`.
 fn script(args: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let printed = TestHost::command(dir.path()).args(["store", "schema"]).args(args).output().unwrap();
@@ -31,7 +31,7 @@ fn refusal(url: &str) -> String {
     try_to_open(url, &journal).map(drop).expect_err("it is refused")
 }
 
-/// Writes everything that is ever written, and reads it.
+/// Writes and reads every kind of record.
 fn use_store(store: &Store, tag: &str) {
     let (tell, told) = mpsc::channel();
     let promise = Promise {
@@ -99,7 +99,7 @@ fn least_privileged_role_uses_prepared_tables() {
     let said = refusal(&url);
     assert!(said.contains("permission denied") && said.contains("roundhouse store schema --role 'the host'"), "{said}");
 
-    // Tables alone do not do.
+    // The tables alone do not suffice.
     server.run(&script(&[]));
     let said = refusal(&url);
     assert!(said.contains("roundhouse_schema") && said.contains("roundhouse store schema --role"), "{said}");
@@ -114,7 +114,7 @@ fn least_privileged_role_uses_prepared_tables() {
     let store = try_to_open(&url, &journal).unwrap();
     use_store(&store, "a");
     write_scope(&store);
-    // A connection that was lost is made anew, without the right to make tables.
+    // A lost connection is made again, without the right to create tables.
     server.stop();
     server.resume();
     write_scope(&store);
@@ -129,7 +129,7 @@ fn older_tables_are_migrated_or_refused() {
     };
     server.run(&script(&[]));
     server.run("CREATE ROLE host LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO host");
-    // As hosts made them before there was a version.
+    // The tables of hosts before schema versions.
     let become_old = "DROP TABLE roundhouse_schema; ALTER TABLE roundhouse_owner DROP epoch, DROP expires, DROP holder;
                       INSERT INTO roundhouse_owner (owner) VALUES ('old')";
     server.run(become_old);

@@ -18,7 +18,7 @@ fn scopes_have_their_last_record() {
             open.put(&record);
             assert_eq!(open.scope("campaign:1").as_ref(), Some(&record));
         }
-        // Read before it is written, it is what it is going to be.
+        // A read before the write returns the record that is going to be written.
         let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
         open.store.put_scope(next.clone(), Charge::default(), None, None);
         assert_eq!(open.scope("campaign:1"), Some(next));
@@ -90,7 +90,7 @@ fn answered_calls_are_stored_with_their_changes() {
         put("a", BEGINNING);
         put("b", BEGINNING + 1);
         open.put(&record("campaign:2", None));
-        // What has had its day may be used for another call.
+        // A key may be used again after a day.
         put("a", BEGINNING + 2);
         open.store.drop_scope("campaign", "campaign:1", None, Some(answered("c", BEGINNING + 3)));
         open.store.shut_down();

@@ -1,5 +1,5 @@
-//! What must hold whatever a client sends, for each codec. The fuzz targets run these on bytes that a fuzzer makes up,
-//! and `host/tests/codecs.rs` on the committed corpus and mutations of it; so this names the codecs as `crate::protocol`.
+//! Properties of each codec that hold for any input. The fuzz targets run these on a fuzzer's bytes, and
+//! `host/tests/codecs.rs` on the committed corpus and mutations of it; so this names the codecs as `crate::protocol`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +23,7 @@ enum Kept {
     Close(Option<u16>),
 }
 
-/// Feeds `bytes` in pieces as long as `piece` says, and gives what came out and how it ended.
+/// Feeds `bytes` in pieces of this length, and returns the output and its end.
 fn read_frames(bytes: &[u8], max_bytes: usize, mut piece: impl FnMut() -> usize) -> (Vec<Kept>, Option<Violation>) {
     let mut decoder = websocket::Decoder::default();
     let mut seen = Vec::new();
@@ -51,8 +51,8 @@ fn read_frames(bytes: &[u8], max_bytes: usize, mut piece: impl FnMut() -> usize)
     (seen, None)
 }
 
-/// WebSocket frames: however they are cut, the same comes out; no message is over the limit and nothing grows beyond it;
-/// what was read can be written and read again. The first byte makes the limit, the second the pieces.
+/// WebSocket frames: any split gives the same messages; none is over the limit and no buffer grows beyond it; decoded
+/// messages survive a round trip. The first byte selects the limit, the second the pieces.
 pub fn websocket(data: &[u8]) {
     let [limit, seed, bytes @ ..] = data else { return };
     let max_bytes = 16 << (limit % 10);
@@ -77,7 +77,7 @@ pub fn websocket(data: &[u8]) {
             Kept::Pong | Kept::Close(_) => {}
         }
     }
-    // These are ours, and not a client's; they may be anything all the same.
+    // Frames of the host, and not of a client; they may carry anything all the same.
     assert!(websocket::contents(bytes).count() <= bytes.len());
 }
 
@@ -90,7 +90,7 @@ fn fields(json: &str) -> BTreeMap<String, &RawValue> {
     serde_json::from_str(json).expect("what the host writes is a JSON object")
 }
 
-/// What the host writes for an event or an acknowledgement, in the form in which a client would send it.
+/// The host's frame of an event or an acknowledgement, in the form in which a client would send it.
 fn as_client(json: &str, payload: &Payload) -> String {
     let mut fields = fields(json);
     let arguments = arguments(payload);
@@ -104,13 +104,13 @@ fn as_client(json: &str, payload: &Payload) -> String {
 }
 
 fn check_same(read: &Payload, written: &Payload) {
-    // No argument and one that is null look the same.
+    // No argument and a null argument look the same.
     let or_none = |payload| Some(arguments(payload)).filter(|arguments| *arguments != ["null"]).unwrap_or_default();
     assert_eq!(or_none(read), or_none(written));
     assert_eq!(read.attachments, written.attachments);
 }
 
-/// Plain frames: what can be read can be written and is read again the same; what cannot is answered, shortly.
+/// Plain frames: a decoded frame survives a round trip; a malformed one gets a short answer.
 pub fn plain(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match plain::decode(text) {
@@ -146,7 +146,7 @@ pub fn plain(data: &[u8]) {
     }
 }
 
-/// Engine.IO packets and payloads: what can be read is written as it came, and a queue is cut where it may be.
+/// Engine.IO packets and payloads: a decoded packet encodes to the same bytes, and a queue is cut between packets.
 pub fn engineio(data: &[u8]) {
     let Ok(body) = std::str::from_utf8(data) else { return };
     match engineio::decode(body) {
@@ -180,7 +180,7 @@ pub fn engineio(data: &[u8]) {
     assert_eq!(bodies.join(&b'\x1e'), all);
 }
 
-/// A packet as it would stand in a text frame.
+/// A packet in the form of a text frame.
 fn text_of(packet: &Engine<'_>) -> String {
     match packet {
         Engine::Open => "0".to_owned(),
@@ -194,8 +194,8 @@ fn text_of(packet: &Engine<'_>) -> String {
     }
 }
 
-/// Socket.IO packets, a message per line: an attachment where the line begins with `b`, else text. What was read is
-/// within the limit, can be written, and is read again the same, over WebSocket and over polling.
+/// Socket.IO packets, one message per line: an attachment where the line begins with `b`, else text. A decoded packet
+/// is within the limit, and survives a round trip over WebSocket and over polling.
 pub fn socketio(data: &[u8]) {
     const MAX_BYTES: usize = 4096;
     let mut decoder = socketio::Decoder::default();
@@ -221,7 +221,7 @@ fn check_packet(packet: &Packet<'_>, max_bytes: usize) {
             return;
         }
         Packet::Disconnect { namespace } => socketio::disconnect_frame(namespace),
-        // It is refused, and never sent.
+        // A refused packet, which is never sent.
         Packet::Overfull { .. } => return,
         Packet::Event { namespace, event, payload, id } => {
             check_payload(payload, max_bytes);
@@ -237,7 +237,7 @@ fn check_packet(packet: &Packet<'_>, max_bytes: usize) {
             socketio::ack_frames(namespace, *id, payload)
         }
     };
-    // Neither has an equality of its own; what they print is all that they are.
+    // Neither implements equality; their debug output is complete.
     assert_eq!(format!("{:?}", read_back(&frames)), format!("{packet:?}"));
 }
 
@@ -273,7 +273,7 @@ fn read_back(frames: &Bytes) -> Packet<'static> {
     read.expect("it is a whole packet")
 }
 
-/// Numbers that look random and are the same in each run.
+/// Pseudo-random numbers, the same in each run.
 #[derive(Debug)]
 pub struct Random(u64);
 

@@ -1,4 +1,4 @@
-//! The host's codecs, compiled from where they are without the rest of the host, and what must hold for any bytes.
+//! The host's codecs, compiled in place without the rest of the host, and properties that hold for any bytes.
 
 #[path = "../../../host/src/model/mod.rs"]
 pub mod model;

@@ -1,4 +1,4 @@
-//! What an attack is, and the list of all.
+//! Attacks, and the list of all.
 
 use std::fmt;
 use std::rc::Rc;
@@ -8,12 +8,12 @@ use futures_util::future::LocalBoxFuture;
 use super::attacks;
 use super::field::Field;
 
-/// Who attacks.
+/// The attacker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// Somebody without a token, whom the host does not let in.
+    /// A client without a token, which the host refuses.
     Stranger,
-    /// Somebody whom the host lets in without a token.
+    /// A client without a token, which the host accepts.
     Anonymous,
     /// One connection of one account.
     Account,
@@ -21,7 +21,7 @@ pub enum Who {
     Connections,
     /// Several accounts, each from an address of its own.
     Accounts,
-    /// A feature, driven by clients of its author.
+    /// A plugin, driven by clients of its author.
     Plugin,
     /// A service with a key of the API.
     Service,
@@ -41,16 +41,16 @@ impl fmt::Display for Who {
     }
 }
 
-/// Which host an attack needs.
+/// The host that an attack needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// Default limits, and tokens for everybody.
+    /// Default limits, and every client has a token.
     Closed,
-    /// The same, and clients without a token are let in.
+    /// The same, and clients without a token are accepted.
     Open,
 }
 
-/// What is attacked. Each group has a short run among the tests.
+/// The target of attacks. Each group has a short run among the tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
     /// Payloads that cost a feature more than they cost their sender.
@@ -61,13 +61,13 @@ pub enum Group {
     Turns,
     /// Memory before a sign-in.
     Memory,
-    /// Floods of a feature's own means.
+    /// Floods through a feature's own events.
     Floods,
     /// The protocols.
     Wire,
     /// The API.
     Services,
-    /// What a plugin does by itself.
+    /// Misbehaviour of a plugin.
     Plugins,
 }
 
@@ -113,20 +113,20 @@ impl Group {
     }
 }
 
-/// One way of hurting others.
+/// One way to harm others.
 #[derive(Debug)]
 pub struct Attack {
     /// Its name on the command line.
     pub name: &'static str,
-    /// Who does it.
+    /// The attacker.
     pub who: Who,
-    /// What is sent.
+    /// The bytes that are sent.
     pub what: &'static str,
     /// Which host it needs.
     pub setting: Setting,
-    /// How many times as long as others it goes on in a full run.
+    /// The multiple of the usual time for which it runs in a full run.
     pub length: u32,
-    /// Does it, until the field says that it is over.
+    /// Runs the attack until the field's time is over.
     pub run: fn(Rc<Field>) -> LocalBoxFuture<'static, anyhow::Result<()>>,
 }
 
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// How many there must be.
+    /// The least number of attacks.
     const AT_LEAST: usize = 60;
 
     #[test]

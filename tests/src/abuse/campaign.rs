@@ -17,52 +17,52 @@ use super::tally::Tally;
 use super::verdict::{Latency, Verdict};
 use crate::TestHost;
 
-/// How long an attack goes on in a full run, unless it says more.
+/// The default time of an attack in a full run.
 const FULL: Duration = Duration::from_secs(4);
-/// How long one goes on in a short run.
+/// The time of an attack in a short run.
 const SHORT: Duration = Duration::from_millis(400);
 /// The share of connections and the like in a short run.
 const SHORT_SCALE: f64 = 0.1;
 /// How long the good clients are measured without an attack.
 const ALONE: Duration = Duration::from_secs(3);
-/// How long is waited before memory is looked at for the last time.
+/// The pause before the last measurement of memory.
 const LATER: Duration = Duration::from_secs(4);
 /// How long a host settles after its start: first calls are slower than others.
 const SETTLES: Duration = Duration::from_secs(1);
-/// What an attack may take besides its time, for its preparation.
+/// The time that an attack may take for its preparation.
 const PREPARATION: Duration = Duration::from_secs(20);
 
-/// How much is done.
+/// The extent of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Length {
     /// Each attack on a host of its own, for some seconds; latency is measured.
     Full,
-    /// Attacks on one host, for a moment each; only service is looked at.
+    /// Attacks on one host, briefly; only loss of service is measured.
     Short,
 }
 
 /// A run of attacks.
 #[derive(Debug)]
 pub struct Campaign {
-    /// How much is done.
+    /// The extent of a run.
     pub length: Length,
-    /// How long each attack goes on, where that is not as usual.
+    /// The time of each attack, where it is not the default.
     pub time: Option<Duration>,
     /// Another binary than the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Whether each attack is first made on another host, to see what it costs the machine.
+    /// Whether each attack is first run against another host, to measure its cost to the machine.
     pub has_control: bool,
 }
 
-/// A host, and the good ones on it.
+/// A host and its good clients.
 #[derive(Debug)]
 struct Town {
-    // The good ones leave before it ends.
+    // The good clients leave before the host ends.
     neighbours: Neighbours,
     host: TestHost,
 }
 
-/// What a thread of attackers gave back.
+/// The result of an attackers' thread.
 struct Attacked {
     tally: Tally,
     failed: Option<String>,
@@ -77,10 +77,10 @@ impl Campaign {
         Self { length: Length::Short, time: None, binary: None, has_control: false }
     }
 
-    /// Makes these attacks, and hands over what came of each.
+    /// Runs these attacks, and passes on each verdict.
     ///
     /// # Errors
-    /// Where a host cannot be started, or good clients do not get in before it is attacked.
+    /// Where a host cannot be started, or good clients are refused before the attack.
     pub fn run(&self, attacks: &[(Group, &Attack)], mut report: impl FnMut(Verdict)) -> anyhow::Result<()> {
         let mut town: Option<(super::Setting, Town)> = None;
         for (number, (group, attack)) in attacks.iter().enumerate() {
@@ -145,7 +145,7 @@ impl Campaign {
         Ok(verdict)
     }
 
-    /// Makes an attack on a thread of its own, which makes way for the host and the good ones.
+    /// Runs an attack on a thread of its own, with a lower priority than the host and the good clients.
     fn make(&self, attack: &Attack, host: &TestHost, number: u8) -> anyhow::Result<Attacked> {
         let clients = host.ws.trim_start_matches("ws://").parse()?;
         let api = host.api.trim_start_matches("http://").parse()?;
@@ -168,20 +168,20 @@ impl Campaign {
             let cpu = clock_gettime(ClockId::ThreadCPUTime);
             let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
             let attacked = tally.map(|(tally, failed)| Attacked { tally, failed, from, until, cpu });
-            // Who asked may have given up.
+            // The receiver may have given up.
             let _ = sender.send(attacked);
         })?;
         receiver.recv().context("the attackers' thread ended")?
     }
 }
 
-/// Makes this thread an attackers' thread: one that makes way.
+/// Lowers the priority of an attackers' thread.
 fn prepare() -> anyhow::Result<tokio::runtime::Runtime> {
     rustix::process::nice(10)?;
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// An attack that takes longer than that is ended.
+/// Ends an attack that takes longer than this.
 async fn within(longest: Duration, attack: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     match tokio::time::timeout(longest, attack).await {
         Ok(made) => made,

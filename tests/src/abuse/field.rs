@@ -1,4 +1,4 @@
-//! What an attacker is given: addresses, accounts, keys and time.
+//! An attacker's resources: addresses, accounts, keys and time.
 
 use std::cell::{Cell, RefCell};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,23 +16,23 @@ use crate::bench::token;
 use crate::host::{Answer, http};
 use crate::raw;
 
-/// How long an attacker waits for the host to let it in.
+/// The time-out of an attacker's handshake.
 const LET_IN: Duration = Duration::from_secs(5);
 
-/// What an attack is run with.
+/// The resources of one attack.
 #[derive(Debug)]
 pub struct Field {
-    /// Where clients connect.
+    /// The address for clients.
     pub clients: SocketAddr,
-    /// Where the API is.
+    /// The address of the API.
     pub api: SocketAddr,
-    /// The number of this attack: its users and addresses are its own.
+    /// The number of this attack, which has users and addresses of its own.
     pub number: u8,
-    /// How long it goes on.
+    /// The time that it runs.
     pub time: Duration,
-    /// The share of connections and the like that a short run has.
+    /// The share of connections and the like in a short run.
     pub scale: f64,
-    /// What it sent and got.
+    /// Sent and received frames.
     pub tally: Rc<RefCell<Tally>>,
     until: Rc<Cell<Instant>>,
 }
@@ -44,22 +44,22 @@ impl Field {
         Self { clients, api, number, time, scale, tally: Rc::default(), until }
     }
 
-    /// Begins the time again: what was done before was preparation.
+    /// Restarts the time: everything before was preparation.
     pub fn begin(&self) {
         self.until.set(Instant::now() + self.time);
     }
 
-    /// When it is over.
+    /// The end of the attack.
     pub fn until(&self) -> Instant {
         self.until.get()
     }
 
-    /// Whether it is over.
+    /// Whether the attack is over.
     pub fn is_over(&self) -> bool {
         Instant::now() >= self.until()
     }
 
-    /// So many in a full run, and fewer in a short one.
+    /// This many in a full run, and fewer in a short one.
     pub fn some(&self, n: usize) -> usize {
         ((n as f64 * self.scale) as usize).max(1)
     }
@@ -69,7 +69,7 @@ impl Field {
         format!("mallory-{}-{n}", self.number)
     }
 
-    /// Waits, but not beyond the end.
+    /// Sleeps, but not beyond the end.
     pub async fn pause(&self, time: Duration) {
         let until = (Instant::now() + time).min(self.until());
         tokio::time::sleep_until(until.into()).await;
@@ -96,7 +96,7 @@ impl Field {
         Ok(connected)
     }
 
-    /// A connection that is let in, or nothing, which is counted.
+    /// A connection that the host accepts, or nothing, which is counted.
     pub async fn connect(&self, way: Way, user: &str, address: usize, is_deaf: bool) -> Option<Line> {
         let opened = tokio::time::timeout(LET_IN, self.open(way, user, address)).await;
         match opened {
@@ -148,7 +148,7 @@ impl Field {
         Ok(answer)
     }
 
-    /// What the host says of a plugin.
+    /// The API's report of a plugin.
     ///
     /// # Errors
     /// Where there is no answer.

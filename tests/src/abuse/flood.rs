@@ -1,4 +1,4 @@
-//! Many connections that send again and again, at a pace, and come back when they are cut off.
+//! Many connections that send again and again at a rate, and reconnect when they are disconnected.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use futures_util::future::join_all;
 use super::field::Field;
 use super::line::Line;
 
-/// How long an attacker that was cut off waits before it comes back.
+/// The time before a disconnected attacker reconnects.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(200);
 
 /// How a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// By the plain protocol, signed in.
+    /// By the plain protocol, with a token.
     Plain,
     /// The same, without a token.
     Anonymous,
-    /// By Socket.IO over WebSocket, signed in.
+    /// By Socket.IO over WebSocket, with a token.
     SocketIo,
-    /// By the plain protocol, and not signed in.
+    /// By the plain protocol, before authentication.
     Unsigned,
-    /// By Engine.IO over WebSocket, in no namespace.
+    /// By Engine.IO over WebSocket, without a namespace.
     Engine,
 }
 
-/// What connections of a flood have in common.
+/// The common settings of a flood's connections.
 #[derive(Debug, Clone)]
 pub struct Flood {
     n: usize,
@@ -39,7 +39,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// So many connections of one account, from one address, that send as much as goes.
+    /// Connections of one account, from one address, that send as fast as they can.
     pub fn of(n: usize, way: Way) -> Self {
         Self { n, way, are_users: false, per_second: None, burst: 0, opening: Vec::new(), is_deaf: false }
     }
@@ -59,17 +59,17 @@ impl Flood {
         Self { are_users: true, ..self }
     }
 
-    /// So many frames a second of each.
+    /// The rate of each in frames per second.
     pub fn rate(self, per_second: f64) -> Self {
         Self { per_second: Some(per_second), ..self }
     }
 
-    /// So many at once before that.
+    /// The burst of each before that.
     pub fn burst(self, burst: usize) -> Self {
         Self { burst, ..self }
     }
 
-    /// What each connection sends first.
+    /// The first bytes of each connection.
     pub fn opening(mut self, frame: Vec<u8>) -> Self {
         self.opening.push(frame);
         self
@@ -82,7 +82,7 @@ impl Flood {
 }
 
 impl Field {
-    /// Floods the host until it is over: `frame` gives what a connection sends, by its number and the number of the frame.
+    /// Floods the host until the attack is over: `frame` returns the bytes, by the numbers of connection and frame.
     pub async fn pour<'a>(&self, flood: Flood, frame: impl Fn(usize, usize) -> Cow<'a, [u8]>) {
         let frame = &frame;
         let flood = &flood;
@@ -98,7 +98,7 @@ impl Field {
         .await;
     }
 
-    /// The connections of a flood, those that are let in, after what they send first.
+    /// The accepted connections of a flood, after their first bytes.
     pub async fn connect_all(&self, flood: Flood) -> Vec<Line> {
         let flood = &flood;
         let lines = join_all((0..flood.n).map(|i| self.connect_in(flood, i))).await;
@@ -128,7 +128,7 @@ impl Field {
             }
             *n += 1;
             let Some(per_second) = flood.per_second.filter(|_| *n >= flood.burst) else {
-                // Others on this thread want their turn.
+                // Other tasks of this thread need their turn.
                 tokio::task::yield_now().await;
                 continue;
             };

@@ -1,9 +1,9 @@
-//! Frames of a server, of which no more than the first bytes are looked at: attackers get much.
+//! Reads only the first bytes of a server's frames: attackers receive many.
 
-/// How many bytes of a frame are looked at: an error's code stands before its message.
+/// How many bytes of a frame are read: an error's code stands before its message.
 const SEEN: usize = 160;
 
-/// Where in a stream of a server's frames one is.
+/// The position in a stream of a server's frames.
 #[derive(Debug, Default)]
 pub(super) struct Glimpse {
     head: Vec<u8>,
@@ -14,7 +14,7 @@ pub(super) struct Glimpse {
 }
 
 impl Glimpse {
-    /// Goes through `bytes`, and gives the opcode and the first bytes of each frame that ends in them to `take`.
+    /// Walks through `bytes`, and passes the opcode and the first bytes of each frame that ends in them to `take`.
     pub(super) fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(u8, &[u8])) {
         while !bytes.is_empty() {
             if !self.in_payload {
@@ -38,7 +38,7 @@ impl Glimpse {
     }
 }
 
-/// The length of the payload; nothing where the head is not all there.
+/// The length of the payload; nothing where the head is incomplete.
 fn length(head: &[u8]) -> Option<usize> {
     match *head {
         [_, n] if n <= 125 => Some(usize::from(n)),
@@ -53,7 +53,7 @@ pub(super) fn error_code(seen: &[u8]) -> Option<&str> {
     const CODE: &[u8] = b"\"code\":\"";
     const ERROR: &[u8] = b"error";
     let near = &seen[..seen.len().min(SEEN)];
-    // Whatever else is sent may have a code of its own; an error's stands behind the word.
+    // Other events may have a `code` of their own; an error's stands behind the word `error`.
     let error = near.windows(ERROR.len()).position(|window| window == ERROR)?;
     let code = near[error..].windows(CODE.len()).position(|window| window == CODE)? + error + CODE.len();
     let end = near[code..].iter().position(|byte| *byte == b'"')?;

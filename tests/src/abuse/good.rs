@@ -1,4 +1,4 @@
-//! Good clients: people who work in pairs on tickets, in chats and on timelines, a little at a time.
+//! Good clients: users who work in pairs on tickets, in chats and on timelines, a little at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use super::visitors;
 use crate::bench::token;
 use crate::raw::{client_frame, connect_raw_on, connect_socket_io, frame_of, reach};
 
-/// How many there are: as many by the plain protocol as by Socket.IO, and one of each in a pair.
+/// The number of good clients: half by the plain protocol and half by Socket.IO, one of each in a pair.
 pub(super) const CLIENTS: usize = 20;
-/// Who hears each message: the pair.
+/// The recipients of each message: the pair.
 const LISTENERS: u64 = 2;
 /// Between two events of one client: a fifth of the rate that clients may have.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How long a reply may take before it counts as missing. People have left a page that does not answer for so long.
+/// The time after which a reply counts as missing: users have left the page by then.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a client that lost its connection waits before it comes back.
+/// The time before a client that lost its connection reconnects.
 const COMES_BACK_AFTER: Duration = Duration::from_millis(200);
 
-/// The good ones, on a thread of their own until this is dropped.
+/// The good clients, on a thread of their own until this is dropped.
 #[derive(Debug)]
 pub struct Neighbours {
     ledger: Arc<Ledger>,
@@ -42,7 +42,7 @@ impl Neighbours {
     /// Connects them, and waits until all are at work.
     ///
     /// # Errors
-    /// Where they do not get in on a host that nobody attacks yet.
+    /// Where they are refused by a host that is not yet attacked.
     pub fn move_in(ws: &str, api: &str) -> anyhow::Result<Self> {
         let (ledger, is_over, n_ready) = (Arc::default(), Arc::default(), Arc::default());
         let mut neighbours = Self { ledger, is_over, n_ready, thread: None };
@@ -71,7 +71,7 @@ impl Neighbours {
         Ok(neighbours)
     }
 
-    /// What they were served of what was due in this time. Waits until all of that has its answer, or is missing.
+    /// Their service in this time. Waits until everything that was due in it is answered or missing.
     pub fn served(&self, from: Instant, until: Instant) -> Served {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -117,7 +117,7 @@ async fn live(index: usize, ws: &str, ledger: &Ledger, n_ready: &AtomicUsize) {
     }
 }
 
-/// One of them, connected.
+/// A connected good client.
 struct Client<'a> {
     index: usize,
     socket: TcpStream,
@@ -127,7 +127,7 @@ struct Client<'a> {
     last_id: u64,
 }
 
-/// What a client does in turn. The first two are how it begins.
+/// The events that a client sends in turn. It begins with the first two.
 const EVENTS: [&str; 8] = [
     "ticket:view",
     "joinRoom",
@@ -138,7 +138,7 @@ const EVENTS: [&str; 8] = [
     "ticket:stop_typing",
     "subscribe:campaign",
 ];
-/// How many of these a client begins with.
+/// The number of events that a client begins with.
 const OPENING: usize = 2;
 
 impl<'a> Client<'a> {
@@ -166,9 +166,9 @@ impl<'a> Client<'a> {
         Ok(client)
     }
 
-    /// Sends an event a period, and takes what comes, until the connection ends.
+    /// Sends an event per period, and reads all frames, until the connection ends.
     async fn work(&mut self) -> anyhow::Result<()> {
-        // Not all at once.
+        // Clients are spread over the period.
         let mut due = Instant::now() + PERIOD * self.index as u32 / CLIENTS as u32;
         let mut buffer = vec![0; 65_536];
         for turn in self.index.. {

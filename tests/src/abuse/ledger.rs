@@ -1,16 +1,16 @@
-//! What the good ones asked for, and what they were served.
+//! The requests of good clients, and their outcomes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// What somebody wants of the host.
+/// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// An event of a good client, and its acknowledgement.
     Event,
-    /// To connect, sign in, and be answered once.
+    /// Connecting, authenticating and one answer.
     Newcomer,
     /// An answer of the API.
     Operator,
@@ -20,7 +20,7 @@ pub enum Service {
 struct Asked {
     service: Service,
     due: Instant,
-    /// How long it took, or why there was none; nothing while it is open.
+    /// The time that it took, or why it failed; nothing while it is pending.
     outcome: Option<Result<Duration, String>>,
 }
 
@@ -32,40 +32,40 @@ pub(super) struct Entry(usize);
 struct Book {
     asked: Vec<Asked>,
     cut: Vec<(Instant, String)>,
-    /// Messages that were acknowledged, and those that were heard.
+    /// Messages that were acknowledged, and those that were received.
     told: u64,
     heard: u64,
 }
 
-/// What is noted of all good ones, on whatever thread.
+/// The records of all good clients, on any thread.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<Book>);
 
-/// What the good ones were served while something was going on.
+/// The service of the good clients during a period.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Served {
-    /// Microseconds until the acknowledgements of events, in order of size.
+    /// Microseconds until the acknowledgements of events, sorted.
     #[serde(skip)]
     pub events: Vec<u32>,
-    /// The same until newcomers were in and answered.
+    /// The same until newcomers were connected and answered.
     #[serde(skip)]
     pub newcomers: Vec<u32>,
     /// The same until the operator was answered.
     #[serde(skip)]
     pub operator: Vec<u32>,
-    /// Refusals of what is theirs to do.
+    /// Refused requests.
     pub refused: u64,
-    /// Connections that were ended.
+    /// Connections that the host ended.
     pub disconnected: u64,
-    /// What was not answered in time.
+    /// Requests without an answer in time.
     pub missing: u64,
-    /// Messages that were accepted and not heard by the others in the room.
+    /// Messages that were acknowledged and not received by the others in the room.
     pub unheard: u64,
-    /// The first few of these, in words.
+    /// The first few losses, in words.
     pub said: Vec<String>,
 }
 
-/// How many losses are told in words.
+/// How many losses are described in words.
 const SAID: usize = 3;
 
 impl Ledger {
@@ -73,7 +73,7 @@ impl Ledger {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes that something is asked for, and since when it is due.
+    /// Records a request, and since when it is due.
     pub(super) fn ask(&self, service: Service, due: Instant) -> Entry {
         self.book(|book| {
             book.asked.push(Asked { service, due, outcome: None });
@@ -81,7 +81,7 @@ impl Ledger {
         })
     }
 
-    /// Notes what came of it.
+    /// Records its outcome.
     pub(super) fn end(&self, Entry(entry): Entry, outcome: Result<(), String>) {
         self.book(|book| {
             let asked = &mut book.asked[entry];
@@ -90,23 +90,23 @@ impl Ledger {
         });
     }
 
-    /// Notes that a good client's connection was ended.
+    /// Records that a good client's connection was ended.
     pub(super) fn cut(&self, why: String) {
         self.book(|book| book.cut.push((Instant::now(), why)));
     }
 
-    /// Notes that a message was accepted.
+    /// Records that a message was acknowledged.
     pub(super) fn told(&self) {
         self.book(|book| book.told += 1);
     }
 
-    /// Notes that a message was heard.
+    /// Records that a message was received.
     pub(super) fn heard(&self) {
         self.book(|book| book.heard += 1);
     }
 
-    /// Takes out what was due in this time, and all from before it, once all of it has an outcome and each message was
-    /// heard by as many; or in any case, if it is not waited for any longer.
+    /// Takes out everything that was due in this time or before, once all of it has an outcome and each message has
+    /// been received by all; or at once, when the wait is over.
     pub(super) fn take(&self, from: Instant, until: Instant, listeners: u64, waits: bool) -> Option<Served> {
         self.book(|book| {
             let open = |asked: &Asked| asked.due < until && asked.outcome.is_none();
@@ -128,7 +128,7 @@ impl Book {
         }
         self.cut.clear();
         served.unheard = (self.told * listeners).saturating_sub(self.heard);
-        // What was lost is lost once. More may have been heard than told: an acknowledgement comes behind its message.
+        // A loss counts once. Receipts may outnumber acknowledgements, which come behind their messages.
         self.heard += served.unheard;
         for latencies in [&mut served.events, &mut served.newcomers, &mut served.operator] {
             latencies.sort_unstable();
@@ -165,7 +165,7 @@ impl Served {
         }
     }
 
-    /// Whether nobody lost anything.
+    /// Whether no good client lost anything.
     pub fn is_whole(&self) -> bool {
         self.refused + self.disconnected + self.missing + self.unheard == 0
     }

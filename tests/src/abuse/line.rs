@@ -1,4 +1,4 @@
-//! A connection of an attacker.
+//! An attacker's connection.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -13,12 +13,12 @@ use super::glimpse::Glimpse;
 use super::tally::Tally;
 use crate::raw::frame_of;
 
-/// A WebSocket that sends what it is told to, and counts what comes.
+/// A WebSocket that sends given bytes, and counts its input.
 #[derive(Debug)]
 pub struct Line {
     writer: OwnedWriteHalf,
     reader: Option<JoinHandle<()>>,
-    /// What a deaf one keeps and does not read.
+    /// The socket of a deaf connection, which is kept and not read.
     _unread: Option<OwnedReadHalf>,
     is_closed: Rc<Cell<bool>>,
     tally: Rc<RefCell<Tally>>,
@@ -26,7 +26,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// On a socket that has made its handshake, and what came behind that. A deaf one reads nothing.
+    /// A line on a socket after its handshake, with the bytes behind that. A deaf one reads nothing.
     pub(super) fn on(
         socket: TcpStream,
         received: Vec<u8>,
@@ -44,7 +44,7 @@ impl Line {
         Self { writer, reader, _unread: unread, is_closed, tally, until }
     }
 
-    /// Sends bytes as they are. Says whether that went, and goes on until then.
+    /// Sends bytes as they are. Returns whether the connection still lives.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         if self.is_closed.get() || Instant::now() >= self.until.get() {
             return false;
@@ -72,7 +72,7 @@ impl Drop for Line {
     }
 }
 
-/// Counts all that comes until the end. Pings are not answered: no attack goes on until the second.
+/// Counts all input until the end. Pings are not answered: no attack lasts until the second.
 async fn read(mut reader: OwnedReadHalf, received: Vec<u8>, tally: Rc<RefCell<Tally>>, is_closed: Rc<Cell<bool>>) {
     let (mut glimpse, mut buffer) = (Glimpse::default(), vec![0; 65_536]);
     let mut was_told = false;

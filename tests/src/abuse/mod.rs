@@ -1,13 +1,13 @@
-//! Attacks on a host, and what they cost everybody else: good clients, newcomers, the operator, and memory.
+//! Attacks on a host, and their cost to others: good clients, newcomers, the operator, and memory.
 //!
 //! # Layout
-//! - [`Attack`]: who does what, and the list of all
-//! - [`Field`]: what an attacker is given, and its floods
-//! - [`Line`]: a connection of an attacker
-//! - [`Tally`]: what an attacker sent and got
-//! - [`Neighbours`]: the good ones, and what they are served
+//! - [`Attack`]: the attacks, and the list of all
+//! - [`Field`]: an attacker's resources, and its floods
+//! - [`Line`]: an attacker's connection
+//! - [`Tally`]: an attacker's sent and received frames
+//! - [`Neighbours`]: the good clients, and their service
 //! - [`Campaign`]: attacks one after another, on hosts that it starts
-//! - [`Verdict`]: what one attack led to, and the tables of all
+//! - [`Verdict`]: the result of one attack, and the tables of all
 
 mod attack;
 mod attacks;

@@ -1,10 +1,10 @@
-//! The page of attacks: what each did to an earlier host, and what it does to this one.
+//! The page of attacks: the effect of each on an earlier host, and on this one.
 
 use std::fmt::Write as _;
 
 use super::verdict::{Memory, Verdict, cell};
 
-/// The rows of the page, of two runs of the same attacks. One that only one of them has has a dash for the other.
+/// The rows of the page, from two runs of the same attacks. An attack that one run lacks has a dash there.
 pub fn page(before: &[Verdict], after: &[Verdict]) -> String {
     let mut rows = "| attack | who and what | test | p99 ratio | memory before / peak / after, MB | lost |\n\
                     |---|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-//! HTTP as attackers speak it: requests in a closed loop, and connections that say half of something and wait.
+//! Attackers' HTTP: requests in a closed loop, and connections that send half of something and wait.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -12,11 +12,11 @@ use tokio::net::TcpStream;
 use super::field::Field;
 use crate::bench::SECRET;
 
-/// Where sessions that poll begin.
+/// The path of new polling sessions.
 pub(super) const POLL: &str = "/socket.io/?EIO=4&transport=polling";
-/// The longest head of an answer that is looked for.
+/// The longest head of an answer.
 const MAX_HEAD: usize = 65_536;
-/// Between one byte and the next of a connection that goes on slowly.
+/// Between two bytes of a slow connection.
 const TRICKLE: Duration = Duration::from_millis(900);
 
 /// An answer of HTTP.
@@ -24,14 +24,14 @@ const TRICKLE: Duration = Duration::from_millis(900);
 pub(super) struct Reply {
     /// The status.
     pub(super) status: String,
-    /// Whether the connection goes on.
+    /// Whether the connection stays open.
     pub(super) is_kept: bool,
-    /// The beginning of the body: what came with the head.
+    /// The beginning of the body, which came with the head.
     pub(super) body: String,
 }
 
 impl Field {
-    /// Opens a session of Engine.IO that polls, and gives its id.
+    /// Opens a polling session of Engine.IO, and returns its id.
     pub(super) async fn polling_session(&self, address: usize) -> anyhow::Result<String> {
         let mut socket = self.reach(address).await?;
         self.tally.borrow_mut().sent(POLL.len());
@@ -71,7 +71,7 @@ impl Field {
         .await;
     }
 
-    /// One request on a connection that is kept, and the status.
+    /// Sends one request on a kept connection, and returns the status.
     async fn ask(&self, at: SocketAddr, kept: &mut Option<TcpStream>, request: &[u8]) -> anyhow::Result<String> {
         let mut socket = match kept.take() {
             Some(socket) => socket,
@@ -135,7 +135,7 @@ impl Field {
         let mut socket = self.reach_at(at, 0).await?;
         self.tally.borrow_mut().sent(bytes.len());
         {
-            // Who is refused at once is told so while it still sends.
+            // A refusal may come while the connection still sends.
             let (reader, mut writer) = socket.split();
             tokio::select! {
                 sent = writer.write_all(bytes) => sent?,
@@ -152,7 +152,7 @@ impl Field {
     }
 }
 
-/// A request with a key of the API.
+/// A request with an API key.
 pub(super) fn api_request(method: &str, path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
@@ -162,7 +162,7 @@ pub(super) fn api_request(method: &str, path: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A request without anything.
+/// A request without headers or body.
 pub(super) fn bare_request(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").into_bytes()
 }

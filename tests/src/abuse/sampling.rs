@@ -1,4 +1,4 @@
-//! What a host's process takes: memory, looked at again and again, and time.
+//! The resources of a host's process: memory, sampled, and CPU time.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::bench::resident_bytes;
 
-/// Between two looks: a peak that is shorter than that is not seen.
+/// The sampling interval: shorter peaks are not seen.
 const PERIOD: Duration = Duration::from_millis(20);
-/// In which Linux gives times to programs, on every architecture that there is a host for.
+/// Linux's unit of CPU times, on every architecture of the host.
 const TICKS_A_SECOND: f64 = 100.0;
 const MEGABYTE: f64 = 1_000_000.0;
 
@@ -19,16 +19,16 @@ pub(super) fn resident(pid: u32) -> f64 {
     resident_bytes(pid).unwrap_or_default() / MEGABYTE
 }
 
-/// The seconds for which a process has run, threads that ended included; zero where it is gone.
+/// The CPU seconds of a process, ended threads included; zero where it is gone.
 pub(super) fn cpu_seconds(pid: u32) -> f64 {
     let figures = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Behind the program's name, which may have spaces: the state, and so on.
+    // The fields behind the program's name, which may have spaces: the state, and so on.
     let behind = figures.rsplit(") ").next().unwrap_or_default();
     let ticks = behind.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
     ticks.sum::<f64>() / TICKS_A_SECOND
 }
 
-/// Looks for the peak of a process's memory until it is stopped.
+/// Samples a process's memory for its peak until it is stopped.
 #[derive(Debug)]
 pub(super) struct Peak {
     is_over: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! The host that is attacked: the real binary with default limits, the bundled features, and one that misbehaves.
+//! The attacked host: the real binary with default limits, the bundled features, and the hostile guest.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,12 +10,12 @@ use crate::TestHost;
 use crate::bench::SECRET;
 use crate::guests::hostile;
 
-/// A way to run a host: which binary, and how.
+/// A way to run a host: the binary and its priority.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stage {
     /// Another binary than the one beside this program.
     pub(super) binary: Option<PathBuf>,
-    /// Whether it makes way for others, as attackers do.
+    /// Whether it runs at the attackers' priority.
     pub(super) is_decoy: bool,
 }
 
@@ -39,7 +39,7 @@ impl Stage {
         Ok(host)
     }
 
-    /// Takes the guest that misbehaves away with all that is left of it, its scopes, timers and pauses, and loads it anew.
+    /// Removes the hostile guest with its scopes, timers and pauses, and loads it anew.
     pub(super) fn refresh(host: &TestHost) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(host.call(
             "DELETE",
@@ -57,7 +57,7 @@ fn load(host: &TestHost) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Limits are left at their defaults: those are what protects.
+/// Limits have their defaults, which are under test.
 fn configuration(setting: Setting) -> String {
     let anonymous = setting == Setting::Open;
     format!(

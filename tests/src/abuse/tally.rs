@@ -1,4 +1,4 @@
-//! What an attacker sent, and what it got for it.
+//! An attacker's sent and received frames.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::glimpse::error_code;
 
-/// What all connections of an attacker sent and got.
+/// The totals of all connections of an attacker.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Tally {
-    /// Frames or requests.
+    /// Sent frames or requests.
     pub sent: u64,
-    /// Bytes of these.
+    /// Sent bytes.
     pub sent_bytes: u64,
-    /// Bytes that came.
+    /// Received bytes.
     pub got_bytes: u64,
-    /// What came that was no refusal.
+    /// Received frames that were no refusal.
     pub answers: u64,
     /// Refusals by code, and HTTP answers by status.
     pub refused: BTreeMap<String, u64>,
-    /// How its connections were ended by the host.
+    /// How the host ended its connections.
     pub closed: BTreeMap<String, u64>,
-    /// What else it found.
+    /// Other findings.
     pub notes: Vec<String>,
-    /// What it did to others that no measure of theirs shows; must be empty.
+    /// Harm to others that their measurements do not show; must be empty.
     pub harm: Vec<String>,
 }
 
 impl Tally {
-    /// Counts something that was sent.
+    /// Counts a sent frame or request.
     pub fn sent(&mut self, bytes: usize) {
         self.sent += 1;
         self.sent_bytes += bytes as u64;
@@ -57,7 +57,7 @@ impl Tally {
         }
     }
 
-    /// What it got, in a cell of a table.
+    /// The received frames, in a cell of a table.
     pub fn line(&self) -> String {
         let count = |(what, n): (&String, &u64)| format!("{n} × {what}");
         let mut parts: Vec<String> = self.refused.iter().map(count).collect();

@@ -1,4 +1,4 @@
-//! What came of an attack: whether anybody lost service, how much later they were served, and what memory it took.
+//! The result of an attack: lost service, latency, and memory.
 
 use std::fmt::Write as _;
 
@@ -9,27 +9,27 @@ use super::ledger::Served;
 use super::tally::Tally;
 use crate::bench::quantile;
 
-/// One deadline of a call by default, in milliseconds: neighbours may have to wait for it.
+/// The default deadline of a call, in milliseconds: others may have to wait for it.
 const DEADLINE_MS: f64 = 50.0;
-/// By how much memory may grow under one attack, in megabytes. The budgets that a host has by default (its journal's and
-/// store's queues, what is kept for clients that are away, what strangers and the API may hold) come to less.
+/// The allowed growth of memory under one attack, in megabytes. The default budgets of a host (its journal's and
+/// store's queues, sessions of detached clients, unfinished input and the API's requests) come to less.
 const MAX_GROWTH_MB: f64 = 512.0;
 
-/// How long something took, of many.
+/// The latency of many requests.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Latency {
-    /// How many.
+    /// Their number.
     pub n: usize,
     /// The median, in milliseconds.
     pub p50_ms: f64,
-    /// What one of a hundred took longer than.
+    /// The 99th percentile.
     pub p99_ms: f64,
     /// The longest.
     pub max_ms: f64,
 }
 
 impl Latency {
-    /// Of figures in microseconds, in order of size.
+    /// From sorted microseconds.
     pub fn of(sorted: &[u32]) -> Self {
         let at = |share| quantile(sorted, share) / 1000.0;
         Self { n: sorted.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
@@ -41,46 +41,46 @@ impl Latency {
 pub struct Memory {
     /// With the good clients alone.
     pub before: f64,
-    /// The most while it was attacked.
+    /// The peak under attack.
     pub peak: f64,
-    /// When the attackers had just gone.
+    /// Right after the attackers left.
     pub after: f64,
     /// Some seconds later.
     pub later: f64,
 }
 
-/// What came of one attack.
+/// The result of one attack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
     /// Its name.
     pub name: String,
     /// Its group.
     pub group: String,
-    /// Who did it.
+    /// The attacker.
     pub who: String,
-    /// What was sent.
+    /// The bytes that were sent.
     pub what: String,
-    /// How long it went on.
+    /// The time that it ran.
     pub seconds: f64,
-    /// How long good clients waited with nobody else there; not measured in a short run.
+    /// The latency of good clients without attackers; not measured in a short run.
     pub alone: Option<Latency>,
     /// The same while the attackers attacked another host on this machine, where that was asked for.
     pub machine: Option<Latency>,
     /// The same under attack.
     pub during: Latency,
-    /// How long newcomers took to be in and answered under attack.
+    /// The time of newcomers to connect and be answered under attack.
     pub newcomers: Latency,
-    /// How long the operator waited for the API under attack.
+    /// The operator's latency of the API under attack.
     pub operator: Latency,
-    /// What was lost.
+    /// Lost service.
     pub served: Served,
     /// Memory of the host.
     pub memory: Memory,
-    /// The processor time of the host in that time, in seconds.
+    /// The host's CPU time in that period, in seconds.
     pub host_cpu: f64,
     /// The same of the attackers.
     pub attacker_cpu: f64,
-    /// What the attackers sent and got.
+    /// The attackers' sent and received frames.
     pub tally: Tally,
     /// Why the attack could not be made.
     pub failed: Option<String>,
@@ -89,7 +89,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Of an attack of which nothing is known yet.
+    /// Of an attack without measurements yet.
     pub(super) fn of(group: Group, attack: &Attack) -> Self {
         Self {
             name: attack.name.to_owned(),
@@ -112,18 +112,18 @@ impl Verdict {
         }
     }
 
-    /// What the good ones waited under attack, as a multiple of what they wait alone.
+    /// The latency of good clients under attack, as a multiple of that without.
     pub fn ratio(&self) -> Option<f64> {
         self.alone.map(|alone| self.during.p99_ms / alone.p99_ms.max(f64::EPSILON))
     }
 
-    /// The share of that which the machine has, not the host: attackers run on it, too.
+    /// The part of that which the machine causes, not the host: attackers run on it, too.
     pub fn machine_ratio(&self) -> Option<f64> {
         let (alone, machine) = (self.alone?, self.machine?);
         Some(machine.p99_ms / alone.p99_ms.max(f64::EPSILON))
     }
 
-    /// What somebody lost; nothing where nobody did.
+    /// The losses in words; nothing where there are none.
     pub fn loss(&self) -> Option<String> {
         let Served { refused, disconnected, missing, unheard, said, .. } = &self.served;
         let mut losses = Vec::new();
@@ -147,14 +147,14 @@ impl Verdict {
         (!losses.is_empty()).then(|| losses.join(", "))
     }
 
-    /// Whether the good ones waited longer than twice what they wait without the attack and one deadline.
+    /// Whether good clients waited longer than twice their time without the attack and one deadline.
     pub fn is_too_slow(&self) -> bool {
         let Some(alone) = self.alone else { return false };
         let without = self.machine.map_or(alone.p99_ms, |machine| machine.p99_ms.max(alone.p99_ms));
         self.during.p99_ms > 2.0 * without + DEADLINE_MS
     }
 
-    /// Whether it is as it should be.
+    /// Whether the attack did no harm.
     pub fn is_good(&self) -> bool {
         self.loss().is_none() && self.failed.is_none() && !self.is_too_slow()
     }
@@ -185,7 +185,7 @@ impl Verdict {
     }
 }
 
-/// Text that breaks no table.
+/// Text that is safe in a table.
 pub(super) fn cell(text: &str) -> String {
     text.replace('|', "/").replace(['\n', '\r'], " ")
 }

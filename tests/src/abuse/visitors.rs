@@ -1,4 +1,4 @@
-//! People who have just arrived, and the operator: a service that is up for those who are in is no service.
+//! Newcomers and the operator: a service that only serves connected clients is none.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use super::requests::api_request;
 use crate::bench::token;
 use crate::raw::{connect_raw_on, reach};
 
-/// Between two newcomers, and two questions of the operator.
+/// Between two newcomers, and between two requests of the operator.
 const PERIOD: Duration = Duration::from_millis(250);
-/// How long a newcomer or an operator waits for an answer.
+/// The time-out of a newcomer or an operator.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Newcomers, one after another: each signs in, opens a ticket, and goes when it is answered.
+/// Newcomers, one after another: each connects, opens a ticket, and leaves when it is answered.
 pub(super) async fn come(ws: &str, ledger: &Ledger) {
     for n in 0u64.. {
         let due = Instant::now();
@@ -52,7 +52,7 @@ async fn visit(ws: &str, n: u64) -> anyhow::Result<()> {
     }
 }
 
-/// An operator who looks at the figures, over a connection each time.
+/// An operator who reads the stats, over a new connection each time.
 pub(super) async fn operate(api: &str, ledger: &Ledger) {
     loop {
         let due = Instant::now();

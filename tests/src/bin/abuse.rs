@@ -1,8 +1,8 @@
-//! Attacks on a host, and what they cost everybody else: `cargo run --release --bin abuse`.
+//! Attacks on a host, and their cost to its other clients: `cargo run --release --bin abuse`.
 //!
 //! Each attack is made on a host of its own, from this machine, while good clients, newcomers and an operator are
-//! measured. It takes about twenty minutes; with `--short`, one. Exit code 1 means that somebody lost service, or that good
-//! clients waited longer than twice what they wait alone and one deadline of a call.
+//! measured. It takes about twenty minutes; with `--short`, one. Exit code 1: a good client lost service, or good
+//! clients waited longer than twice their time without the attack and one deadline of a call.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -14,31 +14,31 @@ use roundhouse_tests::abuse::{Attack, Campaign, Group, Length, Verdict, all, pag
 use roundhouse_tests::bench::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What may be set.
+/// The command line.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Attacks whose name, or group, is or begins with this; all if not given.
+    /// Runs only attacks whose name or group begins with this.
     #[arg(long)]
     only: Vec<String>,
-    /// Names the attacks, and makes none.
+    /// Lists the attacks, and runs none.
     #[arg(long)]
     list: bool,
-    /// A moment of each on shared hosts; no latency is judged.
+    /// Runs each briefly, on shared hosts; no latency is judged.
     #[arg(long)]
     short: bool,
-    /// How long each attack goes on, instead of 4 s; some take a multiple.
+    /// How long each attack runs, instead of 4 s; some take a multiple.
     #[arg(long)]
     seconds: Option<f64>,
-    /// Makes each attack on another host first, to see what it costs the machine.
+    /// Runs each attack against a second host first, to measure its cost to the machine.
     #[arg(long)]
     control: bool,
-    /// Writes what came of it to a file, too, as JSON.
+    /// Also writes the results to a file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Another binary of the host.
     #[arg(long)]
     host: Option<PathBuf>,
-    /// Makes no attack: prints the rows of the page of attacks from the JSON of two runs.
+    /// Runs no attack: prints the rows of the page of attacks from the JSON of two runs.
     #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
     page: Option<Vec<PathBuf>>,
 }
@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     let mut verdicts = Vec::new();
     campaign.run(&attacks, |verdict| {
-        // Whoever watches a run of twenty minutes wants to see it go on.
+        // Progress of a run of twenty minutes.
         let _ = say(&verdict.row());
         verdicts.push(verdict);
         let written = options.json.as_ref().map(|path| write(path, &verdicts));
@@ -85,7 +85,7 @@ fn is_wanted(options: &Options, group: Group, attack: &Attack) -> bool {
     options.only.is_empty() || options.only.iter().any(names)
 }
 
-/// Attackers have many files open, and the host must be there.
+/// Raises the limit of open files for the attackers, and checks that the host is built.
 fn prepare(options: &Options) -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).context("cannot raise the limit of files")?;

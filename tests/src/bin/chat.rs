@@ -1,9 +1,10 @@
-//! Chat under load, in figures: `cargo build --release && cargo run --release --bin chat [undisturbed|outage|kill|both]`.
+//! Chat under load, in figures: `cargo build --release && cargo run --release --bin chat
+//! [undisturbed|outage|kill|both]`.
 //!
 //! 50 rooms of 20 people, 2,000 messages a second for 30 seconds, stored in SQLite: undisturbed; with the store stopped
 //! for 5 seconds in the middle; with the host killed in the middle and started again; and with the host killed when the
-//! store has been stopped for 5 seconds. Each message says which it is
-//! and when it was sent, so that a member knows what it got, how often, in which order, and after how long.
+//! store has been stopped for 5 seconds. Each message carries its number and its sending time, so that each member's
+//! copies, order and latency are known.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -28,7 +29,7 @@ enum Disturbance {
     None,
     Outage,
     Kill,
-    /// First the one, then the other.
+    /// First the outage, then the kill.
     Both,
 }
 
@@ -84,7 +85,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
             lock = Some(store);
         }
         if Some(n) == killed {
-            // Messages are on their way in all directions.
+            // Kills the host while messages are on their way in all directions.
             host.kill();
         }
         if n == middle + away {
@@ -92,7 +93,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
         }
         if Some(n) == killed {
             let down = Instant::now();
-            // What the host had written is theirs to read.
+            // Reads the bytes that the host had written before its end.
             for member in members.drain(..) {
                 tokio::time::timeout(PATIENCE, member.reader).await.context("a connection outlived the host")??;
             }
@@ -103,7 +104,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
                 members.len(),
                 down.elapsed().as_secs_f64()
             ))?;
-            // As clients do: what was not acknowledged is sent again under its id.
+            // Sends unacknowledged messages again under their ids, as clients do.
             let unacknowledged: Vec<usize> = (0..n).filter(|n| !tally.borrow().acknowledged[*n]).collect();
             say(&format!("{name}: {} messages were not acknowledged and are sent again", unacknowledged.len()))?;
             for n in unacknowledged {

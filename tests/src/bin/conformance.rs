@@ -1,9 +1,9 @@
-//! The host as protocol suites from outside want it:
-//! `cargo run --release -p roundhouse-tests --bin conformance -- --port 3000`.
+//! The host for third-party protocol suites: `cargo run --release -p roundhouse-tests --bin conformance -- --port
+//! 3000`.
 //!
-//! It is the real server with features for such suites (`tests/guests/conformance` and `relay`), anonymous access, no
-//! recovery and no limits of rate. Besides what every host has, `/echo` is a WebSocket that gives back what it gets, and
-//! `/engine.io/` does so with the messages of Engine.IO.
+//! The real server with features for such suites (`tests/guests/conformance` and `relay`), anonymous access, no
+//! recovery and no rate limits. In addition, `/echo` is a WebSocket that sends back each message, and `/engine.io/`
+//! sends back each message of Engine.IO.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use roundhouse::server::Server;
 use roundhouse_tests::guests;
 use serde_json::json;
 
-/// What suites may set.
+/// The options of the suites.
 #[derive(Debug, Parser)]
 struct Options {
     /// The port to listen on; 0 picks a free one.
@@ -32,7 +32,7 @@ struct Options {
     /// The longest message, in bytes.
     #[arg(long, default_value_t = 1_000_000)]
     max_payload: usize,
-    /// Time to enter a first namespace, in milliseconds.
+    /// Time to connect to a first namespace, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     connect_timeout_ms: u64,
 }

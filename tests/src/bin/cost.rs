@@ -1,8 +1,8 @@
-//! What each client event of each bundled feature can be made to cost:
-//! `cargo run --release -p roundhouse-tests --bin cost -- [--seconds 600] [--seed N]`.
+//! The worst cost of each client event of each bundled feature: `cargo run --release -p roundhouse-tests --bin cost --
+//! [--seconds 600] [--seed N]`.
 //!
-//! Payloads within an event's limits, built to cost, go through the real host into the real components, which have half of the
-//! usual time and a quarter of the usual memory. A fault is a finding, and ends this with exit code 1.
+//! Payloads within an event's limits, built to cost, go through the real host into the real components, which have half
+//! of the usual time and a quarter of the usual memory. A fault is a finding, and ends this with exit code 1.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use clap::Parser;
 use roundhouse_tests::cost::{Plan, Until, run};
 
-/// How long, and from what.
+/// The duration and the seed.
 #[derive(Debug, Parser)]
 struct Options {
-    /// For how long, in seconds.
+    /// The duration in seconds.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// What all payloads follow from.
+    /// The seed of all payloads.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -1,5 +1,5 @@
-//! Starts of the real binary after a kill in the middle of a change: `cargo run --release -p roundhouse-tests --bin restarts
-//! -- --rounds 500 [--seed N]`.
+//! Kills the real binary in the middle of changes and starts it again: `cargo run --release -p roundhouse-tests --bin
+//! restarts -- --rounds 500 [--seed N]`.
 
 use std::io::Write as _;
 

@@ -1,8 +1,8 @@
-//! What back-end services get, in figures: `cargo build --release && cargo run --release --bin services [campaign|emit]`.
+//! Figures for back-end services: `cargo build --release && cargo run --release --bin services [campaign|emit]`.
 //!
-//! `campaign`: a million counts of one campaign through the API in batches, without and with idempotency keys, then the same
-//! with the host killed in the middle and all said again. `emit`: requests per second for `/v1/emit` to one user, in turn with a bare hyper server that answers "hello";
-//! it needs `wrk`.
+//! `campaign`: a million counts of one campaign through the API in batches, without and with idempotency keys, then
+//! with the host killed in the middle and all batches repeated. `emit`: requests per second for `/v1/emit` to one user,
+//! in turn with a bare hyper server that answers "hello"; it needs `wrk`.
 
 use std::convert::Infallible;
 use std::net::TcpListener;
@@ -58,7 +58,7 @@ fn host() -> TestHost {
     TestHost::start_with(&config, &[])
 }
 
-/// A connection to the API that is kept.
+/// A keep-alive connection to the API.
 async fn open(api: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     let socket = TcpStream::connect(api.trim_start_matches("http://")).await?;
     socket.set_nodelay(true)?;
@@ -67,7 +67,7 @@ async fn open(api: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-/// Hands an event over; with a key, once.
+/// Posts an event, with a key at most once.
 async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
     event: &str,
@@ -88,8 +88,8 @@ async fn post(
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Posts these batches, by their numbers, each under a key of its own if that is wanted, until all are acknowledged or the
-/// host is gone. Counts those that were.
+/// Posts these batches, by their numbers, each under a key of its own if wanted, until all are acknowledged or the host
+/// is gone. Returns the number of acknowledged ones.
 async fn count(
     api: &str,
     batches: &Arc<Batches>,
@@ -162,8 +162,8 @@ async fn start(sender: &mut SendRequest<Full<Bytes>>) -> anyhow::Result<()> {
     post(sender, "campaign:started", &started, None).await.map(drop)
 }
 
-/// The host is killed in the middle. What was acknowledged is there, and when the service says all of it again from the
-/// beginning, under the same keys, each batch is counted once.
+/// The host is killed in the middle. Acknowledged batches survive, and when the service repeats all of them under the
+/// same keys, each is counted once.
 async fn killed_campaign() -> anyhow::Result<()> {
     let mut host = host();
     start(&mut open(&host.api).await?).await?;
@@ -176,7 +176,7 @@ async fn killed_campaign() -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     host.kill();
-    // It ends with the connections.
+    // The task ends with the connections.
     let _ = counting.await?;
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     host.restart();
@@ -215,7 +215,7 @@ async fn watch(host: &TestHost, watched: &Arc<AtomicUsize>) -> anyhow::Result<()
     Ok(())
 }
 
-/// A server that does nothing but answer, on a thread of its own as the API is.
+/// A server that only answers, on a thread of its own as the API is.
 fn hello() -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -231,7 +231,7 @@ fn hello() -> anyhow::Result<String> {
                     let service = service_fn(|_: Request<Incoming>| async {
                         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
                     });
-                    // A client that goes is no failure here.
+                    // A client that disconnects is no failure here.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service)
                         .await;

@@ -1,7 +1,7 @@
 //! Recovery in figures: `cargo build --release && cargo run --release --bin socketio`.
 //!
-//! 500 clients that lose their connection for two seconds again and again while 200 messages a second are published to
-//! them, by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
+//! 500 clients lose their connection for two seconds again and again while 200 messages a second are published to them,
+//! by Socket.IO's connection state recovery and then by the plain protocol's `resume`.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,7 +20,7 @@ const CLIENTS: usize = 500;
 const PER_SECOND: u64 = 200;
 const SECONDS: u64 = 30;
 const AWAY: Duration = Duration::from_secs(2);
-/// How long a client stays, at least; each stays up to twice that, so that they do not all go at once.
+/// The shortest time that a client stays connected; the longest is twice that, so that not all disconnect at once.
 const STAY: Duration = Duration::from_secs(1);
 
 fn main() -> anyhow::Result<()> {
@@ -31,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// A host where a client may come back to another shard.
+/// A host with several shards, so that clients may come back to another one.
 async fn host() -> anyhow::Result<TestHost> {
     // Plain clients answer no heartbeats here.
     let config = format!(
@@ -69,7 +69,7 @@ impl Protocol {
     }
 }
 
-/// What a client has got: the numbers of messages, which must come in their order.
+/// The messages that a client has received, by number; they must come in order.
 #[derive(Debug, Default)]
 struct Got {
     next: u64,
@@ -100,7 +100,7 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
         let payload = format!("{n:08}{}", "x".repeat(PAYLOAD_BYTES - 8));
         publisher.write_all(&Protocol::Plain.event("publish", &json!({ "room": "r", "payload": payload }))).await?;
     }
-    // Whoever is away comes back once more, and stays.
+    // Detached clients come back once more, and stay.
     over.set(true);
     let deadline = Instant::now() + Duration::from_secs(10);
     while got.borrow().iter().any(|got| got.next < total) && Instant::now() < deadline {
@@ -127,7 +127,7 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
     ))
 }
 
-/// One client, from drop to drop until it is over.
+/// One client, from drop to drop until the run is over.
 async fn client(
     protocol: Protocol,
     ws: &str,
@@ -208,7 +208,7 @@ async fn client(
                 Err(_) => {}
             }
         }
-        // Not closed in order: what is in the socket's buffers is lost with it.
+        // Not closed in order: bytes in the socket's buffers are lost with it.
         socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         drop(socket);
         got.borrow_mut()[n].drops += 1;

@@ -1,7 +1,7 @@
-//! What each client event of each bundled feature can be made to cost: payloads within an event's limits, built to cost, go
-//! through the real host into the real components, and are judged by the faults and the processor time that they lead to.
+//! The worst cost of each client event of each bundled feature: payloads within an event's limits, built to cost, go
+//! through the real host into the real components, and are judged by the faults and the processor time that they cause.
 //!
-//! Events and limits are read from the components' manifests, so that a new event is tried without being listed.
+//! Events and limits are read from the components' manifests, so that a new event is covered without being listed.
 
 mod payload;
 
@@ -17,72 +17,72 @@ use serde_json::Value;
 use crate::{InnerHost, Random, TestClient, target_dir};
 pub use payload::Built;
 
-/// Users who fill the states before it begins, each with the longest id that there can be.
+/// Users who fill the states beforehand, each with the longest possible id.
 const CROWD: usize = 60;
 
 /// Messages by which each of them fills a room.
 const ROUNDS: usize = 3;
 
-/// Users who send the payloads, so that no limit of one user is what is tried.
+/// Users who send the payloads, so that no limit of one user is reached.
 const SENDERS: usize = 4;
 
-/// How far the clock is moved for each event: as if they came at a rate that a host lets through.
+/// How far the clock is moved for each event: as at a rate that a host lets through.
 const PACE: Duration = Duration::from_millis(20);
 
-/// What is tried is what features do with payloads, and not what a host lets one user do.
+/// Limits per user are off: features' handling of payloads is tried, and not the host's limits.
 const NO_BUDGET: &str = "{ scopes = 0, rooms = 0, timers = 0, timer_bytes = 0, documents = 0, document_bytes = 0, \
                          fetches = 0, saved_bytes_per_second = 0, fetched_bytes_per_second = 0 }";
 
-/// Findings that are kept with what led to them.
+/// Findings that are kept with the payload that caused them.
 const KEPT: usize = 20;
 
-/// What is tried, and how it is judged.
+/// The payloads, and how their cost is judged.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What all payloads follow from.
+    /// The seed of all payloads.
     pub seed: u64,
-    /// For how long.
+    /// The duration.
     pub until: Until,
     /// The deadline of a call. A fault is a finding.
     pub call_deadline: &'static str,
     /// The memory of an instance in bytes. A fault is a finding.
     pub memory_bytes: usize,
-    /// Whether the plugin thread's processor time is looked at, which takes a process with one host.
+    /// Whether the plugin thread's processor time is measured, which takes a process with one host.
     pub is_timed: bool,
 }
 
-/// When it is enough.
+/// The end of a run.
 #[derive(Debug, Clone, Copy)]
 pub enum Until {
-    /// After so many payloads for each event.
+    /// After this many payloads for each event.
     Each(usize),
-    /// After so long.
+    /// After this time.
     Elapsed(Duration),
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// By event.
     pub events: BTreeMap<String, Cost>,
     /// Faults of all features, by name.
     pub faults: BTreeMap<String, u64>,
-    /// What led to faults: the event, the shape and the beginning of the payload.
+    /// The events, shapes and beginnings of payloads that caused faults.
     pub findings: Vec<String>,
 }
 
-/// What one event cost.
+/// The cost of one event.
 #[derive(Debug, Default)]
 pub struct Cost {
     /// Payloads sent.
     pub sent: u64,
-    /// Those that the feature took.
+    /// Payloads that the feature accepted.
     pub taken: u64,
-    /// Those that were refused, by code.
+    /// Payloads that were refused, by code.
     pub refused: BTreeMap<String, u64>,
-    /// The most processor time of the plugin thread, and by what.
+    /// The most processor time that one payload took of the plugin thread.
     pub worst: Duration,
-    /// The shape and length of that.
+    /// The shape and length of that payload.
     pub worst_of: String,
     total: Duration,
 }
@@ -115,7 +115,7 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
     let mut events = Vec::new();
     for feature in bundled() {
         let inspection = inspect(feature.component, Source::Bundled, &config)?;
-        // Which scope an event is for is not told; fields that it does not know are harmless.
+        // The manifest does not name an event's scope; unknown fields are harmless.
         let parts = inspection.scopes.iter().flat_map(|scope| scope.split('{').skip(1));
         let placeholders: Vec<String> = parts.filter_map(|part| Some(part.split_once('}')?.0.to_owned())).collect();
         for name in inspection.from_clients {
@@ -127,10 +127,10 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// Tries all events as the plan says.
+/// Tries all events according to the plan.
 ///
 /// # Errors
-/// Where the host cannot be started, or the components not be looked into.
+/// Where the host cannot be started, or a component cannot be inspected.
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let events = tokio::task::spawn_blocking(client_events).await??;
     let host = InnerHost::start(&format!(
@@ -172,20 +172,20 @@ pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Grows states: many people with long ids do everything that there is to do in one scope.
+/// Grows states: many users with long ids send every event in one scope.
 async fn fill(host: &InnerHost, events: &[Event], random: &mut Random) {
     for n in 0..CROWD {
         let user = format!("{n}{}", "\u{1f600}".repeat(120));
         let mut sender = Sender::connect(host, user).await;
         for event in events.iter().cycle().take(events.len() * ROUNDS) {
-            // Who leaves makes no state grow.
+            // Leaving grows no state.
             if !["leave", "unsubscribe", "stop"].iter().any(|word| event.name.contains(word)) {
                 let args = payload::plain(random, &event.placeholders, &sender.user);
-                // What is refused adds nothing.
+                // Refused events add nothing.
                 let _ = sender.ask(host, &event.name, &args).await;
             }
         }
-        // It stays, and reads what it is sent.
+        // The client stays connected, and reads all frames.
         tokio::spawn(async move { while sender.client.next_or_closed().await.is_ok() {} });
     }
 }
@@ -222,7 +222,7 @@ async fn try_one(
     }
 }
 
-/// Who sends payloads, whatever becomes of its connection.
+/// A sender of payloads, which reconnects when it is disconnected.
 #[derive(Debug)]
 struct Sender {
     user: String,
@@ -236,7 +236,7 @@ impl Sender {
         Self { user, client, last_id: 0 }
     }
 
-    /// Sends arguments as they are, and gives the acknowledgement or the error.
+    /// Sends arguments as they are, and returns the acknowledgement or the error.
     async fn ask(&mut self, host: &InnerHost, event: &str, args: &str) -> Result<Value, Value> {
         host.advance(PACE);
         self.last_id += 1;
@@ -262,9 +262,9 @@ impl PluginThread {
         anyhow::bail!("there is no plugin thread")
     }
 
-    /// The processor time that it has used, when it waits for more to do.
+    /// The processor time that the thread has used, read when it is idle.
     fn time(&self) -> Duration {
-        // A thread that waits has written its time down; one that is about to will in a moment.
+        // A waiting thread has written its time down; one that is about to wait soon will.
         for _ in 0..1000 {
             let stat = fs::read_to_string(format!("{}/stat", self.0)).unwrap_or_default();
             if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')) {

@@ -1,14 +1,14 @@
-//! Payloads that are built to cost a feature as much as an event's limits allow, from a seed.
+//! Payloads built to cost a feature as much as an event's limits allow, from a seed.
 
 use roundhouse::plugin::PayloadLimits;
 use serde_json::json;
 
 use crate::Random;
 
-/// Bytes that are kept free for what stands between the fields that features know, and around them.
+/// Bytes reserved for the known fields and the text around them.
 const AROUND: usize = 2000;
 
-/// Values and keys that are kept free for those fields.
+/// Values and keys reserved for the known fields.
 const KNOWN_VALUES: usize = 40;
 
 /// The longest text of a payload whose event bounds no bytes.
@@ -29,7 +29,7 @@ const KNOWN: [&str; 11] = [
     "whatsappAccountId",
 ];
 
-/// A payload, and what it was built as.
+/// A payload, and the shape that it was built in.
 #[derive(Debug, Clone)]
 pub struct Built {
     /// The JSON array of arguments.
@@ -38,7 +38,7 @@ pub struct Built {
     pub shape: &'static str,
 }
 
-/// What may still be spent.
+/// The remaining budget of bytes, values and keys.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     bytes: usize,
@@ -49,7 +49,7 @@ struct Budget {
 
 type Shape = fn(&mut Random, Budget) -> String;
 
-/// Each takes as much as it may.
+/// Each field takes as much as it may.
 const SHAPES: [(&str, Shape); 16] = [
     ("small objects", |_, budget| repeated("{}", budget.bytes / 3, budget.values)),
     ("small arrays", |_, budget| repeated("[]", budget.bytes / 3, budget.values)),
@@ -103,7 +103,7 @@ fn nested(open: &str, close: &str, innermost: &str, budget: Budget) -> String {
     format!("{}{innermost}{}", open.repeat(n), close.repeat(n))
 }
 
-/// As deep as may be, with as much as may be at the bottom.
+/// The deepest nesting, with the remaining values at the bottom.
 fn deep_and_wide(_: &mut Random, budget: Budget) -> String {
     let n = budget.depth.saturating_sub(2);
     let inner = repeated("{}", budget.bytes.saturating_sub(2 * n) / 3, budget.values.saturating_sub(n));
@@ -127,24 +127,24 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
     let &(shape, build) = random.pick(&SHAPES);
     let filler = build(random, budget);
     let args = match random.below(12) {
-        // The id alone, and what features do not look at behind it.
+        // A bare id, and arguments behind it that features ignore.
         0 => format!("[{},{filler}]", id(random)),
         1 => format!("[{filler}]"),
         2 => format!("[{{{}}},{filler}]", known.join(",")),
-        // In place of what a feature reads.
+        // A value in place of a field that the feature reads.
         3 | 4 => {
             let name = random.pick(&KNOWN);
             known.retain(|field| !field.starts_with(&format!("\"{name}\"")));
             format!("[{{{},\"{name}\":{filler}}}]", known.join(","))
         }
-        // Where a text is asked for: as long as the limits allow.
+        // A text field as long as the limits allow.
         5 => {
             known.retain(|field| !field.starts_with("\"body\""));
             let part = *random.pick(&["x", "\\u0041", "\\ud83d\\ude00", "\\u0001"]);
             let n = (budget.bytes / part.len()).min(16_384 - random.below(2));
             format!("[{{{},\"body\":\"{}\"}}]", known.join(","), part.repeat(n))
         }
-        // A field that is there twice, the second at the end.
+        // A repeated field, the second at the end.
         6 => {
             let twice = random.pick(&known).clone();
             format!("[{{{},\"more\":{filler},{twice}}}]", known.join(","))
@@ -155,7 +155,7 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
     Built { args, shape }
 }
 
-/// A small payload that an event takes, if it takes any: for the beginning.
+/// A small payload that the event accepts, for the beginning.
 pub(super) fn plain(random: &mut Random, placeholders: &[String], user: &str) -> String {
     let mut fields: Vec<String> = placeholders.iter().map(|name| field(random, name, user, true)).collect();
     fields
@@ -177,7 +177,7 @@ fn known_fields(random: &mut Random, placeholders: &[String], user: &str) -> Vec
     fields
 }
 
-/// A field with a value that is right for it.
+/// A known field with a valid value.
 fn field(random: &mut Random, name: &str, user: &str, is_plain: bool) -> String {
     let value = match name {
         "entityType" => json!("client").to_string(),
@@ -195,10 +195,10 @@ fn field(random: &mut Random, name: &str, user: &str, is_plain: bool) -> String 
     format!("\"{name}\":{value}")
 }
 
-/// The scopes that most is sent to, so that their states grow.
+/// The scopes that get most events, so that their states grow.
 const SCOPES: [&str; 2] = ["s1", "s2"];
 
-/// An id in JSON: mostly one of a few, else the longest there can be, or a new one.
+/// An id in JSON: mostly one of a few, else the longest possible, or a new one.
 fn id(random: &mut Random) -> String {
     match random.below(20) {
         0 => format!("\"{}\"", "\\ud83d\\ude00".repeat(128)),
@@ -232,7 +232,7 @@ mod tests {
         for _ in 0..2000 {
             let built = payload(&mut random, limits, &["roomId".to_owned()], "ana");
             assert!(built.args.len() <= 65_536, "{}: {}", built.shape, built.args.len());
-            // Numbers that nothing can hold, and half surrogate pairs, are JSON all the same.
+            // Numbers out of range and lone surrogates are valid JSON all the same.
             let raw: Result<Vec<&serde_json::value::RawValue>, _> = serde_json::from_str(&built.args);
             assert!(raw.is_ok(), "{}: {}", built.shape, &built.args[..200]);
         }

@@ -1,19 +1,19 @@
-//! A page whose blocks can be followed: what its Markdown says, and how what it shows is compared with what comes.
+//! The blocks of a page: how its Markdown is read, and how the output that it shows is compared with real output.
 //!
-//! | info string of the block | what it is |
+//! | info string of the block | meaning |
 //! |---|---|
-//! | a language and a path | a file, to be written |
-//! | `diff` and a path | changes to that file; `@@` parts places that are apart |
-//! | `console` | `$ commands`, each with what it prints; with `fails`, the last of them fails |
-//! | `console terminal=NAME` | a program that goes on: `$` starts it, `>` is typed in, `^C` ends it, the rest is what it prints |
+//! | a language and a path | a file to write |
+//! | `diff` and a path | changes to that file; `@@` separates places |
+//! | `console` | `$ commands`, each with its output; with `fails`, the last of them fails |
+//! | `console terminal=NAME` | a program that runs on: `$` starts it, `>` is typed in, `^C` ends it, the rest is output |
 //!
-//! `…` stands for any text within a line, and on a line alone for any lines. A block that is none of these is refused, so
-//! that nothing on the page goes untested.
+//! `…` stands for any text within a line, and on a line alone for any lines. Any other block is refused, so that
+//! nothing on the page goes untested.
 
-/// Any text, or any lines.
+/// Matches any text, or any lines.
 pub(super) const ANYTHING: &str = "…";
 
-/// Something that a reader does.
+/// A step that a reader follows.
 #[derive(Debug, PartialEq)]
 pub(super) enum Block {
     File { path: String, text: String },
@@ -21,10 +21,10 @@ pub(super) enum Block {
     Talk(Talk),
 }
 
-/// What stands in a terminal.
+/// The content of a terminal block.
 #[derive(Debug, PartialEq)]
 pub(super) struct Talk {
-    /// Its name; none is the reader's first.
+    /// The terminal's name; none is the reader's first terminal.
     pub(super) terminal: Option<String>,
     pub(super) fails: bool,
     pub(super) lines: Vec<Line>,
@@ -41,7 +41,7 @@ pub(super) enum Line {
 /// The blocks of a page, each with the number of its first line.
 ///
 /// # Panics
-/// Where a block is none that can be followed.
+/// Where a block has an unknown form.
 pub(super) fn parse(markdown: &str) -> Vec<(usize, Block)> {
     let mut blocks = Vec::new();
     let mut lines = markdown.lines().zip(1..);
@@ -84,7 +84,7 @@ fn line(line: &str) -> Line {
     }
 }
 
-/// A text with the changes of a diff, each of which fits in one place.
+/// Applies a diff, each of whose changes must fit in exactly one place.
 pub(super) fn edit(text: &str, diff: &str) -> Result<String, String> {
     let mut text = text.to_owned();
     for place in diff.split("@@\n") {
@@ -106,7 +106,7 @@ pub(super) fn edit(text: &str, diff: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// Whether a line is as shown.
+/// Whether a line matches the line that the page shows.
 pub(super) fn line_matches(shown: &str, line: &str) -> bool {
     match shown.split_once(ANYTHING) {
         None => shown == line,
@@ -116,7 +116,7 @@ pub(super) fn line_matches(shown: &str, line: &str) -> bool {
     }
 }
 
-/// Whether lines are as shown, all of them.
+/// Whether all lines match those that the page shows.
 pub(super) fn matches(shown: &[String], lines: &[&str]) -> bool {
     match shown.split_first() {
         None => lines.is_empty(),

@@ -1,4 +1,4 @@
-//! The reader's terminals: a first one, where commands end, and others, each with a program that goes on.
+//! The reader's terminals: the first, where commands end, and others, each with a program that keeps running.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,28 +14,28 @@ use serde_json::Value;
 
 use super::page::line_matches;
 
-/// Where the page says that clients connect, and where the API is.
+/// The page's addresses of clients and of the API.
 const PORTS_ON_THE_PAGE: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8081"];
 
-/// All terminals.
+/// All terminals of the page.
 #[derive(Debug)]
 pub(super) struct Terminals {
-    /// Where the first one is. Others are opened there.
+    /// The working folder of the first terminal, where others open too.
     pub(super) folder: PathBuf,
     programs: HashMap<String, Program>,
-    /// Where clients really connect, and where the API is, once the host runs.
+    /// The real addresses of clients and of the API, once the host runs.
     ports: Option<[String; 2]>,
 }
 
-/// A program, and who reads what it prints.
+/// A running program, and the reader of its output.
 #[derive(Debug)]
 pub(super) struct Program {
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
-    /// A line that was looked at already.
+    /// A line that was read ahead.
     looked_at: Option<String>,
-    /// Where it writes what is wrong.
+    /// The file of the program's standard error.
     log: PathBuf,
 }
 
@@ -44,13 +44,13 @@ impl Terminals {
         Self { folder, programs: HashMap::new(), ports: None }
     }
 
-    /// A text of the page, with the ports that the host really has.
+    /// Replaces the page's ports in a text by the host's real ones.
     pub(super) fn with_real_ports(&self, text: &str) -> String {
         let pairs = PORTS_ON_THE_PAGE.iter().zip(self.ports.iter().flatten());
         pairs.fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real))
     }
 
-    /// Runs a command in the first terminal: whether it succeeded, and all that it printed.
+    /// Runs a command in the first terminal: whether it succeeded, and its whole output.
     pub(super) fn run(&mut self, command: &str) -> Result<(bool, String), String> {
         if let Some(folder) = command.strip_prefix("cd ") {
             self.folder.push(folder);
@@ -62,7 +62,7 @@ impl Terminals {
                 .iter()
                 .any(|verb| command.starts_with(&format!("./roundhouse plugin {verb}")))
         {
-            // The reader's host is where the command looks for it anyway.
+            // The command finds the reader's host in its default place.
             command += &format!(" --api {api}");
         }
         let output = shell(&format!("{{ {command}; }} 2>&1"), &self.folder).stdin(Stdio::null()).output();
@@ -73,7 +73,7 @@ impl Terminals {
     /// Starts a program in a terminal of its own.
     pub(super) fn start(&mut self, name: &str, command: &str) -> Result<(), String> {
         let is_host = command == "./roundhouse";
-        // The reader's ports may be taken here.
+        // The page's ports may be taken on this machine.
         let ports = if is_host { " --listen 127.0.0.1:0 --api 127.0.0.1:0" } else { "" };
         let log = self.folder.join(name).with_extension("log");
         let mut program = Program::start(&format!("{command}{ports}"), &self.folder, log)?;
@@ -98,7 +98,7 @@ impl Program {
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (send, lines) = channel();
         std::thread::spawn(move || {
-            // Ends with the program, or with the test.
+            // The thread ends with the program, or with the test.
             BufReader::new(stdout).lines().map_while(Result::ok).all(|line| send.send(line).is_ok())
         });
         Ok(Self { child, stdin, lines, looked_at: None, log })
@@ -108,7 +108,7 @@ impl Program {
         writeln!(self.stdin, "{text}").map_err(|error| format!("it does not read any more: {error}"))
     }
 
-    /// Waits for a line, which is the next one unless others may come before it.
+    /// Waits for a line: the next one, unless others may come first.
     pub(super) fn expect(&mut self, shown: &str, may_skip: bool) -> Result<(), String> {
         loop {
             let line = self.next().map_err(|why| format!("{why} instead of {shown:?}"))?;
@@ -135,7 +135,7 @@ impl Program {
         })
     }
 
-    /// As Ctrl-C does.
+    /// Interrupts the program, as Ctrl-C does.
     pub(super) fn interrupt(&mut self) -> Result<(), String> {
         self.signal("-INT");
         let deadline = Instant::now() + PATIENCE;
@@ -148,7 +148,7 @@ impl Program {
         Ok(())
     }
 
-    /// Where a host that was just started listens. It says so in its first line.
+    /// The addresses of a host that was just started, from its first line.
     fn ports(&mut self) -> Result<[String; 2], String> {
         let first_line = self.next()?;
         let line: Value = serde_json::from_str(&first_line).map_err(|error| format!("{first_line}: {error}"))?;
@@ -160,9 +160,9 @@ impl Program {
             .ok_or_else(|| format!("the host's first line is {line}"))
     }
 
-    /// To the program and whatever started it.
+    /// Sends the signal to the program and to the shell that started it.
     fn signal(&self, signal: &str) {
-        // It may have ended already.
+        // The program may have ended already.
         let _ =
             Command::new("kill").args([signal, "--", &format!("-{}", self.child.id())]).stderr(Stdio::null()).status();
     }
@@ -177,7 +177,7 @@ impl Drop for Program {
     }
 }
 
-/// A line for the shell, in a reader's environment: what this test's own cargo and hosts were told is not meant for it.
+/// A shell line in a reader's environment, without the variables of this test's own cargo and hosts.
 fn shell(line: &str, folder: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(folder);
@@ -191,7 +191,7 @@ fn shell(line: &str, folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    // All that it needs was needed to build this test.
+    // Building this test has already fetched all dependencies.
     command.env("CARGO_NET_OFFLINE", "true");
     command
 }

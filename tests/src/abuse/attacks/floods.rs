@@ -1,4 +1,4 @@
-//! What features do, done too often: chats, histories, lists of who is there.
+//! Features' own events, sent too often: chats, histories, lists of viewers.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{BURST, RATE, attack};
 use crate::abuse::{Attack, Field, Flood, Way, line};
 
-/// Small frames that are written at once by who sends more than it may.
+/// Small frames that are written at once by a client over its rate.
 const AT_ONCE: usize = 50;
-/// The messages that a long history has: a page of them is as long as a page may be.
+/// The messages of a long history: a page of them is as long as a page may be.
 const HISTORY: usize = 110;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -126,7 +126,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// A message that names its room and is as long as that.
+/// A message with its room, of the greatest length.
 fn message(room: &str, bytes: usize) -> Vec<u8> {
     line::plain("roomMessage", &json!({ "roomId": room, "body": "m".repeat(bytes) }).to_string())
 }
@@ -184,7 +184,7 @@ async fn slow_readers(field: Rc<Field>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Accounts or connections in one scope, each of which sends two events by turns.
+/// Accounts or connections in one scope, each of which sends two events in turn.
 async fn crowd(
     field: Rc<Field>,
     n: usize,

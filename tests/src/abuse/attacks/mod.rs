@@ -1,4 +1,4 @@
-//! The attacks, by what they are aimed at, and what they are made of.
+//! The attacks, by target, and their building blocks.
 
 pub(super) mod floods;
 pub(super) mod memory;
@@ -21,13 +21,13 @@ use super::line::plain;
 use crate::bench::token;
 use crate::raw::{connect_raw_on, take_frames};
 
-/// The rate that a connection may have by default: what an attacker keeps to that is not to be refused for its rate.
+/// The default rate of a connection: an attacker within it must not be refused for its rate.
 const RATE: f64 = 50.0;
 /// How many events a connection may send at once by default.
 const BURST: usize = 200;
-/// A payload that is as large as a message may be, but for the rest of its frame.
+/// A payload as large as a message may be, less the rest of its frame.
 const LARGEST: usize = 990_000;
-/// How long one answer is waited for.
+/// The time-out of one answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An attack in the list.
@@ -48,25 +48,25 @@ macro_rules! attack {
 }
 use attack;
 
-/// As many of these as fit, with commas between them.
+/// As many of these as fit, separated by commas.
 fn many(piece: &str, bytes: usize) -> String {
     vec![piece; bytes / (piece.len() + 1)].join(",")
 }
 
-/// A frame that asks the guest that misbehaves to do something.
+/// A frame with a command for the hostile guest.
 fn hostile(scope: &str, how: &str, with: &Value) -> Vec<u8> {
     plain("hostile:do", &json!({ "id": scope, "how": how, "with": with }).to_string())
 }
 
-/// A connection on which questions are asked one after another.
+/// A connection that sends one request after another.
 struct Asker {
     socket: TcpStream,
-    /// What came behind the last answer: part of a frame, perhaps.
+    /// Bytes behind the last answer, perhaps part of a frame.
     received: Vec<u8>,
 }
 
 impl Field {
-    /// Connects an asker.
+    /// Opens such a connection.
     async fn asker(&self, user: &str) -> anyhow::Result<Asker> {
         let (socket, received) = connect_raw_on(self.reach(0).await?, &token(user)?).await?;
         Ok(Asker { socket, received })
@@ -74,7 +74,7 @@ impl Field {
 }
 
 impl Asker {
-    /// Sends an event by the plain protocol, and gives its acknowledgement.
+    /// Sends an event by the plain protocol, and returns its acknowledgement.
     async fn ask(&mut self, frame: &[u8]) -> anyhow::Result<String> {
         self.socket.write_all(frame).await?;
         let (mut buffer, mut answer) = (vec![0; 65_536], None);

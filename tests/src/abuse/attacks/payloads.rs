@@ -1,4 +1,4 @@
-//! Payloads within all limits of size that cost more than they look.
+//! Payloads within all size limits that cost more than their size.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use crate::abuse::stage::bundled;
 use crate::abuse::{Attack, Field, Flood, Way, line};
 use crate::guests::relabelled;
 
-/// How often each is sent: less than a connection may, and more than a thread does of what takes its whole deadline.
+/// The rate of each: below a connection's limit, and above that of a thread whose calls take their whole deadline.
 const A_SECOND: f64 = 20.0;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -176,7 +176,7 @@ async fn send_by(field: Rc<Field>, way: Way, frame: Vec<u8>) -> anyhow::Result<(
     Ok(())
 }
 
-/// Swaps a feature as an operator does who mends it, and then has it fail for one account.
+/// Swaps a feature as an operator does to mend it, and then has it fail for one account.
 async fn rollback(field: Rc<Field>) -> anyhow::Result<()> {
     let mended = relabelled(&bundled("crm_events")?, "mended");
     let loaded = field.call("PUT", "/v1/plugins/crm-events", mended).await?;
@@ -184,7 +184,7 @@ async fn rollback(field: Rc<Field>) -> anyhow::Result<()> {
     field.begin();
     let generation = loaded.body["generation"].clone();
     heavy(field.clone(), "subscribe:contact", r#""contactId":"c""#, "{\"\":0}").await?;
-    // Calls that are under way may still fail.
+    // Pending calls may still fail.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let now = field.report("crm-events").await?["generation"].clone();
     if now != generation {

@@ -1,4 +1,4 @@
-//! A feature that misbehaves, driven by clients of its author.
+//! A plugin that misbehaves, driven by clients of its author.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -11,9 +11,9 @@ use crate::abuse::{Attack, Field, Flood, Way, line};
 use crate::bench::token;
 use crate::guests;
 
-/// Between two looks at what it was told.
+/// Between two looks at its notifications.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
-/// Its author's clients.
+/// The clients of the plugin's author.
 const CLIENTS: usize = 4;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -42,7 +42,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     }),
     attack!("fat-timers", Plugin, Closed, 1, "timers of 900 kB each, a thousand in a scope", |f| async move {
         let flood = Flood::of(CLIENTS, Way::Plain).rate(RATE).burst(BURST);
-        // A timer's name says which it is; another scope when one has as many as it may.
+        // A timer's name identifies it; another scope when one has its maximum.
         let frame = |i: usize, n: usize| {
             hostile(&format!("fat{i}-{n}"), "fat-timers", &json!({ "count": 9, "bytes": 100_000 }))
         };
@@ -94,7 +94,8 @@ async fn fetches(field: Rc<Field>) -> anyhow::Result<()> {
     drive(field, "fetch", json!({})).await
 }
 
-/// Loads a build that hears of each connection and joins it. Where that is granted, everybody is in its room.
+/// Loads a build that gets each connect notification and joins the connection. Where that is granted, every client is
+/// in its room.
 async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     let loaded = field.call("PUT", "/v1/plugins/hostile", guests::hostile("takes")).await?;
     if loaded.status != 200 {
@@ -111,7 +112,7 @@ async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     let mut saw = String::new();
     while !field.is_over() && !saw.contains("victim in") {
         field.pause(BETWEEN_LOOKS).await;
-        // It may have been cut off, and has then seen what it has seen.
+        // It may have been disconnected, and has then seen its data already.
         let Ok(answer) = asker.ask(&shout).await else { break };
         saw = answer;
     }

@@ -1,4 +1,4 @@
-//! Taking all of what there is a number of: scopes, rooms, timers.
+//! Taking all of a bounded resource: scopes, rooms, timers.
 
 use std::borrow::Cow;
 use std::rc::Rc;

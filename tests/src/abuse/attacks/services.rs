@@ -1,4 +1,4 @@
-//! The API: by services whose key was stolen or whose loop runs away, and by those who have none.
+//! The API: services with a stolen key or a runaway loop, and callers without a key.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use super::attack;
 use crate::abuse::requests::{api_request, bare_request};
 use crate::abuse::{Attack, Field};
 
-/// Callers at a time, each of whom waits for its answer.
+/// Concurrent callers, each of which waits for its answer.
 const CALLERS: usize = 8;
-/// How often each calls at most: a loop that runs away does not sleep, but it takes time of its own.
+/// The highest rate of each: a runaway loop does not sleep, but takes some time itself.
 const A_SECOND: f64 = 400.0;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[

@@ -1,4 +1,4 @@
-//! Taking the time of the threads that features share.
+//! Taking the time of the plugin threads, which features share.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -12,13 +12,13 @@ use crate::abuse::requests::api_request;
 use crate::abuse::{Attack, Field, Flood, Way, line};
 use crate::guests::{self, relabelled};
 
-/// How long a call is to burn, in milliseconds: less than the deadline of 50, whatever a busy machine adds.
+/// The length of a burning call in milliseconds: below the deadline of 50, with a margin for busy machines.
 const BURN_MS: f64 = 40.0;
-/// How many loops a burn is measured with.
+/// The loops with which a burn is calibrated.
 const MEASURED_WORK: u64 = 2_000_000;
-/// How often a second a client has it burn.
+/// Burning calls per second and client.
 const BURNS_A_SECOND: f64 = 45.0;
-/// A rollback that takes longer waited for something. It is some milliseconds where nothing is compiled.
+/// A rollback that takes longer waited for something: it takes some milliseconds where nothing is compiled.
 const ROLLBACK: Duration = Duration::from_secs(2);
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -65,7 +65,7 @@ async fn numbers(field: Rc<Field>, n: usize, way: Way) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How many loops the guest does in this time.
+/// The loops that the guest does in this time.
 async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
     let mut asker = field.asker(&field.user(0)).await?;
     let mut fastest = Duration::MAX;
@@ -126,7 +126,7 @@ async fn gather(field: Rc<Field>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A component of one module of many functions, which is no feature. Another each time, so that none is in a cache.
+/// A component of one module of many functions, which is no feature. Another each time, so that none is cached.
 fn big_component(bytes: usize, number: u32) -> Vec<u8> {
     const ADDS: usize = 100;
     let mut body = vec![0, 0x20, 0];

@@ -1,4 +1,4 @@
-//! The protocols: frames, handshakes and requests that nobody with good intentions sends so often, or at all.
+//! The protocols: frames, handshakes and requests that well-behaved clients send rarely or never.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use crate::raw::{client_frame, frame_of};
 
 /// Small frames that are written at once.
 const AT_ONCE: usize = 50;
-/// How many connections flood.
+/// The number of flooding connections.
 const FLOODERS: usize = 10;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -202,9 +202,9 @@ async fn tcp_churn(field: Rc<Field>) -> anyhow::Result<()> {
             while !field.is_over() {
                 if let Ok(mut socket) = field.reach(i).await {
                     field.tally.borrow_mut().sent(0);
-                    // Half of a request, sometimes.
+                    // Sometimes half of a request.
                     let _ = socket.write_all(&b"GET / HTTP/1.1\r\n"[..i % 17]).await;
-                    // Else its port is taken for a minute: there are not enough for all.
+                    // Otherwise its port is taken for a minute: there are not enough for all.
                     let _ = socket.set_zero_linger();
                 }
                 tokio::task::yield_now().await;
@@ -227,7 +227,7 @@ async fn wrong_tokens(field: Rc<Field>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Requests that two readers take for different ones (RFC 9112).
+/// Requests that two parsers read differently (RFC 9112).
 async fn two_meanings(field: Rc<Field>) -> anyhow::Result<()> {
     let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                    sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
