@@ -113,7 +113,7 @@ async fn unknown_is_not_found_and_malformed_is_refused() {
         let answer = host.call(method, path, "").await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (404, Some("not_found")), "{method} {path}");
     }
-    for (path, said) in [
+    for (path, expected) in [
         ("/v1/connections?limit=0", "limit"),
         ("/v1/connections?limit=1001", "limit"),
         ("/v1/connections?limit=1&limit=2", "twice"),
@@ -126,7 +126,7 @@ async fn unknown_is_not_found_and_malformed_is_refused() {
     ] {
         let answer = host.call("GET", path, "").await;
         assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")), "{path}");
-        assert!(answer.body["message"].as_str().unwrap().contains(said), "{path}: {}", answer.text);
+        assert!(answer.body["message"].as_str().unwrap().contains(expected), "{path}: {}", answer.text);
     }
 }
 
@@ -151,7 +151,7 @@ async fn disconnecting_a_connection_or_a_user() {
     assert_eq!((answer.status, answer.body), (200, json!({ "disconnected": 2 })));
     assert_eq!(host.call("GET", "/v1/users/ana", "").await.status, 404);
     assert_eq!((ana.closed().await.code, phone.closed().await.code), (Some(4010), Some(4010)));
-    let told = ben.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-    assert_eq!(told, json!(vec!["left ana disconnected"; 3]), "features are told as of any disconnect");
+    let notifications = ben.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
+    assert_eq!(notifications, json!(vec!["left ana disconnected"; 3]), "features are told as of any disconnect");
     assert!(host.log().contains("asked to disconnect a user"), "it is on record");
 }

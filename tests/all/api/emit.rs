@@ -25,7 +25,7 @@ async fn each_recipient_gets_an_emit_once_and_counted() {
     let host = TestHost::start();
     let mut everybody = everybody(&host).await;
     let tab = everybody[1].id().to_owned();
-    for (to, except, heard) in [
+    for (to, except, received) in [
         (json!({ "user": "ana" }), json!(null), [1, 1, 0, 0]),
         (json!({ "user": "nobody" }), json!(null), [0, 0, 0, 0]),
         (json!({ "users": ["ana", "cara", "ana", "nobody"] }), json!(null), [1, 1, 0, 1]),
@@ -47,11 +47,15 @@ async fn each_recipient_gets_an_emit_once_and_counted() {
     ] {
         let emit = json!({ "to": to, "event": "news", "data": { "n": [1, "é"] }, "except": except });
         let answer = host.post("/v1/emit", &emit).await;
-        assert_eq!((answer.status, answer.body), (200, json!({ "delivered": heard.iter().sum::<usize>() })), "{emit}");
+        assert_eq!(
+            (answer.status, answer.body),
+            (200, json!({ "delivered": received.iter().sum::<usize>() })),
+            "{emit}"
+        );
         // This emit takes the same path: when it has arrived, so have all before it.
         host.post("/v1/emit", &json!({ "to": { "all": true }, "event": "end" })).await;
-        for (client, heard) in everybody.iter_mut().zip(heard) {
-            for _ in 0..heard {
+        for (client, received) in everybody.iter_mut().zip(received) {
+            for _ in 0..received {
                 assert_eq!(client.next().await, json!({ "event": "news", "data": { "n": [1, "é"] } }), "{emit}");
             }
             assert_eq!(client.next().await, json!({ "event": "end", "data": null }), "{emit}");
@@ -72,7 +76,7 @@ async fn several_emits_go_out_in_order_or_none() {
     assert_eq!((ana.next().await["event"].clone(), ana.next().await["event"].clone()), (json!("n1"), json!("n2")));
     assert_eq!(host.post("/v1/emit", &json!([])).await.body, json!([]));
 
-    for (bad, said) in [
+    for (bad, expected) in [
         (json!({ "to": { "user": "a b" }, "event": "x" }), "[1]: to.user"),
         (json!({ "to": { "user": "ana" }, "event": "error" }), "[1]: the event error"),
         (json!({ "to": { "user": "ana" } }), "[1]"),
@@ -81,7 +85,7 @@ async fn several_emits_go_out_in_order_or_none() {
     ] {
         let (status, code, message) = host.post_refused("/v1/emit", &json!([emit(3), bad])).await;
         assert_eq!((status, code.as_str()), (400, "bad_request"), "{message}");
-        assert!(message.contains(said), "{bad}: {message}");
+        assert!(message.contains(expected), "{bad}: {message}");
     }
     let many: Value = (0..1001).map(emit).collect();
     let (status, _, message) = host.post_refused("/v1/emit", &many).await;
@@ -96,7 +100,7 @@ async fn malformed_emit_is_refused_with_reason_and_place() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let long = "x".repeat(129);
-    for (body, said) in [
+    for (body, expected) in [
         (json!({ "event": "x" }), &["missing field `to`"][..]),
         (json!({ "to": { "all": true } }), &["missing field `event`"]),
         (json!({ "to": { "all": true }, "event": "x", "dta": 1 }), &["dta", "did you mean data?"]),
@@ -126,8 +130,8 @@ async fn malformed_emit_is_refused_with_reason_and_place() {
     ] {
         let (status, code, message) = host.post_refused("/v1/emit", &body).await;
         assert_eq!((status, code.as_str()), (400, "bad_request"), "{body}: {message}");
-        for said in said {
-            assert!(message.contains(said), "{body}: {message}");
+        for expected in expected {
+            assert!(message.contains(expected), "{body}: {message}");
         }
     }
     assert_eq!(ana.drain_events().await, [""; 0]);

@@ -37,8 +37,8 @@ async fn emit_with_a_key_goes_out_once() {
         assert!(status == 409 && message.starts_with("[1]: "), "{status} {message}");
     }
     let frames = ana.drain().await;
-    let heard: Vec<&Value> = frames.iter().map(|frame| &frame["data"]).collect();
-    assert_eq!(heard, [&json!(1), &json!(3)], "of what was refused nothing was sent");
+    let received: Vec<&Value> = frames.iter().map(|frame| &frame["data"]).collect();
+    assert_eq!(received, [&json!(1), &json!(3)], "of what was refused nothing was sent");
     drop(tab);
 }
 
@@ -151,8 +151,8 @@ async fn header_is_the_key_of_events_and_emits() {
         let delivered = json!([{ "delivered": 1 }, { "delivered": 1 }]);
         assert_eq!(with_header(&host, "/v1/emit", "c", &all).await, (200, delivered));
     }
-    let heard: Vec<Value> = ana.drain().await.iter().map(|frame| frame["data"].clone()).collect();
-    assert_eq!(heard, [1, 2, 1]);
+    let received: Vec<Value> = ana.drain().await.iter().map(|frame| frame["data"].clone()).collect();
+    assert_eq!(received, [1, 2, 1]);
 
     for (path, key, body, status) in [
         ("/v1/emit", "b", emit(1, "a"), 409),

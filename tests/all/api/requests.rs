@@ -118,19 +118,19 @@ async fn unknown_parameters_are_refused() {
 async fn malformed_json_is_refused_with_its_position() {
     let host = TestHost::start();
     for path in ["/v1/emit", "/v1/events", "/v1/query/ticket-collision/viewers"] {
-        for (body, said) in
+        for (body, expected) in
             [("{\"event\": \"x\",}", "column 15"), ("{\"event\" 1}", "column 10"), ("\u{0}", "column 1")]
         {
             let answer = host.call("POST", path, body).await;
             assert_eq!((answer.status, answer.body["code"].as_str()), (400, Some("bad_request")), "{path}: {body}");
             let message = answer.body["message"].as_str().unwrap();
-            assert!(message.contains("not JSON") && message.contains(said), "{path}: {message}");
+            assert!(message.contains("not JSON") && message.contains(expected), "{path}: {message}");
         }
         let answer = host.call("POST", path, b"\"\xff\"".to_vec()).await;
         assert_eq!(answer.status, 400, "{path}: what is not UTF-8 is not JSON");
         assert_eq!(host.call("POST", path, "x".repeat(1_000_001)).await.status, 413, "{path}");
     }
-    for (body, said) in [
+    for (body, expected) in [
         ("[\"hostile:service\"]", "expected an object"),
         ("{\"evnt\": \"x\"}", "did you mean event?"),
         ("{\"event\": 5}", "event: "),
@@ -139,7 +139,7 @@ async fn malformed_json_is_refused_with_its_position() {
     ] {
         let answer = host.call("POST", "/v1/events", body).await;
         assert_eq!(answer.status, 400, "{body}");
-        assert!(answer.body["message"].as_str().unwrap().contains(said), "{body}: {}", answer.text);
+        assert!(answer.body["message"].as_str().unwrap().contains(expected), "{body}: {}", answer.text);
     }
     assert_eq!(host.call("POST", "/v1/events", "").await.status, 400);
 }
@@ -184,8 +184,8 @@ async fn openapi_description_matches_the_api() {
             .output()
     });
     let output = run.await.unwrap().unwrap();
-    let said: String = String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{line:.300}\n")).collect();
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let report: String = String::from_utf8_lossy(&output.stdout).lines().map(|line| format!("{line:.300}\n")).collect();
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
     drop(ana);
     drop(host.client("ana").await);
 }

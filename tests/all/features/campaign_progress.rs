@@ -59,7 +59,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     report(&host, "delivered", 50).await;
     report(&host, "read", 50).await;
     all_hear(&mut page, &mut owner, &mut eve, &[]).await;
-    let told = report(&host, "failed", 1).await;
+    let answer = report(&host, "failed", 1).await;
     let progress = all_hear(&mut page, &mut owner, &mut eve, &["campaign:progress"]).await.remove(0);
     assert_eq!(figures(&progress), json!(["running", 99, 50, 50, 1]));
     assert_eq!(
@@ -67,7 +67,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
         (&json!(1000), &json!(100), &json!(10))
     );
     assert!(progress["ratePerSecond"].as_f64().unwrap() > 0.0 && progress["etaMs"].as_u64().is_some(), "{progress}");
-    assert_eq!(figures(&told), figures(&progress), "the service is told the same");
+    assert_eq!(figures(&answer), figures(&progress), "the service is told the same");
     // One report crosses several multiples of 100.
     report(&host, "sent", 351).await;
     all_hear(&mut page, &mut owner, &mut eve, &["campaign:progress"]).await;

@@ -58,10 +58,10 @@ impl Family {
 
     /// Sends a message, and returns its temporary id.
     async fn say(&self, client: &mut TestClient, body: &str, client_id: &str) -> String {
-        let said = client.emit_with_ack(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
-        let said = said.expect("the message is acknowledged");
-        assert_eq!(said.as_object().unwrap().len(), 1, "{said}");
-        said["tempId"].as_str().expect("a temporary id").to_owned()
+        let answer = client.emit_with_ack(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
+        let answer = answer.expect("the message is acknowledged");
+        assert_eq!(answer.as_object().unwrap().len(), 1, "{answer}");
+        answer["tempId"].as_str().expect("a temporary id").to_owned()
     }
 
     /// All stored messages, the newest first.

@@ -42,13 +42,13 @@ impl Pages {
     }
 
     /// The pages that have got exactly this event, once. The others have got nothing.
-    async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
+    async fn received(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { account, contact, all, tab, lead } = self;
-        let all_heard = host.received([account, contact, all, tab, lead]).await;
-        for frames in &all_heard {
+        let all_received = host.received([account, contact, all, tab, lead]).await;
+        for frames in &all_received {
             assert!(frames.is_empty() || frames[..] == [frame.clone()], "{frames:?} instead of {frame}");
         }
-        PAGES.into_iter().zip(all_heard).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
+        PAGES.into_iter().zip(all_received).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
     }
 
     /// Pushes these events, and checks which pages get each.
@@ -56,7 +56,7 @@ impl Pages {
         for event in events {
             let delivered = json!({ "delivered": pages.len() });
             assert_eq!(host.post_event(event, data.clone()).await, Ok(delivered), "{event} {data}");
-            assert_eq!(self.heard(host, &json!({ "event": event, "data": data })).await, pages, "{event} {data}");
+            assert_eq!(self.received(host, &json!({ "event": event, "data": data })).await, pages, "{event} {data}");
         }
     }
 }
@@ -126,8 +126,8 @@ async fn typing_is_shown_until_stop_or_disconnect() {
     tab.emit_with_ack("subscribe:contact", json!("c1")).await.unwrap();
     for (event, is_typing) in [("typing:start", true), ("typing:stop", false)] {
         all.emit_with_ack(event, on_c1.clone()).await.unwrap();
-        let heard = host.received([&mut account, &mut contact, &mut all, &mut tab]).await;
-        assert_eq!(heard, [vec![], typing("una", "Una", is_typing), vec![], vec![]], "one's own tabs are not told");
+        let received = host.received([&mut account, &mut contact, &mut all, &mut tab]).await;
+        assert_eq!(received, [vec![], typing("una", "Una", is_typing), vec![], vec![]], "one's own tabs are not told");
     }
     // However soon a client disconnects, the disconnect is handled after its events.
     for _ in 0..20 {
@@ -200,7 +200,7 @@ async fn forbidden_and_unaddressed_events_reach_no_client() {
     assert_eq!(host.post_event_refused("message:status:update", lost).await, "bad_request");
     assert_eq!(host.post_event_refused("team:activity", json!({ "roles": [] })).await, "bad_request");
     assert_eq!(host.post_event_refused("system:notification", json!("tea")).await, "bad_request");
-    assert_eq!(pages.heard(&host, &json!(null)).await, [""; 0]);
+    assert_eq!(pages.received(&host, &json!(null)).await, [""; 0]);
     let first = json!({ "contactId": "c1", "messageId": "m1", "status": "Queued" });
     pages.check(&host, &["message:status:update"], first, &["contact", "all"]).await;
 }

@@ -118,6 +118,6 @@ async fn settings_are_read_and_checked() {
     std::fs::write(dir.path().join("c.toml"), format!("{config}typingSecond = 1")).unwrap();
     let output = TestHost::command(dir.path()).args(["check", "--config", "c.toml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("typingSecond"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("typingSecond"), "{stderr}");
 }

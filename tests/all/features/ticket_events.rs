@@ -32,13 +32,13 @@ impl Team {
     }
 
     /// The clients that have got exactly this event, once. The others have got nothing.
-    async fn heard(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
+    async fn received(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { admin, super_admin, cleo, cleos_tab, ana, ben, eve } = self;
-        let all_heard = host.received([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
-        for frames in &all_heard {
+        let all_received = host.received([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
+        for frames in &all_received {
             assert!(frames.is_empty() || frames[..] == [frame.clone()], "{frames:?} instead of {frame}");
         }
-        TEAM.into_iter().zip(all_heard).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
+        TEAM.into_iter().zip(all_received).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
     }
 }
 
@@ -52,7 +52,7 @@ async fn check(host: &TestHost, team: &mut Team, events: &[(&str, Value, &[&str]
             Ok(json!({ "recipients": recipients })),
             "{event} {data}"
         );
-        assert_eq!(team.heard(host, &json!({ "event": event, "data": data })).await, *who, "{event} {data}");
+        assert_eq!(team.received(host, &json!({ "event": event, "data": data })).await, *who, "{event} {data}");
     }
 }
 

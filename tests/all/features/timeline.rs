@@ -42,8 +42,8 @@ async fn only_subscribers_get_a_timelines_events() {
         let data = on("case", "c1", more);
         assert_eq!(host.post_event(event, data.clone()).await, Ok(json!({ "delivered": 3 })));
         let once = vec![json!({ "event": event, "data": data })];
-        let heard = host.received([&mut ana, &mut tab, &mut ben, &mut eve]).await;
-        assert_eq!(heard, [once.clone(), once.clone(), once, vec![]]);
+        let received = host.received([&mut ana, &mut tab, &mut ben, &mut eve]).await;
+        assert_eq!(received, [once.clone(), once.clone(), once, vec![]]);
     }
     let nobody_there = on("lead", "c1", json!({ "itemId": "i1" }));
     assert_eq!(host.post_event("timeline:item_deleted", nobody_there).await, Ok(json!({ "delivered": 0 })));

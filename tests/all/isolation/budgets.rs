@@ -217,8 +217,8 @@ async fn pending_documents_are_bounded_per_user() {
         tab.emit_with_ack("roomMessage", say("stored")).await.ok()
     })
     .await;
-    let heard = ben.drain().await;
-    let shown = heard.iter().filter(|frame| frame["event"] == "roomMessageRecieved");
+    let received = ben.drain().await;
+    let shown = received.iter().filter(|frame| frame["event"] == "roomMessageRecieved");
     assert_eq!(shown.filter(|frame| frame["data"]["body"] == "too many").count(), 0, "what is refused is not shown");
 }
 

@@ -205,8 +205,8 @@ async fn non_reading_client_is_disconnected_alone() {
     assert_eq!(closed.code, Some(4008), "{closed:?}");
     assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
     assert!(reader.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
-    let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-    assert_eq!(told, json!(["left ben disconnected"]));
+    let notifications = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
+    assert_eq!(notifications, json!(["left ben disconnected"]));
 }
 
 #[tokio::test]

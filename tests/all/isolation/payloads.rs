@@ -114,8 +114,8 @@ async fn answer_over_the_limits_counts_as_missing() {
     ana.send_text(&format!("43{asked}{}", json!([vec![0; 2000]]))).await;
     let error = ana.expect_event("error").await.data[0].clone();
     assert_eq!((&error["code"], &error["event"]), (&json!("too_large"), &json!("acknowledgement")), "{error}");
-    let told = ana.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await;
-    assert_eq!(told[0], json!(["acknowledged question too_large"]), "{told}");
+    let notifications = ana.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await;
+    assert_eq!(notifications[0], json!(["acknowledged question too_large"]), "{notifications}");
 }
 
 #[tokio::test]

@@ -105,7 +105,7 @@ async fn send_half(client: &mut EngineSocket, bytes: usize) {
     client.send(Packet::Binary(vec![0; bytes])).await;
 }
 
-async fn entered(ws: &str, token: &str) -> EngineSocket {
+async fn connected(ws: &str, token: &str) -> EngineSocket {
     let mut client = EngineSocket::open(ws).await;
     client.send(&*format!("40{}", json!({ "token": token }))).await;
     client.next().await.unwrap();
@@ -118,7 +118,7 @@ async fn unfinished_attachments_make_room() {
     let token = host.token("ana");
     let mut clients = Vec::new();
     for _ in 0..8 {
-        let mut client = entered(&host.ws, &token).await;
+        let mut client = connected(&host.ws, &token).await;
         send_half(&mut client, 900_000).await;
         clients.push(client);
     }
@@ -134,9 +134,9 @@ async fn attachments_and_frames_have_a_deadline() {
     let config = "auth.jwt.secret = \"s\"\nshards = 1\nheartbeat = { interval = \"1h\", timeout = \"2h\" }\n";
     let host = InnerHost::start(config).await;
     let token = host.token("ana", None);
-    let mut waiting = entered(&host.ws, &token).await;
+    let mut waiting = connected(&host.ws, &token).await;
     let mut trickling = connect_raw(&host.ws, &token).await.unwrap();
-    let mut fine = entered(&host.ws, &token).await;
+    let mut fine = connected(&host.ws, &token).await;
     send_half(&mut waiting, 100).await;
     waiting.sync().await;
     // A text of ten bytes, one byte at a time.

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 
 /// Waits until scope `a` has got a notification, and returns all.
-async fn told(client: &mut TestClient) -> Value {
+async fn notifications(client: &mut TestClient) -> Value {
     eventually("the scope is told", async || {
-        let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-        (told != json!([])).then_some(told)
+        let notifications = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (notifications != json!([])).then_some(notifications)
     })
     .await
 }
@@ -85,13 +85,13 @@ async fn typing_expires_with_the_clock_put_back() {
             host.clock.put_wall(-HOUR_MS);
         }
         host.advance(Duration::from_secs(8));
-        let mut heard = ana.drain_events().await;
-        assert!(!heard.contains(&"agent:stopped_typing".to_owned()));
+        let mut received = ana.drain_events().await;
+        assert!(!received.contains(&"agent:stopped_typing".to_owned()));
         for _ in 0..4 {
             host.advance(Duration::from_secs(1));
-            heard.extend(ana.drain_events().await);
+            received.extend(ana.drain_events().await);
         }
-        assert!(heard.contains(&"agent:stopped_typing".to_owned()), "{heard:?}");
+        assert!(received.contains(&"agent:stopped_typing".to_owned()), "{received:?}");
     }
     drop((ana, ben));
     host.shut_down().await;
@@ -164,7 +164,7 @@ async fn stored_timer_fires_with_the_clock_put_back() {
     host.advance(Duration::from_secs(4));
     assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])));
     host.advance(Duration::from_secs(1));
-    assert_eq!(told(&mut ana).await, json!(["timer x"]));
+    assert_eq!(notifications(&mut ana).await, json!(["timer x"]));
     drop(ana);
     host.shut_down().await;
 }
@@ -194,8 +194,8 @@ async fn trapping_timer_is_given_up() {
     host.advance(Duration::from_secs(4));
     assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await, Ok(json!([])), "it was set anew");
     host.advance(Duration::from_secs(1));
-    let told = told(&mut ana).await;
-    assert_eq!(told, json!(["timer second"]));
+    let notifications = notifications(&mut ana).await;
+    assert_eq!(notifications, json!(["timer second"]));
     drop(ana);
     host.shut_down().await;
 }
@@ -212,7 +212,7 @@ async fn paused_departures_reach_the_next_generation() {
     // The pause lasts while the clock stands still, but a new build starts afresh.
     let loaded = host.call("PUT", "/v1/plugins/hostile", relabelled(&hostile("normal"), "mended")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
-    assert_eq!(told(&mut ana).await, json!(["left ben disconnected"]));
+    assert_eq!(notifications(&mut ana).await, json!(["left ben disconnected"]));
     drop(ana);
     host.shut_down().await;
 }
@@ -225,10 +225,10 @@ async fn missing_acknowledgement_times_out() {
     ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     let asked = ana.next().await;
     host.advance(Duration::from_secs(30));
-    let told = told(&mut ana).await;
-    assert_eq!(told, json!(["acknowledged question timeout"]));
+    let notifications = notifications(&mut ana).await;
+    assert_eq!(notifications, json!(["acknowledged question timeout"]));
     ana.send_text(json!({ "id": asked["id"], "data": "too late" }).to_string()).await;
-    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap(), told);
+    assert_eq!(ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap(), notifications);
     drop(ana);
     host.shut_down().await;
 }

@@ -17,15 +17,15 @@ fn exit_codes_distinguish_failure_and_usage() {
     assert_eq!(run(dir.path(), &["--version"]).0, Some(0));
     assert_eq!(run(dir.path(), &["--no-such-option"]).0, Some(2));
     assert_eq!(run(dir.path(), &["token"]).0, Some(2));
-    let (code, _, said) = run(dir.path(), &["--config", "missing.toml"]);
+    let (code, _, stderr) = run(dir.path(), &["--config", "missing.toml"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("missing.toml"), "{said}");
-    let (code, _, said) = run(dir.path(), &["plugin", "list", "--api", "127.0.0.1:1", "--key", "k"]);
+    assert!(stderr.contains("missing.toml"), "{stderr}");
+    let (code, _, stderr) = run(dir.path(), &["plugin", "list", "--api", "127.0.0.1:1", "--key", "k"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("127.0.0.1:1"), "{said}");
-    let (code, _, said) = run(dir.path(), &["--listen", "0.0.0.0:0"]);
+    assert!(stderr.contains("127.0.0.1:1"), "{stderr}");
+    let (code, _, stderr) = run(dir.path(), &["--listen", "0.0.0.0:0"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("development mode"), "{said}");
+    assert!(stderr.contains("development mode"), "{stderr}");
 }
 
 #[test]
@@ -33,16 +33,16 @@ fn taken_address_is_named_in_the_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
-    let (code, _, said) = run(dir.path(), &["--listen", &address, "--api", "127.0.0.1:0"]);
+    let (code, _, stderr) = run(dir.path(), &["--listen", &address, "--api", "127.0.0.1:0"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains(&address), "{said}");
+    assert!(stderr.contains(&address), "{stderr}");
 }
 
 #[test]
 fn check_prints_the_setup_and_refuses_bad_files() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, printed, said) = run(dir.path(), &["check"]);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, printed, stderr) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(0), "{stderr}");
     let printed: Value = serde_json::from_str(&printed).unwrap();
     let names: Vec<_> =
         printed["plugins"].as_array().unwrap().iter().map(|plugin| plugin["name"].as_str().unwrap()).collect();
@@ -52,15 +52,15 @@ fn check_prints_the_setup_and_refuses_bad_files() {
     assert_eq!(printed["development"], true);
 
     fs::write(dir.path().join("c.toml"), "[limits]\nmessage_byte = 1").unwrap();
-    let (code, _, said) = run(dir.path(), &["check", "--config", "c.toml"]);
+    let (code, _, stderr) = run(dir.path(), &["check", "--config", "c.toml"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("limits.message_byte") && said.contains("did you mean message_bytes?"), "{said}");
+    assert!(stderr.contains("limits.message_byte") && stderr.contains("did you mean message_bytes?"), "{stderr}");
 
     fs::create_dir(dir.path().join("plugins.d")).unwrap();
     fs::write(dir.path().join("plugins.d/broken.wasm"), "broken").unwrap();
-    let (code, _, said) = run(dir.path(), &["check"]);
+    let (code, _, stderr) = run(dir.path(), &["check"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("broken.wasm"), "{said}");
+    assert!(stderr.contains("broken.wasm"), "{stderr}");
 }
 
 #[test]
@@ -70,10 +70,10 @@ fn token_has_the_requested_claims() {
     let args = "token --config c.toml --user ana --name Ana --role admin --role agent --claim team={\"id\":5}"
         .split(' ')
         .collect::<Vec<_>>();
-    let (code, token, said) = run(dir.path(), &args);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, token, stderr) = run(dir.path(), &args);
+    assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(token.trim().split('.').count(), 3);
-    let (code, _, said) = run(dir.path(), &["token", "--config", "c.toml", "--user", "a b"]);
+    let (code, _, stderr) = run(dir.path(), &["token", "--config", "c.toml", "--user", "a b"]);
     assert_eq!(code, Some(1));
-    assert!(said.contains("user id"), "{said}");
+    assert!(stderr.contains("user id"), "{stderr}");
 }

@@ -37,9 +37,9 @@ fn unknown_variable_is_refused_with_a_suggestion() {
         ("ROUNDHOUSE_LIMITS__MESSAGE_BYTE", "5", "did you mean message_bytes?"),
     ] {
         let output = TestHost::command(dir.path()).arg("check").env(variable, value).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{told}");
-        assert!(told.contains(variable) && told.contains(hint), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(variable) && stderr.contains(hint), "{stderr}");
     }
 }
 
@@ -99,8 +99,8 @@ async fn host_names_are_accepted_as_addresses() {
     let host = TestHost::start();
     let (ok, listed) = host.plugin_at(&host.api.replace("127.0.0.1", "localhost"), &["list"]);
     assert!(ok && listed.contains("ticket-collision"), "{listed}");
-    let (ok, told) = host.plugin_at(&host.api.replace("http://", "https://"), &["list"]);
-    assert!(!ok && told.contains("plain HTTP"), "{told}");
+    let (ok, stderr) = host.plugin_at(&host.api.replace("http://", "https://"), &["list"]);
+    assert!(!ok && stderr.contains("plain HTTP"), "{stderr}");
 
     let dir = tempfile::tempdir().unwrap();
     let check = |listen: &str| TestHost::command(dir.path()).args(["check", "--listen", listen]).output().unwrap();

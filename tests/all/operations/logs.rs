@@ -72,8 +72,8 @@ fn command_line_overrides_the_configured_format() {
     };
     assert!(refused(&["check", "--config", "c.toml", "--log-format", "text"]).starts_with("roundhouse: "));
     fs::write(dir.path().join("c.toml"), "log_format = \"xml\"").unwrap();
-    let told = refused(&["check", "--config", "c.toml"]);
-    assert!(told.contains("log_format") && told.contains("json"), "{told}");
+    let stderr = refused(&["check", "--config", "c.toml"]);
+    assert!(stderr.contains("log_format") && stderr.contains("json"), "{stderr}");
 }
 
 #[tokio::test]

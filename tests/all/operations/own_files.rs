@@ -41,8 +41,8 @@ fn read_only_commands_create_no_files() {
     ] {
         let mut command = TestHost::command(dir.path());
         let output = command.args(args).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(code.is_none() || output.status.code() == code, "{args:?}: {told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(code.is_none() || output.status.code() == code, "{args:?}: {stderr}");
         assert_eq!(files(dir.path()), before, "{args:?}");
     }
 }
@@ -50,10 +50,10 @@ fn read_only_commands_create_no_files() {
 #[test]
 fn token_without_a_secret_names_searched_places() {
     let dir = tempfile::tempdir().unwrap();
-    let (code, told) = run(dir.path(), &["token", "--user", "ana"]);
+    let (code, stderr) = run(dir.path(), &["token", "--user", "ana"]);
     assert_eq!(code, Some(1));
     let path = dir.path().join(".roundhouse/jwt-secret");
-    assert!(told.contains(path.to_str().unwrap()) && told.contains("--config"), "{told}");
+    assert!(stderr.contains(path.to_str().unwrap()) && stderr.contains("--config"), "{stderr}");
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn taken_address_creates_no_files() {
     let address = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     for args in [["--listen", &address, "--api", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--api", &address]] {
-        let (code, told) = run(dir.path(), &args);
+        let (code, stderr) = run(dir.path(), &args);
         assert_eq!(code, Some(1));
-        assert!(told.contains(&address), "{told}");
+        assert!(stderr.contains(&address), "{stderr}");
         assert_eq!(files(dir.path()), BTreeSet::new());
     }
 }
@@ -94,9 +94,12 @@ fn all_unusable_files_are_reported_together() {
         fs::set_permissions(host.dir().join(".roundhouse").join(name), Permissions::from_mode(0o644)).unwrap();
     }
     for args in [&["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"][..], &["check"]] {
-        let (code, told) = run(host.dir(), args);
+        let (code, stderr) = run(host.dir(), args);
         assert_eq!(code, Some(1), "{args:?}");
-        assert!(told.contains("jwt-secret can be read by others") && told.contains("api-key can be read by"), "{told}");
+        assert!(
+            stderr.contains("jwt-secret can be read by others") && stderr.contains("api-key can be read by"),
+            "{stderr}"
+        );
     }
 }
 
@@ -105,11 +108,11 @@ fn unread_default_file_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
     for args in [&["check"][..], &["token", "--user", "ana"], &["serve", "--listen", "0.0.0.0:0"]] {
-        let (_, told) = run(dir.path(), args);
-        assert!(told.contains("add --config roundhouse.toml"), "{args:?}: {told}");
+        let (_, stderr) = run(dir.path(), args);
+        assert!(stderr.contains("add --config roundhouse.toml"), "{args:?}: {stderr}");
     }
-    let (code, told) = run(dir.path(), &["token", "--user", "ana", "--config", "roundhouse.toml"]);
-    assert_eq!((code, told.as_str()), (Some(0), ""));
+    let (code, stderr) = run(dir.path(), &["token", "--user", "ana", "--config", "roundhouse.toml"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -131,8 +134,8 @@ fn files_of_another_user_are_reported_with_remedy() {
         Ok(output) => output,
         Err(error) => return skip("files_of_another_user_are_reported_with_remedy", &error.to_string()),
     };
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     let at = |name: &str| dir.path().join(name).display().to_string();
-    assert!(told.contains(&format!("chown -R {OTHER_USER} {}`", at(".roundhouse"))), "{told}");
-    assert!(told.contains(&format!("chown {OTHER_USER} {}`", at("roundhouse.db"))), "{told}");
+    assert!(stderr.contains(&format!("chown -R {OTHER_USER} {}`", at(".roundhouse"))), "{stderr}");
+    assert!(stderr.contains(&format!("chown {OTHER_USER} {}`", at("roundhouse.db"))), "{stderr}");
 }

@@ -139,8 +139,8 @@ async fn check_clients(host: &TestHost, url: &str) {
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     let mut polling = Polling::open_with(url, "", &[]).await;
     assert_eq!(polling.post(&format!("40{}", json!({ "token": host.token("ben") }))).await.status, 200);
-    let entered = timeout(PATIENCE, polling.next()).await.unwrap();
-    assert!(format!("{entered:?}").contains("40"), "{entered:?}");
+    let connected = timeout(PATIENCE, polling.next()).await.unwrap();
+    assert!(format!("{connected:?}").contains("40"), "{connected:?}");
     // Each address has a count of its own, whatever its clients' headers claim.
     for (source, status) in [("127.0.0.2", 200), ("127.0.0.2", 200), ("127.0.0.2", 503), ("127.0.0.3", 200)] {
         assert_eq!(open_from(source, url).await, status, "{source}");

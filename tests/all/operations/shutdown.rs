@@ -302,8 +302,8 @@ fn signal_during_the_start_ends_it() {
     }
     let sent = std::process::Command::new("kill").args(["-TERM", &second.id().to_string()]).status().unwrap();
     assert!(sent.success());
-    let mut said = String::new();
-    std::io::Read::read_to_string(&mut second.stderr.take().unwrap(), &mut said).unwrap();
+    let mut log = String::new();
+    std::io::Read::read_to_string(&mut second.stderr.take().unwrap(), &mut log).unwrap();
     let code = second.wait().unwrap().code();
-    assert!(code == Some(0) && said.contains("before the start was over"), "{code:?} {said}");
+    assert!(code == Some(0) && log.contains("before the start was over"), "{code:?} {log}");
 }

@@ -186,8 +186,8 @@ async fn faulted_connect_is_retried_before_further_events() {
     assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])), "others are heard");
     assert_eq!(plugins.n_traps().await, 1);
     plugins.clock.advance(Duration::from_secs(1));
-    let told = plugins.greeted(ben).await.unwrap();
-    assert!(told[1].as_str().unwrap().starts_with("ben in /"), "{told}");
+    let notifications = plugins.greeted(ben).await.unwrap();
+    assert!(notifications[1].as_str().unwrap().starts_with("ben in /"), "{notifications}");
     assert_eq!(plugins.n_traps().await, 1);
 }
 

@@ -52,15 +52,15 @@ async fn handler_fault_costs_one_event() {
         assert!(ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.is_ok(), "{how}");
         // Successes in between, so that the plugin is not paused.
         for _ in 0..2 {
-            let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await;
-            assert_eq!(told, Ok(json!([])), "{how}: {}", host.log());
+            let notifications = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await;
+            assert_eq!(notifications, Ok(json!([])), "{how}: {}", host.log());
         }
     }
     let count = ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     assert_eq!(count, json!({ "count": 2 }), "nothing of what failed was committed");
     assert!(!ana.drain_events().await.contains(&"hostile:noise".to_owned()), "nor sent");
-    let heard = ben.drain_events().await;
-    assert!(heard.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {heard:?}");
+    let received = ben.drain_events().await;
+    assert!(received.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {received:?}");
     let report = host.report("hostile").await;
     assert_eq!((&report["traps"], &report["state"]), (&json!(17), &json!("running")));
 }
@@ -124,11 +124,11 @@ async fn failing_plugin_is_paused_while_others_run() {
     .await;
     faults_of_many(&host, 10).await;
     watched.close().await;
-    let told = eventually("the second pause, of two seconds, ends", async || {
+    let notifications = eventually("the second pause, of two seconds, ends", async || {
         ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()
     })
     .await;
-    assert_eq!(told, json!(["left ben disconnected"]));
+    assert_eq!(notifications, json!(["left ben disconnected"]));
 }
 
 #[tokio::test]
@@ -186,10 +186,10 @@ async fn rollback_over_a_schema_needs_lose_writes() {
     // A scope that was created in the newer schema has no earlier copy: its whole state would be lost.
     host.load("hostile", relabelled(&hostile("forward"), "third")).await;
     ana.emit_with_ack("hostile:count", json!({ "id": "b" })).await.unwrap();
-    let (ok, said) = host.plugin(&["rollback", "hostile"]);
-    assert!(!ok && said.contains("1 scope would lose its whole state"), "{said}");
-    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
+    let (ok, output) = host.plugin(&["rollback", "hostile"]);
+    assert!(!ok && output.contains("1 scope would lose its whole state"), "{output}");
+    let (ok, output) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
+    assert!(ok && output.contains("\"lostScopes\": 1"), "{output}");
     assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "b" })).await, Ok(json!({ "count": 1 })));
 }
 
@@ -225,13 +225,13 @@ async fn departures_during_a_pause_are_delivered_later() {
     }
     faults_of_many(&host, 10).await;
     drop(members);
-    let told = eventually("all departures are told", async || {
-        let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()?;
-        let told: Vec<String> = serde_json::from_value(told).unwrap();
-        (told.len() >= MEMBERS).then_some(told)
+    let notifications = eventually("all departures are told", async || {
+        let notifications = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()?;
+        let notifications: Vec<String> = serde_json::from_value(notifications).unwrap();
+        (notifications.len() >= MEMBERS).then_some(notifications)
     })
     .await;
-    assert_eq!(told, vec!["left ben disconnected"; MEMBERS]);
+    assert_eq!(notifications, vec!["left ben disconnected"; MEMBERS]);
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn invalid_component_is_refused_with_its_step() {
     let unknown = wat::parse_str("(component (import \"acme:thing/it@1.0.0\" (instance)))").unwrap();
     let empty = wat::parse_str("(component)").unwrap();
     let module = wat::parse_str("(module)").unwrap();
-    for (what, component, step, said) in [
+    for (what, component, step, expected) in [
         ("nothing", Vec::new(), "compile", "component"),
         ("text", b"hello".to_vec(), "compile", "component"),
         ("a module", module, "compile", "component"),
@@ -291,7 +291,7 @@ async fn invalid_component_is_refused_with_its_step() {
         assert_eq!(answer.status, 422, "{what}: {}", answer.text);
         assert_eq!(answer.body["step"], step, "{what}: {}", answer.text);
         let message = answer.body["message"].as_str().unwrap();
-        assert!(message.contains(said), "{what}: {message}");
+        assert!(message.contains(expected), "{what}: {message}");
         assert_eq!(host.report("hostile").await["digest"], before, "{what}");
     }
     let answer = host.try_load("another-name", relabelled(&hostile("normal"), "x")).await;

@@ -40,8 +40,8 @@ async fn loaded_build_survives_a_restart_with_its_generation() {
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
     // Rolled back builds stay rolled back, and their generation numbers are not used again.
     for version in ["0.1.1", "0.1.0"] {
-        let (ok, said) = host.plugin(&["rollback", NAME]);
-        assert!(ok && said.contains(version), "{said}");
+        let (ok, output) = host.plugin(&["rollback", NAME]);
+        assert!(ok && output.contains(version), "{output}");
     }
     host.kill();
     host.restart();
@@ -62,13 +62,13 @@ async fn unload_lasts_until_a_load_or_reset() {
     let view = json!({ "ticketId": "t1" });
     assert_eq!(ana.emit_refused("ticket:view", view.clone()).await, "feature_unavailable");
     assert_eq!(components(&host), 0, "an unloaded build is not kept");
-    let (ok, said) = host.plugin(&["reset", NAME]);
-    assert!(ok && said.contains("\"version\": \"0.1.0\"") && said.contains("\"generation\": 3"), "{said}");
+    let (ok, output) = host.plugin(&["reset", NAME]);
+    assert!(ok && output.contains("\"version\": \"0.1.0\"") && output.contains("\"generation\": 3"), "{output}");
     assert!(ana.emit_with_ack("ticket:view", view).await.is_ok());
     let (ok, listed) = host.plugin(&["list"]);
     assert!(ok && listed.lines().any(|line| line.contains(NAME) && line.contains("bundled")), "{listed}");
-    let (ok, said) = host.plugin(&["reset", "hostile"]);
-    assert!(!ok && said.contains("no build of hostile of its own"), "{said}");
+    let (ok, output) = host.plugin(&["reset", "hostile"]);
+    assert!(!ok && output.contains("no build of hostile of its own"), "{output}");
 }
 
 #[tokio::test]
@@ -102,8 +102,8 @@ async fn damaged_plugin_is_reported_and_others_start() {
     let component = fs::read(&damaged[0]).unwrap();
     fs::write(&damaged[0], "rot").unwrap();
     let check = TestHost::command(host.dir()).arg("check").output().unwrap();
-    let said = String::from_utf8_lossy(&check.stderr);
-    assert!(check.status.code() == Some(1) && said.contains("hostile") && said.contains("damaged"), "{said}");
+    let stderr = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.code() == Some(1) && stderr.contains("hostile") && stderr.contains("damaged"), "{stderr}");
     host.restart();
     let report = host.report("hostile").await;
     assert_eq!((&report["state"], &report["generation"]), (&json!("failed"), &json!(1)), "{report}");
@@ -191,8 +191,8 @@ async fn newer_schema_fails_its_plugin_alone() {
     installed["previous"] = json!([]);
     fs::write(&record, installed.to_string()).unwrap();
     let check = TestHost::command(host.dir()).arg("check").output().unwrap();
-    let said = String::from_utf8_lossy(&check.stderr);
-    assert!(check.status.code() == Some(1) && said.contains("schema 2"), "{said}");
+    let stderr = String::from_utf8_lossy(&check.stderr);
+    assert!(check.status.code() == Some(1) && stderr.contains("schema 2"), "{stderr}");
     host.restart();
     let report = host.report("hostile").await;
     assert!(report["errors"][0]["message"].as_str().unwrap().contains("schema 2"), "{report}");
@@ -268,14 +268,17 @@ async fn load_of_the_running_build_is_unchanged() {
         assert!(output.status.success());
         (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let (loaded, said) = load();
-    assert!(loaded.contains("\"generation\": 2") && !loaded.contains("unchanged") && said.is_empty(), "{loaded}{said}");
-    let (loaded, said) = load();
+    let (loaded, stderr) = load();
     assert!(
-        loaded.contains("\"unchanged\": true") && said.contains("settings are read when the host starts"),
-        "{said}"
+        loaded.contains("\"generation\": 2") && !loaded.contains("unchanged") && stderr.is_empty(),
+        "{loaded}{stderr}"
     );
-    assert!(!said.contains("roundhouse.toml"), "{said}");
+    let (loaded, stderr) = load();
+    assert!(
+        loaded.contains("\"unchanged\": true") && stderr.contains("settings are read when the host starts"),
+        "{stderr}"
+    );
+    assert!(!stderr.contains("roundhouse.toml"), "{stderr}");
     let changed = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.settings]\ntypingSeconds = 1\n";
     fs::write(host.dir().join("roundhouse.toml"), changed).unwrap();
     assert!(load().1.contains("roundhouse.toml has changed since the host started"));

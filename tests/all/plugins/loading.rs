@@ -133,16 +133,16 @@ async fn command_line_manages_plugins() {
     assert!(ok && loaded.contains("\"generation\": 2"), "{loaded}");
     let (ok, back) = host.plugin(&["rollback", NAME]);
     assert!(ok && back.contains("\"generation\": 1"), "{back}");
-    let (ok, said) = host.plugin(&["rollback", NAME]);
-    assert!(!ok && said.contains("no generation of ticket-collision before"), "{said}");
+    let (ok, output) = host.plugin(&["rollback", NAME]);
+    assert!(!ok && output.contains("no generation of ticket-collision before"), "{output}");
     let (ok, _) = host.plugin(&["unload", NAME]);
     assert!(ok);
-    let (ok, said) = host.plugin(&["unload", NAME]);
-    assert!(!ok && said.contains("the plugin ticket-collision is unloaded"), "{said}");
+    let (ok, output) = host.plugin(&["unload", NAME]);
+    assert!(!ok && output.contains("the plugin ticket-collision is unloaded"), "{output}");
 
     fs::write(&file, b"broken").unwrap();
-    let (ok, said) = host.plugin(&["load", path]);
-    assert!(!ok && said.contains("compile"), "{said}");
-    let (ok, said) = host.plugin(&["list", "--key", "wrong"]);
-    assert!(!ok && said.contains("API key"), "{said}");
+    let (ok, output) = host.plugin(&["load", path]);
+    assert!(!ok && output.contains("compile"), "{output}");
+    let (ok, output) = host.plugin(&["list", "--key", "wrong"]);
+    assert!(!ok && output.contains("API key"), "{output}");
 }

@@ -19,8 +19,8 @@ async fn down_migrating_build_rolls_back_without_loss() {
     for n in 2..5 {
         assert_eq!(count(&host, "a").await, Ok(json!(n)));
     }
-    let (ok, said) = host.plugin(&["rollback", "hostile"]);
-    assert!(ok && !said.contains("lostScopes"), "{said}");
+    let (ok, output) = host.plugin(&["rollback", "hostile"]);
+    assert!(ok && !output.contains("lostScopes"), "{output}");
     // Also over a restart: the scope has had no event since.
     host.kill();
     host.restart();
@@ -40,10 +40,10 @@ async fn rollback_after_a_restart_restores_pre_swap_state() {
     }
     host.kill();
     host.restart();
-    let (ok, said) = host.plugin(&["rollback", "hostile"]);
-    assert!(!ok && said.contains("1 scope would lose what happened since the swap"), "{said}");
-    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
+    let (ok, output) = host.plugin(&["rollback", "hostile"]);
+    assert!(!ok && output.contains("1 scope would lose what happened since the swap"), "{output}");
+    let (ok, output) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
+    assert!(ok && output.contains("\"lostScopes\": 1"), "{output}");
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
 }
 
@@ -55,8 +55,8 @@ async fn accepted_loss_survives_a_restart() {
     host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
     assert_eq!(count(&host, "b").await, Ok(json!(1)));
-    let (ok, said) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 2"), "{said}");
+    let (ok, output) = host.plugin(&["rollback", "hostile", "--lose-writes"]);
+    assert!(ok && output.contains("\"lostScopes\": 2"), "{output}");
     host.kill();
     host.restart();
     assert_eq!((count(&host, "a").await, count(&host, "b").await), (Ok(json!(2)), Ok(json!(1))));
@@ -111,7 +111,7 @@ async fn load_of_an_older_schema_needs_lose_writes() {
     assert_eq!((refused.status, &refused.body["step"]), (422, &json!("migrate")), "{}", refused.text);
     let path = host.dir().join("older.wasm");
     fs::write(&path, hostile("durable")).unwrap();
-    let (ok, said) = host.plugin(&["load", path.to_str().unwrap(), "--lose-writes"]);
-    assert!(ok && said.contains("\"lostScopes\": 1"), "{said}");
+    let (ok, output) = host.plugin(&["load", path.to_str().unwrap(), "--lose-writes"]);
+    assert!(ok && output.contains("\"lostScopes\": 1"), "{output}");
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
 }

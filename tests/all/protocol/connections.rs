@@ -61,14 +61,14 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
 #[tokio::test]
 async fn refused_clients_get_a_close_code() {
     let host = TestHost::start_with(&format!("{SECRET}auth.grace = \"200ms\""), &[]);
-    for (token, code, said) in [
+    for (token, code, reason) in [
         ("nonsense".to_owned(), 4001, "not a JSON Web Token"),
         (host.token_with("ana", &["--ttl", "0s"]), 4002, "expired"),
     ] {
         let mut client = TestClient::open(format!("{}/ws?token={token}", host.ws).into_client_request().unwrap()).await;
         let closed = client.closed().await;
         assert_eq!(closed.code, Some(code));
-        assert!(closed.reason.contains(said), "{closed:?}");
+        assert!(closed.reason.contains(reason), "{closed:?}");
     }
     let stranger = TestHost::start_with("auth.jwt.secret = \"another\"", &[]).token("ana");
     let mut forged = TestClient::open(format!("{}/ws?token={stranger}", host.ws).into_client_request().unwrap()).await;

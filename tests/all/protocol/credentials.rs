@@ -69,8 +69,8 @@ async fn empty_or_stale_token_does_not_hide_another() {
             assert_eq!(client.next().await["data"]["userId"], "ana", "{} {:?}", shown.query, shown.headers);
         }
         for mut client in shown.socket_io(&host).await {
-            let entered = client.connect("/", &auth).await.unwrap();
-            assert_eq!(user(&host, entered["sid"].as_str().unwrap()).await, "ana", "{auth}");
+            let connected = client.connect("/", &auth).await.unwrap();
+            assert_eq!(user(&host, connected["sid"].as_str().unwrap()).await, "ana", "{auth}");
             client.cut().await;
         }
     }
@@ -120,9 +120,9 @@ async fn star_origin_does_not_accept_cookies() {
     ] {
         let shown = Shown::new("", &[("cookie", &cookie), ("origin", origin)]);
         for mut client in shown.socket_io(&host).await {
-            let entered = client.connect("/", &Value::Null).await;
-            assert_eq!(entered.is_ok(), is_let_in, "{origin}: {entered:?}");
-            if let Err(refused) = entered {
+            let connected = client.connect("/", &Value::Null).await;
+            assert_eq!(connected.is_ok(), is_let_in, "{origin}: {connected:?}");
+            if let Err(refused) = connected {
                 assert!(refused["message"].as_str().unwrap().contains("by its name"), "{refused}");
                 // A page with a token of its own may have any origin.
                 client.connect("/", &json!({ "token": token })).await.unwrap();

@@ -25,7 +25,7 @@ async fn unhandleable_events_only_get_typed_errors() {
     assert_eq!((error["code"].as_str(), error["event"].as_str()), (Some("bad_request"), Some("ticket:view")));
     assert!(error["message"].as_str().unwrap().contains("ticketId"), "{error}");
 
-    for (frame, said) in [
+    for (frame, expected) in [
         ("nonsense", "object"),
         ("[\"ticket:view\"]", "object"),
         ("{\"data\": 1}", "neither"),
@@ -36,7 +36,7 @@ async fn unhandleable_events_only_get_typed_errors() {
         ana.send_text(frame).await;
         let error = ana.expect_event("error").await;
         assert_eq!(error["code"], "bad_request", "{frame}");
-        assert!(error["message"].as_str().unwrap().contains(said), "{frame}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(expected), "{frame}: {error}");
     }
     ana.send_message(Message::binary(vec![1, 2, 3])).await;
     assert_eq!(ana.expect_event("error").await["code"], "bad_request");
@@ -118,20 +118,20 @@ async fn only_the_first_own_acknowledgement_counts() {
     for answer in ["yes", "again"] {
         ana.send_text(json!({ "id": id, "data": { "answer": answer } }).to_string()).await;
     }
-    assert_eq!(told(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
+    assert_eq!(notifications(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
     // A client that disconnects without having answered is reported at once.
     ben.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     ben.expect_event("hostile:noise").await;
     ben.close().await;
-    assert_eq!(told(&mut ana, 2).await[1], "acknowledged question disconnected");
+    assert_eq!(notifications(&mut ana, 2).await[1], "acknowledged question disconnected");
 }
 
 /// Waits until scope `a` has got `n` notifications, and returns all.
-async fn told(client: &mut TestClient, n: usize) -> Vec<String> {
+async fn notifications(client: &mut TestClient, n: usize) -> Vec<String> {
     eventually("the scope is told", async || {
-        let told = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-        let told: Vec<String> = serde_json::from_value(told).unwrap();
-        (told.len() >= n).then_some(told)
+        let notifications = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
+        let notifications: Vec<String> = serde_json::from_value(notifications).unwrap();
+        (notifications.len() >= n).then_some(notifications)
     })
     .await
 }
@@ -145,7 +145,7 @@ async fn watchers_and_members_get_a_disconnect_once() {
     watched.emit_with_ack("hostile:do", json!({ "id": "a", "how": "watch" })).await.unwrap();
     watched.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     watched.close().await;
-    assert_eq!(told(&mut ana, 1).await, ["left ben disconnected"]);
+    assert_eq!(notifications(&mut ana, 1).await, ["left ben disconnected"]);
     for n in 0..50 {
         // The disconnect may be handled before the join.
         let mut brief = host.client("cara").await;
@@ -158,8 +158,8 @@ async fn watchers_and_members_get_a_disconnect_once() {
             drop(brief);
         }
     }
-    let told = told(&mut ana, 51).await;
-    assert_eq!(told.len(), 51, "{told:?}");
+    let notifications = notifications(&mut ana, 51).await;
+    assert_eq!(notifications.len(), 51, "{notifications:?}");
     let stats = host.get("/v1/stats").await;
     assert_eq!((&stats["rooms"], &stats["users"]), (&json!(0), &json!(1)), "{stats}");
 }
@@ -178,7 +178,7 @@ async fn emit_reaches_each_recipient_once() {
     ];
     everybody[2].emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let mut sender = host.client("eve").await;
-    for (to, except, heard) in [
+    for (to, except, received) in [
         (json!([{ "user": "ana" }]), json!([]), [1, 1, 0, 0]),
         (json!([{ "users": ["ana", "ben", "nobody"] }]), json!([]), [1, 1, 1, 0]),
         (json!([{ "roles": ["admin", "agent"] }]), json!([]), [0, 0, 0, 1]),
@@ -196,8 +196,8 @@ async fn emit_reaches_each_recipient_once() {
             .emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
             .await
             .unwrap();
-        for (client, heard) in everybody.iter_mut().zip(heard) {
-            for _ in 0..=heard {
+        for (client, received) in everybody.iter_mut().zip(received) {
+            for _ in 0..=received {
                 client.expect_event("hostile:noise").await;
             }
             assert_eq!(client.drain().await, [json!(null); 0], "{to} except {except}");
@@ -216,10 +216,10 @@ async fn scope_gets_joins_and_leaves_of_other_scopes() {
             .await
             .unwrap();
     }
-    assert_eq!(told(&mut ana, 2).await, ["joined ana", "joined ben"]);
+    assert_eq!(notifications(&mut ana, 2).await, ["joined ana", "joined ben"]);
     ana.emit_with_ack("hostile:do", json!({ "id": "b", "how": "leave-room", "with": "hostile:a" })).await.unwrap();
     ben.close().await;
-    assert_eq!(told(&mut ana, 4).await[2..], ["left ana left", "left ben disconnected"]);
+    assert_eq!(notifications(&mut ana, 4).await[2..], ["left ana left", "left ben disconnected"]);
     let nothing = ana.emit_with_ack("hostile:told", json!({ "id": "b" })).await.unwrap();
     assert_eq!(nothing, json!([]), "what a scope does itself it is not told");
 }

@@ -79,8 +79,8 @@ async fn token_with_a_lone_surrogate_is_valid() {
     let shown = host.call("GET", &format!("/v1/connections/{}", ana.id()), "").await.body;
     assert_eq!(shown["name"], format!("Ana {REPLACED}"));
     let mut client = SocketIoClient::socket(&host.ws).await;
-    let entered: Value = client.connect("/", &json!({ "token": token })).await.unwrap();
-    assert!(entered["sid"].is_string());
+    let connected: Value = client.connect("/", &json!({ "token": token })).await.unwrap();
+    assert!(connected["sid"].is_string());
     client.cut().await;
     drop(ana);
     host.shut_down().await;

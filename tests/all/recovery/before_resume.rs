@@ -99,12 +99,12 @@ async fn resuming_does_not_emit_connect() {
     }
     // One shard reports connections in order.
     let zoe = host.client("zoe").await;
-    let told = eventually("the last is told of", async || {
-        let told = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
-        told.to_string().contains("zoe").then_some(told)
+    let notifications = eventually("the last is told of", async || {
+        let notifications = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
+        notifications.to_string().contains("zoe").then_some(notifications)
     })
     .await;
-    assert_eq!(told, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
+    assert_eq!(notifications, json!(["eve in / with {}", "ana in / with {}", "zoe in / with {}"]));
     drop((eve, zoe));
     host.shut_down().await;
 }

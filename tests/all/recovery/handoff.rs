@@ -35,8 +35,8 @@ async fn each_namespace_is_recovered() {
         for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
             sessions[n]["token"] = token["token"].clone();
             assert_eq!(back.connect(namespace, &sessions[n]).await.unwrap()["sid"], ids[n], "{namespace}");
-            let heard = back.expect_event("number").await;
-            assert_eq!((&*heard.namespace, heard.argument()), (namespace, &json!(n + 10)));
+            let received = back.expect_event("number").await;
+            assert_eq!((&*received.namespace, received.argument()), (namespace, &json!(n + 10)));
         }
         assert_eq!(back.drain().await, []);
         for packet in ["41", "41/other,"] {
@@ -98,7 +98,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
         let session = lose(&host, ana, "ana").await;
         let occupying = occupy_shard(&host).await;
         let polling = Polling::open(&host.ws).await;
-        let enter = |said: &Value| Packet::Text(format!("40{said}"));
+        let enter = |auth: &Value| Packet::Text(format!("40{auth}"));
         polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
         let here = polling.poll().await.text;
         assert!(here.starts_with("40{\"sid\":\""), "{here}");
@@ -132,10 +132,10 @@ async fn sessions_of_other_hosts_are_not_recovered() {
     let token = host.token("ana");
     let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
     for pid in &pids {
-        let said = json!({ "token": token, "pid": pid, "offset": "1" });
+        let auth = json!({ "token": token, "pid": pid, "offset": "1" });
         let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
         for mut client in [socket, polling] {
-            assert_ne!(client.connect("/", &said).await.unwrap()["pid"], *pid);
+            assert_ne!(client.connect("/", &auth).await.unwrap()["pid"], *pid);
             client.cut().await;
         }
         let mut plain = TestClient::connect(&host.ws, &token).await;
@@ -146,7 +146,7 @@ async fn sessions_of_other_hosts_are_not_recovered() {
     ana.connect_as(&token).await;
     host.terminate();
     assert_eq!(ana.closed().await.code, Some(1012));
-    let said = ana.session_with(&token);
+    let auth = ana.session_with(&token);
     let mut host = tokio::task::spawn_blocking(move || {
         assert!(host.wait_for_exit().success());
         host.restart();
@@ -155,7 +155,7 @@ async fn sessions_of_other_hosts_are_not_recovered() {
     .await
     .unwrap();
     let mut back = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(back.connect("/", &said).await.unwrap()["pid"], said["pid"]);
+    assert_ne!(back.connect("/", &auth).await.unwrap()["pid"], auth["pid"]);
     host.kill();
 }
 
@@ -179,11 +179,11 @@ async fn pipelined_packets_move_with_the_session() {
                 "42/custom,7[\"message-with-ack\",\"x\"]".into(),
             ])
             .await;
-            let entered = async |client: &mut SocketIoClient, namespace: &str| {
+            let connected = async |client: &mut SocketIoClient, namespace: &str| {
                 client.wait_for(|packet| packet.kind == '0' && packet.namespace == namespace).await.data["sid"].clone()
             };
-            assert_eq!(entered(&mut ana, "/").await, id);
-            let other = entered(&mut ana, "/custom").await;
+            assert_eq!(connected(&mut ana, "/").await, id);
+            let other = connected(&mut ana, "/custom").await;
             assert_eq!(other.as_str().unwrap()[..2], id[..2], "it is on the shard of the first");
             let back = ana.expect_event("message-back").await;
             assert_eq!((&back.data[0]["num"], back.attachments), (&json!(0), vec![vec![1, 2, 3]]));

@@ -70,8 +70,8 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
         assert_eq!(back.next().await, json!({ "event": "number", "data": n }));
     }
     assert_eq!(back.drain_events().await, ["agent:typing", "viewers:updated"]);
-    let heard = ben.drain_events().await;
-    assert!(!heard.iter().any(|event| event == "agent:left" || event == "agent:joined"), "{heard:?}");
+    let received = ben.drain_events().await;
+    assert!(!received.iter().any(|event| event == "agent:left" || event == "agent:joined"), "{received:?}");
     assert_eq!(metric(&host.api, "connections_recovered_total").await, 1);
     assert!(back.emit_with_ack("ticket:stop_typing", view.clone()).await.is_ok(), "it still views");
 
@@ -102,12 +102,12 @@ async fn acknowledgements_and_requests_are_replayed() {
     assert_eq!(ana.next().await, json!({ "id": 2, "data": null }));
     assert_eq!(ana.next().await["error"]["code"], "internal");
     ana.send_text(json!({ "id": question["id"], "data": "yes" }).to_string()).await;
-    let told = eventually("the scope is told", async || {
-        let told = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
-        (told != json!([])).then_some(told)
+    let notifications = eventually("the scope is told", async || {
+        let notifications = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
+        (notifications != json!([])).then_some(notifications)
     })
     .await;
-    assert_eq!(told, json!(["acknowledged question [\"yes\"]"]));
+    assert_eq!(notifications, json!(["acknowledged question [\"yes\"]"]));
     leave(&host, ana).await;
     host.shut_down().await;
 }
@@ -135,9 +135,9 @@ async fn foreign_sessions_are_not_resumed() {
         client.close().await;
     }
     // A Socket.IO client cannot recover a plain client's session.
-    let said = json!({ "token": host.token("ana", None), "pid": session, "offset": "0" });
+    let auth = json!({ "token": host.token("ana", None), "pid": session, "offset": "0" });
     let mut other = SocketIoClient::socket(&host.ws).await;
-    assert_ne!(other.connect("/", &said).await.unwrap()["pid"], session);
+    assert_ne!(other.connect("/", &auth).await.unwrap()["pid"], session);
     for client in [foreign, other] {
         client.disconnect().await;
     }

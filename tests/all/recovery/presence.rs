@@ -60,8 +60,8 @@ async fn subscribed_scope_gets_away_and_back() {
         }
         assert_eq!(names(&mut back).await, [""; 0]);
         // The scope is notified before the client's next event.
-        let said = back.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
-        assert_eq!(said, json!([["away ana", "back ana "]]));
+        let notifications = back.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
+        assert_eq!(notifications, json!([["away ana", "back ana "]]));
         lose(&host, back, "ana").await;
         // Eve's own transport would be silent for too long.
         eve.close().await;
@@ -185,10 +185,10 @@ async fn away_agent_leaves_the_viewers_until_back() {
 
         let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
-        let heard = back.drain().await;
-        let names: Vec<&str> = heard.iter().map(|packet| packet.event.as_str()).collect();
+        let received = back.drain().await;
+        let names: Vec<&str> = received.iter().map(|packet| packet.event.as_str()).collect();
         assert_eq!(names, ["agent:typing", "viewers:updated"], "what it missed, then the list");
-        assert_eq!(agents(heard[1].argument()), ["ana", "ben"]);
+        assert_eq!(agents(received[1].argument()), ["ana", "ben"]);
         assert_eq!(ben.expect_event("agent:joined").await["agentId"], "ana");
         assert_eq!(agents(&ben.expect_event("viewers:updated").await), ["ana", "ben"]);
 

@@ -44,13 +44,13 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
         }
         ben.emit_with_ack("ticket:typing", view.clone()).await;
         let mut back = to.open(&host).await;
-        let entered = back.connect("/", &session).await.unwrap();
-        assert_eq!(entered, json!({ "sid": id, "pid": session["pid"] }));
+        let connected = back.connect("/", &session).await.unwrap();
+        assert_eq!(connected, json!({ "sid": id, "pid": session["pid"] }));
         assert_eq!(next_numbers(&mut back, 3).await, [2, 3, 4].map(Value::from));
         let names: Vec<String> = back.drain().await.into_iter().map(|packet| packet.event).collect();
         assert_eq!(names, ["agent:typing", "viewers:updated"]);
-        let heard = ben.drain().await;
-        assert!(heard.iter().all(|packet| !matches!(&*packet.event, "agent:left" | "agent:joined")), "{heard:?}");
+        let received = ben.drain().await;
+        assert!(received.iter().all(|packet| !matches!(&*packet.event, "agent:left" | "agent:joined")), "{received:?}");
         assert_eq!(metric(&host.api, "connections_away").await, 0);
         assert_eq!(metric(&host.api, "connections_recovered_total").await, recovered + 1);
 

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, emit_number, lose, wait_for_detached};
 
 /// Comes back, and must get a new session.
-async fn expect_new_session(host: &InnerHost, namespace: &str, said: &Value) -> SocketIoClient {
+async fn expect_new_session(host: &InnerHost, namespace: &str, auth: &Value) -> SocketIoClient {
     let mut client = SocketIoClient::socket(&host.ws).await;
-    let entered = client.connect(namespace, said).await.unwrap();
-    assert!(entered["sid"].is_string() && entered["pid"].is_string(), "{entered}");
-    assert_ne!(entered["pid"], said["pid"]);
-    assert_ne!(entered["sid"].as_str(), said["pid"].as_str().unwrap().get(..16));
+    let connected = client.connect(namespace, auth).await.unwrap();
+    assert!(connected["sid"].is_string() && connected["pid"].is_string(), "{connected}");
+    assert_ne!(connected["pid"], auth["pid"]);
+    assert_ne!(connected["sid"].as_str(), auth["pid"].as_str().unwrap().get(..16));
     assert_eq!(client.drain().await, [], "nothing that was the old one's");
     client
 }
@@ -63,14 +63,14 @@ async fn foreign_sessions_are_not_recovered() {
     let pid = session["pid"].as_str().unwrap();
     let flipped = if pid.ends_with('0') { "1" } else { "0" };
     let wrong_secret = json!(format!("{}{flipped}", &pid[..pid.len() - 1]));
-    for (namespace, said) in [
+    for (namespace, auth) in [
         ("/", with("pid", wrong_secret)),
         ("/", with("token", json!(host.token("eve", None)))),
         ("/other", session.clone()),
         ("/", with("pid", json!(pid[..pid.len() - 1]))),
         ("/", with("pid", json!("x"))),
     ] {
-        expect_new_session(&host, namespace, &said).await.cut().await;
+        expect_new_session(&host, namespace, &auth).await.cut().await;
     }
     // None of these attempts harmed the session.
     let mut back = SocketIoClient::socket(&host.ws).await;
@@ -110,9 +110,9 @@ async fn zero_window_disables_recovery() {
     ana.cut().await;
     let mut eve = SocketIoClient::polling(&host.ws).await;
     // A given `pid` is ignored.
-    let said = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
-    let entered = eve.connect("/", &said).await.unwrap();
-    assert_eq!(entered, json!({ "sid": entered["sid"] }), "there is no pid");
+    let auth = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
+    let connected = eve.connect("/", &auth).await.unwrap();
+    assert_eq!(connected, json!({ "sid": connected["sid"] }), "there is no pid");
     eve.expect_notifications("a", &["left ana disconnected"]).await;
     eve.cut().await;
     host.shut_down().await;

@@ -10,8 +10,8 @@ const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The user of the connection with this id.
-async fn user(host: &InnerHost, entered: &Value) -> String {
-    let path = format!("/v1/connections/{}", entered["sid"].as_str().unwrap());
+async fn user(host: &InnerHost, connected: &Value) -> String {
+    let path = format!("/v1/connections/{}", connected["sid"].as_str().unwrap());
     host.call("GET", &path, "").await.body["userId"].as_str().unwrap().to_owned()
 }
 
@@ -21,16 +21,16 @@ async fn invalid_token_is_refused_and_can_be_retried() {
     let expired = host.token("ana", Some(MINUTE));
     host.advance(MINUTE);
     for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
-        for (said, why) in [
+        for (auth, why) in [
             (Value::Null, "a token is missing"),
             (json!({}), "a token is missing"),
             (json!({ "token": 7 }), "a token is missing"),
             (json!({ "token": "nonsense" }), "not valid"),
             (json!({ "token": expired }), "expired"),
         ] {
-            let refused = client.connect("/", &said).await.unwrap_err();
+            let refused = client.connect("/", &auth).await.unwrap_err();
             let message = refused["message"].as_str().unwrap();
-            assert!(message.contains(why), "{said}: {refused}");
+            assert!(message.contains(why), "{auth}: {refused}");
             assert_eq!(refused, json!({ "message": message, "data": { "code": "unauthorized", "message": message } }));
         }
         client.connect_as(&host.token("ana", None)).await;
@@ -56,16 +56,16 @@ async fn token_is_taken_from_each_documented_place() {
         let polling = Polling::open_with(&host.ws, query, &headers).await;
         let socket = EngineSocket::open_with(&host.ws, query, &headers).await;
         for mut client in [SocketIoClient::on_polling(polling), SocketIoClient::on_socket(socket)] {
-            let entered = client.connect("/", &auth).await.unwrap();
-            assert_eq!(user(&host, &entered).await, "ana", "{query} {headers:?} {auth}");
+            let connected = client.connect("/", &auth).await.unwrap();
+            assert_eq!(user(&host, &connected).await, "ana", "{query} {headers:?} {auth}");
             client.cut().await;
         }
     }
     // The latest token counts, and for one namespace only.
     let socket = EngineSocket::open_with(&host.ws, &query, &[]).await;
     let mut client = SocketIoClient::on_socket(socket);
-    let entered = client.connect("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
-    assert_eq!(user(&host, &entered).await, "ben");
+    let connected = client.connect("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
+    assert_eq!(user(&host, &connected).await, "ben");
     client.cut().await;
     host.shut_down().await;
 }
@@ -80,8 +80,8 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
     for origin in ["https://app.example", &*own] {
         let headers = [("cookie", &*cookie), ("origin", origin)];
         let mut client = SocketIoClient::on_polling(Polling::open_with(&host.ws, "", &headers).await);
-        let entered = client.connect("/", &Value::Null).await.unwrap();
-        assert_eq!(user(&host, &entered).await, "ana");
+        let connected = client.connect("/", &Value::Null).await.unwrap();
+        assert_eq!(user(&host, &connected).await, "ana");
         client.cut().await;
     }
     let stranger = from("https://evil.example");
@@ -104,15 +104,15 @@ async fn anonymous_connections_have_distinct_users() {
     let mut users = Vec::new();
     let mut clients = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
     for client in &mut clients {
-        let entered = client.connect("/", &Value::Null).await.unwrap();
-        users.push(user(&host, &entered).await);
+        let connected = client.connect("/", &Value::Null).await.unwrap();
+        users.push(user(&host, &connected).await);
     }
     assert_ne!(users[0], users[1]);
     // A token that is shown nevertheless is checked.
     let mut third = SocketIoClient::socket(&host.ws).await;
     assert_eq!(third.connect("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
-    let entered = third.connect("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
-    assert_eq!(user(&host, &entered).await, "ana");
+    let connected = third.connect("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
+    assert_eq!(user(&host, &connected).await, "ana");
     for client in clients.into_iter().chain([third]) {
         client.cut().await;
     }
@@ -141,13 +141,13 @@ async fn newer_token_must_be_the_same_users() {
     let host = InnerHost::start(CONFIG).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
     client.connect_as(&host.token("ana", Some(MINUTE / 6))).await;
-    for (said, code) in [
+    for (auth, code) in [
         (json!({ "token": host.token("ben", None) }), "forbidden"),
         (json!({ "token": "nonsense" }), "unauthorized"),
         (json!({ "tok": "x" }), "bad_request"),
         (json!("x"), "bad_request"),
     ] {
-        assert_eq!(client.emit_refused("authenticate", json!([said])).await, code, "{said}");
+        assert_eq!(client.emit_refused("authenticate", json!([auth])).await, code, "{auth}");
     }
     let renewed = json!([{ "token": host.token("ana", Some(MINUTE / 3)) }]);
     assert_eq!(client.emit_with_ack("authenticate", renewed).await, json!([]));

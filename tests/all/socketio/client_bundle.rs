@@ -70,11 +70,11 @@ async fn bundle_url_is_redirected_to() {
 async fn absent_bundle_fails_the_start() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
-    for (client, said) in [("nowhere.js", "nowhere.js"), ("empty", "has none of")] {
+    for (client, expected) in [("nowhere.js", "nowhere.js"), ("empty", "has none of")] {
         let config = format!("{CONFIG}socketio.client = {client:?}");
         fs::write(folder.path().join("roundhouse.toml"), config).unwrap();
         let output = TestHost::command(folder.path()).args(["check", "--config", "roundhouse.toml"]).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && error.contains("socketio.client") && error.contains(said), "{error}");
+        assert!(!output.status.success() && error.contains("socketio.client") && error.contains(expected), "{error}");
     }
 }

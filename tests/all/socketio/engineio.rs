@@ -23,11 +23,11 @@ async fn open_packet_has_the_configured_values() {
     assert_eq!(answer.status, 200);
     assert!(answer.header("content-type").starts_with("text/plain"), "{:?}", answer.headers);
     assert_eq!(answer.header("cache-control"), "no-store");
-    let said = |sid: &Value, upgrades: Value| json!({ "sid": sid, "upgrades": upgrades, "pingInterval": 7000, "pingTimeout": 5000, "maxPayload": 5000 });
+    let expected = |sid: &Value, upgrades: Value| json!({ "sid": sid, "upgrades": upgrades, "pingInterval": 7000, "pingTimeout": 5000, "maxPayload": 5000 });
     let open: Value = serde_json::from_str(answer.text.strip_prefix('0').unwrap()).unwrap();
-    assert_eq!(open, said(&open["sid"], json!(["websocket"])));
+    assert_eq!(open, expected(&open["sid"], json!(["websocket"])));
     let socket = EngineSocket::open(&host.ws).await;
-    assert_eq!(socket.open, said(&socket.open["sid"], json!([])));
+    assert_eq!(socket.open, expected(&socket.open["sid"], json!([])));
     assert_ne!(socket.open["sid"], open["sid"]);
     drop(socket);
     host.shut_down().await;

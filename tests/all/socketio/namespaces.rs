@@ -21,17 +21,17 @@ fn invalid_namespace() -> Result<Value, Value> {
 async fn connect_takes_an_object_or_nothing() {
     let host = InnerHost::start(CONFIG).await;
     host.load("conformance", conformance()).await;
-    let said = json!({ "deep": { "n": [1.5, null] }, "text": "ü" });
+    let object = json!({ "deep": { "n": [1.5, null] }, "text": "ü" });
     let mut ids = Vec::new();
     for mut client in [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await] {
-        for (namespace, auth) in [("/", &Value::Null), ("/custom", &said)] {
-            let entered = client.connect(namespace, auth).await.unwrap();
-            let [sid, pid] = ["sid", "pid"].map(|key| entered[key].as_str().unwrap().to_owned());
-            assert_eq!(entered.as_object().unwrap().len(), 2, "{entered}");
+        for (namespace, auth) in [("/", &Value::Null), ("/custom", &object)] {
+            let connected = client.connect(namespace, auth).await.unwrap();
+            let [sid, pid] = ["sid", "pid"].map(|key| connected[key].as_str().unwrap().to_owned());
+            assert_eq!(connected.as_object().unwrap().len(), 2, "{connected}");
             ids.extend([sid, pid]);
-            let heard = client.expect_event("auth").await;
+            let received = client.expect_event("auth").await;
             let expected = if auth.is_null() { &json!({}) } else { auth };
-            assert_eq!((&*heard.namespace, heard.argument()), (namespace, expected));
+            assert_eq!((&*received.namespace, received.argument()), (namespace, expected));
         }
         client.cut().await;
     }
@@ -47,8 +47,11 @@ async fn namespaces_come_from_configuration_and_plugins() {
     let host = InnerHost::start(&format!("{CONFIG}socketio.namespaces = [\"/admin\"]")).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
     for (namespace, is_there) in [("/", true), ("/admin", true), ("/custom", false), ("/random", false)] {
-        let entered = client.connect(namespace, &Value::Null).await;
-        assert!(if is_there { entered.is_ok() } else { entered == invalid_namespace() }, "{namespace}: {entered:?}");
+        let connected = client.connect(namespace, &Value::Null).await;
+        assert!(
+            if is_there { connected.is_ok() } else { connected == invalid_namespace() },
+            "{namespace}: {connected:?}"
+        );
     }
     host.load("conformance", conformance()).await;
     // A query string is not part of the name.
@@ -107,12 +110,12 @@ async fn disconnect_leaves_one_namespace_at_once() {
         leaving.emit_with_ack_in("/other", "hostile:count", json!([{ "id": "a" }])).await;
         let user = host.call("GET", &path, "").await.body["userId"].as_str().unwrap().to_owned();
         leaving.send_text("41/other,").await;
-        let told = eventually("the scope is told", async || {
-            let told = notifications(&mut leaving).await;
-            told.to_string().contains(&user).then_some(told)
+        let notifications = eventually("the scope is told", async || {
+            let notifications = notifications(&mut leaving).await;
+            notifications.to_string().contains(&user).then_some(notifications)
         })
         .await;
-        assert_eq!(told.as_array().unwrap().last(), Some(&json!(format!("left {user} disconnected"))));
+        assert_eq!(notifications.as_array().unwrap().last(), Some(&json!(format!("left {user} disconnected"))));
         assert_eq!(host.call("GET", &path, "").await.status, 404);
         let again = leaving.connect("/other", &Value::Null).await.unwrap();
         assert_ne!((&again["sid"], &again["pid"]), (&first["sid"], &first["pid"]));

@@ -116,10 +116,10 @@ async fn refusals_come_as_acknowledgement_or_error_event() {
         assert_eq!((answer.as_array().unwrap().len(), &error["code"]), (1, &json!(code)), "{answer}");
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer}");
         client.emit(event, arguments).await;
-        let heard = client.expect_event("error").await.argument().clone();
-        assert_eq!((&heard["code"], &heard["message"]), (&error["code"], &error["message"]), "{heard}");
+        let received = client.expect_event("error").await.argument().clone();
+        assert_eq!((&received["code"], &received["message"]), (&error["code"], &error["message"]), "{received}");
         let named = if event == long || event.is_empty() { Value::Null } else { json!(event) };
-        assert_eq!(heard["event"], named);
+        assert_eq!(received["event"], named);
     }
     client.cut().await;
     host.shut_down().await;
@@ -141,12 +141,12 @@ async fn both_protocols_get_the_same_room_events() {
     let sent = format!("451-[\"publish\",{payload},\"more\",2]");
     clients[0].send_packets(&[Packet::Text(sent), Packet::Binary(vec![1, 2, 3])]).await;
     for client in &mut clients {
-        let heard = client.expect_event("message").await;
-        assert_eq!((heard.data, heard.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
+        let received = client.expect_event("message").await;
+        assert_eq!((received.data, received.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
     }
-    let heard = plain.next().await;
+    let received = plain.next().await;
     let expected = json!({ "event": "message", "data": payload, "args": arguments, "attachments": ["AQID"] });
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 
     // And back, with the frame as it was received.
     let mut sent = expected.clone();
@@ -156,8 +156,8 @@ async fn both_protocols_get_the_same_room_events() {
     plain.send_text(json!(sent).to_string()).await;
     assert_eq!(plain.next().await, expected);
     for client in &mut clients {
-        let heard = client.expect_event("message").await;
-        assert_eq!((heard.data, heard.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
+        let received = client.expect_event("message").await;
+        assert_eq!((received.data, received.attachments), (arguments.clone(), vec![vec![1, 2, 3]]));
     }
     for client in clients {
         client.cut().await;

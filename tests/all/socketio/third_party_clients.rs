@@ -90,14 +90,14 @@ async fn client_reconnects_after_restart_not_after_disconnect() {
         };
         let mut host = TestHost::start();
         let mut client = script.start(&host, &[transport, &host.token("ana")]);
-        if let Some(said) = client.read_line() {
+        if let Some(line) = client.read_line() {
             // The client's id is the connection's id in the API.
-            let connection = format!("/v1/connections/{}", said["connection"].as_str().unwrap());
+            let connection = format!("/v1/connections/{}", line["connection"].as_str().unwrap());
             assert_eq!(host.get(&connection).await["userId"], "ana", "{transport}");
             assert_eq!(host.call("DELETE", &connection, "").await.body, json!({ "disconnected": 1 }), "{transport}");
             assert_eq!(host.call("GET", &connection, "").await.status, 404, "{transport}");
         }
-        if client.read_line().is_some_and(|said| said["connection"] != Value::Null) {
+        if client.read_line().is_some_and(|line| line["connection"] != Value::Null) {
             host.terminate();
         }
         client.must_pass(&host);

@@ -33,16 +33,22 @@ async fn state_and_timers_survive_a_restart() {
     // One timer was due during the restart, the other is due later.
     let host = host.restart(Duration::from_secs(30)).await;
     load_durable(&host).await;
-    let told = async |id: &str| {
-        let told = host.client("ana").await.emit_with_ack("hostile:told", json!({ "id": id })).await.unwrap();
-        told.as_array().unwrap().iter().filter(|told| **told == format!("timer {id}")).count()
+    let timer_notifications = async |id: &str| {
+        let timer_notifications =
+            host.client("ana").await.emit_with_ack("hostile:told", json!({ "id": id })).await.unwrap();
+        timer_notifications
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|timer_notifications| **timer_notifications == format!("timer {id}"))
+            .count()
     };
-    assert_eq!((told("soon").await, told("late").await), (1, 0));
+    assert_eq!((timer_notifications("soon").await, timer_notifications("late").await), (1, 0));
     assert_eq!(count(&host, "late").await, 3);
     host.advance(Duration::from_secs(14));
-    assert_eq!(told("late").await, 0);
+    assert_eq!(timer_notifications("late").await, 0);
     host.advance(Duration::from_secs(1));
-    assert_eq!(told("late").await, 1);
+    assert_eq!(timer_notifications("late").await, 1);
     host.shut_down().await;
 }
 
@@ -128,15 +134,15 @@ async fn host_survives_a_postgresql_restart() {
     host.post_event("campaign:started", started).await.unwrap();
 
     server.stop();
-    let said = ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
-    assert_eq!(ana.expect_event("roomMessageRecieved").await["tempId"], said["tempId"]);
+    let sent = ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
+    assert_eq!(ana.expect_event("roomMessageRecieved").await["tempId"], sent["tempId"]);
     // Scopes that must be read first are refused; those in memory go on.
     assert_eq!(ana.emit_refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
     assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
     assert_eq!(ana.emit_refused("roomHistory", room.clone()).await, "feature_unavailable");
 
     server.resume();
-    assert_eq!(ana.expect_event("roomMessageConfirmed").await["tempId"], said["tempId"]);
+    assert_eq!(ana.expect_event("roomMessageConfirmed").await["tempId"], sent["tempId"]);
     assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c2")).await.unwrap()["state"], "pending");
     assert!(!host.log().contains("hello"), "what people write is in no log: {}", host.log());
 
@@ -155,6 +161,6 @@ async fn second_host_in_a_folder_is_refused() {
     let mut second = TestHost::command(host.dir());
     let second = second.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&second.stderr);
-    assert!(said.contains("another host uses the journal"), "{said}");
+    let stderr = String::from_utf8_lossy(&second.stderr);
+    assert!(stderr.contains("another host uses the journal"), "{stderr}");
 }

@@ -163,7 +163,7 @@ fn older_sqlite_file_migrates_newer_is_refused() {
 #[test]
 fn invalid_stores_are_refused_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
-    for (url, said) in [
+    for (url, expected) in [
         ("roundhouse.db", "sqlite:// or postgres://"),
         ("mysql://x", "sqlite:// or postgres://"),
         ("sqlite://", "must name a file"),
@@ -173,7 +173,7 @@ fn invalid_stores_are_refused_with_the_reason() {
         ("postgres://host/db?sslrootcert=/no/such.pem", "/no/such.pem"),
     ] {
         let error = format!("{:#}", StoreUrl::parse(url, dir.path()).expect_err(url));
-        assert!(error.contains(said), "{url}: {error}");
+        assert!(error.contains(expected), "{url}: {error}");
     }
     let open = |url: StoreUrl| {
         let config = StoreConfig { url, journal: dir.path().join("journal"), give_up: Duration::from_secs(1) };

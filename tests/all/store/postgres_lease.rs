@@ -70,11 +70,11 @@ async fn second_host_behind_a_pooler_is_refused() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let ended = ended.await.unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
     let holder = format!("process {}", first.pid());
-    assert!(said.contains("another host uses this database") && said.contains(&holder), "{said}");
-    assert!(said.contains("end that one first, or give each its own"), "{said}");
+    assert!(stderr.contains("another host uses this database") && stderr.contains(&holder), "{stderr}");
+    assert!(stderr.contains("end that one first, or give each its own"), "{stderr}");
 
     assert_eq!(count(&first).await, counted + 1);
     let after = server.value(BACKENDS);
@@ -162,7 +162,7 @@ fn pooler_in_statement_mode_is_refused() {
     };
     let (_dir, mut host) = start_elsewhere(&config(&pooler.url()));
     let ended = host.output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("must be in session or transaction mode"), "{said}");
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("must be in session or transaction mode"), "{stderr}");
 }

@@ -33,7 +33,7 @@ fn refusal(url: &str) -> String {
 
 /// Writes and reads every kind of record.
 fn use_store(store: &Store, tag: &str) {
-    let (tell, told) = mpsc::channel();
+    let (tell, notifications) = mpsc::channel();
     let promise = Promise {
         number: 0,
         plugin: "chat".to_owned(),
@@ -51,7 +51,7 @@ fn use_store(store: &Store, tag: &str) {
     store.start(Box::new(listener)).unwrap();
     store.promise(vec![promise.clone(), Promise { id: format!("{tag}-2"), ..promise }]).unwrap();
     for _ in 0..2 {
-        let (promise, outcome) = told.recv_timeout(PATIENCE).unwrap();
+        let (promise, outcome) = notifications.recv_timeout(PATIENCE).unwrap();
         assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
         store.settle(&promise);
     }
@@ -96,16 +96,22 @@ fn least_privileged_role_uses_prepared_tables() {
     };
     server.run("CREATE ROLE \"the host\" LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC");
     let url = server.url_of("the%20host", "postgres");
-    let said = refusal(&url);
-    assert!(said.contains("permission denied") && said.contains("roundhouse store schema --role 'the host'"), "{said}");
+    let error = refusal(&url);
+    assert!(
+        error.contains("permission denied") && error.contains("roundhouse store schema --role 'the host'"),
+        "{error}"
+    );
 
     // The tables alone do not suffice.
     server.run(&script(&[]));
-    let said = refusal(&url);
-    assert!(said.contains("roundhouse_schema") && said.contains("roundhouse store schema --role"), "{said}");
+    let error = refusal(&url);
+    assert!(error.contains("roundhouse_schema") && error.contains("roundhouse store schema --role"), "{error}");
     server.run("GRANT SELECT ON ALL TABLES IN SCHEMA public TO \"the host\"");
-    let said = refusal(&url);
-    assert!(said.contains("INSERT on roundhouse_documents") && said.contains("UPDATE on roundhouse_owner"), "{said}");
+    let error = refusal(&url);
+    assert!(
+        error.contains("INSERT on roundhouse_documents") && error.contains("UPDATE on roundhouse_owner"),
+        "{error}"
+    );
 
     for _ in 0..2 {
         server.run(&script(&["--role", "the host"]));
@@ -133,8 +139,8 @@ fn older_tables_are_migrated_or_refused() {
     let become_old = "DROP TABLE roundhouse_schema; ALTER TABLE roundhouse_owner DROP epoch, DROP expires, DROP holder;
                       INSERT INTO roundhouse_owner (owner) VALUES ('old')";
     server.run(become_old);
-    let said = refusal(&server.url_of("host", "postgres"));
-    assert!(said.contains("schema 2") && said.contains("roundhouse store schema --role"), "{said}");
+    let error = refusal(&server.url_of("host", "postgres"));
+    assert!(error.contains("schema 2") && error.contains("roundhouse store schema --role"), "{error}");
 
     let journal = tempfile::tempdir().unwrap();
     let store = try_to_open(&server.url(), &journal).unwrap();
@@ -144,8 +150,8 @@ fn older_tables_are_migrated_or_refused() {
     assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "2");
 
     server.run("UPDATE roundhouse_schema SET version = 99");
-    let said = refusal(&server.url());
-    assert!(said.contains("newer host") && said.contains("99"), "{said}");
+    let error = refusal(&server.url());
+    assert!(error.contains("newer host") && error.contains("99"), "{error}");
     server.run(&script(&[]));
     assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "99", "an older script takes nothing back");
 }
@@ -158,8 +164,8 @@ fn pre_lease_host_excludes_newer_hosts() {
     };
     let mut older = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
     older.batch_execute("SELECT pg_advisory_lock(8245938559730085750)").unwrap();
-    let said = refusal(&server.url());
-    assert!(said.contains("of an older version") && said.contains("8245938559730085750"), "{said}");
+    let error = refusal(&server.url());
+    assert!(error.contains("of an older version") && error.contains("8245938559730085750"), "{error}");
     drop(older);
     let journal = tempfile::tempdir().unwrap();
     try_to_open(&server.url(), &journal).unwrap();
@@ -177,8 +183,8 @@ fn database_encoding_must_hold_every_character() {
         ));
         server.url_of("roundhouse", encoding)
     };
-    let said = refusal(&make("latin1"));
-    assert!(said.contains("latin1 is encoded as LATIN1") && said.contains("ENCODING 'UTF8'"), "{said}");
+    let error = refusal(&make("latin1"));
+    assert!(error.contains("latin1 is encoded as LATIN1") && error.contains("ENCODING 'UTF8'"), "{error}");
     for encoding in ["utf8", "sql_ascii"] {
         let journal = tempfile::tempdir().unwrap();
         let store = try_to_open(&make(encoding), &journal).unwrap();
