@@ -17,7 +17,6 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{Folder, Runtime};
-use crate::store::Store;
 
 /// Commands that wait for one shard, at most: what a publisher to many rooms sends in some milliseconds.
 const SHARD_COMMANDS: usize = 65_536;
@@ -60,9 +59,8 @@ impl Server {
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
-        let store = Arc::new(Store::open(&config.store, clock.clone(), metrics.clone())?);
         let runtime =
-            Runtime::start(config.plugins.clone(), Some(store.clone()), hub.clone(), clock.clone(), metrics.clone())?;
+            Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
         let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
@@ -92,7 +90,9 @@ impl Server {
 
         let api_service =
             Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics.clone(), clock.clone()));
-        api_service.remember_calls(&store)?;
+        if let Some(store) = runtime.store() {
+            api_service.remember_calls(store)?;
+        }
         let (stop_api, stopped) = watch::channel(false);
         let (report, started) = oneshot::channel();
         let api_thread = {
@@ -103,7 +103,7 @@ impl Server {
                 .spawn(move || tokio.block_on(run_api(api, api_listener, runtime, config, report, stopped)))?
         };
         started.blocking_recv().context("the API's thread ended before it began")??;
-        store.wait_until_resumed();
+        runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let acceptor = Acceptor::start(client_listener, hub, metrics, trusted_proxies)
             .context("cannot start to accept connections")?;
         api_service.set_ready(true);

@@ -1,5 +1,6 @@
 //! The host within the test's own process, whose clock the test moves.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use roundhouse::auth::{Claims, sign};
@@ -73,6 +74,11 @@ impl InnerHost {
         let now = self.clock.wall_ms();
         self.end().await;
         Self::start_in(self.dir, now + later.as_millis() as u64).await
+    }
+
+    /// The folder that it runs in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Moves the clock on.

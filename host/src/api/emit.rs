@@ -168,7 +168,7 @@ impl Api {
         let ValidEmit { to, except, outgoing, .. } = emit;
         let recipients = self.hub.count_recipients(&to, &except);
         if recipients.connections > 0 {
-            let publication = Publication { to, except, outgoing, volatile: false, guard: None };
+            let publication = Publication { to, except, outgoing, volatile: false, receipt: None };
             self.hub.publish(publication, &WakeBatch::default());
         }
         Reply::of(&Delivered { delivered: recipients.connections })

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::audience::Guard;
 use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
+use crate::store::DeliveryReceipt;
 
 /// A room as shards know it. Never used again for another room, even of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,8 +40,8 @@ pub struct Delivery {
     pub outgoing: Arc<Outgoing>,
     /// Whether it may be left out for a connection that is slow to read.
     pub volatile: bool,
-    /// Let go of when it has been written.
-    pub guard: Option<Guard>,
+    /// Dropped when it has been written.
+    pub receipt: Option<DeliveryReceipt>,
 }
 
 impl Delivery {

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-pub use audience::{Audience, Guard, Publication};
+pub use audience::{Audience, Publication};
 pub use command::{Delivery, RoomId, ShardCommand, Target};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};

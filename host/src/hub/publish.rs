@@ -19,9 +19,9 @@ impl Hub {
         }
         for ((shard, to), except) in self.shards.iter().zip(targets).zip(except) {
             if !to.is_empty() {
-                let (outgoing, guard) = (publication.outgoing.clone(), publication.guard.clone());
+                let (outgoing, receipt) = (publication.outgoing.clone(), publication.receipt.clone());
                 let volatile = publication.volatile;
-                let delivery = Delivery { to, except, outgoing, volatile, guard };
+                let delivery = Delivery { to, except, outgoing, volatile, receipt };
                 shard.push_quietly(ShardCommand::Deliver(delivery), wakes);
             }
         }

@@ -1,6 +1,5 @@
 //! The plugin runtime as the rest of the host sees it: events go in, plugins come and go.
 
-use std::hash::RandomState;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,13 +16,14 @@ use super::lifecycle::install::Lifecycle;
 use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
+use super::run::inboxes::Inboxes;
 use super::run::query::{PendingAnswer, bad_request};
 use super::run::shared::Shared;
 use super::run::worker::{Job, RollBack, Worker};
 use crate::hub::{Departure, Hub, Presence};
 use crate::metrics::Metrics;
-use crate::model::{Clock, ConnId, ErrorCode, Failure, Mailbox, Payload};
-use crate::store::Store;
+use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
+use crate::store::{Listener, Store, StoreConfig};
 
 /// The plugins of a host, and the threads that they run on. Clones share them.
 #[derive(Debug, Clone)]
@@ -36,19 +36,36 @@ pub(super) struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// Queues the outcomes of promises for their scopes, if their features are loaded.
+fn listener(catalogue: Arc<ArcSwap<Catalogue>>, inboxes: Inboxes) -> Listener {
+    Box::new(move |promise, outcome| {
+        let catalogue = catalogue.load();
+        let Some(plugin) = catalogue.plugins.get(&promise.plugin) else { return false };
+        let Some((_, address)) = plugin.current().manifest.scope_of_key(&promise.scope) else { return false };
+        let (plugin, event) = (plugin.clone(), Event::Saved { promise, outcome });
+        let inbox = inboxes.of(&address.key).clone();
+        inbox.push(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+        true
+    })
+}
+
 impl Runtime {
-    /// Starts the threads. No plugin is loaded yet.
+    /// Opens the store and starts the threads. No plugin is loaded yet.
     ///
     /// # Errors
-    /// Where this machine cannot run WebAssembly, or a thread cannot be started.
+    /// Where the store cannot be used, this machine cannot run WebAssembly, or a thread cannot be started.
     pub fn start(
         config: PluginConfig,
-        store: Option<Arc<Store>>,
+        store: Option<&StoreConfig>,
         hub: Arc<Hub>,
         clock: Clock,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
+        let (catalogue, inboxes) = (Arc::<ArcSwap<Catalogue>>::default(), Inboxes::new(config.threads.max(1)));
+        let open =
+            |config| Store::open(config, clock.clone(), metrics.clone(), listener(catalogue.clone(), inboxes.clone()));
+        let store = store.map(open).transpose()?;
         let stopping = Arc::new(AtomicBool::new(false));
         let engine = engine::engine(config.most_memory()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         let ticker = Arc::new(Ticker::start(engine.clone(), config.shortest_deadline())?);
@@ -62,26 +79,14 @@ impl Runtime {
             stopping.clone(),
         )
         .map_err(|error| anyhow::anyhow!("{error:?}"))?;
-        let inboxes: Vec<_> = (0..config.threads.max(1)).map(|_| Arc::new(Mailbox::unbounded())).collect();
         let components = match &config.components_dir {
             Some(dir) => ComponentStore::open(dir, config.is_read_only)
                 .with_context(|| format!("cannot use the folder of installed components, {}", dir.display()))?,
             None => ComponentStore::in_memory(),
         };
         let senders = Senders::new(config.senders, metrics.clone());
-        let shared = Arc::new(Shared {
-            config,
-            hub,
-            clock,
-            metrics,
-            ticker,
-            catalogue: ArcSwap::default(),
-            inboxes,
-            store,
-            stopping,
-            senders,
-            hasher: RandomState::new(),
-        });
+        let shared =
+            Arc::new(Shared { config, hub, clock, metrics, ticker, catalogue, inboxes, store, stopping, senders });
         let lifecycle = Arc::new(Lifecycle::new(shared.clone(), loader, components));
         let roll_back: RollBack = {
             let lifecycle = lifecycle.clone();
@@ -91,15 +96,12 @@ impl Runtime {
         for (index, inbox) in shared.inboxes.iter().enumerate() {
             threads.push(Worker::start(index, shared.clone(), inbox.clone(), roll_back.clone())?);
         }
-        if let Some(store) = &shared.store {
-            let weak = Arc::downgrade(&shared);
-            store.start(Box::new(move |promise, outcome| {
-                if let Some(shared) = weak.upgrade() {
-                    shared.saved(promise, outcome);
-                }
-            }))?;
-        }
         Ok(Self(Arc::new(Inner { shared, lifecycle, threads: Mutex::new(threads) })))
+    }
+
+    /// Where documents and durable states go.
+    pub fn store(&self) -> Option<&Store> {
+        self.0.shared.store.as_ref()
     }
 
     /// What operators ask for: loads, rollbacks, unloads, reports.
@@ -202,7 +204,7 @@ impl Runtime {
         let now = self.0.shared.clock.uptime_ms();
         let Ok(place) = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now) else { return };
         if self.0.shared.hub.take_ack(connection, id) {
-            let inbox = &self.0.shared.inboxes[(id % self.0.shared.inboxes.len() as u64) as usize];
+            let inbox = self.0.shared.inboxes.of_number(id);
             inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });
         }
     }
@@ -243,7 +245,7 @@ impl Runtime {
             self.0.shared.submit(Job::Event { plugin: plugin.clone(), address, event, reply: ReplyTo::Nobody });
         }
         for id in departure.pending_acks {
-            let inbox = &self.0.shared.inboxes[(id % self.0.shared.inboxes.len() as u64) as usize];
+            let inbox = self.0.shared.inboxes.of_number(id);
             inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
         }
     }

@@ -88,7 +88,7 @@ pub(super) enum Write<'a> {
     /// A document, unless it, or one of its key, is there.
     Insert(&'a Promise),
     /// A document that must not be there, though it may have been written.
-    Withdraw(&'a Promise),
+    Retract(&'a Promise),
     /// A scope as it is now.
     PutScope(&'a ScopeRecord),
     /// A scope that is no more.

@@ -312,7 +312,7 @@ impl Backend for Sqlite {
 fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Written, BackendError> {
     match write {
         Write::Insert(promise) => return insert(connection, promise),
-        Write::Withdraw(promise) => {
+        Write::Retract(promise) => {
             connection.prepare_cached("DELETE FROM documents WHERE id = ?")?.execute(params![promise.id])?
         }
         Write::PutScope(scope) => {

@@ -1,18 +1,23 @@
-//! The thread that writes to the database: in the order in which it was asked to, in batches, until it is done.
+//! The thread that writes to the database, in the order in which it was asked to, in batches; and that writes to the journal
+//! which promises expired or were acknowledged.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use super::acknowledgements::Acknowledgements;
 use super::backend::{Backend, BackendError, Document, Write, Written};
 use super::journal::Journal;
-use super::queue::{Action, Batch, Change, Queue, Task};
-use super::{Listener, Outcome, Promise, StoreFailure};
+use super::promise::{Listener, Outcome, Promise, StoreFailure};
+use super::receipt::Signal;
+use super::write_queue::{Action, Batch, Change, Task, WriteQueue};
 use crate::metrics::Metrics;
+use crate::model::Clock;
 
 /// The pause after the first failure, in milliseconds. Each that follows is twice as long.
 const FIRST_PAUSE_MS: u64 = 20;
 
-/// The longest pause, in milliseconds: what a database that is back is waited for in vain.
+/// The longest pause, in milliseconds: the most that a database that is back waits for the writer.
 const LONGEST_PAUSE_MS: u64 = 1000;
 
 /// Attempts at writing when the host ends, before all that waits is left to the journal.
@@ -21,15 +26,22 @@ const LAST_ATTEMPTS: u32 = 3;
 /// How often the database is tidied while it is written to, and thereafter until it is tidy.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
-/// The writing thread's own.
+/// How long features get to acknowledge many outcomes: a feature that is paused acknowledges nothing for minutes.
+const ACKNOWLEDGING_TIME: Duration = Duration::from_millis(50);
+
+/// What the writing thread owns.
 pub(super) struct Writer {
-    pub(super) queue: Arc<Queue>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) signals: mpsc::Receiver<Signal>,
     pub(super) backend: Box<dyn Backend>,
     pub(super) journal: Arc<Journal>,
     pub(super) listener: Listener,
+    pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    /// How long a document may wait before its promise expires.
     pub(super) give_up: Duration,
-    /// Why it cannot be written, while that is so.
+    pub(super) acknowledgements: Acknowledgements,
+    /// Why the database cannot be written, while that is so.
     pub(super) failing: Option<String>,
     pub(super) last_attempts: u32,
 }
@@ -39,9 +51,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let (mut is_tidy, mut tidied) = (false, Instant::now());
         while self.last_attempts < LAST_ATTEMPTS
-            && let Some(batch) = self.queue.take((!is_tidy).then_some(TIDY_EVERY))
+            && let Some(batch) = self.next_batch((!is_tidy).then_some(TIDY_EVERY))
         {
-            is_tidy &= batch.tasks.is_empty() && batch.scopes.is_empty();
+            is_tidy &= batch.is_empty();
             self.write(batch);
             if !is_tidy && tidied.elapsed() >= TIDY_EVERY {
                 is_tidy = !self.backend.tidy();
@@ -51,26 +63,75 @@ impl Writer {
                 tracing::error!(%error, "the journal cannot be shortened");
             }
         }
+        self.journal_acknowledgements();
         if let Err(error) = self.journal.sync() {
             tracing::error!(%error, "the journal cannot be forced to disk");
         }
     }
 
+    /// Waits for the next batch; an empty one if there is none for `idle_after`. `None` at the end.
+    fn next_batch(&mut self, idle_after: Option<Duration>) -> Option<Batch> {
+        let idle_at = idle_after.map(|idle_after| Instant::now() + idle_after);
+        loop {
+            self.journal_acknowledgements();
+            let batch = self.queue.take();
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            if self.queue.is_stopping() {
+                return None;
+            }
+            let left = idle_at.map(|idle_at| idle_at.saturating_duration_since(Instant::now()));
+            if !self.wait(left) {
+                return Some(batch);
+            }
+        }
+    }
+
+    /// Waits for a signal. Returns `false` if `timeout` passes first.
+    fn wait(&mut self, timeout: Option<Duration>) -> bool {
+        let received = match timeout {
+            Some(timeout) => self.signals.recv_timeout(timeout),
+            None => self.signals.recv().map_err(RecvTimeoutError::from),
+        };
+        // The queue keeps a sender, so that the signals do not end.
+        received.map(|signal| self.note(signal)).is_ok()
+    }
+
+    fn note(&mut self, signal: Signal) {
+        match signal {
+            Signal::Wake => {}
+            Signal::Delivered(number) => self.acknowledgements.delivered(number),
+            Signal::Ending => self.acknowledgements.begin_to_end(),
+        }
+    }
+
+    /// Writes which promises have been acknowledged since the last time: one line for all of them.
+    fn journal_acknowledgements(&mut self) {
+        while let Ok(signal) = self.signals.try_recv() {
+            self.note(signal);
+        }
+        let over = self.acknowledgements.take_over();
+        if !over.is_empty() {
+            self.journal.acknowledge_or_log(over);
+        }
+    }
+
     fn write(&mut self, mut batch: Batch) {
         let mut pause_ms = FIRST_PAUSE_MS;
-        while !(batch.tasks.is_empty() && batch.scopes.is_empty()) {
+        while !batch.is_empty() {
             match self.backend.write(&writes_of(&batch)) {
                 Ok(written) => {
                     if self.failing.take().is_some() {
                         tracing::info!("the store can be written again");
                     }
-                    return self.is_written(batch, written);
+                    return self.on_written(batch, written);
                 }
                 Err(BackendError::Refused(why)) if batch.tasks.len() + batch.scopes.len() == 1 => {
-                    return self.is_refused(batch, &why);
+                    return self.on_refused(batch, &why);
                 }
                 Err(BackendError::Refused(_)) => {
-                    // Which of them it was shows when each is written by itself.
+                    // Written one by one, those that the database refuses show.
                     for task in batch.tasks {
                         self.write(Batch { tasks: vec![task], ..Batch::default() });
                     }
@@ -81,8 +142,8 @@ impl Writer {
                 }
                 Err(BackendError::Unavailable(why)) => {
                     self.note_failure(&why);
-                    self.give_up_old(&mut batch, &why);
-                    if self.queue.pause(pause_ms) {
+                    self.expire_overdue(&mut batch, &why);
+                    if self.pause(pause_ms) {
                         self.last_attempts += 1;
                         if self.last_attempts >= LAST_ATTEMPTS {
                             return self.abandon(&batch);
@@ -95,7 +156,22 @@ impl Writer {
         }
     }
 
-    /// The host ends, and the store cannot be written. Documents are in the journal; states are not.
+    /// Waits for so long, or until the host ends. Returns whether it ends.
+    fn pause(&mut self, pause_ms: u64) -> bool {
+        let until = self.clock.uptime_ms() + pause_ms;
+        loop {
+            self.journal_acknowledgements();
+            if self.queue.is_stopping() {
+                return true;
+            }
+            if self.clock.uptime_ms() >= until {
+                return false;
+            }
+            self.wait(self.clock.wait_for(until));
+        }
+    }
+
+    /// Logs what is lost and what is kept when the host ends while the database cannot be written.
     fn abandon(&self, batch: &Batch) {
         let (documents, scopes) = self.queue.left();
         tracing::error!(
@@ -112,50 +188,73 @@ impl Writer {
             tracing::error!("the store cannot be written, and it is tried again until it can: {why}");
             self.failing = Some(why.to_owned());
         }
-        // Until then the journal is all there is.
+        // Until the database is back the documents are in the journal alone.
         if let Err(error) = self.journal.sync() {
             tracing::error!(%error, "the journal cannot be forced to disk");
         }
     }
 
-    /// Tells the features of what has waited for too long, in this batch or behind it. It is withdrawn when the store is
-    /// back, for an attempt that seemed to fail may have gone well.
-    fn give_up_old(&mut self, batch: &mut Batch, why: &str) {
-        let old = self.queue.overdue(&batch.tasks, self.give_up);
-        if old.is_empty() {
+    /// Has promises expire whose documents have waited for too long, in this batch or behind it, and tells their features.
+    /// The documents are retracted when the database is back, for an attempt that seemed to fail may have succeeded.
+    fn expire_overdue(&mut self, batch: &mut Batch, why: &str) {
+        let overdue = self.queue.overdue(&batch.tasks, self.clock.uptime_ms(), self.give_up);
+        if overdue.is_empty() {
             return;
         }
-        let numbers: Vec<u64> = old.iter().map(|promise| promise.number).collect();
-        // The next process must not store what features were told has failed. Until that is certain, nobody is told.
-        if let Err(error) = self.journal.give_up(numbers.clone()).and_then(|()| self.journal.sync()) {
+        let numbers: Vec<u64> = overdue.iter().map(|promise| promise.number).collect();
+        // The next process must not store what features were told has failed. They are told when that is certain.
+        if let Err(error) = self.journal.expire(numbers.clone()).and_then(|()| self.journal.sync()) {
             return tracing::error!(%error, "the journal cannot be written, and documents cannot be given up");
         }
-        tracing::error!(documents = old.len(), "documents were not stored in {:?} and are given up", self.give_up);
-        self.queue.withdraw(&mut batch.tasks, numbers);
-        self.metrics.documents_failed.inc_by(old.len() as u64);
-        for promise in old {
+        tracing::error!(documents = overdue.len(), "documents were not stored in {:?} and are given up", self.give_up);
+        self.queue.retract(&mut batch.tasks, &numbers);
+        self.acknowledgements.expired(numbers);
+        self.metrics.documents_failed.inc_by(overdue.len() as u64);
+        for promise in overdue {
             let failure = StoreFailure::unavailable(format!("the store could not be written: {why}"));
             self.tell(promise, Outcome::Failed(failure));
         }
     }
 
-    fn settle(&self, done: &[Task]) {
-        let settled = self.queue.is_done_with(done);
-        if !settled.is_empty() {
-            self.journal.settle_or_log(settled);
+    fn finish(&mut self, tasks: &[Task]) {
+        self.queue.finish(tasks);
+        for task in tasks.iter().filter(|task| task.action == (Action::Retract { is_told: true })) {
+            self.acknowledgements.retracted(task.promise.number);
+        }
+        self.journal_acknowledgements();
+    }
+
+    /// Sends an outcome to its feature. A promise whose feature is not loaded is kept until it is.
+    fn tell(&mut self, promise: Arc<Promise>, outcome: Outcome) {
+        self.wait_for_acknowledgements();
+        self.acknowledgements.sent();
+        if !(self.listener)(promise.clone(), outcome) {
+            let is_expired = self.journal.is_expired(promise.number);
+            self.queue.suspend([Task::again(Promise::clone(&promise), is_expired, self.clock.uptime_ms())]);
         }
     }
 
-    fn tell(&self, promise: Arc<Promise>, outcome: Outcome) {
-        self.queue.wait_to_tell();
-        (self.listener)(promise, outcome);
+    /// Gives features some time if many outcomes are outstanding.
+    fn wait_for_acknowledgements(&mut self) {
+        if !self.acknowledgements.are_many_outstanding() {
+            return;
+        }
+        let until = Instant::now() + ACKNOWLEDGING_TIME;
+        self.journal_acknowledgements();
+        while self.acknowledgements.are_many_outstanding() && !self.queue.is_stopping() {
+            if !self.wait(Some(until.saturating_duration_since(Instant::now()))) {
+                // A feature that is paused must not delay the documents of the others.
+                return self.acknowledgements.forgive_outstanding();
+            }
+            self.journal_acknowledgements();
+        }
     }
 
-    fn is_written(&self, batch: Batch, written: Vec<Written>) {
-        for acknowledge in self.queue.are_written(batch.scopes) {
+    fn on_written(&mut self, batch: Batch, written: Vec<Written>) {
+        for acknowledge in self.queue.finish_scopes(batch.scopes) {
             acknowledge(Ok(()));
         }
-        self.settle(&batch.tasks);
+        self.finish(&batch.tasks);
         for (task, written) in batch.tasks.into_iter().zip(written) {
             match (task.action, written) {
                 (Action::Insert, Written::AsAsked) => {
@@ -164,12 +263,12 @@ impl Writer {
                     self.tell(task.promise, Outcome::Stored(id));
                 }
                 (Action::Insert, Written::Before(Document { id, body })) => {
-                    // The feature is told what is stored, and not what is not.
+                    // The feature gets the document that is stored, not its own.
                     let promise = Promise { document: body, ..Promise::clone(&task.promise) };
                     self.tell(Arc::new(promise), Outcome::Stored(id));
                 }
-                (Action::Withdraw { is_told: true }, _) => {}
-                _ => {
+                (Action::Retract { is_told: true }, _) => {}
+                (Action::Retract { is_told: false }, _) => {
                     let failure = StoreFailure::unavailable("the document was given up before the host restarted");
                     self.tell(task.promise, Outcome::Failed(failure));
                 }
@@ -177,8 +276,8 @@ impl Writer {
         }
     }
 
-    fn is_refused(&self, batch: Batch, why: &str) {
-        self.settle(&batch.tasks);
+    fn on_refused(&mut self, batch: Batch, why: &str) {
+        self.finish(&batch.tasks);
         for task in batch.tasks {
             self.metrics.documents_failed.inc();
             tracing::error!(
@@ -189,7 +288,7 @@ impl Writer {
         for scope in &batch.scopes {
             tracing::error!(plugin = %scope.id.0, scope = %scope.id.1, "the store refuses a state: {why}");
         }
-        for acknowledge in self.queue.are_written(batch.scopes) {
+        for acknowledge in self.queue.finish_scopes(batch.scopes) {
             acknowledge(Err(StoreFailure::refused(why)));
         }
     }
@@ -198,13 +297,13 @@ impl Writer {
 fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
     let tasks = batch.tasks.iter().map(|task| match task.action {
         Action::Insert => Write::Insert(&task.promise),
-        Action::Withdraw { .. } => Write::Withdraw(&task.promise),
+        Action::Retract { .. } => Write::Retract(&task.promise),
     });
     let scopes = batch.scopes.iter().map(|scope| match &*scope.change {
         Change::Put { record, .. } => Write::PutScope(record),
         Change::Drop => Write::DropScope { plugin: &scope.id.0, key: &scope.id.1 },
     });
-    // What a call was answered is there if, and only if, what it changed is.
+    // The answer to a call is stored if, and only if, what the call changed is.
     let answers = batch.scopes.iter().flat_map(|scope| &scope.callers.answered).map(Write::Remember);
     tasks.chain(scopes).chain(answers).collect()
 }

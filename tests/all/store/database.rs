@@ -50,11 +50,21 @@ impl Database {
     }
 }
 
+/// The outcomes that a store reports.
+pub(super) type Outcomes = mpsc::Receiver<(Arc<Promise>, Outcome)>;
+
+pub(super) fn open_store(config: &StoreConfig, clock: Clock) -> anyhow::Result<(Store, Outcomes)> {
+    let (report, outcomes) = mpsc::channel();
+    // The receiver is gone when the test has ended.
+    let listener = Box::new(move |promise, outcome| report.send((promise, outcome)).is_ok());
+    Ok((Store::open(config, clock, Metrics::new()?, listener)?, outcomes))
+}
+
 /// An open store, and the outcomes that it reports.
 pub(super) struct OpenStore {
     pub(super) store: Store,
     clock: Clock,
-    pub(super) outcomes: mpsc::Receiver<(Arc<Promise>, Outcome)>,
+    pub(super) outcomes: Outcomes,
 }
 
 impl OpenStore {
@@ -62,10 +72,7 @@ impl OpenStore {
         let clock = Clock::manual(BEGINNING);
         let config =
             StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
-        let store = Store::open(&config, clock.clone(), Metrics::new().unwrap()).unwrap();
-        let (report, outcomes) = mpsc::channel();
-        // The receiver is gone when the test has ended.
-        store.start(Box::new(move |promise, outcome| drop(report.send((promise, outcome))))).unwrap();
+        let (store, outcomes) = open_store(&config, clock.clone()).unwrap();
         Self { store, clock, outcomes }
     }
 
@@ -73,10 +80,14 @@ impl OpenStore {
         self.outcomes.recv_timeout(PATIENCE).expect("an outcome comes")
     }
 
+    pub(super) fn acknowledge(&self, promise: &Promise) {
+        drop(self.store.receipt(promise));
+    }
+
     /// Waits for `n` outcomes and acknowledges them.
     pub(super) fn acknowledge_next(&self, n: usize) -> Vec<(String, Outcome)> {
         let outcomes: Vec<_> = (0..n).map(|_| self.next()).collect();
-        outcomes.iter().for_each(|(promise, _)| self.store.settle(promise));
+        outcomes.iter().for_each(|(promise, _)| self.acknowledge(promise));
         outcomes.into_iter().map(|(promise, outcome)| (promise.tag.clone(), outcome)).collect()
     }
 

@@ -70,7 +70,7 @@ fn key_is_stored_once() {
         let (document, outcome) = open.next();
         assert_eq!((document.tag.as_str(), outcome), ("d", Outcome::Stored("id-a".to_owned())));
         assert_eq!(document.document, promise("a").document, "what is stored is told");
-        open.store.settle(&document);
+        open.acknowledge(&document);
         assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-a"]);
         open.store.shut_down();
     });

@@ -1,5 +1,6 @@
 //! Documents, durable scopes and the databases that keep them.
 
+mod blocked_journal;
 mod database;
 mod documents;
 mod durable_scopes;

@@ -5,13 +5,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use roundhouse::ledger::Charge;
-use roundhouse::metrics::Metrics;
 use roundhouse::model::Clock;
 use roundhouse::store::{Outcome, Store, StoreConfig, StoreUrl};
 use roundhouse_tests::{PATIENCE, TestPostgres, skip};
 use tempfile::TempDir;
 
-use crate::store::database::{BEGINNING, Database, OpenStore, on_each_database, promise, record};
+use crate::store::database::{BEGINNING, Database, OpenStore, on_each_database, open_store, promise, record};
 use crate::store::scopes::answered;
 
 #[test]
@@ -27,9 +26,7 @@ fn host_that_lost_its_database_writes_nothing() {
     let open = |journal: &TempDir| {
         let config =
             StoreConfig { url: url.clone(), journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
-        let store = Store::open(&config, Clock::system(), Metrics::new().unwrap()).unwrap();
-        store.start(Box::new(|_, _| {})).unwrap();
-        store
+        open_store(&config, Clock::system()).unwrap().0
     };
     let put = |store: &Store, state: &[u8]| {
         let (reply, written) = mpsc::channel();
@@ -65,7 +62,7 @@ fn second_host_on_a_database_is_refused() {
             journal: journals[1].path().to_owned(),
             give_up: Duration::from_secs(1),
         };
-        let second = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+        let second = open_store(&config, Clock::system());
         let error = format!("{:#}", second.map(|_| ()).expect_err("the database is taken"));
         assert!(error.contains("another host uses"), "{error}");
         first.store.shut_down();
@@ -89,7 +86,7 @@ fn tls_verification_follows_the_url() {
     let open = |url: &str| {
         let url = StoreUrl::parse(url, &PathBuf::new()).unwrap();
         let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
-        Store::open(&config, Clock::system(), Metrics::new().unwrap()).map_err(|error| format!("{error:#}"))
+        open_store(&config, Clock::system()).map_err(|error| format!("{error:#}"))
     };
     for (host, parameters, refused) in [
         ("127.0.0.1", String::new(), None),
@@ -113,9 +110,8 @@ fn tls_verification_follows_the_url() {
         }
     }
     // A lost connection is made again in the same way.
-    let store = open(&format!("{}?sslmode=verify-full&sslrootcert={mine}", server.url_at("localhost"))).unwrap();
-    let (report, outcomes) = mpsc::channel();
-    store.start(Box::new(move |promise, outcome| drop(report.send((promise, outcome))))).unwrap();
+    let (store, outcomes) =
+        open(&format!("{}?sslmode=verify-full&sslrootcert={mine}", server.url_at("localhost"))).unwrap();
     server.stop();
     store.promise(vec![promise("a")]).unwrap();
     server.resume();
@@ -155,7 +151,7 @@ fn older_sqlite_file_migrates_newer_is_refused() {
     file().execute_batch("PRAGMA user_version = 99").unwrap();
     let config =
         StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(1) };
-    let opened = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+    let opened = open_store(&config, Clock::system());
     let error = format!("{:#}", opened.map(drop).expect_err("it is of a newer host"));
     assert!(error.contains("newer host") && error.contains("99"), "{error}");
 }
@@ -177,7 +173,7 @@ fn invalid_stores_are_refused_with_the_reason() {
     }
     let open = |url: StoreUrl| {
         let config = StoreConfig { url, journal: dir.path().join("journal"), give_up: Duration::from_secs(1) };
-        let opened = Store::open(&config, Clock::system(), Metrics::new().unwrap());
+        let opened = open_store(&config, Clock::system());
         format!("{:#}", opened.map(|_| ()).expect_err("it cannot be opened"))
     };
     std::fs::write(dir.path().join("text"), "this is no database, though it is long enough to be one".repeat(99))

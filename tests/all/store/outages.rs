@@ -7,12 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use roundhouse::ledger::Charge;
-use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ErrorCode};
-use roundhouse::store::{Outcome, Promise, Store, StoreConfig, StoreUrl};
+use roundhouse::store::{Outcome, Promise, StoreConfig, StoreUrl};
 use roundhouse_tests::{PATIENCE, TestPostgres, skip};
 
-use crate::store::database::{Database, OpenStore, advance_until, expire, ids, on_each_database, promise, record};
+use crate::store::database::{
+    Database, OpenStore, advance_until, expire, ids, on_each_database, open_store, promise, record,
+};
 
 #[test]
 fn outage_is_waited_for() {
@@ -49,7 +50,7 @@ fn long_outage_fails_documents_once_for_good() {
         let (given_up, outcome) = advance_until(&open, || open.outcomes.try_recv().ok(), 1).remove(0);
         let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
         assert_eq!((failure.code, failure.retryable), (ErrorCode::FeatureUnavailable, true));
-        open.store.settle(&given_up);
+        open.acknowledge(&given_up);
         open.store.shut_down();
         drop(open);
 
@@ -62,7 +63,7 @@ fn long_outage_fails_documents_once_for_good() {
         assert_eq!(again.tag, "a");
         assert!(matches!(outcome, Outcome::Failed(_)), "an outcome does not change: {outcome:?}");
         assert_eq!(open.next().1, Outcome::Stored("id-b".to_owned()));
-        open.store.settle(&again);
+        open.acknowledge(&again);
         assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-b"]);
         open.store.shut_down();
     });
@@ -78,7 +79,7 @@ fn documents_behind_a_batch_fail_in_time() {
         open.store.promise((0..1500).map(|n| promise(&n.to_string())).collect()).unwrap();
         let outcomes = advance_until(
             &open,
-            || open.outcomes.try_recv().inspect(|(promise, _)| open.store.settle(promise)).ok(),
+            || open.outcomes.try_recv().inspect(|(promise, _)| open.acknowledge(promise)).ok(),
             1500,
         );
         assert!(outcomes.iter().all(|(_, outcome)| matches!(outcome, Outcome::Failed(_))));
@@ -183,9 +184,7 @@ fn half_open_connection_keeps_its_hosts_lease() {
         journal: journal.path().to_owned(),
         give_up: Duration::from_secs(60),
     };
-    let store = Store::open(&config, Clock::system(), Metrics::new().unwrap()).unwrap();
-    let (report, outcomes) = mpsc::channel();
-    store.start(Box::new(move |promise, outcome| drop(report.send((promise, outcome))))).unwrap();
+    let (store, outcomes) = open_store(&config, Clock::system()).unwrap();
     let keep = |tag: &str| {
         store.promise(vec![promise(tag)]).unwrap();
         assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored(format!("id-{tag}")));

@@ -13,7 +13,7 @@ fn unacknowledged_outcomes_return_after_a_restart() {
         open.store.promise(vec![promise("a"), promise("b"), promise("c"), others]).unwrap();
         let outcomes: Vec<_> = (0..4).map(|_| open.next()).collect();
         assert!(outcomes.iter().all(|(promise, _)| !promise.restored));
-        open.store.settle(&outcomes[1].0);
+        open.acknowledge(&outcomes[1].0);
         open.store.shut_down();
         drop(open);
 
@@ -46,7 +46,7 @@ fn requeued_failure_is_reported_despite_another_failure() {
         database.stop();
         let first = expire(&open, "a");
         // Its feature was unloaded when the outcome was due, and is loaded again.
-        open.store.put_back(&first);
+        open.store.requeue(&first);
         assert_eq!(open.store.resume("chat"), 1);
         expire(&open, "b");
         database.resume();
@@ -68,7 +68,7 @@ fn expiry_in_an_earlier_process_is_final() {
         database.resume();
         let open = OpenStore::new(&database, &journal);
         // This process could not report it either.
-        open.store.put_back(&given_up);
+        open.store.requeue(&given_up);
         open.store.resume("chat");
         assert!(matches!(open.next().1, Outcome::Failed(_)));
         assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), [""; 0]);
@@ -108,7 +108,7 @@ fn expired_document_settles_once_retracted_and_acknowledged() {
         // `c` follows the retraction in the same segment of the journal, which must be kept for it.
         open.store.promise(vec![promise("c")]).unwrap();
         advance_until(&open, || open.outcomes.try_recv().ok(), 1);
-        open.store.settle(&given_up[0].0);
+        open.acknowledge(&given_up[0].0);
         let large = Promise { document: format!("\"{}\"", "x".repeat(17 << 20)), ..promise("d") };
         for next in [large, promise("e")] {
             open.store.promise(vec![next]).unwrap();
@@ -148,18 +148,18 @@ fn requeued_outcomes_are_reported_on_resume() {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         open.store.promise(vec![promise("a")]).unwrap();
-        open.store.put_back(&open.next().0);
+        open.store.requeue(&open.next().0);
         database.stop();
         open.store.promise(vec![promise("b")]).unwrap();
         let given_up = advance_until(&open, || open.outcomes.try_recv().ok(), 1).remove(0);
-        open.store.put_back(&given_up.0);
+        open.store.requeue(&given_up.0);
         database.resume();
         assert_eq!(open.store.resume("chat"), 2);
         let outcomes = advance_until(&open, || open.outcomes.try_recv().ok(), 2);
         assert!(outcomes.iter().all(|(promise, _)| promise.restored));
         assert_eq!(outcomes[0].1, Outcome::Stored("id-a".to_owned()));
         assert!(matches!(outcomes[1].1, Outcome::Failed(_)), "an outcome does not change: {outcomes:?}");
-        outcomes.iter().for_each(|(promise, _)| open.store.settle(promise));
+        outcomes.iter().for_each(|(promise, _)| open.acknowledge(promise));
         assert_eq!(ids(&open.page("room:1", None, 10).unwrap()), ["id-a"]);
         open.store.shut_down();
         drop(open);

@@ -5,11 +5,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use roundhouse::ledger::Charge;
-use roundhouse::metrics::Metrics;
 use roundhouse::model::Clock;
 use roundhouse::store::{AnsweredCall, Outcome, Promise, ScopeRecord, Store, StoreConfig, StoreUrl};
 use roundhouse_tests::{PATIENCE, TestHost, TestPostgres, skip};
 use tempfile::TempDir;
+
+use crate::store::database::{Outcomes, open_store};
 
 /// The output of `roundhouse store schema`.
 fn script(args: &[&str]) -> String {
@@ -20,10 +21,10 @@ fn script(args: &[&str]) -> String {
     String::from_utf8(printed.stdout).unwrap()
 }
 
-fn try_to_open(url: &str, journal: &TempDir) -> Result<Store, String> {
+fn try_to_open(url: &str, journal: &TempDir) -> Result<(Store, Outcomes), String> {
     let url = StoreUrl::parse(url, Path::new("")).unwrap();
     let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
-    Store::open(&config, Clock::system(), Metrics::new().unwrap()).map_err(|error| format!("{error:#}"))
+    open_store(&config, Clock::system()).map_err(|error| format!("{error:#}"))
 }
 
 fn refusal(url: &str) -> String {
@@ -32,8 +33,7 @@ fn refusal(url: &str) -> String {
 }
 
 /// Writes and reads every kind of record.
-fn use_store(store: &Store, tag: &str) {
-    let (tell, notifications) = mpsc::channel();
+fn use_store(store: &Store, outcomes: &Outcomes, tag: &str) {
     let promise = Promise {
         number: 0,
         plugin: "chat".to_owned(),
@@ -47,13 +47,11 @@ fn use_store(store: &Store, tag: &str) {
         charge: None,
     };
     // A later document of the same key is looked up.
-    let listener = move |promise: std::sync::Arc<Promise>, outcome| drop(tell.send((promise, outcome)));
-    store.start(Box::new(listener)).unwrap();
     store.promise(vec![promise.clone(), Promise { id: format!("{tag}-2"), ..promise }]).unwrap();
     for _ in 0..2 {
-        let (promise, outcome) = notifications.recv_timeout(PATIENCE).unwrap();
+        let (promise, outcome) = outcomes.recv_timeout(PATIENCE).unwrap();
         assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
-        store.settle(&promise);
+        drop(store.receipt(&promise));
     }
 }
 
@@ -117,8 +115,8 @@ fn least_privileged_role_uses_prepared_tables() {
         server.run(&script(&["--role", "the host"]));
     }
     let journal = tempfile::tempdir().unwrap();
-    let store = try_to_open(&url, &journal).unwrap();
-    use_store(&store, "a");
+    let (store, outcomes) = try_to_open(&url, &journal).unwrap();
+    use_store(&store, &outcomes, "a");
     write_scope(&store);
     // A lost connection is made again, without the right to create tables.
     server.stop();
@@ -143,8 +141,8 @@ fn older_tables_are_migrated_or_refused() {
     assert!(error.contains("schema 2") && error.contains("roundhouse store schema --role"), "{error}");
 
     let journal = tempfile::tempdir().unwrap();
-    let store = try_to_open(&server.url(), &journal).unwrap();
-    use_store(&store, "a");
+    let (store, outcomes) = try_to_open(&server.url(), &journal).unwrap();
+    use_store(&store, &outcomes, "a");
     store.shut_down();
     drop(store);
     assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "2");
@@ -187,8 +185,8 @@ fn database_encoding_must_hold_every_character() {
     assert!(error.contains("latin1 is encoded as LATIN1") && error.contains("ENCODING 'UTF8'"), "{error}");
     for encoding in ["utf8", "sql_ascii"] {
         let journal = tempfile::tempdir().unwrap();
-        let store = try_to_open(&make(encoding), &journal).unwrap();
-        use_store(&store, "a");
+        let (store, outcomes) = try_to_open(&make(encoding), &journal).unwrap();
+        use_store(&store, &outcomes, "a");
         write_scope(&store);
         store.shut_down();
     }

@@ -80,7 +80,7 @@ impl Shard {
                 }
             },
         );
-        self.receipts.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.guard));
+        self.receipts.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.receipt));
         self.close_slow_readers();
     }
 }

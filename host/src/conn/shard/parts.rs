@@ -35,10 +35,11 @@ use crate::conn::state::members::{MemberList, Members};
 use crate::conn::state::outbox::Queue;
 use crate::conn::state::replay::Entry;
 use crate::conn::state::transport::{Io, Phase, Session, Socket, Transport};
-use crate::hub::{Guard, ShardCommand, ShardQueue};
+use crate::hub::{ShardCommand, ShardQueue};
 use crate::model::{CloseCode, ConnId, ErrorCode};
 use crate::protocol::websocket::Decoder;
 use crate::protocol::{Protocol, websocket};
+use crate::store::DeliveryReceipt;
 
 /// The buffer that all connections of a shard read into, in bytes.
 pub(in crate::conn) const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -107,7 +108,7 @@ pub(in crate::conn) struct Shard {
     /// What the logs of all connections take, in bytes: by themselves, and together with the events that they share.
     pub(in crate::conn) kept_bytes: Cell<(usize, usize)>,
     /// Held for others until what is queued has been written.
-    pub(in crate::conn) receipts: RefCell<Vec<Guard>>,
+    pub(in crate::conn) receipts: RefCell<Vec<DeliveryReceipt>>,
     pub(in crate::conn) timers: RefCell<BinaryHeap<Reverse<(u64, Timer)>>>,
     pub(in crate::conn) earlier_timer: Notify,
     pub(in crate::conn) next_stamp: Cell<u32>,

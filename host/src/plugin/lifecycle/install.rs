@@ -226,7 +226,7 @@ impl Lifecycle {
     /// Has the plugin threads give up what the generation that runs now cannot take over.
     pub(crate) fn give_up(&self, plugin: &Plugin, losses: &Losses) -> usize {
         let mut n_scopes = 0;
-        for inbox in &self.shared.inboxes {
+        for inbox in self.shared.inboxes.iter() {
             let (reply, answer) = tokio::sync::oneshot::channel();
             inbox.push(Job::GiveUp { plugin: plugin.number, reply });
             // A thread that has ended drops what it was asked.
@@ -299,7 +299,7 @@ impl Lifecycle {
     pub(crate) fn losses(&self, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
         let mut losses = Losses::default();
         let current = plugin.current();
-        for inbox in &self.shared.inboxes {
+        for inbox in self.shared.inboxes.iter() {
             let (reply, answer) = tokio::sync::oneshot::channel();
             inbox.push(Job::Inherit { plugin: plugin.number, by: by.clone(), reply });
             // A thread that has ended drops what it was asked.

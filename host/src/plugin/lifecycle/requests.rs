@@ -32,7 +32,7 @@ impl Lifecycle {
 
     /// Where durable states are read from.
     pub(super) fn stored(&self) -> Option<&dyn StoredScopes> {
-        let own = self.shared.store.as_deref().map(|store| store as &dyn StoredScopes);
+        let own = self.shared.store.as_ref().map(|store| store as &dyn StoredScopes);
         own.or_else(|| self.looked_at.get().map(|stored| &**stored))
     }
 

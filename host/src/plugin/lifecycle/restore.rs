@@ -82,7 +82,7 @@ fn hand_over(shared: &Shared, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
     }
     let mut by_thread: HashMap<*const _, (&Arc<Mailbox<Job>>, Vec<ScopeRecord>)> = HashMap::new();
     for record in records {
-        let inbox = shared.inbox_of(&record.key);
+        let inbox = shared.inboxes.of(&record.key);
         by_thread.entry(Arc::as_ptr(inbox)).or_insert_with(|| (inbox, Vec::new())).1.push(record);
     }
     for (inbox, records) in by_thread.into_values() {

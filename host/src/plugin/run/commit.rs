@@ -6,12 +6,11 @@ use roundhouse_contract::raw::StateChange;
 use roundhouse_contract::{Counted, MIN_CHAINED_MS, ScopeAddress};
 use serde_json::json;
 
-use super::durable::Settling;
 use super::effect::{Checked, Effect};
 use super::invoke::Done;
 use super::scope::{Due, Timer};
 use super::worker::{Job, Owed, Worker, take_part};
-use crate::hub::{Guard, Joined, Publication, RecipientCount, ShardCommand};
+use crate::hub::{Joined, Publication, RecipientCount, ShardCommand};
 use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::plugin::event::Flow;
@@ -85,8 +84,8 @@ impl Worker {
             }
         }
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
-            // A promise is settled when its end has been written to those who take it.
-            self.settling = Some(Guard::new(Settling { store: store.clone(), promise: promise.clone() }));
+            // The outcome is acknowledged when what it leads to has been written to its recipients' sockets.
+            self.receipt = Some(store.receipt(promise));
         }
         for effect in checked.effects {
             match effect {
@@ -102,7 +101,7 @@ impl Worker {
                 effect => self.carry_out(plugin, generation, address, event, effect, now),
             }
         }
-        self.settling = None;
+        self.receipt = None;
         done
     }
 
@@ -143,7 +142,7 @@ impl Worker {
     ) {
         match effect {
             Effect::Publish(mut publication) => {
-                publication.guard = self.settling.clone();
+                publication.receipt = self.receipt.clone();
                 let bytes = publication.outgoing.bytes();
                 let n_deliveries = self.shared.hub.publish(publication, &self.wakes);
                 if let Some(sender) = self.responsible(event) {

@@ -19,24 +19,12 @@ use crate::plugin::event::{Asker, Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::migrate::State;
 use crate::store::{
-    Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, Store, StoreFailure, TimerRecord, Turn,
+    Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, StoreFailure, TimerRecord, Turn,
 };
 
 /// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_HELD: usize = 1000;
-
-/// Settles a promise when it is dropped.
-pub(crate) struct Settling {
-    pub(crate) store: Arc<Store>,
-    pub(crate) promise: Arc<Promise>,
-}
-
-impl Drop for Settling {
-    fn drop(&mut self) {
-        self.store.settle(&self.promise);
-    }
-}
 
 impl Worker {
     /// Keeps an event for later if its scope has to be read first. Gives back what can be handled now.

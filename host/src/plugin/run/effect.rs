@@ -128,7 +128,7 @@ impl Effect {
         match effect {
             contract::Effect::Emit { to, except, event, payload, volatile } => {
                 let outgoing = Arc::new(Outgoing::new(event, self::payload(payload)));
-                Self::Publish(Publication { to, except, outgoing, volatile, guard: None })
+                Self::Publish(Publication { to, except, outgoing, volatile, receipt: None })
             }
             contract::Effect::EmitWithAck { connections, event, payload, tag, timeout_ms } => {
                 let outgoing = Arc::new(Outgoing::new(event, self::payload(payload)));

@@ -6,6 +6,7 @@ pub(crate) mod deferred;
 pub(crate) mod durable;
 pub(crate) mod effect;
 pub(crate) mod gather;
+pub(crate) mod inboxes;
 pub(crate) mod inherit;
 pub(crate) mod invoke;
 pub(crate) mod owners;

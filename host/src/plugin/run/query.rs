@@ -46,7 +46,7 @@ impl Shared {
             return wait_for(answer).await?;
         }
         let mut waiting = Vec::new();
-        for inbox in &self.inboxes {
+        for inbox in self.inboxes.iter() {
             let (reply, answers) = oneshot::channel();
             let limit = MAX_GATHERED_SCOPES / self.inboxes.len();
             let (plugin, place, name, data) = (plugin.clone(), place.clone(), name.into(), data.into());

@@ -1,6 +1,5 @@
 //! What all plugin threads share, and the ways to queue events for them and to answer.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -8,16 +7,17 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use roundhouse_contract::PayloadBounds;
 
+use super::inboxes::Inboxes;
 use super::worker::Job;
 use crate::hub::{Hub, ShardCommand, WakeBatch};
 use crate::metrics::Metrics;
-use crate::model::{Clock, ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
+use crate::plugin::event::ReplyTo;
 use crate::plugin::event::senders::Senders;
-use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::load::catalogue::{Catalogue, Plugin};
 use crate::plugin::load::options::PluginConfig;
-use crate::store::{Outcome, Promise, Store};
+use crate::store::Store;
 
 /// The event that a client's error names where its answer to an acknowledgement is too large.
 const ACKNOWLEDGEMENT: &str = "acknowledgement";
@@ -30,24 +30,16 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) ticker: Arc<Ticker>,
-    pub(crate) catalogue: ArcSwap<Catalogue>,
-    /// One for each plugin thread.
-    pub(crate) inboxes: Vec<Arc<Mailbox<Job>>>,
+    pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
+    pub(crate) inboxes: Inboxes,
     /// Where documents and durable states go. A host that only looks at plugins has none.
-    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) store: Option<Store>,
     /// Whether the host ends.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) senders: Senders,
-    /// Assigns scopes to threads.
-    pub(crate) hasher: RandomState,
 }
 
 impl Shared {
-    pub(crate) fn inbox_of(&self, key: &str) -> &Arc<Mailbox<Job>> {
-        // A scope always has the same thread, which is what orders its events.
-        &self.inboxes[(self.hasher.hash_one(key) % self.inboxes.len() as u64) as usize]
-    }
-
     /// Queues a job for each thread.
     pub(crate) fn submit_to_all(&self, job: impl Fn() -> Job) {
         self.inboxes.iter().for_each(|inbox| inbox.push(job()));
@@ -70,28 +62,10 @@ impl Shared {
         }
     }
 
-    /// Tells a feature what became of a document.
-    pub(crate) fn saved(&self, promise: Arc<Promise>, outcome: Outcome) {
-        let catalogue = self.catalogue.load();
-        let plugin = catalogue.plugins.get(&promise.plugin);
-        let addressed = plugin.and_then(|plugin| {
-            let (_, address) = plugin.current().manifest.scope_of_key(&promise.scope)?;
-            Some((plugin.clone(), address))
-        });
-        match addressed {
-            Some((plugin, address)) => {
-                let event = Event::Saved { promise, outcome };
-                self.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
-            }
-            // The feature was unloaded meanwhile. It is told when it is there again.
-            None => self.store.iter().for_each(|store| store.put_back(&promise)),
-        }
-    }
-
     /// Queues what must not be lost.
     pub(crate) fn submit(&self, job: Job) {
         if let Job::Event { address, .. } = &job {
-            self.inbox_of(&address.key).push(job);
+            self.inboxes.of(&address.key).push(job);
         }
     }
     pub(crate) fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {

@@ -17,7 +17,7 @@ use super::invoke::{Done, Handled, Warm};
 use super::scope::{Deadline, Deadlines, Parked, Part, Scopes};
 use super::shared::Shared;
 use super::turns::Turns;
-use crate::hub::{Guard, ShardQueue, WakeBatch};
+use crate::hub::{ShardQueue, WakeBatch};
 use crate::ledger::Charge;
 use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
 use crate::plugin::event::Flow;
@@ -26,7 +26,7 @@ use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::State;
-use crate::store::{ScopeRecord, StoreFailure};
+use crate::store::{DeliveryReceipt, ScopeRecord, StoreFailure};
 
 /// Times that a feature may fail on an event that must be told, before it is given up.
 const MAX_ATTEMPTS: u32 = 3;
@@ -114,7 +114,7 @@ pub(crate) struct Worker {
     pub(crate) owed: HashMap<u64, Owed>,
     pub(crate) last_owed: u64,
     /// While the outcome of a promise is committed: settles it when all that comes of it has been written.
-    pub(crate) settling: Option<Guard>,
+    pub(crate) receipt: Option<DeliveryReceipt>,
     /// The shards to wake for what events have led to.
     pub(crate) wakes: WakeBatch,
     /// For how long calls have run since that was last too long for shards not to be woken.
@@ -148,7 +148,7 @@ impl Worker {
             instances: HashMap::new(),
             owed: HashMap::new(),
             last_owed: 0,
-            settling: None,
+            receipt: None,
             wakes: WakeBatch::default(),
             busy: Duration::ZERO,
             resuming: HashSet::new(),
@@ -345,7 +345,7 @@ impl Worker {
     pub(crate) fn answer(&self, plugin: &Plugin, event: &Event, reply: ReplyTo, refusal: Failure) {
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
             // It is told again when another build is loaded, or the host is started anew.
-            store.put_back(promise);
+            store.requeue(promise);
             if !plugin.is_unloaded() {
                 tracing::error!(
                     plugin = %plugin.name, scope = %promise.scope, tag = %promise.tag, %refusal,

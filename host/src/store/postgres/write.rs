@@ -17,17 +17,17 @@ pub(super) fn write_run(
     let promises: Vec<&Promise> = run
         .iter()
         .filter_map(|write| match write {
-            Write::Insert(promise) | Write::Withdraw(promise) => Some(*promise),
+            Write::Insert(promise) | Write::Retract(promise) => Some(*promise),
             _ => None,
         })
         .collect();
     match run.first() {
         Some(Write::Insert(_)) => return insert(client, &promises, written),
-        Some(Write::Withdraw(_)) => {
-            let withdrawn: Vec<&str> = promises.iter().map(|promise| promise.id.as_str()).collect();
+        Some(Write::Retract(_)) => {
+            let retracted: Vec<&str> = promises.iter().map(|promise| promise.id.as_str()).collect();
             client.execute_typed(
                 "DELETE FROM roundhouse_documents WHERE id = ANY($1)",
-                &[(&withdrawn, Type::TEXT_ARRAY)],
+                &[(&retracted, Type::TEXT_ARRAY)],
             )?;
         }
         _ => {

@@ -1,21 +1,55 @@
-//! The thread that reads from the database.
+//! The queue of reads from the database.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::StoreFailure;
-use super::backend::{Backend, BackendError};
+use super::backend::Backend;
+use super::promise::StoreFailure;
+use crate::model::Failure;
 
 /// Reads that wait, at most. Each takes some ten microseconds.
 const MAX_WAITING: usize = 10_000;
 
-/// Something to be read, and what is done with it.
+/// A read, and what is done with the result.
 pub(super) type Read = Box<dyn FnOnce(Result<&mut dyn Backend, StoreFailure>) + Send>;
 
-/// What waits to be read.
+/// Takes the result of a read, on the reading thread.
+pub type Then<T> = Box<dyn FnOnce(Result<T, StoreFailure>) + Send>;
+
+/// Which documents to read.
+#[derive(Debug, Clone)]
+pub struct PageRequest {
+    /// The feature that they belong to.
+    pub plugin: String,
+    /// The scope.
+    pub scope: String,
+    /// The collection.
+    pub collection: String,
+    /// Only documents that were stored before the one of this id.
+    pub before: Option<String>,
+    /// How many, at most.
+    pub limit: u32,
+}
+
+/// For which principal something is read. Reads of different principals take turns; the host's own are one of them.
 #[derive(Default)]
-pub(super) struct Reader {
+pub struct Turn {
+    /// The principal; `None` for the host.
+    pub principal: Option<Arc<str>>,
+    /// Called when the turn has come: the principal may have read too much meanwhile.
+    pub admit: Option<Box<dyn FnOnce() -> Result<(), Failure> + Send>>,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn").field("principal", &self.principal).finish_non_exhaustive()
+    }
+}
+
+/// The reads that wait.
+#[derive(Default)]
+pub(super) struct ReadQueue {
     state: Mutex<State>,
     filled: Condvar,
 }
@@ -26,12 +60,12 @@ struct State {
     is_stopping: bool,
 }
 
-/// Reads by the principals that they are for, who take turns: one who reads much waits for itself.
+/// Reads by the principals that they are for. Principals take turns, so that one with many reads delays only itself.
 #[derive(Default)]
 struct Reads {
     /// None of them is empty.
     queues: HashMap<Option<Arc<str>>, VecDeque<Read>>,
-    /// Whose turn it is, each once.
+    /// The principals in the order of their turns, each once.
     turns: VecDeque<Option<Arc<str>>>,
     n_reads: usize,
 }
@@ -60,18 +94,18 @@ impl Reads {
     }
 }
 
-impl fmt::Debug for Reader {
+impl fmt::Debug for ReadQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("waiting", &self.state().reads.n_reads).finish()
+        f.debug_struct("ReadQueue").field("waiting", &self.state().reads.n_reads).finish()
     }
 }
 
-impl Reader {
+impl ReadQueue {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a read for a principal, or for the host. One too many is told so at once.
+    /// Queues a read for a principal, or for the host. A read over the bound fails at once.
     pub(super) fn push(&self, principal: Option<Arc<str>>, read: Read) {
         let mut state = self.state();
         if state.is_stopping {
@@ -87,6 +121,21 @@ impl Reader {
         self.filled.notify_one();
     }
 
+    /// Waits for the next read. `None` at the end.
+    pub(super) fn pop(&self) -> Option<Read> {
+        let mut state = self.state();
+        loop {
+            if state.is_stopping {
+                return None;
+            }
+            if let Some(read) = state.reads.pop() {
+                return Some(read);
+            }
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Fails the reads that wait, and those to come.
     pub(super) fn stop(&self) {
         let left = {
             let mut state = self.state();
@@ -96,33 +145,6 @@ impl Reader {
         self.filled.notify_one();
         for read in left.queues.into_values().flatten() {
             read(Err(StoreFailure::unavailable("the host is shutting down")));
-        }
-    }
-
-    /// Reads until it is stopped.
-    pub(super) fn run(&self, mut backend: Box<dyn Backend>) {
-        loop {
-            let mut state = self.state();
-            let read = loop {
-                if state.is_stopping {
-                    return;
-                }
-                if let Some(read) = state.reads.pop() {
-                    break read;
-                }
-                state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            };
-            drop(state);
-            read(Ok(&mut *backend));
-        }
-    }
-}
-
-impl From<BackendError> for StoreFailure {
-    fn from(error: BackendError) -> Self {
-        match error {
-            BackendError::Refused(why) => Self::refused(why),
-            BackendError::Unavailable(why) => Self::unavailable(format!("the store cannot be read: {why}")),
         }
     }
 }
@@ -135,19 +157,19 @@ mod tests {
 
     #[test]
     fn principals_take_turns() {
-        let (told, order) = mpsc::channel();
+        let (sent, order) = mpsc::channel();
         let mut reads = Reads::default();
         for (principal, n) in [("ana", 3), ("ben", 1), ("", 2)] {
             for n in 0..n {
-                let told = told.clone();
+                let sent = sent.clone();
                 let read = Box::new(move |_: Result<&mut dyn Backend, StoreFailure>| {
-                    told.send(format!("{principal}{n}")).unwrap();
+                    sent.send(format!("{principal}{n}")).unwrap();
                 });
                 reads.push((!principal.is_empty()).then(|| principal.into()), read);
             }
         }
         while let Some(read) = reads.pop() {
-            read(Err(StoreFailure::unavailable("nobody reads")));
+            read(Err(StoreFailure::unavailable("there is no database")));
         }
         assert_eq!(order.try_iter().collect::<Vec<_>>(), ["ana0", "ben0", "0", "ana1", "1", "ana2"]);
         assert!(reads.queues.is_empty() && reads.turns.is_empty());

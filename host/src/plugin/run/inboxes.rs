@@ -1,0 +1,41 @@
+//! The inboxes of the plugin threads.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+
+use super::worker::Job;
+use crate::model::Mailbox;
+
+/// An inbox for each plugin thread. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct Inboxes {
+    inboxes: Vec<Arc<Mailbox<Job>>>,
+    hasher: RandomState,
+}
+
+impl Inboxes {
+    /// Inboxes for so many threads.
+    pub(crate) fn new(threads: usize) -> Self {
+        let inboxes = (0..threads).map(|_| Arc::new(Mailbox::unbounded())).collect();
+        Self { inboxes, hasher: RandomState::new() }
+    }
+
+    /// The inbox of a scope. It is always the same, which orders the scope's events.
+    pub(crate) fn of(&self, key: &str) -> &Arc<Mailbox<Job>> {
+        self.of_number(self.hasher.hash_one(key))
+    }
+
+    /// The inbox of the thread that gave this number to an acknowledgement.
+    pub(crate) fn of_number(&self, number: u64) -> &Arc<Mailbox<Job>> {
+        &self.inboxes[(number % self.inboxes.len() as u64) as usize]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Mailbox<Job>>> {
+        self.inboxes.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.inboxes.len()
+    }
+}

@@ -1,0 +1,109 @@
+//! Which promises are over: the writer's account of outcomes that were sent and acknowledged.
+
+use std::collections::HashMap;
+
+/// Outcomes that were sent to features and not acknowledged, before the writer pauses: when a database is back, a backlog of
+/// outcomes must not stand before all new events. Some ten milliseconds of work.
+const MAX_UNACKNOWLEDGED: usize = 256;
+
+/// The state of all outcomes that were sent.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledgements {
+    /// Outcomes that were sent and neither acknowledged nor forgiven.
+    n_outstanding: usize,
+    /// Expired promises that are not over. Each is over when its outcome is acknowledged and its document retracted: whether
+    /// one of the two has happened.
+    retracting: HashMap<u64, bool>,
+    /// Promises that are over and not yet in the journal as such.
+    over: Vec<u64>,
+    /// Whether outcomes are delivered to clients that are being disconnected, and may not reach them.
+    is_ending: bool,
+}
+
+impl Acknowledgements {
+    /// Whether so many outcomes are outstanding that features need time.
+    pub(super) fn are_many_outstanding(&self) -> bool {
+        self.n_outstanding >= MAX_UNACKNOWLEDGED
+    }
+
+    /// Waits for the outstanding outcomes no longer.
+    pub(super) fn forgive_outstanding(&mut self) {
+        self.n_outstanding = 0;
+    }
+
+    /// Counts an outcome that is about to be sent.
+    pub(super) fn sent(&mut self) {
+        self.n_outstanding += 1;
+    }
+
+    /// The outcome of a promise has been delivered.
+    pub(super) fn delivered(&mut self, number: u64) {
+        self.n_outstanding = self.n_outstanding.saturating_sub(1);
+        if !self.is_ending {
+            self.end_half(number);
+        }
+    }
+
+    /// From now on the outcomes that are delivered are left to the next process.
+    pub(super) fn begin_to_end(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// Promises have expired: their documents are to be retracted.
+    pub(super) fn expired(&mut self, numbers: impl IntoIterator<Item = u64>) {
+        self.retracting.extend(numbers.into_iter().map(|number| (number, false)));
+    }
+
+    /// The document of an expired promise, whose feature knows of that, has been retracted.
+    pub(super) fn retracted(&mut self, number: u64) {
+        self.end_half(number);
+    }
+
+    fn end_half(&mut self, number: u64) {
+        if let Some(is_half_over) = self.retracting.get_mut(&number) {
+            if !std::mem::replace(is_half_over, true) {
+                return;
+            }
+            self.retracting.remove(&number);
+        }
+        self.over.push(number);
+    }
+
+    /// The promises that are over since this was last asked.
+    pub(super) fn take_over(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.over)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expired_promise_is_over_when_retracted_and_delivered() {
+        for is_delivered_first in [true, false] {
+            let mut acknowledgements = Acknowledgements::default();
+            acknowledgements.expired([7, 8]);
+            acknowledgements.delivered(9);
+            if is_delivered_first {
+                acknowledgements.delivered(7);
+                assert_eq!(acknowledgements.take_over(), [9]);
+                acknowledgements.retracted(7);
+            } else {
+                acknowledgements.retracted(7);
+                assert_eq!(acknowledgements.take_over(), [9]);
+                acknowledgements.delivered(7);
+            }
+            assert_eq!(acknowledgements.take_over(), [7]);
+        }
+    }
+
+    #[test]
+    fn delivery_after_shutdown_began_is_not_over() {
+        let mut acknowledgements = Acknowledgements::default();
+        acknowledgements.delivered(1);
+        acknowledgements.begin_to_end();
+        acknowledgements.delivered(2);
+        assert_eq!(acknowledgements.take_over(), [1]);
+    }
+}

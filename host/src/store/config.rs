@@ -1,0 +1,67 @@
+//! Which database and journal a host has.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::postgres;
+
+/// Where things are stored, and for how long that is tried.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The database.
+    pub url: StoreUrl,
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// How long a document may wait to be stored before its promise expires.
+    pub give_up: Duration,
+}
+
+/// A database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A file.
+    Sqlite(PathBuf),
+    /// A server, by its connection string.
+    Postgres(String),
+}
+
+impl StoreUrl {
+    /// Reads `sqlite://PATH` or `postgres://…`. A relative path is one in `dir`.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn parse(url: &str, dir: &Path) -> anyhow::Result<Self> {
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            if path.is_empty() || path.starts_with(':') || path.contains('?') {
+                bail!("it must name a file, as sqlite://roundhouse.db or sqlite:///var/lib/roundhouse/roundhouse.db");
+            }
+            return Ok(Self::Sqlite(dir.join(path)));
+        }
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            postgres::check_url(url)?;
+            return Ok(Self::Postgres(url.to_owned()));
+        }
+        bail!("it must begin with sqlite:// or postgres://")
+    }
+
+    /// The file, where the database is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
+            // The connection string has a password in it.
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The journal: a promise is written here before its document is sent to any client.
+//!
+//! It is a folder of segments, files of lines: a promise, or the numbers of promises that expired or were acknowledged. A
+//! line that the end of the process cut short is left out when the journal is read. A segment is removed when all promises
+//! in it and in those before it are acknowledged.
+//!
+//! Plugin threads write promises, and the store's writer everything else. A shard never comes here: the journal's lock is
+//! held while its file is written, for as long as the file system takes.
+//!
+//! A line outlives the process as soon as the operating system has it. It is forced to disk when the database does not take
+//! documents; while the database does, its own commit follows as soon.
+
+mod record;
+mod segments;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Context as _;
+
+use self::record::{Record, append_line, read_segment};
+use self::segments::{Segment, Segments, segments_in};
+use super::Promise;
+use super::database::lock_file;
+
+/// Segments beyond which the promises of the oldest are copied.
+const MANY_SEGMENTS: usize = 4;
+
+/// Promises that are copied at a time, to let a segment go: some hundred kilobytes.
+const PIECE: usize = 1000;
+
+/// A promise whose outcome has not been acknowledged.
+#[derive(Debug)]
+pub(super) struct Unacknowledged {
+    pub(super) promise: Promise,
+    /// Whether its document must not be stored any more.
+    pub(super) is_expired: bool,
+}
+
+/// The journal of a host.
+#[derive(Debug)]
+pub(super) struct Journal {
+    dir: PathBuf,
+    state: Mutex<State>,
+    /// Held for as long as the journal is open: two hosts would take each other's promises.
+    _lock: File,
+}
+
+#[derive(Debug)]
+struct State {
+    segments: Segments,
+    /// Promises that expired and are not acknowledged.
+    expired: HashSet<u64>,
+}
+
+impl Journal {
+    /// Opens the journal in `dir`, and gives its unacknowledged promises in the order in which they were made.
+    ///
+    /// # Errors
+    /// Where the folder cannot be used, or another host uses it.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<(Self, Vec<Unacknowledged>)> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .with_context(|| format!("cannot make the journal's folder {}", dir.display()))?;
+        let lock = lock_file(&dir.join("lock"), "the journal")?;
+        let mut earlier = VecDeque::new();
+        let mut unacknowledged = BTreeMap::new();
+        let mut last_number = 0;
+        for (first, path) in segments_in(dir)? {
+            let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let numbers = read_segment(&text, &path, &mut unacknowledged);
+            last_number = numbers.iter().copied().max().unwrap_or(0).max(last_number).max(first);
+            earlier.push_back(Segment::of_earlier(path, first, numbers)?);
+        }
+        // A promise that was copied counts where it was written last.
+        let mut seen = HashSet::new();
+        for segment in earlier.iter_mut().rev() {
+            segment.unacknowledged.retain(|number| unacknowledged.contains_key(number) && seen.insert(*number));
+        }
+        let mut segments = Segments::new(dir, earlier, last_number)?;
+        segments.remove_acknowledged();
+        let expired = unacknowledged.values().filter(|one| one.is_expired).map(|one| one.promise.number).collect();
+        let state = Mutex::new(State { segments, expired });
+        Ok((Self { dir: dir.to_owned(), state, _lock: lock }, unacknowledged.into_values().collect()))
+    }
+
+    /// Where it is.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Numbers promises and writes them. All of them, or none.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, as on a full disk.
+    pub(super) fn promise(&self, promises: &mut [Promise]) -> io::Result<()> {
+        let segments = &mut self.state().segments;
+        let mut lines = Vec::with_capacity(promises.len() * 1024);
+        let mut number = segments.last_number;
+        for promise in &mut *promises {
+            number += 1;
+            promise.number = number;
+            append_line(&mut lines, &Record::Promise(&*promise))?;
+        }
+        segments.write(&lines)?;
+        segments.last_number = number;
+        segments.count(promises.len(), promises.iter().map(|promise| promise.number));
+        Ok(())
+    }
+
+    /// Whether an unacknowledged promise has expired, in this process or in an earlier one.
+    pub(super) fn is_expired(&self, number: u64) -> bool {
+        self.state().expired.contains(&number)
+    }
+
+    /// Writes that the outcomes of these promises have been acknowledged. If that cannot be written, the next process may
+    /// send them again.
+    pub(super) fn acknowledge_or_log(&self, numbers: Vec<u64>) {
+        if let Err(error) = self.acknowledge(numbers) {
+            tracing::error!(%error, "the journal cannot be written: what became of a document may be told again");
+        }
+    }
+
+    fn acknowledge(&self, numbers: Vec<u64>) -> io::Result<()> {
+        let mut line = Vec::new();
+        let record: Record<&Promise> = Record::Acknowledged(numbers);
+        append_line(&mut line, &record)?;
+        let Record::Acknowledged(numbers) = record else { return Ok(()) };
+        let mut state = self.state();
+        let written = state.segments.write(&line);
+        for number in &numbers {
+            state.expired.remove(number);
+        }
+        state.segments.acknowledge(&numbers);
+        written
+    }
+
+    /// Writes that these promises have expired: their documents must not be stored any more, in this process or in another.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub(super) fn expire(&self, numbers: Vec<u64>) -> io::Result<()> {
+        let mut line = Vec::new();
+        let record: Record<&Promise> = Record::Expired(numbers);
+        append_line(&mut line, &record)?;
+        let mut state = self.state();
+        state.segments.write(&line)?;
+        if let Record::Expired(numbers) = record {
+            state.expired.extend(numbers);
+        }
+        Ok(())
+    }
+
+    /// Forces everything written so far to disk.
+    ///
+    /// # Errors
+    /// Where the disk reports one.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        // The lock is not held while the disk works: a new promise need not wait for it.
+        let mut unsynced = Vec::new();
+        for segment in self.state().segments.files.iter_mut().filter(|segment| segment.is_unsynced) {
+            unsynced.push(segment.file.try_clone()?);
+            segment.is_unsynced = false;
+        }
+        // The names must outlive a loss of power as much as the contents.
+        let synced = unsynced.iter().try_for_each(File::sync_data).and_then(|()| File::open(&self.dir)?.sync_all());
+        if synced.is_err() {
+            self.state().segments.files.iter_mut().for_each(|segment| segment.is_unsynced = true);
+        }
+        synced
+    }
+
+    /// Copies some of the promises that keep the oldest segment to the last one, so that the oldest can go. Otherwise
+    /// promises that nothing acknowledges, as of a feature that is switched off, would keep every later segment. A journal
+    /// that is mostly unacknowledged is the backlog of a database that is away, and is left as it is.
+    ///
+    /// # Errors
+    /// Where a segment cannot be read or written.
+    pub(super) fn shorten(&self) -> io::Result<()> {
+        let Some((path, numbers)) = self.promises_to_copy() else { return Ok(()) };
+        // The lock is not held while the file is read: nothing is written to this one any more.
+        let mut found = BTreeMap::new();
+        read_segment(&fs::read(&path)?, &path, &mut found);
+        let mut state = self.state();
+        let mut lines = Vec::new();
+        let mut copied = HashSet::new();
+        for number in numbers {
+            let oldest = state.segments.files.front();
+            let is_unacknowledged = oldest.is_some_and(|oldest| oldest.unacknowledged.contains(&number));
+            if let Some(Unacknowledged { promise, .. }) = found.get(&number).filter(|_| is_unacknowledged) {
+                append_line(&mut lines, &Record::Promise(promise))?;
+                if state.expired.contains(&number) {
+                    append_line(&mut lines, &Record::<&Promise>::Expired(vec![number]))?;
+                }
+                copied.insert(number);
+            }
+        }
+        state.segments.write(&lines)?;
+        state.segments.count(copied.len(), copied.iter().copied());
+        drop(state);
+        // The copies must be on disk before the originals go.
+        self.sync()?;
+        let segments = &mut self.state().segments;
+        if let Some(oldest) = segments.files.front_mut().filter(|oldest| oldest.path == path) {
+            oldest.unacknowledged.retain(|number| !copied.contains(number));
+        }
+        segments.remove_acknowledged();
+        Ok(())
+    }
+
+    /// The oldest segment and some of the promises that keep it, if it is to be let go.
+    fn promises_to_copy(&self) -> Option<(PathBuf, Vec<u64>)> {
+        let files = &self.state().segments.files;
+        let n_written: usize = files.iter().map(|segment| segment.n_written).sum();
+        let n_unacknowledged: usize = files.iter().map(|segment| segment.unacknowledged.len()).sum();
+        let oldest = files.front().filter(|_| files.len() > MANY_SEGMENTS && n_unacknowledged < n_written / 2)?;
+        Some((oldest.path.clone(), oldest.unacknowledged.iter().copied().take(PIECE).collect()))
+    }
+}
+
+#[cfg(test)]
+impl Journal {
+    /// Writes to this file from now on.
+    pub(super) fn write_to(&self, file: File) {
+        if let Some(last) = self.state().segments.files.back_mut() {
+            last.file = file;
+        }
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        self.state.try_lock().is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests;

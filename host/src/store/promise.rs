@@ -1,0 +1,122 @@
+//! Promises to store a document, and their outcomes.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::backend::BackendError;
+use super::read_queue::PageRequest;
+use crate::ledger::Charge;
+use crate::model::{ErrorCode, Failure};
+
+/// A promise to store a document.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Promise {
+    /// Its place in the order of all promises.
+    pub number: u64,
+    /// The feature that made it, by name.
+    pub plugin: String,
+    /// The scope that the document belongs to.
+    pub scope: String,
+    /// Comes back with the outcome.
+    pub tag: String,
+    /// Where the document is stored, within the scope.
+    pub collection: String,
+    /// A document is not stored if the collection has one of the same key.
+    pub key: Option<String>,
+    /// The id that the document is stored under.
+    pub id: String,
+    /// The document: JSON.
+    pub document: String,
+    /// Whether it was made before the host was started.
+    #[serde(skip, default = "is_restored")]
+    pub restored: bool,
+    /// The entry in its principal's account, which stands until the outcome has been delivered. The promise of an earlier
+    /// process has none.
+    #[serde(skip)]
+    pub charge: Option<Arc<Charge>>,
+}
+
+/// A promise that is read from the journal was made by an earlier process.
+fn is_restored() -> bool {
+    true
+}
+
+/// How a promise ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The document is stored under this id, which is another document's if that has the same key.
+    Stored(String),
+    /// The document is not stored, and will not be.
+    Failed(StoreFailure),
+}
+
+/// Why something was not stored, or cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreFailure {
+    /// Which of the known kinds.
+    pub code: ErrorCode,
+    /// Why.
+    pub message: String,
+    /// Whether the same may succeed later.
+    pub retryable: bool,
+}
+
+impl StoreFailure {
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
+    }
+
+    /// A refusal that does not last.
+    pub(super) fn retryable(Failure { code, message }: Failure) -> Self {
+        Self { code, message, retryable: true }
+    }
+
+    pub(super) fn no_such(request: &PageRequest) -> Self {
+        let before = request.before.as_deref().unwrap_or_default();
+        let message = format!("there is no document {before:?} here");
+        Self { code: ErrorCode::NotFound, message, retryable: false }
+    }
+
+    pub(super) fn refused(message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::BadRequest, message: message.into(), retryable: false }
+    }
+}
+
+impl From<StoreFailure> for Failure {
+    fn from(failure: StoreFailure) -> Self {
+        Self { code: failure.code, message: failure.message }
+    }
+}
+
+impl From<BackendError> for StoreFailure {
+    fn from(error: BackendError) -> Self {
+        match error {
+            BackendError::Refused(why) => Self::refused(why),
+            BackendError::Unavailable(why) => Self::unavailable(format!("the store cannot be read: {why}")),
+        }
+    }
+}
+
+/// Takes the outcome of a promise, at least once until it is acknowledged ([`super::Store::receipt`]). Returns whether the
+/// promise's feature is loaded: otherwise the store keeps the promise until it is ([`super::Store::resume`]).
+pub type Listener = Box<dyn Fn(Arc<Promise>, Outcome) -> bool + Send>;
+
+#[cfg(test)]
+impl Promise {
+    /// A promise to fill in.
+    pub(super) fn of_test() -> Self {
+        Self {
+            number: 0,
+            plugin: "chat".to_owned(),
+            scope: "room:1".to_owned(),
+            tag: "tag".to_owned(),
+            collection: "messages".to_owned(),
+            key: None,
+            id: "id".to_owned(),
+            document: "{}".to_owned(),
+            restored: false,
+            charge: None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A journal whose file system hangs: only the plugin threads that need it wait.
+
+use std::fs;
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read as _, Write as _};
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use roundhouse_tests::{InnerHost, TestClient};
+use rustix::fs::{OFlags, fcntl_setfl};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+/// Rooms, and tickets: so many that they are on several plugin threads.
+const MANY: usize = 16;
+
+/// A pipe to which nothing can be written until somebody reads from it.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    let full = loop {
+        if let Err(error) = writer.write_all(b"\n") {
+            break error;
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+/// Has this process write to `to` where it writes to the journal in `dir`.
+#[expect(unsafe_code, reason = "descriptors are replaced behind the back of their owner")]
+fn replace_journal(dir: &Path, to: &PipeWriter) {
+    let is_journal = |link: &Path| link.starts_with(dir) && link.extension().is_some_and(|suffix| suffix == "journal");
+    let mut n_replaced = 0;
+    for entry in fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap) {
+        // The descriptor of the listing itself may be gone.
+        if fs::read_link(entry.path()).is_ok_and(|link| is_journal(&link)) {
+            let number: RawFd = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: the descriptor is open and stays so: it is not closed here, and its owner is not told.
+            let mut descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+            rustix::io::dup2(to, &mut descriptor).unwrap();
+            std::mem::forget(descriptor);
+            n_replaced += 1;
+        }
+    }
+    assert_eq!(n_replaced, 1);
+}
+
+async fn say(client: &mut TestClient, room: usize) -> i64 {
+    client.emit_with_id("roomMessage", json!({ "roomId": format!("r{room}"), "body": "hello" })).await
+}
+
+/// Asks in many scopes, and says how many answers come.
+async fn count_answers(host: &InnerHost, event: &str, data: impl Fn(usize) -> Value) -> usize {
+    let asked = (0..MANY).map(async |n| {
+        let mut client = host.client(&format!("user-{n}")).await;
+        let id = client.emit_with_id(event, data(n)).await;
+        timeout(Duration::from_secs(2), client.expect_ack(id)).await.is_ok()
+    });
+    join_all(asked).await.into_iter().filter(|is_answered| *is_answered).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocked_journal_holds_up_only_promises() {
+    let host = InnerHost::start("plugins.threads = 4").await;
+    let mut ana = host.client("ana").await;
+    for room in 0..MANY {
+        ana.emit_with_ack("joinRoom", json!({ "roomId": format!("r{room}") })).await.unwrap();
+    }
+    // Promises that are in the journal and wait for the database.
+    let database = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
+    database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").unwrap();
+    for room in 0..MANY {
+        let id = say(&mut ana, room).await;
+        ana.expect_ack(id).await.unwrap();
+    }
+    let (mut reader, writer) = full_pipe();
+    replace_journal(host.dir(), &writer);
+    let blocked = say(&mut ana, 0).await;
+    drop(database);
+    thread::sleep(Duration::from_millis(100));
+
+    // The outcomes of the other threads' rooms are delivered, which the writer cannot put down now.
+    host.advance(Duration::from_secs(2));
+    ana.expect_event("roomMessageConfirmed").await;
+    for _ in 0..2 {
+        let answered = count_answers(&host, "ticket:view", |n| json!({ "ticketId": format!("t{n}") })).await;
+        assert!((1..MANY).contains(&answered), "tickets of all threads but one: {answered} of {MANY}");
+    }
+    assert_eq!(host.call("GET", "/readyz", "").await.status, 200);
+
+    let draining = thread::spawn(move || {
+        let mut journal = String::new();
+        reader.read_to_string(&mut journal).unwrap();
+        journal
+    });
+    drop(writer);
+    ana.expect_ack(blocked).await.expect("it is promised now");
+    for _ in 1..=MANY {
+        ana.expect_event("roomMessageConfirmed").await;
+    }
+    host.shut_down().await;
+    let journal = draining.join().unwrap();
+    assert!(journal.contains("settled"), "{}", journal.trim());
+}
