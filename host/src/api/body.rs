@@ -18,7 +18,7 @@ use crate::net::response::{Answer, error};
 use crate::net::{Upload, UploadError};
 
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
-pub(super) const MAX_BODY_BYTES: usize = 1_000_000;
+pub const MAX_BODY_BYTES: usize = 1_000_000;
 
 /// Of a body that is too long, so much is read and thrown away, in bytes: who is still sending when the connection is
 /// closed may never see the answer.

@@ -23,6 +23,7 @@ mod schema;
 mod serve;
 mod state;
 
+pub use body::MAX_BODY_BYTES;
 pub use config_file::ConfigFile;
 pub use keys::{ApiConfig, ApiKey, KeyScope};
 pub use state::Api;

@@ -2,16 +2,10 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::secrets::Secret;
-use super::{Config, private};
+use super::build::Config;
+use super::private;
+use super::secrets::{Needs, Secret};
 use crate::api::{ApiKey, KeyScope};
-
-/// Which secrets are not configured, and so are generated.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Needs {
-    pub(super) jwt_secret: bool,
-    pub(super) api_key: bool,
-}
 
 impl Config {
     /// Reports everything that is wrong with files of the host's own, at once: mending them should not take a start

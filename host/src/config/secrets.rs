@@ -22,6 +22,13 @@ pub(super) enum Secret {
     ApiKey,
 }
 
+/// Which secrets are not configured, and are generated.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Needs {
+    pub(super) jwt_secret: bool,
+    pub(super) api_key: bool,
+}
+
 /// Generated secrets, in a folder.
 #[derive(Debug, Clone)]
 pub(super) struct Secrets {

@@ -1,7 +1,9 @@
-//! How values of some kinds are read, so that a mistake is told of the key that it stands at.
+//! Values that are checked while they are read, so that an error names their key.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use anyhow::ensure;
 use serde::{Deserialize, Deserializer};
 
 /// Text that no error repeats.
@@ -50,4 +52,12 @@ fn given<E: serde::de::Error>(text: Option<String>) -> Result<Option<String>, E>
         Some(text) if text.trim().is_empty() => Err(E::custom("it is empty: give it a value, or leave the key out")),
         _ => Ok(text),
     }
+}
+
+/// # Errors
+/// Where a duration is not within `least` and a day.
+pub(super) fn check_duration(name: &str, duration: Duration, least: Duration) -> anyhow::Result<()> {
+    let most = Duration::from_secs(24 * 60 * 60);
+    ensure!((least..=most).contains(&duration), "{name} is {duration:?}, and must be {least:?} to 1 day");
+    Ok(())
 }

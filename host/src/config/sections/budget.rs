@@ -1,23 +1,23 @@
-//! What principals may make the host hold: `[limits.user]` and `[limits.service]`.
+//! `[limits.user]` and `[limits.service]`: how much a principal may make the host hold.
 
 use anyhow::ensure;
 use serde::Deserialize;
 
 use crate::ledger::Budget;
 
-/// What each user, or network of the anonymous, may make the host hold, and each API key.
+/// How much each user, or network of anonymous clients, and each API key may make the host hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Budgets {
-    /// A user, or the network of somebody anonymous.
+    /// A user, or a network of anonymous clients.
     pub user: Budget,
     /// An API key.
     pub service: Budget,
 }
 
-/// One of the two tables. What it leaves out is as it is by default; 0 is no limit.
+/// One of the two tables. Keys that are left out have the ledger's defaults; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct BudgetSection {
+pub(in crate::config) struct BudgetSection {
     scopes: Option<usize>,
     rooms: Option<usize>,
     timers: Option<usize>,
@@ -64,7 +64,7 @@ impl BudgetSection {
 impl Budgets {
     /// # Errors
     /// Where a rate allows nothing at once.
-    pub(super) fn of(user: BudgetSection, service: BudgetSection) -> anyhow::Result<Self> {
+    pub(in crate::config) fn of(user: BudgetSection, service: BudgetSection) -> anyhow::Result<Self> {
         Ok(Self {
             user: user.over(Budget::of_user(), "limits.user")?,
             service: service.over(Budget::of_service(), "limits.service")?,
@@ -74,12 +74,11 @@ impl Budgets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file;
     use super::*;
+    use crate::config::file;
 
     fn budgets(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<Budgets> {
-        let limits = file::parse(toml, env)?.limits;
-        Budgets::of(limits.user, limits.service)
+        file::parse(toml, env)?.limits.budgets()
     }
 
     #[test]
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn mistakes_are_named_with_their_keys() {
         for (toml, said) in [
             ("limits.user.timer = 1", "limits.user.timer: did you mean timers?"),
             ("limits.service.rooms = -1", "limits.service.rooms"),

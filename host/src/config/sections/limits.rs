@@ -1,0 +1,140 @@
+//! `[limits]`: how many connections, how many events and how many bytes.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use serde::Deserialize;
+
+use super::budget::{BudgetSection, Budgets};
+use crate::api::MAX_BODY_BYTES;
+use crate::config::values::check_duration;
+use crate::conn::UserOverflow;
+use crate::plugin::SenderLimits;
+
+/// Bytes of incomplete messages and requests that are held by default: some thousands of handshakes and some dozens of the
+/// largest messages. A small machine has the memory.
+const UNFINISHED_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of the API's requests that are held by default: some of the largest components.
+const API_BYTES: usize = 128 * 1024 * 1024;
+
+/// How many of the longest messages there must be room for, each with its base64 and a buffer that has grown ahead of it: with less
+/// one client could keep others from completing theirs.
+const LEAST_MESSAGES: usize = 4;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct LimitsSection {
+    pub(in crate::config) message_bytes: usize,
+    pub(in crate::config) connections: usize,
+    pub(in crate::config) connections_per_user: usize,
+    pub(in crate::config) user_overflow: UserOverflow,
+    pub(in crate::config) connections_per_ip: usize,
+    pub(in crate::config) events_per_second: u32,
+    pub(in crate::config) event_burst: u32,
+    events_per_second_per_user: Option<u32>,
+    event_burst_per_user: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    call_time_per_user: Option<Duration>,
+    pub(in crate::config) outbox_bytes: usize,
+    rooms_per_connection: usize,
+    unfinished_bytes: Option<usize>,
+    api_bytes: Option<usize>,
+    #[serde(with = "humantime_serde")]
+    pub(in crate::config) keep_alive: Duration,
+    user: BudgetSection,
+    service: BudgetSection,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1_000_000,
+            connections: 0,
+            connections_per_user: 0,
+            user_overflow: UserOverflow::default(),
+            connections_per_ip: 0,
+            events_per_second: 50,
+            event_burst: 200,
+            events_per_second_per_user: None,
+            event_burst_per_user: None,
+            call_time_per_user: None,
+            outbox_bytes: 1_048_576,
+            rooms_per_connection: 1000,
+            unfinished_bytes: None,
+            api_bytes: None,
+            // Longer than the minute for which most proxies keep connections to their back-ends.
+            keep_alive: Duration::from_secs(75),
+            user: BudgetSection::default(),
+            service: BudgetSection::default(),
+        }
+    }
+}
+
+impl LimitsSection {
+    /// # Errors
+    /// Where a limit allows nothing at all, or is too short.
+    pub(in crate::config) fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.message_bytes > 0, "limits.message_bytes must be more than 0");
+        ensure!(self.outbox_bytes > 0, "limits.outbox_bytes must be more than 0");
+        ensure!(
+            self.events_per_second == 0 || self.event_burst > 0,
+            "limits.event_burst must be more than 0 where limits.events_per_second is"
+        );
+        ensure!(
+            self.event_burst_per_user != Some(0) || self.events_per_second_per_user == Some(0),
+            "limits.event_burst_per_user must be more than 0 where limits.events_per_second_per_user is"
+        );
+        check_duration("limits.keep_alive", self.keep_alive, Duration::from_secs(1))
+    }
+
+    /// The rooms that a connection may be in, where 0 is no limit.
+    pub(in crate::config) fn rooms_per_connection(&self) -> usize {
+        if self.rooms_per_connection == 0 { usize::MAX } else { self.rooms_per_connection }
+    }
+
+    /// # Errors
+    /// Where a rate allows nothing at once.
+    pub(in crate::config) fn budgets(&self) -> anyhow::Result<Budgets> {
+        Budgets::of(self.user, self.service)
+    }
+
+    /// The limits of a user over all of its connections. By default they follow from those of one connection.
+    pub(in crate::config) fn of_senders(&self) -> SenderLimits {
+        /// Connections of one person: some tabs on some devices.
+        const CONNECTIONS: u32 = 10;
+        /// Time for each event: some dozen times as long as a light one takes.
+        const CALL_TIME: Duration = Duration::from_micros(500);
+        let of_all = |configured: Option<u32>, of_one: u32| configured.unwrap_or(of_one.saturating_mul(CONNECTIONS));
+        let events_per_second = of_all(self.events_per_second_per_user, self.events_per_second);
+        SenderLimits {
+            events_per_second,
+            event_burst: of_all(self.event_burst_per_user, self.event_burst),
+            call_time: self.call_time_per_user.unwrap_or(CALL_TIME.saturating_mul(events_per_second)),
+        }
+    }
+
+    /// Bytes of clients' incomplete messages and requests that may be held.
+    ///
+    /// # Errors
+    /// Where that is too little.
+    pub(in crate::config) fn unfinished_bytes(&self) -> anyhow::Result<usize> {
+        let least = self.message_bytes.saturating_mul(LEAST_MESSAGES);
+        let bytes = self.unfinished_bytes.unwrap_or(UNFINISHED_BYTES.max(least));
+        ensure!(
+            bytes >= least,
+            "limits.unfinished_bytes is {bytes}, and must be {least}, for {LEAST_MESSAGES} of limits.message_bytes, or more"
+        );
+        Ok(bytes)
+    }
+
+    /// Bytes of the API's requests that may be held.
+    ///
+    /// # Errors
+    /// Where that is too little.
+    pub(in crate::config) fn api_bytes(&self) -> anyhow::Result<usize> {
+        let least = MAX_BODY_BYTES * LEAST_MESSAGES;
+        let bytes = self.api_bytes.unwrap_or(API_BYTES);
+        ensure!(bytes >= least, "limits.api_bytes is {bytes}, and must be {least} or more");
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,110 @@
+//! `[plugins]`: settings of all plugins, and one table for each that has its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure};
+use figment::Figment;
+use figment::providers::Serialized;
+use figment::value::Value;
+use serde::Deserialize;
+
+use crate::config::explain::explain;
+use crate::config::secrets::PRIVATE_DIR;
+use crate::config::values::{path, some_path};
+use crate::plugin::{PluginConfig, PluginOptions, SenderLimits};
+
+/// The section as it stands in the file.
+pub(in crate::config) type PluginsTable = BTreeMap<String, Value>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct PluginsSection {
+    #[serde(deserialize_with = "some_path")]
+    pub(in crate::config) dir: PathBuf,
+    #[serde(deserialize_with = "path")]
+    cache: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    components: Option<PathBuf>,
+    pub(in crate::config) watch: bool,
+    threads: usize,
+    #[serde(with = "humantime_serde")]
+    call_deadline: Duration,
+    memory_bytes: usize,
+    state_bytes: usize,
+    /// The tables of single plugins.
+    #[serde(skip)]
+    plugins: HashMap<String, PluginOptions>,
+}
+
+impl Default for PluginsSection {
+    fn default() -> Self {
+        let PluginConfig { call_deadline, memory_bytes, state_bytes, .. } = PluginConfig::default();
+        Self {
+            dir: "plugins.d".into(),
+            cache: None,
+            components: None,
+            watch: true,
+            threads: 0,
+            call_deadline,
+            memory_bytes,
+            state_bytes,
+            plugins: HashMap::new(),
+        }
+    }
+}
+
+impl PluginsSection {
+    /// # Errors
+    /// Where a key is unknown, a bound is out of range or a grant makes no sense.
+    pub(in crate::config) fn read(table: PluginsTable) -> anyhow::Result<Self> {
+        let (tables, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            table.into_iter().partition(|(_, value)| value.as_dict().is_some());
+        let general = Figment::from(Serialized::defaults(&values));
+        let mut section: Self = general.extract().map_err(|error| explain(error, "plugins"))?;
+        check_bounds("plugins", Some(section.call_deadline), Some(section.memory_bytes))?;
+        for (name, table) in tables {
+            let options: PluginOptions =
+                table.deserialize().map_err(|error| explain(error, &format!("plugins.{name}")))?;
+            if let Some(grants) = &options.grants {
+                grants.check().map_err(|error| anyhow!("plugins.{name}.grants: {error}"))?;
+            }
+            // Environment variables have no hyphens.
+            let name = name.replace('_', "-");
+            check_bounds(&format!("plugins.{name}"), options.call_deadline, options.memory_bytes)?;
+            section.plugins.insert(name, options);
+        }
+        Ok(section)
+    }
+
+    /// `cores` is the number of threads where none is configured.
+    pub(in crate::config) fn into_config(self, cores: usize, senders: SenderLimits, dir: &Path) -> PluginConfig {
+        let place = |configured: Option<PathBuf>, name: &str| {
+            configured.map_or_else(|| dir.join(PRIVATE_DIR).join(name), |path| dir.join(path))
+        };
+        PluginConfig {
+            threads: if self.threads == 0 { cores } else { self.threads },
+            call_deadline: self.call_deadline,
+            memory_bytes: self.memory_bytes,
+            state_bytes: self.state_bytes,
+            cache_dir: Some(place(self.cache, "cache")),
+            components_dir: Some(place(self.components, "components")),
+            senders,
+            plugins: self.plugins,
+            ..PluginConfig::default()
+        }
+    }
+}
+
+fn check_bounds(section: &str, deadline: Option<Duration>, memory_bytes: Option<usize>) -> anyhow::Result<()> {
+    if let Some(deadline) = deadline {
+        let is_sensible = (Duration::from_millis(10)..=Duration::from_secs(10)).contains(&deadline);
+        ensure!(is_sensible, "{section}.call_deadline is {deadline:?}, and must be 10 ms to 10 s");
+    }
+    if let Some(bytes) = memory_bytes {
+        let is_sensible = (65_536..=1 << 32).contains(&bytes);
+        ensure!(is_sensible, "{section}.memory_bytes is {bytes}, and must be 65536 (one page) to 4294967296");
+    }
+    Ok(())
+}

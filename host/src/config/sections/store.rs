@@ -1,0 +1,49 @@
+//! `[store]`: where documents and durable states go.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+
+use crate::config::secret_file::value_of;
+use crate::config::secrets::PRIVATE_DIR;
+use crate::config::values::{check_duration, path, secret};
+use crate::store::{StoreConfig, StoreUrl};
+
+/// The database by default.
+const DEFAULT_URL: &str = "sqlite://roundhouse.db";
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct StoreSection {
+    #[serde(deserialize_with = "secret")]
+    url: Option<String>,
+    #[serde(deserialize_with = "path")]
+    url_file: Option<PathBuf>,
+    #[serde(deserialize_with = "path")]
+    journal: Option<PathBuf>,
+    #[serde(with = "humantime_serde")]
+    give_up: Duration,
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        // A database that restarts is back long before, and a page does not wait longer for its message to be stored.
+        Self { url: None, url_file: None, journal: None, give_up: Duration::from_secs(60) }
+    }
+}
+
+impl StoreSection {
+    /// # Errors
+    /// Where the time is too short or too long, or the URL cannot be read or is none.
+    pub(in crate::config) fn into_config(self, dir: &Path) -> anyhow::Result<StoreConfig> {
+        check_duration("store.give_up", self.give_up, Duration::from_secs(1))?;
+        let url = value_of("store.url", self.url, self.url_file.as_ref(), dir)?;
+        Ok(StoreConfig {
+            url: StoreUrl::parse(url.as_deref().unwrap_or(DEFAULT_URL), dir).context("store.url")?,
+            journal: self.journal.map_or_else(|| dir.join(PRIVATE_DIR).join("journal"), |path| dir.join(path)),
+            give_up: self.give_up,
+        })
+    }
+}
