@@ -45,7 +45,7 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
 ///
 /// # Errors
 /// A file that is no Rust.
-pub fn violations(sources: &Sources) -> Result<Vec<String>, String> {
+pub(crate) fn violations(sources: &Sources) -> Result<Vec<String>, String> {
     let mut found = BTreeSet::new();
     for target in targets(sources)? {
         let imports = imports(&target);
@@ -67,7 +67,7 @@ pub fn violations(sources: &Sources) -> Result<Vec<String>, String> {
 ///
 /// # Errors
 /// A file that is no Rust.
-pub fn circular_files(sources: &Sources) -> Result<BTreeSet<String>, String> {
+pub(crate) fn circular_files(sources: &Sources) -> Result<BTreeSet<String>, String> {
     let circles = targets(sources)?.iter().flat_map(|target| circles(&graph(&imports(target)))).collect::<Vec<_>>();
     Ok(circles.into_iter().flatten().collect())
 }
