@@ -1,4 +1,5 @@
 //! Tests of the documentation.
 
 mod contract_table;
+mod examples;
 mod tutorial;
