@@ -41,7 +41,6 @@ pub(crate) struct About {
     event: String,
     payload: Payload,
     wants_reply: bool,
-    due: Option<u64>,
 }
 
 impl About {
@@ -52,9 +51,7 @@ impl About {
                 event: message.event.clone(),
                 payload: std::mem::take(&mut message.payload),
                 wants_reply: message.wants_reply,
-                due: None,
             },
-            Event::Timer(timer) => Self { due: Some(timer.due), ..Self::default() },
             Event::Query(query) | Event::Gathered(query, _) => {
                 Self { event: query.name.clone(), wants_reply: true, ..Self::default() }
             }
@@ -104,11 +101,6 @@ impl<'a, F: Feature> Context<'a, F> {
     /// subtract with `saturating_sub`.
     pub fn now(&self) -> u64 {
         self.known.call.now
-    }
-
-    /// The due time of a timer, else [`now`](Self::now).
-    pub fn due(&self) -> u64 {
-        self.known.about.due.unwrap_or(self.known.call.now)
     }
 
     /// The next pseudo-random number of the event's seed: a replay of the event gets the same numbers.

@@ -81,6 +81,7 @@
 //! - [`Context`]: the facts that it is given, and the effects that it asks for
 //! - [`Sender`], [`Member`], [`Identity`]: users and their connections
 //! - [`FromClient`], [`ClaimedSender`], [`Passthrough`], [`Id`], [`IdOr`], [`Reference`]: types of payloads
+//! - [`IdempotencyKeys`]: recognises messages that clients repeat
 //! - [`Failure`][]: typed errors for senders
 //! - [`log`]: log lines for operators
 //! - [`simulator`]: users, a clock and rooms for tests, without WebAssembly
@@ -100,6 +101,7 @@ mod feature;
 mod from_client;
 mod guest;
 mod id;
+mod idempotency;
 mod identity;
 mod locate;
 pub mod log;
@@ -127,6 +129,7 @@ pub use failure::Failure;
 pub use feature::Feature;
 pub use from_client::FromClient;
 pub use id::Id;
+pub use idempotency::IdempotencyKeys;
 pub use identity::{Claimed, ClaimedSender, Identity, Member, Sender, check_name};
 pub use manifest::{Manifest, Needs, Route, Scope};
 pub use messages::{MessageRoute, Messages, Origin};

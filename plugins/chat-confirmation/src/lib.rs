@@ -1,20 +1,18 @@
-//! Optimistic chat: everybody sees a message before it is stored, and learns what became of it.
+//! Optimistic chat: members get a message at once, before it is stored, and then its outcome.
 //!
 //! # Layout
-//! - this file: what happens at each event, and who hears of it
-//! - `history`: what becomes of stored messages that were asked for
+//! - this file: the handling of events, in the order of a message's life
+//! - `outcomes`: outcomes of messages that were sent before a restart, for members who come back
+//! - `history`: stored messages
 //! - `room`: the state of one room or channel
-//! - `recent`: the messages in it that a repetition is known of
-//! - `wire`: what crosses the wire, and the names in which rooms and channels differ
+//! - `wire`: messages, events and answers, and the names in which rooms and channels differ
 //! - `stats`: the figures of all of them
 
 mod history;
-mod recent;
+mod outcomes;
 mod room;
 mod stats;
 mod wire;
-
-use std::time::Duration;
 
 use roundhouse_sdk::{
     Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Fetched, LeaveReason, Manifest,
@@ -23,7 +21,6 @@ use roundhouse_sdk::{
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use room::Ended;
 pub use room::Room;
 use stats::{PlaceStats, Stats};
 use wire::{Author, CHANNELS, Confirmed, Connected, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
@@ -37,17 +34,11 @@ roundhouse_sdk::export!(ChatConfirmation);
 
 type Cx<'a> = Context<'a, ChatConfirmation>;
 
-/// How long those who were here before the host was started anew may take to come back and still be told what became of
-/// their messages. Clients try again within seconds; a laptop that was shut just then has the history.
-const COMING_BACK: Duration = Duration::from_secs(120);
-
-const ENDED_TIMER: &str = "ended";
-
-/// The store's name for messages.
+/// The collection of messages in the store.
 const MESSAGES: &str = "messages";
 
-/// The longest key of a document that the host takes: an id's greatest length, in the longest characters there are, twice.
-/// The space between them may be too much.
+/// The greatest length of a document's key, in bytes, by the host: two ids of the greatest length in the longest characters.
+/// The space between them may exceed it.
 const MAX_KEY_BYTES: usize = 1024;
 
 impl Feature for ChatConfirmation {
@@ -83,15 +74,15 @@ impl Feature for ChatConfirmation {
                 let (_, wanted) = payload.verify(sender)?;
                 must_be_in(cx)?;
                 let (before, limit) = wanted.checked()?;
-                history::ask_for_page(cx, before, limit);
+                history::fetch_page(cx, before, limit);
                 Ok(())
             }
         }
     }
 
     fn joined(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-        tell_ended(room, cx, member)?;
-        history::ask_for_newest(room, cx, Some(&member.connection));
+        outcomes::replay(room, cx, member)?;
+        history::fetch_newest(room, cx, Some(&member.connection));
         Ok(())
     }
 
@@ -104,7 +95,7 @@ impl Feature for ChatConfirmation {
     }
 
     fn timer(room: &mut Room, cx: &mut Cx, _: &Timer) -> Result<(), Failure> {
-        keep_ended(room, cx);
+        outcomes::drop_expired(room, cx);
         Ok(())
     }
 
@@ -122,7 +113,7 @@ impl Feature for ChatConfirmation {
     }
 
     fn saved(room: &mut Room, cx: &mut Cx, saved: &Saved) -> Result<(), Failure> {
-        end(room, cx, saved, &saved.document()?)
+        settle(room, cx, saved, &saved.document()?)
     }
 
     fn fetched(room: &mut Room, cx: &mut Cx, fetched: &Fetched) -> Result<(), Failure> {
@@ -133,12 +124,12 @@ impl Feature for ChatConfirmation {
 fn join(room: &mut Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
     let is_new = !cx.in_room();
     if is_new {
-        tell_ended(room, cx, member)?;
+        outcomes::replay(room, cx, member)?;
     }
-    // Joining again is harmless, and right where somebody took the connection out of the room unheard.
+    // Joining again is harmless, and right if the connection was removed from the room unnoticed.
     cx.join(member);
-    if !history::ask_for_newest(room, cx, is_new.then_some(&member.connection)) {
-        // The host counts those who were there before this.
+    if !history::fetch_newest(room, cx, is_new.then_some(&member.connection)) {
+        // The host's count is that before this event.
         reply_connected(cx, cx.room_users() + u32::from(cx.user_connections() == 0));
     }
     Ok(())
@@ -157,7 +148,8 @@ fn leave(room: &mut Room, cx: &mut Cx, member: &Member) {
 fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<(), Failure> {
     let (body, client_id) = message.checked()?;
     let client_id = client_id.as_deref();
-    if let Some(temp_id) = client_id.and_then(|client_id| room.recent.repeated(member.user_id(), client_id)) {
+    // A repetition is answered with the `tempId` of the first message, and stored once.
+    if let Some(temp_id) = client_id.and_then(|client_id| room.recent.first(member.user_id(), client_id)) {
         answer_repetition(cx, member, &Sent { temp_id, client_id });
         return Ok(());
     }
@@ -179,19 +171,21 @@ fn say(room: &mut Room, cx: &mut Cx, member: &Member, message: Say) -> Result<()
         is_optimistic: true,
         created_at: &stored.created_at,
     };
+    // At once, before any storage: the message to the room, the receipt to the sender's connections.
     emit(cx, cx.room(), family(cx).received, &received)?;
     let sent = Sent { temp_id: &temp_id, client_id };
     emit(cx, Audience::user(member.user_id()), family(cx).sent, &sent)?;
     cx.reply(&Sent { temp_id: &temp_id, client_id: None });
+    // In the background: the outcome arrives in `saved`.
     let save = cx.save(&temp_id, MESSAGES, &stored);
     if let (Some(key), Some(client_id)) = (key, client_id) {
         save.key(key);
-        room.recent.remember(member.user_id(), client_id, &temp_id);
+        room.recent.insert(member.user_id(), client_id, &temp_id);
     }
     Ok(())
 }
 
-/// What a message and its repetitions have in common. No id has a space in it.
+/// The key of a message and its repetitions in the store. No id has a space in it.
 fn key(member: &Member, client_id: &str) -> Result<String, Failure> {
     let key = format!("{} {client_id}", member.user_id());
     if key.len() > MAX_KEY_BYTES {
@@ -200,7 +194,7 @@ fn key(member: &Member, client_id: &str) -> Result<String, Failure> {
     Ok(key)
 }
 
-/// Whoever did not hear the first answer is told it; nobody else hears anything.
+/// Answers a repetition, to its connection alone.
 fn answer_repetition(cx: &mut Cx, member: &Member, sent: &Sent) {
     if cx.wants_reply() {
         cx.reply(&Sent { client_id: None, ..*sent });
@@ -209,62 +203,44 @@ fn answer_repetition(cx: &mut Cx, member: &Member, sent: &Sent) {
     }
 }
 
-/// Tells the room what became of a message. `stored` is another where that had the client's id before.
-fn end(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(), Failure> {
+/// Emits the outcome of a message to the room: confirmed or failed. `stored` is an earlier message if that had the same
+/// client's id.
+fn settle(room: &mut Room, cx: &mut Cx, saved: &Saved, stored: &Stored) -> Result<(), Failure> {
     let temp_id = saved.tag.as_str();
-    if room.has_ended(temp_id) {
-        // The host was started anew once more before it had noted that this was told.
+    if room.has_outcome(temp_id) {
+        // The host was restarted again before it had noted that this outcome was emitted.
         return Ok(());
     }
     let client_id = stored.client_id.as_deref();
-    let told = match &saved.outcome {
-        Ok(id) => told(&Confirmed::new(place(cx), id, temp_id, stored))?,
+    let payload = match &saved.outcome {
+        Ok(id) => raw(&Confirmed::new(place(cx), id, temp_id, stored))?,
         Err(why) => {
             roundhouse_sdk::warn!("{temp_id} in {} is not stored: {}", cx.scope(), why.failure);
-            room.recent.forget(temp_id);
+            room.recent.remove(temp_id);
             let error = Reason { code: &why.failure.code, message: &why.failure.message };
-            told(&Failed { temp_id, client_id, error, retryable: why.retryable })?
+            raw(&Failed { temp_id, client_id, error, retryable: why.retryable })?
         }
     };
     let id = saved.outcome.as_ref().ok();
     let is_stored = id.is_some();
-    emit(cx, cx.room(), end_name(cx, is_stored), &told)?;
+    emit(cx, cx.room(), outcome_event(cx, is_stored), &payload)?;
     let is_news = saved.restored || stored.temp_id != temp_id;
     if let (true, true, Some(client_id)) = (is_news, is_stored, client_id) {
-        room.recent.remember_first(&stored.sender_id.id, client_id, &stored.temp_id);
+        room.recent.replace(&stored.sender_id.id, client_id, &stored.temp_id);
     }
-    if !saved.restored {
-        return Ok(());
+    if saved.restored {
+        outcomes::keep(room, cx, temp_id, id, payload);
     }
-    let until = cx.now() + u64::try_from(COMING_BACK.as_millis()).unwrap_or(u64::MAX);
-    let ended = Ended { temp_id: temp_id.to_owned(), id: id.cloned(), told, until };
-    let n_dropped = room.end(ended, &roundhouse_sdk::iso8601(cx.now()));
-    if n_dropped > 0 {
-        roundhouse_sdk::warn!("{n_dropped} ends of messages in {} are not kept for who comes back", cx.scope());
-    }
-    keep_ended(room, cx);
     Ok(())
 }
 
-/// What an event has to say, as it is sent now and may be once more.
-fn told<T: Serialize>(data: &T) -> Result<Box<RawValue>, Failure> {
+/// An event's payload as JSON, to be emitted now and in a replay.
+fn raw<T: Serialize>(data: &T) -> Result<Box<RawValue>, Failure> {
     to_raw_value(data).map_err(|error| Failure::internal(format!("an event does not become JSON: {error}")))
 }
 
-/// Tells who comes back what became of messages while it was away.
-fn tell_ended(room: &Room, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    room.ended().try_for_each(|ended| emit(cx, member, end_name(cx, ended.id.is_some()), &ended.told))
-}
-
-fn end_name(cx: &Cx, is_stored: bool) -> &'static str {
+fn outcome_event(cx: &Cx, is_stored: bool) -> &'static str {
     if is_stored { family(cx).confirmed } else { family(cx).failed }
-}
-
-/// Drops the ends that nobody waits for any more. The timer for the others keeps the scope while nobody is in it.
-fn keep_ended(room: &mut Room, cx: &mut Cx) {
-    if let Some(until) = room.drop_ended(cx.now()) {
-        cx.set_timer(ENDED_TIMER, Duration::from_millis(until.saturating_sub(cx.now())), "EndedAreOld");
-    }
 }
 
 fn must_be_in(cx: &Cx) -> Result<(), Failure> {
@@ -278,7 +254,7 @@ fn reply_connected(cx: &mut Cx, connected_users: u32) {
     cx.reply(&Connected { place: place(cx), connected_users });
 }
 
-/// Sends an event whose name depends on the family.
+/// Emits an event whose name depends on the family.
 fn emit<T: Serialize>(cx: &mut Cx, to: impl Into<Audiences>, event: &str, data: &T) -> Result<(), Failure> {
     cx.emit_payload(to, event, Payload::of(data)?);
     Ok(())
@@ -297,10 +273,10 @@ fn scope(family: &Family) -> Scope {
     Scope::volatile(family.template).takes::<Message>().limits([family.message], limits().bytes(MAX_MESSAGE_BYTES))
 }
 
-/// What clients send is an id or two beside the claims; the rest is room for what front-ends add.
+/// The limits of payloads. Clients send an id or two beside the claims; the rest is room for fields that front-ends add.
 fn limits() -> EventLimits {
     EventLimits::default().bytes(16 * 1024).values(256).keys(256).depth(8)
 }
 
-/// Bytes of a message, at most: a body of 16,384 characters takes 192 KiB where each of them is written as two escapes.
+/// The greatest size of a message, in bytes: a body of 16,384 characters takes 192 KiB if each is written as two escapes.
 const MAX_MESSAGE_BYTES: u32 = 256 * 1024;

@@ -1,146 +1,145 @@
-//! A room's state: which messages were sent lately, and which ended over a restart of the host. Who is there, the host
-//! knows. Nothing here tells anybody of anything.
+//! The state of a room or a channel: the clients' ids of recent messages, and the outcomes of messages that were sent before
+//! a restart of the host. The host keeps the members. This file emits nothing.
 
+use roundhouse_sdk::IdempotencyKeys;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::recent::Recent;
+/// The greatest size of the kept outcomes in the state, in bytes: some hundred of usual messages. Mostly fewer messages are
+/// being stored when a host goes down, and all outcomes are decoded at each message while they are kept. With the recent
+/// ids, which take 6 KB, and the replays, which take 18 KB, the state stays below the host's limit of 64 KiB.
+const MAX_OUTCOMES_BYTES: usize = 32 * 1024;
 
-/// Bytes of ends that are kept for those who come back after a restart, some hundred of usual messages. What was being
-/// stored when a host went down is mostly less, and all of it is read at each message for as long as it is kept. With the
-/// recent messages, which take 6 KB, and who is being told, 18 KB, the state stays below the host's limit of 64 KiB.
-const MAX_ENDED_BYTES: usize = 32 * 1024;
+/// The greatest number of connections that wait for stored outcomes. Others find them in the history.
+const MAX_REPLAYS: usize = 60;
 
 /// A room or a channel.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Room {
-    /// Whether `recent` has what was stored before this state began.
+    /// Whether `recent` has the ids of messages that were stored before this state existed.
     #[serde(skip_serializing_if = "is_false")]
     pub(crate) is_filled: bool,
-    #[serde(skip_serializing_if = "Recent::is_empty")]
-    pub(crate) recent: Recent,
-    /// In the order in which they ended.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    ended: Vec<Ended>,
-    /// Those before them that are only in the store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    older: Option<Older>,
-    /// Who is to be told of these, when they have been read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    telling: Vec<Telling>,
+    #[serde(skip_serializing_if = "IdempotencyKeys::is_empty")]
+    pub(crate) recent: IdempotencyKeys,
+    /// Oldest first.
+    #[serde(rename = "ended", skip_serializing_if = "Vec::is_empty")]
+    outcomes: Vec<Outcome>,
+    /// Older outcomes, which only the store has.
+    #[serde(rename = "older", skip_serializing_if = "Option::is_none")]
+    stored: Option<StoredOutcomes>,
+    #[serde(rename = "telling", skip_serializing_if = "Vec::is_empty")]
+    replays: Vec<Replay>,
 }
 
-/// The end of a message that was sent before the host was started anew.
+/// The outcome of a message that was sent before a restart of the host.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Ended {
+pub(crate) struct Outcome {
     pub(crate) temp_id: String,
-    /// The id under which it was stored, if it was.
+    /// The id of the stored message, if it was stored.
     pub(crate) id: Option<String>,
-    /// What the room was told.
-    pub(crate) told: Box<RawValue>,
-    /// When nobody waits for it any more, in epoch milliseconds.
+    /// The payload of the event that the room got.
+    #[serde(rename = "told")]
+    pub(crate) payload: Box<RawValue>,
+    /// When the outcome expires, in epoch milliseconds.
     pub(crate) until: u64,
 }
 
-/// Messages that were stored over the restart, and are too many to be kept here: all between two of them that were sent
-/// before it.
+/// Outcomes that are too many for the state: a range of stored messages, of which those that were sent before the restart
+/// count.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Older {
-    /// The ids of the first and the last of them.
+pub(crate) struct StoredOutcomes {
+    /// The id of the first message.
     pub(crate) first: String,
+    /// The id of the last message.
     pub(crate) last: String,
-    /// When the first was known to be stored, as a message has it.
+    /// When the first outcome was known, in the format of a message's `createdAt`.
     pub(crate) restarted_at: String,
-    /// When nobody waits for them any more, in epoch milliseconds.
+    /// When the outcomes expire, in epoch milliseconds.
     until: u64,
 }
 
-/// Somebody who has joined and is to be told of older ones.
+/// A connection that has joined, and waits for the stored outcomes.
 #[derive(Debug, Serialize, Deserialize)]
-struct Telling {
+struct Replay {
     ticket: u64,
     connection: String,
-    older: Older,
+    #[serde(rename = "older")]
+    stored: StoredOutcomes,
 }
 
-/// Connections that are told of older ones at a time, at most: others find them in the history.
-const MAX_TELLING: usize = 60;
-
 impl Room {
-    /// Nobody is here any more. What is remembered is as true as before, but that there is nothing to remember is not
-    /// worth a state: who comes next asks the store again.
+    /// The last member has left. The recent ids stay true, but their absence is not worth a state: the next member's join
+    /// reads the store again.
     pub(crate) fn emptied(&mut self) {
         self.is_filled &= !self.recent.is_empty();
     }
-}
 
-/// What ended over a restart.
-impl Room {
-    pub(crate) fn ended(&self) -> impl Iterator<Item = &Ended> {
-        self.ended.iter()
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter()
     }
 
-    pub(crate) fn has_ended(&self, temp_id: &str) -> bool {
-        self.ended.iter().any(|ended| ended.temp_id == temp_id)
+    pub(crate) fn has_outcome(&self, temp_id: &str) -> bool {
+        self.outcomes.iter().any(|outcome| outcome.temp_id == temp_id)
     }
 
-    /// Keeps an end for those who come back: how many had to be dropped for it, or with it, which nothing tells any more.
-    pub(crate) fn end(&mut self, ended: Ended, now: &str) -> usize {
-        if bytes(&ended) > MAX_ENDED_BYTES {
-            return self.leave_to_the_store(ended, now);
+    /// Keeps an outcome. Returns the number of outcomes that are lost: failures that are too many for the state, which the
+    /// store does not have either.
+    pub(crate) fn keep_outcome(&mut self, outcome: Outcome, now: &str) -> usize {
+        if bytes(&outcome) > MAX_OUTCOMES_BYTES {
+            return self.leave_to_the_store(outcome, now);
         }
-        self.ended.push(ended);
+        self.outcomes.push(outcome);
         let mut n_lost = 0;
-        while bytes(&self.ended) > MAX_ENDED_BYTES {
-            let oldest = self.ended.remove(0);
+        while bytes(&self.outcomes) > MAX_OUTCOMES_BYTES {
+            let oldest = self.outcomes.remove(0);
             n_lost += self.leave_to_the_store(oldest, now);
         }
         n_lost
     }
 
-    fn leave_to_the_store(&mut self, ended: Ended, now: &str) -> usize {
-        let Some(id) = ended.id else { return 1 };
-        let until = ended.until;
-        let older = self.older.get_or_insert_with(|| Older {
+    fn leave_to_the_store(&mut self, outcome: Outcome, now: &str) -> usize {
+        let Some(id) = outcome.id else { return 1 };
+        let until = outcome.until;
+        let stored = self.stored.get_or_insert_with(|| StoredOutcomes {
             first: id.clone(),
             last: String::new(),
             restarted_at: now.to_owned(),
             until,
         });
-        (older.last, older.until) = (id, until);
+        (stored.last, stored.until) = (id, until);
         0
     }
 
-    /// Drops what nobody waits for any more: when that is the case for the next one, if there is any.
-    pub(crate) fn drop_ended(&mut self, now: u64) -> Option<u64> {
-        self.ended.retain(|ended| ended.until > now);
-        self.older.take_if(|older| older.until <= now);
-        self.ended.iter().map(|ended| ended.until).chain(self.older.iter().map(|older| older.until)).min()
+    /// Drops expired outcomes. Returns when the next one expires.
+    pub(crate) fn drop_expired_outcomes(&mut self, now: u64) -> Option<u64> {
+        self.outcomes.retain(|outcome| outcome.until > now);
+        self.stored.take_if(|stored| stored.until <= now);
+        self.outcomes.iter().map(|outcome| outcome.until).chain(self.stored.iter().map(|stored| stored.until)).min()
     }
 
-    /// Somebody joins. Gives what is to be asked for, if there are older ends to tell of.
-    pub(crate) fn begin_to_tell(&mut self, connection: &str, ticket: u64) -> Option<u64> {
-        let older = self.older.clone().filter(|_| self.telling.len() < MAX_TELLING)?;
-        self.telling.push(Telling { ticket, connection: connection.to_owned(), older });
+    /// Notes that a connection waits for the stored outcomes. Returns the ticket, if there are stored outcomes.
+    pub(crate) fn begin_replay(&mut self, connection: &str, ticket: u64) -> Option<u64> {
+        let stored = self.stored.clone().filter(|_| self.replays.len() < MAX_REPLAYS)?;
+        self.replays.push(Replay { ticket, connection: connection.to_owned(), stored });
         Some(ticket)
     }
 
-    /// Whom older ends are to be told to, and which, unless it has left.
-    pub(crate) fn telling(&self, ticket: u64) -> Option<(&str, &Older)> {
-        let telling = self.telling.iter().find(|telling| telling.ticket == ticket)?;
-        Some((&telling.connection, &telling.older))
+    /// The connection of a replay and the outcomes that it waits for, unless it has left.
+    pub(crate) fn replay(&self, ticket: u64) -> Option<(&str, &StoredOutcomes)> {
+        let replay = self.replays.iter().find(|replay| replay.ticket == ticket)?;
+        Some((&replay.connection, &replay.stored))
     }
 
-    pub(crate) fn told(&mut self, ticket: u64) {
-        self.telling.retain(|telling| telling.ticket != ticket);
+    pub(crate) fn end_replay(&mut self, ticket: u64) {
+        self.replays.retain(|replay| replay.ticket != ticket);
     }
 
-    /// A connection leaves: it is told nothing more.
+    /// Ends the replays of a connection that leaves.
     pub(crate) fn left(&mut self, connection: &str) {
-        self.telling.retain(|telling| telling.connection != connection);
+        self.replays.retain(|replay| replay.connection != connection);
     }
 }
 

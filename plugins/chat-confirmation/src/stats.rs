@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What one scope answers.
+/// The figures of one room or channel.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PlaceStats {
@@ -14,13 +14,13 @@ pub(crate) struct PlaceStats {
     pub(crate) connections: u32,
 }
 
-/// The figures of all that have somebody in them.
+/// The stats: the figures of all rooms and channels with members.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Stats {
     active_rooms: usize,
     active_channels: usize,
-    /// Connections in rooms and channels; one that is in two counts twice.
+    /// The number of connections in rooms and channels; one that is in two counts twice.
     connections: u32,
     rooms: Vec<PlaceStats>,
     channels: Vec<PlaceStats>,

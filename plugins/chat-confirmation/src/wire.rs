@@ -1,9 +1,9 @@
-//! What crosses the wire: messages and questions that come in, events and acknowledgements that go out.
+//! Messages, events and answers, as they are on the wire, and the names in which rooms and channels differ.
 
 use roundhouse_sdk::{ClaimedSender, Failure, FromClient, Id, Identity};
 use serde::{Deserialize, Serialize};
 
-/// There is nothing for operators to set.
+/// The operator's settings: none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {}
@@ -31,11 +31,11 @@ pub struct Say {
     client_id: Option<Id>,
 }
 
-/// The longest body, in characters. It is the contract's.
+/// The greatest length of a body, in characters.
 const MAX_BODY_CHARS: usize = 16_384;
 
 impl Say {
-    /// The body and the client's own id of the message.
+    /// The body and the client's id of the message.
     pub(crate) fn checked(self) -> Result<(String, Option<Id>), Failure> {
         if !(1..=MAX_BODY_CHARS).contains(&self.body.chars().count()) {
             return Err(Failure::bad_request(format!("body has to be 1 to {MAX_BODY_CHARS} characters")));
@@ -44,21 +44,21 @@ impl Say {
     }
 }
 
-/// A question for what was said.
+/// A request for stored messages.
 #[derive(Debug, Deserialize)]
 pub struct History {
     before: Option<Id>,
     limit: Option<u32>,
 }
 
-/// Messages of one page of history where the client says nothing else: a screenful and some.
+/// The default number of messages on a page of the history: a screenful and some.
 const DEFAULT_HISTORY: u32 = 50;
 
-/// Messages of one page of history, at most.
+/// The greatest number of messages on a page of the history.
 const MAX_HISTORY: u32 = 100;
 
 impl History {
-    /// The id of the message that the page ends before, and how many are wanted.
+    /// The id of the message before which the page ends, and the number of messages.
     pub(crate) fn checked(self) -> Result<(Option<Id>, u32), Failure> {
         let limit = self.limit.unwrap_or(DEFAULT_HISTORY);
         if !(1..=MAX_HISTORY).contains(&limit) {
@@ -120,7 +120,7 @@ impl Family {
     }
 }
 
-/// Where something is said, under its family's name.
+/// The room or channel of a message, under its family's name.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) enum Place<'a> {
     #[serde(rename = "roomId")]
@@ -129,7 +129,7 @@ pub(crate) enum Place<'a> {
     Channel(&'a str),
 }
 
-/// Who said something.
+/// The author of a message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Author {
     #[serde(rename = "_id")]
@@ -176,7 +176,7 @@ pub(crate) struct Received<'a> {
     pub(crate) created_at: &'a str,
 }
 
-/// That a message is on its way: an event, and without the client's id an acknowledgement.
+/// The receipt of a message: an event, and without the client's id an acknowledgement.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Sent<'a> {
@@ -201,7 +201,7 @@ pub(crate) struct Confirmed<'a> {
 }
 
 impl<'a> Confirmed<'a> {
-    /// A stored message, under the temporary id that somebody waits for.
+    /// The confirmation of a stored message, under the temporary id that its sender waits for.
     pub(crate) fn new(place: Place<'a>, id: &'a str, temp_id: &'a str, stored: &'a Stored) -> Self {
         Self {
             id,
@@ -215,7 +215,7 @@ impl<'a> Confirmed<'a> {
     }
 }
 
-/// A message that is not stored.
+/// The failure of a message.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failed<'a> {
@@ -226,14 +226,14 @@ pub(crate) struct Failed<'a> {
     pub(crate) retryable: bool,
 }
 
-/// Why a message is not stored.
+/// The reason of a failure.
 #[derive(Debug, Serialize)]
 pub(crate) struct Reason<'a> {
     pub(crate) code: &'a str,
     pub(crate) message: &'a str,
 }
 
-/// Acknowledges coming and going.
+/// The acknowledgement of a join or leave.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Connected<'a> {
@@ -242,11 +242,11 @@ pub(crate) struct Connected<'a> {
     pub(crate) connected_users: u32,
 }
 
-/// A page of history: an acknowledgement.
+/// A page of the history: an acknowledgement.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct HistoryPage {
-    /// As [`Confirmed`] shows them, the newest first.
+    /// The messages in the form of [`Confirmed`], newest first.
     pub(crate) messages: Vec<Box<serde_json::value::RawValue>>,
     pub(crate) has_more: bool,
 }

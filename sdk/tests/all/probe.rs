@@ -158,8 +158,8 @@ impl Feature for Probe {
     }
 
     fn timer(state: &mut State, cx: &mut Context<Self>, timer: &Timer) -> Result<(), Failure> {
-        let timer: String = timer.decode()?;
-        state.notes.push(format!("timer {timer} {}", cx.now() - cx.due()));
+        let (timer, due): (String, u64) = (timer.decode()?, timer.due);
+        state.notes.push(format!("timer {timer} {}", cx.now() - due));
         if timer == "chain" {
             cx.set_timer("t", Duration::ZERO, &"link".to_owned());
         }
