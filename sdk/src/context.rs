@@ -286,9 +286,9 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::SetTimer(name.into(), millis(after), payload));
     }
 
-    /// Whether a period that began at `since`, in epoch milliseconds, is over. Where it is not, sets the timer for the rest
-    /// of it: a timer may be due a little before [`now`](Self::now) says so, and a period may have been made longer by the
-    /// settings since the timer was set.
+    /// Whether a period that began at `since`, in epoch milliseconds, is over. If not, sets the timer for the rest of it: a
+    /// timer may fire a little before [`now`](Self::now) reaches its due time, and the settings may have made the period
+    /// longer since the timer was set.
     pub fn elapsed_or_set_timer<T: Serialize + ?Sized>(
         &mut self,
         name: impl Into<String>,

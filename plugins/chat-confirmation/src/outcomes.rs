@@ -1,5 +1,6 @@
-//! The outcomes of messages that were sent before a restart of the host. Their senders' connections are gone, and come back as
-//! new ones: each member that joins within [`REPLAY_WINDOW`] is sent the outcomes once more, from the state or from the store.
+//! The outcomes of messages that were sent before a restart of the host. Their senders' connections are gone, and come back
+//! as new ones: each member that joins within [`REPLAY_WINDOW`] is sent the outcomes once more, from the state or from the
+//! store.
 
 use std::time::Duration;
 
