@@ -14,7 +14,7 @@ use super::body::{Object, parse};
 use super::idempotency::{IdempotencyKey, Lookup, Reply, conflict, single_key};
 use super::keys::Caller;
 use super::route::ServiceCall;
-use super::schema::{self, EventName};
+use super::schema::{self, EventName, MAX_EVENT_CHARS};
 use super::state::{Api, wait_while};
 use crate::hub::{Audience, Publication, WakeBatch};
 use crate::model::{ErrorCode, Failure, Payload};
@@ -22,9 +22,6 @@ use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
 /// Emits in one call, at most.
 pub(super) const MAX_EMITS: usize = 1000;
-
-/// The longest event name, in characters.
-pub(super) const MAX_EVENT_CHARS: usize = 256;
 
 /// One emit, as a service writes it.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

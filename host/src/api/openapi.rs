@@ -4,10 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::calls::ROUTES;
 use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
-use super::emit::MAX_EVENT_CHARS;
 use super::keys::KeyScope;
 use super::route::{Query, Route};
-use super::schema::{ConnectionId, HeaderKey, Id, Refusal, Room, Schemas};
+use super::schema::{ConnectionId, HeaderKey, Id, MAX_EVENT_CHARS, Refusal, Room, Schemas};
 
 /// Refusals of every call that needs a key.
 const WITH_KEY: [Refusal; 3] = [

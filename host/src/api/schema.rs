@@ -8,10 +8,12 @@ use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::emit::MAX_EVENT_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
 use crate::model::{Failure, INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
+
+/// The longest event name, in characters.
+pub(super) const MAX_EVENT_CHARS: usize = 256;
 
 /// Where a document's schemas are.
 const DEFINITIONS: &str = "/components/schemas";

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::claims;
-use super::{AuthError, Session};
+use super::session::{AuthError, Session};
 use crate::model::without_lone_surrogates;
 
 /// The longest token that is looked at, in bytes: what common servers accept as a header line.

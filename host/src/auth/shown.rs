@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{AuthError, Authenticator, Session};
+use super::authenticator::Authenticator;
+use super::session::{AuthError, Session};
 
 /// The most tokens that are looked at: more than any client shows in earnest, and each costs a signature.
 pub const MAX_SHOWN: usize = 8;

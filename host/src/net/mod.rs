@@ -1,12 +1,13 @@
 //! HTTP on sockets, for both listeners: what clients and the API need of it alike.
 //!
 //! - `accept`, `descriptors`: a listener that fails, and file descriptors kept from clients
-//! - `requests`: the requests of a connection, one after another; `watched`, `framing`: its bytes as they arrive
+//! - `requests`: the requests of a connection, one after another, each within a `deadline`; `watched`, `framing`: its bytes as they arrive
 //! - `budget`: bytes held of requests and messages that are incomplete; `upload`: bodies within it
 //! - `head`: what a request's head must be; `response`: answers
 
 mod accept;
 mod budget;
+mod deadline;
 mod descriptors;
 mod framing;
 mod head;
@@ -17,8 +18,9 @@ mod watched;
 
 pub use accept::accept_failed;
 pub use budget::{Budget, HeldLink, Holding, PATIENCE_MS, SLOWEST};
+pub use deadline::REQUEST_TIMEOUT;
 pub use descriptors::{Descriptors, raise_limit};
 pub use head::{is_upgrade, lists, refuse};
-pub use requests::{HttpTimes, MAX_HEAD_BYTES, REQUEST_TIMEOUT, RequestFacts, serve_requests};
+pub use requests::{HttpTimes, MAX_HEAD_BYTES, RequestFacts, serve_requests};
 pub use upload::{Upload, UploadError};
 pub use watched::{CONNECTION_BYTES, Watched};

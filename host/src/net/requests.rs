@@ -18,10 +18,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Holding};
+use super::deadline::{Deadline, REQUEST_TIMEOUT};
 use super::watched::{CONNECTION_BYTES, Watch, Watched};
-
-/// Time for the head of a request, from the begin of a new connection or from its first byte.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a client to take an answer, beyond the time that it may be idle behind it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,49 +51,6 @@ pub struct RequestFacts {
     pub holding: Arc<Holding>,
     /// Whether it says in two ways how long it is.
     pub is_ambiguous: bool,
-}
-
-/// The moment at which a connection is over its time, in milliseconds from its begin. There is none while a request is
-/// dealt with, for that has bounds of its own.
-#[derive(Debug, Clone)]
-pub(super) struct Limit {
-    begun: Instant,
-    at: Arc<AtomicU64>,
-}
-
-impl Limit {
-    fn new(time: Duration) -> Self {
-        let limit = Self { begun: Instant::now(), at: Arc::default() };
-        limit.set(time);
-        limit
-    }
-
-    fn set(&self, time: Duration) {
-        let at = self.begun.elapsed().saturating_add(time);
-        self.at.store(at.as_millis() as u64, Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.at.store(u64::MAX, Ordering::Relaxed);
-    }
-
-    /// A request is dealt with, and so none waited for.
-    fn is_clear(&self) -> bool {
-        self.at.load(Ordering::Relaxed) == u64::MAX
-    }
-
-    /// The first of a request has come, and the rest of its head is to follow.
-    pub(super) fn head_begins(&self) {
-        if !self.is_clear() && self.left() > REQUEST_TIMEOUT {
-            self.set(REQUEST_TIMEOUT);
-        }
-    }
-
-    /// How much time is left.
-    fn left(&self) -> Duration {
-        let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
-        at.saturating_sub(self.begun.elapsed())
-    }
 }
 
 /// The requests of a connection so far.
@@ -131,9 +86,9 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let limit = Limit::new(REQUEST_TIMEOUT);
+    let deadline = Deadline::new(REQUEST_TIMEOUT);
     let idle = times.keep_alive.unwrap_or_default();
-    let watch = Arc::new(Watch::new(budget.part(), limit.clone()));
+    let watch = Arc::new(Watch::new(budget.part(), deadline.clone()));
     // The library takes a buffer before there is anything to read. Whoever says nothing gets none, and whoever comes with many
     // others has it for no longer than it takes to answer.
     tokio::select! {
@@ -150,7 +105,7 @@ where
     let counts = Arc::<Counts>::default();
     let service = service_fn(|mut request: Request<Incoming>| {
         let (watch, counts) = (watch.clone(), counts.clone());
-        watch.limit.clear();
+        watch.deadline.clear();
         watch.holding.clear();
         let number = counts.requests.fetch_add(1, Ordering::Relaxed);
         let facts = RequestFacts { holding: watch.holding.clone(), is_ambiguous: watch.is_ambiguous(number) };
@@ -164,7 +119,7 @@ where
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             watch.holding.begin(CONNECTION_BYTES);
-            watch.limit.set(idle + ANSWER_TIMEOUT);
+            watch.deadline.set(idle + ANSWER_TIMEOUT);
             Ok::<_, Infallible>(answer)
         }
     });
@@ -182,7 +137,7 @@ where
     let (mut end, mut is_evicted) = (None, false);
     loop {
         // Once the host ends, no answer gives more time.
-        let left = || end.map_or(limit.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
+        let left = || end.map_or(deadline.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
         tokio::select! {
             served = &mut served => return served,
             () = tokio::time::sleep(left().min(LOOK_EVERY)) => {
@@ -191,7 +146,7 @@ where
                 }
             }
             () = watch.holding.evicted(), if !is_evicted => {
-                if !limit.is_clear() {
+                if !deadline.is_clear() {
                     return Ok(());
                 }
                 // Whoever reads the request's body refuses it, and that is the last answer.

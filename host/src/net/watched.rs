@@ -10,8 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::budget::Holding;
+use super::deadline::Deadline;
 use super::framing::Framing;
-use super::requests::Limit;
 
 /// What an HTTP connection holds that waits for a request, in bytes: the library's buffer, and the task.
 pub const CONNECTION_BYTES: usize = 8192 + 2048;
@@ -25,13 +25,13 @@ pub(super) struct Watch {
     /// The number of the first request that has two lengths; `u64::MAX` is none.
     ambiguous: AtomicU64,
     pub(super) holding: Arc<Holding>,
-    pub(super) limit: Limit,
+    pub(super) deadline: Deadline,
 }
 
 impl Watch {
-    pub(super) fn new(holding: Holding, limit: Limit) -> Self {
+    pub(super) fn new(holding: Holding, deadline: Deadline) -> Self {
         holding.begin(SILENT_BYTES);
-        Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), limit }
+        Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), deadline }
     }
 
     /// Whether the request of this number, from 0, says in two ways how long it is.
@@ -46,7 +46,7 @@ impl Watch {
         let unfinished = framing.unfinished();
         if unfinished > 0 {
             if had == 0 {
-                self.limit.head_begins();
+                self.deadline.head_begins();
             }
             self.holding.grow(CONNECTION_BYTES + unfinished, came);
         }

@@ -8,7 +8,7 @@ use super::bundle::ClientBundle;
 use super::forwarded::scheme_of;
 use super::handshake::find_tokens;
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
-use super::serve::HttpPeer;
+use super::peer::HttpPeer;
 use crate::auth::Place;
 use crate::conn::shard::eio::Credentials;
 

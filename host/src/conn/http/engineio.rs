@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
 
 use super::handshake::{handshake_key, upgrade};
-use super::serve::HttpPeer;
+use super::peer::HttpPeer;
 use crate::conn::shard::eio::{PollError, Polled, Posting, Sid};
 use crate::conn::shard::parts::{Handshake, Shard};
 use crate::net::response::{Answer, body, json, restarting, unavailable};

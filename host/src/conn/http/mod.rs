@@ -1,6 +1,7 @@
 //! HTTP on a client's socket: everything before it becomes a WebSocket, and EioSession.IO's polling.
 //!
-//! - `serve`: requests on a socket that was accepted; `proxy_header`: the PROXY protocol before them
+//! - `serve`: requests on a socket that was accepted; `proxy_header`: the PROXY protocol before them;
+//!   `peer`: their client
 //! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: EioSession.IO's
 //!   requests
 //! - `origin`, `forwarded`: where a page and a client behind proxies come from
@@ -13,6 +14,7 @@ mod engineio;
 mod forwarded;
 mod handshake;
 mod origin;
+mod peer;
 pub(super) mod proxy_header;
 mod routes;
 mod serve;

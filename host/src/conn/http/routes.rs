@@ -8,7 +8,7 @@ use hyper::{Method, Request, StatusCode};
 
 use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{handshake_key, upgrade};
-use super::serve::HttpPeer;
+use super::peer::HttpPeer;
 use super::{demo, engineio};
 use crate::conn::shard::eio::Credentials;
 use crate::conn::shard::parts::{Handshake, Shard};

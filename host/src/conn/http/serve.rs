@@ -9,20 +9,12 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::peer::HttpPeer;
 use super::proxy_header;
 use super::routes::answer;
 use crate::conn::shard::parts::Shard;
 use crate::hub::ShardCommand;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
-
-/// Who makes a request.
-#[derive(Debug, Clone)]
-pub(super) struct HttpPeer {
-    /// The other end, or the client that a trusted proxy speaks for.
-    pub(super) address: SocketAddr,
-    /// Whether the other end is a trusted proxy.
-    pub(super) is_proxied: bool,
-}
 
 impl Shard {
     /// Whether new clients are refused, as they are from when the host was told to end.

@@ -1,0 +1,59 @@
+//! The authenticator: tokens in, sessions out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::jwt::{JwtConfig, Verifier};
+use super::session::{AuthError, Session};
+use crate::model::{Clock, ConnId, Identity};
+
+/// How connections are authenticated.
+#[derive(Debug, Clone, Default)]
+pub struct AuthConfig {
+    /// Whether clients may connect without a token.
+    pub anonymous: bool,
+    /// The tokens that are valid.
+    pub jwt: JwtConfig,
+}
+
+/// Checks tokens.
+#[derive(Debug)]
+pub struct Authenticator {
+    anonymous: bool,
+    jwt: Verifier,
+    clock: Clock,
+}
+
+impl Authenticator {
+    /// An authenticator of this configuration.
+    pub fn new(config: AuthConfig, clock: Clock) -> Self {
+        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt), clock }
+    }
+
+    /// Whether tokens are checked. They are not where anonymous clients may connect and no secret is configured.
+    pub fn looks_at_tokens(&self) -> bool {
+        !self.anonymous || self.jwt.has_secrets()
+    }
+
+    /// The session of a token.
+    ///
+    /// # Errors
+    /// Where the token has expired, or is not valid for another reason.
+    pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
+        self.jwt.verify(token, self.clock.wall_ms())
+    }
+
+    /// The name of a connection without a token, where that is allowed.
+    pub fn anonymous_name(&self, connection: ConnId) -> Option<String> {
+        self.anonymous.then(|| format!("anonymous-{connection}"))
+    }
+
+    /// The identity of a connection without a token from this address, where that is allowed.
+    pub fn anonymous(&self, connection: ConnId, address: IpAddr) -> Option<Session> {
+        self.anonymous_name(connection).map(|name| Session {
+            identity: Arc::new(Identity::anonymous(name, address)),
+            expires_ms: None,
+            is_anonymous: true,
+        })
+    }
+}

@@ -1,0 +1,12 @@
+//! The client of an HTTP request.
+
+use std::net::SocketAddr;
+
+/// The client of a request, directly or behind a trusted proxy.
+#[derive(Debug, Clone)]
+pub(super) struct HttpPeer {
+    /// The other end, or the client that a trusted proxy speaks for.
+    pub(super) address: SocketAddr,
+    /// Whether the other end is a trusted proxy.
+    pub(super) is_proxied: bool,
+}

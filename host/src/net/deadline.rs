@@ -1,0 +1,53 @@
+//! The deadline of an HTTP connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time for the head of a request, from the begin of a new connection or from its first byte.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When an HTTP connection is over its time, in milliseconds from its begin; `u64::MAX` while a request is answered, which
+/// has bounds of its own.
+#[derive(Debug, Clone)]
+pub(super) struct Deadline {
+    begun: Instant,
+    at: Arc<AtomicU64>,
+}
+
+impl Deadline {
+    pub(super) fn new(time: Duration) -> Self {
+        let deadline = Self { begun: Instant::now(), at: Arc::default() };
+        deadline.set(time);
+        deadline
+    }
+
+    pub(super) fn set(&self, time: Duration) {
+        let at = self.begun.elapsed().saturating_add(time);
+        self.at.store(at.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn clear(&self) {
+        self.at.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether a request is being answered.
+    pub(super) fn is_clear(&self) -> bool {
+        self.at.load(Ordering::Relaxed) == u64::MAX
+    }
+
+    /// The first byte of a request has arrived: its head is due within [`REQUEST_TIMEOUT`].
+    pub(super) fn head_begins(&self) {
+        if !self.is_clear() && self.left() > REQUEST_TIMEOUT {
+            self.set(REQUEST_TIMEOUT);
+        }
+    }
+
+    /// The time that is left.
+    pub(super) fn left(&self) -> Duration {
+        let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
+        at.saturating_sub(self.begun.elapsed())
+    }
+}
