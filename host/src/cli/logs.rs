@@ -1,10 +1,9 @@
-//! What is written to standard error: log lines, why a command failed, and panics, all in one format.
+//! Standard error: log lines, why a command failed, and panics, all in one format.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal as _, Write as _};
 use std::panic::{Location, PanicHookInfo};
-use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
@@ -16,38 +15,50 @@ use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 use crate::config::LogFormat;
 
-/// The format of this process's lines.
-static FORMAT: OnceLock<LogFormat> = OnceLock::new();
-
-/// Libraries that log what they are handed, as the parameters of a statement, and what a server notes about it. That is
-/// what people write to each other, which belongs in no log, whatever RUST_LOG asks for.
+/// Libraries that log the parameters of statements, and a server's notices about them. These are users' messages, which
+/// belong in no log, whatever RUST_LOG asks for.
 const TELLTALES: [&str; 2] = ["tokio_postgres", "postgres"];
 
-/// Begins to log, with `level` where RUST_LOG says nothing, and takes over how panics are told.
-pub(super) fn init(format: LogFormat, level: &str) {
-    // A process does this once.
-    let _ = FORMAT.set(format);
-    // A variable that is set to nothing counts as unset here, too.
-    let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
-    let (filter, mistake) = match wanted.as_deref().map(str::parse::<EnvFilter>) {
-        Some(Ok(filter)) => (filter, None),
-        Some(Err(error)) => (EnvFilter::new(level), Some(error)),
-        None => (EnvFilter::new(level), None),
-    };
-    let logs = fmt::layer::<Registry>()
-        .with_ansi(std::io::stderr().is_terminal())
-        // It would report a log that cannot be written by writing to it, and panic.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    let logs = match format {
-        LogFormat::Text => logs.boxed(),
-        LogFormat::Json => logs.json().boxed(),
-    };
-    tracing_subscriber::registry().with(logs.with_filter(filter.and(discreet()))).init();
-    if let Some(error) = mistake {
-        tracing::warn!("RUST_LOG is not understood, and so taken for {level}: {error}");
+/// The log of this process.
+#[derive(Debug)]
+pub(super) struct Log {
+    format: LogFormat,
+}
+
+impl Log {
+    /// Starts the log, with `level` where RUST_LOG is not set, and reports panics in its format. Once in a process.
+    pub(super) fn start(format: LogFormat, level: &str) -> Self {
+        // An empty variable counts as unset.
+        let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
+        let (filter, mistake) = match wanted.as_deref().map(str::parse::<EnvFilter>) {
+            Some(Ok(filter)) => (filter, None),
+            Some(Err(error)) => (EnvFilter::new(level), Some(error)),
+            None => (EnvFilter::new(level), None),
+        };
+        let logs = fmt::layer::<Registry>()
+            .with_ansi(std::io::stderr().is_terminal())
+            // It would report a log that cannot be written by writing to it, and panic.
+            .log_internal_errors(false)
+            .with_writer(std::io::stderr);
+        let logs = match format {
+            LogFormat::Text => logs.boxed(),
+            LogFormat::Json => logs.json().boxed(),
+        };
+        tracing_subscriber::registry().with(logs.with_filter(filter.and(discreet()))).init();
+        if let Some(error) = mistake {
+            tracing::warn!("RUST_LOG is not understood, and so taken for {level}: {error}");
+        }
+        std::panic::set_hook(Box::new(move |panic| report_panic(panic, format)));
+        Self { format }
     }
-    std::panic::set_hook(Box::new(move |panic| report_panic(panic, format)));
+
+    /// Writes why a command failed, whatever RUST_LOG lets through.
+    pub(super) fn failed(&self, message: &str) {
+        match self.format {
+            LogFormat::Text => write_line(&format!("roundhouse: {message}")),
+            LogFormat::Json => write_line(&json_line(json!({ "message": message }))),
+        }
+    }
 }
 
 fn discreet() -> FilterFn {
@@ -57,14 +68,6 @@ fn discreet() -> FilterFn {
     };
     // Without a hint every line of every level would be looked at, those of libraries on hot paths too.
     FilterFn::new(is_discreet as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
-}
-
-/// Writes why a command failed, whatever RUST_LOG lets through.
-pub(super) fn failed(message: &str) {
-    match FORMAT.get().copied().unwrap_or_default() {
-        LogFormat::Text => write_line(&format!("roundhouse: {message}")),
-        LogFormat::Json => write_line(&json_line(json!({ "message": message }))),
-    }
 }
 
 /// Writes why the command line is not understood, before anything has begun.
@@ -153,7 +156,7 @@ mod tests {
     #[test]
     fn a_panicking_process_writes_json_lines() {
         if std::env::var_os(CHILD).is_some() {
-            init(LogFormat::Json, "info");
+            let _log = Log::start(LogFormat::Json, "info");
             let thread = std::thread::Builder::new().name("shard-0".to_owned()).spawn(|| panic!("no {}", "luck"));
             return assert!(thread.unwrap().join().is_err());
         }

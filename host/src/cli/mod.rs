@@ -1,24 +1,27 @@
 //! The command line.
 
+mod load_config;
 mod logs;
 mod memory;
+mod output;
 mod plugin;
 mod serve;
 mod signals;
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 use serde_json::{Map, Value};
 
+use self::load_config::load_config;
+use self::logs::Log;
+use self::output::print;
 use crate::auth::{Claims, sign};
-use crate::config::{Address, Config, LogFormat, Overrides, USUAL_FILE};
+use crate::config::{Address, LogFormat, Overrides};
 use crate::store::postgres_schema;
 
 /// A realtime host: it owns the connections, WebAssembly components decide what happens on them.
@@ -159,7 +162,7 @@ pub fn run() -> ExitCode {
     };
     // A single command answers, and says of the rest only what is wrong.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
-    logs::init(format, level);
+    let log = Log::start(format, level);
     let done = match command {
         Command::Serve(args) => serve::serve(args.config.config.as_deref(), args.overrides.into()),
         Command::Check { config, overrides, .. } => serve::check(config.config.as_deref(), overrides.into()),
@@ -170,7 +173,7 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            logs::failed(&format!("{error:#}"));
+            log.failed(&format!("{error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -212,29 +215,6 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
     };
     let token = sign(&claims, &config.signing_secret()?).context("cannot sign the token")?;
     print(&format!("{token}\n"))
-}
-
-fn load_config(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<Config> {
-    let dir = std::env::current_dir().context("the current folder is gone")?;
-    anyhow::ensure!(
-        file.is_none_or(|file| !file.as_os_str().is_empty()),
-        "--config is empty: name a file, or leave it out"
-    );
-    let is_usual_file_unread = file.is_none() && dir.join(USUAL_FILE).exists();
-    if is_usual_file_unread {
-        tracing::warn!("{USUAL_FILE} lies in this folder, and is not read: add --config {USUAL_FILE} to have it read");
-    }
-    Config::load(file, overrides, &dir)
-}
-
-/// Writes to standard output, where a closed pipe is an error like any other.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
-}
-
-fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::{load_config, print, print_json};
+use super::load_config::load_config;
+use super::output::{print, print_json};
 use crate::config::{Address, Overrides, PRIVATE_DIR};
 use crate::plugin::{Source, digest, inspect};
 

@@ -7,14 +7,16 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
+use super::load_config::load_config;
 use super::logs::reason_of;
+use super::memory;
+use super::output::{print, print_json};
 use super::signals::Signals;
-use super::{load_config, memory, print, print_json};
 use crate::config::{Budgets, Config, Overrides, PRIVATE_DIR};
 use crate::hub::Hub;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::model::Clock;
+use crate::model::{Clock, is_essential};
 use crate::net::raise_limit;
 use crate::plugin::{PluginState, Runtime};
 use crate::server::{Server, load_plugins};
@@ -79,20 +81,15 @@ fn start(config: Config, tokio: &tokio::runtime::Runtime, signals: &mut Signals)
     })
 }
 
-/// A shard, a plugin or a store thread that panics leaves connections, scopes or promises without anybody, unnoticed:
-/// the process ends, and whoever watches over it starts it again. A panic elsewhere costs its task.
+/// Ends the process when an essential thread panics: its connections, scopes or promises would be served by no thread, and
+/// a supervisor starts the process again. The process ends before the thread is unwound, so that nothing is acknowledged
+/// on the way. A panic of another thread costs its task.
 fn end_with_essential_threads() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        let thread = std::thread::current();
-        let is_numbered = |name: &str| name.starts_with(|c: char| c.is_ascii_digit());
-        let is_essential = thread.name().is_some_and(|name| {
-            name.starts_with("store-")
-                || name.strip_prefix("shard-").or(name.strip_prefix("plugin-")).is_some_and(is_numbered)
-        });
-        if is_essential {
-            let reason = reason_of(panic.payload());
+        if is_essential() {
+            let (thread, reason) = (std::thread::current(), reason_of(panic.payload()));
             tracing::error!(thread = thread.name(), reason, "an essential thread panicked: the host ends at once");
             std::process::exit(1);
         }

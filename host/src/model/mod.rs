@@ -3,6 +3,7 @@
 mod allowance;
 mod clock;
 mod error;
+mod essential;
 mod id;
 mod identity;
 mod log_limit;
@@ -14,6 +15,7 @@ mod steady;
 pub use allowance::{Allowance, Quota};
 pub use clock::Clock;
 pub use error::{CloseCode, ErrorCode, Failure};
+pub use essential::{is_essential, spawn_essential};
 pub use id::ConnId;
 pub use identity::Identity;
 pub use log_limit::LogLimit;

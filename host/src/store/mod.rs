@@ -37,7 +37,7 @@ use anyhow::Context as _;
 
 use crate::ledger::Charge;
 use crate::metrics::Metrics;
-use crate::model::{Clock, ErrorCode, Failure};
+use crate::model::{Clock, ErrorCode, Failure, spawn_essential};
 use acknowledgements::Acknowledgements;
 use backend::Backend;
 pub use backend::{AnsweredCall, Document, MAX_ANSWERED_CALLS, Page, ScopeRecord, TimerRecord};
@@ -145,8 +145,8 @@ impl Store {
             }
         };
         let mut threads = lock(&self.threads);
-        threads.push(thread::Builder::new().name("store-write".to_owned()).spawn(move || writer.run())?);
-        threads.push(thread::Builder::new().name("store-read".to_owned()).spawn(read)?);
+        threads.push(spawn_essential(thread::Builder::new().name("store-write".to_owned()), move || writer.run())?);
+        threads.push(spawn_essential(thread::Builder::new().name("store-read".to_owned()), read)?);
         Ok(())
     }
 

@@ -36,7 +36,7 @@ use crate::conn::state::outbox::Queue;
 use crate::conn::state::replay::Entry;
 use crate::conn::state::transport::{Io, Phase, Session, Socket, Transport};
 use crate::hub::{ShardCommand, ShardQueue};
-use crate::model::{CloseCode, ConnId, ErrorCode};
+use crate::model::{CloseCode, ConnId, ErrorCode, spawn_essential};
 use crate::protocol::websocket::Decoder;
 use crate::protocol::{Protocol, websocket};
 use crate::store::DeliveryReceipt;
@@ -154,7 +154,7 @@ impl ShardThread {
         };
         // Ids of an earlier run may still be remembered somewhere, so that ours must not begin where that began.
         let stamp = RandomState::new().hash_one(index) as u32;
-        let thread = thread::Builder::new().name(format!("shard-{index}")).spawn({
+        let thread = spawn_essential(thread::Builder::new().name(format!("shard-{index}")), {
             let port = port.clone();
             move || {
                 let violations = Violations::new(&shared.clock);

@@ -19,7 +19,7 @@ use super::shared::Shared;
 use super::turns::Turns;
 use crate::hub::{ShardQueue, WakeBatch};
 use crate::ledger::Charge;
-use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload};
+use crate::model::{Allowance, ConnId, ErrorCode, Failure, Mailbox, Payload, spawn_essential};
 use crate::plugin::event::Flow;
 use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{Event, ReplyTo};
@@ -156,11 +156,9 @@ impl Worker {
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
         };
-        thread::Builder::new()
-            .name(format!("plugin-{index}"))
-            // Ample room for the host's own frames around a component's stack.
-            .stack_size(4 * 1024 * 1024)
-            .spawn(move || worker.run())
+        // Ample room for the host's own frames around a component's stack.
+        let thread = thread::Builder::new().name(format!("plugin-{index}")).stack_size(4 * 1024 * 1024);
+        spawn_essential(thread, move || worker.run())
     }
 
     /// Waits until the shards keep up.

@@ -21,6 +21,7 @@ use super::super::backend::BackendError;
 use super::schema::SCHEMA_LOCK;
 use super::tls::Target;
 use super::transaction::{Kind, in_transaction};
+use crate::model::spawn_essential;
 
 /// How long a lease lasts that is not renewed: what another host waits for one that was cut off or killed, and a pause of the
 /// machine that costs nothing.
@@ -103,7 +104,7 @@ impl Lease {
         let fence = Arc::new(Fence { owner: owner.to_owned(), epoch });
         let (renewal, stopped) = mpsc::channel();
         let renewing = Renewal { target: target.clone(), fence: fence.clone(), stopped, client: None };
-        thread::Builder::new().name("store-lease".to_owned()).spawn(move || renewing.run())?;
+        spawn_essential(thread::Builder::new().name("store-lease".to_owned()), move || renewing.run())?;
         Ok(Self { fence, renewal })
     }
 
