@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 
 use crate::Bench;
-use crate::generator::{CrowdId, PATIENCE, SocketId};
+use crate::generator::{CrowdId, SocketId, TIMEOUT};
 use crate::process::own_cpu;
 use crate::servers::Server;
 
@@ -166,7 +166,7 @@ impl Audience {
             generator.write(publisher, &self.publishes[room])?;
         }
         let expected = n_events * self.members;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while generator.delivered(self.crowd) < expected && Instant::now() < deadline {
             generator.poll(Some(deadline.saturating_duration_since(Instant::now())))?;
         }

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use crate::wire::{Step, Until, answer};
 
 /// The time-out of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How many connections are opened at once while nothing is measured.
 const AT_ONCE: usize = 64;
@@ -214,7 +214,7 @@ impl Generator {
 
     /// Waits for input, within the time-out.
     pub(crate) fn must_poll(&mut self) -> anyhow::Result<()> {
-        ensure!(self.poll(Some(PATIENCE))?, "nothing came for {PATIENCE:?}");
+        ensure!(self.poll(Some(TIMEOUT))?, "nothing came for {TIMEOUT:?}");
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl Generator {
         let Some(Some(socket)) = self.sockets.get_mut(id) else { return Ok(()) };
         loop {
             let n = match (&socket.stream).read(&mut self.buffer) {
-                Ok(0) => bail!("{} closed a connection{}", self.crowds[socket.crowd].name, said(socket)),
+                Ok(0) => bail!("{} closed a connection{}", self.crowds[socket.crowd].name, refusal_text(socket)),
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
@@ -274,7 +274,7 @@ impl Generator {
 }
 
 /// The answer of a server that refused a client.
-fn said(socket: &Socket) -> String {
+fn refusal_text(socket: &Socket) -> String {
     let script = socket.script.as_ref();
     script.map_or_else(String::new, |script| format!(": {}", String::from_utf8_lossy(&script.received)))
 }
@@ -361,7 +361,7 @@ fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
         match stream.write(bytes) {
             Ok(n) => bytes = &bytes[n..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let deadline = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
+                let deadline = *patience.get_or_insert_with(|| Instant::now() + TIMEOUT);
                 ensure!(Instant::now() < deadline, "a server takes nothing from a client");
                 std::thread::yield_now();
             }

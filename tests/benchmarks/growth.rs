@@ -60,13 +60,13 @@ pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
             });
         }
         audience.end(bench);
-        reckon(bench, &name);
+        extrapolate(bench, &name);
     }
     Ok(())
 }
 
 /// The extrapolated cost of far more connections, by the line through the first and the last level.
-fn reckon(bench: &mut Bench, server: &str) {
+fn extrapolate(bench: &mut Bench, server: &str) {
     let points: Vec<&Curve> =
         bench.report.curves.iter().filter(|point| point.curve == "connections" && point.server == server).collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return };

@@ -13,7 +13,7 @@ use roundhouse_tests::target_dir;
 use serde_json::{Value, json};
 
 use crate::audience::Audience;
-use crate::generator::PATIENCE;
+use crate::generator::TIMEOUT;
 use crate::process::Process;
 use crate::report::{
     ECHO_P50, EVENT_ADDED, EVENT_CPU, EVENT_P50, EVENT_P99, EVENTS_TYPING, EVENTS_VIEW, VIEW_P50, VIEW_P99,
@@ -65,7 +65,7 @@ impl Client {
         let n = loop {
             match self.socket.read(&mut self.buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ensure!(began.elapsed() < PATIENCE, "no answer came for {PATIENCE:?}");
+                    ensure!(began.elapsed() < TIMEOUT, "no answer came for {TIMEOUT:?}");
                     std::hint::spin_loop();
                 }
                 read => break read?,

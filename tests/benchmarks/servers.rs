@@ -11,7 +11,7 @@ use roundhouse_tests::bench::{LIMITS, SECRET, say};
 use roundhouse_tests::{guests, target_dir};
 use serde_json::{Value, json};
 
-use crate::generator::PATIENCE;
+use crate::generator::TIMEOUT;
 use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
 use crate::{Merging, Options, Workload};
@@ -238,7 +238,7 @@ fn start_nats(dir: tempfile::TempDir) -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new("nats-server");
     command.args(["--config", "nats.conf"]);
     let process = Process::start(command, dir, false)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while TcpStream::connect(address).is_err() {
         if Instant::now() > deadline {
             bail!("nats-server does not listen: {}", process.log());

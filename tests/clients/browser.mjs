@@ -5,7 +5,7 @@
 //
 // Prints {"ready":true} when both agents share a ticket, then reads a line {"expectVersion":"x.y.z"} from standard
 // input; prints {"swapped":true} when both tabs show that version and have lost nothing, and {"ok":true,"checks":N} when
-// all is as it should be. Exit code 0 then, else 1 with the reason on standard error.
+// all checks pass. Exit code 0 then, else 1 with the reason on standard error.
 
 import { createInterface } from "node:readline";
 import { STEP_MS, bounded, check, run } from "./checks.mjs";
@@ -66,7 +66,7 @@ async function swap(ana, ben) {
     check(`${agent.name} lost a connection`, after.events.includes("closed"), false);
     await agent.seesViewers("ana viewing", "ben viewing");
   }
-  // The lists above may date from before: this one comes from the build that runs now.
+  // The lists above may be older: this one comes from the new build.
   await ben.types("And again");
   await ana.sees("ben type after the swap", types(ben));
   await ana.seesViewers("ana viewing", "ben typing");
@@ -109,7 +109,7 @@ async function tabs(context, url, mistakes) {
   const ben = new Agent(await openTab(context, `${line.url}/?agent=ben&protocol=socketio`, mistakes, () => isCut), "ben", "Ben Okafor");
   await meet(ana, ben);
   await swap(ana, ben);
-  // The browser complains of what it cannot reach.
+  // The browser logs an error for each request that fails.
   isCut = true;
   await recover(ana, ben, line);
   isCut = false;
@@ -136,7 +136,7 @@ async function bothInOnePage(context, url, mistakes, screenshot) {
   await ana.seesViewers("ben viewing", "ana typing");
   await page.screenshot({ path: screenshot, animations: "disabled", timeout: STEP_MS });
 
-  // The button signs out, and in again.
+  // The button disconnects, and connects again.
   await ana.part("sign-in").click({ timeout: STEP_MS });
   await ana.sees("no connection", ({ state, viewers }) => state === "off" && viewers.length === 0);
   await ben.seesViewers("ben viewing");
@@ -169,7 +169,7 @@ async function main([address, screenshot]) {
     await withoutNetwork(context, url, mistakes);
   });
   await all.catch((error) => {
-    // They are often the reason.
+    // The page's errors are often the reason.
     if (mistakes.length > 0) error.stack += `\nThe page complains: ${mistakes.join("; ")}`;
     throw error;
   });

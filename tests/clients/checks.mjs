@@ -1,4 +1,4 @@
-// What the scripts that play a client stand on: counted checks, bounded waits, and what was heard and not yet looked at.
+// Shared by the client scripts: counted checks, bounded waits, and received events that no check has read.
 
 import assert from "node:assert/strict";
 
@@ -35,7 +35,7 @@ export function fresh(kind) {
 /** Fails if `promise` takes too long. */
 export function bounded(promise, what, timeout = STEP_MS) {
   let timer;
-  // Made here, for a timer does not know who waits.
+  // Made here: an error made in the timer would not have the caller's stack.
   const error = new Error();
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => {
@@ -132,6 +132,6 @@ export async function run(main, atTheEnd = () => {}) {
   } finally {
     atTheEnd();
   }
-  // Not when all sockets are closed: a host that keeps one open must not keep this.
+  // Exits even with open sockets: a host that keeps one open must not keep this process.
   process.exit(code);
 }

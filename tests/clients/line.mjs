@@ -19,7 +19,7 @@ export class Line {
     line.#server = net.createServer((client) => line.#connect(client, net.connect(port, hostname)));
     line.#server.listen(0, "127.0.0.1");
     await once(line.#server, "listening");
-    // Whoever still uses it at the end does not keep the process.
+    // Connections that are still open at the end do not keep the process.
     line.#server.unref();
     line.url = `http://127.0.0.1:${line.#server.address().port}`;
     return line;
@@ -27,7 +27,7 @@ export class Line {
 
   /** Ends all connections, as who pulls a plug, and lets none come into being. */
   async cut() {
-    // A host cannot notice that a client is gone which has no request open, as polling clients have for moments.
+    // A polling client without an open request, as between two, may be cut without the host noticing.
     const open = async () => {
       while (![...this.#wires].some(({ isOpen }) => isOpen)) await new Promise((resolve) => (this.#changed = resolve));
     };
@@ -67,7 +67,7 @@ export class Line {
       isWebSocket ||= /^upgrade: *websocket/im.test(head);
       const opens = isWebSocket || (wire.isOpen && !head.startsWith("POST ")) || /^GET \/socket\.io\//.test(head);
       if (isWebSocket) await this.#released;
-      // Not before: a request that never reached the host is none that it could miss.
+      // Not before: the host cannot miss a request that never reached it.
       host.write(bytes, () => {
         wire.isOpen = opens;
         this.#changed();

@@ -1,4 +1,4 @@
-// The demo page in a real browser, and what an agent does and sees there.
+// The demo page in a real browser: the actions of an agent, and the content that it sees.
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -46,7 +46,7 @@ export class Agent {
       const shown = await this.shown();
       if (holds(shown)) return shown;
       if (Date.now() > deadline) throw new Error(`${this.name} does not see ${what}, but ${JSON.stringify(shown)}`);
-      // The page redraws when an event arrives; this is only how often it is looked at.
+      // The page redraws when an event arrives; this is the polling interval of the check.
       await this.page.waitForTimeout(50);
     }
   }
@@ -94,7 +94,7 @@ export async function withBrowser(use) {
   const profile = await mkdtemp(join(tmpdir(), "roundhouse-browser-"));
   let context;
   try {
-    // A browser starts slowly while other tests have the machine.
+    // A browser starts slowly while other tests use the machine.
     context = await chromium.launchPersistentContext(profile, { ...LAUNCH, timeout: 120_000 });
     const headers = { "access-control-allow-origin": "*", "content-type": "text/javascript" };
     await context.route(LIBRARY_URL, (route) => route.fulfill({ path: LIBRARY, headers }));

@@ -1,4 +1,4 @@
-// A client of the plain protocol on Node's `ws`, which keeps what it hears until a script asks for it.
+// A client of the plain protocol on Node's `ws`, which keeps received events until a script reads them.
 
 import WebSocket from "ws";
 import { Inbox, STEP_MS, bounded, check } from "./checks.mjs";
@@ -13,7 +13,7 @@ export class PlainClient {
     this.name = name;
     this.#inbox = new Inbox(name);
     this.socket = new WebSocket(url, options);
-    // The library answers a ping by itself; this only counts.
+    // The library answers pings; this only counts them.
     this.socket.on("ping", () => {
       this.pings += 1;
       this.#inbox.wake();

@@ -1,8 +1,8 @@
-// The plain protocol, walked by a client in another language that knows nothing but the protocol's page.
+// The plain protocol, by a client in another language, written from the protocol's page alone.
 //
 // Usage: node plain.mjs <http url> <token of ana> <token of ben>
 //
-// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first thing that was not as promised. It waits for a
+// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first failed check. It waits for a
 // heartbeat of the host's: with the default interval that alone takes 25 s, so run the host with a short one.
 
 import { check, fresh, pick, run, subject } from "./checks.mjs";
@@ -34,7 +34,7 @@ async function brokenFrames({ ana, ben }, ticketId) {
     const [data] = await ben.events("error");
     check(`${frame} is`, data.code, "bad_request");
   }
-  // The id is any integer, and comes back as it was.
+  // Any integer is an id, and is returned unchanged.
   ben.send({ event: "ticket:stop_typing", data: { ticketId }, id: -7 });
   check("the id", (await ben.acknowledgement(-7)).id, -7);
   for (const client of [ana, ben]) client.checkQuiet();

@@ -17,9 +17,9 @@ import time
 
 import socketio
 
-# How long the host may take for anything.
+# The time-out of each step.
 STEP_SECONDS = 10
-# How long all of it may take, for the library waits for some things by itself.
+# The time-out of the whole run, for the library has waits of its own.
 SCRIPT_SECONDS = 100
 TRANSPORTS = {"polling": ["polling"], "websocket": ["websocket"], "upgrade": ["polling", "websocket"]}
 
@@ -79,7 +79,7 @@ class Client:
             except asyncio.TimeoutError:
                 raise AssertionError(f"{self.name} waited {STEP_SECONDS} s in vain for {name}") from None
             check(f"{self.name} gets, with {args!r},", event, name)
-            # Behind the data may stand where in the stream the event was, for who comes back.
+            # The offset for recovery may stand behind the data.
             check(f"what follows the data of {name}", all(isinstance(arg, str) for arg in args[1:]), True)
             data.append(args[0] if args else None)
         return data
@@ -98,7 +98,7 @@ class Client:
         """Cuts the transport, which is no goodbye."""
         engine = self.sio.eio
         if engine.transport() == "websocket":
-            # To close it in order would be one.
+            # An orderly close would be deliberate.
             engine.ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         else:
             await engine.http.close()
@@ -165,7 +165,7 @@ async def come_back(ana, ben, users, ticket_id):
     ana.check_transport()
     check("the id is another", ana.sio.get_sid() == before, False)
     await ana.call("ticket:view", ticket)
-    # For the host the old connection may yet come back, and so ana never left: this is a tab more.
+    # The host keeps the old session, so that ana never left: this is one tab more.
     await ana.expect("viewers:updated")
     await see_type(ana, ben, users["ana"], ticket)
     await see_type(ben, ana, users["ben"], ticket)
@@ -197,7 +197,7 @@ async def turn_away(url, transports):
 async def main(url, transport, *tokens):
     transports = TRANSPORTS[transport]
     users = {name: subject(token) for name, token in zip(("ana", "ben"), tokens, strict=True)}
-    # Others each time, so that a run finds nothing of the run before.
+    # New names each time, so that a run finds nothing of an earlier one.
     unique = f"python-{os.getpid()}-{time.time_ns()}"
     ana, ben = (Client(name, url, transports, token) for name, token in zip(users, tokens))
     try:

@@ -1,9 +1,9 @@
-// An agent whose cable is pulled for longer than others are left in doubt, and who comes back: what both pages see.
+// An agent that is away until the others see it leave, and comes back: the events of both pages.
 //
 // Usage: node socketio-away.mjs <http url> <newest|4.1> <polling|websocket|upgrade> <token of ana> <token of ben>
 //
-// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first thing that was not as promised. The host is to
-// take agents out after a second (`plugins.ticket-collision.settings.awaySeconds = 1`).
+// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first failed check. The host must
+// remove absent agents after a second (`plugins.ticket-collision.settings.awaySeconds = 1`).
 
 import { check, fresh, pick, run, subject } from "./checks.mjs";
 import { Line } from "./line.mjs";
@@ -44,12 +44,12 @@ async function main([url, versionName, transport, tokenOfAna, tokenOfBen]) {
   check("the id is the same", (await ana.connected()) === id, recovers);
   if (recovers) {
     check("recovered", ana.socket.recovered, true);
-    // What she missed, then one list; nothing that says she left or came.
+    // The missed events, then one list; no event of her own leaving or joining.
     const [typing, , list] = await ana.events("agent:typing", "agent:stopped_typing", "viewers:updated");
     check("who typed", typing.agentId, users.ben);
     check("the list with her", agents(list.viewers), both);
   } else {
-    // She opens the page anew, and is warned like any newcomer.
+    // She opens the page again, and gets a newcomer's warning.
     check("who views it", agents((await ana.call("ticket:view", { ticketId })).viewers), both);
     await ana.events("collision:warning", "viewers:updated");
   }
@@ -57,7 +57,7 @@ async function main([url, versionName, transport, tokenOfAna, tokenOfBen]) {
   check("who joined", pick(joined, "ticketId", "agentId"), { ticketId, agentId: users.ana });
   check("the list with her", agents(whole.viewers), both);
 
-  // The next that each hears is this, and so it has heard nothing else.
+  // This is the next event of each: there was none before it.
   await ana.isOn(options.transports.at(-1));
   ana.tell("ticket:typing", { ticketId });
   await ben.events("agent:typing", "viewers:updated");

@@ -1,4 +1,4 @@
-// A Socket.IO client that keeps what it hears until a script asks for it, in the newest version and in an old one.
+// A Socket.IO client that keeps received events until a script reads them, in the newest version and in an old one.
 
 import { io as newest } from "socket.io-client";
 import { io as old } from "socket.io-client-4.1";
@@ -24,7 +24,7 @@ export class SocketIoClient {
   constructor(name, url, { io = newest, ...options }) {
     this.name = name;
     this.#inbox = new Inbox(name);
-    // Each client has a connection of its own, and comes back soon.
+    // Each client has a connection of its own, and reconnects soon.
     this.socket = io(url, { forceNew: true, reconnectionDelay: 100, reconnectionDelayMax: 500, ...options });
     this.socket.onAny((event, ...args) => this.#inbox.push({ event, args }));
     this.socket.on("connect", () => this.#inbox.push({ own: "connect" }));
@@ -67,7 +67,7 @@ export class SocketIoClient {
       this.#inbox.wake();
     });
     const reply = await this.#inbox.until(`an acknowledgement of ${event}`, () => answer.reply);
-    // Where a feature has nothing to say there is none. The plain protocol says null then.
+    // An acknowledgement without data has no argument. The plain protocol has null then.
     check(`the acknowledgement of ${event} has at most one argument`, reply.length <= 1, true);
     return reply[0] ?? null;
   }

@@ -1,9 +1,9 @@
-// Who is let in over Socket.IO, in which way, and what the others are told.
+// Authentication over Socket.IO: the places of a token, and the errors of refused clients.
 //
 // Usage: node socketio-doors.mjs <http url> <polling|websocket> <token of ana> <token of ben> <ana's, expired> <another host's>
 //
 // The host has the namespace /custom (`socketio.namespaces`) and takes tokens from the cookie jwt (`auth.jwt.cookie`).
-// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first thing that was not as promised.
+// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first failed check.
 
 import { check, fresh, run } from "./checks.mjs";
 import { SocketIoClient, TRANSPORTS } from "./socketio-client.mjs";
@@ -50,7 +50,7 @@ async function turnsAway(connect, tokens) {
   await refused(connect("who is late", { auth: { token: tokens.expired } }), /expired/i);
   await refused(connect("who comes from another host", { auth: { token: tokens.foreign } }), /./);
 
-  // A page signs in again with a better token on the same socket.
+  // A page connects again with a valid token on the same socket.
   const client = await refused(connect("who tries again", { auth: { token: tokens.expired } }), /expired/i);
   client.socket.auth = { token: tokens.ana };
   client.socket.connect();

@@ -1,9 +1,9 @@
-// How a host ends Socket.IO connections, seen by a client: one is disconnected by an operator, one by the host's own end.
+// How a host ends Socket.IO connections, seen by a client: one is disconnected by an operator, one by the host's shutdown.
 //
 // Usage: node socketio-ends.mjs <http url> <polling|websocket|upgrade> <token>
 //
-// Prints {"connection": id} of a connection that is then to be disconnected, and again of one that is then to lose its
-// host; at last {"ok":true,"checks":N}, and exits 0. Or exits 1 with the first thing that was not as promised.
+// Prints {"connection": id} of a connection that must then be disconnected, and of another whose host must then
+// end; at last {"ok":true,"checks":N}, and exits 0. Or exits 1 with the first failed check.
 
 import { check, run } from "./checks.mjs";
 import { SocketIoClient, TRANSPORTS } from "./socketio-client.mjs";

@@ -1,8 +1,8 @@
-// Two users on Socket.IO clients, as a front-end has them: they work, lose their transport, come back and go.
+// Two users on Socket.IO clients, as a front-end has them: they use the features, lose their transport, recover and leave.
 //
 // Usage: node socketio.mjs <http url> <newest|4.1> <polling|websocket|upgrade> <token of ana> <token of ben>
 //
-// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first thing that was not as promised. It sends more
+// Prints {"ok":true,"checks":N} and exits 0; or exits 1 with the first failed check. It sends more
 // events a second than a host allows unless it is told otherwise (`limits.events_per_second = 0`).
 
 import { check, fresh, pick, run, subject } from "./checks.mjs";
@@ -46,7 +46,7 @@ async function walkMixed({ ana, ben, second }, { url, tokens, users }) {
   await walkTicket(clients, users, ticketId);
   await walkMistakes(clients, ticketId);
   await walkChat(clients, users, fresh("r-mixed"));
-  // She is told of her message wherever she is.
+  // All her connections get her message.
   await ana.events("roomMessageSent");
   plain.socket.close(1000);
   await plain.endsWith(1000);
@@ -66,7 +66,7 @@ async function stream({ ben, ...others }, { line, options, tokens, lasting, tran
   const send = async (more) => {
     for (const end = n + more; n < end; n++) {
       for (const client of [ana, ben]) client.tell("roomMessage", { roomId, body: `${client.name} ${n}` });
-      // A pace, so that transports take many of them one by one.
+      // Paced, so that transports send many of them separately.
       await new Promise((resolve) => setTimeout(resolve, 1));
     }
   };
@@ -74,7 +74,7 @@ async function stream({ ben, ...others }, { line, options, tokens, lasting, tran
   if (transport === "upgrade") {
     check("the transport while WebSockets are held back", ana.transport, "polling");
     line.releaseWebSockets();
-    // It goes on while the client changes over.
+    // It goes on during the upgrade.
     let upgraded = false;
     const upgrade = ana.isOn(lasting).finally(() => (upgraded = true));
     while (!upgraded) await send(1);
@@ -108,7 +108,7 @@ function gap({ ana, ben }, { ticketId, roomId }) {
       }
       for (const body of bodies) await ben.call("roomMessage", { roomId, body });
       await ben.eventsNamed("roomMessageSent", MISSED);
-      // When all are stored, nothing of the gap is still to come.
+      // When all are stored, no event of the gap is pending.
       for (const name of ["roomMessageRecieved", "roomMessageConfirmed"]) await ben.eventsNamed(name, MISSED);
     },
     async isHeard(...andThen) {
@@ -145,11 +145,11 @@ async function recovers(clients, { line, users, lasting }, places) {
     check("recovered", ana.socket.recovered, true);
   };
 
-  // It comes back when it is told to, so that what happens before is in the gap.
+  // It reconnects on command, so that events before that are in the gap.
   ana.socket.io.reconnection(false);
   await ana.loses();
   await happens();
-  // What it says in the meantime is sent when it is back.
+  // Events that it emits meanwhile are sent when it is back.
   const late = ana.call("roomMessage", { roomId: places.roomId, body: "said in the gap" });
   ana.socket.connect();
   await goesOn();
@@ -162,7 +162,7 @@ async function recovers(clients, { line, users, lasting }, places) {
   await ana.isOn(lasting);
   await seeEachOther(clients, users, places.ticketId);
 
-  // A cable that is pulled, and the library's own attempts until it is back.
+  // A cut line, and the library's own attempts until it is back.
   ana.socket.io.reconnection(true);
   await line.cut();
   await ana.disconnected();
@@ -182,7 +182,7 @@ async function comesBack(clients, { users, lasting }, { ticketId, roomId }) {
   const after = await ana.connected();
   check("the id is another", after === before, false);
   await ana.call("ticket:view", { ticketId });
-  // For the host the old connection may yet come back, and so ana never left: this is a tab more.
+  // The host keeps the old session, so that ana never left: this is one tab more.
   await ana.events("viewers:updated");
   await ana.call("joinRoom", { roomId });
   await ana.isOn(lasting);
@@ -198,7 +198,7 @@ async function goes({ ana, ben, second }, users, ticketId) {
   const { engine } = ben.socket.io;
   ben.socket.disconnect();
   check("why", await ben.disconnected(), "io client disconnect");
-  // Versions before 4.2 take the end of the old transport for the new one's.
+  // Versions before 4.2 mistake the end of the old transport for the new one's.
   for (let n = 0; engine.readyState !== "closed" && n < 500; n += 1) await new Promise((wake) => setTimeout(wake, 10));
   const [left] = await ana.events("agent:left", "viewers:updated");
   check("who left", pick(left, "ticketId", "agentId", "reason"), { ticketId, agentId: users.ben, reason: "disconnected" });

@@ -1,4 +1,4 @@
-// What two users do with the features, whichever protocol each of them speaks: the same events come in the same order.
+// Two users use the features, each over either protocol: the same events come in the same order.
 //
 // A client here has a name, `tell`, `call`, `refused`, `events`, `eventsNamed` and `checkQuiet`.
 
@@ -28,12 +28,12 @@ export async function walkTicket({ ana, ben, second }, users, ticketId) {
   const [joined] = await ana.events("agent:joined", "viewers:updated");
   check("who joined", pick(joined, "ticketId", "agentId"), { ticketId, agentId: users.ben });
 
-  // A person is not a connection: a second tab is no collision, and changes nothing for others.
+  // A second tab is no collision, and changes nothing for others.
   check("who views it", agents(await view(second)), both);
   await second.events("viewers:updated");
   await second.call("ticket:leave", { ticketId });
 
-  // Nobody asked for an acknowledgement, so there is no answer to what goes well.
+  // Without an id a successful event has no answer.
   ben.tell("ticket:typing", { ticketId });
   const [typing, list] = await ana.events("agent:typing", "viewers:updated");
   check("who types", pick(typing, "ticketId", "agentId", "warning"), { ticketId, agentId: users.ben, warning: "COLLISION_RISK" });
@@ -48,7 +48,7 @@ export async function walkTicket({ ana, ben, second }, users, ticketId) {
   const [stopped] = await ben.events("agent:stopped_typing", "viewers:updated");
   check("who stopped", stopped.agentId, users.ana);
 
-  // An agent that types leaves, and then has no business typing.
+  // A typing agent leaves, and may not type after that.
   await ben.call("ticket:leave", { ticketId });
   const [, left, rest] = await ana.events("agent:stopped_typing", "agent:left", "viewers:updated");
   check("who left", pick(left, "ticketId", "agentId", "reason"), { ticketId, agentId: users.ben, reason: "left" });
@@ -76,7 +76,7 @@ export async function walkMistakes({ ana, ben }, ticketId) {
     check(`${what} without one`, pick(told, "code", "event"), { code, event });
     check("the error says why", told.message, error.message);
   }
-  // The connection is as good as before, and nobody else has seen anything: what ana gets next is ben's coming.
+  // The connection stays usable, and other clients got nothing: ana's next event is ben's joining.
   await ben.call("ticket:view", { ticketId });
   await ben.events("collision:warning", "viewers:updated");
   await ana.events("agent:joined", "viewers:updated");

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::{PATIENCE, TestHost};
+use crate::{TIMEOUT, TestHost};
 
 /// A host whose instructions are counted.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl CountedHost {
     /// # Panics
     /// Where callgrind does not obey.
     pub fn begin(&self) {
-        self.tell(&["instrumentation", "on"]);
+        self.send_command(&["instrumentation", "on"]);
     }
 
     /// The instructions since the last call, or since counting began.
@@ -57,7 +57,7 @@ impl CountedHost {
     /// # Panics
     /// Where callgrind does not obey.
     pub fn take(&mut self) -> u64 {
-        self.tell(&["dump"]);
+        self.send_command(&["dump"]);
         self.n_dumps += 1;
         let path = format!("{}.{}", self.dumps.display(), self.n_dumps);
         let dump = fs::read_to_string(&path).expect("callgrind writes what it has counted");
@@ -66,11 +66,11 @@ impl CountedHost {
     }
 
     /// Passes a command on by vgdb, which would wait for ever where the host has died.
-    fn tell(&self, what: &[&str]) {
+    fn send_command(&self, what: &[&str]) {
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", &PATIENCE.as_secs().to_string(), "vgdb"]);
-        let told = command.arg(format!("--pid={}", self.host.pid())).args(what).output().expect("vgdb runs");
-        let (status, said) = (told.status, String::from_utf8_lossy(&told.stderr));
+        command.args(["--signal=KILL", &TIMEOUT.as_secs().to_string(), "vgdb"]);
+        let output = command.arg(format!("--pid={}", self.host.pid())).args(what).output().expect("vgdb runs");
+        let (status, said) = (output.status, String::from_utf8_lossy(&output.stderr));
         assert!(status.success(), "the host does not do as vgdb tells it ({what:?}): {status} {said}");
     }
 }

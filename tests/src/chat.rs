@@ -21,7 +21,7 @@ pub const MEMBERS: usize = 20;
 /// The messages a second of all of them.
 pub const PER_SECOND: usize = 2_000;
 /// The time-out for the outcomes of the last messages.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The acknowledgement id of joins. Messages have smaller ones.
 const JOIN: usize = 1_000_000_000;
 
@@ -183,7 +183,7 @@ async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member
             }
         }
     });
-    tokio::time::timeout(PATIENCE, is_joined).await.context("a join was not acknowledged")??;
+    tokio::time::timeout(TIMEOUT, is_joined).await.context("a join was not acknowledged")??;
     Ok(Member { socket, reader })
 }
 
@@ -239,7 +239,7 @@ pub fn frame(n: usize, sent: u32) -> Vec<u8> {
 /// # Errors
 /// Where that takes too long.
 pub async fn wait_for_the_end(tally: &Shared) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let before = (tally.borrow().shown_after.len(), tally.borrow().ended_after.len());
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::{PATIENCE, SILENCE, eventually};
+use crate::{SILENCE, TIMEOUT, eventually};
 
 /// A connection that sends and receives JSON objects.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct TestClient {
     /// The `data` of the first frame.
     pub connected: Value,
     /// Frames that came while another was waited for.
-    passed_over: VecDeque<Value>,
+    kept_frames: VecDeque<Value>,
     last_id: i64,
 }
 
@@ -55,8 +55,8 @@ impl TestClient {
     /// Opens a WebSocket by a request, and waits for no frame.
     pub async fn open(request: Request<()>) -> Self {
         let (socket, _) =
-            timeout(PATIENCE, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
-        Self { socket, connected: Value::Null, passed_over: VecDeque::new(), last_id: 0 }
+            timeout(TIMEOUT, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
+        Self { socket, connected: Value::Null, kept_frames: VecDeque::new(), last_id: 0 }
     }
 
     /// The connection's id.
@@ -123,33 +123,33 @@ impl TestClient {
     }
 
     async fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
-        if let Some(at) = self.passed_over.iter().position(&wanted) {
-            return self.passed_over.remove(at).expect("it is there");
+        if let Some(at) = self.kept_frames.iter().position(&wanted) {
+            return self.kept_frames.remove(at).expect("it is there");
         }
         loop {
-            let frame = match timeout(PATIENCE, self.read()).await {
+            let frame = match timeout(TIMEOUT, self.read()).await {
                 Ok(Ok(frame)) => frame,
-                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.passed_over),
-                Err(_) => panic!("it did not come in time; what came is {:?}", self.passed_over),
+                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.kept_frames),
+                Err(_) => panic!("it did not come in time; what came is {:?}", self.kept_frames),
             };
             if wanted(&frame) {
                 return frame;
             }
-            self.passed_over.push_back(frame);
+            self.kept_frames.push_back(frame);
         }
     }
 
     /// Drops the kept frames.
     pub fn discard_kept(&mut self) {
-        self.passed_over.clear();
+        self.kept_frames.clear();
     }
 
     /// The next frame of any kind, in order of arrival.
     pub async fn next(&mut self) -> Value {
-        if let Some(frame) = self.passed_over.pop_front() {
+        if let Some(frame) = self.kept_frames.pop_front() {
             return frame;
         }
-        timeout(PATIENCE, self.read()).await.expect("a frame in time").expect("the connection is open")
+        timeout(TIMEOUT, self.read()).await.expect("a frame in time").expect("the connection is open")
     }
 
     /// The next frame, or the end of the connection.
@@ -159,7 +159,7 @@ impl TestClient {
 
     /// All frames that have come, and that come within a short time.
     pub async fn drain(&mut self) -> Vec<Value> {
-        let mut frames: Vec<Value> = self.passed_over.drain(..).collect();
+        let mut frames: Vec<Value> = self.kept_frames.drain(..).collect();
         while let Ok(Ok(frame)) = timeout(SILENCE, self.read()).await {
             frames.push(frame);
         }
@@ -182,7 +182,7 @@ impl TestClient {
 
     /// Waits for the end of the connection; frames before it are kept.
     pub async fn closed(&mut self) -> Closed {
-        self.closed_within(PATIENCE).await
+        self.closed_within(TIMEOUT).await
     }
 
     /// As [`TestClient::closed`], within a time.
@@ -190,7 +190,7 @@ impl TestClient {
         let end = async {
             loop {
                 match self.read().await {
-                    Ok(frame) => self.passed_over.push_back(frame),
+                    Ok(frame) => self.kept_frames.push_back(frame),
                     Err(closed) => return closed,
                 }
             }
@@ -201,7 +201,7 @@ impl TestClient {
     /// Closes with a handshake, and waits for the host's answer.
     pub async fn close(mut self) {
         self.socket.close(None).await.expect("a close can be sent");
-        while let Ok(Some(Ok(_))) = timeout(PATIENCE, self.socket.next()).await {}
+        while let Ok(Some(Ok(_))) = timeout(TIMEOUT, self.socket.next()).await {}
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::client::{self, Closed};
-use crate::{Answer, PATIENCE, http};
+use crate::{Answer, TIMEOUT, http};
 
 /// The default path of Socket.IO, with the only supported version of Engine.IO.
 pub const ENGINE: &str = "/socket.io/?EIO=4";
@@ -157,7 +157,7 @@ impl Polling {
         let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
         let mut socket = self.begin("POST", headers).await;
         let mut answer = [0; 25];
-        let read = timeout(PATIENCE, socket.read_exact(&mut answer)).await.expect("an answer in time");
+        let read = timeout(TIMEOUT, socket.read_exact(&mut answer)).await.expect("an answer in time");
         read.expect("the host reads the request");
         assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
         socket
@@ -211,14 +211,14 @@ impl EngineSocket {
     }
 
     /// A WebSocket for a polling session, before its upgrade.
-    pub async fn beside(polling: &Polling) -> Self {
+    pub async fn for_upgrade(polling: &Polling) -> Self {
         let url = format!("{}{ENGINE}&transport=websocket&sid={}", polling.ws, polling.sid());
         Self::dial(with_headers(&url, &[])).await
     }
 
     /// Upgrades a polling session: the probe, the end of the pending poll, and the upgrade packet.
-    pub async fn take_over(polling: Polling) -> Self {
-        let mut socket = Self::beside(&polling).await;
+    pub async fn upgrade(polling: Polling) -> Self {
+        let mut socket = Self::for_upgrade(&polling).await;
         socket.send("2probe").await;
         assert_eq!(socket.next().await, Ok("3probe".into()));
         socket.received = polling.received;
@@ -232,7 +232,7 @@ impl EngineSocket {
     }
 
     async fn dial(request: Request<()>) -> Self {
-        let handshake = timeout(PATIENCE, connect_async(request)).await.expect("the handshake in time");
+        let handshake = timeout(TIMEOUT, connect_async(request)).await.expect("the handshake in time");
         let (socket, _) = handshake.expect("a handshake");
         Self { socket, open: Value::Null, received: VecDeque::new() }
     }
@@ -248,7 +248,7 @@ impl EngineSocket {
 
     /// The next packet, or the end of the connection.
     pub async fn next(&mut self) -> Result<Packet, Closed> {
-        timeout(PATIENCE, self.read()).await.expect("a packet in time")
+        timeout(TIMEOUT, self.read()).await.expect("a packet in time")
     }
 
     /// As [`EngineSocket::next`], without a time-out.
@@ -278,7 +278,7 @@ impl EngineSocket {
                 }
             }
         };
-        timeout(PATIENCE, pong).await.expect("an answer in time");
+        timeout(TIMEOUT, pong).await.expect("an answer in time");
     }
 
     /// Waits for the end; packets before it are dropped.
@@ -294,6 +294,6 @@ impl EngineSocket {
     pub async fn close(mut self, code: Option<u16>) {
         let frame = code.map(|code| CloseFrame { code: code.into(), reason: "".into() });
         self.socket.close(frame).await.expect("a close can be sent");
-        while let Ok(Ok(_)) = timeout(PATIENCE, self.read()).await {}
+        while let Ok(Ok(_)) = timeout(TIMEOUT, self.read()).await {}
     }
 }

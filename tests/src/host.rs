@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::{NOTHING, PATIENCE, TestClient, eventually, target_dir};
+use crate::{NOTHING, TIMEOUT, TestClient, eventually, target_dir};
 
 /// An event that a service may send to all clients.
 const FENCE: &str = "system:notification";
@@ -334,7 +334,7 @@ impl TestHost {
 
     /// Waits until the host has ended.
     pub fn wait_for_exit(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.exit_status() {
                 return status;
@@ -383,7 +383,7 @@ pub async fn http(
         ensure!((200..600).contains(&status), "a status that makes no sense: {status}");
         Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
     };
-    tokio::time::timeout(PATIENCE, answered).await.context("no answer in time")?
+    tokio::time::timeout(TIMEOUT, answered).await.context("no answer in time")?
 }
 
 /// One of the host's Prometheus metrics.

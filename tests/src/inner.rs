@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::{Answer, TestClient, http, target_dir};
 
 /// Longer than a shutdown takes where every client answers.
-const SOON: Duration = Duration::from_secs(1);
+const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
 /// How long a host waits for clients that do not answer its close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,7 +143,7 @@ impl InnerHost {
 
     async fn end(&mut self) {
         let mut ending = self.begin_shutdown();
-        while timeout(SOON, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
+        while timeout(SHUTDOWN_TIME, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
             // Clients that do not answer the close are given up by the clock, which the test must move.
             self.clock.advance(CLOSE_TIMEOUT);
         }

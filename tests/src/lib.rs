@@ -62,7 +62,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long a test waits for an expected result. Generous, for machines may be busy: only failing tests take so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a test listens for frames that must not come.
 pub const SILENCE: Duration = Duration::from_millis(150);
@@ -75,7 +75,7 @@ pub const NOTHING: Vec<Value> = Vec::new();
 /// # Panics
 /// Where it returns none in time.
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = probe().await {
             return found;

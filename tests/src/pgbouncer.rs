@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 use crate::postgres::{TestPostgres, give_to_server_account, server_command};
 
 /// A running pooler, which is ended with the test.
@@ -54,7 +54,7 @@ impl TestPgBouncer {
             .stderr(log)
             .spawn()
             .expect("pgbouncer runs");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             let log = fs::read_to_string(dir.path().join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "the pooler did not start: {log}");

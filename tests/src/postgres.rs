@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tempfile::TempDir;
 
-use crate::PATIENCE;
+use crate::TIMEOUT;
 
 /// The account that Debian's package makes for the server, which does not run as root.
 const SERVER_ACCOUNT: &str = "postgres";
@@ -134,7 +134,7 @@ impl TestPostgres {
             .spawn()
             .expect("postgres runs");
         self.child = Some(child);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.log().contains("ready to accept connections") {
             assert!(Instant::now() < deadline, "the server did not start: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));

@@ -106,7 +106,7 @@ pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
             let found = running(&host, "relay").await.map(|(_, digest)| digest);
             assert_eq!(found.as_ref(), Some(file), "round {round}: {}", host.log());
         }
-        nothing_half(&host, round).await;
+        check_components(&host, round).await;
     }
     outcome
 }
@@ -153,7 +153,7 @@ async fn running(host: &TestHost, name: &str) -> Running {
 }
 
 /// All needed components are there, no others are, and none is half written.
-async fn nothing_half(host: &TestHost, round: usize) {
+async fn check_components(host: &TestHost, round: usize) {
     let folder = host.dir().join(".roundhouse/components");
     let (mut there, mut needed) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).expect("the folder is there") {

@@ -88,8 +88,8 @@ impl Script {
     ///
     /// # Panics
     /// With the script's output where a check failed.
-    pub fn must_pass(self, host: &TestHost, args: &[&str]) {
-        self.start(host, args).must_pass(host);
+    pub fn expect_success(self, host: &TestHost, args: &[&str]) {
+        self.start(host, args).expect_success(host);
     }
 }
 
@@ -100,7 +100,7 @@ impl Running {
         Some(serde_json::from_str(&line).expect("what a script says is JSON"))
     }
 
-    /// Writes a line to its input. It may have ended, which [`Running::must_pass`] reports.
+    /// Writes a line to its input. It may have ended, which [`Running::expect_success`] reports.
     pub fn write_line(&mut self, line: &Value) {
         let _ = writeln!(self.stdin, "{line}");
     }
@@ -109,7 +109,7 @@ impl Running {
     ///
     /// # Panics
     /// With the script's output where a check failed.
-    pub fn must_pass(mut self, host: &TestHost) {
+    pub fn expect_success(mut self, host: &TestHost) {
         let mut last = None;
         while let Some(line) = self.read_line() {
             last = Some(line);

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::client::Closed;
 use crate::engine::{EngineSocket, Packet, Polling};
-use crate::{PATIENCE, SILENCE, eventually};
+use crate::{SILENCE, TIMEOUT, eventually};
 
 /// A received Socket.IO packet, with its attachments.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,7 +71,7 @@ impl Received {
 }
 
 #[derive(Debug)]
-enum Wire {
+enum Transport {
     Polling(Polling),
     Socket(Box<EngineSocket>),
 }
@@ -79,9 +79,9 @@ enum Wire {
 /// A Socket.IO connection. It answers the host's pings while it reads.
 #[derive(Debug)]
 pub struct SocketIoClient {
-    wire: Wire,
+    transport: Transport,
     /// Packets that came while another was waited for.
-    passed_over: VecDeque<Received>,
+    kept_packets: VecDeque<Received>,
     /// A packet whose attachments are incomplete, and their number.
     incomplete: Option<(Received, usize)>,
     last_id: u64,
@@ -92,16 +92,16 @@ pub struct SocketIoClient {
 impl SocketIoClient {
     /// A client on a polling session.
     pub fn on_polling(polling: Polling) -> Self {
-        Self::on(Wire::Polling(polling))
+        Self::on(Transport::Polling(polling))
     }
 
     /// A client on a WebSocket.
     pub fn on_socket(socket: EngineSocket) -> Self {
-        Self::on(Wire::Socket(Box::new(socket)))
+        Self::on(Transport::Socket(Box::new(socket)))
     }
 
-    fn on(wire: Wire) -> Self {
-        Self { wire, passed_over: VecDeque::new(), incomplete: None, last_id: 0, sessions: HashMap::new() }
+    fn on(transport: Transport) -> Self {
+        Self { transport, kept_packets: VecDeque::new(), incomplete: None, last_id: 0, sessions: HashMap::new() }
     }
 
     /// Opens a WebSocket, without a namespace.
@@ -116,9 +116,9 @@ impl SocketIoClient {
 
     /// Upgrades to a WebSocket.
     pub async fn upgrade(self) -> Self {
-        let Wire::Polling(polling) = self.wire else { panic!("it has its WebSocket already") };
-        let wire = Wire::Socket(Box::new(EngineSocket::take_over(polling).await));
-        Self { wire, ..self }
+        let Transport::Polling(polling) = self.transport else { panic!("it has its WebSocket already") };
+        let transport = Transport::Socket(Box::new(EngineSocket::upgrade(polling).await));
+        Self { transport, ..self }
     }
 
     /// Connects to a namespace with this `auth`: the data of the answer, or of the refusal.
@@ -174,9 +174,9 @@ impl SocketIoClient {
 
     /// Sends packets of Engine.IO; a polling client sends them in one payload.
     pub async fn send_packets(&mut self, packets: &[Packet]) {
-        match &mut self.wire {
-            Wire::Polling(polling) => polling.send(packets).await,
-            Wire::Socket(socket) => {
+        match &mut self.transport {
+            Transport::Polling(polling) => polling.send(packets).await,
+            Transport::Socket(socket) => {
                 for packet in packets {
                     socket.send(packet.clone()).await;
                 }
@@ -237,33 +237,33 @@ impl SocketIoClient {
 
     /// Waits for a packet. Packets before it are kept.
     pub async fn wait_for(&mut self, wanted: impl Fn(&Received) -> bool) -> Received {
-        if let Some(at) = self.passed_over.iter().position(&wanted) {
-            return self.passed_over.remove(at).expect("it is there");
+        if let Some(at) = self.kept_packets.iter().position(&wanted) {
+            return self.kept_packets.remove(at).expect("it is there");
         }
         loop {
-            let packet = match timeout(PATIENCE, self.read()).await {
+            let packet = match timeout(TIMEOUT, self.read()).await {
                 Ok(Ok(packet)) => packet,
-                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.passed_over),
-                Err(_) => panic!("it did not come in time; what came is {:?}", self.passed_over),
+                Ok(Err(closed)) => panic!("the connection ended: {closed:?}; kept: {:?}", self.kept_packets),
+                Err(_) => panic!("it did not come in time; what came is {:?}", self.kept_packets),
             };
             if wanted(&packet) {
                 return packet;
             }
-            self.passed_over.push_back(packet);
+            self.kept_packets.push_back(packet);
         }
     }
 
     /// The next packet of any kind, in order of arrival.
     pub async fn next(&mut self) -> Received {
-        match self.passed_over.pop_front() {
+        match self.kept_packets.pop_front() {
             Some(packet) => packet,
-            None => timeout(PATIENCE, self.read()).await.expect("a packet in time").expect("the connection is open"),
+            None => timeout(TIMEOUT, self.read()).await.expect("a packet in time").expect("the connection is open"),
         }
     }
 
     /// All packets that have come, and that come within a short time.
     pub async fn drain(&mut self) -> Vec<Received> {
-        let mut packets: Vec<Received> = self.passed_over.drain(..).collect();
+        let mut packets: Vec<Received> = self.kept_packets.drain(..).collect();
         while let Ok(Ok(packet)) = timeout(SILENCE, self.read()).await {
             packets.push(packet);
         }
@@ -272,14 +272,14 @@ impl SocketIoClient {
 
     /// The kept packets.
     pub fn kept(&self) -> Vec<Received> {
-        self.passed_over.iter().cloned().collect()
+        self.kept_packets.iter().cloned().collect()
     }
 
     /// Waits for the end of the transport; packets before it are kept.
     pub async fn closed(&mut self) -> Closed {
         loop {
-            match timeout(PATIENCE, self.read()).await.expect("the connection ends in time") {
-                Ok(packet) => self.passed_over.push_back(packet),
+            match timeout(TIMEOUT, self.read()).await.expect("the connection ends in time") {
+                Ok(packet) => self.kept_packets.push_back(packet),
                 Err(closed) => return closed,
             }
         }
@@ -294,15 +294,15 @@ impl SocketIoClient {
 
     /// Cuts the transport, as a failing network does.
     pub async fn cut(self) {
-        match self.wire {
-            Wire::Polling(polling) => polling.cut().await,
-            Wire::Socket(socket) => drop(socket),
+        match self.transport {
+            Transport::Polling(polling) => polling.cut().await,
+            Transport::Socket(socket) => drop(socket),
         }
     }
 
     /// Closes a WebSocket with this code, or with none.
     pub async fn close(self, code: Option<u16>) {
-        let Wire::Socket(socket) = self.wire else { panic!("there is no WebSocket to close") };
+        let Transport::Socket(socket) = self.transport else { panic!("there is no WebSocket to close") };
         socket.close(code).await;
     }
 
@@ -344,9 +344,9 @@ impl SocketIoClient {
     }
 
     async fn read_packet(&mut self) -> Result<Packet, Closed> {
-        match &mut self.wire {
-            Wire::Socket(socket) => socket.read().await,
-            Wire::Polling(polling) => {
+        match &mut self.transport {
+            Transport::Socket(socket) => socket.read().await,
+            Transport::Polling(polling) => {
                 polling.next().await.map_err(|refusal| Closed { code: None, reason: refusal.to_string() })
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roundhouse_tests::{NOTHING, PATIENCE, TestClient, TestHost, http};
+use roundhouse_tests::{NOTHING, TIMEOUT, TestClient, TestHost, http};
 use serde_json::{Value, json};
 
 /// Starts campaign `c1` of owen.
@@ -190,7 +190,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
             })
         })
         .collect();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while acknowledged.load(Ordering::SeqCst) < 300 {
         assert!(tokio::time::Instant::now() < deadline, "the host acknowledges too slowly");
         tokio::time::sleep(Duration::from_millis(5)).await;

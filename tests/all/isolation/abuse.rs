@@ -7,7 +7,7 @@ use std::path::Path;
 use roundhouse_tests::abuse::{Attack, Campaign, Group, all};
 
 /// Runs the attacks of a group, and fails with the table of those that cost other clients service.
-fn withstand(group: Group) {
+fn run_group(group: Group) {
     let attacks: Vec<(Group, &Attack)> = group.attacks().iter().map(|attack| (group, attack)).collect();
     let mut lost = String::new();
     let run = Campaign::short().run(&attacks, |verdict| {
@@ -21,42 +21,42 @@ fn withstand(group: Group) {
 
 #[test]
 fn payloads() {
-    withstand(Group::Payloads);
+    run_group(Group::Payloads);
 }
 
 #[test]
 fn scopes() {
-    withstand(Group::Scopes);
+    run_group(Group::Scopes);
 }
 
 #[test]
 fn turns() {
-    withstand(Group::Turns);
+    run_group(Group::Turns);
 }
 
 #[test]
 fn memory() {
-    withstand(Group::Memory);
+    run_group(Group::Memory);
 }
 
 #[test]
 fn floods() {
-    withstand(Group::Floods);
+    run_group(Group::Floods);
 }
 
 #[test]
 fn wire() {
-    withstand(Group::Wire);
+    run_group(Group::Wire);
 }
 
 #[test]
 fn services() {
-    withstand(Group::Services);
+    run_group(Group::Services);
 }
 
 #[test]
 fn plugins() {
-    withstand(Group::Plugins);
+    run_group(Group::Plugins);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use roundhouse_tests::guests::conformance;
 use roundhouse_tests::raw::{client_frame, connect_raw, take_frames};
 use roundhouse_tests::{
-    EngineSocket, PATIENCE, Packet, Polling, SocketIoClient, TestClient, TestHost, eventually, metric,
+    EngineSocket, Packet, Polling, SocketIoClient, TIMEOUT, TestClient, TestHost, eventually, metric,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -19,7 +19,7 @@ async fn flood(ws: &str, token: &str, frames: &[u8]) -> (Vec<Value>, Option<u16>
     let mut received = Vec::new();
     // The host may end it with a reset, for unread bytes are left.
     let end = async { while read.read_buf(&mut received).await.is_ok_and(|n| n > 0) {} };
-    timeout(PATIENCE, end).await.expect("the connection ends in time");
+    timeout(TIMEOUT, end).await.expect("the connection ends in time");
     writing.await.unwrap();
     let mut texts = Vec::new();
     take_frames(&mut received, |text| texts.push(serde_json::from_slice(text).unwrap()));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
 use roundhouse_tests::guests::hostile;
-use roundhouse_tests::{InnerHost, PATIENCE, TestClient, TestHost, metric};
+use roundhouse_tests::{InnerHost, TIMEOUT, TestClient, TestHost, metric};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 #[tokio::test]
 async fn owner_of_most_scopes_loses_scopes_first() {
     const MAX_SCOPES: usize = 100_000;
-    const TOO_MANY: usize = 1000;
+    const EXCESS: usize = 1000;
     let config = "auth.jwt.secret = \"s\"\nplugins.threads = 1\nlimits.events_per_second = 0\n\
                   limits.user.scopes = 0\nlimits.user.timers = 0\nlimits.user.timer_bytes = 0\n";
     // The clock stands still, so that no scope becomes idle however busy the machine is.
@@ -25,7 +25,7 @@ async fn owner_of_most_scopes_loses_scopes_first() {
     ben.emit_with_ack("hostile:do", json!({ "id": "idle", "how": "flood-room", "with": 1 })).await.unwrap();
     ben.emit_with_ack("hostile:count", json!({ "id": "used" })).await.unwrap();
     let mut flood = async |how: &str, with: Value| {
-        for n in 0..MAX_SCOPES + TOO_MANY {
+        for n in 0..MAX_SCOPES + EXCESS {
             let event = json!({ "id": n.to_string(), "how": how, "with": with });
             // At most this many events may wait at once.
             if n % 1000 == 999 {
@@ -42,8 +42,8 @@ async fn owner_of_most_scopes_loses_scopes_first() {
     };
     flood("flood-room", json!(1)).await;
     let dropped = metric(&host.api, "plugin_dropped_total").await;
-    assert!(dropped >= TOO_MANY as u64, "{dropped} were dropped");
-    let last = (MAX_SCOPES + TOO_MANY - 1).to_string();
+    assert!(dropped >= EXCESS as u64, "{dropped} were dropped");
+    let last = (MAX_SCOPES + EXCESS - 1).to_string();
     for id in [last.as_str(), "idle", "used"] {
         assert_eq!(count(id).await, 1, "{id}");
     }
@@ -109,7 +109,7 @@ async fn protocol_violations_close_with_their_code() {
                 }
             }
         };
-        let closed = tokio::time::timeout(PATIENCE, read).await.unwrap();
+        let closed = tokio::time::timeout(TIMEOUT, read).await.unwrap();
         assert!(closed, "{bytes:?}: {:?}", String::from_utf8_lossy(&answer));
     }
 }
@@ -190,7 +190,7 @@ async fn non_reading_client_is_disconnected_alone() {
         client.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
     // All three receive these events; one of them does not read. The kernel's buffers take some MiB first.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let mut sent = 0;
     while host.get("/v1/stats").await["slowConnections"] == 0 {
         assert!(Instant::now() < deadline, "{sent} events of 50 kB did not fill the outbox");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roundhouse_tests::raw::connect_raw;
 use roundhouse_tests::{
-    EngineSocket, InnerHost, PATIENCE, Packet, Polling, SocketIoClient, TestHost, eventually, http, metric,
+    EngineSocket, InnerHost, Packet, Polling, SocketIoClient, TIMEOUT, TestHost, eventually, http, metric,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,7 +23,7 @@ async fn connect(base: &str) -> TcpStream {
 async fn rest_of(socket: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     // The host ends it with a reset where unread bytes are left.
-    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time");
+    let _ = timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an end in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -94,7 +94,7 @@ async fn unfinished_frames_make_room() {
         sockets.push(socket);
     }
     let mut close = Vec::new();
-    let _ = timeout(PATIENCE, sockets[0].read_to_end(&mut close)).await.expect("an end in time");
+    let _ = timeout(TIMEOUT, sockets[0].read_to_end(&mut close)).await.expect("an end in time");
     assert_eq!(&close[..4], &[0x88, close[1], 0x03, 0xf5], "1013: try again later");
     assert!(held(&host).await <= BUDGET);
 }
@@ -150,7 +150,7 @@ async fn attachments_and_frames_have_a_deadline() {
     }
     assert_eq!(waiting.closed().await.code, Some(1001));
     let mut close = Vec::new();
-    timeout(PATIENCE, trickling.read_buf(&mut close)).await.expect("a close in time").unwrap();
+    timeout(TIMEOUT, trickling.read_buf(&mut close)).await.expect("a close in time").unwrap();
     assert_eq!(close.get(2..4), Some(&[0x03, 0xe9][..]), "1001");
     fine.sync().await;
     drop((waiting, trickling, fine));

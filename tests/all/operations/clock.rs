@@ -63,7 +63,7 @@ async fn inactive_viewers_leave_after_half_an_hour() {
 }
 
 /// The clock is moved by hours, which the default heartbeat would take for silence.
-const PATIENT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
+const LONG_HEARTBEAT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
 
 const HOUR_MS: i64 = 3_600_000;
 
@@ -99,7 +99,7 @@ async fn typing_expires_with_the_clock_put_back() {
 
 #[tokio::test]
 async fn active_viewers_stay_with_the_clock_put_ahead() {
-    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
@@ -118,7 +118,7 @@ async fn active_viewers_stay_with_the_clock_put_ahead() {
 
 #[tokio::test]
 async fn token_expires_while_the_machine_sleeps() {
-    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}")).await;
     let hour = Duration::from_secs(3600);
     let connect = async |valid: Option<Duration>| TestClient::connect(&host.ws, &host.token("ana", valid)).await;
     let (mut short, mut long, mut lasting) =
@@ -138,7 +138,7 @@ async fn token_expires_while_the_machine_sleeps() {
 
 #[tokio::test]
 async fn token_lasts_longer_with_the_clock_put_back() {
-    let host = InnerHost::start(&format!("{CONFIG}{PATIENT}")).await;
+    let host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}")).await;
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(Duration::from_secs(30)))).await;
     host.clock.put_wall(-HOUR_MS);
     host.advance(Duration::from_secs(31));

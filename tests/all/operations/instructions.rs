@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
-use roundhouse_tests::{CountedHost, PATIENCE, guests, skip};
+use roundhouse_tests::{CountedHost, TIMEOUT, guests, skip};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -99,7 +99,7 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         let mut socket = connect_raw(&ws, &token).await?;
         socket.write_all(&close_frame()).await?;
         // The host answers the close, and ends the connection.
-        tokio::time::timeout(PATIENCE, socket.read_to_end(&mut Vec::new())).await??;
+        tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut Vec::new())).await??;
         Ok(())
     });
     let connection = connection.await?;
@@ -211,7 +211,7 @@ impl Client {
         let mut come = 0;
         let mut buffer = [0; 4096];
         while come < n {
-            let read = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
+            let read = tokio::time::timeout(TIMEOUT, self.socket.read(&mut buffer)).await??;
             ensure!(read > 0, "the host closed the connection");
             self.received.extend_from_slice(&buffer[..read]);
             take_frames(&mut self.received, |text| come += usize::from(text.starts_with(wanted)));

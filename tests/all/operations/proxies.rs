@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use hyper_util::rt::TokioIo;
-use roundhouse_tests::{ENGINE, PATIENCE, Polling, TestClient, TestHost, eventually, http, skip};
+use roundhouse_tests::{ENGINE, Polling, TIMEOUT, TestClient, TestHost, eventually, http, skip};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::{TcpSocket, TcpStream};
@@ -79,7 +79,7 @@ impl Proxy {
     }
 
     /// Waits until the proxy reaches a host.
-    async fn is_up(&mut self, at: usize) {
+    async fn wait_until_up(&mut self, at: usize) {
         eventually("the proxy is up", async || {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.log());
             let answer = http(&self.url(at), "GET", "/healthz", &[], "").await.ok()?;
@@ -139,7 +139,7 @@ async fn check_clients(host: &TestHost, url: &str) {
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     let mut polling = Polling::open_with(url, "", &[]).await;
     assert_eq!(polling.post(&format!("40{}", json!({ "token": host.token("ben") }))).await.status, 200);
-    let connected = timeout(PATIENCE, polling.next()).await.unwrap();
+    let connected = timeout(TIMEOUT, polling.next()).await.unwrap();
     assert!(format!("{connected:?}").contains("40"), "{connected:?}");
     // Each address has a count of its own, whatever its clients' headers claim.
     for (source, status) in [("127.0.0.2", 200), ("127.0.0.2", 200), ("127.0.0.2", 503), ("127.0.0.3", 200)] {
@@ -160,7 +160,7 @@ async fn check_clients(host: &TestHost, url: &str) {
 async fn nginx_example_passes_clients_and_addresses() {
     let host = TestHost::start_with(CONFIG, &[]);
     let Some(mut proxy) = nginx(&host) else { return };
-    proxy.is_up(0).await;
+    proxy.wait_until_up(0).await;
     check_clients(&host, &proxy.url(0)).await;
     assert!(!host.log().contains("WARN"), "{}", host.log());
 }
@@ -169,10 +169,10 @@ async fn nginx_example_passes_clients_and_addresses() {
 async fn haproxy_example_passes_clients_and_addresses() {
     let host = TestHost::start_with(CONFIG, &[]);
     let Some(mut proxy) = haproxy(&host) else { return };
-    proxy.is_up(0).await;
+    proxy.wait_until_up(0).await;
     check_clients(&host, &proxy.url(0)).await;
     // Behind the PROXY protocol, clients' headers are ignored too: their addresses are no trusted proxies'.
-    proxy.is_up(1).await;
+    proxy.wait_until_up(1).await;
     for (source, status) in [("127.0.0.4", 200), ("127.0.0.4", 200), ("127.0.0.4", 503)] {
         assert_eq!(open_from(source, &proxy.url(1)).await, status, "{source}");
     }
@@ -184,7 +184,7 @@ async fn haproxy_example_passes_clients_and_addresses() {
 async fn haproxy_takes_out_a_draining_host() {
     let host = TestHost::start_with(&format!("{CONFIG}shutdown.delay = \"1h\"\n"), &[]);
     let Some(mut proxy) = haproxy(&host) else { return };
-    proxy.is_up(0).await;
+    proxy.wait_until_up(0).await;
     let mut ana = TestClient::connect(&proxy.url(0), &host.token("ana")).await;
     host.terminate();
     let url = proxy.url(0);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use roundhouse_tests::guests::ticket_collision;
-use roundhouse_tests::{ENGINE, InnerHost, PATIENCE, Polling, SILENCE, TestClient, TestHost, eventually, http, metric};
+use roundhouse_tests::{ENGINE, InnerHost, Polling, SILENCE, TIMEOUT, TestClient, TestHost, eventually, http, metric};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -154,7 +154,7 @@ async fn delay_separates_not_ready_from_closed() {
     assert_eq!(ana.closed().await.code, Some(1012));
     assert!(get(&ws, "/healthz").await.is_err(), "the listener is closed before the clients are");
     drop((ana, polling));
-    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+    timeout(TIMEOUT, ending).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn closes_are_paced_over_the_drain() {
             _ => {}
         }
     }
-    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+    timeout(TIMEOUT, ending).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
@@ -203,15 +203,15 @@ async fn drain_includes_polling_sessions() {
     let mut answer = String::new();
     assert!(timeout(SILENCE, poll.read_to_string(&mut answer)).await.is_err(), "its turn is at the end: {answer}");
     host.advance(Duration::from_secs(1));
-    timeout(PATIENCE, poll.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    timeout(TIMEOUT, poll.read_to_string(&mut answer)).await.expect("an answer").unwrap();
     assert!(answer.ends_with("\r\n\r\n1"), "the session is closed: {answer}");
-    timeout(PATIENCE, ending).await.expect("it ends").unwrap();
+    timeout(TIMEOUT, ending).await.expect("it ends").unwrap();
 }
 
 #[tokio::test]
 async fn drain_ends_early_without_clients() {
     let mut host = InnerHost::start(&format!("{CONFIG}shutdown.drain = \"100s\"")).await;
-    timeout(PATIENCE, host.begin_shutdown()).await.expect("nobody is waited for").unwrap();
+    timeout(TIMEOUT, host.begin_shutdown()).await.expect("nobody is waited for").unwrap();
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn running_calls_are_answered() {
     eventually("the host ends", async || host.log().contains("shutting down").then_some(())).await;
     call.write_all(&body.as_bytes()[10..]).await.unwrap();
     let mut answer = String::new();
-    timeout(PATIENCE, call.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(TIMEOUT, call.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap().code(), Some(0));
 }
@@ -291,7 +291,7 @@ fn signal_during_the_start_ends_it() {
     command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut second = command.spawn().unwrap();
     let status = format!("/proc/{}/status", second.id());
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let catches_sigterm = || {
         let status = std::fs::read_to_string(&status).unwrap();
         let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();

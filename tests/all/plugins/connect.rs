@@ -11,7 +11,7 @@ use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
 use roundhouse::plugin::{ClientEvent, Grants, Load, PluginConfig, PluginOptions, Runtime, Source, Step};
 use roundhouse::protocol::Protocol;
 use roundhouse_tests::guests::{conformance, hostile};
-use roundhouse_tests::{PATIENCE, eventually, target_dir};
+use roundhouse_tests::{TIMEOUT, eventually, target_dir};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -93,7 +93,7 @@ impl Plugins {
     async fn next(&mut self) -> ShardCommand {
         while self.commands.is_empty() {
             let received = self.hub.shards()[0].receive(&mut self.commands);
-            timeout(PATIENCE, received).await.expect("the plugin threads answer in time");
+            timeout(TIMEOUT, received).await.expect("the plugin threads answer in time");
         }
         self.commands.pop_front().unwrap()
     }

@@ -26,7 +26,7 @@ struct Seen {
 }
 
 /// Views its ticket, then types and stops typing in turn until the run ends.
-async fn work(
+async fn run_client(
     mut client: TestClient,
     user: String,
     ticket: String,
@@ -60,7 +60,7 @@ async fn work(
 }
 
 /// After all clients are done: reads the frames that are still on their way, and views once more.
-async fn finish(mut seen: Seen) -> Seen {
+async fn last_view(mut seen: Seen) -> Seen {
     seen.frames.extend(seen.client.drain().await);
     let again = seen.client.emit_with_ack("ticket:view", json!({ "ticketId": seen.ticket })).await;
     seen.viewers = again.expect("it is connected and views")["viewers"].clone();
@@ -88,7 +88,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     for n in 0..CLIENTS {
         let (user, ticket) = (format!("agent{n}"), format!("t{}", n % TICKETS));
         let client = host.client(&user).await;
-        working.push(tokio::spawn(work(client, user, ticket, stop.clone(), events.clone())));
+        working.push(tokio::spawn(run_client(client, user, ticket, stop.clone(), events.clone())));
     }
     for swap in 0..SWAPS {
         // Each swap happens under load: some hundred events lie between two of them.
@@ -106,7 +106,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     stop.store(true, Ordering::Relaxed);
     let all_seen = all(working).await;
     // No client disconnects before all have seen the end.
-    let all_seen = all(all_seen.into_iter().map(|seen| tokio::spawn(finish(seen))).collect()).await;
+    let all_seen = all(all_seen.into_iter().map(|seen| tokio::spawn(last_view(seen))).collect()).await;
     for seen in &all_seen {
         check_acknowledgements(seen);
         check_final_viewers(seen);

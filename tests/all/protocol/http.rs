@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roundhouse_tests::{ENGINE, PATIENCE, Polling, TestClient, TestHost, http, with_headers};
+use roundhouse_tests::{ENGINE, Polling, TIMEOUT, TestClient, TestHost, http, with_headers};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -11,9 +11,9 @@ const LIMITED: &str = "auth.jwt.secret = \"s\"\nlimits.connections_per_ip = 1\n"
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 
 /// Whether a client whose request has this header is accepted.
-async fn is_let_in(host: &TestHost, token: &str, header: (&str, &str), kept: &mut Vec<TestClient>) -> bool {
+async fn is_accepted(host: &TestHost, token: &str, header: (&str, &str), kept: &mut Vec<TestClient>) -> bool {
     let mut client = TestClient::open(with_headers(&format!("{}/ws?token={token}", host.ws), &[header])).await;
-    let first = timeout(PATIENCE, client.next_or_closed()).await.expect("a frame in time");
+    let first = timeout(TIMEOUT, client.next_or_closed()).await.expect("a frame in time");
     match first {
         Ok(_) => kept.push(client),
         Err(ref closed) => assert_eq!(closed.code, Some(4009)),
@@ -27,7 +27,7 @@ async fn exchange(address: &str, bytes: &[u8]) -> String {
         TcpStream::connect(address.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap();
     socket.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
-    timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time").unwrap();
+    timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an end in time").unwrap();
     String::from_utf8(answer).unwrap()
 }
 
@@ -51,7 +51,7 @@ async fn forwarded_clients_count_by_their_own_address() {
         ("x-forwarded-for", "nonsense", true),
         ("x-forwarded-for", "unknown", false),
     ] {
-        assert_eq!(is_let_in(&host, &token, (name, value), &mut kept).await, wanted, "{name}: {value}");
+        assert_eq!(is_accepted(&host, &token, (name, value), &mut kept).await, wanted, "{name}: {value}");
     }
     // Polling sessions count as well.
     let poll = format!("{ENGINE}&transport=polling");
@@ -67,9 +67,9 @@ async fn untrusted_forwarded_headers_are_ignored_with_one_warning() {
     let host = TestHost::start_with(LIMITED, &[]);
     let token = host.token("ana");
     let mut kept = Vec::new();
-    assert!(is_let_in(&host, &token, ("x-forwarded-for", "192.0.2.1"), &mut kept).await);
+    assert!(is_accepted(&host, &token, ("x-forwarded-for", "192.0.2.1"), &mut kept).await);
     for client in ["192.0.2.2", "192.0.2.3"] {
-        assert!(!is_let_in(&host, &token, ("x-forwarded-for", client), &mut kept).await, "{client}");
+        assert!(!is_accepted(&host, &token, ("x-forwarded-for", client), &mut kept).await, "{client}");
     }
     let log = host.log();
     assert_eq!(log.matches("belongs in trusted_proxies").count(), 1, "{log}");
@@ -81,7 +81,7 @@ async fn refusals_of_one_address_warn_of_a_proxy() {
     let token = host.token("ana");
     let mut kept = Vec::new();
     for wanted in [true, false, false] {
-        assert_eq!(is_let_in(&host, &token, ("x-other", "x"), &mut kept).await, wanted);
+        assert_eq!(is_accepted(&host, &token, ("x-other", "x"), &mut kept).await, wanted);
     }
     assert_eq!(host.log().matches("all clients come from one address").count(), 1, "{}", host.log());
 }
@@ -115,7 +115,7 @@ async fn proxy_protocol_names_the_client() {
         socket.write_all(&[byte]).await.unwrap();
     }
     let mut answer = String::new();
-    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(TIMEOUT, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 
     let host = TestHost::start_with(LIMITED, &[]);
@@ -128,7 +128,7 @@ async fn request(socket: &mut TcpStream, head: &str) -> String {
     socket.write_all(format!("{head} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.windows(4).any(|window| window == b"\r\n\r\n") {
-        answer.push(timeout(PATIENCE, socket.read_u8()).await.expect("an answer in time").expect("an answer"));
+        answer.push(timeout(TIMEOUT, socket.read_u8()).await.expect("an answer in time").expect("an answer"));
     }
     String::from_utf8(answer).unwrap()
 }
@@ -143,7 +143,7 @@ async fn idle_connections_live_for_keep_alive() {
         // Longer than the time-out of a new connection's first request.
         tokio::time::sleep(Duration::from_secs(11)).await;
         assert!(request(&mut socket, "HEAD /healthz").await.starts_with("HTTP/1.1 200"));
-        let ended = timeout(PATIENCE, socket.read_u8()).await.expect("an end in time");
+        let ended = timeout(TIMEOUT, socket.read_u8()).await.expect("an end in time");
         assert!(ended.is_err(), "an idle connection ends");
     });
     let [clients, api] = used;
@@ -198,6 +198,6 @@ async fn slow_posts_keep_their_polling_session() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let mut answer = vec![0; 12];
-    timeout(PATIENCE, post.read_exact(&mut answer)).await.expect("an answer in time").unwrap();
+    timeout(TIMEOUT, post.read_exact(&mut answer)).await.expect("an answer in time").unwrap();
     assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 200");
 }

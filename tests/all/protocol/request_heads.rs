@@ -1,6 +1,6 @@
 //! Heads of requests: one host, one length, one meaning for every parser on the path.
 
-use roundhouse_tests::{ENGINE, PATIENCE, TestHost, http};
+use roundhouse_tests::{ENGINE, TIMEOUT, TestHost, http};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ async fn exchange(base: &str, bytes: &str) -> String {
     socket.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     // The host ends it with a reset where unread bytes are left, after its answer.
-    let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.expect("an end in time");
+    let _ = timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an end in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -93,7 +93,7 @@ async fn offer(host: &TestHost, offered: &str) -> String {
     socket.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
+        answer.push(timeout(TIMEOUT, socket.read_u8()).await.unwrap().unwrap());
     }
     String::from_utf8(answer).unwrap()
 }

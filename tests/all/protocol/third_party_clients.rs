@@ -13,7 +13,7 @@ fn node_ws_speaks_the_plain_protocol() {
     // The script waits for heartbeats.
     let env = [("ROUNDHOUSE_HEARTBEAT__INTERVAL", "300ms"), ("ROUNDHOUSE_HEARTBEAT__TIMEOUT", "1s")];
     let host = TestHost::start_with("", &env);
-    script.must_pass(&host, &[&host.token("ana"), &host.token("ben")]);
+    script.expect_success(&host, &[&host.token("ana"), &host.token("ben")]);
 }
 
 #[tokio::test]
@@ -29,6 +29,6 @@ async fn browser_tabs_survive_a_swap_and_a_loss() {
         host.load("ticket-collision", ticket_collision("0.1.1")).await;
         browser.write_line(&json!({ "expectVersion": "0.1.1" }));
     }
-    browser.must_pass(&host);
+    browser.expect_success(&host);
     assert!(std::fs::metadata(screenshot).unwrap().len() > 10_000, "there is a picture of it");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use roundhouse_tests::guests::hostile;
 use roundhouse_tests::raw::client_frame;
-use roundhouse_tests::{InnerHost, NOTHING, PATIENCE, TestClient, eventually};
+use roundhouse_tests::{InnerHost, NOTHING, TIMEOUT, TestClient, eventually};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -27,14 +27,14 @@ async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStrea
     socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(timeout(PATIENCE, socket.read_u8()).await.unwrap().unwrap());
+        answer.push(timeout(TIMEOUT, socket.read_u8()).await.unwrap().unwrap());
     }
     WebSocketStream::from_raw_socket(socket, Role::Client, None).await
 }
 
 /// The next frame.
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
-    let frame = timeout(PATIENCE, socket.next()).await.unwrap().unwrap().unwrap();
+    let frame = timeout(TIMEOUT, socket.next()).await.unwrap().unwrap().unwrap();
     serde_json::from_str(frame.to_text().unwrap()).unwrap()
 }
 

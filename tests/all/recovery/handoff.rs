@@ -103,7 +103,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
         let here = polling.poll().await.text;
         assert!(here.starts_with("40{\"sid\":\""), "{here}");
         let is_elsewhere = here[10..12] != id[..2];
-        let mut socket = EngineSocket::beside(&polling).await;
+        let mut socket = EngineSocket::for_upgrade(&polling).await;
         polling.send(&["41".into(), enter(&session)]).await;
         socket.send("2probe").await;
         assert_eq!(socket.next().await, Ok("3probe".into()));

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use roundhouse_tests::guests::conformance;
-use roundhouse_tests::{Answer, EngineSocket, InnerHost, PATIENCE, Packet, Polling, eventually, http};
+use roundhouse_tests::{Answer, EngineSocket, InnerHost, Packet, Polling, TIMEOUT, eventually, http};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::socketio::{CONFIG, connected_polling, error_code, expect_session_gone
 /// Waits for the answer to a request that was begun by hand.
 async fn answer_to(mut socket: TcpStream) -> String {
     let mut answer = String::new();
-    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
+    timeout(TIMEOUT, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
     answer
 }
 
@@ -196,7 +196,7 @@ async fn one_keep_alive_connection_carries_a_session() {
                     assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
                 }
             };
-            assert!(timeout(PATIENCE, read).await.is_ok(), "{}", String::from_utf8_lossy(&answer));
+            assert!(timeout(TIMEOUT, read).await.is_ok(), "{}", String::from_utf8_lossy(&answer));
         }
     }
     host.shut_down().await;

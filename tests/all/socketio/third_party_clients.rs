@@ -14,7 +14,7 @@ fn work(test: &str, script: impl Fn() -> Result<Script, &'static str>, args: &[&
     let host = TestHost::start_with("", &[("ROUNDHOUSE_LIMITS__EVENTS_PER_SECOND", "0")]);
     let (ana, ben) = (host.token("ana"), host.token("ben"));
     for transport in TRANSPORTS {
-        script().unwrap().must_pass(&host, &[args, &[transport, &ana, &ben]].concat());
+        script().unwrap().expect_success(&host, &[args, &[transport, &ana, &ben]].concat());
     }
 }
 
@@ -44,7 +44,7 @@ fn away_agent_leaves_the_viewers_until_back() {
             let settings = "[plugins.ticket-collision.settings]\nawaySeconds = 1\n";
             let config = &format!("auth.jwt.secret = \"s\"\n{heartbeat}{settings}");
             let host = TestHost::start_with(config, &[]);
-            script.must_pass(&host, &[version, transport, &host.token("ana"), &host.token("ben")]);
+            script.expect_success(&host, &[version, transport, &host.token("ana"), &host.token("ben")]);
         }
     }
 }
@@ -75,7 +75,7 @@ fn tokens_and_refusals_reach_the_newest_client() {
     for transport in ["polling", "websocket"] {
         let [ana, ben, expired, foreign] = &tokens;
         let script = Script::on_node("socketio-doors.mjs").unwrap();
-        script.must_pass(&host, &[transport, ana, ben, expired, foreign]);
+        script.expect_success(&host, &[transport, ana, ben, expired, foreign]);
     }
 }
 
@@ -100,7 +100,7 @@ async fn client_reconnects_after_restart_not_after_disconnect() {
         if client.read_line().is_some_and(|line| line["connection"] != Value::Null) {
             host.terminate();
         }
-        client.must_pass(&host);
+        client.expect_success(&host);
         assert!(host.wait_for_exit().success(), "{transport}");
     }
 }

@@ -11,7 +11,7 @@ use crate::socketio::{CONFIG, connected_polling};
 
 /// Probes the WebSocket, as a client does before it upgrades.
 async fn probe(polling: &Polling) -> EngineSocket {
-    let mut socket = EngineSocket::beside(polling).await;
+    let mut socket = EngineSocket::for_upgrade(polling).await;
     socket.send("2probe").await;
     assert_eq!(socket.next().await, Ok("3probe".into()));
     socket
@@ -97,14 +97,14 @@ async fn failed_probe_leaves_polling_unchanged() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = connected_polling(&host).await;
     // One is silent, one only probes, and others send malformed packets.
-    drop(EngineSocket::beside(&polling).await);
+    drop(EngineSocket::for_upgrade(&polling).await);
     still_polls(&mut polling).await;
     drop(probe(&polling).await);
     still_polls(&mut polling).await;
     for packets in
         [&["5".into()][..], &["40".into()], &["2".into()], &[Packet::Binary(vec![4])], &["2probe".into(), "40".into()]]
     {
-        let mut socket = EngineSocket::beside(&polling).await;
+        let mut socket = EngineSocket::for_upgrade(&polling).await;
         for packet in packets {
             socket.send(packet.clone()).await;
         }
@@ -116,7 +116,7 @@ async fn failed_probe_leaves_polling_unchanged() {
             .await;
     };
     counted(1).await;
-    let mut socket = EngineSocket::take_over(polling).await;
+    let mut socket = EngineSocket::upgrade(polling).await;
     is_alive(&mut socket).await;
     counted(1).await;
     drop(socket);
@@ -128,7 +128,7 @@ async fn failed_probe_leaves_polling_unchanged() {
 async fn upgrade_times_out_after_ten_seconds() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = connected_polling(&host).await;
-    let mut untried = EngineSocket::beside(&polling).await;
+    let mut untried = EngineSocket::for_upgrade(&polling).await;
     let mut tried = probe(&polling).await;
     untried.sync().await;
     host.advance(Duration::from_millis(9_999));
@@ -136,7 +136,7 @@ async fn upgrade_times_out_after_ten_seconds() {
     host.advance(Duration::from_millis(1));
     assert_eq!((untried.closed().await.code, tried.closed().await.code), (Some(1000), Some(1000)));
     still_polls(&mut polling).await;
-    let mut socket = EngineSocket::take_over(polling).await;
+    let mut socket = EngineSocket::upgrade(polling).await;
     is_alive(&mut socket).await;
     drop((socket, tried, untried));
     host.shut_down().await;
@@ -146,13 +146,13 @@ async fn upgrade_times_out_after_ten_seconds() {
 async fn session_has_one_websocket() {
     let host = InnerHost::start(CONFIG).await;
     let polling = connected_polling(&host).await;
-    let mut late = EngineSocket::beside(&polling).await;
+    let mut late = EngineSocket::for_upgrade(&polling).await;
     let mut early = probe(&polling).await;
     early.send("5").await;
     is_alive(&mut early).await;
     late.send("2probe").await;
     assert_eq!(late.closed().await.code, Some(1002));
-    assert_eq!(EngineSocket::beside(&polling).await.closed().await.code, Some(1002));
+    assert_eq!(EngineSocket::for_upgrade(&polling).await.closed().await.code, Some(1002));
     is_alive(&mut early).await;
 
     // A session that began on a WebSocket cannot have a second one.
@@ -172,7 +172,7 @@ async fn upgrade_works_between_any_shards() {
         let polling = connected_polling(&host).await;
         // The WebSocket goes to another shard than the requests: this connection occupies the one with the fewest.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
-        let mut socket = EngineSocket::take_over(polling).await;
+        let mut socket = EngineSocket::upgrade(polling).await;
         is_alive(&mut socket).await;
     }
     drop(parked);

@@ -10,7 +10,7 @@ use roundhouse::model::Clock;
 use roundhouse::store::{
     Outcome, Page, PageRequest, Promise, ScopeRecord, Store, StoreConfig, StoreFailure, StoreUrl, TimerRecord, Turn,
 };
-use roundhouse_tests::{PATIENCE, TestPostgres, skip};
+use roundhouse_tests::{TIMEOUT, TestPostgres, skip};
 use tempfile::TempDir;
 
 /// The start of the clock, in milliseconds since 1970.
@@ -77,7 +77,7 @@ impl OpenStore {
     }
 
     pub(super) fn next(&self) -> (Arc<Promise>, Outcome) {
-        self.outcomes.recv_timeout(PATIENCE).expect("an outcome comes")
+        self.outcomes.recv_timeout(TIMEOUT).expect("an outcome comes")
     }
 
     pub(super) fn acknowledge(&self, promise: &Promise) {
@@ -101,13 +101,13 @@ impl OpenStore {
         };
         let (reply, answer) = mpsc::channel();
         self.store.page(request, Turn::default(), Box::new(move |page| reply.send(page).unwrap()));
-        answer.recv_timeout(PATIENCE).expect("an answer comes")
+        answer.recv_timeout(TIMEOUT).expect("an answer comes")
     }
 
     pub(super) fn scope(&self, key: &str) -> Option<ScopeRecord> {
         let (reply, answer) = mpsc::channel();
         self.store.scope("campaign", key, None, Box::new(move |scope| reply.send(scope).unwrap()));
-        answer.recv_timeout(PATIENCE).expect("an answer comes").unwrap()
+        answer.recv_timeout(TIMEOUT).expect("an answer comes").unwrap()
     }
 
     /// Puts a scope, and waits until it is on disk.
@@ -119,7 +119,7 @@ impl OpenStore {
             Some(Box::new(move |result| reply.send(result).unwrap())),
             None,
         );
-        written.recv_timeout(PATIENCE).expect("it is written").unwrap();
+        written.recv_timeout(TIMEOUT).expect("it is written").unwrap();
     }
 }
 
@@ -170,7 +170,7 @@ pub(super) fn on_each_database(part: &str, run: fn(Database)) {
 
 /// Moves the clock by a second until `probe` has returned `n` values.
 pub(super) fn advance_until<T>(open: &OpenStore, probe: impl Fn() -> Option<T>, n: usize) -> Vec<T> {
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIMEOUT;
     let mut found = Vec::new();
     while found.len() < n {
         assert!(std::time::Instant::now() < deadline, "it does not come");

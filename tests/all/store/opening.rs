@@ -7,7 +7,7 @@ use std::time::Duration;
 use roundhouse::ledger::Charge;
 use roundhouse::model::Clock;
 use roundhouse::store::{Outcome, Store, StoreConfig, StoreUrl};
-use roundhouse_tests::{PATIENCE, TestPostgres, skip};
+use roundhouse_tests::{TIMEOUT, TestPostgres, skip};
 use tempfile::TempDir;
 
 use crate::store::database::{BEGINNING, Database, OpenStore, on_each_database, open_store, promise, record};
@@ -32,7 +32,7 @@ fn host_that_lost_its_database_writes_nothing() {
         let (reply, written) = mpsc::channel();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
         store.put_scope(record("campaign:1", Some(state)), Charge::default(), Some(acknowledge), None);
-        written.recv_timeout(PATIENCE)
+        written.recv_timeout(TIMEOUT)
     };
     let first = open(&journals[0]);
     put(&first, b"1").unwrap().unwrap();
@@ -115,7 +115,7 @@ fn tls_verification_follows_the_url() {
     server.stop();
     store.promise(vec![promise("a")]).unwrap();
     server.resume();
-    assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored("id-a".to_owned()));
+    assert_eq!(outcomes.recv_timeout(TIMEOUT).unwrap().1, Outcome::Stored("id-a".to_owned()));
     store.shut_down();
     drop(store);
     // `sslmode=prefer` connects without TLS where the server requires that.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use roundhouse::ledger::Charge;
 use roundhouse::model::{Clock, ErrorCode};
 use roundhouse::store::{Outcome, Promise, StoreConfig, StoreUrl};
-use roundhouse_tests::{PATIENCE, TestPostgres, skip};
+use roundhouse_tests::{TIMEOUT, TestPostgres, skip};
 
 use crate::store::database::{
     Database, OpenStore, advance_until, expire, ids, on_each_database, open_store, promise, record,
@@ -125,7 +125,7 @@ fn sqlite_log_shrinks_after_a_long_read() {
     }
     drop(reading);
     // No further write.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while log_bytes() > 8_388_608 {
         assert!(Instant::now() < deadline, "the log still has {} bytes", log_bytes());
         thread::sleep(Duration::from_millis(20));
@@ -187,7 +187,7 @@ fn half_open_connection_keeps_its_hosts_lease() {
     let (store, outcomes) = open_store(&config, Clock::system()).unwrap();
     let keep = |tag: &str| {
         store.promise(vec![promise(tag)]).unwrap();
-        assert_eq!(outcomes.recv_timeout(PATIENCE).unwrap().1, Outcome::Stored(format!("id-{tag}")));
+        assert_eq!(outcomes.recv_timeout(TIMEOUT).unwrap().1, Outcome::Stored(format!("id-{tag}")));
     };
     keep("a");
     between.cut();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use roundhouse::ledger::Charge;
 use roundhouse::model::Clock;
 use roundhouse::store::{AnsweredCall, Outcome, Promise, ScopeRecord, Store, StoreConfig, StoreUrl};
-use roundhouse_tests::{PATIENCE, TestHost, TestPostgres, skip};
+use roundhouse_tests::{TIMEOUT, TestHost, TestPostgres, skip};
 use tempfile::TempDir;
 
 use crate::store::database::{Outcomes, open_store};
@@ -49,7 +49,7 @@ fn use_store(store: &Store, outcomes: &Outcomes, tag: &str) {
     // A later document of the same key is looked up.
     store.promise(vec![promise.clone(), Promise { id: format!("{tag}-2"), ..promise }]).unwrap();
     for _ in 0..2 {
-        let (promise, outcome) = outcomes.recv_timeout(PATIENCE).unwrap();
+        let (promise, outcome) = outcomes.recv_timeout(TIMEOUT).unwrap();
         assert!(matches!(outcome, Outcome::Stored(_)), "{outcome:?}");
         drop(store.receipt(&promise));
     }
@@ -78,12 +78,12 @@ fn write_scope(store: &Store) {
         let reply = reply.clone();
         let acknowledge = Box::new(move |result| reply.send(result).unwrap());
         store.put_scope(record.clone(), Charge::default(), Some(acknowledge), Some(answered.clone()));
-        written.recv_timeout(PATIENCE).unwrap().unwrap();
+        written.recv_timeout(TIMEOUT).unwrap().unwrap();
     }
     assert_eq!(store.answered_calls(0).unwrap().len(), 1);
     let acknowledge = Box::new(move |result| reply.send(result).unwrap());
     store.drop_scope("campaign", "campaign:€", Some(acknowledge), None);
-    written.recv_timeout(PATIENCE).unwrap().unwrap();
+    written.recv_timeout(TIMEOUT).unwrap().unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::field::Field;
 
 /// The attacker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum Attacker {
     /// A client without a token, which the host refuses.
     Stranger,
     /// A client without a token, which the host accepts.
@@ -24,10 +24,10 @@ pub enum Who {
     /// A plugin, driven by clients of its author.
     Plugin,
     /// A service with a key of the API.
-    Service,
+    RequestKind,
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Attacker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stranger => "a stranger",
@@ -36,7 +36,7 @@ impl fmt::Display for Who {
             Self::Connections => "one account, several connections",
             Self::Accounts => "several accounts",
             Self::Plugin => "a plugin",
-            Self::Service => "a service key",
+            Self::RequestKind => "a service key",
         })
     }
 }
@@ -119,7 +119,7 @@ pub struct Attack {
     /// Its name on the command line.
     pub name: &'static str,
     /// The attacker.
-    pub who: Who,
+    pub who: Attacker,
     /// The bytes that are sent.
     pub what: &'static str,
     /// Which host it needs.

@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 
 use super::attack::{Attack, Group};
 use super::field::Field;
-use super::good::Neighbours;
+use super::good::GoodClients;
 use super::sampling::{Peak, cpu_seconds, resident};
 use super::stage::Stage;
 use super::tally::Tally;
@@ -24,11 +24,11 @@ const SHORT: Duration = Duration::from_millis(400);
 /// The share of connections and the like in a short run.
 const SHORT_SCALE: f64 = 0.1;
 /// How long the good clients are measured without an attack.
-const ALONE: Duration = Duration::from_secs(3);
+const BASELINE_TIME: Duration = Duration::from_secs(3);
 /// The pause before the last measurement of memory.
-const LATER: Duration = Duration::from_secs(4);
+const MEMORY_PAUSE: Duration = Duration::from_secs(4);
 /// How long a host settles after its start: first calls are slower than others.
-const SETTLES: Duration = Duration::from_secs(1);
+const WARM_UP: Duration = Duration::from_secs(1);
 /// The time that an attack may take for its preparation.
 const PREPARATION: Duration = Duration::from_secs(20);
 
@@ -56,14 +56,14 @@ pub struct Campaign {
 
 /// A host and its good clients.
 #[derive(Debug)]
-struct Town {
+struct AttackedHost {
     // The good clients leave before the host ends.
-    neighbours: Neighbours,
+    good_clients: GoodClients,
     host: TestHost,
 }
 
 /// The result of an attackers' thread.
-struct Attacked {
+struct AttackResult {
     tally: Tally,
     failed: Option<String>,
     from: Instant,
@@ -82,9 +82,10 @@ impl Campaign {
     /// # Errors
     /// Where a host cannot be started, or good clients are refused before the attack.
     pub fn run(&self, attacks: &[(Group, &Attack)], mut report: impl FnMut(Verdict)) -> anyhow::Result<()> {
-        let mut town: Option<(super::Setting, Town)> = None;
+        let mut attacked_host: Option<(super::Setting, AttackedHost)> = None;
         for (number, (group, attack)) in attacks.iter().enumerate() {
-            let kept = town.take().filter(|(setting, _)| self.length == Length::Short && *setting == attack.setting);
+            let kept =
+                attacked_host.take().filter(|(setting, _)| self.length == Length::Short && *setting == attack.setting);
             let mut here = match kept {
                 Some((_, here)) => {
                     if matches!(group, Group::Turns | Group::Plugins) {
@@ -96,57 +97,63 @@ impl Campaign {
             };
             let verdict = self.attack(&mut here, *group, attack, number as u8);
             let verdict = verdict.with_context(|| format!("{} cannot be made", attack.name))?;
-            town = (!verdict.ended).then_some((attack.setting, here));
+            attacked_host = (!verdict.ended).then_some((attack.setting, here));
             report(verdict);
         }
         Ok(())
     }
 
-    fn found(&self, attack: &Attack) -> anyhow::Result<Town> {
+    fn found(&self, attack: &Attack) -> anyhow::Result<AttackedHost> {
         let host = Stage { binary: self.binary.clone(), is_decoy: false }.start(attack.setting)?;
-        let neighbours = Neighbours::move_in(&host.ws, &host.api)?;
-        std::thread::sleep(if self.length == Length::Full { SETTLES } else { Duration::ZERO });
-        Ok(Town { neighbours, host })
+        let good_clients = GoodClients::move_in(&host.ws, &host.api)?;
+        std::thread::sleep(if self.length == Length::Full { WARM_UP } else { Duration::ZERO });
+        Ok(AttackedHost { good_clients, host })
     }
 
-    fn attack(&self, town: &mut Town, group: Group, attack: &Attack, number: u8) -> anyhow::Result<Verdict> {
-        let (pid, is_full) = (town.host.pid(), self.length == Length::Full);
+    fn attack(
+        &self,
+        attacked_host: &mut AttackedHost,
+        group: Group,
+        attack: &Attack,
+        number: u8,
+    ) -> anyhow::Result<Verdict> {
+        let (pid, is_full) = (attacked_host.host.pid(), self.length == Length::Full);
         let mut verdict = Verdict::of(group, attack);
         if is_full {
             let from = Instant::now();
-            std::thread::sleep(self.time.map_or(ALONE, |time| time.min(ALONE)));
-            verdict.alone = Some(Latency::of(&town.neighbours.served(from, Instant::now()).events));
+            std::thread::sleep(self.time.map_or(BASELINE_TIME, |time| time.min(BASELINE_TIME)));
+            verdict.alone = Some(Latency::of(&attacked_host.good_clients.served(from, Instant::now()).events));
         }
         if self.has_control {
             let decoy = Stage { binary: self.binary.clone(), is_decoy: true }.start(attack.setting)?;
             let attacked = self.make(attack, &decoy, number)?;
             drop(decoy);
-            let served = town.neighbours.served(attacked.from, attacked.until);
+            let served = attacked_host.good_clients.served(attacked.from, attacked.until);
             verdict.machine = Some(Latency::of(&served.events));
         }
         verdict.memory.before = resident(pid);
         let cpu = cpu_seconds(pid);
         let peak = Peak::watch(pid)?;
-        let attacked = self.make(attack, &town.host, number)?;
+        let attacked = self.make(attack, &attacked_host.host, number)?;
         verdict.host_cpu = cpu_seconds(pid) - cpu;
         verdict.memory.peak = peak.megabytes();
         verdict.memory.after = resident(pid);
-        verdict.served = town.neighbours.served(attacked.from, attacked.until);
+        verdict.served = attacked_host.good_clients.served(attacked.from, attacked.until);
         verdict.during = Latency::of(&verdict.served.events);
         verdict.newcomers = Latency::of(&verdict.served.newcomers);
         verdict.operator = Latency::of(&verdict.served.operator);
         verdict.seconds = (attacked.until - attacked.from).as_secs_f64();
         (verdict.tally, verdict.failed, verdict.attacker_cpu) = (attacked.tally, attacked.failed, attacked.cpu);
         if is_full {
-            std::thread::sleep(LATER);
+            std::thread::sleep(MEMORY_PAUSE);
         }
         verdict.memory.later = resident(pid);
-        verdict.ended = town.host.exit_status().is_some();
+        verdict.ended = attacked_host.host.exit_status().is_some();
         Ok(verdict)
     }
 
     /// Runs an attack on a thread of its own, with a lower priority than the host and the good clients.
-    fn make(&self, attack: &Attack, host: &TestHost, number: u8) -> anyhow::Result<Attacked> {
+    fn make(&self, attack: &Attack, host: &TestHost, number: u8) -> anyhow::Result<AttackResult> {
         let clients = host.ws.trim_start_matches("ws://").parse()?;
         let api = host.api.trim_start_matches("http://").parse()?;
         let (time, scale) = match self.length {
@@ -167,7 +174,7 @@ impl Campaign {
             let until = Instant::now();
             let cpu = clock_gettime(ClockId::ThreadCPUTime);
             let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-            let attacked = tally.map(|(tally, failed)| Attacked { tally, failed, from, until, cpu });
+            let attacked = tally.map(|(tally, failed)| AttackResult { tally, failed, from, until, cpu });
             // The receiver may have given up.
             let _ = sender.send(attacked);
         })?;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::flood::Way;
+use super::flood::Handshake;
 use super::line::Line;
 use super::tally::Tally;
 use crate::bench::token;
@@ -17,7 +17,7 @@ use crate::host::{Answer, http};
 use crate::raw;
 
 /// The time-out of an attacker's handshake.
-const LET_IN: Duration = Duration::from_secs(5);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The resources of one attack.
 #[derive(Debug)]
@@ -91,14 +91,15 @@ impl Field {
         let socket = TcpSocket::new_v4()?;
         let address = Ipv4Addr::new(127, 1 + self.number, (address / 250) as u8, 1 + (address % 250) as u8);
         socket.bind((address, 0).into())?;
-        let connected = tokio::time::timeout(LET_IN, socket.connect(at)).await.context("nobody accepts")??;
+        let connected =
+            tokio::time::timeout(HANDSHAKE_TIMEOUT, socket.connect(at)).await.context("nobody accepts")??;
         connected.set_nodelay(true)?;
         Ok(connected)
     }
 
     /// A connection that the host accepts, or nothing, which is counted.
-    pub async fn connect(&self, way: Way, user: &str, address: usize, is_deaf: bool) -> Option<Line> {
-        let opened = tokio::time::timeout(LET_IN, self.open(way, user, address)).await;
+    pub async fn connect(&self, handshake: Handshake, user: &str, address: usize, is_deaf: bool) -> Option<Line> {
+        let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.open(handshake, user, address)).await;
         match opened {
             Ok(Ok((socket, received))) => {
                 let tally = self.tally.clone();
@@ -115,21 +116,21 @@ impl Field {
         }
     }
 
-    async fn open(&self, way: Way, user: &str, address: usize) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+    async fn open(&self, handshake: Handshake, user: &str, address: usize) -> anyhow::Result<(TcpStream, Vec<u8>)> {
         let (mut socket, mut received) = (self.reach(address).await?, Vec::new());
-        match way {
-            Way::Plain => raw::connect_raw_on(socket, &token(user)?).await,
-            Way::Anonymous => raw::connect_raw_on(socket, "").await,
-            Way::SocketIo => {
+        match handshake {
+            Handshake::Plain => raw::connect_raw_on(socket, &token(user)?).await,
+            Handshake::Anonymous => raw::connect_raw_on(socket, "").await,
+            Handshake::SocketIo => {
                 let auth = json!({ "token": token(user)? });
                 let (socket, _, received) = raw::connect_socket_io_on(socket, &auth).await?;
                 Ok((socket, received))
             }
-            Way::Unsigned => {
+            Handshake::Unsigned => {
                 raw::open(&mut socket, "/ws", &mut received).await?;
                 Ok((socket, received))
             }
-            Way::Engine => {
+            Handshake::Engine => {
                 raw::open(&mut socket, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
                 Ok((socket, received))
             }

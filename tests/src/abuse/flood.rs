@@ -9,11 +9,11 @@ use super::field::Field;
 use super::line::Line;
 
 /// The time before a disconnected attacker reconnects.
-const COMES_BACK_AFTER: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// How a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Handshake {
     /// By the plain protocol, with a token.
     Plain,
     /// The same, without a token.
@@ -30,7 +30,7 @@ pub enum Way {
 #[derive(Debug, Clone)]
 pub struct Flood {
     n: usize,
-    way: Way,
+    handshake: Handshake,
     are_users: bool,
     per_second: Option<f64>,
     burst: usize,
@@ -40,8 +40,8 @@ pub struct Flood {
 
 impl Flood {
     /// Connections of one account, from one address, that send as fast as they can.
-    pub fn of(n: usize, way: Way) -> Self {
-        Self { n, way, are_users: false, per_second: None, burst: 0, opening: Vec::new(), is_deaf: false }
+    pub fn of(n: usize, handshake: Handshake) -> Self {
+        Self { n, handshake, are_users: false, per_second: None, burst: 0, opening: Vec::new(), is_deaf: false }
     }
 
     /// The same with another number of connections.
@@ -92,7 +92,7 @@ impl Field {
                 if let Some(mut line) = self.connect_in(flood, i).await {
                     self.pour_one(flood, &mut line, |n| frame(i, n), &mut n).await;
                 }
-                self.pause(COMES_BACK_AFTER).await;
+                self.pause(RECONNECT_DELAY).await;
             }
         }))
         .await;
@@ -107,7 +107,7 @@ impl Field {
 
     async fn connect_in(&self, flood: &Flood, i: usize) -> Option<Line> {
         let who = if flood.are_users { i } else { 0 };
-        let mut line = self.connect(flood.way, &self.user(who), who, flood.is_deaf).await?;
+        let mut line = self.connect(flood.handshake, &self.user(who), who, flood.is_deaf).await?;
         for frame in &flood.opening {
             line.send(frame).await;
         }
@@ -132,7 +132,7 @@ impl Field {
                 tokio::task::yield_now().await;
                 continue;
             };
-            due = (due + Duration::from_secs_f64(1.0 / per_second)).max(Instant::now() - COMES_BACK_AFTER);
+            due = (due + Duration::from_secs_f64(1.0 / per_second)).max(Instant::now() - RECONNECT_DELAY);
             tokio::time::sleep_until(due.into()).await;
         }
     }

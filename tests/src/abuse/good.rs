@@ -25,29 +25,29 @@ const LISTENERS: u64 = 2;
 /// Between two events of one client: a fifth of the rate that clients may have.
 const PERIOD: Duration = Duration::from_millis(100);
 /// The time after which a reply counts as missing: users have left the page by then.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// The time before a client that lost its connection reconnects.
-const COMES_BACK_AFTER: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// The good clients, on a thread of their own until this is dropped.
 #[derive(Debug)]
-pub struct Neighbours {
+pub struct GoodClients {
     ledger: Arc<Ledger>,
     is_over: Arc<AtomicBool>,
     n_ready: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Neighbours {
+impl GoodClients {
     /// Connects them, and waits until all are at work.
     ///
     /// # Errors
     /// Where they are refused by a host that is not yet attacked.
     pub fn move_in(ws: &str, api: &str) -> anyhow::Result<Self> {
         let (ledger, is_over, n_ready) = (Arc::default(), Arc::default(), Arc::default());
-        let mut neighbours = Self { ledger, is_over, n_ready, thread: None };
-        let (ledger, n_ready) = (neighbours.ledger.clone(), neighbours.n_ready.clone());
-        let (is_over, ws, api) = (neighbours.is_over.clone(), ws.to_owned(), api.to_owned());
+        let mut good_clients = Self { ledger, is_over, n_ready, thread: None };
+        let (ledger, n_ready) = (good_clients.ledger.clone(), good_clients.n_ready.clone());
+        let (is_over, ws, api) = (good_clients.is_over.clone(), ws.to_owned(), api.to_owned());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("good".to_owned()).spawn(move || {
             runtime.block_on(async {
@@ -59,21 +59,21 @@ impl Neighbours {
                 }
             });
         })?;
-        neighbours.thread = Some(thread);
-        let deadline = Instant::now() + PATIENCE;
-        while neighbours.n_ready.load(Ordering::Acquire) < CLIENTS {
+        good_clients.thread = Some(thread);
+        let deadline = Instant::now() + TIMEOUT;
+        while good_clients.n_ready.load(Ordering::Acquire) < CLIENTS {
             if Instant::now() > deadline {
-                let served = neighbours.served(deadline - PATIENCE, Instant::now());
+                let served = good_clients.served(deadline - TIMEOUT, Instant::now());
                 bail!("the good clients did not get in: {:?}", served.said);
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(neighbours)
+        Ok(good_clients)
     }
 
     /// Their service in this time. Waits until everything that was due in it is answered or missing.
     pub fn served(&self, from: Instant, until: Instant) -> Served {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(served) = self.ledger.take(from, until, LISTENERS, Instant::now() < deadline) {
                 return served;
@@ -83,7 +83,7 @@ impl Neighbours {
     }
 }
 
-impl Drop for Neighbours {
+impl Drop for GoodClients {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
@@ -113,7 +113,7 @@ async fn live(index: usize, ws: &str, ledger: &Ledger, n_ready: &AtomicUsize) {
         if let Err(error) = worked.await {
             ledger.cut(format!("{error:#}"));
         }
-        tokio::time::sleep(COMES_BACK_AFTER).await;
+        tokio::time::sleep(RECONNECT_DELAY).await;
     }
 }
 
@@ -160,7 +160,7 @@ impl<'a> Client<'a> {
         }
         let mut buffer = vec![0; 65_536];
         while !client.open.is_empty() {
-            let n = tokio::time::timeout(PATIENCE, client.socket.read(&mut buffer)).await.context("no answer")??;
+            let n = tokio::time::timeout(TIMEOUT, client.socket.read(&mut buffer)).await.context("no answer")??;
             client.take(&buffer[..n]).await?;
         }
         Ok(client)
@@ -200,7 +200,7 @@ impl<'a> Client<'a> {
         } else {
             format!("42{id}{}", json!([event, data]))
         };
-        let entry = self.ledger.ask(super::Service::Event, due);
+        let entry = self.ledger.ask(super::RequestKind::Event, due);
         self.open.insert(id, (entry, event));
         Ok(self.socket.write_all(&client_frame(frame.as_bytes())).await?)
     }
@@ -240,7 +240,7 @@ impl Drop for Client<'_> {
 fn answered(open: &mut HashMap<u64, (Entry, &'static str)>, ledger: &Ledger, seen: &[u8]) {
     let is_heard = [&b"{\"event\":\"roomMessageRecieved\""[..], b"42[\"roomMessageRecieved\""];
     if is_heard.iter().any(|start| seen.starts_with(start)) {
-        ledger.heard();
+        ledger.received();
     }
     let Some(rest) = seen.strip_prefix(b"{\"id\":").or_else(|| seen.strip_prefix(b"43")) else { return };
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
@@ -253,7 +253,7 @@ fn answered(open: &mut HashMap<u64, (Entry, &'static str)>, ledger: &Ledger, see
         None => Ok(()),
     };
     if event == "roomMessage" && outcome.is_ok() {
-        ledger.told();
+        ledger.acknowledged();
     }
     ledger.end(entry, outcome);
 }

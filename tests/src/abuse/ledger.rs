@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A kind of request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
+pub enum RequestKind {
     /// An event of a good client, and its acknowledgement.
     Event,
     /// Connecting, authenticating and one answer.
@@ -17,8 +17,8 @@ pub enum Service {
 }
 
 #[derive(Debug, Clone)]
-struct Asked {
-    service: Service,
+struct Request {
+    service: RequestKind,
     due: Instant,
     /// The time that it took, or why it failed; nothing while it is pending.
     outcome: Option<Result<Duration, String>>,
@@ -30,11 +30,11 @@ pub(super) struct Entry(usize);
 
 #[derive(Debug, Default)]
 struct Book {
-    asked: Vec<Asked>,
+    asked: Vec<Request>,
     cut: Vec<(Instant, String)>,
     /// Messages that were acknowledged, and those that were received.
-    told: u64,
-    heard: u64,
+    acknowledged: u64,
+    received: u64,
 }
 
 /// The records of all good clients, on any thread.
@@ -74,9 +74,9 @@ impl Ledger {
     }
 
     /// Records a request, and since when it is due.
-    pub(super) fn ask(&self, service: Service, due: Instant) -> Entry {
+    pub(super) fn ask(&self, service: RequestKind, due: Instant) -> Entry {
         self.book(|book| {
-            book.asked.push(Asked { service, due, outcome: None });
+            book.asked.push(Request { service, due, outcome: None });
             Entry(book.asked.len() - 1)
         })
     }
@@ -96,21 +96,21 @@ impl Ledger {
     }
 
     /// Records that a message was acknowledged.
-    pub(super) fn told(&self) {
-        self.book(|book| book.told += 1);
+    pub(super) fn acknowledged(&self) {
+        self.book(|book| book.acknowledged += 1);
     }
 
     /// Records that a message was received.
-    pub(super) fn heard(&self) {
-        self.book(|book| book.heard += 1);
+    pub(super) fn received(&self) {
+        self.book(|book| book.received += 1);
     }
 
     /// Takes out everything that was due in this time or before, once all of it has an outcome and each message has
     /// been received by all; or at once, when the wait is over.
     pub(super) fn take(&self, from: Instant, until: Instant, listeners: u64, waits: bool) -> Option<Served> {
         self.book(|book| {
-            let open = |asked: &Asked| asked.due < until && asked.outcome.is_none();
-            let is_settled = !book.asked.iter().any(open) && book.heard >= book.told * listeners;
+            let open = |asked: &Request| asked.due < until && asked.outcome.is_none();
+            let is_settled = !book.asked.iter().any(open) && book.received >= book.acknowledged * listeners;
             (is_settled || !waits).then(|| book.take(from, until, listeners))
         })
     }
@@ -127,9 +127,9 @@ impl Book {
             served.say(format!("disconnected: {why}"));
         }
         self.cut.clear();
-        served.unheard = (self.told * listeners).saturating_sub(self.heard);
+        served.unheard = (self.acknowledged * listeners).saturating_sub(self.received);
         // A loss counts once. Receipts may outnumber acknowledgements, which come behind their messages.
-        self.heard += served.unheard;
+        self.received += served.unheard;
         for latencies in [&mut served.events, &mut served.newcomers, &mut served.operator] {
             latencies.sort_unstable();
         }
@@ -138,13 +138,13 @@ impl Book {
 }
 
 impl Served {
-    fn note(&mut self, asked: &Asked) {
+    fn note(&mut self, asked: &Request) {
         match (&asked.outcome, asked.service) {
             (Some(Ok(took)), service) => {
                 let latencies = match service {
-                    Service::Event => &mut self.events,
-                    Service::Newcomer => &mut self.newcomers,
-                    Service::Operator => &mut self.operator,
+                    RequestKind::Event => &mut self.events,
+                    RequestKind::Newcomer => &mut self.newcomers,
+                    RequestKind::Operator => &mut self.operator,
                 };
                 latencies.push(took.as_micros() as u32);
             }
@@ -166,7 +166,7 @@ impl Served {
     }
 
     /// Whether no good client lost anything.
-    pub fn is_whole(&self) -> bool {
+    pub fn is_lossless(&self) -> bool {
         self.refused + self.disconnected + self.missing + self.unheard == 0
     }
 }
@@ -178,29 +178,29 @@ mod tests {
     #[test]
     fn losses_of_each_kind_are_counted() {
         let (ledger, from) = (Ledger::default(), Instant::now());
-        let answered = ledger.ask(Service::Event, from);
-        let refused = ledger.ask(Service::Newcomer, from);
-        ledger.ask(Service::Operator, from);
+        let answered = ledger.ask(RequestKind::Event, from);
+        let refused = ledger.ask(RequestKind::Newcomer, from);
+        ledger.ask(RequestKind::Operator, from);
         ledger.end(answered, Ok(()));
         ledger.end(refused, Err("no".to_owned()));
-        ledger.told();
-        ledger.heard();
+        ledger.acknowledged();
+        ledger.received();
         ledger.cut("1001".to_owned());
         let until = Instant::now() + Duration::from_secs(1);
         assert!(ledger.take(from, until, 2, true).is_none());
         let served = ledger.take(from, until, 2, false).unwrap();
         let counts = (served.events.len(), served.refused, served.missing, served.disconnected, served.unheard);
         assert_eq!(counts, (1, 1, 1, 1, 1));
-        assert!(!served.is_whole() && Served::default().is_whole());
+        assert!(!served.is_lossless() && Served::default().is_lossless());
     }
 
     #[test]
     fn the_first_outcome_counts() {
         let (ledger, from) = (Ledger::default(), Instant::now());
-        let asked = ledger.ask(Service::Event, from);
+        let asked = ledger.ask(RequestKind::Event, from);
         ledger.end(asked, Ok(()));
         ledger.end(asked, Err("late".to_owned()));
         let until = Instant::now() + Duration::from_secs(1);
-        assert!(ledger.take(from, until, 2, true).unwrap().is_whole());
+        assert!(ledger.take(from, until, 2, true).unwrap().is_lossless());
     }
 }

@@ -26,12 +26,12 @@ mod tally;
 mod verdict;
 mod visitors;
 
-pub use attack::{Attack, Group, Setting, Who, all};
+pub use attack::{Attack, Attacker, Group, Setting, all};
 pub use campaign::{Campaign, Length};
 pub use field::Field;
-pub use flood::{Flood, Way};
-pub use good::Neighbours;
-pub use ledger::{Served, Service};
+pub use flood::{Flood, Handshake};
+pub use good::GoodClients;
+pub use ledger::{RequestKind, Served};
 pub use line::Line;
 pub use page::page;
 pub use tally::Tally;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::glimpse::{Glimpse, error_code};
-use super::ledger::{Ledger, Service};
+use super::ledger::{Ledger, RequestKind};
 use super::line::plain;
 use super::requests::api_request;
 use crate::bench::token;
@@ -16,14 +16,14 @@ use crate::raw::{connect_raw_on, reach};
 /// Between two newcomers, and between two requests of the operator.
 const PERIOD: Duration = Duration::from_millis(250);
 /// The time-out of a newcomer or an operator.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Newcomers, one after another: each connects, opens a ticket, and leaves when it is answered.
 pub(super) async fn come(ws: &str, ledger: &Ledger) {
     for n in 0u64.. {
         let due = Instant::now();
-        let entry = ledger.ask(Service::Newcomer, due);
-        let visited = tokio::time::timeout(PATIENCE, visit(ws, n)).await.context("no answer");
+        let entry = ledger.ask(RequestKind::Newcomer, due);
+        let visited = tokio::time::timeout(TIMEOUT, visit(ws, n)).await.context("no answer");
         ledger.end(entry, visited.and_then(|visited| visited).map_err(|error| format!("{error:#}")));
         tokio::time::sleep_until((due + PERIOD).into()).await;
     }
@@ -56,8 +56,8 @@ async fn visit(ws: &str, n: u64) -> anyhow::Result<()> {
 pub(super) async fn operate(api: &str, ledger: &Ledger) {
     loop {
         let due = Instant::now();
-        let entry = ledger.ask(Service::Operator, due);
-        let looked = tokio::time::timeout(PATIENCE, look(api)).await.context("no answer");
+        let entry = ledger.ask(RequestKind::Operator, due);
+        let looked = tokio::time::timeout(TIMEOUT, look(api)).await.context("no answer");
         ledger.end(entry, looked.and_then(|looked| looked).map_err(|error| format!("{error:#}")));
         tokio::time::sleep_until((due + PERIOD).into()).await;
     }

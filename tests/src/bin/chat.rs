@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use roundhouse_tests::bench::{LIMITS, SECRET, quantile, say, token};
 use roundhouse_tests::chat::{
-    MEMBERS, PATIENCE, PER_SECOND, ROOMS, Seen, Shared, Tally, frame, join_all, message, wait_for_the_end, write,
+    MEMBERS, PER_SECOND, ROOMS, Seen, Shared, TIMEOUT, Tally, frame, join_all, message, wait_for_the_end, write,
 };
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
@@ -95,7 +95,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
             let down = Instant::now();
             // Reads the bytes that the host had written before its end.
             for member in members.drain(..) {
-                tokio::time::timeout(PATIENCE, member.reader).await.context("a connection outlived the host")??;
+                tokio::time::timeout(TIMEOUT, member.reader).await.context("a connection outlived the host")??;
             }
             host.restart();
             members = join_all(&host.ws, &tally).await?;

@@ -27,14 +27,14 @@ const ROUNDS: usize = 3;
 const SENDERS: usize = 4;
 
 /// How far the clock is moved for each event: as at a rate that a host lets through.
-const PACE: Duration = Duration::from_millis(20);
+const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Limits per user are off: features' handling of payloads is tried, and not the host's limits.
 const NO_BUDGET: &str = "{ scopes = 0, rooms = 0, timers = 0, timer_bytes = 0, documents = 0, document_bytes = 0, \
                          fetches = 0, saved_bytes_per_second = 0, fetched_bytes_per_second = 0 }";
 
 /// Findings that are kept with the payload that caused them.
-const KEPT: usize = 20;
+const MAX_FINDINGS: usize = 20;
 
 /// The payloads, and how their cost is judged.
 #[derive(Debug, Clone)]
@@ -211,7 +211,7 @@ async fn try_one(
         Ok(_) => cost.taken += 1,
         Err(error) => {
             let code = error["code"].as_str().unwrap_or_default().to_owned();
-            if code == "internal" && outcome.findings.len() < KEPT {
+            if code == "internal" && outcome.findings.len() < MAX_FINDINGS {
                 let beginning: String = built.args.chars().take(300).collect();
                 let mut finding = format!("{}: {} of {} bytes: ", event.name, built.shape, built.args.len());
                 let _ = write!(finding, "{beginning}");
@@ -238,7 +238,7 @@ impl Sender {
 
     /// Sends arguments as they are, and returns the acknowledgement or the error.
     async fn ask(&mut self, host: &InnerHost, event: &str, args: &str) -> Result<Value, Value> {
-        host.advance(PACE);
+        host.advance(EVENT_INTERVAL);
         self.last_id += 1;
         self.client.send_text(format!(r#"{{"event":"{event}","id":{},"args":{args}}}"#, self.last_id)).await;
         let answer = self.client.expect_ack(self.last_id).await;

@@ -6,16 +6,16 @@ use serde_json::json;
 use crate::Random;
 
 /// Bytes reserved for the known fields and the text around them.
-const AROUND: usize = 2000;
+const RESERVED_BYTES: usize = 2000;
 
 /// Values and keys reserved for the known fields.
-const KNOWN_VALUES: usize = 40;
+const RESERVED_VALUES: usize = 40;
 
 /// The longest text of a payload whose event bounds no bytes.
-const MOST_BYTES: usize = 900_000;
+const MAX_TEXT_BYTES: usize = 900_000;
 
 /// Fields that features know, besides the placeholders of their scopes.
-const KNOWN: [&str; 11] = [
+const KNOWN_FIELDS: [&str; 11] = [
     "accountId",
     "agentId",
     "agentName",
@@ -112,13 +112,13 @@ fn deep_and_wide(_: &mut Random, budget: Budget) -> String {
 
 /// A payload for an event of these limits, whose scopes have these placeholders, from this user.
 pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: &[String], user: &str) -> Built {
-    let bytes = limits.bytes.unwrap_or(MOST_BYTES).min(MOST_BYTES);
+    let bytes = limits.bytes.unwrap_or(MAX_TEXT_BYTES).min(MAX_TEXT_BYTES);
     let mut known = known_fields(random, placeholders, user);
     let n_known: usize = known.iter().map(|field| field.len() + 1).sum();
     let mut budget = Budget {
-        bytes: bytes.saturating_sub(n_known + AROUND),
-        values: limits.values.saturating_sub(KNOWN_VALUES),
-        keys: limits.keys.saturating_sub(KNOWN_VALUES),
+        bytes: bytes.saturating_sub(n_known + RESERVED_BYTES),
+        values: limits.values.saturating_sub(RESERVED_VALUES),
+        keys: limits.keys.saturating_sub(RESERVED_VALUES),
         depth: limits.depth.saturating_sub(1),
     };
     if random.in_hundred(20) {
@@ -133,7 +133,7 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
         2 => format!("[{{{}}},{filler}]", known.join(",")),
         // A value in place of a field that the feature reads.
         3 | 4 => {
-            let name = random.pick(&KNOWN);
+            let name = random.pick(&KNOWN_FIELDS);
             known.retain(|field| !field.starts_with(&format!("\"{name}\"")));
             format!("[{{{},\"{name}\":{filler}}}]", known.join(","))
         }
@@ -166,7 +166,7 @@ pub(super) fn plain(random: &mut Random, placeholders: &[String], user: &str) ->
 fn known_fields(random: &mut Random, placeholders: &[String], user: &str) -> Vec<String> {
     let mut fields: Vec<_> = placeholders.iter().map(|name| field(random, name, user, false)).collect();
     let is_other = |name: &&&str| !placeholders.iter().any(|placeholder| placeholder == *name);
-    for name in KNOWN.iter().filter(is_other) {
+    for name in KNOWN_FIELDS.iter().filter(is_other) {
         if random.in_hundred(50) {
             fields.push(field(random, name, user, false));
         }

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use roundhouse_tests::PATIENCE;
+use roundhouse_tests::TIMEOUT;
 use serde_json::Value;
 
 use super::page::line_matches;
@@ -125,7 +125,7 @@ impl Program {
         if let Some(line) = self.looked_at.take() {
             return Ok(line);
         }
-        self.lines.recv_timeout(PATIENCE).map_err(|error| {
+        self.lines.recv_timeout(TIMEOUT).map_err(|error| {
             let what = match error {
                 RecvTimeoutError::Timeout => "nothing came",
                 RecvTimeoutError::Disconnected => "it ended",
@@ -138,7 +138,7 @@ impl Program {
     /// Interrupts the program, as Ctrl-C does.
     pub(super) fn interrupt(&mut self) -> Result<(), String> {
         self.signal("-INT");
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() > deadline {
                 return Err("it did not end in time".to_owned());

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::{BURST, RATE, attack};
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 
 /// Small frames that are written at once by a client over its rate.
 const AT_ONCE: usize = 50;
@@ -24,16 +24,16 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "roomHistory of 100 messages of 4 kB, 10 connections at their rate",
-        |f| history(f, Flood::of(10, Way::Plain))
+        |f| history(f, Flood::of(10, Handshake::Plain))
     ),
     attack!("history-unread", Connections, Closed, 1, "the same, and nothing is read", |f| {
-        history(f, Flood::of(10, Way::Plain).deaf())
+        history(f, Flood::of(10, Handshake::Plain).deaf())
     }),
     attack!("over-rate", Connections, Closed, 1, "small events as fast as they go, 20 connections", |f| {
-        over_rate(f, Way::Plain, line::plain("ticket:typing", r#"{"ticketId":"t"}"#))
+        over_rate(f, Handshake::Plain, line::plain("ticket:typing", r#"{"ticketId":"t"}"#))
     }),
     attack!("over-rate-socketio", Connections, Closed, 1, "the same over Socket.IO", |f| {
-        over_rate(f, Way::SocketIo, line::socket_io("ticket:typing", r#"{"ticketId":"t"}"#))
+        over_rate(f, Handshake::SocketIo, line::socket_io("ticket:typing", r#"{"ticketId":"t"}"#))
     }),
     attack!(
         "big-room",
@@ -106,7 +106,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         |f| async move {
             let join = line::plain("joinRoom", r#"{"roomId":"again"}"#);
             let frame = line::plain("roomMessage", r#"{"roomId":"again","body":"b","clientId":"c"}"#);
-            let flood = Flood::of(20, Way::Plain).scaled(&f).rate(RATE).burst(BURST).opening(join);
+            let flood = Flood::of(20, Handshake::Plain).scaled(&f).rate(RATE).burst(BURST).opening(join);
             f.pour(flood, |_, _| Cow::Borrowed(&frame)).await;
             anyhow::Ok(())
         }
@@ -119,7 +119,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "ticket:view at the rate of 50 connections that read nothing",
         |f| async move {
             let frame = line::plain("ticket:view", r#"{"ticketId":"unread"}"#);
-            let flood = Flood::of(50, Way::Plain).scaled(&f).rate(RATE).burst(BURST).deaf();
+            let flood = Flood::of(50, Handshake::Plain).scaled(&f).rate(RATE).burst(BURST).deaf();
             f.pour(flood, |_, _| Cow::Borrowed(&frame)).await;
             anyhow::Ok(())
         }
@@ -139,12 +139,12 @@ async fn chat(field: Rc<Field>, n: usize, are_apart: bool) -> anyhow::Result<()>
     let n = field.some(n);
     if !are_apart {
         let frame = message("chat", 16_000);
-        let flood = Flood::of(n, Way::Plain).rate(RATE).burst(BURST).opening(join("chat"));
+        let flood = Flood::of(n, Handshake::Plain).rate(RATE).burst(BURST).opening(join("chat"));
         field.pour(flood, |_, _| Cow::Borrowed(&frame)).await;
         return Ok(());
     }
     let frames: Vec<_> = (0..n).map(|i| [join(&format!("chat{i}")), message(&format!("chat{i}"), 16_000)]).collect();
-    let flood = Flood::of(n, Way::Plain).accounts().rate(RATE).burst(BURST);
+    let flood = Flood::of(n, Handshake::Plain).accounts().rate(RATE).burst(BURST);
     field.pour(flood, |i, n| Cow::Borrowed(&frames[i][n.min(1)])).await;
     Ok(())
 }
@@ -162,24 +162,25 @@ async fn history(field: Rc<Field>, flood: Flood) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn over_rate(field: Rc<Field>, way: Way, frame: Vec<u8>) -> anyhow::Result<()> {
+async fn over_rate(field: Rc<Field>, handshake: Handshake, frame: Vec<u8>) -> anyhow::Result<()> {
     let frames = frame.repeat(AT_ONCE);
-    field.pour(Flood::of(20, way).scaled(&field), |_, _| Cow::Borrowed(&frames)).await;
+    field.pour(Flood::of(20, handshake).scaled(&field), |_, _| Cow::Borrowed(&frames)).await;
     Ok(())
 }
 
 async fn big_room(field: Rc<Field>) -> anyhow::Result<()> {
-    let _members = field.connect_all(Flood::of(200, Way::Plain).scaled(&field).opening(join("big"))).await;
+    let _members = field.connect_all(Flood::of(200, Handshake::Plain).scaled(&field).opening(join("big"))).await;
     let frame = message("big", 4000);
-    let flood = Flood::of(1, Way::Plain).rate(RATE).burst(BURST).opening(join("big"));
+    let flood = Flood::of(1, Handshake::Plain).rate(RATE).burst(BURST).opening(join("big"));
     field.pour(flood, |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
 async fn slow_readers(field: Rc<Field>) -> anyhow::Result<()> {
-    let _members = field.connect_all(Flood::of(100, Way::Plain).scaled(&field).opening(join("slow")).deaf()).await;
+    let _members =
+        field.connect_all(Flood::of(100, Handshake::Plain).scaled(&field).opening(join("slow")).deaf()).await;
     let frame = message("slow", 16_000);
-    let flood = Flood::of(1, Way::Plain).rate(RATE).burst(BURST).opening(join("slow"));
+    let flood = Flood::of(1, Handshake::Plain).rate(RATE).burst(BURST).opening(join("slow"));
     field.pour(flood, |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
@@ -194,7 +195,8 @@ async fn crowd(
     data: &str,
 ) -> anyhow::Result<()> {
     let frames = events.map(|event| line::plain(event, data));
-    let flood = Flood::of(n, Way::Plain).scaled(&field).accounts().rate(per_second).opening(line::plain(first, data));
+    let flood =
+        Flood::of(n, Handshake::Plain).scaled(&field).accounts().rate(per_second).opening(line::plain(first, data));
     field.pour(flood, |_, n| Cow::Borrowed(&frames[n % 2])).await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::attack;
 use crate::abuse::requests::{POLL, api_request, bare_request};
-use crate::abuse::{Attack, Field, Flood, Line, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, Line, line};
 use crate::bench::SECRET;
 use crate::raw::{client_frame, frame_of};
 
@@ -37,13 +37,13 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
             anyhow::Ok(())
         }
     ),
-    attack!("half-uploads", Service, Closed, 1, "100 uploads of 16 MB that stop after 8 MB", |f| {
+    attack!("half-uploads", RequestKind, Closed, 1, "100 uploads of 16 MB that stop after 8 MB", |f| {
         half_uploads(f, format!("authorization: Bearer {SECRET}\r\n"))
     }),
     attack!("half-uploads-stranger", Stranger, Closed, 1, "the same without a key", |f| half_uploads(f, String::new())),
     attack!(
         "half-calls",
-        Service,
+        RequestKind,
         Closed,
         1,
         "300 calls of the API of 1 MB that stop a byte before the end",
@@ -65,11 +65,11 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "500 WebSockets without a token, with a first frame of 16 kB that lacks a byte",
         |f| {
             let half = almost(16_384);
-            hold_lines(f, Flood::of(500, Way::Unsigned), vec![half])
+            hold_lines(f, Flood::of(500, Handshake::Unsigned), vec![half])
         }
     ),
     attack!("half-frames", Connections, Closed, 1, "200 connections with a frame of 1 MB that lacks a byte", |f| {
-        hold_lines(f, Flood::of(200, Way::Plain), vec![almost(MESSAGE)])
+        hold_lines(f, Flood::of(200, Handshake::Plain), vec![almost(MESSAGE)])
     }),
     attack!(
         "half-messages",
@@ -80,7 +80,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         |f| {
             let mut fragments = vec![frame_of(0x01, &vec![b' '; 100_000])];
             fragments.extend(vec![frame_of(0x00, &vec![b' '; 100_000]); 8]);
-            hold_lines(f, Flood::of(200, Way::Plain), fragments)
+            hold_lines(f, Flood::of(200, Handshake::Plain), fragments)
         }
     ),
     attack!("silent-sockets", Stranger, Closed, 1, "1,500 TCP connections that say nothing", |f| async move {
@@ -88,10 +88,10 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         anyhow::Ok(())
     }),
     attack!("unsigned-websockets", Stranger, Closed, 1, "1,000 WebSockets that never sign in, again and again", |f| {
-        hold_lines(f, Flood::of(1000, Way::Unsigned), Vec::new())
+        hold_lines(f, Flood::of(1000, Handshake::Unsigned), Vec::new())
     }),
     attack!("engine-sessions", Stranger, Closed, 1, "500 Socket.IO WebSockets that enter no namespace", |f| {
-        hold_lines(f, Flood::of(500, Way::Engine), Vec::new())
+        hold_lines(f, Flood::of(500, Handshake::Engine), Vec::new())
     }),
     attack!(
         "polling-sessions",
@@ -106,7 +106,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         }
     ),
     attack!("anonymous-websockets", Anonymous, Open, 1, "1,000 anonymous WebSockets from one address", |f| {
-        hold_lines(f, Flood::of(1000, Way::Anonymous), Vec::new())
+        hold_lines(f, Flood::of(1000, Handshake::Anonymous), Vec::new())
     }),
     attack!(
         "lost-clients",
@@ -208,7 +208,7 @@ async fn half_attachments(field: Rc<Field>) -> anyhow::Result<()> {
     let attachment = frame_of(0x82, &vec![0; MESSAGE - 1]);
     let mut frames = vec![announced];
     frames.extend(vec![attachment; 9]);
-    hold_lines(field, Flood::of(80, Way::SocketIo), frames).await
+    hold_lines(field, Flood::of(80, Handshake::SocketIo), frames).await
 }
 
 /// Connections that end without a close, whose sessions the host keeps.

@@ -28,14 +28,14 @@ const BURST: usize = 200;
 /// A payload as large as a message may be, less the rest of its frame.
 const LARGEST: usize = 990_000;
 /// The time-out of one answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An attack in the list.
 macro_rules! attack {
     ($name:literal, $who:ident, $setting:ident, $length:literal, $what:literal, |$field:ident| $run:expr) => {
         $crate::abuse::Attack {
             name: $name,
-            who: $crate::abuse::Who::$who,
+            who: $crate::abuse::Attacker::$who,
             what: $what,
             setting: $crate::abuse::Setting::$setting,
             length: $length,
@@ -87,7 +87,7 @@ impl Asker {
             if let Some(answer) = answer {
                 return Ok(answer);
             }
-            let n = tokio::time::timeout(PATIENCE, self.socket.read(&mut buffer)).await??;
+            let n = tokio::time::timeout(TIMEOUT, self.socket.read(&mut buffer)).await??;
             ensure!(n > 0, "the connection was ended");
             self.received.extend_from_slice(&buffer[..n]);
         }

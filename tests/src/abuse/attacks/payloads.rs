@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{LARGEST, RATE, attack, many};
 use crate::abuse::stage::bundled;
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::guests::relabelled;
 
 /// The rate of each: below a connection's limit, and above that of a thread whose calls take their whole deadline.
@@ -103,7 +103,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "ticket:view over Socket.IO with 490,000 arguments, 20 a second",
         |f| {
             let frame = line::socket_io("ticket:view", &format!(r#"{{"ticketId":"t"}},{}"#, many("1", LARGEST)));
-            send_by(f, Way::SocketIo, frame)
+            send_by(f, Handshake::SocketIo, frame)
         }
     ),
     attack!(
@@ -160,18 +160,20 @@ async fn attachments(field: Rc<Field>) -> anyhow::Result<()> {
         r#"{{"event":"ticket:view","args":[{{"ticketId":"t"}},{places}],"attachments":[{attachments}],"id":7}}"#
     );
     let frame = crate::raw::client_frame(text.as_bytes());
-    field.pour(Flood::of(1, Way::Plain).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+    field.pour(Flood::of(1, Handshake::Plain).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
 async fn send(field: Rc<Field>, frame: Vec<u8>) -> anyhow::Result<()> {
-    send_by(field, Way::Plain, frame).await
+    send_by(field, Handshake::Plain, frame).await
 }
 
-async fn send_by(field: Rc<Field>, way: Way, frame: Vec<u8>) -> anyhow::Result<()> {
-    let flood = Flood::of(1, way).rate(A_SECOND).opening(line::plain("joinRoom", r#"{"roomId":"r"}"#));
+async fn send_by(field: Rc<Field>, handshake: Handshake, frame: Vec<u8>) -> anyhow::Result<()> {
+    let flood = Flood::of(1, handshake).rate(A_SECOND).opening(line::plain("joinRoom", r#"{"roomId":"r"}"#));
     field
-        .pour(if way == Way::Plain { flood } else { Flood::of(1, way).rate(A_SECOND) }, |_, _| Cow::Borrowed(&frame))
+        .pour(if handshake == Handshake::Plain { flood } else { Flood::of(1, handshake).rate(A_SECOND) }, |_, _| {
+            Cow::Borrowed(&frame)
+        })
         .await;
     Ok(())
 }

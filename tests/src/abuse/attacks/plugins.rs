@@ -7,12 +7,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{BURST, RATE, attack, hostile};
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::bench::token;
 use crate::guests;
 
 /// Between two looks at its notifications.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// The clients of the plugin's author.
 const CLIENTS: usize = 4;
 
@@ -41,7 +41,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         drive(f, "ask-many", json!({ "count": 1000 }))
     }),
     attack!("fat-timers", Plugin, Closed, 1, "timers of 900 kB each, a thousand in a scope", |f| async move {
-        let flood = Flood::of(CLIENTS, Way::Plain).rate(RATE).burst(BURST);
+        let flood = Flood::of(CLIENTS, Handshake::Plain).rate(RATE).burst(BURST);
         // A timer's name identifies it; another scope when one has its maximum.
         let frame = |i: usize, n: usize| {
             hostile(&format!("fat{i}-{n}"), "fat-timers", &json!({ "count": 9, "bytes": 100_000 }))
@@ -68,12 +68,12 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
 
 async fn drive(field: Rc<Field>, how: &str, with: Value) -> anyhow::Result<()> {
     let frame = hostile("driven", how, &with);
-    field.pour(Flood::of(CLIENTS, Way::Plain).accounts().rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+    field.pour(Flood::of(CLIENTS, Handshake::Plain).accounts().rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
 async fn fat_states(field: Rc<Field>) -> anyhow::Result<()> {
-    let flood = Flood::of(CLIENTS, Way::Plain).rate(RATE).burst(BURST);
+    let flood = Flood::of(CLIENTS, Handshake::Plain).rate(RATE).burst(BURST);
     let frame = |i: usize, n: usize| hostile(&format!("fat{i}-{n}"), "large-state", &json!({ "bytes": 60_000 }));
     field.pour(flood, |i, n| Cow::Owned(frame(i, n))).await;
     Ok(())
@@ -81,9 +81,9 @@ async fn fat_states(field: Rc<Field>) -> anyhow::Result<()> {
 
 async fn own_room(field: Rc<Field>) -> anyhow::Result<()> {
     let join = line::plain("hostile:count", r#"{"id":"own"}"#);
-    let _members = field.connect_all(Flood::of(field.some(20), Way::Plain).accounts().opening(join)).await;
+    let _members = field.connect_all(Flood::of(field.some(20), Handshake::Plain).accounts().opening(join)).await;
     let frame = hostile("own", "flood-room", &json!(600_000));
-    field.pour(Flood::of(1, Way::Plain).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+    field.pour(Flood::of(1, Handshake::Plain).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
@@ -111,7 +111,7 @@ async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     let mut asker = field.asker(&field.user(0)).await?;
     let mut saw = String::new();
     while !field.is_over() && !saw.contains("victim in") {
-        field.pause(BETWEEN_LOOKS).await;
+        field.pause(POLL_INTERVAL).await;
         // It may have been disconnected, and has then seen its data already.
         let Ok(answer) = asker.ask(&shout).await else { break };
         saw = answer;
@@ -125,7 +125,7 @@ async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
         harm.push("everybody is in its room".to_owned());
     }
     field.tally.borrow_mut().harm.extend(harm);
-    field.pour(Flood::of(1, Way::Plain).rate(RATE), |_, _| Cow::Borrowed(&shout)).await;
+    field.pour(Flood::of(1, Handshake::Plain).rate(RATE), |_, _| Cow::Borrowed(&shout)).await;
     drop(victim);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::{BURST, RATE, attack};
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     attack!(
@@ -13,7 +13,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         3,
         "ticket:view with an id at random, 300 connections at their rate",
-        |f| fill(f, Flood::of(300, Way::Plain), "ticket:view", "ticketId")
+        |f| fill(f, Flood::of(300, Handshake::Plain), "ticket:view", "ticketId")
     ),
     attack!(
         "all-scopes-anonymous",
@@ -21,10 +21,10 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Open,
         2,
         "ticket:view with an id at random, 300 connections from one address",
-        |f| fill(f, Flood::of(300, Way::Anonymous), "ticket:view", "ticketId")
+        |f| fill(f, Flood::of(300, Handshake::Anonymous), "ticket:view", "ticketId")
     ),
     attack!("all-scopes-accounts", Accounts, Closed, 2, "timeline:subscribe with an id at random, 300 accounts", |f| {
-        fill(f, Flood::of(300, Way::Plain).accounts(), "timeline:subscribe", r#"entityType":"client","entityId"#)
+        fill(f, Flood::of(300, Handshake::Plain).accounts(), "timeline:subscribe", r#"entityType":"client","entityId"#)
     }),
     attack!(
         "typing-everywhere",
@@ -32,10 +32,10 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "typing:start to a contact at random, a timer each, 50 connections",
-        |f| fill(f, Flood::of(50, Way::Plain), "typing:start", r#"whatsappAccountId":"a","contactId"#)
+        |f| fill(f, Flood::of(50, Handshake::Plain), "typing:start", r#"whatsappAccountId":"a","contactId"#)
     ),
     attack!("all-rooms", Connections, Closed, 1, "subscribe:whatsapp with an id at random, 100 connections", |f| {
-        fill(f, Flood::of(100, Way::Plain), "subscribe:whatsapp", "accountId")
+        fill(f, Flood::of(100, Handshake::Plain), "subscribe:whatsapp", "accountId")
     }),
     attack!(
         "all-campaigns",
@@ -43,7 +43,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "subscribe:campaign with an id at random (durable), 50 connections",
-        |f| fill(f, Flood::of(50, Way::Plain), "subscribe:campaign", "campaignId")
+        |f| fill(f, Flood::of(50, Handshake::Plain), "subscribe:campaign", "campaignId")
     ),
     attack!(
         "all-chats",
@@ -51,7 +51,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "joinRoom with an id at random (history is read), 50 connections",
-        |f| fill(f, Flood::of(50, Way::Plain), "joinRoom", "roomId")
+        |f| fill(f, Flood::of(50, Handshake::Plain), "joinRoom", "roomId")
     ),
     attack!(
         "refused-scopes",
@@ -59,7 +59,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "roomMessage to rooms at random that it is not in, 50 connections",
-        |f| fill(f, Flood::of(50, Way::Plain), "roomMessage", r#"body":"b","roomId"#)
+        |f| fill(f, Flood::of(50, Handshake::Plain), "roomMessage", r#"body":"b","roomId"#)
     ),
     attack!(
         "long-ids",
@@ -87,7 +87,7 @@ async fn fill(field: Rc<Field>, flood: Flood, event: &str, key: &str) -> anyhow:
 }
 
 async fn long_ids(field: Rc<Field>) -> anyhow::Result<()> {
-    let flood = Flood::of(50, Way::Plain).scaled(&field).rate(RATE).burst(BURST);
+    let flood = Flood::of(50, Handshake::Plain).scaled(&field).rate(RATE).burst(BURST);
     let padding = "𝔵".repeat(110);
     let frame = |i: usize, n: usize| line::plain("ticket:view", &format!(r#"{{"ticketId":"{padding}{i:06}-{n:08}"}}"#));
     field.pour(flood, |i, n| Cow::Owned(frame(i, n))).await;
@@ -95,7 +95,7 @@ async fn long_ids(field: Rc<Field>) -> anyhow::Result<()> {
 }
 
 async fn churn(field: Rc<Field>) -> anyhow::Result<()> {
-    let flood = Flood::of(50, Way::Plain).scaled(&field).rate(RATE).burst(BURST);
+    let flood = Flood::of(50, Handshake::Plain).scaled(&field).rate(RATE).burst(BURST);
     let event = |n: usize| if n.is_multiple_of(2) { "ticket:view" } else { "ticket:leave" };
     field.pour(flood, |i, n| Cow::Owned(line::plain(event(n), &format!(r#"{{"ticketId":"{i}-{}"}}"#, n / 2)))).await;
     Ok(())

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{BURST, LARGEST, RATE, attack, hostile, many};
 use crate::abuse::requests::api_request;
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::guests::{self, relabelled};
 
 /// The length of a burning call in milliseconds: below the deadline of 50, with a margin for busy machines.
@@ -25,12 +25,12 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     attack!("numbers", Account, Closed, 2, "subscribe:contact with 490,000 numbers, 50 a second", |f| numbers(
         f,
         1,
-        Way::Plain
+        Handshake::Plain
     )),
     attack!("numbers-connections", Connections, Closed, 1, "the same from four connections", |f| numbers(
         f,
         4,
-        Way::Plain
+        Handshake::Plain
     )),
     attack!(
         "numbers-socketio",
@@ -38,7 +38,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "ticket:view over Socket.IO with 490,000 numbers, 50 a second",
-        |f| numbers(f, 1, Way::SocketIo)
+        |f| numbers(f, 1, Handshake::SocketIo)
     ),
     attack!("burn", Plugin, Closed, 2, "40 ms a call, 45 calls a second for one client", |f| burn(f, 1)),
     attack!("burn-clients", Plugin, Closed, 2, "40 ms a call, 45 calls a second for each of four clients", |f| burn(
@@ -50,18 +50,18 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     attack!("timer-loops", Plugin, Closed, 1, "100 scopes with a timer of 0 ms that sets itself again", |f| {
         timer_loops(f, 100)
     }),
-    attack!("gather", Service, Closed, 1, "stats of a feature with 30,000 scopes, 2 callers", gather),
-    attack!("compile", Service, Closed, 2, "a component of 12 MB is compiled, and a rollback meanwhile", compile),
-    attack!("swaps", Service, Closed, 1, "swaps of a feature, as fast as they go, 2 callers", swaps),
+    attack!("gather", RequestKind, Closed, 1, "stats of a feature with 30,000 scopes, 2 callers", gather),
+    attack!("compile", RequestKind, Closed, 2, "a component of 12 MB is compiled, and a rollback meanwhile", compile),
+    attack!("swaps", RequestKind, Closed, 1, "swaps of a feature, as fast as they go, 2 callers", swaps),
 ];
 
-async fn numbers(field: Rc<Field>, n: usize, way: Way) -> anyhow::Result<()> {
+async fn numbers(field: Rc<Field>, n: usize, handshake: Handshake) -> anyhow::Result<()> {
     let numbers = many("1", LARGEST - 100);
-    let frame = match way {
-        Way::SocketIo => line::socket_io("ticket:view", &format!(r#"{{"ticketId":"t","x":[{numbers}]}}"#)),
+    let frame = match handshake {
+        Handshake::SocketIo => line::socket_io("ticket:view", &format!(r#"{{"ticketId":"t","x":[{numbers}]}}"#)),
         _ => line::plain("subscribe:contact", &format!(r#"{{"contactId":"c","x":[{numbers}]}}"#)),
     };
-    field.pour(Flood::of(n, way).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+    field.pour(Flood::of(n, handshake).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
     Ok(())
 }
 
@@ -82,14 +82,16 @@ async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
 async fn burn(field: Rc<Field>, clients: usize) -> anyhow::Result<()> {
     let work = work_for(&field, BURN_MS).await?;
     let frame = hostile("burnt", "burn", &json!(work));
-    field.pour(Flood::of(clients, Way::Plain).accounts().rate(BURNS_A_SECOND), |_, _| Cow::Borrowed(&frame)).await;
+    field
+        .pour(Flood::of(clients, Handshake::Plain).accounts().rate(BURNS_A_SECOND), |_, _| Cow::Borrowed(&frame))
+        .await;
     Ok(())
 }
 
 async fn burn_scopes(field: Rc<Field>) -> anyhow::Result<()> {
     let work = work_for(&field, BURN_MS).await?;
     let frame = |i: usize, n: usize| hostile(&format!("{i}-{n}"), "burn", &json!(work));
-    field.pour(Flood::of(4, Way::Plain).rate(BURNS_A_SECOND), |i, n| Cow::Owned(frame(i, n))).await;
+    field.pour(Flood::of(4, Handshake::Plain).rate(BURNS_A_SECOND), |i, n| Cow::Owned(frame(i, n))).await;
     Ok(())
 }
 
@@ -111,7 +113,7 @@ async fn timer_loops(field: Rc<Field>, scopes: usize) -> anyhow::Result<()> {
 }
 
 async fn gather(field: Rc<Field>) -> anyhow::Result<()> {
-    let flood = Flood::of(field.some(150), Way::Plain).accounts();
+    let flood = Flood::of(field.some(150), Handshake::Plain).accounts();
     let lines = field.connect_all(flood).await;
     let counted = futures_util::future::join_all(lines.into_iter().enumerate().map(|(i, mut line)| async move {
         for n in 0..BURST {

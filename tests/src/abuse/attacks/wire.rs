@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{BURST, RATE, attack};
 use crate::abuse::requests::bare_request;
-use crate::abuse::{Attack, Field, Flood, Way, line};
+use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::bench::token;
 use crate::raw::{client_frame, frame_of};
 
@@ -20,18 +20,18 @@ const FLOODERS: usize = 10;
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     attack!("empty-frames", Connections, Closed, 1, "empty text frames as fast as they go, 10 connections", |f| flood(
         f,
-        Way::Plain,
+        Handshake::Plain,
         frame_of(0x81, b"")
     )),
     attack!("pings", Connections, Closed, 1, "WebSocket pings of 125 bytes as fast as they go, 10 connections", |f| {
-        flood(f, Way::Plain, frame_of(0x89, &[b'p'; 125]))
+        flood(f, Handshake::Plain, frame_of(0x89, &[b'p'; 125]))
     }),
     attack!("pongs", Connections, Closed, 1, "WebSocket pongs of 125 bytes as fast as they go, 10 connections", |f| {
-        flood(f, Way::Plain, frame_of(0x8a, &[b'p'; 125]))
+        flood(f, Handshake::Plain, frame_of(0x8a, &[b'p'; 125]))
     }),
     attack!("pings-anonymous", Anonymous, Open, 1, "the same without a token", |f| flood(
         f,
-        Way::Anonymous,
+        Handshake::Anonymous,
         frame_of(0x89, &[b'p'; 125])
     )),
     attack!(
@@ -42,7 +42,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "fragments of one byte as fast as they go, 10 connections",
         |f| async move {
             let first = frame_of(0x01, b" ");
-            let flood = Flood::of(FLOODERS, Way::Plain).scaled(&f).opening(first);
+            let flood = Flood::of(FLOODERS, Handshake::Plain).scaled(&f).opening(first);
             let frames = frame_of(0x00, b" ").repeat(AT_ONCE);
             f.pour(flood, |_, _| Cow::Borrowed(&frames)).await;
             anyhow::Ok(())
@@ -50,7 +50,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     ),
     attack!("engine-pongs", Connections, Closed, 1, "Engine.IO pongs as fast as they go, 10 connections", |f| flood(
         f,
-        Way::SocketIo,
+        Handshake::SocketIo,
         client_frame(b"3")
     )),
     attack!(
@@ -61,7 +61,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "1 MB of what is no JSON, 10 connections at their rate",
         |f| async move {
             let frame = client_frame(&vec![b'['; 990_000]);
-            f.pour(Flood::of(FLOODERS, Way::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+            f.pour(Flood::of(FLOODERS, Handshake::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
             anyhow::Ok(())
         }
     ),
@@ -73,7 +73,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         "binary frames of 100 kB, 10 connections at their rate",
         |f| async move {
             let frame = frame_of(0x82, &vec![0; 100_000]);
-            f.pour(Flood::of(FLOODERS, Way::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+            f.pour(Flood::of(FLOODERS, Handshake::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
             anyhow::Ok(())
         }
     ),
@@ -83,7 +83,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "events that nobody handles, with names of 256 bytes, 10 connections",
-        |f| flood(f, Way::Plain, line::plain(&"e".repeat(256), "{}"))
+        |f| flood(f, Handshake::Plain, line::plain(&"e".repeat(256), "{}"))
     ),
     attack!(
         "authenticate",
@@ -94,7 +94,8 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         |f| async move {
             let wrong = format!("{}.{}.{}", "e".repeat(100), "y".repeat(16_000), "J".repeat(43));
             let frame = line::plain("authenticate", &format!(r#"{{"token":"{wrong}"}}"#));
-            f.pour(Flood::of(20, Way::Plain).scaled(&f).rate(RATE).burst(BURST), |_, _| Cow::Borrowed(&frame)).await;
+            f.pour(Flood::of(20, Handshake::Plain).scaled(&f).rate(RATE).burst(BURST), |_, _| Cow::Borrowed(&frame))
+                .await;
             anyhow::Ok(())
         }
     ),
@@ -104,7 +105,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "Socket.IO packets that enter unknown namespaces, 10 connections",
-        |f| flood(f, Way::SocketIo, client_frame(format!("40/{},", "n".repeat(100)).as_bytes()))
+        |f| flood(f, Handshake::SocketIo, client_frame(format!("40/{},", "n".repeat(100)).as_bytes()))
     ),
     attack!(
         "reentries",
@@ -115,7 +116,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         |f| async move {
             let enter = format!(r#"40{{"token":"{}"}}"#, token(&f.user(0))?);
             let frames = [client_frame(b"41"), client_frame(enter.as_bytes())].concat();
-            f.pour(Flood::of(FLOODERS, Way::SocketIo).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frames)).await;
+            f.pour(Flood::of(FLOODERS, Handshake::SocketIo).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frames)).await;
             anyhow::Ok(())
         }
     ),
@@ -128,7 +129,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         |f| async move {
             let session = "0123456789abcdef0123456789abcdef0123456789abcdef";
             let frame = line::plain("resume", &format!(r#"{{"session":"{session}","offset":0}}"#));
-            f.pour(Flood::of(FLOODERS, Way::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
+            f.pour(Flood::of(FLOODERS, Handshake::Plain).scaled(&f).rate(RATE), |_, _| Cow::Borrowed(&frame)).await;
             anyhow::Ok(())
         }
     ),
@@ -138,14 +139,18 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
         Closed,
         1,
         "acknowledgements that nobody asked for, 10 connections",
-        |f| flood(f, Way::SocketIo, client_frame(b"431[1]"))
+        |f| flood(f, Handshake::SocketIo, client_frame(b"431[1]"))
     ),
     attack!("sign-in-churn", Accounts, Closed, 1, "connects, signs in and goes, 20 at a time", |f| churn(
         f,
         20,
-        Way::Plain
+        Handshake::Plain
     )),
-    attack!("sign-in-churn-socketio", Accounts, Closed, 1, "the same over Socket.IO", |f| churn(f, 20, Way::SocketIo)),
+    attack!("sign-in-churn-socketio", Accounts, Closed, 1, "the same over Socket.IO", |f| churn(
+        f,
+        20,
+        Handshake::SocketIo
+    )),
     attack!("tcp-churn", Stranger, Closed, 1, "TCP connections that are opened and closed, 20 at a time", tcp_churn),
     attack!(
         "wrong-tokens",
@@ -174,18 +179,18 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     }),
 ];
 
-async fn flood(field: Rc<Field>, way: Way, frame: Vec<u8>) -> anyhow::Result<()> {
+async fn flood(field: Rc<Field>, handshake: Handshake, frame: Vec<u8>) -> anyhow::Result<()> {
     let frames = frame.repeat(AT_ONCE);
-    field.pour(Flood::of(FLOODERS, way).scaled(&field), |_, _| Cow::Borrowed(&frames)).await;
+    field.pour(Flood::of(FLOODERS, handshake).scaled(&field), |_, _| Cow::Borrowed(&frames)).await;
     Ok(())
 }
 
-async fn churn(field: Rc<Field>, n: usize, way: Way) -> anyhow::Result<()> {
+async fn churn(field: Rc<Field>, n: usize, handshake: Handshake) -> anyhow::Result<()> {
     let come_and_go = (0..n).map(|i| {
         let field = &field;
         async move {
             while !field.is_over() {
-                if field.connect(way, &field.user(i), i, false).await.is_some() {
+                if field.connect(handshake, &field.user(i), i, false).await.is_some() {
                     field.tally.borrow_mut().refused("signed in and gone");
                 }
             }
