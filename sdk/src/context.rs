@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::effect::{Audience, Audiences, Effect, Emit, Fetch, Outgoing, Reached, Save};
+use crate::effect::{Audience, Audiences, Effect, Emit, Fetch, Outgoing, Reached, Save, millis};
 use crate::event::{Call, Event};
 use crate::random::Random;
 use crate::template::Template;
@@ -361,58 +361,4 @@ impl<F: Feature> Context<'_, F> {
             T::default()
         })
     }
-}
-
-impl Emit {
-    /// Excludes these connections.
-    pub fn except(&mut self, except: impl Into<Audiences>) -> &mut Self {
-        self.except.0.extend(except.into().0);
-        self
-    }
-
-    /// Lets the host drop the event for a connection that is slow to read.
-    pub fn volatile(&mut self) -> &mut Self {
-        self.volatile = true;
-        self
-    }
-
-    /// Asks each receiving connection for an acknowledgement: [`Feature::acknowledged`] gets it with the tag. The audience
-    /// has to consist of connections.
-    pub fn acknowledged(&mut self, tag: impl Into<String>, timeout: Duration) -> &mut Self {
-        self.acknowledge = Some((tag.into(), millis(timeout)));
-        self
-    }
-
-    /// Adds the bytes of the event's [`Attachment`]s. The payload refers to each of them once.
-    pub fn attachments(&mut self, attachments: Vec<Vec<u8>>) -> &mut Self {
-        self.payload.attachments = attachments;
-        self
-    }
-}
-
-impl Save {
-    /// Sets the key, which is unique in the scope's collection: if a document with it is stored already, nothing is stored,
-    /// and the outcome is that document's id.
-    pub fn key(&mut self, key: impl Into<String>) -> &mut Self {
-        self.key = Some(key.into());
-        self
-    }
-}
-
-impl Fetch {
-    /// Only documents that were stored before the document with this id.
-    pub fn before(&mut self, id: impl Into<String>) -> &mut Self {
-        self.before = Some(id.into());
-        self
-    }
-
-    /// The greatest number of documents: 1 to 1000.
-    pub fn limit(&mut self, limit: u32) -> &mut Self {
-        self.limit = limit;
-        self
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -58,3 +58,25 @@ pub(crate) fn burn(work: u64) {
         black_box(n);
     }
 }
+
+/// Never returns.
+pub(crate) fn spin() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+/// Allocates without end.
+pub(crate) fn eat() -> ! {
+    let mut eaten = Vec::new();
+    loop {
+        eaten.push(black_box(vec![1u8; 1 << 20]));
+    }
+}
+
+/// Overflows the stack.
+#[expect(unconditional_recursion, reason = "that is what it is told to do")]
+pub(crate) fn recurse(n: u64) -> u64 {
+    black_box([n; 64]);
+    recurse(n + 1) + 1
+}

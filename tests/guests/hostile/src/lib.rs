@@ -6,6 +6,7 @@ mod greed;
 use std::hint::black_box;
 use std::time::Duration;
 
+use greed::{eat, recurse, spin};
 use roundhouse_sdk::{
     Acknowledgement, Answer, Answers, Audience, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member,
     Outgoing, Query, Scope, Sender, Timer, log,
@@ -380,23 +381,4 @@ fn audiences(list: &Value) -> Audiences {
         None => Audience::All,
     };
     Audiences(list.as_array().into_iter().flatten().map(audience).collect())
-}
-
-fn spin() -> ! {
-    loop {
-        black_box(());
-    }
-}
-
-fn eat() -> ! {
-    let mut eaten = Vec::new();
-    loop {
-        eaten.push(black_box(vec![1u8; 1 << 20]));
-    }
-}
-
-#[expect(unconditional_recursion, reason = "that is what it is told to do")]
-fn recurse(n: u64) -> u64 {
-    black_box([n; 64]);
-    recurse(n + 1) + 1
 }
