@@ -79,7 +79,7 @@ impl Server {
             plugins: runtime.clone(),
             admission: admission.clone(),
             unfinished,
-            eio_sessions: Arc::new(EioSessions::new(config.shards)),
+            eio_sessions: Arc::new(EioSessions::new(config.shards, clock.clone())),
             clock: clock.clone(),
             metrics: metrics.clone(),
         };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
-use super::ConnConfig;
+use super::config::ConnConfig;
 use crate::model::{CloseCode, network_of};
 
 /// Time between two probes of addresses, whichever they are, in milliseconds: each looks at all transports.

@@ -10,7 +10,7 @@ use super::handshake::find_tokens;
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::peer::HttpPeer;
 use crate::auth::Place;
-use crate::conn::shard::eio::Credentials;
+use crate::conn::state::Credentials;
 
 /// How clients may connect.
 #[derive(Debug, Clone, Default)]

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::handshake::{handshake_key, upgrade};
 use super::peer::HttpPeer;
-use crate::conn::shard::eio::{PollError, Polled, Posting, Sid};
-use crate::conn::shard::parts::{Handshake, Shard};
+use crate::conn::shard::Shard;
+use crate::conn::state::{Handshake, PollError, Polled, Posting, Sid};
 use crate::net::response::{Answer, body, json, restarting, unavailable};
 use crate::net::{Upload, UploadError, is_upgrade};
 use crate::protocol::engineio;
@@ -100,7 +100,7 @@ impl Asked {
 
 /// Answers a request of EioSession.IO, `echoes` for a suite that tests it alone.
 pub(super) async fn answer(shard: &Rc<Shard>, peer: HttpPeer, request: Request<Incoming>, echoes: bool) -> Answer {
-    let origin = shard.shared.client.allowed_origin(request.headers()).cloned();
+    let origin = shard.shared().client.allowed_origin(request.headers()).cloned();
     let has_origin = request.headers().contains_key(ORIGIN);
     let mut answer = if request.method() == Method::OPTIONS {
         preflight(&request, origin.is_some())
@@ -129,7 +129,7 @@ async fn answer_session(
     let is_upgrade = is_upgrade(request.headers());
     if let Some(session) = session {
         let id = session.parse().map_err(|()| Refusal::SessionUnknown)?;
-        let is_upgraded = shard.shared.eio_sessions.is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
+        let is_upgraded = shard.shared().eio_sessions.is_upgraded(id).ok_or(Refusal::SessionUnknown)?;
         if !is_protocol_4
             || is_upgrade != (transport == Transport::WebSocket)
             || is_upgraded && transport == Transport::Polling
@@ -140,10 +140,12 @@ async fn answer_session(
             (Transport::WebSocket, _) => {
                 let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
                 let (shard, peer) = (shard.clone(), peer.address);
-                Ok(upgrade(request, peer, &key, move |socket, received| shard.probe(id, socket, peer, received)))
+                Ok(upgrade(request, peer, &key, move |socket, received| {
+                    shard.probe_session(id, socket, peer, received)
+                }))
             }
             (Transport::Polling, &Method::GET) => {
-                polled(shard.shared.eio_sessions.poll(id, max_packets(request.headers())).await)
+                polled(shard.shared().eio_sessions.poll(id, max_packets(request.headers())).await)
             }
             (Transport::Polling, &Method::POST) => post(shard, peer.address, id, request).await,
             _ => Err(Refusal::BadRequest),
@@ -161,13 +163,13 @@ async fn answer_session(
     if shard.is_refusing() {
         return Ok(restarting());
     }
-    let credentials = shard.shared.client.credentials(&request, &peer);
+    let credentials = shard.shared().client.credentials(&request, &peer);
     if transport == Transport::WebSocket {
         let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
         let handshake = Handshake::Eio { credentials, echoes };
         let (shard, peer) = (shard.clone(), peer.address);
         return Ok(upgrade(request, peer, &key, move |socket, received| {
-            shard.adopt(socket, peer, received, handshake)
+            shard.open_websocket(socket, peer, received, handshake)
         }));
     }
     Ok(match shard.open_polling(peer.address, credentials, echoes) {
@@ -178,12 +180,12 @@ async fn answer_session(
 
 /// Reads the packets that a polling client brings.
 async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incoming>) -> Result<Answer, Refusal> {
-    let mut posting = shard.shared.eio_sessions.begin_post(id)?;
+    let mut posting = shard.shared().eio_sessions.begin_post(id)?;
     // In this version of the protocol binary data is base64 in text.
     if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
         return Err(Refusal::BadRequest);
     }
-    let limit = shard.shared.client.message_bytes;
+    let limit = shard.shared().client.message_bytes;
     let read = match read_body(request, engineio::longest_body(limit), &mut posting).await {
         Ok(read) => read.map(String::from_utf8).transpose().map_err(|_| Refusal::BadRequest)?,
         Err(error) => return Ok(unread(&error)),
@@ -192,7 +194,7 @@ async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incomin
         Some(text) => polled(posting.finish(text).await),
         None => {
             posting.refuse();
-            shard.log_oversize_from(peer, None, shard.shared.client.message_bytes);
+            shard.log_oversize_from(peer, None, shard.shared().client.message_bytes);
             // The reference says no more either, and its client shows what was said to its user.
             Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
         }

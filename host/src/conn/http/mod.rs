@@ -4,7 +4,7 @@
 //!   `peer`: their client
 //! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: EioSession.IO's
 //!   requests
-//! - `origin`, `forwarded`: where a page and a client behind proxies come from
+//! - `peer`: who makes a request; `origin`, `forwarded`: where a page and a client behind proxies come from
 //! - `bundle`, `demo`: Socket.IO's client for browsers, and the page of development mode
 
 mod bundle;

@@ -10,8 +10,8 @@ use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{handshake_key, upgrade};
 use super::peer::HttpPeer;
 use super::{demo, engineio};
-use crate::conn::shard::eio::Credentials;
-use crate::conn::shard::parts::{Handshake, Shard};
+use crate::conn::shard::Shard;
+use crate::conn::state::{Credentials, Handshake};
 use crate::net::refuse;
 use crate::net::response::{Answer, error, restarting, text};
 
@@ -23,13 +23,13 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
     if let Some(refusal) = refuse(&request) {
         return refusal;
     }
-    let trusted = &shard.shared.config.trusted_proxies;
+    let trusted = &shard.shared().config.trusted_proxies;
     if trusted.contains(peer.address.ip()) {
         peer.address = client_of(peer.address, request.headers(), trusted);
     } else if is_forwarded(request.headers()) {
-        shard.shared.admission.suspect_proxy(peer.address, &shard.shared.config);
+        shard.shared().admission.suspect_proxy(peer.address, &shard.shared().config);
     }
-    let config = &shard.shared.client;
+    let config = &shard.shared().client;
     let path = request.uri().path();
     let is_at = |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| matches!(rest, "" | "/"));
     if is_at(&config.socketio_path) {
@@ -49,7 +49,7 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
         (&Method::GET | &Method::HEAD, "/readyz") => text(StatusCode::OK, "ready\n"),
         (method, path) => {
             let bundle = config.bundle.answer(method, &config.socketio_path, path);
-            let demo = || demo::answer(config.demo_secret.as_deref()?, &shard.shared.plugins, &request);
+            let demo = || demo::answer(config.demo_secret.as_deref()?, &shard.shared().plugins, &request);
             bundle.or_else(demo).unwrap_or_else(|| {
                 let message = format!("clients connect to /ws, or with Socket.IO to {}/", config.socketio_path);
                 error(StatusCode::NOT_FOUND, "not_found", &message)
@@ -66,7 +66,7 @@ fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_
         Ok(key) => key,
         Err(message) => return upgrade_required(message),
     };
-    let credentials = shard.shared.client.credentials(&request, peer);
+    let credentials = shard.shared().client.credentials(&request, peer);
     if let Credentials { refused: Some(message), shown } = &credentials
         && shown.is_empty()
     {
@@ -74,7 +74,7 @@ fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_
     }
     let handshake = if is_echo { Handshake::Echo } else { Handshake::Plain { credentials } };
     let (shard, peer) = (shard.clone(), peer.address);
-    upgrade(request, peer, &key, move |socket, received| shard.adopt(socket, peer, received, handshake))
+    upgrade(request, peer, &key, move |socket, received| shard.open_websocket(socket, peer, received, handshake))
 }
 
 fn upgrade_required(message: &str) -> Answer {

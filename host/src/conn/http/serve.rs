@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use super::peer::HttpPeer;
 use super::proxy_header;
 use super::routes::answer;
-use crate::conn::shard::parts::Shard;
+use crate::conn::shard::Shard;
 use crate::hub::ShardCommand;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 
 impl Shard {
     /// Whether new clients are refused, as they are from when the host was told to end.
     pub(super) fn is_refusing(&self) -> bool {
-        self.shared.admission.is_closed() || self.is_stopping()
+        self.shared().admission.is_closed() || self.shutdown().is_stopping()
     }
 
     /// Serves HTTP on a socket that was accepted.
@@ -28,7 +28,7 @@ impl Shard {
         let (socket, peer) = match opened.and_then(|socket| socket.peer_addr().map(|peer| (socket, peer))) {
             Ok(opened) => opened,
             Err(error) => {
-                self.port.count(-1);
+                self.queue().count(-1);
                 return tracing::debug!(%error, "a connection was gone before it was served");
             }
         };
@@ -36,7 +36,7 @@ impl Shard {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
         }
-        self.http_connections.set(self.http_connections.get() + 1);
+        self.shutdown().open_http();
         let shard = self.clone();
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         spawn_local(async move {
@@ -44,18 +44,18 @@ impl Shard {
                 tracing::debug!(%error, %peer, "an HTTP connection failed");
             }
             // A WebSocket that came of it counts for itself.
-            shard.port.count(-1);
-            shard.http_connections.set(shard.http_connections.get() - 1);
-            if shard.is_stopping() {
+            shard.queue().count(-1);
+            shard.shutdown().close_http();
+            if shard.shutdown().is_stopping() {
                 // The shard's loop sees whether this was the last one.
-                shard.port.push(ShardCommand::Shutdown);
+                shard.queue().push(ShardCommand::Shutdown);
             }
         });
     }
 
     async fn serve(self: Rc<Self>, mut socket: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let config = &self.shared.config;
-        let stopping = self.stopping.subscribe();
+        let config = &self.shared().config;
+        let stopping = self.shutdown().subscribe();
         let is_proxied = config.trusted_proxies.contains(peer.ip());
         let peer = if is_proxied {
             let Some(client) = client_behind(&mut socket, stopping.clone()).await? else { return Ok(()) };
@@ -64,7 +64,7 @@ impl Shard {
             peer
         };
         let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
-        let served = serve_requests(socket, times, &self.shared.unfinished, stopping, |request| {
+        let served = serve_requests(socket, times, &self.shared().unfinished, stopping, |request| {
             let peer = HttpPeer { address: peer, is_proxied };
             // On the heap for as long as there is a request: an idle connection has no room for it.
             Box::pin(answer(self.clone(), peer, request))

@@ -1,21 +1,19 @@
-//! How an event gets to those members of a room, a role or a user who are on a shard.
+//! How an event gets to the members of a room, a role or a user that are on this shard.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
 use super::parts::Shard;
-use crate::conn::state::outbox::{Place, Queue};
-use crate::conn::state::replay::Entry;
+use crate::conn::state::{Entry, FrameRef, Writes};
 use crate::hub::{Delivery, ShardCommand};
 use crate::protocol::Protocol;
 
-/// What a run of deliveries may weigh, in bytes: a client must not be taken for a slow one because of a single run.
+/// The bytes of a run of deliveries, at most: a single run must not make a client count as too slow.
 const RUN_BYTES: usize = 64 * 1024;
 
-/// A delivery, and those right behind it that go to the very same members: they are walked through once for all.
+/// A run: a delivery, and those right behind it that go to the very same members, which are walked once for all.
 fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<[Delivery; 1]> {
     let mut bytes = first.outgoing.bytes();
     let mut run: SmallVec<[Delivery; 1]> = smallvec![first];
@@ -34,16 +32,15 @@ fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<
     }
 }
 
-/// Where the events of a run are in a shard's queue, in the frames of each protocol that somebody has needed them in.
+/// The queued frames of a run, in each protocol that a member has needed.
 #[derive(Default)]
-struct Encoded(SmallVec<[(Protocol, Vec<Place>); 1]>);
+struct Encoded(SmallVec<[(Protocol, Vec<FrameRef>); 1]>);
 
 impl Encoded {
-    fn places(&mut self, run: &[Delivery], protocol: &Protocol, queue: &RefCell<Queue>) -> &[Place] {
+    fn frames(&mut self, run: &[Delivery], protocol: &Protocol, writes: &Writes) -> &[FrameRef] {
         let at = self.0.iter().position(|(other, _)| other == protocol).unwrap_or_else(|| {
-            let mut queue = queue.borrow_mut();
-            let places = run.iter().map(|delivery| queue.push(delivery.outgoing.frames(protocol)));
-            self.0.push((protocol.clone(), places.collect()));
+            let frames = run.iter().map(|delivery| writes.push(delivery.outgoing.frames(protocol)));
+            self.0.push((protocol.clone(), frames.collect()));
             self.0.len() - 1
         });
         &self.0[at].1
@@ -51,36 +48,31 @@ impl Encoded {
 }
 
 impl Shard {
-    /// Hands a delivery to its members, with those `behind` it that go there, too. Where nothing is left to follow, it is
+    /// Hands a delivery to its members, with those `behind` it that go to the same. If no command is left to follow, it is
     /// written at once: each transport is then looked at once, not twice.
-    pub(in crate::conn) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
+    pub(super) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
         let run = take_run(first, behind);
         let is_last = behind.is_empty();
         let is_volatile = run[0].volatile;
         let mut encoded = Encoded::default();
-        self.members.each(
-            &run[0].to,
-            &run[0].except,
-            |id| self.find(id),
-            |connection| {
-                let transport = connection.transport.borrow();
-                if is_volatile && transport.as_ref().is_none_or(|transport| transport.is_blocked()) {
-                    return self.shared.metrics.frames_dropped.inc_by(run.len() as u64);
-                }
-                let places = encoded.places(&run, &connection.protocol, &self.queue);
-                if connection.replay.borrow().is_some() {
-                    let events = run.iter().map(|delivery| delivery.outgoing.clone());
-                    let entries = events.zip(places).map(|(event, place)| Entry::event(event, place.length()));
-                    self.record(connection, entries);
-                }
-                match &*transport {
-                    Some(transport) if is_last => self.write_shared(transport, places),
-                    Some(transport) => self.enqueue_shared(transport, places),
-                    None => {}
-                }
-            },
-        );
-        self.receipts.borrow_mut().extend(run.into_iter().filter_map(|delivery| delivery.receipt));
+        let (targets, writes) = ((&run[0].to[..], &run[0].except[..]), self.writes());
+        self.members().each(targets, self.connections(), self.transports(), |connection, transport| {
+            if is_volatile && transport.is_none_or(|transport| transport.is_blocked()) {
+                return self.metrics().frames_dropped.inc_by(run.len() as u64);
+            }
+            let frames = encoded.frames(&run, &connection.protocol, writes);
+            if connection.is_recoverable() {
+                let events = run.iter().map(|delivery| delivery.outgoing.clone());
+                let entries = events.zip(frames).map(|(event, frame)| Entry::event(event, frame.length()));
+                self.record(connection, entries);
+            }
+            match transport {
+                Some(transport) if is_last => writes.write_shared(transport, frames),
+                Some(transport) => writes.enqueue_shared(transport, frames),
+                None => {}
+            }
+        });
+        writes.hold(run.into_iter().filter_map(|delivery| delivery.receipt));
         self.close_slow_readers();
     }
 }

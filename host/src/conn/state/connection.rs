@@ -1,51 +1,60 @@
-//! One connection: somebody who takes part, over whichever transport the client has at the moment.
+//! A logical connection: one per client and namespace. It may outlive its transport.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::members::Place;
+use super::ids::TransportId;
 use super::replay::ReplayBuffer;
-use super::transport::Transport;
+use crate::hub::RoomId;
 use crate::model::{ConnId, Identity};
 use crate::protocol::Protocol;
 
-/// Somebody who takes part.
+/// The key of a list of members.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum MemberList {
+    Room(RoomId),
+    Role(Arc<str>),
+    All,
+}
+
+/// A connection's place in one list, so that leaving is not a search through the room.
 #[derive(Debug)]
-pub(in crate::conn) struct Connection {
-    pub(in crate::conn) id: ConnId,
-    pub(in crate::conn) protocol: Protocol,
-    pub(in crate::conn) identity: RefCell<Arc<Identity>>,
-    /// None while the client is away and may come back.
-    pub(in crate::conn) transport: RefCell<Option<Rc<Transport>>>,
-    pub(in crate::conn) places: RefCell<Vec<Place>>,
+pub(crate) struct Membership {
+    pub(super) list: MemberList,
+    pub(super) at: usize,
+}
+
+/// A logical connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnId,
+    pub(crate) protocol: Protocol,
+    pub(crate) identity: RefCell<Arc<Identity>>,
+    /// None while it is detached, and while the frames for it are held.
+    pub(crate) transport: Cell<Option<TransportId>>,
+    pub(super) memberships: RefCell<Vec<Membership>>,
     /// The last delivery that it was considered for.
-    pub(in crate::conn) delivery: Cell<u64>,
+    pub(super) delivery: Cell<u64>,
     /// When its token expires, by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
-    pub(in crate::conn) expires: Cell<u64>,
-    /// Whether a feature has heard of it.
-    pub(in crate::conn) has_sent: Cell<bool>,
-    /// What the client gave when it connected, until features have been told.
-    pub(in crate::conn) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
-    /// What is kept for a client that may come back.
-    pub(in crate::conn) replay: RefCell<Option<Box<ReplayBuffer>>>,
+    pub(crate) expires: Cell<u64>,
+    /// Whether its client has sent an event.
+    pub(crate) has_sent: Cell<bool>,
+    /// The auth payload of a connection whose opening features are yet to hear of.
+    pub(crate) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
+    /// The frames that its client may have missed, where it may resume.
+    pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }
 
 impl Connection {
-    pub(in crate::conn) fn new(
-        id: ConnId,
-        protocol: Protocol,
-        identity: Arc<Identity>,
-        transport: Rc<Transport>,
-    ) -> Self {
+    pub(crate) fn new(id: ConnId, protocol: Protocol, identity: Arc<Identity>, transport: TransportId) -> Self {
         Self {
             id,
             protocol,
             identity: RefCell::new(identity),
-            transport: RefCell::new(Some(transport)),
-            places: RefCell::default(),
+            transport: Cell::new(Some(transport)),
+            memberships: RefCell::default(),
             delivery: Cell::new(0),
             expires: Cell::new(u64::MAX),
             has_sent: Cell::new(false),
@@ -54,8 +63,24 @@ impl Connection {
         }
     }
 
-    /// The Socket.IO namespace; the plain protocol has the main one alone.
-    pub(in crate::conn) fn namespace(&self) -> &str {
+    /// The Socket.IO namespace. The plain protocol has the main one alone.
+    pub(crate) fn namespace(&self) -> &str {
         self.protocol.namespace()
+    }
+
+    /// Whether frames for it are kept for a client that resumes.
+    pub(crate) fn is_recoverable(&self) -> bool {
+        self.replay.borrow().is_some()
+    }
+
+    /// A look at its replay buffer, if it has one.
+    pub(crate) fn with_replay<T>(&self, look: impl FnOnce(&ReplayBuffer) -> T) -> Option<T> {
+        self.replay.borrow().as_deref().map(look)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_slot(slot: usize) -> std::rc::Rc<Self> {
+        let identity = Arc::new(Identity::of_user("ana"));
+        std::rc::Rc::new(Self::new(ConnId::new(0, slot, 1), Protocol::Plain, identity, TransportId::new(slot, 1)))
     }
 }

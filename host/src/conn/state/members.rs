@@ -3,140 +3,158 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use super::connection::Connection;
+use super::connection::{Connection, MemberList, Membership};
+use super::connections::Connections;
 use super::prefetch::prefetch;
-use crate::hub::{RoomId, Target};
+use super::transport::Transport;
+use super::transports::{TransportView, Transports};
+use crate::hub::Target;
 
-/// How many connections before its turn one is fetched from memory, and its transport a little later, for that is found by it.
+/// How many connections before its turn one is prefetched, and its transport a little later, for its id stands there.
 const CONNECTIONS_AHEAD: usize = 3;
 const TRANSPORTS_AHEAD: usize = 1;
 
-/// The key of a list of members.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(in crate::conn) enum MemberList {
-    Room(RoomId),
-    Role(Arc<str>),
-    All,
-}
-
-/// A connection's place in one list, so that leaving is not a search through the room.
-#[derive(Debug)]
-pub(in crate::conn) struct Place {
-    key: MemberList,
-    at: usize,
-}
-
-/// The lists of one shard.
 #[derive(Debug, Default)]
-pub(in crate::conn) struct Members {
+pub(crate) struct Members {
     lists: RefCell<HashMap<MemberList, Vec<Rc<Connection>>>>,
-    /// Number of the last delivery, which marks who has had it.
+    /// The number of the last delivery, which marks the connections that have had it.
     delivery: Cell<u64>,
 }
 
 impl Members {
-    pub(in crate::conn) fn join(&self, connection: &Rc<Connection>, key: MemberList) {
-        let mut places = connection.places.borrow_mut();
-        if places.iter().any(|place| place.key == key) {
+    pub(crate) fn join(&self, connection: &Rc<Connection>, list: MemberList) {
+        let mut memberships = connection.memberships.borrow_mut();
+        if memberships.iter().any(|membership| membership.list == list) {
             return;
         }
         let mut lists = self.lists.borrow_mut();
-        let list = lists.entry(key.clone()).or_default();
-        places.push(Place { key, at: list.len() });
-        list.push(connection.clone());
+        let members = lists.entry(list.clone()).or_default();
+        memberships.push(Membership { list, at: members.len() });
+        members.push(connection.clone());
     }
 
-    pub(in crate::conn) fn leave(&self, connection: &Connection, key: &MemberList) {
-        let place = {
-            let mut places = connection.places.borrow_mut();
-            let Some(index) = places.iter().position(|place| place.key == *key) else { return };
-            places.swap_remove(index)
+    pub(crate) fn leave(&self, connection: &Connection, list: &MemberList) {
+        let membership = {
+            let mut memberships = connection.memberships.borrow_mut();
+            let Some(index) = memberships.iter().position(|membership| membership.list == *list) else { return };
+            memberships.swap_remove(index)
         };
-        self.take_out(&place);
+        self.remove(&membership);
     }
 
-    pub(in crate::conn) fn leave_all(&self, connection: &Connection) {
-        for place in connection.places.take() {
-            self.take_out(&place);
+    pub(crate) fn leave_all(&self, connection: &Connection) {
+        for membership in connection.memberships.take() {
+            self.remove(&membership);
         }
     }
 
-    pub(in crate::conn) fn leave_roles(&self, connection: &Connection) {
+    pub(crate) fn leave_roles(&self, connection: &Connection) {
         let roles: Vec<MemberList> = connection
-            .places
+            .memberships
             .borrow()
             .iter()
-            .map(|place| place.key.clone())
-            .filter(|key| matches!(key, MemberList::Role(_)))
+            .map(|membership| membership.list.clone())
+            .filter(|list| matches!(list, MemberList::Role(_)))
             .collect();
         for role in roles {
             self.leave(connection, &role);
         }
     }
 
-    fn take_out(&self, place: &Place) {
+    fn remove(&self, membership: &Membership) {
         let mut lists = self.lists.borrow_mut();
-        let Some(list) = lists.get_mut(&place.key) else { return };
-        list.swap_remove(place.at);
-        if let Some(moved) = list.get(place.at) {
-            if let Some(moved) = moved.places.borrow_mut().iter_mut().find(|other| other.key == place.key) {
-                moved.at = place.at;
+        let Some(members) = lists.get_mut(&membership.list) else { return };
+        members.swap_remove(membership.at);
+        if let Some(moved) = members.get(membership.at) {
+            if let Some(other) = moved.memberships.borrow_mut().iter_mut().find(|other| other.list == membership.list) {
+                other.at = membership.at;
             }
-        } else if list.is_empty() {
-            lists.remove(&place.key);
+        } else if members.is_empty() {
+            lists.remove(&membership.list);
         }
     }
 
-    /// Calls `each` once with every connection that belongs to a target of `to` and to none of `except`.
-    /// `find` looks up single connections.
-    pub(in crate::conn) fn each(
+    /// Calls `visit` once with every connection that belongs to a target of `to` and to none of `except`, and with its
+    /// transport. Transports may neither be inserted nor removed meanwhile.
+    pub(crate) fn each(
         &self,
-        to: &[Target],
-        except: &[Target],
-        find: impl Fn(crate::model::ConnId) -> Option<Rc<Connection>>,
-        mut each: impl FnMut(&Rc<Connection>),
+        (to, except): (&[Target], &[Target]),
+        connections: &Connections,
+        transports: &Transports,
+        mut visit: impl FnMut(&Rc<Connection>, Option<&Rc<Transport>>),
     ) {
         let delivery = self.delivery.get() + 1;
         self.delivery.set(delivery);
         let lists = self.lists.borrow();
-        let mut visit = |targets: &[Target], deliver: bool| {
-            let mut one = |connection: &Rc<Connection>| {
-                if connection.delivery.replace(delivery) != delivery && deliver {
-                    each(connection);
-                }
-            };
-            for target in targets {
-                let mut list = |key: &MemberList| {
-                    let members = lists.get(key).map(Vec::as_slice).unwrap_or_default();
-                    for (at, connection) in members.iter().enumerate() {
-                        fetch_ahead(&members[at + 1..]);
-                        one(connection);
+        transports.view(|transports| {
+            let mut walk = |targets: &[Target], deliver: bool| {
+                let mut one = |connection: &Rc<Connection>| {
+                    if connection.delivery.replace(delivery) != delivery && deliver {
+                        visit(connection, connection.transport.get().and_then(|id| transports.get(id)));
                     }
                 };
-                match target {
-                    Target::Room(room) => list(&MemberList::Room(*room)),
-                    Target::Roles(roles) => roles.iter().for_each(|role| list(&MemberList::Role(role.as_str().into()))),
-                    Target::All => list(&MemberList::All),
-                    Target::Connection(id) => find(*id).iter().for_each(&mut one),
+                for target in targets {
+                    let mut all = |list: &MemberList| {
+                        let members = lists.get(list).map(Vec::as_slice).unwrap_or_default();
+                        for (at, connection) in members.iter().enumerate() {
+                            prefetch_next(&members[at + 1..], transports);
+                            one(connection);
+                        }
+                    };
+                    match target {
+                        Target::Room(room) => all(&MemberList::Room(*room)),
+                        Target::Roles(roles) => {
+                            roles.iter().for_each(|role| all(&MemberList::Role(role.as_str().into())));
+                        }
+                        Target::All => all(&MemberList::All),
+                        Target::Connection(id) => connections.find(*id).iter().for_each(&mut one),
+                    }
                 }
-            }
-        };
-        // Whoever is excepted is marked as if it had been served.
-        visit(except, false);
-        visit(to, true);
+            };
+            // Connections that are excepted are marked as if they had had the delivery.
+            walk(except, false);
+            walk(to, true);
+        });
     }
 }
 
-/// Has the connections come near that are next, and the transports of those that have.
-fn fetch_ahead(next: &[Rc<Connection>]) {
+/// Prefetches the connections that are next, and the transports of those that have been.
+fn prefetch_next(next: &[Rc<Connection>], transports: &TransportView<'_>) {
     if let Some(connection) = next.get(CONNECTIONS_AHEAD) {
         prefetch(&**connection);
     }
-    if let Some(connection) = next.get(TRANSPORTS_AHEAD)
-        && let Some(transport) = &*connection.transport.borrow()
-    {
-        prefetch(&**transport);
+    if let Some(id) = next.get(TRANSPORTS_AHEAD).and_then(|connection| connection.transport.get()) {
+        transports.prefetch(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::RoomId;
+
+    fn visited(members: &Members, connections: &Connections, to: &[Target], except: &[Target]) -> Vec<usize> {
+        let mut slots = Vec::new();
+        members.each((to, except), connections, &Transports::new(1), |connection, _| slots.push(connection.id.slot()));
+        slots
+    }
+
+    #[test]
+    fn each_visits_members_once_and_skips_exceptions() {
+        let (members, connections) = (Members::default(), Connections::new(0, 1));
+        let [a, b, c] = [0, 1, 2].map(Connection::of_slot);
+        for connection in [&a, &b, &c] {
+            members.join(connection, MemberList::All);
+            members.join(connection, MemberList::Room(RoomId(7)));
+        }
+        let room = Target::Room(RoomId(7));
+        assert_eq!(visited(&members, &connections, &[Target::All, room.clone()], &[]), [0, 1, 2]);
+        members.leave(&a, &MemberList::Room(RoomId(7)));
+        assert_eq!(visited(&members, &connections, &[Target::All], std::slice::from_ref(&room)), [0]);
+        members.leave_all(&c);
+        members.leave_all(&b);
+        assert_eq!(visited(&members, &connections, &[Target::All, room], &[]), [0]);
+        assert!(!members.lists.borrow().contains_key(&MemberList::Room(RoomId(7))), "empty lists are removed");
     }
 }

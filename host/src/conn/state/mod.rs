@@ -1,8 +1,58 @@
-//! The state of a shard, a transport and a connection, each type with its own fields. Nothing here knows the shard.
+//! State: each type owns its fields, and nothing here knows the shard.
+//!
+//! - `transport`, `transports`, `ids`: ways to clients; `handshake`: how one began; `eio_session`: what Engine.IO adds;
+//!   `eio_sessions`: the polling sessions of all shards; `rate`, `read_pace`: how much clients may send and are read
+//! - `connection`, `connections`, `members`: logical connections, and the lists that a fan-out walks; `prefetch`
+//! - `frame_queue`, `outbox`, `writes`: frames on their way to sockets; `poller`: which sockets are ready
+//! - `replay`, `detached`, `pending_resumes`, `handoff`: recovery after a transport is lost
+//! - `timers`, `wall_clock`: what is due; `shutdown`: how the shard ends; `client_log`: bounded lines of the log
 
-pub(in crate::conn) mod connection;
-pub(in crate::conn) mod members;
-pub(in crate::conn) mod outbox;
-pub(in crate::conn) mod prefetch;
-pub(in crate::conn) mod replay;
-pub(in crate::conn) mod transport;
+mod client_log;
+mod connection;
+mod connections;
+mod detached;
+mod eio_session;
+mod eio_sessions;
+mod frame_queue;
+mod handoff;
+mod handshake;
+mod ids;
+mod members;
+mod outbox;
+mod pending_resumes;
+mod poller;
+mod prefetch;
+mod rate;
+mod read_pace;
+mod replay;
+mod shutdown;
+mod timers;
+mod transport;
+mod transports;
+mod wall_clock;
+mod writes;
+
+pub(crate) use client_log::ClientLog;
+pub(crate) use connection::{Connection, MemberList};
+pub(crate) use connections::Connections;
+pub(crate) use detached::Detached;
+pub(crate) use eio_session::{EioSession, Poll, PollError, Polled, Sid};
+pub use eio_sessions::EioSessions;
+pub(crate) use eio_sessions::{EioCommand, Posting};
+pub(crate) use frame_queue::FrameRef;
+pub(crate) use handoff::{Handoff, HandoffIo, HandoffSession, Inbound, PendingHandoff, PlainHandoff};
+pub(crate) use handshake::{Credentials, Handshake};
+pub(crate) use ids::TransportId;
+pub(crate) use members::Members;
+pub(crate) use outbox::Outbox;
+pub(crate) use pending_resumes::{PendingResume, PendingResumes};
+pub(crate) use poller::{Poller, READ_BUFFER_BYTES, ReadySockets};
+pub(crate) use rate::{Rate, Verdict};
+pub(crate) use read_pace::{CHARGED_AT, ReadPace};
+pub(crate) use replay::{Entry, Progress, ReplayBuffer, SessionKey};
+pub(crate) use shutdown::Shutdown;
+pub(crate) use timers::{Timer, Timers};
+pub(crate) use transport::{Io, Phase, Session, Socket, Transport};
+pub(crate) use transports::Transports;
+pub(crate) use wall_clock::WallClock;
+pub(crate) use writes::Writes;

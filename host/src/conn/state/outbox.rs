@@ -1,4 +1,4 @@
-//! Frames that wait to be written: a shard's, each of them once, and for each client which of them it gets.
+//! The frames that wait to be written to one client.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write as _};
@@ -7,136 +7,74 @@ use std::net::TcpStream;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-/// Frames that leave in one system call at most. Linux takes 1,024; beyond some dozens the call costs less than the copying.
+use super::frame_queue::{FrameQueue, FrameRef};
+
+/// Frames that are written in one system call, at most. Linux takes 1,024; beyond some dozens the call costs less than the
+/// copying.
 const FRAMES_PER_WRITE: usize = 64;
 
-/// Frames of no more bytes together are copied behind each other before they are written: that costs less than to have
-/// the kernel gather them, and the next client often gets just the same.
+/// Up to so many bytes, frames are copied behind each other before they are written: that costs less than a gathering
+/// write, and the next client often gets the same copy.
 const MERGED_BYTES: usize = 64 * 1024;
 
-/// Slots for frames that an empty queue keeps.
-const KEPT_SLOTS: usize = 4096;
-
-/// A frame's place in its shard's queue, until that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::conn) struct Place {
-    index: u32,
-    length: u32,
-}
-
-impl Place {
-    pub(in crate::conn) fn length(self) -> usize {
-        self.length as usize
-    }
-}
-
-/// What was queued on a shard since it last wrote: each frame once, however many clients get it.
+/// Frames that wait to be written to one client, ready for a WebSocket. A polling answer takes the packets out of their
+/// frames again.
 #[derive(Debug, Default)]
-pub(in crate::conn) struct Queue {
-    frames: Vec<Bytes>,
-    /// Some of the frames, one behind the other, as the last client got them.
-    merged: Vec<u8>,
-    /// Which frames those are.
-    merged_of: Vec<u32>,
-}
-
-impl Queue {
-    pub(in crate::conn) fn push(&mut self, frame: Bytes) -> Place {
-        let place = Place { index: self.frames.len() as u32, length: frame.len() as u32 };
-        self.frames.push(frame);
-        place
-    }
-
-    pub(in crate::conn) fn len(&self) -> usize {
-        self.frames.len()
-    }
-
-    /// Forgets all frames. No outbox may have one of them any more.
-    pub(in crate::conn) fn clear(&mut self) {
-        self.frames.clear();
-        self.frames.shrink_to(KEPT_SLOTS);
-        self.merged_of.clear();
-    }
-
-    fn frame(&self, index: u32) -> &Bytes {
-        &self.frames[index as usize]
-    }
-
-    /// Frames as one piece of memory.
-    fn piece(&mut self, indices: &[u32]) -> &[u8] {
-        if let [one] = indices {
-            return self.frame(*one);
-        }
-        if self.merged_of != indices {
-            self.merged.clear();
-            for index in indices {
-                self.merged.extend_from_slice(&self.frames[*index as usize]);
-            }
-            self.merged_of.clear();
-            self.merged_of.extend_from_slice(indices);
-        }
-        &self.merged
-    }
-}
-
-/// Frames that wait to be written to one client, ready for a WebSocket. A polling session takes them out of their frames
-/// again.
-#[derive(Debug, Default)]
-pub(in crate::conn) struct Outbox {
-    /// What was queued before the shard last wrote, and the client did not take then.
+pub(crate) struct Outbox {
+    /// Frames that the client did not take when the shard last wrote.
     waiting: VecDeque<Bytes>,
-    /// What was queued since, by its place in the shard's queue.
+    /// Frames that were queued since, as indices into the shard's queue.
     fresh: SmallVec<[u32; 4]>,
     bytes: usize,
-    /// Whether the first frame that waits was written in part: it must be finished before anything else.
+    /// Whether the first waiting frame was written in part, and must be finished before anything else.
     started: bool,
 }
 
 impl Outbox {
-    /// Puts frames behind what waits. Gives the bytes of all of it.
-    pub(in crate::conn) fn push(&mut self, places: &[Place]) -> usize {
-        self.bytes += places.iter().map(|place| place.length()).sum::<usize>();
-        self.fresh.extend(places.iter().map(|place| place.index));
+    /// Appends frames. Gives the bytes of all that wait.
+    pub(crate) fn push(&mut self, frames: &[FrameRef]) -> usize {
+        self.bytes += frames.iter().map(|frame| frame.length()).sum::<usize>();
+        self.fresh.extend(frames.iter().map(|frame| frame.index));
         self.bytes
     }
 
-    pub(in crate::conn) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(in crate::conn) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.fresh.is_empty()
     }
 
-    /// Drops every frame of which nothing was written yet.
-    pub(in crate::conn) fn drop_unsent(&mut self) {
+    /// Drops every frame of which nothing was written.
+    pub(crate) fn drop_unsent(&mut self) {
         self.fresh.clear();
         self.waiting.truncate(usize::from(self.started));
         self.bytes = self.waiting.iter().map(Bytes::len).sum();
     }
 
-    /// Makes what is queued outlive the shard's queue.
-    pub(in crate::conn) fn keep(&mut self, queue: &Queue) {
-        // An idle client keeps no memory for frames.
+    /// Takes its frames out of the shard's queue, which is cleared next.
+    pub(crate) fn keep(&mut self, queue: &FrameQueue) {
+        // The memory goes along: an idle client keeps none.
         let fresh = std::mem::take(&mut self.fresh);
         self.waiting.extend(fresh.iter().map(|index| queue.frame(*index).clone()));
     }
 
-    /// Gives everything away that waits.
-    pub(in crate::conn) fn take(&mut self, queue: &Queue) -> VecDeque<Bytes> {
+    /// Takes all frames.
+    pub(crate) fn take(&mut self, queue: &FrameQueue) -> VecDeque<Bytes> {
         self.keep(queue);
         (self.bytes, self.started) = (0, false);
         std::mem::take(&mut self.waiting)
     }
 
-    /// Takes back the end of what was given away, to which nothing was added.
-    pub(in crate::conn) fn put_back(&mut self, frames: VecDeque<Bytes>) {
+    /// Puts back the end of the frames that were taken. None may have been appended since.
+    pub(crate) fn put_back(&mut self, frames: VecDeque<Bytes>) {
         self.bytes = frames.iter().map(Bytes::len).sum();
         self.waiting = frames;
     }
 
-    /// Writes what waits, as far as the socket takes it. Says whether all of it is written.
-    pub(in crate::conn) fn write_to(&mut self, socket: &TcpStream, queue: &mut Queue) -> io::Result<bool> {
+    /// Writes the frames as far as the socket takes them. Says whether all of them are written.
+    pub(crate) fn write_to(&mut self, socket: &TcpStream, queue: &mut FrameQueue) -> io::Result<bool> {
         if self.waiting.is_empty() && (self.fresh.len() == 1 || self.bytes <= MERGED_BYTES) {
             if self.fresh.is_empty() {
                 return Ok(true);
@@ -166,7 +104,7 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        // A client that was slow once is not one that will be again.
+        // A client that was slow once need not be so again.
         self.waiting = VecDeque::new();
         Ok(true)
     }
@@ -193,8 +131,8 @@ mod tests {
 
     use super::*;
 
-    fn queue_of(frames: &[&'static str]) -> (Queue, Outbox) {
-        let (mut queue, mut outbox) = (Queue::default(), Outbox::default());
+    fn queue_of(frames: &[&'static str]) -> (FrameQueue, Outbox) {
+        let (mut queue, mut outbox) = (FrameQueue::default(), Outbox::default());
         for frame in frames {
             outbox.push(&[queue.push(Bytes::from_static(frame.as_bytes()))]);
         }
@@ -210,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_was_begun_is_finished_though_the_rest_is_dropped() {
+    fn drop_unsent_keeps_a_partly_written_frame() {
         let (mut queue, mut outbox) = queue_of(&["abc", "def", "ghi"]);
         outbox.keep(&queue);
         outbox.advance(4);
@@ -226,14 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_get_different_frames_get_their_own() {
+    fn outboxes_write_their_own_frames_of_a_queue() {
         let (mut queue, mut first) = queue_of(&["one,", "two,"]);
         let mut second = Outbox::default();
-        second.push(&[Place { index: 1, length: 4 }]);
+        second.push(&[FrameRef { index: 1, length: 4 }]);
         second.push(&[queue.push(Bytes::from_static(b"three,"))]);
         let mut third = Outbox::default();
-        third.push(&[Place { index: 1, length: 4 }]);
-        third.push(&[Place { index: 2, length: 6 }]);
+        third.push(&[FrameRef { index: 1, length: 4 }]);
+        third.push(&[FrameRef { index: 2, length: 6 }]);
         for (outbox, wanted) in [(&mut first, "one,two,"), (&mut second, "two,three,"), (&mut third, "two,three,")] {
             let (socket, mut client) = sockets();
             assert!(outbox.write_to(&socket, &mut queue).unwrap() && outbox.is_empty() && outbox.bytes() == 0);
@@ -245,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_does_not_read_gets_everything_in_order_when_it_does() {
+    fn slow_client_gets_all_frames_in_order() {
         let (socket, mut client) = sockets();
-        let (mut queue, mut outbox) = (Queue::default(), Outbox::default());
+        let (mut queue, mut outbox) = (FrameQueue::default(), Outbox::default());
         let mut wanted = Vec::new();
         let mut is_written = true;
         for turn in 0_u32.. {
-            // Of some bytes, of many, and of more than are merged.
+            // Small, large, and larger than is merged.
             for length in [10, 1000, 100_000] {
                 let frame = vec![turn as u8; length];
                 wanted.extend_from_slice(&frame);

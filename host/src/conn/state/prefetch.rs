@@ -1,14 +1,14 @@
-//! Memory that is needed soon.
+//! Prefetching: the processor loads memory before it is read.
 
-/// What the processor brings in at once, in bytes.
+/// The processor's cache line, in bytes.
 #[cfg(target_arch = "x86_64")]
 const LINE: usize = 64;
 
-/// Has the processor bring in a value that is about to be looked at. A fan-out goes from one connection to the next, each
-/// somewhere else in memory, and a system call for each in between drives them from the caches: waiting for memory would be
-/// most of what a delivery costs outside of the kernel.
+/// Has the processor load a value that is read soon. A fan-out goes from one connection to the next, each somewhere else in
+/// memory, and the system call for each in between evicts them from the caches: without prefetching, waiting for memory is
+/// most of a delivery's cost outside of the kernel.
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the processor's instruction takes an address"))]
-pub(in crate::conn) fn prefetch<T>(value: &T) {
+pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..size_of::<T>()).step_by(LINE) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -1,0 +1,132 @@
+//! Events of clients and their answers, on every protocol.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::parts::Shard;
+use crate::auth::{Place, Shown};
+use crate::conn::state::{Connection, Entry};
+use crate::model::{ErrorCode, Failure, Payload};
+use crate::plugin::ClientEvent;
+use crate::protocol::{Protocol, plain, socketio, websocket};
+
+/// The event with which a client signs in, first or again.
+pub(super) const AUTHENTICATE: &str = "authenticate";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Authenticate {
+    token: String,
+}
+
+/// The token in the payload of [`AUTHENTICATE`].
+///
+/// # Errors
+/// Where there is none.
+pub(super) fn token_of(payload: &Payload) -> Result<Shown, Failure> {
+    let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
+    let token = parsed.and_then(Result::ok).and_then(|said| Shown::new(Place::Message, &said.token));
+    token.ok_or_else(|| Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}"))
+}
+
+impl Shard {
+    /// Hands a client's event to its feature.
+    pub(super) fn on_event(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        event: &str,
+        payload: Payload,
+        id: Option<i128>,
+        read_at: Instant,
+    ) {
+        self.metrics().events_received.inc();
+        connection.has_sent.set(true);
+        self.send_connect_notice(connection);
+        if event == AUTHENTICATE {
+            return self.renew_token(connection, &payload, id);
+        }
+        let accepted = self.shared().plugins.client_event(ClientEvent {
+            connection: connection.id,
+            identity: connection.identity.borrow().clone(),
+            event,
+            payload,
+            id,
+            read_at,
+        });
+        if let Err(failure) = accepted {
+            self.reply(connection, Some(event), id, Err(&failure));
+        }
+    }
+
+    /// Takes over a newer token of the same user, which keeps a connection open beyond the end of the old one.
+    fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
+        let renewed = token_of(payload).and_then(|token| {
+            let verified = self.shared().auth.verify_shown([&token]);
+            let session = verified.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.message))?;
+            if connection.identity.borrow().user != session.identity.user {
+                let message = "the token is another user's: open another connection for it";
+                return Err(Failure::new(ErrorCode::Forbidden, message));
+            }
+            self.adopt_session(connection, session);
+            Ok(())
+        });
+        if let (Ok(()), Some(transport)) = (&renewed, self.transport_of(connection)) {
+            self.check_transport(&transport, self.now());
+        }
+        match renewed {
+            Ok(()) => self.reply(connection, Some(AUTHENTICATE), id, Ok(&Payload::empty())),
+            Err(failure) => self.reply(connection, Some(AUTHENTICATE), id, Err(&failure)),
+        }
+    }
+
+    /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
+    pub(super) fn reply(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        event: Option<&str>,
+        id: Option<i128>,
+        outcome: Result<&Payload, &Failure>,
+    ) {
+        if outcome.is_err() {
+            self.metrics().events_refused.inc();
+        }
+        match &connection.protocol {
+            Protocol::Plain => {
+                let frame = match (id, outcome) {
+                    (Some(id), outcome) => plain::encode_reply(id, outcome),
+                    (None, Err(failure)) => plain::encode_error(failure, event),
+                    (None, Ok(_)) => return,
+                };
+                self.send_recorded(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
+            }
+            // A client that resumes has forgotten its requests, so that answers are not recorded.
+            Protocol::SocketIo { .. } => {
+                let namespace = connection.namespace();
+                let frames = match (id.and_then(|id| u64::try_from(id).ok()), outcome) {
+                    (Some(id), Ok(payload)) => socketio::ack_frames(namespace, id, payload),
+                    (Some(id), Err(failure)) => {
+                        socketio::ack_frames(namespace, id, &Payload::of_json(&json!({ "error": failure })))
+                    }
+                    (None, Err(failure)) => {
+                        socketio::event_frames(namespace, "error", &plain::error_data(failure, event), None, None)
+                    }
+                    (None, Ok(_)) => return,
+                };
+                if let Some(transport) = self.transport_of(connection) {
+                    self.enqueue(&transport, frames);
+                }
+            }
+        }
+    }
+
+    /// Sends something to a connection now, and records it for a client that resumes.
+    pub(super) fn send_recorded(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
+        if let Some(transport) = self.transport_of(connection) {
+            self.enqueue(&transport, entry.frames(&connection.protocol));
+        }
+        self.record(connection, [entry]);
+    }
+}

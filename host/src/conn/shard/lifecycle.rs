@@ -1,0 +1,122 @@
+//! How connections begin, what is known of their users, and how they end.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::task::spawn_local;
+
+use super::parts::Shard;
+use crate::auth;
+use crate::conn::state::{Connection, MemberList, Phase, Transport};
+use crate::model::{CloseCode, ConnId};
+use crate::protocol::Protocol;
+
+/// How long after a connection has opened features hear of it, in milliseconds: a client that begins to listen when it is
+/// connected would miss events that came at once.
+const CONNECT_NOTICE_DELAY_MS: u64 = 5;
+
+impl Shard {
+    /// A new connection over a transport. None where the shard has no slot left.
+    pub(super) fn new_connection(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        protocol: Protocol,
+        mut session: auth::Session,
+    ) -> Option<Rc<Connection>> {
+        let id = self.connections().next_id();
+        if session.is_anonymous {
+            // An anonymous user is named after the connection, whose id may have changed since it signed in.
+            session = self.shared().auth.anonymous(id, transport.peer.ip()).unwrap_or(session);
+        }
+        if id.slot() + 1 >= ConnId::MAX_SLOTS {
+            tracing::error!("the shard has no slot left, and drops a connection");
+            self.close(transport, CloseCode::TryAgainLater, "the host has as many connections as it may have");
+            return None;
+        }
+        let connection = Rc::new(Connection::new(id, protocol, session.identity.clone(), transport.id));
+        self.connections().insert(connection.clone());
+        transport.connections.borrow_mut().push(id);
+        self.shared().hub.connect(id, session.identity.clone(), self.shared().clock.now_ms());
+        self.members().join(&connection, MemberList::All);
+        self.adopt_session(&connection, session);
+        Some(connection)
+    }
+
+    /// Opens a transport on which a client has signed in.
+    pub(super) fn open_transport(self: &Rc<Self>, transport: &Rc<Transport>) {
+        if transport.phase.get() == Phase::Authenticating {
+            transport.phase.set(Phase::Open);
+            transport.times.limit.set(u64::MAX);
+        }
+        self.check_transport(transport, self.now());
+    }
+
+    /// Notifies the features that listen for connections, after a delay or before the connection's first event.
+    pub(super) fn notify_connect(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
+        if !self.shared().plugins.greets() {
+            return;
+        }
+        *connection.connect_notice.borrow_mut() = Some(auth.map(RawValue::to_owned));
+        let (shard, connection) = (self.clone(), connection.clone());
+        spawn_local(async move {
+            shard.shared().clock.sleep_until(shard.now() + CONNECT_NOTICE_DELAY_MS).await;
+            shard.send_connect_notice(&connection);
+        });
+    }
+
+    /// Notifies features now of a connection, if they are yet to be.
+    pub(super) fn send_connect_notice(&self, connection: &Connection) {
+        if let Some(auth) = connection.connect_notice.take() {
+            let identity = connection.identity.borrow().clone();
+            self.shared().plugins.connected(connection.id, identity, connection.namespace(), auth.as_deref());
+        }
+    }
+
+    /// Takes over the roles, the identity and the expiry of a token.
+    pub(super) fn adopt_session(&self, connection: &Rc<Connection>, session: auth::Session) {
+        self.members().leave_roles(connection);
+        for role in &session.identity.roles {
+            self.members().join(connection, MemberList::Role(role.as_str().into()));
+        }
+        connection.expires.set(session.expires_ms.unwrap_or(u64::MAX));
+        if session.expires_ms.is_some() {
+            self.watch_wall_clock();
+        }
+        if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
+            self.shared().hub.update_identity(connection.id, session.identity.clone());
+            connection.identity.replace(session.identity);
+        }
+    }
+
+    /// What a connection's token said, as [`Shard::adopt_session`] took it over.
+    pub(super) fn session_of(&self, connection: &Connection) -> auth::Session {
+        let identity = connection.identity.borrow().clone();
+        let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
+        let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
+        auth::Session { identity, expires_ms, is_anonymous }
+    }
+
+    /// Whether a user is the name of a connection that needed no token.
+    pub(super) fn is_anonymous_name(&self, id: ConnId, user: &str) -> bool {
+        self.shared().auth.anonymous_name(id).is_some_and(|name| name == user)
+    }
+
+    /// Ends a connection, and has the features told.
+    pub(super) fn end_connection(&self, connection: &Rc<Connection>) {
+        if self.connection(connection.id).is_none() {
+            // It has ended, and another may have its slot.
+            return;
+        }
+        self.detached().drop_replay(connection);
+        self.pending_resumes().remove(connection.id);
+        connection.connect_notice.take();
+        self.members().leave_all(connection);
+        self.connections().remove(connection.id);
+        let departure = self.shared().hub.disconnect(connection.id);
+        // When the host stops, all connections end, and features are not told.
+        if let Some(departure) = departure.filter(|_| !self.is_stopping()) {
+            self.shared().plugins.departed(connection.id, departure);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! How Socket.IO clients enter namespaces, as new connections or to resume one, and how they leave.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::limits::rate_limited;
+use super::parts::Shard;
+use super::recovery::ResumeOutcome;
+use super::user_limit::PROBE_TIMEOUT;
+use crate::auth::{self, Place, Shown};
+use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport};
+use crate::model::{ErrorCode, Failure};
+use crate::protocol::{Outgoing, Protocol, plain, socketio};
+
+/// Time after which a client over its rate may try again: a second brings as many messages as the limit says.
+const RATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The fields of a client's auth payload that the host reads. The whole payload is for features that ask for it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    token: serde_json::Value,
+    pid: serde_json::Value,
+    offset: serde_json::Value,
+}
+
+impl Auth {
+    fn token(&self) -> Option<Shown> {
+        Shown::new(Place::Payload, self.token.as_str()?)
+    }
+
+    fn recovery(&self) -> Option<(SessionKey, Progress)> {
+        let key = self.pid.as_str()?.parse().ok()?;
+        // A malformed offset counts as that of no event, from which nothing can be resumed.
+        let last = self.offset.as_str().map(|offset| Outgoing::parse_offset(offset).unwrap_or(0));
+        Some((key, Progress::Event(last)))
+    }
+}
+
+/// Why a client is not let into a namespace, as it is told.
+struct Refused {
+    message: String,
+    data: serde_json::Value,
+}
+
+impl Refused {
+    /// Socket.IO's client does not try again by itself. Its page does, if it is told when.
+    fn for_now(code: &str, message: String, wait: Duration) -> Self {
+        let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
+        Self { message, data }
+    }
+}
+
+impl Shard {
+    /// Lets a client into a namespace: as a new connection, or to resume the one that it had there.
+    pub(super) fn connect_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &EioSession,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        packet: &str,
+    ) {
+        if self.connection_in(transport, namespace).is_some() {
+            return self.close_for_violation(transport, "the client is in this namespace already");
+        }
+        if let Err(refused) = self.try_connect_namespace(transport, eio, namespace, auth, packet) {
+            self.refuse_namespace(transport, namespace, &refused);
+        }
+    }
+
+    fn refuse_namespace(&self, transport: &Rc<Transport>, namespace: &str, refused: &Refused) {
+        self.enqueue(transport, socketio::connect_error_frame(namespace, &refused.message, &refused.data));
+    }
+
+    pub(super) fn refuse_namespace_for_rate(&self, transport: &Rc<Transport>, namespace: &str) {
+        let refused = Refused::for_now(ErrorCode::RateLimited.as_str(), rate_limited().message, RATE_PAUSE);
+        self.refuse_namespace(transport, namespace, &refused);
+    }
+
+    /// # Errors
+    /// Where the client may not come in, as it is told.
+    fn try_connect_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        eio: &EioSession,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        packet: &str,
+    ) -> Result<(), Refused> {
+        if !self.has_namespace(namespace) {
+            return Err(Refused { message: "Invalid namespace".to_owned(), data: serde_json::Value::Null });
+        }
+        // A payload that is no object has none of the fields.
+        let fields: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
+        let session = self.sign_in_namespace(transport, eio, &fields).map_err(|message| {
+            let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
+            Refused { message, data }
+        })?;
+        let no_capacity = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
+        if let Some((key, progress)) = fields.recovery().filter(|_| !self.config().recovery_window.is_zero()) {
+            match self.try_resume(key, progress, &session, namespace) {
+                ResumeOutcome::Here(connection, at) => {
+                    // It is detached, and does not count itself.
+                    self.ensure_user_capacity(&session.identity.user).map_err(no_capacity)?;
+                    self.attach(transport, &connection, session);
+                    let id = connection.id.to_string();
+                    self.enqueue(transport, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
+                    self.send_replay(transport, &connection, at);
+                    self.open_transport(transport);
+                    return Ok(());
+                }
+                // A transport that carries other connections stays on their shard.
+                ResumeOutcome::Elsewhere(shard) if transport.connections.borrow().is_empty() => {
+                    self.begin_handoff(transport, shard, None, Inbound::from_socketio(packet));
+                    return Ok(());
+                }
+                ResumeOutcome::Elsewhere(_) | ResumeOutcome::Gone => {}
+            }
+        }
+        self.ensure_user_capacity(&session.identity.user).map_err(no_capacity)?;
+        let offsets = !self.config().recovery_window.is_zero();
+        let protocol = Protocol::SocketIo { namespace: self.connections().shared_namespace(namespace), offsets };
+        let Some(connection) = self.new_connection(transport, protocol, session) else { return Ok(()) };
+        let pid = self.make_recoverable(&connection).map(|key| key.to_string());
+        self.enqueue(transport, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
+        self.open_transport(transport);
+        self.notify_connect(&connection, auth);
+        Ok(())
+    }
+
+    /// Signs a client in by the token in its auth payload, or one of the handshake.
+    fn sign_in_namespace(
+        &self,
+        transport: &Transport,
+        eio: &EioSession,
+        fields: &Auth,
+    ) -> Result<auth::Session, String> {
+        let auth = &self.shared().auth;
+        let Credentials { shown, refused } = &eio.credentials;
+        let token = fields.token();
+        let mut shown = token.iter().chain(shown).peekable();
+        if shown.peek().is_some() && auth.looks_at_tokens() {
+            return auth.verify_shown(shown).map_err(|refusal| match refused {
+                Some(more) => format!("{}; {more}", refusal.message),
+                None => refusal.message,
+            });
+        }
+        auth.anonymous(self.connections().next_id(), transport.peer.ip()).ok_or_else(|| {
+            let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
+            refused.unwrap_or(missing).to_owned()
+        })
+    }
+
+    fn has_namespace(&self, namespace: &str) -> bool {
+        self.shared().plugins.has_namespace(namespace)
+            || self.config().namespaces.iter().any(|configured| configured == namespace)
+    }
+
+    /// Disconnects a client from a namespace. Its transport stays open. A reason is sent before as the event `error`, for the
+    /// packet has no field for it.
+    pub(super) fn disconnect_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        why: Option<(ErrorCode, &str)>,
+        may_resume: bool,
+    ) {
+        if let Some((code, message)) = why {
+            let why = plain::error_data(&Failure::new(code, message), None);
+            self.enqueue(transport, socketio::event_frames(connection.namespace(), "error", &why, None, None));
+        }
+        self.enqueue(transport, socketio::disconnect_frame(connection.namespace()));
+        self.leave_namespace(transport, connection, may_resume);
+    }
+
+    /// Takes a connection off a transport that may carry others.
+    pub(super) fn leave_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        may_resume: bool,
+    ) {
+        if let Some(eio) = transport.eio() {
+            eio.leave(connection.namespace());
+        }
+        transport.connections.borrow_mut().retain(|other| *other != connection.id);
+        self.on_transport_lost(connection, may_resume);
+    }
+}

@@ -1,0 +1,39 @@
+//! What all shards share.
+
+use std::sync::Arc;
+
+use super::admission::Admission;
+use super::config::ConnConfig;
+use super::http::ClientConfig;
+use super::state::EioSessions;
+use crate::auth::Authenticator;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::model::Clock;
+use crate::net::Budget;
+use crate::plugin::Runtime;
+
+/// What all shards share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Limits and times.
+    pub config: Arc<ConnConfig>,
+    /// How clients may connect.
+    pub client: Arc<ClientConfig>,
+    /// The directory of connections and rooms.
+    pub hub: Arc<Hub>,
+    /// Who may connect.
+    pub auth: Arc<Authenticator>,
+    /// What becomes of events.
+    pub plugins: Runtime,
+    /// How many connections there are, and may be.
+    pub admission: Arc<Admission>,
+    /// What is held that is not whole.
+    pub unfinished: Budget,
+    /// The polling sessions.
+    pub eio_sessions: Arc<EioSessions>,
+    /// The time.
+    pub clock: Clock,
+    /// The host's figures.
+    pub metrics: Metrics,
+}

@@ -1,0 +1,223 @@
+//! The Engine.IO sessions that polling clients use, of all shards.
+//!
+//! A polling client makes one HTTP request after another, over any TCP connection and so on any shard. The table says
+//! which shard each session lives on, and requests are handed to that shard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::oneshot;
+
+use super::eio_session::{Poll, PollError, Polled, Sid};
+use super::handoff::Handoff;
+use crate::model::{Clock, Mailbox};
+
+/// Commands that wait for one shard, at most. There are no more than open requests and sockets, and some that broke off.
+const COMMANDS: usize = 65_536;
+
+/// Time between two notices to a session that a request of it is still arriving.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a shard is asked to do for its sessions.
+#[derive(Debug)]
+pub(crate) enum EioCommand {
+    /// A request waits for packets.
+    Poll { id: Sid, poll: Poll },
+    /// A request brought packets.
+    Post { id: Sid, body: String, answer: oneshot::Sender<Polled> },
+    /// A request is bringing packets, and is not complete yet.
+    Progress { id: Sid },
+    /// A request broke off, or violated the protocol.
+    Fail { id: Sid },
+    /// A WebSocket is to take over from polling.
+    Probe { id: Sid, handoff: Box<Handoff> },
+    /// A client came to another shard than its connection's.
+    Handoff(Box<Handoff>),
+}
+
+#[derive(Debug)]
+struct Route {
+    shard: AtomicUsize,
+    /// Whether a request that brings packets is open.
+    posting: AtomicBool,
+    /// Whether a WebSocket has taken over.
+    is_upgraded: AtomicBool,
+}
+
+/// The polling sessions of all shards, and the shards' queues of requests.
+#[derive(Debug)]
+pub struct EioSessions {
+    routes: DashMap<Sid, Arc<Route>>,
+    inboxes: Vec<Mailbox<EioCommand>>,
+    clock: Clock,
+}
+
+impl EioSessions {
+    /// A table for so many shards.
+    pub fn new(shards: usize, clock: Clock) -> Self {
+        let inboxes = (0..shards).map(|_| Mailbox::new(COMMANDS)).collect();
+        Self { routes: DashMap::new(), inboxes, clock }
+    }
+
+    pub(crate) fn inbox(&self, shard: usize) -> &Mailbox<EioCommand> {
+        &self.inboxes[shard]
+    }
+
+    pub(crate) fn insert(&self, id: Sid, shard: usize) {
+        let route = Route { shard: shard.into(), posting: false.into(), is_upgraded: false.into() };
+        self.routes.insert(id, Arc::new(route));
+    }
+
+    pub(crate) fn remove(&self, id: Sid) {
+        self.routes.remove(&id);
+    }
+
+    /// Routes a session's requests to another shard, unless it has ended there already.
+    pub(crate) fn set_shard(&self, id: Sid, shard: usize) {
+        if let Some(route) = self.routes.get(&id) {
+            route.shard.store(shard, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a WebSocket has taken over from polling.
+    pub(crate) fn set_upgraded(&self, id: Sid) {
+        if let Some(route) = self.routes.get(&id) {
+            route.is_upgraded.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a session that began with polling goes on over a WebSocket; none where there is no such session.
+    pub(crate) fn is_upgraded(&self, id: Sid) -> Option<bool> {
+        self.routes.get(&id).map(|route| route.is_upgraded.load(Ordering::Relaxed))
+    }
+
+    /// The shard that a session lives on.
+    pub(crate) fn shard_of(&self, id: Sid) -> Option<usize> {
+        self.routes.get(&id).map(|route| route.shard.load(Ordering::Relaxed))
+    }
+
+    /// Hands a command to the shard of a session, if there is such a session.
+    pub(crate) fn send(&self, id: Sid, command: EioCommand) -> bool {
+        let shard = self.shard_of(id);
+        if let Some(shard) = shard {
+            self.inboxes[shard].push(command);
+        }
+        shard.is_some()
+    }
+
+    /// Waits for packets that a session has to send, `max_packets` of them at most. Dropping the future ends the session.
+    ///
+    /// # Errors
+    /// Where there is no such session, or a request of it waits already.
+    pub(crate) async fn poll(&self, id: Sid, max_packets: usize) -> Polled {
+        let (answer, answered) = oneshot::channel();
+        let poll = Poll { answer, max_packets };
+        self.ask(id, EioCommand::Poll { id, poll }, answered).await
+    }
+
+    /// Begins to read packets that a request brings.
+    ///
+    /// # Errors
+    /// Where there is no such session, or another request of it brings packets.
+    pub(crate) fn begin_post(&self, id: Sid) -> Result<Posting<'_>, PollError> {
+        let route = self.routes.get(&id).map(|route| route.clone()).ok_or(PollError::Unknown)?;
+        if route.posting.swap(true, Ordering::Relaxed) {
+            self.send(id, EioCommand::Fail { id });
+            return Err(PollError::Bad);
+        }
+        let noted = self.clock.uptime_ms();
+        Ok(Posting { sessions: self, id, route, is_complete: false, noted })
+    }
+
+    async fn ask(&self, id: Sid, command: EioCommand, answered: oneshot::Receiver<Polled>) -> Polled {
+        let mut waiting = Waiting { sessions: self, id, is_answered: false };
+        let answer = if self.send(id, command) { answered.await } else { Ok(Err(PollError::Unknown)) };
+        waiting.is_answered = true;
+        answer.unwrap_or(Err(PollError::Unknown))
+    }
+}
+
+/// A request that waits for its answer. If it breaks off, its session ends, for what was lost with it is not known.
+struct Waiting<'a> {
+    sessions: &'a EioSessions,
+    id: Sid,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.sessions.send(self.id, EioCommand::Fail { id: self.id });
+        }
+    }
+}
+
+/// A request that brings packets, while it is read. If it breaks off, its session ends.
+#[derive(Debug)]
+pub(crate) struct Posting<'a> {
+    sessions: &'a EioSessions,
+    id: Sid,
+    route: Arc<Route>,
+    is_complete: bool,
+    /// When the session was last told of it, in milliseconds of uptime.
+    noted: u64,
+}
+
+impl Posting<'_> {
+    /// Counts received bytes as a sign of life: a client on a slow line can show no other meanwhile.
+    pub(crate) fn progress(&mut self) {
+        let now = self.sessions.clock.uptime_ms();
+        if now - self.noted >= PROGRESS_INTERVAL.as_millis() as u64 {
+            self.noted = now;
+            self.sessions.send(self.id, EioCommand::Progress { id: self.id });
+        }
+    }
+
+    /// Leaves the request unread. The session goes on without it.
+    pub(crate) fn refuse(mut self) {
+        self.is_complete = true;
+    }
+
+    /// Hands the packets over.
+    ///
+    /// # Errors
+    /// Where the session has ended, or the packets violate the protocol.
+    pub(crate) async fn finish(mut self, body: String) -> Polled {
+        self.is_complete = true;
+        let (answer, answered) = oneshot::channel();
+        self.sessions.ask(self.id, EioCommand::Post { id: self.id, body, answer }, answered).await
+    }
+}
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        self.route.posting.store(false, Ordering::Relaxed);
+        if !self.is_complete {
+            self.sessions.send(self.id, EioCommand::Fail { id: self.id });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn concurrent_post_ends_the_session() {
+        let sessions = EioSessions::new(1, Clock::manual(0));
+        let id = Sid::from_number(1);
+        assert_eq!(sessions.begin_post(id).err(), Some(PollError::Unknown));
+        sessions.insert(id, 0);
+        let posting = sessions.begin_post(id).unwrap();
+        assert_eq!(sessions.begin_post(id).err(), Some(PollError::Bad));
+        drop(posting);
+        let mut commands = std::collections::VecDeque::new();
+        sessions.inbox(0).receive(&mut commands).await;
+        let failures = commands.iter().filter(|command| matches!(command, EioCommand::Fail { .. })).count();
+        assert_eq!(failures, 2, "the second request, and the first one, which broke off");
+        sessions.remove(id);
+        assert_eq!((sessions.poll(id, usize::MAX).await, sessions.is_upgraded(id)), (Err(PollError::Unknown), None));
+    }
+}

@@ -1,0 +1,121 @@
+//! Which sockets of a shard are ready: the kernel is asked once for all of them.
+//!
+//! A socket has no task and no place in the runtime's own reactor. The shard's sockets are in a poller of the shard's, and
+//! the runtime watches that poller alone. An idle connection costs its own few bytes, and readiness costs one look at the
+//! kernel's list, however many sockets are ready.
+
+use std::cell::{RefCell, RefMut};
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry};
+use tokio::io::unix::AsyncFd;
+
+use super::ids::TransportId;
+use super::transport::Transport;
+
+/// Sockets that are served in one turn. The kernel keeps the others for the next.
+const SOCKETS_PER_TURN: usize = 256;
+
+/// The buffer that all transports of a shard read into, in bytes.
+pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Tells which sockets are ready.
+#[derive(Debug)]
+pub(crate) struct ReadySockets {
+    poll: AsyncFd<Poll>,
+    ready: Events,
+}
+
+impl ReadySockets {
+    /// Watches no socket yet. To be called within the runtime. Gives the registry of sockets to watch.
+    ///
+    /// # Errors
+    /// Where the kernel has no poller to give.
+    #[expect(unsafe_code, reason = "the runtime cannot know that a poller keeps its descriptor")]
+    pub(crate) fn new() -> io::Result<(Self, Registry)> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        // SAFETY: a poller has one descriptor, which it closes when it is dropped, and this one is given away whole.
+        let poll = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) }?;
+        Ok((Self { poll, ready: Events::with_capacity(SOCKETS_PER_TURN) }, registry))
+    }
+
+    /// Waits until some sockets are ready, and gives them. May be cancelled.
+    pub(crate) async fn ready(&mut self) -> io::Result<&Events> {
+        let mut guard = self.poll.readable_mut().await?;
+        guard.get_inner_mut().poll(&mut self.ready, Some(Duration::ZERO))?;
+        if self.ready.iter().count() < SOCKETS_PER_TURN {
+            guard.clear_ready();
+        }
+        Ok(&self.ready)
+    }
+}
+
+/// The sockets that a shard watches, those of them that it has yet to read, and the buffer that it reads into.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    registry: Registry,
+    /// Transports whose sockets had more to read than their turn allowed.
+    unread: RefCell<Vec<Rc<Transport>>>,
+    read_buffer: RefCell<Box<[u8]>>,
+}
+
+impl Poller {
+    pub(crate) fn new(registry: Registry) -> Self {
+        let read_buffer = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
+        Self { registry, unread: RefCell::default(), read_buffer }
+    }
+
+    /// Watches the socket of a transport. Bytes that are there to read already count.
+    pub(crate) fn watch(&self, id: TransportId, tcp: &TcpStream) -> io::Result<()> {
+        let interests = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut SourceFd(&tcp.as_raw_fd()), id.token(), interests)
+    }
+
+    /// Stops to watch a socket that another shard takes over.
+    pub(crate) fn unwatch(&self, tcp: &TcpStream) {
+        // Of a socket that was never watched there is nothing to stop.
+        let _ = self.registry.deregister(&mut SourceFd(&tcp.as_raw_fd()));
+    }
+
+    /// Lists a transport that has more to read.
+    pub(crate) fn note_unread(&self, transport: &Rc<Transport>) {
+        if !transport.unread.replace(true) {
+            self.unread.borrow_mut().push(transport.clone());
+        }
+    }
+
+    pub(crate) fn has_unread(&self) -> bool {
+        !self.unread.borrow().is_empty()
+    }
+
+    /// Takes the transports that have more to read. They count as unread until their flags are cleared.
+    pub(crate) fn take_unread(&self) -> Vec<Rc<Transport>> {
+        self.unread.take()
+    }
+
+    pub(crate) fn read_buffer(&self) -> RefMut<'_, Box<[u8]>> {
+        self.read_buffer.borrow_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn unread_transports_are_listed_once() {
+        let (_, registry) = ReadySockets::new().unwrap();
+        let (poller, transport) = (Poller::new(registry), Transport::idle());
+        poller.note_unread(&transport);
+        poller.note_unread(&transport);
+        assert!(poller.has_unread());
+        assert_eq!(poller.take_unread().len(), 1);
+        assert!(!poller.has_unread());
+    }
+}

@@ -1,0 +1,55 @@
+//! Tokens expire by the system's clock, and timers go by uptime: where the system's clock is put back or ahead, or the
+//! machine has slept, the timers of tokens must follow.
+
+use std::cell::Cell;
+
+use crate::model::Clock;
+
+/// A clock that is kept right by small steps (NTP) moves by less than this between two checks, in milliseconds.
+const JUMP_MS: i64 = 500;
+
+/// By how much the system's clock was ahead of uptime at the last check, in milliseconds; none while no token expires.
+#[derive(Debug, Default)]
+pub(crate) struct WallClock(Cell<Option<i64>>);
+
+impl WallClock {
+    /// Begins to watch the system's clock. Says whether it was not watched.
+    pub(crate) fn start(&self, clock: &Clock) -> bool {
+        let is_new = self.0.get().is_none();
+        if is_new {
+            self.0.set(Some(ahead_of_uptime(clock)));
+        }
+        is_new
+    }
+
+    pub(crate) fn stop(&self) {
+        self.0.set(None);
+    }
+
+    /// By how much the system's clock has jumped since the last check, in milliseconds; none where it is not watched, 0
+    /// where it went on steadily.
+    pub(crate) fn take_jump(&self, clock: &Clock) -> Option<i64> {
+        let offset = ahead_of_uptime(clock);
+        let moved = offset - self.0.replace(Some(offset))?;
+        Some(if moved.abs() > JUMP_MS { moved } else { 0 })
+    }
+}
+
+fn ahead_of_uptime(clock: &Clock) -> i64 {
+    clock.wall_ms().cast_signed() - clock.uptime_ms().cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn steady_time_is_no_jump() {
+        let (wall, clock) = (WallClock::default(), Clock::manual(1_000_000));
+        assert!(wall.start(&clock) && !wall.start(&clock));
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(wall.take_jump(&clock), Some(0));
+    }
+}

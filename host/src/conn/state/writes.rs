@@ -1,0 +1,171 @@
+//! The frames that a shard is about to write, and the transports that they wait for.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::net::TcpStream;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::frame_queue::{FrameQueue, FrameRef};
+use super::transport::{Io, Transport};
+use crate::store::DeliveryReceipt;
+
+/// Queued frames after which they are flushed even in the middle of a read turn.
+const FRAMES_PER_FLUSH: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Writes {
+    /// The frames that were queued since the shard last wrote.
+    queue: RefCell<FrameQueue>,
+    /// Transports with frames to flush.
+    dirty: RefCell<Vec<Rc<Transport>>>,
+    /// Transports whose outbox went over its bound.
+    over_limit: RefCell<Vec<Rc<Transport>>>,
+    /// Dropped when the frames that were queued have been written.
+    receipts: RefCell<Vec<DeliveryReceipt>>,
+    /// Frames since the metric was last updated. To update it for each frame would cost more than to queue the frame.
+    n_frames: Cell<u64>,
+    /// The bound of an outbox, in bytes.
+    outbox_bytes: usize,
+}
+
+impl Writes {
+    pub(crate) fn new(outbox_bytes: usize) -> Self {
+        let (queue, dirty, over_limit, receipts) = Default::default();
+        Self { queue, dirty, over_limit, receipts, n_frames: Cell::new(0), outbox_bytes }
+    }
+
+    /// Queues a frame for no transport yet.
+    pub(crate) fn push(&self, frame: Bytes) -> FrameRef {
+        self.queue.borrow_mut().push(frame)
+    }
+
+    /// Queues frames for a transport alone.
+    pub(crate) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
+        if transport.is_up() {
+            let frames = self.push(frames);
+            self.enqueue_shared(transport, &[frames]);
+        }
+    }
+
+    /// Queues frames that other transports get, too.
+    pub(crate) fn enqueue_shared(&self, transport: &Rc<Transport>, frames: &[FrameRef]) {
+        if transport.is_up() {
+            self.assign(transport, frames);
+            self.mark_dirty(transport);
+        }
+    }
+
+    /// Writes frames that other transports get, too, unless others wait for the transport already.
+    pub(crate) fn write_shared(&self, transport: &Rc<Transport>, frames: &[FrameRef]) {
+        if !transport.is_up() {
+            return;
+        }
+        self.assign(transport, frames);
+        if let Io::Socket(socket) = &transport.io
+            && !transport.dirty.get()
+            && !socket.blocked.get()
+            && let Ok(is_done) = self.write(transport, &socket.tcp)
+        {
+            return socket.blocked.set(!is_done);
+        }
+        // A transport that is lost ends when it is flushed: here that would change the lists that are being walked.
+        self.mark_dirty(transport);
+    }
+
+    fn assign(&self, transport: &Rc<Transport>, frames: &[FrameRef]) {
+        let bytes = transport.outbox.borrow_mut().push(frames);
+        if bytes > self.outbox_bytes && !transport.is_echo() {
+            self.over_limit.borrow_mut().push(transport.clone());
+        }
+        self.n_frames.set(self.n_frames.get() + frames.len() as u64);
+    }
+
+    /// Has a transport flushed at the end of the turn.
+    pub(crate) fn mark_dirty(&self, transport: &Rc<Transport>) {
+        if !transport.dirty.replace(true) {
+            self.dirty.borrow_mut().push(transport.clone());
+        }
+    }
+
+    /// Writes a transport's outbox to its socket. Says whether all of it is written.
+    pub(crate) fn write(&self, transport: &Transport, tcp: &TcpStream) -> io::Result<bool> {
+        transport.outbox.borrow_mut().write_to(tcp, &mut self.queue.borrow_mut())
+    }
+
+    /// Makes a transport's outbox outlive the queue.
+    pub(crate) fn keep(&self, transport: &Transport) {
+        transport.outbox.borrow_mut().keep(&self.queue.borrow());
+    }
+
+    /// Takes everything from a transport's outbox.
+    pub(crate) fn take(&self, transport: &Transport) -> VecDeque<Bytes> {
+        transport.outbox.borrow_mut().take(&self.queue.borrow())
+    }
+
+    /// Whether so much is queued that it must not wait for the end of the turn.
+    pub(crate) fn is_flush_due(&self) -> bool {
+        self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_limit.borrow().is_empty()
+    }
+
+    pub(crate) fn take_over_limit(&self) -> Vec<Rc<Transport>> {
+        self.over_limit.take()
+    }
+
+    /// The frames that were queued since the last call.
+    pub(crate) fn take_n_frames(&self) -> u64 {
+        self.n_frames.take()
+    }
+
+    /// Takes the transports to flush.
+    pub(crate) fn take_dirty(&self) -> Vec<Rc<Transport>> {
+        self.dirty.take()
+    }
+
+    /// Takes the transports to flush that were added meanwhile, for an empty list.
+    pub(crate) fn swap_dirty(&self, transports: &mut Vec<Rc<Transport>>) {
+        std::mem::swap(transports, &mut self.dirty.borrow_mut());
+    }
+
+    /// Holds receipts until what is queued has been written.
+    pub(crate) fn hold(&self, receipts: impl IntoIterator<Item = DeliveryReceipt>) {
+        self.receipts.borrow_mut().extend(receipts);
+    }
+
+    /// Everything that was queued has been written, or is in outboxes of slow clients, which are not waited for. Keeps the
+    /// memory of an empty list of transports for the next time.
+    pub(crate) fn finish(&self, dirty: Vec<Rc<Transport>>) {
+        self.dirty.replace(dirty);
+        self.queue.borrow_mut().clear();
+        self.receipts.borrow_mut().clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enqueue_lists_a_transport_once() {
+        let (writes, transport) = (Writes::new(100), Transport::idle());
+        writes.enqueue(&transport, Bytes::from_static(b"abc"));
+        writes.enqueue(&transport, Bytes::from_static(b"de"));
+        let dirty = writes.take_dirty();
+        assert_eq!((dirty.len(), transport.outbox.borrow().bytes(), writes.take_n_frames()), (1, 5, 2));
+        writes.keep(&transport);
+        writes.finish(Vec::new());
+        assert_eq!(writes.take(&transport), [&b"abc"[..], b"de"]);
+    }
+
+    #[test]
+    fn outbox_over_its_bound_is_reported() {
+        let (writes, transport) = (Writes::new(4), Transport::idle());
+        writes.enqueue(&transport, Bytes::from_static(b"abcd"));
+        assert!(!writes.is_flush_due());
+        writes.enqueue(&transport, Bytes::from_static(b"e"));
+        assert!(writes.is_flush_due());
+        assert_eq!(writes.take_over_limit().len(), 1);
+    }
+}
