@@ -1,11 +1,11 @@
-//! What the host counts about itself, in the form that Prometheus reads.
+//! The host's metrics, in the form that Prometheus reads.
 
 use prometheus::core::Collector as _;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::model::CloseCode;
 
-/// The host's own figures. Clones share them.
+/// The host's metrics. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -13,31 +13,31 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// WebSockets and polling sessions that were ever opened.
     pub connections_opened: IntCounter,
-    /// Clients that were refused for want of room: by a limit of connections, or of file descriptors.
+    /// Clients refused by a limit of connections or of file descriptors.
     pub connections_refused: IntCounter,
-    /// Connections cut off, for they went on sending over their rate.
+    /// Connections closed because they went on sending over their rate.
     pub cut_off: IntCounter,
-    /// Bytes held of clients' messages and requests that are not whole, and of clients that are not signed in.
+    /// Bytes held of clients' incomplete messages and requests, and of clients that are not authenticated.
     pub unfinished_bytes: IntGauge,
-    /// Those of them that were ended to make room.
+    /// Connections and requests closed to make room for others.
     pub unfinished_evicted: IntCounter,
     /// Bytes held of the API's requests.
     pub api_bytes: IntGauge,
-    /// Those of them that were ended to make room.
+    /// Connections and requests closed to make room for others.
     pub api_evicted: IntCounter,
-    /// Connections whose clients are away and may come back.
+    /// Detached connections.
     pub away: IntGauge,
-    /// Connections that went on after their clients had been away.
+    /// Connections that were resumed.
     pub recovered: IntCounter,
     /// Events read from clients.
     pub events_received: IntCounter,
     /// Events refused with a typed error.
     pub events_refused: IntCounter,
-    /// Payloads refused for what they have: more bytes, values, keys or depth than the manifest says.
+    /// Payloads refused for having more bytes, values, keys or depth than the manifest allows.
     pub events_over_limits: IntCounter,
     /// Frames queued for connections.
     pub frames_queued: IntCounter,
-    /// Volatile frames left out for slow connections.
+    /// Volatile frames dropped for slow connections.
     pub frames_dropped: IntCounter,
     /// Connections ended because they read too slowly.
     pub slow_connections: IntCounter,
@@ -45,23 +45,23 @@ pub struct Metrics {
     pub event_seconds: Histogram,
     /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
     pub idempotency_forgotten: IntCounter,
-    /// Times that a client was not read for a moment, for it sent more than its share.
+    /// Times that a client was not read for a moment, because it sent more than its share.
     pub reads_paused: IntCounter,
-    /// Events refused because their senders are over a bound of their own.
+    /// Events refused because their senders are over their own limits.
     pub senders_refused: IntCounter,
     /// Senders disconnected because they made plugins fail again and again.
     pub senders_disconnected: IntCounter,
     /// Calls into plugins.
     pub plugin_calls: IntCounter,
-    /// Calls that trapped, ran into the deadline, or returned what is not allowed.
+    /// Calls that trapped, passed the deadline, or returned a forbidden outcome.
     pub plugin_faults: IntCounter,
-    /// Timers, lifecycle events and scopes dropped for a bound.
+    /// Timers, lifecycle events and scopes dropped for a limit.
     pub plugin_dropped: IntCounter,
     /// Documents that wait to be stored.
     pub documents_waiting: IntGauge,
     /// Documents stored.
     pub documents_stored: IntCounter,
-    /// Documents that the store refused, or that were given up.
+    /// Documents that the database refused, or whose promises expired.
     pub documents_failed: IntCounter,
     /// Attempts to write that failed.
     pub store_failures: IntCounter,
@@ -69,9 +69,9 @@ pub struct Metrics {
     pub plugins_failed: IntGauge,
     /// Rollbacks, automatic ones too.
     pub plugin_rollbacks: IntCounter,
-    /// Scopes that lost what a newer build had written to them.
+    /// Scopes that lost the changes of a newer build.
     pub plugin_lost_states: IntCounter,
-    /// What was refused for a budget, by the kind of account and by what there was too much of.
+    /// Refusals by a budget, by the kind of account and of limit.
     pub over_budget: IntCounterVec,
     closes: IntCounterVec,
 }
@@ -88,7 +88,7 @@ fn latency_buckets() -> Vec<f64> {
 }
 
 impl Metrics {
-    /// Figures that all start at zero.
+    /// Metrics that all start at zero.
     ///
     /// # Errors
     /// Where two of them have the same name.
@@ -192,7 +192,7 @@ impl Metrics {
         })
     }
 
-    /// Counts a connection that the host closed. Socket.IO has no codes: there it is what the plain protocol would say.
+    /// Counts a connection that the host closed. Socket.IO has no codes: its connections count under the plain protocol's.
     pub fn closed(&self, code: CloseCode) {
         self.closes.with_label_values(&[code.code().to_string()]).inc();
     }
@@ -213,17 +213,17 @@ impl Metrics {
 
     /// Shows the times of a generation that is loaded.
     pub fn show_latency(&self, latency: &Histogram) {
-        // One that is taken into use again is shown already.
+        // The times of a generation that is used again are shown already.
         let _ = self.registry.register(Box::new(latency.clone()));
     }
 
-    /// Shows the times of a generation no more, for it is loaded no more.
+    /// Hides the times of a generation that is not loaded any more.
     pub fn hide_latency(&self, latency: &Histogram) {
-        // One that was never shown need not be hidden.
+        // The times of a generation that was never used were not shown.
         let _ = self.registry.unregister(Box::new(latency.clone()));
     }
 
-    /// All figures in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
         // Encoding to a string fails only for a metric without values, which none is.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quantile_is_within_its_bucket() {
+    fn quantile_is_within_its_bucket() {
         let metrics = Metrics::new().unwrap();
         assert_eq!(quantile(&metrics.event_seconds, 0.5), 0.0);
         for n in 1..=100 {

@@ -1,4 +1,4 @@
-//! The whole host, wired together: how it starts, and how it ends.
+//! The wiring of the whole host, its start and its end.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -18,10 +18,10 @@ use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{Folder, Runtime};
 
-/// Commands that wait for one shard, at most: what a publisher to many rooms sends in some milliseconds.
+/// Commands that wait for one shard, at most: some milliseconds of a publisher to many rooms.
 const SHARD_COMMANDS: usize = 65_536;
 
-/// A host that serves.
+/// A running host.
 #[derive(Debug)]
 pub struct Server {
     /// Where clients connect.
@@ -51,7 +51,7 @@ impl Server {
         let client_listener = bind("listen", config.listen)?;
         let api_listener = bind("api", config.api)?;
         let (listening, api) = (client_listener.local_addr()?, api_listener.local_addr()?);
-        // Only now: where another host has the addresses, nothing is left behind.
+        // After the addresses, so that a start that finds them taken leaves no files behind.
         config.prepare()?;
 
         let metrics = Metrics::new()?;
@@ -123,8 +123,8 @@ impl Server {
     }
 
     /// Ends the host: it is not ready, and takes no new clients; after `shutdown.delay` its listener closes; over
-    /// `shutdown.drain` every client is told to come back (1012); what is queued is written, and everything ends. Then it
-    /// takes as long as the slowest client, and not more than `shutdown.timeout`.
+    /// `shutdown.drain` every client is closed with 1012, to reconnect; queued frames are written, and all threads end. That
+    /// takes as long as the slowest client, and at most `shutdown.timeout`.
     pub fn shut_down(self) {
         self.api_service.set_ready(false);
         self.admission.close();
@@ -173,7 +173,7 @@ fn wait(clock: &Clock, until: u64, done: Option<mpsc::Receiver<Infallible>>) {
     }
 }
 
-/// Loads the plugins, says how that went, and serves the API until it is told to stop.
+/// Loads the plugins, reports the result, and serves the API until `stopped`.
 async fn run_api(
     api: Arc<Api>,
     listener: TcpListener,
@@ -193,8 +193,8 @@ async fn run_api(
     }
 }
 
-/// Brings up what is installed, the bundled features where nothing is, and what is new in the plugin folder. What cannot
-/// start is logged and shown as failed, and does not keep the host from starting.
+/// Starts the installed plugins, the bundled features that no installed one replaces, and the new components of the plugin
+/// folder. A plugin that cannot start is logged and shown as failed; the host starts all the same.
 pub async fn load_plugins(runtime: &Runtime, config: &Config) -> Folder {
     runtime.lifecycle().start_installed().await;
     let mut folder = Folder::new(config.plugin_dir.clone(), runtime.lifecycle().clone());

@@ -1,4 +1,4 @@
-//! Whom an event is for.
+//! The recipients of an event.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use crate::store::DeliveryReceipt;
 /// A set of connections.
 pub type Audience = roundhouse_contract::Audience<ConnId>;
 
-/// An event and whom it is for.
+/// An event and its recipients.
 #[derive(Debug)]
 pub struct Publication {
-    /// Whoever belongs to several of these gets the event once.
+    /// A connection that belongs to several of these gets the event once.
     pub to: Vec<Audience>,
-    /// Who does not get it all the same.
+    /// Connections that do not get it, though they belong to one of these.
     pub except: Vec<Audience>,
     /// The event.
     pub outgoing: Arc<Outgoing>,
-    /// Whether it may be left out for a connection that is slow to read.
+    /// Whether it may be dropped for a connection that reads slowly.
     pub volatile: bool,
     /// Dropped when every shard has written the event to the sockets that take it.
     pub receipt: Option<DeliveryReceipt>,

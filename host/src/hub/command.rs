@@ -1,4 +1,4 @@
-//! The commands of a shard: what other threads ask of it.
+//! The commands that other threads send to a shard.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpStream};
@@ -12,46 +12,46 @@ use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
 use crate::store::DeliveryReceipt;
 
-/// A room as shards know it. Never used again for another room, even of the same name.
+/// A room as shards know it. An id is never used again, even for a room of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomId(pub u64);
 
-/// Members of one shard.
+/// A set of connections of one shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Everybody in the room.
+    /// The members of the room.
     Room(RoomId),
-    /// Everybody with one of the roles.
+    /// The connections with one of the roles.
     Roles(Arc<[String]>),
     /// One connection.
     Connection(ConnId),
-    /// Everybody on the shard.
+    /// All connections of the shard.
     All,
 }
 
-/// An event for members of one shard, each of whom gets it once.
+/// An event for connections of one shard, each of which gets it once.
 #[derive(Debug)]
 pub struct Delivery {
-    /// Who gets it.
+    /// The connections that get it.
     pub to: Vec<Target>,
-    /// Who does not.
+    /// The connections that do not get it.
     pub except: Vec<Target>,
     /// The event.
     pub outgoing: Arc<Outgoing>,
-    /// Whether it may be left out for a connection that is slow to read.
+    /// Whether it may be dropped for a connection that reads slowly.
     pub volatile: bool,
     /// Dropped when it has been written.
     pub receipt: Option<DeliveryReceipt>,
 }
 
 impl Delivery {
-    /// Whether it goes to the very same members as another.
+    /// Whether it goes to the same connections as another.
     pub fn goes_where(&self, other: &Self) -> bool {
         self.to == other.to && self.except == other.except && self.volatile == other.volatile
     }
 }
 
-/// What a shard is asked to do.
+/// A command to a shard.
 #[derive(Debug)]
 pub enum ShardCommand {
     /// Take over a connection that was accepted.
@@ -74,7 +74,7 @@ pub enum ShardCommand {
     Deliver(Delivery),
     /// Hand an event to one connection and ask it for an acknowledgement.
     Ask {
-        /// Whom to ask.
+        /// The connection to ask.
         connection: ConnId,
         /// The id that the acknowledgement will carry.
         id: u64,
@@ -83,48 +83,48 @@ pub enum ShardCommand {
     },
     /// Answer a client's event.
     Reply {
-        /// Whose event it was.
+        /// The connection that sent the event.
         connection: ConnId,
         /// The event's name.
         event: Box<str>,
-        /// The id to answer with. Without one, only a failure is told.
+        /// The id to answer with. Without one, only a failure is sent.
         id: Option<i128>,
         /// The answer.
         outcome: Result<Payload, Failure>,
         /// When the event's frame was read.
         read_at: Instant,
     },
-    /// End a connection, telling it why.
+    /// Close a connection, with the reason.
     Close {
         /// Which connection.
         connection: ConnId,
         /// The close code.
         code: CloseCode,
-        /// What to tell the client.
+        /// The reason to send.
         reason: String,
     },
-    /// Ask a connection for a sign of life, and end it if none comes within seconds.
+    /// Ping a connection, and close it if nothing comes back within seconds.
     Probe {
         /// Which connection.
         connection: ConnId,
     },
-    /// The same of all connections from an address.
+    /// Ping all connections from an address.
     ProbeAddress {
         /// Which address.
         address: IpAddr,
     },
-    /// End a transport that holds too much of what is not whole.
+    /// Close a transport whose incomplete frames and messages are too large.
     Evict {
         /// Which transport, as its shard knows it.
         transport: u64,
     },
-    /// Tell the connections that the host restarts, one after another.
+    /// Close the connections one after another, because the host restarts.
     Drain {
-        /// The time over which that is done, evenly, in milliseconds of uptime.
+        /// The time over which they are closed, evenly, in milliseconds of uptime.
         over: Range<u64>,
-        /// Dropped when all have been told.
+        /// Dropped when all have been closed.
         working: mpsc::Sender<Infallible>,
     },
-    /// Tell all connections that the host restarts, flush and end.
+    /// Close all connections because the host restarts, flush and end.
     Shutdown,
 }

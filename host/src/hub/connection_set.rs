@@ -1,20 +1,20 @@
-//! Connections that have something in common, and how many people they are.
+//! A set of connections with a count of its users.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::ConnId;
 
-/// A set of connections that knows how many different users are behind them.
+/// A set of connections that counts its different users.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionSet {
     members: HashSet<ConnId>,
-    /// Connections of each user.
+    /// How many connections each user has in the set.
     users: HashMap<Arc<str>, usize>,
 }
 
 impl ConnectionSet {
-    /// Lets a connection in. Says whether it was out.
+    /// Adds a connection. Returns whether it is new.
     pub(super) fn insert(&mut self, id: ConnId, user: &Arc<str>) -> bool {
         let is_new = self.members.insert(id);
         if is_new {
@@ -23,7 +23,7 @@ impl ConnectionSet {
         is_new
     }
 
-    /// Takes a connection out. Says whether it was in.
+    /// Removes a connection. Returns whether it was in the set.
     pub(super) fn remove(&mut self, id: ConnId, user: &str) -> bool {
         let was_in = self.members.remove(&id);
         if was_in && let Some(connections) = self.users.get_mut(user) {
@@ -47,7 +47,7 @@ impl ConnectionSet {
         self.users.len()
     }
 
-    /// Connections of one user.
+    /// How many connections of a user are in the set.
     pub(super) fn n_connections_of(&self, user: &str) -> usize {
         self.users.get(user).copied().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! The directory as operators read it: connections, one after another, in pages.
+//! The directory for operators: connections in pages.
 
 use std::collections::BinaryHeap;
 use std::sync::Arc;
@@ -6,46 +6,46 @@ use std::sync::Arc;
 use super::{Hub, RecipientCount};
 use crate::model::{ConnId, Identity};
 
-/// A connection as it stands at this moment.
+/// A connection at the moment of the query.
 #[derive(Debug, Clone)]
 pub struct ConnectionInfo {
     /// Its id.
     pub id: ConnId,
-    /// Who is behind it.
+    /// Its identity.
     pub identity: Arc<Identity>,
-    /// When it was let in, in milliseconds since the epoch.
+    /// When it was authenticated, in milliseconds since the epoch.
     pub since_ms: u64,
     /// The rooms it is in, besides its user's own.
     pub rooms: Vec<Arc<str>>,
 }
 
-/// Some connections of many, in the order of their ids.
+/// Some of many connections, in the order of their ids.
 #[derive(Debug)]
 pub struct Page {
     /// The connections.
     pub connections: Vec<ConnectionInfo>,
-    /// The id after which the next page begins, where there is more.
+    /// The id after which the next page begins, if there are more.
     pub next: Option<ConnId>,
 }
 
-/// A room: how many there are in it, and some of them.
+/// A room: its size, and a page of its members.
 #[derive(Debug)]
 pub struct RoomPage {
     /// How many connections and users.
     pub size: RecipientCount,
-    /// Some of the connections.
+    /// Some of its members.
     pub page: Page,
 }
 
 impl Hub {
-    /// What is known of a connection.
+    /// A connection, if it is still there.
     pub fn connection(&self, id: ConnId) -> Option<ConnectionInfo> {
         let connection = self.connections.get(&id)?;
         let (identity, since_ms) = (connection.identity.clone(), connection.since_ms);
         Some(ConnectionInfo { id, identity, since_ms, rooms: connection.rooms.clone() })
     }
 
-    /// The connections behind `after`, of one user or of all, `limit` at most.
+    /// At most `limit` connections after `after`, of one user or of all.
     pub fn page_of_connections(&self, user: Option<&str>, after: Option<ConnId>, limit: usize) -> Page {
         match user {
             Some(user) => self.page(self.connections_of(user).into_iter(), after, limit),
@@ -53,7 +53,7 @@ impl Hub {
         }
     }
 
-    /// The members of a room behind `after`, `limit` at most. `None` where nobody is in it.
+    /// At most `limit` members of a room after `after`. `None` for an empty room.
     pub fn page_of_room(&self, room: &str, after: Option<ConnId>, limit: usize) -> Option<RoomPage> {
         let members = self.members(room);
         let size = self.count_recipients(&[super::Audience::Room(room.to_owned())], &[]);
@@ -61,7 +61,7 @@ impl Hub {
     }
 
     fn page(&self, ids: impl Iterator<Item = ConnId>, after: Option<ConnId>, limit: usize) -> Page {
-        // The lowest ids so far; the highest of them on top, where it gives way to a lower one.
+        // A heap of the lowest ids so far. The highest of them is on top, to be replaced by a lower one.
         let mut lowest = BinaryHeap::with_capacity(limit + 2);
         for id in ids.filter(|id| after.is_none_or(|after| *id > after)) {
             if lowest.len() <= limit || lowest.peek().is_some_and(|highest| id < *highest) {
@@ -76,7 +76,7 @@ impl Hub {
             ids.truncate(limit);
             ids.last().copied()
         });
-        // Whoever has gone meanwhile is left out.
+        // A connection that has gone meanwhile is left out.
         Page { connections: ids.into_iter().filter_map(|id| self.connection(id)).collect(), next: next.flatten() }
     }
 }
@@ -88,7 +88,7 @@ mod tests {
     use crate::hub::hub_of_test;
 
     #[test]
-    fn pages_show_every_connection_once_in_the_order_of_ids() {
+    fn pages_list_each_connection_once_by_id() {
         let hub = hub_of_test(2, 10);
         let mut all = Vec::new();
         for n in 0..7 {
@@ -115,6 +115,6 @@ mod tests {
         let room = hub.page_of_room("r", Some(all[4]), 10).unwrap();
         assert_eq!((room.size.connections, room.size.users, room.page.connections.len()), (7, 2, 2));
         assert_eq!(hub.page_of_room("user:ana", None, 2).unwrap().page.next, Some(all[1]));
-        assert!(hub.page_of_room("nobody", None, 2).is_none());
+        assert!(hub.page_of_room("empty", None, 2).is_none());
     }
 }

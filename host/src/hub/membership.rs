@@ -1,4 +1,4 @@
-//! What a connection takes part in: the rooms that it is in, and the scopes that watch it.
+//! The memberships of a connection: its rooms, and the scopes that watch it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use super::{Connection, Hub, Room, RoomId, ShardCommand, WakeBatch, Watcher};
 use crate::ledger::{Ledger, Memberships, Overdraft};
 use crate::model::{ConnId, Identity};
 
-/// What came of an attempt to put a connection into a room.
+/// The result of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joined {
-    /// It is in now, and was not before.
+    /// The connection is a member now, and was not before.
     Yes,
-    /// It was in already.
+    /// It was a member already.
     Already,
     /// It is no longer connected.
     Gone,
-    /// It, or its principal, is in as many rooms as it may be.
+    /// It, or its principal, is in as many rooms as the limits allow.
     TooMany,
 }
 
-/// Why a connection cannot take part in more.
+/// The limit that a new membership would exceed.
 #[derive(Debug)]
 pub enum Overfull {
-    /// It takes part in as much as a connection may.
+    /// That of a connection.
     Connection,
-    /// Its principal does, with all of its connections.
+    /// That of its principal, over all of its connections.
     Principal(Overdraft),
 }
 
 impl Connection {
-    /// What it takes part in. The account is that of whoever it was opened by.
+    /// Its memberships, in the account of its principal.
     fn memberships(&mut self, ledger: &Ledger) -> &mut Memberships {
         let principal = &self.identity.principal;
         self.memberships.get_or_insert_with(|| Memberships::new(ledger.user(principal)))
@@ -42,9 +42,9 @@ impl Connection {
 }
 
 impl Hub {
-    /// Puts a connection into a room.
+    /// Adds a connection to a room.
     pub fn join(&self, id: ConnId, room: &Arc<str>, wakes: &WakeBatch) -> Joined {
-        // The connection stays locked meanwhile, so that a disconnect comes wholly before or wholly after.
+        // The connection stays locked until the end, so that a disconnect comes entirely before or entirely after.
         let Some(mut connection) = self.connections.get_mut(&id) else { return Joined::Gone };
         if connection.rooms.contains(room) {
             return Joined::Already;
@@ -60,12 +60,12 @@ impl Hub {
         });
         entry.connections.insert(id, &connection.identity.user);
         entry.shards[id.shard()] += 1;
-        // Queued while the room is locked: shards hear of changes in the order in which they were made.
+        // Queued while the room is locked, so that the shard gets the changes in the order in which they were made.
         self.shards[id.shard()].push_quietly(ShardCommand::Join { connection: id, room: entry.id }, wakes);
         Joined::Yes
     }
 
-    /// Takes a connection out of a room. Says whether it was in.
+    /// Removes a connection from a room. Returns whether it was a member.
     pub fn leave(&self, id: ConnId, room: &str, wakes: &WakeBatch) -> bool {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         let Some(at) = connection.rooms.iter().position(|other| **other == *room) else { return false };
@@ -88,8 +88,8 @@ impl Hub {
         }
     }
 
-    /// Has a scope told when this connection ends. Says whether it is still there. The caller sees to it that the
-    /// connection has room for one more ([`Hub::has_room_for`]).
+    /// Has a scope notified when this connection ends. Returns whether the connection is still there. The caller has checked
+    /// the limits ([`Hub::has_room_for`]).
     pub fn watch(&self, id: ConnId, watcher: Watcher) -> bool {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         if !connection.watchers.contains(&watcher) {
@@ -99,7 +99,7 @@ impl Hub {
         true
     }
 
-    /// Has a scope told no more when this connection ends.
+    /// Undoes [`Hub::watch`].
     pub fn unwatch(&self, id: ConnId, plugin: u32, scope: &str) {
         let Some(mut connection) = self.connections.get_mut(&id) else { return };
         let at = connection.watchers.iter().position(|(other, key)| *other == plugin && **key == *scope);
@@ -109,11 +109,11 @@ impl Hub {
         }
     }
 
-    /// Whether a connection may come into these rooms, and be watched by this scope. As many different scopes may
-    /// watch it as it may be in rooms.
+    /// Whether a connection may join these rooms, and be watched by this scope. The limit of watching scopes is that of
+    /// rooms.
     ///
     /// # Errors
-    /// Where it, or its principal with all of its connections, would take part in more than it may.
+    /// Where that would exceed a limit of the connection, or of its principal over all connections.
     pub fn has_room_for(
         &self,
         id: ConnId,
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rooms_of_a_connection_are_bounded() {
+    fn rooms_of_a_connection_are_bounded() {
         let hub = hub();
         let ana = connect(&hub, 0, 0, "ana");
         assert_eq!(hub.join(ana, &"a".into(), &WakeBatch::default()), Joined::Yes);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rooms_of_a_user_are_bounded_over_all_connections() {
+    fn rooms_of_a_user_are_bounded_over_connections() {
         let hub = hub();
         let tabs = [0, 1, 2].map(|slot| connect(&hub, 0, slot, "ana"));
         let room = |n: usize| -> Arc<str> { format!("room:{n}").into() };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn memberships_are_struck_out_when_they_end() {
+    fn ended_memberships_leave_the_account() {
         let hub = hub();
         let (ana, tab) = (connect(&hub, 0, 0, "ana"), connect(&hub, 1, 0, "ana"));
         let account = hub.ledger().user(&"ana".into());

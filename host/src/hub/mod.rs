@@ -1,7 +1,7 @@
-//! Who is connected, who is in which room, and the way to all of them.
+//! The directory of connections and rooms, and the queues of the shards that own them.
 //!
-//! The hub is shared by all threads and is the one truth about membership; each shard keeps a list of its own members,
-//! which follows by commands that are queued in the order in which the hub changed.
+//! The hub is shared by all threads and decides membership. Each shard keeps lists of its own members, which follow by
+//! commands in the order in which the hub changed.
 
 mod audience;
 mod command;
@@ -34,7 +34,7 @@ use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
 use crate::model::{CloseCode, ConnId, Identity};
 
-/// A scope that wants to hear of a connection's end, as its owner names it: plugin and scope key.
+/// A scope to notify of a connection's end: the number of its plugin, and its key.
 pub type Watcher = (u32, Arc<str>);
 
 /// The directory of connections and rooms.
@@ -44,7 +44,7 @@ pub struct Hub {
     connections: DashMap<ConnId, Connection>,
     users: DashMap<Arc<str>, Vec<ConnId>>,
     rooms: DashMap<Arc<str>, Room>,
-    /// Who has a role, so that asking is not a search through everybody.
+    /// The connections of each role: without this, an audience of roles would be a search through all connections.
     roles: DashMap<Arc<str>, ConnectionSet>,
     next_room: AtomicU64,
     rooms_per_connection: usize,
@@ -54,21 +54,21 @@ pub struct Hub {
 #[derive(Debug)]
 struct Connection {
     identity: Arc<Identity>,
-    /// When it was let in, in milliseconds since the epoch.
+    /// When it was authenticated, in milliseconds since the epoch.
     since_ms: u64,
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
     /// Acknowledgements that the client has yet to give: mostly none, at times thousands.
     pending_acks: BTreeSet<u64>,
-    /// What it takes part in, in the account of its principal, once there is anything.
+    /// The entry of its memberships in its principal's account, from the first one on.
     memberships: Option<Memberships>,
-    /// Whether its client has lost it and may come back.
+    /// Whether it is detached: its client has lost the transport and may come back.
     is_away: bool,
     /// How often that has changed.
     n_changes: u32,
-    /// Whether it counts towards its user's limit, as it does unless it is on trial or gives its place to another.
+    /// Whether it counts towards its user's limit. It does not while it is being authenticated or replaced.
     is_counted: bool,
-    /// Whether a client of the plain protocol may come back to it.
+    /// Whether a client of the plain protocol may resume it.
     has_session: bool,
 }
 
@@ -80,12 +80,12 @@ struct Room {
     shards: Vec<usize>,
 }
 
-/// What a connection leaves behind.
+/// The state of a connection that has ended.
 #[derive(Debug)]
 pub struct Departure {
-    /// Who it was.
+    /// Its identity.
     pub identity: Arc<Identity>,
-    /// The rooms it was in.
+    /// Its rooms.
     pub rooms: Vec<Arc<str>>,
     /// The scopes that watched it.
     pub watchers: Vec<Watcher>,
@@ -109,17 +109,17 @@ impl Hub {
         }
     }
 
-    /// The accounts of those who are connected, and of others.
+    /// The accounts of principals, plugins and scopes.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// The ways to the shards.
+    /// The queues of the shards.
     pub fn shards(&self) -> &[ShardQueue] {
         &self.shards
     }
 
-    /// Enters a connection that has been authenticated, at this time in milliseconds since the epoch.
+    /// Adds a connection that was authenticated at this time, in milliseconds since the epoch.
     pub fn connect(&self, id: ConnId, identity: Arc<Identity>, since_ms: u64) {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
@@ -138,7 +138,7 @@ impl Hub {
         self.connections.insert(id, connection);
     }
 
-    /// Replaces what is known of a connection's person; the user stays the same.
+    /// Replaces the identity of a connection by another of the same user.
     pub fn update_identity(&self, id: ConnId, identity: Arc<Identity>) {
         if let Some(mut connection) = self.connections.get_mut(&id) {
             self.leave_roles(id, &connection.identity);
@@ -162,7 +162,7 @@ impl Hub {
         }
     }
 
-    /// Strikes a connection out, from its rooms too. `None` where it was out already.
+    /// Removes a connection, also from its rooms. `None` if it was gone already.
     pub fn disconnect(&self, id: ConnId) -> Option<Departure> {
         let (_, connection) = self.connections.remove(&id)?;
         if let Entry::Occupied(mut user) = self.users.entry(connection.identity.user.clone()) {
@@ -181,7 +181,7 @@ impl Hub {
         Some(Departure { identity, rooms, watchers, pending_acks: pending_acks.into_iter().collect() })
     }
 
-    /// Who is behind a connection.
+    /// The identity of a connection.
     pub fn identity(&self, id: ConnId) -> Option<Arc<Identity>> {
         self.connections.get(&id).map(|connection| connection.identity.clone())
     }
@@ -238,19 +238,19 @@ impl Hub {
         self.users.get(user).map_or_else(Vec::new, |connections| connections.clone())
     }
 
-    /// Connections, users and rooms that there are.
+    /// The numbers of connections, users and rooms.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.connections.len(), self.users.len(), self.rooms.len())
     }
 
-    /// Asks a connection for a sign of life, without which it ends within seconds.
+    /// Pings a connection, which is closed if nothing comes back within seconds.
     pub fn probe(&self, id: ConnId) {
         if let Some(shard) = self.shards.get(id.shard()) {
             shard.push(ShardCommand::Probe { connection: id });
         }
     }
 
-    /// Ends a connection, telling it why.
+    /// Closes a connection, with the reason.
     pub fn close(&self, id: ConnId, code: CloseCode, reason: &str) {
         if let Some(shard) = self.shards.get(id.shard()) {
             shard.push(ShardCommand::Close { connection: id, code, reason: reason.to_owned() });
@@ -258,7 +258,7 @@ impl Hub {
     }
 }
 
-/// A hub over so many shards, whose principals may be in `rooms` rooms, as may each connection.
+/// A hub over so many shards, whose connections may be in `rooms` rooms, and principals in twice as many.
 #[cfg(test)]
 fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     use crate::ledger::Budget;
@@ -267,7 +267,7 @@ fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     Hub::new((0..shards).map(|_| ShardQueue::new(64)).collect(), rooms, ledger)
 }
 
-/// A connection of a user, at this place of a shard.
+/// Connects a user, at this slot of a shard.
 #[cfg(test)]
 fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
     let id = ConnId::new(shard, slot, 1);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_counts_connections_and_people_and_goes_with_the_last() {
+    fn room_counts_members_and_goes_with_the_last() {
         let hub = hub();
         let room: Arc<str> = "ticket:1".into();
         let ana = connect(&hub, 0, 0, "ana");

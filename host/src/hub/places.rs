@@ -1,30 +1,30 @@
-//! How many connections a user has that count towards its limit, and which of them a newer one may take the place of.
+//! The connections that count towards a user's limit.
 
 use super::Hub;
 use crate::model::ConnId;
 
 impl Hub {
-    /// Notes that a client of the plain protocol may come back to this connection with `resume`.
+    /// Records that a client of the plain protocol may resume this connection.
     pub fn note_session(&self, id: ConnId) {
         if let Some(mut connection) = self.connections.get_mut(&id) {
             connection.has_session = true;
         }
     }
 
-    /// Whether a user has a connection that a client of the plain protocol may come back to with `resume`.
+    /// Whether a user has a connection that a client of the plain protocol may resume.
     pub fn has_session(&self, user: &str) -> bool {
         let has_session = |id: &ConnId| self.connections.get(id).is_some_and(|connection| connection.has_session);
         self.connections_of(user).iter().any(has_session)
     }
 
-    /// Sets whether a connection counts towards its user's limit. One counts from the start.
+    /// Sets whether a connection counts towards its user's limit. A new one does.
     pub fn set_counted(&self, id: ConnId, is_counted: bool) {
         if let Some(mut connection) = self.connections.get_mut(&id) {
             connection.is_counted = is_counted;
         }
     }
 
-    /// The connections that count towards a user's limit, the oldest first: not those whose clients are away.
+    /// The connections that count towards a user's limit, the oldest first. Detached ones do not.
     pub fn counted_connections_of(&self, user: &str) -> Vec<ConnId> {
         let counted = |id: ConnId| {
             let connection = self.connections.get(&id)?;
@@ -45,7 +45,7 @@ mod tests {
     use crate::model::Identity;
 
     #[test]
-    fn counted_connections_are_present_ones_oldest_first() {
+    fn counted_connections_are_attached_ones_oldest_first() {
         let hub = hub_of_test(1, 2);
         let ids: Vec<_> = (0..4).map(|slot| ConnId::new(0, slot, 1)).collect();
         for (id, since_ms) in ids.iter().zip([30, 10, 20, 5]) {
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_noted_until_its_connection_ends() {
+    fn session_lasts_until_its_connection_ends() {
         let hub = hub_of_test(1, 2);
         let id = ConnId::new(0, 0, 1);
         hub.connect(id, Arc::new(Identity::of_user("ana")), 0);

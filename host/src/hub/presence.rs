@@ -5,24 +5,24 @@ use std::sync::Arc;
 use super::{Hub, Watcher};
 use crate::model::{ConnId, Identity};
 
-/// Whether a connection is detached, and what it takes part in.
+/// Whether a connection is detached, and its memberships at that moment.
 #[derive(Debug)]
 pub struct Presence {
-    /// Who is behind the connection.
+    /// The identity of the connection.
     pub identity: Arc<Identity>,
-    /// The rooms that it is in.
+    /// Its rooms.
     pub rooms: Vec<Arc<str>>,
     /// The scopes that watch it.
     pub watchers: Vec<Watcher>,
-    /// Whether its client is away.
+    /// Whether it is detached.
     pub is_away: bool,
-    /// How often that has changed, so that of two changes the later is known.
+    /// How often that has changed: of two changes, the one with the higher number is the later.
     pub n_changes: u32,
 }
 
 impl Hub {
-    /// Notes that the client of a connection is away, or back. Gives what the connection takes part in at that moment:
-    /// whoever adds to that later finds the change in [`Hub::presence`]. `None` where nothing has changed.
+    /// Records that a connection is detached, or attached again. Returns its memberships at that moment; a scope that it
+    /// becomes a member of later looks the state up ([`Hub::presence`]). `None` if nothing has changed.
     pub fn set_away(&self, id: ConnId, is_away: bool) -> Option<Presence> {
         let mut connection = self.connections.get_mut(&id)?;
         if connection.is_away == is_away {
@@ -39,7 +39,7 @@ impl Hub {
         })
     }
 
-    /// Whether a connection's client is away, and how often that has changed.
+    /// Whether a connection is detached, and how often that has changed.
     pub fn presence(&self, id: ConnId) -> Option<(bool, u32)> {
         self.connections.get(&id).map(|connection| (connection.is_away, connection.n_changes))
     }

@@ -1,12 +1,12 @@
-//! The way of a publication: whom it means, on which shards.
+//! Publishing: an audience is resolved to targets on each shard.
 
 use std::sync::Arc;
 
 use super::{Audience, Delivery, Hub, Publication, ShardCommand, Target, USER_ROOM_PREFIX, WakeBatch};
 
 impl Hub {
-    /// Sends a publication to the shards that have somebody to give it to. Gives the number of connections that it is for,
-    /// at most: those who are meant twice count twice, and those who are left out count, too.
+    /// Sends a publication to the shards that have recipients. Returns an upper bound of the recipients: a connection in two
+    /// audiences counts twice, and the excepted ones count, too.
     pub fn publish(&self, publication: Publication, wakes: &WakeBatch) -> usize {
         let mut targets: Vec<Vec<Target>> = vec![Vec::new(); self.shards.len()];
         let reached = publication.to.iter().map(|audience| self.resolve(audience, &mut targets)).sum();
@@ -28,7 +28,7 @@ impl Hub {
         reached
     }
 
-    /// Adds whom an audience means on each shard, and gives how many they are.
+    /// Adds the targets of an audience on each shard, and returns the number of its connections.
     fn resolve(&self, audience: &Audience, targets: &mut [Vec<Target>]) -> usize {
         match audience {
             Audience::Room(name) => match name.strip_prefix(USER_ROOM_PREFIX) {

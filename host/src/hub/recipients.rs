@@ -1,4 +1,4 @@
-//! How far a publication goes, read from the directory without asking a shard.
+//! The number of a publication's recipients, from the directory alone, without asking a shard.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Audience, Hub, USER_ROOM_PREFIX};
 use crate::model::ConnId;
 
-/// How many connections something is for, and how many different users they belong to.
+/// How many connections a publication goes to, and how many different users they belong to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecipientCount {
     /// Connections, each counted once.
@@ -16,23 +16,23 @@ pub struct RecipientCount {
 }
 
 impl Hub {
-    /// How far a publication to `to`, but not to `except`, goes at this moment.
+    /// Counts the recipients of a publication to `to`, without `except`, at this moment.
     ///
-    /// One room, one user, one role, one connection or all cost one look-up. A union, or anything with exceptions, costs
-    /// a look-up for each connection that it means, exceptions from all alone a look-up for each that is excepted.
+    /// One room, one user, one role, one connection or all cost one look-up. All connections with exceptions cost a look-up
+    /// for each exception; any other union or difference costs one for each connection.
     pub fn count_recipients(&self, to: &[Audience], except: &[Audience]) -> RecipientCount {
         if let ([audience], []) = (to, except)
-            && let Some(count) = self.counted_already(audience)
+            && let Some(count) = self.count_one(audience)
         {
             return count;
         }
         if to.contains(&Audience::All) {
-            return self.all_but(&self.set_of(except));
+            return self.all_except(&self.set_of(except));
         }
         self.count(&self.set_of(to) - &self.set_of(except))
     }
 
-    /// How far several publications go together: whoever gets any of them is counted once.
+    /// Counts the recipients of several publications together, each once.
     pub fn count_recipients_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> RecipientCount {
         let sets = publications.iter().map(|(to, except)| &self.set_of(to) - &self.set_of(except));
         self.count(sets.flatten().collect())
@@ -50,8 +50,8 @@ impl Hub {
         RecipientCount { connections: users.len(), users: users.iter().collect::<HashSet<_>>().len() }
     }
 
-    /// The count for an audience that is counted already.
-    fn counted_already(&self, audience: &Audience) -> Option<RecipientCount> {
+    /// The count of an audience that needs no union, if it is one.
+    fn count_one(&self, audience: &Audience) -> Option<RecipientCount> {
         let of_user = |user: &str| {
             let connections = self.users.get(user).map_or(0, |connections| connections.len());
             RecipientCount { connections, users: connections.min(1) }
@@ -82,8 +82,8 @@ impl Hub {
         })
     }
 
-    /// Everybody but these. Whoever has no connection left is not counted as a user.
-    fn all_but(&self, excepted: &HashSet<ConnId>) -> RecipientCount {
+    /// All connections without these. A user without a remaining connection is not counted.
+    fn all_except(&self, excepted: &HashSet<ConnId>) -> RecipientCount {
         let mut by_user: HashMap<Arc<str>, usize> = HashMap::new();
         for id in excepted {
             if let Some(connection) = self.connections.get(id) {
@@ -100,7 +100,7 @@ impl Hub {
         }
     }
 
-    /// Adds the connections of an audience. No lock is held beyond this, for connections are locked before rooms.
+    /// Adds the connections of an audience. No lock is held when this returns: connections are locked before rooms.
     fn collect(&self, audience: &Audience, into: &mut HashSet<ConnId>) {
         match audience {
             Audience::Room(name) => into.extend(self.members(name)),
@@ -159,15 +159,15 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_counted_once_however_many_reasons_there_are() {
+    fn recipient_in_several_audiences_counts_once() {
         let hub = hub();
         let tab = Audience::Connection(ConnId::new(1, 0, 1));
         let gone = Audience::Connection(ConnId::new(1, 0, 2));
         for (to, except, connections, n_users) in [
             (vec![users(&["ana"])], vec![], 2, 1),
             (vec![room("user:ana")], vec![], 2, 1),
-            (vec![users(&["nobody"])], vec![], 0, 0),
-            (vec![users(&["ana", "ben", "ana", "nobody"])], vec![], 3, 2),
+            (vec![users(&["none"])], vec![], 0, 0),
+            (vec![users(&["ana", "ben", "ana", "none"])], vec![], 3, 2),
             (vec![room("ticket:1")], vec![], 2, 2),
             (vec![room("ticket:2")], vec![], 0, 0),
             (vec![roles(&["agent"])], vec![], 3, 2),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn several_publications_count_everybody_once_with_the_exceptions_of_each() {
+    fn publications_together_count_a_recipient_once() {
         let (hub, ana, ben) = (hub(), users(&["ana"]), users(&["ben"]));
         let count = hub.count_recipients_of_all(&[
             (&[roles(&["agent"])], std::slice::from_ref(&ana)),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_follow_a_new_token_and_go_with_the_last_who_has_them() {
+    fn roles_follow_a_new_token() {
         let hub = hub();
         let n = |role: &str| hub.count_recipients(&[roles(&[role])], &[]).connections;
         hub.update_identity(ConnId::new(1, 1, 1), with_roles("ben", &["admin", "admin"]));
@@ -210,6 +210,6 @@ mod tests {
             hub.disconnect(ConnId::new(id.0, id.1, 1)).unwrap();
         }
         assert_eq!((n("admin"), n("agent")), (0, 0));
-        assert!(hub.roles.is_empty(), "nothing is kept of a role that nobody has");
+        assert!(hub.roles.is_empty(), "a role without connections takes no memory");
     }
 }

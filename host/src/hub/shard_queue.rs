@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use super::command::ShardCommand;
 use crate::model::Mailbox;
 
-/// A shard's queue. It is bounded: who publishes from a thread of its own waits for space now and then
-/// ([`ShardQueue::wait_for_space`]), so that the effects of some dozen events are all that can be over the bound.
+/// The commands that wait for a shard. It is bounded, though a push always succeeds: a plugin thread waits for space after
+/// some dozen events ([`ShardQueue::wait_for_space`]), and only their commands can be over the bound.
 #[derive(Debug, Clone)]
 pub struct ShardQueue {
     mailbox: Arc<Mailbox<ShardCommand>>,
@@ -36,32 +36,32 @@ impl ShardQueue {
         }
     }
 
-    /// Waits, as a thread that is no shard's, until the queue is under its bound.
+    /// Waits until the queue is under its bound. Not for a shard's thread.
     pub fn wait_for_space(&self) {
         self.mailbox.wait_for_space();
     }
 
-    /// Whether the queue is at its bound, for publishers that may not wait as a thread.
+    /// Whether the queue is at its bound: a task checks this, where a thread would wait.
     pub fn is_full(&self) -> bool {
         self.mailbox.is_full()
     }
 
-    /// Takes everything that is queued; for the shard alone.
+    /// Takes all queued commands. Only the shard does.
     pub async fn receive(&self, into: &mut VecDeque<ShardCommand>) {
         self.mailbox.receive(into).await;
     }
 
-    /// Ends the queue: the shard is gone, and nobody waits for it any more.
+    /// Ends the queue, because the shard has ended. Threads that wait for space go on.
     pub fn close(&self) {
         self.mailbox.close();
     }
 
-    /// Sockets that the shard has, or has been given.
+    /// Sockets that the shard has, or that are queued for it.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Counts a socket in or out.
+    /// Adds to the number of sockets.
     pub fn count(&self, by: isize) {
         self.connections.fetch_add(by as usize, Ordering::Relaxed);
     }
@@ -86,7 +86,7 @@ impl WakeBatch {
         self.0.borrow_mut().drain(..).for_each(|mailbox| mailbox.wake());
     }
 
-    /// Exchanges the shards of two batches: so a batch is lent to what may have to wake its shards.
+    /// Exchanges the shards of two batches: an owner lends its shards so to code that may have to wake them.
     pub fn swap(&self, other: &Self) {
         self.0.swap(&other.0);
     }

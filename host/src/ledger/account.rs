@@ -8,7 +8,7 @@ use super::budget::{Bound, Budget, Means};
 use super::overdraft::{Holder, Overdraft, What};
 use crate::model::{Allowance, Quota};
 
-/// What one principal, plugin or scope makes the host hold, and may.
+/// The resources that one principal, plugin or scope makes the host hold, and their limits.
 #[derive(Debug)]
 pub struct Account {
     name: Arc<str>,
@@ -38,12 +38,12 @@ impl Account {
         }
     }
 
-    /// Whose it is: a user, `address …`, or `service …`.
+    /// The name of its holder: a user, `address …`, or `service …`.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// Whether it is an API key's.
+    /// Whether its holder is an API key.
     pub fn is_service(&self) -> bool {
         self.holder == Holder::Service
     }
@@ -64,27 +64,27 @@ impl Account {
         }
     }
 
-    /// How many things of a kind it holds, and of how many bytes.
+    /// The number of resources of a kind that it holds, and their bytes.
     pub fn held(&self, means: Means) -> (usize, usize) {
         let held = &self.held[means as usize];
         (held.count.load(Ordering::Relaxed), held.bytes.load(Ordering::Relaxed))
     }
 
-    /// Whether it holds nothing at all.
+    /// Whether it holds nothing.
     pub fn is_empty(&self) -> bool {
         Means::ALL.iter().all(|means| self.held(*means) == (0, 0))
     }
 
-    /// Whether so many more, and bytes, may be charged to it. Another thread may take the room for them before they are.
+    /// Whether so many more resources and bytes may be charged to it. Another thread may charge first.
     ///
     /// # Errors
-    /// Where that would be more than it may hold.
+    /// Where that would exceed its limit.
     pub fn check(&self, means: Means, more: (usize, usize)) -> Result<(), Overdraft> {
         let (count, bytes) = self.held(means);
         self.compare(means, (count.saturating_add(more.0), bytes.saturating_add(more.1)), more)
     }
 
-    /// Whether an account of which this much would be held, with these more, is within its bound.
+    /// Whether this much, with these more, is within its limit.
     fn compare(&self, means: Means, (count, bytes): (usize, usize), more: (usize, usize)) -> Result<(), Overdraft> {
         let bound = self.bound(means);
         let is_over = |held: usize, more: usize, bound: usize| more > 0 && held > bound;
@@ -107,7 +107,7 @@ impl Account {
         (count, held.bytes.fetch_add(more.1, Ordering::Relaxed) + more.1)
     }
 
-    fn strike_out(&self, means: Means, less: (usize, usize)) {
+    fn remove(&self, means: Means, less: (usize, usize)) {
         let held = &self.held[means as usize];
         held.count.fetch_sub(less.0, Ordering::Relaxed);
         held.bytes.fetch_sub(less.1, Ordering::Relaxed);
@@ -129,12 +129,12 @@ impl Account {
     /// Whether it may have documents written.
     ///
     /// # Errors
-    /// Where more was written for it than may be in this time.
+    /// Where it is over the rate of writes.
     pub fn may_save(&self) -> Result<(), Overdraft> {
         self.check_rate(What::Saved, &self.saved, self.budget().map(Budget::saving))
     }
 
-    /// Charges it with so many bytes that are written for it, which it pays for by and by.
+    /// Charges bytes that are written for it, to be paid for with time.
     pub fn pay_saved(&self, bytes: usize) {
         if let Some(budget) = self.budget() {
             self.saved.charge(budget.saving(), self.now(), bytes as u64);
@@ -144,42 +144,42 @@ impl Account {
     /// Whether it may have documents read.
     ///
     /// # Errors
-    /// Where more was read for it than may be in this time.
+    /// Where it is over the rate of reads.
     pub fn may_fetch(&self) -> Result<(), Overdraft> {
         self.check_rate(What::Fetched, &self.fetched, self.budget().map(Budget::fetching))
     }
 
-    /// Charges it with so many bytes that were read for it, which it pays for by and by.
+    /// Charges bytes that were read for it, to be paid for with time.
     pub fn pay_fetched(&self, bytes: usize) {
         if let Some(budget) = self.budget() {
             self.fetched.charge(budget.fetching(), self.now(), bytes as u64);
         }
     }
 
-    /// Whether it owes nothing for what it wrote and read.
+    /// Whether it has paid for its writes and reads.
     pub(super) fn is_at_rest(&self, now_ms: u64) -> bool {
         self.saved.is_clear(now_ms) && self.fetched.is_clear(now_ms)
     }
 }
 
-/// Those who answer for a thing together.
+/// The payers of a resource, each of whom is charged with all of it.
 #[derive(Debug, Clone, Default)]
 pub struct Payers {
-    /// Whoever brought it about; nobody where the host did.
+    /// The principal whose event caused it; none if the host did.
     pub principal: Option<Arc<Account>>,
-    /// The plugin that wants it.
+    /// The plugin that asked for it.
     pub plugin: Option<Arc<Account>>,
     /// The scope that it is for.
     pub scope: Option<Arc<Account>>,
-    /// Whether the principal may go over its bound: what a feature must be told is not refused for what somebody holds.
+    /// Whether the principal may exceed its limit: an event that a feature must be told is not refused for that.
     pub is_lenient: bool,
 }
 
 impl Payers {
-    /// Charges all of them with `count` things of `bytes` together.
+    /// Charges all payers with `count` resources of `bytes` together.
     ///
     /// # Errors
-    /// Where one of them may not hold so much. Nobody is charged then.
+    /// Where one of them would exceed its limit. None is charged then.
     pub fn charge(&self, means: Means, count: usize, bytes: usize) -> Result<Charge, Overdraft> {
         let more = (count, bytes);
         let mut charge = Charge { accounts: [const { None }; 3], means, more };
@@ -187,7 +187,7 @@ impl Payers {
         for (at, account) in [principal, plugin, scope].into_iter().enumerate() {
             let Some(account) = account else { continue };
             let held = account.enter(means, more);
-            // If a later one refuses, dropping the charge strikes this out again.
+            // If a later payer refuses, dropping the charge removes this entry again.
             charge.accounts[at] = Some(account.clone());
             if at > 0 || !self.is_lenient {
                 account.compare(means, held, more)?;
@@ -196,7 +196,7 @@ impl Payers {
         Ok(charge)
     }
 
-    /// Charges all of them, though they may not hold so much.
+    /// Charges all payers, even over their limits.
     pub fn charge_anyway(&self, means: Means, count: usize, bytes: usize) -> Charge {
         let accounts = [self.principal.clone(), self.plugin.clone(), self.scope.clone()];
         for account in accounts.iter().flatten() {
@@ -206,8 +206,7 @@ impl Payers {
     }
 }
 
-/// An entry in the accounts of all who answer for a thing: it is struck out when it is dropped. The default is one that
-/// nobody answers for.
+/// An entry in the accounts of all payers of a resource, which is removed when it is dropped. The default has no payer.
 #[derive(Debug)]
 pub struct Charge {
     /// Principal, plugin and scope.
@@ -223,12 +222,12 @@ impl Default for Charge {
 }
 
 impl Charge {
-    /// The principal who answers for it.
+    /// The principal among the payers.
     pub fn principal(&self) -> Option<&Arc<Account>> {
         self.accounts[0].as_ref()
     }
 
-    /// The bytes that it is about.
+    /// The bytes that are charged.
     pub fn bytes(&self) -> usize {
         self.more.1
     }
@@ -236,7 +235,7 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.accounts.iter().flatten().for_each(|account| account.strike_out(self.means, self.more));
+        self.accounts.iter().flatten().for_each(|account| account.remove(self.means, self.more));
     }
 }
 
@@ -250,49 +249,49 @@ pub struct Memberships {
 }
 
 impl Memberships {
-    /// Of a connection that is in no room and not watched.
+    /// The memberships of a connection that is in no room and not watched.
     pub fn new(account: Arc<Account>) -> Self {
         Self { account, rooms: 0, watches: 0 }
     }
 
-    /// Whether so many more rooms and watches may come to be charged.
+    /// Whether so many more rooms and watches may be charged.
     ///
     /// # Errors
-    /// Where its principal takes part in as much as it may, over all of its connections.
+    /// Where its principal would exceed its limit, over all of its connections.
     pub fn check(&self, rooms: usize, watches: usize) -> Result<(), Overdraft> {
         self.account.check(Means::Rooms, (rooms, 0))?;
         self.account.check(Means::Watches, (watches, 0))
     }
 
-    /// One room more.
+    /// Charges a room.
     ///
     /// # Errors
-    /// Where its principal is in as many rooms as it may be. Nothing is charged then.
+    /// Where its principal is in as many rooms as it may be. It is not charged then.
     pub fn join(&mut self) -> Result<(), Overdraft> {
         let held = self.account.enter(Means::Rooms, (1, 0));
         let compared = self.account.compare(Means::Rooms, held, (1, 0));
         match compared {
             Ok(()) => self.rooms += 1,
-            Err(_) => self.account.strike_out(Means::Rooms, (1, 0)),
+            Err(_) => self.account.remove(Means::Rooms, (1, 0)),
         }
         compared
     }
 
-    /// One room less.
+    /// Removes a room.
     pub fn leave(&mut self) {
-        self.account.strike_out(Means::Rooms, (1, 0));
+        self.account.remove(Means::Rooms, (1, 0));
         self.rooms -= 1;
     }
 
-    /// One scope more watches it. Whether it may was checked before.
+    /// Charges a watching scope, which was checked before.
     pub fn watch(&mut self) {
         self.account.enter(Means::Watches, (1, 0));
         self.watches += 1;
     }
 
-    /// One scope less watches it.
+    /// Removes a watching scope.
     pub fn unwatch(&mut self) {
-        self.account.strike_out(Means::Watches, (1, 0));
+        self.account.remove(Means::Watches, (1, 0));
         self.watches -= 1;
     }
 
@@ -304,7 +303,7 @@ impl Memberships {
 
 impl Drop for Memberships {
     fn drop(&mut self) {
-        self.account.strike_out(Means::Rooms, (self.rooms as usize, 0));
-        self.account.strike_out(Means::Watches, (self.watches as usize, 0));
+        self.account.remove(Means::Rooms, (self.rooms as usize, 0));
+        self.account.remove(Means::Watches, (self.watches as usize, 0));
     }
 }

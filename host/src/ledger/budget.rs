@@ -1,22 +1,22 @@
-//! How much each kind of account may hold.
+//! The limits of each kind of account.
 
 use crate::model::Quota;
 
-/// What the host holds on somebody's behalf.
+/// The kinds of resources that accounts hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Means {
-    /// Scopes that somebody's events made.
+    /// Scopes that a principal's events made.
     Scopes,
-    /// Rooms that somebody's connections are in.
+    /// Rooms that a principal's connections are in.
     Rooms,
-    /// Scopes that watch somebody's connections.
+    /// Scopes that watch a principal's connections.
     Watches,
     /// Timers that are set.
     Timers,
-    /// Acknowledgements that clients owe to features.
+    /// Acknowledgements that features wait for.
     Acknowledgements,
-    /// Documents that wait to be stored, and for their features to take note of that.
+    /// Documents that wait to be stored, or for their outcome to be delivered.
     Documents,
     /// States of durable scopes that wait to be written.
     States,
@@ -37,7 +37,7 @@ impl Means {
         Self::Fetches,
     ];
 
-    /// The name in figures.
+    /// The name in metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Scopes => "scopes",
@@ -51,7 +51,7 @@ impl Means {
         }
     }
 
-    /// What a client calls them.
+    /// The name in error texts.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Watches => "scopes that watch its connections",
@@ -62,7 +62,7 @@ impl Means {
         }
     }
 
-    /// What whoever has too many does about it.
+    /// The remedy, for error texts.
     pub(super) fn advice(self) -> &'static str {
         match self {
             Self::Scopes => "try again when some have ended",
@@ -76,53 +76,53 @@ impl Means {
     }
 }
 
-/// How many of something there may be, and of how many bytes together.
+/// The limits of one kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound {
-    /// Things.
+    /// The number of resources.
     pub count: usize,
-    /// Bytes.
+    /// Their bytes together.
     pub bytes: usize,
 }
 
 const MIB: usize = 1024 * 1024;
 
-/// Timers of a plugin: of a hundred users, each with as many as it may have by default; and their payloads.
+/// Timers of a plugin, and their payloads: those of a hundred users at their default limits.
 const PLUGIN_TIMERS: Bound = Bound { count: 1_000_000, bytes: 128 * MIB };
 
-/// Acknowledgements owed to a plugin. Each takes some 300 bytes, and its tag.
+/// Acknowledgements that a plugin waits for. Each takes some 300 bytes, and its tag.
 const PLUGIN_ACKNOWLEDGEMENTS: Bound = Bound { count: 200_000, bytes: 64 * MIB };
 
-/// Documents of a plugin that wait: half of what may wait of all, so that one whose documents wait for long leaves room.
+/// Documents of a plugin that wait: half of the store's limit, so that a plugin whose documents wait for long leaves room.
 const PLUGIN_DOCUMENTS: Bound = Bound { count: 50_000, bytes: 128 * MIB };
 
-/// States of a plugin that wait, in the same way.
+/// States of a plugin that wait, for the same reason.
 const PLUGIN_STATES: Bound = Bound { count: 50_000, bytes: 128 * MIB };
 
-/// Fetches of a plugin: half of what the store takes.
+/// Fetches of a plugin: half of the store's limit.
 const PLUGIN_FETCHES: Bound = Bound { count: 5_000, bytes: usize::MAX };
 
-/// Payloads of the timers of a scope: as many bytes as one event may carry. How many timers there may be is checked where they
-/// are set, for a timer that takes the place of another is none more.
+/// Payloads of the timers of a scope: as many bytes as one event may carry. Their number is checked where they
+/// are set, because a timer may replace another.
 const SCOPE_TIMERS: Bound = Bound { count: usize::MAX, bytes: MIB };
 
-/// Acknowledgements owed to a scope: one of each member of a large room.
+/// Acknowledgements that a scope waits for: one of each member of a large room.
 const SCOPE_ACKNOWLEDGEMENTS: Bound = Bound { count: 20_000, bytes: 4 * MIB };
 
-/// Documents of a scope that wait: a minute of what the busiest room is sent while the store is away.
+/// Documents of a scope that wait: a minute of the busiest room's messages while the database is away.
 const SCOPE_DOCUMENTS: Bound = Bound { count: 20_000, bytes: 64 * MIB };
 
-/// Fetches of a scope: a room full of people whose clients come back at once, and read.
+/// Fetches of a scope: those of a large room whose clients reconnect at once, and read.
 const SCOPE_FETCHES: Bound = Bound { count: 2_000, bytes: usize::MAX };
 
 impl Bound {
-    /// As many as there may be in all.
+    /// No limit.
     pub(super) const NONE: Self = Self { count: usize::MAX, bytes: usize::MAX };
 
-    /// What all that a plugin does may take.
+    /// The limit of a plugin.
     pub(super) fn of_plugin(means: Means) -> Self {
         match means {
-            // A plugin has as many scopes as there may be of it on each thread; connections bound what takes part in them.
+            // Scopes are bounded for each thread, and their members by the number of connections.
             Means::Scopes | Means::Rooms | Means::Watches => Self::NONE,
             Means::Timers => PLUGIN_TIMERS,
             Means::Acknowledgements => PLUGIN_ACKNOWLEDGEMENTS,
@@ -132,10 +132,10 @@ impl Bound {
         }
     }
 
-    /// What all that a scope does may take.
+    /// The limit of a scope.
     pub(super) fn of_scope(means: Means) -> Self {
         match means {
-            // A scope has one state, of which one version waits.
+            // A scope has one state, and one version of it waits.
             Means::Scopes | Means::Rooms | Means::Watches | Means::States => Self::NONE,
             Means::Timers => SCOPE_TIMERS,
             Means::Acknowledgements => SCOPE_ACKNOWLEDGEMENTS,
@@ -145,7 +145,7 @@ impl Bound {
     }
 }
 
-/// What a principal may make the host hold, over all of its connections and in all features; in every place 0 is no limit.
+/// The limits of a principal, over all of its connections and in all features. 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Scopes that its events made.
@@ -158,28 +158,28 @@ pub struct Budget {
     pub timer_bytes: usize,
     /// Acknowledgements that features were made to ask for.
     pub acknowledgements: usize,
-    /// Documents that wait to be stored, and durable states that do.
+    /// Documents that wait to be stored; and, separately, durable states.
     pub documents: usize,
-    /// Bytes of each of the two.
+    /// Bytes of documents; and, separately, of states.
     pub document_bytes: usize,
     /// Pages of documents that are being read.
     pub fetches: usize,
-    /// Bytes of documents that are written for it, for a second.
+    /// Bytes of documents written for it, a second.
     pub saved_bytes_per_second: usize,
-    /// So many of them at once.
+    /// The burst of that.
     pub saved_burst_bytes: usize,
-    /// Bytes of documents that are read for it, and of answers made from them, for a second.
+    /// Bytes of documents read for it, and of answers made from them, a second.
     pub fetched_bytes_per_second: usize,
-    /// So many of them at once.
+    /// The burst of that.
     pub fetched_burst_bytes: usize,
 }
 
 impl Budget {
-    /// What a user may have by default, or the network of those who are anonymous: many times what a person with some tabs
-    /// needs, and a small part of what there is of each.
+    /// The default for a user, or for a network of anonymous users: many times the need of a user with some tabs, and a small
+    /// part of the host's capacity.
     pub fn of_user() -> Self {
         Self {
-            // Twenty users, all at their bound, fill one plugin thread.
+            // Twenty users at this limit fill one plugin thread.
             scopes: 5_000,
             rooms: 10_000,
             timers: 10_000,
@@ -187,31 +187,31 @@ impl Budget {
             acknowledgements: 10_000,
             documents: 10_000,
             document_bytes: 16 * MIB,
-            // Clients join all of their rooms at once when they come back, and some of them read.
+            // Clients join all of their rooms at once when they reconnect, and some of them read.
             fetches: 500,
-            // Nobody types a megabyte a second. Forty people who do what they can are what a database on one disk takes.
+            // No user types a megabyte a second, and a database on one disk takes forty users at this limit.
             saved_bytes_per_second: MIB,
             saved_burst_bytes: 16 * MIB,
-            // Thirty-two large pages at once, each of which is read and answered; then four in a second.
+            // Thirty-two large pages at once, each read and answered; then four a second.
             fetched_bytes_per_second: 4 * MIB,
             fetched_burst_bytes: 32 * MIB,
         }
     }
 
-    /// What an API key may have by default: it stands for all users of a back-end.
+    /// The default for an API key, which stands for all users of a back-end.
     pub fn of_service() -> Self {
         /// So many users.
         const USERS: usize = 20;
         let user = Self::of_user();
         Self {
-            // What a back-end reports on makes a scope each, which live for a day. Where there are too many, those that are idle
-            // give way, its own first.
+            // Each subject that a back-end reports on has a scope, which lives for a day. If there are too many, idle ones are
+            // evicted, its own first.
             scopes: 0,
             rooms: user.rooms * USERS,
             timers: user.timers * USERS,
             timer_bytes: user.timer_bytes * USERS,
             acknowledgements: user.acknowledgements * USERS,
-            // As much as one plugin may have waiting.
+            // The limit of one plugin.
             documents: PLUGIN_DOCUMENTS.count,
             document_bytes: PLUGIN_DOCUMENTS.bytes,
             fetches: user.fetches * USERS,

@@ -1,12 +1,12 @@
-//! The ledger: what each principal makes the host hold, and how much of it that may be.
+//! The ledger: the resources that each principal makes the host hold, and their limits.
 //!
-//! - [`Ledger`] has an [`Account`] for each principal: a user, the network of those who are anonymous, an API key. Plugins and
+//! - [`Ledger`] has an [`Account`] for each principal: a user, the network of anonymous users, an API key. Plugins and
 //!   scopes have accounts, too, which are bounded in the same way.
-//! - [`Charge`] is an entry in the accounts of all who answer for a thing ([`Payers`]). The thing owns it, and the entry is
-//!   struck out when the thing is dropped, on whatever thread that is: nothing can be forgotten.
-//! - [`Memberships`] are the same for what a connection takes part in.
-//! - [`Budget`] is what a principal may have, and how fast it may write and read.
-//! - [`Overdraft`] is a refusal, which says what there is too much of, and what to do.
+//! - [`Charge`] is an entry in the accounts of all payers of a resource ([`Payers`]). The resource owns the entry, which is
+//!   removed when the resource is dropped, on whichever thread: no code has to remember it.
+//! - [`Memberships`] are the same for the rooms and watching scopes of a connection.
+//! - [`Budget`] is how much a principal may hold, and how fast it may write and read.
+//! - [`Overdraft`] is a refusal, which names the exceeded limit and the remedy.
 
 mod account;
 mod budget;
@@ -25,7 +25,7 @@ pub use overdraft::{Holder, Overdraft, What};
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure, LogLimit};
 
-/// Accounts below which it is not looked for those that can be closed: some hundred KiB.
+/// The number of accounts below which none is closed: some hundred KiB.
 const FEW_ACCOUNTS: usize = 4096;
 
 /// The accounts of all principals. Clones share them.
@@ -38,13 +38,13 @@ struct Inner {
     /// By principal. No user's name has whitespace in it, and every other principal's has.
     accounts: DashMap<Arc<str>, Arc<Account>>,
     n_accounts: AtomicUsize,
-    /// So many accounts are there when those that are at rest are closed next.
+    /// The number of accounts at which unused ones are closed next.
     n_to_sweep: AtomicUsize,
     metrics: Metrics,
     overdrawn: Mutex<LogLimit>,
 }
 
-/// What all accounts go by.
+/// The terms of all accounts.
 #[derive(Debug)]
 struct Terms {
     user: Budget,
@@ -53,11 +53,12 @@ struct Terms {
 }
 
 impl Ledger {
-    /// A ledger without entries. Users, and the networks of the anonymous, may have `user`, API keys `service`.
+    /// A ledger without entries. The budget of users, and of the networks of anonymous users, is `user`; that of API keys is
+    /// `service`.
     pub fn new(user: Budget, service: Budget, clock: Clock, metrics: Metrics) -> Self {
         for holder in Holder::ALL {
             for what in What::ALL {
-                // What has not occurred is shown as zero, so that its rate can be watched from the start.
+                // A refusal that has not occurred is shown as zero, so that its rate can be watched from the start.
                 metrics.over_budget.with_label_values(&[holder.label(), what.label()]);
             }
         }
@@ -71,7 +72,7 @@ impl Ledger {
         }))
     }
 
-    /// The account of a user, or of the network of somebody anonymous.
+    /// The account of a user, or of the network of anonymous users.
     pub fn user(&self, principal: &Arc<str>) -> Arc<Account> {
         if let Some(account) = self.0.accounts.get(principal) {
             return account.clone();
@@ -107,30 +108,30 @@ impl Ledger {
                 account
             }
         };
-        // The entry is unlocked by now: a sweep locks all of them.
+        // The entry must be unlocked here: a sweep locks all entries.
         if self.0.n_accounts.fetch_add(1, Ordering::Relaxed) >= self.0.n_to_sweep.load(Ordering::Relaxed) {
             self.sweep();
         }
         account
     }
 
-    /// Closes the accounts of which nobody holds anything, and which have paid for what they wrote and read: who goes and
-    /// comes back must not find a fresh one.
+    /// Closes the accounts that hold nothing and have paid for their writes and reads. Others stay, so that a principal that
+    /// reconnects does not get a fresh account.
     fn sweep(&self) {
         let now = self.0.terms.clock.uptime_ms();
         let mut n_closed = 0;
         self.0.accounts.retain(|_, account| {
-            // The map's shard is locked, so that nobody takes up one that has no other holder.
+            // The map's shard is locked, so that an account without another owner does not get one meanwhile.
             let is_kept = Arc::strong_count(account) > 1 || !account.is_at_rest(now);
             n_closed += usize::from(!is_kept);
             is_kept
         });
         let n_left = self.0.n_accounts.fetch_sub(n_closed, Ordering::Relaxed) - n_closed;
-        // Each look at all of them is paid for by as many that were opened.
+        // The cost of a sweep is amortised over the accounts opened since the last one.
         self.0.n_to_sweep.store((n_left * 2).max(FEW_ACCOUNTS), Ordering::Relaxed);
     }
 
-    /// Counts a refusal, and gives what to tell the sender. The log names one of the overdrawn in ten seconds.
+    /// Counts a refusal, and returns the failure for the sender. One principal is logged in ten seconds.
     pub fn refuse(&self, overdraft: &Overdraft) -> Failure {
         let Overdraft { account, holder, what, held, bound, .. } = overdraft;
         self.0.metrics.over_budget.with_label_values(&[holder.label(), what.label()]).inc();
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_over_the_bound_is_refused_and_counts_nothing() {
+    fn charge_over_the_bound_counts_nothing() {
         let (ledger, _) = ledger(few_timers());
         let ana = payers(&ledger, "ana");
         let first = ana.charge(Means::Timers, 1, 60).unwrap();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_by_one_payer_charges_no_other() {
+    fn refusal_by_one_payer_charges_none() {
         let (ledger, _) = ledger(few_timers());
         let (plugin, scope) = (ledger.plugin("p"), ledger.scope(&"s".into()));
         let ana = Payers { plugin: Some(plugin.clone()), scope: Some(scope.clone()), ..payers(&ledger, "ana") };
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn accounts_at_rest_are_closed_and_debtors_are_not() {
+    fn sweep_closes_settled_accounts_only() {
         let (ledger, clock) = ledger(Budget { saved_bytes_per_second: 1000, ..Budget::of_user() });
         let ana = ledger.user(&"ana".into());
         ana.pay_saved(5000);
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_leave_no_accounts_behind() {
+    fn anonymous_users_leave_no_accounts() {
         let (ledger, _) = ledger(Budget::of_user());
         for n in 0..10 * FEW_ACCOUNTS {
             drop(ledger.user(&format!("user-{n}").into()));
@@ -241,7 +242,7 @@ mod tests {
         assert!(ledger.0.accounts.len() <= FEW_ACCOUNTS + 1);
     }
 
-    /// A sequence without an end in which nothing repeats for long (SplitMix64).
+    /// An endless pseudorandom sequence (SplitMix64).
     fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
         move |below| {
             seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -252,7 +253,7 @@ mod tests {
         }
     }
 
-    /// Whatever is charged, refused, moved and dropped, on several threads at once: in the end nothing is left.
+    /// Charges, refusals, moves and drops on several threads at once leave nothing in the end.
     #[test]
     fn random_operations_leave_all_accounts_empty() {
         let (ledger, _) = ledger(Budget { rooms: 50, ..few_timers() });

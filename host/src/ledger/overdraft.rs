@@ -1,4 +1,4 @@
-//! Refusals: what there is too much of, whose it is, and what to do.
+//! Refusals: the exceeded limit, its holder, and the remedy.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::model::{ErrorCode, Failure};
 /// The kinds of accounts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holder {
-    /// A user, or the network of those who are anonymous.
+    /// A user, or the network of anonymous users.
     User,
     /// An API key.
     Service,
@@ -22,7 +22,7 @@ impl Holder {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::User, Self::Service, Self::Plugin, Self::Scope];
 
-    /// The name in figures.
+    /// The name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::User => "user",
@@ -33,21 +33,21 @@ impl Holder {
     }
 }
 
-/// What is bounded.
+/// The kinds of limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
-    /// How many there are.
+    /// The number of resources.
     Count(Means),
-    /// How many bytes they are.
+    /// Their bytes.
     Bytes(Means),
-    /// Bytes of documents that are written, for a time.
+    /// The rate of bytes of documents that are written.
     Saved,
-    /// Bytes of documents that are read, for a time.
+    /// The rate of bytes of documents that are read.
     Fetched,
 }
 
 impl What {
-    /// All that can be refused, once for each name.
+    /// All kinds of limits, once for each name.
     pub const ALL: [Self; Means::ALL.len() + 2] = {
         let mut all = [Self::Saved; Means::ALL.len() + 2];
         let mut at = 0;
@@ -59,7 +59,7 @@ impl What {
         all
     };
 
-    /// The name in figures.
+    /// The name in metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Count(means) | Self::Bytes(means) => means.label(),
@@ -69,25 +69,25 @@ impl What {
     }
 }
 
-/// More than an account may hold.
+/// An exceeded limit of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overdraft {
-    /// Whose it is.
+    /// The name of the account's holder.
     pub account: Arc<str>,
-    /// Which kind of account.
+    /// The kind of account.
     pub holder: Holder,
-    /// What there is too much of.
+    /// The kind of limit.
     pub what: What,
-    /// What it holds; of a rate, the burst.
+    /// The amount that it holds; of a rate, the burst.
     pub held: usize,
-    /// What it may hold; of a rate, the bytes for a second.
+    /// The limit; of a rate, the bytes a second.
     pub bound: usize,
-    /// Of a rate, the milliseconds after which the same is within it.
+    /// Of a rate, the milliseconds after which a repetition is within it.
     pub wait_ms: u64,
 }
 
 impl Overdraft {
-    /// What the sender is told.
+    /// The error for the sender.
     pub fn failure(&self) -> Failure {
         let Self { holder, what, held, bound, wait_ms, .. } = self;
         let whose = match holder {
@@ -118,7 +118,7 @@ impl Overdraft {
 
     fn code(&self) -> ErrorCode {
         match (self.holder, self.what) {
-            // Time does not mend these: the client has to give something up.
+            // Time alone does not help: the client has to release something.
             (Holder::User | Holder::Service, What::Count(Means::Rooms | Means::Watches)) => ErrorCode::Conflict,
             (Holder::User | Holder::Service, _) => ErrorCode::RateLimited,
             (Holder::Plugin, _) => ErrorCode::FeatureUnavailable,
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_whose_how_many_and_what_to_do() {
+    fn refusals_name_holder_number_and_remedy() {
         for (account, holder, what, code, message) in [
             (
                 "ana",

@@ -1,31 +1,31 @@
-//! How much of something may be used in the long run, and at once, where it is known only afterwards how much it was.
+//! Rates with bursts for costs that are known only afterwards.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const NANOS_PER_MS: u64 = 1_000_000;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// So much a second in the long run, and so much at once. The unit is the user's.
+/// A rate and a burst. The unit is the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// In the long run. 0: there is no bound.
+    /// The rate in the long run. 0: there is no bound.
     pub per_second: u64,
-    /// At once, by somebody who has used nothing for long.
+    /// The burst after a long time without use.
     pub burst: u64,
 }
 
-/// What somebody has used of a quota (the generic cell rate algorithm, ITU-T I.371, with payment afterwards, which the
-/// usual limiters do not know: what a call costs is seen when it is over).
+/// The use of a quota: the generic cell rate algorithm (ITU-T I.371) with payment afterwards, which the usual limiters lack.
+/// The cost of a call is known when it is over.
 #[derive(Debug, Default)]
 pub struct Allowance {
-    /// When all that was used is paid for, in nanoseconds of uptime.
+    /// When all use is paid for, in nanoseconds of uptime.
     paid_at: AtomicU64,
 }
 
 impl Quota {
     fn nanos(self, amount: u64) -> u64 {
         let per_second = self.per_second.max(1);
-        // Mostly it fits, and is then many times as fast.
+        // The product mostly fits, and is then many times as fast.
         amount.checked_mul(NANOS_PER_SECOND).map_or_else(
             || {
                 let nanos = u128::from(amount) * u128::from(NANOS_PER_SECOND) / u128::from(per_second);
@@ -37,18 +37,18 @@ impl Quota {
 }
 
 impl Allowance {
-    /// Charges for what was used, at `now_ms` of uptime.
+    /// Charges for some use, at `now_ms` of uptime.
     pub fn charge(&self, quota: Quota, now_ms: u64, amount: u64) {
         if quota.per_second == 0 || amount == 0 {
             return;
         }
         let (now, cost) = (now_ms.saturating_mul(NANOS_PER_MS), quota.nanos(amount));
         let charged = |paid_at: u64| Some(paid_at.max(now).saturating_add(cost));
-        // The closure always gives a value.
+        // The closure always returns a value.
         let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
     }
 
-    /// How long to wait until more may be used, in milliseconds; none where it may be now.
+    /// How long to wait until more may be used, in milliseconds. `None`: no time.
     pub fn wait_ms(&self, quota: Quota, now_ms: u64) -> Option<u64> {
         let owed = self.paid_at.load(Ordering::Relaxed).saturating_sub(now_ms.saturating_mul(NANOS_PER_MS));
         if quota.per_second == 0 || owed == 0 {
@@ -58,7 +58,7 @@ impl Allowance {
         Some(excess.div_ceil(NANOS_PER_MS).max(1))
     }
 
-    /// Whether nothing is owed, so that it is as good as a new one.
+    /// Whether all use is paid for, so that a new one would be the same.
     pub fn is_clear(&self, now_ms: u64) -> bool {
         self.paid_at.load(Ordering::Relaxed) <= now_ms.saturating_mul(NANOS_PER_MS)
     }

@@ -1,9 +1,8 @@
-//! The time, as everything in the host reads it, so that a test can move it.
+//! The source of time for the whole host, which a test can move.
 //!
-//! There are three, for three purposes. **Uptime** is for deadlines within this process: heartbeats, timers, windows. It
-//! does not count time for which the machine was suspended, when nobody could be heard or told. **Now** is what features
-//! and people are shown: a date that never goes back or jumps. **Wall-clock time** is the system's, and is for what others
-//! have dated: the expiry of tokens.
+//! There are three times. **Uptime** is for deadlines within this process: heartbeats, timers, windows. It does not count
+//! the time for which the machine was suspended. **Now** is for features and users: a date that never goes back or jumps.
+//! **Wall-clock time** is the system's, for dates that others have set: the expiry of tokens.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -22,14 +21,14 @@ pub struct Clock(Arc<Inner>);
 
 struct Inner {
     source: Source,
-    /// Locked for some nanoseconds, never across anything that waits.
+    /// Locked for some nanoseconds, never across a wait.
     steady: Mutex<Steady>,
 }
 
 enum Source {
     System {
         start: Instant,
-        /// What a clock showed at the start that goes on while the machine is suspended, in milliseconds.
+        /// The time since the machine's boot at the host's start, with suspended time, in milliseconds.
         awake_or_not: u64,
     },
     Manual {
@@ -68,21 +67,21 @@ impl Clock {
         Self(Arc::new(Inner { source, steady }))
     }
 
-    /// The time in milliseconds since 1970 that features and people are shown. It begins as the system's clock and follows
-    /// it, but never goes back or jumps: where the system's clock was put back or ahead, this goes slower or faster by a
-    /// twelfth until it is right again. Time for which the machine was suspended has passed.
+    /// The time for features and users, in milliseconds since 1970. It begins as the system's clock and follows it, but never
+    /// goes back or jumps: after the system's clock was put back or ahead, it goes slower or faster by a twelfth until it is
+    /// right again. It counts the time for which the machine was suspended.
     pub fn now_ms(&self) -> u64 {
-        // Locked before uptime is read, so that who comes later sees no earlier time.
+        // Locked before uptime is read, so that a later caller gets no earlier time.
         let mut steady = self.0.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.now(self.uptime_ms(), || self.0.source.look())
     }
 
-    /// What the system's clock says, in milliseconds since 1970: it may be put back or ahead at any time.
+    /// The system's clock, in milliseconds since 1970: it may be put back or ahead at any time.
     pub fn wall_ms(&self) -> u64 {
         self.0.source.look_at_wall()
     }
 
-    /// Milliseconds since the host started, never going back: what deadlines are reckoned in.
+    /// Milliseconds since the host started, for deadlines. It never goes back.
     pub fn uptime_ms(&self) -> u64 {
         match &self.0.source {
             Source::System { start, .. } => start.elapsed().as_millis() as u64,
@@ -90,8 +89,8 @@ impl Clock {
         }
     }
 
-    /// When, in milliseconds of uptime, the system's clock will say `wall_ms` if nothing puts it back or ahead.
-    /// `u64::MAX` is never.
+    /// When, in milliseconds of uptime, the system's clock will show `wall_ms` if it is not put back or ahead. `u64::MAX` is
+    /// never.
     pub fn deadline_of(&self, wall_ms: u64) -> u64 {
         match wall_ms {
             u64::MAX => u64::MAX,
@@ -99,7 +98,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock on and wakes whoever waits for it.
+    /// Moves a manual clock on and wakes the threads and tasks that wait for it.
     ///
     /// # Panics
     /// On the system's clock.
@@ -107,7 +106,7 @@ impl Clock {
         self.0.source.change(|elapsed, _, _| elapsed.fetch_add(by.as_millis() as u64, Ordering::SeqCst));
     }
 
-    /// Has the machine of a manual clock sleep: of all clocks the system's alone goes on.
+    /// Suspends the machine of a manual clock: only the system's clock goes on.
     ///
     /// # Panics
     /// On the system's clock.
@@ -141,7 +140,7 @@ impl Clock {
         }
     }
 
-    /// How long a thread may sleep until `deadline_ms`: for ever on a manual clock, whose hooks wake it.
+    /// How long a thread may sleep until `deadline_ms`. `None`, without end, on a manual clock, whose hooks wake it.
     pub fn wait_for(&self, deadline_ms: u64) -> Option<Duration> {
         match &self.0.source {
             Source::System { .. } => Some(Duration::from_millis(deadline_ms.saturating_sub(self.uptime_ms()))),
@@ -192,10 +191,10 @@ impl Source {
     }
 }
 
-/// Milliseconds since the machine was started, those included for which it was suspended, to ten of them (proc(5)). Read once a
+/// Milliseconds since the machine was started, with those for which it was suspended, in steps of ten (proc(5)). Read once a
 /// second, and not by `clock_gettime`, for which rustix reads the vDSO itself: Valgrind hides that.
 ///
-/// Zero where /proc does not say: then suspended time is not told from a clock that was put ahead, and is made up for slowly.
+/// Zero without /proc: suspended time is then taken for a clock that was put ahead, and made up for slowly.
 fn boot_ms() -> u64 {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds: Option<f64> = uptime.split_whitespace().next().and_then(|seconds| seconds.parse().ok());
@@ -217,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_clocks_agree_at_the_start() {
+    fn system_clocks_agree_at_the_start() {
         let clock = Clock::system();
         let (wall, now) = (clock.wall_ms(), clock.now_ms());
         assert!(wall.abs_diff(now) < 1000, "{wall} and {now}");
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_tells_sleep_from_a_clock_put_ahead() {
+    fn manual_clock_distinguishes_sleep_from_adjustment() {
         let clock = Clock::manual(1_000_000);
         clock.advance(Duration::from_secs(10));
         assert_eq!((clock.now_ms(), clock.wall_ms(), clock.uptime_ms()), (1_010_000, 1_010_000, 10_000));

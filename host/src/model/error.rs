@@ -1,4 +1,4 @@
-//! The two tables of what can go wrong for a client: typed errors, and reasons to close a connection.
+//! The two tables of errors that a client can see: typed errors, and close codes.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use serde::Serialize;
 #[schemars(inline)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// The payload or the frame is not what it should be.
+    /// The payload or the frame is malformed.
     BadRequest,
-    /// Nobody is signed in, or not with what was given.
+    /// There are no credentials, or invalid ones.
     Unauthorized,
-    /// Somebody is signed in, who may not do this.
+    /// The credentials do not permit this.
     Forbidden,
-    /// What was named does not exist.
+    /// The thing that was named does not exist.
     NotFound,
-    /// It makes no sense in the present state.
+    /// It conflicts with the present state.
     Conflict,
-    /// More than the sender may send in this time.
+    /// The sender is over its rate.
     RateLimited,
     /// Larger than the limit.
     TooLarge,
@@ -84,13 +84,13 @@ impl ErrorCode {
     }
 }
 
-/// A typed error for whoever sent an event or made a call.
+/// A typed error for the sender of an event or the caller of the API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
 pub struct Failure {
     /// Which of the known kinds.
     pub code: ErrorCode,
-    /// What was wrong, where, and what to do.
+    /// What was wrong, where, and what to do about it.
     pub message: String,
 }
 
@@ -115,13 +115,13 @@ impl std::error::Error for Failure {}
 pub enum CloseCode {
     /// The answer to a close without a fault.
     Normal = 1000,
-    /// The host has given this connection up, for it did not answer heartbeats.
+    /// The client did not answer heartbeats.
     GoingAway = 1001,
-    /// A frame against the protocol.
+    /// A frame that breaks the protocol.
     ProtocolError = 1002,
     /// Text that is not UTF-8.
     InvalidPayload = 1007,
-    /// The client goes on with what it was refused for.
+    /// The client goes on breaking a limit.
     PolicyViolation = 1008,
     /// A message over the limit.
     TooLarge = 1009,
@@ -133,13 +133,13 @@ pub enum CloseCode {
     Unauthorized = 4001,
     /// The token was valid until now.
     TokenExpired = 4002,
-    /// Signed in, but not allowed.
+    /// Valid credentials that do not permit this.
     Forbidden = 4003,
-    /// The client read slower than it was sent to.
+    /// The client reads slower than events are sent to it.
     TooSlow = 4008,
-    /// One more than this user or address may have.
+    /// More connections than the user or the address may have.
     TooManyConnections = 4009,
-    /// An operator or a feature ended it.
+    /// An operator or a feature closed it.
     Disconnected = 4010,
 }
 

@@ -1,11 +1,11 @@
-//! Ids of connections, which the host makes. What others choose as ids is checked by the contract.
+//! Ids of connections, which the host makes. Ids that others choose are checked by the contract.
 
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// A connection's id. It says where the connection lives, so that nothing needs to be looked up to reach it:
-/// 8 bits for the shard, 24 for the slot there, and a stamp that tells one tenant of the slot from the next.
+/// A connection's id. It has the connection's place, so that no look-up is needed to reach it: 8 bits for the shard, 24 for
+/// the slot there, and a stamp that differs for each connection that uses the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
@@ -15,7 +15,7 @@ impl ConnId {
     /// Connections of one shard that an id has room for.
     pub const MAX_SLOTS: usize = 1 << 24;
 
-    /// The id of the connection in `slot` of `shard`. `stamp` differs for each tenant of the slot.
+    /// The id of the connection in `slot` of `shard`. `stamp` differs for each connection that uses the slot.
     pub fn new(shard: usize, slot: usize, stamp: u32) -> Self {
         debug_assert!(shard < Self::MAX_SHARDS && slot < Self::MAX_SLOTS);
         Self((shard as u64) << 56 | (slot as u64) << 32 | u64::from(stamp))
@@ -26,7 +26,7 @@ impl ConnId {
         (self.0 >> 56) as usize
     }
 
-    /// The connection's place in its shard.
+    /// The connection's slot in its shard.
     pub fn slot(self) -> usize {
         (self.0 >> 32) as usize & (Self::MAX_SLOTS - 1)
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_says_where_its_connection_lives() {
+    fn id_has_shard_and_slot() {
         let id = ConnId::new(255, ConnId::MAX_SLOTS - 1, u32::MAX);
         assert_eq!((id.shard(), id.slot()), (255, ConnId::MAX_SLOTS - 1));
         assert_eq!(id.to_string().parse(), Ok(id));

@@ -1,11 +1,11 @@
-//! Lines of the log that would come again and again.
+//! A limit for log lines that would be repeated without end.
 
 use std::time::{Duration, Instant};
 
 /// Time between two lines of one kind.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Lets one line of a kind out in ten seconds, and counts those that it leaves out.
+/// Admits one line of a kind in ten seconds, and counts those that it leaves out.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     last: Option<Instant>,
@@ -13,7 +13,7 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// Asks for a line. If it may be written, gives the number of those that were left out since the last.
+    /// Asks for a line. If it may be written, returns the number of lines that were left out since the last one.
     pub fn ask(&mut self) -> Option<u64> {
         self.ask_at(Instant::now())
     }

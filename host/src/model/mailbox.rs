@@ -1,4 +1,4 @@
-//! The bounded queue between threads: many senders, one receiver that takes all there is at once.
+//! The bounded queue between threads: many senders, one receiver that takes all items at once.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A queue whose receiver is a thread ([`Mailbox::wait`]) or a task ([`Mailbox::receive`]), never both.
-/// Taking everything in one go costs one lock and one wake-up for however much has piled up.
+/// Taking all items at once costs one lock and one wake-up, however many there are.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     state: Mutex<State<T>>,
@@ -20,18 +20,19 @@ pub struct Mailbox<T> {
 #[derive(Debug)]
 struct State<T> {
     items: VecDeque<T>,
-    /// Set to have the receiver come back though there is nothing for it.
+    /// Set to have the receiver return without an item.
     interrupted: bool,
-    /// Whether there is something of which the receiver has not been told yet.
-    unheard: bool,
-    /// Whether the receiver is a thread that sleeps, and senders that do: to wake who is awake costs a system call, too.
+    /// Whether the receiver has not been woken yet for an item.
+    unannounced: bool,
+    /// Whether the receiver is a sleeping thread, and how many senders sleep: waking a thread that is awake costs a system
+    /// call, too.
     receiver_sleeps: bool,
     senders_asleep: usize,
     closed: bool,
 }
 
 impl<T> Mailbox<T> {
-    /// A queue that is never full, for what is bounded before it comes here.
+    /// A queue that is never full, for items that are bounded elsewhere.
     pub fn unbounded() -> Self {
         Self::new(usize::MAX)
     }
@@ -42,7 +43,7 @@ impl<T> Mailbox<T> {
             state: Mutex::new(State {
                 items: VecDeque::new(),
                 interrupted: false,
-                unheard: false,
+                unannounced: false,
                 receiver_sleeps: false,
                 senders_asleep: 0,
                 closed: false,
@@ -55,23 +56,23 @@ impl<T> Mailbox<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that holds the lock can panic half way, so a poisoned state is still whole.
+        // No code that holds the lock can panic half way, so a poisoned state is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
         if state.closed {
-            // Nobody will take it: whoever waits for what comes of it sees it dropped.
+            // There is no receiver: a caller that waits for the result sees the item dropped.
             return;
         }
-        let is_news = state.items.is_empty() || std::mem::take(&mut state.unheard);
+        let is_news = state.items.is_empty() || std::mem::take(&mut state.unannounced);
         state.items.push_back(item);
         if is_news {
-            self.tell_receiver(state);
+            self.wake_receiver(state);
         }
     }
 
-    fn tell_receiver(&self, state: MutexGuard<'_, State<T>>) {
+    fn wake_receiver(&self, state: MutexGuard<'_, State<T>>) {
         let receiver_sleeps = state.receiver_sleeps;
         drop(state);
         if receiver_sleeps {
@@ -80,30 +81,30 @@ impl<T> Mailbox<T> {
         self.notify.notify_one();
     }
 
-    /// Puts `item` in even over the bound: for what must not be lost and is itself bounded elsewhere.
-    /// A sender that can wait does so beforehand, in [`Mailbox::wait_for_space`].
+    /// Queues an item even over the bound: the item must not be lost, and is bounded elsewhere. A sender that can wait does
+    /// so beforehand, in [`Mailbox::wait_for_space`].
     pub fn push(&self, item: T) {
         self.put(self.lock(), item);
     }
 
-    /// As [`Mailbox::push`], but lets the receiver sleep. Says whether it has to be woken ([`Mailbox::wake`]), soon: a sender
-    /// that has more to send spares wake-ups so, each of which may take the processor from it.
+    /// As [`Mailbox::push`], but lets the receiver sleep. Returns whether the receiver has to be woken ([`Mailbox::wake`]),
+    /// soon: a sender with more items saves wake-ups so, each of which may take the processor from it.
     #[must_use]
     pub fn push_quietly(&self, item: T) -> bool {
         let mut state = self.lock();
         if state.closed {
             return false;
         }
-        state.unheard |= state.items.is_empty();
+        state.unannounced |= state.items.is_empty();
         state.items.push_back(item);
-        state.unheard
+        state.unannounced
     }
 
-    /// Wakes the receiver for what was put in quietly, unless it has that already.
+    /// Wakes the receiver for items that were pushed quietly, unless it has taken them already.
     pub fn wake(&self) {
         let mut state = self.lock();
-        if std::mem::take(&mut state.unheard) {
-            self.tell_receiver(state);
+        if std::mem::take(&mut state.unannounced) {
+            self.wake_receiver(state);
         }
     }
 
@@ -111,9 +112,9 @@ impl<T> Mailbox<T> {
     pub fn wait_for_space(&self) {
         let mut state = self.lock();
         while state.items.len() >= self.capacity && !state.closed {
-            if std::mem::take(&mut state.unheard) {
-                // Or both would wait for one another.
-                self.tell_receiver(state);
+            if std::mem::take(&mut state.unannounced) {
+                // Otherwise the sender and the receiver would wait for one another.
+                self.wake_receiver(state);
                 state = self.lock();
                 continue;
             }
@@ -129,14 +130,14 @@ impl<T> Mailbox<T> {
         state.items.len() >= self.capacity && !state.closed
     }
 
-    /// Has the receiver come back, though there may be nothing for it.
+    /// Has the receiver return, even without an item.
     pub fn interrupt(&self) {
         let mut state = self.lock();
         state.interrupted = true;
-        self.tell_receiver(state);
+        self.wake_receiver(state);
     }
 
-    /// Ends the queue, whose receiver is gone: what is in it is dropped, and what is put in from now on too.
+    /// Ends the queue, whose receiver is gone: its items are dropped, and so are those to come.
     pub fn close(&self) {
         let items = {
             let mut state = self.lock();
@@ -144,7 +145,7 @@ impl<T> Mailbox<T> {
             std::mem::take(&mut state.items)
         };
         self.emptied.notify_all();
-        // Outside of the lock, for dropping an item may wake others.
+        // Outside of the lock, because dropping an item may wake other threads.
         drop(items);
     }
 
@@ -154,14 +155,14 @@ impl<T> Mailbox<T> {
             return interrupted;
         }
         std::mem::swap(&mut state.items, into);
-        state.unheard = false;
+        state.unannounced = false;
         if state.senders_asleep > 0 {
             self.emptied.notify_all();
         }
         true
     }
 
-    /// Takes everything into `into`, which must be empty. Waits, as a thread, for at most `timeout`; with none at all, not.
+    /// Takes all items into `into`, which must be empty. Waits, as a thread, for at most `timeout`, or without end.
     pub fn wait(&self, into: &mut VecDeque<T>, timeout: Option<Duration>) {
         let mut state = self.lock();
         if self.take(&mut state, into) || timeout == Some(Duration::ZERO) {
@@ -176,7 +177,7 @@ impl<T> Mailbox<T> {
         self.take(&mut state, into);
     }
 
-    /// Takes everything into `into`, which must be empty. Waits, as a task, for as long as it takes; may be cancelled.
+    /// Takes all items into `into`, which must be empty. Waits, as a task, without end; may be cancelled.
     pub async fn receive(&self, into: &mut VecDeque<T>) {
         loop {
             if self.take(&mut self.lock(), into) {
@@ -204,37 +205,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_quietly_is_told_with_the_next_thing_or_by_a_wake_up() {
+    fn quiet_push_wakes_with_next_push_or_wake() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let is_told = |mailbox: &Mailbox<u32>| {
+        let is_woken = |mailbox: &Mailbox<u32>| {
             use std::future::Future as _;
-            let told = std::pin::pin!(mailbox.notify.notified());
+            let woken = std::pin::pin!(mailbox.notify.notified());
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             let _runtime = runtime.enter();
-            told.poll(&mut context).is_ready()
+            woken.poll(&mut context).is_ready()
         };
         let mailbox = Mailbox::new(8);
-        assert!(mailbox.push_quietly(1) && mailbox.push_quietly(2), "whichever thread put it in");
-        assert!(!is_told(&mailbox));
+        assert!(mailbox.push_quietly(1) && mailbox.push_quietly(2), "whichever thread pushed it");
+        assert!(!is_woken(&mailbox));
         mailbox.wake();
-        assert!(is_told(&mailbox));
+        assert!(is_woken(&mailbox));
         mailbox.wake();
-        assert!(!is_told(&mailbox), "it was told already");
+        assert!(!is_woken(&mailbox), "it was woken already");
         let mut taken = VecDeque::new();
         mailbox.wait(&mut taken, Some(Duration::ZERO));
         assert_eq!(taken, [1, 2]);
         taken.clear();
         assert!(mailbox.push_quietly(3));
         mailbox.push(4);
-        assert!(is_told(&mailbox), "who sends aloud speaks for both");
+        assert!(is_woken(&mailbox), "a push wakes for both");
         assert!(!mailbox.push_quietly(5));
         mailbox.wait(&mut taken, Some(Duration::ZERO));
         mailbox.wake();
-        assert!(!is_told(&mailbox), "there is nothing to tell of");
+        assert!(!is_woken(&mailbox), "there is no item to wake it for");
     }
 
     #[test]
-    fn a_sender_waits_until_the_receiver_has_taken_what_there_was() {
+    fn wait_for_space_ends_when_the_receiver_takes() {
         let mailbox = Mailbox::new(1);
         mailbox.push(1);
         std::thread::scope(|threads| {

@@ -1,4 +1,4 @@
-//! The words that all other modules share: ids, identities, payloads, errors, time. It imports nothing of the host.
+//! The vocabulary that all other modules share: ids, identities, payloads, errors, time. It imports nothing of the host.
 
 mod allowance;
 mod clock;

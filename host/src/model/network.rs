@@ -1,4 +1,4 @@
-//! Addresses of clients, and the proxies that are believed about them.
+//! Addresses of clients, and the proxies that are trusted to report them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,15 +8,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-/// The length of the IPv6 prefix that one customer has: whoever has one address of it has all.
+/// The length of the IPv6 prefix of one customer, who has all addresses of it.
 const IPV6_PREFIX: u32 = 64;
 
-/// The networks of proxies that say on whose behalf they connect. Clones share the list.
+/// The networks of proxies that are trusted to name the client that they connect for. Clones share the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
 impl TrustedProxies {
-    /// Whether an address is one of a proxy that is believed.
+    /// Whether an address is a trusted proxy's.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
@@ -36,7 +36,7 @@ impl<'de> Deserialize<'de> for TrustedProxies {
     }
 }
 
-/// A network that is not one.
+/// A malformed network.
 #[derive(Debug, PartialEq, Eq)]
 struct BadNetwork(String);
 
@@ -52,8 +52,8 @@ fn parse_network(text: &str) -> Result<IpNet, BadNetwork> {
     address.or_else(|_| IpNet::from_str(text)).map_err(|_| BadNetwork(text.to_owned()))
 }
 
-/// What connections from an address are counted by: an IPv4 address, also where it is written as IPv6, or the network of
-/// an IPv6 address.
+/// The key by which connections from an address are counted: the IPv4 address, even if it is written as IPv6, or the network
+/// of an IPv6 address.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {

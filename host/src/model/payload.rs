@@ -1,4 +1,4 @@
-//! What an event carries, in the form that all protocols and features share.
+//! The payload of an event, in the form that all protocols and features share.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub struct Payload {
     /// JSON text: one array of arguments.
     args: Box<str>,
-    /// Where the only argument is, if there is one and this was seen already: most payloads are asked for it more than once.
+    /// The place of the only argument, once it has been found: most payloads are asked for it more than once.
     only: Option<Range<u32>>,
     /// Binary attachments, in the order of their numbers.
     pub attachments: Vec<Bytes>,
@@ -35,7 +35,7 @@ impl Payload {
         Self::from_checked("[]", Vec::new())
     }
 
-    /// One argument, which was parsed before; `None` for no argument.
+    /// One argument that was parsed before, or none.
     pub fn of_data(data: Option<&RawValue>) -> Self {
         data.map_or_else(Self::empty, |data| Self::of_one(["[", data.get(), "]"].concat()))
     }
@@ -51,7 +51,7 @@ impl Payload {
         Self { only, ..Self::from_checked(args, Vec::new()) }
     }
 
-    /// Arguments from elsewhere, checked to be a JSON array that refers to each of the attachments.
+    /// Arguments from outside, which are checked to be a JSON array that refers to each of the attachments.
     ///
     /// # Errors
     /// Where `args` is anything else.
@@ -59,18 +59,18 @@ impl Payload {
         Ok(Self::of_arguments(Arguments::check(args, attachments.len())?, attachments))
     }
 
-    /// Arguments that were checked, and the attachments that they were checked for.
+    /// Arguments and attachments that were checked together.
     pub fn of_arguments(arguments: Arguments, attachments: Vec<Bytes>) -> Self {
         let Arguments { text, only } = arguments;
         Self { args: text, only, attachments }
     }
 
-    /// A JSON array and its attachments, of which the caller knows already that they are that.
+    /// A JSON array and its attachments, both known to be valid.
     pub(crate) fn from_checked(args: impl Into<Box<str>>, attachments: Vec<Bytes>) -> Self {
         Self { args: args.into(), only: None, attachments }
     }
 
-    /// How much it takes, in bytes.
+    /// Its size, in bytes.
     pub fn bytes(&self) -> usize {
         self.args.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
@@ -80,19 +80,19 @@ impl Payload {
         &self.args
     }
 
-    /// The JSON text of the only argument, where it is known that there is but one.
+    /// The JSON text of the only argument, once it is known that there is only one.
     pub fn only(&self) -> Option<&str> {
         self.only.as_ref().and_then(|only| self.args.get(only.start as usize..only.end as usize))
     }
 
-    /// The JSON text of the first argument; `null` where there is none.
+    /// The JSON text of the first argument; `null` without any.
     pub fn first(&self) -> &str {
         self.only().unwrap_or_else(|| self.arguments().first().map_or("null", |first| first.get()))
     }
 
     /// Each argument's JSON text.
     pub fn arguments(&self) -> Vec<&RawValue> {
-        // All constructors leave a JSON array, so that there is nothing to fail on.
+        // All constructors leave a JSON array, so this cannot fail.
         serde_json::from_str(&self.args).unwrap_or_default()
     }
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_argument_is_found_wherever_it_stands() {
+    fn first_argument_is_found() {
         let raw = RawValue::from_string("{\"a\": 1}".to_owned()).unwrap();
         for (payload, only, first) in [
             (Payload::empty(), None, "null"),

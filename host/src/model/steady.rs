@@ -1,37 +1,37 @@
 //! A clock that follows the system's without ever going back or jumping.
 
-/// By which part of the time that passes the clock may go slower or faster, to come to where the system's clock is. A
-/// twelfth, as chrony has it by default: an hour is made up for in half a day, and what a feature reckons with (ten seconds
-/// of typing, half an hour without activity) lasts as long as it should to within a twelfth, as it does for people.
+/// The part by which the clock may go slower or faster until it agrees with the system's clock. A twelfth, as chrony has it
+/// by default: an hour is made up for in half a day, and the times that a feature measures (ten seconds of typing, half an
+/// hour without activity) are right to within a twelfth.
 const SLEW: u64 = 12;
 
-/// How often the system's clock is looked at, in milliseconds: often enough to follow it closely, and seldom enough that
+/// How often the system's clock is read, in milliseconds: often enough to follow it closely, and seldom enough that
 /// the time costs an event next to nothing.
 const LOOK_MS: u64 = 1000;
 
-/// Time that the machine slept for less than this is no sleep, but the two clocks that were not read at once.
+/// A shorter sleep of the machine is none, but the time between the reads of two clocks.
 const LEAST_SLEEP_MS: u64 = 100;
 
-/// An offset from the system's clock that operators are told of, in milliseconds.
+/// An offset from the system's clock that is logged, in milliseconds.
 const NOTABLE_MS: u64 = 60_000;
 
-/// What the steady clock looks at now and then.
+/// A reading of the system's clocks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    /// What the system's clock says, in milliseconds since 1970.
+    /// The system's clock, in milliseconds since 1970.
     pub(super) wall: u64,
     /// How long the machine has been suspended since the start, in milliseconds.
     pub(super) asleep: u64,
 }
 
-/// The clock, as it was when the system's was last looked at.
+/// The clock, as of the last reading of the system's.
 #[derive(Debug)]
 pub(super) struct Steady {
-    /// When that was, in milliseconds of uptime.
+    /// When that was read, in milliseconds of uptime.
     at: u64,
-    /// What it said then.
+    /// The time that it showed then.
     now: u64,
-    /// How far it has to go to where the system's clock was.
+    /// Its offset from the system's clock then.
     offset: i64,
     asleep: u64,
 }
@@ -78,13 +78,13 @@ mod tests {
     const HOUR: u64 = 3_600_000;
     const START: u64 = 1_800_000_000_000;
 
-    /// A machine whose clock is off by so much, and which has slept for so long.
+    /// A machine whose clock is off by so much, and that has slept for so long.
     fn read(steady: &mut Steady, uptime: u64, off: i64, asleep: u64) -> u64 {
         steady.now(uptime, || Look { wall: (START + uptime + asleep).saturating_add_signed(off), asleep })
     }
 
     #[test]
-    fn it_is_the_systems_clock_while_that_is_steady() {
+    fn steady_system_clock_is_followed_exactly() {
         let mut steady = Steady::new(START);
         for uptime in [0, 1, 999, 1000, 1001, HOUR, 24 * HOUR] {
             assert_eq!(read(&mut steady, uptime, 0, 0), START + uptime);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_put_back_or_ahead_is_followed_slowly() {
+    fn adjusted_system_clock_is_followed_slowly() {
         for off in [-(HOUR as i64), HOUR as i64] {
             let mut steady = Steady::new(START);
             let mut before = read(&mut steady, 2000, 0, 0);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_seldom_read_does_not_jump() {
+    fn seldom_read_clock_does_not_jump() {
         let mut steady = Steady::new(START);
         assert_eq!(read(&mut steady, HOUR, HOUR as i64, 0), START + HOUR);
         assert_eq!(read(&mut steady, HOUR + 12, HOUR as i64, 0), START + HOUR + 13);
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_1970_is_no_trouble() {
+    fn system_clock_before_1970_is_followed() {
         let mut steady = Steady::new(0);
         assert_eq!(steady.now(1000, || Look { wall: 0, asleep: 0 }), 1000);
         assert_eq!(steady.now(2200, || Look { wall: 0, asleep: 0 }), 2100);

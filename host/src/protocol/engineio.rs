@@ -1,8 +1,8 @@
-//! Engine.IO, protocol 4: packets that make a connection out of WebSocket frames or of HTTP requests (polling).
+//! Engine.IO, protocol 4: packets of a session over WebSocket frames or HTTP requests (polling).
 //!
-//! Over WebSocket a packet is a text frame, a digit for its type and then its data; a binary frame is a binary message
-//! as it is. Over polling a body is a payload: such packets with a separator between them, and binary messages as base64.
-//! What waits for a connection is kept as WebSocket frames, whichever way it will go: [`take_payload`] makes a body of them.
+//! Over WebSocket a packet is a text frame: a digit for its type, then its data. A binary frame is a binary message. Over
+//! polling a body is a payload: packets with a separator between them, and binary messages as base64. Outgoing packets are
+//! kept as WebSocket frames for either transport: [`take_payload`] makes a body of them.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -16,19 +16,19 @@ use super::websocket::{self, Content};
 use super::{Malformed, malformed};
 use crate::model::Payload;
 
-/// Stands between the packets of a payload.
+/// The separator of the packets in a payload.
 const SEPARATOR: char = '\x1e';
 
-/// Stands before a binary message in a payload.
+/// The mark before a binary message in a payload.
 const BINARY: char = 'b';
 
-/// Asks the client for a sign of life.
+/// A ping.
 pub const PING: &str = "2";
-/// Answers the client's `2probe`: this WebSocket works, the connection may move here.
+/// The answer to the client's `2probe`: this WebSocket works, the session may be upgraded to it.
 pub const PONG_PROBE: &str = "3probe";
-/// Says nothing: it ends a polling request, so that the connection can move.
+/// A noop: it ends a polling request, so that the session can be upgraded.
 pub const NOOP: &str = "6";
-/// Ends the connection.
+/// A close.
 pub const CLOSE: &str = "1";
 
 /// A packet.
@@ -36,26 +36,26 @@ pub const CLOSE: &str = "1";
 pub enum Packet<'a> {
     /// The handshake. Only the host may send it.
     Open,
-    /// The end of the connection.
+    /// The end of the session.
     Close,
-    /// A question for a sign of life, with data that the answer repeats.
+    /// Ping, with data to echo.
     Ping(&'a str),
-    /// The answer to it.
+    /// Pong, with the data of the ping.
     Pong(&'a str),
     /// A text message.
     Message(&'a str),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// The connection moves to the WebSocket that this came on.
+    /// The session is upgraded to the WebSocket that this packet came on.
     Upgrade,
-    /// Nothing.
+    /// No content.
     Noop,
 }
 
 /// Reads one packet: the content of a WebSocket text frame, or one of a payload.
 ///
 /// # Errors
-/// Where its type is unknown, or it has data that its type does not have.
+/// Where its type is unknown, or must not have data.
 pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
     let mut characters = text.chars();
     let packet_type = characters.next();
@@ -69,7 +69,7 @@ pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
         Some('1') => Ok(Packet::Close),
         Some('5') => Ok(Packet::Upgrade),
         Some('6') => Ok(Packet::Noop),
-        // Over WebSocket from clients that cannot send binary frames, or were told not to.
+        // Over WebSocket from clients that cannot send binary frames, or are configured not to.
         Some(BINARY) => match STANDARD.decode(data) {
             Ok(bytes) => Ok(Packet::Binary(bytes.into())),
             Err(_) => malformed("a binary message is base64 with padding"),
@@ -79,7 +79,7 @@ pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
     }
 }
 
-/// Reads the packets of a polling request's body, one by one. An error is the last that comes.
+/// Reads the packets of a polling request's body, one by one. An error is the last item.
 pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Malformed>> {
     let mut is_broken = false;
     body.split(SEPARATOR).map_while(move |packet| {
@@ -92,8 +92,8 @@ pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Mal
     })
 }
 
-/// How many bytes the packets of a polling request's body have, and what stands between them. What binary messages weigh
-/// is what they are, not what base64 makes of them.
+/// The bytes of the packets in a polling request's body and of their separators. Binary messages count as they are before
+/// base64.
 pub fn weight(body: &str) -> usize {
     let of_packet = |packet: &str| match packet.strip_prefix(BINARY) {
         Some(base64) => base64.trim_end_matches('=').len() * 3 / 4,
@@ -102,24 +102,24 @@ pub fn weight(body: &str) -> usize {
     body.split(SEPARATOR).map(|packet| of_packet(packet) + 1).sum::<usize>() - 1
 }
 
-/// How long a body may be that weighs no more than this: base64 makes four bytes of three, and each binary message has a mark,
+/// The longest body with packets of this many bytes: base64 makes four bytes of three, and each binary message has a mark,
 /// padding and a separator.
 pub fn longest_body(max_weight: usize) -> usize {
     max_weight.div_ceil(3) * 4 + 8 * Payload::MAX_ATTACHMENTS
 }
 
-/// What the host says first on a connection.
+/// The handshake of a session.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Handshake<'a> {
-    /// The connection's id, a secret of this client: whoever knows it speaks for the connection.
+    /// The session's id, a secret of this client: it authorises each request of the session.
     pub sid: &'a str,
-    /// The transports that the connection may move to.
+    /// The transports that the session may be upgraded to.
     pub upgrades: &'a [&'a str],
-    /// How often the host asks for a sign of life, in milliseconds.
+    /// The interval of pings, in milliseconds.
     #[serde(rename = "pingInterval")]
     pub ping_interval_ms: u64,
-    /// How long it waits for that, in milliseconds.
+    /// How long the host waits for the pong, in milliseconds.
     #[serde(rename = "pingTimeout")]
     pub ping_timeout_ms: u64,
     /// The longest message, and the longest payload, that the client may send, in bytes.
@@ -154,14 +154,14 @@ pub fn close_frame() -> Bytes {
     Bytes::from_static(b"\x81\x011")
 }
 
-/// Takes frames from the front of a queue and makes the body of an answer of them: as many as fit into `max_bytes` and
-/// `max_packets`, but one `Bytes` at least where there is one. What stands in one `Bytes` (an event and its attachments) stays together, and
-/// the rest stays in the queue. Frames that are about a WebSocket alone (ping, pong, close) are dropped; where the queue
-/// holds nothing else the body is empty, which is no payload: [`NOOP`] is one.
+/// Makes the body of an answer of the first frames of a queue: as many as fit into `max_bytes` and `max_packets`, but at
+/// least one `Bytes`. The frames in one `Bytes` (an event and its attachments) stay together. Frames of the WebSocket alone
+/// (ping, pong, close) are dropped: the body is empty if the queue has no others, and an empty body is no payload ([`NOOP`] is
+/// one).
 pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize, max_packets: usize) -> Bytes {
     let (mut taken, mut length, mut n_packets) = (0, 0, 0);
     for frames in queue.iter() {
-        // Each packet brings a separator, of which there is one less than packets.
+        // Each packet counts a separator; the last one has none.
         let longer: usize =
             length + websocket::contents(frames).map(|content| packet_bytes(content) + 1).sum::<usize>();
         n_packets += websocket::contents(frames).count();
@@ -179,7 +179,7 @@ pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize, max_packets: 
     payload.into()
 }
 
-/// How long a message is in a payload.
+/// The length of a message in a payload.
 fn packet_bytes(content: Content<'_>) -> usize {
     match content {
         Content::Text(text) => text.len(),
@@ -187,7 +187,7 @@ fn packet_bytes(content: Content<'_>) -> usize {
     }
 }
 
-/// A message and the separator behind it.
+/// Appends a message and a separator.
 fn push_packet(payload: &mut Vec<u8>, content: Content<'_>) {
     let start = payload.len();
     match content {
@@ -195,7 +195,7 @@ fn push_packet(payload: &mut Vec<u8>, content: Content<'_>) {
         Content::Binary(bytes) => {
             payload.push(BINARY as u8);
             payload.resize(start + packet_bytes(content), 0);
-            // There is room for exactly this, so that it cannot fail.
+            // The buffer has exactly this length, so this cannot fail.
             let _ = STANDARD.encode_slice(bytes, &mut payload[start + 1..]);
         }
     }
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_is_a_digit_and_its_data() {
+    fn packet_is_a_digit_and_data() {
         for (text, packet) in [
             ("0", Packet::Open),
             ("1", Packet::Close),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_packet_is_refused() {
+    fn malformed_packet_is_refused() {
         for (text, reason) in [
             ("", "is empty"),
             ("7", "a digit from 0 to 6"),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_packets_with_a_separator_between_them() {
+    fn payload_separates_packets() {
         assert_eq!(
             packets("4hello\x1e2\x1e4€\x1ebAQIDBA==\x1eb"),
             [
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_behind_a_packet_that_is_none() {
+    fn payload_decoding_stops_at_a_malformed_packet() {
         for (body, good) in [
             ("", 0),
             ("\x1e4a", 0),
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_handshake_is_the_open_packet() {
+    fn handshake_is_the_open_packet() {
         let handshake = Handshake {
             sid: "lv_VI97HAXpY6yYWAAAC",
             upgrades: &["websocket"],
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// An event with an attachment, a ping, a message, and what is about a WebSocket alone.
+    /// An event with an attachment, a ping, a message, and frames of the WebSocket alone.
     fn queue() -> VecDeque<Bytes> {
         let event = websocket::message_frames(&["451-", "[]"], &[Bytes::from_static(&[1, 2, 3, 4])]);
         [event, ping_frame(), websocket::pong_frame(b"x"), message_frame("é")].into()
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_stays_in_the_queue_and_what_belongs_together_stays_together() {
+    fn take_payload_splits_no_event() {
         for (max_bytes, payload, left) in [
             (0, "451-[]\x1ebAQIDBA==", 3),
             (17, "451-[]\x1ebAQIDBA==", 3),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_has_no_more_packets_than_asked_for() {
+    fn take_payload_respects_max_packets() {
         for (max_packets, n_packets, left) in [(0, 2, 3), (2, 2, 3), (3, 3, 1), (4, 4, 0)] {
             let mut queue = queue();
             let payload = take_payload(&mut queue, usize::MAX, max_packets);
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_messages_weigh_what_they_are() {
+    fn binary_messages_weigh_without_base64() {
         for (body, bytes) in [("", 0), ("4héllo", 7), ("4a\x1e4b", 5), ("bAQIDBA==", 4), ("bAQID\x1e4a\x1ebAQI=", 9)] {
             assert_eq!(weight(body), bytes, "{body:?}");
         }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_that_was_made_is_read_back() {
+    fn payload_round_trips() {
         let bytes: Vec<u8> = (0..=255).collect();
         let mut queue = VecDeque::new();
         for length in [0, 1, 2, 3, 125, 126, 255] {

@@ -9,7 +9,7 @@ pub mod websocket;
 pub use outgoing::{Outgoing, Protocol};
 pub use roundhouse_contract::RESERVED_EVENTS;
 
-/// A packet that breaks its protocol. The connection that it came from is of no use any more.
+/// A packet that breaks its protocol. Its connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Malformed {

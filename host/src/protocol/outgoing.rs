@@ -1,4 +1,4 @@
-//! An event on its way out: encoded once per protocol, however many connections it goes to.
+//! An outgoing event, encoded once per protocol for all recipients.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,26 +11,26 @@ use crate::model::Payload;
 /// The number of the last event that was made in this process.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// The bytes of all events that somebody still holds.
+/// The bytes of all events that are alive.
 static ALIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-/// What a connection speaks.
+/// The protocol of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protocol {
     /// JSON objects in WebSocket text frames.
     Plain,
     /// Socket.IO 5 over Engine.IO 4.
     SocketIo {
-        /// The namespace of the connection, where it is not the main one.
+        /// The namespace of the connection, if it is not the main one.
         namespace: Option<Arc<str>>,
-        /// Whether events say their number, so that a client that comes back can say how far it got. It is the same for
-        /// all connections of a host.
+        /// Whether events carry their number, which a client returns to resume. It is the same for all connections of a
+        /// host.
         offsets: bool,
     },
 }
 
 impl Protocol {
-    /// The namespace; the plain protocol has the main one alone.
+    /// The namespace. The plain protocol has only the main one.
     pub fn namespace(&self) -> &str {
         match self {
             Self::SocketIo { namespace: Some(namespace), .. } => namespace,
@@ -69,22 +69,22 @@ impl Outgoing {
         }
     }
 
-    /// What tells it from all other events of this process. An event that was made later may yet be sent earlier.
+    /// Its number, which is unique in this process. An event with a higher number may be sent earlier.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// How many bytes its data has: about what it takes on the wire.
+    /// The bytes of its data: about its size on the wire.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What all events of this process that somebody still holds take in memory, roughly.
+    /// The memory of all events that are alive in this process, roughly.
     pub fn alive_bytes() -> usize {
         ALIVE_BYTES.load(Ordering::Relaxed)
     }
 
-    /// The frames for connections that speak `protocol`, as they go over the wire.
+    /// The frames for connections of this protocol.
     pub fn frames(&self, protocol: &Protocol) -> Bytes {
         match protocol {
             Protocol::Plain => self
@@ -111,7 +111,7 @@ impl Outgoing {
         socketio::event_frames(namespace, &self.event, &self.payload, None, offset.as_deref())
     }
 
-    /// Frames of its own for one connection, which is asked to acknowledge it as `id`.
+    /// Separate frames for one connection, which ask it for the acknowledgement `id`.
     pub fn frames_with_id(&self, protocol: &Protocol, id: u64) -> Bytes {
         match protocol {
             Protocol::Plain => websocket::text_frame(&plain::encode_event(&self.event, &self.payload, Some(id.into()))),
@@ -121,13 +121,13 @@ impl Outgoing {
         }
     }
 
-    /// The number of an event from how it was told to a client.
+    /// The number of an event, from the offset that a client returns.
     pub fn parse_offset(offset: &str) -> Option<u64> {
         u64::from_str_radix(offset, 16).ok()
     }
 }
 
-/// What an event of this size takes in memory: its data, and that once more in a frame.
+/// The memory of an event of this size: its data, and the same again in a frame.
 fn in_memory(bytes: usize) -> usize {
     2 * bytes + size_of::<Outgoing>()
 }

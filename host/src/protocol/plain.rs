@@ -3,8 +3,8 @@
 //! Client to host: `{"event", "data"?, "id"?}`, and `{"id", "data"?}` to acknowledge an event that carried an id.
 //! Host to client: `{"event", "data", "id"?}`, `{"id", "data"}`, `{"id", "error"}`, `{"event": "error", "data"}`.
 //!
-//! Either way several arguments stand in `args`, an array (a client sends it instead of `data`, the host beside it), and
-//! binary attachments in `attachments`, an array of base64, for which placeholders stand in the arguments.
+//! In both directions several arguments are in `args`, an array (a client sends it instead of `data`, the host in addition),
+//! and binary attachments in `attachments`, an array of base64, with placeholders in the arguments.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -26,16 +26,16 @@ const MAX_ATTACHMENTS: usize = Payload::MAX_ATTACHMENTS;
 /// A frame from a client. The event's name borrows from the frame's text.
 #[derive(Debug)]
 pub enum Incoming<'a> {
-    /// An event, with the id under which an acknowledgement is wanted.
+    /// An event, with the id of the acknowledgement that it asks for.
     Event {
         /// The event's name.
         event: Cow<'a, str>,
         /// Its arguments.
         payload: Payload,
-        /// The id to acknowledge it with. Any integer; what is longer than 128 bits is refused.
+        /// The id to acknowledge it with: an integer of at most 128 bits.
         id: Option<i128>,
     },
-    /// The answer to an event that asked for one.
+    /// The acknowledgement of an event that asked for one.
     Acknowledgement {
         /// The id that the host gave.
         id: i128,
@@ -44,14 +44,14 @@ pub enum Incoming<'a> {
     },
 }
 
-/// A frame that makes no sense, with what could be read of it so that the answer finds its way.
+/// A malformed frame, with the parts of it that the error's recipient needs to recognise it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadFrame {
-    /// What was wrong.
+    /// The error.
     pub failure: Failure,
-    /// The event's name, where there was one.
+    /// The event's name, if it could be read.
     pub event: Option<String>,
-    /// The id, where there was one.
+    /// The id, if it could be read.
     pub id: Option<i128>,
 }
 
@@ -70,11 +70,11 @@ struct Frame<'a> {
 }
 
 impl Frame<'_> {
-    /// The arguments and attachments, or what is wrong with them.
+    /// The arguments and attachments, or the error.
     fn payload(&self) -> Result<Payload, String> {
         let mut payload = match (self.data, self.args) {
             (data, None) => Payload::of_data(data),
-            // What begins like an array and is JSON is an array.
+            // JSON that begins like an array is an array.
             (None, Some(args)) if args.get().starts_with('[') => Payload::from_checked(args.get(), Vec::new()),
             (None, Some(_)) => return Err("args must be an array of arguments".to_owned()),
             (Some(_), Some(_)) => return Err("a frame has data or args: leave one of them out".to_owned()),
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Attachments {
             fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Attachments, A::Error> {
                 let mut attachments = Vec::new();
                 while let Some(Text(base64)) = elements.next_element()? {
-                    // Before more is decoded than an event may have.
+                    // Checked before more is decoded than an event may have.
                     if attachments.len() == MAX_ATTACHMENTS {
                         return Err(A::Error::custom("too many"));
                     }
@@ -123,10 +123,10 @@ impl<'de> Deserialize<'de> for Attachments {
     }
 }
 
-/// Reads one text frame. Fields that it does not know are ignored.
+/// Reads one text frame. Unknown fields are ignored.
 ///
 /// # Errors
-/// With `bad_request` and what was wrong.
+/// With `bad_request` and the reason.
 pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
     let bad = |message: String, event: Option<&str>, id| BadFrame {
         failure: Failure::new(ErrorCode::BadRequest, message),
@@ -134,7 +134,7 @@ pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
         id,
     };
     let shape = "the frame is not an object {\"event\", \"data\"?, \"id\"?}";
-    // Serde would take an array for the object's fields in their order.
+    // Serde would read an array as the object's fields in their order.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(bad(shape.to_owned(), None, None));
     }
@@ -154,7 +154,7 @@ pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
             Ok(payload) => Ok(Incoming::Event { event, payload, id }),
             Err(message) => Err(bad(message, Some(&event), id)),
         },
-        // The id is one of the host's own: an answer with it would be taken for one to an event of the client's.
+        // The id is the host's: the client would take an error with it for the answer to an event of its own.
         (None, Some(id)) => match payload {
             Ok(payload) => Ok(Incoming::Acknowledgement { id, payload }),
             Err(message) => Err(bad(message, None, None)),
@@ -172,7 +172,7 @@ fn excerpt(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// `data` is the first argument; where an event has several, `args` carries them all.
+/// `data` is the first argument. For several arguments, `args` has all of them.
 fn push_arguments(json: &mut String, payload: &Payload) {
     json.push_str("\"data\":");
     if let Some(data) = payload.only() {
@@ -195,7 +195,7 @@ fn push_arguments(json: &mut String, payload: &Payload) {
     }
 }
 
-/// An event, with an id where an acknowledgement is wanted.
+/// An event, with an id if it asks for an acknowledgement.
 pub fn encode_event(event: &str, payload: &Payload, id: Option<i128>) -> String {
     let attachments: usize = payload.attachments.iter().map(|bytes| bytes.len() / 3 * 4 + 8).sum();
     let mut json = String::with_capacity(event.len() + payload.args().len() + attachments + 48);
@@ -227,12 +227,12 @@ pub fn encode_reply(id: i128, outcome: Result<&Payload, &Failure>) -> String {
     json
 }
 
-/// The answer to what did not ask for an acknowledgement and failed.
+/// The error for an event that failed and did not ask for an acknowledgement.
 pub fn encode_error(failure: &Failure, event: Option<&str>) -> String {
     format!("{{\"event\":\"error\",\"data\":{}}}", failure_json(failure, Some(event)))
 }
 
-/// What the data of that is, for protocols that wrap it otherwise.
+/// The data of that error, for protocols that frame it differently.
 pub fn error_data(failure: &Failure, event: Option<&str>) -> Payload {
     Payload::from_checked(["[", &failure_json(failure, Some(event)), "]"].concat(), Vec::new())
 }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_may_come_with_data_and_an_id_or_without() {
+    fn event_data_and_id_are_optional() {
         assert_eq!(event(r#"{"event":"a"}"#), ("a".into(), Payload::empty(), None));
         assert_eq!(
             event(r#"{"event":"a","data":{"x": 1},"id":-7}"#),
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_may_come_with_several_arguments_and_with_attachments() {
+    fn event_takes_several_arguments_and_attachments() {
         assert_eq!(event(r#"{"event":"a","args":[1, "2"]}"#).1, payload(r#"[1, "2"]"#, &[]));
         assert_eq!(event(r#"{"event":"a","args":[],"data":null,"attachments":[]}"#).1, Payload::empty());
         assert_eq!(
@@ -285,13 +285,13 @@ mod tests {
             event(&format!(r#"{{"event":"a","args":{two},"attachments":["","\/\u002b8="]}}"#)).1,
             payload(two, &[b"", &[0xff, 0xef]])
         );
-        // Without attachments it is data like any other.
+        // Without attachments a placeholder is ordinary data.
         let data = r#"{"_placeholder":true,"num":3}"#;
         assert_eq!(event(&format!(r#"{{"event":"a","data":{data}}}"#)).1, payload(&format!("[{data}]"), &[]));
     }
 
     #[test]
-    fn an_acknowledgement_is_what_has_an_id_and_no_event() {
+    fn frame_without_event_is_an_acknowledgement() {
         match decode(r#"{"id":3,"args":[1,{"_placeholder":true,"num":0}],"attachments":["AA=="]}"#) {
             Ok(Incoming::Acknowledgement { id: 3, payload: answer }) => {
                 assert_eq!(answer, payload(r#"[1,{"_placeholder":true,"num":0}]"#, &[&[0]]));
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused_with_what_was_readable_of_it() {
+    fn malformed_frame_is_refused_with_its_event_and_id() {
         let eleven = format!(r#"{{"event":"a","attachments":[{}""]}}"#, r#""","#.repeat(10));
         for (text, message, name, id) in [
             ("[]", "the frame is not", None, None),
@@ -320,7 +320,7 @@ mod tests {
             (&eleven, "array of at most 10", Some("a"), None),
             (r#"{"event":"a","attachments":["AA=="]}"#, "no placeholder", Some("a"), None),
             (r#"{"event":"a","attachments":[],"data":{"_placeholder":true,"num":0}}"#, "is wrong", Some("a"), None),
-            // The id of an acknowledgement is the host's, and so no way to answer.
+            // The id of an acknowledgement is the host's, and an error must not repeat it.
             (r#"{"id":1,"attachments":["AA=="]}"#, "no placeholder", None, None),
         ] {
             let bad = decode(text).expect_err(text);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn attachments_go_out_as_base64_beside_the_arguments() {
+    fn attachments_are_sent_as_base64() {
         let (zero, one) = (r#"{"_placeholder":true,"num":0}"#, r#"{"_placeholder":true,"num":1}"#);
         let both = payload(&format!("[{zero},{one}]"), &[&[0xff, 0xef], b""]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What a database has to do for the host.
+//! The interface of a database.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,27 +36,27 @@ pub struct ScopeRecord {
     pub version: u32,
     /// Its state, if it has any.
     pub state: Option<Vec<u8>>,
-    /// Its state from before it was migrated, and the version of that: what a rollback can go back to.
+    /// The version and the state from before its migration, for a rollback.
     pub before: Option<(u32, Vec<u8>)>,
     /// Events handled so far.
     pub sequence: u64,
-    /// The timers that are set.
+    /// Its timers.
     pub timers: Vec<TimerRecord>,
-    /// It may be forgotten after this, in milliseconds since 1970.
+    /// When it may be deleted, in milliseconds since 1970.
     pub expires_ms: u64,
 }
 
-/// A timer that is set.
+/// A timer of a durable scope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerRecord {
     /// Its name in its scope.
     pub name: String,
     /// When it is due, in milliseconds since 1970.
     pub due_ms: u64,
-    /// How long after it was set, in milliseconds. Hosts did not always write it.
+    /// The time between its setting and that, in milliseconds. Older hosts did not write it.
     #[serde(default = "any_time")]
     pub after_ms: u64,
-    /// What it carries: JSON.
+    /// Its payload: JSON.
     pub payload: String,
 }
 
@@ -64,14 +64,14 @@ fn any_time() -> u64 {
     u64::MAX
 }
 
-/// What a service's call was answered that changed a durable scope and must be done once, though it be repeated.
+/// The answer to a service's call that changed a durable scope, for repetitions with the same idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnsweredCall {
-    /// Whose call it was: the name of the API key.
+    /// The caller: the name of the API key.
     pub caller: String,
     /// The idempotency key.
     pub key: String,
-    /// What tells the call from others.
+    /// A digest of the call.
     pub fingerprint: [u8; 32],
     /// The answer: JSON.
     pub answer: String,
@@ -79,69 +79,68 @@ pub struct AnsweredCall {
     pub answered_ms: u64,
 }
 
-/// Calls that are remembered, at most: more than one a second for a day. The oldest give way.
+/// Calls that are remembered, at most: more than one a second for a day. The oldest are deleted.
 pub const MAX_ANSWERED_CALLS: usize = 100_000;
 
-/// Something to be written.
+/// A write.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
-    /// A document, unless it, or one of its key, is there.
+    /// Insert a document, unless it, or one of its key, is there.
     Insert(&'a Promise),
-    /// A document that must not be there, though it may have been written.
+    /// Delete a document that an earlier attempt may have inserted.
     Retract(&'a Promise),
-    /// A scope as it is now.
+    /// Write a scope.
     PutScope(&'a ScopeRecord),
-    /// A scope that is no more.
+    /// Delete a scope.
     DropScope { plugin: &'a str, key: &'a str },
-    /// What a call was answered.
+    /// Remember the answer to a call.
     Remember(&'a AnsweredCall),
 }
 
-/// What came of something to be written.
+/// The result of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Written {
-    /// It is done. A document is stored under its own id.
+    /// Done. A document is stored under its own id.
     AsAsked,
-    /// This document was there, and has the key of the one that was to be stored.
+    /// Not stored: this document has the same key.
     Before(Document),
 }
 
-/// Why a database did not do what it was asked to. Nothing was done then.
+/// Why a database did nothing.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackendError {
-    /// It will not do this, however often it is asked.
+    /// It refuses this, and always will.
     #[error("{0}")]
     Refused(String),
-    /// It may do it later.
+    /// It is unavailable, and may do this later.
     #[error("{0}")]
     Unavailable(String),
 }
 
 /// A connection to a database.
 pub(super) trait Backend: Send {
-    /// Writes all of these, or none; returns when they are safe on disk, with what came of each.
+    /// Writes all of these, or none. Returns when they are on disk, with the result of each.
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError>;
 
-    /// A page of documents. `None` where the one that it is to end before is not in the collection.
+    /// A page of documents. `None` if the collection lacks the document that the page ends before.
     fn page(&mut self, request: &PageRequest) -> Result<Option<Page>, BackendError>;
 
     /// A scope.
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError>;
 
-    /// Scopes of a plugin by key, those behind `after`, at most `limit`.
+    /// At most `limit` scopes of a plugin after the key `after`, by key.
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError>;
 
     /// The calls that were answered since, the oldest first.
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError>;
 
-    /// Does what must be done now and then after something was written. Says whether it has to be done again though nothing
-    /// more is written.
+    /// Does the maintenance that is due now and then after writes. Returns whether it is due again without more writes.
     fn tidy(&mut self) -> bool {
         false
     }
 }
 
-/// Cuts what was read down to a page. `documents` are one more than the limit if there are older ones.
+/// Cuts documents down to a page. They are one more than the limit if there are older ones.
 pub(super) fn page_of(mut documents: Vec<Document>, limit: u32) -> Page {
     let mut bytes = 0;
     let n_fitting = documents

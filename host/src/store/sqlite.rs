@@ -17,20 +17,20 @@ use super::backend::{
 };
 use super::{PageRequest, Promise};
 
-/// What each version added to the one before; the number of those that a file has is in its own header.
+/// The changes of each version of the tables. The number of those that a file has is in its header.
 const SCHEMA: [&str; 3] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS, STATES_BEFORE];
 
-/// How long SQLite itself waits for another process that has the file locked.
+/// How long SQLite waits for another process that has the file locked.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What the write-ahead log is cut down to when its content is in the file itself, in bytes: twice what SQLite lets it grow to
-/// where nothing keeps it from being emptied.
+/// The size to which the write-ahead log is cut when its content is in the file itself, in bytes: twice the size to which
+/// SQLite lets it grow without a long reader.
 const LOG_BYTES: u64 = 8 * 1024 * 1024;
 
-/// A write-ahead log that an operator should hear of, in bytes.
+/// The size of a write-ahead log that is logged, in bytes.
 const HUGE_LOG_BYTES: u64 = 64 * 1024 * 1024;
 
-/// `seq` is the order in which documents were stored, which within a scope is the order of its history.
+/// `seq` is the order in which documents were stored, and of a scope's history.
 const DOCUMENTS_AND_SCOPES: &str = "
     CREATE TABLE documents (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,7 +55,7 @@ const DOCUMENTS_AND_SCOPES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// `seq` is the order in which calls were answered, by which the oldest give way.
+/// `seq` is the order in which calls were answered, for the deletion of the oldest.
 const ANSWERED_CALLS: &str = "
     CREATE TABLE answered_calls (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -68,13 +68,13 @@ const ANSWERED_CALLS: &str = "
     ) STRICT;
 ";
 
-/// What states were before they were migrated.
+/// The states from before their migration.
 const STATES_BEFORE: &str = "
     ALTER TABLE scopes ADD COLUMN before_version INTEGER;
     ALTER TABLE scopes ADD COLUMN before_state BLOB;
 ";
 
-/// The number of the columns that tell of that, in a table that has them.
+/// The number of those columns that a table has.
 const BEFORE_VERSION: usize = 7;
 const BEFORE_STATE: usize = 8;
 
@@ -82,9 +82,9 @@ const BEFORE_STATE: usize = 8;
 pub(super) struct Sqlite {
     connection: Connection,
     path: PathBuf,
-    /// The number of the file that is open: another may come to have its name.
+    /// The inode of the open file: another file may get its name.
     file: u64,
-    /// Whether the write-ahead log is huge, which the operator has been told.
+    /// Whether it has been logged that the write-ahead log is huge.
     is_huge: bool,
 }
 
@@ -95,13 +95,13 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, and makes it if it is not there.
+    /// Opens the file, which it creates if there is none.
     ///
     /// # Errors
     /// Where it cannot be opened, is no SQLite file, or was made by a newer host.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        // SQLite would let others read what people write to each other. A file that is there is not opened: closing it would
-        // drop the locks that another connection of this process has on it (https://sqlite.org/howtocorrupt.html, 2.2).
+        // SQLite would make the file readable for others. An existing file is not opened here: closing it would drop the locks
+        // that another connection of this process has on it (https://sqlite.org/howtocorrupt.html, 2.2).
         if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
@@ -113,7 +113,7 @@ impl Sqlite {
         // Readers do not wait for the writer; a commit is on disk when it returns (https://sqlite.org/wal.html).
         connection.pragma_update(None, "journal_mode", "WAL").with_context(is_readable)?;
         connection.pragma_update(None, "synchronous", "FULL").with_context(is_readable)?;
-        // One that has grown behind a long reader does not stay as large (https://sqlite.org/pragma.html#pragma_journal_size_limit).
+        // A log that has grown behind a long reader is cut (https://sqlite.org/pragma.html#pragma_journal_size_limit).
         connection
             .pragma_update_and_check(None, "journal_size_limit", LOG_BYTES as i64, |_| Ok(()))
             .with_context(is_readable)?;
@@ -138,8 +138,8 @@ impl Sqlite {
         fs::metadata(log).map_or(0, |log| log.len())
     }
 
-    /// Brings what is in the write-ahead log into the file, and cuts the log down. Does nothing while another program reads what
-    /// was there before.
+    /// Moves the content of the write-ahead log into the file, and cuts the log. Does nothing while another program reads an
+    /// older version.
     fn empty_log(&self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
         let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -149,7 +149,7 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    /// Opens a file to read it, and changes nothing. Nothing where there is no file, or no tables in it yet.
+    /// Opens a file to read it, and changes nothing. `None` if there is no file yet, or no tables in it.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -158,8 +158,8 @@ impl Sqlite {
         let is_readable = || format!("cannot read {}", path.display());
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        // A database that nobody has open has no log beside it, and a reader would make one: unless it takes the file for
-        // one that does not change (https://sqlite.org/wal.html, "Read-Only Databases").
+        // A database that no process has open has no log beside it, and a reader would create one, unless it treats the file
+        // as immutable (https://sqlite.org/wal.html, "Read-Only Databases").
         let immutable = if Path::new(&log).exists() { "" } else { "?immutable=1" };
         let name = percent_encoding::percent_encode(path.as_os_str().as_bytes(), percent_encoding::NON_ALPHANUMERIC);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -189,7 +189,7 @@ impl From<rusqlite::Error> for BackendError {
             error.sqlite_error_code(),
             Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
         );
-        // What is no error of SQLite's, as a value that cannot be bound, will not go away either.
+        // An error of the library, as for a value that cannot be bound, is permanent as well.
         if refused || error.sqlite_error_code().is_none() {
             Self::Refused(error.to_string())
         } else {
@@ -200,7 +200,7 @@ impl From<rusqlite::Error> for BackendError {
 
 impl Backend for Sqlite {
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
-        // What is written to a file that nobody can open again is not stored.
+        // Data in a file without a name is not stored: no process can open it again.
         if !fs::metadata(&self.path).is_ok_and(|now| now.ino() == self.file) {
             let message = "was removed or replaced while the host had it open: put it back, or start the host anew";
             return Err(BackendError::Unavailable(format!("{} {message}", self.path.display())));
@@ -243,7 +243,7 @@ impl Backend for Sqlite {
             let before = bytes;
             bytes += document.body.len();
             documents.push(document);
-            // One more than fits says that there is more.
+            // One more than the limit shows that there are more.
             if before > PAGE_BYTES {
                 break;
             }
@@ -353,7 +353,7 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<Written, Backend
     if inserted > 0 {
         return Ok(Written::AsAsked);
     }
-    // It was stored by an attempt of which nobody heard, or another has its key.
+    // An earlier attempt stored it though it seemed to fail, or another document has its key.
     let stored = connection
         .prepare_cached(
             "SELECT id, body FROM documents WHERE id = ?1
@@ -368,7 +368,7 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<Written, Backend
 
 fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
     let timers: String = row.get(5)?;
-    // A table that is only looked at may be an older host's.
+    // A table that is only read may be an older host's.
     let before = match row.as_ref().column_count() > BEFORE_STATE {
         true => row.get::<_, Option<u32>>(BEFORE_VERSION)?.zip(row.get(BEFORE_STATE)?),
         false => None,

@@ -1,4 +1,4 @@
-//! A look at the states that a database has, without owning it or changing anything: for `roundhouse check`.
+//! Read-only access to the states in a database that this process does not own, for `roundhouse check`.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +8,10 @@ use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 use super::{SCOPES_PAGE, StoreFailure, StoreUrl};
 
-/// The states of durable scopes in a database that may be another process's.
+/// The states of durable scopes in a database that another process may own.
 pub struct StatesOnly {
     url: StoreUrl,
-    /// The connection, once it was needed.
+    /// The connection, from the first read on.
     backend: Mutex<Option<Box<dyn Backend>>>,
 }
 
@@ -22,13 +22,12 @@ impl std::fmt::Debug for StatesOnly {
 }
 
 impl StatesOnly {
-    /// States in this database. It is connected to when they are asked for.
+    /// The states in this database. It connects at the first read.
     pub fn new(url: StoreUrl) -> Self {
         Self { url, backend: Mutex::default() }
     }
 
-    /// Gives the scopes of a plugin to `take`, page by page, until it takes no more. A database that is not there yet has
-    /// none.
+    /// Gives the scopes of a plugin to `take`, page by page, until it breaks. A database that does not exist yet has none.
     ///
     /// # Errors
     /// Where the database cannot be read.

@@ -11,10 +11,10 @@ use super::{MAIN_NAMESPACE, RESERVED_EVENTS};
 use crate::model::Payload;
 use crate::protocol::{Malformed, malformed};
 
-/// Attachments of one packet that are passed over where it has too many. One with more ends its connection.
+/// Attachments that are skipped of a packet with too many. A packet with more closes its connection.
 const MAX_PASSED_OVER: usize = 1000;
 
-/// What an attachment that waits takes besides its content, in bytes.
+/// The bytes of a waiting attachment besides its content.
 const BYTES_PER_ATTACHMENT: usize = 64;
 
 const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
@@ -22,73 +22,73 @@ const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
 /// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
 #[derive(Debug, Clone)]
 pub enum Packet<'a> {
-    /// The client wants to speak in a namespace.
+    /// The client connects to a namespace.
     Connect {
-        /// Which one.
+        /// The namespace.
         namespace: Cow<'a, str>,
-        /// A JSON object that says who it is; to be checked.
+        /// The credentials: a JSON object, not checked yet.
         auth: Option<Box<RawValue>>,
     },
-    /// The client leaves a namespace.
+    /// The client disconnects from a namespace.
     Disconnect {
-        /// Which one.
+        /// The namespace.
         namespace: Cow<'a, str>,
     },
     /// An event.
     Event {
         /// The namespace that it belongs to.
         namespace: Cow<'a, str>,
-        /// Its name, of any length: to be checked. A number is its text.
+        /// Its name, whose length is not checked yet. A number is its text.
         event: Cow<'a, str>,
         /// Its arguments, without the name.
         payload: Payload,
-        /// The id to acknowledge it with, where that is asked for.
+        /// The id to acknowledge it with, if it asks for that.
         id: Option<u64>,
     },
-    /// The answer to an event that asked for one.
+    /// The acknowledgement of an event that asked for one.
     Ack {
         /// The namespace that the event belongs to.
         namespace: Cow<'a, str>,
         /// The id that came with the event.
         id: u64,
-        /// The answer.
+        /// The acknowledgement's arguments.
         payload: Payload,
     },
-    /// An event or an answer with more attachments than there may be. They follow, and are passed over.
+    /// An event or an acknowledgement with too many attachments, which follow and are skipped.
     Overfull {
         /// The namespace that it belongs to.
         namespace: Cow<'a, str>,
-        /// The event's name, where it is one.
+        /// The event's name, if it is an event.
         event: Option<Cow<'a, str>>,
-        /// The id to acknowledge it with, where that is asked for.
+        /// The id to acknowledge it with, if it asks for that.
         id: Option<u64>,
     },
 }
 
-/// Reads a client's packets.
+/// Decodes a client's packets.
 #[derive(Debug, Default)]
 pub struct Decoder {
     /// The packet that waits for attachments.
     incomplete: Option<Box<Incomplete>>,
-    /// Attachments that are yet to come of a packet that has too many.
+    /// Attachments to skip, of a packet with too many.
     passed_over: usize,
 }
 
 #[derive(Debug)]
 struct Incomplete {
     packet: Packet<'static>,
-    /// How many attachments it has when it is whole.
+    /// The number of attachments of the complete packet.
     attachments: usize,
-    /// How many bytes each of them may have.
+    /// The limit of each of them, in bytes.
     max_bytes: usize,
 }
 
 impl Decoder {
-    /// Reads a text message. `None` where the packet waits for attachments, which must be what comes next.
-    /// A packet has at most `max_bytes`, and so has each of its attachments, of which there are 10 at most.
+    /// Decodes a text message. `None` if the packet waits for attachments, which must come next. A packet has at most
+    /// `max_bytes`, each of its attachments as well, and at most 10 attachments.
     ///
     /// # Errors
-    /// Where it breaks the protocol. Nothing may be read after that.
+    /// Where it breaks the protocol. Nothing may be decoded after that.
     pub fn text<'a>(&mut self, text: &'a str, max_bytes: usize) -> Result<Option<Packet<'a>>, Malformed> {
         let (packet, attachments) = self.begin(text, max_bytes)?;
         if matches!(packet, Packet::Overfull { .. }) {
@@ -102,7 +102,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Reads a text message whose packet is refused: without its attachments, which are passed over.
+    /// Decodes a text message whose packet is refused, and skips its attachments.
     ///
     /// # Errors
     /// As [`Decoder::text`].
@@ -112,10 +112,10 @@ impl Decoder {
         Ok(packet)
     }
 
-    /// Passes over a text message and its attachments. It is not read for more than their number.
+    /// Skips a text message and its attachments. Only their number is read.
     ///
     /// # Errors
-    /// Where an attachment was to come, or the number is none.
+    /// Where an attachment must come next, or the number is malformed.
     pub fn skip(&mut self, text: &str) -> Result<(), Malformed> {
         self.expect_text()?;
         if let Some(rest) = text.strip_prefix(['5', '6']) {
@@ -124,7 +124,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Whether the next attachment is passed over.
+    /// Whether the next attachment is skipped.
     pub fn passes_over(&self) -> bool {
         self.passed_over > 0
     }
@@ -155,10 +155,10 @@ impl Decoder {
         Ok(())
     }
 
-    /// Reads a binary message: an attachment. `None` where more of them are to come.
+    /// Decodes a binary message: an attachment. `None` if more of them are to come.
     ///
     /// # Errors
-    /// Where it breaks the protocol. Nothing may be read after that.
+    /// Where it breaks the protocol. Nothing may be decoded after that.
     pub fn binary(&mut self, bytes: Cow<'_, [u8]>) -> Result<Option<Packet<'static>>, Malformed> {
         if self.passed_over > 0 {
             self.passed_over -= 1;
@@ -216,7 +216,7 @@ impl Packet<'_> {
     }
 }
 
-/// Reads a packet's text, and how many attachments are to come.
+/// Decodes a packet's text, and the number of attachments that follow.
 fn parse(text: &str) -> Result<(Packet<'_>, usize), Malformed> {
     let mut characters = text.chars();
     let packet_type = characters.next();
@@ -256,12 +256,12 @@ fn parse(text: &str) -> Result<(Packet<'_>, usize), Malformed> {
     Ok((packet, attachments))
 }
 
-/// `2-…`: how many attachments follow.
+/// `2-…`: the number of attachments that follow.
 fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
     let Some((number, rest)) = text.split_once('-') else {
         return malformed("a binary packet says how many attachments it has, and then -");
     };
-    // Rust's numbers may have a sign.
+    // Rust accepts a sign.
     match number.parse() {
         Ok(attachments @ 1..=MAX_PASSED_OVER) if !number.starts_with('+') => Ok((attachments, rest)),
         _ => malformed("a binary packet has one attachment or more, and not thousands"),
@@ -275,14 +275,14 @@ fn split_namespace(text: &str) -> Result<(&str, &str), Malformed> {
     }
     let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
     let namespace = namespace.split_once('?').map_or(namespace, |(namespace, _)| namespace);
-    // An answer repeats it, and may go where a control character ends a packet.
+    // Answers repeat the namespace, and in a polling payload a control character ends a packet.
     if namespace.bytes().any(|byte| byte.is_ascii_control()) {
         return malformed("a namespace has no control characters");
     }
     Ok((namespace, rest))
 }
 
-/// `12[…`: the id, where there is one.
+/// `12[…`: the id, if there is one.
 fn split_id(text: &str) -> Result<(Option<u64>, &str), Malformed> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (id, rest) = text.split_at(digits);
@@ -299,14 +299,14 @@ fn parse_auth(json: &str) -> Result<Option<Box<RawValue>>, Malformed> {
     if json.is_empty() {
         return Ok(None);
     }
-    // What begins like an object and is JSON is an object.
+    // JSON that begins like an object is an object.
     match serde_json::from_str(json) {
         Ok(auth) if json.starts_with('{') => Ok(Some(auth)),
         _ => malformed("a connect carries a JSON object or nothing"),
     }
 }
 
-/// An array that begins with a name. The name, and the array without it as it came.
+/// Splits an array that begins with a name into the name and the rest of the array's text.
 fn parse_event(json: &str) -> Result<(Cow<'_, str>, String), Malformed> {
     let shape = Malformed { reason: "an event is a JSON array that begins with its name" };
     if !json.starts_with('[') {
@@ -323,7 +323,7 @@ fn parse_event(json: &str) -> Result<(Cow<'_, str>, String), Malformed> {
     if RESERVED_EVENTS.contains(&&*event) {
         return malformed("an event has a name that the protocol keeps for itself");
     }
-    // It is an array, of which the name is the first element: so a comma comes next, or the end.
+    // The name is the array's first element, so a comma comes next, or the end.
     let rest = json[1..].trim_ascii_start()[raw.len()..].trim_ascii();
     Ok((event, ["[", rest.strip_prefix(',').unwrap_or(rest)].concat()))
 }

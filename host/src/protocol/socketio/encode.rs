@@ -6,7 +6,7 @@ use super::MAIN_NAMESPACE;
 use crate::model::Payload;
 use crate::protocol::{quoted, websocket};
 
-/// What stands before a packet's JSON, behind the type of an Engine.IO message.
+/// The part of a packet before its JSON, behind the type of an Engine.IO message.
 fn head(packet_type: char, attachments: usize, namespace: &str, id: Option<u64>) -> String {
     let mut head = String::with_capacity(namespace.len() + 32);
     head.push('4');
@@ -26,14 +26,14 @@ fn head(packet_type: char, attachments: usize, namespace: &str, id: Option<u64>)
 }
 
 /// An event, as WebSocket frames: its text, and each attachment. `id` asks for an acknowledgement. `offset` is an
-/// argument more, the last: a client that comes back says with it what it has heard.
+/// additional last argument: a client returns it to resume after this event.
 pub fn event_frames(namespace: &str, event: &str, payload: &Payload, id: Option<u64>, offset: Option<&str>) -> Bytes {
     let packet_type = if payload.attachments.is_empty() { '2' } else { '5' };
     let head = head(packet_type, payload.attachments.len(), namespace, id);
     let event = quoted(event);
     let args = payload.args().trim_ascii();
     let args = args.strip_prefix('[').and_then(|args| args.strip_suffix(']')).unwrap_or_default();
-    // There may be whitespace between the brackets.
+    // An empty array may have whitespace between the brackets.
     let comma = |text: &str| if text.trim_ascii().is_empty() { "" } else { "," };
     let offset = offset.map(quoted).unwrap_or_default();
     let text = [&head, "[", &event, comma(args), args, comma(&offset), &offset, "]"];
@@ -47,21 +47,21 @@ pub fn ack_frames(namespace: &str, id: u64, payload: &Payload) -> Bytes {
     websocket::message_frames(&[&head, payload.args().trim_ascii()], &payload.attachments)
 }
 
-/// The client is in the namespace, with an id there. `pid` is a secret id to come back with.
+/// The client is connected to the namespace, with an id there. `pid` is a secret id to resume with.
 pub fn connect_frame(namespace: &str, sid: &str, pid: Option<&str>) -> Bytes {
     let pid = pid.map(|pid| format!(",\"pid\":{}", quoted(pid))).unwrap_or_default();
     let head = head('0', 0, namespace, None);
     websocket::message_frames(&[&head, "{\"sid\":", &quoted(sid), &pid, "}"], &[])
 }
 
-/// The client is not let into the namespace. `data` is what the client is told beside the message; null is left out.
+/// The namespace refuses the client. `data` goes with the message; null is left out.
 pub fn connect_error_frame(namespace: &str, message: &str, data: &serde_json::Value) -> Bytes {
     let data = if data.is_null() { String::new() } else { format!(",\"data\":{data}") };
     let head = head('4', 0, namespace, None);
     websocket::message_frames(&[&head, "{\"message\":", &quoted(message), &data, "}"], &[])
 }
 
-/// The client is put out of the namespace.
+/// The client is disconnected from the namespace.
 pub fn disconnect_frame(namespace: &str) -> Bytes {
     websocket::message_frames(&[&head('1', 0, namespace, None)], &[])
 }
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::protocol::websocket::{Content, contents};
 
-    /// What the frames carry, and that their buffer has no byte too many.
+    /// The contents of the frames, whose buffer must have no spare byte.
     fn read(frames: &Bytes) -> Vec<String> {
         let contents = contents(frames).map(|content| match content {
             Content::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_its_text_and_then_its_attachments() {
+    fn event_text_precedes_its_attachments() {
         let check = |frames: Bytes, text: &[&str]| assert_eq!(read(&frames), text);
         check(event_frames("/", "a", &payload("[]", &[]), None, None), &[r#"42["a"]"#]);
         check(event_frames("/", "a", &payload(" [ ] ", &[]), Some(0), Some("o")), &[r#"420["a" ,"o"]"#]);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_is_its_text_and_then_its_attachments() {
+    fn acknowledgement_text_precedes_its_attachments() {
         assert_eq!(read(&ack_frames("/", 7, &payload("[]", &[]))), ["437[]"]);
         let binary = payload(r#"[{"_placeholder":true,"num":0}]"#, &[b"x"]);
         assert_eq!(read(&ack_frames("/n", 7, &binary)), [r#"461-/n,7[{"_placeholder":true,"num":0}]"#, "[120]"]);

@@ -1,8 +1,8 @@
 //! Socket.IO, protocol 5: events, acknowledgements and namespaces, in the messages of an Engine.IO connection.
 //!
-//! A packet is text: a digit for its type, the number of attachments and `-` where it is a binary one, the namespace and
-//! `,` where it is not `/`, the id of an acknowledgement, JSON. Binary messages behind it are its attachments, for which
-//! placeholders stand in the JSON.
+//! A packet is text: a digit for its type; the number of attachments and `-`, if it is a binary one; the namespace and `,`,
+//! if that is not `/`; the id of an acknowledgement; JSON. The binary messages behind it are its attachments, which have
+//! placeholders in the JSON.
 
 mod decode;
 mod encode;
@@ -12,9 +12,9 @@ pub use decode::{Decoder, Packet};
 pub use encode::{ack_frames, connect_error_frame, connect_frame, disconnect_frame, event_frames};
 pub use msgpack::{is_msgpack, msgpack_error_frame};
 
-/// The namespace that needs no name on the wire.
+/// The main namespace, which needs no name on the wire.
 pub const MAIN_NAMESPACE: &str = "/";
 
-/// Names that no event may have: clients and servers of this protocol use them for what happens to a connection.
+/// Reserved names: clients and servers of this protocol use them for the events of a connection's life.
 pub const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];

@@ -1,11 +1,12 @@
-//! What a client is told that speaks with the msgpack parser, which this host does not: in its own encoding, or it would not
-//! understand. (socket.io-msgpack-parser 3 sends each packet as one binary message, a map of `type`, `nsp` and `data`.)
+//! The error for a client with the msgpack parser, which this host does not have. It is in that parser's encoding, or the
+//! client would not understand it. (socket.io-msgpack-parser 3 sends each packet as one binary message, a map of `type`,
+//! `nsp` and `data`.)
 
 use bytes::Bytes;
 
 use crate::protocol::websocket;
 
-/// Whether a binary message that no packet waits for is a packet of that parser.
+/// Whether an unexpected binary message is a packet of that parser.
 pub fn is_msgpack(message: &[u8]) -> bool {
     matches!(message, [0x80..=0x8f, ..]) && message.windows(5).any(|key| key == b"\xa4type")
 }
@@ -24,7 +25,7 @@ mod tests {
 
     #[test]
     fn msgpack_packets_are_recognised() {
-        // What its encoder makes of a connect: {"type":0,"data":{},"options":…,"nsp":"/"}.
+        // A connect by its encoder: {"type":0,"data":{},"options":…,"nsp":"/"}.
         assert!(is_msgpack(b"\x83\xa4type\x00\xa4data\x80\xa3nsp\xa1/"));
         for other in [&b""[..], b"\x83", b"\x01\xa4type", b"\x83type"] {
             assert!(!is_msgpack(other), "{other:?}");
@@ -32,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_is_a_map_of_three() {
+    fn error_is_a_map_of_three() {
         let frame = msgpack_error_frame("no");
         assert_eq!(&frame[2..], b"\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xd9\x02no");
     }

@@ -1,4 +1,4 @@
-//! Frames from clients: RFC 6455 to the letter, whatever the pieces in which they arrive.
+//! The decoder of client frames (RFC 6455), which may arrive in any pieces.
 
 use std::ops::Range;
 
@@ -10,30 +10,30 @@ use crate::model::CloseCode;
 
 const RESERVED: u8 = 0x70;
 
-/// How many times as large as what is in it a buffer may be: growing leaves twice at most.
+/// The largest ratio of a buffer's capacity to its content: growing leaves at most twice the content.
 const SPARE: usize = 4;
-/// Bytes for which it is not worth the while.
+/// A capacity, in bytes, that is not worth shrinking.
 const LEAST_SPARE: usize = 256;
 
-/// What a client sent.
+/// A message of a client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A whole text message.
+    /// A complete text message.
     Text(&'a str),
-    /// A whole binary message.
+    /// A complete binary message.
     Binary(&'a [u8]),
     /// A ping, to be answered with a pong of the same content.
     Ping(&'a [u8]),
-    /// The answer to a ping, or a sign of life.
+    /// A pong, whether it answers a ping or not.
     Pong,
-    /// The client closes, or answers our close. The code is absent where it gave none.
+    /// A close of the client, or its answer to the host's. The code is optional.
     Close(Option<u16>),
 }
 
 /// Why a connection must be closed: the client broke the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
-    /// The close code that says so.
+    /// The close code for it.
     pub code: CloseCode,
     /// The rule that was broken.
     pub reason: &'static str,
@@ -46,16 +46,16 @@ const fn protocol_error(reason: &'static str) -> Violation {
 const TOO_LARGE: Violation = Violation { code: CloseCode::TooLarge, reason: "the message is over the size limit" };
 const NOT_UTF8: Violation = Violation { code: CloseCode::InvalidPayload, reason: "text that is not UTF-8" };
 
-/// Reads a client's frames.
+/// Decodes a client's frames.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// The beginning of a frame of which the rest has not come.
+    /// The beginning of an incomplete frame.
     incomplete: Vec<u8>,
-    /// How much of the incomplete frame's payload is unmasked and checked already.
+    /// The length of the incomplete frame's payload that is unmasked and checked.
     ready: usize,
     /// The fragments of a message so far.
     fragments: Option<Box<Fragments>>,
-    /// How far the text is read that is incomplete, so that a client hears at once that it is not UTF-8.
+    /// The UTF-8 state of the incomplete text, so that invalid text is refused at once.
     utf8: Utf8,
 }
 
@@ -73,13 +73,12 @@ struct Header {
 }
 
 impl Decoder {
-    /// Reads what has arrived and gives `sink` each message. Stops early where `sink` returns `false`.
+    /// Decodes the bytes that have arrived and gives `sink` each message. Stops early if `sink` returns `false`.
     /// The bytes in `input` are unmasked in place.
     ///
     /// # Errors
-    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes` (asked for each frame,
-    /// since a message may change what its sender may send).
-    /// Nothing may be read from it after that.
+    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes` (called for each frame, because
+    /// a message may change the limit). Nothing may be decoded after that.
     pub fn feed(
         &mut self,
         input: &mut [u8],
@@ -96,7 +95,7 @@ impl Decoder {
             if read < bytes.len() {
                 bytes.drain(..read);
                 if bytes.capacity() / SPARE > bytes.len().max(LEAST_SPARE) {
-                    // A large message was here, and the begin of a small one is no reason to keep its place.
+                    // The buffer of a large message is not kept for the beginning of a small one.
                     bytes.shrink_to_fit();
                 }
                 self.incomplete = bytes;
@@ -105,12 +104,12 @@ impl Decoder {
         Ok(())
     }
 
-    /// Bytes kept for what is incomplete.
+    /// Bytes kept of incomplete frames and messages.
     pub fn buffered(&self) -> usize {
         self.incomplete.capacity() + self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.capacity())
     }
 
-    /// Reads the whole frames at the start of `bytes`, and says how many bytes that was.
+    /// Decodes the complete frames at the start of `bytes`. Returns their length.
     fn read_frames(
         &mut self,
         bytes: &mut [u8],
@@ -132,19 +131,19 @@ impl Decoder {
             }
             read += end;
             if !self.read_frame(&header, arrived, ready, sink)? {
-                // Whoever stopped us will not read on, so that what is left is of no use.
+                // The caller that stops does not go on, so the rest is not needed.
                 return Ok(bytes.len());
             }
         }
         Ok(read)
     }
 
-    /// How long a frame may be, beside the fragments that are there already.
+    /// The limit of a frame, less the fragments that are there already.
     fn room(&self, max_bytes: usize) -> usize {
         max_bytes.saturating_sub(self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len()))
     }
 
-    /// Checks that a frame begins a message where none is begun, and goes on with the one that is.
+    /// Checks that a frame begins a message if there is none, and continues the one that there is.
     fn check_order(&self, header: &Header) -> Result<(), Violation> {
         match (header.opcode, &self.fragments) {
             (OP_CONTINUATION, None) => Err(protocol_error("a continuation of nothing")),
@@ -153,7 +152,7 @@ impl Decoder {
         }
     }
 
-    /// Checks what has come of a text that is not complete.
+    /// Checks the part of an incomplete text that has arrived.
     fn check_text(&mut self, header: &Header, new: &[u8]) -> Result<(), Violation> {
         let is_text = match header.opcode {
             OP_CONTINUATION => self.fragments.as_ref().is_some_and(|fragments| fragments.is_text),
@@ -197,7 +196,7 @@ impl Decoder {
         })
     }
 
-    /// Hands on a message that is whole.
+    /// Passes a complete message on.
     fn finish(
         &mut self,
         is_text: bool,
@@ -213,7 +212,7 @@ impl Decoder {
     }
 }
 
-/// Reads a frame's header; `None` where it is not all there. A message's frame is at most `room` bytes long.
+/// Decodes a frame's header; `None` if it is incomplete. The frame of a message has at most `room` bytes.
 fn parse_header(bytes: &[u8], room: usize) -> Result<Option<Header>, Violation> {
     let &[first, second, ..] = bytes else { return Ok(None) };
     let opcode = first & 0x0f;
@@ -232,7 +231,7 @@ fn parse_header(bytes: &[u8], room: usize) -> Result<Option<Header>, Violation> 
         return Err(protocol_error("a control frame is whole and at most 125 bytes long"));
     }
     let Some((length, mask_at)) = parse_length(bytes) else { return Ok(None) };
-    // Before anything of that length is kept.
+    // Refused before anything of that length is buffered.
     if length > room as u64 && !is_control {
         return Err(TOO_LARGE);
     }
@@ -241,7 +240,7 @@ fn parse_header(bytes: &[u8], room: usize) -> Result<Option<Header>, Violation> 
     Ok(mask.map(|mask| Header { opcode, is_final, mask, payload: start..start + length as usize }))
 }
 
-/// Unmasks what stands `offset` bytes behind the start of a payload.
+/// Unmasks bytes that are `offset` behind the start of a payload.
 fn unmask(payload: &mut [u8], mut mask: [u8; 4], offset: usize) {
     mask.rotate_left(offset % 4);
     let mask8 = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
@@ -260,7 +259,7 @@ fn parse_close(payload: &[u8]) -> Result<Option<u16>, Violation> {
         [_] => Err(protocol_error("half a close code")),
         [a, b, reason @ ..] => {
             let code = u16::from_be_bytes([*a, *b]);
-            // RFC 6455, section 7.4, and the registry that it opens: others must not be on the wire.
+            // RFC 6455, section 7.4, and its registry: other codes must not be on the wire.
             if !matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
                 return Err(protocol_error("a close code that must not be sent"));
             }

@@ -1,10 +1,10 @@
-//! Frames to clients: whole messages, not masked.
+//! The encoder of frames to clients: complete messages, not masked.
 
 use bytes::Bytes;
 
 use super::{FINAL, MAX_CONTROL_BYTES, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, parse_length};
 
-/// How long the header of a frame with this much content is.
+/// The length of the header of a frame with so much content.
 fn header_bytes(length: usize) -> usize {
     match length {
         0..=125 => 2,
@@ -13,7 +13,7 @@ fn header_bytes(length: usize) -> usize {
     }
 }
 
-/// The header of a frame whose content, of this length, is to follow.
+/// The header of a frame with content of this length.
 fn push_header(frames: &mut Vec<u8>, opcode: u8, length: usize) {
     frames.push(FINAL | opcode);
     match header_bytes(length) {
@@ -47,7 +47,7 @@ pub fn binary_frame(bytes: &[u8]) -> Bytes {
     frame(OP_BINARY, &[bytes])
 }
 
-/// A text message of these parts, and behind it a binary message for each attachment.
+/// A text message of these parts, then a binary message for each attachment.
 pub fn message_frames(text: &[&str], attachments: &[Bytes]) -> Bytes {
     let length: usize = text.iter().map(|part| part.len()).sum();
     let binary: usize = attachments.iter().map(|bytes| header_bytes(bytes.len()) + bytes.len()).sum();
@@ -66,12 +66,12 @@ pub fn ping_frame() -> Bytes {
     Bytes::from_static(&[FINAL | OP_PING, 0])
 }
 
-/// The answer to a ping.
+/// A pong.
 pub fn pong_frame(content: &[u8]) -> Bytes {
     frame(OP_PONG, &[content])
 }
 
-/// A close, with a reason of at most 123 bytes; what is longer is cut.
+/// A close, with a reason that is cut at 123 bytes.
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
     let mut end = reason.len().min(MAX_CONTROL_BYTES - 2);
     while !reason.is_char_boundary(end) {
@@ -80,7 +80,7 @@ pub fn close_frame(code: u16, reason: &str) -> Bytes {
     frame(OP_CLOSE, &[&code.to_be_bytes(), &reason.as_bytes()[..end]])
 }
 
-/// What a frame of ours carries.
+/// The content of an encoded frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content<'a> {
     /// A text message, which is UTF-8.
@@ -89,8 +89,8 @@ pub enum Content<'a> {
     Binary(&'a [u8]),
 }
 
-/// What the frames in `frames` carry, which this module made and which stand one behind the other.
-/// Control frames are passed over: they are about the WebSocket alone.
+/// The contents of consecutive frames that this module encoded. Control frames, which concern the WebSocket alone, are
+/// skipped.
 pub fn contents(mut frames: &[u8]) -> impl Iterator<Item = Content<'_>> {
     std::iter::from_fn(move || {
         loop {
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_as_long_as_the_content_needs() {
+    fn header_length_follows_content_length() {
         for (length, header) in [(0, 2), (125, 2), (126, 4), (65_535, 4), (65_536, 10)] {
             let bytes = vec![b'7'; length];
             let text = str::from_utf8(&bytes).unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_from_what_is_no_frame() {
+    fn decoding_a_non_frame_yields_nothing() {
         for bytes in [&b""[..], b"\x81", b"\x81\x05four", b"\x82\x7e\x00", b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff1"]
         {
             assert_eq!(contents(bytes).next(), None, "{bytes:?}");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_reason_is_cut_between_characters() {
+    fn close_reason_is_cut_between_characters() {
         let frame = close_frame(4010, &"é".repeat(100));
         assert_eq!(frame.len(), 2 + 2 + 122);
         assert!(std::str::from_utf8(&frame[4..]).is_ok());

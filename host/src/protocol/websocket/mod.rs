@@ -1,8 +1,8 @@
 //! WebSocket frames (RFC 6455), the server's side, without a socket.
 //!
-//! A connection keeps bytes only while a frame or a fragmented message is incomplete: whatever arrives whole is read
-//! in place, in the buffer that its shard shares among all of its connections. Outgoing frames are not masked, so that
-//! one encoded frame serves every connection.
+//! A connection keeps bytes only while a frame or a fragmented message is incomplete: a frame that arrives complete is decoded
+//! in place, in the buffer that its shard shares among all of its connections. Outgoing frames are not masked, so that one
+//! encoded frame serves every connection.
 
 mod decode;
 mod encode;
@@ -24,7 +24,7 @@ const MASKED: u8 = 0x80;
 /// The most that a control frame may carry (RFC 6455, section 5.5).
 const MAX_CONTROL_BYTES: usize = 125;
 
-/// The payload's length in a frame, and where that length ends; `None` where it is not all there.
+/// The payload's length in a frame, and the end of the length field; `None` if that is incomplete.
 fn parse_length(frame: &[u8]) -> Option<(u64, usize)> {
     match frame.get(1)? & !MASKED {
         126 => frame.get(2..4)?.try_into().ok().map(|length| (u64::from(u16::from_be_bytes(length)), 4)),

@@ -1,16 +1,15 @@
-//! Text that comes in pieces: whether what has come so far can be the beginning of UTF-8.
+//! Incremental validation of UTF-8.
 
-/// Checks the pieces of a text one after another. It keeps no more than the beginning of one character.
+/// Validates the pieces of a text one after another. It keeps at most the beginning of one character.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Utf8 {
-    /// The character that the last piece ended in: its first bytes, of which there are three at most.
+    /// The first bytes, at most three, of the character that the last piece ended in.
     begun: [u8; 4],
     len: u8,
 }
 
 impl Utf8 {
-    /// Whether all pieces, this one the last of them, can be the beginning of UTF-8.
-    /// Nothing may be asked after it could not.
+    /// Whether the pieces so far, with this one, can be the beginning of valid UTF-8. Must not be called again after `false`.
     pub(super) fn accepts(&mut self, mut piece: &[u8]) -> bool {
         while self.len > 0 {
             let Some((&byte, rest)) = piece.split_first() else { return true };
@@ -19,7 +18,7 @@ impl Utf8 {
             self.begun[end - 1] = byte;
             self.len = match std::str::from_utf8(&self.begun[..end]) {
                 Ok(_) => 0,
-                // Four bytes are a character or an error, so that there is always room for one more.
+                // Four bytes are a character or an error, so there is always room for one more.
                 Err(error) if error.error_len().is_none() => self.len + 1,
                 Err(_) => return false,
             };
@@ -39,14 +38,14 @@ impl Utf8 {
 mod tests {
     use super::*;
 
-    /// How many bytes are taken one by one before one is refused.
+    /// The number of single bytes before one is refused.
     fn taken(bytes: &[u8]) -> usize {
         let mut utf8 = Utf8::default();
         bytes.iter().take_while(|byte| utf8.accepts(&[**byte])).count()
     }
 
     #[test]
-    fn the_first_byte_that_cannot_belong_to_a_character_is_refused() {
+    fn first_invalid_byte_is_refused() {
         for (bytes, good) in [
             (&b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80"[..], 12),
             (b"a\xc3\x28", 2),
@@ -61,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_taken_wherever_it_is_cut() {
+    fn text_may_be_split_anywhere() {
         let text = "aé\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}z".as_bytes();
         for first in 0..=text.len() {
             for second in first..=text.len() {

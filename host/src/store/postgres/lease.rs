@@ -1,11 +1,11 @@
 //! The lease of the one host that writes to a database: a row with the owner's name, the lease's number (its epoch), and when
 //! it expires by the database's clock.
 //!
-//! - Each transaction that writes looks the row up first ([`Fence::check`]), and locks it against being taken meanwhile: the
-//!   epoch is the fence. That the lease has expired does not matter to its holder, but that another took it.
-//! - It is renewed in the background, on a connection of its own, so that a slow write does not cost the lease.
-//! - A host that finds that another has the lease ends: what it has in memory is out of date.
-//! - Nothing of it depends on a session, so that it holds behind a pooler in transaction mode as well.
+//! - Each transaction that writes first checks the row ([`Fence::check`]) and keeps others from taking it until the end: the
+//!   epoch is the fence. An expired lease is still its holder's, until another host takes it.
+//! - It is renewed in the background, on a separate connection, so that a slow write does not cost the lease.
+//! - A host ends when another has the lease: its memory is out of date.
+//! - The lease does not depend on a session, so it holds behind a pooler in transaction mode as well.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
@@ -23,30 +23,30 @@ use super::tls::Target;
 use super::transaction::{Kind, in_transaction};
 use crate::model::spawn_essential;
 
-/// How long a lease lasts that is not renewed: what another host waits for one that was cut off or killed, and a pause of the
-/// machine that costs nothing.
+/// How long a lease lasts without renewal: the time that another host waits for one that was cut off or killed, and the longest
+/// pause of the machine that costs nothing.
 const LASTS: Duration = Duration::from_secs(10);
 
 /// How often it is renewed: three attempts may fail.
 const RENEW_EVERY: Duration = Duration::from_millis(2500);
 
-/// How long a start waits for the host before to end, or its lease to expire.
+/// How long a start waits for the previous host to end, or for its lease to expire.
 const START_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// How often a start looks whether that is so.
+/// The time between two attempts of a start.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// A host of before this lease held it for as long as it was connected, as a lock of its session.
+/// The lock of older hosts, which held it in their session for as long as they were connected.
 const OLDER_HOSTS_LOCK: i64 = SCHEMA_LOCK + 1;
 
-/// Says which row is to be renewed or given back: `$1` the owner, `$2` the epoch.
+/// The condition for the row to renew or to release: `$1` is the owner, `$2` the epoch.
 macro_rules! of_holder {
     () => {
         " WHERE owner = $1 AND epoch = $2 AND expires > '-infinity'"
     };
 }
 
-/// Says whether a host of the name `$1` may take the lease.
+/// The condition under which a host of the name `$1` may take the lease.
 macro_rules! is_free {
     () => {
         "(owner = $1 OR expires <= clock_timestamp())"
@@ -57,30 +57,30 @@ macro_rules! is_free {
 #[derive(Debug)]
 pub(super) struct Lease {
     fence: Arc<Fence>,
-    /// Ends the renewal when it is dropped.
+    /// Ends the renewal when dropped.
     renewal: Sender<()>,
 }
 
-/// What tells a lease from all others, and keeps its holder from writing when another has the database.
+/// The identity of a lease, which keeps a former holder from writing.
 #[derive(Debug)]
 pub(super) struct Fence {
     owner: String,
     epoch: i64,
 }
 
-/// Why a lease cannot be had yet.
+/// Why a lease cannot be taken yet.
 enum Held {
     /// Another host has it.
     By(String),
     /// An older host has its lock.
     ByOlderHost,
-    /// It is being taken, or the transaction of a holder that is gone has not ended yet.
+    /// Another host is taking it, or the last transaction of a former holder has not ended.
     Locked,
 }
 
 impl Lease {
-    /// Takes the lease for a host of this name, and renews it from then on. A lease of this name is this host's, of before its
-    /// restart; another's is waited for, if it may expire.
+    /// Takes the lease for a host of this name, and renews it from then on. A lease of this name is this host's own, from
+    /// before its restart; another host's is waited for, if it may expire.
     ///
     /// # Errors
     /// Where another host has it, or the database cannot be used.
@@ -108,14 +108,14 @@ impl Lease {
         Ok(Self { fence, renewal })
     }
 
-    /// What each transaction that writes has to pass.
+    /// The fence that each transaction that writes has to pass.
     pub(super) fn fence(&self) -> Arc<Fence> {
         self.fence.clone()
     }
 
-    /// Lets the next host have the lease at once.
+    /// Releases the lease, so that the next host gets it at once.
     pub(super) fn release(self, client: &mut Client) {
-        // It must not find the next one's.
+        // The renewal must have ended: it must not renew the next host's lease.
         drop(self.renewal);
         let Fence { owner, epoch } = &*self.fence;
         let released = client.execute_typed(
@@ -129,14 +129,14 @@ impl Lease {
 }
 
 impl Fence {
-    /// Sees to it, in a transaction that writes, that this host still has the lease, and that no other takes it before the
-    /// transaction has ended. A renewal is not held up.
+    /// Checks, in a transaction that writes, that this host still has the lease, and keeps others from taking it until the
+    /// transaction has ended. Renewals go on.
     ///
     /// # Errors
     /// Where the database cannot be read, or has no lease at all.
     ///
     /// # Panics
-    /// Where another host has it, which ends this one.
+    /// Where another host has it: the panic ends this host.
     pub(super) fn check(&self, client: &mut Client) -> Result<(), BackendError> {
         let row = client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner FOR KEY SHARE", &[])?;
         match row {
@@ -146,7 +146,7 @@ impl Fence {
         }
     }
 
-    /// Puts the lease into a database that has none: it was replaced by an empty one.
+    /// Puts the lease into a database without one, which has replaced the former database.
     ///
     /// # Errors
     /// Where it cannot be written.
@@ -187,16 +187,16 @@ fn lasts_ms() -> i64 {
     LASTS.as_millis() as i64
 }
 
-/// Where this host is, for the operator of another one that finds the database taken.
+/// The place of this host, for the operator of another host that cannot take the lease.
 fn description() -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}, process {}", machine.trim(), process::id())
 }
 
-/// Takes the lease if it is free, or this host's own. Gives its epoch.
+/// Takes the lease if it is free, or this host's own. Returns its epoch.
 fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, BackendError> {
     let taken = in_transaction(client, Kind::Write, |client| {
-        // Shared with others that look, and held by an older host alone.
+        // New hosts share this lock while they check; an older host holds it exclusively.
         let free = client
             .query_typed_one("SELECT pg_try_advisory_xact_lock_shared($1)", &[(&OLDER_HOSTS_LOCK, Type::INT8)])?;
         if !free.get::<_, bool>(0) {
@@ -210,7 +210,7 @@ fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, Ba
         if !row.get::<_, bool>(1) {
             return Ok(Err(Held::By(row.get(0))));
         }
-        // What its holder writes just now is written, or refused, before the next one reads it.
+        // Waits until the holder's transaction has ended, so that the next host reads its result.
         let locked = client.query_typed_opt(
             concat!("SELECT one FROM roundhouse_owner WHERE ", is_free!(), " FOR UPDATE SKIP LOCKED"),
             &[(&owner, Type::TEXT)],
@@ -229,7 +229,7 @@ fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, Ba
     Ok(taken)
 }
 
-/// Ends the host: a panic on a thread of the store does.
+/// Ends the host by a panic on a thread of the store.
 fn end(row: &Row) -> ! {
     let (epoch, holder): (i64, &str) = (row.get(1), row.get(2));
     panic!(
@@ -238,7 +238,7 @@ fn end(row: &Row) -> ! {
     );
 }
 
-/// What renews a lease.
+/// The renewal of a lease.
 struct Renewal {
     target: Target,
     fence: Arc<Fence>,
@@ -285,9 +285,9 @@ impl Renewal {
             Ok(client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner", &[])?)
         })?;
         match found {
-            // It is given back while the host ends, and may be another's by now.
+            // The lease was released at the end of the host, and may be another's.
             Some(row) if !self.fence.is_in(&row) && self.stopped.try_recv() == Err(TryRecvError::Empty) => end(&row),
-            // Where there is none, the next write puts it back.
+            // If there is none, the next write puts it back.
             _ => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Documents and states in PostgreSQL, for those who have one and want theirs there.
+//! Documents and states in PostgreSQL.
 
 mod lease;
 mod schema;
@@ -26,22 +26,22 @@ use super::backend::{
 
 pub(super) use self::schema::script;
 
-/// Time for a server to take a connection, where the URL does not say.
+/// The connection timeout, unless the URL has one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server that could not be connected to is left alone: what waits must not wait for each attempt in turn.
+/// The time between two attempts to connect: reads that wait must not wait for an attempt each.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
-/// The number of the columns of a scope that tell what its state was before it was migrated, in a table that has them.
+/// The number of the columns for a state from before its migration that a table has.
 const BEFORE_VERSION: usize = 7;
 const BEFORE_STATE: usize = 8;
 
-/// A connection to a PostgreSQL server, made anew when it was lost.
+/// A connection to a PostgreSQL server, which is made again when it was lost.
 pub(super) struct Postgres {
     target: Target,
     client: Option<Client>,
     left_alone_until: Option<Instant>,
-    /// What lets this connection write: one host does. The one that reads needs none.
+    /// The lease, which a connection needs to write and not to read.
     lease: Option<Lease>,
 }
 
@@ -51,20 +51,20 @@ impl fmt::Debug for Postgres {
     }
 }
 
-/// Whether a connection string is one.
+/// Checks a connection string.
 ///
 /// # Errors
-/// With what is wrong.
+/// Where it is malformed, or has parameters that the host does not support.
 pub(super) fn check_url(url: &str) -> anyhow::Result<()> {
     Target::parse(url).map(drop)
 }
 
 impl Postgres {
-    /// Connects, to read and to write: makes the tables if they are not there, and takes the lease for the host of this name.
+    /// Connects to read and to write: creates missing tables, and takes the lease for the host of this name.
     ///
     /// # Errors
-    /// Where the server cannot be reached or does not let the host in, the tables are not there and cannot be made, or another
-    /// host has the database.
+    /// Where the server cannot be reached or refuses the host, tables are missing and cannot be created, or another host has the
+    /// lease.
     pub(super) fn open_to_write(url: &str, owner: &str) -> anyhow::Result<Self> {
         let mut postgres = Self::open_to_read(url)?;
         let Some(client) = &mut postgres.client else { unreachable!("it was connected above") };
@@ -75,21 +75,21 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Connects, to read.
+    /// Connects to read.
     ///
     /// # Errors
-    /// Where the server cannot be reached or does not let the host in.
+    /// Where the server cannot be reached or refuses the host.
     pub(super) fn open_to_read(url: &str) -> anyhow::Result<Self> {
         let mut target = Target::parse(url)?;
         let config = &mut target.config;
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
-        // A server that a broken network hides is given up as soon.
+        // The same timeout for a server behind a broken network.
         config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
         config.keepalives_interval(CONNECT_TIMEOUT).keepalives_retries(3);
         if config.get_target_session_attrs() == TargetSessionAttrs::Any {
-            // Of several servers, the one that can be written to.
+            // Of several servers, the primary.
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
         config.application_name("roundhouse");
@@ -97,10 +97,10 @@ impl Postgres {
         Ok(Self { target, client: Some(client), left_alone_until: None, lease: None })
     }
 
-    /// Connects to read, and makes nothing. Nothing where there are no tables yet.
+    /// Connects to read, and creates nothing. `None` if there are no tables yet.
     ///
     /// # Errors
-    /// Where the server cannot be reached, or does not let the host in.
+    /// Where the server cannot be reached, or refuses the host.
     pub(super) fn look_at(url: &str) -> anyhow::Result<Option<Self>> {
         let mut postgres = Self::open_to_read(url)?;
         let is_there = postgres.read(|client| {
@@ -134,13 +134,13 @@ impl Postgres {
         let Some(client) = &mut self.client else { unreachable!("it was connected above") };
         let result = work(client);
         if matches!(result, Err(BackendError::Unavailable(_))) {
-            // Whatever state the connection is in, a new one is in none.
+            // The connection is in an unknown state, so it is replaced.
             self.client = None;
         }
         result
     }
 
-    /// Reads by `work`, and once more on a new connection where the old one turns out to be dead.
+    /// Reads with `work`, and once more on a new connection if the old one is dead.
     fn read<T>(&mut self, work: impl Fn(&mut Client) -> Result<T, BackendError>) -> Result<T, BackendError> {
         let read = |client: &mut Client| in_transaction(client, Kind::Read, &work);
         match self.with(read) {
@@ -152,7 +152,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Where the connection is lost, the lease expires by itself.
+        // Without a connection, the lease expires.
         if let (Some(lease), Some(client)) = (self.lease.take(), &mut self.client)
             && !thread::panicking()
             && !client.is_closed()
@@ -294,7 +294,7 @@ impl Backend for Postgres {
 
 fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
     let timers: String = row.get(5);
-    // A table that is only looked at may be an older host's.
+    // A table that is only read may be an older host's.
     let before = match row.len() > BEFORE_STATE {
         true => row.get::<_, Option<i64>>(BEFORE_VERSION).map(|version| version as u32).zip(row.get(BEFORE_STATE)),
         false => None,

@@ -1,4 +1,4 @@
-//! The tables: how they are made, which version they have, and what a host must be allowed to do with them.
+//! The tables: their creation, their version, and the privileges that a host needs.
 
 use std::fmt::Write as _;
 
@@ -8,15 +8,15 @@ use postgres::types::Type;
 use super::super::backend::BackendError;
 use super::transaction::{Kind, in_transaction};
 
-/// The version of the tables that this host knows. Those of version 1 had no `roundhouse_schema` to say so.
+/// The version of the tables that this host knows. Version 1 had no `roundhouse_schema`.
 const VERSION: i32 = 2;
 
-/// Keeps two hosts that start at once from making the tables at once: "roundhous" in ASCII, cut to a number.
+/// The lock under which a starting host creates the tables: "roundhous" in ASCII, cut to a number.
 pub(super) const SCHEMA_LOCK: i64 = 0x726f_756e_6468_6f75;
 
-/// Makes the tables, or brings those of an older host up to date; to run it again changes nothing. As in SQLite; the names are
-/// longer, for the database may be shared with others. `roundhouse_owner` has one row, the lease of the host that writes;
-/// an older host, which knows its first columns alone, must be able to use it.
+/// Creates the tables, or migrates those of an older host; to run it again changes nothing. The tables are those of SQLite,
+/// under longer names, because other programs may share the database. `roundhouse_owner` has one row, the lease of the host
+/// that writes; an older host must be able to use it with the columns that it knows, the first ones.
 const TABLES: &str = "\
 CREATE TABLE IF NOT EXISTS roundhouse_documents (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -67,7 +67,7 @@ CREATE TABLE IF NOT EXISTS roundhouse_schema (
 );
 ";
 
-/// What a host does with each table, and so must be allowed to.
+/// The privileges that a host needs on each table.
 const PRIVILEGES: [(&str, &[&str]); 5] = [
     ("roundhouse_documents", &["SELECT", "INSERT", "DELETE"]),
     ("roundhouse_scopes", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -83,7 +83,7 @@ fn statements() -> String {
     )
 }
 
-/// The statements for an administrator who makes the tables, or brings them up to date, and grants a role what a host needs.
+/// The statements for an administrator who creates or migrates the tables, and grants a role the privileges of a host.
 pub(in super::super) fn script(role: Option<&str>) -> String {
     let mut script = format!(
         "-- The tables of Roundhouse, schema {VERSION}, for PostgreSQL. Makes them, or brings those of an older host up to\n\
@@ -106,11 +106,11 @@ pub(in super::super) fn script(role: Option<&str>) -> String {
     script
 }
 
-/// Sees to it that the tables are there, current and usable. Makes them only where that is to be done: a role of least rights
-/// may not even try.
+/// Checks that the tables exist, are current and can be used. Creates or migrates them only if they need it, because a role of
+/// least privilege may not.
 ///
 /// # Errors
-/// With what to do, where they are not and cannot be made so.
+/// With the remedy, where they cannot be created or migrated.
 pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
     let (place, known) = in_transaction(client, Kind::Read, look)?;
     if known != Some(VERSION) {
@@ -119,10 +119,10 @@ pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
     in_transaction(client, Kind::Read, |client| place.check_privileges(client))
 }
 
-/// Where the tables are, and their version where there are any, in a database that a host can use.
+/// The place of the tables and, if there are any, their version, in a database that a host can use.
 ///
 /// # Errors
-/// With what to do, where its encoding does not do, or the tables are a newer host's.
+/// With the remedy, where the encoding is unsuitable, or the tables are a newer host's.
 fn look(client: &mut Client) -> Result<(Place, Option<i32>), BackendError> {
     let place = Place::of(client)?;
     place.check_encoding()?;
@@ -138,12 +138,12 @@ fn look(client: &mut Client) -> Result<(Place, Option<i32>), BackendError> {
 /// Whether this host can read the tables.
 ///
 /// # Errors
-/// With what to do, where it cannot.
+/// With the remedy, where it cannot.
 pub(super) fn check_readable(client: &mut Client) -> Result<(), BackendError> {
     look(client).map(drop)
 }
 
-/// Where the tables are, and as whom the host is there.
+/// The place of the tables, and the role of the host.
 struct Place {
     database: String,
     encoding: String,
@@ -159,7 +159,7 @@ impl Place {
         Ok(Self { database: row.get(0), encoding: row.get(1), role: row.get(2) })
     }
 
-    /// An error about tables that are not as they must be, and cannot be made so, with what to do.
+    /// An error about unsuitable tables that cannot be migrated, with the remedy.
     fn refusal(&self, what: &str) -> BackendError {
         let Self { database, role, .. } = self;
         BackendError::Unavailable(format!(
@@ -167,7 +167,7 @@ impl Place {
         ))
     }
 
-    /// A database of another encoding takes only the characters that its encoding has; one without any takes all bytes.
+    /// A database of another encoding takes only the characters of that encoding; one without an encoding takes all bytes.
     fn check_encoding(&self) -> Result<(), BackendError> {
         let Self { database, encoding, .. } = self;
         if matches!(encoding.as_str(), "UTF8" | "SQL_ASCII") {

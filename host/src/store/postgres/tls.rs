@@ -1,5 +1,5 @@
-//! TLS to PostgreSQL, by the names that its own clients have for it: `sslmode` and `sslrootcert` (PostgreSQL's manual,
-//! libpq, "SSL Support").
+//! TLS to PostgreSQL, with the parameters of its own clients: `sslmode` and `sslrootcert` (PostgreSQL's manual, libpq, "SSL
+//! Support").
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// How a server is connected to.
+/// A server and the TLS to connect to it with.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) config: Config,
@@ -28,7 +28,7 @@ impl Target {
     /// Reads a connection string.
     ///
     /// # Errors
-    /// Where it is none, or names certificates that cannot be read.
+    /// Where it is malformed, or names certificates that cannot be read.
     pub(super) fn parse(url: &str) -> anyhow::Result<Self> {
         let (url, Parameters { mode, root }) = Parameters::take_out_of(url)?;
         let mut config = Config::from_str(&url).context("it is not a PostgreSQL connection string")?;
@@ -36,7 +36,7 @@ impl Target {
             ("disable", _) => (SslMode::Disable, Trust::Anybody),
             ("prefer", None) => (SslMode::Prefer, Trust::Anybody),
             ("require", None) => (SslMode::Require, Trust::Anybody),
-            // As libpq does: who names a certificate wants it looked at.
+            // As in libpq: a named certificate is verified.
             ("prefer" | "require" | "verify-ca", root) => (SslMode::Require, Trust::SignedBy(roots(root.as_deref())?)),
             ("verify-full", root) => (SslMode::Require, Trust::Named(roots(root.as_deref())?)),
             _ => bail!("sslmode={mode}: it must be disable, prefer, require, verify-ca or verify-full"),
@@ -48,12 +48,12 @@ impl Target {
     /// Connects. Waits for the server.
     ///
     /// # Errors
-    /// Where it cannot be reached, does not let the host in, or is not believed to be the right one.
+    /// Where it cannot be reached, refuses the host, or is not trusted.
     pub(super) fn connect(&self) -> Result<Client, postgres::Error> {
         let connected = self.config.connect(self.tls.clone());
         match &connected {
             Err(error) if self.config.get_ssl_mode() == SslMode::Prefer && is_about_tls(error) => {
-                // To prefer it is to do without it where it does not work.
+                // `prefer` connects without TLS if TLS fails.
                 self.config.clone().ssl_mode(SslMode::Disable).connect(NoTls).or(connected)
             }
             _ => connected,
@@ -61,21 +61,20 @@ impl Target {
     }
 }
 
-/// Whether a server may take a connection without TLS that it does not take with it: the handshake failed, or it does not
-/// let the host in so.
+/// Whether a server may accept without TLS a connection that failed with it: the handshake failed, or the server refused it.
 fn is_about_tls(error: &postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || error.to_string().contains("TLS")
 }
 
-/// What a connection string says of TLS.
+/// The TLS parameters of a connection string.
 struct Parameters {
     mode: String,
-    /// The file of the certificates that are trusted.
+    /// The file of the trusted certificates.
     root: Option<String>,
 }
 
 impl Parameters {
-    /// Takes the parameters out that the library does not know, or not with all their values.
+    /// Removes the parameters that the library does not know, or not with all their values.
     fn take_out_of(url: &str) -> anyhow::Result<(String, Self)> {
         let mut found = Self { mode: "prefer".to_owned(), root: None };
         // A password may have a question mark in it.
@@ -99,7 +98,7 @@ impl Parameters {
     }
 }
 
-/// The certificates that are trusted: those in a file, or the system's.
+/// The trusted certificates: those in a file, or the system's.
 fn roots(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     match file {
@@ -119,13 +118,13 @@ fn roots(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Which servers are believed to be the right one.
+/// Which servers are trusted.
 enum Trust {
-    /// Any: it is the eavesdropper alone who is kept out.
+    /// Any: only eavesdropping is prevented.
     Anybody,
-    /// Those with a certificate of somebody who is trusted.
+    /// Servers with a certificate of a trusted authority.
     SignedBy(RootCertStore),
-    /// Those whose certificate is for the name that is connected to, besides.
+    /// Servers with such a certificate for their own name.
     Named(RootCertStore),
 }
 
@@ -143,11 +142,11 @@ impl Trust {
     }
 }
 
-/// Looks at less than whether a certificate is the right server's, where the operator wants no more.
+/// A verifier that checks less than the server's name, as the operator configured.
 #[derive(Debug)]
 struct Lenient {
     provider: Arc<CryptoProvider>,
-    /// Whose certificates are believed; where there are none, all are.
+    /// The trusted authorities. Without any, all certificates are accepted.
     roots: Option<RootCertStore>,
 }
 
@@ -200,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn how_much_is_looked_at_is_what_the_parameters_say() {
+    fn verification_follows_the_parameters() {
         for (parameters, mode) in [
             ("", SslMode::Prefer),
             ("?sslmode=disable", SslMode::Disable),
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_said() {
+    fn unsupported_parameters_are_refused() {
         for (parameters, said) in [
             ("sslmode=allow", "verify-full"),
             ("sslcert=/x.pem", "sslcert is not supported"),

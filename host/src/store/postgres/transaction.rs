@@ -1,14 +1,14 @@
-//! Transactions that leave nothing behind in their session. A pooler such as PgBouncer, in transaction mode, gives each
-//! transaction any of its own connections: settings and locks of a session would be somebody else's, and a prepared statement
-//! would be looked for where it is not. So settings are made with `SET LOCAL`, locks are a transaction's, and statements are
-//! unnamed and go out with the types of their parameters (`query_typed`), which is one round trip as well.
+//! Transactions that leave nothing behind in their session. A pooler in transaction mode, such as PgBouncer, runs each
+//! transaction on any of its connections: settings and locks of a session would be another client's, and a prepared statement
+//! would be missing. So settings are made with `SET LOCAL`, locks belong to transactions, and statements are unnamed and sent
+//! with the types of their parameters (`query_typed`), which saves a round trip as well.
 
 use postgres::Client;
 
 use super::super::backend::BackendError;
 
-/// Begins a transaction of the given kind, with the bounds of all: how long the server may take for one statement and wait for
-/// a lock (a table that another session has locked is an outage), and after how long it ends a transaction whose host is gone.
+/// Begins a transaction of the given kind, with timeouts: for one statement, for a lock (a table that another session has locked
+/// is an outage), and for a transaction whose host is gone.
 macro_rules! begin {
     ($kind:literal) => {
         concat!(
@@ -20,7 +20,7 @@ macro_rules! begin {
     };
 }
 
-/// What a transaction does.
+/// The kind of a transaction.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Read,
@@ -36,7 +36,7 @@ impl Kind {
     }
 }
 
-/// Does `work` in a transaction: whole, or not at all.
+/// Runs `work` in a transaction.
 pub(super) fn in_transaction<T>(
     client: &mut Client,
     kind: Kind,
@@ -49,7 +49,7 @@ pub(super) fn in_transaction<T>(
             Ok(done)
         }
         Err(error) => {
-            // The first error says more than what follows from it.
+            // The first error says more than the ones that follow from it.
             client.batch_execute("ROLLBACK").map_err(|_| match &error {
                 BackendError::Refused(why) | BackendError::Unavailable(why) => BackendError::Unavailable(why.clone()),
             })?;

@@ -8,7 +8,7 @@ use postgres::types::Type;
 use super::super::Promise;
 use super::super::backend::{AnsweredCall, BackendError, Document, MAX_ANSWERED_CALLS, ScopeRecord, Write, Written};
 
-/// Writes of one kind, in one round trip where that is possible.
+/// Writes of one kind, in one round trip if possible.
 pub(super) fn write_run(
     client: &mut Client,
     run: &[Write<'_>],
@@ -84,7 +84,7 @@ fn insert(client: &mut Client, promises: &[&Promise], written: &mut Vec<Written>
             written.push(Written::AsAsked);
             continue;
         }
-        // It was stored by an attempt of which nobody heard, or another has its key.
+        // An earlier attempt stored it though it seemed to fail, or another document has its key.
         let Promise { id, plugin, scope, collection, key, .. } = promise;
         let stored = client.query_typed_one(
             "SELECT id, body FROM roundhouse_documents WHERE id = $1

@@ -4,7 +4,7 @@ use super::*;
 
 const MAX_BYTES: usize = 1000;
 
-/// A packet in short, that the text alone makes.
+/// A short form of a packet without attachments.
 fn read(text: &str) -> String {
     match Decoder::default().text(text, MAX_BYTES) {
         Ok(Some(packet)) => short(&packet),
@@ -54,7 +54,7 @@ fn packets_are_read_in_any_namespace() {
 }
 
 #[test]
-fn an_event_s_arguments_are_the_array_without_its_name_as_it_came() {
+fn event_arguments_are_the_array_without_the_name() {
     for (json, name, args) in [
         (r#"["a"]"#, "a", "[]"),
         (r#"[ "a" ]"#, "a", "[]"),
@@ -73,7 +73,7 @@ fn an_event_s_arguments_are_the_array_without_its_name_as_it_came() {
 }
 
 #[test]
-fn attachments_of_an_overfull_packet_are_passed_over() {
+fn attachments_over_the_limit_are_skipped() {
     let mut decoder = Decoder::default();
     for (text, packet) in [
         (r#"511-/n,7["a",{"_placeholder":true,"num":0}]"#, r#"overfull /n Some("a") Some(7)"#),
@@ -91,7 +91,7 @@ fn attachments_of_an_overfull_packet_are_passed_over() {
 }
 
 #[test]
-fn a_packet_waits_for_its_attachments() {
+fn packet_waits_for_its_attachments() {
     let mut decoder = Decoder::default();
     let text = r#"52-/admin,7["a",{"_placeholder":true,"num":1},{"x":{"num":0,"_placeholder":true}}]"#;
     assert!(decoder.text(text, MAX_BYTES).unwrap().is_none());
@@ -106,7 +106,7 @@ fn a_packet_waits_for_its_attachments() {
 }
 
 #[test]
-fn what_breaks_the_protocol_is_refused() {
+fn malformed_packets_are_refused() {
     for (text, reason) in [
         ("", "is empty"),
         ("7", "a digit from 0 to 6"),
@@ -171,7 +171,7 @@ fn what_breaks_the_protocol_is_refused() {
 }
 
 #[test]
-fn no_event_has_a_name_that_the_protocol_keeps() {
+fn reserved_event_names_are_refused() {
     for name in RESERVED_EVENTS {
         assert!(refused(&format!(r#"2["{name}"]"#)).contains("keeps for itself"), "{name}");
     }
@@ -179,7 +179,7 @@ fn no_event_has_a_name_that_the_protocol_keeps() {
 }
 
 #[test]
-fn text_and_attachments_come_in_their_order_or_not_at_all() {
+fn text_and_attachments_out_of_order_are_refused() {
     let waits = r#"52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
     let mut decoder = Decoder::default();
     assert!(decoder.binary(b"x".into()).unwrap_err().reason.contains("that no packet waits for"));
@@ -190,7 +190,7 @@ fn text_and_attachments_come_in_their_order_or_not_at_all() {
 }
 
 #[test]
-fn a_packet_and_each_of_its_attachments_are_bounded() {
+fn packet_and_attachments_are_bounded() {
     let text = r#"52-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
     for (length, is_good) in [(text.len(), true), (text.len() + 1, false)] {
         let mut decoder = Decoder::default();
@@ -202,7 +202,7 @@ fn a_packet_and_each_of_its_attachments_are_bounded() {
 }
 
 #[test]
-fn refused_packets_pass_their_attachments_over() {
+fn refused_packets_skip_their_attachments() {
     let event = r#"52-/a,7["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
     for unread in [false, true] {
         let mut decoder = Decoder::default();

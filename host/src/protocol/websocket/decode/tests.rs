@@ -23,7 +23,7 @@ fn text(payload: &str) -> Vec<u8> {
     client_frame(FINAL | OP_TEXT, payload.as_bytes())
 }
 
-/// Feeds `bytes` in pieces of `piece`, and tells what came out and how it ended.
+/// Feeds `bytes` in pieces of `piece`, and returns the messages and the result.
 fn decode(bytes: &[u8], piece: usize, max_bytes: usize) -> (Vec<String>, Result<(), Violation>) {
     let mut decoder = Decoder::default();
     let mut seen = Vec::new();
@@ -48,13 +48,13 @@ fn decode(bytes: &[u8], piece: usize, max_bytes: usize) -> (Vec<String>, Result<
 }
 
 #[test]
-fn the_example_of_the_rfc_is_read() {
+fn rfc_example_is_decoded() {
     let bytes = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
     assert_eq!(decode(&bytes, 64, 100), (vec!["Text(\"Hello\")".to_owned()], Ok(())));
 }
 
 #[test]
-fn frames_are_read_wherever_they_are_cut() {
+fn frames_may_be_split_anywhere() {
     let mut bytes = text("one");
     bytes.extend(client_frame(OP_TEXT, "frag".as_bytes()));
     bytes.extend(client_frame(FINAL | OP_PING, b"p"));
@@ -74,7 +74,7 @@ fn frames_are_read_wherever_they_are_cut() {
     }
 }
 
-/// Feeds `bytes` in two pieces, and tells what came out of each and how it ended.
+/// Feeds `bytes` in two pieces, and returns the messages of each and the result.
 fn decode_cut(bytes: &[u8], cut: usize) -> ([Vec<String>; 2], Result<(), Violation>) {
     let mut decoder = Decoder::default();
     let mut seen = [Vec::new(), Vec::new()];
@@ -92,7 +92,7 @@ fn decode_cut(bytes: &[u8], cut: usize) -> ([Vec<String>; 2], Result<(), Violati
 }
 
 #[test]
-fn a_message_comes_with_its_last_byte_and_not_before() {
+fn message_is_complete_at_its_last_byte() {
     let mut bytes = client_frame(OP_TEXT, "é".as_bytes());
     bytes.extend(client_frame(OP_CONTINUATION, "ü".as_bytes()));
     bytes.extend(client_frame(FINAL | OP_PING, b""));
@@ -109,7 +109,7 @@ fn a_message_comes_with_its_last_byte_and_not_before() {
 }
 
 #[test]
-fn what_the_rfc_forbids_closes_the_connection_with_its_code() {
+fn forbidden_frames_have_their_close_codes() {
     let close = |payload: &[u8]| client_frame(FINAL | OP_CLOSE, payload);
     let mut nested = client_frame(OP_TEXT, b"a");
     nested.extend(text("b"));
@@ -148,13 +148,13 @@ fn fragments_are_bounded_together_and_checked_together() {
 }
 
 #[test]
-fn a_length_that_nobody_could_mean_is_refused_before_anything_is_kept() {
+fn absurd_length_is_refused_before_buffering() {
     let mut bytes = vec![FINAL | OP_BINARY, MASKED | 127];
     bytes.extend(u64::MAX.to_be_bytes());
     assert_eq!(decode(&bytes, 64, 100).1, Err(TOO_LARGE));
 }
 
-/// After how many bytes, given one by one, the connection is refused, and why.
+/// The number of single bytes after which the connection is refused, and the reason.
 fn refused_after(bytes: &[u8]) -> Option<(usize, CloseCode)> {
     let mut decoder = Decoder::default();
     bytes.iter().enumerate().find_map(|(index, byte)| {
@@ -164,7 +164,7 @@ fn refused_after(bytes: &[u8]) -> Option<(usize, CloseCode)> {
 }
 
 #[test]
-fn text_that_cannot_become_utf8_is_refused_at_its_first_wrong_byte() {
+fn invalid_utf8_is_refused_at_its_first_byte() {
     // Six bytes of header and mask, then a text of which byte 13 cannot follow byte 12.
     let text = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited";
     let refused = |at: usize| Some((at, CloseCode::InvalidPayload));
@@ -183,7 +183,7 @@ fn text_that_cannot_become_utf8_is_refused_at_its_first_wrong_byte() {
 }
 
 #[test]
-fn a_fragment_that_arrives_whole_is_checked_when_it_arrives() {
+fn whole_fragment_is_checked_on_arrival() {
     for wrong in [&b"\xf4\x90"[..], b"\x80", b"\xf0\x9f\xff"] {
         assert_eq!(decode(&client_frame(OP_TEXT, wrong), 64, 100).1, Err(NOT_UTF8));
         let mut bytes = client_frame(OP_TEXT, b"good");
@@ -195,7 +195,7 @@ fn a_fragment_that_arrives_whole_is_checked_when_it_arrives() {
 }
 
 #[test]
-fn what_comes_after_a_text_is_read_afresh() {
+fn utf8_check_restarts_after_a_message() {
     let mut bytes = client_frame(OP_TEXT, b"\xf0\x9f");
     bytes.extend(client_frame(FINAL | OP_CONTINUATION, b"\x98\x80"));
     bytes.extend(client_frame(OP_BINARY, b"\xf0"));
@@ -207,7 +207,7 @@ fn what_comes_after_a_text_is_read_afresh() {
 }
 
 #[test]
-fn a_fragment_over_the_limit_is_refused_by_its_header() {
+fn fragment_over_the_limit_is_refused_by_header() {
     let mut bytes = client_frame(OP_BINARY, &[0; 60]);
     bytes.extend([OP_CONTINUATION, MASKED | 41]);
     assert_eq!(decode(&bytes, 64, 100).1, Err(TOO_LARGE));
