@@ -68,7 +68,7 @@ impl ShardQueue {
 }
 
 /// Shards that commands were queued for and that are yet to be woken. A shard that is woken by the first of many commands
-/// takes the processor from the thread that queues them, and writes to a socket for each what it could write at once.
+/// takes the processor from the thread that queues them, and writes the frames of each command to its socket separately.
 /// Dropping a batch wakes its shards; a thread that keeps one calls [`WakeBatch::wake`], soon.
 #[derive(Debug, Default)]
 pub struct WakeBatch(RefCell<SmallVec<[Arc<Mailbox<ShardCommand>>; 4]>>);

@@ -1,4 +1,4 @@
-//! Which promises are over: the writer's account of outcomes that were sent and acknowledged.
+//! The writer's account of outcomes that were sent, and of the promises that have ended.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ const MAX_UNACKNOWLEDGED: usize = 256;
 /// The state of all outcomes that were sent.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
-    /// Outcomes that were sent and neither acknowledged nor forgiven.
+    /// Outcomes that were sent and not acknowledged, since the last reset.
     n_outstanding: usize,
-    /// Expired promises that are not over. Each is over when its outcome is acknowledged and its document retracted: whether
-    /// one of the two has happened.
+    /// Expired promises that have not ended. Each ends when its outcome is acknowledged and its document retracted: whether one
+    /// of the two has happened.
     retracting: HashMap<u64, bool>,
-    /// Promises that are over and not yet in the journal as such.
-    over: Vec<u64>,
+    /// Promises that have ended, and are still to be journalled as acknowledged.
+    ended: Vec<u64>,
     /// Whether outcomes are delivered to clients that are being disconnected, and may not reach them.
     is_ending: bool,
 }
@@ -26,8 +26,8 @@ impl Acknowledgements {
         self.n_outstanding >= MAX_UNACKNOWLEDGED
     }
 
-    /// Waits for the outstanding outcomes no longer.
-    pub(super) fn forgive_outstanding(&mut self) {
+    /// Stops waiting for the outstanding outcomes.
+    pub(super) fn reset_outstanding(&mut self) {
         self.n_outstanding = 0;
     }
 
@@ -60,18 +60,18 @@ impl Acknowledgements {
     }
 
     fn end_half(&mut self, number: u64) {
-        if let Some(is_half_over) = self.retracting.get_mut(&number) {
-            if !std::mem::replace(is_half_over, true) {
+        if let Some(is_half_ended) = self.retracting.get_mut(&number) {
+            if !std::mem::replace(is_half_ended, true) {
                 return;
             }
             self.retracting.remove(&number);
         }
-        self.over.push(number);
+        self.ended.push(number);
     }
 
-    /// The promises that are over since this was last asked.
-    pub(super) fn take_over(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.over)
+    /// The promises that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.ended)
     }
 }
 
@@ -80,30 +80,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expired_promise_is_over_when_retracted_and_delivered() {
+    fn expired_promise_ends_when_retracted_and_delivered() {
         for is_delivered_first in [true, false] {
             let mut acknowledgements = Acknowledgements::default();
             acknowledgements.expired([7, 8]);
             acknowledgements.delivered(9);
             if is_delivered_first {
                 acknowledgements.delivered(7);
-                assert_eq!(acknowledgements.take_over(), [9]);
+                assert_eq!(acknowledgements.take_ended(), [9]);
                 acknowledgements.retracted(7);
             } else {
                 acknowledgements.retracted(7);
-                assert_eq!(acknowledgements.take_over(), [9]);
+                assert_eq!(acknowledgements.take_ended(), [9]);
                 acknowledgements.delivered(7);
             }
-            assert_eq!(acknowledgements.take_over(), [7]);
+            assert_eq!(acknowledgements.take_ended(), [7]);
         }
     }
 
     #[test]
-    fn delivery_after_shutdown_began_is_not_over() {
+    fn delivery_during_shutdown_ends_no_promise() {
         let mut acknowledgements = Acknowledgements::default();
         acknowledgements.delivered(1);
         acknowledgements.begin_to_end();
         acknowledgements.delivered(2);
-        assert_eq!(acknowledgements.take_over(), [1]);
+        assert_eq!(acknowledgements.take_ended(), [1]);
     }
 }

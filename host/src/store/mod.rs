@@ -1,7 +1,7 @@
 //! What outlives the process: documents and durable states, in a database; and the journal of promises.
 //!
-//! - [`Store`] is the face for the rest of the host. It never waits for the database, but where its documentation says so:
-//!   writes are queued, and what is read is handed to a callback.
+//! - [`Store`] is the interface for the rest of the host. Unless a method says so, it does not wait for the database: writes
+//!   are queued, and the results of reads go to a callback.
 //! - `promise` is a document that will be stored, and the outcome of that; `journal` has it on disk before any client hears
 //!   of it.
 //! - `write_queue` is what waits to be written. `writer` is the thread that writes it, in batches, and retries; it owns the
@@ -57,7 +57,7 @@ use writer::Writer;
 /// Scopes that are read at once when a plugin is loaded.
 const SCOPES_PAGE: u32 = 1000;
 
-/// How long the end of the host waits for the database: less than supervisors do before they kill.
+/// How long the end of the host waits for the database: less than supervisors wait before they kill.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the loading of a plugin waits for the database.
@@ -67,8 +67,8 @@ const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
 /// is away must not keep clients from each other.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The statements that make the tables in PostgreSQL, or bring them up to date, for administrators whose hosts may not do so;
-/// with what is to be granted to the role that a host connects as, if it is named.
+/// The statements that create or migrate the tables in PostgreSQL, for administrators whose hosts may not; with the privileges
+/// of the role that a host connects as, if it is named.
 pub fn postgres_schema(role: Option<&str>) -> String {
     postgres::script(role)
 }
@@ -161,7 +161,7 @@ impl Store {
         let _ = self.signals.send(signal);
     }
 
-    /// Writes what waits to be written, and ends. What the database does not take stays in the journal.
+    /// Writes everything that waits, and ends. Documents that the database does not take stay in the journal.
     pub fn shut_down(&self) {
         self.queue.stop();
         self.reads.stop();
@@ -182,7 +182,7 @@ impl Store {
     /// this order. Waits for the journal's file: not for a shard.
     ///
     /// # Errors
-    /// Where too much waits to be stored, or the journal cannot be written. Nothing is promised then.
+    /// Where too many documents wait, or the journal cannot be written. Nothing is promised then.
     pub fn promise(&self, mut promises: Vec<Promise>) -> Result<(), Failure> {
         self.queue.has_room_for(promises.len(), promises.iter().map(|promise| promise.document.len()).sum())?;
         self.journal.promise(&mut promises).map_err(|error| {
@@ -224,7 +224,7 @@ impl Store {
     /// Whether the store takes changes of scopes. An event that a feature must be told may change a scope all the same.
     ///
     /// # Errors
-    /// Where too much waits to be written.
+    /// Where too many changes wait.
     pub fn takes_changes(&self) -> Result<(), Failure> {
         self.queue.has_room_for_change()
     }
@@ -253,7 +253,7 @@ impl Store {
         self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge, answered);
     }
 
-    /// The calls that were answered and stored since, the oldest first. Waits for the database.
+    /// The calls that were answered since `since_ms`, the oldest first. Waits for the database.
     ///
     /// # Errors
     /// Where the database cannot be used.

@@ -11,7 +11,7 @@ use crate::model::Failure;
 /// Reads that wait, at most. Each takes some ten microseconds.
 const MAX_WAITING: usize = 10_000;
 
-/// A read, and what is done with the result.
+/// A read, with the use of its result.
 pub(super) type Read = Box<dyn FnOnce(Result<&mut dyn Backend, StoreFailure>) + Send>;
 
 /// Takes the result of a read, on the reading thread.

@@ -1,4 +1,4 @@
-//! How other threads reach the writer without waiting for it: by signals.
+//! The signals by which other threads reach the writer without waiting.
 
 use std::sync::{Arc, mpsc};
 
@@ -8,7 +8,7 @@ use crate::ledger::Charge;
 /// A message to the writer. Sending one never waits: it may come from a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signal {
-    /// Something was queued, the store is to stop, or the clock was moved.
+    /// The queue was filled or stopped, or the clock was moved.
     Wake,
     /// The outcome of the promise of this number has been delivered.
     Delivered(u64),

@@ -111,9 +111,9 @@ impl Writer {
         while let Ok(signal) = self.signals.try_recv() {
             self.note(signal);
         }
-        let over = self.acknowledgements.take_over();
-        if !over.is_empty() {
-            self.journal.acknowledge_or_log(over);
+        let ended = self.acknowledgements.take_ended();
+        if !ended.is_empty() {
+            self.journal.acknowledge_or_log(ended);
         }
     }
 
@@ -131,7 +131,7 @@ impl Writer {
                     return self.on_refused(batch, &why);
                 }
                 Err(BackendError::Refused(_)) => {
-                    // Written one by one, those that the database refuses show.
+                    // Written one by one, only the refused ones fail.
                     for task in batch.tasks {
                         self.write(Batch { tasks: vec![task], ..Batch::default() });
                     }
@@ -171,7 +171,7 @@ impl Writer {
         }
     }
 
-    /// Logs what is lost and what is kept when the host ends while the database cannot be written.
+    /// Logs the loss when the host ends while the database cannot be written.
     fn abandon(&self, batch: &Batch) {
         let (documents, scopes) = self.queue.left();
         tracing::error!(
@@ -244,7 +244,7 @@ impl Writer {
         while self.acknowledgements.are_many_outstanding() && !self.queue.is_stopping() {
             if !self.wait(Some(until.saturating_duration_since(Instant::now()))) {
                 // A feature that is paused must not delay the documents of the others.
-                return self.acknowledgements.forgive_outstanding();
+                return self.acknowledgements.reset_outstanding();
             }
             self.journal_acknowledgements();
         }

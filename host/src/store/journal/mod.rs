@@ -164,7 +164,7 @@ impl Journal {
     /// Forces everything written so far to disk.
     ///
     /// # Errors
-    /// Where the disk reports one.
+    /// Where the disk fails.
     pub(super) fn sync(&self) -> io::Result<()> {
         // The lock is not held while the disk works: a new promise need not wait for it.
         let mut unsynced = Vec::new();

@@ -1,4 +1,4 @@
-//! The queue of everything that waits to be written to the database.
+//! The queue of writes to the database.
 
 mod documents;
 mod scope_changes;
@@ -52,7 +52,7 @@ impl fmt::Debug for State {
     }
 }
 
-/// What is written in one transaction.
+/// The writes of one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) tasks: Vec<Task>,

@@ -12,7 +12,7 @@ use crate::store::backend::{AnsweredCall, ScopeRecord};
 /// Called when a scope's change is on disk, or will not be.
 pub type Acknowledge = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
 
-/// What becomes of a scope.
+/// A change of a scope.
 #[derive(Debug)]
 pub(in crate::store) enum Change {
     /// It is written. Its charge stands until then, or until a later change takes its place.
