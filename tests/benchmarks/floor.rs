@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 
 use anyhow::Context as _;
 use roundhouse_tests::bench::say;
@@ -53,6 +54,33 @@ impl Room {
     }
 }
 
+fn accept(listener: &TcpListener, poll: &OwnedFd, id: epoll::EventData) -> anyhow::Result<TcpStream> {
+    let socket = listener.accept()?.0;
+    socket.set_nodelay(true)?;
+    epoll::add(poll, &socket, id, epoll::EventFlags::IN)?;
+    Ok(socket)
+}
+
+/// The role of a socket by its first bytes.
+fn introduce(bytes: &[u8], at: usize, rooms: &mut HashMap<usize, Room>) -> anyhow::Result<Role> {
+    let head = bytes.first_chunk::<HEAD>().context("a connection begins with six bytes")?;
+    let room: usize = std::str::from_utf8(&head[3..])?.parse()?;
+    if head[0] == b'p' {
+        return Ok(Role::Publisher { room, rest: 0 });
+    }
+    rooms.entry(room).or_insert_with(|| Room::new(room)).members.push(at);
+    Ok(Role::Member)
+}
+
+fn write(bytes: &[u8], members: &[usize], sockets: &mut [Option<(TcpStream, Role)>]) -> anyhow::Result<()> {
+    for member in members {
+        if let Some((socket, _)) = &mut sockets[*member] {
+            socket.write_all(bytes)?;
+        }
+    }
+    Ok(())
+}
+
 /// Serves until the process is ended.
 pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -74,10 +102,8 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
         for event in &events {
             let at = event.data.u64();
             if at == LISTENER {
-                let socket = listener.accept()?.0;
-                socket.set_nodelay(true)?;
-                epoll::add(&poll, &socket, epoll::EventData::new_u64(sockets.len() as u64), epoll::EventFlags::IN)?;
-                sockets.push(Some((socket, Role::Unknown)));
+                let id = epoll::EventData::new_u64(sockets.len() as u64);
+                sockets.push(Some((accept(&listener, &poll, id)?, Role::Unknown)));
                 continue;
             }
             let Some((socket, role)) = &mut sockets[at as usize] else { continue };
@@ -96,31 +122,17 @@ pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
             match role {
                 Role::Member => {}
                 Role::Unknown => {
-                    let head = buffer[..read].first_chunk::<HEAD>().context("a connection begins with six bytes")?;
-                    let room: usize = std::str::from_utf8(&head[3..])?.parse()?;
-                    if head[0] == b'p' {
-                        *role = Role::Publisher { room, rest: 0 };
-                    } else {
-                        rooms.entry(room).or_insert_with(|| Room::new(room)).members.push(at as usize);
-                        *role = Role::Member;
-                    }
+                    *role = introduce(&buffer[..read], at as usize, &mut rooms)?;
                     socket.write_all(b"\x81\x06joined")?;
                 }
                 Role::Publisher { room, rest } => {
                     let (room, due) = (*room, (*rest + read) / publish_bytes);
                     *rest = (*rest + read) % publish_bytes;
-                    let (times, frames) = match merging {
-                        Merging::Separate => (due, 1),
-                        Merging::Merged => (usize::from(due > 0), due),
-                    };
+                    let (times, frames) = merging.writes(due);
                     let Some(room) = rooms.get_mut(&room).map(|room| room.make_ready(frames)) else { continue };
                     let bytes = &room.bytes[..frames * room.frame_bytes];
                     for _ in 0..times {
-                        for member in &room.members {
-                            if let Some((socket, _)) = &mut sockets[*member] {
-                                socket.write_all(bytes)?;
-                            }
-                        }
+                        write(bytes, &room.members, &mut sockets)?;
                     }
                 }
             }

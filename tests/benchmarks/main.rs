@@ -78,6 +78,16 @@ enum Merging {
 }
 
 impl Merging {
+    /// The number of writes for `due` frames, and the frames in each.
+    fn writes(self, due: usize) -> (usize, usize) {
+        match self {
+            Self::Separate => (due, 1),
+            Self::Merged => (usize::from(due > 0), due),
+        }
+    }
+}
+
+impl Merging {
     fn name(self) -> &'static str {
         match self {
             Self::Separate => "separate",

@@ -81,7 +81,27 @@ fn cargo() -> Command {
 pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
     let mut specs = Vec::new();
     let mut versions = serde_json::Map::new();
-    let is_wanted = |name: &str| options.servers.is_empty() || options.servers.iter().any(|wanted| wanted == name);
+    prepare_hosts(options, &mut specs, &mut versions)?;
+    prepare_peers(options, &mut specs, &mut versions)?;
+    for (name, merging) in [("floor", Merging::Separate), ("floor-merged", Merging::Merged)] {
+        if is_wanted(options, name) {
+            specs.push(Spec { name: name.to_owned(), kind: Kind::Floor(merging), wire: Wire::Floor });
+        }
+    }
+    ensure!(!specs.is_empty(), "no server is left: install what is missing, or name others by --servers");
+    Ok(Field { specs, versions: Value::Object(versions), relay: guests::relay() })
+}
+
+fn is_wanted(options: &Options, name: &str) -> bool {
+    options.servers.is_empty() || options.servers.iter().any(|wanted| wanted == name)
+}
+
+/// Builds the host, or takes the given builds, over each protocol.
+fn prepare_hosts(
+    options: &Options,
+    specs: &mut Vec<Spec>,
+    versions: &mut serde_json::Map<String, Value>,
+) -> anyhow::Result<()> {
     let build = |args: &[&str]| {
         say("building the host")?;
         output(
@@ -89,12 +109,12 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
         )
     };
     let hosts = if options.hosts.is_empty() {
-        if is_wanted("roundhouse") || is_wanted("roundhouse-socketio") {
+        if is_wanted(options, "roundhouse") || is_wanted(options, "roundhouse-socketio") {
             build(&[])?;
         }
         vec![(String::new(), target_dir().join("release/roundhouse"))]
     } else {
-        if is_wanted("roundhouse") && options.wants(Workload::Plugin) {
+        if is_wanted(options, "roundhouse") && options.wants(Workload::Plugin) {
             // The echo is always built from the current sources.
             build(&["-p", "roundhouse-tests", "--bin", "conformance"])?;
         }
@@ -103,20 +123,29 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
     for (label, binary) in hosts {
         let name = |name: &str| if label.is_empty() { name.to_owned() } else { format!("{name}:{label}") };
         for (base, wire) in [("roundhouse", Wire::Plain), ("roundhouse-socketio", Wire::SocketIo)] {
-            if is_wanted(base) {
+            if is_wanted(options, base) {
                 specs.push(Spec { name: name(base), kind: Kind::Roundhouse { binary: binary.clone() }, wire });
             }
         }
         versions.insert(name("roundhouse"), json!(output(Command::new(&binary).arg("--version"))?));
     }
+    Ok(())
+}
+
+/// Builds and finds the peers.
+fn prepare_peers(
+    options: &Options,
+    specs: &mut Vec<Spec>,
+    versions: &mut serde_json::Map<String, Value>,
+) -> anyhow::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benchmarks/peers");
-    if is_wanted("socket.io") || is_wanted("ws") {
+    if is_wanted(options, "socket.io") || is_wanted(options, "ws") {
         match prepare_node(&folder.join("node")) {
             Ok(found) => {
                 versions.extend(found);
                 for (name, wire) in [("socket.io", Wire::SocketIo), ("ws", Wire::Bare)] {
                     let script = folder.join("node").join(name.replace('.', "")).with_extension("mjs");
-                    specs.extend(is_wanted(name).then(|| Spec {
+                    specs.extend(is_wanted(options, name).then(|| Spec {
                         name: name.to_owned(),
                         kind: Kind::Node { script },
                         wire,
@@ -126,7 +155,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
             Err(why) => leave_out("socket.io and ws", "install Node 20 or newer with npm", &why)?,
         }
     }
-    if is_wanted("socketioxide") {
+    if is_wanted(options, "socketioxide") {
         match prepare_socketioxide(&folder.join("socketioxide")) {
             Ok((binary, version)) => {
                 versions.insert("socketioxide".to_owned(), json!(version));
@@ -139,7 +168,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
             Err(why) => leave_out("socketioxide", "it is built from a registry, which must be within reach", &why)?,
         }
     }
-    if is_wanted("nats") {
+    if is_wanted(options, "nats") {
         match output(Command::new("nats-server").arg("--version")) {
             Ok(version) => {
                 versions.insert("nats".to_owned(), json!(version));
@@ -148,13 +177,7 @@ pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
             Err(why) => leave_out("nats", "install nats-server, on Debian by apt-get", &why)?,
         }
     }
-    for (name, merging) in [("floor", Merging::Separate), ("floor-merged", Merging::Merged)] {
-        if is_wanted(name) {
-            specs.push(Spec { name: name.to_owned(), kind: Kind::Floor(merging), wire: Wire::Floor });
-        }
-    }
-    ensure!(!specs.is_empty(), "no server is left: install what is missing, or name others by --servers");
-    Ok(Field { specs, versions: Value::Object(versions), relay: guests::relay() })
+    Ok(())
 }
 
 fn leave_out(name: &str, how: &str, why: &anyhow::Error) -> anyhow::Result<()> {

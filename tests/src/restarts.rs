@@ -97,18 +97,23 @@ pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
             outcome.made += 1;
         }
         plugins[at].running = found;
-        for plugin in &mut plugins {
-            plugin.note(round);
-            let now = running(&host, plugin.name).await;
-            assert_eq!(now, plugin.running, "round {round}, {}: {}", plugin.name, host.log());
-        }
-        if let Some(file) = &file {
-            let found = running(&host, "relay").await.map(|(_, digest)| digest);
-            assert_eq!(found.as_ref(), Some(file), "round {round}: {}", host.log());
-        }
-        check_components(&host, round).await;
+        check_start(&host, &mut plugins, file.as_ref(), round).await;
     }
     outcome
+}
+
+/// Checks that a start brings up these plugins, and `file` from the folder.
+async fn check_start(host: &TestHost, plugins: &mut [Changed], file: Option<&String>, round: usize) {
+    for plugin in plugins {
+        plugin.note(round);
+        let now = running(host, plugin.name).await;
+        assert_eq!(now, plugin.running, "round {round}, {}: {}", plugin.name, host.log());
+    }
+    if let Some(file) = file {
+        let found = running(host, "relay").await.map(|(_, digest)| digest);
+        assert_eq!(found.as_ref(), Some(file), "round {round}: {}", host.log());
+    }
+    check_components(host, round).await;
 }
 
 impl Changed {

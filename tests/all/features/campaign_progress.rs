@@ -34,6 +34,20 @@ fn figures(of: &Value) -> Value {
     json!([of["state"], of["sent"], of["delivered"], of["read"], of["failed"]])
 }
 
+/// Checks that page and owner have received exactly these events, and `eve` none. Returns their data.
+async fn expect_same(
+    host: &TestHost,
+    page: &mut TestClient,
+    owner: &mut TestClient,
+    eve: &mut TestClient,
+    events: &[&str],
+) -> Vec<Value> {
+    let [on_page, by_owner, by_eve] = host.received([page, owner, eve]).await;
+    let names: Vec<&str> = on_page.iter().map(|frame| frame["event"].as_str().unwrap()).collect();
+    assert_eq!((names.as_slice(), &by_owner, by_eve), (events, &on_page, vec![]));
+    on_page.into_iter().map(|mut frame| frame["data"].take()).collect()
+}
+
 #[tokio::test]
 async fn subscribers_and_owner_follow_a_campaign_throughout() {
     let host = TestHost::start();
@@ -46,21 +60,14 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     owner.emit_with_ack("subscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
     owner.expect_event("campaign:snapshot").await;
 
-    let all_hear = async |page: &mut TestClient, owner: &mut TestClient, eve: &mut TestClient, events: &[&str]| {
-        let [on_page, by_owner, by_eve] = host.received([page, owner, eve]).await;
-        let names: Vec<&str> = on_page.iter().map(|frame| frame["event"].as_str().unwrap()).collect();
-        assert_eq!((names.as_slice(), &by_owner, by_eve), (events, &on_page, vec![]));
-        on_page.into_iter().map(|mut frame| frame["data"].take()).collect::<Vec<_>>()
-    };
-
     let started = start(&host, 1000).await;
-    assert_eq!(all_hear(&mut page, &mut owner, &mut eve, &["campaign:started"]).await, [started]);
+    assert_eq!(expect_same(&host, &mut page, &mut owner, &mut eve, &["campaign:started"]).await, [started]);
     report(&host, "sent", 99).await;
     report(&host, "delivered", 50).await;
     report(&host, "read", 50).await;
-    all_hear(&mut page, &mut owner, &mut eve, &[]).await;
+    expect_same(&host, &mut page, &mut owner, &mut eve, &[]).await;
     let answer = report(&host, "failed", 1).await;
-    let progress = all_hear(&mut page, &mut owner, &mut eve, &["campaign:progress"]).await.remove(0);
+    let progress = expect_same(&host, &mut page, &mut owner, &mut eve, &["campaign:progress"]).await.remove(0);
     assert_eq!(figures(&progress), json!(["running", 99, 50, 50, 1]));
     assert_eq!(
         (&progress["total"], &progress["processed"], &progress["percent"]),
@@ -70,12 +77,12 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     assert_eq!(figures(&answer), figures(&progress), "the service is told the same");
     // One report crosses several multiples of 100.
     report(&host, "sent", 351).await;
-    all_hear(&mut page, &mut owner, &mut eve, &["campaign:progress"]).await;
+    expect_same(&host, &mut page, &mut owner, &mut eve, &["campaign:progress"]).await;
 
     for step in ["campaign:paused", "campaign:resumed"] {
         let data = json!({ "campaignId": "c1", "by": "owen" });
         host.post_event(step, data.clone()).await.unwrap();
-        assert_eq!(all_hear(&mut page, &mut owner, &mut eve, &[step]).await, [data]);
+        assert_eq!(expect_same(&host, &mut page, &mut owner, &mut eve, &[step]).await, [data]);
     }
     page.emit_with_ack("unsubscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
     tab.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
@@ -83,7 +90,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     assert_eq!((figures(&late), &late["name"]), (json!(["running", 450, 50, 50, 1]), &json!("Spring")));
 
     host.post_event("campaign:completed", json!({ "campaignId": "c1" })).await.unwrap();
-    let end = all_hear(&mut tab, &mut owner, &mut page, &["campaign:progress", "campaign:completed"]).await;
+    let end = expect_same(&host, &mut tab, &mut owner, &mut page, &["campaign:progress", "campaign:completed"]).await;
     assert_eq!(figures(&end[0]), json!(["completed", 450, 50, 50, 1]));
     tab.close().await;
     report(&host, "delivered", 1).await;

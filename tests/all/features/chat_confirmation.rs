@@ -101,6 +101,23 @@ async fn messages_and_confirmations_arrive_in_sending_order() {
     }
 }
 
+/// Checks that two messages are stored, and pages through them.
+async fn check_history(client: &mut TestClient, family: &Family, newest: &str, oldest: Value) {
+    let stored = family.history(client).await;
+    assert_eq!((stored[0]["tempId"].as_str(), &stored[1..]), (Some(newest), &[oldest][..]));
+    let older = json!({ "before": stored[0]["_id"], "limit": 1 });
+    let older = client.emit_with_ack(family.history, family.r1(older)).await.unwrap();
+    assert_eq!(older, json!({ "messages": [stored[1]], "hasMore": false }));
+}
+
+/// Checks that the stats count one room or channel, with two connections.
+async fn check_counts(host: &TestHost, family: &Family) {
+    let stats = host.stats("chat-confirmation").await;
+    let counts = (&stats["activeRooms"], &stats["activeChannels"], &stats["connections"]);
+    let (rooms, channels) = if family.id == "roomId" { (1, 0) } else { (0, 1) };
+    assert_eq!(counts, (&json!(rooms), &json!(channels), &json!(2)), "{stats}");
+}
+
 #[tokio::test]
 async fn message_shows_at_once_and_confirms_when_stored() {
     let host = TestHost::start();
@@ -144,11 +161,7 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         assert_eq!(family.say(&mut ana, "hello", "m1").await, temp_id);
         let second = family.say(&mut ben, "hi", "m1").await;
         assert_eq!(ben.expect_event(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
-        let stored = family.history(&mut ana).await;
-        assert_eq!((stored[0]["tempId"].as_str(), &stored[1..]), (Some(second.as_str()), &[confirmed][..]));
-        let older = json!({ "before": stored[0]["_id"], "limit": 1 });
-        let older = ana.emit_with_ack(family.history, family.r1(older)).await.unwrap();
-        assert_eq!(older, json!({ "messages": [stored[1]], "hasMore": false }));
+        check_history(&mut ana, &family, &second, confirmed).await;
 
         let left = ben.emit_with_ack(family.leave, family.r1(json!({}))).await;
         assert_eq!(left, Ok(family.r1(json!({ "connectedUsers": 1 }))));
@@ -157,10 +170,7 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         ana.expect_event(family.confirmed).await;
         assert_eq!(host.received([&mut ben, &mut eve]).await, [NOTHING, NOTHING]);
         family.join(&mut tab, 1).await;
-        let stats = host.stats("chat-confirmation").await;
-        let counts = (&stats["activeRooms"], &stats["activeChannels"], &stats["connections"]);
-        let (rooms, channels) = if family.id == "roomId" { (1, 0) } else { (0, 1) };
-        assert_eq!(counts, (&json!(rooms), &json!(channels), &json!(2)), "{stats}");
+        check_counts(&host, &family).await;
         drop((ana, tab));
         host.wait_for_report("chat-confirmation", |report| report["stats"]["connections"] == 0).await;
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use roundhouse_tests::bench::{LIMITS, SECRET, quantile, say, token};
 use roundhouse_tests::chat::{
-    MEMBERS, PER_SECOND, ROOMS, Seen, Shared, TIMEOUT, Tally, frame, join_all, message, wait_for_the_end, write,
+    MEMBERS, Member, PER_SECOND, ROOMS, Seen, Shared, TIMEOUT, Tally, frame, join_all, message, wait_for_the_end, write,
 };
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
@@ -47,6 +47,31 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Starts the killed host again with all members, and sends unacknowledged messages of these again, as clients do.
+async fn recover(
+    name: &str,
+    host: &mut TestHost,
+    members: Vec<Member>,
+    tally: &Shared,
+    stamps: &[u32],
+) -> anyhow::Result<Vec<Member>> {
+    let down = Instant::now();
+    // Reads the bytes that the host had written before its end.
+    for member in members {
+        tokio::time::timeout(TIMEOUT, member.reader).await.context("a connection outlived the host")??;
+    }
+    host.restart();
+    let members = join_all(&host.ws, tally).await?;
+    let after = down.elapsed().as_secs_f64();
+    say(&format!("{name}: killed and back with all {} members after {after:.1} s", members.len()))?;
+    let unacknowledged: Vec<usize> = (0..stamps.len()).filter(|n| !tally.borrow().acknowledged[*n]).collect();
+    say(&format!("{name}: {} messages were not acknowledged and are sent again", unacknowledged.len()))?;
+    for n in unacknowledged {
+        write(&members[message(n).2].socket, &frame(n, stamps[n])).await?;
+    }
+    Ok(members)
 }
 
 async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
@@ -92,24 +117,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
             drop(lock.take());
         }
         if Some(n) == killed {
-            let down = Instant::now();
-            // Reads the bytes that the host had written before its end.
-            for member in members.drain(..) {
-                tokio::time::timeout(TIMEOUT, member.reader).await.context("a connection outlived the host")??;
-            }
-            host.restart();
-            members = join_all(&host.ws, &tally).await?;
-            say(&format!(
-                "{name}: killed and back with all {} members after {:.1} s",
-                members.len(),
-                down.elapsed().as_secs_f64()
-            ))?;
-            // Sends unacknowledged messages again under their ids, as clients do.
-            let unacknowledged: Vec<usize> = (0..n).filter(|n| !tally.borrow().acknowledged[*n]).collect();
-            say(&format!("{name}: {} messages were not acknowledged and are sent again", unacknowledged.len()))?;
-            for n in unacknowledged {
-                write(&members[message(n).2].socket, &frame(n, stamps[n])).await?;
-            }
+            members = recover(name, &mut host, members, &tally, &stamps[..n]).await?;
         }
         stamps[n] = began.elapsed().as_micros() as u32;
         late.push(stamps[n].saturating_sub(due.as_micros() as u32));

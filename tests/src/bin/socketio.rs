@@ -13,6 +13,7 @@ use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_f
 use roundhouse_tests::{TestHost, guests};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::{LocalSet, spawn_local};
 
 const PAYLOAD_BYTES: usize = 128;
@@ -127,6 +128,54 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
     ))
 }
 
+/// Connects a client to its session, if it has one. Returns the socket, the bytes behind the host's answer, and
+/// Socket.IO's `pid`.
+async fn open(
+    protocol: Protocol,
+    ws: &str,
+    token: &str,
+    session: Option<&(String, String)>,
+    frames: u64,
+) -> anyhow::Result<(TcpStream, Vec<u8>, Option<String>)> {
+    match protocol {
+        Protocol::Plain => {
+            let mut socket = connect_raw(ws, token).await?;
+            let wanted = session.map_or(json!({}), |(key, _)| json!({ "session": key, "offset": frames }));
+            socket.write_all(&protocol.event("resume", &wanted)).await?;
+            Ok((socket, Vec::new(), None))
+        }
+        Protocol::SocketIo => {
+            let mut auth = json!({ "token": token });
+            if let Some((pid, offset)) = session {
+                auth["pid"] = pid.as_str().into();
+                if !offset.is_empty() {
+                    auth["offset"] = offset.as_str().into();
+                }
+            }
+            let (socket, answer, rest) = connect_socket_io(ws, &auth).await?;
+            let pid = answer["pid"].as_str().context("there is a pid")?.to_owned();
+            Ok((socket, rest, Some(pid)))
+        }
+    }
+}
+
+/// Takes a frame other than a ping: the answer to `resume`, or an event, which the plain protocol counts.
+fn take_text(text: &str, session: &mut Option<(String, String)>, frames: &mut u64, got: &mut Got) {
+    let Some(data) = text.strip_prefix("{\"event\":\"resumed\",\"data\":") else {
+        *frames += 1;
+        note(text, session, got);
+        return;
+    };
+    let data: Value = serde_json::from_str(data.trim_end_matches('}'))
+        .or_else(|_| serde_json::from_str(&data[..data.len() - 1]))
+        .unwrap_or_default();
+    let key = data["session"].as_str().unwrap_or_default().to_owned();
+    if session.as_ref().is_none_or(|(known, _)| *known != key) {
+        *frames = 0;
+    }
+    note_session(session, key, got);
+}
+
 /// One client, from drop to drop until the run is over.
 async fn client(
     protocol: Protocol,
@@ -142,32 +191,10 @@ async fn client(
     let mut frames = 0;
     let mut stay = STAY + STAY * (n % 100) as u32 / 100;
     loop {
-        let mut received = Vec::new();
-        let mut socket = match protocol {
-            Protocol::Plain => {
-                let mut socket = connect_raw(ws, &token).await?;
-                let wanted = match &session {
-                    Some((key, _)) => json!({ "session": key, "offset": frames }),
-                    None => json!({}),
-                };
-                socket.write_all(&protocol.event("resume", &wanted)).await?;
-                socket
-            }
-            Protocol::SocketIo => {
-                let mut auth = json!({ "token": token });
-                if let Some((pid, offset)) = &session {
-                    auth["pid"] = pid.as_str().into();
-                    if !offset.is_empty() {
-                        auth["offset"] = offset.as_str().into();
-                    }
-                }
-                let (socket, answer, rest) = connect_socket_io(ws, &auth).await?;
-                let pid = answer["pid"].as_str().context("there is a pid")?.to_owned();
-                note_session(&mut session, pid, &mut got.borrow_mut()[n]);
-                received = rest;
-                socket
-            }
-        };
+        let (mut socket, mut received, pid) = open(protocol, ws, &token, session.as_ref(), frames).await?;
+        if let Some(pid) = pid {
+            note_session(&mut session, pid, &mut got.borrow_mut()[n]);
+        }
         if joined.get() < CLIENTS {
             socket.write_all(&protocol.event("join", &json!({ "room": "r" }))).await?;
             joined.set(joined.get() + 1);
@@ -181,18 +208,8 @@ async fn client(
                 let text = std::str::from_utf8(frame).unwrap_or_default();
                 if text == "2" {
                     pings += 1;
-                } else if let Some(data) = text.strip_prefix("{\"event\":\"resumed\",\"data\":") {
-                    let data: Value = serde_json::from_str(data.trim_end_matches('}'))
-                        .or_else(|_| serde_json::from_str(&data[..data.len() - 1]))
-                        .unwrap_or_default();
-                    let key = data["session"].as_str().unwrap_or_default().to_owned();
-                    if session.as_ref().is_none_or(|(known, _)| *known != key) {
-                        frames = 0;
-                    }
-                    note_session(&mut session, key, &mut got.borrow_mut()[n]);
                 } else {
-                    frames += 1;
-                    note(text, &mut session, &mut got.borrow_mut()[n]);
+                    take_text(text, &mut session, &mut frames, &mut got.borrow_mut()[n]);
                 }
             });
             for _ in 0..pings {
