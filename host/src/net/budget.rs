@@ -23,11 +23,11 @@ pub const SLOWEST: u64 = 4096;
 /// For how long something may stay behind [`SLOWEST`], in milliseconds: a telephone that changes its cell is back by then.
 pub const PATIENCE_MS: u64 = 30_000;
 
-/// A link that holds something, by its shard and its place there.
-pub type HeldLink = (usize, u64);
+/// A transport that holds something, by its shard and its place there.
+pub type HeldTransport = (usize, u64);
 
-/// Ends a link that has to make room.
-type EndLink = Box<dyn Fn(HeldLink) + Send + Sync>;
+/// Ends a transport that has to make room.
+type EndTransport = Box<dyn Fn(HeldTransport) + Send + Sync>;
 
 /// A bound for what holders have in all. Clones share it.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ struct Inner {
     clock: Clock,
     held: IntGauge,
     evicted: IntCounter,
-    end_link: EndLink,
+    end_transport: EndTransport,
     // Held for a look-up alone.
     state: Mutex<State>,
 }
@@ -62,7 +62,7 @@ struct Holder {
 
 enum Who {
     Task(Arc<Eviction>),
-    Link(HeldLink),
+    Transport(HeldTransport),
 }
 
 #[derive(Default)]
@@ -93,12 +93,18 @@ impl fmt::Debug for Holding {
 impl Budget {
     /// A budget of `bound` bytes. `held` shows what is held, and `evicted` counts who had to make room.
     pub fn new(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter) -> Self {
-        Self::with_links(bound, clock, held, evicted, Box::new(|_| ()))
+        Self::with_transports(bound, clock, held, evicted, Box::new(|_| ()))
     }
 
-    /// As [`Budget::new`], of which links have a part, too.
-    pub fn with_links(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter, end_link: EndLink) -> Self {
-        Self(Arc::new(Inner { bound, clock, held, evicted, end_link, state: Mutex::default() }))
+    /// As [`Budget::new`], of which transports have a part, too.
+    pub fn with_transports(
+        bound: usize,
+        clock: Clock,
+        held: IntGauge,
+        evicted: IntCounter,
+        end_transport: EndTransport,
+    ) -> Self {
+        Self(Arc::new(Inner { bound, clock, held, evicted, end_transport, state: Mutex::default() }))
     }
 
     /// A part for a task, which nothing is in yet. The task is to look for [`Holding::evicted`].
@@ -108,9 +114,9 @@ impl Budget {
         Holding { budget: self.clone(), key, eviction: Some(eviction) }
     }
 
-    /// A part for a link, which is ended where it has to make room.
-    pub fn part_of_link(&self, link: HeldLink) -> Holding {
-        Holding { budget: self.clone(), key: self.enter(Who::Link(link)), eviction: None }
+    /// A part for a transport, which is ended where it has to make room.
+    pub fn part_of_transport(&self, transport: HeldTransport) -> Holding {
+        Holding { budget: self.clone(), key: self.enter(Who::Transport(transport)), eviction: None }
     }
 
     fn enter(&self, who: Who) -> usize {
@@ -126,7 +132,7 @@ impl Budget {
     /// Changes what a holder has, and has others make room where that is too much.
     fn change(&self, key: usize, change: impl FnOnce(&mut Holder, u64)) {
         let now = self.0.clock.uptime_ms();
-        let mut links = Vec::new();
+        let mut transports = Vec::new();
         {
             let state = &mut *self.lock();
             let Some(holder) = state.holders.get_mut(key) else { return };
@@ -141,20 +147,20 @@ impl Budget {
             while state.bytes > self.0.bound
                 && let Some((_, oldest)) = state.order.pop_first()
             {
-                self.evict(state, oldest, &mut links);
+                self.evict(state, oldest, &mut transports);
             }
             self.0.held.set(state.bytes as i64);
         }
-        links.into_iter().for_each(|link| (self.0.end_link)(link));
+        transports.into_iter().for_each(|transport| (self.0.end_transport)(transport));
     }
 
-    fn evict(&self, state: &mut State, key: usize, links: &mut Vec<HeldLink>) {
+    fn evict(&self, state: &mut State, key: usize, transports: &mut Vec<HeldTransport>) {
         let Some(holder) = state.holders.get_mut(key) else { return };
         state.bytes -= std::mem::take(&mut holder.bytes);
         holder.gives_way = false;
         self.0.evicted.inc();
         match &holder.who {
-            Who::Link(link) => links.push(*link),
+            Who::Transport(transport) => transports.push(*transport),
             Who::Task(eviction) => {
                 eviction.has_come.store(true, Ordering::Release);
                 eviction.notify.notify_waiters();
@@ -252,12 +258,12 @@ mod tests {
 
     use super::*;
 
-    fn budget(bound: usize) -> (Budget, Clock, Arc<Mutex<Vec<HeldLink>>>) {
-        let (clock, ended) = (Clock::manual(0), Arc::<Mutex<Vec<HeldLink>>>::default());
+    fn budget(bound: usize) -> (Budget, Clock, Arc<Mutex<Vec<HeldTransport>>>) {
+        let (clock, ended) = (Clock::manual(0), Arc::<Mutex<Vec<HeldTransport>>>::default());
         let (held, evicted) = (IntGauge::new("a", "a").unwrap(), IntCounter::new("b", "b").unwrap());
         let noted = ended.clone();
-        let end = Box::new(move |link| noted.lock().unwrap().push(link));
-        (Budget::with_links(bound, clock.clone(), held, evicted, end), clock, ended)
+        let end = Box::new(move |transport| noted.lock().unwrap().push(transport));
+        (Budget::with_transports(bound, clock.clone(), held, evicted, end), clock, ended)
     }
 
     fn figures(budget: &Budget) -> (i64, u64) {
@@ -267,8 +273,8 @@ mod tests {
     #[test]
     fn oldest_holder_makes_room_first() {
         let (budget, clock, ended) = budget(100);
-        let link = budget.part_of_link((1, 7));
-        link.begin(40);
+        let transport = budget.part_of_transport((1, 7));
+        transport.begin(40);
         clock.advance(Duration::from_millis(1));
         let (old, new) = (budget.part(), budget.part());
         old.begin(40);
@@ -281,7 +287,7 @@ mod tests {
         assert_eq!((old.is_evicted(), new.is_evicted(), figures(&budget)), (true, false, (90, 2)));
         old.grow(50, 50);
         assert_eq!(figures(&budget), (90, 2), "who had to go holds nothing more");
-        drop((link, old, new));
+        drop((transport, old, new));
         assert_eq!(figures(&budget), (0, 2));
     }
 

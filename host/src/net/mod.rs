@@ -17,7 +17,7 @@ mod upload;
 mod watched;
 
 pub use accept::accept_failed;
-pub use budget::{Budget, HeldLink, Holding, PATIENCE_MS, SLOWEST};
+pub use budget::{Budget, HeldTransport, Holding, PATIENCE_MS, SLOWEST};
 pub use deadline::REQUEST_TIMEOUT;
 pub use descriptors::{Descriptors, raise_limit};
 pub use head::{is_upgrade, lists, refuse};

@@ -36,7 +36,7 @@ pub fn incomplete_budget(bound: usize, clock: Clock, held: IntGauge, evicted: In
             shard.push(ShardCommand::Evict { transport });
         }
     };
-    Budget::with_links(bound, clock, held, evicted, Box::new(evict))
+    Budget::with_transports(bound, clock, held, evicted, Box::new(evict))
 }
 
 /// The failure of a message over its client's rate.
@@ -159,7 +159,7 @@ impl Shard {
     }
 
     /// Accounts for the incomplete messages of a transport, after so many bytes have come. `is_begun` says that a message was
-    /// complete meanwhile, so that what is incomplete now began behind it.
+    /// complete meanwhile, so that an incomplete one began behind it.
     pub(super) fn account_incomplete(&self, transport: &Transport, came: usize, is_begun: bool) {
         let (bytes, attachments) = incomplete_bytes(transport);
         let mut holding = transport.holding.borrow_mut();
@@ -169,7 +169,7 @@ impl Shard {
             Some(holding) if is_begun && attachments == 0 => holding.begin(bytes),
             Some(holding) => holding.grow(bytes, came),
             None => {
-                let share = self.shared().unfinished.part_of_link((self.index(), transport.id.to_bits()));
+                let share = self.shared().unfinished.part_of_transport((self.index(), transport.id.to_bits()));
                 share.begin(bytes);
                 *holding = Some(share);
             }
