@@ -1,4 +1,4 @@
-//! How many connections there may be, of the whole host and from one address.
+//! The limits of connections, of the whole host and from one address.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use dashmap::DashMap;
 use super::config::ConnConfig;
 use crate::model::{CloseCode, network_of};
 
-/// Time between two probes of addresses, whichever they are, in milliseconds: each looks at all transports.
+/// Time between two probes of any addresses, in milliseconds: each looks at all transports.
 const PROBE_INTERVAL_MS: u64 = 1000;
 
 /// The connections that were let in.
@@ -16,7 +16,7 @@ const PROBE_INTERVAL_MS: u64 = 1000;
 pub struct Admission {
     /// Set when the host is told to end.
     closed: AtomicBool,
-    /// Whether it was said that the limit per address may count a proxy.
+    /// Whether the warning was logged that the limit per address may count a proxy.
     has_warned: AtomicBool,
     total: AtomicUsize,
     /// By address or IPv6 network; counted only where it is limited.
@@ -26,7 +26,7 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// From here on new clients are told to try again elsewhere.
+    /// Refuses new clients from here on.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -35,10 +35,10 @@ impl Admission {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Counts one more connection from `peer` in.
+    /// Counts a connection from `peer`.
     ///
     /// # Errors
-    /// Where there are as many as there may be, with what to tell the client. Nothing is counted then.
+    /// At a limit, with what to tell the client. Nothing is counted then.
     pub(super) fn enter(&self, peer: SocketAddr, config: &ConnConfig) -> Result<(), (CloseCode, &'static str)> {
         if self.total.fetch_add(1, Ordering::Relaxed) >= config.connections && config.connections > 0 {
             self.total.fetch_sub(1, Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl Admission {
         }
     }
 
-    /// Warns once that the limit per address may count a proxy, and so all who come by way of it.
+    /// Warns once that the limit per address may count a proxy, and so all of its clients.
     fn warn_of_proxy(&self, peer: SocketAddr, config: &ConnConfig, why: &str) {
         if !config.trusted_proxies.contains(peer.ip()) && !self.has_warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -85,11 +85,11 @@ impl Admission {
     pub(super) fn may_probe(&self, now: u64) -> bool {
         let last = self.probed.load(Ordering::Relaxed);
         let is_due = last == 0 || last + PROBE_INTERVAL_MS <= now;
-        // Of those who ask at once, one.
+        // One of those that ask at the same moment.
         is_due && self.probed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Counts one out that was counted in.
+    /// Counts a connection out that was counted.
     pub(super) fn leave(&self, peer: SocketAddr, config: &ConnConfig) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         if config.connections_per_ip > 0 {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_probed_once_a_second() {
+    fn addresses_are_probed_once_a_second() {
         let admission = Admission::default();
         let probes: Vec<_> =
             [0, 1, 999, 1001, 1002, 2001].into_iter().filter(|now| admission.may_probe(*now)).collect();

@@ -1,5 +1,5 @@
-//! What a connection gets for which the host has no descriptor but one of its reserve: an answer, and its end. A liveness
-//! probe must be told that the host is alive, or a full host would be killed with everybody on it.
+//! Connections for which the host has only a descriptor of its reserve: each gets one answer, and is closed. A liveness probe
+//! must be told that the host is alive, or a full host would be killed with all of its clients.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

@@ -22,15 +22,15 @@ pub struct Shared {
     pub client: Arc<ClientConfig>,
     /// The directory of connections and rooms.
     pub hub: Arc<Hub>,
-    /// Who may connect.
+    /// Verifies tokens.
     pub auth: Arc<Authenticator>,
-    /// What becomes of events.
+    /// The features, which handle events.
     pub plugins: Runtime,
-    /// How many connections there are, and may be.
+    /// The limits of connections.
     pub admission: Arc<Admission>,
-    /// What is held that is not whole.
+    /// The budget for incomplete input.
     pub unfinished: Budget,
-    /// The polling sessions.
+    /// The polling sessions of all shards.
     pub eio_sessions: Arc<EioSessions>,
     /// The time.
     pub clock: Clock,

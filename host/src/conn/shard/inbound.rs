@@ -16,7 +16,7 @@ impl Shard {
         transport.times.heard.set(self.now());
         let read_at = Instant::now();
         let came = bytes.len();
-        // Whether a message was complete, so that what is incomplete now began behind it.
+        // Whether a message was complete, so that an incomplete one began behind it.
         let mut is_begun = false;
         let mut decoder = socket.decoder.take();
         let read = decoder.feed(

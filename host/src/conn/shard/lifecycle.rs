@@ -1,4 +1,4 @@
-//! How connections begin, what is known of their users, and how they end.
+//! How connections begin, how their identities change, and how they end.
 
 use std::rc::Rc;
 use std::sync::Arc;

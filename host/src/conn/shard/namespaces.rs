@@ -41,14 +41,14 @@ impl Auth {
     }
 }
 
-/// Why a client is not let into a namespace, as it is told.
+/// The refusal of a client that may not enter a namespace.
 struct Refused {
     message: String,
     data: serde_json::Value,
 }
 
 impl Refused {
-    /// Socket.IO's client does not try again by itself. Its page does, if it is told when.
+    /// Socket.IO's client does not try again by itself. Its page does, if it knows when.
     fn for_now(code: &str, message: String, wait: Duration) -> Self {
         let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
         Self { message, data }
@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// # Errors
-    /// Where the client may not come in, as it is told.
+    /// Where the client may not enter.
     fn try_connect_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,

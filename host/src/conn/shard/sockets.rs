@@ -105,7 +105,7 @@ impl Shard {
         Some(wait)
     }
 
-    /// The principal that is charged for what is read from a transport.
+    /// The principal that is charged for the bytes read from a transport.
     fn principal_of(&self, transport: &Transport) -> Arc<str> {
         match self.first_connection(transport) {
             Some(connection) => connection.identity.borrow().principal.clone(),

@@ -63,7 +63,7 @@ impl Shard {
         }
     }
 
-    /// Does what is due on a transport, and sets the timer for its next check.
+    /// Checks the time limits and the heartbeat of a transport, and sets the timer for its next check.
     pub(super) fn check_transport(self: &Rc<Self>, transport: &Rc<Transport>, now: u64) {
         self.resume_reading(transport, now);
         let times = &transport.times;

@@ -139,7 +139,7 @@ impl EioSessions {
     }
 }
 
-/// A request that waits for its answer. If it breaks off, its session ends, for what was lost with it is not known.
+/// A request that waits for its answer. If it breaks off, its session ends, for packets may be lost with it.
 struct Waiting<'a> {
     sessions: &'a EioSessions,
     id: Sid,

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_bounded_where_there_is_no_time() {
+    fn batches_are_bounded_without_time() {
         assert_eq!(schedule(600, 0), [(0, 256), (1, 256), (2, 88)]);
         let moments = schedule(100_000, 100);
         assert!(moments.iter().all(|(_, n)| *n <= CLOSED_IN_A_ROW), "{moments:?}");

@@ -129,7 +129,7 @@ impl Writes {
         std::mem::swap(transports, &mut self.dirty.borrow_mut());
     }
 
-    /// Holds receipts until what is queued has been written.
+    /// Holds receipts until the queued frames have been written.
     pub(crate) fn hold(&self, receipts: impl IntoIterator<Item = DeliveryReceipt>) {
         self.receipts.borrow_mut().extend(receipts);
     }
