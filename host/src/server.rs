@@ -61,32 +61,8 @@ impl Server {
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
-        let auth = Arc::new(Authenticator::new(config.auth.clone(), clock.clone()));
-        let trusted_proxies = config.conn.trusted_proxies.clone();
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let unfinished = incomplete_budget(
-            config.conn.unfinished_bytes,
-            clock.clone(),
-            metrics.unfinished_bytes.clone(),
-            metrics.unfinished_evicted.clone(),
-            hub.clone(),
-        );
-        let shared = Shared {
-            config: Arc::new(config.conn.clone()),
-            client: Arc::new(config.client.clone()),
-            hub: hub.clone(),
-            auth,
-            plugins: runtime.clone(),
-            admission: admission.clone(),
-            unfinished,
-            eio_sessions: Arc::new(EioSessions::new(config.shards, clock.clone())),
-            clock: clock.clone(),
-            metrics: metrics.clone(),
-        };
-        let shards = (0..config.shards)
-            .map(|index| ShardThread::start(index, shared.clone()))
-            .collect::<Result<Vec<_>, _>>()
-            .context("cannot start a shard")?;
+        let shards = start_shards(&config, &hub, &runtime, &admission, &clock, &metrics)?;
 
         let api_service =
             Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics.clone(), clock.clone()));
@@ -94,15 +70,8 @@ impl Server {
             api_service.remember_calls(store)?;
         }
         let (stop_api, stopped) = watch::channel(false);
-        let (report, started) = oneshot::channel();
-        let api_thread = {
-            let (api, runtime) = (api_service.clone(), runtime.clone());
-            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            thread::Builder::new()
-                .name("api".to_owned())
-                .spawn(move || tokio.block_on(run_api(api, api_listener, runtime, config, report, stopped)))?
-        };
-        started.blocking_recv().context("the API's thread ended before it began")??;
+        let trusted_proxies = config.conn.trusted_proxies.clone();
+        let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let acceptor = Acceptor::start(client_listener, hub, metrics, trusted_proxies)
             .context("cannot start to accept connections")?;
@@ -152,6 +121,57 @@ impl Server {
             tracing::error!("the API's thread panicked");
         }
     }
+}
+
+/// Starts the shards, which serve no client yet.
+fn start_shards(
+    config: &Config,
+    hub: &Arc<Hub>,
+    runtime: &Runtime,
+    admission: &Arc<Admission>,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<Vec<ShardThread>> {
+    let unfinished = incomplete_budget(
+        config.conn.unfinished_bytes,
+        clock.clone(),
+        metrics.unfinished_bytes.clone(),
+        metrics.unfinished_evicted.clone(),
+        hub.clone(),
+    );
+    let shared = Shared {
+        config: Arc::new(config.conn.clone()),
+        client: Arc::new(config.client.clone()),
+        hub: hub.clone(),
+        auth: Arc::new(Authenticator::new(config.auth.clone(), clock.clone())),
+        plugins: runtime.clone(),
+        admission: admission.clone(),
+        unfinished,
+        eio_sessions: Arc::new(EioSessions::new(config.shards, clock.clone())),
+        clock: clock.clone(),
+        metrics: metrics.clone(),
+    };
+    (0..config.shards)
+        .map(|index| ShardThread::start(index, shared.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("cannot start a shard")
+}
+
+/// Starts the API's thread. Returns when the plugins are loaded.
+fn start_api(
+    api: Arc<Api>,
+    listener: TcpListener,
+    runtime: Runtime,
+    config: Config,
+    stopped: watch::Receiver<bool>,
+) -> anyhow::Result<JoinHandle<()>> {
+    let (report, started) = oneshot::channel();
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let thread = thread::Builder::new()
+        .name("api".to_owned())
+        .spawn(move || tokio.block_on(run_api(api, listener, runtime, config, report, stopped)))?;
+    started.blocking_recv().context("the API's thread ended before it began")??;
+    Ok(thread)
 }
 
 /// Waits until this time, in milliseconds of uptime, or until every sender of `done` is gone.
