@@ -11,10 +11,6 @@ use serde_json::value::RawValue;
 use crate::placeholders::{BadPlaceholders, check_placeholders};
 use crate::surrogates::without_lone_surrogates;
 
-/// The most attachments of one event: as many as the reference decoder of Socket.IO takes, so that every client can read what
-/// another sends.
-pub const MAX_ATTACHMENTS: usize = 10;
-
 /// Arguments that have been checked: JSON text of one array, which refers to each attachment exactly once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arguments {

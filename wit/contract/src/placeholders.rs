@@ -5,7 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use crate::MAX_ATTACHMENTS;
+/// The most attachments of one event: as many as the reference decoder of Socket.IO takes, so that every client can read what
+/// another sends.
+pub const MAX_ATTACHMENTS: usize = 10;
 
 /// Arguments and attachments that do not fit each other.
 #[derive(Debug)]
