@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Terms;
 use super::budget::{Bound, Budget, Means};
 use super::overdraft::{Holder, Overdraft, What};
+use super::terms::Terms;
 use crate::model::{Allowance, Quota};
 
 /// The resources that one principal, plugin or scope makes the host hold, and their limits.

@@ -11,6 +11,7 @@
 mod account;
 mod budget;
 mod overdraft;
+mod terms;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,7 @@ pub use account::{Account, Charge, Memberships, Payers};
 pub use budget::{Bound, Budget, Means};
 pub use overdraft::{Holder, Overdraft, What};
 
+use self::terms::Terms;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure, LogLimit};
 
@@ -42,14 +44,6 @@ struct Inner {
     n_to_sweep: AtomicUsize,
     metrics: Metrics,
     overdrawn: Mutex<LogLimit>,
-}
-
-/// The terms of all accounts.
-#[derive(Debug)]
-struct Terms {
-    user: Budget,
-    service: Budget,
-    clock: Clock,
 }
 
 impl Ledger {
