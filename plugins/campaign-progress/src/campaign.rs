@@ -3,6 +3,7 @@
 use roundhouse_sdk::{Failure, Id, check_name};
 use serde::{Deserialize, Serialize};
 
+use crate::stage::Stage;
 use crate::wire::{Hundredths, Progress, Snapshot, Started, Status};
 
 /// The greatest length of a campaign's name, in characters: it is shown in one line.
@@ -38,18 +39,6 @@ pub(crate) struct Run {
     ran_ms: u64,
     /// The time of the start or the last resume, in epoch milliseconds.
     since: u64,
-}
-
-/// The stage of a campaign, in the order of the stats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Stage {
-    Running,
-    Paused,
-    Failed,
-    Completed,
-    /// Not started.
-    Pending,
 }
 
 impl Campaign {
@@ -223,16 +212,5 @@ impl Run {
             Stage::Running => self.ran_ms + now.saturating_sub(self.since),
             _ => self.ran_ms,
         }
-    }
-}
-
-impl Stage {
-    fn is_end(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed)
-    }
-
-    fn ended(self) -> Failure {
-        let how = if self == Self::Failed { "has failed" } else { "is completed" };
-        Failure::conflict(format!("the campaign {how}; only delivered and read are counted on"))
     }
 }

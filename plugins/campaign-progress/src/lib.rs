@@ -3,9 +3,11 @@
 //! # Layout
 //! - this file: the handling of events, and the recipients of emits
 //! - `campaign`: the state of one campaign, and its figures
+//! - `stage`: its stages
 //! - `wire`: messages, events, answers and settings
 
 mod campaign;
+mod stage;
 mod wire;
 
 use std::time::Duration;
@@ -16,7 +18,8 @@ use roundhouse_sdk::{
 };
 
 pub use campaign::Campaign;
-use campaign::{Run, Stage};
+use campaign::Run;
+use stage::Stage;
 use wire::{CampaignStats, EMITS, Named, Stats};
 pub use wire::{Failed, Message, OnCampaign, Report, Settings, Started};
 

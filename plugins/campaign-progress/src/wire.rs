@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use roundhouse_sdk::{ClaimedSender, Id, IdOr, Passthrough};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::campaign::Stage;
+use crate::stage::Stage;
 
 /// The operator's settings.
 #[derive(Debug, Deserialize)]
