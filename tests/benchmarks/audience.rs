@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::Bench;
+use crate::bench::Bench;
 use crate::generator::{CrowdId, SocketId, TIMEOUT};
 use crate::process::own_cpu;
 use crate::servers::Server;

@@ -10,9 +10,10 @@ use roundhouse_tests::chat::{PER_SECOND, Seen, Shared, Tally, frame, join_all, m
 use tokio::task::LocalSet;
 
 use crate::audience::Audience;
+use crate::bench::Bench;
+use crate::options::Workload;
 use crate::report::{CHAT_CPU, CONFIRMED_P50, CONFIRMED_P99, SHOWN_P50, SHOWN_P99};
 use crate::wire::Wire;
-use crate::{Bench, Workload};
 
 /// Every build of the host over the plain protocol.
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {

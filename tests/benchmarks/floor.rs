@@ -13,7 +13,7 @@ use roundhouse_tests::bench::say;
 use rustix::event::epoll;
 use rustix::io::Errno;
 
-use crate::Merging;
+use crate::options::Merging;
 use crate::wire::{Wire, plain_event};
 
 const LISTENER: u64 = u64::MAX;

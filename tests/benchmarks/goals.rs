@@ -1,20 +1,10 @@
 //! Roundhouse's goals, and whether a run meets them.
 
 use crate::report::{
-    EVENT_ADDED, EVENTS_TYPING, IDLE_CPU, IDLE_MEMORY, LATENCY_P99, Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE,
-    SINGLE_CPU,
+    EVENT_ADDED, EVENTS_TYPING, Goal, IDLE_CPU, IDLE_MEMORY, LATENCY_P99, Metric, PIPELINED, PIPELINED_CPU, Report,
+    SINGLE, SINGLE_CPU,
 };
 use Bound::{AtLeast, AtMost};
-
-/// A goal and its result.
-#[derive(Debug)]
-pub(crate) struct Goal {
-    pub(crate) server: String,
-    pub(crate) text: &'static str,
-    pub(crate) measured: f64,
-    pub(crate) decimals: usize,
-    pub(crate) is_met: bool,
-}
 
 /// The bound of a figure, or of its ratio to the floor where it has one.
 enum Bound {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use roundhouse_tests::bench::{median, quantile, say};
 
 use crate::audience::Audience;
+use crate::bench::Bench;
+use crate::options::Workload;
 use crate::report::Curve;
 use crate::servers::Kind;
 use crate::wire::Wire;
-use crate::{Bench, Workload};
 
 /// The levels of the curve of connections. A process on such a machine may have 20,000 open files.
 const LEVELS: [usize; 5] = [1_000, 2_000, 5_000, 10_000, 18_000];

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use roundhouse_tests::bench::{quantile, say};
 
 use crate::audience::Audience;
+use crate::bench::Bench;
+use crate::options::Workload;
 use crate::report::{IDLE_CPU, IDLE_MEMORY, STORM_P99, STORM_RATE};
 use crate::wire::{Step, Wire};
-use crate::{Bench, Workload};
 
 /// The connections whose memory is measured.
 const CONNECTIONS: usize = 10_000;

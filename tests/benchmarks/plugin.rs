@@ -13,13 +13,14 @@ use roundhouse_tests::target_dir;
 use serde_json::{Value, json};
 
 use crate::audience::Audience;
+use crate::bench::Bench;
 use crate::generator::TIMEOUT;
+use crate::options::Workload;
 use crate::process::Process;
 use crate::report::{
     ECHO_P50, EVENT_ADDED, EVENT_CPU, EVENT_P50, EVENT_P99, EVENTS_TYPING, EVENTS_VIEW, VIEW_P50, VIEW_P99,
 };
 use crate::wire::{Step, Until, Wire};
-use crate::{Bench, Workload};
 
 const TICKETS: usize = 64;
 const IN_FLIGHT: usize = 256;

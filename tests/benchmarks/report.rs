@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use roundhouse_tests::bench::median;
 use serde_json::{Value, json};
 
-use crate::goals::Goal;
 use crate::servers::Field;
 
 /// A metric.
@@ -109,6 +108,16 @@ pub(crate) struct Report {
     /// The figures of each round.
     figures: HashMap<(Metric, String), Vec<f64>>,
     pub(crate) curves: Vec<Curve>,
+}
+
+/// A goal and its result.
+#[derive(Debug)]
+pub(crate) struct Goal {
+    pub(crate) server: String,
+    pub(crate) text: &'static str,
+    pub(crate) measured: f64,
+    pub(crate) decimals: usize,
+    pub(crate) is_met: bool,
 }
 
 impl Report {

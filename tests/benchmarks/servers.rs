@@ -12,13 +12,9 @@ use roundhouse_tests::{guests, target_dir};
 use serde_json::{Value, json};
 
 use crate::generator::TIMEOUT;
+use crate::options::{Merging, Options, Workload};
 use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
-use crate::{Merging, Options, Workload};
-
-/// All servers that may take part.
-pub(crate) const NAMES: [&str; 8] =
-    ["roundhouse", "roundhouse-socketio", "socket.io", "ws", "socketioxide", "nats", "floor", "floor-merged"];
 
 /// What kind of server it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

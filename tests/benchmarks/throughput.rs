@@ -6,11 +6,12 @@ use anyhow::ensure;
 use roundhouse_tests::bench::{quantile, say};
 
 use crate::audience::Audience;
+use crate::bench::Bench;
+use crate::options::Workload;
 use crate::report::{
     LATENCY_P50, LATENCY_P99, LATENCY_P999, PIPELINED, PIPELINED_CPU, PIPELINED_GENERATOR, ROOMS_CPU, ROOMS_P50,
     ROOMS_P99, ROOMS_RATE, SINGLE, SINGLE_CPU,
 };
-use crate::{Bench, Workload};
 
 const MEMBERS: usize = 1_000;
 /// Events in flight.
