@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::flood::Handshake;
+use super::handshake::Handshake;
 use super::line::Line;
 use super::tally::Tally;
 use crate::bench::token;

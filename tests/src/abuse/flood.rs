@@ -6,25 +6,11 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use super::field::Field;
+use super::handshake::Handshake;
 use super::line::Line;
 
 /// The time before a disconnected attacker reconnects.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
-
-/// How a connection is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handshake {
-    /// By the plain protocol, with a token.
-    Plain,
-    /// The same, without a token.
-    Anonymous,
-    /// By Socket.IO over WebSocket, with a token.
-    SocketIo,
-    /// By the plain protocol, before authentication.
-    Unsigned,
-    /// By Engine.IO over WebSocket, without a namespace.
-    Engine,
-}
 
 /// The common settings of a flood's connections.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Attacks on a host, and their cost to others: good clients, newcomers, the operator, and memory.
 //!
 //! # Layout
-//! - [`Attack`]: the attacks, and the list of all
+//! - [`Attack`]: an attack; [`all`]: the list of all
 //! - [`Field`]: an attacker's resources, and its floods
 //! - [`Line`]: an attacker's connection
 //! - [`Tally`]: an attacker's sent and received frames
@@ -16,8 +16,10 @@ mod field;
 mod flood;
 mod glimpse;
 mod good;
+mod handshake;
 mod ledger;
 mod line;
+mod list;
 mod page;
 mod requests;
 mod sampling;
@@ -26,13 +28,15 @@ mod tally;
 mod verdict;
 mod visitors;
 
-pub use attack::{Attack, Attacker, Group, Setting, all};
+pub use attack::{Attack, Attacker, Group, Setting};
 pub use campaign::{Campaign, Length};
 pub use field::Field;
-pub use flood::{Flood, Handshake};
+pub use flood::Flood;
 pub use good::GoodClients;
+pub use handshake::Handshake;
 pub use ledger::{RequestKind, Served};
 pub use line::Line;
+pub use list::all;
 pub use page::page;
 pub use tally::Tally;
 pub use verdict::{Latency, Memory, Verdict, table};
