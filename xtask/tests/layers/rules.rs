@@ -23,7 +23,7 @@ const LAYERS: [&[&str]; 11] = [
 ];
 
 /// Rooms inside a module, from top to bottom: a room imports only those below it. The files beside them are the face.
-const ROOMS: [(&str, &[&str]); 1] = [("host/src/plugin/", &["", "lifecycle/", "run/", "load/", "guest/"])];
+const ROOMS: [(&str, &[&str]); 1] = [("host/src/plugin/", &["", "lifecycle/", "run/", "load/", "guest/", "event/"])];
 
 /// Crates and the only folder of another crate that may name them.
 const ONLY_HERE: [(&str, &str, &str); 2] =
