@@ -16,7 +16,7 @@ use crate::options::{Merging, Options, Workload};
 use crate::process::{Process, free_port, local};
 use crate::wire::Wire;
 
-/// What kind of server it is.
+/// The kind of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A build of the host, over one of its protocols.

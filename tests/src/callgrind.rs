@@ -22,7 +22,7 @@ impl CountedHost {
     /// Whether this machine can run one.
     ///
     /// # Errors
-    /// What it lacks.
+    /// The missing requirement.
     pub fn is_possible() -> Result<(), &'static str> {
         // vgdb stops and queries a process that runs under Valgrind.
         let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();

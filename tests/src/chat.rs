@@ -25,7 +25,7 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// The acknowledgement id of joins. Messages have smaller ones.
 const JOIN: usize = 1_000_000_000;
 
-/// What one member received of one message.
+/// How one member received one message.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen {
     /// The number of times it was shown.
@@ -36,7 +36,7 @@ pub struct Seen {
     pub failed: u8,
 }
 
-/// What all members received.
+/// How all members received all messages.
 #[derive(Debug)]
 pub struct Tally {
     /// When the first message was sent.

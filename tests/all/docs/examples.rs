@@ -1,4 +1,4 @@
-//! That what `examples/` shows works as it stands.
+//! The configuration and clients of `examples/` work as they stand.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
 }
 
-/// Runs a client until it ends by itself, and gives what it printed.
+/// Runs a client until it ends by itself, and returns its output.
 fn run(program: &Path, options: &[&str], name: &str) -> String {
     let host = TestHost::start();
     let url = host.ws.replace("ws://", "http://");

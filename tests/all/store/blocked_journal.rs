@@ -16,7 +16,7 @@ use tokio::time::timeout;
 /// Rooms, and tickets: so many that they are on several plugin threads.
 const MANY: usize = 16;
 
-/// A pipe to which nothing can be written until somebody reads from it.
+/// A full pipe: writes to it block until it is read from.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
@@ -30,7 +30,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
-/// Has this process write to `to` where it writes to the journal in `dir`.
+/// Redirects the writes of this process to the journal in `dir` to `to`.
 #[expect(unsafe_code, reason = "descriptors are replaced behind the back of their owner")]
 fn replace_journal(dir: &Path, to: &PipeWriter) {
     let is_journal = |link: &Path| link.starts_with(dir) && link.extension().is_some_and(|suffix| suffix == "journal");
@@ -39,7 +39,7 @@ fn replace_journal(dir: &Path, to: &PipeWriter) {
         // The descriptor of the listing itself may be gone.
         if fs::read_link(entry.path()).is_ok_and(|link| is_journal(&link)) {
             let number: RawFd = entry.file_name().to_str().unwrap().parse().unwrap();
-            // SAFETY: the descriptor is open and stays so: it is not closed here, and its owner is not told.
+            // SAFETY: the descriptor is open and stays so: it is not closed here, and its owner does not notice.
             let mut descriptor = unsafe { OwnedFd::from_raw_fd(number) };
             rustix::io::dup2(to, &mut descriptor).unwrap();
             std::mem::forget(descriptor);
