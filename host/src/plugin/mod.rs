@@ -1,14 +1,16 @@
-//! The plugin runtime: it decides what becomes of events by asking WebAssembly components.
+//! The plugin runtime: events are handled by WebAssembly components.
 //!
-//! [`Runtime`] is what the rest of the host sees; `greeting` is the part of it for connections that open. Below it there are four rooms, each of which imports only those before it:
+//! [`Runtime`] is its face for the rest of the host, with `connect` for new connections. Below it there are five rooms,
+//! each of which imports only those before it:
 //!
-//! - `guest`: the component and its sandbox, the only room that knows about wasmtime.
-//! - `load`: the steps of a load, and the catalogue of what runs.
+//! - `event`: what features get, its senders, and the bounds of each sender.
+//! - `guest`: components and their sandbox, the only room that names wasmtime and the WIT.
+//! - `load`: the steps of a load, generations, and the catalogue of plugins.
 //! - `run`: the plugin threads, from the inbox to the commit.
-//! - `lifecycle`: what operators do, the records of it, and the start that reads them.
+//! - `lifecycle`: what operators do, its records, and the start that reads them.
 
+mod connect;
 mod event;
-mod greeting;
 mod guest;
 mod lifecycle;
 mod load;
@@ -23,7 +25,7 @@ pub use lifecycle::report::{Inspection, Latency, PayloadLimits, PluginReport, Pl
 pub use lifecycle::stored_scopes::StoredScopes;
 pub use load::bundled::{Bundled, bundled};
 pub use load::catalogue::PluginError;
-pub use load::generation::{Loaded, Source};
+pub use load::generation::{GenerationId, Source};
 pub use load::loader::{Described, LoadError, Step, digest};
 pub use load::options::{MAX_COMPONENT_BYTES, PluginConfig, PluginOptions};
 pub use roundhouse_contract::{Grants, check_namespace};

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 
 use super::event::senders::{Reservation, Senders};
-use super::event::{ClientEvent, Event, Member, Once, Origin, ReplyTo};
+use super::event::{AckMissing, ClientEvent, Event, LeftReason, Member, Once, Origin, ReplyTo};
 use super::guest::engine::{self, Ticker};
 use super::lifecycle::component_store::ComponentStore;
 use super::lifecycle::install::Lifecycle;
@@ -17,9 +17,11 @@ use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
 use super::run::inboxes::Inboxes;
+use super::run::job::{Envelope, Job};
 use super::run::query::{PendingAnswer, bad_request};
 use super::run::shared::Shared;
-use super::run::worker::{Job, RollBack, Worker};
+use super::run::state::RollBack;
+use super::run::worker::Worker;
 use crate::hub::{Departure, Hub, Presence};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
@@ -44,7 +46,7 @@ fn listener(catalogue: Arc<ArcSwap<Catalogue>>, inboxes: Inboxes) -> Listener {
         let Some((_, address)) = plugin.current().manifest.scope_of_key(&promise.scope) else { return false };
         let (plugin, event) = (plugin.clone(), Event::Saved { promise, outcome });
         let inbox = inboxes.of(&address.key).clone();
-        inbox.push(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+        inbox.push(Job::Event(Envelope::without_reply(plugin, address, event)));
         true
     })
 }
@@ -109,12 +111,12 @@ impl Runtime {
         &self.0.lifecycle
     }
 
-    /// To be called before connections are closed: what became of promises is left to the next process to tell.
+    /// To be called before connections are closed: outcomes of promises from now on are for the next process to report.
     pub fn begin_shutdown(&self) {
         self.0.shared.store.iter().for_each(|store| store.begin_shutdown());
     }
 
-    /// Ends all threads. What is queued still is dropped: nobody is connected any more.
+    /// Ends all threads. Queued events are dropped, for no client is connected any more.
     pub fn shut_down(&self) {
         self.0.shared.stopping.store(true, Ordering::Relaxed);
         self.0.shared.inboxes.iter().for_each(|inbox| inbox.interrupt());
@@ -153,12 +155,12 @@ impl Runtime {
         let origin = Origin::Client(Member { connection, identity });
         let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some(), place };
         let reply = ReplyTo::Client { connection, id, read_at };
-        self.0.shared.submit(Job::Event { plugin, address, event, reply });
+        self.0.shared.submit(Envelope { plugin, address, event, reply });
         Ok(())
     }
 
-    /// Hands a service's event to the feature that it is for. What it answers is still to come. `once`: what a durable scope
-    /// answers is stored with what it changes.
+    /// Hands a service's event to the feature that it is for. With `once`, the answer of a durable scope is stored
+    /// together with the change to the scope.
     ///
     /// # Errors
     /// Where there is no such feature, services may not send this, or the feature cannot take it now.
@@ -182,7 +184,7 @@ impl Runtime {
         let event = Event::Message { event: event.into(), origin, payload, wants_reply: true, place };
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: once.map(Box::new) };
-        self.0.shared.submit(Job::Event { plugin, address, event, reply });
+        self.0.shared.submit(Envelope { plugin, address, event, reply });
         Ok(PendingAnswer(answer))
     }
 
@@ -196,7 +198,7 @@ impl Runtime {
 
     /// A client acknowledged an event. Where too much of its user waits already, the answer is as good as none.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
-        // What this connection does not owe is nobody's business.
+        // An acknowledgement that this connection is not expected to send is ignored.
         if !self.0.shared.hub.expects_ack(connection, id) {
             return;
         }
@@ -209,8 +211,8 @@ impl Runtime {
         }
     }
 
-    /// A connection's client is away, or back: the scopes that want to know are told, after everything that it sent before
-    /// and before anything that it sends from now on.
+    /// Queues `away` or `back` of a connection for the scopes that ask for presence: after the events that it sent so
+    /// far, and before later ones.
     pub fn presence_changed(&self, connection: ConnId, presence: &Presence) {
         let catalogue = self.0.shared.catalogue.load();
         let in_rooms = presence.rooms.iter().filter_map(|room| {
@@ -226,12 +228,12 @@ impl Runtime {
             if plugin.current().manifest.has_presence(&address.key) {
                 let member = Member { connection, identity: presence.identity.clone() };
                 let event = Event::Presence { member, is_away, n_changes };
-                self.0.shared.submit(Job::Event { plugin, address, event, reply: ReplyTo::Nobody });
+                self.0.shared.submit(Envelope::without_reply(plugin, address, event));
             }
         }
     }
 
-    /// A connection is gone: every scope that it took part in is told, after everything that it sent.
+    /// Queues the departure of a connection that has ended for each of its scopes, after all events that it sent.
     pub fn departed(&self, connection: ConnId, departure: Departure) {
         let catalogue = self.0.shared.catalogue.load();
         let watching = departure.watchers.iter().filter_map(|(number, key)| {
@@ -241,12 +243,12 @@ impl Runtime {
         let in_rooms = departure.rooms.iter().filter_map(|room| catalogue.owner(room));
         for (plugin, address) in in_rooms.chain(watching) {
             let member = Member { connection, identity: departure.identity.clone() };
-            let event = Event::Left { member, reason: "disconnected", is_gone: true };
-            self.0.shared.submit(Job::Event { plugin: plugin.clone(), address, event, reply: ReplyTo::Nobody });
+            let event = Event::Left { member, reason: LeftReason::Disconnected, is_gone: true };
+            self.0.shared.submit(Envelope::without_reply(plugin.clone(), address, event));
         }
         for id in departure.pending_acks {
             let inbox = self.0.shared.inboxes.of_number(id);
-            inbox.push(Job::Acknowledged { id, connection, answer: Err("disconnected"), place: None });
+            inbox.push(Job::Acknowledged { id, connection, answer: Err(AckMissing::Disconnected), place: None });
         }
     }
 }

@@ -66,7 +66,7 @@ impl Plugins {
         let identity = Arc::new(Identity::of_user(user));
         self.hub.connect(connection, identity.clone(), self.clock.now_ms());
         let auth = auth.map(|auth| RawValue::from_string(auth.to_string()).unwrap());
-        self.runtime.connected(connection, identity, namespace, auth.as_deref());
+        self.runtime.notify_connect(connection, identity, namespace, auth.as_deref());
         connection
     }
 

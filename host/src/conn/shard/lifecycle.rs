@@ -54,7 +54,7 @@ impl Shard {
 
     /// Notifies the features that listen for connections, after a delay or before the connection's first event.
     pub(super) fn notify_connect(self: &Rc<Self>, connection: &Rc<Connection>, auth: Option<&RawValue>) {
-        if !self.shared().plugins.greets() {
+        if !self.shared().plugins.has_connect_listeners() {
             return;
         }
         *connection.connect_notice.borrow_mut() = Some(auth.map(RawValue::to_owned));
@@ -69,7 +69,7 @@ impl Shard {
     pub(super) fn send_connect_notice(&self, connection: &Connection) {
         if let Some(auth) = connection.connect_notice.take() {
             let identity = connection.identity.borrow().clone();
-            self.shared().plugins.connected(connection.id, identity, connection.namespace(), auth.as_deref());
+            self.shared().plugins.notify_connect(connection.id, identity, connection.namespace(), auth.as_deref());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Events on their way to a feature, and where the answer goes.
+//! Events for features, and where their answers go.
 
 pub(crate) mod senders;
 
@@ -9,19 +9,19 @@ use tokio::sync::oneshot;
 
 use self::senders::{Reservation, Sender};
 use crate::ledger::Charge;
-use crate::model::{ConnId, Failure, Identity, Payload};
+use crate::model::{ConnId, ErrorCode, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
 
-/// What a client sent.
+/// An event of a client.
 #[derive(Debug)]
 pub struct ClientEvent<'a> {
     /// The connection that it came from.
     pub connection: ConnId,
-    /// Who is behind the connection.
+    /// The connection's user.
     pub identity: Arc<Identity>,
     /// The event's name.
     pub event: &'a str,
-    /// What it carries.
+    /// Its payload.
     pub payload: Payload,
     /// The id to acknowledge it with.
     pub id: Option<i128>,
@@ -29,32 +29,73 @@ pub struct ClientEvent<'a> {
     pub read_at: Instant,
 }
 
-/// By what a service's call is known again that must be done once.
+/// The identity of a service's call, by which a repetition is recognised.
 #[derive(Debug, Clone)]
 pub struct Once {
     /// Whose call it is: the name of the API key.
     pub caller: String,
     /// The idempotency key.
     pub key: String,
-    /// What tells the call from others.
+    /// A digest of the call.
     pub fingerprint: [u8; 32],
 }
 
-/// A connection and the person behind it.
+/// A connection and its identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) connection: ConnId,
     pub(crate) identity: Arc<Identity>,
 }
 
-/// Who sent a message.
+/// The sender of a message.
 #[derive(Debug)]
 pub(crate) enum Origin {
     Client(Member),
-    /// The host, which tells that this connection has opened. Features see the connection as the sender.
+    /// The host, of a connection that has opened. Features see the connection as the sender.
     Host(Member),
     /// The name of the API key.
     Service(Arc<str>),
+}
+
+/// Why a connection left a scope's room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftReason {
+    /// A scope took it out of the room.
+    Left,
+    /// Its connection ended.
+    Disconnected,
+}
+
+impl LeftReason {
+    /// As features read it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// Why there is no acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AckMissing {
+    /// None came in time.
+    Timeout,
+    /// The connection ended.
+    Disconnected,
+    /// The client's answer is over the event's bounds.
+    TooLarge,
+}
+
+impl AckMissing {
+    /// As features read it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Disconnected => "disconnected",
+            Self::TooLarge => ErrorCode::TooLarge.as_str(),
+        }
+    }
 }
 
 /// The event that asked for documents.
@@ -62,26 +103,26 @@ pub(crate) enum Origin {
 pub(crate) struct Asker {
     /// Its name.
     pub(crate) event: Box<str>,
-    /// With what it waited its turn.
+    /// The flow that it waited in.
     pub(crate) flow: Flow,
 }
 
-/// What waits its turn together, in the order of arrival.
+/// A queue of events on a plugin thread, in the order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Flow {
-    /// What a principal sends, and what is told of its connections.
+    /// Events of a principal and of its connections.
     Sender(Arc<str>),
-    /// What a service sends, by the name of its key.
+    /// Events of a service, by the name of its key.
     Service(Arc<str>),
     /// The timers of all scopes that a principal made: it has no more turns for having many.
     Timers(Arc<str>),
-    /// A scope's own timers, where nobody made it, and outcomes.
+    /// Outcomes, and the timers of a scope without an owner.
     Scope(Arc<str>),
     /// Questions of services.
     Queries,
 }
 
-/// What a feature is told.
+/// An event as a feature gets it.
 #[derive(Debug)]
 pub(crate) enum Event {
     Message {
@@ -89,14 +130,14 @@ pub(crate) enum Event {
         origin: Origin,
         payload: Payload,
         wants_reply: bool,
-        /// Its place among what waits; none where the host tells of it.
+        /// Its place in the backlogs; none for events of the host.
         place: Option<Reservation>,
     },
     Joined(Member),
     /// `is_gone`: the connection has ended, and does not only leave the room.
     Left {
         member: Member,
-        reason: &'static str,
+        reason: LeftReason,
         is_gone: bool,
     },
     /// A connection's client is away, or back.
@@ -114,14 +155,14 @@ pub(crate) enum Event {
     Acknowledged {
         tag: Box<str>,
         connection: ConnId,
-        answer: Result<Payload, &'static str>,
-        /// Its place among what waits; none where the host tells of an answer that is missing.
+        answer: Result<Payload, AckMissing>,
+        /// Its place in the backlogs; none where there is no answer.
         place: Option<Reservation>,
     },
     Query {
         name: Box<str>,
         data: Box<str>,
-        /// Its place among what waits, which all have that ask for one caller.
+        /// Its place in the backlog, shared by all queries of one call.
         #[expect(dead_code, reason = "it is there to be dropped")]
         place: Arc<Reservation>,
     },
@@ -139,7 +180,7 @@ pub(crate) enum Event {
         tag: Box<str>,
         outcome: Result<Page, StoreFailure>,
         asked_by: Asker,
-        /// In the account of whoever asked.
+        /// To the account of the principal that asked.
         charge: Charge,
     },
     /// Asks nothing but whether the settings can be used.
@@ -151,8 +192,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    /// Whether it must not be refused because the feature is paused: nobody would send it again.
-    pub(crate) fn must_be_told(&self) -> bool {
+    /// Whether the host guarantees it: it has no sender that could repeat it, so it waits while the feature is paused.
+    pub(crate) fn is_guaranteed(&self) -> bool {
         matches!(
             self,
             Self::Message { origin: Origin::Host(_), .. }
@@ -165,12 +206,12 @@ impl Event {
         )
     }
 
-    /// Whether somebody sent it, who can send it again.
-    pub(crate) fn can_be_sent_again(&self) -> bool {
+    /// Whether a client or service sent it, which can send it again.
+    pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
     }
 
-    /// The connection of which it tells that it has opened.
+    /// The connection, where this is a `connect`.
     pub(crate) fn opened(&self) -> Option<ConnId> {
         match self {
             Self::Message { origin: Origin::Host(member), .. } => Some(member.connection),
@@ -178,8 +219,8 @@ impl Event {
         }
     }
 
-    /// The connection that it shows to have come to the feature by itself, or to be in its room by another's doing: not one
-    /// of which the host alone told, nor one that but answers.
+    /// The connection, where this event makes it known to the scope: it sent a message, or is in the scope's room. A
+    /// `connect`, presence or an acknowledgement does not.
     pub(crate) fn comes_from(&self) -> Option<ConnId> {
         match self {
             Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
@@ -189,12 +230,12 @@ impl Event {
         }
     }
 
-    /// Whether it asks something, so that nothing but an answer may come of it.
-    pub(crate) fn is_question(&self) -> bool {
+    /// Whether it is a query, to which a feature may reply and do nothing else.
+    pub(crate) fn is_query(&self) -> bool {
         matches!(self, Self::Query { .. } | Self::Gathered { .. })
     }
 
-    /// The connection that it came from or is about, and its person.
+    /// The connection that it came from or is about, and its identity.
     pub(crate) fn member(&self) -> Option<&Member> {
         match self {
             Self::Message { origin: Origin::Client(member) | Origin::Host(member), .. }
@@ -205,7 +246,7 @@ impl Event {
         }
     }
 
-    /// The connection of which it tells that its client is away, or back.
+    /// The connection, where this is a change of presence.
     pub(crate) fn presence_of(&self) -> Option<ConnId> {
         match self {
             Self::Presence { member, .. } => Some(member.connection),
@@ -221,7 +262,7 @@ impl Event {
         }
     }
 
-    /// Who sent it, where that is a client.
+    /// Its sender, where that is a client.
     pub(crate) fn sender(&self) -> Option<&Arc<Sender>> {
         match self {
             Self::Message { place, .. } | Self::Acknowledged { place, .. } => place.as_ref()?.sender(),
@@ -229,14 +270,14 @@ impl Event {
         }
     }
 
-    /// Whether its client is refused where a feature goes on failing on it: it is what the client sends, answers, or has
-    /// read for it. One that only connects is not, though its connection is told of three times.
+    /// Whether a fault on it counts against its client: it is a message, an answer, or a page that the client asked
+    /// for. A `connect` is not, though it is tried three times.
     pub(crate) fn is_sent(&self) -> bool {
         let is_of_client = matches!(self, Self::Message { origin: Origin::Client(_), .. });
         is_of_client || matches!(self, Self::Acknowledged { .. } | Self::Fetched { .. })
     }
 
-    /// With what it waits its turn, as an event of this scope. What is told of a connection waits behind what that sent.
+    /// The flow that it waits in, as an event of this scope. Events about a connection wait behind those that it sent.
     pub(crate) fn flow(&self, scope: &Arc<str>) -> Flow {
         match self {
             Self::Message { origin: Origin::Service(name), .. } => Flow::Service(name.clone()),
@@ -249,7 +290,7 @@ impl Event {
         }
     }
 
-    /// What to call it in a log.
+    /// Its name in logs.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Message { event, .. } => event,
@@ -269,7 +310,7 @@ impl Event {
     }
 }
 
-/// Who waits for what comes of an event.
+/// Where the answer to an event goes.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
     Nobody,
@@ -278,7 +319,7 @@ pub(crate) enum ReplyTo {
         id: Option<i128>,
         read_at: Instant,
     },
-    /// A service. `once`: by what a repetition of its call is known.
+    /// A service. `once`: the identity of its call.
     Caller {
         caller: oneshot::Sender<Result<Payload, Failure>>,
         once: Option<Box<Once>>,

@@ -1,5 +1,5 @@
-//! Who sends to features: what of each waits, how much of the plugin threads' time it has used, and the faults that it
-//! brought about. Each sender is bounded by itself, so that one that is over its bounds costs nobody else anything.
+//! The senders of events: each one's backlog, its use of the plugin threads' time, and the faults that its events
+//! caused. Each is bounded by itself, so that a sender over its bounds does not slow others down.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,44 +11,44 @@ use dashmap::DashMap;
 use crate::metrics::Metrics;
 use crate::model::{Allowance, ErrorCode, Failure, Quota};
 
-/// What waits of one plugin's events, at most: half a second of work for a feature of 30 µs an event.
-const PLUGIN_BOUND: Bound = Bound { events: 16_384, bytes: 64 * 1024 * 1024 };
+/// The largest backlog of a plugin: half a second of work for a feature of 30 µs an event.
+const PLUGIN_BOUND: BacklogBound = BacklogBound { events: 16_384, bytes: 64 * 1024 * 1024 };
 
-/// What waits of a service's events for one plugin, at most: the other half is for others.
-const SERVICE_BOUND: Bound = Bound { events: PLUGIN_BOUND.events / 2, bytes: PLUGIN_BOUND.bytes / 2 };
+/// The largest backlog of a plugin that services may fill: the other half is for clients.
+const SERVICE_BOUND: BacklogBound = BacklogBound { events: PLUGIN_BOUND.events / 2, bytes: PLUGIN_BOUND.bytes / 2 };
 
-/// What a sender may have waiting and is still let in where too much of others waits for a plugin, and how much more than its
-/// bound may then wait for it: a few accounts cannot take it from all others.
-const MODEST: Bound = Bound { events: 64, bytes: 256 * 1024 };
-const RESERVED: Bound = Bound { events: 2 * PLUGIN_BOUND.events, bytes: 2 * PLUGIN_BOUND.bytes };
+/// A sender with a backlog within `MODEST` is let in where a plugin's backlog is full, up to `RESERVED`: so a few
+/// accounts cannot take a plugin from all others.
+const MODEST: BacklogBound = BacklogBound { events: 64, bytes: 256 * 1024 };
+const RESERVED: BacklogBound = BacklogBound { events: 2 * PLUGIN_BOUND.events, bytes: 2 * PLUGIN_BOUND.bytes };
 
-/// What waits of one sender's events, at most: twenty connections that each send a burst, and some of the largest messages.
-const SENDER_BOUND: Bound = Bound { events: 4096, bytes: 8 * 1024 * 1024 };
+/// The largest backlog of a sender: twenty connections that each send a burst, and some of the largest messages.
+const SENDER_BOUND: BacklogBound = BacklogBound { events: 4096, bytes: 8 * 1024 * 1024 };
 
-/// Senders that are remembered before those are looked for that can be forgotten.
+/// Senders that are remembered before the first sweep for those that can be forgotten.
 const REMEMBERED: usize = 1024;
 
-/// What a delivery counts as, in microseconds of a call: about what writing it to a socket takes a shard, and so many bytes
-/// of it to copy.
+/// The charge for a delivery, in microseconds of a call: about the time that a shard takes to write it to a socket, and
+/// the bytes that it copies in a microsecond.
 const DELIVERY_MICROS: u64 = 2;
 const BYTES_PER_MICRO: u64 = 4096;
 
 /// Seconds of its allowance that a sender may use at once.
 const BURST_SECONDS: u64 = 4;
 
-/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may bring about before it is refused: what is a mistake of
-/// the feature's comes by chance once or twice.
+/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may cause before it is refused: a mistake
+/// of the feature itself meets a sender once or twice.
 const FREE_FAULTS: usize = 3;
 const FAULT_WINDOW_MS: u64 = 60 * 1000;
 
-/// For how long a sender is refused that brought about too many faults, in milliseconds. Twice as long each time.
+/// How long a sender is refused that caused too many faults, in milliseconds. Twice as long each time.
 const FIRST_REFUSAL_MS: u64 = 10 * 1000;
 const LONGEST_REFUSAL_MS: u64 = 10 * 60 * 1000;
 
 /// After so long without a fault, in milliseconds, earlier refusals are forgotten.
 const FORGIVEN_AFTER_MS: u64 = 30 * 60 * 1000;
 
-/// What a client may have features do, over all of its connections.
+/// The bounds of a sender, over all of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct SenderLimits {
     /// Events a second in the long run. 0: no bound.
@@ -59,14 +59,14 @@ pub struct SenderLimits {
     pub call_time: Duration,
 }
 
-/// A bound on what waits.
+/// A bound of a backlog.
 #[derive(Debug, Clone, Copy)]
-struct Bound {
+struct BacklogBound {
     events: usize,
     bytes: usize,
 }
 
-/// What waits.
+/// Events that wait, and their bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     events: AtomicUsize,
@@ -75,7 +75,7 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     /// Adds an event, unless that is over the bound. One that finds nothing before it is never over it.
-    fn add(&self, bytes: usize, bound: Bound) -> bool {
+    fn add(&self, bytes: usize, bound: BacklogBound) -> bool {
         let n_before = self.events.fetch_add(1, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = n_before == 0 || (n_before < bound.events && bytes_before + bytes <= bound.bytes);
@@ -94,12 +94,12 @@ impl Backlog {
         self.events.load(Ordering::Relaxed) == 0
     }
 
-    fn is_within(&self, bound: Bound) -> bool {
+    fn is_within(&self, bound: BacklogBound) -> bool {
         self.events.load(Ordering::Relaxed) <= bound.events && self.bytes.load(Ordering::Relaxed) <= bound.bytes
     }
 }
 
-/// The place of an event among what waits; it is free again when the event is gone.
+/// The place of an event in the backlogs; it is free again when the event is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     sender: Option<Arc<Sender>>,
@@ -113,7 +113,7 @@ impl Reservation {
         self.sender.as_ref()
     }
 
-    /// A place among what waits for a plugin, for the event of a service.
+    /// A place in a plugin's backlog for the event of a service.
     ///
     /// # Errors
     /// Where too much waits for the plugin.
@@ -123,7 +123,7 @@ impl Reservation {
         Ok(place)
     }
 
-    fn wait_for_plugin(&mut self, plugin: &Arc<Backlog>, name: &str, bound: Bound) -> Result<(), Failure> {
+    fn wait_for_plugin(&mut self, plugin: &Arc<Backlog>, name: &str, bound: BacklogBound) -> Result<(), Failure> {
         if !plugin.add(self.bytes, bound) {
             let message = format!("the feature {name} has more events than it can handle: try again later");
             return Err(Failure::new(ErrorCode::FeatureUnavailable, message));
@@ -150,13 +150,13 @@ pub(crate) struct Sender {
     events: Allowance,
     call_time: Allowance,
     call_quota: Quota,
-    /// Whether it has brought about a fault that is remembered.
+    /// Whether it has caused a fault that is remembered.
     has_faults: AtomicBool,
     /// By the plugins' numbers.
     faults: Mutex<HashMap<u32, Faults>>,
 }
 
-/// The faults of a plugin that a sender brought about. All times are milliseconds of uptime.
+/// The faults of a plugin that a sender caused. All times are milliseconds of uptime.
 #[derive(Debug, Default)]
 struct Faults {
     recent: Vec<u64>,
@@ -164,11 +164,11 @@ struct Faults {
     n_refusals: u32,
 }
 
-/// What a fault leads to for its sender.
+/// The consequence of a fault for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consequence {
     Nothing,
-    /// What it sends to the plugin is refused for so many milliseconds.
+    /// Its events for the plugin are refused for this many milliseconds.
     Refused(u64),
     /// The same, and its connections are ended.
     Disconnected(u64),
@@ -192,13 +192,13 @@ impl Sender {
         self.call_time.charge(self.call_quota, now, took.as_micros() as u64);
     }
 
-    /// Charges it for what its event was sent to others.
+    /// Charges it for the deliveries of its event.
     pub(crate) fn charge_deliveries(&self, now: u64, n_deliveries: usize, bytes: usize) {
         let micros = n_deliveries as u64 * (DELIVERY_MICROS + bytes as u64 / BYTES_PER_MICRO);
         self.call_time.charge(self.call_quota, now, micros);
     }
 
-    /// Notes that an event of its made a plugin fail.
+    /// Notes that one of its events made a plugin fail.
     pub(crate) fn note_fault(&self, plugin: u32, now: u64) -> Consequence {
         self.has_faults.store(true, Ordering::Relaxed);
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,7 +208,7 @@ impl Sender {
         }
         faults.recent.retain(|at| now.saturating_sub(*at) <= FAULT_WINDOW_MS);
         faults.recent.push(now);
-        // Who was refused before has no more that are free.
+        // A sender that was refused before is refused at once.
         let is_known = faults.n_refusals > 0;
         if now < faults.refused_until || !is_known && faults.recent.len() < FREE_FAULTS {
             return Consequence::Nothing;
@@ -219,7 +219,7 @@ impl Sender {
         if is_known { Consequence::Disconnected(pause) } else { Consequence::Refused(pause) }
     }
 
-    /// Why what it sends to a plugin is refused, if it is: for its faults, or the time of its calls.
+    /// Why its events for a plugin are refused, if they are: for its faults, or the time of its calls.
     pub(crate) fn refusal(&self, plugin: u32, name: &str, now: u64) -> Option<Failure> {
         self.refusal_for_faults(plugin, name, now).or_else(|| self.refusal_for_time(now))
     }
@@ -241,7 +241,7 @@ impl Sender {
         Some(Failure::new(ErrorCode::RateLimited, message))
     }
 
-    /// Whether there is nothing to be remembered of it.
+    /// Whether it has no backlog, debt or fault to remember.
     fn can_be_forgotten(&self, now: u64) -> bool {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |faults: &Faults| faults.recent.last().is_none_or(|last| now - last.min(&now) > FORGIVEN_AFTER_MS);
@@ -252,13 +252,13 @@ impl Sender {
     }
 }
 
-/// All senders of whom there is something to be remembered.
+/// All remembered senders.
 #[derive(Debug)]
 pub(crate) struct Senders {
     senders: DashMap<Arc<str>, Arc<Sender>>,
     event_quota: Quota,
     call_quota: Quota,
-    /// How many there are when those are looked for next that can be forgotten.
+    /// The number of senders at which the next sweep is due.
     sweep_at: AtomicUsize,
     metrics: Metrics,
 }
@@ -275,7 +275,7 @@ impl Senders {
         }
     }
 
-    /// A place among what waits for a plugin, for the event of a client.
+    /// A place in the backlogs of its sender and of a plugin, for the event of a client.
     ///
     /// # Errors
     /// Where its sender is over one of its bounds, or too much waits for the plugin.
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn one_senders_backlog_refuses_nobody_else() {
+    fn a_full_backlog_refuses_only_its_sender() {
         let (senders, chat) = (senders(limits()), Arc::default());
         let mut kept: Vec<_> =
             (0..SENDER_BOUND.events).map(|_| admit(&senders, "mal", &chat, 10, 0).unwrap()).collect();

@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// What is kept of compiled components that are not loaded, in bytes: some dozen features, in case one is loaded again.
+/// Compiled components that are kept though they are not loaded, in bytes: some dozen features, in case one is loaded
+/// again.
 const MAX_UNUSED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A private folder of compiled components.
@@ -71,7 +72,7 @@ impl CompiledCache {
             return None;
         }
         // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that is open to this user
-        // alone, is never one that somebody handed in, and is as it was written.
+        // alone, was never uploaded, and is as it was written.
         match unsafe { Component::deserialize(engine, code) } {
             Ok(component) => {
                 if self.is_kept {
@@ -106,7 +107,7 @@ impl CompiledCache {
         }
     }
 
-    /// Deletes what was not used for longest where there is too much, but for the components of these digests.
+    /// Deletes the components that were unused for longest where there are too many, but for those of these digests.
     pub(crate) fn prune(&self, keep: &HashSet<String>) {
         if !self.is_kept {
             return;

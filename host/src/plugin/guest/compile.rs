@@ -20,8 +20,8 @@ const MAX_CPU_TIME: Duration = Duration::from_secs(30);
 /// The time after which a compilation is given up that got less CPU time than that: the machine has no room for it.
 const MAX_WALL_TIME: Duration = Duration::from_secs(300);
 
-/// How often a compilation is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the time of a compilation is checked.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How far a compilation makes way for the threads that serve (nice(2)).
 const NICENESS: i32 = 10;
@@ -44,15 +44,15 @@ impl CompileError {
     }
 }
 
-/// Compiles components, and keeps what it compiled.
+/// Compiles components, with a cache.
 #[derive(Debug)]
 pub(crate) struct Compiler {
     engine: Engine,
     cache: Option<CompiledCache>,
-    /// What was compiled last: a component may be looked into before it is loaded. Locked while one is compiled, so that this
-    /// takes one core at the most.
+    /// The component that was compiled last, for it is often described before it is loaded. Locked while one is
+    /// compiled, so that compilations take one core at the most.
     last: Mutex<Option<(String, Component)>>,
-    /// Whether the host ends, so that no load is waited for any more.
+    /// Whether the host ends, which ends the wait for a compilation.
     stopping: Arc<AtomicBool>,
 }
 
@@ -110,7 +110,7 @@ impl Compiler {
         let thread = thread.recv().map(|thread| thread.as_raw_nonzero().get()).unwrap_or_default();
         let started = Instant::now();
         loop {
-            match compiled.recv_timeout(LOOK) {
+            match compiled.recv_timeout(CHECK_INTERVAL) {
                 Ok(Ok(Ok(component))) => return Ok(component),
                 Ok(Ok(Err(error))) => {
                     let message = "the file is not a WebAssembly component that this host can run";
@@ -144,8 +144,8 @@ impl Compiler {
     }
 }
 
-/// The CPU time of a thread of this process: the first figure of its `schedstat` (proc(5)). Nothing where /proc does not
-/// say.
+/// The CPU time of a thread of this process: the first figure of its `schedstat` (proc(5)). Nothing where /proc does
+/// not say.
 fn cpu_time(thread: i32) -> Option<Duration> {
     let figures = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
     figures.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_has_the_cpu_time_that_it_used() {
+    fn cpu_time_grows_as_a_thread_runs() {
         let own = rustix::thread::gettid().as_raw_nonzero().get();
         let before = cpu_time(own).expect("/proc is mounted");
         let until = Instant::now() + Duration::from_secs(10);

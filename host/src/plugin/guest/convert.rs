@@ -30,7 +30,7 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
         }
         Event::Joined(member) => lend_member(member, |member| call(wit::Event::Joined(member))),
         Event::Left { member, reason, .. } => {
-            lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason })))
+            lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason: reason.as_str() })))
         }
         // Added after 1.0 was released, so that it is no case of its own.
         Event::Presence { member, .. } => {
@@ -45,7 +45,7 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
                 Ok(payload) => {
                     wit::Answer::Given(types::PayloadParam { args: payload.args(), attachments: &attachments })
                 }
-                Err(reason) => wit::Answer::Missing(reason),
+                Err(reason) => wit::Answer::Missing(reason.as_str()),
             };
             call(wit::Event::Acknowledgement(wit::Acknowledgement { tag, connection: &connection, answer }))
         }

@@ -15,13 +15,13 @@ const POOLED_INSTANCES: u32 = 512;
 /// Stack of a plugin's code, in bytes. Features are shallow; a runaway recursion should trap soon.
 const MAX_WASM_STACK: usize = 256 * 1024;
 
-/// Ticks of a call's deadline, at least. A call may so run longer than its deadline by one part in so many.
+/// Ticks of a call's deadline, at least. So a call may run over its deadline by one tick.
 const TICKS_PER_DEADLINE: u32 = 10;
 
 /// Ticks without a call after which the ticker rests.
 const IDLE_TICKS: u32 = 20;
 
-/// What making an engine or linking to it gives.
+/// The result of making an engine or linking to it.
 pub(crate) type Result<T> = wasmtime::Result<T>;
 
 /// Makes the engine.
@@ -90,11 +90,11 @@ impl Ticker {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Notes that a call begins. It ends when what this returns is dropped.
+    /// Notes that a call begins. It ends when the returned value is dropped.
     pub(crate) fn call_begins(&self) -> RunningCall<'_> {
         self.shared.begun.fetch_add(1, Ordering::SeqCst);
         if self.shared.resting.load(Ordering::SeqCst) {
-            // Under the lock the ticker is either waiting, and is woken, or has not looked yet, and will see the call.
+            // Under the lock the ticker is either waiting, and is woken, or has not checked yet, and will see the call.
             drop(self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner));
             self.shared.wake.notify_all();
         }

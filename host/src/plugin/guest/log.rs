@@ -4,9 +4,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use governor::RateLimiter;
 use governor::clock::MonotonicClock;
 use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
 
 use crate::model::is_invisible;
 
@@ -48,7 +48,7 @@ impl PluginLog {
             generation,
             digest: digest.to_owned(),
             limiter: RateLimiter::direct_with_clock(
-                Quota::per_second(LINES_PER_SECOND).allow_burst(BURST),
+                governor::Quota::per_second(LINES_PER_SECOND).allow_burst(BURST),
                 MonotonicClock,
             ),
             dropped: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! Instances of components: what they may reach, and the calls into them.
+//! Instances of components: their capabilities, and the calls into them.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,8 +14,7 @@ use wasmtime_wasi::{
     Deterministic, HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, async_trait,
 };
 
-pub(crate) use super::bindings::{Context, Outcome};
-use super::bindings::{Feature, FeaturePre, Manifest, roundhouse::feature::log};
+use super::bindings::{self, Feature, FeaturePre, Manifest, roundhouse::feature::log};
 use super::convert;
 use super::engine::Ticker;
 use super::log::PluginLog;
@@ -23,20 +22,26 @@ use crate::hub::WakeBatch;
 use crate::model::Failure;
 use crate::plugin::event::Event;
 
-/// What a component may hand to the host in one call, in bytes of lists and strings: more than the effects of one event
-/// may weigh, so that the check of the effects gets to say what was too much.
+/// The largest outcome of one call, in bytes of lists and strings: more than the effects of one event may weigh, so
+/// that the check of the effects reports the excess.
 const MAX_HANDED_OVER_BYTES: usize = 4 * 1024 * 1024;
 
-/// What is kept of a component's standard error, in bytes: a panic's message and the place it came from.
+/// The end of a component's standard error that is kept, in bytes: a panic's message and its location.
 const MAX_STDERR_BYTES: usize = 2048;
 
-/// What a component gets for random bytes, again and again: what should differ comes from the event's seed.
+/// The random bytes of a component, repeated: the event's seed is its source of chance.
 const RANDOM_BYTES: [u8; 33] = *b"chance comes from an event's seed";
 
 /// How often a call that has not run, because the machine is busy with others, is given as much time again.
 const MAX_EXTENSIONS: u32 = 10;
 
-/// Why a call came to nothing. The instance must not be used again.
+/// The context of a call, as the contract has it.
+pub(crate) type Context<'a> = bindings::Context<'a>;
+
+/// The unchecked outcome of a call.
+pub(crate) type Outcome = bindings::Outcome;
+
+/// Why a call failed. The instance must not be used again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("it ran for longer than {} ms", .0.as_millis())]
@@ -60,7 +65,7 @@ pub(crate) struct HostState {
     log: Arc<PluginLog>,
     deadline: Duration,
     ticks: u64,
-    /// CPU time of this thread at the last look, and how often was looked.
+    /// CPU time of this thread at the last check of the deadline, and the number of checks.
     watch: (Option<Duration>, u32),
     /// The shards to wake before a call takes long.
     wakes: WakeBatch,
@@ -91,7 +96,7 @@ impl super::bindings::roundhouse::feature::effects::Host for HostState {}
 
 /// The bounds of a plugin's instances and states.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct InstanceBounds {
     pub(crate) memory_bytes: usize,
     pub(crate) deadline: Duration,
     /// The engine's ticks in a deadline.
@@ -117,7 +122,7 @@ impl Instance {
     pub(crate) fn new(
         pre: &FeaturePre<HostState>,
         ticker: &Ticker,
-        bounds: Bounds,
+        bounds: InstanceBounds,
         log: Arc<PluginLog>,
     ) -> Result<Self, Fault> {
         let time = Arc::new(EventTime::default());
@@ -224,7 +229,7 @@ impl HostState {
     /// Half of the deadline has passed. A call that was running all the while has had its time when this comes for the
     /// second time; one that the machine did not let run, because others kept it busy, gets its time later.
     fn look_at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        // What came of the events before need not wait for this one.
+        // Effects of earlier events do not wait for this call.
         self.wakes.wake();
         let cpu = thread_cpu_time();
         let (last, looks) = self.watch;
@@ -252,8 +257,8 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, under which
-/// Valgrind dies.
+/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, under
+/// which Valgrind dies.
 #[expect(unsafe_code, reason = "the C library writes where it is told to")]
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

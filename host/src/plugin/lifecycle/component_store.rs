@@ -1,7 +1,7 @@
-//! What is installed: components by digest, and a record of each plugin's generations, on disk.
+//! The installed components by digest, and a record of each plugin's generations, on disk.
 //!
-//! A record is replaced as a whole, after the components that it names are on disk; so whenever the process dies, the next
-//! start finds either the state before a change or the state after it.
+//! A record is replaced as a whole, after the components that it names are on disk; so whenever the process dies, the
+//! next start finds either the state before a change or the state after it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::load::generation::Installed;
 use crate::plugin::load::loader::digest;
 
-/// The version of the records' format. A host refuses to read what a newer one wrote.
+/// The version of the records' format. A host refuses to read the format of a newer one.
 const FORMAT: u32 = 1;
 
 /// The file of the plugin folder that a plugin was last loaded from.
@@ -24,7 +24,7 @@ pub(crate) struct FolderFile {
     pub(crate) digest: String,
 }
 
-/// What is installed of one plugin.
+/// The record of one plugin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) format: u32,
@@ -40,7 +40,7 @@ pub(crate) struct Record {
     /// The highest generation number that was ever used.
     pub(crate) last_generation: u64,
     pub(crate) folder: Option<FolderFile>,
-    /// The events that it routes: while it does not run, their senders are told so.
+    /// The events that it routes: while it does not run, their senders get an error that says so.
     pub(crate) events: Vec<String>,
 }
 
@@ -65,8 +65,8 @@ impl Record {
     }
 }
 
-/// A folder of installed components, which belongs to one host. Without a folder it is kept in memory, for hosts that only
-/// look at plugins.
+/// A folder of installed components, which belongs to one host. Without a folder it is kept in memory, for hosts that
+/// only look at plugins.
 #[derive(Debug)]
 pub(crate) struct ComponentStore {
     dir: Option<PathBuf>,
@@ -83,7 +83,8 @@ impl ComponentStore {
         Self { dir: None, is_read_only: true, records: Mutex::default(), unreadable: Vec::new() }
     }
 
-    /// Opens the folder, and makes it for this user alone where there is none. A read-only store makes and changes nothing.
+    /// Opens the folder, and makes it for this user alone where there is none. A read-only store makes and changes
+    /// nothing.
     ///
     /// # Errors
     /// Where it cannot be made or read.
@@ -159,8 +160,8 @@ impl ComponentStore {
         Ok(component)
     }
 
-    /// Replaces the record of a plugin, and deletes the components that none needs any more. When this returns, the next
-    /// start finds it.
+    /// Replaces the record of a plugin, and deletes the components that none needs any more. When this returns, the
+    /// next start finds it.
     ///
     /// # Errors
     /// Where it cannot be written. The record is as it was then.
@@ -180,7 +181,7 @@ impl ComponentStore {
         Ok(())
     }
 
-    /// Deletes components that no record names, and what a process that died has left half written.
+    /// Deletes components that no record names, and files that a process left half written when it died.
     fn prune(&self) {
         let Some(dir) = self.dir.as_ref().filter(|_| !self.is_read_only && self.unreadable.is_empty()) else { return };
         let records = self.records();

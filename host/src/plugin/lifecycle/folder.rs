@@ -1,5 +1,5 @@
-//! The plugin folder: of each plugin, the newest version that lies there is loaded; one whose last file is taken away is
-//! unloaded after a while.
+//! The plugin folder: of each plugin, the newest version that lies there is loaded; one whose last file is taken away
+//! is unloaded after a while.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,14 +17,14 @@ use super::install::{Lifecycle, Load};
 use crate::plugin::load::generation::Source;
 use crate::plugin::load::loader::{Described, LoadError, Step};
 
-/// How long a folder must be quiet before it is read: a copy comes in many writes.
-const QUIET: Duration = Duration::from_millis(150);
+/// How long a folder must be without a change before it is read: a copy comes in many writes.
+const DEBOUNCE: Duration = Duration::from_millis(150);
 
-/// How long changes may keep the folder from being read.
-const LONGEST_UNREST: Duration = Duration::from_secs(2);
+/// How long changes may delay the reading.
+const MAX_DEBOUNCE: Duration = Duration::from_secs(2);
 
-/// How often the folder is read though nothing was heard of it.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often the folder is read without a notification.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a file must be gone before its plugin is unloaded: who replaces a file may delete it first.
 const GONE_FOR: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ const GONE_FOR: Duration = Duration::from_secs(10);
 /// How long a refused file must stay as it is before the log says so: until then it may be half a copy.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// The longest pause between two attempts at what was refused for a reason that may go by.
+/// The longest pause between two attempts to load a file that was refused for a passing reason.
 const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
 
 /// What identifies a file's content cheaply.
@@ -49,7 +49,7 @@ struct Stamp {
 struct Seen {
     stamp: Stamp,
     since: Instant,
-    /// What it calls itself, as far as it could be read: of a broken file, what the one before it did.
+    /// Its name and version: of a broken file, those of the file before it.
     described: Option<Described>,
     /// Whether it is still to be loaded, unless another is newer.
     is_due: bool,
@@ -100,8 +100,8 @@ impl Folder {
         self.seen.iter().filter(|(_, seen)| seen.refusal.is_some()).map(|(path, _)| path.as_path()).collect()
     }
 
-    /// Reads the folder once, at the start: what is new since it was last read is loaded, and what is gone is unloaded at
-    /// once where nothing watches it later.
+    /// Reads the folder once, at the start: what is new since it was last read is loaded, and what is gone is unloaded
+    /// at once where nothing watches it later.
     pub async fn read_at_start(&mut self, is_watched: bool) {
         self.read(true).await;
         if !is_watched {
@@ -110,7 +110,7 @@ impl Folder {
         self.log_refusals(Duration::ZERO);
     }
 
-    /// Reads the folder, and loads what is new in it. A folder that does not exist says nothing of any plugin.
+    /// Reads the folder, and loads what is new in it. A missing folder unloads nothing.
     async fn read(&mut self, is_start: bool) {
         let files = match components(&self.dir) {
             Ok(Some(files)) => files,
@@ -174,7 +174,7 @@ impl Folder {
             Some(seen) if seen.stamp == stamp => (seen.since, seen.refusal.as_ref()),
             _ => (Instant::now(), None),
         };
-        let pause = refusal.and_then(|refusal| refusal.again).map_or(LOOK, |(_, pause)| pause);
+        let pause = refusal.and_then(|refusal| refusal.again).map_or(RESCAN_INTERVAL, |(_, pause)| pause);
         let why = format!("{error} (step {:?})", error.step);
         let refusal = Refusal {
             is_logged: refusal.is_some_and(|refusal| refusal.is_logged && refusal.why == why),
@@ -258,7 +258,8 @@ impl Folder {
         }
     }
 
-    /// Takes plugins out of use whose files have been gone for long enough: the bundled build takes over where there is one.
+    /// Takes plugins out of use whose files have been gone for long enough: the bundled build takes over where there is
+    /// one.
     async fn unload_gone(&mut self, is_due: impl Fn(Instant) -> bool) {
         let due: Vec<_> = self
             .gone
@@ -305,11 +306,11 @@ impl Folder {
         let gone = due.map(|due| due.saturating_duration_since(Instant::now()));
         let unsettled = self.seen.values().filter(|seen| seen.refusal.as_ref().is_some_and(|r| !r.is_logged));
         let settling = unsettled.map(|seen| SETTLED.saturating_sub(seen.since.elapsed()));
-        gone.chain(settling).min().unwrap_or(LOOK).clamp(QUIET, LOOK)
+        gone.chain(settling).min().unwrap_or(RESCAN_INTERVAL).clamp(DEBOUNCE, RESCAN_INTERVAL)
     }
 
-    /// Watches the folder until the task is aborted. The folder is made if need be. Where the system cannot watch it, it is
-    /// read every five seconds.
+    /// Watches the folder until the task is aborted. The folder is made if need be. Where the system cannot watch it,
+    /// it is read every five seconds.
     ///
     /// # Errors
     /// Where the folder cannot be made.
@@ -318,16 +319,16 @@ impl Folder {
         // One message is enough to say that something changed.
         let (changed, mut changes) = mpsc::channel(1);
         let watcher = watcher(&self.dir, changed).inspect_err(|error| {
-            tracing::warn!(%error, dir = %self.dir.display(), "the plugin folder cannot be watched, and is read every {LOOK:?}");
+            tracing::warn!(%error, dir = %self.dir.display(), "the plugin folder cannot be watched, and is read every {RESCAN_INTERVAL:?}");
         });
         Ok(tokio::spawn(async move {
             // It watches for as long as it lives.
             let watcher = watcher.ok();
-            // What came between the first reading and the watch.
+            // Changes between the first reading and the watch.
             self.read(false).await;
             loop {
                 let pause = self.next_look();
-                // A folder that is replaced by another is watched no more, so that it is looked at now and then.
+                // A folder that was replaced is no longer watched, so it is also read now and then.
                 let is_changed = match &watcher {
                     Some(_) => matches!(tokio::time::timeout(pause, changes.recv()).await, Ok(Some(()))),
                     None => {
@@ -337,8 +338,8 @@ impl Folder {
                 };
                 let since = Instant::now();
                 while is_changed
-                    && since.elapsed() < LONGEST_UNREST
-                    && matches!(tokio::time::timeout(QUIET, changes.recv()).await, Ok(Some(())))
+                    && since.elapsed() < MAX_DEBOUNCE
+                    && matches!(tokio::time::timeout(DEBOUNCE, changes.recv()).await, Ok(Some(())))
                 {}
                 self.read(false).await;
             }

@@ -1,23 +1,23 @@
-//! Changes of what runs: loads, rollbacks, unloads. Each is written down before it is answered, so that the next start finds
-//! it, and leaves everything as it was where one of its steps says no.
+//! Changes of the running plugins: loads, swaps, unloads. Each is recorded before it is answered, so that the next
+//! start finds it, and leaves everything as it was where one of its steps says no.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::component_store::{ComponentStore, FolderFile, Record};
 use super::stored_scopes::StoredScopes;
-use super::threads::LifecycleThreads;
+use super::threads::{LifecycleThreads, lock};
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
-use crate::plugin::load::generation::{Generation, Loaded, Source};
+use crate::plugin::load::generation::{Generation, GenerationId, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::migrate::Losses;
+use crate::plugin::run::job::Job;
 use crate::plugin::run::shared::Shared;
-use crate::plugin::run::worker::Job;
 
 /// A component that is to be loaded.
 #[derive(Debug, Clone)]
@@ -49,7 +49,7 @@ impl Load {
 pub struct Change {
     /// The generation that runs now.
     #[serde(flatten)]
-    pub id: Loaded,
+    pub id: GenerationId,
     /// Whether the same component ran before, so that nothing has changed.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unchanged: bool,
@@ -62,7 +62,7 @@ pub struct Change {
 }
 
 impl Change {
-    pub(crate) fn to(id: Loaded) -> Self {
+    pub(crate) fn to(id: GenerationId) -> Self {
         Self { id, unchanged: false, lost_scopes: None, warning: None }
     }
 }
@@ -72,7 +72,7 @@ impl Change {
 pub struct Lifecycle {
     pub(super) shared: Arc<Shared>,
     pub(super) threads: LifecycleThreads,
-    /// What a host without a store reads durable states from.
+    /// The source of durable states of a host without a store.
     pub(super) looked_at: OnceLock<Box<dyn StoredScopes>>,
     pub(crate) loader: Loader,
     pub(crate) store: ComponentStore,
@@ -92,10 +92,6 @@ impl Drop for Loading<'_> {
         lock(&self.0.loading).remove(self.1);
         self.0.loaded.notify_all();
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lifecycle {
@@ -139,7 +135,7 @@ impl Lifecycle {
         let record = self.store.record(&described.name);
         // A bundled build that nothing was installed over has no record.
         let running = self.shared.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
-        let next = |_: &Loaded| record.last_generation.max(running) + 1;
+        let next = |_: &GenerationId| record.last_generation.max(running) + 1;
         let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
         let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
         match self.shared.plugin(&described.name) {
@@ -183,7 +179,7 @@ impl Lifecycle {
         self.write(plugin, &generation, &history, folder).map_err(LoadError::not_installed)?;
         let lost = self.switch(plugin, &generation, history, &losses);
         if let Some(store) = &self.shared.store {
-            // What the build before did not take.
+            // Outcomes that the build before did not take.
             store.resume(&plugin.name);
         }
         let id = generation.id.clone();
@@ -207,12 +203,12 @@ impl Lifecycle {
         self.publish(|_, _| {});
         self.retire(plugin, &before.0, &before.1);
         let lost = (!losses.is_empty()).then(|| self.give_up(plugin, losses));
-        // What could not be told to the generation before.
+        // Events that were deferred under the generation before.
         self.shared.submit_to_all(|| Job::Resume { plugin: plugin.number });
         lost
     }
 
-    /// What is no longer loaded is no longer shown.
+    /// Generations that are no longer loaded are no longer among the metrics.
     fn retire(&self, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
         let (now, kept) = (plugin.current(), plugin.history());
         for gone in history.generations().chain([current]) {
@@ -223,13 +219,13 @@ impl Lifecycle {
         self.prune_cache();
     }
 
-    /// Has the plugin threads give up what the generation that runs now cannot take over.
+    /// Has the plugin threads give up states that the running generation cannot take over.
     pub(crate) fn give_up(&self, plugin: &Plugin, losses: &Losses) -> usize {
         let mut n_scopes = 0;
         for inbox in self.shared.inboxes.iter() {
             let (reply, answer) = tokio::sync::oneshot::channel();
             inbox.push(Job::GiveUp { plugin: plugin.number, reply });
-            // A thread that has ended drops what it was asked.
+            // A thread that has ended drops the job.
             n_scopes += answer.blocking_recv().unwrap_or(0);
         }
         let id = &plugin.current().id;
@@ -240,8 +236,8 @@ impl Lifecycle {
         n_scopes
     }
 
-    /// Takes a plugin in that does not run yet: with the states that are stored, and then the catalogue. `component` and
-    /// the file that it is from are written down, unless they are already.
+    /// Takes a plugin in that does not run yet: with the states that are stored, and then the catalogue. `component`
+    /// and the file that it is from are written down, unless they are already.
     ///
     /// # Errors
     /// With the step that said no. Nothing has changed then.
@@ -284,7 +280,7 @@ impl Lifecycle {
         Ok(lost)
     }
 
-    /// Whether what a generation wants to handle is free.
+    /// Whether no other plugin has the events and scopes of a generation.
     pub(crate) fn try_routes(&self, generation: &Generation) -> Result<(), LoadError> {
         match self.shared.catalogue.load().conflict(generation) {
             Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
@@ -292,7 +288,7 @@ impl Lifecycle {
         }
     }
 
-    /// What of the scopes that there are a generation could not take over.
+    /// The states of present scopes that a generation could not take over.
     ///
     /// # Errors
     /// Where it lacks a template for one of them, or cannot be instantiated.
@@ -301,15 +297,15 @@ impl Lifecycle {
         let current = plugin.current();
         for inbox in self.shared.inboxes.iter() {
             let (reply, answer) = tokio::sync::oneshot::channel();
-            inbox.push(Job::Inherit { plugin: plugin.number, by: by.clone(), reply });
-            // A thread that has ended drops what it was asked.
-            let inheritance =
+            inbox.push(Job::FindStates { plugin: plugin.number, by: by.clone(), reply });
+            // A thread that has ended drops the job.
+            let found =
                 answer.blocking_recv().map_err(|_| LoadError::passing(Step::Migrate, "the host is shutting down"))?;
-            if let Some(orphan) = inheritance.orphan {
-                let message = format!("it has no template for the scope {orphan}, which there is");
+            if let Some(scope) = found.unroutable_scope {
+                let message = format!("it has no template for the scope {scope}, which there is");
                 return Err(LoadError::new(Step::Migrate, message));
             }
-            losses.add(self.loader.ticker(), Some(plugin), Some(&current), by, &inheritance.states)?;
+            losses.add(self.loader.ticker(), Some(plugin), Some(&current), by, &found.states)?;
         }
         Ok(losses)
     }

@@ -1,17 +1,18 @@
-//! What is written down of a change, before it is answered.
+//! The records of changes, which are written before a change is answered.
 
 use std::sync::Arc;
 
 use super::component_store::{FolderFile, Record};
-use super::install::{Lifecycle, lock};
+use super::install::Lifecycle;
+use super::threads::lock;
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{History, Plugin};
 use crate::plugin::load::generation::{Generation, Installed, Source};
 use crate::plugin::load::loader::{LoadError, digest};
 
 impl Lifecycle {
-    /// The running component was loaded again. That is noted where it is from the plugin folder, so that it is not loaded again
-    /// from there, and where the record says something else.
+    /// The running component was loaded again. Records that where it came from the plugin folder, so that it is not
+    /// loaded again from there, and where the record differs.
     ///
     /// # Errors
     /// Where it cannot be written, or the plugin was unloaded meanwhile.
@@ -39,7 +40,7 @@ impl Lifecycle {
         self.put(record).map_err(LoadError::not_installed)
     }
 
-    /// Writes down what runs of a plugin from now on.
+    /// Records the generation of a plugin that runs from now on.
     pub(crate) fn write(
         &self,
         plugin: &Plugin,
@@ -80,7 +81,7 @@ impl Lifecycle {
         self.store.write(record)
     }
 
-    /// A later host may have another bundled build: what can be rolled back to is kept.
+    /// A later host may have another bundled build, so the component is kept for rollbacks.
     fn keep_bundled(&self, name: &str, installed: &Installed) -> std::io::Result<()> {
         let feature = bundled().iter().find(|feature| installed.source == Source::Bundled && feature.name == name);
         match feature.filter(|feature| digest(feature.component) == installed.digest) {

@@ -16,7 +16,7 @@ use crate::model::{Clock, Failure};
 use crate::plugin::guest::engine::{self, Ticker};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
-use crate::plugin::load::generation::{Generation, Loaded, Source};
+use crate::plugin::load::generation::{Generation, GenerationId, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::options::PluginConfig;
 
@@ -27,7 +27,7 @@ use crate::plugin::load::options::PluginConfig;
 pub struct PluginReport {
     /// Name, version, generation and digest.
     #[serde(flatten)]
-    pub id: Loaded,
+    pub id: GenerationId,
     /// What it says it is for.
     pub description: String,
     /// Where the running build came from.
@@ -35,7 +35,7 @@ pub struct PluginReport {
     /// Whether it gets events.
     pub state: PluginState,
     /// The generation that a roll-back would take into use.
-    pub previous: Option<Loaded>,
+    pub previous: Option<GenerationId>,
     /// The build that is part of the host, where it is newer than what is installed: a reset takes it into use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer_bundled: Option<&'static str>,
@@ -81,7 +81,7 @@ pub struct Latency {
 pub struct Inspection {
     /// Name, version and digest; the generation says nothing here.
     #[serde(flatten)]
-    pub id: Loaded,
+    pub id: GenerationId,
     /// What it says it is for.
     pub description: String,
     /// Version of its state's schema.
@@ -242,7 +242,7 @@ impl Lifecycle {
 
 fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
     PluginReport {
-        id: failed.installed.loaded(name),
+        id: failed.installed.generation_id(name),
         description: String::new(),
         source: failed.installed.source,
         state: PluginState::Failed,

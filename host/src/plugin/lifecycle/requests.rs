@@ -1,4 +1,4 @@
-//! What operators may ask for: each request runs on a thread of its own, off every hot path, so that neither a long
+//! The requests of operators: each runs on a thread of its own, off every hot path, so that neither a long
 //! compilation nor a store that does not answer keeps a failing build from being rolled back.
 
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::plugin::load::loader::{Described, LoadError, Step};
 const RESTORE_PAUSE: Duration = Duration::from_secs(5);
 
 impl Lifecycle {
-    /// Has a host without a store look at durable states all the same, so that it can say what would start.
+    /// Lets a host without a store read durable states, so that it can report what would start.
     pub fn look_at(&self, stored: Box<dyn StoredScopes>) {
-        // Once is enough: nobody looks at two stores.
+        // Only the first is kept: a host inspects one store.
         let _ = self.looked_at.set(stored);
     }
 
-    /// Ends all requests. What is asked for from now on is refused.
+    /// Ends all requests, and refuses new ones.
     pub(crate) fn stop(&self) {
         self.threads.stop();
     }
@@ -36,14 +36,14 @@ impl Lifecycle {
         own.or_else(|| self.looked_at.get().map(|stored| &**stored))
     }
 
-    /// Runs `work` on a thread of its own, and gives what came of it.
+    /// Runs `work` on a thread of its own, and gives its result.
     pub(super) async fn request<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
     ) -> Result<T, &'static str> {
         let (reply, done) = oneshot::channel();
         let lifecycle = self.clone();
-        // A caller may have gone; what was asked for is done all the same.
+        // The work is done even where the caller has gone.
         self.threads.spawn(move || drop(reply.send(work(&lifecycle))))?;
         done.await.map_err(|_| "it failed, for a reason that the log says")
     }
@@ -70,7 +70,7 @@ impl Lifecycle {
         done.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
     }
 
-    /// What a component calls itself.
+    /// Name, version and digest of a component.
     ///
     /// # Errors
     /// With the step that said no.
@@ -84,7 +84,7 @@ impl Lifecycle {
         self.shared.config.largest_component()
     }
 
-    /// Whether this component is what was last loaded of its plugin from the plugin folder.
+    /// Whether this component was the last of its plugin that was loaded from the plugin folder.
     pub(crate) fn took_from_folder(&self, described: &Described) -> bool {
         let record = self.store.record(&described.name);
         record.folder.is_some_and(|file| file.digest == described.digest)

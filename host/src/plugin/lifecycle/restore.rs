@@ -1,4 +1,4 @@
-//! Taking over what a plugin's durable scopes were when the process before ended, or when the plugin was unloaded.
+//! Restoring a plugin's durable scopes from the store, at a start or after an unload.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -10,13 +10,13 @@ use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
 use crate::plugin::load::migrate::State;
+use crate::plugin::run::job::Job;
 use crate::plugin::run::shared::Shared;
-use crate::plugin::run::worker::Job;
 use crate::store::ScopeRecord;
 
 impl Lifecycle {
-    /// Takes over the durable scopes of a plugin that does not run yet. Gives what of them is lost. Where the store cannot be
-    /// read, that is tried again later; until then scopes are read one by one, when something comes for them.
+    /// Restores the durable scopes of a plugin that does not run yet, and gives the losses. Where the store cannot be
+    /// read, it is tried again later; until then each scope is read at its first event.
     ///
     /// # Errors
     /// Where the plugin cannot take one of the states over, and that may not be lost.
@@ -62,11 +62,11 @@ impl Lifecycle {
         Ok(losses)
     }
 
-    /// Tries again to take over what could not be read. Says whether that is done with.
+    /// Tries again to restore durable scopes. Says whether the store could be read.
     pub(crate) fn restore_again(&self, plugin: &Arc<Plugin>) -> bool {
         let Some(stored) = self.stored() else { return true };
         let restored = stored.scopes(&plugin.name, &mut |records| {
-            // What the generation cannot take over is refused when something comes for it, and stays stored.
+            // A state that the generation cannot take over stays stored, and its scope refuses events.
             hand_over(&self.shared, plugin, records);
             ControlFlow::Continue(())
         });
@@ -76,7 +76,7 @@ impl Lifecycle {
 
 /// Gives each plugin thread the scopes that are its own.
 fn hand_over(shared: &Shared, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
-    // A host that only looks runs nothing.
+    // A host without a store runs nothing.
     if shared.store.is_none() {
         return;
     }

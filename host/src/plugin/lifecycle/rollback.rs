@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::install::{Change, Lifecycle, lock};
+use super::install::{Change, Lifecycle};
+use super::threads::lock;
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::catalogue::{History, Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
@@ -10,8 +11,8 @@ use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
 
 impl Lifecycle {
-    /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the newest
-    /// that loses nothing, or else the one before.
+    /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the
+    /// newest that loses nothing, or else the one before.
     ///
     /// # Errors
     /// Where there is no such plugin or none before, or something would be lost and may not.
@@ -33,7 +34,7 @@ impl Lifecycle {
             format!("it could not be written down, so that the next start undoes it: {error}")
         });
         let mut lost = self.switch(&plugin, &to, after, &losses);
-        // What came between the look and the switch may have been migrated forward meanwhile.
+        // States of events between the check and the switch may have been migrated forward.
         if let Some(since) = self.losses(&plugin, &to).ok().filter(|since| !since.is_empty()) {
             if let Err(error) = since.permit(may_lose) {
                 self.undo(&plugin, &current, history);
@@ -56,7 +57,7 @@ impl Lifecycle {
         Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
     }
 
-    /// The generation that a rollback takes, and what it would lose.
+    /// The generation that a rollback takes, and its losses.
     ///
     /// # Errors
     /// Where there is none, or none can run now.
@@ -70,7 +71,7 @@ impl Lifecycle {
         let n_candidates = if is_automatic { history.previous.len() } else { 1 };
         let mut chosen = Err(conflict(format!("there is no generation of {} before this one", plugin.name)));
         for (n, candidate) in history.previous.iter().rev().take(n_candidates).enumerate() {
-            // What was loaded since may handle the events that it handled.
+            // A plugin that was loaded since may handle its events.
             let found = self.try_routes(candidate).and_then(|()| self.losses(plugin, candidate));
             match found {
                 Ok(losses) if losses.is_empty() => return Ok((candidate.clone(), losses)),
@@ -92,7 +93,7 @@ impl Lifecycle {
     }
 }
 
-/// What an automatic rollback leaves among a plugin's errors.
+/// The error that an automatic rollback adds to a plugin's report.
 fn rolled_back_by_itself(at_ms: u64, generation: u64, lost: Option<usize>) -> PluginError {
     let message = match lost {
         Some(n) => format!("it failed too often and was rolled back; {n} scopes lost what it had written"),

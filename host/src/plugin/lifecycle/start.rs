@@ -1,11 +1,12 @@
-//! What a start brings up: of each plugin the last good generation that was installed, and the bundled build where none was.
-//! What cannot start is shown as failed, and keeps nothing else from starting.
+//! The start of all plugins: each by its last good installed generation, or by the bundled build where none is
+//! installed. One that cannot start is reported as failed, and does not keep others from starting.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::component_store::Record;
-use super::install::{Lifecycle, lock};
+use super::install::Lifecycle;
+use super::threads::lock;
 use crate::plugin::load::bundled::{Bundled, bundled};
 use crate::plugin::load::catalogue::{FailedStart, History, Idle, KEPT_GENERATIONS, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, Installed, Source};
@@ -15,7 +16,7 @@ use crate::plugin::load::loader::{LoadError, Step, digest};
 struct Candidate {
     installed: Installed,
     component: Result<Vec<u8>, String>,
-    /// Whether it is what should run, and not an older build or the bundled one in its place.
+    /// Whether it should run, and is not an older or bundled build in place of the one that should.
     is_wanted: bool,
 }
 
@@ -30,7 +31,7 @@ impl Lifecycle {
 
     fn start_all(self: &Arc<Self>) {
         let records = self.store.records();
-        // What was installed before what is only bundled: a new host's feature must not take an event from it.
+        // Installed plugins come before bundled ones: a new host's feature must not take an event from them.
         let installed = records.iter().map(|record| record.name.clone());
         let own = bundled().iter().map(|feature| feature.name.to_owned());
         let mut seen = BTreeSet::new();
@@ -45,7 +46,7 @@ impl Lifecycle {
                 records.iter().find(|record| record.name == name).cloned().unwrap_or_else(|| Record::new(&name));
             self.start(&record);
         }
-        // Not before all that is used is known.
+        // After all plugins have started, when all used components are known.
         self.prune_cache();
     }
 
@@ -142,7 +143,7 @@ impl Lifecycle {
         let written = (is_new && is_wanted).then_some((&component[..], None));
         self.bring_in(plugin, written, false)?;
         if is_new && !is_wanted {
-            // What stands in is not written down, for the next start tries again what should run; its number is.
+            // A stand-in is not recorded, for the next start tries the wanted build again; its number is.
             let used = Record { last_generation: installed.generation, ..record.clone() };
             if let Err(error) = self.store.write(used) {
                 tracing::warn!(plugin = %record.name, %error, "the number of a generation could not be written down");
@@ -156,7 +157,7 @@ impl Lifecycle {
         Ok(plugin)
     }
 
-    /// What a record has of the generations before one, as far as it can be had.
+    /// The generations of a record before this one, without those that cannot be loaded.
     pub(crate) fn history_of(&self, record: &Record, generation: u64) -> History {
         let is_before = |other: &&Installed| other.generation < generation;
         History {
@@ -176,7 +177,7 @@ impl Lifecycle {
         Ok(generation)
     }
 
-    /// The generations behind the one that runs; those that cannot be had are left out.
+    /// The generations behind the running one; those that cannot be loaded are left out.
     fn prepare_all<'a>(&self, record: &Record, installed: impl Iterator<Item = &'a Installed>) -> Vec<Arc<Generation>> {
         let mut prepared = Vec::new();
         for installed in installed {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use crate::store::{ScopeRecord, StoreFailure};
 
-/// Where the states of durable scopes are read from: the host's own store, or one that is only looked at.
+/// A source of durable states: the host's own store, or one that is only read.
 pub trait StoredScopes: std::fmt::Debug + Send + Sync {
     /// Gives the scopes of a plugin to `take`, page by page, until it takes no more.
     ///

@@ -1,10 +1,8 @@
 //! The threads that operators' requests run on.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use super::install::lock;
 
 /// Requests that run at once, at most: each may hold a component and a thread.
 const MAX_REQUESTS: usize = 64;
@@ -31,7 +29,7 @@ impl LifecycleThreads {
         self.spawn_within(MAX_REQUESTS, work)
     }
 
-    /// Runs what the host itself needs, however much operators ask for: one thread a plugin at the most.
+    /// Runs work of the host itself, which no number of requests holds up: one thread a plugin at the most.
     pub(super) fn spawn_own(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
         self.spawn_within(usize::MAX, work)
     }
@@ -50,7 +48,7 @@ impl LifecycleThreads {
         Ok(())
     }
 
-    /// Waits for some time, or until the host ends: that is so where it says `false`.
+    /// Waits for some time. `false` where the host ended meanwhile.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut state = lock(&self.state);
@@ -64,7 +62,7 @@ impl LifecycleThreads {
         false
     }
 
-    /// Ends all threads. What is asked for from now on is refused.
+    /// Ends all threads, and refuses new requests.
     pub(crate) fn stop(&self) {
         let threads = {
             let mut state = lock(&self.state);
@@ -78,4 +76,8 @@ impl LifecycleThreads {
             }
         }
     }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

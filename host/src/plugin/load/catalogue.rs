@@ -32,9 +32,9 @@ pub(crate) struct Plugin {
     history: Mutex<History>,
     unloaded: AtomicBool,
     pub(crate) health: Health,
-    /// What all that it does makes the host hold.
+    /// Charged for all that the host holds for it.
     pub(crate) account: Arc<Account>,
-    /// What of clients' and services' events waits for it.
+    /// Events of clients and services that wait for it.
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) calls: AtomicU64,
     pub(crate) traps: AtomicU64,
@@ -129,7 +129,8 @@ impl Plugin {
         self.lock_history().previous.iter().any(|generation| generation.manifest.state_version == schema)
     }
 
-    /// The other generations that can turn states of schema `from` into those of the older schema `to`, the newest first.
+    /// The other generations that can turn states of schema `from` into those of the older schema `to`, the newest
+    /// first.
     pub(crate) fn downward(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
         let history = self.lock_history();
         let can = |generation: &&Arc<Generation>| {
@@ -140,8 +141,8 @@ impl Plugin {
         found
     }
 
-    /// Logs that the component refused an event of the host, of which nobody else hears: the first, the second, the fourth and
-    /// so on, for each connection may bring one.
+    /// Logs that the component refused an event of the host, which has no sender to answer: the first, the second, the
+    /// fourth and so on, for each connection may bring one.
     pub(crate) fn note_refusal(&self, event: &str, refusal: &Failure) {
         let so_far = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
         if so_far.is_power_of_two() {
@@ -239,7 +240,7 @@ pub(crate) struct Destination {
     pub(crate) from_client: bool,
     pub(crate) from_service: bool,
     pub(crate) template: Template,
-    /// What its payload may have.
+    /// The bounds of its payload.
     pub(crate) limits: PayloadBounds,
 }
 
@@ -250,8 +251,8 @@ pub(crate) struct Catalogue {
     /// Plugins that are installed and do not run, by name.
     pub(crate) idle: BTreeMap<String, Idle>,
     routes: HashMap<String, Destination>,
-    /// The plugins that are told of each connection that opens, and the scope in which.
-    greeters: Vec<(Arc<Plugin>, ScopeAddress)>,
+    /// The plugins that get `connect` events, each with the scope that gets them.
+    connect_listeners: Vec<(Arc<Plugin>, ScopeAddress)>,
     /// The Socket.IO namespaces that there are because a plugin says so.
     namespaces: HashSet<String>,
 }
@@ -260,11 +261,11 @@ impl Catalogue {
     /// A catalogue of these plugins, whose routes must be free of conflict.
     pub(crate) fn new(plugins: BTreeMap<String, Arc<Plugin>>, idle: BTreeMap<String, Idle>) -> Self {
         let mut routes = HashMap::new();
-        let mut greeters = Vec::new();
+        let mut connect_listeners = Vec::new();
         let mut namespaces = HashSet::new();
         for plugin in plugins.values() {
             let manifest = &plugin.current().manifest;
-            greeters.extend(manifest.connect_scope.clone().map(|address| (plugin.clone(), address)));
+            connect_listeners.extend(manifest.connect_scope.clone().map(|address| (plugin.clone(), address)));
             namespaces.extend(manifest.namespaces.iter().cloned());
             for (event, route) in &manifest.routes {
                 let destination = Destination {
@@ -277,12 +278,12 @@ impl Catalogue {
                 routes.insert(event.clone(), destination);
             }
         }
-        Self { plugins, idle, routes, greeters, namespaces }
+        Self { plugins, idle, routes, connect_listeners, namespaces }
     }
 
-    /// The plugins that are told of each connection that opens, and the scope in which.
-    pub(crate) fn greeters(&self) -> &[(Arc<Plugin>, ScopeAddress)] {
-        &self.greeters
+    /// The plugins that get `connect` events, each with the scope that gets them.
+    pub(crate) fn connect_listeners(&self) -> &[(Arc<Plugin>, ScopeAddress)] {
+        &self.connect_listeners
     }
 
     /// Whether a plugin says that there is this Socket.IO namespace.
@@ -309,7 +310,7 @@ impl Catalogue {
         })
     }
 
-    /// What of a generation is taken already by another plugin, in words.
+    /// The event or scope of a generation that another plugin has already, in words.
     pub(crate) fn conflict(&self, generation: &Generation) -> Option<String> {
         let name = &generation.id.name;
         let mut others = self.plugins.values().filter(|plugin| plugin.name != *name);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::link::LinkedComponent;
 use crate::plugin::guest::log::PluginLog;
-use crate::plugin::guest::sandbox::{Bounds, Fault, Instance};
+use crate::plugin::guest::sandbox::{Fault, Instance, InstanceBounds};
 
 /// Where a component came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -28,7 +28,7 @@ pub enum Source {
 /// What identifies a generation wherever it is spoken of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Generation")]
-pub struct Loaded {
+pub struct GenerationId {
     /// The plugin's name.
     pub name: String,
     /// The version that this build gives itself.
@@ -51,8 +51,8 @@ pub(crate) struct Installed {
 
 impl Installed {
     /// How the generation of a plugin is called elsewhere.
-    pub(crate) fn loaded(&self, name: &str) -> Loaded {
-        Loaded {
+    pub(crate) fn generation_id(&self, name: &str) -> GenerationId {
+        GenerationId {
             name: name.to_owned(),
             version: self.version.clone(),
             generation: self.generation,
@@ -63,11 +63,11 @@ impl Installed {
 
 /// One build of a plugin.
 pub(crate) struct Generation {
-    pub(crate) id: Loaded,
+    pub(crate) id: GenerationId,
     pub(crate) manifest: Manifest,
     pub(crate) source: Source,
     pub(crate) component: LinkedComponent,
-    pub(crate) bounds: Bounds,
+    pub(crate) bounds: InstanceBounds,
     pub(crate) grants: Grants,
     /// The operator's settings, a JSON object.
     pub(crate) settings: Box<str>,
@@ -87,7 +87,7 @@ impl Generation {
 
     /// How the record of installed generations names it.
     pub(crate) fn installed(&self) -> Installed {
-        let Loaded { version, generation, digest, .. } = self.id.clone();
+        let GenerationId { version, generation, digest, .. } = self.id.clone();
         Installed { generation, version, digest, source: self.source }
     }
 

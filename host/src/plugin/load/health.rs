@@ -105,8 +105,8 @@ impl Health {
         }
     }
 
-    /// Notes a fault of a generation. `can_roll_back` says whether there is one before it; `culprit` is the client whose
-    /// event it was, if it was one's.
+    /// Notes a fault of a generation. `can_roll_back` says whether there is one before it; `culprit` is the client
+    /// whose event it was, if it was one's.
     pub(crate) fn failed(&self, generation: u64, now: u64, can_roll_back: bool, culprit: Option<&Arc<str>>) -> Verdict {
         let mut record = self.record();
         // A call that began before the swap says nothing of the new generation.
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generation_on_trial_is_taken_back_and_an_old_one_is_not() {
+    fn only_a_generation_on_trial_is_rolled_back() {
         let health = Health::default();
         health.activate(1, 0);
         assert_eq!(fail(&health, 4, 10, true), Verdict::GoOn);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_are_forgotten_after_good_conduct() {
+    fn pauses_grow_to_a_bound_and_reset() {
         let health = Health::default();
         health.activate(1, 0);
         let mut now = 0;
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_among_many_good_calls_and_faults_of_another_generation_do_not_count() {
+    fn sparse_and_foreign_faults_do_not_count() {
         let health = Health::default();
         health.activate(2, 0);
         assert_eq!(fail(&health, 50, 0, true), Verdict::GoOn);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::bundled::bundled;
-use super::generation::{Generation, Loaded, Source};
+use super::generation::{Generation, GenerationId, Source};
 use super::options::PluginConfig;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -53,7 +53,7 @@ pub enum Step {
     Install,
 }
 
-/// Why a component was not loaded. What ran before goes on as it was.
+/// Why a component was not loaded. The running generation is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct LoadError {
@@ -68,7 +68,7 @@ pub struct LoadError {
 
 impl LoadError {
     pub(crate) fn new(step: Step, message: impl Into<String>) -> Self {
-        // What else is loaded, the states that there are, and the disk change.
+        // Other plugins, the present states and the disk change.
         let is_passing = matches!(step, Step::Routes | Step::Migrate | Step::Install);
         Self { step, message: message.into(), is_passing }
     }
@@ -90,7 +90,7 @@ impl LoadError {
     }
 }
 
-/// What a component calls itself.
+/// Name, version and digest of a component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Described {
     /// The plugin's name.
@@ -150,7 +150,7 @@ impl Loader {
         self.compiler.prune(keep);
     }
 
-    /// What a component calls itself, without a look at whether it could run.
+    /// Name, version and digest of a component, without a check of whether it could run.
     ///
     /// # Errors
     /// With the step that said no.
@@ -202,7 +202,7 @@ impl Loader {
         bytes: &[u8],
         expected_digest: Option<&str>,
         source: Source,
-        number: impl FnOnce(&Loaded) -> u64,
+        number: impl FnOnce(&GenerationId) -> u64,
     ) -> Result<Generation, LoadError> {
         let (digest, component, manifest) = self.look_into(bytes, expected_digest)?;
         let bounds = self.config.bounds_of(&manifest.name);
@@ -219,7 +219,7 @@ impl Loader {
             return Err(LoadError::new(Step::Grants, message));
         }
         let (name, version) = (manifest.name.clone(), manifest.version.clone());
-        let mut id = Loaded { name, version, generation: 0, digest };
+        let mut id = GenerationId { name, version, generation: 0, digest };
         id.generation = number(&id);
         let log = Arc::new(PluginLog::new(&id.name, &id.version, id.generation, &id.digest));
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
@@ -230,8 +230,8 @@ impl Loader {
         Ok(generation)
     }
 
-    /// What is part of the host is trusted like the host, and another build of it as much as the bundled one. Others
-    /// are granted nothing by default.
+    /// Bundled features are trusted like the host, and other builds of them as much as the bundled ones. Other
+    /// components are granted nothing by default.
     fn default_grants(&self, manifest: &Manifest, source: Source) -> Grants {
         if source == Source::Bundled {
             return manifest.needs.clone();

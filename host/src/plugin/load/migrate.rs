@@ -1,4 +1,4 @@
-//! States of other schemas: how a generation takes one over, and what of it would be lost.
+//! Migration of states between schemas, and the losses where none is possible.
 
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ pub(crate) struct CannotMigrate {
     pub(crate) is_fault: bool,
 }
 
-/// Turns a stored state into one of a generation's schema. A build that was rolled back is asked first, where it can migrate
-/// down, for it knows both schemas; then the generation itself.
+/// Turns a stored state into one of a generation's schema. A build that was rolled back is asked first, where it can
+/// migrate down, for it knows both schemas; then the generation itself.
 ///
 /// # Errors
 /// Where none of them can.
@@ -103,7 +103,7 @@ fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) ->
 /// States that a generation cannot take over.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    /// Scopes that would go back to what they were before the newer build changed them.
+    /// Scopes that would go back to their state from before the newer build changed it.
     pub(crate) changes: usize,
     /// Scopes that would lose their state altogether.
     pub(crate) states: usize,
@@ -118,8 +118,8 @@ impl Losses {
         self.changes + self.states == 0
     }
 
-    /// Adds what a generation cannot take over of these states. Each comes with the version of the copy that is kept from
-    /// before it was migrated forward.
+    /// Adds those of these states that a generation cannot take over. Each comes with the version of the copy that is
+    /// kept from before it was migrated forward.
     ///
     /// # Errors
     /// Where the component cannot be instantiated.
@@ -164,7 +164,7 @@ impl Losses {
         Ok(())
     }
 
-    /// What would be lost, in words.
+    /// The losses in words.
     pub(crate) fn describe(&self) -> String {
         let scopes = |n: usize| if n == 1 { "1 scope".to_owned() } else { format!("{n} scopes") };
         let changes = format!("{} would lose what happened since the swap", scopes(self.changes));

@@ -1,4 +1,4 @@
-//! What is loaded: the steps of a load, what a manifest declares, and the catalogue of plugins and generations.
+//! Loading: the steps of a load, generations, and the catalogue of running plugins.
 
 pub(crate) mod bundled;
 pub(crate) mod catalogue;

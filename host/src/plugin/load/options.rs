@@ -1,4 +1,4 @@
-//! What is configured for plugins: for all of them, and for single ones.
+//! The configuration of plugins: of all of them, and of single ones.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::plugin::event::senders::SenderLimits;
 use crate::plugin::guest::engine;
-use crate::plugin::guest::sandbox::Bounds;
+use crate::plugin::guest::sandbox::InstanceBounds;
 
 /// The largest component, in bytes, where nothing else is configured. A feature is some hundred KiB; with debug
 /// information, a few MiB.
@@ -28,25 +28,25 @@ pub struct PluginConfig {
     pub state_bytes: usize,
     /// Where compiled components are kept.
     pub cache_dir: Option<PathBuf>,
-    /// Where what is installed is kept; nowhere for a host that only looks at plugins.
+    /// The folder of installed components; none for a host that only inspects plugins.
     pub components_dir: Option<PathBuf>,
-    /// Whether nothing is written, for a host that only looks at what would run.
+    /// Whether nothing is written, for a host that only inspects plugins.
     pub is_read_only: bool,
     /// Whether features see the credentials of who connects. For protocol suites, which send a token to get it back.
     pub shows_credentials: bool,
-    /// What a client may have features do.
+    /// The bounds of each sender.
     pub senders: SenderLimits,
-    /// What is configured for each plugin.
+    /// The configuration of each plugin.
     pub plugins: HashMap<String, PluginOptions>,
 }
 
-/// What is configured for one plugin.
+/// The configuration of one plugin.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginOptions {
     /// Whether it may be loaded.
     pub enabled: bool,
-    /// What it is granted, where that is not left to the default.
+    /// Its grants, where they are not the default.
     pub grants: Option<Grants>,
     /// How long a call may run, where that is not as for all.
     #[serde(with = "humantime_serde")]
@@ -57,7 +57,7 @@ pub struct PluginOptions {
     pub state_bytes: Option<usize>,
     /// The largest component, in bytes, where that is not as for all.
     pub component_bytes: Option<usize>,
-    /// What it is told.
+    /// Its settings, as it reads them.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -94,12 +94,12 @@ impl Default for PluginOptions {
 
 impl PluginConfig {
     /// The bounds of a plugin; of one of no name, the general ones.
-    pub(crate) fn bounds_of(&self, plugin: &str) -> Bounds {
+    pub(crate) fn bounds_of(&self, plugin: &str) -> InstanceBounds {
         let options = self.plugins.get(plugin);
         let deadline = options.and_then(|options| options.call_deadline).unwrap_or(self.call_deadline);
         // Half a deadline is the time between two looks at a call.
         let ticks = deadline.as_nanos().div_ceil(engine::tick_of(self.shortest_deadline()).as_nanos()).max(2);
-        Bounds {
+        InstanceBounds {
             memory_bytes: options.and_then(|options| options.memory_bytes).unwrap_or(self.memory_bytes),
             deadline,
             ticks: ticks as u64,

@@ -1,36 +1,44 @@
-//! Events that must be told and cannot be yet, for the feature fails or is paused: each is told later, in a turn of its own.
+//! Deferred events: guaranteed ones that their feature fails on or is paused for. Each is handled later, in a turn of
+//! its own.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use roundhouse_contract::ScopeAddress;
 
-use super::scope::{Due, Parked};
-use super::timers::LEAST_LOOK_MS;
-use super::turns::TURN;
-use super::worker::{Job, Worker};
+use super::deadlines::{Due, MIN_CHECK_MS};
+use super::job::{Envelope, Job};
+use super::scope::Deferred;
+use super::state::{ThreadState, Visit};
 use crate::plugin::event::Flow;
-use crate::plugin::event::ReplyTo;
 use crate::plugin::load::catalogue::Plugin;
 
-impl Worker {
-    pub(crate) fn park(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, parked: Parked) {
+/// Times that a feature may fail on a guaranteed event before it is given up.
+pub(super) const MAX_ATTEMPTS: u32 = 3;
+
+/// The pause before another attempt, in milliseconds: time for a rollback.
+pub(super) const RETRY_MS: u64 = 1000;
+
+impl ThreadState {
+    /// Keeps an event for later, not before a time in milliseconds of uptime.
+    pub(super) fn defer(&mut self, envelope: Envelope, attempts: u32, not_before: u64) {
         let now = self.shared.clock.uptime_ms();
-        let again = parked.not_before.max(plugin.health.paused_until(now).unwrap_or(0));
-        let is_dropped = match self.enter(plugin, address, Some(&parked.event)) {
-            Ok(()) => {
-                let scope = self.scopes.get_mut(plugin.number, &address.key);
-                scope.is_some_and(|scope| scope.park(parked))
-            }
+        let plugin = envelope.plugin.clone();
+        let again = not_before.max(plugin.health.paused_until(now).unwrap_or(0));
+        let place = self.scopes.find(plugin.number, &envelope.address.key);
+        let key = envelope.address.key.clone();
+        let entered = self.enter(&mut Visit::new(&envelope, place));
+        let is_dropped = match entered {
+            Ok(place) => self.scopes[place].defer(Deferred { event: envelope.event, attempts, not_before }),
             Err(refusal) => {
-                self.answer(plugin, &parked.event, ReplyTo::Nobody, refusal);
+                let Envelope { plugin, address, event, .. } = envelope;
+                self.answer(Envelope::without_reply(plugin, address, event), refusal);
                 true
             }
         };
         if is_dropped {
             self.shared.metrics.plugin_dropped.inc();
             tracing::warn!(
-                plugin = %plugin.name, generation = plugin.current().id.generation, scope = %address.key,
+                plugin = %plugin.name, generation = plugin.current().id.generation, scope = %key,
                 "too much waits to be told to a plugin, and some of it was dropped"
             );
         }
@@ -39,61 +47,31 @@ impl Worker {
         }
     }
 
-    /// Tells a scope what has been waiting, unless it has to wait for longer.
-    pub(crate) fn handle_parked(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
-        // Which is hardly ever so, and a clock is not for nothing.
-        if self.scopes.get(plugin.number, &address.key).is_none_or(|scope| !scope.has_parked()) {
-            return;
-        }
-        let (now, started) = (self.shared.clock.uptime_ms(), Instant::now());
-        while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
-            let scope = self.scopes.get_mut(plugin.number, &address.key);
-            let Some(Parked { event, attempts, .. }) = scope.and_then(|scope| scope.unpark(now)) else { return };
-            if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
-                // A build that asked for it was replaced by one that does not.
-                continue;
-            }
-            self.wait_for_shards();
-            self.handle_or_park(plugin, address, event, attempts, ReplyTo::Nobody);
-            if started.elapsed() > TURN {
-                return self.defer(plugin, address);
-            }
-        }
-    }
-
-    /// Tells a scope some of what has been waiting, and has the rest wait for another turn.
-    pub(crate) fn handle_deferred(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
-        if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
-            scope.is_deferred = false;
-        }
-        self.handle_parked(plugin, address);
-    }
-
-    /// Gives a scope a turn for what waits to be told, unless it has one coming.
-    fn defer(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
-        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|scope| scope.has_parked());
-        if scope.is_some_and(|scope| !std::mem::replace(&mut scope.is_deferred, true)) {
+    /// Gives a scope a turn for its deferred events, unless it has one already.
+    pub(super) fn give_turn(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+        let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|scope| scope.has_deferred());
+        if scope.is_some_and(|scope| !std::mem::replace(&mut scope.has_turn, true)) {
             let job = Job::Deferred { plugin: plugin.clone(), address: address.clone() };
             self.turns.push(plugin.number, Flow::Scope(address.key.clone()), address.key.clone(), job);
         }
     }
 
-    /// Has the scopes of a plugin told what has been waiting.
-    pub(crate) fn resume(&mut self, plugin: u32, now: u64) {
+    /// Gives the scopes of a plugin turns for their deferred events.
+    pub(super) fn resume(&mut self, plugin: u32, now: u64) {
         self.resuming.remove(&plugin);
         let waiting: Vec<_> = self
             .scopes
             .of(plugin)
-            .filter(|scope| scope.has_parked())
+            .filter(|scope| scope.has_deferred())
             .map(|scope| (scope.plugin.clone(), scope.address.clone()))
             .collect();
-        // What is not due yet, or fails again, comes later.
+        // Events that are not due yet, or fail again, come later.
         if let Some((first, _)) = waiting.first()
             && self.resuming.insert(plugin)
         {
-            let again = first.health.paused_until(now).unwrap_or(now + LEAST_LOOK_MS);
+            let again = first.health.paused_until(now).unwrap_or(now + MIN_CHECK_MS);
             self.deadlines.push(again, Due::Resume { plugin });
         }
-        waiting.iter().for_each(|(plugin, address)| self.defer(plugin, address));
+        waiting.iter().for_each(|(plugin, address)| self.give_turn(plugin, address));
     }
 }

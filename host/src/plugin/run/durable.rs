@@ -1,155 +1,91 @@
-//! What outlives the process, on a plugin thread: durable scopes are read before their first event and written after each
-//! that changed them; documents are promised before anybody hears of them.
+//! Persistence, on a plugin thread: durable scopes are read before their first event and written after each that
+//! changed them; documents are promised to the store before their event is committed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use roundhouse_contract::ScopeAddress;
 
+use super::deadlines::Due;
+use super::deferred::RETRY_MS;
 use super::effect::{Document, Effect, Fetch};
-use super::scope::{Due, Room, Scope, Timer};
-use super::turns::TURN;
-use super::worker::{Job, RETRY_MS, Worker, unavailable};
+use super::job::{Envelope, Job};
+use super::scope::{Scope, Timer};
+use super::scopes::{Place, Vacancy};
+use super::shared::{Shared, unavailable};
+use super::state::{ThreadState, Visit};
 use crate::hub::WakeBatch;
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{Failure, Payload};
-use crate::plugin::event::Flow;
-use crate::plugin::event::{Asker, Event, ReplyTo};
+use crate::plugin::event::{Asker, Event, Flow, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::migrate::State;
 use crate::store::{
     Acknowledge, AnsweredCall, Page, PageRequest, Promise, ScopeRecord, StoreFailure, TimerRecord, Turn,
 };
 
-/// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
-/// millisecond, unless the store is down.
-const MAX_HELD: usize = 1000;
-
-impl Worker {
-    /// Keeps an event for later if its scope has to be read first. Gives back what can be handled now.
-    pub(crate) fn hold(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        address: &ScopeAddress,
-        event: Event,
-        reply: ReplyTo,
-    ) -> Option<(Event, ReplyTo)> {
-        if self.scopes.get(plugin.number, &address.key).is_none() {
-            // Nobody takes part in a scope that is not in memory.
-            let is_left = matches!(event, Event::Left { .. } | Event::Presence { .. });
-            if is_left || !self.is_durable(plugin, address) {
-                return Some((event, reply));
-            }
-            let checked = self.check_scopes(plugin, &address.key, &event);
-            if let Err(refusal) = checked.and_then(|()| self.enter(plugin, address, Some(&event))) {
-                self.answer(plugin, &event, reply, refusal);
-                return None;
-            }
-            if let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) {
-                scope.loading = Some(VecDeque::new());
-            }
-            self.load(plugin, address);
-        }
-        let scope = self.scopes.get_mut(plugin.number, &address.key);
-        let Some(held) = scope.and_then(|scope| scope.loading.as_mut()) else { return Some((event, reply)) };
-        if held.len() >= MAX_HELD && !event.must_be_told() {
-            let message = format!("too many events wait for the scope {} to be read: try again later", address.key);
-            self.answer(plugin, &event, reply, unavailable(message));
-        } else {
-            held.push_back((event, reply));
-        }
-        None
-    }
-
-    fn is_durable(&self, plugin: &Plugin, address: &ScopeAddress) -> bool {
-        let generation = plugin.current();
-        self.shared.store.is_some()
-            && generation.manifest.scope_of_key(&address.key).is_some_and(|(kind, _)| kind.is_durable)
-    }
-
-    fn load(&self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
+impl ThreadState {
+    /// Begins to read a scope from the store.
+    pub(super) fn load(&self, place: Place) {
         let Some(store) = &self.shared.store else { return };
-        let (inbox, number, key) = (self.inbox.clone(), plugin.number, address.key.clone());
-        let then = move |result| inbox.push(Job::Loaded { plugin: number, key, result });
-        let scope = self.scopes.get(plugin.number, &address.key);
-        let asker = scope.and_then(|scope| Some(scope.owner.principal()?.name().clone()));
-        store.scope(&plugin.name, &address.key, asker, Box::new(then));
+        let scope = &self.scopes[place];
+        let (inbox, plugin, key) = (self.inbox.clone(), scope.plugin.number, scope.address.key.clone());
+        let asker = scope.owner.principal().map(|owner| owner.name().clone());
+        let then = move |result| inbox.push(Job::ScopeRead { plugin, key, result });
+        store.scope(&scope.plugin.name, &scope.address.key, asker, Box::new(then));
     }
 
     /// A scope was read, or cannot be.
-    pub(crate) fn loaded(&mut self, plugin: u32, key: &str, result: Result<Option<ScopeRecord>, StoreFailure>) {
-        let Some(scope) = self.scopes.get_mut(plugin, key) else { return };
-        let Some(held) = scope.loading.take() else { return };
-        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+    pub(super) fn scope_read(
+        &mut self,
+        plugin: u32,
+        key: &Arc<str>,
+        result: Result<Option<ScopeRecord>, StoreFailure>,
+    ) {
+        let Some(place) = self.scopes.find(plugin, key) else { return };
+        let Some(waiting) = &self.scopes[place].loading else { return };
         match result {
             Ok(record) => {
+                let flow = waiting.front().map_or_else(|| Flow::Scope(key.clone()), |next| next.event.flow(key));
                 if let Some(record) = record {
-                    self.fill(&plugin, &address, record);
+                    self.fill(place, record);
                 }
-                let flow = held.front().map(|(event, _)| event.flow(&address.key));
-                if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
-                    scope.loading = Some(held);
-                }
-                self.queue_held(&plugin, &address.key, flow);
+                self.queue_awaiting_load(plugin, key, flow);
             }
-            Err(failure) => {
-                tracing::warn!(plugin = %plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
-                let (kept, refused): (VecDeque<_>, VecDeque<_>) =
-                    held.into_iter().partition(|(event, _)| event.must_be_told());
-                for (event, reply) in refused {
-                    self.answer(&plugin, &event, reply, failure.clone().into());
-                }
-                if kept.is_empty() {
-                    return self.drop_if_empty(&plugin, &address);
-                }
-                if let Some(scope) = self.scopes.get_mut(plugin.number, key) {
-                    scope.loading = Some(kept);
-                }
-                let at = self.shared.clock.uptime_ms() + RETRY_MS;
-                self.deadlines.push(at, Due::Load { plugin: plugin.number, scope: address.key });
-            }
+            Err(failure) => self.retry_load(place, &failure),
         }
     }
 
-    /// Handles what came in while a scope was read, for as long as a turn lasts; what comes in meanwhile waits behind it.
-    pub(crate) fn handle_held(&mut self, number: u32, key: &Arc<str>) {
-        let started = Instant::now();
-        loop {
-            let Some(scope) = self.scopes.get_mut(number, key) else { return };
-            let Some(held) = scope.loading.as_mut() else { return };
-            let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-            if started.elapsed() > TURN
-                && let Some((next, _)) = held.front()
-            {
-                let flow = next.flow(key);
-                return self.queue_held(&plugin, key, Some(flow));
-            }
-            if plugin.is_unloaded() {
-                // They are answered when the scope is forgotten.
-                return;
-            }
-            let Some((event, reply)) = held.pop_front() else {
-                scope.loading = None;
-                return self.drop_if_empty(&plugin, &address);
-            };
-            self.wait_for_shards();
-            self.handle_present(&plugin, &address, event, reply);
+    /// Refuses the events that wait for a scope that cannot be read, but for guaranteed ones: for those it is tried
+    /// again.
+    fn retry_load(&mut self, place: Place, failure: &StoreFailure) {
+        let scope = &mut self.scopes[place];
+        let (plugin, key) = (scope.plugin.number, scope.address.key.clone());
+        tracing::warn!(plugin = %scope.plugin.name, scope = %key, "a scope cannot be read: {}", failure.message);
+        let waiting = scope.loading.take().unwrap_or_default();
+        let (kept, refused): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|envelope| envelope.event.is_guaranteed());
+        scope.loading = Some(kept).filter(|kept| !kept.is_empty());
+        let is_done = scope.loading.is_none();
+        for envelope in refused {
+            self.answer(envelope, failure.clone().into());
         }
+        if is_done {
+            return self.drop_if_empty(place);
+        }
+        let at = self.shared.clock.uptime_ms() + RETRY_MS;
+        self.deadlines.push(at, Due::Load { plugin, scope: key });
     }
 
-    /// Has what came in while a scope was read wait its turn, behind what else is in this flow.
-    fn queue_held(&mut self, plugin: &Plugin, key: &Arc<str>, flow: Option<Flow>) {
-        let job = Job::Held { plugin: plugin.number, key: key.clone() };
-        let flow = flow.unwrap_or_else(|| Flow::Scope(key.clone()));
-        self.turns.push(plugin.number, flow, key.clone(), job);
+    /// Has the events that came in while a scope was read wait their turn, behind others of this flow.
+    pub(super) fn queue_awaiting_load(&mut self, plugin: u32, key: &Arc<str>, flow: Flow) {
+        self.turns.push(plugin, flow, key.clone(), Job::AfterLoad { plugin, key: key.clone() });
     }
 
     /// Tries again to read a scope.
-    pub(crate) fn load_again(&mut self, plugin: u32, key: &str) {
-        let scope = self.scopes.get(plugin, key).filter(|scope| scope.loading.is_some());
-        if let Some((plugin, address)) = scope.map(|scope| (scope.plugin.clone(), scope.address.clone())) {
-            self.load(&plugin, &address);
+    pub(super) fn load_again(&self, plugin: u32, key: &str) {
+        if let Some(place) = self.scopes.find(plugin, key).filter(|place| self.scopes[*place].loading.is_some()) {
+            self.load(place);
         }
     }
 
@@ -160,30 +96,32 @@ impl Worker {
                 tracing::warn!(plugin = %plugin.name, scope = %record.key, "a stored scope is of no template any more");
                 continue;
             };
-            // What there is no room for is read when something comes for it.
-            let is_there = self.scopes.get(plugin.number, &address.key).is_some();
-            let is_room = !is_there && self.scopes.room(plugin.number, None) == Room::Free;
-            if is_room && self.enter(plugin, &address, None).is_ok() {
-                self.fill(plugin, &address, record);
+            // A scope that there is no room for is read at its next event.
+            let is_there = self.scopes.find(plugin.number, &address.key).is_some();
+            let is_room = !is_there && self.scopes.vacancy(plugin.number, None) == Vacancy::Free;
+            if let Some(Ok(place)) = is_room.then(|| self.make_scope(plugin, &address, None)) {
+                self.fill(place, record);
             }
         }
     }
 
-    fn fill(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, record: ScopeRecord) {
-        let Some(scope) = self.scopes.get_mut(plugin.number, &address.key) else { return };
+    /// Takes over what the store has of a scope.
+    fn fill(&mut self, place: Place, record: ScopeRecord) {
+        let scope = &mut self.scopes[place];
+        let (plugin, key) = (scope.plugin.number, scope.address.key.clone());
         let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
-        scope.before_migration = record.before.map(|(version, bytes)| State { version, bytes });
+        scope.previous_schema_state = record.before.map(|(version, bytes)| State { version, bytes });
         scope.sequence = record.sequence;
         let mut payers = Payers::default();
         if !record.timers.is_empty() {
-            let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&address.key));
-            let (owner, plugin) = (scope.owner.principal().cloned(), Some(plugin.account.clone()));
-            payers = Payers { principal: owner, plugin, scope: Some(account.clone()), is_lenient: true };
+            let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&key));
+            let (principal, plugin) = (scope.owner.principal().cloned(), Some(scope.plugin.account.clone()));
+            payers = Payers { principal, plugin, scope: Some(account.clone()), is_lenient: true };
         }
         for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
             let name: Box<str> = name.into();
-            let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
+            let due = Due::Timer { plugin, scope: key.clone(), name: name.clone() };
             // Where the system's clock was put back meanwhile, it is due after its whole time at the latest.
             let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
             let deadline = self.deadlines.push(uptime + left_ms, due);
@@ -191,100 +129,21 @@ impl Worker {
             let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
             scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into(), charge });
         }
-        // It has been idle for some of its time already.
+        // Part of its idle time has passed already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
-        scope.touched = (uptime + left_ms).saturating_sub(scope.idle_ms);
-        scope.written = scope.touched;
-        self.deadlines.cancel(scope.look);
-        let look = Due::Idle { plugin: plugin.number, scope: address.key.clone() };
-        scope.look = self.deadlines.push(uptime + left_ms, look);
-    }
-
-    /// Gives a durable scope that has changed to the store. Gives back whom to answer where nobody has to wait for that.
-    pub(crate) fn write(
-        &mut self,
-        plugin: &Plugin,
-        address: &ScopeAddress,
-        reply: ReplyTo,
-        answer: Payload,
-        event: Option<&Event>,
-    ) -> Option<(ReplyTo, Payload)> {
-        let Some(store) = &self.shared.store else { return Some((reply, answer)) };
-        let scope = self.scopes.get_mut(plugin.number, &address.key);
-        let Some(scope) = scope.filter(|scope| scope.is_durable && scope.is_dirty) else {
-            return Some((reply, answer));
-        };
-        scope.is_dirty = false;
-        scope.written = self.shared.clock.uptime_ms();
-        let answered = match &reply {
-            ReplyTo::Caller { once: Some(once), .. } => Some(AnsweredCall {
-                caller: once.caller.clone(),
-                key: once.key.clone(),
-                fingerprint: once.fingerprint,
-                answer: answer.first().to_owned(),
-                answered_ms: self.shared.clock.now_ms(),
-            }),
-            _ => None,
-        };
-        let acknowledge: Option<Acknowledge> = match reply {
-            // Success is silent for these.
-            ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
-            reply => {
-                let (shared, event) = (self.shared.clone(), Box::<str>::from(event.map_or("", Event::name)));
-                Some(Box::new(move |written: Result<(), StoreFailure>| {
-                    let outcome = written.map(|()| answer).map_err(Failure::from);
-                    shared.answer(&event, reply, outcome, &WakeBatch::default());
-                }))
-            }
-        };
-        if scope.state.is_none() && scope.timers.is_empty() {
-            store.drop_scope(&plugin.name, &address.key, acknowledge, answered);
-            return None;
-        }
-        // A host that is down for long must find its timers when it comes back.
-        let last_due_ms = scope.timers.values().map(|timer| timer.due_ms).max().unwrap_or(0);
-        let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
-            name: name.to_string(),
-            due_ms: timer.due_ms,
-            after_ms: timer.after_ms,
-            payload: timer.payload.to_string(),
-        });
-        let record = ScopeRecord {
-            plugin: plugin.name.clone(),
-            key: address.key.to_string(),
-            version: scope.state.as_ref().map_or(0, |state| state.version),
-            state: scope.state.as_ref().map(|state| state.bytes.clone()),
-            before: scope.before_migration.as_ref().map(|before| (before.version, before.bytes.clone())),
-            sequence: scope.sequence,
-            timers: timers.collect(),
-            expires_ms: last_due_ms.max(self.shared.clock.now_ms()) + scope.idle_ms,
-        };
-        let bytes =
-            record.state.as_ref().map_or(0, Vec::len) + record.before.as_ref().map_or(0, |(_, state)| state.len());
-        let charge = self.charge_state(plugin, event, bytes);
-        store.put_scope(record, charge, acknowledge, answered);
-        None
-    }
-
-    /// Has the store keep a scope that is in use though nothing has changed in it for long.
-    pub(crate) fn put_off_expiry(&mut self, plugin: u32, key: &str) {
-        let is_stored = |scope: &&mut Scope| scope.is_durable && scope.loading.is_none();
-        let Some(scope) = self.scopes.get_mut(plugin, key).filter(is_stored) else { return };
-        scope.is_dirty = true;
-        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-        self.write(&plugin, &address, ReplyTo::Nobody, Payload::empty(), None);
+        scope.last_event_ms = (uptime + left_ms).saturating_sub(scope.idle_ms);
+        scope.written = scope.last_event_ms;
+        self.deadlines.cancel(scope.idle_check);
+        let idle_check = Due::Idle { plugin, scope: key };
+        scope.idle_check = self.deadlines.push(uptime + left_ms, idle_check);
     }
 
     /// Promises to store the documents among the effects, and takes them out.
     ///
     /// # Errors
     /// Where the store takes no promise. Nothing is promised then.
-    pub(crate) fn promise(
-        &mut self,
-        plugin: &Plugin,
-        address: &ScopeAddress,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), Failure> {
+    pub(super) fn promise(&mut self, visit: &Visit<'_>, effects: &mut Vec<Effect>) -> Result<(), Failure> {
+        let Visit { plugin, address, .. } = *visit;
         let mut promises = Vec::new();
         for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Save(_))) {
             let Effect::Save(Document { tag, collection, key, document, charge }) = effect else { continue };
@@ -316,7 +175,7 @@ impl Worker {
         uuid::Builder::from_unix_timestamp_millis(self.shared.clock.now_ms(), &random).into_uuid().to_string()
     }
 
-    /// Reads documents. What the feature replies to them goes to `reply`.
+    /// Reads documents. The feature's reply to them goes to `reply`.
     pub(crate) fn fetch(
         &self,
         plugin: &Arc<Plugin>,
@@ -335,7 +194,7 @@ impl Worker {
                     asker.pay_fetched(page.documents.iter().map(|document| document.body.len()).sum());
                 }
                 let event = Event::Fetched { tag, outcome, asked_by, charge };
-                inbox.push(Job::Event { plugin, address, event, reply });
+                inbox.push(Job::Event(Envelope { plugin, address, event, reply }));
             }
         };
         let request =
@@ -345,11 +204,83 @@ impl Worker {
             store.page(request, turn, Box::new(then));
         }
     }
-    /// On whose behalf documents are read: they are read in turns, and for nobody who has to pay first for what was read before.
+
+    /// The principal that documents are read for: principals take turns, and one over its budget is refused.
     fn turn_of(&self, charge: &Charge) -> Turn {
         let Some(asker) = charge.principal() else { return Turn::default() };
         let (principal, asker, ledger) = (asker.name().clone(), asker.clone(), self.shared.hub.ledger().clone());
         let admit = move || asker.may_fetch().map_err(|overdraft| ledger.refuse(&overdraft));
         Turn { principal: Some(principal), admit: Some(Box::new(admit)) }
+    }
+}
+
+/// Gives a changed durable scope to the store, which answers the reply once it is written. Gives reply and answer back
+/// where nothing has to be written.
+pub(super) fn write(
+    shared: &Arc<Shared>,
+    scope: &mut Scope,
+    reply: ReplyTo,
+    answer: Payload,
+    event: Option<&Event>,
+) -> Option<(ReplyTo, Payload)> {
+    let Some(store) = shared.store.as_ref().filter(|_| scope.is_durable && scope.is_dirty) else {
+        return Some((reply, answer));
+    };
+    scope.is_dirty = false;
+    scope.written = shared.clock.uptime_ms();
+    let answered = match &reply {
+        ReplyTo::Caller { once: Some(once), .. } => Some(AnsweredCall {
+            caller: once.caller.clone(),
+            key: once.key.clone(),
+            fingerprint: once.fingerprint,
+            answer: answer.first().to_owned(),
+            answered_ms: shared.clock.now_ms(),
+        }),
+        _ => None,
+    };
+    let acknowledge: Option<Acknowledge> = match reply {
+        // Success is silent for these.
+        ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
+        reply => {
+            let (shared, event) = (shared.clone(), Box::<str>::from(event.map_or("", Event::name)));
+            Some(Box::new(move |written: Result<(), StoreFailure>| {
+                let outcome = written.map(|()| answer).map_err(Failure::from);
+                shared.answer(&event, reply, outcome, &WakeBatch::default());
+            }))
+        }
+    };
+    if scope.state.is_none() && scope.timers.is_empty() {
+        store.drop_scope(&scope.plugin.name, &scope.address.key, acknowledge, answered);
+        return None;
+    }
+    // A host that is down for long must find its timers when it comes back.
+    let last_due_ms = scope.timers.values().map(|timer| timer.due_ms).max().unwrap_or(0);
+    let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
+        name: name.to_string(),
+        due_ms: timer.due_ms,
+        after_ms: timer.after_ms,
+        payload: timer.payload.to_string(),
+    });
+    let record = ScopeRecord {
+        plugin: scope.plugin.name.clone(),
+        key: scope.address.key.to_string(),
+        version: scope.state.as_ref().map_or(0, |state| state.version),
+        state: scope.state.as_ref().map(|state| state.bytes.clone()),
+        before: scope.previous_schema_state.as_ref().map(|before| (before.version, before.bytes.clone())),
+        sequence: scope.sequence,
+        timers: timers.collect(),
+        expires_ms: last_due_ms.max(shared.clock.now_ms()) + scope.idle_ms,
+    };
+    let bytes = record.state.as_ref().map_or(0, Vec::len) + record.before.as_ref().map_or(0, |(_, state)| state.len());
+    let charge = shared.charge_state(&scope.plugin, event, bytes);
+    store.put_scope(record, charge, acknowledge, answered);
+    None
+}
+
+/// Has the store keep a scope that is in use though it has not changed for long.
+pub(super) fn put_off_expiry(shared: &Arc<Shared>, scope: &mut Scope) {
+    if scope.is_durable && scope.loading.is_none() {
+        scope.is_dirty = true;
+        write(shared, scope, ReplyTo::Nobody, Payload::empty(), None);
     }
 }

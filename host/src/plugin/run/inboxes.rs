@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use super::worker::Job;
+use super::job::Job;
 use crate::model::Mailbox;
 
 /// An inbox for each plugin thread. Clones share them.

@@ -1,17 +1,18 @@
-//! One event through its feature: the call, the check of what it returned, and what a fault leads to.
+//! The call of a feature with an event, the check of its outcome, and the consequences of a fault.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use roundhouse_contract::{Rules, ScopeAddress};
+use roundhouse_contract::Rules;
 
-use super::effect::{self, Checked, Connections, Effect, Fetch};
+use super::commit::Done;
+use super::effect::{self, Checked, Connections, Effect};
 use super::shared::Shared;
-use super::worker::Worker;
+use super::state::{ThreadState, Visit};
 use crate::hub::Overfull;
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
 use crate::plugin::guest::sandbox::{Context, Fault, Instance};
@@ -20,25 +21,11 @@ use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
 use crate::plugin::load::migrate::{Present, State, take_over};
 
-/// Calls after which an instance is replaced, so that what it leaks or fragments has an end.
-const CALLS_PER_INSTANCE: u32 = 1_000_000;
-
-/// Time that calls may take before shards hear of what came of the first of them.
-const BUSY_FOR_LONG: Duration = Duration::from_millis(1);
-
-/// An instance that is ready for the next call.
-#[derive(Debug)]
-pub(crate) struct Warm {
-    generation: u64,
-    calls: u32,
-    instance: Instance,
-}
-
-/// What came of a call that did not go well.
+/// Why a call has no outcome to commit.
 enum CallError {
-    /// The feature refused the event: its sender is told, and nothing else happens.
+    /// The feature refused the event: its sender gets this, and nothing is committed.
     Refused(Failure),
-    /// The component did what it must not.
+    /// The component trapped, took too long or broke a rule.
     Fault(String),
 }
 
@@ -48,7 +35,7 @@ impl From<Fault> for CallError {
     }
 }
 
-/// What came of an event.
+/// How an event was handled.
 pub(crate) enum Handled {
     Done(Done),
     Refused(Failure),
@@ -56,26 +43,19 @@ pub(crate) enum Handled {
     Failed(Failure),
 }
 
-/// What is left to do of an event that went well.
-#[derive(Debug, Default)]
-pub(crate) struct Done {
-    pub(crate) reply: Option<Payload>,
-    /// Documents that the feature asks for. Without a reply, what it makes of them is the answer.
-    pub(crate) fetch: Option<Fetch>,
-}
-
-impl Worker {
-    /// Calls the feature, checks what it returned, and commits it.
-    pub(crate) fn handle_now(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Handled {
+impl ThreadState {
+    /// Calls the feature, checks the outcome, and commits it.
+    pub(super) fn invoke(&mut self, visit: &mut Visit<'_>) -> Handled {
+        let Visit { plugin, event, .. } = *visit;
         let generation = plugin.current();
-        match self.call_and_check(plugin, &generation, address, event) {
+        match self.call(visit, &generation) {
             Ok((mut checked, present)) => {
                 plugin.health.succeeded();
-                let charged = self.charge(plugin, address, event, &mut checked.effects);
-                match charged.and_then(|()| self.promise(plugin, address, &mut checked.effects)) {
-                    Ok(()) => Handled::Done(self.commit(plugin, &generation, address, event, checked, present)),
-                    // What nobody would send again is tried again.
-                    Err(failure) if event.must_be_told() => Handled::Failed(failure),
+                let charged = self.charge(visit, &mut checked.effects);
+                match charged.and_then(|()| self.promise(visit, &mut checked.effects)) {
+                    Ok(()) => Handled::Done(self.commit(visit, &generation, checked, present)),
+                    // It has no sender that would repeat it, so it is tried again.
+                    Err(failure) if event.is_guaranteed() => Handled::Failed(failure),
                     Err(failure) => Handled::Refused(failure),
                 }
             }
@@ -84,41 +64,36 @@ impl Worker {
                 Handled::Refused(failure)
             }
             Err(CallError::Fault(fault)) => {
-                self.note_fault(plugin, &generation, address, event, &fault);
+                self.note_fault(visit, &generation, &fault);
                 let message = format!("the feature {} failed on this event", plugin.name);
                 Handled::Failed(Failure::new(ErrorCode::Internal, message))
             }
         }
     }
 
-    /// Gives what the feature wants done, and how its state is in the present schema.
-    fn call_and_check(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        generation: &Arc<Generation>,
-        address: &ScopeAddress,
-        event: &Event,
-    ) -> Result<(Checked, Present), CallError> {
-        // A question makes no scope, so that nothing has to make way for it.
-        if !event.is_question() {
-            let checked = self.check_scopes(plugin, &address.key, event);
-            checked.and_then(|()| self.make_room_for(plugin, &address.key, Some(event))).map_err(CallError::Refused)?;
+    /// Calls the feature. Gives the checked outcome, and the state as the call found it.
+    fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
+        let Visit { plugin, address, event, place } = *visit;
+        // A query makes no scope, so that nothing has to make way for it.
+        if !event.is_query() && place.is_none() {
+            let checked = self.check_scopes(visit);
+            checked.and_then(|()| self.make_room(plugin, Some(event))).map_err(CallError::Refused)?;
         }
-        let is_durable = self.scopes.get(plugin.number, &address.key).is_some_and(|scope| scope.is_durable);
-        if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.can_be_sent_again()) {
-            store.takes_changes().and_then(|()| self.check_states(plugin, event)).map_err(CallError::Refused)?;
+        let is_durable = place.is_some_and(|place| self.scopes[place].is_durable);
+        if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.is_retryable()) {
+            let checked = store.takes_changes().and_then(|()| self.shared.check_states(plugin, event));
+            checked.map_err(CallError::Refused)?;
         }
         let seed = self.next_seed();
-        let responsible = self.responsible(event);
-        let Self { scopes, instances, shared, wakes, busy, .. } = self;
-        let scope = scopes.get(plugin.number, &address.key);
-        let instance = warm_instance(instances, shared, plugin, generation)?;
-
+        let responsible = self.shared.responsible(event);
+        let Self { scopes, instances, shared, wakes, .. } = self;
+        let scope = place.map(|place| &scopes[place]);
+        let instance = instances.warm(plugin.number, generation, &shared.ticker)?;
         let stored = scope.and_then(|scope| scope.state.as_ref());
         let wanted = generation.manifest.state_version;
         let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
-                let kept = scope.and_then(|scope| scope.before_migration.as_ref());
+                let kept = scope.and_then(|scope| scope.previous_schema_state.as_ref());
                 instance.lend(wakes, |instance| migrate(instance, shared, plugin, generation, stored, kept))?
             }
             None => Present::AsStored,
@@ -152,13 +127,10 @@ impl Worker {
         let result = instance.lend(wakes, |instance| instance.handle(&shared.ticker, context, event, state));
         let took = started.elapsed();
         generation.latency.observe(took.as_secs_f64());
-        *busy += took;
         if let Some(sender) = responsible {
             sender.charge_call(shared.clock.uptime_ms(), took);
         }
-        if *busy > BUSY_FOR_LONG {
-            // What came of the calls before this one has waited for long enough.
-            *busy = Duration::ZERO;
+        if instances.count_time(took) {
             wakes.wake();
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
@@ -181,37 +153,31 @@ impl Worker {
             grants: &generation.grants,
             room: &address.key,
             max_state_bytes: generation.bounds.state_bytes,
-            is_query: event.is_question(),
+            is_query: event.is_query(),
             world,
         };
         let checked = effect::check(&rules, &address.key, outcome);
         let checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
-        // What must be told is not refused for somebody's full rooms.
-        if event.can_be_sent_again() {
+        // Guaranteed events are not refused for full rooms.
+        if event.is_retryable() {
             let scope = (plugin.number, &*address.key);
             check_memberships(shared, &checked.effects, scope).map_err(CallError::Refused)?;
         }
         Ok((checked, present))
     }
 
-    fn note_fault(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        generation: &Generation,
-        address: &ScopeAddress,
-        event: &Event,
-        fault: &str,
-    ) {
+    fn note_fault(&mut self, visit: &Visit<'_>, generation: &Generation, fault: &str) {
+        let Visit { plugin, address, event, .. } = *visit;
         let now = self.shared.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.plugin_faults.inc();
-        let responsible = self.responsible(event);
-        // That a connection goes or comes into a room is not what its client made of it.
+        let responsible = self.shared.responsible(event);
+        // A join or departure does not count against its client.
         if let Some(sender) = responsible.as_ref().filter(|_| event.is_sent()) {
             self.punish(plugin, sender, event, now);
         }
-        // A component that went wrong is in no state to be called again.
-        self.instances.remove(&plugin.number);
+        // After a fault the instance must not be called again.
+        self.instances.drop_instance(plugin.number);
         let id = &generation.id;
         plugin.note_error(PluginError {
             at_ms: self.shared.clock.now_ms(),
@@ -227,17 +193,15 @@ impl Worker {
         let culprit = responsible.as_ref().map(|sender| &sender.principal);
         match plugin.health.failed(id.generation, now, plugin.before().is_some(), culprit) {
             Verdict::GoOn => {}
-            Verdict::RollBack(generation) => (self.roll_back.0)(&plugin.name, generation),
+            Verdict::RollBack(generation) => (self.roll_back)(&plugin.name, generation),
             Verdict::Quarantined(pause_ms) => tracing::error!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest, pause_ms,
                 "the plugin fails too often and is paused"
             ),
         }
     }
-}
 
-impl Worker {
-    /// A sender has made a feature fail: if it goes on with that, it is refused, and then disconnected.
+    /// Counts a fault against the sender of the event: after several it is refused, and then disconnected.
     fn punish(&self, plugin: &Plugin, sender: &Sender, event: &Event, now: u64) {
         let (pause_ms, is_disconnected) = match sender.note_fault(plugin.number, now) {
             Consequence::Nothing => return,
@@ -251,7 +215,7 @@ impl Worker {
         if let Some(member) = event.member().filter(|_| is_disconnected) {
             self.shared.metrics.senders_disconnected.inc();
             let reason = format!("what was sent made the feature {} fail again and again", plugin.name);
-            // One that has not signed in has but the name of one connection.
+            // An anonymous user has one connection.
             for connection in self.shared.hub.connections_of(&member.identity.user) {
                 self.shared.hub.close(connection, CloseCode::PolicyViolation, &reason);
             }
@@ -259,30 +223,8 @@ impl Worker {
     }
 }
 
-/// The warm instance of a generation; one of another generation makes way for it.
-fn warm_instance<'a>(
-    instances: &'a mut HashMap<u32, Warm>,
-    shared: &Shared,
-    plugin: &Plugin,
-    generation: &Generation,
-) -> Result<&'a mut Instance, Fault> {
-    let number = generation.id.generation;
-    let fits = |warm: &Warm| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
-    if !instances.get(&plugin.number).is_some_and(fits) {
-        let instance = generation.instantiate(&shared.ticker)?;
-        instances.insert(plugin.number, Warm { generation: number, calls: 0, instance });
-    }
-    match instances.get_mut(&plugin.number) {
-        Some(warm) => {
-            warm.calls += 1;
-            Ok(&mut warm.instance)
-        }
-        None => unreachable!("it was put there, or found there, above"),
-    }
-}
-
-/// A state in the schema of the generation that handles it. Where no build can migrate it and it may be given up, the copy
-/// from before it was migrated forward.
+/// Migrates a state to the schema of the generation that handles it. Where no build can and the state may be given up,
+/// gives the copy from before it was migrated forward.
 fn migrate(
     instance: &mut Instance,
     shared: &Shared,
@@ -302,10 +244,10 @@ fn migrate(
     }
 }
 
-/// Whether connections may come into the rooms and scopes that these effects would bring them into.
+/// Whether connections may join the rooms and scopes of these effects.
 ///
 /// # Errors
-/// Where one of them, or its principal, takes part in as much as it may.
+/// Where one of them, or its principal, has as many rooms as it may have.
 fn check_memberships(shared: &Shared, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
     let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
     for effect in effects {

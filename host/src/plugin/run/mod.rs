@@ -1,20 +1,29 @@
 //! The plugin threads: an event from its inbox through the call to the commit of its effects.
+//!
+//! An event's way: `worker` gives it its turn, `admit` decides whether its feature gets it now, `invoke` calls the
+//! feature, and `commit` makes the effects happen.
 
-pub(crate) mod budget;
-pub(crate) mod commit;
-pub(crate) mod deferred;
-pub(crate) mod durable;
-pub(crate) mod effect;
-pub(crate) mod gather;
+mod acks;
+mod admit;
+mod charges;
+mod commit;
+mod deadlines;
+mod deferred;
+mod durable;
+mod effect;
+mod gather;
 pub(crate) mod inboxes;
-pub(crate) mod inherit;
-pub(crate) mod invoke;
-pub(crate) mod owners;
-pub(crate) mod presence;
+mod instances;
+mod invoke;
+pub(crate) mod job;
+mod migration;
+mod owners;
+mod presence;
 pub(crate) mod query;
-pub(crate) mod scope;
-pub(crate) mod serve;
+mod scope;
+mod scopes;
 pub(crate) mod shared;
-pub(crate) mod timers;
-pub(crate) mod turns;
+pub(crate) mod state;
+mod timers;
+mod turns;
 pub(crate) mod worker;

@@ -1,4 +1,5 @@
-//! Whose the scopes of a plugin are on a thread, so that where there are too many, those of whoever has most go first.
+//! The owners of a plugin's scopes on a thread: where there are too many scopes, those of the largest owner are evicted
+//! first.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -6,23 +7,23 @@ use std::sync::Arc;
 
 use crate::ledger::{Account, Charge};
 
-/// Scopes of which one is chosen to go: enough that a busy one is hardly ever the choice.
+/// Scopes that one is chosen among to be evicted: enough that a busy one is hardly ever the choice.
 const CANDIDATES: usize = 64;
 
-/// Scopes that are looked at for so many: most may be in use, or other plugins'.
+/// Scopes that are examined to find these: most may be in use, or other plugins'.
 pub(crate) const LOOKS: usize = 4096;
 
-/// After so many evictions it is looked anew for the greediest. That takes a look at each owner, of whom there may be as many
-/// as scopes.
+/// Evictions after which the greediest owner is searched anew. The search visits each owner, of which there may be as
+/// many as scopes.
 const EVICTIONS_PER_LOOK: usize = 256;
 
-/// The owner of a scope: an account, by its place in memory, which no other has while it owns a scope; or nobody, for a scope
-/// that was restored.
+/// The owner of a scope: an account, by its address in memory, which is its own while it owns a scope; or none, for a
+/// scope that was restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(usize);
 
 impl Owner {
-    /// The owner by what is charged for a scope.
+    /// The owner by the charge for a scope.
     pub(crate) fn of(charge: &Charge) -> Self {
         Self::of_account(charge.principal().map(Arc::as_ref))
     }
@@ -37,7 +38,7 @@ impl Owner {
 pub(crate) struct Owners {
     n_scopes: usize,
     held: HashMap<Owner, usize>,
-    /// Who had most when it was looked last, and evictions since.
+    /// The largest owner at the last search, and the evictions since.
     greediest: Option<(Owner, usize)>,
 }
 
@@ -60,13 +61,13 @@ impl Owners {
         self.held.get(&owner).copied().unwrap_or(0)
     }
 
-    /// Whether an owner would have no more than its part of `bound` scopes with one more, were they shared out evenly.
+    /// Whether an owner with one more scope would have no more than an even share of `bound` scopes.
     pub(crate) fn has_fair_share_left(&self, owner: Owner, bound: usize) -> bool {
         let n_owners = self.held.len() + usize::from(!self.held.contains_key(&owner));
         self.held(owner) < bound / n_owners
     }
 
-    /// Who has most, where that is so much that it is worth a search: as many as make for enough candidates.
+    /// The largest owner, where it has enough scopes that a search finds enough candidates among them.
     fn greediest(&mut self) -> Option<Owner> {
         let n_evictions = match self.greediest {
             Some((owner, n)) if n < EVICTIONS_PER_LOOK && self.held.contains_key(&owner) => n + 1,
@@ -80,41 +81,41 @@ impl Owners {
         (self.held(owner) * LOOKS >= self.n_scopes * CANDIDATES).then_some(owner)
     }
 
-    /// Begins to choose a scope that goes for one of this owner.
+    /// Begins to choose a scope that makes room for one of this owner.
     pub(crate) fn choose(&mut self, asker: Owner) -> Choice {
         let least = self.held(asker);
         Choice { greediest: self.greediest(), least, of_greediest: Vec::new(), of_others: Vec::new() }
     }
 }
 
-/// Scopes of which one goes: the one that was left alone for longest, of the greediest owner among them.
+/// Candidates for eviction: of the greediest owner among them, the scope whose last event is longest ago is chosen.
 #[derive(Debug)]
 pub(crate) struct Choice {
     greediest: Option<Owner>,
-    /// What whoever asks holds: nobody who holds less loses anything to it.
+    /// How many the asking owner has: owners with fewer lose none to it.
     least: usize,
-    /// When each was touched last, and where it is.
+    /// The last event of each, and its place.
     of_greediest: Vec<(u64, usize)>,
-    /// The same behind what its owner holds.
+    /// The same, behind how many its owner has.
     of_others: Vec<(Reverse<usize>, u64, usize)>,
 }
 
 impl Choice {
-    /// Whether a scope of this owner, who holds so many, could be chosen still.
+    /// Whether a scope of this owner, which has `held`, could still be chosen.
     pub(crate) fn wants(&self, owner: Owner, held: usize) -> bool {
         held >= self.least && (self.greediest == Some(owner) || self.of_others.len() < CANDIDATES)
     }
 
-    /// Takes note of a scope that nobody uses, whose owner holds so many.
-    pub(crate) fn offer(&mut self, owner: Owner, held: usize, touched: u64, slot: usize) {
+    /// Adds an unused scope, whose owner has `held`.
+    pub(crate) fn offer(&mut self, owner: Owner, held: usize, last_event_ms: u64, slot: usize) {
         if self.greediest == Some(owner) {
-            self.of_greediest.push((touched, slot));
+            self.of_greediest.push((last_event_ms, slot));
         } else {
-            self.of_others.push((Reverse(held), touched, slot));
+            self.of_others.push((Reverse(held), last_event_ms, slot));
         }
     }
 
-    /// Whether there are enough to choose from.
+    /// Whether there are enough candidates.
     pub(crate) fn is_ready(&self) -> bool {
         match self.greediest {
             Some(_) => self.of_greediest.len() >= CANDIDATES,
@@ -122,7 +123,7 @@ impl Choice {
         }
     }
 
-    /// Where the scope is that goes.
+    /// The place of the scope to evict.
     pub(crate) fn slot(self) -> Option<usize> {
         let of_greediest = self.of_greediest.into_iter().min().map(|(_, slot)| slot);
         of_greediest.or_else(|| self.of_others.into_iter().min().map(|(_, _, slot)| slot))
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_scope_of_the_greediest_goes_first() {
+    fn eviction_prefers_idle_scopes_of_the_greediest() {
         let mut owners = owners(&[(1, 3), (2, 500), (3, 40)]);
         let mut choice = owners.choose(Owner(4));
         // By age the others' would go.
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_loses_scopes_to_the_greedier() {
+    fn eviction_spares_owners_with_fewer_scopes() {
         let mut owners = owners(&[(1, 10), (2, 500)]);
         let choice = owners.choose(Owner(2));
         assert!(!choice.wants(Owner(1), 10) && choice.wants(Owner(2), 500));
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_greedy_among_many_with_little() {
+    fn small_owners_are_not_greedy() {
         let many: Vec<_> = (1..=1000).map(|owner| (owner, 1)).collect();
         let mut owners = owners(&many);
         let mut choice = owners.choose(Owner(2000));
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_greediest_is_found_anew_when_it_has_nothing_left() {
+    fn an_emptied_greediest_owner_is_replaced() {
         let mut owners = owners(&[(1, 3), (2, 5)]);
         assert_eq!(owners.greediest(), Some(Owner(2)));
         (0..5).for_each(|_| owners.remove(Owner(2)));

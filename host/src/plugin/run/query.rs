@@ -6,9 +6,8 @@ use std::time::Duration;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
-use super::gather::Gather;
+use super::job::{Envelope, Gather, Job};
 use super::shared::Shared;
-use super::worker::Job;
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{Event, ReplyTo};
@@ -20,7 +19,7 @@ const MAX_GATHERED_SCOPES: usize = 10_000;
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Asks a feature, and gives its answer. `data` is JSON.
+    /// Asks a feature. `data` is JSON.
     ///
     /// # Errors
     /// Where there is no such feature or query, or the feature refuses it.
@@ -36,13 +35,13 @@ impl Shared {
                 scope.map(|scope| manifest.scopes[scope].template.address(data)).transpose().map_err(bad_request)?;
             (plugin.clone(), address)
         };
-        // So that questions are as bounded as events.
+        // Queries are bounded as events are.
         let place = Arc::new(Reservation::of_service(&plugin.backlog, &plugin.name, data.len())?);
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: None };
         if let Some(address) = address {
             let event = Event::Query { name: name.into(), data: data.into(), place };
-            self.submit(Job::Event { plugin, address, event, reply });
+            self.submit(Envelope { plugin, address, event, reply });
             return wait_for(answer).await?;
         }
         let mut waiting = Vec::new();
@@ -62,17 +61,17 @@ impl Shared {
         let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
         // It has no scope, and so no state and no room.
         let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
-        self.submit(Job::Event { plugin, address, event, reply });
+        self.submit(Envelope { plugin, address, event, reply });
         wait_for(answer).await?
     }
 }
 
-/// What a feature is going to answer.
+/// The answer of a feature, to be waited for.
 #[derive(Debug)]
 pub struct PendingAnswer(pub(crate) oneshot::Receiver<Result<Payload, Failure>>);
 
 impl PendingAnswer {
-    /// The answer, if it comes while somebody may well wait for it.
+    /// The answer, if it comes within [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
     /// Where the feature refuses the event, or does not answer in time.
@@ -80,7 +79,7 @@ impl PendingAnswer {
         wait_for(self.0).await?
     }
 
-    /// The answer, however long it takes, as while what it says cannot be stored.
+    /// The answer, however long it takes: a durable one may wait for the store.
     ///
     /// # Errors
     /// Where the feature refuses the event.

@@ -8,12 +8,12 @@ use arc_swap::ArcSwap;
 use roundhouse_contract::PayloadBounds;
 
 use super::inboxes::Inboxes;
-use super::worker::Job;
+use super::job::{Envelope, Job};
 use crate::hub::{Hub, ShardCommand, WakeBatch};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
-use crate::plugin::event::ReplyTo;
 use crate::plugin::event::senders::Senders;
+use crate::plugin::event::{AckMissing, ReplyTo};
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::load::catalogue::{Catalogue, Plugin};
 use crate::plugin::load::options::PluginConfig;
@@ -56,17 +56,15 @@ impl Shared {
                 self.hub.shards()[connection.shard()].push_quietly(command, wakes);
             }
             ReplyTo::Caller { caller, .. } => {
-                // Whoever asked may have gone.
+                // The caller may have gone.
                 let _ = caller.send(outcome);
             }
         }
     }
 
-    /// Queues what must not be lost.
-    pub(crate) fn submit(&self, job: Job) {
-        if let Job::Event { address, .. } = &job {
-            self.inboxes.of(&address.key).push(job);
-        }
+    /// Queues an event for the thread of its scope.
+    pub(crate) fn submit(&self, envelope: Envelope) {
+        self.inboxes.of(&envelope.address.key).push(Job::Event(envelope));
     }
     pub(crate) fn plugin(&self, name: &str) -> Option<Arc<Plugin>> {
         self.catalogue.load().plugins.get(name).cloned()
@@ -100,22 +98,26 @@ impl Shared {
         })
     }
 
-    /// Checks a client's answer to an acknowledgement. One that is too large is missing for the feature, and its client gets an
-    /// error.
+    /// Checks a client's answer to an acknowledgement. One that is too large is missing for the feature, and its client
+    /// gets an error.
     pub(crate) fn checked_answer(
         &self,
         plugin: &Plugin,
         connection: ConnId,
         payload: Payload,
-    ) -> Result<Payload, &'static str> {
+    ) -> Result<Payload, AckMissing> {
         let limits = plugin.current().manifest.limits.of_others();
         match self.check_limits(&limits, ACKNOWLEDGEMENT, &payload) {
             Ok(()) => Ok(payload),
             Err(failure) => {
                 let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
                 self.answer(ACKNOWLEDGEMENT, reply, Err(failure), &WakeBatch::default());
-                Err(ErrorCode::TooLarge.as_str())
+                Err(AckMissing::TooLarge)
             }
         }
     }
+}
+
+pub(super) fn unavailable(message: String) -> Failure {
+    Failure::new(ErrorCode::FeatureUnavailable, message)
 }

@@ -1,9 +1,10 @@
-//! Whose turn it is on a plugin thread: fair queueing by the time that events take.
+//! Scheduling on a plugin thread: fair queueing by the time that events take.
 //!
-//! Start-time fair queueing (Goyal, Vin and Cheng, 1996), at two levels: between plugins, and within a plugin between its
-//! flows, which are mostly senders. An event is tagged with the time that its flow and its scope have used, whichever is more;
-//! the lowest tag is next, and of one scope's events that whose flow has used the least. A flow that begins to wait is tagged with the present, so that nobody saves turns up. Tags count in
-//! rounds of a quantum, within which events keep the order of their arrival: where nobody takes more than its share, all do.
+//! Start-time fair queueing (Goyal, Vin and Cheng, 1996), at two levels: between plugins, and within a plugin between
+//! its flows, which are mostly senders. An event is tagged with the time that its flow and its scope have used,
+//! whichever is more; the lowest tag is next, and of one scope's events that whose flow has used the least. A flow that
+//! begins to wait is tagged with the present, so that idle flows save no turns. Tags count in rounds of a quantum,
+//! within which events keep the order of their arrival: while no flow takes more than its share, all do.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -12,26 +13,25 @@ use std::time::Duration;
 
 use crate::plugin::event::Flow;
 
-/// The time that a flow may use before others have their turn, in nanoseconds: some hundred events of a light feature, so
-/// that only whoever takes far more than others waits for them, and little enough that nobody notices a round.
+/// The time that a flow may use before others have their turn, in nanoseconds: some hundred events of a light feature,
+/// so that only a flow that takes far more than others waits for them, and little enough that a round is not noticed.
 const QUANTUM: u64 = 1_000_000;
 
-/// How long work that can be cut goes on in one turn: a quantum.
-pub(crate) const TURN: Duration = Duration::from_nanos(QUANTUM);
+/// The longest turn of work that can be interrupted: a quantum.
+pub(crate) const MAX_TURN: Duration = Duration::from_nanos(QUANTUM);
 
-/// Flows and scopes of a plugin that are remembered though nothing of theirs waits, before those are looked for that can be
-/// forgotten.
+/// Idle flows and scopes of a plugin that are remembered before those are dropped that are not ahead of the others.
 const REMEMBERED: usize = 4096;
 
-/// Who had a turn, and pays for it.
+/// The flow and scope that had a turn, and are charged for it.
 #[derive(Debug, Clone)]
-pub(crate) struct Turn {
+pub(crate) struct Served {
     plugin: u32,
     flow: Flow,
     scope: Arc<str>,
 }
 
-/// What waits on a plugin thread.
+/// The queues of a plugin thread.
 #[derive(Debug)]
 pub(crate) struct Turns<T> {
     plugins: HashMap<u32, Queue<T>>,
@@ -41,7 +41,7 @@ pub(crate) struct Turns<T> {
     len: usize,
 }
 
-/// What waits for one plugin.
+/// The queue of one plugin.
 #[derive(Debug)]
 struct Queue<T> {
     /// The time that it has used, on the clock of [`Turns::now`].
@@ -51,8 +51,8 @@ struct Queue<T> {
     flows: HashMap<Flow, Waiting<T>>,
     /// The time that the events of each scope have used.
     scopes: HashMap<Arc<str>, u64>,
-    /// The first of each flow, by what were its tag and its flow's when it came here: by now they may be higher, and never are
-    /// lower.
+    /// The first of each flow, by what were its tag and its flow's when it came here: by now they may be higher, and
+    /// never are lower.
     ready: BinaryHeap<Reverse<Candidate>>,
     len: usize,
 }
@@ -117,7 +117,7 @@ impl<T> Turns<T> {
         self.len == 0
     }
 
-    /// Has something wait its turn.
+    /// Adds an item to its flow.
     pub(crate) fn push(&mut self, plugin: u32, flow: Flow, scope: Arc<str>, value: T) {
         self.arrivals += 1;
         self.len += 1;
@@ -129,8 +129,8 @@ impl<T> Turns<T> {
         queue.push(flow, Item { arrival: self.arrivals, scope, value });
     }
 
-    /// What is next, and whom to charge for it.
-    pub(crate) fn next(&mut self) -> Option<(Turn, T)> {
+    /// The next item, and the flow to charge for it.
+    pub(crate) fn next(&mut self) -> Option<(Served, T)> {
         let waiting = self.plugins.iter().filter_map(|(plugin, queue)| {
             let Reverse(first) = queue.ready.peek()?;
             Some((queue.used / QUANTUM, first.arrival, *plugin))
@@ -140,24 +140,24 @@ impl<T> Turns<T> {
         let (flow, item) = queue.pop()?;
         self.len -= 1;
         self.now = self.now.max(queue.used);
-        Some((Turn { plugin, flow, scope: item.scope }, item.value))
+        Some((Served { plugin, flow, scope: item.scope }, item.value))
     }
 
     /// Charges a turn for the time that it took.
-    pub(crate) fn charge(&mut self, turn: Turn, took: Duration) {
+    pub(crate) fn charge(&mut self, turn: Served, took: Duration) {
         if self.len == 0 {
-            // Nobody waited for it: whoever comes now is as good as the next.
+            // No other item waited, so no flow is ahead of another.
             self.plugins.clear();
             return;
         }
-        let Turn { plugin, flow, scope } = turn;
+        let Served { plugin, flow, scope } = turn;
         let Some(queue) = self.plugins.get_mut(&plugin) else { return };
         let took = took.as_nanos() as u64;
         queue.used += took;
         queue.charge(flow, scope, took);
     }
 
-    /// Takes out all that waits for a plugin.
+    /// Takes out all items of a plugin.
     pub(crate) fn take(&mut self, plugin: u32) -> impl Iterator<Item = T> + use<T> {
         let queue = self.plugins.remove(&plugin);
         self.len -= queue.as_ref().map_or(0, |queue| queue.len);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_sender_sends_stays_in_order() {
+    fn events_of_one_sender_stay_in_order() {
         let mut turns = Turns::default();
         for n in 0..100_i32 {
             turns.push(1, sender("ana"), format!("scope:{}", n % 7).into(), n);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_saves_turns_up() {
+    fn idle_flows_save_no_turns() {
         let mut turns = Turns::default();
         for _ in 0..100 {
             turns.push(1, sender("ana"), "a".into(), "ana");
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_plugin_comes_out_in_order() {
+    fn take_keeps_the_order_of_arrival() {
         let mut turns = Turns::default();
         for (name, item) in [("ana", "a"), ("ben", "b"), ("ana", "c")] {
             turns.push(1, sender(name), "x".into(), item);

@@ -1,4 +1,5 @@
-//! Who pays for what an event makes the host hold: whoever sent it, or, where it was the host's, the owner of its scope.
+//! Charges for resources that an event makes the host hold: to its sender, or, for an event of the host, to the scope's
+//! owner.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,23 +7,26 @@ use std::sync::atomic::Ordering;
 
 use roundhouse_contract::{MAX_SCOPE_TIMERS, ScopeAddress};
 
+use super::deadlines::Due;
 use super::effect::{Document, Effect, Fetch};
-use super::scope::{Due, Room, Scope};
-use super::worker::{Worker, unavailable};
+use super::scope::Scope;
+use super::scopes::{Place, Vacancy};
+use super::shared::{Shared, unavailable};
+use super::state::{ThreadState, Visit};
 use crate::ledger::{Account, Charge, Means, Overdraft, Payers};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::event::senders::Sender;
 use crate::plugin::event::{Event, Origin};
 use crate::plugin::load::catalogue::Plugin;
 
-/// What an acknowledgement that is owed takes beside its tag, in bytes: where it is noted on its thread, among the
-/// deadlines, and with its connection.
-const OWED_BYTES: usize = 300;
+/// The size of a pending acknowledgement beside its tag, in bytes: among those of its thread, the deadlines, and its
+/// connection.
+const PENDING_ACK_BYTES: usize = 300;
 
-impl Worker {
-    /// Whoever sent an event, or brought it about.
+impl Shared {
+    /// The account of the principal that sent an event or caused it.
     fn sender(&self, event: &Event) -> Option<Arc<Account>> {
-        let ledger = self.shared.hub.ledger();
+        let ledger = self.hub.ledger();
         match event {
             Event::Message { origin: Origin::Service(name), .. } => Some(ledger.service(name)),
             Event::Fetched { charge, .. } => charge.principal().cloned(),
@@ -35,32 +39,17 @@ impl Worker {
         }
     }
 
-    /// The client that sent an event or brought it about, to be charged for what its call takes.
+    /// The client that sent an event or caused it, which is charged for the time of the call.
     pub(crate) fn responsible(&self, event: &Event) -> Option<Arc<Sender>> {
         if let Some(sender) = event.sender() {
             return Some(sender.clone());
         }
-        // Most of the host's own are timers, and nobody's.
+        // Most of the host's own events are timers, which have no sender.
         let account = self.sender(event).filter(|account| !account.is_service())?;
-        Some(self.shared.senders.sender(account.name(), self.shared.clock.uptime_ms()))
+        Some(self.senders.sender(account.name(), self.clock.uptime_ms()))
     }
 
-    /// Those who answer for what comes of an event.
-    fn payers(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress, event: &Event) -> Payers {
-        let sender = self.sender(event);
-        let ledger = self.shared.hub.ledger();
-        let scope = self.scopes.get_mut(plugin.number, &address.key);
-        let owner = scope.as_ref().and_then(|scope| scope.owner.principal().cloned());
-        let account = |scope: &mut Scope| scope.account.get_or_insert_with(|| ledger.scope(&address.key)).clone();
-        Payers {
-            principal: sender.or(owner),
-            plugin: Some(plugin.account.clone()),
-            scope: scope.map(account),
-            is_lenient: event.must_be_told(),
-        }
-    }
-
-    /// What is charged for a scope that an event makes. It was found to be within the bound before.
+    /// The charge for a scope that an event makes. The bound was checked before.
     fn charge_scope(&self, plugin: &Plugin, event: Option<&Event>) -> Charge {
         let payers = Payers {
             principal: event.and_then(|event| self.sender(event)),
@@ -70,39 +59,67 @@ impl Worker {
         payers.charge_anyway(Means::Scopes, 1, 0)
     }
 
-    /// Charges what the effects of an event make the host hold, before anything comes of them.
+    /// Whether the sender of an event may have one more state wait to be written.
     ///
     /// # Errors
-    /// Where that is more than whoever pays for it may have. Nothing is charged then.
-    pub(crate) fn charge(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        address: &ScopeAddress,
-        event: &Event,
-        effects: &mut [Effect],
-    ) -> Result<(), Failure> {
+    /// Where as many wait as may.
+    pub(crate) fn check_states(&self, plugin: &Plugin, event: &Event) -> Result<(), Failure> {
+        let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::States, (1, 1)));
+        let checked = checked.and_then(|()| plugin.account.check(Means::States, (1, 1)));
+        checked.map_err(|overdraft| self.hub.ledger().refuse(&overdraft))
+    }
+
+    /// The charge for a state that waits to be written.
+    pub(crate) fn charge_state(&self, plugin: &Plugin, event: Option<&Event>, bytes: usize) -> Charge {
+        let principal = event.and_then(|event| self.sender(event));
+        let payers = Payers { principal, plugin: Some(plugin.account.clone()), ..Payers::default() };
+        payers.charge_anyway(Means::States, 1, bytes)
+    }
+}
+
+impl ThreadState {
+    /// The accounts that the effects of an event are charged to.
+    fn payers(&mut self, visit: &Visit<'_>, place: Place) -> Payers {
+        let sender = self.shared.sender(visit.event);
+        let scope = &mut self.scopes[place];
+        let owner = scope.owner.principal().cloned();
+        let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&visit.address.key));
+        Payers {
+            principal: sender.or(owner),
+            plugin: Some(visit.plugin.account.clone()),
+            scope: Some(account.clone()),
+            is_lenient: visit.event.is_guaranteed(),
+        }
+    }
+
+    /// Charges the effects of an event, before any of them is carried out.
+    ///
+    /// # Errors
+    /// Where an account would be over its bound. Nothing is charged then.
+    pub(super) fn charge(&mut self, visit: &mut Visit<'_>, effects: &mut [Effect]) -> Result<(), Failure> {
         let is_charged = |effect: &Effect| {
             matches!(effect, Effect::Ask { .. } | Effect::SetTimer { .. } | Effect::Save(_) | Effect::Fetch(_))
         };
         if !effects.iter().any(is_charged) {
             return Ok(());
         }
-        // Its account is the scope's, which the first of these makes.
-        self.enter(plugin, address, Some(event))?;
-        let payers = self.payers(plugin, address, event);
-        let scope = self.scopes.get(plugin.number, &address.key);
-        let charged = scope.map_or(Ok(()), |scope| check_timers(scope, effects)).and_then(|()| {
+        // The first of these makes the scope, for its account is charged.
+        let place = self.enter(visit)?;
+        let payers = self.payers(visit, place);
+        let scope = &self.scopes[place];
+        let charged = check_timers(scope, effects).and_then(|()| {
             let charged = effects.iter_mut().try_for_each(|effect| charge_effect(&payers, scope, effect));
             let charged = charged.and_then(|()| pay_for_saves(&payers, effects));
             charged.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
         });
         if charged.is_err() {
-            self.drop_if_empty(plugin, address);
+            self.drop_if_empty(place);
+            visit.place = self.scopes.find(visit.plugin.number, &visit.address.key);
         }
         charged
     }
 
-    /// Charges who asked with what a feature made of documents that were read for it.
+    /// Charges the principal that documents were read for with the answer made of them.
     pub(crate) fn charge_answer(event: &Event, answer: &Payload) {
         if let Event::Fetched { charge, .. } = event
             && let Some(asker) = charge.principal()
@@ -111,101 +128,97 @@ impl Worker {
         }
     }
 
-    /// Whether whoever sent an event may have one more state wait to be written.
-    ///
-    /// # Errors
-    /// Where as many as may are waiting.
-    pub(crate) fn check_states(&self, plugin: &Plugin, event: &Event) -> Result<(), Failure> {
-        let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::States, (1, 1)));
-        let checked = checked.and_then(|()| plugin.account.check(Means::States, (1, 1)));
-        checked.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
-    }
-
-    /// What is charged for a state that waits to be written.
-    pub(crate) fn charge_state(&self, plugin: &Plugin, event: Option<&Event>, bytes: usize) -> Charge {
-        let principal = event.and_then(|event| self.sender(event));
-        let payers = Payers { principal, plugin: Some(plugin.account.clone()), ..Payers::default() };
-        payers.charge_anyway(Means::States, 1, bytes)
-    }
-
-    /// Whether whoever sent an event may have one more scope, where the event would make one.
+    /// Whether the sender of an event may have one more scope, where the event would make one.
     ///
     /// # Errors
     /// Where it has as many as it may have.
-    pub(crate) fn check_scopes(&self, plugin: &Plugin, key: &str, event: &Event) -> Result<(), Failure> {
-        // What must be told makes its scope all the same.
-        if !event.can_be_sent_again() || self.scopes.get(plugin.number, key).is_some() {
+    pub(super) fn check_scopes(&self, visit: &Visit<'_>) -> Result<(), Failure> {
+        // A guaranteed event makes its scope all the same.
+        if !visit.event.is_retryable() || visit.place.is_some() {
             return Ok(());
         }
-        let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::Scopes, (1, 0)));
+        let checked = self.shared.sender(visit.event).map_or(Ok(()), |sender| sender.check(Means::Scopes, (1, 0)));
         checked.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
     }
 
-    /// Makes the scope of an event if it is not there; without an event, one that is restored.
+    /// Makes the scope of an event if there is none.
     ///
     /// # Errors
     /// Where there is no room for it, or no template.
-    pub(crate) fn enter(
+    pub(super) fn enter(&mut self, visit: &mut Visit<'_>) -> Result<Place, Failure> {
+        match visit.place {
+            Some(place) => Ok(place),
+            None => {
+                let place = self.make_scope(visit.plugin, visit.address, Some(visit.event))?;
+                visit.place = Some(place);
+                Ok(place)
+            }
+        }
+    }
+
+    /// Makes a scope that is not there; without an event, one that is restored.
+    ///
+    /// # Errors
+    /// Where there is no room for it, or no template.
+    pub(super) fn make_scope(
         &mut self,
         plugin: &Arc<Plugin>,
         address: &ScopeAddress,
         event: Option<&Event>,
-    ) -> Result<(), Failure> {
-        if self.scopes.get(plugin.number, &address.key).is_some() {
-            return Ok(());
-        }
+    ) -> Result<Place, Failure> {
         let generation = plugin.current();
         let Some((kind, _)) = generation.manifest.scope_of_key(&address.key) else {
             return Err(unavailable(format!("the feature {} has no scope {} any more", plugin.name, address.key)));
         };
-        self.make_room_for(plugin, &address.key, event)?;
-        let owner = self.charge_scope(plugin, event);
+        self.make_room(plugin, event)?;
+        let owner = self.shared.charge_scope(plugin, event);
         let (idle_ms, now) = (kind.idle.as_millis() as u64, self.shared.clock.uptime_ms());
-        let look = self.deadlines.push(now + idle_ms, Due::Idle { plugin: plugin.number, scope: address.key.clone() });
-        self.scopes.insert(plugin, address, kind, now, look, owner);
-        Ok(())
+        let due = Due::Idle { plugin: plugin.number, scope: address.key.clone() };
+        let idle_check = self.deadlines.push(now + idle_ms, due);
+        Ok(self.scopes.insert(plugin, address, kind, now, idle_check, owner))
     }
 
-    /// Sees to it that a scope is in memory or may come there.
+    /// Sees to it that a plugin may have one more scope.
     ///
     /// # Errors
-    /// Where there is no room for it, even after one that nobody uses has gone.
-    pub(crate) fn make_room_for(
-        &mut self,
-        plugin: &Arc<Plugin>,
-        key: &str,
-        event: Option<&Event>,
-    ) -> Result<(), Failure> {
-        if self.scopes.get(plugin.number, key).is_some() {
+    /// Where there is no room for it, even after an unused one was evicted.
+    pub(super) fn make_room(&mut self, plugin: &Arc<Plugin>, event: Option<&Event>) -> Result<(), Failure> {
+        if self.scopes.vacancy(plugin.number, None) == Vacancy::Free {
             return Ok(());
         }
-        if self.scopes.room(plugin.number, None) == Room::Free {
-            return Ok(());
-        }
-        let sender = event.and_then(|event| self.sender(event));
+        let sender = event.and_then(|event| self.shared.sender(event));
         if self.evict(plugin, sender.as_ref()) {
             return Ok(());
         }
-        match self.scopes.room(plugin.number, sender.as_ref()) {
-            Room::Free | Room::Reserved => Ok(()),
-            Room::None => {
+        match self.scopes.vacancy(plugin.number, sender.as_ref()) {
+            Vacancy::Free | Vacancy::Reserved => Ok(()),
+            Vacancy::None => {
                 let message = format!("the feature {} has as many scopes as it may have: try again later", plugin.name);
                 Err(unavailable(message))
             }
         }
     }
 
-    /// Lets a scope of a plugin go that nobody uses: a durable one to the disk, a volatile one before its idle time is over.
-    /// Says whether there was one.
+    /// Drops a scope of which nothing is left at once: events without an effect must not fill the memory.
+    pub(super) fn drop_if_empty(&mut self, place: Place) {
+        let scope = &self.scopes[place];
+        if scope.state.is_none() && !scope.is_used() && self.shared.hub.room_size(&scope.address.key).0 == 0 {
+            self.deadlines.cancel(scope.idle_check);
+            self.scopes.remove(place);
+        }
+    }
+
+    /// Evicts an unused scope of a plugin: a durable one stays in the store, a volatile one is lost before its idle
+    /// time is over. Says whether there was one.
     fn evict(&mut self, plugin: &Plugin, asker: Option<&Arc<Account>>) -> bool {
         let hub = &self.shared.hub;
         let evicted = self.scopes.evict(plugin.number, asker, |scope| hub.room_size(&scope.address.key).0 > 0);
         let Some(scope) = evicted else { return false };
-        self.deadlines.cancel(scope.look);
+        self.deadlines.cancel(scope.idle_check);
         if !scope.is_durable {
             self.shared.metrics.plugin_dropped.inc();
             let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
-            // They may be many in a second.
+            // Evictions may be many in a second.
             if n_evicted.is_power_of_two() {
                 tracing::warn!(
                     plugin = %plugin.name, scopes = n_evicted,
@@ -218,16 +231,16 @@ impl Worker {
     }
 }
 
-fn charge_effect(payers: &Payers, scope: Option<&Scope>, effect: &mut Effect) -> Result<(), Overdraft> {
+fn charge_effect(payers: &Payers, scope: &Scope, effect: &mut Effect) -> Result<(), Overdraft> {
     match effect {
         Effect::Ask { connections, tag, charges, .. } => {
-            let charge = |_| payers.charge(Means::Acknowledgements, 1, OWED_BYTES + tag.len());
+            let charge = |_| payers.charge(Means::Acknowledgements, 1, PENDING_ACK_BYTES + tag.len());
             *charges = connections.iter().map(charge).collect::<Result<_, _>>()?;
         }
         Effect::SetTimer { name, payload, charge, .. } => {
             let bytes = name.len() + payload.len();
-            // One that takes the place of another is none more.
-            let is_in_place = scope.and_then(|scope| scope.timers.get(name)).is_some_and(|before| {
+            // A timer that replaces another adds none.
+            let is_in_place = scope.timers.get(name).is_some_and(|before| {
                 let is_same = before.charge.principal().map(Arc::as_ptr) == payers.principal.as_ref().map(Arc::as_ptr);
                 is_same && before.charge.bytes() >= bytes
             });
@@ -250,7 +263,7 @@ fn charge_effect(payers: &Payers, scope: Option<&Scope>, effect: &mut Effect) ->
     Ok(())
 }
 
-/// Last, for what is paid is not given back.
+/// Last, for a payment is not refunded.
 fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
     let saved = effects.iter().map(|effect| match effect {
         Effect::Save(Document { document, .. }) => document.len(),
@@ -266,7 +279,7 @@ fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
     Ok(())
 }
 
-/// Counts the timers that a scope would have. Those that are set anew or cancelled are none more.
+/// Counts the timers that a scope would have. Timers that are set anew or cancelled add none.
 fn check_timers(scope: &Scope, effects: &[Effect]) -> Result<(), Failure> {
     let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
     if n_set == 0 || scope.timers.len() + n_set <= MAX_SCOPE_TIMERS {

@@ -1,4 +1,4 @@
-//! Connections that open: which namespaces they may open in, and which features are told.
+//! New connections: the namespaces that they may open in, and the features that get a `connect` event.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,46 +8,53 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::event::{Event, Member, Origin, ReplyTo};
-use super::run::worker::Job;
+use super::run::job::Envelope;
 use super::runtime::Runtime;
 use crate::hub::WakeBatch;
 use crate::model::{ConnId, Identity, Payload};
 
 impl Runtime {
-    /// A connection has opened: the features that want to know are told before anything that it sends. To be called when
-    /// the connection is in the hub, and before its first event. `auth` is what its client gave with the handshake, of which features see all but the credentials.
-    pub fn connected(&self, connection: ConnId, identity: Arc<Identity>, namespace: &str, auth: Option<&RawValue>) {
+    /// Queues the `connect` events of a new connection, which its features get before any event that it sends. To be
+    /// called when the connection is in the hub, and before its first event. `auth` is from the client's handshake;
+    /// features see it without credentials.
+    pub fn notify_connect(
+        &self,
+        connection: ConnId,
+        identity: Arc<Identity>,
+        namespace: &str,
+        auth: Option<&RawValue>,
+    ) {
         let catalogue = self.0.shared.catalogue.load();
-        if catalogue.greeters().is_empty() {
+        if catalogue.connect_listeners().is_empty() {
             return;
         }
-        // Whoever is told of all connections must not be able to speak for them.
+        // A feature that sees all connections must not be able to act for them.
         let seen = |auth: &str| match self.0.shared.config.shows_credentials {
             true => auth.to_owned(),
             false => without_credentials(auth),
         };
         let auth = auth.map(|auth| seen(auth.get()));
-        let told = greeting(namespace, auth.as_deref().unwrap_or("{}"));
+        let told = connect_payload(namespace, auth.as_deref().unwrap_or("{}"));
         let mut too_large = None;
-        for (plugin, address) in catalogue.greeters() {
+        for (plugin, address) in catalogue.connect_listeners() {
             let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
             let payload = match self.0.shared.check_limits(&limits, CONNECT_EVENT, &told) {
                 Ok(()) => told.clone(),
-                // The feature hears of the connection all the same, or a client could hide from it.
+                // The feature gets the event without `auth`, or a client could hide from it.
                 Err(failure) => {
                     too_large = Some(failure);
-                    greeting(namespace, "{}")
+                    connect_payload(namespace, "{}")
                 }
             };
-            // Where too much of its user waits, it is told of without what the client gave.
+            // Where the user is over its bounds, the event has no `auth`.
             let now = self.0.shared.clock.uptime_ms();
             let place = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
-            let payload = if place.is_some() { payload } else { greeting(namespace, "{}") };
+            let payload = if place.is_some() { payload } else { connect_payload(namespace, "{}") };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
             let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place };
-            // The client is told of a refusal, as with the events that it sends.
+            // The client gets a refusal as an error, as with the events that it sends.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
-            self.0.shared.submit(Job::Event { plugin: plugin.clone(), address: address.clone(), event, reply });
+            self.0.shared.submit(Envelope { plugin: plugin.clone(), address: address.clone(), event, reply });
         }
         if let Some(failure) = too_large {
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
@@ -55,9 +62,9 @@ impl Runtime {
         }
     }
 
-    /// Whether a feature wants to be told of connections.
-    pub fn greets(&self) -> bool {
-        !self.0.shared.catalogue.load().greeters().is_empty()
+    /// Whether a feature gets `connect` events.
+    pub fn has_connect_listeners(&self) -> bool {
+        !self.0.shared.catalogue.load().connect_listeners().is_empty()
     }
 
     /// Whether there is this Socket.IO namespace: `/`, or one that a feature says there is.
@@ -66,9 +73,9 @@ impl Runtime {
     }
 }
 
-/// What features are told of a connection that opens. `auth` is JSON text, as it came but for the credentials in it: a tree of
-/// values would change numbers and the order of fields.
-fn greeting(namespace: &str, auth: &str) -> Payload {
+/// The payload of a `connect` event. `auth` is JSON text, passed on verbatim: a tree of values would change numbers and
+/// the order of fields.
+fn connect_payload(namespace: &str, auth: &str) -> Payload {
     Payload::from_checked(format!(r#"[{{"namespace":{},"auth":{auth}}}]"#, Value::from(namespace)), Vec::new())
 }
 
@@ -77,9 +84,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_are_told_the_namespace_and_the_auth_as_it_came() {
-        assert_eq!(greeting("/", "{}").args(), r#"[{"namespace":"/","auth":{}}]"#);
+    fn connect_payload_keeps_auth_verbatim() {
+        assert_eq!(connect_payload("/", "{}").args(), r#"[{"namespace":"/","auth":{}}]"#);
         let auth = r#"{"b":1.10,"a":[]}"#;
-        assert_eq!(greeting(r#"/"x"#, auth).args(), r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]}}]"#);
+        assert_eq!(connect_payload(r#"/"x"#, auth).args(), r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]}}]"#);
     }
 }

@@ -1,42 +1,44 @@
-//! States that pass from one generation to another, on a plugin thread.
+//! States that pass from one generation of a plugin to another, on a plugin thread.
 
-use super::worker::{Inheritance, Worker};
+use super::durable::write;
+use super::job::StatesToMigrate;
+use super::state::ThreadState;
 use crate::model::Payload;
 use crate::plugin::event::ReplyTo;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::take_over;
 
-impl Worker {
-    /// What a generation would have to take over.
-    pub(crate) fn inheritance(&self, plugin: u32, by: &Generation) -> Inheritance {
+impl ThreadState {
+    /// The states that a generation would have to migrate.
+    pub(super) fn states_to_migrate(&self, plugin: u32, by: &Generation) -> StatesToMigrate {
         let wanted = by.manifest.state_version;
-        let mut inheritance = Inheritance::default();
+        let mut found = StatesToMigrate::default();
         for scope in self.scopes.of(plugin) {
             if by.manifest.scope_of_key(&scope.address.key).is_none() {
-                inheritance.orphan = Some(scope.address.key.clone());
+                found.unroutable_scope = Some(scope.address.key.clone());
             }
-            let kept = scope.before_migration.as_ref().map(|kept| kept.version);
+            let kept = scope.previous_schema_state.as_ref().map(|kept| kept.version);
             if let Some(state) = scope.state.as_ref().filter(|state| state.version != wanted) {
-                inheritance.states.push((state.clone(), kept));
+                found.states.push((state.clone(), kept));
             }
         }
-        inheritance
+        found
     }
 
-    /// Gives up the states of a plugin that its running generation cannot take over and that may be given up. Says how many
-    /// scopes that were.
-    pub(crate) fn give_up(&mut self, plugin: u32) -> usize {
+    /// Gives up the states of a plugin that its running generation cannot take over and that may be given up. Says how
+    /// many scopes that were.
+    pub(super) fn give_up_states(&mut self, plugin: u32) -> usize {
         let Some(running) = self.scopes.of(plugin).next().map(|scope| scope.plugin.clone()) else { return 0 };
         let generation = running.current();
         let wanted = generation.manifest.state_version;
         let others: Vec<_> = self
             .scopes
             .of(plugin)
-            .filter_map(|scope| Some((scope.address.clone(), scope.state.clone()?)))
+            .filter_map(|scope| Some((scope.address.key.clone(), scope.state.clone()?)))
             .filter(|(_, state)| state.version != wanted && running.gives_up(state.version))
             .collect();
         let mut n_scopes = 0;
-        for (address, state) in others {
+        for (key, state) in others {
             let instance = generation.instantiate(&self.shared.ticker);
             let downward = running.downward(state.version, wanted);
             let taken = instance.map(|mut instance| {
@@ -46,16 +48,17 @@ impl Worker {
                 // It is migrated at its next event.
                 continue;
             }
-            let Some(scope) = self.scopes.get_mut(plugin, &address.key) else { continue };
+            let Some(place) = self.scopes.find(plugin, &key) else { continue };
+            let scope = &mut self.scopes[place];
             scope.give_up();
             // A copy of yet another schema is of no use either.
             scope.state = scope.state.take().filter(|kept| kept.version == wanted);
             n_scopes += 1;
             self.shared.metrics.plugin_lost_states.inc();
-            tracing::warn!(plugin = %running.name, scope = %address.key, generation = generation.id.generation,
+            tracing::warn!(plugin = %running.name, scope = %key, generation = generation.id.generation,
                 "a scope lost what a newer build had written to it");
-            self.write(&running, &address, ReplyTo::Nobody, Payload::empty(), None);
-            self.drop_if_empty(&running, &address);
+            write(&self.shared, scope, ReplyTo::Nobody, Payload::empty(), None);
+            self.drop_if_empty(place);
         }
         n_scopes
     }

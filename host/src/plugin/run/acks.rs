@@ -1,0 +1,69 @@
+//! The acknowledgements that a thread's scopes wait for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roundhouse_contract::ScopeAddress;
+
+use super::deadlines::Deadline;
+use crate::ledger::Charge;
+use crate::model::ConnId;
+use crate::plugin::event::Flow;
+use crate::plugin::load::catalogue::Plugin;
+
+/// An acknowledgement that a client has yet to send.
+#[derive(Debug)]
+pub(super) struct PendingAck {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) address: ScopeAddress,
+    pub(super) connection: ConnId,
+    pub(super) tag: Box<str>,
+    pub(super) deadline: Deadline,
+    /// The queue that the answer waits in.
+    pub(super) flow: Flow,
+    /// To the account of the principal whose event asked for it.
+    pub(super) _charge: Charge,
+}
+
+/// All of a thread's pending acknowledgements, by id.
+#[derive(Debug)]
+pub(super) struct PendingAcks {
+    pending: HashMap<u64, PendingAck>,
+    last: u64,
+    thread: u64,
+    n_threads: u64,
+}
+
+impl PendingAcks {
+    pub(super) fn new(thread: usize, n_threads: usize) -> Self {
+        Self { pending: HashMap::new(), last: 0, thread: thread as u64, n_threads: n_threads as u64 }
+    }
+
+    /// An id that no other acknowledgement has. It is congruent to the thread's index, so that an answer finds its
+    /// thread.
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last += 1;
+        self.last * self.n_threads + self.thread
+    }
+
+    pub(super) fn expect_ack(&mut self, id: u64, ack: PendingAck) {
+        self.pending.insert(id, ack);
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&PendingAck> {
+        self.pending.get(&id)
+    }
+
+    /// Takes an acknowledgement out. A connection cannot take another's by guessing its id.
+    pub(super) fn take_ack(&mut self, id: u64, connection: ConnId) -> Option<PendingAck> {
+        if self.pending.get(&id)?.connection != connection {
+            return None;
+        }
+        self.pending.remove(&id)
+    }
+
+    /// Takes out all of a plugin's.
+    pub(super) fn take_all(&mut self, plugin: u32) -> Vec<(u64, PendingAck)> {
+        self.pending.extract_if(|_, ack| ack.plugin.number == plugin).collect()
+    }
+}

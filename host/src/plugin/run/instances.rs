@@ -1,0 +1,71 @@
+//! The warm instances of a thread: one of each plugin's running generation.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::plugin::guest::engine::Ticker;
+use crate::plugin::guest::sandbox::{Fault, Instance};
+use crate::plugin::load::generation::Generation;
+
+/// Calls after which an instance is replaced, which bounds what it can leak or fragment.
+const CALLS_PER_INSTANCE: u32 = 1_000_000;
+
+/// Time that calls may take before the shards are woken for the first call's effects.
+const MAX_UNWOKEN: Duration = Duration::from_millis(1);
+
+/// An instance that is ready for the next call.
+#[derive(Debug)]
+struct WarmInstance {
+    generation: u64,
+    calls: u32,
+    instance: Instance,
+}
+
+/// The warm instances, by the plugins' numbers.
+#[derive(Debug, Default)]
+pub(super) struct Instances {
+    warm: HashMap<u32, WarmInstance>,
+    /// The time of calls since shards were last woken for taking long.
+    busy: Duration,
+}
+
+impl Instances {
+    /// The warm instance of a generation. One of another generation makes way for it.
+    ///
+    /// # Errors
+    /// Where the generation cannot be instantiated.
+    pub(super) fn warm(
+        &mut self,
+        plugin: u32,
+        generation: &Generation,
+        ticker: &Ticker,
+    ) -> Result<&mut Instance, Fault> {
+        let number = generation.id.generation;
+        let fits = |warm: &WarmInstance| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
+        if !self.warm.get(&plugin).is_some_and(fits) {
+            let instance = generation.instantiate(ticker)?;
+            self.warm.insert(plugin, WarmInstance { generation: number, calls: 0, instance });
+        }
+        match self.warm.get_mut(&plugin) {
+            Some(warm) => {
+                warm.calls += 1;
+                Ok(&mut warm.instance)
+            }
+            None => unreachable!("it was put there, or found there, above"),
+        }
+    }
+
+    pub(super) fn drop_instance(&mut self, plugin: u32) {
+        self.warm.remove(&plugin);
+    }
+
+    /// Counts the time of a call. Says whether the shards have waited for long enough.
+    pub(super) fn count_time(&mut self, took: Duration) -> bool {
+        self.busy += took;
+        let is_long = self.busy > MAX_UNWOKEN;
+        if is_long {
+            self.busy = Duration::ZERO;
+        }
+        is_long
+    }
+}

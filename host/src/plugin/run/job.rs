@@ -1,0 +1,97 @@
+//! The jobs of a plugin thread, and the envelope that an event travels in.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use roundhouse_contract::ScopeAddress;
+use tokio::sync::oneshot;
+
+use super::deadlines::Deadline;
+use crate::model::{ConnId, Payload};
+use crate::plugin::event::senders::Reservation;
+use crate::plugin::event::{AckMissing, Event, ReplyTo};
+use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::load::generation::Generation;
+use crate::plugin::load::migrate::State;
+use crate::store::{ScopeRecord, StoreFailure};
+
+/// An event on its way to a scope, and where its answer goes.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) address: ScopeAddress,
+    pub(crate) event: Event,
+    pub(crate) reply: ReplyTo,
+}
+
+impl Envelope {
+    /// An event without a reply.
+    pub(crate) fn without_reply(plugin: Arc<Plugin>, address: ScopeAddress, event: Event) -> Self {
+        Self { plugin, address, event, reply: ReplyTo::Nobody }
+    }
+}
+
+/// A job of a plugin thread.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Handle an event of a scope.
+    Event(Envelope),
+    /// Hand on a client's acknowledgement, or that there will be none.
+    Acknowledged { id: u64, connection: ConnId, answer: Result<Payload, AckMissing>, place: Option<Reservation> },
+    /// Fire a timer of a scope.
+    Timer { plugin: u32, scope: Arc<str>, name: Box<str>, deadline: Deadline },
+    /// Handle the deferred events of a scope.
+    Deferred { plugin: Arc<Plugin>, address: ScopeAddress },
+    /// Handle the events that came in while a scope was read.
+    AfterLoad { plugin: u32, key: Arc<str> },
+    /// Ask every scope of a plugin.
+    Gather(Gather),
+    /// Give the states that a generation would have to migrate.
+    FindStates { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<StatesToMigrate> },
+    /// Give up the states that the running generation cannot take over, and say how many.
+    GiveUp { plugin: u32, reply: oneshot::Sender<usize> },
+    /// Take over what the store has of a durable scope, or try again where it could not be read.
+    ScopeRead { plugin: u32, key: Arc<str>, result: Result<Option<ScopeRecord>, StoreFailure> },
+    /// Take over scopes of the process before.
+    Restore { plugin: Arc<Plugin>, records: Vec<ScopeRecord> },
+    /// Another generation runs: handle the plugin's deferred events.
+    Resume { plugin: u32 },
+    /// A plugin was unloaded: drop what belongs to it.
+    Forget { plugin: u32 },
+}
+
+/// The states that a generation would have to migrate.
+#[derive(Debug, Default)]
+pub(crate) struct StatesToMigrate {
+    /// States of another schema than its own, each with the version of the copy from before its last migration.
+    pub(crate) states: Vec<(State, Option<u32>)>,
+    /// A scope that the generation has no template for.
+    pub(crate) unroutable_scope: Option<Arc<str>>,
+}
+
+/// Answers of scopes, and how many scopes were not asked.
+pub(crate) type Answers = (Vec<Box<str>>, u32);
+
+/// A query to every scope of a plugin.
+#[derive(Debug)]
+pub(crate) struct Gather {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) name: Box<str>,
+    pub(crate) data: Box<str>,
+    /// The largest number of scopes to ask.
+    pub(crate) limit: usize,
+    pub(crate) reply: oneshot::Sender<Answers>,
+    pub(crate) progress: Option<Progress>,
+    /// Its place in the plugin's backlog, kept until it is answered.
+    pub(crate) place: Arc<Reservation>,
+}
+
+/// How far a query to every scope has come.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Scopes still to ask.
+    pub(super) left: VecDeque<ScopeAddress>,
+    pub(super) answers: Vec<Box<str>>,
+    pub(super) bytes: usize,
+    pub(super) n_scopes: usize,
+}

@@ -1,0 +1,166 @@
+//! What a plugin thread has in memory, and one event on its way through it.
+//!
+//! Each field is a type of its own, which alone touches its parts. The steps of an event are methods, one file a step:
+//! `admit`, `invoke`, `commit`, and what they use: `charges`, `durable`, `deferred`, `presence`, `timers`.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+
+use roundhouse_contract::ScopeAddress;
+
+use super::acks::PendingAcks;
+use super::deadlines::Deadlines;
+use super::instances::Instances;
+use super::job::{Envelope, Job};
+use super::scopes::{Place, Scopes};
+use super::shared::{Shared, unavailable};
+use super::turns::Turns;
+use crate::hub::{ShardQueue, WakeBatch};
+use crate::model::{Allowance, ErrorCode, Failure, Mailbox};
+use crate::plugin::event::Event;
+use crate::plugin::load::catalogue::Plugin;
+use crate::store::DeliveryReceipt;
+
+/// Rolls a plugin back from the generation of this number.
+pub(crate) type RollBack = Arc<dyn Fn(&str, u64) + Send + Sync>;
+
+/// The memory of a plugin thread.
+pub(super) struct ThreadState {
+    pub(super) shared: Arc<Shared>,
+    /// For a generation that fails too often. A hook, for rollbacks are made in a room above this one.
+    pub(super) roll_back: RollBack,
+    /// The thread's own, for events that it sends itself.
+    pub(super) inbox: Arc<Mailbox<Job>>,
+    /// Jobs that wait their turn.
+    pub(super) turns: Turns<Job>,
+    pub(super) scopes: Scopes,
+    pub(super) deadlines: Deadlines,
+    pub(super) instances: Instances,
+    pub(super) acks: PendingAcks,
+    /// While the outcome of a promise is committed: acknowledges it when all recipients were written.
+    pub(super) receipt: Option<DeliveryReceipt>,
+    /// The shards to wake for the effects of events.
+    pub(super) wakes: WakeBatch,
+    /// Plugins that have a deadline at which their deferred events are handled.
+    pub(super) resuming: HashSet<u32>,
+    /// How much of this thread's time the timers of each plugin have used.
+    pub(super) timer_time: HashMap<u32, Allowance>,
+    seed: u64,
+}
+
+impl fmt::Debug for ThreadState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadState").field("scopes", &self.scopes).finish_non_exhaustive()
+    }
+}
+
+/// An event and the place of its scope, which is looked up once and then passed from step to step.
+pub(super) struct Visit<'a> {
+    pub(super) plugin: &'a Arc<Plugin>,
+    pub(super) address: &'a ScopeAddress,
+    pub(super) event: &'a Event,
+    /// None while there is no such scope.
+    pub(super) place: Option<Place>,
+}
+
+impl<'a> Visit<'a> {
+    pub(super) fn new(envelope: &'a Envelope, place: Option<Place>) -> Self {
+        let Envelope { plugin, address, event, .. } = envelope;
+        Self { plugin, address, event, place }
+    }
+}
+
+impl ThreadState {
+    pub(super) fn new(index: usize, shared: Arc<Shared>, inbox: Arc<Mailbox<Job>>, roll_back: RollBack) -> Self {
+        Self {
+            acks: PendingAcks::new(index, shared.inboxes.len()),
+            shared,
+            roll_back,
+            inbox,
+            turns: Turns::default(),
+            scopes: Scopes::default(),
+            deadlines: Deadlines::default(),
+            instances: Instances::default(),
+            receipt: None,
+            wakes: WakeBatch::default(),
+            resuming: HashSet::new(),
+            timer_time: HashMap::new(),
+            // Different in each process and thread.
+            seed: RandomState::new().hash_one(index),
+        }
+    }
+
+    /// Waits until the shards keep up.
+    pub(super) fn wait_for_shards(&self) {
+        if self.shared.hub.shards().iter().any(ShardQueue::is_full) {
+            // Before it waits for a slow shard, this thread wakes the others.
+            self.wakes.wake();
+            self.shared.hub.shards().iter().for_each(ShardQueue::wait_for_space);
+        }
+    }
+
+    /// Answers an event that was not handled, and will not be.
+    pub(super) fn answer(&self, envelope: Envelope, refusal: Failure) {
+        let Envelope { plugin, event, reply, .. } = envelope;
+        if let (Event::Saved { promise, .. }, Some(store)) = (&event, &self.shared.store) {
+            // It is told again when another build is loaded, or the host is started anew.
+            store.requeue(promise);
+            if !plugin.is_unloaded() {
+                tracing::error!(
+                    plugin = %plugin.name, scope = %promise.scope, tag = %promise.tag, %refusal,
+                    "the plugin does not take what became of a document"
+                );
+            }
+        }
+        self.shared.answer(event.name(), reply, Err(refusal), &self.wakes);
+    }
+
+    /// Passes a feature's refusal on. Events of the host have no sender to tell, so their refusals are logged, except a
+    /// `bad_request` to `connect`, which tells the client about its connection.
+    pub(super) fn refuse(&self, envelope: Envelope, refusal: Failure) {
+        let event = &envelope.event;
+        let is_of_host = event.is_guaranteed() && !matches!(event, Event::Saved { .. });
+        if is_of_host && (event.opened().is_none() || refusal.code == ErrorCode::BadRequest) {
+            return envelope.plugin.note_refusal(event.name(), &refusal);
+        }
+        self.answer(envelope, refusal);
+    }
+
+    /// Drops all that belongs to a plugin that was unloaded.
+    pub(super) fn forget(&mut self, plugin: u32) {
+        self.instances.drop_instance(plugin);
+        self.timer_time.remove(&plugin);
+        for (id, ack) in self.acks.take_all(plugin) {
+            self.deadlines.cancel(ack.deadline);
+            self.shared.hub.take_ack(ack.connection, id);
+        }
+        for mut scope in self.scopes.remove_all(plugin) {
+            self.deadlines.cancel(scope.idle_check);
+            let (owner, address) = (scope.plugin.clone(), scope.address.clone());
+            let deferred = scope.take_deferred().into_iter();
+            let deferred =
+                deferred.map(|deferred| Envelope::without_reply(owner.clone(), address.clone(), deferred.event));
+            for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
+                self.answer(envelope, unavailable(format!("the feature {} was unloaded", owner.name)));
+            }
+            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+            for (connection, _) in scope.members.iter().filter(|(_, member)| member.watched) {
+                self.shared.hub.unwatch(*connection, plugin, &address.key);
+            }
+            for connection in self.shared.hub.members(&address.key) {
+                self.shared.hub.leave(connection, &address.key, &self.wakes);
+            }
+        }
+    }
+
+    /// The next number of a sequence that cannot be foreseen without its start. (SplitMix64, Steele et al. 2014.)
+    pub(super) fn next_seed(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
