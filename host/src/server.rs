@@ -24,9 +24,9 @@ const SHARD_COMMANDS: usize = 65_536;
 /// A running host.
 #[derive(Debug)]
 pub struct Server {
-    /// Where clients connect.
+    /// The clients' address.
     pub listening: SocketAddr,
-    /// Where the API is.
+    /// The API's address.
     pub api: SocketAddr,
     clock: Clock,
     shutdown: ShutdownConfig,
@@ -40,7 +40,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a host. It takes connections when this returns.
+    /// Starts a host. It accepts connections when this returns.
     ///
     /// # Errors
     /// Where an address is taken, the store cannot be used, or a thread cannot be started.

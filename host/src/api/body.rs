@@ -20,15 +20,15 @@ use crate::net::{Upload, UploadError};
 /// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
 pub const MAX_BODY_BYTES: usize = 1_000_000;
 
-/// Of a body that is too long, so much is read and thrown away, in bytes: who is still sending when the connection is
-/// closed may never see the answer.
+/// How much of a body that is too long is read and discarded, in bytes: a client that still sends when the connection closes
+/// may never see the answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024 * 1024;
 
 /// Reads the body of a request.
 ///
 /// # Errors
-/// `too_large` over `max_bytes`, `bad_request` where it does not come, or not in time, `feature_unavailable` where it has to
-/// make room for others.
+/// `too_large` over `max_bytes`, `bad_request` where it is incomplete or too slow, `feature_unavailable` where it is evicted from
+/// the budget.
 pub(super) async fn read(request: Request<Incoming>, max_bytes: usize) -> Result<Bytes, Failure> {
     match collect(Upload::of(request), max_bytes).await {
         Ok(Some(body)) => Ok(body),
@@ -44,7 +44,7 @@ pub(super) async fn read(request: Request<Incoming>, max_bytes: usize) -> Result
 /// As [`read`].
 pub(super) async fn read_json(request: Request<Incoming>, max_bytes: usize) -> Result<Bytes, Failure> {
     let body = read(request, max_bytes).await?;
-    // What is not UTF-8 is refused where it is parsed, with the place.
+    // Invalid UTF-8 is refused by the parser, with its position.
     match std::str::from_utf8(&body).map(without_lone_surrogates) {
         Ok(Cow::Owned(mended)) => Ok(mended.into()),
         _ => Ok(body),
@@ -64,7 +64,7 @@ async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<
         if n_bytes > max_bytes {
             (whole, joined) = Default::default();
         } else if n_bytes == data.len() {
-            // Most bodies are one piece, which needs no copy.
+            // Most bodies arrive in one piece, which needs no copy.
             whole = data;
         } else {
             if joined.is_empty() {
@@ -104,13 +104,13 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// Parses JSON.
+/// Parses a body of JSON.
 ///
 /// # Errors
-/// `bad_request` that names the field, what is wrong with it, and where it stands; for an unknown field the nearest one.
+/// `bad_request` with the field, the mistake and the position; for an unknown field with the nearest known one.
 pub(super) fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(json).map_err(|error| {
-        // Only what has failed is read once more, to find out which field it was.
+        // Only a failed body is parsed again, to find the field.
         let deserializer = &mut serde_json::Deserializer::from_slice(json);
         let path = match serde_path_to_error::deserialize::<_, T>(deserializer) {
             Err(error) => error.path().to_string(),
@@ -132,7 +132,7 @@ fn explain(error: &serde_json::Error, path: &str) -> String {
     }
 }
 
-/// The known field that is nearest to the unknown one that serde complains of: all are in backticks, the unknown first.
+/// The known field nearest to the unknown one in serde's message, which has all in backticks, the unknown one first.
 fn nearest(said: &str) -> Option<&str> {
     let mut names = said.strip_prefix("unknown field `")?.split('`').step_by(2);
     let unknown = names.next()?;
@@ -141,7 +141,7 @@ fn nearest(said: &str) -> Option<&str> {
         .max_by(|a, b| strsim::jaro(a, unknown).total_cmp(&strsim::jaro(b, unknown)))
 }
 
-/// Something that must be written as an object: serde would take an array for the fields in their order.
+/// A struct that must be written as an object: serde would also accept an array of its fields.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]
 pub(super) struct Object<T>(pub(super) T);
@@ -184,7 +184,7 @@ impl<T: JsonSchema> JsonSchema for Object<T> {
     }
 }
 
-/// A field that may be left out, but may not be null.
+/// An optional field that may not be null.
 pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

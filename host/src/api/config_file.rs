@@ -1,11 +1,11 @@
-//! The configuration file as it was when the host started: whoever has changed it since is told that it is not in use.
+//! The configuration file as it was when the host started, so that operators see that a later change is not in use.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// A configuration file, and the content that is in use.
+/// A configuration file, and the digest of the content in use.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
     path: PathBuf,
@@ -13,13 +13,13 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// The file as it is now. Nothing where it cannot be read.
+    /// The file as it is now; `None` where it cannot be read.
     pub fn read(path: &Path) -> Option<Self> {
         let sha256 = Sha256::digest(fs::read(path).ok()?).into();
         Some(Self { path: path.to_owned(), sha256 })
     }
 
-    /// What to say where the file is another by now.
+    /// A notice where the file has changed.
     pub(super) fn notice(&self) -> Option<String> {
         let is_same = Self::read(&self.path).is_some_and(|now| now.sha256 == self.sha256);
         let path = self.path.display();

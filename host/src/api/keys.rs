@@ -1,4 +1,4 @@
-//! API keys: who may call what.
+//! API keys, and the calls that they allow.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use subtle::ConstantTimeEq as _;
 use super::config_file::ConfigFile;
 use crate::model::{ErrorCode, Failure};
 
-/// What a key may be used for. Neither includes the other: a key for both has both.
+/// The calls that a key allows. Neither scope includes the other: a key may have both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyScope {
@@ -34,11 +34,11 @@ impl KeyScope {
 /// An API key. Of the key itself only the hash is kept.
 #[derive(Clone)]
 pub struct ApiKey {
-    /// The name of whoever uses it.
+    /// The name of its user, for the log.
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// What it may be used for.
+    /// The scopes that it has.
     pub scopes: Vec<KeyScope>,
 }
 
@@ -60,15 +60,15 @@ impl fmt::Debug for ApiKey {
 pub struct ApiConfig {
     /// All keys.
     pub keys: Vec<ApiKey>,
-    /// The configuration that is in use, where it is from a file.
+    /// The configuration file in use, if there is one.
     pub file: Option<ConfigFile>,
     /// How long a connection may be idle.
     pub keep_alive: Duration,
-    /// What may be held of requests that are not whole, or not answered, in bytes.
+    /// Bytes of incomplete and unanswered requests that may be held.
     pub memory_bytes: usize,
 }
 
-/// Whoever makes a call: the key that it carries.
+/// The caller: the key that the request carries.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caller<'a> {
     /// The key's name.
@@ -76,10 +76,10 @@ pub(super) struct Caller<'a> {
 }
 
 impl ApiConfig {
-    /// Who makes a call, if that is somebody who may.
+    /// The caller, if its key has the scope.
     ///
     /// # Errors
-    /// `unauthorized` without a key that is known, `forbidden` with one that lacks the scope.
+    /// `unauthorized` without a known key, `forbidden` without the scope.
     pub(super) fn authorize(&self, headers: &HeaderMap, needed: KeyScope) -> Result<Caller<'_>, Failure> {
         let unauthorized = |message: &str| Failure::new(ErrorCode::Unauthorized, message);
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -89,7 +89,7 @@ impl ApiConfig {
             return Err(unauthorized("the call needs Authorization: Bearer and an API key"));
         };
         let hash: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
-        // All keys are compared, and each in constant time, so that the time tells nothing.
+        // All keys are compared, each in constant time, so that the time reveals nothing.
         let found = self.keys.iter().fold(None, |found, key| {
             let is_it: bool = key.sha256.ct_eq(&hash).into();
             if is_it { Some(key) } else { found }

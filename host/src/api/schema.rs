@@ -1,5 +1,5 @@
-//! What crosses the API as JSON Schema describes it (draft 2020-12, as OpenAPI 3.1 wants it): made from the types that are
-//! read and written, so that a field cannot be in one and not in the other.
+//! JSON Schemas (draft 2020-12, for OpenAPI 3.1) of requests and answers, generated from the types that are read and written,
+//! so that both have the same fields.
 
 use std::borrow::Cow;
 
@@ -15,17 +15,17 @@ use crate::protocol::RESERVED_EVENTS;
 /// The longest event name, in characters.
 pub(super) const MAX_EVENT_CHARS: usize = 256;
 
-/// Where a document's schemas are.
+/// The place of schemas in the document.
 const DEFINITIONS: &str = "/components/schemas";
 
 /// Text without control characters.
 const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
-/// What ids are not made of, as a class of characters in a pattern names it: control characters and whitespace.
+/// Characters that ids do not have, in the syntax of a pattern's character class: control characters and whitespace.
 const CONTROL_OR_WHITESPACE: &str =
     "\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
-/// Makes schemas, and keeps those that are referred to.
+/// Generates schemas, and collects the definitions that they refer to.
 #[derive(Debug)]
 pub(super) struct Schemas {
     read: SchemaGenerator,
@@ -36,7 +36,7 @@ impl Schemas {
     pub(super) fn new() -> Self {
         let settings =
             || SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = DEFINITIONS.into());
-        // That a field may be left out is said by `required`; what it is then is nobody's business.
+        // `required` tells that a field is optional; its default is internal.
         let without_defaults = RecursiveTransform(|schema: &mut Schema| drop(schema.remove("default")));
         Self {
             read: settings().for_deserialize().with_transform(without_defaults).into_generator(),
@@ -44,17 +44,17 @@ impl Schemas {
         }
     }
 
-    /// The schema of something that is read.
+    /// The schema of a type that is read.
     pub(super) fn read<T: JsonSchema>(&mut self) -> Value {
         self.read.subschema_for::<T>().into()
     }
 
-    /// The schema of something that is written.
+    /// The schema of a type that is written.
     pub(super) fn written<T: JsonSchema>(&mut self) -> Value {
         self.written.subschema_for::<T>().into()
     }
 
-    /// All that was referred to, by name.
+    /// All definitions that were referred to, by name.
     pub(super) fn into_definitions(mut self) -> Map<String, Value> {
         let mut definitions = self.read.take_definitions(true);
         definitions.extend(self.written.take_definitions(true));
@@ -103,7 +103,7 @@ fn close(schema: &mut Schema) {
     transform_subschemas(&mut close, schema);
 }
 
-/// Texts of which more is checked than that they are text, by the names that schemas have.
+/// Schemas of checked texts, by their names in the document.
 macro_rules! texts {
     ($($(#[doc = $about:literal])+ $name:ident = $schema:expr;)+) => {$(
         $(#[doc = $about])+
@@ -147,8 +147,8 @@ texts! {
     });
 }
 
-/// The schema of ids: neither control characters nor whitespace nor what cannot be seen. The latter stand in the pattern as
-/// they are: dialects of patterns differ in how they escape what is over U+FFFF.
+/// The schema of ids: without control characters, whitespace and invisible characters. The last stand in the pattern
+/// unescaped, because dialects differ in how they escape characters over U+FFFF.
 fn word(max_chars: usize) -> Schema {
     let invisible: String = INVISIBLE.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
     let pattern = format!("^[^{CONTROL_OR_WHITESPACE}{invisible}]+$");

@@ -24,12 +24,11 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
 use crate::net::response::{Answer, body as answer_with, error, failure};
-use crate::net::{Budget, Descriptors, HttpTimes, accept_failed, refuse, serve_requests};
+use crate::net::{Budget, Descriptors, HttpTimes, accept_failed, refuse_ambiguous, serve_requests};
 use crate::plugin::Runtime;
 use crate::store::Store;
 
-/// Time for calls to be answered that are under way when the host ends. Nothing that they wait for takes longer: plugins
-/// and shards have ended.
+/// Time to complete the current calls when the host ends. They wait for nothing by then: plugins and shards have ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Api {
@@ -43,22 +42,22 @@ impl Api {
         Self { config, runtime, hub, metrics, clock, idempotency, budget, description, ready: AtomicBool::new(false) }
     }
 
-    /// Goes on with what calls with an idempotency key were answered that changed what is stored. Waits for the database.
+    /// Remembers the stored answers of an earlier process. Waits for the database.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the database cannot be read.
     pub fn remember_calls(&self, store: &Store) -> Result<(), Failure> {
         let since = self.clock.now_ms().saturating_sub(REMEMBERED_FOR.as_millis() as u64);
         self.idempotency.restore(store.answered_calls(since)?);
         Ok(())
     }
 
-    /// Says whether the host takes work, as `/readyz` tells.
+    /// Sets whether `/readyz` answers that the host is ready.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// Serves until `stopping` turns true, and then what is being answered, for a moment.
+    /// Serves until `stopping` turns true, and then completes the current calls within [`SHUTDOWN_TIMEOUT`].
     ///
     /// # Errors
     /// Where the listener cannot be used.
@@ -91,15 +90,14 @@ impl Api {
         Ok(())
     }
 
-    /// Answers the requests of a connection, one after another; one alone where the connection has a descriptor of the
-    /// reserve, which others need as well.
+    /// Answers the requests of a connection, one after another; only one where the connection has a descriptor of the reserve.
     fn serve_connection(
         self: Arc<Self>,
         socket: TcpStream,
         descriptors: &Descriptors,
         stopping: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        // Answers are written whole, so that there is nothing for the kernel to wait for.
+        // Answers are written whole: the kernel need not wait for more.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }
@@ -117,7 +115,7 @@ impl Api {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
-        if let Some(refusal) = refuse(&request) {
+        if let Some(refusal) = refuse_ambiguous(&request) {
             return refusal;
         }
         let uri = request.uri().clone();

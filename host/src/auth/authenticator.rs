@@ -31,7 +31,7 @@ impl Authenticator {
     }
 
     /// Whether tokens are checked. They are not where anonymous clients may connect and no secret is configured.
-    pub fn looks_at_tokens(&self) -> bool {
+    pub fn checks_tokens(&self) -> bool {
         !self.anonymous || self.jwt.has_secrets()
     }
 

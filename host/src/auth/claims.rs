@@ -1,14 +1,14 @@
-//! What a token says (RFC 7519, section 4.1), in the shapes that issuers give it.
+//! A token's claims (RFC 7519, section 4.1), in the shapes that issuers use.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::model::{Identity, harmless_name, is_valid_id};
 
-/// The first second of the year 3000. No token is meant to last until then: a later time is one in milliseconds.
+/// The first second of the year 3000. No token lasts until then: a later time is in milliseconds.
 const YEAR_3000: f64 = 32_503_680_000.0;
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Claims {
     /// The user's id.
@@ -19,10 +19,10 @@ pub struct Claims {
     /// Roles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
-    /// Until when it is valid, in seconds since 1970. Valid for ever where it is missing.
+    /// The expiry, in seconds since 1970; without one the token never expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exp: Option<f64>,
-    /// Everything else.
+    /// All other claims.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Times {
 /// Reads a token's claims.
 ///
 /// # Errors
-/// Where one is not what it should be, with its name and what it should be.
+/// Where a claim has the wrong shape, with its name and the right shape.
 pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), String> {
     let times = Times {
         expires: time(claims.remove("exp"), "its expiry (exp)")?,
@@ -47,7 +47,7 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
     };
     let user = match claims.remove("sub") {
         Some(Value::String(sub)) => sub,
-        // Many back-ends number their users.
+        // Many back-ends have numbers for user ids.
         Some(Value::Number(sub)) if !sub.is_f64() => sub.to_string(),
         None | Some(Value::Null) => return Err("it has no subject (sub), which is the user's id".to_owned()),
         Some(_) => return Err("its subject (sub) must be text or a whole number".to_owned()),
@@ -58,7 +58,7 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
     }
     let name = match claims.remove("name") {
         None | Some(Value::Null) => None,
-        // It is shown to others.
+        // Other users see the name.
         Some(Value::String(name)) => Some(harmless_name(&name).into_owned()).filter(|name| !name.trim().is_empty()),
         Some(_) => return Err("its name must be text".to_owned()),
     };
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_shapes_of_claims_are_taken() {
+    fn usual_shapes_of_claims_are_read() {
         for (claims, user, name, roles) in [
             (json!({ "sub": 42 }), "42", None, &[][..]),
             (json!({ "sub": -1, "name": null, "roles": null }), "-1", None, &[]),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_claims_are_handed_on() {
+    fn unread_claims_are_kept() {
         let (identity, times) =
             read_json(json!({ "sub": "ana", "exp": 5.5, "nbf": 1, "iat": 2, "team": "blue" })).unwrap();
         assert_eq!(identity.claims, r#"{"iat":2,"nbf":1,"team":"blue"}"#);

@@ -14,32 +14,30 @@ use super::claims;
 use super::session::{AuthError, Session};
 use crate::model::without_lone_surrogates;
 
-/// The longest token that is looked at, in bytes: what common servers accept as a header line.
+/// The longest token, in bytes: as long as a header line that common servers accept.
 const MAX_TOKEN_BYTES: usize = 8192;
 
-/// What a token is refused with whose header names extensions that its reader has to understand (RFC 7515, section 4.1.11):
-/// this host understands none.
+/// Why a token with critical extensions (RFC 7515, section 4.1.11) is refused: this host understands none.
 const CRITICAL: &str = "its header has crit, which names extensions that this host does not understand";
 
-/// Which tokens are believed.
+/// Which tokens are valid.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
     /// Secrets to check a signature with; any will do, so that they can be rotated.
     pub secrets: Vec<String>,
     /// The algorithms that a token may name. HS256 alone where this is empty.
     pub algorithms: Vec<Algorithm>,
-    /// What `iss` must be.
+    /// The value that `iss` must have.
     pub issuer: Option<String>,
-    /// What `aud` must name.
+    /// The value that `aud` must contain.
     pub audience: Option<String>,
-    /// How far the clocks of who signs tokens and of this host may be apart: `exp`, `nbf` and `iat` are looked at so much
-    /// more kindly.
+    /// How far the clocks of the issuer and of this host may differ: the tolerance for `exp`, `nbf` and `iat`.
     pub leeway: Duration,
 }
 
 impl fmt::Debug for JwtConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Secrets belong in no log.
+        // Secrets must not be logged.
         f.debug_struct("JwtConfig")
             .field("secrets", &self.secrets.len())
             .field("algorithms", &self.algorithms)
@@ -135,7 +133,7 @@ impl Verifier {
                         ErrorKind::Json(error) => not_an_object(error),
                         _ => error.to_string(),
                     });
-                    // Another secret cannot mend anything else.
+                    // Any other error is the same with each secret.
                     if !matches!(error.kind(), ErrorKind::InvalidSignature) {
                         break;
                     }
@@ -146,7 +144,7 @@ impl Verifier {
     }
 }
 
-/// Reads claims, in which a lone surrogate counts as U+FFFD: it must not keep anybody out who cut an emoji in a name.
+/// Reads claims, with U+FFFD for lone surrogates: a user whose name was cut within an emoji can connect.
 fn read_claims(json: &RawValue) -> Result<Map<String, Value>, AuthError> {
     serde_json::from_str(&without_lone_surrogates(json.get()))
         .map_err(|error| AuthError::Invalid(not_an_object(&error)))
@@ -156,7 +154,7 @@ fn not_an_object(error: &serde_json::Error) -> String {
     format!("its claims are not a JSON object: {error}")
 }
 
-/// A token that says `claims` (see [`claims::Claims`]), signed with `secret` (HS256).
+/// A token with `claims` (see [`claims::Claims`]), signed with `secret` (HS256).
 ///
 /// # Errors
 /// Where the claims cannot be serialised.
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_any_known_secret_becomes_an_identity() {
+    fn token_of_any_configured_secret_gives_an_identity() {
         let mut claims = claims("ana");
         claims.name = Some("Ana".into());
         claims.roles = vec!["admin".into()];
@@ -195,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_in_claims_refuse_no_token() {
+    fn lone_surrogates_in_claims_are_replaced() {
         let claims: Box<RawValue> =
             serde_json::from_str(r#"{"sub":"ana","name":"A\ud83d","unread":{"n\udc00":["\ud83d\ude00"]}}"#).unwrap();
         let key = EncodingKey::from_secret(b"new");
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_token_is_said() {
+    fn refusals_name_the_tokens_mistake() {
         let verifier = Verifier::new(&JwtConfig { issuer: Some("us".into()), ..config() });
         let check = |token: &str, reason: &str| match verifier.verify(token, 0) {
             Err(AuthError::Invalid(said)) => assert!(said.contains(reason), "{said}"),

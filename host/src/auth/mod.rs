@@ -2,16 +2,16 @@
 //!
 //! - `authenticator`: the face; `session`: the outcomes
 //! - `jwt`, `claims`: a token's signature, and its content
-//! - `shown`: the tokens that a client shows in several places
+//! - `presented`: the tokens that a client presents in several places
 
 mod authenticator;
 mod claims;
 mod jwt;
+mod presented;
 mod session;
-mod shown;
 
 pub use authenticator::{AuthConfig, Authenticator};
 pub use claims::Claims;
 pub use jwt::{JwtConfig, sign};
+pub use presented::{MAX_PRESENTED_TOKENS, Place, PresentedToken, Refusal};
 pub use session::{AuthError, Session};
-pub use shown::{MAX_SHOWN, Place, Refusal, Shown};

@@ -37,7 +37,7 @@ impl Log {
         };
         let logs = fmt::layer::<Registry>()
             .with_ansi(std::io::stderr().is_terminal())
-            // It would report a log that cannot be written by writing to it, and panic.
+            // A log that cannot be written would be reported in the log, with a panic.
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         let logs = match format {
@@ -66,32 +66,32 @@ fn discreet() -> FilterFn {
         let root = metadata.target().split("::").next().unwrap_or_default();
         *metadata.level() <= Level::WARN || !TELLTALES.contains(&root)
     };
-    // Without a hint every line of every level would be looked at, those of libraries on hot paths too.
+    // Without a hint the filter would be asked for every line, those of libraries on hot paths too.
     FilterFn::new(is_discreet as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// Writes why the command line is not understood, before anything has begun.
+/// Writes why the command line is wrong, before there is a log.
 pub(super) fn misused(error: &clap::Error, format: LogFormat) {
     match format {
         LogFormat::Json if error.use_stderr() => write_line(&json_line(json!({ "message": error.to_string().trim() }))),
-        // A standard error that cannot be written is no place to say so.
+        // Where standard error cannot be written, there is no other place.
         _ => drop(error.print()),
     }
 }
 
 fn write_line(line: &str) {
-    // A standard error that cannot be written is no place to say so.
+    // Where standard error cannot be written, there is no other place.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// A line as those of the log are.
+/// A line like those of the log.
 fn json_line(fields: Value) -> String {
     let timestamp = humantime::format_rfc3339_micros(SystemTime::now());
     format!(r#"{{"timestamp":"{timestamp}","level":"ERROR","fields":{fields},"target":"roundhouse"}}"#)
 }
 
 fn report_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
-    // With RUST_BACKTRACE=1.
+    // Captured with RUST_BACKTRACE=1.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
     let thread = std::thread::current();
@@ -99,7 +99,7 @@ fn report_panic(panic: &PanicHookInfo<'_>, format: LogFormat) {
     write_line(&panic_report(format, panic.payload(), panic.location(), thread, backtrace));
 }
 
-/// The text of a panic.
+/// A panic's message.
 pub(super) fn reason_of(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
     text.unwrap_or("a panic without a text")
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_in_json_is_one_line_with_its_reason() {
+    fn panics_in_json_are_one_line() {
         let here = Location::caller();
         let backtrace = Some("frame 1\nframe 2".to_owned());
         let line = panic_report(LogFormat::Json, &"out of \"luck\"\n", Some(here), "shard-0", backtrace);
@@ -150,17 +150,17 @@ mod tests {
         assert!(text.contains("'api' panicked at") && text.ends_with("no luck"), "{text}");
     }
 
-    /// Set in a process of its own, whose log and panics are those of a host.
+    /// Set in the child process whose log is tested.
     const CHILD: &str = "LOGS_TEST_CHILD";
 
     #[test]
-    fn a_panicking_process_writes_json_lines() {
+    fn panicking_process_writes_json_lines() {
         if std::env::var_os(CHILD).is_some() {
             let _log = Log::start(LogFormat::Json, "info");
             let thread = std::thread::Builder::new().name("shard-0".to_owned()).spawn(|| panic!("no {}", "luck"));
             return assert!(thread.unwrap().join().is_err());
         }
-        let name = "cli::logs::tests::a_panicking_process_writes_json_lines";
+        let name = "cli::logs::tests::panicking_process_writes_json_lines";
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").env("RUST_LOG", "off").env("RUST_BACKTRACE", "1");
         let output = child.output().unwrap();

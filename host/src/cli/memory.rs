@@ -1,10 +1,9 @@
-//! Memory goes back to the system when it is free again.
+//! Freed memory is returned to the system.
 //!
-//! The C library's allocator gives a block of its own pages to what is large, and those pages back when it is freed. But with
-//! the first large block that is freed it raises what counts as large, up to 32 MiB, and what it keeps, up to twice that:
-//! after a flood of messages of a megabyte nearly all of their memory stayed with the process for good. To set the
-//! thresholds is to keep them. What is small and free between what is in use it gives back when it is asked to, which a
-//! thread does now and then.
+//! glibc's allocator maps large blocks on their own and unmaps them when they are freed. But each large block that is freed
+//! raises its threshold for large, up to 32 MiB, and that for what it keeps, up to twice that: after a flood of messages of
+//! a megabyte nearly all of their memory stayed with the process. Thresholds that are set stay as they are. Small free
+//! blocks between used ones are returned on request (`malloc_trim`), which a thread makes from time to time.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) use glibc::give_back;
@@ -18,38 +17,37 @@ mod glibc {
     use std::ffi::c_int;
     use std::time::Duration;
 
-    /// The names of the thresholds, in `malloc.h`.
+    /// Parameters of `mallopt`, from `malloc.h`.
     const TRIM_THRESHOLD: c_int = -1;
     const MMAP_THRESHOLD: c_int = -3;
 
     #[expect(unsafe_code, reason = "the C library's allocator is spoken to in C alone")]
     unsafe extern "C" {
-        /// Sets a number of the allocator's. 1 where it takes it.
+        /// Sets a parameter. Returns 1 on success.
         safe fn mallopt(name: c_int, value: c_int) -> c_int;
-        /// Gives free memory back, but for so many bytes.
+        /// Returns free memory to the system, except this many bytes.
         safe fn malloc_trim(kept: usize) -> c_int;
     }
 
-    /// From which size on a block has pages of its own, in bytes: what the allocator begins with. Buffers that are made and
-    /// freed all the time are smaller (a shard reads into 64 KiB).
+    /// The size from which a block is mapped on its own, in bytes: the allocator's initial value. Buffers that are often
+    /// allocated and freed are smaller (a shard reads into 64 KiB).
     const LARGE_BYTES: c_int = 128 * 1024;
 
-    /// How much of free memory each of the allocator's arenas keeps at its end, in bytes: enough not to ask the system in each
-    /// turn of a thread.
+    /// Free memory that each arena keeps at its end, in bytes: enough not to ask the system in each turn of a thread.
     const KEPT_BYTES: c_int = 1024 * 1024;
 
-    /// Time between two attempts to give small pieces back, and the longest, where they come to little. An attempt holds up
-    /// threads that allocate: for a hundredth of a second for each 20 MiB that it gives back, and next to nothing without.
+    /// Time between two trims, and the longest, where they return little. A trim blocks threads that allocate: for 10 ms for
+    /// each 20 MiB that it returns, and hardly at all where it returns nothing.
     const PAUSE: Duration = Duration::from_secs(30);
     const LONGEST_PAUSE: Duration = Duration::from_secs(16 * 60);
 
-    /// What the process may have grown since its start before that is tried, in bytes: less is not worth it.
+    /// Growth since the start from which on trims are made, in bytes: less is not worth one.
     const GROWN_BYTES: u64 = 32 * 1024 * 1024;
 
-    /// The part of its memory that makes an attempt worth another soon.
+    /// A trim that returns this part of the process's memory (1 to 8) is followed by another soon.
     const WORTHWHILE_PART: u64 = 8;
 
-    /// Has the allocator give memory back. To be called before other threads are started.
+    /// Makes the allocator return memory. To be called before other threads are started.
     pub(in crate::cli) fn give_back() {
         if !set_thresholds() {
             tracing::warn!("the allocator does not take its thresholds, and may keep memory that is free");
@@ -80,13 +78,13 @@ mod glibc {
         }
     }
 
-    /// How long to wait after an attempt.
+    /// Time to the next trim.
     fn next_pause(pause: Duration, before: u64, after: u64) -> Duration {
         let is_worthwhile = before.saturating_sub(after) >= before / WORTHWHILE_PART;
         if is_worthwhile { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
     }
 
-    /// The memory that the process has; none where the kernel does not say.
+    /// The process's resident memory; `None` where the kernel does not report it.
     fn resident_bytes() -> Option<u64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -99,7 +97,7 @@ mod glibc {
         use super::*;
 
         #[test]
-        fn attempts_that_come_to_little_get_rare() {
+        fn trims_that_return_little_get_rare() {
             let mut pause = PAUSE;
             for _ in 0..10 {
                 pause = next_pause(pause, 1000, 900);
@@ -110,7 +108,7 @@ mod glibc {
         }
 
         #[test]
-        fn large_blocks_go_back_at_once() {
+        fn large_blocks_are_returned_at_once() {
             assert!(set_thresholds());
             let before = resident_bytes().unwrap();
             let size = 64 * 1024 * 1024;

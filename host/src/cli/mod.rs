@@ -143,12 +143,12 @@ fn parse_claim(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
-/// Does what the command line says. Exit codes: 0 done, 1 failed, 2 wrong usage.
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            logs::misused(&error, format_asked_for(std::env::args_os()));
+            logs::misused(&error, requested_format(std::env::args_os()));
             return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
         }
     };
@@ -157,10 +157,10 @@ pub fn run() -> ExitCode {
         Command::Serve(ServeArgs { config, logs, .. }) | Command::Check { config, logs, .. } => {
             logs.log_format.unwrap_or_else(|| LogFormat::configured(config.config.as_deref()))
         }
-        // Who runs these is a person, or reads their standard output.
+        // These are run by people, or for their standard output.
         Command::Token(_) | Command::Plugin { .. } | Command::Store { .. } => LogFormat::Text,
     };
-    // A single command answers, and says of the rest only what is wrong.
+    // Besides their output, single commands log only what is wrong.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
     let log = Log::start(format, level);
     let done = match command {
@@ -185,8 +185,8 @@ impl From<OverrideArgs> for Overrides {
     }
 }
 
-/// The log format that a command line asks for which is not understood.
-fn format_asked_for(args: impl Iterator<Item = OsString>) -> LogFormat {
+/// The log format that a malformed command line asks for.
+fn requested_format(args: impl Iterator<Item = OsString>) -> LogFormat {
     let args: Vec<_> = args.map(|arg| arg.to_string_lossy().into_owned()).collect();
     let is_json = args.iter().any(|arg| arg == "--log-format=json")
         || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json");
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_is_json() {
+    fn claims_are_json() {
         assert_eq!(parse_claim("team={\"id\":5}").unwrap().1["id"], 5);
         for bad in ["team", "team=blue", "sub=1"] {
             assert!(parse_claim(bad).is_err(), "{bad}");

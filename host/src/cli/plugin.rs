@@ -19,8 +19,7 @@ use super::output::{print, print_json};
 use crate::config::{Address, Overrides, PRIVATE_DIR};
 use crate::plugin::{Source, digest, inspect};
 
-/// The longest that a call may take: on a busy machine a component compiles for five minutes at the most, and others may be
-/// before it.
+/// The longest call: on a busy machine a component compiles for up to five minutes, and may have to wait for another.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Subcommand)]
@@ -82,7 +81,7 @@ pub(super) struct LossArgs {
 }
 
 impl LossArgs {
-    /// The path of a call, with what it may lose.
+    /// The path of a call, with `loseWrites` where states may be lost.
     fn path(&self, path: &str) -> String {
         if self.lose_writes { format!("{path}?loseWrites=true") } else { path.to_owned() }
     }
@@ -135,7 +134,7 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    // The host says how large a component may be; this only keeps a device or a disk image out of memory.
+    // The host has its own bound; this one keeps a device or a disk image out of memory.
     const MOST_BYTES: u64 = 1 << 30;
     let mut component = Vec::new();
     let read = fs::File::open(file).and_then(|open| open.take(MOST_BYTES + 1).read_to_end(&mut component));
@@ -150,20 +149,20 @@ fn checked(name: &str) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// Without a configuration the component is granted what it asks, so that it can be looked into.
+/// Without a configuration the component is granted all that it asks for, so that every component can be inspected.
 fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate::plugin::Inspection> {
     let settings = crate::plugin::PluginConfig::default();
     let (mut plugins, source) = match config {
         Some(_) => (load_config(config, Overrides::default())?.plugins, Source::Folder),
         None => (settings, Source::Bundled),
     };
-    // It looks, and leaves nothing behind.
+    // An inspection writes nothing.
     plugins.is_read_only = true;
     inspect(component, source, &plugins)
         .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
 }
 
-/// Writes a line for people to standard error, which is not waited for.
+/// Writes a line for people to standard error, where it can be written.
 fn eprint(line: &str) {
     let _ = writeln!(std::io::stderr(), "roundhouse: {line}");
 }

@@ -22,8 +22,8 @@ use crate::plugin::{PluginState, Runtime};
 use crate::server::{Server, load_plugins};
 use crate::store::StatesOnly;
 
-/// Serves until SIGTERM, SIGINT or SIGHUP, then ends in order. A second signal ends at once, unless it comes right behind
-/// the first.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then shuts down in order. A second signal ends the process at once, unless it comes
+/// right behind the first.
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     memory::give_back();
     let config = load_config(file, overrides)?;
@@ -32,7 +32,7 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     raise_limit();
     let started = Instant::now();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    // From here on a signal is not the end of the process any more.
+    // From here on a signal does not end the process.
     let mut signals = {
         let _entered = tokio.enter();
         Signals::listen()?
@@ -64,8 +64,8 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     Ok(())
 }
 
-/// Starts the host. Nothing where it is told to end meanwhile: a start may wait for a database that another host has, or
-/// compile for seconds. What it has done by then is as a kill would leave it, which the next start finds its way from.
+/// Starts the host. `None` where a signal ends the start: it may wait for a database that another host has, or compile for
+/// seconds. An interrupted start leaves files as a kill would, which the next start recovers from.
 fn start(config: Config, tokio: &tokio::runtime::Runtime, signals: &mut Signals) -> anyhow::Result<Option<Server>> {
     let (report, started) = tokio::sync::oneshot::channel();
     let start = move || drop(report.send(Server::start(config, Clock::system())));
@@ -96,8 +96,8 @@ fn end_with_essential_threads() {
     }));
 }
 
-/// Loads everything as `serve` would, without serving, and prints what would run. It leaves nothing behind: the user
-/// who checks is often not the one who serves.
+/// Loads everything as `serve` would, without serving, and prints what would run. It writes no files: the user who checks is
+/// often not the user who serves.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let mut config = load_config(file, overrides)?;
     config.check_files()?;

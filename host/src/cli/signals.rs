@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals so close to the first are the same order: `docker stop`, a terminal and process groups often send it twice.
-const SAME_ORDER: Duration = Duration::from_millis(500);
+/// A second signal within this time of the first is the same request: `docker stop`, terminals and process groups often
+/// send it twice.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// The signals that the process listens to.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
-    /// None where it was ignored when the process was started, as by a shell for what runs in the background.
+    /// `None` where the process was started with it ignored, as a shell does for background jobs.
     interrupt: Option<Signal>,
-    /// None where it was ignored when the process was started, as by `nohup`.
+    /// `None` where the process was started with it ignored, as `nohup` does.
     hang_up: Option<Signal>,
     first: Option<Instant>,
 }
 
 impl Signals {
-    /// Listens from here on, within a Tokio runtime. What the process was started to ignore stays ignored: a program has
-    /// no other way to be told that it is to outlive its terminal. SIGTERM is the exception, for it is the only order that
-    /// supervisors have.
+    /// Listens from here on, within a Tokio runtime. Signals that the process was started with ignored stay ignored: that is
+    /// how a program is told to outlive its terminal. Except SIGTERM, the only signal that supervisors have.
     ///
     /// # Errors
     /// Where the signals cannot be listened to.
@@ -42,7 +42,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the first signal, and gives its name.
+    /// Waits for the first signal. Returns its name.
     pub(super) async fn first(&mut self) -> &'static str {
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -53,14 +53,14 @@ impl Signals {
         name
     }
 
-    /// Waits for a second order to end, and gives its name. A terminal that goes away meanwhile is none.
+    /// Waits for a second request to end. Returns its signal's name. A terminal that closes meanwhile is none.
     pub(super) async fn second(&mut self) -> &'static str {
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 () = next(&mut self.interrupt) => "SIGINT",
             };
-            if self.first.is_none_or(|first| first.elapsed() > SAME_ORDER) {
+            if self.first.is_none_or(|first| first.elapsed() > SAME_REQUEST) {
                 return name;
             }
             tracing::info!(signal = name, "the same order once more");
@@ -75,7 +75,7 @@ async fn next(signal: &mut Option<Signal>) {
     }
 }
 
-/// The signals that a process ignores, as a set of bits, by its status in `/proc`. Empty where that does not say.
+/// The ignored signals as a set of bits, from a process's status in `/proc`. Empty where the status lacks them.
 fn ignored_signals(status: &str) -> u64 {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()

@@ -13,8 +13,7 @@ use serde::Deserialize;
 pub struct Address(String);
 
 impl Address {
-    /// Resolves the name, once: the host listens on what it stood for at its start. Of several addresses an IPv4 one is
-    /// taken, for `localhost` then means what the defaults mean.
+    /// Resolves the name, once, at the host's start. IPv4 addresses come first, so that `localhost` is the default's address.
     ///
     /// # Errors
     /// Where the name has no address.
@@ -88,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_host_or_port_is_refused() {
+    fn addresses_without_host_or_port_are_refused() {
         for text in
             ["", "8080", ":8080", "localhost", "localhost:", "localhost:http", "localhost:70000", "::1:8080", "a b:1"]
         {

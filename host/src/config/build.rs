@@ -19,7 +19,7 @@ use crate::model::ConnId;
 use crate::plugin::{Bundled, PluginConfig, bundled};
 use crate::store::StoreConfig;
 
-/// What the command line may set, over file and environment.
+/// Settings of the command line, which override file and environment.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// The clients' address.
@@ -61,9 +61,9 @@ pub struct Config {
     pub store: StoreConfig,
     /// The plugin folder.
     pub plugin_dir: PathBuf,
-    /// Whether the folder is watched, or read once.
+    /// Whether the folder is watched; else it is read once.
     pub watch_plugins: bool,
-    /// Whether this is development mode: no configuration at all, this machine alone, with a demo.
+    /// Whether this is development mode: without a configuration, for this machine alone, with a demo.
     pub development: bool,
     /// The folder of generated secrets.
     pub(super) generated: Secrets,
@@ -144,7 +144,7 @@ impl Config {
         })
     }
 
-    /// The bundled features that are not switched off.
+    /// The bundled features that are enabled.
     pub fn enabled_features(&self) -> impl Iterator<Item = &'static Bundled> {
         bundled().iter().filter(|feature| self.plugins.plugins.get(feature.name).is_none_or(|options| options.enabled))
     }
@@ -183,7 +183,8 @@ fn plugin_dir(overriding: Option<PathBuf>, plugins: &PluginsSection, dir: &Path)
     Ok(overriding.unwrap_or_else(|| dir.join(&plugins.dir)))
 }
 
-/// Development mode is for this machine alone.
+/// # Errors
+/// Where other machines could reach an address: development mode is for this machine alone.
 fn check_loopback(name: &str, address: SocketAddr) -> anyhow::Result<()> {
     ensure!(
         address.ip().is_loopback(),

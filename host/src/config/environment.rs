@@ -1,7 +1,7 @@
-//! Configuration from the environment: which variables are keys, and which only look so.
+//! Configuration from the environment: which variables are keys, and which only look like keys.
 //!
-//! Kubernetes gives every container the addresses of the Services beside it, and Docker did so for links. For a Service
-//! named `roundhouse` these begin like our own variables, and configure nothing.
+//! Kubernetes sets variables with the addresses of the namespace's Services in every container, and Docker does for links.
+//! For a Service named `roundhouse` they have the prefix of the configuration, and are no keys.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -16,14 +16,14 @@ pub(super) const PREFIX: &str = "ROUNDHOUSE_";
 /// The most names that one log line lists: a Service has seven variables and more for each of its ports.
 const LISTED: usize = 8;
 
-/// The variables with our prefix.
+/// The variables with the prefix.
 #[derive(Debug, Default)]
 pub(super) struct Environment {
-    /// Names behind the prefix, and values.
+    /// Keys without the prefix, and their values.
     keys: Vec<(String, String)>,
-    /// Variables that tell where a Service is.
+    /// Variables with a Service's address.
     services: Vec<String>,
-    /// Variables that are set to nothing, and so count as unset.
+    /// Empty variables, which count as unset.
     empty: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl Environment {
         Ok(found)
     }
 
-    /// Says in the log what was passed over.
+    /// Logs the variables that are ignored.
     pub(super) fn log_ignored(&self) {
         if !self.services.is_empty() {
             tracing::info!(
@@ -93,7 +93,7 @@ impl Provider for Environment {
     }
 }
 
-/// Puts a value where a name such as `auth__jwt__secret` says.
+/// Inserts a value by a name like `auth__jwt__secret`.
 fn insert(dict: &mut Dict, name: &str, value: Value) {
     let Some((section, rest)) = name.split_once("__") else {
         dict.insert(name.to_owned(), value);
@@ -121,8 +121,8 @@ fn listed(variables: &[String]) -> String {
     }
 }
 
-/// Where a variable is one that is made for a Service, what its name begins with: `ROUNDHOUSE_`, or `ROUNDHOUSE_API_`
-/// for one named `roundhouse-api`. No key has such a name.
+/// The stem of a Service's variable: `ROUNDHOUSE_`, or `ROUNDHOUSE_API_` for a Service named `roundhouse-api`. No key has such
+/// a name.
 fn service_stem(variable: &str, value: &str) -> Option<String> {
     let is_address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     let stem = variable
@@ -134,7 +134,7 @@ fn service_stem(variable: &str, value: &str) -> Option<String> {
     (stem.len() >= PREFIX.len() && stem.ends_with('_')).then(|| stem.to_owned())
 }
 
-/// Whether this is `80_TCP`, or one of its parts as `80_TCP_ADDR`.
+/// Whether a text is like `80_TCP` or `80_TCP_ADDR`.
 fn is_port(text: &str) -> bool {
     let mut parts = text.split('_');
     parts.next().is_some_and(|number| number.parse::<u16>().is_ok())
@@ -143,8 +143,7 @@ fn is_port(text: &str) -> bool {
         && parts.next().is_none()
 }
 
-/// Whether a variable is made for a Service or, by Docker, for a linked container: the latter has its name and its
-/// environment besides.
+/// Whether a variable is a Service's or a linked Docker container's, which also has variables for its name and environment.
 fn is_of_service(variable: &str, value: &str, stems: &HashSet<String>) -> bool {
     service_stem(variable, value).is_some()
         || stems.iter().any(|stem| {
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn mistaken_names_are_keys_and_so_refused() {
+    fn mistaken_names_count_as_keys() {
         for (variable, value) in [
             ("ROUNDHOUSE_PORT", "8080"),
             ("ROUNDHOUSE_NAME", "/app/roundhouse"),
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_counts_as_unset() {
+    fn empty_variables_count_as_unset() {
         let found = sorted(&[("ROUNDHOUSE_LISTEN", ""), ("ROUNDHOUSE_PLUGINS__DIR", " \n"), ("PATH", "")]);
         assert_eq!(found.empty, ["ROUNDHOUSE_LISTEN", "ROUNDHOUSE_PLUGINS__DIR"]);
         assert!(found.keys.is_empty() && found.data().unwrap()[&Profile::default()].is_empty());

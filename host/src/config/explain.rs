@@ -1,4 +1,4 @@
-//! Errors of the configuration in words that say which key, from where, and what to do.
+//! Errors of the configuration, with the key, its source and what to do.
 
 use anyhow::anyhow;
 use figment::error::Kind;
@@ -23,7 +23,7 @@ pub(super) fn explain(error: figment::Error, section: &str) -> anyhow::Error {
         messages.push(match &error.kind {
             Kind::UnknownField(field, known) => {
                 let nearest = match &**field {
-                    // What other hosts call it.
+                    // The names that other servers use.
                     "port" | "host" | "address" | "bind" if path.len() == 1 => Some(&"listen"),
                     _ => known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field))),
                 };
@@ -43,7 +43,7 @@ pub(super) fn explain(error: figment::Error, section: &str) -> anyhow::Error {
     anyhow!(messages.join("; "))
 }
 
-/// What is wrong with TOML, without the line that it shows, for that may be one with a secret.
+/// A TOML error without its excerpt of the file, which may contain a secret.
 fn without_excerpt(message: &str) -> String {
     let told = message.lines().filter(|line| !line.contains('|')).map(str::trim).filter(|line| !line.is_empty());
     told.collect::<Vec<_>>().join(": ")

@@ -1,4 +1,4 @@
-//! How log lines are written, which must be known before anything else can be told.
+//! The format of log lines, which must be known before anything can be logged.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::environment::PREFIX;
 
-/// How log lines are written to standard error.
+/// The format of log lines on standard error.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -21,8 +21,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// The configured format. Mistakes are not told here: whatever else is wrong with a configuration is reported in the
-    /// format that it asks for.
+    /// The configured format. Mistakes are not reported here, but later, in this format.
     pub fn configured(file: Option<&Path>) -> Self {
         Self::in_environment().or_else(|| Self::in_file(file?)).unwrap_or_default()
     }
@@ -35,7 +34,7 @@ impl LogFormat {
     fn in_file(file: &Path) -> Option<Self> {
         let toml = std::fs::read_to_string(file).ok()?;
         Figment::from(Toml::string(&toml)).extract_inner("log_format").ok().or_else(|| {
-            // A file that is no TOML may still say so in one of its lines.
+            // Malformed TOML may still have the format in one of its lines.
             let mut lines = toml.lines().filter_map(|line| line.split_once('='));
             let (_, value) = lines.find(|(key, _)| key.trim() == "log_format")?;
             <Self as ValueEnum>::from_str(value.trim().trim_matches('"'), false).ok()
@@ -48,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_file_still_says_the_format() {
+    fn malformed_file_still_gives_the_format() {
         let file = std::env::temp_dir().join(format!("roundhouse-log-format-{}", std::process::id()));
         for (toml, format) in [
             ("log_format = \"json\"", LogFormat::Json),

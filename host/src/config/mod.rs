@@ -1,7 +1,7 @@
 //! Configuration: a TOML file and the environment, checked, and converted to what each part of the host takes.
 //!
 //! - `file`: the file and the environment (`environment`), as `sections`, whose values `values`, `address` and `secret_file`
-//!   check while they are read; `explain`: what is wrong, by its key
+//!   check while they are read; `explain`: errors by their keys
 //! - `build`: the whole configuration, made from the sections
 //! - `prepare`: what a host does before it serves: it generates `secrets`, and checks its `private` files
 //! - `log`: the format of the log, which is known before the rest is read

@@ -1,4 +1,4 @@
-//! Generated secrets, which stand in for configured ones: a host makes them before it serves, other commands never do.
+//! Generated secrets in place of configured ones: a host makes them before it serves, and no other command does.
 
 use anyhow::{Context as _, ensure};
 
@@ -8,17 +8,16 @@ use super::secrets::{Needs, Secret};
 use crate::api::{ApiKey, KeyScope};
 
 impl Config {
-    /// Reports everything that is wrong with files of the host's own, at once: mending them should not take a start
-    /// of the host for each.
+    /// Checks the host's own files, and reports all problems at once: to fix them should not take a start for each.
     ///
     /// # Errors
-    /// Where there is something.
+    /// Where there is a problem.
     pub fn check_files(&self) -> anyhow::Result<()> {
         private::check(&self.own_files())
     }
 
-    /// Makes the secrets that are not configured, or finds those that were made before, and closes files to others that a
-    /// volume has opened. Until then the configuration lacks these secrets.
+    /// Reads or generates the secrets that are not configured, and removes the group's permissions where a volume added them.
+    /// Until then the configuration lacks these secrets.
     ///
     /// # Errors
     /// Where a file cannot be used or made.
@@ -61,10 +60,10 @@ impl Config {
         }
     }
 
-    /// The secret to sign tokens with: the first that is configured, or else the one that a host generated here.
+    /// The secret to sign tokens with: the first configured one, or the one that a host generated in this folder.
     ///
     /// # Errors
-    /// Where there is none. None is made: no host would know it.
+    /// Where there is none. None is generated, because no host would know it.
     pub fn signing_secret(&self) -> anyhow::Result<String> {
         if let Some(secret) = self.auth.jwt.secrets.first() {
             return Ok(secret.clone());

@@ -1,5 +1,4 @@
-//! Whether the files that a host keeps to itself can be used as they are: an earlier command may have run as another user,
-//! and a volume may have changed their modes.
+//! Checks of the host's own files: an earlier command may have run as another user, and a volume may have changed modes.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Metadata, Permissions};
@@ -16,26 +15,24 @@ use super::secrets::PRIVATE_DIR;
 const GROUP: u32 = 0o070;
 const OTHERS: u32 = 0o007;
 
-/// What a host keeps on disk, whether it is there yet or not.
+/// The host's own files, which may not exist yet.
 #[derive(Debug)]
 pub(super) struct OwnFiles<'a> {
     /// Generated secrets that are in use.
     pub(super) secrets: Vec<PathBuf>,
-    /// Where they are.
+    /// Their folder.
     pub(super) private_dir: &'a Path,
-    /// Compiled components: a host can do without.
+    /// Compiled components, which can be compiled again.
     pub(super) cache: Option<&'a Path>,
     pub(super) journal: &'a Path,
-    /// What is installed.
+    /// Installed components.
     pub(super) components: Option<&'a Path>,
     /// The database, where it is a file.
     pub(super) database: Option<&'a Path>,
 }
 
-/// Says everything that is wrong at once.
-///
 /// # Errors
-/// Where there is something.
+/// Where there are problems, with all of them.
 pub(super) fn check(files: &OwnFiles<'_>) -> anyhow::Result<()> {
     let mut found = Found::default();
     for secret in &files.secrets {
@@ -52,7 +49,7 @@ pub(super) fn check(files: &OwnFiles<'_>) -> anyhow::Result<()> {
         }
     }
     if let Some(database) = files.database {
-        // SQLite makes files beside it.
+        // SQLite creates files beside it.
         found.look_at_folder(database.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         for suffix in ["", "-wal", "-shm", ".owner"] {
             let mut path = database.as_os_str().to_owned();
@@ -63,8 +60,8 @@ pub(super) fn check(files: &OwnFiles<'_>) -> anyhow::Result<()> {
     found.into_result()
 }
 
-/// Takes what is the host's alone away from its group again, where it was opened to one of the groups that this process
-/// is in: Kubernetes does that to a volume (`fsGroup`) at each start.
+/// Removes the group's permissions from the host's own files where their group is one of this process: Kubernetes adds them
+/// to a volume's files (`fsGroup`) at each start.
 pub(super) fn close_to_group(files: &OwnFiles<'_>) {
     let paths = files.secrets.iter().map(PathBuf::as_path).chain(files.cache).chain(files.components);
     let mut closed = Vec::new();
@@ -94,17 +91,17 @@ fn is_own_group(gid: u32) -> bool {
     getegid().as_raw() == gid || getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
 }
 
-/// What was found to be wrong.
+/// The problems that were found.
 #[derive(Debug, Default)]
 struct Found {
     problems: Vec<String>,
-    /// What belongs to another user, and must not.
+    /// Files that belong to another user, and must not.
     foreign: BTreeSet<PathBuf>,
 }
 
 impl Found {
     fn look_at(&mut self, path: &Path, access: Access) {
-        // What is not there will be made.
+        // Missing files will be created.
         let Ok(metadata) = fs::metadata(path) else { return };
         if accessat(CWD, path, access, AtFlags::EACCESS).is_ok() {
             return;
@@ -121,7 +118,7 @@ impl Found {
         }
     }
 
-    /// Files are made in it.
+    /// Files will be created in the folder.
     fn look_at_folder(&mut self, dir: &Path) {
         self.look_at(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK);
     }
@@ -148,7 +145,7 @@ impl Found {
                          store.url, store.journal, plugins.cache and plugins.components";
         }
         if !self.foreign.is_empty() {
-            // What is in a folder that cannot be looked into is another's, too.
+            // A folder that cannot be listed may have more files of another user.
             let (dirs, files): (Vec<_>, Vec<_>) = self.foreign.iter().partition(|path| path.ends_with(PRIVATE_DIR));
             for (command, paths) in [("chown -R", dirs), ("chown", files)] {
                 let paths: Vec<_> = paths.into_iter().map(|path| path.display().to_string()).collect();
@@ -187,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, cache) = (dir.path().join("journal"), dir.path().join("cache"));
         let files = OwnFiles { cache: Some(&cache), ..files(dir.path(), &journal) };
@@ -204,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_volume_s_group_is_shut_out_again() {
+    fn group_permissions_of_volumes_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let (journal, cache) = (dir.path().join("journal"), dir.path().join("cache"));
         let files = OwnFiles { cache: Some(&cache), ..files(dir.path(), &journal) };
@@ -220,12 +217,12 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_the_host_is_not_in_is_refused() {
+    fn foreign_groups_permissions_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path(), dir.path());
         fs::write(&files.secrets[0], "s").unwrap();
         set_mode(&files.secrets[0], 0o640);
-        // Only root can give a file to such a group.
+        // Only root can give a file to a group that it is not in.
         if chown(&files.secrets[0], None, Some(54_321)).is_ok() {
             assert!(check(&files).unwrap_err().to_string().contains("can be read by others"));
         }

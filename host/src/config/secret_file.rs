@@ -1,4 +1,4 @@
-//! Secrets that stand in files of their own, as orchestrators mount them.
+//! Secrets in files, as orchestrators mount them.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// The largest such file: far more than any secret, and a wrong path is no reason to read a disk.
+/// The largest file, in bytes: larger than any secret, but a wrong path may lead to a disk image.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// A secret that is given as it is or as the file that it stands in, which is `{key}_file`. One line end at the end of
-/// the file is not part of it: editors put it there.
+/// A secret that is configured itself or as a file (`{key}_file`). One line end at the file's end is not part of the secret:
+/// editors add it.
 ///
 /// # Errors
 /// Where both are given, or the file cannot be read, is empty or is not text.
@@ -25,7 +25,7 @@ pub(super) fn value_of(
     read(&dir.join(file)).map(Some).with_context(|| format!("{key}_file"))
 }
 
-/// The secrets of a list, or of a file with one on each line.
+/// Secrets that are configured as a list, or as a file with one on each line.
 ///
 /// # Errors
 /// As [`value_of`].
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_not_part_of_the_secret() {
+    fn one_line_end_is_stripped() {
         let dir = tempfile::tempdir().unwrap();
         let file = PathBuf::from("secret");
         for (text, secret) in [("s", "s"), ("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), (" s ", " s ")] {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_file_is_refused_by_its_key() {
+    fn unusable_secret_files_are_refused_by_key() {
         let dir = tempfile::tempdir().unwrap();
         let file = PathBuf::from("secret");
         let refused = |value| format!("{:#}", value_of("a.key", value, Some(&file), dir.path()).unwrap_err());

@@ -1,4 +1,4 @@
-//! Secrets that are not configured: generated once, readable by this user alone.
+//! Generated secrets: made once, readable by this user alone.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-/// The folder for what the host keeps to itself.
+/// The folder of the host's own files.
 pub const PRIVATE_DIR: &str = ".roundhouse";
 
-/// Bytes of a secret: as many as SHA-256 takes in (RFC 7518, section 3.2).
+/// Bytes of a secret: as long as SHA-256's output (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
 
 /// One of the secrets.
@@ -52,7 +52,7 @@ impl Secrets {
         })
     }
 
-    /// The secret, if it was made before.
+    /// The secret, if it was generated before.
     ///
     /// # Errors
     /// Where its file cannot be read, or is empty.
@@ -67,7 +67,7 @@ impl Secrets {
         Ok(Some(text.trim().to_owned()))
     }
 
-    /// The secret, which is made if there is none.
+    /// The secret, which is generated if there is none.
     ///
     /// # Errors
     /// Where its file cannot be read, is empty or cannot be made.
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_made_once_and_kept_from_others() {
+    fn secrets_are_generated_once_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets::new(dir.path());
         assert_eq!(secrets.find(Secret::ApiKey).unwrap(), None);

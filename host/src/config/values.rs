@@ -6,31 +6,31 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::{Deserialize, Deserializer};
 
-/// Text that no error repeats.
+/// A secret, which no error repeats.
 pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let unquoted =
         |_| serde::de::Error::custom("a secret must be text: put it in quotes (in the environment: '\"…\"')");
     given(Option::<String>::deserialize(deserializer).map_err(unquoted)?)
 }
 
-/// A list of such texts.
+/// A list of secrets.
 pub(super) fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let unquoted = |_| serde::de::Error::custom("secrets must be a list of texts: put each in quotes");
     let secrets = Vec::<String>::deserialize(deserializer).map_err(unquoted)?;
     secrets.into_iter().map(|secret| given(Some(secret)).map(Option::unwrap_or_default)).collect()
 }
 
-/// Text that may be left out, but not empty: nothing would match it.
+/// Optional text, which must not be empty: nothing would match it.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     given(Option::<String>::deserialize(deserializer)?)
 }
 
-/// A path that may be left out, but not empty: that would be the working folder.
+/// An optional path, which must not be empty: that would be the working folder.
 pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     Ok(text(deserializer)?.map(PathBuf::from))
 }
 
-/// A path that has a default.
+/// A path with a default.
 pub(super) fn some_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     Ok(path(deserializer)?.unwrap_or_default())
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::model::LogLimit;
 
-/// How long to leave a listener alone that fails to accept, as it does when the process is out of file descriptors.
+/// Pause after a failed accept, as happens when the process is out of file descriptors.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Reports that a connection could not be accepted, now and then, and waits for a moment.
+/// Logs that a connection could not be accepted, within `limit`, and pauses.
 pub async fn accept_failed(error: &io::Error, whose: &str, limit: &mut LogLimit) {
     if let Some(left_out) = limit.ask() {
         tracing::warn!(%error, left_out, "cannot accept the connection of {whose}");

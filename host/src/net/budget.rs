@@ -1,9 +1,9 @@
-//! A budget in bytes for what has come and is not whole yet: heads and bodies of requests, frames, fragments, attachments,
-//! and clients that have not said who they are. Whoever sends it may never send the rest, and the host cannot know.
+//! A budget in bytes for incomplete input: heads and bodies of requests, frames, fragments, attachments, and clients that
+//! are not authenticated yet. The rest may never arrive, and the host cannot know.
 //!
-//! At the bound the oldest and slowest goes first. Each holder has a *stamp*, which begins as the time at which it began and
-//! is put on by a second for each [`SLOWEST`] bytes that come, up to now: whoever sends as fast as that is as good as new, who
-//! stands still or trickles grows old. The same stamp says when a holder is over its time.
+//! At the bound the oldest and slowest is evicted first. Each holder has a *stamp*: the time of its first byte, advanced by a
+//! second for each [`MIN_BYTES_PER_SECOND`] bytes that arrive, but not beyond now. A sender at that rate stays as good as new,
+//! a slower one ages. The stamp also gives a holder's deadline.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,20 +16,20 @@ use tokio::sync::Notify;
 
 use crate::model::Clock;
 
-/// How fast something must come not to grow old, in bytes a second: a tenth of what the slowest telephone networks in use
-/// carry, and more than is worth an attacker's while to keep up on thousands of connections.
-pub const SLOWEST: u64 = 4096;
+/// The rate at which a holder does not age: a tenth of what the slowest telephone networks in use carry, and too expensive
+/// for an attacker to keep up on thousands of connections.
+pub const MIN_BYTES_PER_SECOND: u64 = 4096;
 
-/// For how long something may stay behind [`SLOWEST`], in milliseconds: a telephone that changes its cell is back by then.
-pub const PATIENCE_MS: u64 = 30_000;
+/// How far a holder may lag behind [`MIN_BYTES_PER_SECOND`], in milliseconds: a telephone changes its cell in less.
+pub const MAX_LAG_MS: u64 = 30_000;
 
-/// A transport that holds something, by its shard and its place there.
-pub type HeldTransport = (usize, u64);
+/// A transport that holds bytes: its shard and its token there.
+pub type TransportKey = (usize, u64);
 
-/// Ends a transport that has to make room.
-type EndTransport = Box<dyn Fn(HeldTransport) + Send + Sync>;
+/// Ends a transport that is evicted.
+type EndTransport = Box<dyn Fn(TransportKey) + Send + Sync>;
 
-/// A bound for what holders have in all. Clones share it.
+/// A bound for the bytes of all holders. Clones share it.
 #[derive(Clone)]
 pub struct Budget(Arc<Inner>);
 
@@ -47,7 +47,7 @@ struct Inner {
 struct State {
     bytes: usize,
     holders: Slab<Holder>,
-    /// Those that may have to make room, the oldest first.
+    /// The stamps and keys of holders that may be evicted, the oldest first.
     order: BTreeSet<(u64, usize)>,
 }
 
@@ -55,23 +55,23 @@ struct Holder {
     bytes: usize,
     /// In milliseconds of uptime.
     stamp: u64,
-    /// Whether it may have to make room: what is whole is about to be gone.
+    /// Whether it may be evicted: complete input will be freed soon.
     gives_way: bool,
-    who: Who,
+    owner: Owner,
 }
 
-enum Who {
+enum Owner {
     Task(Arc<Eviction>),
-    Transport(HeldTransport),
+    Transport(TransportKey),
 }
 
 #[derive(Default)]
 struct Eviction {
-    has_come: AtomicBool,
+    is_due: AtomicBool,
     notify: Notify,
 }
 
-/// Somebody's part of a budget. It is given back when this is dropped.
+/// A holder's bytes in a budget, given back on drop.
 pub struct Holding {
     budget: Budget,
     key: usize,
@@ -91,12 +91,12 @@ impl fmt::Debug for Holding {
 }
 
 impl Budget {
-    /// A budget of `bound` bytes. `held` shows what is held, and `evicted` counts who had to make room.
+    /// A budget of `bound` bytes. `held` is set to the bytes that are held, and `evicted` counts evictions.
     pub fn new(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter) -> Self {
         Self::with_transports(bound, clock, held, evicted, Box::new(|_| ()))
     }
 
-    /// As [`Budget::new`], of which transports have a part, too.
+    /// As [`Budget::new`], with transports among the holders.
     pub fn with_transports(
         bound: usize,
         clock: Clock,
@@ -107,21 +107,21 @@ impl Budget {
         Self(Arc::new(Inner { bound, clock, held, evicted, end_transport, state: Mutex::default() }))
     }
 
-    /// A part for a task, which nothing is in yet. The task is to look for [`Holding::evicted`].
-    pub fn part(&self) -> Holding {
+    /// An empty holding of a task, which must watch [`Holding::evicted`].
+    pub fn holding(&self) -> Holding {
         let eviction = Arc::<Eviction>::default();
-        let key = self.enter(Who::Task(eviction.clone()));
+        let key = self.enter(Owner::Task(eviction.clone()));
         Holding { budget: self.clone(), key, eviction: Some(eviction) }
     }
 
-    /// A part for a transport, which is ended where it has to make room.
-    pub fn part_of_transport(&self, transport: HeldTransport) -> Holding {
-        Holding { budget: self.clone(), key: self.enter(Who::Transport(transport)), eviction: None }
+    /// An empty holding of a transport, which is ended when it is evicted.
+    pub fn holding_of_transport(&self, transport: TransportKey) -> Holding {
+        Holding { budget: self.clone(), key: self.enter(Owner::Transport(transport)), eviction: None }
     }
 
-    fn enter(&self, who: Who) -> usize {
+    fn enter(&self, owner: Owner) -> usize {
         let stamp = self.0.clock.uptime_ms();
-        self.lock().holders.insert(Holder { bytes: 0, stamp, gives_way: false, who })
+        self.lock().holders.insert(Holder { bytes: 0, stamp, gives_way: false, owner })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -129,7 +129,7 @@ impl Budget {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what a holder has, and has others make room where that is too much.
+    /// Changes a holder, and evicts others where the bound is exceeded.
     fn change(&self, key: usize, change: impl FnOnce(&mut Holder, u64)) {
         let now = self.0.clock.uptime_ms();
         let mut transports = Vec::new();
@@ -154,15 +154,15 @@ impl Budget {
         transports.into_iter().for_each(|transport| (self.0.end_transport)(transport));
     }
 
-    fn evict(&self, state: &mut State, key: usize, transports: &mut Vec<HeldTransport>) {
+    fn evict(&self, state: &mut State, key: usize, transports: &mut Vec<TransportKey>) {
         let Some(holder) = state.holders.get_mut(key) else { return };
         state.bytes -= std::mem::take(&mut holder.bytes);
         holder.gives_way = false;
         self.0.evicted.inc();
-        match &holder.who {
-            Who::Transport(transport) => transports.push(*transport),
-            Who::Task(eviction) => {
-                eviction.has_come.store(true, Ordering::Release);
+        match &holder.owner {
+            Owner::Transport(transport) => transports.push(*transport),
+            Owner::Task(eviction) => {
+                eviction.is_due.store(true, Ordering::Release);
                 eviction.notify.notify_waiters();
             }
         }
@@ -179,7 +179,7 @@ impl Budget {
 }
 
 impl Holding {
-    /// Something new begins, of which so many bytes are held.
+    /// New input begins, with this many bytes.
     pub fn begin(&self, bytes: usize) {
         self.change(|holder, now| {
             holder.bytes = bytes;
@@ -188,17 +188,17 @@ impl Holding {
         });
     }
 
-    /// So many bytes are held now, and so many more have come. What was cleared begins anew.
+    /// The input has `bytes` by now, of which `came` are new. After [`Holding::clear`] it begins anew.
     pub fn grow(&self, bytes: usize, came: usize) {
         self.change(|holder, now| {
             holder.bytes = bytes;
             let begun = if holder.gives_way { holder.stamp } else { now };
-            holder.stamp = (begun + came as u64 * 1000 / SLOWEST).min(now);
+            holder.stamp = (begun + came as u64 * 1000 / MIN_BYTES_PER_SECOND).min(now);
             holder.gives_way = true;
         });
     }
 
-    /// It is whole, and so many bytes are held until it has been dealt with.
+    /// The input is complete, and this many bytes are held until it has been handled.
     pub fn keep(&self, bytes: usize) {
         self.change(|holder, _| {
             holder.bytes = bytes;
@@ -206,7 +206,7 @@ impl Holding {
         });
     }
 
-    /// Nothing is held for now.
+    /// No bytes are held for now.
     pub fn clear(&self) {
         self.change(|holder, _| {
             holder.bytes = 0;
@@ -214,29 +214,29 @@ impl Holding {
         });
     }
 
-    /// When it is over its time, in milliseconds of uptime.
+    /// When the input must be complete, in milliseconds of uptime.
     pub fn deadline(&self) -> u64 {
         let state = self.budget.lock();
-        state.holders.get(self.key).map_or(u64::MAX, |holder| holder.stamp + PATIENCE_MS)
+        state.holders.get(self.key).map_or(u64::MAX, |holder| holder.stamp + MAX_LAG_MS)
     }
 
     fn change(&self, change: impl FnOnce(&mut Holder, u64)) {
-        // Whoever had to make room has nothing to hold any more.
+        // After an eviction there is nothing to hold.
         if !self.is_evicted() {
             self.budget.change(self.key, change);
         }
     }
 
-    /// Whether it had to make room.
+    /// Whether it was evicted.
     pub fn is_evicted(&self) -> bool {
-        self.eviction.as_ref().is_some_and(|eviction| eviction.has_come.load(Ordering::Acquire))
+        self.eviction.as_ref().is_some_and(|eviction| eviction.is_due.load(Ordering::Acquire))
     }
 
-    /// Waits until it has to make room.
+    /// Waits until it is evicted.
     pub async fn evicted(&self) {
         let Some(eviction) = &self.eviction else { return std::future::pending().await };
         loop {
-            // Whoever looks first and listens then would miss what comes between.
+            // Listening begins before the check, or an eviction in between would be missed.
             let notified = eviction.notify.notified();
             if self.is_evicted() {
                 return;
@@ -258,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    fn budget(bound: usize) -> (Budget, Clock, Arc<Mutex<Vec<HeldTransport>>>) {
-        let (clock, ended) = (Clock::manual(0), Arc::<Mutex<Vec<HeldTransport>>>::default());
+    fn budget(bound: usize) -> (Budget, Clock, Arc<Mutex<Vec<TransportKey>>>) {
+        let (clock, ended) = (Clock::manual(0), Arc::<Mutex<Vec<TransportKey>>>::default());
         let (held, evicted) = (IntGauge::new("a", "a").unwrap(), IntCounter::new("b", "b").unwrap());
         let noted = ended.clone();
         let end = Box::new(move |transport| noted.lock().unwrap().push(transport));
@@ -271,12 +271,12 @@ mod tests {
     }
 
     #[test]
-    fn oldest_holder_makes_room_first() {
+    fn oldest_holder_is_evicted_first() {
         let (budget, clock, ended) = budget(100);
-        let transport = budget.part_of_transport((1, 7));
+        let transport = budget.holding_of_transport((1, 7));
         transport.begin(40);
         clock.advance(Duration::from_millis(1));
-        let (old, new) = (budget.part(), budget.part());
+        let (old, new) = (budget.holding(), budget.holding());
         old.begin(40);
         clock.advance(Duration::from_millis(1));
         new.begin(20);
@@ -292,31 +292,31 @@ mod tests {
     }
 
     #[test]
-    fn slow_holders_grow_old_and_fast_ones_do_not() {
+    fn only_slow_holders_age() {
         let (budget, clock, _) = budget(10_000);
-        let (fast, trickle, still) = (budget.part(), budget.part(), budget.part());
+        let (fast, trickle, still) = (budget.holding(), budget.holding(), budget.holding());
         for holding in [&fast, &trickle, &still] {
             holding.begin(1);
         }
         for _ in 0..20 {
             clock.advance(Duration::from_secs(1));
-            fast.grow(1, SLOWEST as usize * 2);
+            fast.grow(1, MIN_BYTES_PER_SECOND as usize * 2);
             trickle.grow(1, 1);
         }
-        assert_eq!([&fast, &trickle, &still].map(Holding::deadline), [50_000, PATIENCE_MS, PATIENCE_MS]);
-        let young = budget.part();
+        assert_eq!([&fast, &trickle, &still].map(Holding::deadline), [50_000, MAX_LAG_MS, MAX_LAG_MS]);
+        let young = budget.holding();
         young.begin(9_999);
         assert_eq!([&fast, &trickle, &still].map(|holding| holding.is_evicted()), [false, true, true]);
     }
 
     #[test]
-    fn whole_messages_are_kept_and_newcomers_go() {
+    fn complete_input_is_kept_and_newcomers_evicted() {
         let (budget, clock, _) = budget(100);
-        let whole = budget.part();
+        let whole = budget.holding();
         whole.begin(80);
         whole.keep(80);
         clock.advance(Duration::from_millis(1));
-        let other = budget.part();
+        let other = budget.holding();
         other.begin(21);
         assert_eq!((whole.is_evicted(), other.is_evicted(), figures(&budget)), (false, true, (80, 1)));
         whole.clear();
@@ -324,9 +324,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn eviction_is_heard_before_and_after_it_comes() {
+    async fn waiting_ends_for_past_and_future_evictions() {
         let (budget, _, _) = budget(10);
-        let holding = Arc::new(budget.part());
+        let holding = Arc::new(budget.holding());
         let waiting = tokio::spawn({
             let holding = holding.clone();
             async move { holding.evicted().await }

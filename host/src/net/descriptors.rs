@@ -4,16 +4,16 @@ use std::os::fd::AsRawFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many descriptors clients may not have: an eighth, within these bounds. The API, health checks, the store and
-/// plugin files need some at any time, and that is not more on a larger host.
+/// The reserve that clients may not use: an eighth of all descriptors, within these bounds. The API, health checks, the store
+/// and plugin files need some at any time, and not more on a larger host.
 const RESERVE_SHARE: u64 = 8;
 const MIN_RESERVE: u64 = 16;
 const MAX_RESERVE: u64 = 256;
 
-/// Descriptors that a host takes before it has clients, rounded up: its threads' pollers, listeners, database and journal.
+/// Descriptors of a host without clients, rounded up: its threads' pollers, listeners, database and journal.
 const LEAST_LIMIT: u64 = 64;
 
-/// Raises the process's soft limit to its hard one, and says in the log what the limit is. A soft limit of 1,024 is the
+/// Raises the process's soft limit to its hard one, and logs the limit. A soft limit of 1,024 is the
 /// usual default, for programs that use `select`, which this one does not.
 pub fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -39,7 +39,7 @@ pub fn raise_limit() {
     warn_of_low_limit();
 }
 
-/// Says that a host with so few descriptors will hardly start.
+/// Warns of a limit with which the host will hardly start.
 fn warn_of_low_limit() {
     if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < LEAST_LIMIT) {
         tracing::warn!(
@@ -50,7 +50,7 @@ fn warn_of_low_limit() {
     }
 }
 
-/// How many descriptors may be open when a client takes one more.
+/// How many descriptors clients may bring the process to.
 fn for_clients() -> u64 {
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit - reserve(limit))
 }
@@ -66,13 +66,13 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// By the limit as it is now.
+    /// The process's current limit.
     pub fn of_process() -> Self {
         Self { for_clients: for_clients() }
     }
 
-    /// Whether a socket that was just opened took a descriptor of the reserve. A process gets the lowest number that is
-    /// free, so a high number says that all below it are in use: that needs no counting.
+    /// Whether a new socket took a descriptor of the reserve. A process gets the lowest free number, so a high number means
+    /// that all below it are in use.
     pub fn is_reserve(self, socket: &impl AsRawFd) -> bool {
         socket.as_raw_fd() as u64 >= self.for_clients
     }

@@ -1,33 +1,33 @@
-//! Where requests begin and end on a connection, as their bytes come: HTTP/1's framing (RFC 9112, section 6), read along.
+//! Where requests begin and end in the bytes of a connection: HTTP/1's framing (RFC 9112, section 6).
 //!
-//! The HTTP library takes a request that has both a `Content-Length` and a `Transfer-Encoding` by the latter, and shows
-//! nothing of the former. Another reader on the way, a proxy, may have taken it by the other and seen other requests than
-//! the host, which is how requests are smuggled. So heads are looked at before the library has them.
+//! The HTTP library goes by `Transfer-Encoding` where a request also has a `Content-Length`, and hides the latter. A proxy
+//! may go by the other and see other requests than the host, which is how requests are smuggled. So this reads heads before
+//! the library does.
 
-/// What a head says of the length of its body.
+/// The body's length by its head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Lengths {
     content_length: Option<u64>,
     is_chunked: bool,
 }
 
-/// What comes next.
+/// The part of a request that the next bytes belong to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum At {
     /// A request's head, or more of it.
     #[default]
     Head,
-    /// So much of a body.
+    /// A body, of which this many bytes are left.
     Body(u64),
-    /// The size of a chunk, of which so much was read.
+    /// The size of a chunk, as far as it was read.
     ChunkSize(u64),
-    /// What stands behind the size of a chunk.
+    /// The rest of the line with a chunk's size.
     ChunkExtension(u64),
-    /// So much of a chunk, and the line break behind it.
+    /// A chunk and its line break, of which this many bytes are left.
     Chunk(u64),
-    /// What stands behind the last chunk; whether the line is empty so far.
+    /// The trailers; whether the line is empty so far.
     Trailers { is_empty: bool },
-    /// Nothing that this reads: the library refuses what came, or it is no HTTP any more.
+    /// Not HTTP any more, or malformed, which the library refuses.
     Anything,
 }
 
@@ -35,9 +35,9 @@ enum At {
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     at: At,
-    /// What has come of a head that is not whole.
+    /// The incomplete head.
     head: Vec<u8>,
-    /// Requests whose heads were read.
+    /// Heads that were read.
     n_requests: u64,
     ambiguous: Option<u64>,
 }
@@ -48,12 +48,12 @@ impl Framing {
         self.ambiguous
     }
 
-    /// The bytes of a head that is not whole.
-    pub(super) fn unfinished(&self) -> usize {
+    /// The bytes of the incomplete head.
+    pub(super) fn incomplete(&self) -> usize {
         self.head.len()
     }
 
-    /// Reads what has come.
+    /// Reads the next bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.at {
@@ -70,11 +70,11 @@ impl Framing {
 
     fn read_head<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         if self.head.is_empty() {
-            // Empty lines before a request are passed over.
+            // Empty lines before a request are skipped.
             bytes = &bytes[bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count()..];
         }
         let before = self.head.len();
-        // Most heads come whole, and need no copy.
+        // Most heads arrive in one piece, and need no copy.
         let end = if before == 0 { end_of_head(bytes, 0) } else { self.end_within(bytes) };
         let Some(end) = end else {
             self.head.extend_from_slice(bytes);
@@ -101,9 +101,9 @@ impl Framing {
         rest
     }
 
-    /// Where the head ends, of which some was there before.
+    /// The end of a head that began in earlier bytes.
     fn end_within(&self, bytes: &[u8]) -> Option<usize> {
-        // The empty line may have begun in what was there.
+        // The empty line may have begun in earlier bytes.
         let kept = self.head.len().saturating_sub(3);
         let overlap = [&self.head[kept..], &bytes[..bytes.len().min(3)]].concat();
         let at_seam = end_of_head(&overlap, 0).map(|end| kept + end);
@@ -123,7 +123,7 @@ fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
 fn read_lengths(head: &[u8]) -> Lengths {
     let mut lengths = Lengths::default();
     for line in head.split(|byte| *byte == b'\n').skip(1) {
-        // Most lines are about something else.
+        // Most lines are other headers.
         if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
             continue;
         }
@@ -132,7 +132,7 @@ fn read_lengths(head: &[u8]) -> Lengths {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             lengths.is_chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            // One that is no number is refused by the library.
+            // The library refuses one that is not a number.
             let number = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             lengths.content_length = Some(number.unwrap_or(0));
         }
@@ -140,7 +140,7 @@ fn read_lengths(head: &[u8]) -> Lengths {
     lengths
 }
 
-/// Reads what has come of a body, and says where that leads.
+/// Reads bytes of a body. Returns what follows them.
 fn read_body(at: At, bytes: &[u8]) -> (At, &[u8]) {
     let (first, rest) = (bytes[0], &bytes[1..]);
     let take = |left: u64| {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_followed_in_any_pieces() {
+    fn requests_are_framed_in_any_pieces() {
         let get = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         let sized = "POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\nPOST / HTTP/1.1\r\na: b\r\n\r\n01234";
         let chunked = "POST / HTTP/1.1\r\nTRANSFER-ENCODING: chunked\r\n\r\n1a;ext=\"x\"\r\nGET / HTTP/1.1\r\na: b\r\n\r\nxx\r\n\
@@ -205,7 +205,7 @@ mod tests {
             ([chunked, get, chunked, sized, bare, get].concat(), 6, None),
             ([get, both].concat(), 2, Some(1)),
             ([chunked, other_way, get].concat(), 2, Some(1)),
-            // A name that only looks like it, and a value.
+            // A name and a value that only look alike.
             ("GET / HTTP/1.1\r\ncontent-lengths: 5\r\nx: transfer-encoding: chunked\r\n\r\n".to_owned(), 1, None),
         ] {
             for piece in [1, 2, 3, 7, 64, usize::MAX] {
@@ -215,17 +215,17 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_heads_are_counted() {
+    fn incomplete_heads_are_counted() {
         let mut framing = Framing::default();
         framing.read(b"GET / HTTP/1.1\r\nhost: x\r\n");
-        assert_eq!(framing.unfinished(), 25);
+        assert_eq!(framing.incomplete(), 25);
         framing.read(b"\r\n");
-        assert_eq!(framing.unfinished(), 0);
+        assert_eq!(framing.incomplete(), 0);
     }
 
     #[test]
     fn arbitrary_bytes_never_panic() {
-        // A generator of our own: the same bytes at each run.
+        // A generator with a fixed seed: the same bytes in each run.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = || {
             state ^= state << 13;

@@ -1,5 +1,5 @@
-//! What a request's head must be for its meaning to be the same to every reader (RFC 9110, RFC 9112). What is not is refused
-//! before anything else is looked at: a proxy on the way may have read it otherwise.
+//! Checks of a request's head, so that it means the same to every reader (RFC 9110, RFC 9112). Other heads are refused first
+//! of all: a proxy on the way may have read them differently.
 
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::uri::Authority;
@@ -8,9 +8,9 @@ use hyper::{HeaderMap, Request, StatusCode, Version};
 use super::requests::RequestFacts;
 use super::response::{Answer, error};
 
-/// The refusal of a request, if its head is refused. It is the last answer on its connection, for what follows may be
-/// anything.
-pub fn refuse<B>(request: &Request<B>) -> Option<Answer> {
+/// The refusal of a request with an ambiguous head. It is the last answer on its connection, where the next request may not
+/// begin where it seems to.
+pub fn refuse_ambiguous<B>(request: &Request<B>) -> Option<Answer> {
     let reason = check(request).err()?;
     let mut answer = error(StatusCode::BAD_REQUEST, "bad_request", reason);
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -40,25 +40,25 @@ fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket. Some proxies pass one of the two headers on that say so. An offer of another
+/// Whether a request asks for a WebSocket, in both headers: some proxies pass only one of them on. An offer of another
 /// protocol is ignored (RFC 9110, section 7.8).
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
-    lists(headers, &UPGRADE, "websocket") && lists(headers, &CONNECTION, "upgrade")
+    header_lists(headers, &UPGRADE, "websocket") && header_lists(headers, &CONNECTION, "upgrade")
 }
 
 /// Whether a header's list has this item.
-pub fn lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+pub fn header_lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
     headers.get_all(name).iter().any(|value| {
         value.to_str().is_ok_and(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted)))
     })
 }
 
-/// Whether a request comes with a body. That of a handshake would stand where the first frames do.
+/// Whether a request has a body. In a handshake it would stand in the place of the first frames.
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }
 
-/// Whether this is a host and maybe a port, or empty, where a client knows of none (RFC 9110, section 7.2).
+/// Whether a value is a host with an optional port, or empty (RFC 9110, section 7.2).
 fn is_host(value: &HeaderValue) -> bool {
     let is_authority = |host: &str| host.parse::<Authority>().is_ok() && !host.contains('@');
     value.to_str().is_ok_and(|host| host.is_empty() || is_authority(host))
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn one_host_is_needed_and_no_more() {
+    fn requests_need_exactly_one_host() {
         for host in ["a.example", "a.example:8080", "127.0.0.1:1", "[::1]:80", "a_b", ""] {
             assert_eq!(check_headers(Version::HTTP_11, &[("host", host)]), Ok(()), "{host}");
         }

@@ -1,7 +1,8 @@
-//! HTTP on sockets, for both listeners: what clients and the API need of it alike.
+//! HTTP on sockets, shared by the listeners of clients and of the API.
 //!
 //! - `accept`, `descriptors`: a listener that fails, and file descriptors kept from clients
-//! - `requests`: the requests of a connection, one after another, each within a `deadline`; `watched`, `framing`: its bytes as they arrive
+//! - `requests`: the requests of a connection, one after another, each within a `deadline`;
+//!   `watched`, `framing`: the bytes as they arrive
 //! - `budget`: bytes held of requests and messages that are incomplete; `upload`: bodies within it
 //! - `head`: what a request's head must be; `response`: answers
 
@@ -17,10 +18,10 @@ mod upload;
 mod watched;
 
 pub use accept::accept_failed;
-pub use budget::{Budget, HeldTransport, Holding, PATIENCE_MS, SLOWEST};
+pub use budget::{Budget, Holding, MAX_LAG_MS, MIN_BYTES_PER_SECOND, TransportKey};
 pub use deadline::REQUEST_TIMEOUT;
 pub use descriptors::{Descriptors, raise_limit};
-pub use head::{is_upgrade, lists, refuse};
+pub use head::{header_lists, is_upgrade, refuse_ambiguous};
 pub use requests::{HttpTimes, MAX_HEAD_BYTES, RequestFacts, serve_requests};
 pub use upload::{Upload, UploadError};
-pub use watched::{CONNECTION_BYTES, Watched};
+pub use watched::{CONNECTION_BYTES, WatchedSocket};

@@ -19,37 +19,37 @@ use tokio::time::Instant;
 
 use super::budget::{Budget, Holding};
 use super::deadline::{Deadline, REQUEST_TIMEOUT};
-use super::watched::{CONNECTION_BYTES, Watch, Watched};
+use super::watched::{CONNECTION_BYTES, Watch, WatchedSocket};
 
-/// Time for a client to take an answer, beyond the time that it may be idle behind it.
+/// Time for a client to read an answer, beyond the idle time after it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether a connection is over its time, at least.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The longest time between two checks of a connection's deadline.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The longest head of a request, in bytes; one that is longer is answered 431. As much as nginx takes by default: a token of
 /// 8 KiB in each of several places. It also bounds what is read ahead of a body.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// Refused requests in a row after which a connection is closed. Clients that are told what is wrong go on no longer; whoever
-/// does has to pay for a new connection now and then.
+/// Refused requests in a row after which a connection is closed. Well-behaved clients stop earlier; others pay for a new
+/// connection now and then.
 const MAX_REFUSED: u64 = 100;
 
-/// How long an HTTP connection may take for what.
+/// The times that an HTTP connection has.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimes {
-    /// Between two requests; nothing where one request is all.
+    /// Idle time between two requests; `None` where the connection gets one request.
     pub keep_alive: Option<Duration>,
-    /// To the end of what is answered, when the host ends.
+    /// Time to complete the current answer when the host ends.
     pub shutdown: Duration,
 }
 
-/// What is known of a request besides what it says: among its extensions.
+/// Facts about a request that stand in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestFacts {
-    /// The connection's part of the budget, for what comes of the body.
+    /// The connection's holding, for the request's body.
     pub holding: Arc<Holding>,
-    /// Whether it says in two ways how long it is.
+    /// Whether it has two lengths.
     pub is_ambiguous: bool,
 }
 
@@ -57,12 +57,12 @@ pub struct RequestFacts {
 #[derive(Debug, Default)]
 struct Counts {
     requests: AtomicU64,
-    /// Refused one after another.
+    /// Refused requests in a row.
     refused: AtomicU64,
 }
 
 impl Counts {
-    /// Notes an answer. Says whether it is the last that this connection gets.
+    /// Counts an answer. Returns whether it is the connection's last.
     fn note(&self, answer: &Response<Full<Bytes>>) -> bool {
         if answer.status().is_client_error() {
             return self.refused.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSED;
@@ -72,9 +72,8 @@ impl Counts {
     }
 }
 
-/// Answers the requests of a connection by `service`, one after another, each with its [`RequestFacts`]. What has come of
-/// one that is not whole is held within `budget`. When `stopping` turns true, what is being answered is answered, and
-/// announced to be the last.
+/// Answers the requests of a connection by `service`, one after another, each with its [`RequestFacts`]. Incomplete requests
+/// are held within `budget`. When `stopping` turns true, the current request is answered, as the last.
 pub async fn serve_requests<S, F>(
     socket: TcpStream,
     times: HttpTimes,
@@ -88,9 +87,8 @@ where
 {
     let deadline = Deadline::new(REQUEST_TIMEOUT);
     let idle = times.keep_alive.unwrap_or_default();
-    let watch = Arc::new(Watch::new(budget.part(), deadline.clone()));
-    // The library takes a buffer before there is anything to read. Whoever says nothing gets none, and whoever comes with many
-    // others has it for no longer than it takes to answer.
+    let watch = Arc::new(Watch::new(budget.holding(), deadline.clone()));
+    // The library allocates its buffer before there is anything to read, so a silent connection does not get to it.
     tokio::select! {
         biased;
         readable = tokio::time::timeout(REQUEST_TIMEOUT, socket.readable()) => {
@@ -113,7 +111,7 @@ where
         let answer = service(request);
         async move {
             let mut answer = answer.await;
-            // A browser is not to find a page in what was not meant as one.
+            // Browsers must not guess that an answer is a page.
             answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             if counts.note(&answer) || watch.holding.is_evicted() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -129,18 +127,18 @@ where
             .keep_alive(times.keep_alive.is_some())
             .max_buf_size(MAX_HEAD_BYTES)
             .max_header_size(MAX_HEAD_BYTES)
-            // Its clock runs from when it is ready for a request, and so while the connection is idle.
+            // The library's clock also runs while the connection is idle.
             .header_read_timeout(idle.max(REQUEST_TIMEOUT))
-            .serve_connection(TokioIo::new(Watched::new(socket, watch.clone())), service)
+            .serve_connection(TokioIo::new(WatchedSocket::new(socket, watch.clone())), service)
             .with_upgrades()
     );
     let (mut end, mut is_evicted) = (None, false);
     loop {
-        // Once the host ends, no answer gives more time.
+        // Once the host ends, an answer does not extend the time.
         let left = || end.map_or(deadline.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
         tokio::select! {
             served = &mut served => return served,
-            () = tokio::time::sleep(left().min(LOOK_EVERY)) => {
+            () = tokio::time::sleep(left().min(CHECK_INTERVAL)) => {
                 if left().is_zero() {
                     return Ok(());
                 }
@@ -149,7 +147,7 @@ where
                 if !deadline.is_clear() {
                     return Ok(());
                 }
-                // Whoever reads the request's body refuses it, and that is the last answer.
+                // The reader of the request's body refuses it, and that is the last answer.
                 is_evicted = true;
             }
             _ = stopping.wait_for(|stopping| *stopping), if end.is_none() => {

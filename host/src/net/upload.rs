@@ -1,4 +1,4 @@
-//! Bodies as they arrive: a slow client is waited for as long as enough comes, and what has come is held within a budget.
+//! Bodies as they arrive: within a budget, and for as long as they arrive fast enough.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,30 +12,30 @@ use hyper::Request;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, timeout_at};
 
-use super::budget::{Holding, PATIENCE_MS, SLOWEST};
+use super::budget::{Holding, MAX_LAG_MS, MIN_BYTES_PER_SECOND};
 use super::requests::RequestFacts;
 use super::watched::CONNECTION_BYTES;
 
-/// Time in which something of a body must come.
-const STANDSTILL: Duration = Duration::from_secs(30);
+/// Time in which some of a body must arrive.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for a whole body, however fast it comes: the largest component, at half a megabit a second.
+/// Time for a whole body at any rate: the largest component, at half a megabit a second.
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Why the rest of a body does not come.
+/// Why a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The connection is broken.
     #[error("the body cannot be read: {0}")]
     Broken(#[from] hyper::Error),
-    /// Nothing arrived for [`STANDSTILL`].
-    #[error("the body did not come in time: nothing arrived for {} s", STANDSTILL.as_secs())]
+    /// Nothing arrived for [`IDLE_TIMEOUT`].
+    #[error("the body did not come in time: nothing arrived for {} s", IDLE_TIMEOUT.as_secs())]
     Standstill,
-    /// Less arrived than [`SLOWEST`] asks for.
+    /// Less arrived than [`MIN_BYTES_PER_SECOND`] asks for.
     #[error(
-        "the body did not come in time: a whole one may take {} s, a second more for each {SLOWEST} bytes of it, and {} \
+        "the body did not come in time: a whole one may take {} s, a second more for each {MIN_BYTES_PER_SECOND} bytes of it, and {} \
          minutes in all",
-        PATIENCE_MS / 1000,
+        MAX_LAG_MS / 1000,
         MAX_TIME.as_secs() / 60
     )]
     TooSlow,
@@ -44,17 +44,17 @@ pub enum UploadError {
     Evicted,
 }
 
-/// A body that is read.
+/// A body that is being read.
 #[derive(Debug)]
 pub struct Upload<B> {
     body: B,
-    /// The part of the budget that it is held in.
+    /// Where its bytes are counted.
     holding: Option<Arc<Holding>>,
     standstill: Duration,
     begun: Instant,
-    /// From the begin, and longer with what comes.
+    /// Time from the first read, extended with each byte.
     patience: Duration,
-    /// Bytes that came: in all, and since that was last noted.
+    /// Bytes that arrived: in all, and since they were last counted.
     came: usize,
     news: usize,
 }
@@ -63,7 +63,7 @@ impl Upload<Incoming> {
     /// The body of a request.
     pub fn of(request: Request<Incoming>) -> Self {
         let holding = request.extensions().get().map(|facts: &RequestFacts| facts.holding.clone());
-        Self::with_times(request.into_body(), holding, STANDSTILL, Duration::from_millis(PATIENCE_MS))
+        Self::with_times(request.into_body(), holding, IDLE_TIMEOUT, Duration::from_millis(MAX_LAG_MS))
     }
 }
 
@@ -72,22 +72,22 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
         Self { body, holding, standstill, begun: Instant::now(), patience, came: 0, news: 0 }
     }
 
-    /// What comes next; none at the end. `held` is what the caller has of it, in bytes.
+    /// The next piece; `None` at the end. `held` is how many bytes the caller keeps of the body.
     ///
     /// # Errors
-    /// Where nothing comes in time, the connection is broken, or the body has to make room for others.
+    /// Where the body is too slow, the connection is broken, or the body is evicted from the budget.
     pub async fn next(&mut self, held: usize) -> Result<Option<Bytes>, UploadError> {
         loop {
             let frame = {
                 let mut frame = pin!(self.body.frame());
-                // Most bodies are there with their heads, and need neither a timer nor a part of the budget until then.
+                // Most bodies arrive with their heads, and need neither a timer nor a holding.
                 match poll_fn(|cx| Poll::Ready(frame.as_mut().poll(cx))).await {
                     Poll::Ready(frame) => frame,
                     Poll::Pending => {
                         if let Some(holding) = &self.holding {
                             holding.grow(CONNECTION_BYTES + held, std::mem::take(&mut self.news));
                         }
-                        let more = self.patience + Duration::from_secs(self.came as u64 / SLOWEST);
+                        let more = self.patience + Duration::from_secs(self.came as u64 / MIN_BYTES_PER_SECOND);
                         let (until, standstill) = (self.begun + more.min(MAX_TIME), Instant::now() + self.standstill);
                         let late = if until <= standstill { UploadError::TooSlow } else { UploadError::Standstill };
                         tokio::select! {
@@ -103,7 +103,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
                 }
                 return Ok(None);
             };
-            // Trailers mean nothing here.
+            // Trailers are ignored.
             if let Ok(data) = frame.into_data() {
                 self.came += data.len();
                 self.news += data.len();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn slow_bodies_are_bounded_by_standstill() {
+    async fn stalled_bodies_are_refused() {
         let mut upload = Upload::with_times(pieces(30), None, Duration::from_millis(250), Duration::from_secs(60));
         for _ in 0..30 {
             assert_eq!(upload.next(0).await.unwrap().as_deref(), Some(&b"x"[..]));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trickling_bodies_end_after_a_time() {
+    async fn trickling_bodies_are_refused() {
         let mut upload =
             Upload::with_times(pieces(usize::MAX), None, Duration::from_secs(60), Duration::from_millis(100));
         let ended = loop {

@@ -1,4 +1,4 @@
-//! A socket whose HTTP requests are watched as they come: how much of a head there is, and how long each says that it is.
+//! A socket whose HTTP requests are watched as they arrive: incomplete heads, and requests with two lengths.
 
 use std::io;
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use super::budget::Holding;
 use super::deadline::Deadline;
 use super::framing::Framing;
 
-/// What an HTTP connection holds that waits for a request, in bytes: the library's buffer, and the task.
+/// Bytes of an HTTP connection that waits for a request: the library's buffer, and the task.
 pub const CONNECTION_BYTES: usize = 8192 + 2048;
 
-/// What a connection holds of which nothing has come, in bytes: the task.
+/// Bytes of a connection without any input: the task.
 const SILENT_BYTES: usize = 4096;
 
-/// What is known of a connection's requests by those who answer them.
+/// What the socket and the service of a connection share.
 #[derive(Debug)]
 pub(super) struct Watch {
     /// The number of the first request that has two lengths; `u64::MAX` is none.
@@ -34,7 +34,7 @@ impl Watch {
         Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), deadline }
     }
 
-    /// Whether the request of this number, from 0, says in two ways how long it is.
+    /// Whether the request of this number, from 0, has two lengths.
     pub(super) fn is_ambiguous(&self, number: u64) -> bool {
         self.ambiguous.load(Ordering::Relaxed) == number
     }
@@ -43,43 +43,43 @@ impl Watch {
         if let Some(number) = framing.ambiguous() {
             self.ambiguous.store(number, Ordering::Relaxed);
         }
-        let unfinished = framing.unfinished();
-        if unfinished > 0 {
+        let incomplete = framing.incomplete();
+        if incomplete > 0 {
             if had == 0 {
                 self.deadline.head_begins();
             }
-            self.holding.grow(CONNECTION_BYTES + unfinished, came);
+            self.holding.grow(CONNECTION_BYTES + incomplete, came);
         }
     }
 }
 
 /// A client's socket.
 #[derive(Debug)]
-pub struct Watched {
+pub struct WatchedSocket {
     socket: TcpStream,
     framing: Framing,
     watch: Arc<Watch>,
 }
 
-impl Watched {
+impl WatchedSocket {
     pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
         Self { socket, framing: Framing::default(), watch }
     }
 
-    /// The socket, to be used for something else than HTTP.
+    /// The socket, for another protocol than HTTP.
     pub fn into_inner(self) -> TcpStream {
         self.socket
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let Self { socket, framing, watch } = &mut *self;
         let read = Pin::new(socket).poll_read(cx, buffer);
         let came = &buffer.filled()[before..];
         if !came.is_empty() {
-            let had = framing.unfinished();
+            let had = framing.incomplete();
             framing.read(came);
             watch.saw(framing, came.len(), had);
         }
@@ -87,7 +87,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(cx, bytes)
     }

@@ -1,4 +1,4 @@
-//! What a configuration comes to, as TOML, environment and command line say it.
+//! Configurations from TOML, environment and command line.
 
 use std::time::Duration;
 
@@ -135,7 +135,7 @@ fn secrets_are_generated_by_prepare_alone() {
     let secret = config.signing_secret().unwrap();
     assert_eq!(config.client.demo_secret.as_ref(), Some(&secret));
     config.prepare().unwrap();
-    assert_eq!((config.auth.jwt.secrets.len(), config.api_access.keys.len()), (1, 1), "once is enough");
+    assert_eq!((config.auth.jwt.secrets.len(), config.api_access.keys.len()), (1, 1), "nothing is generated twice");
     let again = Config::load(None, Overrides::default(), dir.path()).unwrap();
     assert_eq!(again.signing_secret().unwrap(), secret);
 }
@@ -155,5 +155,5 @@ fn environment_overrides_the_file() {
     assert_eq!(config.conn.heartbeat_interval, Duration::from_secs(7));
     assert_eq!(config.plugins.plugins["ticket-collision"].settings["typingSeconds"], 3);
     assert_eq!(config.signing_secret().unwrap(), "from-the-environment");
-    assert!(!config.development, "somebody configured how to authenticate");
+    assert!(!config.development, "authentication is configured");
 }

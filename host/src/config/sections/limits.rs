@@ -17,8 +17,8 @@ const UNFINISHED_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of the API's requests that are held by default: some of the largest components.
 const API_BYTES: usize = 128 * 1024 * 1024;
 
-/// How many of the longest messages there must be room for, each with its base64 and a buffer that has grown ahead of it: with less
-/// one client could keep others from completing theirs.
+/// How many of the longest messages must fit, each with its base64 and a buffer that has grown ahead: with less, one client
+/// could keep others from completing theirs.
 const LEAST_MESSAGES: usize = 4;
 
 #[derive(Debug, Deserialize)]

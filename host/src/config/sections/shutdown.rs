@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::config::values::check_duration;
 
-/// How long each step of the end of the host takes.
+/// How long each step of a shutdown takes.
 #[derive(Debug, Clone, Copy)]
 pub struct ShutdownConfig {
     /// Time from when `/readyz` answers 503 until the listener closes.

@@ -45,7 +45,7 @@ impl SocketIoSection {
     /// The path without a slash at its end.
     ///
     /// # Errors
-    /// Where it is none, or one of the host's others.
+    /// Where it is malformed, or another path of the host's.
     pub(in crate::config) fn path(&self) -> anyhow::Result<String> {
         let path = self.path.trim_end_matches('/');
         ensure!(

@@ -10,27 +10,27 @@ use hyper::{Method, StatusCode};
 
 use crate::net::response::{Answer, body, error};
 
-/// What the reference server serves beside its protocol, and the source map of each.
+/// The files that the reference server serves beside its protocol. Each has a source map.
 const BUNDLES: [&str; 4] = ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"];
 
-/// For how long a browser may keep a bundle without asking again: a new one is deployed with new pages.
+/// How long a browser may cache a bundle: a new one is deployed with new pages.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=600");
 
-/// Where clients get the bundle.
+/// Where clients load the bundle from.
 #[derive(Debug, Clone, Default)]
 pub enum ClientBundle {
     /// Not from this host.
     #[default]
     None,
-    /// From this URL. Where it ends with a slash, the bundle's name belongs behind it.
+    /// From this URL, to which the bundle's name is appended where it ends with a slash.
     Redirect(String),
     /// From this host: the files by their names.
     Files(HashMap<String, Bytes>),
 }
 
 impl ClientBundle {
-    /// Reads what is configured: a URL, a file, or a folder as `client-dist` of the package `socket.io`. A path is taken
-    /// from `dir`.
+    /// Reads the configured value: a URL, a file, or a folder like `client-dist` of the package `socket.io`. Paths are
+    /// relative to `dir`.
     ///
     /// # Errors
     /// Where there is no such file, or none of the bundles in the folder.
@@ -77,7 +77,7 @@ impl ClientBundle {
             Self::None => None,
             Self::Files(files) => files.get(name).map(|file| body(StatusCode::OK, content_type, file.clone())),
             Self::Redirect(url) if url.ends_with('/') => Some(redirect(&format!("{url}{name}"))),
-            // One file is the one that pages without a build step load.
+            // A single file is the one that pages without a build step load.
             Self::Redirect(url) => BUNDLES[..2].contains(&name).then(|| redirect(url)),
         };
         let mut answer = found.unwrap_or_else(|| {
@@ -88,7 +88,7 @@ impl ClientBundle {
             error(StatusCode::NOT_FOUND, "not_found", &message)
         });
         if answer.status() != StatusCode::NOT_FOUND {
-            // A module is loaded from a page of another origin only if it may be.
+            // Without this a page of another origin cannot load a module.
             answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             answer.headers_mut().insert(CACHE_CONTROL, KEPT);
         }
@@ -98,7 +98,7 @@ impl ClientBundle {
 
 fn redirect(url: &str) -> Answer {
     let mut answer = body(StatusCode::FOUND, "text/plain; charset=utf-8", "");
-    // It was checked when it was read, and the names are ours.
+    // The URL was checked when it was read, and the names are constants.
     if let Ok(url) = HeaderValue::from_str(url) {
         answer.headers_mut().insert(LOCATION, url);
     }

@@ -19,43 +19,42 @@ pub struct ClientConfig {
     pub cookie: Option<String>,
     /// Origins from which a browser may connect with a cookie, and poll, besides the host's own.
     pub origins: Vec<AllowedOrigin>,
-    /// Where Socket.IO is, without a slash at the end.
+    /// Socket.IO's path, without a slash at the end.
     pub socketio_path: String,
-    /// Where pages get Socket.IO's client that load it from the host.
+    /// Socket.IO's client for pages that load it from the host.
     pub bundle: ClientBundle,
     /// The longest request of a polling client, in bytes.
     pub message_bytes: usize,
     /// The secret that the demo signs its tokens with; without one there is no demo.
     pub demo_secret: Option<String>,
-    /// Whether suites that test the protocols find what they need besides: `/echo` and `/engine.io/`.
+    /// Whether there are `/echo` and `/engine.io/`, for protocol suites.
     pub is_conformance: bool,
 }
 
 impl ClientConfig {
-    /// What a request shows of who makes it.
+    /// The tokens of a request. A cookie counts only from pages that may use it.
     pub(super) fn credentials(&self, request: &Request<Incoming>, peer: &HttpPeer) -> Credentials {
-        let mut shown = find_tokens(request.headers(), request.uri().query(), self.cookie.as_deref());
+        let mut tokens = find_tokens(request.headers(), request.uri().query(), self.cookie.as_deref());
         let mut refused = None;
-        let has_cookie = shown.iter().any(|shown| shown.place == Place::Cookie);
+        let has_cookie = tokens.iter().any(|token| token.place == Place::Cookie);
         if has_cookie && !self.may_carry_cookies(request.headers(), peer.is_proxied) {
-            shown.retain(|shown| shown.place != Place::Cookie);
+            tokens.retain(|token| token.place != Place::Cookie);
             refused = Some(
                 "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
                  the token in another place",
             );
         }
-        Credentials { shown: shown.into(), refused }
+        Credentials { tokens: tokens.into(), refused }
     }
 
-    /// Whether a request comes from a page of this host, from no page at all, or from an origin that is allowed by its
-    /// name: a browser sends a cookie along whatever site made the page.
+    /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by its name: a
+    /// browser sends cookies with requests of any site's pages.
     fn may_carry_cookies(&self, headers: &HeaderMap, is_proxied: bool) -> bool {
         is_from_here(headers, scheme_of(headers, is_proxied))
             || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
-    /// The origin of the page that a request comes from, if it is one of those that are allowed. In development pages of
-    /// this machine are.
+    /// The origin of the request's page, if it is allowed. In development pages of this machine are.
     pub(super) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         self.origin_if(headers, |_| true)
     }
@@ -73,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cookie_counts_from_the_hosts_own_pages_and_from_allowed_ones() {
+    fn cookies_count_from_own_and_named_origins() {
         let origins = ["https://app.example", "https://*.wide.example", "*", "null"];
         let origins = origins.map(|origin| AllowedOrigin::parse(origin).unwrap()).into();
         let config = ClientConfig { origins, ..ClientConfig::default() };
@@ -88,7 +87,7 @@ mod tests {
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://a.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://b.wide.example")]));
-        // These count for tokens, which a page must know to send.
+        // These may bring tokens, which a page must know, but not cookies.
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://evil.example")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "http://localhost:3000")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "null")]));

@@ -1,4 +1,4 @@
-//! The demo page of development mode, and the little that it needs: tokens for invented agents, and which build runs.
+//! The demo page of development mode, tokens for its users, and the list of plugins.
 
 use hyper::body::Incoming;
 use hyper::header::HOST;
@@ -20,7 +20,7 @@ pub(super) fn answer(secret: &str, runtime: &Runtime, request: &Request<Incoming
     {
         return None;
     }
-    // A page from elsewhere whose name was made to point here must not get at tokens.
+    // A foreign page whose name was rebound to this address must not get tokens.
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
     if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {

@@ -1,4 +1,4 @@
-//! EioSession.IO over HTTP: what opens a session, polls and upgrades, and what each mistake is answered with.
+//! Engine.IO over HTTP: requests that open, poll and upgrade a session, and the answers to malformed ones.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,16 +22,16 @@ use crate::protocol::engineio;
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 
-/// How many times as long as it may be a request is read, where it is too long.
-const DRAINED: usize = 16;
+/// How far a body that is too long is read: up to this many times the limit.
+const READ_FACTOR: usize = 16;
 
 /// Packets in one answer that python-engineio reads, at most (`Payload.max_decode_packets`).
 const PYTHON_PACKETS: usize = 16;
 
-/// For how long a browser may remember what a page of another origin may do, in seconds.
+/// How long a browser may cache a preflight's answer, in seconds.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
-/// What a request is refused with, in the numbers and words of the reference implementation.
+/// Refusals, with the reference implementation's codes and messages.
 #[derive(Debug, Clone, Copy)]
 enum Refusal {
     TransportUnknown = 0,
@@ -69,36 +69,36 @@ enum Transport {
     WebSocket,
 }
 
-/// What a request's query says.
+/// The parameters in a request's query.
 #[derive(Debug, Default)]
-struct Asked {
+struct Parameters {
     transport: Option<Transport>,
     is_protocol_4: bool,
     session: Option<String>,
 }
 
-impl Asked {
+impl Parameters {
     fn read(query: &str) -> Self {
-        let mut asked = Self::default();
+        let mut parameters = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 "transport" => {
-                    asked.transport = match &*value {
+                    parameters.transport = match &*value {
                         "polling" => Some(Transport::Polling),
                         "websocket" => Some(Transport::WebSocket),
                         _ => None,
                     };
                 }
-                "EIO" => asked.is_protocol_4 = value == "4",
-                "sid" if !value.is_empty() => asked.session = Some(value.into_owned()),
+                "EIO" => parameters.is_protocol_4 = value == "4",
+                "sid" if !value.is_empty() => parameters.session = Some(value.into_owned()),
                 _ => {}
             }
         }
-        asked
+        parameters
     }
 }
 
-/// Answers a request of EioSession.IO, `echoes` for a suite that tests it alone.
+/// Answers an Engine.IO request. `echoes` is for suites that test Engine.IO alone.
 pub(super) async fn answer(shard: &Rc<Shard>, peer: HttpPeer, request: Request<Incoming>, echoes: bool) -> Answer {
     let origin = shard.shared().client.allowed_origin(request.headers()).cloned();
     let has_origin = request.headers().contains_key(ORIGIN);
@@ -124,7 +124,7 @@ async fn answer_session(
     request: Request<Incoming>,
     echoes: bool,
 ) -> Result<Answer, Refusal> {
-    let Asked { transport, is_protocol_4, session } = Asked::read(request.uri().query().unwrap_or_default());
+    let Parameters { transport, is_protocol_4, session } = Parameters::read(request.uri().query().unwrap_or_default());
     let transport = transport.ok_or(Refusal::TransportUnknown)?;
     let is_upgrade = is_upgrade(request.headers());
     if let Some(session) = session {
@@ -178,7 +178,7 @@ async fn answer_session(
     })
 }
 
-/// Reads the packets that a polling client brings.
+/// Reads the packets of a POST.
 async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let mut posting = shard.shared().eio_sessions.begin_post(id)?;
     // In this version of the protocol binary data is base64 in text.
@@ -188,28 +188,28 @@ async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incomin
     let limit = shard.shared().client.message_bytes;
     let read = match read_body(request, engineio::longest_body(limit), &mut posting).await {
         Ok(read) => read.map(String::from_utf8).transpose().map_err(|_| Refusal::BadRequest)?,
-        Err(error) => return Ok(unread(&error)),
+        Err(error) => return Ok(incomplete(&error)),
     };
     match read.filter(|body| body.len() <= limit || engineio::weight(body) <= limit) {
         Some(text) => polled(posting.finish(text).await),
         None => {
             posting.refuse();
             shard.log_oversize_from(peer, None, shard.shared().client.message_bytes);
-            // The reference says no more either, and its client shows what was said to its user.
+            // The reference implementation sends no text either, and its client shows the text to users.
             Ok(body(StatusCode::PAYLOAD_TOO_LARGE, TEXT, ""))
         }
     }
 }
 
-/// How many packets a client reads in one answer. Python's refuses an answer with more than 16, and ends its session; others
-/// take what there is.
+/// How many packets a client reads in one answer. The Python client ends its session over an answer with more than 16;
+/// others have no limit.
 fn max_packets(headers: &HeaderMap) -> usize {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     if agent.to_ascii_lowercase().contains("python") { PYTHON_PACKETS } else { usize::MAX }
 }
 
-/// Reads a body; none where it is longer than `limit`. What is too long is read to its end within reason, for a client
-/// that still writes would not read the answer.
+/// Reads a body; `None` where it is longer than `limit`. A longer one is read on for a while, because a client that still
+/// writes would not read the answer.
 async fn read_body(
     request: Request<Incoming>,
     limit: usize,
@@ -217,7 +217,7 @@ async fn read_body(
 ) -> Result<Option<Vec<u8>>, UploadError> {
     let (mut read, mut length) = (Vec::new(), 0);
     let mut body = Upload::of(request);
-    while length <= limit.saturating_mul(DRAINED) {
+    while length <= limit.saturating_mul(READ_FACTOR) {
         let Some(data) = body.next(read.capacity()).await? else { return Ok((length <= limit).then_some(read)) };
         posting.progress();
         length += data.len();
@@ -230,8 +230,8 @@ async fn read_body(
     Ok(None)
 }
 
-/// The answer to a request whose body does not come to its end. Its session ends, for nobody knows what was lost with it.
-fn unread(error: &UploadError) -> Answer {
+/// The answer to a request with an incomplete body. Its session ends, because packets may be lost.
+fn incomplete(error: &UploadError) -> Answer {
     match error {
         UploadError::Evicted => unavailable(&error.to_string()),
         UploadError::Standstill | UploadError::TooSlow => {
@@ -245,7 +245,7 @@ fn polled(polled: Polled) -> Result<Answer, Refusal> {
     Ok(body(StatusCode::OK, TEXT, polled?))
 }
 
-/// Says what a page of another origin may do.
+/// Answers a CORS preflight.
 fn preflight(request: &Request<Incoming>, is_allowed: bool) -> Answer {
     let mut answer = body(StatusCode::NO_CONTENT, TEXT, "");
     if is_allowed {

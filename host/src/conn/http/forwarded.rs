@@ -10,11 +10,11 @@ use crate::model::TrustedProxies;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The scheme by which a page's request set out, as far as that is known: as the first proxy reports it, or `http`, which the
-/// host speaks. Of a request by way of a trusted proxy that reports none it is not known.
+/// The scheme of a page's request: as the first proxy reports it, or else `http`, which the host speaks. `None` behind a
+/// trusted proxy that reports none.
 ///
-/// The report counts whoever makes it. It is compared with `Origin` alone, which is worth something from a browser only; and
-/// no page can make a browser send this header to another origin unasked.
+/// Untrusted reports count, too: the scheme is compared with `Origin` alone, which means something from browsers only, and
+/// no page can make a browser send this header to another origin without a preflight.
 pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'static str> {
     let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
     let of_element = |element: &str| {
@@ -28,7 +28,7 @@ pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'stati
         .map(|scheme| scheme.to_ascii_lowercase())
         .as_deref()
     {
-        // Some proxies name what a WebSocket's address begins with.
+        // Some proxies report a WebSocket's scheme.
         Some("https" | "wss") => Some("https"),
         Some("http" | "ws") => Some("http"),
         _ if is_proxied => None,
@@ -36,17 +36,16 @@ pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'stati
     }
 }
 
-/// Whether a request says on whose behalf it comes.
+/// Whether a request has a header that names the client behind a proxy.
 pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
 }
 
-/// The client on whose behalf `peer` sends a request with these headers. It is `peer` itself unless that is trusted.
+/// The client behind `peer` by these headers, or `peer` itself unless that is trusted.
 ///
-/// Each proxy adds the address that it was connected to from at the end, so the list is read from there, and believed as
-/// far as proxies are trusted. An entry that is no address (`unknown`, an obfuscated name, nonsense) ends what is known:
-/// the client then is the last proxy before it. A proxy that sets one header may pass on the other as the client sent it,
-/// so where there are both they must agree, else neither is believed.
+/// Each proxy appends the address that connected to it, so the list is read from its end, as far as proxies are trusted. At
+/// an entry that is no address (`unknown`, an obfuscated name, nonsense) the client is the last proxy before it. A proxy that
+/// sets one header may pass the client's other one on, so if both are there they must agree, or neither counts.
 pub(super) fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> SocketAddr {
     if !trusted.contains(peer.ip()) {
         return peer;
@@ -64,7 +63,7 @@ pub(super) fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &Trusted
         (Some(address), _) | (None, Some(address)) => address,
         (None, None) => return peer,
     };
-    // The port of a client is of no use, and few proxies report it.
+    // Few proxies report a client's port, and it is not used.
     if address == peer.ip() { peer } else { SocketAddr::new(address, 0) }
 }
 
@@ -87,14 +86,14 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim());
     let value = values.next()?;
-    // Twice in one element is against the specification.
+    // Two in one element violate the specification.
     if values.next().is_some() {
         return None;
     }
     node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// An address, which may have a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// An address with an optional port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
 fn node(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn schemes_are_as_reported_or_http() {
+    fn scheme_is_as_reported_or_http() {
         let scheme = |pairs: &[(&'static str, &'static str)], is_proxied| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
             scheme_of(&pairs.collect(), is_proxied)
@@ -152,7 +151,7 @@ mod tests {
             ("10.0.0.1", "2001:db8::1", "[2001:db8::1]:0"),
             ("10.0.0.1", "::ffff:192.0.2.7", "192.0.2.7:0"),
             ("fd00::1", "192.0.2.7", "192.0.2.7:0"),
-            // Who is not trusted speaks for itself.
+            // An untrusted peer is the client.
             ("192.0.2.1", "6.6.6.6", "192.0.2.1:5"),
         ] {
             assert_eq!(client(peer, &[(&X_FORWARDED_FOR, list)]), wanted, "{peer}: {list}");
@@ -162,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_entries_end_what_is_known() {
+    fn malformed_entry_ends_the_trusted_chain() {
         for list in ["", "unknown", "_hidden", "192.0.2.7.8", "6.6.6.6, unknown", "[192.0.2.7]", "6.6.6.6,", "é"] {
             assert_eq!(client("10.0.0.1", &[(&X_FORWARDED_FOR, list)]), "10.0.0.1:5", "{list}");
         }

@@ -14,14 +14,14 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::auth::{MAX_SHOWN, Place, Shown};
+use crate::auth::{MAX_PRESENTED_TOKENS, Place, PresentedToken};
 use crate::net::response::Answer;
-use crate::net::{Watched, lists};
+use crate::net::{WatchedSocket, header_lists};
 
-/// The subprotocols that mean something here: the plain protocol's own. Socket.IO has none.
+/// The subprotocols that are known: the plain protocol's. Socket.IO has none.
 const SUBPROTOCOLS: [&str; 1] = ["roundhouse"];
 
-/// Answers a WebSocket handshake, and hands the socket over when that is written, with what came behind the handshake.
+/// Answers a WebSocket handshake. When the answer is written, `hand_over` gets the socket and the bytes behind the handshake.
 pub(super) fn upgrade(
     request: Request<Incoming>,
     peer: SocketAddr,
@@ -31,7 +31,7 @@ pub(super) fn upgrade(
     let accept = derive_accept_key(key.as_bytes());
     let subprotocol = known_subprotocol(request.headers());
     spawn_local(async move {
-        match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<Watched>>) {
+        match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<WatchedSocket>>) {
             Ok(Ok(parts)) => match parts.io.into_inner().into_inner().into_std() {
                 Ok(socket) => hand_over(socket, &parts.read_buf),
                 Err(error) => tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
@@ -54,23 +54,26 @@ pub(super) fn upgrade(
     response
 }
 
-/// The first subprotocol of those that a client offers which is one of ours (RFC 6455, section 4.2.2). To repeat another would
-/// promise to speak it, and may give back what was hidden there, as a token.
+/// The first offered subprotocol that is known (RFC 6455, section 4.2.2). To echo an unknown one would promise to speak it,
+/// and could return a token that was hidden there.
 fn known_subprotocol(headers: &HeaderMap) -> Option<&'static str> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let mut offered = values.flat_map(|value| value.split(',')).map(str::trim);
     offered.find_map(|offered| SUBPROTOCOLS.into_iter().find(|known| *known == offered))
 }
 
-/// The value of a header that may be there once.
+/// The value of a header that stands there exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-/// The key of a WebSocket handshake (RFC 6455, section 4.2.1), or what the request lacks.
+/// The key of a WebSocket handshake (RFC 6455, section 4.2.1).
+///
+/// # Errors
+/// The handshake's mistake.
 pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
-    if !lists(headers, &CONNECTION, "upgrade") || !lists(headers, &UPGRADE, "websocket") {
+    if !header_lists(headers, &CONNECTION, "upgrade") || !header_lists(headers, &UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with a WebSocket client");
     }
     if only(headers, &SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
@@ -84,27 +87,29 @@ pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str>
     is_key.then(|| key.to_owned()).ok_or("the WebSocket key must be 16 bytes in base64")
 }
 
-/// The tokens of a request: in the `Authorization` header, then in the query, then in cookies of the configured name, of
-/// which a browser sends one for each path and domain that they were set for.
-pub(super) fn find_tokens(headers: &HeaderMap, query: Option<&str>, cookie: Option<&str>) -> Vec<Shown> {
+/// The tokens of a request: in the `Authorization` header, then in the query, then in all cookies of the configured name (a
+/// browser sends one for each path and domain).
+pub(super) fn find_tokens(headers: &HeaderMap, query: Option<&str>, cookie: Option<&str>) -> Vec<PresentedToken> {
     let mut found = Vec::new();
     for value in headers.get_all(AUTHORIZATION).iter().filter_map(|value| value.to_str().ok()) {
         let is_bearer = value.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        found.extend(Shown::new(Place::Header, value).filter(|_| is_bearer));
+        found.extend(PresentedToken::new(Place::Header, value).filter(|_| is_bearer));
     }
     let parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     found.extend(
-        parameters.filter(|(name, _)| name == "token").filter_map(|(_, token)| Shown::new(Place::Query, &token)),
+        parameters
+            .filter(|(name, _)| name == "token")
+            .filter_map(|(_, token)| PresentedToken::new(Place::Query, &token)),
     );
     if let Some(cookie) = cookie {
         let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
         let of_name = cookies.flat_map(|value| value.split(';')).filter_map(|pair| {
             let (name, value) = pair.trim().split_once('=')?;
-            (name == cookie).then(|| Shown::new(Place::Cookie, value.trim_matches('"'))).flatten()
+            (name == cookie).then(|| PresentedToken::new(Place::Cookie, value.trim_matches('"'))).flatten()
         });
         found.extend(of_name);
     }
-    found.truncate(MAX_SHOWN);
+    found.truncate(MAX_PRESENTED_TOKENS);
     found
 }
 
@@ -122,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_found_in_every_place_in_order() {
+    fn tokens_are_found_in_order_of_place() {
         let all = [("cookie", "a=b; jwt=one; c=d"), ("cookie", "jwt=\"two\""), ("authorization", "bearer a.b.c")];
         let (header, query) = ((Place::Header, "a.b.c".to_owned()), (Place::Query, "x+y".to_owned()));
         let cookies = [(Place::Cookie, "one".to_owned()), (Place::Cookie, "two".to_owned())];
@@ -139,12 +144,12 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_tokens_are_kept() {
-        assert_eq!(found(&[("cookie", "jwt=x")], Some(&"token=y&".repeat(100))).len(), MAX_SHOWN);
+    fn excess_tokens_are_dropped() {
+        assert_eq!(found(&[("cookie", "jwt=x")], Some(&"token=y&".repeat(100))).len(), MAX_PRESENTED_TOKENS);
     }
 
     #[test]
-    fn a_handshake_that_lacks_something_is_told_what() {
+    fn handshake_mistakes_are_named() {
         let whole = [
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "WebSocket"),
@@ -165,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn only_our_own_subprotocol_is_chosen() {
+    fn only_known_subprotocols_are_chosen() {
         let chosen = |offered: &'static str| known_subprotocol(&headers(&[("sec-websocket-protocol", offered)]));
         assert_eq!(chosen("access_token, a.b.c"), None);
         assert_eq!(chosen("mqtt, roundhouse"), Some("roundhouse"));

@@ -1,8 +1,8 @@
-//! HTTP on a client's socket: everything before it becomes a WebSocket, and EioSession.IO's polling.
+//! HTTP on a client's socket, until it becomes a WebSocket; and Engine.IO's polling.
 //!
 //! - `serve`: requests on a socket that was accepted; `proxy_header`: the PROXY protocol before them;
 //!   `peer`: their client
-//! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: EioSession.IO's
+//! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: Engine.IO's
 //!   requests
 //! - `peer`: who makes a request; `origin`, `forwarded`: where a page and a client behind proxies come from
 //! - `bundle`, `demo`: Socket.IO's client for browsers, and the page of development mode

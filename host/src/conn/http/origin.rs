@@ -1,25 +1,25 @@
-//! Origins whose pages may do more, as they are configured, and as browsers send them (RFC 6454, section 6.1).
+//! Allowed origins, as they are configured and as browsers send them (RFC 6454, section 6.1).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hyper::header::{HOST, ORIGIN};
 use hyper::{HeaderMap, header::HeaderValue};
 
-/// The origin of pages that have none of their own: files, and frames that are shut in.
+/// The origin of pages without one: files and sandboxed frames.
 const OPAQUE: &str = "null";
 
-/// An origin that is allowed, or several.
+/// One or several origins that are allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowedOrigin {
-    /// `*`: all.
+    /// `*`: every origin.
     Any,
-    /// `null`: pages that have none of their own. Any site can make such a page.
+    /// `null`: pages without an origin. Any site can make one.
     Opaque,
-    /// One, as browsers write it.
+    /// One origin, as browsers write it.
     Exact(String),
     /// All names within a domain, as `https://*.app.example`.
     Within {
-        /// With what stands behind it, as `https://`.
+        /// The scheme with its separator, as `https://`.
         scheme: String,
         /// From the dot on, with the port, as `.app.example:8443`.
         domain: String,
@@ -27,10 +27,10 @@ pub enum AllowedOrigin {
 }
 
 impl AllowedOrigin {
-    /// Reads an origin, and writes it as browsers do.
+    /// Parses an origin, and normalises it as browsers do.
     ///
     /// # Errors
-    /// Where no browser sends such a one, with what to write instead.
+    /// Where no browser sends this origin, with the right form.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "*" => return Ok(Self::Any),
@@ -89,15 +89,15 @@ impl AllowedOrigin {
         }
     }
 
-    /// Whether this names whose pages it allows. Any site can have a page of the others, and so none of them may bring a
-    /// cookie: it would be the visitor's.
+    /// Whether this names its origin, unlike `*` and `null`. Any site can have pages of those, so they may not use cookies, which
+    /// would be the visitor's.
     pub fn is_named(&self) -> bool {
         matches!(self, Self::Exact(_) | Self::Within { .. })
     }
 }
 
-/// Whether a request comes from a page of this host, or from no page at all. `own_scheme` is the one by which the request set
-/// out, where that is known: what anybody on the way can write into a page over `http` is not a page over `https`.
+/// Whether a request comes from a page of this host, or from no page. `own_scheme` is the request's scheme, where it is known:
+/// a page over `http`, which can be tampered with, is not of the host over `https`.
 pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let origin = origin.to_str().unwrap_or_default();
@@ -106,7 +106,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> boo
         return false;
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // A proxy may write the port that a browser leaves out.
+    // A proxy may add the default port that a browser leaves out.
     let host = match scheme {
         "https" => host.strip_suffix(":443").unwrap_or(host),
         "http" => host.strip_suffix(":80").unwrap_or(host),
@@ -115,7 +115,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> boo
     !host.is_empty() && host.eq_ignore_ascii_case(authority)
 }
 
-/// Whether a page is of this machine, whatever its port.
+/// Whether a page is of this machine, on any port.
 pub(super) fn is_of_this_machine(origin: &HeaderValue) -> bool {
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     let host = authority.and_then(|authority| split_port(authority).ok()).map(|(host, _)| host);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_matched_as_browsers_send_it() {
+    fn origins_match_as_browsers_send_them() {
         for (pattern, origin) in [
             ("https://app.example", "https://app.example"),
             ("HTTPS://App.Example", "https://app.example"),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_cannot_match_is_refused() {
+    fn origins_that_cannot_match_are_refused() {
         for (text, reason) in [
             ("app.example", "scheme"),
             ("https://", "no host"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_page_of_the_same_host_is_from_here() {
+    fn only_own_pages_are_from_here() {
         let from_here = |host: &'static str, origin: &'static str| {
             let pairs = [(HOST, HeaderValue::from_static(host)), (ORIGIN, HeaderValue::from_static(origin))];
             is_from_here(&pairs.into_iter().collect(), None)
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_this_machine_are_known_by_their_host() {
+    fn pages_of_this_machine_are_recognised() {
         for (origin, is_here) in [
             ("http://localhost:3000", true),
             ("http://127.0.0.1", true),

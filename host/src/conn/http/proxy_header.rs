@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: before the first byte of a client, a proxy says from where that client connected.
+//! The PROXY protocol, versions 1 and 2: a proxy sends the client's address before the client's first byte.
 //!
-//! It is read from trusted proxies alone, and known by its signature, which no HTTP request begins with. So the same
-//! listener serves proxies that send it and such that do not.
+//! It is read from trusted proxies alone, and recognised by its signature, with which no HTTP request begins. So the same
+//! listener serves proxies with and without it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,21 +17,20 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The longest header of version 1, with its line break, by the specification.
 const MAX_V1_BYTES: usize = 107;
 
-/// The bytes of a header of version 2 that say how long the rest is.
+/// The fixed part of a header of version 2, with the length of the rest.
 const V2_PREFIX_BYTES: usize = 16;
 
-/// The longest rest of a header of version 2 that is read: addresses, and room for the extensions that proxies send.
+/// The longest rest of a header of version 2: addresses, and the extensions that proxies send.
 const MAX_V2_BYTES: usize = 4096;
 
-/// How often a socket is looked at that has sent the first bytes of what may be a signature. Senders write it at once, so
-/// that this is next to never.
+/// Time between two looks at a socket that has sent a part of the signature. Proxies send it at once, so this is rare.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// Reads the header if there is one, and nothing behind it. Gives the client's address; none where the proxy speaks for
-/// itself, as in health checks, or does not know.
+/// Reads the header if there is one, and nothing behind it. Returns the client's address; `None` for the proxy's own
+/// connections, as health checks, and for unknown addresses.
 ///
 /// # Errors
-/// Where the header is malformed, or the proxy goes before it is whole.
+/// Where the header is malformed, or the connection ends within it.
 pub(in crate::conn) async fn read(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut start = [0; V2_SIGNATURE.len()];
     loop {
@@ -50,7 +49,7 @@ pub(in crate::conn) async fn read(socket: &mut TcpStream) -> io::Result<Option<S
 
 async fn read_v1(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut line = Vec::with_capacity(MAX_V1_BYTES);
-    // Byte by byte, for what follows the line is the client's. It is in the kernel's buffer already.
+    // Byte by byte, because the client's bytes follow the line. They are in the kernel's buffer already.
     while !line.ends_with(b"\r\n") {
         if line.len() >= MAX_V1_BYTES {
             return Err(malformed("the line does not end"));
@@ -97,7 +96,7 @@ fn parse_v1_addresses<A: FromStr + Into<IpAddr>>(words: &[&str]) -> io::Result<O
     Ok(Some(SocketAddr::new(address(source)?.into().to_canonical(), port(source_port)?)))
 }
 
-/// Parses the header of version 2 behind its signature. Extensions behind the addresses are not looked at.
+/// Parses the header of version 2 behind its signature. Extensions behind the addresses are ignored.
 fn parse_v2(version_and_command: u8, family: u8, rest: &[u8]) -> io::Result<Option<SocketAddr>> {
     match version_and_command {
         // The proxy's own connection.
@@ -116,7 +115,7 @@ fn parse_v2(version_and_command: u8, family: u8, rest: &[u8]) -> io::Result<Opti
             Ok(Some(SocketAddr::new(address, u16::from_be_bytes([rest[32], rest[33]]))))
         }
         (0x11 | 0x21, _) => Err(malformed("the addresses are cut off")),
-        // Unspecified, datagrams, or Unix sockets, none of which has an address that means anything here.
+        // Unspecified, datagrams and Unix sockets have no address that counts here.
         _ => Ok(None),
     }
 }
@@ -172,7 +171,7 @@ mod tests {
 
     #[test]
     fn arbitrary_bytes_never_panic() {
-        // A generator of our own: the same bytes at each run.
+        // A generator with a fixed seed: the same bytes in each run.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = || {
             state ^= state << 13;

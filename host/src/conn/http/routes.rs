@@ -12,7 +12,7 @@ use super::peer::HttpPeer;
 use super::{demo, engineio};
 use crate::conn::shard::Shard;
 use crate::conn::state::{Credentials, Handshake};
-use crate::net::refuse;
+use crate::net::refuse_ambiguous;
 use crate::net::response::{Answer, error, restarting, text};
 
 /// Engine.IO without Socket.IO, for suites that test it alone.
@@ -20,7 +20,7 @@ const ENGINE_ECHO_PATH: &str = "/engine.io";
 
 /// Answers a request of a client.
 pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Request<Incoming>) -> Answer {
-    if let Some(refusal) = refuse(&request) {
+    if let Some(refusal) = refuse_ambiguous(&request) {
         return refusal;
     }
     let trusted = &shard.shared().config.trusted_proxies;
@@ -67,8 +67,8 @@ fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_
         Err(message) => return upgrade_required(message),
     };
     let credentials = shard.shared().client.credentials(&request, peer);
-    if let Credentials { refused: Some(message), shown } = &credentials
-        && shown.is_empty()
+    if let Credentials { refused: Some(message), tokens } = &credentials
+        && tokens.is_empty()
     {
         return error(StatusCode::FORBIDDEN, "forbidden", message);
     }

@@ -17,7 +17,7 @@ use crate::hub::ShardCommand;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 
 impl Shard {
-    /// Whether new clients are refused, as they are from when the host was told to end.
+    /// Whether new clients are refused because the host ends.
     pub(super) fn is_refusing(&self) -> bool {
         self.shared().admission.is_closed() || self.shutdown().is_stopping()
     }
@@ -32,7 +32,7 @@ impl Shard {
                 return tracing::debug!(%error, "a connection was gone before it was served");
             }
         };
-        // Frames are written when they are due, so that there is nothing for the kernel to wait for.
+        // Frames are written when they are due: the kernel need not wait for more.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
         }
@@ -43,7 +43,7 @@ impl Shard {
             if let Err(error) = shard.clone().serve(socket, peer).await {
                 tracing::debug!(%error, %peer, "an HTTP connection failed");
             }
-            // A WebSocket that came of it counts for itself.
+            // A WebSocket that it was upgraded to counts on its own.
             shard.queue().count(-1);
             shard.shutdown().close_http();
             if shard.shutdown().is_stopping() {
@@ -66,15 +66,14 @@ impl Shard {
         let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
         let served = serve_requests(socket, times, &self.shared().unfinished, stopping, |request| {
             let peer = HttpPeer { address: peer, is_proxied };
-            // On the heap for as long as there is a request: an idle connection has no room for it.
+            // On the heap, so that idle connections do not keep space for it.
             Box::pin(answer(self.clone(), peer, request))
         });
         served.await.map_err(io::Error::other)
     }
 }
 
-/// The client on whose behalf a trusted proxy has connected, if it says so by the PROXY protocol. None where the connection
-/// is to be closed.
+/// The client behind a trusted proxy, if the proxy names it by the PROXY protocol. The outer `None` closes the connection.
 async fn client_behind(
     socket: &mut TcpStream,
     mut stopping: watch::Receiver<bool>,

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::parts::Shard;
-use crate::auth::{Place, Shown};
+use crate::auth::{Place, PresentedToken};
 use crate::conn::state::{Connection, Entry};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
@@ -26,9 +26,9 @@ struct Authenticate {
 ///
 /// # Errors
 /// Where there is none.
-pub(super) fn token_of(payload: &Payload) -> Result<Shown, Failure> {
+pub(super) fn token_of(payload: &Payload) -> Result<PresentedToken, Failure> {
     let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
-    let token = parsed.and_then(Result::ok).and_then(|said| Shown::new(Place::Message, &said.token));
+    let token = parsed.and_then(Result::ok).and_then(|said| PresentedToken::new(Place::Message, &said.token));
     token.ok_or_else(|| Failure::new(ErrorCode::BadRequest, "authenticate takes {\"token\": \"…\"}"))
 }
 
@@ -64,7 +64,7 @@ impl Shard {
     /// Takes over a newer token of the same user, which keeps a connection open beyond the end of the old one.
     fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = token_of(payload).and_then(|token| {
-            let verified = self.shared().auth.verify_shown([&token]);
+            let verified = self.shared().auth.verify_any([&token]);
             let session = verified.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.message))?;
             if connection.identity.borrow().user != session.identity.user {
                 let message = "the token is another user's: open another connection for it";

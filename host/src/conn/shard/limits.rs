@@ -169,7 +169,7 @@ impl Shard {
             Some(holding) if is_begun && attachments == 0 => holding.begin(bytes),
             Some(holding) => holding.grow(bytes, came),
             None => {
-                let share = self.shared().unfinished.part_of_transport((self.index(), transport.id.to_bits()));
+                let share = self.shared().unfinished.holding_of_transport((self.index(), transport.id.to_bits()));
                 share.begin(bytes);
                 *holding = Some(share);
             }
@@ -203,7 +203,7 @@ fn incomplete_bytes(transport: &Transport) -> (usize, usize) {
     let is_open = transport.phase.get() == Phase::Open;
     let (attachments, credentials) = match &*transport.session.borrow() {
         Session::Eio(eio) => {
-            let shown = || eio.credentials.shown.iter().map(|shown| shown.token.len()).sum();
+            let shown = || eio.credentials.tokens.iter().map(|shown| shown.token.len()).sum();
             (eio.decoder.borrow().buffered(), if is_open { 0 } else { shown() })
         }
         _ => (0, 0),

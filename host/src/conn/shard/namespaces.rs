@@ -11,7 +11,7 @@ use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use super::user_limit::PROBE_TIMEOUT;
-use crate::auth::{self, Place, Shown};
+use crate::auth::{self, Place, PresentedToken};
 use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport};
 use crate::model::{ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol, plain, socketio};
@@ -29,8 +29,8 @@ struct Auth {
 }
 
 impl Auth {
-    fn token(&self) -> Option<Shown> {
-        Shown::new(Place::Payload, self.token.as_str()?)
+    fn token(&self) -> Option<PresentedToken> {
+        PresentedToken::new(Place::Payload, self.token.as_str()?)
     }
 
     fn recovery(&self) -> Option<(SessionKey, Progress)> {
@@ -141,11 +141,11 @@ impl Shard {
         fields: &Auth,
     ) -> Result<auth::Session, String> {
         let auth = &self.shared().auth;
-        let Credentials { shown, refused } = &eio.credentials;
+        let Credentials { tokens, refused } = &eio.credentials;
         let token = fields.token();
-        let mut shown = token.iter().chain(shown).peekable();
-        if shown.peek().is_some() && auth.looks_at_tokens() {
-            return auth.verify_shown(shown).map_err(|refusal| match refused {
+        let mut tokens = token.iter().chain(tokens).peekable();
+        if tokens.peek().is_some() && auth.checks_tokens() {
+            return auth.verify_any(tokens).map_err(|refusal| match refused {
                 Some(more) => format!("{}; {more}", refusal.message),
                 None => refusal.message,
             });

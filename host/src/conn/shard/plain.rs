@@ -10,7 +10,7 @@ use super::events::{AUTHENTICATE, token_of};
 use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
-use crate::auth::{self, Refusal, Shown};
+use crate::auth::{self, PresentedToken, Refusal};
 use crate::conn::state::{
     Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict,
 };
@@ -33,8 +33,8 @@ impl Shard {
     /// Signs a client in by its handshake, or waits for its first message.
     pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
         let auth = &self.shared().auth;
-        match !credentials.shown.is_empty() && auth.looks_at_tokens() {
-            true => self.sign_in(transport, &credentials.shown),
+        match !credentials.tokens.is_empty() && auth.checks_tokens() {
+            true => self.sign_in(transport, &credentials.tokens),
             false => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
                 Some(session) => self.open_plain(transport, session),
                 None => self.set_limit(transport, self.config().auth_grace),
@@ -42,8 +42,8 @@ impl Shard {
         }
     }
 
-    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, shown: &[Shown]) {
-        match self.shared().auth.verify_shown(shown) {
+    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, tokens: &[PresentedToken]) {
+        match self.shared().auth.verify_any(tokens) {
             Ok(session) => self.open_plain(transport, session),
             Err(Refusal { is_expired, message }) => {
                 let code = if is_expired { CloseCode::TokenExpired } else { CloseCode::Unauthorized };

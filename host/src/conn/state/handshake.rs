@@ -1,12 +1,12 @@
 //! What a client asked for and showed in its first HTTP request.
 
-use crate::auth::Shown;
+use crate::auth::PresentedToken;
 
 /// The credentials of a handshake. A Socket.IO client may show better ones when it enters a namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
     /// Tokens from a header, the query or cookies, in the order in which they count.
-    pub(crate) shown: Box<[Shown]>,
+    pub(crate) tokens: Box<[PresentedToken]>,
     /// Why another token does not count, where there is one.
     pub(crate) refused: Option<&'static str>,
 }

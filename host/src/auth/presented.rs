@@ -1,17 +1,17 @@
-//! The tokens that a client presents, and in which places: a browser sends cookies along that the page knows nothing of.
+//! The tokens that a client presents in several places: a browser adds cookies that its page does not know.
 
 use std::fmt;
 
 use super::authenticator::Authenticator;
 use super::session::{AuthError, Session};
 
-/// The most tokens that are looked at: more than any client shows in earnest, and each costs a signature.
-pub const MAX_SHOWN: usize = 8;
+/// The most tokens that are checked: more than any honest client presents, and each costs a signature.
+pub const MAX_PRESENTED_TOKENS: usize = 8;
 
-/// Where a client shows a token.
+/// Where a client presents a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// The payload with which a Socket.IO namespace is entered.
+    /// The payload of a Socket.IO CONNECT packet.
     Payload,
     /// The `Authorization` header.
     Header,
@@ -35,18 +35,18 @@ impl fmt::Display for Place {
     }
 }
 
-/// A token, and where it was.
+/// A token, and its place.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct PresentedToken {
     /// The place.
     pub place: Place,
     /// The token, which is not empty.
     pub token: Box<str>,
 }
 
-impl Shown {
-    /// What a client wrote in a place. None where it is empty, as a cookie that was deleted. Some clients write the whole
-    /// header everywhere.
+impl PresentedToken {
+    /// The token in a text that may begin with `Bearer`, as some clients write it everywhere. `None` where it is empty, as in a
+    /// deleted cookie.
     pub fn new(place: Place, text: &str) -> Option<Self> {
         let text = text.trim();
         let token = match text.split_once(' ') {
@@ -58,31 +58,31 @@ impl Shown {
     }
 }
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for PresentedToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A token belongs in no log.
-        f.debug_tuple("Shown").field(&self.place).finish()
+        // Tokens must not be logged.
+        f.debug_tuple("PresentedToken").field(&self.place).finish()
     }
 }
 
-/// Why none of the tokens that a client showed is believed.
+/// Why none of a client's tokens is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether one was valid once, so that a newer one may help.
+    /// Whether one has expired, so that a newer one may help.
     pub is_expired: bool,
-    /// Each place, and what is wrong with what was there.
+    /// The places, with the reason for each.
     pub message: String,
 }
 
 impl Authenticator {
-    /// Who shows these tokens: the first that is valid counts. A stale one in one place does not stand in the way of a good
-    /// one in another, for a client may not know of all that it sends.
+    /// The session of the first valid token. An invalid one in another place does not matter, for a client may not know all
+    /// that it sends.
     ///
     /// # Errors
     /// Where none is valid.
-    pub fn verify_shown<'a>(&self, shown: impl IntoIterator<Item = &'a Shown>) -> Result<Session, Refusal> {
+    pub fn verify_any<'a>(&self, tokens: impl IntoIterator<Item = &'a PresentedToken>) -> Result<Session, Refusal> {
         let mut refused = Vec::new();
-        for Shown { place, token } in shown.into_iter().take(MAX_SHOWN) {
+        for PresentedToken { place, token } in tokens.into_iter().take(MAX_PRESENTED_TOKENS) {
             match self.verify(token) {
                 Ok(session) => return Ok(session),
                 Err(error) => refused.push((*place, error)),
@@ -119,30 +119,30 @@ mod tests {
         sign(&Claims { sub: user.into(), exp, ..Claims::default() }, "s").unwrap()
     }
 
-    fn verify(shown: &[(Place, &str)]) -> Result<String, Refusal> {
+    fn verify(tokens: &[(Place, &str)]) -> Result<String, Refusal> {
         let jwt = JwtConfig { secrets: vec!["s".into()], ..JwtConfig::default() };
         let auth = Authenticator::new(AuthConfig { anonymous: false, jwt }, Clock::manual(1_000_000_000_000));
-        let shown: Vec<_> = shown.iter().filter_map(|(place, text)| Shown::new(*place, text)).collect();
-        auth.verify_shown(&shown).map(|session| session.identity.user.to_string())
+        let tokens: Vec<_> = tokens.iter().filter_map(|(place, text)| PresentedToken::new(*place, text)).collect();
+        auth.verify_any(&tokens).map(|session| session.identity.user.to_string())
     }
 
     #[test]
-    fn the_first_valid_token_counts() {
+    fn first_valid_token_counts() {
         let (ana, ben, stale) = (token("ana", None), token("ben", None), token("old", Some(1.0)));
         let bearer = format!("Bearer {ana}");
-        for shown in [
+        for tokens in [
             &[(Place::Header, &*ana), (Place::Cookie, &ben)][..],
             &[(Place::Query, ""), (Place::Cookie, &ana)],
             &[(Place::Payload, "Bearer "), (Place::Query, &bearer)],
             &[(Place::Cookie, &stale), (Place::Cookie, &ana)],
             &[(Place::Query, "undefined"), (Place::Cookie, &stale), (Place::Cookie, &ana)],
         ] {
-            assert_eq!(verify(shown).unwrap(), "ana", "{shown:?}");
+            assert_eq!(verify(tokens).unwrap(), "ana", "{tokens:?}");
         }
     }
 
     #[test]
-    fn a_refusal_names_each_place() {
+    fn refusal_names_each_place() {
         let stale = token("old", Some(1.0));
         let refused = verify(&[(Place::Query, &stale)]).unwrap_err();
         assert!(refused.is_expired && refused.message.starts_with("the token in the query has expired"), "{refused:?}");
@@ -157,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_tokens_are_looked_at() {
+    fn excess_tokens_are_not_checked() {
         let good = token("ana", None);
-        let mut shown = vec![(Place::Cookie, "x"); MAX_SHOWN];
-        shown.push((Place::Cookie, &good));
-        assert!(verify(&shown).is_err());
+        let mut tokens = vec![(Place::Cookie, "x"); MAX_PRESENTED_TOKENS];
+        tokens.push((Place::Cookie, &good));
+        assert!(verify(&tokens).is_err());
     }
 }
