@@ -195,4 +195,6 @@ fn check_loopback(name: &str, address: SocketAddr) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod tests;

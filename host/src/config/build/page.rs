@@ -1,0 +1,102 @@
+//! `docs/configuration.md` shows each key with its default.
+
+use std::path::Path;
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Format as _, Toml};
+use serde::de::DeserializeOwned;
+
+use super::super::file::{self, File};
+use super::super::sections::api_keys::ApiKeySection;
+use super::super::sections::auth::{AuthSection, JwtSection};
+use super::super::sections::budget::BudgetSection;
+use super::super::sections::cors::CorsSection;
+use super::super::sections::heartbeat::HeartbeatSection;
+use super::super::sections::limits::LimitsSection;
+use super::super::sections::plugins::PluginsSection;
+use super::super::sections::recovery::RecoverySection;
+use super::super::sections::shutdown::ShutdownSection;
+use super::super::sections::socketio::SocketIoSection;
+use super::super::sections::store::StoreSection;
+use super::{Config, Overrides};
+use crate::plugin::PluginOptions;
+
+const PAGE: &str = include_str!("../../../../docs/configuration.md");
+
+/// A plugin whose table the page shows as an example.
+const EXAMPLE: &str = "[plugins.ticket-collision]";
+
+/// Keys that are refused as not supported.
+const UNSUPPORTED: [&str; 5] = ["tls", "rooms", "session", "public_key_file", "jwks_url"];
+
+/// The page's TOML, as lines of each table by its header; those before the first stand under "".
+fn tables() -> Vec<(&'static str, String)> {
+    let (_, rest) = PAGE.split_once("```toml\n").expect("the page has TOML");
+    let (toml, _) = rest.split_once("\n```").expect("the TOML ends");
+    let mut tables = vec![("", String::new())];
+    for line in toml.lines() {
+        let header = line.trim_start_matches("# ");
+        if header.starts_with('[')
+            && let Some((name, _)) = header.split_once('#').or(Some((header, "")))
+        {
+            tables.push((name.trim(), String::new()));
+        }
+        let (_, text) = tables.last_mut().expect("there is a table");
+        text.push_str(line);
+        text.push('\n');
+    }
+    tables
+}
+
+fn build(toml: &str) -> String {
+    let built = file::parse(toml, &[])
+        .and_then(|file| Config::build(file, false, Overrides::default(), Path::new("/srv")))
+        .expect("the page's TOML is a configuration");
+    format!("{built:#?}")
+}
+
+#[test]
+fn page_shows_the_defaults() {
+    let toml: String = tables().into_iter().filter(|(name, _)| *name != EXAMPLE).map(|(_, text)| text).collect();
+    assert_eq!(build(&toml), build(""));
+}
+
+/// The keys of a table: those that an unknown key is refused with.
+fn keys<T: DeserializeOwned>() -> Vec<&'static str> {
+    match Figment::from(Toml::string("no_such_key = 1")).extract::<T>().map(|_| ()).map_err(|error| error.kind) {
+        Err(Kind::UnknownField(_, known)) => known.to_vec(),
+        other => panic!("the unknown key is not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn page_names_every_key() {
+    let tables = tables();
+    for (table, keys) in [
+        ("", keys::<File>()),
+        ("[auth]", keys::<AuthSection>()),
+        ("[auth.jwt]", keys::<JwtSection>()),
+        ("[limits]", keys::<LimitsSection>()),
+        ("[limits.user]", keys::<BudgetSection>()),
+        ("[heartbeat]", keys::<HeartbeatSection>()),
+        ("[recovery]", keys::<RecoverySection>()),
+        ("[socketio]", keys::<SocketIoSection>()),
+        ("[cors]", keys::<CorsSection>()),
+        ("[store]", keys::<StoreSection>()),
+        ("[shutdown]", keys::<ShutdownSection>()),
+        ("[plugins]", keys::<PluginsSection>()),
+        (EXAMPLE, keys::<PluginOptions>()),
+        ("[[api_keys]]", keys::<ApiKeySection>()),
+    ] {
+        let (_, text) = tables.iter().find(|(name, _)| *name == table).expect(table);
+        let path = table.trim_matches(['[', ']']);
+        for key in keys.into_iter().filter(|key| !UNSUPPORTED.contains(key)) {
+            let inner = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            let is_table = tables.iter().any(|(name, _)| name.trim_matches(['[', ']']) == inner);
+            let is_named = text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == key);
+            let is_explained = PAGE.contains(&format!("`{inner}`")) || PAGE.contains(&format!("`{key}`"));
+            assert!(is_table || is_named || is_explained, "docs/configuration.md does not name {inner}");
+        }
+    }
+}
