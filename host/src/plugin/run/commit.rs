@@ -11,6 +11,7 @@ use super::deadlines::Due;
 use super::effect::{Checked, Effect, Fetch};
 use super::job::{Envelope, Job};
 use super::scope::Timer;
+use super::scopes::Place;
 use super::state::{ThreadState, Visit};
 use crate::hub::{Joined, Publication, RecipientCount, ShardCommand};
 use crate::ledger::Charge;
@@ -56,40 +57,7 @@ impl ThreadState {
         let place = self.enter(visit).ok();
         let now = self.shared.clock.uptime_ms();
         if let Some(place) = place {
-            let scope = &mut self.scopes[place];
-            scope.last_event_ms = now;
-            scope.sequence += 1;
-            match &present {
-                Present::AsStored => {}
-                Present::Migrated(_) => {
-                    scope.previous_schema_state = scope.state.take();
-                }
-                Present::GivenUp(_) => {
-                    scope.give_up();
-                    self.shared.metrics.plugin_lost_states.inc();
-                }
-            }
-            // A copy is of use as long as a rollback can lead to its schema.
-            scope.previous_schema_state.take_if(|before| !visit.plugin.can_go_back_to(before.version));
-            let version = generation.manifest.state_version;
-            let keeps = matches!((&checked.state, &present), (StateChange::Keep, Present::AsStored));
-            let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
-            // The store must not expire a scope that is in use.
-            let is_stale = now.saturating_sub(scope.written) > scope.idle_ms / EXPIRY_SLACK;
-            scope.is_dirty |= is_stale || !keeps || checked.effects.iter().any(has_timers);
-            match (checked.state, present) {
-                (StateChange::Put(bytes), _) | (StateChange::Keep, Present::Migrated(bytes)) => {
-                    scope.state = Some(State { version, bytes });
-                }
-                (StateChange::Keep, Present::GivenUp(before)) => {
-                    scope.state = before.map(|bytes| State { version, bytes });
-                }
-                (StateChange::Keep, Present::AsStored) => {}
-                (StateChange::Clear, _) => {
-                    scope.state = None;
-                    scope.previous_schema_state = None;
-                }
-            }
+            self.keep_state(visit, place, generation, &checked.effects, (checked.state, present), now);
         }
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
             // The outcome is acknowledged when what it leads to has been written to its recipients' sockets.
@@ -111,6 +79,52 @@ impl ThreadState {
         }
         self.receipt = None;
         done
+    }
+
+    /// Keeps the state of a handled event, and what is left of the one before.
+    fn keep_state(
+        &mut self,
+        visit: &Visit<'_>,
+        place: Place,
+        generation: &Generation,
+        effects: &[Effect],
+        (state, present): (StateChange, Present),
+        now: u64,
+    ) {
+        let scope = &mut self.scopes[place];
+        scope.last_event_ms = now;
+        scope.sequence += 1;
+        match &present {
+            Present::AsStored => {}
+            Present::Migrated(_) => {
+                scope.previous_schema_state = scope.state.take();
+            }
+            Present::GivenUp(_) => {
+                scope.give_up();
+                self.shared.metrics.plugin_lost_states.inc();
+            }
+        }
+        // A copy is of use as long as a rollback can lead to its schema.
+        scope.previous_schema_state.take_if(|before| !visit.plugin.can_go_back_to(before.version));
+        let version = generation.manifest.state_version;
+        let keeps = matches!((&state, &present), (StateChange::Keep, Present::AsStored));
+        let has_timers = |effect: &Effect| matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
+        // The store must not expire a scope that is in use.
+        let is_stale = now.saturating_sub(scope.written) > scope.idle_ms / EXPIRY_SLACK;
+        scope.is_dirty |= is_stale || !keeps || effects.iter().any(has_timers);
+        match (state, present) {
+            (StateChange::Put(bytes), _) | (StateChange::Keep, Present::Migrated(bytes)) => {
+                scope.state = Some(State { version, bytes });
+            }
+            (StateChange::Keep, Present::GivenUp(before)) => {
+                scope.state = before.map(|bytes| State { version, bytes });
+            }
+            (StateChange::Keep, Present::AsStored) => {}
+            (StateChange::Clear, _) => {
+                scope.state = None;
+                scope.previous_schema_state = None;
+            }
+        }
     }
 
     /// How many recipients the emits have, if the feature asks for that.
