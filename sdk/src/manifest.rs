@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::EventLimits;
 use crate::messages::{MessageRoute, Messages};
-use crate::template::Template;
 
 /// The description of a feature, which the host reads once, before the first event. Begin with
 /// [`manifest!`](crate::manifest).
@@ -210,11 +209,6 @@ impl Manifest {
             limits.retain(|_, limits| *limits != EventLimits::of_host());
         }
         limits
-    }
-
-    /// The scopes' templates, in the order of the scopes.
-    pub(crate) fn templates(&self) -> Result<Vec<Template>, String> {
-        self.scopes.iter().map(|scope| Template::parse(&scope.template)).collect()
     }
 }
 

@@ -38,7 +38,7 @@ impl<F: Feature> Warm<F> {
         Ok(Self {
             settings_text: settings_text.to_owned(),
             settings,
-            templates: F::describe().templates().map_err(Failure::internal)?,
+            templates: F::describe().scopes.iter().map(|scope| Template::new(&scope.template)).collect(),
         })
     }
 }

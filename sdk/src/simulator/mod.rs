@@ -7,11 +7,9 @@
 //! What is the author's mistake and not a sender's, such as an event that the manifest does not name or an
 //! outcome that differs when the same event is handled again, panics and says so.
 
-mod check;
-mod key;
+mod contract;
 mod limits;
 mod look;
-mod placeholders;
 mod rooms;
 mod store;
 mod world;
@@ -21,13 +19,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use roundhouse_contract::{CONNECT_EVENT, Manifest};
 use serde_json::{Value, json};
 
 use crate::event::{Answers, Message, Query};
 use crate::log::Level;
-use crate::manifest::CONNECT;
-use crate::template::Template;
-use crate::{Event, Failure, Feature, Identity, LeaveReason, Manifest, Member, Payload, Sender, decode};
+use crate::{Event, Failure, Feature, Identity, LeaveReason, Member, Payload, Sender, decode};
+use limits::check_bounds;
 use rooms::{Crowd, Frame, Line};
 use store::Store;
 use world::{Agenda, Asked, Key, Slot, first_argument, values};
@@ -74,7 +72,6 @@ pub struct Save {
 /// A feature, the people who use it, and a clock.
 pub struct Simulation<F: Feature> {
     manifest: Manifest,
-    templates: Vec<Template>,
     settings: String,
     now: u64,
     n_events: u64,
@@ -112,18 +109,13 @@ impl<F: Feature> Simulation<F> {
     /// # Panics
     /// Where the manifest contradicts itself or the feature's types.
     pub fn new() -> Self {
-        let manifest = F::describe();
-        if let Err(why) = check::manifest(&manifest) {
-            panic!("the manifest of {} {why}", manifest.name);
-        }
-        for event in manifest.scopes.iter().flat_map(|scope| &scope.routes) {
-            let event = &event.event;
+        let manifest = contract::check_manifest(F::describe()).unwrap_or_else(|why| panic!("the manifest: {why}"));
+        let connect = manifest.connect_scope.iter().map(|_| CONNECT_EVENT);
+        for event in manifest.routes.keys().map(String::as_str).chain(connect) {
             assert!(decode::knows::<F::Message>(event), "no message is called {event:?}, yet it is routed");
         }
-        let templates = manifest.templates().unwrap_or_else(|why| panic!("{why}"));
         Self {
             manifest,
-            templates,
             settings: "{}".to_owned(),
             now: BEGINNING,
             n_events: 0,
@@ -172,7 +164,7 @@ impl<F: Feature> Simulation<F> {
     /// # Panics
     /// Where the manifest does not name the namespace.
     pub fn connect_to(&mut self, namespace: &str, identity: Identity, auth: &Value) -> Connection {
-        let is_there = namespace == "/" || self.manifest.namespaces.iter().any(|own| own == namespace);
+        let is_there = namespace == "/" || self.manifest.namespaces.contains(namespace);
         assert!(is_there, "the manifest of {} does not name the namespace {namespace:?}", self.manifest.name);
         let position = self.lines.len();
         let user_id = identity.user_id.clone();
@@ -181,20 +173,19 @@ impl<F: Feature> Simulation<F> {
             inbox: Vec::new(),
             closed: None,
             is_away: false,
-            came: false,
         });
         self.rooms.entry(format!("user:{user_id}")).or_default().insert(position, &user_id);
         let connection = Connection(position);
-        let told = self.manifest.scopes.iter().position(|scope| scope.routes.iter().any(|route| route.from_host));
-        if let Some(template) = told {
+        if let Some(address) = &self.manifest.connect_scope {
+            let key = self.key_of(&address.key);
             let sender = Sender::Client(self.line(connection).member.clone());
-            let (payload, checked) = self.greeting(namespace, auth);
+            let (payload, checked) = self.connect_payload(namespace, auth);
             if let Err(failure) = checked {
-                self.refuse(connection, CONNECT, failure);
+                self.refuse(connection, CONNECT_EVENT, failure);
             }
-            let message = Message { event: CONNECT.to_owned(), sender, payload, wants_reply: false };
-            if let Err(failure) = self.take(template, message) {
-                self.refuse(connection, CONNECT, failure);
+            let message = Message { event: CONNECT_EVENT.to_owned(), sender, payload, wants_reply: false };
+            if let Err(failure) = self.take(&key, message) {
+                self.refuse(connection, CONNECT_EVENT, failure);
             }
         }
         connection
@@ -224,7 +215,6 @@ impl<F: Feature> Simulation<F> {
     /// The connection as the sender of what it sends.
     fn sender(&mut self, from: Connection) -> Sender {
         let sender = Sender::Client(self.line(from).member.clone());
-        self.lines[from.0].came = true;
         sender
     }
 
@@ -241,31 +231,27 @@ impl<F: Feature> Simulation<F> {
     }
 
     fn message(&mut self, sender: Sender, event: &str, payload: Payload, wants_reply: bool) -> Result<Value, Failure> {
-        let found = self.manifest.scopes.iter().enumerate().find_map(|(template, scope)| {
-            let route = scope.routes.iter().find(|route| route.event == event && !route.from_host)?;
-            Some((template, route))
-        });
-        let (template, route) =
-            found.ok_or_else(|| Failure::new("unknown_event", format!("there is no event {event}")))?;
-        let may = match sender {
-            Sender::Client(_) => route.from_clients,
-            _ => route.from_services,
+        let route = self.manifest.routes.get(event);
+        let route = route.ok_or_else(|| Failure::new("unknown_event", format!("there is no event {event}")))?;
+        let (may_send, others) = match sender {
+            Sender::Client(_) => (route.from_client, "services"),
+            _ => (route.from_service, "clients"),
         };
-        if !may {
-            return Err(Failure::forbidden(format!("{event} is not yours to send")));
+        if !may_send {
+            return Err(Failure::forbidden(format!("only {others} may send {event}")));
         }
-        self.check_limits(event, &payload)?;
-        self.take(template, Message { event: event.to_owned(), sender, payload, wants_reply })
+        check_bounds(route.limits, event, &payload)?;
+        let key = self.key(route.scope, first_argument(&payload).get())?;
+        self.take(&key, Message { event: event.to_owned(), sender, payload, wants_reply })
     }
 
     /// Hands a message to the scope that it is for, and gives the reply.
-    fn take(&mut self, template: usize, message: Message) -> Result<Value, Failure> {
-        let key = self.key(template, &first_argument(&message.payload))?;
+    fn take(&mut self, key: &Key, message: Message) -> Result<Value, Failure> {
         let (event, wants_reply) = (message.event.clone(), message.wants_reply);
-        let ran = self.run(&key, Event::Message(message))?;
+        let ran = self.run(key, Event::Message(message))?;
         let is_deferred = ran.fetch.is_some() && ran.reply.is_none();
         if let Some(fetch) = ran.fetch {
-            self.store.fetch(&key, fetch, is_deferred);
+            self.store.fetch(key, fetch, is_deferred);
         }
         self.settle();
         let reply = match (is_deferred, self.store.take_deferred()) {
@@ -280,17 +266,14 @@ impl<F: Feature> Simulation<F> {
     /// A service asks. A question without scope is put to all scopes and their answers are folded.
     pub fn query(&mut self, name: &str, data: Value) -> Result<Value, Failure> {
         let query = Query { name: name.to_owned(), data: data.to_string() };
-        if self.manifest.gathered.iter().any(|own| own == name) {
-            return self.gather(query);
+        match self.manifest.queries.get(name) {
+            None => Err(Failure::not_found(format!("there is no query {name}"))),
+            Some(None) => self.gather(query),
+            Some(Some(scope)) => {
+                let key = self.key(*scope, &query.data)?;
+                self.ask(&key, Event::Query(query))
+            }
         }
-        let template = self
-            .manifest
-            .scopes
-            .iter()
-            .position(|scope| scope.queries.iter().any(|own| own == name))
-            .ok_or_else(|| Failure::not_found(format!("there is no query {name}")))?;
-        let key = self.key(template, &data)?;
-        self.ask(&key, Event::Query(query))
     }
 
     fn gather(&mut self, query: Query) -> Result<Value, Failure> {
@@ -335,7 +318,6 @@ impl<F: Feature> Simulation<F> {
 
     /// Another feature or an operator takes a connection into a room.
     pub fn join(&mut self, connection: Connection, room: &str) {
-        self.lines[connection.0].came = true;
         self.enter(connection.0, room, None);
         self.settle();
     }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use roundhouse_contract::{Audience, MIN_CHAINED_MS};
+
 use super::world::{Asked, Due, Key};
-use super::{Delivery, Simulation};
-use crate::{Audience, Audiences, Emit, Event, Failure, Feature, LeaveReason, Member, Payload};
+use super::{Connection, Delivery, Simulation};
+use crate::{Event, Failure, Feature, LeaveReason, Member, Payload};
 
 /// One connection.
 #[derive(Debug)]
@@ -14,8 +16,6 @@ pub(super) struct Line {
     pub(super) inbox: Vec<Frame>,
     pub(super) closed: Option<String>,
     pub(super) is_away: bool,
-    /// Whether it has sent the feature something, or another let it join a room of the feature's.
-    pub(super) came: bool,
 }
 
 /// An event in an inbox. It is shared by all who received it, and read only where a test looks.
@@ -93,39 +93,60 @@ impl Crowd {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// Who gets it.
-    pub(super) fn deliver(&mut self, key: &Key, emit: Emit) -> BTreeSet<usize> {
-        let except = self.receivers(&emit.except);
-        let frame = Frame::new(&emit.event, emit.payload, emit.volatile);
-        let receivers = &self.receivers(&emit.to) - &except;
-        for position in &receivers {
+    /// Delivers an event, and gives the connections that received it.
+    pub(super) fn deliver(
+        &mut self,
+        to: &[Audience<Connection>],
+        except: &[Audience<Connection>],
+        frame: &Frame,
+    ) -> BTreeSet<usize> {
+        let recipients = &self.recipients(to) - &self.recipients(except);
+        for position in &recipients {
             self.lines[*position].inbox.push(frame.clone());
-            if let Some((tag, timeout_ms)) = &emit.acknowledge {
-                let at = self.agenda.add(self.now.saturating_add(*timeout_ms), Due::AnswerTimeout);
-                self.asked.push(Asked { key: key.clone(), tag: tag.clone(), connection: *position, at });
-            }
         }
-        receivers
+        recipients
     }
 
-    fn receivers(&self, audiences: &Audiences) -> BTreeSet<usize> {
+    /// Delivers an event to open connections, each of which has to acknowledge it.
+    pub(super) fn deliver_with_ack(
+        &mut self,
+        key: &Key,
+        connections: &[Connection],
+        frame: &Frame,
+        tag: &str,
+        timeout_ms: u64,
+    ) {
+        for connection in connections {
+            if !self.is_open(*connection) {
+                continue;
+            }
+            self.lines[connection.0].inbox.push(frame.clone());
+            let at = self.agenda.add(self.now.saturating_add(timeout_ms.max(MIN_CHAINED_MS)), Due::AnswerTimeout);
+            self.asked.push(Asked { key: key.clone(), tag: tag.to_owned(), connection: connection.0, at });
+        }
+    }
+
+    fn recipients(&self, audiences: &[Audience<Connection>]) -> BTreeSet<usize> {
         let open = || self.lines.iter().enumerate().filter(|(_, line)| line.closed.is_none());
-        let mut receivers = BTreeSet::new();
-        for audience in &audiences.0 {
+        let mut recipients = BTreeSet::new();
+        for audience in audiences {
             match audience {
-                Audience::Room(room) => receivers.extend(self.rooms.get(room).into_iter().flat_map(Crowd::members)),
-                Audience::Connection(id) => receivers.extend(self.position(id)),
-                Audience::All => receivers.extend(open().map(|(position, _)| position)),
-                Audience::User(id) => self.of_user(id, &mut receivers),
-                Audience::Users(ids) => ids.iter().for_each(|id| self.of_user(id, &mut receivers)),
-                Audience::Roles(roles) => receivers.extend(
+                Audience::Room(room) => recipients.extend(self.rooms.get(room).into_iter().flat_map(Crowd::members)),
+                Audience::Connection(one) => recipients.extend(self.is_open(*one).then_some(one.0)),
+                Audience::All => recipients.extend(open().map(|(position, _)| position)),
+                Audience::Users(ids) => ids.iter().for_each(|id| self.of_user(id, &mut recipients)),
+                Audience::Roles(roles) => recipients.extend(
                     open()
                         .filter(|(_, line)| roles.iter().any(|role| line.member.identity.has_role(role)))
                         .map(|(position, _)| position),
                 ),
             }
         }
-        receivers
+        recipients
+    }
+
+    pub(super) fn is_open(&self, connection: Connection) -> bool {
+        self.lines[connection.0].closed.is_none()
     }
 
     fn of_user(&self, id: &str, receivers: &mut BTreeSet<usize>) {
@@ -159,7 +180,8 @@ impl<F: Feature> Simulation<F> {
             return;
         }
         let rooms = self.rooms.iter().filter(|(_, crowd)| crowd.has(position)).map(|(room, _)| room);
-        let watching = self.scopes.iter().filter(|(_, slot)| slot.watched.contains(&position)).map(|(scope, _)| scope);
+        let watching =
+            self.scopes.iter().filter(|(_, slot)| slot.watched.contains_key(&position)).map(|(scope, _)| scope);
         let scopes: BTreeSet<String> = rooms.chain(watching).cloned().collect();
         for scope in scopes {
             self.tell_presence(position, &scope);
@@ -168,7 +190,7 @@ impl<F: Feature> Simulation<F> {
 
     /// Tells a scope whether a connection's client is away, if it wants to know.
     pub(super) fn tell_presence(&mut self, position: usize, scope: &str) {
-        let key = self.find_key(scope).filter(|key| self.manifest.scopes[key.template].presence);
+        let key = self.find_key(scope).filter(|key| self.manifest.scopes[key.template].has_presence);
         if let Some(key) = key {
             let member = self.lines[position].member.clone();
             let event = if self.lines[position].is_away { Event::Away(member) } else { Event::Back(member) };
@@ -202,7 +224,7 @@ impl<F: Feature> Simulation<F> {
             }
         }
         for (scope, slot) in &mut self.scopes {
-            if slot.watched.remove(&position) {
+            if slot.watched.remove(&position).is_some() {
                 scopes.insert(scope.clone());
             }
         }

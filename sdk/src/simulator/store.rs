@@ -3,11 +3,12 @@
 
 use std::collections::VecDeque;
 
+use roundhouse_contract::raw;
 use serde_json::Value;
 
 use super::world::Key;
 use super::{Save, Simulation};
-use crate::{Document, Event, Failure, Feature, Fetch, Fetched, Page, Payload, Saved, StoreFailure};
+use crate::{Document, Event, Failure, Feature, Fetched, Page, Payload, Saved, StoreFailure};
 
 /// What is stored, and what is on its way.
 #[derive(Debug, Default)]
@@ -37,13 +38,13 @@ struct Stored {
 #[derive(Debug)]
 pub(super) struct Fetching {
     key: Key,
-    fetch: Fetch,
+    fetch: raw::Fetch,
     /// Whether a sender waits for what comes of it.
     is_awaited: bool,
 }
 
 impl Store {
-    pub(super) fn promise(&mut self, scope: &str, save: crate::Save) {
+    pub(super) fn promise(&mut self, scope: &str, save: raw::Save) {
         self.n_promised += 1;
         self.promised.push(Save {
             scope: scope.to_owned(),
@@ -56,7 +57,7 @@ impl Store {
         });
     }
 
-    pub(super) fn fetch(&mut self, key: &Key, fetch: Fetch, is_awaited: bool) {
+    pub(super) fn fetch(&mut self, key: &Key, fetch: raw::Fetch, is_awaited: bool) {
         self.n_fetches += 1;
         self.fetching.push_back(Fetching { key: key.clone(), fetch, is_awaited });
     }
@@ -85,7 +86,7 @@ impl Store {
         self.documents.iter().filter(move |one| one.save.scope == scope && one.save.collection == collection)
     }
 
-    fn page(&self, scope: &str, fetch: &Fetch) -> Result<Page, StoreFailure> {
+    fn page(&self, scope: &str, fetch: &raw::Fetch) -> Result<Page, StoreFailure> {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
@@ -173,7 +174,7 @@ impl<F: Feature> Simulation<F> {
         }
         let scopes = std::mem::take(&mut self.scopes);
         for (scope, mut slot) in scopes {
-            if self.manifest.scopes[slot.template].durable {
+            if self.manifest.scopes[slot.template].is_durable {
                 slot.watched.clear();
                 self.scopes.insert(scope, slot);
             } else {

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use roundhouse_contract::raw::{self, StateChange};
+use roundhouse_contract::{Counted, Effect, MIN_CHAINED_MS, ScopeAddress};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::rooms::Crowd;
-use super::{Simulation, check, one_or_many};
+use super::rooms::{Crowd, Frame};
+use super::{Connection, Simulation, one_or_many};
 use crate::event::{Acknowledgement, Timer};
 use crate::log::capture;
 use crate::random::Random;
-use crate::{Call, Effect, Event, Failure, Feature, Fetch, LeaveReason, Member, Payload, Reached, StateChange, handle};
-
-/// The shortest time of a timer that is set while something else than a message is handled, in milliseconds: the host's.
-const LEAST_CHAINED_MS: u64 = 10;
+use crate::{Call, Event, Failure, Feature, LeaveReason, Member, Payload, handle};
 
 /// One scope.
 #[derive(Debug, Default)]
@@ -23,7 +23,8 @@ pub(super) struct Slot {
     sequence: u64,
     /// Where each timer stands in the agenda.
     pub(super) timers: BTreeMap<String, At>,
-    pub(super) watched: BTreeSet<usize>,
+    /// Each connection that it watches, and whether that came to the feature by itself.
+    pub(super) watched: BTreeMap<usize, bool>,
     last_event: u64,
 }
 
@@ -42,6 +43,10 @@ pub(super) struct Key {
 }
 
 impl Key {
+    fn new(template: usize, address: &ScopeAddress) -> Self {
+        Self { template, scope: address.key.to_string(), params: address.params.to_vec() }
+    }
+
     /// Where answers are gathered.
     pub(super) fn nowhere() -> Self {
         Self { template: 0, scope: String::new(), params: Vec::new() }
@@ -89,13 +94,14 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) reply: Option<Payload>,
-    pub(super) fetch: Option<Fetch>,
+    pub(super) fetch: Option<raw::Fetch>,
 }
 
 impl<F: Feature> Simulation<F> {
-    pub(super) fn key(&self, template: usize, first: &Value) -> Result<Key, Failure> {
-        let (scope, params) = self.templates[template].fill(first)?;
-        Ok(Key { template, scope, params })
+    /// The key of the scope that a payload's first argument, JSON text, names.
+    pub(super) fn key(&self, template: usize, first: &str) -> Result<Key, Failure> {
+        let address = self.manifest.scopes[template].template.address(first).map_err(Failure::bad_request)?;
+        Ok(Key::new(template, &address))
     }
 
     /// The key of a scope that is known, or could be.
@@ -104,12 +110,8 @@ impl<F: Feature> Simulation<F> {
     }
 
     pub(super) fn find_key(&self, scope: &str) -> Option<Key> {
-        self.templates
-            .iter()
-            .enumerate()
-            .filter_map(|(template, one)| Some((template, one.prefix.len(), one.params_of(scope)?)))
-            .max_by_key(|(_, length, _)| *length)
-            .map(|(template, _, params)| Key { template, scope: scope.to_owned(), params })
+        let mut templates = self.manifest.scopes.iter().map(|scope| &scope.template).enumerate();
+        templates.find_map(|(position, template)| Some(Key::new(position, &template.match_key(scope)?)))
     }
 
     /// Handles one event and commits what comes of it, but for what is still to be fetched.
@@ -127,44 +129,82 @@ impl<F: Feature> Simulation<F> {
             key.scope
         );
         self.logs.extend(lines);
-        let outcome = result?;
-        let timers = self.scopes.get(&key.scope).map(|slot| &slot.timers);
-        if let Err(why) = check::outcome(&self.manifest, &self.templates, &event, &outcome, timers) {
-            panic!("the host would refuse what came of {event:?} in {:?}: {why}", key.scope);
-        }
-        self.check_joins(&outcome.effects);
-        if matches!(event, Event::Query(_) | Event::Gathered(..)) {
-            let reply = outcome.effects.into_iter().find_map(|effect| match effect {
-                Effect::Reply(payload) => Some(payload),
+        let (effects, state) = self.check_outcome(key, &event, result?).unwrap_or_else(|why| {
+            panic!("the host would fail {event:?} in {:?}, for the feature returned {why}", key.scope);
+        });
+        if event.is_query() {
+            let reply = effects.into_iter().find_map(|effect| match effect {
+                Effect::Reply(reply) => Some(payload(reply)),
                 _ => None,
             });
             return Ok(Ran { reply, fetch: None });
         }
-        self.commit_state(key, outcome.state);
+        self.commit_state(key, state);
+        Ok(self.commit(key, &event, effects))
+    }
+
+    /// Commits the effects of an event in their order.
+    fn commit(&mut self, key: &Key, event: &Event, effects: Vec<Effect<Connection>>) -> Ran {
         let mut ran = Ran { reply: None, fetch: None };
         let mut count = None;
         let mut reached = BTreeSet::new();
-        for effect in outcome.effects {
+        for effect in effects {
             match effect {
-                Effect::Emit(emit) => reached.append(&mut self.deliver(key, emit)),
-                Effect::Reply(payload) => ran.reply = Some(payload),
+                Effect::Emit { to, except, event, payload: carried, volatile } => {
+                    let frame = Frame::new(&event, payload(carried), volatile);
+                    reached.append(&mut self.deliver(&to, &except, &frame));
+                }
+                Effect::EmitWithAck { connections, event, payload: carried, tag, timeout_ms } => {
+                    let frame = Frame::new(&event, payload(carried), false);
+                    self.deliver_with_ack(key, &connections, &frame, &tag, timeout_ms);
+                }
+                Effect::Reply(reply) => ran.reply = Some(payload(reply)),
                 Effect::ReplyReached(field, of) => count = Some((field, of)),
                 Effect::Fetch(fetch) => ran.fetch = Some(fetch),
-                Effect::SetTimer(name, after_ms, payload) => {
-                    let least = if matches!(event, Event::Message(_)) { 0 } else { LEAST_CHAINED_MS };
-                    self.set_timer(key, name, after_ms.max(least), payload);
+                Effect::SetTimer(timer) => {
+                    let min_ms = if event.is_sent() { 0 } else { MIN_CHAINED_MS };
+                    self.set_timer(key, timer.name, timer.after_ms.max(min_ms), timer.payload);
                 }
-                effect => self.commit(key, effect),
+                Effect::CancelTimer(name) => self.cancel(key, &name),
+                Effect::Save(save) => self.store.promise(&key.scope, save),
+                Effect::Join(connection, _)
+                | Effect::Leave(connection, _)
+                | Effect::Watch(connection)
+                | Effect::Disconnect(connection, _)
+                    if !self.is_open(connection) => {}
+                Effect::Join(Connection(position), room) => {
+                    self.enter(position, &room.unwrap_or_else(|| key.scope.clone()), Some(key));
+                }
+                Effect::Leave(Connection(position), room) => {
+                    let room = room.unwrap_or_else(|| key.scope.clone());
+                    if room == key.scope {
+                        self.slot(key).watched.remove(&position);
+                    }
+                    self.exit(position, &room, Some(key), LeaveReason::Left);
+                }
+                Effect::Watch(connection) => self.watch(key, event, connection),
+                Effect::Disconnect(Connection(position), reason) => self.close(position, &reason),
             }
         }
         if let Some((field, of)) = count {
             let n = match of {
-                Reached::Connections => reached.len(),
-                Reached::Users => self.users(&reached).len(),
+                Counted::Connections => reached.len(),
+                Counted::Users => self.users(&reached).len(),
             };
             ran.reply = Some(Payload::from_args(json!([{field: n}]).to_string()));
         }
-        Ok(ran)
+        ran
+    }
+
+    fn watch(&mut self, key: &Key, event: &Event, connection: Connection) {
+        let has_come = event.comes_from() == Some(&*connection.to_string());
+        let Connection(position) = connection;
+        let watched = &mut self.slot(key).watched;
+        let is_new = !watched.contains_key(&position);
+        *watched.entry(position).or_default() |= has_come;
+        if is_new && self.lines[position].is_away {
+            self.tell_presence(position, &key.scope);
+        }
     }
 
     fn users(&self, positions: &BTreeSet<usize>) -> BTreeSet<&str> {
@@ -201,43 +241,6 @@ impl<F: Feature> Simulation<F> {
             StateChange::Keep => {}
             StateChange::Put(bytes) => slot.state = Some(bytes),
             StateChange::Clear => slot.state = None,
-        }
-    }
-
-    fn commit(&mut self, key: &Key, effect: Effect) {
-        match effect {
-            // `run` has seen to these.
-            Effect::Emit(_) | Effect::Reply(_) | Effect::ReplyReached(..) | Effect::SetTimer(..) | Effect::Fetch(_) => {
-            }
-            Effect::Join(connection, room) => {
-                if let Some(position) = self.position(&connection) {
-                    self.enter(position, &room.unwrap_or_else(|| key.scope.clone()), Some(key));
-                }
-            }
-            Effect::Leave(connection, room) => {
-                if let Some(position) = self.position(&connection) {
-                    let room = room.unwrap_or_else(|| key.scope.clone());
-                    if room == key.scope {
-                        self.slot(key).watched.remove(&position);
-                    }
-                    self.exit(position, &room, Some(key), LeaveReason::Left);
-                }
-            }
-            Effect::Watch(connection) => {
-                if let Some(position) = self.position(&connection) {
-                    let is_new = self.slot(key).watched.insert(position);
-                    if is_new && self.lines[position].is_away {
-                        self.tell_presence(position, &key.scope);
-                    }
-                }
-            }
-            Effect::CancelTimer(name) => self.cancel(key, &name),
-            Effect::Save(save) => self.store.promise(&key.scope, save),
-            Effect::Disconnect(connection, reason) => {
-                if let Some(position) = self.position(&connection) {
-                    self.close(position, &reason);
-                }
-            }
         }
     }
 
@@ -348,7 +351,7 @@ fn member(event: &Event) -> Option<&Member> {
 }
 
 /// The connection that an event came from or is about.
-fn connection(event: &Event) -> Option<&str> {
+pub(super) fn connection(event: &Event) -> Option<&str> {
     match event {
         Event::Acknowledgement(acknowledgement) => Some(&acknowledgement.connection),
         event => member(event).map(|member| member.connection.as_str()),
@@ -360,8 +363,12 @@ pub(super) fn values(payload: &Payload) -> Value {
     one_or_many(serde_json::from_str(&payload.args).unwrap_or_default())
 }
 
-/// What scopes are made of.
-pub(super) fn first_argument(payload: &Payload) -> Value {
-    let args: Vec<Value> = serde_json::from_str(&payload.args).unwrap_or_default();
+/// The JSON text of a payload's first argument; `null` where there is none.
+pub(super) fn first_argument(payload: &Payload) -> Box<RawValue> {
+    let args: Vec<Box<RawValue>> = serde_json::from_str(&payload.args).unwrap_or_default();
     args.into_iter().next().unwrap_or_default()
+}
+
+fn payload(payload: roundhouse_contract::Payload) -> Payload {
+    Payload { args: payload.arguments.text.into(), attachments: payload.attachments }
 }

@@ -88,3 +88,44 @@ impl<'de> Deserialize<'de> for Only<'de> {
         json.deserialize_seq(Array)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(args: &str, attachments: usize) -> String {
+        Arguments::check(args, attachments).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    const ZERO: &str = r#"{"_placeholder":true,"num":0}"#;
+    const ONE: &str = r#"{"_placeholder":true,"num":1}"#;
+
+    #[test]
+    fn arguments_may_refer_to_attachments_anywhere() {
+        for (args, attachments) in [
+            (format!(r#"[1,{{"deep":[{ONE}]}},{ZERO}]"#), 2),
+            ("[]".to_owned(), 0),
+            (format!("[{ZERO},{ZERO}]"), 0),
+            (format!(r#"[{{"_placeholder":false,"num":9}},{ZERO}]"#), 1),
+        ] {
+            assert_eq!(refusal(&args, attachments), "", "{args}");
+        }
+    }
+
+    #[test]
+    fn arguments_must_fit_the_attachments() {
+        for (args, attachments, message) in [
+            ("[]".to_owned(), 1, "has no placeholder"),
+            (format!("[{ZERO}]"), 2, "has no placeholder"),
+            (format!("[{ZERO},{ZERO}]"), 1, "another's too"),
+            (format!("[{ONE}]"), 1, "of no attachment"),
+            (r#"[{"_placeholder":true}]"#.to_owned(), 1, "it is not"),
+            (r#"[{"_placeholder":true,"num":0,"more":1}]"#.to_owned(), 1, "it is not"),
+            ("[]".to_owned(), 11, "at most 10 attachments"),
+            ("{}".to_owned(), 0, "not a JSON array"),
+        ] {
+            let refusal = refusal(&args, attachments);
+            assert!(refusal.contains(message), "{args}: {refusal}");
+        }
+    }
+}

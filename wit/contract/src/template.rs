@@ -249,14 +249,48 @@ mod tests {
         assert_eq!(matched("ticket:{id}", "ticket:5"), Some(vec!["5".to_owned()]));
         assert_eq!(matched("ticket:{id}", "ticket:"), None);
         assert_eq!(matched("ticket:{id}", "tickets:5"), None);
+        let (key, params) = address("timeline:{type}:{id}", r#"{"type":"client","id":"a:b"}"#).unwrap();
+        assert_eq!(matched("timeline:{type}:{id}", &key), Some(params));
         assert_eq!(matched("timeline:{type}:{id}", "timeline:a:b:c"), Some(vec!["a".to_owned(), "b:c".to_owned()]));
         assert_eq!(matched("system", "system"), Some(Vec::new()));
         assert_eq!(matched("system", "system:x"), None);
     }
 
     #[test]
+    fn address_takes_a_string_for_one_placeholder() {
+        assert_eq!(address("campaign:{campaignId}", r#""c1""#).unwrap().0, "campaign:c1");
+        assert!(address("timeline:{entityType}:{entityId}", r#""x""#).is_err());
+    }
+
+    #[test]
+    fn template_without_placeholders_is_one_scope() {
+        assert_eq!(address("system", r#"{"any":1}"#), Ok(("system".to_owned(), Vec::new())));
+        assert_eq!(template("system").match_key("system:1"), None);
+    }
+
+    #[test]
+    fn address_refuses_bad_ids_by_field() {
+        let long = "x".repeat(129);
+        for (entity_type, entity_id, field) in [
+            ("\"a:b\"", "\"1\"", "entityType"),
+            ("\"\"", "\"1\"", "entityType"),
+            ("\"a\"", "7", "entityId"),
+            ("\"a\"", "\"a b\"", "entityId"),
+            ("\"a\"", "\"a\u{200b}\"", "entityId"),
+            ("\"\u{202e}a\"", "\"1\"", "entityType"),
+            ("\"a\"", &format!("{long:?}"), "entityId"),
+        ] {
+            let first = format!(r#"{{"entityType":{entity_type},"entityId":{entity_id}}}"#);
+            let refusal = address("timeline:{entityType}:{entityId}", &first).unwrap_err();
+            assert!(refusal.contains(&format!("the field {field} must")), "{refusal}");
+        }
+    }
+
+    #[test]
     fn ambiguous_templates_are_refused() {
-        for bad in ["", "{id}", "a:{", "a:{}", "a:{x y}", "a:{x}{y}", "a:{x}:{x}", "a b:{x}", "a}:{x}", "a:{x}}"] {
+        for bad in
+            ["", "{id}", "a:{", "a:{b", "a:{}", "a:{x y}", "a:{x}{y}", "a:{x}:{x}", "a b:{x}", "a}:{x}", "a:{x}}"]
+        {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
     }
