@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use table::ManifestSpec;
+
 #[path = "../../host/build/component.rs"]
 mod component;
 
@@ -88,6 +90,18 @@ pub fn hostile(describe: &str) -> Vec<u8> {
     let behaviour = format!("{:.<32}", format!("describe={describe}"));
     let at = component.windows(32).position(|window| window == marker.as_bytes()).expect("the guest has its marker");
     component[at..at + 32].copy_from_slice(behaviour.as_bytes());
+    component
+}
+
+/// The guest that describes itself as this manifest and acts as its events say.
+pub fn table(manifest: &ManifestSpec) -> Vec<u8> {
+    static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
+    let mut component = BUILT.get_or_init(|| guest("table")).clone();
+    let marker = format!("{:<64}", "table-manifest");
+    let at = component.windows(64).position(|window| window == marker.as_bytes()).expect("the guest has its marker");
+    let manifest = serde_json::to_vec(manifest).expect("a manifest is JSON");
+    component[at..at + 64].fill(b' ');
+    component[at..at + manifest.len()].copy_from_slice(&manifest);
     component
 }
 

@@ -1,6 +1,7 @@
 //! Loading, swapping, faults and connect notifications of plugins.
 
 mod connect;
+mod contract;
 mod faults;
 mod folder;
 mod installed;
