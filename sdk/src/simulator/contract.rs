@@ -5,7 +5,7 @@ use std::fmt;
 use roundhouse_contract::raw::{self, StateChange};
 use roundhouse_contract::{CONNECT_EVENT, Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
 
-use super::world::{Key, Slot};
+use super::scopes::{Key, ScopeState};
 use super::{Connection, Simulation};
 use crate::bindings::roundhouse::feature::manifest as wit;
 use crate::{Audience, Audiences, Event, Feature, Outcome, Payload};
@@ -67,16 +67,16 @@ impl fmt::Display for Connection {
 /// The connections of a simulation while a scope handles an event.
 struct Connections<'a, F: Feature> {
     simulation: &'a Simulation<F>,
-    slot: Option<&'a Slot>,
+    slot: Option<&'a ScopeState>,
     event: &'a Event,
 }
 
 impl<F: Feature> Connections<'_, F> {
     /// Whether it is in a room of the feature's scopes. True where it is closed, as the host cannot say any more.
     fn is_in_any(&self, Connection(position): Connection) -> bool {
-        let Simulation { lines, rooms, manifest, .. } = self.simulation;
+        let Simulation { clients, rooms, manifest, .. } = self.simulation;
         let owned = |room: &str| manifest.scope_of_key(room).is_some();
-        lines[position].closed.is_some() || rooms.iter().any(|(room, crowd)| crowd.has(position) && owned(room))
+        clients[position].closed.is_some() || rooms.iter().any(|(room, members)| members.has(position) && owned(room))
     }
 }
 
@@ -85,11 +85,11 @@ impl<F: Feature> World for Connections<'_, F> {
 
     fn connection(&self, id: &str) -> Option<Connection> {
         let position = id.strip_prefix('c')?.parse::<usize>().ok()?.checked_sub(1)?;
-        (position < self.simulation.lines.len()).then_some(Connection(position))
+        (position < self.simulation.clients.len()).then_some(Connection(position))
     }
 
     fn is_known(&self, connection: Connection) -> bool {
-        super::world::connection(self.event) == Some(&*connection.to_string())
+        super::scopes::connection(self.event) == Some(&*connection.to_string())
             || self.simulation.scopes.values().any(|slot| slot.watched.contains_key(&connection.0))
             || self.is_in_any(connection)
     }
@@ -132,7 +132,7 @@ impl<F: Feature> Simulation<F> {
     }
 }
 
-fn check_timers(slot: Option<&Slot>, effects: &[Effect<Connection>]) -> Result<(), String> {
+fn check_timers(slot: Option<&ScopeState>, effects: &[Effect<Connection>]) -> Result<(), String> {
     let before = slot.into_iter().flat_map(|slot| slot.timers.keys());
     let mut timers: std::collections::BTreeSet<&str> = before.map(String::as_str).collect();
     for effect in effects {

@@ -1,18 +1,16 @@
-//! A host without sockets, threads or WebAssembly: people who connect and send, a clock that tests move,
-//! rooms, timers and checks as the real host has them. A test says what people do and looks at what they
-//! received.
+//! A host without sockets, threads or WebAssembly: clients that connect and send, a clock that tests move, and the real host's
+//! rooms, timers and rules. A test acts as clients and services, and checks the events that they receive. The crate's first
+//! page has an example.
 //!
-//! The crate's first page shows one at work.
-//!
-//! What is the author's mistake and not a sender's, such as an event that the manifest does not name or an
-//! outcome that differs when the same event is handled again, panics and says so.
+//! A mistake of the author, and not of a sender, panics: for example an event that the manifest does not list, or an outcome
+//! that differs when the same event is handled again.
 
 mod contract;
+mod inspect;
 mod limits;
-mod look;
 mod rooms;
+mod scopes;
 mod store;
-mod world;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -26,18 +24,18 @@ use crate::event::{Answers, Message, Query};
 use crate::log::Level;
 use crate::{Event, Failure, Feature, Identity, LeaveReason, Member, Payload, Sender, decode};
 use limits::check_bounds;
-use rooms::{Crowd, Frame, Line};
+use rooms::{ClientState, ConnectionSet, Frame};
+use scopes::{Agenda, Key, PendingAck, ScopeState, first_argument, values};
 use store::Store;
-use world::{Agenda, Asked, Key, Slot, first_argument, values};
 
-/// When simulations begin, in epoch milliseconds: any moment would do, a round one reads well in failures.
+/// The time at which simulations begin, in epoch milliseconds: a round number is easy to read in failures.
 const BEGINNING: u64 = 1_800_000_000_000;
 
 /// One connection of a simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Connection(usize);
 
-/// An event that a connection received, with all that came with it.
+/// An event that a connection received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
     /// The event's name.
@@ -46,43 +44,43 @@ pub struct Delivery {
     pub args: Vec<Value>,
     /// Its binary attachments.
     pub attachments: Vec<Vec<u8>>,
-    /// Whether a slow connection might have missed it.
+    /// Whether the host may skip it for a slow connection.
     pub volatile: bool,
 }
 
-/// A document that a feature wants stored.
+/// A document that a feature saved, and that is not stored yet.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Save {
-    /// The scope that wants it.
+    /// The scope that saved it.
     pub scope: String,
-    /// Its tag, which comes back with the outcome.
+    /// The tag, which comes back with the outcome.
     pub tag: String,
-    /// Where it is to be stored.
+    /// The collection.
     pub collection: String,
-    /// What no two documents of the scope's collection have in common, if anything.
+    /// The key under which no second document is stored in the scope's collection.
     pub key: Option<String>,
     /// The document.
     pub document: Value,
-    /// Which promise it is, of how many.
+    /// The number of the promise.
     number: u64,
-    /// How often the host had been started anew when it was promised.
+    /// The number of restarts before the promise.
     life: u32,
 }
 
-/// A feature, the people who use it, and a clock.
+/// A feature, its clients, and a clock.
 pub struct Simulation<F: Feature> {
     manifest: Manifest,
     settings: String,
     now: u64,
     n_events: u64,
-    lines: Vec<Line>,
-    rooms: BTreeMap<String, Crowd>,
-    scopes: BTreeMap<String, Slot>,
+    clients: Vec<ClientState>,
+    rooms: BTreeMap<String, ConnectionSet>,
+    scopes: BTreeMap<String, ScopeState>,
     agenda: Agenda,
-    asked: Vec<Asked>,
+    pending_acks: Vec<PendingAck>,
     store: Store,
     logs: Vec<(Level, String)>,
-    /// What scopes are still to be told of what the last event caused elsewhere.
+    /// Events for scopes that earlier effects have caused.
     pending: VecDeque<(Key, Event)>,
     feature: PhantomData<fn() -> F>,
 }
@@ -104,10 +102,10 @@ impl<F: Feature> Default for Simulation<F> {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// The feature with its default settings, and nobody there.
+    /// A simulation with default settings and without connections.
     ///
     /// # Panics
-    /// Where the manifest contradicts itself or the feature's types.
+    /// If the host would refuse the manifest, or the feature's types do not have a routed event.
     pub fn new() -> Self {
         let manifest = contract::check_manifest(F::describe()).unwrap_or_else(|why| panic!("the manifest: {why}"));
         let connect = manifest.connect_scope.iter().map(|_| CONNECT_EVENT);
@@ -119,11 +117,11 @@ impl<F: Feature> Simulation<F> {
             settings: "{}".to_owned(),
             now: BEGINNING,
             n_events: 0,
-            lines: Vec::new(),
+            clients: Vec::new(),
             rooms: BTreeMap::new(),
             scopes: BTreeMap::new(),
             agenda: Agenda::default(),
-            asked: Vec::new(),
+            pending_acks: Vec::new(),
             store: Store::default(),
             logs: Vec::new(),
             pending: VecDeque::new(),
@@ -131,19 +129,19 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// The same with an operator's settings.
+    /// Sets the operator's settings.
     #[must_use]
     pub fn with_settings(mut self, settings: Value) -> Self {
         self.set_settings(&settings);
         self
     }
 
-    /// Changes the settings, as an operator may at any time.
+    /// Changes the operator's settings.
     pub fn set_settings(&mut self, settings: &Value) {
         self.settings = settings.to_string();
     }
 
-    /// A person connects: with an id that is connected already, by another tab.
+    /// Connects a client of a user. A user may have several connections.
     pub fn connect(&mut self, user_id: &str, name: &str) -> Connection {
         self.connect_as(Identity {
             user_id: user_id.to_owned(),
@@ -153,22 +151,22 @@ impl<F: Feature> Simulation<F> {
         })
     }
 
-    /// A person with roles, claims or no name connects.
+    /// Connects a client with this identity.
     pub fn connect_as(&mut self, identity: Identity) -> Connection {
         self.connect_to("/", identity, &json!({}))
     }
 
-    /// A person connects to a Socket.IO namespace, with what its client gives as `auth`. Where the feature refuses to
-    /// hear of it, that comes as an `error` event.
+    /// Connects a client to a Socket.IO namespace with this `auth`. If the feature refuses `connect`, the client gets an `error`
+    /// event.
     ///
     /// # Panics
-    /// Where the manifest does not name the namespace.
+    /// If the manifest does not list the namespace.
     pub fn connect_to(&mut self, namespace: &str, identity: Identity, auth: &Value) -> Connection {
         let is_there = namespace == "/" || self.manifest.namespaces.contains(namespace);
         assert!(is_there, "the manifest of {} does not name the namespace {namespace:?}", self.manifest.name);
-        let position = self.lines.len();
+        let position = self.clients.len();
         let user_id = identity.user_id.clone();
-        self.lines.push(Line {
+        self.clients.push(ClientState {
             member: Member { connection: format!("c{}", position + 1), identity },
             inbox: Vec::new(),
             closed: None,
@@ -184,26 +182,26 @@ impl<F: Feature> Simulation<F> {
                 self.refuse(connection, CONNECT_EVENT, failure);
             }
             let message = Message { event: CONNECT_EVENT.to_owned(), sender, payload, wants_reply: false };
-            if let Err(failure) = self.take(&key, message) {
+            if let Err(failure) = self.handle_message(&key, message) {
                 self.refuse(connection, CONNECT_EVENT, failure);
             }
         }
         connection
     }
 
-    /// Sends an event and asks for an acknowledgement: what comes back is that, or the refusal. Several
-    /// arguments come back as an array, none as `null`.
+    /// Sends an event with acknowledgement, and returns the acknowledgement or the refusal. Several arguments come back as an
+    /// array, none as `null`.
     pub fn emit_with_ack(&mut self, from: Connection, event: &str, data: Value) -> Result<Value, Failure> {
         self.emit_payload_with_ack(from, event, Payload::from_args(json!([data]).to_string()))
     }
 
-    /// Sends an event with any arguments and attachments, and asks for an acknowledgement.
+    /// As [`emit_with_ack`](Self::emit_with_ack), with any arguments and attachments.
     pub fn emit_payload_with_ack(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
         let sender = self.sender(from);
         self.message(sender, event, payload, true)
     }
 
-    /// Sends an event without asking for an acknowledgement: a refusal comes as an `error` event.
+    /// Sends an event without acknowledgement. A refusal comes as an `error` event.
     pub fn emit(&mut self, from: Connection, event: &str, data: Value) {
         let sender = self.sender(from);
         let payload = Payload::from_args(json!([data]).to_string());
@@ -212,7 +210,6 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// The connection as the sender of what it sends.
     fn sender(&mut self, from: Connection) -> Sender {
         let sender = Sender::Client(self.line(from).member.clone());
         sender
@@ -221,10 +218,10 @@ impl<F: Feature> Simulation<F> {
     fn refuse(&mut self, connection: Connection, event: &str, failure: Failure) {
         let Failure { code, message } = failure;
         let error = json!([{"code": code, "message": message, "event": event}]);
-        self.lines[connection.0].inbox.push(Frame::new("error", Payload::from_args(error.to_string()), false));
+        self.clients[connection.0].inbox.push(Frame::new("error", Payload::from_args(error.to_string()), false));
     }
 
-    /// A backend service sends an event.
+    /// Sends an event as a service.
     pub fn service(&mut self, key: &str, event: &str, data: Value) -> Result<Value, Failure> {
         let payload = Payload::from_args(json!([data]).to_string());
         self.message(Sender::Service(key.to_owned()), event, payload, true)
@@ -242,18 +239,18 @@ impl<F: Feature> Simulation<F> {
         }
         check_bounds(route.limits, event, &payload)?;
         let key = self.key(route.scope, first_argument(&payload).get())?;
-        self.take(&key, Message { event: event.to_owned(), sender, payload, wants_reply })
+        self.handle_message(&key, Message { event: event.to_owned(), sender, payload, wants_reply })
     }
 
-    /// Hands a message to the scope that it is for, and gives the reply.
-    fn take(&mut self, key: &Key, message: Message) -> Result<Value, Failure> {
+    /// Lets a scope handle a message, and returns the reply.
+    fn handle_message(&mut self, key: &Key, message: Message) -> Result<Value, Failure> {
         let (event, wants_reply) = (message.event.clone(), message.wants_reply);
         let ran = self.run(key, Event::Message(message))?;
         let is_deferred = ran.fetch.is_some() && ran.reply.is_none();
         if let Some(fetch) = ran.fetch {
             self.store.fetch(key, fetch, is_deferred);
         }
-        self.settle();
+        self.handle_pending();
         let reply = match (is_deferred, self.store.take_deferred()) {
             (false, _) => ran.reply.unwrap_or_default(),
             (true, Some(result)) => result?,
@@ -263,7 +260,7 @@ impl<F: Feature> Simulation<F> {
         Ok(values(&reply))
     }
 
-    /// A service asks. A question without scope is put to all scopes and their answers are folded.
+    /// Sends a query as a service. Without a scope, all scopes answer, and the feature folds the answers.
     pub fn query(&mut self, name: &str, data: Value) -> Result<Value, Failure> {
         let query = Query { name: name.to_owned(), data: data.to_string() };
         match self.manifest.queries.get(name) {
@@ -291,75 +288,75 @@ impl<F: Feature> Simulation<F> {
         Ok(values(&self.run(key, question)?.reply.unwrap_or_default()))
     }
 
-    /// The feature's own figures, as the host asks for them.
+    /// Sends the query `stats`, as the host does.
     pub fn stats(&mut self) -> Result<Value, Failure> {
         self.query("stats", json!({}))
     }
 
-    /// A connection goes, however it goes.
+    /// Disconnects a client.
     pub fn disconnect(&mut self, connection: Connection) {
         self.close(connection.0, "disconnected");
-        self.settle();
+        self.handle_pending();
     }
 
-    /// A connection's client loses its transport, and may come back: the connection keeps its place, and what it is sent
-    /// waits for the client. Scopes that ask for it are told that it is [away](Feature::away).
+    /// A client loses its transport. The host keeps the connection in its rooms, and the events for it. Scopes with
+    /// [`on_away`](crate::Scope::on_away) get [`away`](Feature::away).
     pub fn lose(&mut self, connection: Connection) {
         self.set_away(connection.0, true);
-        self.settle();
+        self.handle_pending();
     }
 
-    /// A client that lost its transport comes back to its connection. Scopes that ask for it are told that it is
-    /// [back](Feature::back). One that does not come back in time [disconnects](Self::disconnect).
+    /// A client that lost its transport resumes its connection. Scopes with [`on_away`](crate::Scope::on_away) get
+    /// [`back`](Feature::back). A client that does not resume in time [disconnects](Self::disconnect).
     pub fn come_back(&mut self, connection: Connection) {
         self.set_away(connection.0, false);
-        self.settle();
+        self.handle_pending();
     }
 
-    /// Another feature or an operator takes a connection into a room.
+    /// Another feature or an operator adds a connection to a room.
     pub fn join(&mut self, connection: Connection, room: &str) {
         self.enter(connection.0, room, None);
-        self.settle();
+        self.handle_pending();
     }
 
-    /// Another feature or an operator takes a connection out of a room.
+    /// Another feature or an operator removes a connection from a room.
     pub fn leave(&mut self, connection: Connection, room: &str) {
         self.exit(connection.0, room, None, LeaveReason::Left);
-        self.settle();
+        self.handle_pending();
     }
 
-    /// A client answers an event that asked for an acknowledgement.
+    /// A client acknowledges an event.
     ///
     /// # Panics
-    /// Where nothing with this tag waits for an answer of this connection.
+    /// If no acknowledgement with this tag is pending for the connection.
     pub fn acknowledge(&mut self, connection: Connection, tag: &str, data: Value) {
         self.acknowledge_payload(connection, tag, Payload::from_args(json!([data]).to_string()));
     }
 
-    /// The same with any arguments and attachments.
+    /// As [`acknowledge`](Self::acknowledge), with any arguments and attachments.
     ///
     /// # Panics
-    /// Where nothing with this tag waits for an answer of this connection.
+    /// If no acknowledgement with this tag is pending for the connection.
     pub fn acknowledge_payload(&mut self, connection: Connection, tag: &str, payload: Payload) {
         let position = self
-            .asked
+            .pending_acks
             .iter()
             .position(|asked| asked.connection == connection.0 && asked.tag == tag)
             .unwrap_or_else(|| panic!("nothing tagged {tag:?} waits for an answer"));
-        let asked = self.asked.remove(position);
+        let asked = self.pending_acks.remove(position);
         self.agenda.remove(asked.at);
         let answer = self.checked_answer(connection, payload);
         self.answer(asked, answer);
-        self.settle();
+        self.handle_pending();
     }
 
-    /// Moves the clock: whatever is due on the way happens at its time.
+    /// Moves the clock. Timers and time-outs on the way happen at their times.
     pub fn advance(&mut self, by: Duration) {
         self.advance_to(self.now + u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
     }
 
-    fn line(&self, connection: Connection) -> &Line {
-        let line = &self.lines[connection.0];
+    fn line(&self, connection: Connection) -> &ClientState {
+        let line = &self.clients[connection.0];
         assert!(line.closed.is_none(), "{} is closed", line.member.connection);
         assert!(!line.is_away, "{} is away, and sends nothing until it comes back", line.member.connection);
         line

@@ -1,24 +1,24 @@
-//! Connections and rooms of the simulated host: who is where, who receives what, and who is told of goings.
+//! Connections and rooms of the simulated host: membership, delivery, and the events for scopes on joins and departures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use roundhouse_contract::{Audience, MIN_CHAINED_MS};
 
-use super::world::{Asked, Due, Key};
+use super::scopes::{Due, Key, PendingAck};
 use super::{Connection, Delivery, Simulation};
 use crate::{Event, Failure, Feature, LeaveReason, Member, Payload};
 
 /// One connection.
 #[derive(Debug)]
-pub(super) struct Line {
+pub(super) struct ClientState {
     pub(super) member: Member,
     pub(super) inbox: Vec<Frame>,
     pub(super) closed: Option<String>,
     pub(super) is_away: bool,
 }
 
-/// An event in an inbox. It is shared by all who received it, and read only where a test looks.
+/// An event in an inbox. All recipients share it, and it is decoded only for tests that read it.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     event: Rc<str>,
@@ -41,16 +41,16 @@ impl Frame {
     }
 }
 
-/// The connections in a room, and how many of them each user has. Both are counted when somebody comes or goes, so that
-/// an event in a full room costs no more than in an empty one.
+/// The connections in a room, and their number for each user. Joins and departures keep the numbers, so that an event in a
+/// large room costs no more than in an empty one.
 #[derive(Debug, Default)]
-pub(super) struct Crowd {
+pub(super) struct ConnectionSet {
     members: BTreeSet<usize>,
     users: BTreeMap<String, usize>,
 }
 
-impl Crowd {
-    /// Whether it was not there before.
+impl ConnectionSet {
+    /// Adds a connection; whether it is new.
     pub(super) fn insert(&mut self, position: usize, user_id: &str) -> bool {
         let new = self.members.insert(position);
         if new {
@@ -59,7 +59,7 @@ impl Crowd {
         new
     }
 
-    /// Whether it was there.
+    /// Removes a connection; whether it was a member.
     fn remove(&mut self, position: usize, user_id: &str) -> bool {
         let was_in = self.members.remove(&position);
         if was_in && let Some(n) = self.users.get_mut(user_id) {
@@ -93,7 +93,7 @@ impl Crowd {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// Delivers an event, and gives the connections that received it.
+    /// Delivers an event, and returns the recipients.
     pub(super) fn deliver(
         &mut self,
         to: &[Audience<Connection>],
@@ -102,7 +102,7 @@ impl<F: Feature> Simulation<F> {
     ) -> BTreeSet<usize> {
         let recipients = &self.recipients(to) - &self.recipients(except);
         for position in &recipients {
-            self.lines[*position].inbox.push(frame.clone());
+            self.clients[*position].inbox.push(frame.clone());
         }
         recipients
     }
@@ -120,18 +120,20 @@ impl<F: Feature> Simulation<F> {
             if !self.is_open(*connection) {
                 continue;
             }
-            self.lines[connection.0].inbox.push(frame.clone());
+            self.clients[connection.0].inbox.push(frame.clone());
             let at = self.agenda.add(self.now.saturating_add(timeout_ms.max(MIN_CHAINED_MS)), Due::AnswerTimeout);
-            self.asked.push(Asked { key: key.clone(), tag: tag.to_owned(), connection: connection.0, at });
+            self.pending_acks.push(PendingAck { key: key.clone(), tag: tag.to_owned(), connection: connection.0, at });
         }
     }
 
     fn recipients(&self, audiences: &[Audience<Connection>]) -> BTreeSet<usize> {
-        let open = || self.lines.iter().enumerate().filter(|(_, line)| line.closed.is_none());
+        let open = || self.clients.iter().enumerate().filter(|(_, line)| line.closed.is_none());
         let mut recipients = BTreeSet::new();
         for audience in audiences {
             match audience {
-                Audience::Room(room) => recipients.extend(self.rooms.get(room).into_iter().flat_map(Crowd::members)),
+                Audience::Room(room) => {
+                    recipients.extend(self.rooms.get(room).into_iter().flat_map(ConnectionSet::members));
+                }
                 Audience::Connection(one) => recipients.extend(self.is_open(*one).then_some(one.0)),
                 Audience::All => recipients.extend(open().map(|(position, _)| position)),
                 Audience::Users(ids) => ids.iter().for_each(|id| self.of_user(id, &mut recipients)),
@@ -146,22 +148,22 @@ impl<F: Feature> Simulation<F> {
     }
 
     pub(super) fn is_open(&self, connection: Connection) -> bool {
-        self.lines[connection.0].closed.is_none()
+        self.clients[connection.0].closed.is_none()
     }
 
     fn of_user(&self, id: &str, receivers: &mut BTreeSet<usize>) {
-        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flat_map(Crowd::members));
+        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flat_map(ConnectionSet::members));
     }
 
     /// An open connection by its id.
     pub(super) fn position(&self, id: &str) -> Option<usize> {
         let position: usize = id.strip_prefix('c')?.parse::<usize>().ok()?.checked_sub(1)?;
-        self.lines.get(position).filter(|line| line.closed.is_none()).map(|_| position)
+        self.clients.get(position).filter(|line| line.closed.is_none()).map(|_| position)
     }
 
-    /// A connection comes into a room, by the doing of scope `by` or of somebody else.
+    /// Adds a connection to a room, by an effect of the scope `by` or from outside.
     pub(super) fn enter(&mut self, position: usize, room: &str, by: Option<&Key>) {
-        let member = self.lines[position].member.clone();
+        let member = self.clients[position].member.clone();
         let new = self.rooms.entry(room.to_owned()).or_default().insert(position, member.user_id());
         if new
             && by.is_none_or(|by| by.scope != room)
@@ -169,39 +171,39 @@ impl<F: Feature> Simulation<F> {
         {
             self.pending.push_back((key, Event::Joined(member)));
         }
-        if new && self.lines[position].is_away {
-            self.tell_presence(position, room);
+        if new && self.clients[position].is_away {
+            self.report_presence(position, room);
         }
     }
 
-    /// A connection's client is away, or back: the scopes that want to know are told.
+    /// Sets whether a client is away, and reports a change to the scopes with presence.
     pub(super) fn set_away(&mut self, position: usize, is_away: bool) {
-        if std::mem::replace(&mut self.lines[position].is_away, is_away) == is_away {
+        if std::mem::replace(&mut self.clients[position].is_away, is_away) == is_away {
             return;
         }
-        let rooms = self.rooms.iter().filter(|(_, crowd)| crowd.has(position)).map(|(room, _)| room);
+        let rooms = self.rooms.iter().filter(|(_, members)| members.has(position)).map(|(room, _)| room);
         let watching =
             self.scopes.iter().filter(|(_, slot)| slot.watched.contains_key(&position)).map(|(scope, _)| scope);
         let scopes: BTreeSet<String> = rooms.chain(watching).cloned().collect();
         for scope in scopes {
-            self.tell_presence(position, &scope);
+            self.report_presence(position, &scope);
         }
     }
 
-    /// Tells a scope whether a connection's client is away, if it wants to know.
-    pub(super) fn tell_presence(&mut self, position: usize, scope: &str) {
+    /// Reports whether a client is away to a scope, if that has presence.
+    pub(super) fn report_presence(&mut self, position: usize, scope: &str) {
         let key = self.find_key(scope).filter(|key| self.manifest.scopes[key.template].has_presence);
         if let Some(key) = key {
-            let member = self.lines[position].member.clone();
-            let event = if self.lines[position].is_away { Event::Away(member) } else { Event::Back(member) };
+            let member = self.clients[position].member.clone();
+            let event = if self.clients[position].is_away { Event::Away(member) } else { Event::Back(member) };
             self.pending.push_back((key, event));
         }
     }
 
-    /// A connection goes out of a room, by the doing of scope `by` or of somebody else.
+    /// Removes a connection from a room, by an effect of the scope `by` or from outside.
     pub(super) fn exit(&mut self, position: usize, room: &str, by: Option<&Key>, reason: LeaveReason) {
-        let member = self.lines[position].member.clone();
-        let was_in = self.rooms.get_mut(room).is_some_and(|crowd| crowd.remove(position, member.user_id()));
+        let member = self.clients[position].member.clone();
+        let was_in = self.rooms.get_mut(room).is_some_and(|members| members.remove(position, member.user_id()));
         if was_in
             && by.is_none_or(|by| by.scope != room)
             && let Some(key) = self.find_key(room)
@@ -210,16 +212,16 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// A connection is closed: each scope that it took part in is told once.
+    /// Closes a connection. Each scope of which it was a member or which watched it gets `left` once.
     pub(super) fn close(&mut self, position: usize, reason: &str) {
-        if self.lines[position].closed.is_some() {
+        if self.clients[position].closed.is_some() {
             return;
         }
-        self.lines[position].closed = Some(reason.to_owned());
-        let member = self.lines[position].member.clone();
+        self.clients[position].closed = Some(reason.to_owned());
+        let member = self.clients[position].member.clone();
         let mut scopes: BTreeSet<String> = BTreeSet::new();
-        for (room, crowd) in &mut self.rooms {
-            if crowd.remove(position, member.user_id()) {
+        for (room, members) in &mut self.rooms {
+            if members.remove(position, member.user_id()) {
                 scopes.insert(room.clone());
             }
         }
@@ -233,9 +235,10 @@ impl<F: Feature> Simulation<F> {
                 self.pending.push_back((key, Event::Left(member.clone(), LeaveReason::Disconnected)));
             }
         }
-        let (gone, kept) = std::mem::take(&mut self.asked).into_iter().partition(|asked| asked.connection == position);
-        self.asked = kept;
-        for asked in Vec::<Asked>::from_iter(gone) {
+        let (gone, kept) =
+            std::mem::take(&mut self.pending_acks).into_iter().partition(|asked| asked.connection == position);
+        self.pending_acks = kept;
+        for asked in Vec::<PendingAck>::from_iter(gone) {
             self.agenda.remove(asked.at);
             self.answer(asked, Err(Failure::unanswered("disconnected")));
         }

@@ -1,29 +1,29 @@
-//! The simulated host's document store, and what a restart leaves: saves are promised at once and stored when the test
-//! says so, fetches are answered from what was stored.
+//! The document store of the simulated host, and its restart. Saves are stored when the test says so; fetches read the stored
+//! documents.
 
 use std::collections::VecDeque;
 
 use roundhouse_contract::raw;
 use serde_json::Value;
 
-use super::world::Key;
+use super::scopes::Key;
 use super::{Save, Simulation};
 use crate::{Document, Event, Failure, Feature, Fetched, Page, Payload, Saved, StoreFailure};
 
-/// What is stored, and what is on its way.
+/// Stored documents, pending saves and pending fetches.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// In the order in which they were stored.
+    /// In the order of storing.
     documents: Vec<Stored>,
     n_fetches: usize,
-    /// Promised since the test last looked.
+    /// Promised since the test last read them.
     pub(super) promised: Vec<Save>,
     n_promised: u64,
     n_restarts: u32,
     fetching: VecDeque<Fetching>,
     is_held: bool,
     failure: Option<StoreFailure>,
-    /// What came of the fetch that a sender waits for.
+    /// The outcome of the fetch that a sender waits for.
     deferred: Option<Result<Payload, Failure>>,
 }
 
@@ -34,12 +34,12 @@ struct Stored {
     save: Save,
 }
 
-/// A fetch that is not answered yet.
+/// A pending fetch.
 #[derive(Debug)]
 pub(super) struct Fetching {
     key: Key,
     fetch: raw::Fetch,
-    /// Whether a sender waits for what comes of it.
+    /// Whether a sender waits for the outcome.
     is_awaited: bool,
 }
 
@@ -62,12 +62,12 @@ impl Store {
         self.fetching.push_back(Fetching { key: key.clone(), fetch, is_awaited });
     }
 
-    /// What came of the fetch that the last sender waits for; `None` while fetches are held.
+    /// Takes the outcome of the fetch that the last sender waits for; `None` while fetches are held.
     pub(super) fn take_deferred(&mut self) -> Option<Result<Payload, Failure>> {
         self.deferred.take()
     }
 
-    /// What is stored of a document, and under which id: once, however often its promise is kept.
+    /// Stores a document once for each promise and key, and returns the id and the document that is stored.
     fn put(&mut self, save: &Save) -> (String, Value) {
         let first = self.documents.iter().find(|stored| {
             let same_key = save.key.is_some() && stored.save.key == save.key;
@@ -108,20 +108,20 @@ impl Store {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// Stores a document and tells the feature so: the id is that of the first of its key. It can be told again, as
-    /// after a crash.
+    /// Stores a document, and reports its id to the feature: with a key, that of the first document with the key. A second
+    /// call reports it again, as after a crash.
     pub fn stored(&mut self, save: &Save) -> String {
         let (id, document) = self.store.put(save);
-        self.tell_saved(save, &document, Ok(id.clone()));
+        self.report_saved(save, &document, Ok(id.clone()));
         id
     }
 
-    /// Tells the feature that a document was not stored.
+    /// Reports to the feature that a document was not stored.
     pub fn not_stored(&mut self, save: &Save, why: StoreFailure) {
-        self.tell_saved(save, &save.document, Err(why));
+        self.report_saved(save, &save.document, Err(why));
     }
 
-    fn tell_saved(&mut self, save: &Save, document: &Value, outcome: Result<String, StoreFailure>) {
+    fn report_saved(&mut self, save: &Save, document: &Value, outcome: Result<String, StoreFailure>) {
         let saved = Saved {
             tag: save.tag.clone(),
             collection: save.collection.clone(),
@@ -131,45 +131,44 @@ impl<F: Feature> Simulation<F> {
         };
         let key = self.key_of(&save.scope);
         self.notify(&key, Event::Saved(saved));
-        self.settle();
+        self.handle_pending();
     }
 
-    /// What is stored of a scope in a collection, in the order in which it was stored.
+    /// The stored documents of a scope's collection, in the order of storing.
     pub fn documents(&self, scope: &str, collection: &str) -> Vec<Value> {
         self.store.of(scope, collection).map(|stored| stored.save.document.clone()).collect()
     }
 
-    /// From now on fetches fail, until they are told to succeed by `None`.
+    /// Lets fetches fail from now on; with `None` they succeed again.
     pub fn fail_fetches(&mut self, why: Option<StoreFailure>) {
         self.store.failure = why;
     }
 
-    /// How often the feature has asked for documents.
+    /// The number of fetches so far.
     pub fn n_fetches(&self) -> usize {
         self.store.n_fetches
     }
 
-    /// From now on fetches take until [`release_fetches`](Self::release_fetches).
+    /// Holds fetches until [`release_fetches`](Self::release_fetches).
     pub fn hold_fetches(&mut self) {
         self.store.is_held = true;
     }
 
-    /// Answers the fetches that were held. What is replied then, nobody reads.
+    /// Answers the held fetches. Replies to them are dropped.
     pub fn release_fetches(&mut self) {
         self.store.is_held = false;
-        self.settle();
+        self.handle_pending();
         drop(self.store.take_deferred());
     }
 
-    /// The host is started anew, as after a crash: connections and volatile scopes are gone, and nobody was told.
-    /// Durable states and their timers stay, and what was stored or promised. Promises of before are kept as restored
-    /// ones.
+    /// Restarts the host, as after a crash: connections and volatile scopes are gone, without events. Durable states, their
+    /// timers, stored documents and promises stay. The outcome of an earlier promise is marked as restored.
     pub fn restart(&mut self) {
-        for line in self.lines.iter_mut().filter(|line| line.closed.is_none()) {
+        for line in self.clients.iter_mut().filter(|line| line.closed.is_none()) {
             line.closed = Some("the host was started anew".to_owned());
         }
         self.rooms.clear();
-        for asked in std::mem::take(&mut self.asked) {
+        for asked in std::mem::take(&mut self.pending_acks) {
             self.agenda.remove(asked.at);
         }
         let scopes = std::mem::take(&mut self.scopes);
@@ -185,7 +184,7 @@ impl<F: Feature> Simulation<F> {
         self.store.n_restarts += 1;
     }
 
-    /// Answers the fetch that has waited longest: whether there was one.
+    /// Answers the oldest pending fetch; whether there was one.
     pub(super) fn answer_fetch(&mut self) -> bool {
         if self.store.is_held {
             return false;

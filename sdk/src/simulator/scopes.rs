@@ -1,4 +1,4 @@
-//! What the simulated host keeps of scopes, and how it runs an event and commits what came of it.
+//! The scopes of the simulated host, and an event on its way through one: call, check and commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use roundhouse_contract::{Counted, Effect, MIN_CHAINED_MS, ScopeAddress};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::rooms::{Crowd, Frame};
+use super::rooms::{ConnectionSet, Frame};
 use super::{Connection, Simulation, one_or_many};
 use crate::event::{Acknowledgement, Timer};
 use crate::log::capture;
@@ -16,25 +16,25 @@ use crate::{Call, Event, Failure, Feature, LeaveReason, Member, Payload, handle}
 
 /// One scope.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
+pub(super) struct ScopeState {
     pub(super) template: usize,
     params: Vec<String>,
     pub(super) state: Option<Vec<u8>>,
     sequence: u64,
-    /// Where each timer stands in the agenda.
+    /// The place of each timer in the agenda.
     pub(super) timers: BTreeMap<String, At>,
     /// Each connection that it watches, and whether that came to the feature by itself.
     pub(super) watched: BTreeMap<usize, bool>,
     last_event: u64,
 }
 
-impl Slot {
+impl ScopeState {
     pub(super) fn key(&self, scope: &str) -> Key {
         Key { template: self.template, scope: scope.to_owned(), params: self.params.clone() }
     }
 }
 
-/// A scope's key and how it came about.
+/// A scope's key, its template and the values of the placeholders.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) template: usize,
@@ -47,16 +47,16 @@ impl Key {
         Self { template, scope: address.key.to_string(), params: address.params.to_vec() }
     }
 
-    /// Where answers are gathered.
+    /// The key of `gathered` events, which have no scope.
     pub(super) fn nowhere() -> Self {
         Self { template: 0, scope: String::new(), params: Vec::new() }
     }
 }
 
-/// A place in the agenda: when it is due, and which was set first.
+/// A place in the agenda: the time at which it is due, and a number that keeps the order of those due at once.
 pub(super) type At = (u64, u64);
 
-/// What is due, in order.
+/// Timers and time-outs, in the order in which they are due.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     due: BTreeMap<At, Due>,
@@ -81,18 +81,18 @@ impl Agenda {
     }
 }
 
-/// A client that was asked for an answer.
+/// A pending acknowledgement.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PendingAck {
     pub(super) key: Key,
     pub(super) tag: String,
     pub(super) connection: usize,
     pub(super) at: At,
 }
 
-/// What is left to do when an event was handled.
+/// The effects of an event that its caller carries out.
 #[derive(Debug)]
-pub(super) struct Ran {
+pub(super) struct Handled {
     pub(super) reply: Option<Payload>,
     pub(super) fetch: Option<raw::Fetch>,
 }
@@ -104,7 +104,7 @@ impl<F: Feature> Simulation<F> {
         Ok(Key::new(template, &address))
     }
 
-    /// The key of a scope that is known, or could be.
+    /// The key of a scope of this feature, which need not exist yet.
     pub(super) fn key_of(&self, scope: &str) -> Key {
         self.find_key(scope).unwrap_or_else(|| panic!("{scope:?} is no scope of this feature"))
     }
@@ -114,8 +114,8 @@ impl<F: Feature> Simulation<F> {
         templates.find_map(|(position, template)| Some(Key::new(position, &template.match_key(scope)?)))
     }
 
-    /// Handles one event and commits what comes of it, but for what is still to be fetched.
-    pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Ran, Failure> {
+    /// Handles one event and commits the outcome, except for its reply and its fetch.
+    pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Handled, Failure> {
         if self.is_idle(&key.scope) {
             self.scopes.remove(&key.scope);
         }
@@ -137,15 +137,15 @@ impl<F: Feature> Simulation<F> {
                 Effect::Reply(reply) => Some(payload(reply)),
                 _ => None,
             });
-            return Ok(Ran { reply, fetch: None });
+            return Ok(Handled { reply, fetch: None });
         }
         self.commit_state(key, state);
         Ok(self.commit(key, &event, effects))
     }
 
     /// Commits the effects of an event in their order.
-    fn commit(&mut self, key: &Key, event: &Event, effects: Vec<Effect<Connection>>) -> Ran {
-        let mut ran = Ran { reply: None, fetch: None };
+    fn commit(&mut self, key: &Key, event: &Event, effects: Vec<Effect<Connection>>) -> Handled {
+        let mut ran = Handled { reply: None, fetch: None };
         let mut count = None;
         let mut reached = BTreeSet::new();
         for effect in effects {
@@ -202,13 +202,13 @@ impl<F: Feature> Simulation<F> {
         let watched = &mut self.slot(key).watched;
         let is_new = !watched.contains_key(&position);
         *watched.entry(position).or_default() |= has_come;
-        if is_new && self.lines[position].is_away {
-            self.tell_presence(position, &key.scope);
+        if is_new && self.clients[position].is_away {
+            self.report_presence(position, &key.scope);
         }
     }
 
     fn users(&self, positions: &BTreeSet<usize>) -> BTreeSet<&str> {
-        positions.iter().map(|position| self.lines[*position].member.user_id()).collect()
+        positions.iter().map(|position| self.clients[*position].member.user_id()).collect()
     }
 
     fn call(&mut self, key: &Key, event: &Event) -> Call {
@@ -222,8 +222,8 @@ impl<F: Feature> Simulation<F> {
             sequence: self.scopes.get(&key.scope).map_or(0, |slot| slot.sequence) + 1,
             scope: key.scope.clone(),
             params: key.params.clone(),
-            room_connections: count(room.map(Crowd::n_connections)),
-            room_users: count(room.map(Crowd::n_users)),
+            room_connections: count(room.map(ConnectionSet::n_connections)),
+            room_users: count(room.map(ConnectionSet::n_users)),
             connection_in_room: room.zip(position).is_some_and(|(room, position)| room.has(position)),
             user_connections: count(
                 room.zip(member(event)).map(|(room, member)| room.n_connections_of(member.user_id())),
@@ -257,25 +257,25 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    fn slot(&mut self, key: &Key) -> &mut Slot {
-        self.scopes.entry(key.scope.clone()).or_insert_with(|| Slot {
+    fn slot(&mut self, key: &Key) -> &mut ScopeState {
+        self.scopes.entry(key.scope.clone()).or_insert_with(|| ScopeState {
             template: key.template,
             params: key.params.clone(),
-            ..Slot::default()
+            ..ScopeState::default()
         })
     }
 
-    pub(super) fn answer(&mut self, asked: Asked, answer: Result<Payload, Failure>) {
+    pub(super) fn answer(&mut self, asked: PendingAck, answer: Result<Payload, Failure>) {
         let acknowledgement = Acknowledgement {
             tag: asked.tag,
-            connection: self.lines[asked.connection].member.connection.clone(),
+            connection: self.clients[asked.connection].member.connection.clone(),
             answer,
         };
         self.pending.push_back((asked.key, Event::Acknowledgement(acknowledgement)));
     }
 
-    /// Tells scopes what the last event caused, until nothing more comes of it.
-    pub(super) fn settle(&mut self) {
+    /// Handles the events that earlier effects have caused, until there are no more.
+    pub(super) fn handle_pending(&mut self) {
         loop {
             while let Some((key, event)) = self.pending.pop_front() {
                 self.notify(&key, event);
@@ -286,7 +286,7 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// Tells a scope something that nobody waits for: a failure has no one to go to but the author.
+    /// Lets a scope handle an event without sender. A failure is the author's mistake.
     pub(super) fn notify(&mut self, key: &Key, event: Event) {
         let ran = self.run(key, event.clone());
         let ran = ran.unwrap_or_else(|failure| panic!("{event:?} in {:?} failed: {failure}", key.scope));
@@ -310,13 +310,13 @@ impl<F: Feature> Simulation<F> {
                     self.notify(&key, Event::Timer(timer));
                 }
                 Due::AnswerTimeout => {
-                    if let Some(position) = self.asked.iter().position(|asked| asked.at == at) {
-                        let asked = self.asked.remove(position);
+                    if let Some(position) = self.pending_acks.iter().position(|asked| asked.at == at) {
+                        let asked = self.pending_acks.remove(position);
                         self.answer(asked, Err(Failure::unanswered("timeout")));
                     }
                 }
             }
-            self.settle();
+            self.handle_pending();
         }
         self.now = target;
         self.forget_idle();
@@ -341,7 +341,7 @@ impl<F: Feature> Simulation<F> {
     }
 }
 
-/// Whom an event came from or is about.
+/// The sender or subject of an event.
 fn member(event: &Event) -> Option<&Member> {
     match event {
         Event::Message(message) => message.sender.client().ok(),
@@ -350,7 +350,7 @@ fn member(event: &Event) -> Option<&Member> {
     }
 }
 
-/// The connection that an event came from or is about.
+/// The connection of the sender or subject of an event.
 pub(super) fn connection(event: &Event) -> Option<&str> {
     match event {
         Event::Acknowledgement(acknowledgement) => Some(&acknowledgement.connection),
@@ -358,7 +358,7 @@ pub(super) fn connection(event: &Event) -> Option<&str> {
     }
 }
 
-/// A payload's arguments as tests look at them.
+/// A payload's arguments as tests get them.
 pub(super) fn values(payload: &Payload) -> Value {
     one_or_many(serde_json::from_str(&payload.args).unwrap_or_default())
 }
