@@ -1,12 +1,11 @@
 //! A feature's manifest, events and outcomes as the contract's rules see them.
 
-use std::fmt;
-
 use roundhouse_contract::raw::{self, StateChange};
-use roundhouse_contract::{CONNECT_EVENT, Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
+use roundhouse_contract::{Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
 
-use super::scopes::{Key, ScopeState};
-use super::{Connection, Simulation};
+use super::event;
+use super::simulation::Simulation;
+use super::state::{Connection, Key, ScopeState};
 use crate::bindings::roundhouse::feature::manifest as wit;
 use crate::{Audience, Audiences, Event, Feature, Outcome, Payload};
 
@@ -37,33 +36,6 @@ pub(super) fn check_manifest(manifest: crate::Manifest) -> Result<Manifest, Stri
     })
 }
 
-impl Event {
-    /// Whether its outcome may only reply.
-    pub(super) fn is_query(&self) -> bool {
-        matches!(self, Self::Query(_) | Self::Gathered(..))
-    }
-
-    /// Whether a client or service sent it, and not the host.
-    pub(super) fn is_sent(&self) -> bool {
-        matches!(self, Self::Message(message) if message.event != CONNECT_EVENT)
-    }
-
-    /// The connection that shows by this event to have come to the feature by itself.
-    pub(super) fn comes_from(&self) -> Option<&str> {
-        match self {
-            Self::Message(message) if self.is_sent() => message.sender.client().ok().map(|member| &*member.connection),
-            Self::Joined(member) | Self::Left(member, _) => Some(&member.connection),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "c{}", self.0 + 1)
-    }
-}
-
 /// The connections of a simulation while a scope handles an event.
 struct Connections<'a, F: Feature> {
     simulation: &'a Simulation<F>,
@@ -89,7 +61,7 @@ impl<F: Feature> World for Connections<'_, F> {
     }
 
     fn is_known(&self, connection: Connection) -> bool {
-        super::scopes::connection(self.event) == Some(&*connection.to_string())
+        event::connection(self.event) == Some(&*connection.to_string())
             || self.simulation.scopes.values().any(|slot| slot.watched.contains_key(&connection.0))
             || self.is_in_any(connection)
     }

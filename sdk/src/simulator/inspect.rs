@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::rooms::Frame;
-use super::{Connection, Delivery, Save, Simulation, one_or_many};
+use super::simulation::Simulation;
+use super::state::{Connection, Delivery, Frame, Save, one_or_many};
 use crate::Feature;
 use crate::log::Level;
 

@@ -3,7 +3,8 @@
 use roundhouse_contract::{CONNECT_EVENT, PayloadBounds, without_credentials};
 use serde_json::{Value, json};
 
-use super::{Connection, Simulation};
+use super::simulation::Simulation;
+use super::state::Connection;
 use crate::{Failure, Feature, Payload};
 
 /// The event that a client's error names where its answer to an acknowledgement is too large.

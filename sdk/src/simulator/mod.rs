@@ -6,94 +6,35 @@
 //! that differs when the same event is handled again.
 
 mod contract;
+mod documents;
+mod event;
 mod inspect;
 mod limits;
 mod rooms;
 mod scopes;
+mod simulation;
+mod state;
 mod store;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use roundhouse_contract::{CONNECT_EVENT, Manifest};
+use roundhouse_contract::CONNECT_EVENT;
 use serde_json::{Value, json};
 
 use crate::event::{Answers, Message, Query};
-use crate::log::Level;
 use crate::{Event, Failure, Feature, Identity, LeaveReason, Member, Payload, Sender, decode};
+use event::{first_argument, values};
 use limits::check_bounds;
-use rooms::{ClientState, ConnectionSet, Frame};
-use scopes::{Agenda, Key, PendingAck, ScopeState, first_argument, values};
+use state::{Agenda, ClientState, Frame, Key};
 use store::Store;
+
+pub use simulation::Simulation;
+pub use state::{Connection, Delivery, Save};
 
 /// The time at which simulations begin, in epoch milliseconds: a round number is easy to read in failures.
 const BEGINNING: u64 = 1_800_000_000_000;
-
-/// One connection of a simulation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Connection(usize);
-
-/// An event that a connection received.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delivery {
-    /// The event's name.
-    pub event: String,
-    /// Its arguments.
-    pub args: Vec<Value>,
-    /// Its binary attachments.
-    pub attachments: Vec<Vec<u8>>,
-    /// Whether the host may skip it for a slow connection.
-    pub volatile: bool,
-}
-
-/// A document that a feature saved, and that is not stored yet.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Save {
-    /// The scope that saved it.
-    pub scope: String,
-    /// The tag, which comes back with the outcome.
-    pub tag: String,
-    /// The collection.
-    pub collection: String,
-    /// The key under which no second document is stored in the scope's collection.
-    pub key: Option<String>,
-    /// The document.
-    pub document: Value,
-    /// The number of the promise.
-    number: u64,
-    /// The number of restarts before the promise.
-    life: u32,
-}
-
-/// A feature, its clients, and a clock.
-pub struct Simulation<F: Feature> {
-    manifest: Manifest,
-    settings: String,
-    now: u64,
-    n_events: u64,
-    clients: Vec<ClientState>,
-    rooms: BTreeMap<String, ConnectionSet>,
-    scopes: BTreeMap<String, ScopeState>,
-    agenda: Agenda,
-    pending_acks: Vec<PendingAck>,
-    store: Store,
-    logs: Vec<(Level, String)>,
-    /// Events for scopes that earlier effects have caused.
-    pending: VecDeque<(Key, Event)>,
-    feature: PhantomData<fn() -> F>,
-}
-
-impl<F: Feature> fmt::Debug for Simulation<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Simulation")
-            .field("now", &self.now)
-            .field("rooms", &self.rooms)
-            .field("scopes", &self.scopes)
-            .finish_non_exhaustive()
-    }
-}
 
 impl<F: Feature> Default for Simulation<F> {
     fn default() -> Self {
@@ -360,13 +301,5 @@ impl<F: Feature> Simulation<F> {
         assert!(line.closed.is_none(), "{} is closed", line.member.connection);
         assert!(!line.is_away, "{} is away, and sends nothing until it comes back", line.member.connection);
         line
-    }
-}
-
-fn one_or_many(mut args: Vec<Value>) -> Value {
-    match args.len() {
-        0 => Value::Null,
-        1 => args.remove(0),
-        _ => Value::Array(args),
     }
 }

@@ -1,96 +1,12 @@
 //! Connections and rooms of the simulated host: membership, delivery, and the events for scopes on joins and departures.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
 use roundhouse_contract::{Audience, MIN_CHAINED_MS};
 
-use super::scopes::{Due, Key, PendingAck};
-use super::{Connection, Delivery, Simulation};
-use crate::{Event, Failure, Feature, LeaveReason, Member, Payload};
-
-/// One connection.
-#[derive(Debug)]
-pub(super) struct ClientState {
-    pub(super) member: Member,
-    pub(super) inbox: Vec<Frame>,
-    pub(super) closed: Option<String>,
-    pub(super) is_away: bool,
-}
-
-/// An event in an inbox. All recipients share it, and it is decoded only for tests that read it.
-#[derive(Clone, Debug)]
-pub(super) struct Frame {
-    event: Rc<str>,
-    payload: Rc<Payload>,
-    volatile: bool,
-}
-
-impl Frame {
-    pub(super) fn new(event: &str, payload: Payload, volatile: bool) -> Self {
-        Self { event: event.into(), payload: Rc::new(payload), volatile }
-    }
-
-    pub(super) fn read(&self) -> Delivery {
-        Delivery {
-            event: self.event.to_string(),
-            args: serde_json::from_str(&self.payload.args).expect("arguments were checked"),
-            attachments: self.payload.attachments.clone(),
-            volatile: self.volatile,
-        }
-    }
-}
-
-/// The connections in a room, and their number for each user. Joins and departures keep the numbers, so that an event in a
-/// large room costs no more than in an empty one.
-#[derive(Debug, Default)]
-pub(super) struct ConnectionSet {
-    members: BTreeSet<usize>,
-    users: BTreeMap<String, usize>,
-}
-
-impl ConnectionSet {
-    /// Adds a connection; whether it is new.
-    pub(super) fn insert(&mut self, position: usize, user_id: &str) -> bool {
-        let new = self.members.insert(position);
-        if new {
-            *self.users.entry(user_id.to_owned()).or_default() += 1;
-        }
-        new
-    }
-
-    /// Removes a connection; whether it was a member.
-    fn remove(&mut self, position: usize, user_id: &str) -> bool {
-        let was_in = self.members.remove(&position);
-        if was_in && let Some(n) = self.users.get_mut(user_id) {
-            *n -= 1;
-            if *n == 0 {
-                self.users.remove(user_id);
-            }
-        }
-        was_in
-    }
-
-    pub(super) fn has(&self, position: usize) -> bool {
-        self.members.contains(&position)
-    }
-
-    pub(super) fn n_connections(&self) -> usize {
-        self.members.len()
-    }
-
-    pub(super) fn n_users(&self) -> usize {
-        self.users.len()
-    }
-
-    pub(super) fn n_connections_of(&self, user_id: &str) -> usize {
-        self.users.get(user_id).copied().unwrap_or(0)
-    }
-
-    fn members(&self) -> &BTreeSet<usize> {
-        &self.members
-    }
-}
+use super::simulation::Simulation;
+use super::state::{Connection, ConnectionSet, Due, Frame, Key, PendingAck};
+use crate::{Event, Failure, Feature, LeaveReason};
 
 impl<F: Feature> Simulation<F> {
     /// Delivers an event, and returns the recipients.

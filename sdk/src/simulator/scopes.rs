@@ -1,94 +1,18 @@
 //! The scopes of the simulated host, and an event on its way through one: call, check and commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use roundhouse_contract::raw::{self, StateChange};
-use roundhouse_contract::{Counted, Effect, MIN_CHAINED_MS, ScopeAddress};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use roundhouse_contract::{Counted, Effect, MIN_CHAINED_MS};
+use serde_json::json;
 
-use super::rooms::{ConnectionSet, Frame};
-use super::{Connection, Simulation, one_or_many};
+use super::event::{connection, member};
+use super::simulation::Simulation;
+use super::state::{Connection, ConnectionSet, Due, Frame, Key, PendingAck, ScopeState};
 use crate::event::{Acknowledgement, Timer};
 use crate::log::capture;
 use crate::random::Random;
-use crate::{Call, Event, Failure, Feature, LeaveReason, Member, Payload, handle};
-
-/// One scope.
-#[derive(Debug, Default)]
-pub(super) struct ScopeState {
-    pub(super) template: usize,
-    params: Vec<String>,
-    pub(super) state: Option<Vec<u8>>,
-    sequence: u64,
-    /// The place of each timer in the agenda.
-    pub(super) timers: BTreeMap<String, At>,
-    /// Each connection that it watches, and whether that came to the feature by itself.
-    pub(super) watched: BTreeMap<usize, bool>,
-    last_event: u64,
-}
-
-impl ScopeState {
-    pub(super) fn key(&self, scope: &str) -> Key {
-        Key { template: self.template, scope: scope.to_owned(), params: self.params.clone() }
-    }
-}
-
-/// A scope's key, its template and the values of the placeholders.
-#[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) template: usize,
-    pub(super) scope: String,
-    params: Vec<String>,
-}
-
-impl Key {
-    fn new(template: usize, address: &ScopeAddress) -> Self {
-        Self { template, scope: address.key.to_string(), params: address.params.to_vec() }
-    }
-
-    /// The key of `gathered` events, which have no scope.
-    pub(super) fn nowhere() -> Self {
-        Self { template: 0, scope: String::new(), params: Vec::new() }
-    }
-}
-
-/// A place in the agenda: the time at which it is due, and a number that keeps the order of those due at once.
-pub(super) type At = (u64, u64);
-
-/// Timers and time-outs, in the order in which they are due.
-#[derive(Debug, Default)]
-pub(super) struct Agenda {
-    due: BTreeMap<At, Due>,
-    n_set: u64,
-}
-
-#[derive(Debug)]
-pub(super) enum Due {
-    Timer { key: Key, name: String, payload: String },
-    AnswerTimeout,
-}
-
-impl Agenda {
-    pub(super) fn add(&mut self, at: u64, due: Due) -> At {
-        self.n_set += 1;
-        self.due.insert((at, self.n_set), due);
-        (at, self.n_set)
-    }
-
-    pub(super) fn remove(&mut self, at: At) {
-        self.due.remove(&at);
-    }
-}
-
-/// A pending acknowledgement.
-#[derive(Debug)]
-pub(super) struct PendingAck {
-    pub(super) key: Key,
-    pub(super) tag: String,
-    pub(super) connection: usize,
-    pub(super) at: At,
-}
+use crate::{Call, Event, Failure, Feature, LeaveReason, Payload, handle};
 
 /// The effects of an event that its caller carries out.
 #[derive(Debug)]
@@ -339,34 +263,6 @@ impl<F: Feature> Simulation<F> {
             && self.rooms.get(scope).is_none_or(|room| room.n_connections() == 0)
             && slot.last_event.saturating_add(idle) <= self.now
     }
-}
-
-/// The sender or subject of an event.
-fn member(event: &Event) -> Option<&Member> {
-    match event {
-        Event::Message(message) => message.sender.client().ok(),
-        Event::Joined(member) | Event::Left(member, _) | Event::Away(member) | Event::Back(member) => Some(member),
-        _ => None,
-    }
-}
-
-/// The connection of the sender or subject of an event.
-pub(super) fn connection(event: &Event) -> Option<&str> {
-    match event {
-        Event::Acknowledgement(acknowledgement) => Some(&acknowledgement.connection),
-        event => member(event).map(|member| member.connection.as_str()),
-    }
-}
-
-/// A payload's arguments as tests get them.
-pub(super) fn values(payload: &Payload) -> Value {
-    one_or_many(serde_json::from_str(&payload.args).unwrap_or_default())
-}
-
-/// The JSON text of a payload's first argument; `null` where there is none.
-pub(super) fn first_argument(payload: &Payload) -> Box<RawValue> {
-    let args: Vec<Box<RawValue>> = serde_json::from_str(&payload.args).unwrap_or_default();
-    args.into_iter().next().unwrap_or_default()
 }
 
 fn payload(payload: roundhouse_contract::Payload) -> Payload {

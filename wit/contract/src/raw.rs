@@ -1,7 +1,7 @@
 //! Manifests and outcomes as a component returns them: the records of `wit/1.0` with owned fields, unchecked. A host makes
 //! them from the types that its bindings generate.
 
-use crate::Grants;
+use crate::grants::Grants;
 
 /// `manifest.manifest`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use roundhouse_contract::{Grants, raw};
 
+use super::bindings::Outcome;
 use super::bindings::roundhouse::feature::{effects, manifest as wit, types};
 
 /// What `describe` returned.
@@ -25,8 +26,14 @@ pub(crate) fn manifest(manifest: wit::Manifest) -> raw::Manifest {
     }
 }
 
-/// An effect that `handle` returned.
-pub(crate) fn effect(effect: effects::Effect) -> raw::Effect<impl Iterator<Item = raw::Audience>> {
+/// What `handle` returned: its effects one by one, and the state.
+pub(crate) fn outcome(
+    outcome: Outcome,
+) -> (impl ExactSizeIterator<Item = raw::Effect<impl Iterator<Item = raw::Audience>>>, raw::StateChange) {
+    (outcome.effects.into_iter().map(effect), state(outcome.state))
+}
+
+fn effect(effect: effects::Effect) -> raw::Effect<impl Iterator<Item = raw::Audience>> {
     match effect {
         effects::Effect::Emit(effects::Emit { to, except, event, payload, volatile, acknowledge }) => {
             raw::Effect::Emit(raw::Emit {
@@ -64,8 +71,7 @@ pub(crate) fn effect(effect: effects::Effect) -> raw::Effect<impl Iterator<Item 
     }
 }
 
-/// The state that `handle` returned.
-pub(crate) fn state(state: effects::StateChange) -> raw::StateChange {
+fn state(state: effects::StateChange) -> raw::StateChange {
     match state {
         effects::StateChange::Keep => raw::StateChange::Keep,
         effects::StateChange::Put(bytes) => raw::StateChange::Put(bytes),

@@ -117,7 +117,7 @@ pub(crate) fn check<W: World<Connection = ConnId>>(
     room: &Arc<str>,
     outcome: Outcome,
 ) -> Result<Checked, Refusal> {
-    let (effects, state) = (outcome.effects.into_iter().map(lift::effect), lift::state(outcome.state));
+    let (effects, state) = lift::outcome(outcome);
     let (effects, state) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
     Ok(Checked { effects, state })
 }
