@@ -64,8 +64,8 @@ impl<F: Feature> Simulation<F> {
     /// Restarts the host, as after a crash: connections and volatile scopes are gone, without events. Durable states, their
     /// timers, stored documents and promises stay. The outcome of an earlier promise is marked as restored.
     pub fn restart(&mut self) {
-        for line in self.clients.iter_mut().filter(|line| line.closed.is_none()) {
-            line.closed = Some("the host was started anew".to_owned());
+        for client in self.clients.iter_mut().filter(|client| client.closed.is_none()) {
+            client.closed = Some("the host was started anew".to_owned());
         }
         self.rooms.clear();
         for asked in std::mem::take(&mut self.pending_acks) {

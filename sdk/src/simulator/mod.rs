@@ -117,7 +117,7 @@ impl<F: Feature> Simulation<F> {
         let connection = Connection(position);
         if let Some(address) = &self.manifest.connect_scope {
             let key = self.key_of(&address.key);
-            let sender = Sender::Client(self.line(connection).member.clone());
+            let sender = Sender::Client(self.client(connection).member.clone());
             let (payload, checked) = self.connect_payload(namespace, auth);
             if let Err(failure) = checked {
                 self.refuse(connection, CONNECT_EVENT, failure);
@@ -151,9 +151,8 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    fn sender(&mut self, from: Connection) -> Sender {
-        let sender = Sender::Client(self.line(from).member.clone());
-        sender
+    fn sender(&self, from: Connection) -> Sender {
+        Sender::Client(self.client(from).member.clone())
     }
 
     fn refuse(&mut self, connection: Connection, event: &str, failure: Failure) {
@@ -296,10 +295,10 @@ impl<F: Feature> Simulation<F> {
         self.advance_to(self.now + u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
     }
 
-    fn line(&self, connection: Connection) -> &ClientState {
-        let line = &self.clients[connection.0];
-        assert!(line.closed.is_none(), "{} is closed", line.member.connection);
-        assert!(!line.is_away, "{} is away, and sends nothing until it comes back", line.member.connection);
-        line
+    fn client(&self, connection: Connection) -> &ClientState {
+        let client = &self.clients[connection.0];
+        assert!(client.closed.is_none(), "{connection} is closed");
+        assert!(!client.is_away, "{connection} is away, and sends nothing until it comes back");
+        client
     }
 }

@@ -43,7 +43,7 @@ impl<F: Feature> Simulation<F> {
     }
 
     fn recipients(&self, audiences: &[Audience<Connection>]) -> BTreeSet<usize> {
-        let open = || self.clients.iter().enumerate().filter(|(_, line)| line.closed.is_none());
+        let open = || self.clients.iter().enumerate().filter(|(_, client)| client.closed.is_none());
         let mut recipients = BTreeSet::new();
         for audience in audiences {
             match audience {
@@ -55,7 +55,7 @@ impl<F: Feature> Simulation<F> {
                 Audience::Users(ids) => ids.iter().for_each(|id| self.of_user(id, &mut recipients)),
                 Audience::Roles(roles) => recipients.extend(
                     open()
-                        .filter(|(_, line)| roles.iter().any(|role| line.member.identity.has_role(role)))
+                        .filter(|(_, client)| roles.iter().any(|role| client.member.identity.has_role(role)))
                         .map(|(position, _)| position),
                 ),
             }
@@ -67,14 +67,14 @@ impl<F: Feature> Simulation<F> {
         self.clients[connection.0].closed.is_none()
     }
 
-    fn of_user(&self, id: &str, receivers: &mut BTreeSet<usize>) {
-        receivers.extend(self.rooms.get(&format!("user:{id}")).into_iter().flat_map(ConnectionSet::members));
+    fn of_user(&self, id: &str, recipients: &mut BTreeSet<usize>) {
+        recipients.extend(self.rooms.get(&format!("user:{id}")).into_iter().flat_map(ConnectionSet::members));
     }
 
     /// An open connection by its id.
     pub(super) fn position(&self, id: &str) -> Option<usize> {
         let position: usize = id.strip_prefix('c')?.parse::<usize>().ok()?.checked_sub(1)?;
-        self.clients.get(position).filter(|line| line.closed.is_none()).map(|_| position)
+        self.clients.get(position).filter(|client| client.closed.is_none()).map(|_| position)
     }
 
     /// Adds a connection to a room, by an effect of the scope `by` or from outside.
