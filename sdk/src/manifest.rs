@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::EventLimits;
-use crate::messages::{MessageRoute, Messages};
+use crate::messages::{MessageRoute, Messages, Origin};
 
 /// The description of a feature, which the host reads once, before the first event. Begin with
 /// [`manifest!`](crate::manifest).
@@ -72,6 +72,20 @@ pub struct Route {
     pub is_passed_through: bool,
     /// The limits of its payload, if it has its own.
     pub limits: Option<EventLimits>,
+}
+
+impl Route {
+    /// The routes that the variants of an enum of messages declare.
+    fn declared(route: &MessageRoute) -> impl Iterator<Item = Self> {
+        route.events.iter().map(|event| Self {
+            event: (*event).to_owned(),
+            from_clients: matches!(route.origin, Origin::Client | Origin::ClientOrService),
+            from_services: matches!(route.origin, Origin::Service | Origin::ClientOrService | Origin::Passthrough),
+            from_host: route.origin == Origin::Host,
+            is_passed_through: route.origin == Origin::Passthrough,
+            limits: None,
+        })
+    }
 }
 
 impl Route {
@@ -240,7 +254,7 @@ impl Scope {
     #[must_use]
     pub fn takes<M: Messages>(mut self) -> Self {
         let own = M::ROUTES.iter().filter(|route| route.scope.is_none_or(|template| template == self.template));
-        self.routes.extend(own.flat_map(MessageRoute::routes));
+        self.routes.extend(own.flat_map(Route::declared));
         self
     }
 

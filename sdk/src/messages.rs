@@ -1,7 +1,5 @@
 //! The messages of a feature: each event's name stands once, beside its sender, its scope and its payload's type.
 
-use crate::manifest::Route;
-
 /// An enum of messages with its routes, made by [`messages!`](crate::messages).
 pub trait Messages {
     /// The routes, in the order of the variants.
@@ -32,20 +30,6 @@ pub enum Origin {
     Passthrough,
     /// The host, which is so for `connect` alone.
     Host,
-}
-
-impl MessageRoute {
-    /// The routes of the manifest.
-    pub(crate) fn routes(&self) -> impl Iterator<Item = Route> {
-        self.events.iter().map(|event| Route {
-            event: (*event).to_owned(),
-            from_clients: matches!(self.origin, Origin::Client | Origin::ClientOrService),
-            from_services: matches!(self.origin, Origin::Service | Origin::ClientOrService | Origin::Passthrough),
-            from_host: self.origin == Origin::Host,
-            is_passed_through: self.origin == Origin::Passthrough,
-            limits: None,
-        })
-    }
 }
 
 /// Declares the enum of a feature's messages, its decoding and its routes.

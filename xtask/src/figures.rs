@@ -113,11 +113,13 @@ impl Touches<'_> {
 
     fn tokens(&mut self, tokens: TokenStream) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
-        for window in tokens.windows(3) {
-            if let [TokenTree::Ident(owner), TokenTree::Punct(dot), TokenTree::Ident(field)] = window {
-                if dot.as_char() == '.' {
-                    self.touch(&owner.to_string(), &field.to_string());
-                }
+        for (at, window) in tokens.windows(3).enumerate() {
+            let is_call = matches!(tokens.get(at + 3), Some(TokenTree::Group(_)));
+            if let [TokenTree::Ident(owner), TokenTree::Punct(dot), TokenTree::Ident(field)] = window
+                && dot.as_char() == '.'
+                && !is_call
+            {
+                self.touch(&owner.to_string(), &field.to_string());
             }
         }
         for token in tokens {

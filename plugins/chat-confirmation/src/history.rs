@@ -5,10 +5,10 @@ use roundhouse_sdk::{Document, Failure, Fetched, Id, StoreFailure};
 use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
+use crate::context::{Cx, MESSAGES, place, reply_connected};
 use crate::outcomes::{Progress, replay_stored};
 use crate::room::Room;
 use crate::wire::{Confirmed, HistoryPage, Stored};
-use crate::{Cx, MESSAGES, place, reply_connected};
 
 /// The purpose of a fetch: its tag.
 #[derive(Debug, Serialize, Deserialize)]

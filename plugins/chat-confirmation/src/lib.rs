@@ -2,12 +2,14 @@
 //!
 //! # Layout
 //! - this file: the handling of events, in the order of a message's life
+//! - `context`: the feature, and what all of its files do with an event's context
 //! - `outcomes`: outcomes of messages that were sent before a restart, for members who come back
 //! - `history`: stored messages
 //! - `room`: the state of one room or channel
 //! - `wire`: messages, events and answers, and the names in which rooms and channels differ
 //! - `stats`: the figures of all of them
 
+mod context;
 mod history;
 mod outcomes;
 mod room;
@@ -15,27 +17,20 @@ mod stats;
 mod wire;
 
 use roundhouse_sdk::{
-    Answer, Answers, Audience, Audiences, Context, EventLimits, Failure, Feature, Fetched, LeaveReason, Manifest,
-    Member, Payload, Query, Saved, Scope, Sender, Timer,
+    Answer, Answers, Audience, EventLimits, Failure, Feature, Fetched, LeaveReason, Manifest, Member, Payload, Query,
+    Saved, Scope, Sender, Timer,
 };
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+pub use context::ChatConfirmation;
+use context::{Cx, MESSAGES, emit, family, outcome_event, place, reply_connected};
 pub use room::Room;
 use stats::{PlaceStats, Stats};
-use wire::{Author, CHANNELS, Confirmed, Connected, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
+use wire::{Author, CHANNELS, Confirmed, Failed, Family, Place, ROOMS, Reason, Received, Say, Sent, Stored};
 pub use wire::{Message, Settings};
 
-/// The feature.
-#[derive(Debug)]
-pub struct ChatConfirmation;
-
 roundhouse_sdk::export!(ChatConfirmation);
-
-type Cx<'a> = Context<'a, ChatConfirmation>;
-
-/// The collection of messages in the store.
-const MESSAGES: &str = "messages";
 
 /// The greatest length of a document's key, in bytes, by the host: two ids of the greatest length in the longest characters.
 /// The space between them may exceed it.
@@ -239,34 +234,11 @@ fn raw<T: Serialize>(data: &T) -> Result<Box<RawValue>, Failure> {
     to_raw_value(data).map_err(|error| Failure::internal(format!("an event does not become JSON: {error}")))
 }
 
-fn outcome_event(cx: &Cx, is_stored: bool) -> &'static str {
-    if is_stored { family(cx).confirmed } else { family(cx).failed }
-}
-
 fn must_be_in(cx: &Cx) -> Result<(), Failure> {
     if cx.in_room() {
         return Ok(());
     }
     Err(Failure::forbidden(format!("you have not joined; send {} first", family(cx).join)))
-}
-
-fn reply_connected(cx: &mut Cx, connected_users: u32) {
-    cx.reply(&Connected { place: place(cx), connected_users });
-}
-
-/// Emits an event whose name depends on the family.
-fn emit<T: Serialize>(cx: &mut Cx, to: impl Into<Audiences>, event: &str, data: &T) -> Result<(), Failure> {
-    cx.emit_payload(to, event, Payload::of(data)?);
-    Ok(())
-}
-
-fn family(cx: &Cx) -> &'static Family {
-    Family::of(cx.template())
-}
-
-fn place<'a>(cx: &Cx<'a>) -> Place<'a> {
-    let family = family(cx);
-    family.place(cx.param(family.placeholder))
 }
 
 fn scope(family: &Family) -> Scope {

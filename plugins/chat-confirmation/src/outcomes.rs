@@ -7,9 +7,9 @@ use std::time::Duration;
 use roundhouse_sdk::{Audience, Failure, Member, Page};
 use serde_json::value::RawValue;
 
+use crate::context::{Cx, emit, family, outcome_event, place};
 use crate::room::{Outcome, Room};
 use crate::wire::{Confirmed, Stored};
-use crate::{Cx, emit, family, outcome_event, place};
 
 /// The time that an outcome is replayed to members who join. Clients reconnect within seconds; a laptop that was closed just
 /// then has the history.

@@ -18,16 +18,9 @@ const KNOWN: &[&str] = &[
     "host/src/store/write_queue/documents.rs",
     "host/src/store/write_queue/mod.rs",
     "host/src/store/write_queue/scope_changes.rs",
-    "plugins/chat-confirmation/src/history.rs",
-    "plugins/chat-confirmation/src/lib.rs",
-    "plugins/chat-confirmation/src/outcomes.rs",
     "sdk/src/context.rs",
     "sdk/src/feature.rs",
-    "sdk/src/manifest.rs",
-    "sdk/src/messages.rs",
     "sdk/src/warm.rs",
-    "tests/guests/hostile/src/greed.rs",
-    "tests/guests/hostile/src/lib.rs",
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use roundhouse_sdk::{Audience, Context, Failure, Member};
 use serde_json::{Value, json};
 
-use crate::{Hostile, Noise};
+use crate::feature::{Hostile, Noise};
 
 /// Behaves as `how` says, with the amounts in `with`: `count`, `bytes` each, `work`, `after` milliseconds.
 pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: &Value) -> Result<(), Failure> {

@@ -1,12 +1,12 @@
 //! A feature that misbehaves on demand: in its handlers by its events, and in `describe` by the bytes of [`BEHAVIOUR`],
 //! which a test overwrites in the built component.
 
+mod feature;
 mod greed;
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use greed::{eat, recurse, spin};
 use roundhouse_sdk::{
     Acknowledgement, Answer, Answers, Audience, Audiences, Context, Failure, Feature, LeaveReason, Manifest, Member,
     Outgoing, Query, Scope, Sender, Timer, log,
@@ -14,12 +14,12 @@ use roundhouse_sdk::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use feature::Hostile;
+use feature::Noise;
+use greed::{eat, recurse, spin};
+
 /// The behaviour of `describe`, padded with dots. Tests search for the first word and overwrite the rest.
 static BEHAVIOUR: [u8; 32] = *b"describe=normal.................";
-
-/// The feature.
-#[derive(Debug)]
-pub struct Hostile;
 
 roundhouse_sdk::export!(Hostile);
 
@@ -66,11 +66,6 @@ pub enum Message {
     /// An event of another feature.
     #[serde(rename = "ticket:view")]
     Foreign {},
-}
-
-#[derive(Serialize)]
-struct Noise<'a> {
-    noise: &'a str,
 }
 
 roundhouse_sdk::outgoing! { Noise<'_> => "hostile:noise" }
