@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use super::failure::BackendError;
 use super::{PageRequest, Promise};
 
 /// Bytes of documents in one page, at most: half of what a feature may answer with. One document always fits.
@@ -104,17 +105,6 @@ pub(super) enum Written {
     AsAsked,
     /// Not stored: this document has the same key.
     Before(Document),
-}
-
-/// Why a database did nothing.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum BackendError {
-    /// It refuses this, and always will.
-    #[error("{0}")]
-    Refused(String),
-    /// It is unavailable, and may do this later.
-    #[error("{0}")]
-    Unavailable(String),
 }
 
 /// A connection to a database.

@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::backend::BackendError;
-use super::read_queue::PageRequest;
+use super::failure::StoreFailure;
 use crate::ledger::Charge;
-use crate::model::{ErrorCode, Failure};
 
 /// A promise to store a document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -49,53 +47,6 @@ pub enum Outcome {
     Stored(String),
     /// The document is not stored, and will not be.
     Failed(StoreFailure),
-}
-
-/// Why something was not stored, or cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreFailure {
-    /// Which of the known kinds.
-    pub code: ErrorCode,
-    /// Why.
-    pub message: String,
-    /// Whether the same may succeed later.
-    pub retryable: bool,
-}
-
-impl StoreFailure {
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
-    }
-
-    /// A refusal that does not last.
-    pub(super) fn retryable(Failure { code, message }: Failure) -> Self {
-        Self { code, message, retryable: true }
-    }
-
-    pub(super) fn no_such(request: &PageRequest) -> Self {
-        let before = request.before.as_deref().unwrap_or_default();
-        let message = format!("there is no document {before:?} here");
-        Self { code: ErrorCode::NotFound, message, retryable: false }
-    }
-
-    pub(super) fn refused(message: impl Into<String>) -> Self {
-        Self { code: ErrorCode::BadRequest, message: message.into(), retryable: false }
-    }
-}
-
-impl From<StoreFailure> for Failure {
-    fn from(failure: StoreFailure) -> Self {
-        Self { code: failure.code, message: failure.message }
-    }
-}
-
-impl From<BackendError> for StoreFailure {
-    fn from(error: BackendError) -> Self {
-        match error {
-            BackendError::Refused(why) => Self::refused(why),
-            BackendError::Unavailable(why) => Self::unavailable(format!("the store cannot be read: {why}")),
-        }
-    }
 }
 
 /// Takes the outcome of a promise, at least once until it is acknowledged ([`super::Store::receipt`]). Returns whether the

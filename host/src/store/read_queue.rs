@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::backend::Backend;
-use super::promise::StoreFailure;
+use super::failure::StoreFailure;
 use crate::model::Failure;
 
 /// Reads that wait, at most. Each takes some ten microseconds.
@@ -16,21 +16,6 @@ pub(super) type Read = Box<dyn FnOnce(Result<&mut dyn Backend, StoreFailure>) + 
 
 /// Takes the result of a read, on the reading thread.
 pub type Then<T> = Box<dyn FnOnce(Result<T, StoreFailure>) + Send>;
-
-/// Which documents to read.
-#[derive(Debug, Clone)]
-pub struct PageRequest {
-    /// The feature that they belong to.
-    pub plugin: String,
-    /// The scope.
-    pub scope: String,
-    /// The collection.
-    pub collection: String,
-    /// Only documents that were stored before the one of this id.
-    pub before: Option<String>,
-    /// How many, at most.
-    pub limit: u32,
-}
 
 /// For which principal something is read. Reads of different principals take turns; the host's own are one of them.
 #[derive(Default)]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::acknowledgements::Acknowledgements;
 use super::backend::{Backend, BackendError, Document, Write, Written};
+use super::failure::StoreFailure;
 use super::journal::Journal;
-use super::promise::{Listener, Outcome, Promise, StoreFailure};
+use super::promise::{Listener, Outcome, Promise};
 use super::receipt::Signal;
 use super::write_queue::{Action, Batch, Change, Task, WriteQueue};
 use crate::metrics::Metrics;

@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context as _;
 
-use self::record::{Record, append_line, read_segment};
+use self::record::{Record, Unacknowledged, append_line, read_segment};
 use self::segments::{Segment, Segments, segments_in};
 use super::Promise;
 use super::database::lock_file;
@@ -32,14 +32,6 @@ const MANY_SEGMENTS: usize = 4;
 
 /// Promises that are copied at a time, to let a segment go: some hundred kilobytes.
 const PIECE: usize = 1000;
-
-/// A promise whose outcome has not been acknowledged.
-#[derive(Debug)]
-pub(super) struct Unacknowledged {
-    pub(super) promise: Promise,
-    /// Whether its document must not be stored any more.
-    pub(super) is_expired: bool,
-}
 
 /// The journal of a host.
 #[derive(Debug)]

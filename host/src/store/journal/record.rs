@@ -6,8 +6,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::Unacknowledged;
 use crate::store::Promise;
+
+/// A promise whose outcome has not been acknowledged.
+#[derive(Debug)]
+pub(in crate::store) struct Unacknowledged {
+    pub(in crate::store) promise: Promise,
+    /// Whether its document must not be stored any more.
+    pub(in crate::store) is_expired: bool,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Record<P> {

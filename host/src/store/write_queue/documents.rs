@@ -3,7 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::{BATCH, MAX_WAITING, MAX_WAITING_BYTES};
+use super::limits::{BATCH, MAX_WAITING, MAX_WAITING_BYTES};
 use crate::store::promise::Promise;
 
 /// Something to be done about a promise.

@@ -1,6 +1,7 @@
 //! The queue of writes to the database.
 
 mod documents;
+mod limits;
 mod scope_changes;
 
 use std::fmt;
@@ -13,20 +14,11 @@ pub use self::scope_changes::Acknowledge;
 use self::scope_changes::ScopeChanges;
 pub(super) use self::scope_changes::{Change, PendingScope};
 use super::backend::{AnsweredCall, ScopeRecord};
-use super::promise::{Promise, StoreFailure};
+use super::failure::StoreFailure;
+use super::promise::Promise;
 use super::receipt::Signal;
 use crate::metrics::Metrics;
 use crate::model::Failure;
-
-/// Documents, and scopes, that wait, at most: a minute of what a busy host is sent while its database restarts.
-const MAX_WAITING: usize = 100_000;
-
-/// Bytes of documents, and of states, that wait, at most.
-const MAX_WAITING_BYTES: usize = 256 * 1024 * 1024;
-
-/// Batch size, in documents and in scopes: large enough to amortise a commit, small enough that a failed one repeats little
-/// work.
-const BATCH: usize = 1000;
 
 /// The queue: plugin threads fill it, the writer empties it.
 #[derive(Debug)]

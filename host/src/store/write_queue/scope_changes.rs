@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::{BATCH, MAX_WAITING, MAX_WAITING_BYTES};
+use super::limits::{BATCH, MAX_WAITING, MAX_WAITING_BYTES};
 use crate::ledger::Charge;
 use crate::store::StoreFailure;
 use crate::store::backend::{AnsweredCall, ScopeRecord};
