@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::task::spawn_local;
@@ -12,9 +13,9 @@ use crate::conn::state::{Connection, MemberList, Phase, Transport};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::Protocol;
 
-/// How long after a connection has opened features hear of it, in milliseconds: a client that begins to listen when it is
-/// connected would miss events that came at once.
-const CONNECT_NOTICE_DELAY_MS: u64 = 5;
+/// How long after a connection has opened features hear of it: a client that begins to listen when it is connected would
+/// miss events that came at once. Timed by Tokio: it gives the client's code a moment, and no rule follows from it.
+const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
 impl Shard {
     /// A new connection over a transport. None where the shard has no slot left.
@@ -60,7 +61,7 @@ impl Shard {
         *connection.connect_notice.borrow_mut() = Some(auth.map(RawValue::to_owned));
         let (shard, connection) = (self.clone(), connection.clone());
         spawn_local(async move {
-            shard.shared().clock.sleep_until(shard.now() + CONNECT_NOTICE_DELAY_MS).await;
+            tokio::time::sleep(CONNECT_NOTICE_DELAY).await;
             shard.send_connect_notice(&connection);
         });
     }
