@@ -12,10 +12,10 @@ pub type Graph = BTreeMap<String, BTreeSet<String>>;
 pub fn graph(imports: &[Import]) -> Graph {
     let mut graph = Graph::new();
     for import in imports.iter().filter(|import| !import.test && import.form != Form::Reexport) {
-        if let Place::Here { file, .. } = &import.defined {
-            if *file != import.file {
-                graph.entry(import.file.clone()).or_default().insert(file.clone());
-            }
+        if let Place::Here { file, .. } = &import.defined
+            && *file != import.file
+        {
+            graph.entry(import.file.clone()).or_default().insert(file.clone());
         }
     }
     graph

@@ -107,10 +107,10 @@ fn lookup(target: &Target, at: usize, segments: &[String], steps: usize) -> Opti
     if steps > MAX_STEPS {
         return None;
     }
-    if let Some(child) = module.children.get(name) {
-        if let Some(found) = lookup(target, *child, &segments[1..], steps + 1) {
-            return Some(found);
-        }
+    if let Some(child) = module.children.get(name)
+        && let Some(found) = lookup(target, *child, &segments[1..], steps + 1)
+    {
+        return Some(found);
     }
     if module.items.contains(name) {
         return Some(Found::Here(at));

@@ -34,13 +34,13 @@ fn planted(file: &str, text: &str) -> Sources {
 
 #[track_caller]
 fn refuses(file: &str, text: &str, complaint: &str) {
-    let found = violations(&planted(file, text)).unwrap();
+    let found = violations(&planted(file, text)).expect("the planted source can be parsed");
     assert!(found.iter().any(|found| found.contains(complaint)), "{text}: {found:?}");
 }
 
 #[track_caller]
 fn allows(file: &str, text: &str) {
-    let found = violations(&planted(file, text)).unwrap();
+    let found = violations(&planted(file, text)).expect("the planted source can be parsed");
     assert!(found.is_empty(), "{text}: {found:?}");
 }
 

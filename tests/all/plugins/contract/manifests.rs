@@ -1,6 +1,7 @@
 //! Manifests.
 
 use roundhouse_tests::Random;
+
 use table::{ManifestSpec, ScopeSpec};
 
 use super::real::RealHost;

@@ -1,6 +1,7 @@
 //! Outcomes.
 
 use roundhouse_tests::Random;
+
 use table::{AudienceSpec, EmitSpec, Order, Text};
 
 use super::manifests::seed;
