@@ -169,10 +169,10 @@ impl<'ast> Visit<'ast> for Touches<'_> {
     }
 
     fn visit_expr_field(&mut self, item: &'ast syn::ExprField) {
-        if let (syn::Expr::Path(owner), syn::Member::Named(field)) = (&*item.base, &item.member) {
-            if let Some(owner) = owner.path.get_ident() {
-                self.touch(&owner.to_string(), &field.to_string());
-            }
+        if let (syn::Expr::Path(owner), syn::Member::Named(field)) = (&*item.base, &item.member)
+            && let Some(owner) = owner.path.get_ident()
+        {
+            self.touch(&owner.to_string(), &field.to_string());
         }
         visit::visit_expr_field(self, item);
     }
