@@ -122,7 +122,7 @@ fn table() -> Vec<(Case, &'static str)> {
         (poor(vec![Order::SetTimer("t".into(), MAX_TIMER_MS + 1, "p".into())]), "more than 31 days"),
         (poor(vec![Order::SetTimer(long(1025), 1, "p".into())]), "more than 31 days"),
         (poor(vec![Order::SetTimers(1000)]), ""),
-        (poor(vec![Order::Reply("[1]".into()); 1001]), "1001 effects"),
+        (poor(vec![Order::SetTimers(1001)]), "1001 effects"),
         (poor(vec![join("@ana", None), watch("@ana"), Order::Leave("@ana".to_owned(), None)]), ""),
         (poor(vec![join("@ben", None)]), "nothing to do with"),
         (poor(vec![watch("@ben")]), "nothing to do with"),
