@@ -18,7 +18,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use anyhow::Context as _;
 
@@ -210,9 +210,15 @@ impl Journal {
         Ok(())
     }
 
-    /// The oldest segment and some of the promises that keep it, if it is to be let go.
+    /// The oldest segment and some of the promises that keep it, if it is to be let go. Nothing while the journal is written:
+    /// the writer has outcomes to send, and asks again after its next batch.
     fn promises_to_copy(&self) -> Option<(PathBuf, Vec<u64>)> {
-        let files = &self.state().segments.files;
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        let files = &state.segments.files;
         let n_written: usize = files.iter().map(|segment| segment.n_written).sum();
         let n_unacknowledged: usize = files.iter().map(|segment| segment.unacknowledged.len()).sum();
         let oldest = files.front().filter(|_| files.len() > MANY_SEGMENTS && n_unacknowledged < n_written / 2)?;
