@@ -147,7 +147,7 @@ fn start_shards(
         plugins: runtime.clone(),
         admission: admission.clone(),
         unfinished,
-        eio_sessions: Arc::new(EioSessions::new(config.shards, clock.clone())),
+        eio_sessions: Arc::new(EioSessions::new(config.shards)),
         clock: clock.clone(),
         metrics: metrics.clone(),
     };

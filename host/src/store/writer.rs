@@ -75,11 +75,13 @@ impl Writer {
         let idle_at = idle_after.map(|idle_after| Instant::now() + idle_after);
         loop {
             self.journal_acknowledgements();
+            // Asked first: nothing is put into a queue that is stopping, so an empty batch is then the last.
+            let is_stopping = self.queue.is_stopping();
             let batch = self.queue.take();
             if !batch.is_empty() {
                 return Some(batch);
             }
-            if self.queue.is_stopping() {
+            if is_stopping {
                 return None;
             }
             let left = idle_at.map(|idle_at| idle_at.saturating_duration_since(Instant::now()));

@@ -22,8 +22,8 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for the last request of a client that has closed its session.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a request waits that comes during an upgrade, in milliseconds.
-const UPGRADE_POLL_MS: u64 = 100;
+/// How long a request waits that comes during an upgrade.
+const UPGRADE_POLL: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// Hands a WebSocket that is to take over from polling to the shard of its session.
@@ -109,7 +109,7 @@ impl Shard {
     /// Answers a request that came during an upgrade, which its client may wait for before it sends the upgrade. Not at once,
     /// for another client would ask again and again.
     pub(super) async fn answer_during_upgrade(self: Rc<Self>, transport: Rc<Transport>) {
-        self.shared().clock.sleep_until(self.now() + UPGRADE_POLL_MS).await;
+        tokio::time::sleep(UPGRADE_POLL).await;
         self.flush(&transport);
     }
 

@@ -51,8 +51,8 @@ impl Connections {
     /// When the first of these connections expires, by the system's clock; `u64::MAX` is never.
     pub(crate) fn first_expiry(&self, ids: &[ConnId]) -> u64 {
         let slots = self.slots.borrow();
-        let expiries = ids.iter().filter_map(|id| slots.get(id.slot())).map(|connection| connection.expires.get());
-        expiries.min().unwrap_or(u64::MAX)
+        let found = ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id));
+        found.map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX)
     }
 
     /// Removes a connection that was found by its id.

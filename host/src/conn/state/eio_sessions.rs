@@ -5,14 +5,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use tokio::sync::oneshot;
 
 use super::eio_session::{Poll, PollError, Polled, Sid};
 use super::handoff::Handoff;
-use crate::model::{Clock, Mailbox};
+use crate::model::Mailbox;
 
 /// Commands that wait for one shard, at most. There are no more than open requests and sockets, and some that broke off.
 const COMMANDS: usize = 65_536;
@@ -51,14 +51,13 @@ struct Route {
 pub struct EioSessions {
     routes: DashMap<Sid, Arc<Route>>,
     inboxes: Vec<Mailbox<EioCommand>>,
-    clock: Clock,
 }
 
 impl EioSessions {
     /// A table for so many shards.
-    pub fn new(shards: usize, clock: Clock) -> Self {
+    pub fn new(shards: usize) -> Self {
         let inboxes = (0..shards).map(|_| Mailbox::new(COMMANDS)).collect();
-        Self { routes: DashMap::new(), inboxes, clock }
+        Self { routes: DashMap::new(), inboxes }
     }
 
     pub(crate) fn inbox(&self, shard: usize) -> &Mailbox<EioCommand> {
@@ -127,8 +126,7 @@ impl EioSessions {
             self.send(id, EioCommand::Fail { id });
             return Err(PollError::Bad);
         }
-        let noted = self.clock.uptime_ms();
-        Ok(Posting { sessions: self, id, route, is_complete: false, noted })
+        Ok(Posting { sessions: self, id, route, is_complete: false, noted: Instant::now() })
     }
 
     async fn ask(&self, id: Sid, command: EioCommand, answered: oneshot::Receiver<Polled>) -> Polled {
@@ -162,15 +160,14 @@ pub(crate) struct Posting<'a> {
     route: Arc<Route>,
     is_complete: bool,
     /// When the session was last told of it, in milliseconds of uptime.
-    noted: u64,
+    noted: Instant,
 }
 
 impl Posting<'_> {
     /// Counts received bytes as a sign of life: a client on a slow line can show no other meanwhile.
     pub(crate) fn progress(&mut self) {
-        let now = self.sessions.clock.uptime_ms();
-        if now - self.noted >= PROGRESS_INTERVAL.as_millis() as u64 {
-            self.noted = now;
+        if self.noted.elapsed() >= PROGRESS_INTERVAL {
+            self.noted = Instant::now();
             self.sessions.send(self.id, EioCommand::Progress { id: self.id });
         }
     }
@@ -206,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn concurrent_post_ends_the_session() {
-        let sessions = EioSessions::new(1, Clock::manual(0));
+        let sessions = EioSessions::new(1);
         let id = Sid::from_number(1);
         assert_eq!(sessions.begin_post(id).err(), Some(PollError::Unknown));
         sessions.insert(id, 0);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::hub::WakeBatch;
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::sandbox::{Fault, Instance};
 use crate::plugin::load::generation::Generation;
@@ -39,10 +40,13 @@ impl Instances {
         plugin: u32,
         generation: &Generation,
         ticker: &Ticker,
+        wakes: &WakeBatch,
     ) -> Result<&mut Instance, Fault> {
         let number = generation.id.generation;
         let fits = |warm: &WarmInstance| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
         if !self.warm.get(&plugin).is_some_and(fits) {
+            // Effects of earlier events do not wait for the guest's start function.
+            wakes.wake();
             let instance = generation.instantiate(ticker)?;
             self.warm.insert(plugin, WarmInstance { generation: number, calls: 0, instance });
         }

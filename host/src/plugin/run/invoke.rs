@@ -88,11 +88,13 @@ impl ThreadState {
         let responsible = self.shared.responsible(event);
         let Self { scopes, instances, shared, wakes, .. } = self;
         let scope = place.map(|place| &scopes[place]);
-        let instance = instances.warm(plugin.number, generation, &shared.ticker)?;
+        let instance = instances.warm(plugin.number, generation, &shared.ticker, wakes)?;
         let stored = scope.and_then(|scope| scope.state.as_ref());
         let wanted = generation.manifest.state_version;
         let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
+                // A migration downwards runs in an instance of its own, which wakes no shards.
+                wakes.wake();
                 let kept = scope.and_then(|scope| scope.previous_schema_state.as_ref());
                 instance.lend(wakes, |instance| migrate(instance, shared, plugin, generation, stored, kept))?
             }

@@ -39,6 +39,8 @@ impl ThreadState {
             .collect();
         let mut n_scopes = 0;
         for (key, state) in others {
+            // Effects of earlier events do not wait for a migration.
+            self.wakes.wake();
             let instance = generation.instantiate(&self.shared.ticker);
             let downward = running.downward(state.version, wanted);
             let taken = instance.map(|mut instance| {

@@ -33,13 +33,13 @@ fn numbered(prefix: &str, n: usize) -> Vec<String> {
     (0..n).map(|n| format!("{prefix}{n}")).collect()
 }
 
-/// Each with the rule that it breaks, or nothing.
+/// Each with the rule that it breaks, or nothing. A scope must not share rooms with those of bundled features.
 fn table() -> Vec<(ManifestSpec, &'static str)> {
     let nine: String = ('a'..='i').map(|name| format!(":{{{name}}}")).collect();
     vec![
         (with(&["t:{id}", "u:{id}"]), ""),
         (with(&["t:{id}", "t:{id}:log"]), "would share rooms"),
-        (with(&["t", "tt:{id}"]), "would share rooms"),
+        (with(&["q", "qq:{id}"]), "would share rooms"),
         (with(&["a b:{id}"]), "printable, without whitespace"),
         (with(&["t:{id}:{id}"]), "names a placeholder twice"),
         (with(&["t:{i d}"]), "not letters and digits"),
@@ -57,7 +57,7 @@ fn table() -> Vec<(ManifestSpec, &'static str)> {
         (changed(|m| m.scopes[0].clients = vec!["t:x".to_owned(); 2]), "routes t:x twice"),
         (changed(|m| m.scopes[0].clients = vec!["connect".to_owned()]), "the origin host alone"),
         (changed(|m| m.scopes[0].connect = true), "without a placeholder"),
-        (changed(|m| m.scopes = vec![ScopeSpec { connect: true, ..scope("t") }]), ""),
+        (changed(|m| m.scopes = vec![ScopeSpec { connect: true, ..scope("q") }]), ""),
         (changed(|m| m.scopes[0].queries = vec!["authenticate".to_owned()]), "is the host's own"),
         (changed(|m| m.gathers = vec!["q".to_owned(); 2]), ""),
         (changed(|m| m.emits = vec!["error".to_owned()]), "is the host's own"),
@@ -111,7 +111,7 @@ pub(super) fn seed() -> u64 {
 const TEMPLATES: [&str; 12] = [
     "t:{id}",
     "u:{id}",
-    "t",
+    "q",
     "v:{a}:{b}",
     "v:{a}{b}",
     "w:{a}:{a}",
@@ -119,7 +119,7 @@ const TEMPLATES: [&str; 12] = [
     "user:{id}",
     "{id}",
     "z:{id",
-    "tt:{id}",
+    "qq:{id}",
     "y:{id}/log",
 ];
 

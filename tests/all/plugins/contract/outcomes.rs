@@ -236,7 +236,7 @@ fn any_audience(random: &mut Random) -> AudienceSpec {
 
 fn any_order(random: &mut Random) -> Order {
     match random.below(12) {
-        0 => Order::Reply((*random.pick(&["[1]", "[]", "[1,2]", "{}", "[\"\\udc00\"]"])).into()),
+        0 => Order::Reply((*random.pick(&["[1]", "[]", "[[1,2]]", "{}", "[\"\\udc00\"]"])).into()),
         1 => join(&any_connection(random), None),
         2 => Order::Join(any_connection(random), Some(any_room(random))),
         3 => Order::Leave(any_connection(random), Some(any_room(random))),

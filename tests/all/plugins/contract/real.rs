@@ -11,9 +11,6 @@ use super::{ACTORS, Case, POOR, RICH, Verdict, manifest, named};
 /// Faults of one user before another takes its place: a user that goes on causing faults is refused.
 const FAULTS_PER_USER: usize = 2;
 
-const BUNDLED: [&str; 6] =
-    ["campaign-progress", "chat-confirmation", "crm-events", "ticket-collision", "ticket-events", "timeline"];
-
 /// A host on which cases are judged one after another.
 pub(super) struct RealHost {
     host: TestHost,
@@ -26,10 +23,8 @@ impl RealHost {
     pub(super) async fn start() -> Self {
         let all_but_rooms = "audiences = [\"user\", \"roles\", \"all\"]\n\
                              actions = [\"save\", \"disconnect\", \"connect\", \"join\"]\n";
-        // Bundled features have scopes of their own, which the table's scopes may overlap with.
-        let bundled: String = BUNDLED.iter().map(|name| format!("[plugins.{name}]\nenabled = false\n")).collect();
         let config = format!(
-            "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\n{bundled}\
+            "auth.jwt.secret = \"s\"\n[limits]\nevents_per_second = 0\n\
              [plugins.rich.grants]\nrooms = [\"hall\", \"hall:*\"]\n{all_but_rooms}\
              [plugins.table.grants]\nrooms = [\"*\"]\n{all_but_rooms}"
         );
