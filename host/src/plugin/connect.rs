@@ -14,9 +14,9 @@ use crate::hub::WakeBatch;
 use crate::model::{ConnId, Identity, Payload};
 
 impl Runtime {
-    /// Queues the `connect` events of a new connection, which its features get before any event that it sends. To be
-    /// called when the connection is in the hub, and before its first event. `auth` is from the client's handshake;
-    /// features see it without credentials.
+    /// Queues the `connect` events of a new connection, so that features get them before any event that the connection
+    /// sends. To be called when the connection is in the hub, and before its first event. `auth` is from the client's
+    /// handshake; features get it without credentials, unless the configuration shows them.
     pub fn notify_connect(
         &self,
         connection: ConnId,
@@ -28,7 +28,7 @@ impl Runtime {
         if catalogue.connect_listeners().is_empty() {
             return;
         }
-        // A feature that sees all connections must not be able to act for them.
+        // A feature that sees all connections must not be able to act in their clients' names.
         let seen = |auth: &str| match self.0.shared.config.shows_credentials {
             true => auth.to_owned(),
             false => without_credentials(auth),
@@ -40,19 +40,19 @@ impl Runtime {
             let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
             let payload = match self.0.shared.check_limits(&limits, CONNECT_EVENT, &told) {
                 Ok(()) => told.clone(),
-                // The feature gets the event without `auth`, or a client could hide from it.
+                // The feature still gets the event, without `auth`: otherwise a client could connect unnoticed.
                 Err(failure) => {
                     too_large = Some(failure);
                     connect_payload(namespace, "{}")
                 }
             };
-            // Where the user is over its bounds, the event has no `auth`.
+            // If the user is over its bounds, the event has no `auth`.
             let now = self.0.shared.clock.uptime_ms();
             let place = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
             let payload = if place.is_some() { payload } else { connect_payload(namespace, "{}") };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
             let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place };
-            // The client gets a refusal as an error, as with the events that it sends.
+            // The client gets a refusal as an error, as for the events that it sends itself.
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.shared.submit(Envelope { plugin: plugin.clone(), address: address.clone(), event, reply });
         }
@@ -62,12 +62,12 @@ impl Runtime {
         }
     }
 
-    /// Whether a feature gets `connect` events.
+    /// Whether any feature gets `connect` events.
     pub fn has_connect_listeners(&self) -> bool {
         !self.0.shared.catalogue.load().connect_listeners().is_empty()
     }
 
-    /// Whether there is this Socket.IO namespace: `/`, or one that a feature says there is.
+    /// Whether the Socket.IO namespace exists: `/`, or one that a feature's manifest declares.
     pub fn has_namespace(&self, namespace: &str) -> bool {
         namespace == "/" || self.0.shared.catalogue.load().has_namespace(namespace)
     }

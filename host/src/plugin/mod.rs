@@ -1,13 +1,13 @@
 //! The plugin runtime: events are handled by WebAssembly components.
 //!
-//! [`Runtime`] is its face for the rest of the host, with `connect` for new connections. Below it there are five rooms,
-//! each of which imports only those before it:
+//! [`Runtime`] is its interface to the rest of the host, with `connect` for new connections. Below it are five rooms
+//! (modules that import one way): each imports only the rooms listed before it.
 //!
-//! - `event`: what features get, its senders, and the bounds of each sender.
+//! - `event`: the events that features get, their senders, and the bounds of each sender.
 //! - `guest`: components and their sandbox, the only room that names wasmtime and the WIT.
 //! - `load`: the steps of a load, generations, and the catalogue of plugins.
 //! - `run`: the plugin threads, from the inbox to the commit.
-//! - `lifecycle`: what operators do, its records, and the start that reads them.
+//! - `lifecycle`: operators' requests, the records of installed plugins, and the start that reads the records.
 
 mod connect;
 mod event;

@@ -1,4 +1,5 @@
-//! The plugin runtime as the rest of the host sees it: events go in, plugins come and go.
+//! The interface of the plugin runtime to the rest of the host: it starts and stops the plugin threads, and queues
+//! events for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
 use crate::store::{Listener, Store, StoreConfig};
 
-/// The plugins of a host, and the threads that they run on. Clones share them.
+/// The plugins of a host and the threads that run them. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Runtime(pub(super) Arc<Inner>);
 
@@ -38,7 +39,8 @@ pub(super) struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Queues the outcomes of promises for their scopes, if their features are loaded.
+/// The store's listener, which queues the outcome of a promise for its scope. It returns `false` if the plugin is not
+/// loaded or has no such scope.
 fn listener(catalogue: Arc<ArcSwap<Catalogue>>, inboxes: Inboxes) -> Listener {
     Box::new(move |promise, outcome| {
         let catalogue = catalogue.load();
@@ -55,7 +57,8 @@ impl Runtime {
     /// Opens the store and starts the threads. No plugin is loaded yet.
     ///
     /// # Errors
-    /// Where the store cannot be used, this machine cannot run WebAssembly, or a thread cannot be started.
+    /// If the store or the folder of installed components cannot be used, this machine cannot run WebAssembly, or a
+    /// thread cannot be started.
     pub fn start(
         config: PluginConfig,
         store: Option<&StoreConfig>,
@@ -101,17 +104,18 @@ impl Runtime {
         Ok(Self(Arc::new(Inner { shared, lifecycle, threads: Mutex::new(threads) })))
     }
 
-    /// Where documents and durable states go.
+    /// The database of documents and durable states; none if the host was started without one.
     pub fn store(&self) -> Option<&Store> {
         self.0.shared.store.as_ref()
     }
 
-    /// What operators ask for: loads, rollbacks, unloads, reports.
+    /// The requests of operators: loads, rollbacks, unloads, reports.
     pub fn lifecycle(&self) -> &Arc<Lifecycle> {
         &self.0.lifecycle
     }
 
-    /// To be called before connections are closed: outcomes of promises from now on are for the next process to report.
+    /// From now on no outcome of a promise counts as acknowledged, so the next process sends it again. To be called
+    /// before connections are closed.
     pub fn begin_shutdown(&self) {
         self.0.shared.store.iter().for_each(|store| store.begin_shutdown());
     }
@@ -128,16 +132,17 @@ impl Runtime {
         }
         self.0.lifecycle.stop();
         self.0.shared.ticker.stop();
-        // Last, for all that changed is to be written.
+        // The store ends last, so that all changes are written.
         if let Some(store) = &self.0.shared.store {
             store.shut_down();
         }
     }
 
-    /// Hands a client's event to the feature that it is for. The answer goes to the connection.
+    /// Queues a client's event for the feature that handles it. The answer goes to the connection.
     ///
     /// # Errors
-    /// Where there is no such feature, the client may not send this, or the feature cannot take it now.
+    /// If no running feature handles the event, only services may send it, its payload is too large or names no scope,
+    /// or its sender or the feature is over a bound.
     pub fn client_event(&self, event: ClientEvent<'_>) -> Result<(), Failure> {
         let catalogue = self.0.shared.catalogue.load();
         let destination = catalogue.destination(event.event).ok_or_else(|| not_handled(&catalogue, event.event))?;
@@ -159,11 +164,12 @@ impl Runtime {
         Ok(())
     }
 
-    /// Hands a service's event to the feature that it is for. With `once`, the answer of a durable scope is stored
+    /// Queues a service's event for the feature that handles it. With `once`, the answer of a durable scope is stored
     /// together with the change to the scope.
     ///
     /// # Errors
-    /// Where there is no such feature, services may not send this, or the feature cannot take it now.
+    /// If no running feature handles the event, only clients may send it, its payload is too large or names no scope,
+    /// or too many events wait for the feature.
     pub fn service_event(
         &self,
         service: &str,
@@ -188,15 +194,16 @@ impl Runtime {
         Ok(PendingAnswer(answer))
     }
 
-    /// Asks a feature, and gives its answer. `data` is JSON.
+    /// Sends a query to a feature and returns the answer. `data` is JSON.
     ///
     /// # Errors
-    /// Where there is no such feature or query, or the feature refuses it.
+    /// If there is no such feature or query, or the feature refuses the query or does not answer in time.
     pub async fn query(&self, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
         self.0.shared.query(plugin, name, data).await
     }
 
-    /// A client acknowledged an event. Where too much of its user waits already, the answer is as good as none.
+    /// Queues a client's acknowledgement for the scope that waits for it. The acknowledgement is ignored if the
+    /// client's principal is over its bounds.
     pub fn acknowledged(&self, connection: ConnId, id: u64, payload: Payload) {
         // An acknowledgement that this connection is not expected to send is ignored.
         if !self.0.shared.hub.expects_ack(connection, id) {
@@ -211,8 +218,8 @@ impl Runtime {
         }
     }
 
-    /// Queues `away` or `back` of a connection for the scopes that ask for presence: after the events that it sent so
-    /// far, and before later ones.
+    /// Queues `away` or `back` of a connection for the scopes that ask for presence: after the events that the
+    /// connection sent so far, and before later ones.
     pub fn presence_changed(&self, connection: ConnId, presence: &Presence) {
         let catalogue = self.0.shared.catalogue.load();
         let in_rooms = presence.rooms.iter().filter_map(|room| {
@@ -233,7 +240,8 @@ impl Runtime {
         }
     }
 
-    /// Queues the departure of a connection that has ended for each of its scopes, after all events that it sent.
+    /// Queues the departure of a connection that has ended for each of its scopes, after all events that the connection
+    /// sent, and ends the wait for its acknowledgements.
     pub fn departed(&self, connection: ConnId, departure: Departure) {
         let catalogue = self.0.shared.catalogue.load();
         let watching = departure.watchers.iter().filter_map(|(number, key)| {
@@ -253,7 +261,7 @@ impl Runtime {
     }
 }
 
-/// Why an event of this name goes nowhere.
+/// The failure for an event that no running feature handles.
 fn not_handled(catalogue: &Catalogue, event: &str) -> Failure {
     match catalogue.idle_for(event) {
         Some(plugin) => {

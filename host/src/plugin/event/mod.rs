@@ -1,4 +1,4 @@
-//! Events for features, and where their answers go.
+//! Events for features, and the recipients of their answers.
 
 pub(crate) mod senders;
 
@@ -15,7 +15,7 @@ use crate::store::{Outcome, Page, Promise, StoreFailure};
 /// An event of a client.
 #[derive(Debug)]
 pub struct ClientEvent<'a> {
-    /// The connection that it came from.
+    /// The connection that sent the event.
     pub connection: ConnId,
     /// The connection's user.
     pub identity: Arc<Identity>,
@@ -23,16 +23,16 @@ pub struct ClientEvent<'a> {
     pub event: &'a str,
     /// Its payload.
     pub payload: Payload,
-    /// The id to acknowledge it with.
+    /// The id of the acknowledgement that the client asked for; none if it asked for none.
     pub id: Option<i128>,
-    /// When its frame was read.
+    /// When the event's frame was read.
     pub read_at: Instant,
 }
 
 /// The identity of a service's call, by which a repetition is recognised.
 #[derive(Debug, Clone)]
 pub struct Once {
-    /// Whose call it is: the name of the API key.
+    /// The caller: the name of the API key.
     pub caller: String,
     /// The idempotency key.
     pub key: String,
@@ -51,7 +51,7 @@ pub(crate) struct Member {
 #[derive(Debug)]
 pub(crate) enum Origin {
     Client(Member),
-    /// The host, of a connection that has opened. Features see the connection as the sender.
+    /// The host, for a connection that has opened. Features see the connection as the sender.
     Host(Member),
     /// The name of the API key.
     Service(Arc<str>),
@@ -60,14 +60,14 @@ pub(crate) enum Origin {
 /// Why a connection left a scope's room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeftReason {
-    /// A scope took it out of the room.
+    /// A scope removed the connection from the room.
     Left,
-    /// Its connection ended.
+    /// The connection ended.
     Disconnected,
 }
 
 impl LeftReason {
-    /// As features read it.
+    /// The reason as features get it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Left => "left",
@@ -76,10 +76,10 @@ impl LeftReason {
     }
 }
 
-/// Why there is no acknowledgement.
+/// Why an acknowledgement is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AckMissing {
-    /// None came in time.
+    /// No answer came in time.
     Timeout,
     /// The connection ended.
     Disconnected,
@@ -88,7 +88,7 @@ pub(crate) enum AckMissing {
 }
 
 impl AckMissing {
-    /// As features read it.
+    /// The reason as features get it.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Timeout => "timeout",
@@ -101,9 +101,8 @@ impl AckMissing {
 /// The event that asked for documents.
 #[derive(Debug)]
 pub(crate) struct Asker {
-    /// Its name.
     pub(crate) event: Box<str>,
-    /// The flow that it waited in.
+    /// The flow that the event waited in.
     pub(crate) flow: Flow,
 }
 
@@ -114,11 +113,11 @@ pub(crate) enum Flow {
     Sender(Arc<str>),
     /// Events of a service, by the name of its key.
     Service(Arc<str>),
-    /// The timers of all scopes that a principal made: it has no more turns for having many.
+    /// The timers of all scopes of one owner, who gets no more turns for having many scopes.
     Timers(Arc<str>),
-    /// Outcomes, and the timers of a scope without an owner.
+    /// Outcomes of promises, deferred events, and the timers of a scope without an owner.
     Scope(Arc<str>),
-    /// Questions of services.
+    /// Queries of services.
     Queries,
 }
 
@@ -130,21 +129,21 @@ pub(crate) enum Event {
         origin: Origin,
         payload: Payload,
         wants_reply: bool,
-        /// Its place in the backlogs; none for events of the host.
+        /// The event's place in the backlogs; none for a `connect` whose user is over its bounds.
         place: Option<Reservation>,
     },
     Joined(Member),
-    /// `is_gone`: the connection has ended, and does not only leave the room.
+    /// `is_gone`: the connection has ended, and did not only leave the room.
     Left {
         member: Member,
         reason: LeftReason,
         is_gone: bool,
     },
-    /// A connection's client is away, or back.
+    /// A connection became detached, or was resumed.
     Presence {
         member: Member,
         is_away: bool,
-        /// How often that has changed.
+        /// The number of changes of the connection's presence so far.
         n_changes: u32,
     },
     Timer {
@@ -156,13 +155,13 @@ pub(crate) enum Event {
         tag: Box<str>,
         connection: ConnId,
         answer: Result<Payload, AckMissing>,
-        /// Its place in the backlogs; none where there is no answer.
+        /// The answer's place in the backlogs; none if there is no answer.
         place: Option<Reservation>,
     },
     Query {
         name: Box<str>,
         data: Box<str>,
-        /// Its place in the backlog, shared by all queries of one call.
+        /// The query's place in the backlog, shared by all queries of one call.
         #[expect(dead_code, reason = "it is there to be dropped")]
         place: Arc<Reservation>,
     },
@@ -180,19 +179,20 @@ pub(crate) enum Event {
         tag: Box<str>,
         outcome: Result<Page, StoreFailure>,
         asked_by: Asker,
-        /// To the account of the principal that asked.
+        /// The charge to the principal that asked for the documents.
         charge: Charge,
     },
-    /// Asks nothing but whether the settings can be used.
+    /// Has the feature check its settings, during a load.
     Configured,
-    /// Asks for the state in an older schema.
+    /// Asks for the scope's state in an older schema.
     MigrateDown {
         to: u32,
     },
 }
 
 impl Event {
-    /// Whether the host guarantees it: it has no sender that could repeat it, so it waits while the feature is paused.
+    /// Whether the event is guaranteed: it has no sender that could repeat it, so it waits while the plugin is in
+    /// quarantine and is retried after a fault.
     pub(crate) fn is_guaranteed(&self) -> bool {
         matches!(
             self,
@@ -206,12 +206,12 @@ impl Event {
         )
     }
 
-    /// Whether a client or service sent it, which can send it again.
+    /// Whether the sender is a client or service, which can send the event again.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
     }
 
-    /// The connection, where this is a `connect`.
+    /// The connection, if this is a `connect`.
     pub(crate) fn opened(&self) -> Option<ConnId> {
         match self {
             Self::Message { origin: Origin::Host(member), .. } => Some(member.connection),
@@ -219,8 +219,8 @@ impl Event {
         }
     }
 
-    /// The connection, where this event makes it known to the scope: it sent a message, or is in the scope's room. A
-    /// `connect`, presence or an acknowledgement does not.
+    /// The connection that this event makes known to the scope: it sent a message, or is or was in the scope's room. A
+    /// `connect`, presence or an acknowledgement makes none known.
     pub(crate) fn comes_from(&self) -> Option<ConnId> {
         match self {
             Self::Message { origin: Origin::Client(member), .. } | Self::Joined(member) | Self::Left { member, .. } => {
@@ -230,12 +230,12 @@ impl Event {
         }
     }
 
-    /// Whether it is a query, to which a feature may reply and do nothing else.
+    /// Whether the event is a query, to which a feature may reply and do nothing else.
     pub(crate) fn is_query(&self) -> bool {
         matches!(self, Self::Query { .. } | Self::Gathered { .. })
     }
 
-    /// The connection that it came from or is about, and its identity.
+    /// The connection that sent the event or that the event is about, with its identity.
     pub(crate) fn member(&self) -> Option<&Member> {
         match self {
             Self::Message { origin: Origin::Client(member) | Origin::Host(member), .. }
@@ -246,7 +246,7 @@ impl Event {
         }
     }
 
-    /// The connection, where this is a change of presence.
+    /// The connection, if this is a change of presence.
     pub(crate) fn presence_of(&self) -> Option<ConnId> {
         match self {
             Self::Presence { member, .. } => Some(member.connection),
@@ -254,7 +254,7 @@ impl Event {
         }
     }
 
-    /// The connection that it came from or is about.
+    /// The connection that sent the event or that the event is about.
     pub(crate) fn sender_id(&self) -> Option<ConnId> {
         match self {
             Self::Acknowledged { connection, .. } => Some(*connection),
@@ -262,7 +262,7 @@ impl Event {
         }
     }
 
-    /// Its sender, where that is a client.
+    /// The sender of a message or acknowledgement, if it is a client with a place in the backlogs.
     pub(crate) fn sender(&self) -> Option<&Arc<Sender>> {
         match self {
             Self::Message { place, .. } | Self::Acknowledged { place, .. } => place.as_ref()?.sender(),
@@ -270,14 +270,15 @@ impl Event {
         }
     }
 
-    /// Whether a fault on it counts against its client: it is a message, an answer, or a page that the client asked
-    /// for. A `connect` is not, though it is tried three times.
+    /// Whether a fault on the event counts against its client: the event is a message, an acknowledgement, or a page
+    /// that the client asked for. A `connect`, which is tried three times, does not count.
     pub(crate) fn is_sent(&self) -> bool {
         let is_of_client = matches!(self, Self::Message { origin: Origin::Client(_), .. });
         is_of_client || matches!(self, Self::Acknowledged { .. } | Self::Fetched { .. })
     }
 
-    /// The flow that it waits in, as an event of this scope. Events about a connection wait behind those that it sent.
+    /// The flow that the event waits in, as an event of this scope. Events about a connection wait behind the events
+    /// that the connection sent.
     pub(crate) fn flow(&self, scope: &Arc<str>) -> Flow {
         match self {
             Self::Message { origin: Origin::Service(name), .. } => Flow::Service(name.clone()),
@@ -290,7 +291,7 @@ impl Event {
         }
     }
 
-    /// Its name in logs.
+    /// The event's name in logs.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Message { event, .. } => event,
@@ -310,7 +311,7 @@ impl Event {
     }
 }
 
-/// Where the answer to an event goes.
+/// The recipient of the answer to an event.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
     Nobody,
@@ -319,7 +320,7 @@ pub(crate) enum ReplyTo {
         id: Option<i128>,
         read_at: Instant,
     },
-    /// A service. `once`: the identity of its call.
+    /// A service. `once`: the identity of the call, if it has an idempotency key.
     Caller {
         caller: oneshot::Sender<Result<Payload, Failure>>,
         once: Option<Box<Once>>,

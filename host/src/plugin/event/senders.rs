@@ -1,5 +1,5 @@
-//! The senders of events: each one's backlog, its use of the plugin threads' time, and the faults that its events
-//! caused. Each is bounded by itself, so that a sender over its bounds does not slow others down.
+//! The senders of events: the backlog of each, its use of the plugin threads' time, and the faults that its events
+//! caused. Each sender has its own bounds, so that a sender over its bounds does not slow others down.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,35 +17,35 @@ const PLUGIN_BOUND: BacklogBound = BacklogBound { events: 16_384, bytes: 64 * 10
 /// The largest backlog of a plugin that services may fill: the other half is for clients.
 const SERVICE_BOUND: BacklogBound = BacklogBound { events: PLUGIN_BOUND.events / 2, bytes: PLUGIN_BOUND.bytes / 2 };
 
-/// A sender with a backlog within `MODEST` is let in where a plugin's backlog is full, up to `RESERVED`: so a few
-/// accounts cannot take a plugin from all others.
+/// A sender with a backlog within `MODEST` is admitted to a full plugin, up to `RESERVED`: so a few accounts cannot
+/// shut all others out of a plugin.
 const MODEST: BacklogBound = BacklogBound { events: 64, bytes: 256 * 1024 };
 const RESERVED: BacklogBound = BacklogBound { events: 2 * PLUGIN_BOUND.events, bytes: 2 * PLUGIN_BOUND.bytes };
 
 /// The largest backlog of a sender: twenty connections that each send a burst, and some of the largest messages.
 const SENDER_BOUND: BacklogBound = BacklogBound { events: 4096, bytes: 8 * 1024 * 1024 };
 
-/// Senders that are remembered before the first sweep for those that can be forgotten.
+/// The number of senders at which the first sweep removes those with nothing to remember.
 const REMEMBERED: usize = 1024;
 
-/// The charge for a delivery, in microseconds of a call: about the time that a shard takes to write it to a socket, and
-/// the bytes that it copies in a microsecond.
+/// The charge for a delivery, in microseconds of call time: about the time that a shard takes to write the delivery to
+/// a socket, and the bytes that the shard copies in a microsecond.
 const DELIVERY_MICROS: u64 = 2;
 const BYTES_PER_MICRO: u64 = 4096;
 
-/// Seconds of its allowance that a sender may use at once.
+/// The burst of a sender's call time, in seconds of its allowance.
 const BURST_SECONDS: u64 = 4;
 
-/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may cause before it is refused: a mistake
-/// of the feature itself meets a sender once or twice.
+/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may cause before its events are refused: a mistake of
+/// the feature itself meets a sender once or twice.
 const FREE_FAULTS: usize = 3;
 const FAULT_WINDOW_MS: u64 = 60 * 1000;
 
-/// How long a sender is refused that caused too many faults, in milliseconds. Twice as long each time.
+/// The first refusal of a sender that caused too many faults, in milliseconds. Each further one is twice as long.
 const FIRST_REFUSAL_MS: u64 = 10 * 1000;
 const LONGEST_REFUSAL_MS: u64 = 10 * 60 * 1000;
 
-/// After so long without a fault, in milliseconds, earlier refusals are forgotten.
+/// The time without a fault after which earlier refusals are forgotten, in milliseconds.
 const FORGIVEN_AFTER_MS: u64 = 30 * 60 * 1000;
 
 /// The bounds of a sender, over all of its connections.
@@ -53,9 +53,9 @@ const FORGIVEN_AFTER_MS: u64 = 30 * 60 * 1000;
 pub struct SenderLimits {
     /// Events a second in the long run. 0: no bound.
     pub events_per_second: u32,
-    /// Events at once.
+    /// Events in a burst.
     pub event_burst: u32,
-    /// Time of calls in a second. Zero: no bound.
+    /// Call time per second in the long run. Zero: no bound.
     pub call_time: Duration,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    /// Adds an event, unless that is over the bound. One that finds nothing before it is never over it.
+    /// Adds an event if the backlog was empty or stays within the bound. Returns whether the event was added.
     fn add(&self, bytes: usize, bound: BacklogBound) -> bool {
         let n_before = self.events.fetch_add(1, Ordering::Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Backlog {
     }
 }
 
-/// The place of an event in the backlogs; it is free again when the event is dropped.
+/// The place of an event in the backlogs, which is freed when the event is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     sender: Option<Arc<Sender>>,
@@ -108,15 +108,15 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// The sender, where it is a client.
+    /// The sender, if it is a client.
     pub(crate) fn sender(&self) -> Option<&Arc<Sender>> {
         self.sender.as_ref()
     }
 
-    /// A place in a plugin's backlog for the event of a service.
+    /// Reserves a place in a plugin's backlog for the event of a service.
     ///
     /// # Errors
-    /// Where too much waits for the plugin.
+    /// If the part of the plugin's backlog that services may fill is full.
     pub(crate) fn of_service(plugin: &Arc<Backlog>, name: &str, bytes: usize) -> Result<Self, Failure> {
         let mut place = Self { sender: None, plugin: None, bytes };
         place.wait_for_plugin(plugin, name, SERVICE_BOUND)?;
@@ -150,9 +150,9 @@ pub(crate) struct Sender {
     events: Allowance,
     call_time: Allowance,
     call_quota: Quota,
-    /// Whether it has caused a fault that is remembered.
+    /// Whether the sender has caused a fault since it was remembered.
     has_faults: AtomicBool,
-    /// By the plugins' numbers.
+    /// The sender's faults by plugin number.
     faults: Mutex<HashMap<u32, Faults>>,
 }
 
@@ -187,18 +187,18 @@ impl Sender {
         }
     }
 
-    /// Charges it for the time of a call.
+    /// Charges the sender for the time of a call.
     pub(crate) fn charge_call(&self, now: u64, took: Duration) {
         self.call_time.charge(self.call_quota, now, took.as_micros() as u64);
     }
 
-    /// Charges it for the deliveries of its event.
+    /// Charges the sender for the deliveries of its event.
     pub(crate) fn charge_deliveries(&self, now: u64, n_deliveries: usize, bytes: usize) {
         let micros = n_deliveries as u64 * (DELIVERY_MICROS + bytes as u64 / BYTES_PER_MICRO);
         self.call_time.charge(self.call_quota, now, micros);
     }
 
-    /// Notes that one of its events made a plugin fail.
+    /// Notes that one of the sender's events made a plugin fail.
     pub(crate) fn note_fault(&self, plugin: u32, now: u64) -> Consequence {
         self.has_faults.store(true, Ordering::Relaxed);
         let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,7 +219,8 @@ impl Sender {
         if is_known { Consequence::Disconnected(pause) } else { Consequence::Refused(pause) }
     }
 
-    /// Why its events for a plugin are refused, if they are: for its faults, or the time of its calls.
+    /// The refusal of the sender's events for a plugin, for its faults or for the time of its calls; none if they are
+    /// not refused.
     pub(crate) fn refusal(&self, plugin: u32, name: &str, now: u64) -> Option<Failure> {
         self.refusal_for_faults(plugin, name, now).or_else(|| self.refusal_for_time(now))
     }
@@ -241,7 +242,7 @@ impl Sender {
         Some(Failure::new(ErrorCode::RateLimited, message))
     }
 
-    /// Whether it has no backlog, debt or fault to remember.
+    /// Whether the sender has no backlog, debt or recent fault.
     fn can_be_forgotten(&self, now: u64) -> bool {
         let faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |faults: &Faults| faults.recent.last().is_none_or(|last| now - last.min(&now) > FORGIVEN_AFTER_MS);
@@ -275,10 +276,10 @@ impl Senders {
         }
     }
 
-    /// A place in the backlogs of its sender and of a plugin, for the event of a client.
+    /// Reserves a place for a client's event in the backlogs of its sender and of a plugin.
     ///
     /// # Errors
-    /// Where its sender is over one of its bounds, or too much waits for the plugin.
+    /// If the sender is over one of its bounds, or the plugin's backlog is full.
     pub(crate) fn admit(
         &self,
         principal: &Arc<str>,
@@ -297,10 +298,10 @@ impl Senders {
         Ok(place)
     }
 
-    /// A place for the answer of a client to an event.
+    /// Reserves a place in a client's backlog for its acknowledgement or the `auth` of its `connect`.
     ///
     /// # Errors
-    /// Where the client is over one of its bounds.
+    /// If the client is over one of its bounds.
     pub(crate) fn admit_answer(&self, principal: &Arc<str>, bytes: usize, now: u64) -> Result<Reservation, Failure> {
         self.admit_sender(self.sender(principal, now), bytes, now)
     }

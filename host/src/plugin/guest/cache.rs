@@ -1,7 +1,7 @@
 //! Compiled components, kept on disk so that a start costs milliseconds and not seconds.
 //!
-//! A file is found by the component's digest and by what the engine compiles for, so that neither another component nor
-//! another host version can be taken for it.
+//! A file's name has the component's digest and a hash of what the engine compiles for, so that neither another
+//! component nor another host version can be taken for it.
 #![allow(unsafe_code, reason = "loading compiled code is unsafe: see `CompiledCache::load`")]
 
 use std::collections::HashSet;
@@ -16,8 +16,8 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// Compiled components that are kept though they are not loaded, in bytes: some dozen features, in case one is loaded
-/// again.
+/// The most bytes of compiled components that are kept although they are not loaded: some dozen features, in case one
+/// is loaded again.
 const MAX_UNUSED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A private folder of compiled components.
@@ -25,21 +25,21 @@ const MAX_UNUSED_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) struct CompiledCache {
     dir: PathBuf,
     compatibility: u64,
-    /// Whether components are added to it.
+    /// Whether compiled components are written to the folder.
     is_kept: bool,
 }
 
 impl CompiledCache {
-    /// Opens the folder, and makes it for this user alone where there is none.
+    /// Opens the folder. A missing folder is created, open to this user alone.
     ///
     /// # Errors
-    /// Where it cannot be made, is another user's, or is open to others.
+    /// If the folder cannot be created, belongs to another user, or is open to others.
     pub(crate) fn open(dir: PathBuf, engine: &Engine) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Self::open_existing(dir, engine, true)
     }
 
-    /// Opens the folder to read from it and change nothing. None where there is none that can be trusted.
+    /// Opens the folder for reading only. None if there is no folder that is open to this user alone.
     pub(crate) fn read_only(dir: PathBuf, engine: &Engine) -> Option<Self> {
         Self::open_existing(dir, engine, false).ok()
     }
@@ -62,7 +62,7 @@ impl CompiledCache {
         self.dir.join(format!("{digest}-{:016x}.cwasm", self.compatibility))
     }
 
-    /// The component of this digest, if it was compiled before and the file is whole.
+    /// The compiled component of this digest, if it was compiled before and its file is whole.
     pub(crate) fn load(&self, digest: &str, engine: &Engine) -> Option<Component> {
         let path = self.path(digest);
         let file = fs::read(&path).ok()?;
@@ -71,12 +71,13 @@ impl CompiledCache {
             tracing::warn!(path = %path.display(), "a compiled component is damaged and is compiled again");
             return None;
         }
-        // SAFETY: compiled code runs as it is. The file was written by `store`, in a folder that is open to this user
-        // alone, was never uploaded, and is as it was written.
+        // SAFETY: compiled code runs as it is, unchecked. The file was written by `store`, in a folder that is open to
+        // this user alone, was never uploaded, and is as it was written: its checksum was compared.
         match unsafe { Component::deserialize(engine, code) } {
             Ok(component) => {
                 if self.is_kept {
-                    // So that those that are used stay. A file system that is read-only prunes nothing either.
+                    // Marks the file as used, so that `prune` keeps it. An error is ignored: on a read-only file system
+                    // nothing is pruned either.
                     let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
                 }
                 Some(component)
@@ -88,7 +89,8 @@ impl CompiledCache {
         }
     }
 
-    /// Keeps a compiled component. Failing to is no error, only slower next time.
+    /// Writes a compiled component to disk. A failure is logged and is no error: the next start compiles the component
+    /// again.
     pub(crate) fn store(&self, digest: &str, component: &Component) {
         if !self.is_kept {
             return;
@@ -107,7 +109,8 @@ impl CompiledCache {
         }
     }
 
-    /// Deletes the components that were unused for longest where there are too many, but for those of these digests.
+    /// Deletes the components that were unused for longest above [`MAX_UNUSED_BYTES`], except those of the digests in
+    /// `keep`.
     pub(crate) fn prune(&self, keep: &HashSet<String>) {
         if !self.is_kept {
             return;
@@ -121,7 +124,7 @@ impl CompiledCache {
             if is_current && keep.contains(digest) {
                 continue;
             }
-            // It may have been deleted meanwhile.
+            // The file may have been deleted meanwhile.
             let Ok(metadata) = entry.metadata() else { continue };
             unused.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
         }

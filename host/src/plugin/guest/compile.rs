@@ -1,4 +1,4 @@
-//! Compiling components: on a thread of its own that makes way for others, within a bound of CPU time.
+//! Compiling components, each on a thread of its own with a low priority, within a bound of CPU time.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -17,13 +17,13 @@ use super::cache::CompiledCache;
 /// The CPU time that a compilation may take. A feature takes a fraction of a second.
 const MAX_CPU_TIME: Duration = Duration::from_secs(30);
 
-/// The time after which a compilation is given up that got less CPU time than that: the machine has no room for it.
+/// The time after which a compilation is given up although it got less CPU time than that: the machine is too busy.
 const MAX_WALL_TIME: Duration = Duration::from_secs(300);
 
 /// How often the time of a compilation is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How far a compilation makes way for the threads that serve (nice(2)).
+/// The niceness of a compilation's thread (nice(2)), which makes way for the threads that serve.
 const NICENESS: i32 = 10;
 
 /// Why a component was not compiled.
@@ -49,10 +49,10 @@ impl CompileError {
 pub(crate) struct Compiler {
     engine: Engine,
     cache: Option<CompiledCache>,
-    /// The component that was compiled last, for it is often described before it is loaded. Locked while one is
-    /// compiled, so that compilations take one core at the most.
+    /// The digest and code of the component that was compiled last, because a component is often described before it is
+    /// loaded. Locked during a compilation, so that compilations take one core at the most.
     last: Mutex<Option<(String, Component)>>,
-    /// Whether the host ends, which ends the wait for a compilation.
+    /// Whether the host is stopping, which ends the wait for a compilation.
     stopping: Arc<AtomicBool>,
 }
 
@@ -61,10 +61,11 @@ impl Compiler {
         Self { engine, cache, last: Mutex::default(), stopping }
     }
 
-    /// Compiles a component, unless that was done before.
+    /// Compiles a component, or takes it from memory or from the cache.
     ///
     /// # Errors
-    /// Where it is no component, or takes too long.
+    /// If the bytes are no component, or it takes too long to compile, or the host is stopping or cannot start a
+    /// thread.
     pub(crate) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, CompileError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, component)) = last.as_ref().filter(|(other, _)| other == digest) {
@@ -85,7 +86,7 @@ impl Compiler {
         Ok(component)
     }
 
-    /// Deletes compiled components that were not used for long, but for those of these digests.
+    /// Deletes compiled components that were not used for long, except those of the digests in `keep`.
     pub(crate) fn prune(&self, keep: &HashSet<String>) {
         if let Some(cache) = &self.cache {
             cache.prune(keep);
@@ -93,14 +94,14 @@ impl Compiler {
     }
 
     fn compile_on_a_thread(&self, bytes: &[u8]) -> Result<Component, CompileError> {
-        // The thread is left behind if it takes too long: nothing can stop a compilation.
+        // A thread that takes too long is left running: nothing can stop a compilation.
         let (done, compiled) = mpsc::channel();
         let (tell_thread, thread) = mpsc::channel();
         let (engine, owned) = (self.engine.clone(), bytes.to_vec());
         thread::Builder::new()
             .name("plugin-compile".to_owned())
             .spawn(move || {
-                // The receivers may have given up; without the niceness it compiles all the same.
+                // The receivers may have given up. Without the niceness, the thread compiles all the same.
                 let _ = tell_thread.send(rustix::thread::gettid());
                 let _ = rustix::process::nice(NICENESS);
                 let compiled = panic::catch_unwind(AssertUnwindSafe(|| Component::new(&engine, owned)));
@@ -144,8 +145,8 @@ impl Compiler {
     }
 }
 
-/// The CPU time of a thread of this process: the first figure of its `schedstat` (proc(5)). Nothing where /proc does
-/// not say.
+/// The CPU time of a thread of this process: the first figure of its `schedstat` (proc(5)). None if /proc does not have
+/// it.
 fn cpu_time(thread: i32) -> Option<Duration> {
     let figures = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")).ok()?;
     figures.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
@@ -156,7 +157,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("it panicked").to_owned()
 }
 
-/// An error with what caused it, on one line.
+/// An error and its causes, on one line.
 pub(crate) fn causes(error: &wasmtime::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ").replace('\n', " ")
 }

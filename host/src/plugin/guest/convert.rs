@@ -32,7 +32,7 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
         Event::Left { member, reason, .. } => {
             lend_member(member, |member| call(wit::Event::Left(wit::Departure { member, reason: reason.as_str() })))
         }
-        // Added after 1.0 was released, so that it is no case of its own.
+        // Presence was added after the contract's release 1.0, so it has no case of its own there.
         Event::Presence { member, .. } => {
             let data = member_json(member);
             call(wit::Event::Other((event.name(), &data)))
@@ -82,7 +82,7 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
     }
 }
 
-/// The state that an outcome consists of, where it is nothing else.
+/// The state of an outcome that puts a state and has no effects; none of any other outcome.
 pub(crate) fn state_alone(outcome: bindings::Outcome) -> Option<Vec<u8>> {
     match outcome.state {
         StateChange::Put(state) if outcome.effects.is_empty() => Some(state),
@@ -139,7 +139,7 @@ fn member_json(member: &Member) -> String {
     json!({ "connection": member.connection.to_string(), "identity": identity }).to_string()
 }
 
-/// A component's refusal as the sender gets it.
+/// A component's refusal as the sender of the event gets it.
 pub(crate) fn failure(failure: types::Failure) -> Failure {
     /// The longest message that is passed on, in characters.
     const MAX_CHARS: usize = 1024;

@@ -1,4 +1,4 @@
-//! The one engine that all plugins share, and the thread that keeps its deadlines.
+//! The one engine that all plugins share, and the ticker thread by which the deadlines of calls are kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -8,14 +8,16 @@ use std::time::Duration;
 pub(crate) use wasmtime::Engine;
 use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-/// Instances that the pool has room for: on each of some dozen threads, a warm instance of each of some dozen plugins.
-/// Each reserves address space, not memory; a machine that has not enough of it gets instances on demand.
+/// The instances that the pool has room for: on each of some dozen threads, a warm instance of each of some dozen
+/// plugins. Each reserves address space, not memory; on a machine without enough of it, instances are allocated on
+/// demand.
 const POOLED_INSTANCES: u32 = 512;
 
 /// Stack of a plugin's code, in bytes. Features are shallow; a runaway recursion should trap soon.
 const MAX_WASM_STACK: usize = 256 * 1024;
 
-/// Ticks of a call's deadline, at least. So a call may run over its deadline by one tick.
+/// The ticks of the shortest deadline, if a tick is a millisecond or more. A call may run over its deadline by one
+/// tick.
 const TICKS_PER_DEADLINE: u32 = 10;
 
 /// Ticks without a call after which the ticker rests.
@@ -27,7 +29,7 @@ pub(crate) type Result<T> = wasmtime::Result<T>;
 /// Makes the engine.
 ///
 /// # Errors
-/// Where this machine cannot run WebAssembly.
+/// If this machine cannot run WebAssembly.
 pub(crate) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
@@ -37,7 +39,7 @@ pub(crate) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_multi_memory(false)
-        // A compilation leaves the other cores to those who are served.
+        // A compilation leaves the other cores to the threads that serve.
         .parallel_compilation(false);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(POOLED_INSTANCES)
@@ -54,12 +56,12 @@ pub(crate) fn engine(memory_bytes: usize) -> wasmtime::Result<Engine> {
     })
 }
 
-/// The time between two ticks where the shortest deadline is this.
+/// The time between two ticks, where `deadline` is the shortest of all plugins.
 pub(crate) fn tick_of(deadline: Duration) -> Duration {
     (deadline / TICKS_PER_DEADLINE).max(Duration::from_millis(1))
 }
 
-/// Moves the engine's epoch on while calls are running, and rests while none are, so that an idle host costs nothing.
+/// Increments the engine's epoch while calls are running, and rests while none are, so that an idle host costs nothing.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     shared: Arc<TickerState>,
@@ -68,9 +70,9 @@ pub(crate) struct Ticker {
 
 #[derive(Debug, Default)]
 struct TickerState {
-    /// Calls that were ever begun.
+    /// Calls that have begun since the start.
     begun: AtomicU64,
-    /// Calls that ended.
+    /// Calls that have ended since the start.
     ended: AtomicU64,
     resting: AtomicBool,
     stop: Mutex<bool>,
@@ -78,10 +80,10 @@ struct TickerState {
 }
 
 impl Ticker {
-    /// Starts a ticker for calls that may take `deadline` at the least.
+    /// Starts a ticker for calls whose shortest deadline is `deadline`.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
+    /// If the thread cannot be started.
     pub(crate) fn start(engine: Engine, deadline: Duration) -> std::io::Result<Self> {
         let tick = tick_of(deadline);
         let shared = Arc::new(TickerState::default());
@@ -90,11 +92,12 @@ impl Ticker {
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Notes that a call begins. It ends when the returned value is dropped.
+    /// Notes that a call begins. The call ends when the returned value is dropped.
     pub(crate) fn call_begins(&self) -> RunningCall<'_> {
         self.shared.begun.fetch_add(1, Ordering::SeqCst);
         if self.shared.resting.load(Ordering::SeqCst) {
-            // Under the lock the ticker is either waiting, and is woken, or has not checked yet, and will see the call.
+            // Under the lock the ticker either waits, and is woken, or has not checked `begun` yet, and will see the
+            // call.
             drop(self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner));
             self.shared.wake.notify_all();
         }
@@ -106,7 +109,7 @@ impl Ticker {
         *self.shared.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.wake.notify_all();
         if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // It does nothing that could panic.
+            // The ticker does nothing that could panic.
             let _ = thread.join();
         }
     }
@@ -130,7 +133,7 @@ impl TickerState {
         while !*stop {
             if idle >= IDLE_TICKS {
                 self.resting.store(true, Ordering::SeqCst);
-                // A call that began before the flag was up did not wake us.
+                // A call that began before `resting` was set did not wake this thread.
                 while !*stop && self.begun.load(Ordering::SeqCst) == seen {
                     stop = self.wake.wait(stop).unwrap_or_else(PoisonError::into_inner);
                 }

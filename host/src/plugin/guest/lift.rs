@@ -1,11 +1,11 @@
-//! What components return, as the contract's unchecked types.
+//! The results of components, as the contract's unchecked types.
 
 use roundhouse_contract::{Grants, raw};
 
 use super::bindings::Outcome;
 use super::bindings::roundhouse::feature::{effects, manifest as wit, types};
 
-/// What `describe` returned.
+/// The result of `describe`.
 pub(crate) fn manifest(manifest: wit::Manifest) -> raw::Manifest {
     let wit::Manifest { name, version, description, state_version, emits, needs, extensions, .. } = manifest;
     let scope = |wit::Scope { template, durability, idle_ms }| raw::Scope { template, durability, idle_ms };
@@ -26,7 +26,7 @@ pub(crate) fn manifest(manifest: wit::Manifest) -> raw::Manifest {
     }
 }
 
-/// What `handle` returned: its effects one by one, and the state.
+/// The result of `handle`: its effects one by one, and the change of the state.
 pub(crate) fn outcome(
     outcome: Outcome,
 ) -> (impl ExactSizeIterator<Item = raw::Effect<impl Iterator<Item = raw::Audience>>>, raw::StateChange) {

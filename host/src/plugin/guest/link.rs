@@ -1,4 +1,4 @@
-//! Linking: what the host offers to components, and whether a component asks for more.
+//! Linking: the interfaces that the host offers to components, and the refusal of components that import others.
 
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker, Resource};
@@ -14,7 +14,7 @@ const MONOTONIC_CLOCK: &str = "wasi:clocks/monotonic-clock@0.2.12";
 /// A component that is linked to the host, from which instances are made.
 pub(crate) type LinkedComponent = FeaturePre<HostState>;
 
-/// Links components to what the host offers.
+/// Links components to the interfaces that the host offers.
 pub(crate) struct FeatureLinker {
     engine: Engine,
     linker: Linker<HostState>,
@@ -22,7 +22,7 @@ pub(crate) struct FeatureLinker {
 
 impl FeatureLinker {
     /// # Errors
-    /// Where two parts of what the host offers have one name.
+    /// If two of the host's interfaces have the same name.
     pub(crate) fn new(engine: Engine) -> wasmtime::Result<Self> {
         let linker = linker(&engine)?;
         Ok(Self { engine, linker })
@@ -31,11 +31,11 @@ impl FeatureLinker {
     /// Links a component.
     ///
     /// # Errors
-    /// Where it imports what the host does not offer, or does not export what a feature exports.
+    /// If the component imports an interface that the host does not offer, or lacks an export of a feature.
     pub(crate) fn link(&self, component: &Component) -> Result<LinkedComponent, String> {
         let component_type = component.component_type();
         for (name, _) in component_type.imports(&self.engine) {
-            // The rest of WASI is linked only because it comes in one piece.
+            // The rest of WASI is linked only because `wasmtime-wasi` adds it in one piece.
             let is_offered = name.starts_with("roundhouse:feature/")
                 || ["cli", "clocks", "io", "random", "filesystem"]
                     .iter()
@@ -53,15 +53,15 @@ impl FeatureLinker {
     }
 }
 
-/// What the host offers to components.
+/// The interfaces that the host offers to components.
 ///
 /// # Errors
-/// Where two parts of it offer the same.
+/// If two of the interfaces have the same name.
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_sync(&mut linker)?;
     Feature::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    // To sleep would hold a plugin thread up, and no deadline interrupts the host's own functions.
+    // A sleep would hold up the plugin thread, and no deadline interrupts the host's own functions.
     linker.allow_shadowing(true);
     let mut clock = linker.instance(MONOTONIC_CLOCK)?;
     for function in ["subscribe-duration", "subscribe-instant"] {

@@ -13,7 +13,7 @@ use crate::model::is_invisible;
 /// Lines of one plugin per second, in the long run.
 const LINES_PER_SECOND: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
 
-/// Lines of one plugin at once.
+/// Lines of one plugin in a burst.
 const BURST: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 
 /// The longest line, in characters.
@@ -21,7 +21,7 @@ const MAX_LINE_CHARS: usize = 1024;
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, MonotonicClock>;
 
-/// Where the lines of one generation of a plugin go.
+/// The log of one generation of a plugin.
 pub(crate) struct PluginLog {
     plugin: String,
     version: String,
@@ -55,7 +55,7 @@ impl PluginLog {
         }
     }
 
-    /// Writes one line, unless there were too many.
+    /// Writes one line, or counts it as dropped if the generation is over its rate.
     pub(crate) fn write(&self, level: &str, message: &str) {
         if self.limiter.check().is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +112,7 @@ mod tests {
         for _ in 0..u32::from(BURST) + 10 {
             log.write("info", "x");
         }
-        // Some may have been earned back meanwhile, but not all.
+        // Some of the quota may have been regained meanwhile, but not all.
         assert!(log.dropped.load(Ordering::Relaxed) > 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The component and its sandbox. No other room names wasmtime or the types of the WIT contract.
+//! The component and its sandbox. No other room of `plugin` names wasmtime or the types of the WIT contract.
 
 pub(crate) mod bindings;
 pub(crate) mod cache;

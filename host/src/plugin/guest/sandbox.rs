@@ -22,20 +22,20 @@ use crate::hub::WakeBatch;
 use crate::model::Failure;
 use crate::plugin::event::Event;
 
-/// The largest outcome of one call, in bytes of lists and strings: more than the effects of one event may weigh, so
-/// that the check of the effects reports the excess.
+/// The largest outcome of one call, in bytes of lists and strings: more than the bound of one event's effects, so that
+/// the check of the effects reports the excess.
 const MAX_HANDED_OVER_BYTES: usize = 4 * 1024 * 1024;
 
-/// The end of a component's standard error that is kept, in bytes: a panic's message and its location.
+/// The bytes of a component's standard error that are kept, counted from its end: a panic's message and its location.
 const MAX_STDERR_BYTES: usize = 2048;
 
-/// The random bytes of a component, repeated: the event's seed is its source of chance.
+/// The random bytes that WASI gives a component, repeated: its source of chance is the event's seed.
 const RANDOM_BYTES: [u8; 33] = *b"chance comes from an event's seed";
 
-/// How often a call that has not run, because the machine is busy with others, is given as much time again.
+/// The most extensions of the deadline of a call that has not run, because the machine is busy with other work.
 const MAX_EXTENSIONS: u32 = 10;
 
-/// The context of a call, as the contract has it.
+/// The context of a call, as the contract defines it.
 pub(crate) type Context<'a> = bindings::Context<'a>;
 
 /// The unchecked outcome of a call.
@@ -67,7 +67,7 @@ pub(crate) struct HostState {
     ticks: u64,
     /// CPU time of this thread at the last check of the deadline, and the number of checks.
     watch: (Option<Duration>, u32),
-    /// The shards to wake before a call takes long.
+    /// The shards to wake when a call has taken half of its deadline.
     wakes: WakeBatch,
 }
 
@@ -118,7 +118,8 @@ impl fmt::Debug for Feature {
 }
 
 impl Instance {
-    /// Instantiates a component with nothing but a clock that stands still, a seed, and its log.
+    /// Instantiates a component with nothing but a clock that stands still, fixed random bytes, standard error and its
+    /// log.
     pub(crate) fn new(
         pre: &FeaturePre<HostState>,
         ticker: &Ticker,
@@ -169,7 +170,7 @@ impl Instance {
         }
     }
 
-    /// Does `work`, during which a call that takes half of its deadline wakes the shards of `wakes`.
+    /// Does `work`. A call in it that takes half of its deadline wakes the shards of `wakes`.
     pub(crate) fn lend<T>(&mut self, wakes: &WakeBatch, work: impl FnOnce(&mut Self) -> T) -> T {
         wakes.swap(&self.store.data().wakes);
         let done = work(self);
@@ -226,10 +227,11 @@ impl Instance {
 }
 
 impl HostState {
-    /// Half of the deadline has passed. A call that was running all the while has had its time when this comes for the
-    /// second time; one that the machine did not let run, because others kept it busy, gets its time later.
+    /// Called after each half of a call's deadline. A call that has run since the check before, for a quarter of the
+    /// deadline in CPU time, has had its time and is ended. A call that the machine did not let run, because others
+    /// kept it busy, gets its time later.
     fn look_at_deadline(&mut self) -> wasmtime::Result<UpdateDeadline> {
-        // Effects of earlier events do not wait for this call.
+        // The effects of earlier events must not wait for this call.
         self.wakes.wake();
         let cpu = thread_cpu_time();
         let (last, looks) = self.watch;
@@ -257,17 +259,17 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
 }
 
-/// The processor's time that this thread has used. Asked of the C library, for rustix reads the vDSO itself, under
-/// which Valgrind dies.
+/// The CPU time of this thread. Read through the C library, because rustix reads the vDSO itself, under which Valgrind
+/// dies.
 #[expect(unsafe_code, reason = "the C library writes where it is told to")]
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: it writes to `time` alone, which outlives the call. Every system has this clock.
+    // SAFETY: `clock_gettime` writes to `time` alone, which outlives the call. Every system has this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The time of the event that is being handled, in milliseconds since 1970: all the time that a component sees.
+/// The time of the event that is being handled, in milliseconds since 1970: the only time that a component sees.
 #[derive(Debug, Default)]
 struct EventTime(AtomicU64);
 
@@ -305,7 +307,7 @@ impl IsTerminal for Stderr {
 
 impl StdoutStream for Stderr {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Asked for by interfaces later than the one that is linked.
+        // Called only by interfaces later than the one that is linked.
         Box::new(tokio::io::sink())
     }
 

@@ -31,16 +31,16 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The generation that runs; none after an unload.
     pub(crate) current: Option<Installed>,
-    /// The generations that a rollback can take, the oldest first.
+    /// The generations that a rollback can go back to, the oldest first.
     pub(crate) previous: Vec<Installed>,
     /// Generations that were rolled back and can migrate states down, the oldest first.
     pub(crate) rolled_back: Vec<Installed>,
-    /// Schemas whose states may be given up where no build can migrate them.
+    /// Schemas whose states may be given up if no build can migrate them.
     pub(crate) given_up: Vec<u32>,
     /// The highest generation number that was ever used.
     pub(crate) last_generation: u64,
     pub(crate) folder: Option<FolderFile>,
-    /// The events that it routes: while it does not run, their senders get an error that says so.
+    /// The events that the plugin routes. While the plugin does not run, their senders get an error that says so.
     pub(crate) events: Vec<String>,
 }
 
@@ -65,29 +65,29 @@ impl Record {
     }
 }
 
-/// A folder of installed components, which belongs to one host. Without a folder it is kept in memory, for hosts that
-/// only look at plugins.
+/// A folder of installed components, which belongs to one host. Without a folder, records are kept in memory, for hosts
+/// that only inspect plugins.
 #[derive(Debug)]
 pub(crate) struct ComponentStore {
     dir: Option<PathBuf>,
     is_read_only: bool,
     /// The records, by name, as they are on disk.
     records: Mutex<Vec<Record>>,
-    /// Records that cannot be read: the plugin's name, and why.
+    /// Records that cannot be read: the plugin's name, and the error.
     unreadable: Vec<(String, String)>,
 }
 
 impl ComponentStore {
-    /// A store that is gone with the process.
+    /// A store without a folder, which ends with the process.
     pub(crate) fn in_memory() -> Self {
         Self { dir: None, is_read_only: true, records: Mutex::default(), unreadable: Vec::new() }
     }
 
-    /// Opens the folder, and makes it for this user alone where there is none. A read-only store makes and changes
+    /// Opens the folder. A missing folder is created, open to this user alone. A read-only store creates and changes
     /// nothing.
     ///
     /// # Errors
-    /// Where it cannot be made or read.
+    /// If the folder cannot be created or read.
     pub(crate) fn open(dir: &Path, is_read_only: bool) -> io::Result<Self> {
         if !is_read_only {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -129,15 +129,15 @@ impl ComponentStore {
         records.iter().find(|record| record.name == name).cloned().unwrap_or_else(|| Record::new(name))
     }
 
-    /// The records that cannot be read: the plugin's name, and why.
+    /// The records that cannot be read: the plugin's name, and the error.
     pub(crate) fn unreadable(&self) -> &[(String, String)] {
         &self.unreadable
     }
 
-    /// Writes a component to disk, if it is not there.
+    /// Writes a component to disk, unless it is there undamaged.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the component cannot be written.
     pub(crate) fn keep(&self, component: &[u8], digest: &str) -> io::Result<()> {
         let Some(path) = self.component(digest).filter(|_| !self.is_read_only) else { return Ok(()) };
         if self.read(digest).is_ok() {
@@ -146,10 +146,10 @@ impl ComponentStore {
         replace(&path, component)
     }
 
-    /// A component that was kept.
+    /// Reads a component by its digest.
     ///
     /// # Errors
-    /// Where it is not there, or is damaged.
+    /// If the component is missing or damaged.
     pub(crate) fn read(&self, wanted: &str) -> io::Result<Vec<u8>> {
         let Some(path) = self.component(wanted) else { return Err(io::ErrorKind::NotFound.into()) };
         let component =
@@ -160,11 +160,11 @@ impl ComponentStore {
         Ok(component)
     }
 
-    /// Replaces the record of a plugin, and deletes the components that none needs any more. When this returns, the
-    /// next start finds it.
+    /// Replaces the record of a plugin, and deletes the components that no record names any more. When this returns,
+    /// the next start finds the new record.
     ///
     /// # Errors
-    /// Where it cannot be written. The record is as it was then.
+    /// If the record cannot be written. Then the old record stays.
     pub(crate) fn write(&self, record: Record) -> io::Result<()> {
         if let Some(dir) = self.dir.as_ref().filter(|_| !self.is_read_only) {
             let json = serde_json::to_vec_pretty(&record).map_err(io::Error::other)?;
@@ -181,7 +181,8 @@ impl ComponentStore {
         Ok(())
     }
 
-    /// Deletes components that no record names, and files that a process left half written when it died.
+    /// Deletes components that no record names, and files that a process left half written when it died. Deletes
+    /// nothing while a record is unreadable, because that may name any component.
     fn prune(&self) {
         let Some(dir) = self.dir.as_ref().filter(|_| !self.is_read_only && self.unreadable.is_empty()) else { return };
         let records = self.records();
@@ -221,7 +222,7 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&partial, path)?;
-    // The name itself is on disk when its folder is.
+    // The new name is on disk when the folder is synced.
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
@@ -262,7 +263,7 @@ mod tests {
             store.write(Record { current, last_generation: generation, ..Record::new("chat") }).unwrap();
         }
         assert_eq!(files(dir.path(), "wasm"), 1);
-        // As a process leaves it that dies between a component and its record.
+        // The folder as a process leaves it that dies between a component and its record.
         store.keep(b"three", &digest(b"three")).unwrap();
         fs::write(dir.path().join("chat.partial"), "{").unwrap();
         let store = ComponentStore::open(dir.path(), false).unwrap();

@@ -1,5 +1,5 @@
-//! The plugin folder: of each plugin, the newest version that lies there is loaded; one whose last file is taken away
-//! is unloaded after a while.
+//! The plugin folder: the newest version of each plugin in it is loaded. A plugin whose last file is removed is
+//! unloaded after a while.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -17,25 +17,25 @@ use super::install::{Lifecycle, Load};
 use crate::plugin::load::generation::Source;
 use crate::plugin::load::loader::{Described, LoadError, Step};
 
-/// How long a folder must be without a change before it is read: a copy comes in many writes.
+/// The time without a change after which the folder is read: a copy comes in many writes.
 const DEBOUNCE: Duration = Duration::from_millis(150);
 
-/// How long changes may delay the reading.
+/// The longest time that changes delay the reading.
 const MAX_DEBOUNCE: Duration = Duration::from_secs(2);
 
 /// How often the folder is read without a notification.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a file must be gone before its plugin is unloaded: who replaces a file may delete it first.
+/// The time that a file must be gone before its plugin is unloaded: a replacement may delete the old file first.
 const GONE_FOR: Duration = Duration::from_secs(10);
 
-/// How long a refused file must stay as it is before the log says so: until then it may be half a copy.
+/// The time that a refused file must stay unchanged before the refusal is logged: until then it may be half a copy.
 const SETTLED: Duration = Duration::from_secs(2);
 
 /// The longest pause between two attempts to load a file that was refused for a passing reason.
 const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
 
-/// What identifies a file's content cheaply.
+/// A cheap identity of a file's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     bytes: u64,
@@ -49,9 +49,9 @@ struct Stamp {
 struct Seen {
     stamp: Stamp,
     since: Instant,
-    /// Its name and version: of a broken file, those of the file before it.
+    /// The plugin's name, version and digest; for a refused file, those of the file before it.
     described: Option<Described>,
-    /// Whether it is still to be loaded, unless another is newer.
+    /// Whether the file is still to be loaded, unless another is newer.
     is_due: bool,
     refusal: Option<Refusal>,
 }
@@ -61,7 +61,7 @@ struct Seen {
 struct Refusal {
     why: String,
     is_logged: bool,
-    /// When it is tried again, and the pause after that.
+    /// The time of the next attempt, and the pause after that; none if the same file cannot be accepted later.
     again: Option<(Instant, Duration)>,
 }
 
@@ -71,16 +71,16 @@ pub struct Folder {
     dir: PathBuf,
     lifecycle: Arc<Lifecycle>,
     seen: BTreeMap<PathBuf, Seen>,
-    /// Plugins whose files are gone: when they are unloaded, and the pause before it is tried again.
+    /// Plugins whose files are gone: the time of their unload, and the pause before another attempt.
     gone: BTreeMap<String, (Instant, Duration)>,
-    /// Plugins whose newest file is gone, while an older one is there: when that takes over.
+    /// Plugins whose newest file is gone, while an older one is there: the time at which the older one is loaded.
     stepping_back: BTreeMap<String, Instant>,
     /// Why the folder itself cannot be read.
     unreadable: Option<String>,
 }
 
 impl Folder {
-    /// A folder whose components belong into `lifecycle`.
+    /// A folder whose components are loaded by `lifecycle`.
     pub fn new(dir: PathBuf, lifecycle: Arc<Lifecycle>) -> Self {
         Self {
             dir,
@@ -100,8 +100,8 @@ impl Folder {
         self.seen.iter().filter(|(_, seen)| seen.refusal.is_some()).map(|(path, _)| path.as_path()).collect()
     }
 
-    /// Reads the folder once, at the start: what is new since it was last read is loaded, and what is gone is unloaded
-    /// at once where nothing watches it later.
+    /// Reads the folder once, at the start. Components that are new since the last process read it are loaded. Plugins
+    /// whose files are gone are unloaded at once if the folder is not watched later.
     pub async fn read_at_start(&mut self, is_watched: bool) {
         self.read(true).await;
         if !is_watched {
@@ -110,7 +110,8 @@ impl Folder {
         self.log_refusals(Duration::ZERO);
     }
 
-    /// Reads the folder, and loads what is new in it. A missing folder unloads nothing.
+    /// Reads the folder, loads new components, and unloads plugins whose files have been gone for long enough. A
+    /// missing folder unloads nothing.
     async fn read(&mut self, is_start: bool) {
         let files = match components(&self.dir) {
             Ok(Some(files)) => files,
@@ -134,7 +135,7 @@ impl Folder {
         self.log_refusals(SETTLED);
     }
 
-    /// Looks into a file that has changed, or that is to be tried again.
+    /// Describes a file that has changed or is to be tried again.
     async fn look_at(&mut self, path: &Path, stamp: Stamp, is_start: bool) {
         let before = self.seen.get(path);
         let is_as_before = before.is_some_and(|seen| seen.stamp == stamp);
@@ -147,7 +148,8 @@ impl Folder {
             Ok(described) => described,
             Err(error) => return self.refuse(path, stamp, &error),
         };
-        // What the last process has loaded from here may have been rolled back or replaced since, by intention.
+        // A component that the last process loaded from the folder is not loaded again: since then it may have been
+        // rolled back or replaced by intention.
         let is_taken = is_start && self.lifecycle.took_from_folder(&described);
         let seen = Seen { stamp, since: Instant::now(), described: Some(described), is_due: !is_taken, refusal: None };
         self.seen.insert(path.to_owned(), seen);
@@ -185,12 +187,12 @@ impl Folder {
         self.seen.insert(path.to_owned(), Seen { stamp, since, described, is_due: false, refusal: Some(refusal) });
     }
 
-    /// Loads the newest file of each plugin, where it is due.
+    /// Loads the newest file of each plugin, if it is due.
     async fn load_newest(&mut self) {
         let mut newest: BTreeMap<String, (Version, (i64, i64), PathBuf)> = BTreeMap::new();
         for (path, seen) in &self.seen {
             let Some(described) = seen.described.as_ref().filter(|_| seen.refusal.is_none()) else { continue };
-            // The manifest was checked to have a semantic version; what this library does not take comes last.
+            // The manifest was checked to have a semantic version; a version that this library cannot parse comes last.
             let version = Version::parse(&described.version).unwrap_or_else(|_| Version::new(0, 0, 0));
             let this = (version, seen.stamp.changed, path.clone());
             let best = newest.entry(described.name.clone()).or_insert_with(|| this.clone());
@@ -206,7 +208,8 @@ impl Folder {
         for (_, _, path) in newest.into_values() {
             let Some(seen) = self.seen.get(&path) else { continue };
             let Some(described) = &seen.described else { continue };
-            // A newer file may have been taken away; one that is being overwritten has not been.
+            // An older file is loaded if a newer one was removed, but not while a file is refused, which may be a newer
+            // one that is being overwritten.
             let is_refused = |other: &Seen| {
                 other.refusal.is_some() && other.described.as_ref().is_some_and(|other| other.name == described.name)
             };
@@ -216,7 +219,7 @@ impl Folder {
             if !steps_back {
                 self.stepping_back.remove(&name);
             }
-            // Who replaces the newer file may delete it first.
+            // A replacement of the newer file may delete it first.
             let is_time = |due: &mut Instant| *due <= Instant::now();
             if seen.is_due || steps_back && is_time(self.stepping_back.entry(name).or_insert(Instant::now() + GONE_FOR))
             {
@@ -239,7 +242,7 @@ impl Folder {
         }
     }
 
-    /// Notes the plugins that came from the folder and have no file there any more.
+    /// Notes the plugins that were loaded from the folder and have no file there any more.
     fn note_gone(&mut self) {
         let has_file = |(name, file): &(String, String)| {
             let by_name = self.seen.keys().any(|path| path.file_name().is_some_and(|found| found == file.as_str()));
@@ -258,8 +261,8 @@ impl Folder {
         }
     }
 
-    /// Takes plugins out of use whose files have been gone for long enough: the bundled build takes over where there is
-    /// one.
+    /// Unloads the plugins whose files have been gone for long enough. A plugin with a bundled build is reset to that
+    /// instead.
     async fn unload_gone(&mut self, is_due: impl Fn(Instant) -> bool) {
         let due: Vec<_> = self
             .gone
@@ -289,7 +292,7 @@ impl Folder {
         }
     }
 
-    /// Says which files were refused and have not changed for so long, each once.
+    /// Logs each refused file once, when it has not changed for `settled`.
     fn log_refusals(&mut self, settled: Duration) {
         for (path, seen) in &mut self.seen {
             let Some(refusal) = seen.refusal.as_mut().filter(|refusal| !refusal.is_logged) else { continue };
@@ -300,7 +303,7 @@ impl Folder {
         }
     }
 
-    /// How long nothing has to be done, unless something changes.
+    /// The time until the folder has to be read again, unless it changes before.
     fn next_look(&self) -> Duration {
         let due = self.gone.values().map(|(due, _)| due).chain(self.stepping_back.values());
         let gone = due.map(|due| due.saturating_duration_since(Instant::now()));
@@ -309,11 +312,11 @@ impl Folder {
         gone.chain(settling).min().unwrap_or(RESCAN_INTERVAL).clamp(DEBOUNCE, RESCAN_INTERVAL)
     }
 
-    /// Watches the folder until the task is aborted. The folder is made if need be. Where the system cannot watch it,
-    /// it is read every five seconds.
+    /// Watches the folder until the task is aborted. A missing folder is created. If the system cannot watch the
+    /// folder, it is read every five seconds.
     ///
     /// # Errors
-    /// Where the folder cannot be made.
+    /// If the folder cannot be created.
     pub fn watch(mut self) -> io::Result<JoinHandle<()>> {
         fs::create_dir_all(&self.dir)?;
         // One message is enough to say that something changed.
@@ -322,13 +325,13 @@ impl Folder {
             tracing::warn!(%error, dir = %self.dir.display(), "the plugin folder cannot be watched, and is read every {RESCAN_INTERVAL:?}");
         });
         Ok(tokio::spawn(async move {
-            // It watches for as long as it lives.
+            // The watcher watches until it is dropped.
             let watcher = watcher.ok();
-            // Changes between the first reading and the watch.
+            // Reads the changes between the first reading and the watch.
             self.read(false).await;
             loop {
                 let pause = self.next_look();
-                // A folder that was replaced is no longer watched, so it is also read now and then.
+                // A folder that was replaced is no longer watched, so the folder is also read now and then.
                 let is_changed = match &watcher {
                     Some(_) => matches!(tokio::time::timeout(pause, changes.recv()).await, Ok(Some(()))),
                     None => {
@@ -362,7 +365,7 @@ fn is_close_write(event: &notify::Event) -> bool {
     matches!(event.kind, EventKind::Access(AccessKind::Close(AccessMode::Write)))
 }
 
-/// The components in a folder; nothing where there is no folder.
+/// The components in a folder; none if the folder is missing.
 fn components(dir: &Path) -> io::Result<Option<BTreeMap<PathBuf, Stamp>>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -375,7 +378,7 @@ fn components(dir: &Path) -> io::Result<Option<BTreeMap<PathBuf, Stamp>>> {
         if path.extension().is_none_or(|extension| extension != "wasm") {
             continue;
         }
-        // It may be gone by now.
+        // The file may be gone by now.
         if let Ok(metadata) = fs::metadata(&path)
             && metadata.is_file()
         {

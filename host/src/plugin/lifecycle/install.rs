@@ -1,5 +1,5 @@
-//! Changes of the running plugins: loads, swaps, unloads. Each is recorded before it is answered, so that the next
-//! start finds it, and leaves everything as it was where one of its steps says no.
+//! Changes of the running plugins: loads, swaps, unloads. Each change is recorded before it is answered, so that the
+//! next start finds it. If one of its steps fails, everything is left as it was.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,22 +22,22 @@ use crate::plugin::run::shared::Shared;
 /// A component that is to be loaded.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// The component.
+    /// The component's bytes.
     pub bytes: Vec<u8>,
-    /// The name that it must have.
+    /// The name that the component must have; none: any.
     pub name: Option<String>,
-    /// The SHA-256 that it must have, in hexadecimal.
+    /// The SHA-256 that the component must have, in hexadecimal; none: any.
     pub digest: Option<String>,
-    /// Where it came from.
+    /// The origin of the component.
     pub source: Source,
-    /// The name of its file in the plugin folder, where it came from there.
+    /// The name of the component's file, if it is from the plugin folder.
     pub file: Option<String>,
-    /// Whether states may be lost that it cannot take over.
+    /// Whether states that the component cannot take over may be lost.
     pub lose_writes: bool,
 }
 
 impl Load {
-    /// A component from somewhere, of which nothing else is known.
+    /// A load of a component of any name and digest, in which no state may be lost.
     pub fn new(bytes: Vec<u8>, source: Source) -> Self {
         Self { bytes, name: None, digest: None, source, file: None, lose_writes: false }
     }
@@ -67,12 +67,12 @@ impl Change {
     }
 }
 
-/// Makes the changes, and keeps their records.
+/// Makes the changes of the running plugins, and keeps their records.
 #[derive(Debug)]
 pub struct Lifecycle {
     pub(super) shared: Arc<Shared>,
     pub(super) threads: LifecycleThreads,
-    /// The source of durable states of a host without a store.
+    /// The source of durable states for a host without a store, which only inspects plugins.
     pub(super) looked_at: OnceLock<Box<dyn StoredScopes>>,
     pub(crate) loader: Loader,
     pub(crate) store: ComponentStore,
@@ -84,7 +84,7 @@ pub struct Lifecycle {
     last_plugin: AtomicU32,
 }
 
-/// A plugin that is being loaded: other loads of it wait.
+/// A plugin that is being loaded: other loads of the same plugin wait.
 struct Loading<'a>(&'a Lifecycle, &'a str);
 
 impl Drop for Loading<'_> {
@@ -121,10 +121,11 @@ impl Lifecycle {
         Loading(self, name)
     }
 
-    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    /// Loads a component, or replaces the running build of the same plugin by it. To load the running build again
+    /// leaves it as it is.
     ///
     /// # Errors
-    /// With the step that said no. Nothing has changed then.
+    /// With the step that refused the component. Then nothing has changed.
     pub(super) fn install(self: &Arc<Self>, load: &Load) -> Result<Change, LoadError> {
         let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
         if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
@@ -145,7 +146,7 @@ impl Lifecycle {
             }
             Some(plugin) => self.swap(&plugin, generation, folder, load),
             None => {
-                // One that could not be started has a history.
+                // A plugin that could not be started has a history.
                 let history = self.history_of(&record, generation.id.generation);
                 let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, self.shared.hub.ledger());
                 let lost = self.bring_in(plugin, Some((&load.bytes, folder)), load.lose_writes)?;
@@ -179,7 +180,7 @@ impl Lifecycle {
         self.write(plugin, &generation, &history, folder).map_err(LoadError::not_installed)?;
         let lost = self.switch(plugin, &generation, history, &losses);
         if let Some(store) = &self.shared.store {
-            // Outcomes that the build before did not take.
+            // The store sends the outcomes again that the previous build did not take.
             store.resume(&plugin.name);
         }
         let id = generation.id.clone();
@@ -188,7 +189,8 @@ impl Lifecycle {
         Ok(Change { lost_scopes: lost, ..Change::to(id) })
     }
 
-    /// Takes a generation of a running plugin into use. Gives the number of scopes that lost something.
+    /// Makes a generation of a running plugin the current one. Returns the number of scopes that lost changes or their
+    /// state; none if there are no losses.
     pub(crate) fn switch(
         &self,
         plugin: &Arc<Plugin>,
@@ -203,12 +205,12 @@ impl Lifecycle {
         self.publish(|_, _| {});
         self.retire(plugin, &before.0, &before.1);
         let lost = (!losses.is_empty()).then(|| self.give_up(plugin, losses));
-        // Events that were deferred under the generation before.
+        // Events that were deferred under the previous generation are handled.
         self.shared.submit_to_all(|| Job::Resume { plugin: plugin.number });
         lost
     }
 
-    /// Generations that are no longer loaded are no longer among the metrics.
+    /// Removes generations that are no longer loaded from the metrics, and prunes the cache.
     fn retire(&self, plugin: &Plugin, current: &Arc<Generation>, history: &History) {
         let (now, kept) = (plugin.current(), plugin.history());
         for gone in history.generations().chain([current]) {
@@ -236,11 +238,11 @@ impl Lifecycle {
         n_scopes
     }
 
-    /// Takes a plugin in that does not run yet: with the states that are stored, and then the catalogue. `component`
-    /// and the file that it is from are written down, unless they are already.
+    /// Starts a plugin that does not run yet: restores its stored states, and adds it to the catalogue. `component` and
+    /// its file are recorded first; none if they are recorded already. Returns the number of scopes with losses.
     ///
     /// # Errors
-    /// With the step that said no. Nothing has changed then.
+    /// With the step that refused the component. Then nothing has changed.
     pub(crate) fn bring_in(
         self: &Arc<Self>,
         plugin: Plugin,
@@ -259,7 +261,7 @@ impl Lifecycle {
             self.write(&plugin, &generation, &plugin.history(), folder).map_err(LoadError::not_installed)
         });
         if let Err(refused) = noted {
-            // Its scopes may still be being read.
+            // The plugin's scopes may still be being restored.
             plugin.mark_unloaded();
             self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
             return Err(refused);
@@ -280,7 +282,7 @@ impl Lifecycle {
         Ok(lost)
     }
 
-    /// Whether no other plugin has the events and scopes of a generation.
+    /// Checks that no other plugin has the events or scopes of a generation.
     pub(crate) fn try_routes(&self, generation: &Generation) -> Result<(), LoadError> {
         match self.shared.catalogue.load().conflict(generation) {
             Some(conflict) => Err(LoadError::new(Step::Routes, conflict)),
@@ -291,7 +293,7 @@ impl Lifecycle {
     /// The states of present scopes that a generation could not take over.
     ///
     /// # Errors
-    /// Where it lacks a template for one of them, or cannot be instantiated.
+    /// If the generation lacks a template for a present scope, or cannot be instantiated.
     pub(crate) fn losses(&self, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
         let mut losses = Losses::default();
         let current = plugin.current();
@@ -310,7 +312,7 @@ impl Lifecycle {
         Ok(losses)
     }
 
-    /// Replaces the catalogue by one of changed plugins.
+    /// Replaces the catalogue by a changed copy.
     pub(crate) fn publish(&self, change: impl FnOnce(&mut BTreeMap<String, Arc<Plugin>>, &mut BTreeMap<String, Idle>)) {
         let catalogue = self.shared.catalogue.load();
         let (mut plugins, mut idle) = (catalogue.plugins.clone(), catalogue.idle.clone());
@@ -328,10 +330,10 @@ impl Lifecycle {
         self.loader.prune_cache(&keep);
     }
 
-    /// Takes a plugin out of use: its scopes, timers and rooms go with it, durable states stay stored.
+    /// Unloads a plugin: its scopes, timers and rooms are dropped, and durable states stay stored.
     ///
     /// # Errors
-    /// Where there is no such plugin, or it could not be written down. Nothing has changed then.
+    /// If there is no such plugin, or the unload cannot be recorded. Then nothing has changed.
     pub(super) fn uninstall(&self, name: &str) -> Result<(), Failure> {
         let _changes = lock(&self.changes);
         let idle = self.shared.catalogue.load().idle.get(name).cloned();

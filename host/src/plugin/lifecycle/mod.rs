@@ -1,4 +1,4 @@
-//! What operators do to plugins: install, roll back, unload, report; and the records from which a start restores them.
+//! Operators' requests: install, roll back, unload, report; and the records from which a start restores plugins.
 
 pub(crate) mod component_store;
 pub(crate) mod folder;

@@ -11,11 +11,11 @@ use crate::plugin::load::generation::{Generation, Installed, Source};
 use crate::plugin::load::loader::{LoadError, digest};
 
 impl Lifecycle {
-    /// The running component was loaded again. Records that where it came from the plugin folder, so that it is not
-    /// loaded again from there, and where the record differs.
+    /// Records that the running component was loaded again: if it came from the plugin folder, so that it is not loaded
+    /// again from there, or if the record differs.
     ///
     /// # Errors
-    /// Where it cannot be written, or the plugin was unloaded meanwhile.
+    /// If the record cannot be written, or the plugin was unloaded meanwhile.
     pub(crate) fn keep_as_is(
         &self,
         plugin: &Plugin,
@@ -28,7 +28,7 @@ impl Lifecycle {
         }
         let record = self.store.record(&plugin.name);
         let is_reset = source == Source::Bundled && plugin.current().source != Source::Bundled;
-        // A build that stands in for one that cannot start is not written down yet.
+        // A build that stands in for one that cannot start is not in the record yet.
         let is_written = record.current.as_ref().is_none_or(|current| current.digest == plugin.current().id.digest);
         if is_written && !is_reset && (folder.is_none() || record.folder == folder) {
             return Ok(());
@@ -81,7 +81,7 @@ impl Lifecycle {
         self.store.write(record)
     }
 
-    /// A later host may have another bundled build, so the component is kept for rollbacks.
+    /// Keeps a bundled component on disk for rollbacks, because a later host may have another bundled build.
     fn keep_bundled(&self, name: &str, installed: &Installed) -> std::io::Result<()> {
         let feature = bundled().iter().find(|feature| installed.source == Source::Bundled && feature.name == name);
         match feature.filter(|feature| digest(feature.component) == installed.digest) {

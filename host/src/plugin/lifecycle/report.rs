@@ -1,4 +1,4 @@
-//! How plugins stand, for operators.
+//! Reports on plugins, for operators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,50 +75,50 @@ pub struct Latency {
     pub p99_us: f64,
 }
 
-/// What a component says about itself.
+/// The contents of a component's manifest.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
-    /// Name, version and digest; the generation says nothing here.
+    /// Name, version and digest. The generation's number has no meaning here.
     #[serde(flatten)]
     pub id: GenerationId,
-    /// What it says it is for.
+    /// The feature's purpose, in its own words.
     pub description: String,
-    /// Version of its state's schema.
+    /// The version of the state's schema.
     pub state_version: u32,
-    /// Its scope templates.
+    /// The scope templates.
     pub scopes: Vec<String>,
-    /// Events that clients may send it.
+    /// Events that clients may send to the feature.
     pub from_clients: Vec<String>,
-    /// Events that services may send it.
+    /// Events that services may send to the feature.
     pub from_services: Vec<String>,
-    /// Events that the host sends it.
+    /// Events that the host sends to the feature.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub from_host: Vec<&'static str>,
-    /// The Socket.IO namespaces that it adds.
+    /// The Socket.IO namespaces that the feature adds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
-    /// What the payloads of its events may have.
+    /// The bounds of payloads, by the event's name.
     pub limits: BTreeMap<String, PayloadLimits>,
-    /// Questions that services may ask it.
+    /// Queries that services may send to the feature.
     pub queries: Vec<String>,
-    /// Events that it emits.
+    /// Events that the feature emits.
     pub emits: Vec<String>,
-    /// What it needs beyond its own scopes' rooms.
+    /// The grants that the feature needs beyond its own scopes' rooms.
     pub needs: Grants,
 }
 
-/// What a payload may have at most.
+/// The bounds of a payload.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct PayloadLimits {
-    /// Bytes; none where only the length of messages bounds them.
+    /// Bytes; none if only the length of messages bounds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<usize>,
     /// Values, at any depth.
     pub values: usize,
     /// Fields of objects, at any depth.
     pub keys: usize,
-    /// Arrays and objects that are within each other.
+    /// The depth of arrays and objects within each other.
     pub depth: usize,
 }
 
@@ -160,10 +160,10 @@ impl Inspection {
     }
 }
 
-/// Takes a component through all steps of a load that need no running host, and tells what it says about itself.
+/// Runs the steps of a load that need no running host, and returns the contents of the component's manifest.
 ///
 /// # Errors
-/// With the step that would have said no.
+/// With the step that refuses the component.
 pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Result<Inspection, LoadError> {
     let cannot = |error: String| LoadError::new(Step::Compile, error);
     let engine = engine::engine(config.most_memory()).map_err(|error| cannot(error.to_string()))?;
@@ -181,7 +181,7 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
 }
 
 impl Lifecycle {
-    /// How all plugins stand, by name, without their own figures.
+    /// The reports of all plugins, sorted by name, without the features' own figures.
     pub fn reports(&self) -> Vec<PluginReport> {
         let catalogue = self.shared.catalogue.load();
         let failed =
@@ -192,10 +192,10 @@ impl Lifecycle {
         reports
     }
 
-    /// How one plugin stands, with its own figures where it has any.
+    /// The report of one plugin, with the feature's own figures if it has any.
     ///
     /// # Errors
-    /// Where there is no such plugin.
+    /// If there is no such plugin.
     pub async fn report(&self, name: &str) -> Result<PluginReport, Failure> {
         let failed = self.shared.catalogue.load().idle.get(name).and_then(|idle| idle.failed.clone());
         if let Some(failed) = failed {
@@ -211,7 +211,7 @@ impl Lifecycle {
                     .first()
                     .and_then(|stats| serde_json::from_str(stats.get()).ok())
                     .unwrap_or(Value::Null),
-                // A feature that cannot tell is still worth a report.
+                // Without the feature's own figures, the report is still of use.
                 Err(failure) => serde_json::json!({ "error": failure }),
             });
         }
@@ -256,7 +256,7 @@ fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
     }
 }
 
-/// The version of the bundled build, where it is newer than an installed one.
+/// The version of the bundled build, if it is newer than the installed one.
 fn newer_bundled(generation: &Generation) -> Option<&'static str> {
     let feature = bundled().iter().find(|feature| feature.name == generation.id.name)?;
     let is_newer = Version::parse(feature.version).ok()? > Version::parse(&generation.id.version).ok()?;

@@ -30,35 +30,36 @@ impl Lifecycle {
         self.threads.stop();
     }
 
-    /// Where durable states are read from.
+    /// The source of durable states: the host's own store, or the one that it inspects.
     pub(super) fn stored(&self) -> Option<&dyn StoredScopes> {
         let own = self.shared.store.as_ref().map(|store| store as &dyn StoredScopes);
         own.or_else(|| self.looked_at.get().map(|stored| &**stored))
     }
 
-    /// Runs `work` on a thread of its own, and gives its result.
+    /// Runs `work` on a thread of its own, and returns its result.
     pub(super) async fn request<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> T + Send + 'static,
     ) -> Result<T, &'static str> {
         let (reply, done) = oneshot::channel();
         let lifecycle = self.clone();
-        // The work is done even where the caller has gone.
+        // The work is done even if the caller has gone.
         self.threads.spawn(move || drop(reply.send(work(&lifecycle))))?;
         done.await.map_err(|_| "it failed, for a reason that the log says")
     }
 
-    /// Loads a component, or replaces the running build of the same plugin by it. The same bytes again change nothing.
+    /// Loads a component, or replaces the running build of the same plugin by it. To load the running build again
+    /// leaves it as it is.
     ///
     /// # Errors
-    /// With the step that said no. Nothing has changed then.
+    /// With the step that refused the component. Then nothing has changed.
     pub async fn load(self: &Arc<Self>, load: Load) -> Result<Change, LoadError> {
         let done = self.request(move |lifecycle| {
             let done = lifecycle.install(&load);
             if let Ok(change) = &done {
                 lifecycle.wait_for_losses(change);
             }
-            // The folder knows the file, and when it is worth a line.
+            // `Folder` logs its own refusals: it knows the file, and when a refusal is worth a line.
             if let Err(error) = done.as_ref()
                 && load.source != Source::Folder
             {
@@ -73,7 +74,7 @@ impl Lifecycle {
     /// Name, version and digest of a component.
     ///
     /// # Errors
-    /// With the step that said no.
+    /// With the step that refused the component.
     pub async fn describe(self: &Arc<Self>, bytes: Vec<u8>) -> Result<Described, LoadError> {
         let described = self.request(move |lifecycle| lifecycle.loader.describe(&bytes, None));
         described.await.unwrap_or_else(|why| Err(LoadError::passing(Step::Compile, why)))
@@ -104,10 +105,11 @@ impl Lifecycle {
             .collect()
     }
 
-    /// Takes the generation before into use again.
+    /// Rolls a plugin back to the generation before.
     ///
     /// # Errors
-    /// Where there is no such plugin or none before, or changes would be lost and `lose_writes` does not allow it.
+    /// If there is no such plugin or no generation before, that generation cannot run now, or changes would be lost and
+    /// `lose_writes` does not allow it.
     pub async fn roll_back(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Failure> {
         let name = name.to_owned();
         let done = self.request(move |lifecycle| {
@@ -120,20 +122,20 @@ impl Lifecycle {
         done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
     }
 
-    /// Unloads a plugin: its scopes, timers and rooms go with it. It stays unloaded over a restart.
+    /// Unloads a plugin: its scopes, timers and rooms are dropped. The plugin stays unloaded over a restart.
     ///
     /// # Errors
-    /// Where there is no such plugin.
+    /// If there is no such plugin, or the unload cannot be recorded.
     pub async fn unload(self: &Arc<Self>, name: &str) -> Result<(), Failure> {
         let name = name.to_owned();
         let done = self.request(move |lifecycle| lifecycle.uninstall(&name));
         done.await.unwrap_or_else(|why| Err(Failure::new(ErrorCode::FeatureUnavailable, why)))
     }
 
-    /// Goes back to the build of a feature that is part of the host.
+    /// Replaces the running build of a feature by the bundled one.
     ///
     /// # Errors
-    /// Where there is none, or it cannot be loaded.
+    /// If the host has no such bundled build, or it cannot be loaded.
     pub async fn reset(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Result<LoadError, Failure>> {
         let feature = bundled().iter().find(|feature| feature.name == name).ok_or_else(|| {
             let names: Vec<_> = bundled().iter().map(|feature| feature.name).collect();
@@ -144,7 +146,7 @@ impl Lifecycle {
         self.load(load).await.map_err(Ok)
     }
 
-    /// Waits until what scopes went back to is stored, so that a restart finds it.
+    /// Waits until the states that scopes went back to are stored, so that a restart finds them.
     fn wait_for_losses(&self, change: &Change) {
         if let Some(store) = self.shared.store.as_ref().filter(|_| change.lost_scopes.is_some())
             && !store.wait_until_written(&change.id.name)
@@ -153,7 +155,7 @@ impl Lifecycle {
         }
     }
 
-    /// A plugin thread says that this generation fails too often.
+    /// Rolls a plugin back, on a thread of its own, because a plugin thread found that this generation fails too often.
     pub(crate) fn roll_back_failing(self: &Arc<Self>, name: &str, generation: u64) {
         let (lifecycle, plugin) = (self.clone(), name.to_owned());
         let started = self.threads.spawn_own(move || {
@@ -172,7 +174,7 @@ impl Lifecycle {
         }
     }
 
-    /// Tries again, until it is done, to read the durable scopes of a plugin.
+    /// Tries again to read the durable scopes of a plugin, until the store can be read.
     pub(crate) fn restore_later(self: &Arc<Self>, plugin: Arc<Plugin>) {
         let lifecycle = self.clone();
         let name = plugin.name.clone();

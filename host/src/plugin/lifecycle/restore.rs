@@ -15,11 +15,11 @@ use crate::plugin::run::shared::Shared;
 use crate::store::ScopeRecord;
 
 impl Lifecycle {
-    /// Restores the durable scopes of a plugin that does not run yet, and gives the losses. Where the store cannot be
-    /// read, it is tried again later; until then each scope is read at its first event.
+    /// Restores the durable scopes of a plugin that does not run yet, and returns the losses. If the store cannot be
+    /// read, the restoration is tried again later; until then each scope is read at its first event.
     ///
     /// # Errors
-    /// Where the plugin cannot take one of the states over, and that may not be lost.
+    /// If the plugin cannot be instantiated, or cannot take over a state that may not be lost.
     pub(crate) fn restore(self: &Arc<Self>, plugin: &Arc<Plugin>, lose_writes: bool) -> Result<Losses, LoadError> {
         let generation = plugin.current();
         let is_durable = generation.manifest.scopes.iter().any(|scope| scope.is_durable);
@@ -62,7 +62,7 @@ impl Lifecycle {
         Ok(losses)
     }
 
-    /// Tries again to restore durable scopes. Says whether the store could be read.
+    /// Tries again to restore durable scopes. Returns whether the store could be read.
     pub(crate) fn restore_again(&self, plugin: &Arc<Plugin>) -> bool {
         let Some(stored) = self.stored() else { return true };
         let restored = stored.scopes(&plugin.name, &mut |records| {
@@ -74,9 +74,9 @@ impl Lifecycle {
     }
 }
 
-/// Gives each plugin thread the scopes that are its own.
+/// Hands each plugin thread the records of its own scopes.
 fn hand_over(shared: &Shared, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
-    // A host without a store runs nothing.
+    // A host without a store only inspects plugins, and runs no scopes.
     if shared.store.is_none() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Going back to a generation before: by hand, or because the running one fails too often.
+//! Rollback to an earlier generation: by an operator, or automatic because the running one fails too often.
 
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
 
 impl Lifecycle {
-    /// Takes a generation before into use again. An automatic rollback is of a generation that fails; it takes the
-    /// newest that loses nothing, or else the one before.
+    /// Rolls a plugin back to an earlier generation. An operator's rollback goes to the generation before. An automatic
+    /// rollback of a failing generation goes to the newest one that loses nothing, or else to the newest one that can
+    /// run.
     ///
     /// # Errors
-    /// Where there is no such plugin or none before, or something would be lost and may not.
+    /// If there is no such plugin or no earlier generation that can run, or changes would be lost that may not be lost.
     pub(super) fn revert(&self, name: &str, lose_writes: bool, is_automatic: bool) -> Result<Change, Failure> {
         let _changes = lock(&self.changes);
         let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
@@ -57,10 +58,10 @@ impl Lifecycle {
         Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
     }
 
-    /// The generation that a rollback takes, and its losses.
+    /// The generation that a rollback goes back to, and its losses.
     ///
     /// # Errors
-    /// Where there is none, or none can run now.
+    /// If there is no earlier generation, or none can run now.
     fn generation_to_go_back_to(
         &self,
         plugin: &Plugin,
@@ -71,7 +72,7 @@ impl Lifecycle {
         let n_candidates = if is_automatic { history.previous.len() } else { 1 };
         let mut chosen = Err(conflict(format!("there is no generation of {} before this one", plugin.name)));
         for (n, candidate) in history.previous.iter().rev().take(n_candidates).enumerate() {
-            // A plugin that was loaded since may handle its events.
+            // A plugin that was loaded since may handle the candidate's events.
             let found = self.try_routes(candidate).and_then(|()| self.losses(plugin, candidate));
             match found {
                 Ok(losses) if losses.is_empty() => return Ok((candidate.clone(), losses)),

@@ -1,5 +1,5 @@
-//! The start of all plugins: each by its last good installed generation, or by the bundled build where none is
-//! installed. One that cannot start is reported as failed, and does not keep others from starting.
+//! The start of all plugins: each with its last good installed generation, or with the bundled build if none is
+//! installed. A plugin that cannot start is reported as failed, and does not keep others from starting.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::plugin::load::loader::{LoadError, Step, digest};
 struct Candidate {
     installed: Installed,
     component: Result<Vec<u8>, String>,
-    /// Whether it should run, and is not an older or bundled build in place of the one that should.
+    /// Whether this is the build that should run, and not an older or bundled one that stands in for it.
     is_wanted: bool,
 }
 
 impl Lifecycle {
-    /// Brings up everything that is installed, and the bundled features that are neither switched off nor replaced.
+    /// Starts all installed plugins, and the bundled features that are neither switched off nor replaced.
     pub async fn start_installed(self: &Arc<Self>) {
         let started = self.request(|lifecycle| lifecycle.start_all()).await;
         if let Err(why) = started {
@@ -50,7 +50,7 @@ impl Lifecycle {
         self.prune_cache();
     }
 
-    /// Starts a plugin by the first of its builds that can.
+    /// Starts a plugin with the first of its builds that can start.
     fn start(self: &Arc<Self>, record: &Record) {
         let name = &record.name;
         let feature = bundled().iter().find(|feature| feature.name == name);
@@ -114,7 +114,7 @@ impl Lifecycle {
         });
         let mut candidates = Vec::new();
         match &record.current {
-            // After a reset or a rollback to it, the bundled build is the present host's.
+            // A recorded bundled build, after a reset or a rollback to it, means the present host's bundled build.
             Some(current) if current.source == Source::Bundled => {
                 let is_same = own.as_ref().is_some_and(|own| own.installed.digest == current.digest);
                 candidates.extend(own);
@@ -143,7 +143,8 @@ impl Lifecycle {
         let written = (is_new && is_wanted).then_some((&component[..], None));
         self.bring_in(plugin, written, false)?;
         if is_new && !is_wanted {
-            // A stand-in is not recorded, for the next start tries the wanted build again; its number is.
+            // A stand-in is not recorded, because the next start tries the wanted build again. The stand-in's number is
+            // recorded.
             let used = Record { last_generation: installed.generation, ..record.clone() };
             if let Err(error) = self.store.write(used) {
                 tracing::warn!(plugin = %record.name, %error, "the number of a generation could not be written down");

@@ -1,15 +1,15 @@
-//! Where the states of durable scopes are read from.
+//! The sources of the states of durable scopes.
 
 use std::ops::ControlFlow;
 
 use crate::store::{ScopeRecord, StoreFailure};
 
-/// A source of durable states: the host's own store, or one that is only read.
+/// A source of durable states: the host's own store, or a store that is only read.
 pub trait StoredScopes: std::fmt::Debug + Send + Sync {
-    /// Gives the scopes of a plugin to `take`, page by page, until it takes no more.
+    /// Passes the scopes of a plugin to `take`, page by page, until `take` breaks.
     ///
     /// # Errors
-    /// Where they cannot be read. Some may have been given then.
+    /// If the scopes cannot be read. `take` may have got some of them before.
     fn scopes(
         &self,
         plugin: &str,

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// Requests that run at once, at most: each may hold a component and a thread.
+/// The most requests that run at once: each may hold a component and a thread.
 const MAX_REQUESTS: usize = 64;
 
 /// Stack of the threads, in bytes: guests run on them too, so it is a plugin thread's.
@@ -24,12 +24,13 @@ struct State {
 }
 
 impl LifecycleThreads {
-    /// Runs an operator's request on a thread of its own. Says whether it could be started.
+    /// Runs an operator's request on a thread of its own. Fails if too many run, the host is stopping, or no thread can
+    /// be started.
     pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
         self.spawn_within(MAX_REQUESTS, work)
     }
 
-    /// Runs work of the host itself, which no number of requests holds up: one thread a plugin at the most.
+    /// Runs work of the host itself, which no number of requests holds up. At most one such thread runs for a plugin.
     pub(super) fn spawn_own(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
         self.spawn_within(usize::MAX, work)
     }
@@ -48,7 +49,7 @@ impl LifecycleThreads {
         Ok(())
     }
 
-    /// Waits for some time. `false` where the host ended meanwhile.
+    /// Waits for `pause`. Returns `false` if the host ends meanwhile.
     pub(super) fn pause(&self, pause: Duration) -> bool {
         let deadline = Instant::now() + pause;
         let mut state = lock(&self.state);

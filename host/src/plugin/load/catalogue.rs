@@ -1,4 +1,4 @@
-//! Which plugins there are, and what each of them handles.
+//! The catalogue: the installed plugins, and the events, scopes and namespaces that the running ones handle.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,35 +25,35 @@ const KEPT_ERRORS: usize = 10;
 /// A plugin: a name, the generation that runs, and those before it.
 #[derive(Debug)]
 pub(crate) struct Plugin {
-    /// Its number since the host started; scopes belong to it.
+    /// The plugin's number, unique within this process; scopes are found by it.
     pub(crate) number: u32,
     pub(crate) name: String,
     current: ArcSwap<Generation>,
     history: Mutex<History>,
     unloaded: AtomicBool,
     pub(crate) health: Health,
-    /// Charged for all that the host holds for it.
+    /// Charged for all resources that the host holds for the plugin.
     pub(crate) account: Arc<Account>,
-    /// Events of clients and services that wait for it.
+    /// Events of clients and services that wait for the plugin.
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) calls: AtomicU64,
     pub(crate) traps: AtomicU64,
-    /// Volatile scopes that were dropped for there were too many.
+    /// Volatile scopes that were evicted because the plugin had too many scopes.
     pub(crate) evicted: AtomicU64,
-    /// Events of the host that its component refused.
+    /// Events of the host that the component refused.
     refusals: AtomicU64,
     errors: Mutex<VecDeque<PluginError>>,
 }
 
-/// The generations around the one that runs.
+/// The generations behind the running one, and the schemas whose states may be given up.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct History {
-    /// Those that a rollback can take, the oldest first.
+    /// Generations that a rollback can go back to, the oldest first.
     pub(crate) previous: Vec<Arc<Generation>>,
-    /// Those that were rolled back and can migrate states down, the oldest first.
+    /// Generations that were rolled back and can migrate states down, the oldest first.
     pub(crate) rolled_back: Vec<Arc<Generation>>,
-    /// Schemas whose states may be given up where no build can migrate them: an operator accepted it, or an automatic
-    /// rollback had no other way.
+    /// Schemas whose states may be given up if no build can migrate them: an operator accepted the loss, or an
+    /// automatic rollback had no other way.
     pub(crate) given_up: Vec<u32>,
 }
 
@@ -98,7 +98,7 @@ impl Plugin {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The generation that events are handled by.
+    /// The running generation, which handles events.
     pub(crate) fn current(&self) -> Arc<Generation> {
         self.current.load_full()
     }
@@ -107,14 +107,14 @@ impl Plugin {
         self.lock_history().clone()
     }
 
-    /// The generation that a rollback would take into use.
+    /// The generation that an operator's rollback goes back to.
     pub(crate) fn before(&self) -> Option<Arc<Generation>> {
         self.lock_history().previous.last().cloned()
     }
 
-    /// Takes a generation into use, with the history that goes with it.
+    /// Makes a generation the running one, and replaces the history.
     pub(crate) fn switch(&self, generation: Arc<Generation>, history: History) {
-        // First the history, which says how the states of other schemas are read.
+        // The history comes first, because it says how states of other schemas are migrated.
         *self.lock_history() = history;
         self.current.store(generation);
     }
@@ -129,7 +129,7 @@ impl Plugin {
         self.lock_history().previous.iter().any(|generation| generation.manifest.state_version == schema)
     }
 
-    /// The other generations that can turn states of schema `from` into those of the older schema `to`, the newest
+    /// The other loaded generations that can migrate states of schema `from` down to the older schema `to`, the newest
     /// first.
     pub(crate) fn downward(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
         let history = self.lock_history();
@@ -141,8 +141,8 @@ impl Plugin {
         found
     }
 
-    /// Logs that the component refused an event of the host, which has no sender to answer: the first, the second, the
-    /// fourth and so on, for each connection may bring one.
+    /// Logs that the component refused an event of the host, which has no sender to answer. Only the first, the second,
+    /// the fourth refusal and so on are logged, because each connection may cause one.
     pub(crate) fn note_refusal(&self, event: &str, refusal: &Failure) {
         let so_far = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
         if so_far.is_power_of_two() {
@@ -168,7 +168,7 @@ impl Plugin {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 
-    /// Whether it was unloaded, though something may still be on its way to it.
+    /// Whether the plugin was unloaded. Events for it may still be queued.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Acquire)
     }
@@ -198,7 +198,7 @@ impl History {
         self
     }
 
-    /// States of these schemas may be given up.
+    /// The history with these schemas added to those whose states may be given up.
     pub(crate) fn giving_up(mut self, schemas: impl IntoIterator<Item = u32>) -> Self {
         self.given_up.extend(schemas);
         self.given_up.sort_unstable();
@@ -206,7 +206,7 @@ impl History {
         self
     }
 
-    /// All generations of it.
+    /// The previous and the rolled-back generations.
     pub(crate) fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
         self.previous.iter().chain(&self.rolled_back)
     }
@@ -220,9 +220,9 @@ fn keep_newest(generations: &mut Vec<Arc<Generation>>) {
 /// A plugin that is installed and does not run.
 #[derive(Debug, Clone)]
 pub(crate) struct Idle {
-    /// The generation that should run; none where an operator unloaded the plugin.
+    /// The generation that could not be started; none if an operator unloaded the plugin.
     pub(crate) failed: Option<FailedStart>,
-    /// The events that it routes when it runs.
+    /// The events that the plugin routes when it runs.
     pub(crate) events: Vec<String>,
 }
 
@@ -233,7 +233,7 @@ pub(crate) struct FailedStart {
     pub(crate) error: PluginError,
 }
 
-/// Where an event goes.
+/// The route of an event: the plugin, the scope template, and the permitted origins.
 #[derive(Debug, Clone)]
 pub(crate) struct Destination {
     pub(crate) plugin: Arc<Plugin>,
@@ -244,7 +244,8 @@ pub(crate) struct Destination {
     pub(crate) limits: PayloadBounds,
 }
 
-/// Everything that is loaded. It is replaced as a whole when anything changes.
+/// All installed plugins, and the routes of the running ones. The catalogue is replaced as a whole when any of it
+/// changes.
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     pub(crate) plugins: BTreeMap<String, Arc<Plugin>>,
@@ -253,12 +254,12 @@ pub(crate) struct Catalogue {
     routes: HashMap<String, Destination>,
     /// The plugins that get `connect` events, each with the scope that gets them.
     connect_listeners: Vec<(Arc<Plugin>, ScopeAddress)>,
-    /// The Socket.IO namespaces that there are because a plugin says so.
+    /// The Socket.IO namespaces that running plugins declare.
     namespaces: HashSet<String>,
 }
 
 impl Catalogue {
-    /// A catalogue of these plugins, whose routes must be free of conflict.
+    /// A catalogue of these plugins. Their routes must not conflict.
     pub(crate) fn new(plugins: BTreeMap<String, Arc<Plugin>>, idle: BTreeMap<String, Idle>) -> Self {
         let mut routes = HashMap::new();
         let mut connect_listeners = Vec::new();
@@ -286,12 +287,12 @@ impl Catalogue {
         &self.connect_listeners
     }
 
-    /// Whether a plugin says that there is this Socket.IO namespace.
+    /// Whether a running plugin declares this Socket.IO namespace.
     pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
         self.namespaces.contains(namespace)
     }
 
-    /// Where events of this name go.
+    /// The route of events of this name; none if no running plugin handles them.
     pub(crate) fn destination(&self, event: &str) -> Option<&Destination> {
         self.routes.get(event)
     }
@@ -310,7 +311,7 @@ impl Catalogue {
         })
     }
 
-    /// The event or scope of a generation that another plugin has already, in words.
+    /// A description of the first event or scope of a generation that another plugin has already.
     pub(crate) fn conflict(&self, generation: &Generation) -> Option<String> {
         let name = &generation.id.name;
         let mut others = self.plugins.values().filter(|plugin| plugin.name != *name);

@@ -1,4 +1,4 @@
-//! A generation: one build of a plugin, ready to run. Generations come and go; the plugin stays.
+//! A generation: one load of a plugin's build, ready to run. Generations replace each other; the plugin stays.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,18 +39,18 @@ pub struct GenerationId {
     pub digest: String,
 }
 
-/// A generation that is installed.
+/// The record of an installed generation, from which the next start loads it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Installed {
     pub(crate) generation: u64,
     pub(crate) version: String,
-    /// SHA-256 of its component, by which the component is found.
+    /// SHA-256 of the component, in hexadecimal: the key of the component's file.
     pub(crate) digest: String,
     pub(crate) source: Source,
 }
 
 impl Installed {
-    /// How the generation of a plugin is called elsewhere.
+    /// The id of this generation of the plugin `name`.
     pub(crate) fn generation_id(&self, name: &str) -> GenerationId {
         GenerationId {
             name: name.to_owned(),
@@ -61,7 +61,7 @@ impl Installed {
     }
 }
 
-/// One build of a plugin.
+/// A loaded build of a plugin, with its grants, bounds and settings.
 pub(crate) struct Generation {
     pub(crate) id: GenerationId,
     pub(crate) manifest: Manifest,
@@ -72,26 +72,26 @@ pub(crate) struct Generation {
     /// The operator's settings, a JSON object.
     pub(crate) settings: Box<str>,
     pub(crate) log: Arc<PluginLog>,
-    /// The time of calls into it, shown among the metrics while it is loaded.
+    /// The duration of calls in seconds, among the metrics while the generation is loaded.
     pub(crate) latency: Histogram,
 }
 
 impl Generation {
-    /// A new instance of it.
+    /// Instantiates the component.
     ///
     /// # Errors
-    /// Where it cannot be instantiated.
+    /// If the component cannot be instantiated.
     pub(crate) fn instantiate(&self, ticker: &Ticker) -> Result<Instance, Fault> {
         Instance::new(&self.component, ticker, self.bounds, self.log.clone())
     }
 
-    /// How the record of installed generations names it.
+    /// The record of this generation for the next start.
     pub(crate) fn installed(&self) -> Installed {
         let GenerationId { version, generation, digest, .. } = self.id.clone();
         Installed { generation, version, digest, source: self.source }
     }
 
-    /// Whether it can turn its states back into those of an older schema.
+    /// Whether the build can migrate its states down to an older schema.
     pub(crate) fn migrates_down_to(&self, schema: u32) -> bool {
         self.manifest.migrates_down_to.contains(&schema)
     }

@@ -1,48 +1,49 @@
-//! How a plugin is doing: when to go back to the generation before, and when to leave it alone for a while.
+//! The health of a plugin: its recent faults, and whether they lead to a rollback or to quarantine.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The calls that a judgement is made on: enough that one unlucky payload is not the end, few enough to act at once.
+/// The calls within which faults are counted: enough that one unlucky payload changes nothing, few enough to act soon.
 const WINDOW: u64 = 20;
 
-/// Faults in the window after which a generation on trial is taken back.
+/// Faults in the window after which a generation on trial is rolled back.
 const FAULTS_TO_ROLL_BACK: usize = 5;
 
 /// Faults in the window after which a plugin is quarantined.
 const FAULTS_TO_QUARANTINE: usize = 10;
 
-/// Faults in the window that events of one sender count for, at most: a generation is taken back, and a plugin
-/// quarantined, for what several senders meet, or its own events, and never because one of them wants that.
+/// The most faults in the window that events of one sender count for, so that no single sender can cause a rollback or
+/// a quarantine. Faults without a sender all count.
 const FAULTS_OF_A_SENDER: usize = 2;
 
-/// A generation is on trial for so long after it was taken into use, in milliseconds.
+/// The trial of a generation after it was taken into use, in milliseconds. Only during the trial is it rolled back for
+/// faults.
 const TRIAL_MS: u64 = 5 * 60 * 1000;
 
-/// The first pause, in milliseconds. Each one that follows is twice as long.
+/// The first quarantine, in milliseconds. Each further one is twice as long.
 const FIRST_PAUSE_MS: u64 = 1000;
 
-/// The longest pause, in milliseconds.
+/// The longest quarantine, in milliseconds.
 const LONGEST_PAUSE_MS: u64 = 5 * 60 * 1000;
 
-/// Calls without a fault after which earlier pauses are forgotten.
+/// Calls without a fault after which earlier quarantines are forgotten.
 const CALLS_TO_RECOVER: u32 = 100;
 
-/// What to do after a fault.
+/// The consequence of a fault for its plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     GoOn,
-    /// Take the generation of this number out of use.
+    /// The generation of this number is to be rolled back.
     RollBack(u64),
-    /// It is in quarantine now, for so many milliseconds.
+    /// The plugin is in quarantine for this many milliseconds from now.
     Quarantined(u64),
 }
 
-/// The record of one plugin. All times are milliseconds of uptime.
+/// The faults and quarantines of one plugin. All times are milliseconds of uptime.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Whether there is anything on the record, so that healthy plugins cost one load.
+    /// Whether the record has faults or quarantines to remember: for a healthy plugin a call costs one atomic load.
     troubled: AtomicBool,
     record: Mutex<Record>,
 }
@@ -51,11 +52,12 @@ pub(crate) struct Health {
 struct Record {
     generation: u64,
     activated: u64,
-    /// Calls of this record, those that one sender brought to fail beyond its share left out.
+    /// Calls counted so far, without the faults of a sender beyond its share.
     n_calls: u64,
-    /// The calls that failed within the window: each its number, and the sender that brought it about, if one did.
+    /// The failed calls within the window: the number of each, and the client whose event it was, if any.
     faults: VecDeque<(u64, Option<Arc<str>>)>,
-    /// Whether this generation's roll-back was asked for. If it is refused, the plugin is paused like any other.
+    /// Whether the rollback of this generation was asked for. If the rollback is refused, the plugin is put in
+    /// quarantine like any other.
     roll_back_asked: bool,
     clean_calls: u32,
     pauses: u32,
@@ -73,7 +75,7 @@ impl Health {
         self.troubled.store(false, Ordering::Release);
     }
 
-    /// Until when the plugin is in quarantine, if it is.
+    /// The end of the plugin's quarantine; none if it is not in quarantine.
     pub(crate) fn paused_until(&self, now: u64) -> Option<u64> {
         if !self.troubled.load(Ordering::Acquire) {
             return None;
@@ -82,7 +84,7 @@ impl Health {
         match record.paused_until {
             Some(until) if until > now => Some(until),
             Some(_) => {
-                // The pause is over: it is judged anew.
+                // The quarantine is over: faults are counted anew.
                 record.paused_until = None;
                 record.faults.clear();
                 None
@@ -91,7 +93,7 @@ impl Health {
         }
     }
 
-    /// Notes a call that went well.
+    /// Notes a call without a fault.
     pub(crate) fn succeeded(&self) {
         if !self.troubled.load(Ordering::Acquire) {
             return;
@@ -105,11 +107,11 @@ impl Health {
         }
     }
 
-    /// Notes a fault of a generation. `can_roll_back` says whether there is one before it; `culprit` is the client
-    /// whose event it was, if it was one's.
+    /// Notes a fault of a generation. `can_roll_back`: whether an earlier generation is loaded. `culprit`: the client
+    /// whose event it was, if any.
     pub(crate) fn failed(&self, generation: u64, now: u64, can_roll_back: bool, culprit: Option<&Arc<str>>) -> Verdict {
         let mut record = self.record();
-        // A call that began before the swap says nothing of the new generation.
+        // A call that began before the swap does not count against the new generation.
         if record.generation != generation || record.paused_until.is_some() {
             return Verdict::GoOn;
         }
@@ -132,7 +134,8 @@ impl Health {
 }
 
 impl Record {
-    /// Adds a fault, and says how many there are in the window. None where its sender has had its share in it.
+    /// Adds a fault and returns the number of faults in the window; none if the sender's share of the window is used
+    /// up.
     fn add_fault(&mut self, culprit: Option<&Arc<str>>) -> Option<usize> {
         let n_calls = self.n_calls;
         while self.faults.front().is_some_and(|(call, _)| n_calls - call >= WINDOW) {
@@ -163,7 +166,7 @@ mod tests {
         health.activate(1, 0);
         assert_eq!(fail(&health, 4, 10, true), Verdict::GoOn);
         assert_eq!(fail(&health, 1, 10, true), Verdict::RollBack(1));
-        // It was refused.
+        // The rollback was refused.
         assert_eq!(fail(&health, 5, 10, true), Verdict::Quarantined(FIRST_PAUSE_MS));
         health.activate(1, 0);
         assert_eq!(fail(&health, 9, TRIAL_MS, true), Verdict::GoOn);

@@ -1,4 +1,5 @@
-//! From a component's bytes to a generation that is ready to run: the steps of a load, any of which may say no.
+//! The steps of a load, from a component's bytes to a generation that is ready to run. Each step may refuse the
+//! component.
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -57,33 +58,33 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct LoadError {
-    /// The step that said no.
+    /// The step that refused the component.
     pub step: Step,
-    /// Why, and what to do.
+    /// The reason, and what to do.
     pub message: String,
-    /// Whether the same component may be taken later, without having changed.
+    /// Whether the same component may be accepted later, unchanged.
     #[serde(skip)]
     pub is_passing: bool,
 }
 
 impl LoadError {
     pub(crate) fn new(step: Step, message: impl Into<String>) -> Self {
-        // Other plugins, the present states and the disk change.
+        // These steps depend on other plugins, the present states and the disk, all of which change.
         let is_passing = matches!(step, Step::Routes | Step::Migrate | Step::Install);
         Self { step, message: message.into(), is_passing }
     }
 
-    /// As [`LoadError::new`], for a reason that goes by.
+    /// As [`LoadError::new`], for a reason that may pass.
     pub(crate) fn passing(step: Step, message: impl Into<String>) -> Self {
         Self { is_passing: true, ..Self::new(step, message) }
     }
 
-    /// The plugin was unloaded while a build of it was loaded.
+    /// The error of a load during which the plugin was unloaded.
     pub(crate) fn unloaded_meanwhile() -> Self {
         Self::passing(Step::Install, "the plugin was unloaded meanwhile, and nothing was loaded: load it again")
     }
 
-    /// The record for the next start could not be written.
+    /// The error of a load whose record for the next start could not be written.
     pub(crate) fn not_installed(error: std::io::Error) -> Self {
         let message = format!("it cannot be written down for the next start, and is not loaded: {error}");
         Self::new(Step::Install, message)
@@ -109,7 +110,7 @@ pub(crate) struct Loader {
     config: Arc<PluginConfig>,
     clock: Clock,
     metrics: Metrics,
-    /// What the features that are part of the host ask for, as far as it was needed.
+    /// The grants that bundled features need, by name, as far as they were asked for.
     bundled_needs: Mutex<HashMap<&'static str, Grants>>,
 }
 
@@ -145,15 +146,15 @@ impl Loader {
         &self.ticker
     }
 
-    /// Deletes compiled components that were not used for long, but for those of these digests.
+    /// Deletes compiled components that were not used for long, except those of the digests in `keep`.
     pub(crate) fn prune_cache(&self, keep: &HashSet<String>) {
         self.compiler.prune(keep);
     }
 
-    /// Name, version and digest of a component, without a check of whether it could run.
+    /// Name, version and digest of a component. Grants, settings and other plugins are not checked.
     ///
     /// # Errors
-    /// With the step that said no.
+    /// With the step that refused the component.
     pub(crate) fn describe(&self, bytes: &[u8], expected_digest: Option<&str>) -> Result<Described, LoadError> {
         let (digest, _, manifest) = self.look_into(bytes, expected_digest)?;
         Ok(Described { name: manifest.name, version: manifest.version, digest })
@@ -195,8 +196,8 @@ impl Loader {
         Ok((digest, component, manifest))
     }
 
-    /// Everything that can be said of a component without looking at what else is loaded. `number` is the generation
-    /// that it will have, from its name.
+    /// Runs the steps of a load that do not depend on other plugins. `number` gives the generation its number, from its
+    /// id.
     pub(crate) fn prepare(
         &self,
         bytes: &[u8],
@@ -230,8 +231,8 @@ impl Loader {
         Ok(generation)
     }
 
-    /// Bundled features are trusted like the host, and other builds of them as much as the bundled ones. Other
-    /// components are granted nothing by default.
+    /// The grants of a plugin for which none are configured. Bundled features are trusted like the host, and other
+    /// builds of them as much as the bundled ones; other components get no grants.
     fn default_grants(&self, manifest: &Manifest, source: Source) -> Grants {
         if source == Source::Bundled {
             return manifest.needs.clone();
@@ -256,7 +257,7 @@ impl Loader {
         }
     }
 
-    /// Gives the feature an event that asks nothing of it, so that it reads its settings.
+    /// Has the feature handle `Configured`, an event on which it only reads its settings.
     fn try_settings(&self, generation: &Generation) -> Result<(), LoadError> {
         let wrong = |message: String| LoadError::new(Step::Settings, message);
         let mut instance = generation

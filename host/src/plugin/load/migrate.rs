@@ -17,14 +17,15 @@ pub(crate) struct State {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// A state as the generation that handles its scope finds it.
+/// A stored state as the generation that handles its scope gets it.
 #[derive(Debug)]
 pub(crate) enum Present {
-    /// It is in the generation's schema.
+    /// The stored state is in the generation's schema, or there is none.
     AsStored,
-    /// It was migrated to the generation's schema.
+    /// The state was migrated to the generation's schema.
     Migrated(Vec<u8>),
-    /// No build can migrate it, and it may be given up: the copy from before it was migrated forward, or nothing.
+    /// No build can migrate the state, and it may be given up. In its place is the copy from before it was migrated
+    /// forward, if that has the generation's schema.
     GivenUp(Option<Vec<u8>>),
 }
 
@@ -49,11 +50,11 @@ pub(crate) struct CannotMigrate {
     pub(crate) is_fault: bool,
 }
 
-/// Turns a stored state into one of a generation's schema. A build that was rolled back is asked first, where it can
-/// migrate down, for it knows both schemas; then the generation itself.
+/// Migrates a stored state to a generation's schema. The builds in `downward`, which know both schemas, are tried
+/// first; then the generation itself.
 ///
 /// # Errors
-/// Where none of them can.
+/// If none of these builds can migrate the state.
 pub(crate) fn take_over(
     ticker: &Ticker,
     downward: &[Arc<Generation>],
@@ -87,7 +88,7 @@ pub(crate) fn take_over(
     }
 }
 
-/// Has a newer build turn a state of its own schema into one of an older schema.
+/// Has a newer build migrate a state of its own schema down to an older one.
 fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) -> Result<Vec<u8>, String> {
     let context = convert::context_without_scope(0, &newer.settings);
     let mut instance = newer.instantiate(ticker).map_err(|fault| fault.to_string())?;
@@ -103,9 +104,9 @@ fn migrate_down(ticker: &Ticker, newer: &Generation, stored: &State, to: u32) ->
 /// States that a generation cannot take over.
 #[derive(Debug, Default)]
 pub(crate) struct Losses {
-    /// Scopes that would go back to their state from before the newer build changed it.
+    /// Scopes that would go back to the copy from before a newer build migrated their state.
     pub(crate) changes: usize,
-    /// Scopes that would lose their state altogether.
+    /// Scopes that would lose their whole state.
     pub(crate) states: usize,
     /// The schemas of these states.
     pub(crate) schemas: Vec<u32>,
@@ -118,11 +119,11 @@ impl Losses {
         self.changes + self.states == 0
     }
 
-    /// Adds those of these states that a generation cannot take over. Each comes with the version of the copy that is
-    /// kept from before it was migrated forward.
+    /// Adds the states that a generation cannot take over. Each comes with the schema version of the copy from before
+    /// it was migrated forward. `newer` is the running generation, if a rollback would replace it.
     ///
     /// # Errors
-    /// Where the component cannot be instantiated.
+    /// If the component cannot be instantiated.
     pub(crate) fn add(
         &mut self,
         ticker: &Ticker,
@@ -141,7 +142,7 @@ impl Losses {
                 })?),
             };
             let mut downward = plugin.map(|plugin| plugin.downward(state.version, wanted)).unwrap_or_default();
-            // The build that would be rolled back is not among those that were.
+            // The running generation is not in the history of rolled-back builds yet.
             downward.extend(
                 newer.filter(|n| n.manifest.state_version == state.version && n.migrates_down_to(wanted)).cloned(),
             );
@@ -177,10 +178,10 @@ impl Losses {
         }
     }
 
-    /// The refusal of a change that would lose this, unless that was allowed.
+    /// Refuses a change with losses, unless `lose_writes` allows them.
     ///
     /// # Errors
-    /// Where something would be lost, and may not.
+    /// If states or changes would be lost, and `lose_writes` is false.
     pub(crate) fn permit(&self, lose_writes: bool) -> Result<(), LoadError> {
         if self.is_empty() || lose_writes {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The configuration of plugins: of all of them, and of single ones.
+//! The configuration of plugins: common to all, and of single ones.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,28 +11,28 @@ use crate::plugin::event::senders::SenderLimits;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::sandbox::InstanceBounds;
 
-/// The largest component, in bytes, where nothing else is configured. A feature is some hundred KiB; with debug
-/// information, a few MiB.
+/// The default bound of a component's size, in bytes. A feature is some hundred KiB; with debug information, a few MiB.
 pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
 
-/// What plugins may do, and which there are.
+/// The configuration of all plugins.
 #[derive(Debug, Clone)]
 pub struct PluginConfig {
-    /// Plugin threads.
+    /// The number of plugin threads.
     pub threads: usize,
-    /// How long a call may run.
+    /// The deadline of a call.
     pub call_deadline: Duration,
-    /// The linear memory of one instance, in bytes.
+    /// The largest linear memory of one instance, in bytes.
     pub memory_bytes: usize,
-    /// The state of one scope, in bytes.
+    /// The largest state of one scope, in bytes.
     pub state_bytes: usize,
-    /// Where compiled components are kept.
+    /// The folder of compiled components; none if they are not kept.
     pub cache_dir: Option<PathBuf>,
     /// The folder of installed components; none for a host that only inspects plugins.
     pub components_dir: Option<PathBuf>,
-    /// Whether nothing is written, for a host that only inspects plugins.
+    /// Whether the host writes no files, because it only inspects plugins.
     pub is_read_only: bool,
-    /// Whether features see the credentials of who connects. For protocol suites, which send a token to get it back.
+    /// Whether features see the credentials of connecting clients. For protocol suites, which send a token to get it
+    /// back.
     pub shows_credentials: bool,
     /// The bounds of each sender.
     pub senders: SenderLimits,
@@ -44,20 +44,20 @@ pub struct PluginConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginOptions {
-    /// Whether it may be loaded.
+    /// Whether the plugin may be loaded.
     pub enabled: bool,
-    /// Its grants, where they are not the default.
+    /// The plugin's grants, if they differ from the default of its source.
     pub grants: Option<Grants>,
-    /// How long a call may run, where that is not as for all.
+    /// The deadline of a call, if it differs from [`PluginConfig::call_deadline`].
     #[serde(with = "humantime_serde")]
     pub call_deadline: Option<Duration>,
-    /// The linear memory of one instance, in bytes, where that is not as for all.
+    /// The largest linear memory of one instance, in bytes, if it differs from [`PluginConfig::memory_bytes`].
     pub memory_bytes: Option<usize>,
-    /// The state of one scope, in bytes, where that is not as for all.
+    /// The largest state of one scope, in bytes, if it differs from [`PluginConfig::state_bytes`].
     pub state_bytes: Option<usize>,
-    /// The largest component, in bytes, where that is not as for all.
+    /// The largest component, in bytes, if it differs from [`MAX_COMPONENT_BYTES`].
     pub component_bytes: Option<usize>,
-    /// Its settings, as it reads them.
+    /// The settings that the feature reads.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -93,11 +93,11 @@ impl Default for PluginOptions {
 }
 
 impl PluginConfig {
-    /// The bounds of a plugin; of one of no name, the general ones.
+    /// The bounds of a plugin's instances. Where the name is empty, the bounds common to all plugins.
     pub(crate) fn bounds_of(&self, plugin: &str) -> InstanceBounds {
         let options = self.plugins.get(plugin);
         let deadline = options.and_then(|options| options.call_deadline).unwrap_or(self.call_deadline);
-        // Half a deadline is the time between two looks at a call.
+        // At least two ticks, because a call is checked after each half of its deadline.
         let ticks = deadline.as_nanos().div_ceil(engine::tick_of(self.shortest_deadline()).as_nanos()).max(2);
         InstanceBounds {
             memory_bytes: options.and_then(|options| options.memory_bytes).unwrap_or(self.memory_bytes),

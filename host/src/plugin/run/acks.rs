@@ -19,9 +19,9 @@ pub(super) struct PendingAck {
     pub(super) connection: ConnId,
     pub(super) tag: Box<str>,
     pub(super) deadline: Deadline,
-    /// The queue that the answer waits in.
+    /// The flow that the answer waits in.
     pub(super) flow: Flow,
-    /// To the account of the principal whose event asked for it.
+    /// The charge to the principal whose event asked for the acknowledgement.
     pub(super) _charge: Charge,
 }
 
@@ -39,8 +39,8 @@ impl PendingAcks {
         Self { pending: HashMap::new(), last: 0, thread: thread as u64, n_threads: n_threads as u64 }
     }
 
-    /// An id that no other acknowledgement has. It is congruent to the thread's index, so that an answer finds its
-    /// thread.
+    /// An id that no other acknowledgement has. The id modulo the number of threads is the thread's index, so that an
+    /// answer finds its thread.
     pub(super) fn next_id(&mut self) -> u64 {
         self.last += 1;
         self.last * self.n_threads + self.thread
@@ -54,7 +54,7 @@ impl PendingAcks {
         self.pending.get(&id)
     }
 
-    /// Takes an acknowledgement out. A connection cannot take another's by guessing its id.
+    /// Removes and returns an acknowledgement. A connection cannot take another's by guessing its id.
     pub(super) fn take_ack(&mut self, id: u64, connection: ConnId) -> Option<PendingAck> {
         if self.pending.get(&id)?.connection != connection {
             return None;
@@ -62,7 +62,7 @@ impl PendingAcks {
         self.pending.remove(&id)
     }
 
-    /// Takes out all of a plugin's.
+    /// Removes and returns all acknowledgements of a plugin.
     pub(super) fn take_all(&mut self, plugin: u32) -> Vec<(u64, PendingAck)> {
         self.pending.extract_if(|_, ack| ack.plugin.number == plugin).collect()
     }

@@ -1,4 +1,4 @@
-//! An event from its turn to its answer: whether its feature gets it now, and how it is answered after the call.
+//! The admission of an event to its feature, and its answer after the call.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -21,19 +21,19 @@ use crate::model::{Failure, Payload};
 use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 
-/// Events of clients and services that wait while their scope is read, at most: reading takes a fraction of a
+/// The most events of clients and services that wait while their scope is read: reading takes a fraction of a
 /// millisecond, unless the store is down.
 const MAX_AWAITING_LOAD: usize = 1000;
 
 /// Why an event is not handed to its feature now.
 enum Stop {
-    /// It is answered with this.
+    /// The event is answered with this failure.
     Refuse(Failure),
-    /// Its scope is being read from the store.
+    /// The event waits until its scope was read from the store.
     AwaitLoad(Place),
-    /// The feature gets it later, for it must not be lost.
+    /// The feature gets the event later, because the event is guaranteed.
     Defer,
-    /// Its scope knows of it already.
+    /// The event is about a member, and the scope is not told of it.
     Drop,
 }
 
@@ -76,7 +76,7 @@ impl ThreadState {
         }
     }
 
-    /// Finds the scope of an event, and has a durable one read that is not in memory.
+    /// Finds the scope of an event. A durable scope that is not in memory is read first.
     fn find_scope(&mut self, envelope: &Envelope) -> ControlFlow<Stop, Option<Place>> {
         let Envelope { plugin, address, event, .. } = envelope;
         if plugin.is_unloaded() {
@@ -96,14 +96,14 @@ impl ThreadState {
         ControlFlow::Break(Stop::AwaitLoad(place))
     }
 
-    /// Makes a durable scope that is not in memory and begins to read it. Others are made when their event is
+    /// Makes a durable scope that is not in memory and begins to read it. Other scopes are made when their event is
     /// committed.
     fn begin_load(&mut self, visit: &mut Visit<'_>) -> ControlFlow<Stop, Option<Place>> {
         let Visit { plugin, address, event, .. } = *visit;
         let generation = plugin.current();
         let kind = generation.manifest.scope_of_key(&address.key).map(|(kind, _)| kind);
         if kind.is_none() && !address.key.is_empty() {
-            // It was routed by the manifest of the generation before.
+            // The event was routed by the manifest of the previous generation.
             return refuse(format!(
                 "the feature {} was replaced by a build without this scope: send it again",
                 plugin.name
@@ -144,10 +144,10 @@ impl ThreadState {
         }
         if let Some(scope) = visit.place.map(|place| &self.scopes[place]).filter(|scope| scope.has_deferred()) {
             if event.is_guaranteed() {
-                // A join is told before its departure.
+                // Guaranteed events stay in order: a join is handled before its departure.
                 return ControlFlow::Break(Stop::Defer);
             }
-            // A feature hears of a connection before it hears from it.
+            // A feature gets the `connect` of a connection before the connection's own events.
             if event.sender_id().is_some_and(|sender| scope.has_deferred_connect(sender)) {
                 return refuse(format!(
                     "the feature {} does not know of this connection yet: try again later",
@@ -157,14 +157,14 @@ impl ThreadState {
         }
         let sender = event.sender().filter(|_| event.is_retryable());
         match sender.and_then(|sender| sender.refusal(plugin.number, &plugin.name, now)) {
-            // It came in before its sender was found to be over its bounds.
+            // The event was queued before its sender was over its bounds.
             Some(failure) => ControlFlow::Break(Stop::Refuse(failure)),
             None => ControlFlow::Continue(()),
         }
     }
 
-    /// Keeps a scope's members as joins and departures come. Says whether the event is to be handled: a departure is
-    /// told once.
+    /// Updates a scope's members for joins, departures and changes of presence. Returns whether the event is to be
+    /// handled: a scope gets one departure of each member.
     fn note_member(&mut self, visit: &mut Visit<'_>) -> bool {
         match visit.event {
             Event::Joined(member) => match self.enter(visit) {
@@ -198,7 +198,7 @@ impl ThreadState {
         }
     }
 
-    /// Hands an event to its feature and answers it. A guaranteed event on which the feature fails is tried again.
+    /// Hands an event to its feature and answers it. A guaranteed event is tried again after a fault.
     fn deliver(&mut self, envelope: Envelope, place: Option<Place>, attempts: u32) {
         let mut visit = Visit::new(&envelope, place);
         let failure = match self.invoke(&mut visit) {
@@ -224,7 +224,8 @@ impl ThreadState {
         self.answer(envelope, failure);
     }
 
-    /// Answers a handled event: now, or when its change is on disk, or when the documents that it asks for were read.
+    /// Answers a handled event: now, or when its change is on disk, or when the documents that the feature asks for
+    /// were read.
     fn finish(&mut self, envelope: Envelope, place: Option<Place>, done: Done) {
         let Envelope { plugin, address, event, mut reply } = envelope;
         let Done { reply: answer, fetch } = done;
@@ -247,14 +248,14 @@ impl ThreadState {
         }
     }
 
-    /// Handles the deferred events of a scope, as far as they are due and a turn lasts.
+    /// Handles the deferred events of a scope that are due, for at most a turn.
     pub(super) fn handle_deferred(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
         let (now, started) = (self.shared.clock.uptime_ms(), Instant::now());
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let Some(place) = self.scopes.find(plugin.number, &address.key) else { return };
             let Some(Deferred { event, attempts, .. }) = self.scopes[place].next_deferred(now) else { return };
             if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
-                // The build that asked for it was replaced by one that does not.
+                // The build that asked for presence was replaced by one that does not.
                 continue;
             }
             self.wait_for_shards();
@@ -265,13 +266,13 @@ impl ThreadState {
         }
     }
 
-    /// Handles what came in while a scope was read, for as long as a turn lasts; later events wait behind it.
+    /// Handles the events that came in while a scope was read, for at most a turn; later events wait behind them.
     pub(super) fn handle_awaiting_load(&mut self, plugin: u32, key: &Arc<str>) {
         let started = Instant::now();
         loop {
             let Some(place) = self.scopes.find(plugin, key) else { return };
             let scope = &mut self.scopes[place];
-            // Those of an unloaded plugin are answered when the scope is forgotten.
+            // Waiting events of an unloaded plugin are answered when the scope is forgotten.
             let Some(waiting) = scope.loading.as_mut().filter(|_| !scope.plugin.is_unloaded()) else { return };
             if started.elapsed() > MAX_TURN
                 && let Some(next) = waiting.front()

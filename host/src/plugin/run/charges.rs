@@ -19,8 +19,8 @@ use crate::plugin::event::senders::Sender;
 use crate::plugin::event::{Event, Origin};
 use crate::plugin::load::catalogue::Plugin;
 
-/// The size of a pending acknowledgement beside its tag, in bytes: among those of its thread, the deadlines, and its
-/// connection.
+/// The size of a pending acknowledgement without its tag, in bytes: its entries among those of its thread, of the
+/// deadlines, and of its connection.
 const PENDING_ACK_BYTES: usize = 300;
 
 impl Shared {
@@ -49,7 +49,7 @@ impl Shared {
         Some(self.senders.sender(account.name(), self.clock.uptime_ms()))
     }
 
-    /// The charge for a scope that an event makes. The bound was checked before.
+    /// Charges for a scope that an event makes. The bound was checked before.
     fn charge_scope(&self, plugin: &Plugin, event: Option<&Event>) -> Charge {
         let payers = Payers {
             principal: event.and_then(|event| self.sender(event)),
@@ -59,17 +59,17 @@ impl Shared {
         payers.charge_anyway(Means::Scopes, 1, 0)
     }
 
-    /// Whether the sender of an event may have one more state wait to be written.
+    /// Checks that the sender of an event and the plugin may have one more state wait to be written.
     ///
     /// # Errors
-    /// Where as many wait as may.
+    /// If as many states of the sender or the plugin wait as may.
     pub(crate) fn check_states(&self, plugin: &Plugin, event: &Event) -> Result<(), Failure> {
         let checked = self.sender(event).map_or(Ok(()), |sender| sender.check(Means::States, (1, 1)));
         let checked = checked.and_then(|()| plugin.account.check(Means::States, (1, 1)));
         checked.map_err(|overdraft| self.hub.ledger().refuse(&overdraft))
     }
 
-    /// The charge for a state that waits to be written.
+    /// Charges for a state that waits to be written.
     pub(crate) fn charge_state(&self, plugin: &Plugin, event: Option<&Event>, bytes: usize) -> Charge {
         let principal = event.and_then(|event| self.sender(event));
         let payers = Payers { principal, plugin: Some(plugin.account.clone()), ..Payers::default() };
@@ -95,7 +95,7 @@ impl ThreadState {
     /// Charges the effects of an event, before any of them is carried out.
     ///
     /// # Errors
-    /// Where an account would be over its bound. Nothing is charged then.
+    /// If an account would be over its bound. Then nothing is charged.
     pub(super) fn charge(&mut self, visit: &mut Visit<'_>, effects: &mut [Effect]) -> Result<(), Failure> {
         let is_charged = |effect: &Effect| {
             matches!(effect, Effect::Ask { .. } | Effect::SetTimer { .. } | Effect::Save(_) | Effect::Fetch(_))
@@ -103,7 +103,7 @@ impl ThreadState {
         if !effects.iter().any(is_charged) {
             return Ok(());
         }
-        // The first of these makes the scope, for its account is charged.
+        // The first charged effect makes the scope, because the scope's account is charged.
         let place = self.enter(visit)?;
         let payers = self.payers(visit, place);
         let scope = &self.scopes[place];
@@ -119,7 +119,7 @@ impl ThreadState {
         charged
     }
 
-    /// Charges the principal that documents were read for with the answer made of them.
+    /// Charges the principal that asked for documents for the answer made of them.
     pub(crate) fn charge_answer(event: &Event, answer: &Payload) {
         if let Event::Fetched { charge, .. } = event
             && let Some(asker) = charge.principal()
@@ -128,12 +128,12 @@ impl ThreadState {
         }
     }
 
-    /// Whether the sender of an event may have one more scope, where the event would make one.
+    /// Checks that the sender of an event may have one more scope, if the event would make one.
     ///
     /// # Errors
-    /// Where it has as many as it may have.
+    /// If the sender has as many scopes as it may have.
     pub(super) fn check_scopes(&self, visit: &Visit<'_>) -> Result<(), Failure> {
-        // A guaranteed event makes its scope all the same.
+        // Events other than those of clients and services make their scope over the bound, too.
         if !visit.event.is_retryable() || visit.place.is_some() {
             return Ok(());
         }
@@ -141,10 +141,10 @@ impl ThreadState {
         checked.map_err(|overdraft| self.shared.hub.ledger().refuse(&overdraft))
     }
 
-    /// Makes the scope of an event if there is none.
+    /// Makes the scope of an event if it is not in memory.
     ///
     /// # Errors
-    /// Where there is no room for it, or no template.
+    /// If there is no room for the scope, or the manifest has no template for it.
     pub(super) fn enter(&mut self, visit: &mut Visit<'_>) -> Result<Place, Failure> {
         match visit.place {
             Some(place) => Ok(place),
@@ -156,10 +156,10 @@ impl ThreadState {
         }
     }
 
-    /// Makes a scope that is not there; without an event, one that is restored.
+    /// Makes a scope that is not in memory. `event` is none for a restored scope.
     ///
     /// # Errors
-    /// Where there is no room for it, or no template.
+    /// If there is no room for the scope, or the manifest has no template for it.
     pub(super) fn make_scope(
         &mut self,
         plugin: &Arc<Plugin>,
@@ -178,10 +178,10 @@ impl ThreadState {
         Ok(self.scopes.insert(plugin, address, kind, now, idle_check, owner))
     }
 
-    /// Sees to it that a plugin may have one more scope.
+    /// Makes room for one more scope of a plugin, by an eviction if need be.
     ///
     /// # Errors
-    /// Where there is no room for it, even after an unused one was evicted.
+    /// If no scope can be evicted, and none of the reserve is left for the sender of the event.
     pub(super) fn make_room(&mut self, plugin: &Arc<Plugin>, event: Option<&Event>) -> Result<(), Failure> {
         if self.scopes.vacancy(plugin.number, None) == Vacancy::Free {
             return Ok(());
@@ -199,7 +199,8 @@ impl ThreadState {
         }
     }
 
-    /// Drops a scope of which nothing is left at once: events without an effect must not fill the memory.
+    /// Drops a scope that has no state, members, timers or waiting events: events without an effect must not fill the
+    /// memory.
     pub(super) fn drop_if_empty(&mut self, place: Place) {
         let scope = &self.scopes[place];
         if scope.state.is_none() && !scope.is_used() && self.shared.hub.room_size(&scope.address.key).0 == 0 {
@@ -209,7 +210,7 @@ impl ThreadState {
     }
 
     /// Evicts an unused scope of a plugin: a durable one stays in the store, a volatile one is lost before its idle
-    /// time is over. Says whether there was one.
+    /// time is over. Returns whether a scope was evicted.
     fn evict(&mut self, plugin: &Plugin, asker: Option<&Arc<Account>>) -> bool {
         let hub = &self.shared.hub;
         let evicted = self.scopes.evict(plugin.number, asker, |scope| hub.room_size(&scope.address.key).0 > 0);
@@ -218,7 +219,7 @@ impl ThreadState {
         if !scope.is_durable {
             self.shared.metrics.plugin_dropped.inc();
             let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
-            // Evictions may be many in a second.
+            // Not each is logged: there may be many evictions in a second.
             if n_evicted.is_power_of_two() {
                 tracing::warn!(
                     plugin = %plugin.name, scopes = n_evicted,
@@ -239,7 +240,7 @@ fn charge_effect(payers: &Payers, scope: &Scope, effect: &mut Effect) -> Result<
         }
         Effect::SetTimer { name, payload, charge, .. } => {
             let bytes = name.len() + payload.len();
-            // A timer that replaces another adds none.
+            // A timer in the place of another of the same principal, and no larger, is not checked again.
             let is_in_place = scope.timers.get(name).is_some_and(|before| {
                 let is_same = before.charge.principal().map(Arc::as_ptr) == payers.principal.as_ref().map(Arc::as_ptr);
                 is_same && before.charge.bytes() >= bytes
@@ -263,7 +264,7 @@ fn charge_effect(payers: &Payers, scope: &Scope, effect: &mut Effect) -> Result<
     Ok(())
 }
 
-/// Last, for a payment is not refunded.
+/// Pays for the documents to save. Called last, because a payment is not refunded.
 fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
     let saved = effects.iter().map(|effect| match effect {
         Effect::Save(Document { document, .. }) => document.len(),
@@ -279,7 +280,7 @@ fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
     Ok(())
 }
 
-/// Counts the timers that a scope would have. Timers that are set anew or cancelled add none.
+/// Checks how many timers a scope would have. Timers that are set anew or cancelled add none.
 fn check_timers(scope: &Scope, effects: &[Effect]) -> Result<(), Failure> {
     let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
     if n_set == 0 || scope.timers.len() + n_set <= MAX_SCOPE_TIMERS {

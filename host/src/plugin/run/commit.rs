@@ -21,19 +21,19 @@ use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::{Present, State};
 use crate::protocol::Outgoing;
 
-/// A durable scope that is used without a change is written anew after this part of its idle time.
+/// The part of its idle time, as a divisor, after which a durable scope that is used without a change is written anew.
 const EXPIRY_SLACK: u64 = 8;
 
-/// What remains after a commit: the answer.
+/// The answer to a committed event.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) reply: Option<Payload>,
-    /// Documents that the feature asks for. Without a reply, its reply to these is the answer.
+    /// The documents that the feature asks for. Without `reply`, the feature's reply to these documents is the answer.
     pub(crate) fetch: Option<Fetch>,
 }
 
 impl ThreadState {
-    /// Keeps the state and carries out the effects. `present` is the state as the call found it.
+    /// Keeps the state and carries out the effects. `present` is the state that the call got.
     pub(super) fn commit(
         &mut self,
         visit: &mut Visit<'_>,
@@ -49,18 +49,18 @@ impl ThreadState {
                     done.reply = Some(payload);
                 }
             }
-            // A query is no activity.
+            // A query does not count as a use of the scope.
             return done;
         }
         let reached = self.reached(&checked.effects);
-        // There was room for it before the call. Without a template there is none to be made.
+        // Room was made before the call. Without a template in the manifest, no scope is made.
         let place = self.enter(visit).ok();
         let now = self.shared.clock.uptime_ms();
         if let Some(place) = place {
             self.keep_state(visit, place, generation, &checked.effects, (checked.state, present), now);
         }
         if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
-            // The outcome is acknowledged when what it leads to has been written to its recipients' sockets.
+            // The outcome is acknowledged when the frames of this event have been written to their recipients' sockets.
             self.receipt = Some(store.receipt(promise));
         }
         for effect in checked.effects {
@@ -81,7 +81,7 @@ impl ThreadState {
         done
     }
 
-    /// Keeps the state of a handled event, and what is left of the one before.
+    /// Keeps the new state of a scope, and the copy from before a migration for as long as a rollback may need it.
     fn keep_state(
         &mut self,
         visit: &Visit<'_>,
@@ -104,7 +104,7 @@ impl ThreadState {
                 self.shared.metrics.plugin_lost_states.inc();
             }
         }
-        // A copy is of use as long as a rollback can lead to its schema.
+        // The copy is of use as long as a rollback can lead to its schema.
         scope.previous_schema_state.take_if(|before| !visit.plugin.can_go_back_to(before.version));
         let version = generation.manifest.state_version;
         let keeps = matches!((&state, &present), (StateChange::Keep, Present::AsStored));
@@ -127,7 +127,7 @@ impl ThreadState {
         }
     }
 
-    /// How many recipients the emits have, if the feature asks for that.
+    /// The number of recipients of the emits, if the feature asks for it.
     fn reached(&self, effects: &[Effect]) -> RecipientCount {
         if !effects.iter().any(|effect| matches!(effect, Effect::ReplyReached { .. })) {
             return RecipientCount::default();
@@ -203,7 +203,7 @@ impl ThreadState {
                 );
                 self.shared.hub.close(connection, CloseCode::Disconnected, &reason);
             }
-            // These were taken out before.
+            // Handled before: replies and fetches in `commit`, documents to save in `promise`.
             Effect::Reply(_) | Effect::ReplyReached { .. } | Effect::Save(_) | Effect::Fetch(_) => {}
         }
     }
@@ -236,7 +236,7 @@ impl ThreadState {
 
     fn leave(&mut self, visit: &Visit<'_>, connection: ConnId, room: &Arc<str>) {
         let Visit { plugin, address, place, .. } = *visit;
-        // Before it leaves, for it may be gone afterwards.
+        // Looked up before the connection leaves, because the connection may have ended afterwards.
         let identity = self.shared.hub.identity(connection);
         let was_in = self.shared.hub.leave(connection, room, &self.wakes);
         if *room != address.key {
@@ -252,7 +252,7 @@ impl ThreadState {
         }
     }
 
-    /// Tells the owner of a room of a change that another scope made.
+    /// Queues a join or departure for the scope that owns a room, when another scope made the change.
     fn tell_owner(&self, connection: ConnId, room: &str, identity: Option<Arc<Identity>>, left: Option<LeftReason>) {
         let Some(identity) = identity else { return };
         let member = Member { connection, identity };
@@ -266,7 +266,7 @@ impl ThreadState {
             Some(reason) => submit(Event::Left { member, reason, is_gone: false }),
             None => {
                 submit(Event::Joined(member.clone()));
-                // Its shard may have reported its end before this.
+                // The connection's shard may have reported the end before this join.
                 if self.shared.hub.identity(connection).is_none() {
                     submit(Event::Left { member, reason: LeftReason::Disconnected, is_gone: true });
                 }
@@ -274,8 +274,8 @@ impl ThreadState {
         }
     }
 
-    /// A connection ended before its join or watch was committed: the scope gets its departure once, after all events
-    /// that the connection sent, which are queued already.
+    /// Queues the departure of a connection that ended before its join or watch was committed: once, and after all
+    /// events that the connection sent, which are queued already.
     fn tell_gone(&mut self, visit: &Visit<'_>, connection: ConnId) {
         let Visit { plugin, event, place, .. } = *visit;
         if matches!(event, Event::Left { is_gone: true, .. }) {
@@ -285,7 +285,7 @@ impl ThreadState {
         let Some(member) = event.member().filter(|member| member.connection == connection).cloned() else {
             return tracing::debug!(plugin = %plugin.name, %connection, "a connection was gone before it joined");
         };
-        // The departure of a member comes from its shard.
+        // The departure of a connection that is a member already comes from its shard.
         if place.is_some_and(|place| !self.scopes[place].members.contains_key(&connection)) {
             self.set_joined(visit, connection);
             self.tell_self(visit, member, LeftReason::Disconnected, true);

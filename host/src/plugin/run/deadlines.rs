@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// The shortest time between two checks of a scope in use or a paused plugin, in milliseconds.
 pub(super) const MIN_CHECK_MS: u64 = 1000;
 
-/// Work that is due at some time.
+/// The work that is due at a deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {
     /// A timer of a scope, by name.
@@ -46,7 +46,7 @@ impl Deadlines {
         self.due.remove(&deadline);
     }
 
-    /// The time of the next deadline.
+    /// The time of the next deadline, in milliseconds of uptime.
     pub(crate) fn next(&self) -> Option<u64> {
         self.due.first_key_value().map(|(Deadline(at, _), _)| *at)
     }

@@ -1,5 +1,5 @@
-//! Deferred events: guaranteed ones that their feature fails on or is paused for. Each is handled later, in a turn of
-//! its own.
+//! Deferred events: guaranteed events whose feature failed on them or is in quarantine. Each is handled later, in a
+//! turn of its own.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::state::{ThreadState, Visit};
 use crate::plugin::event::Flow;
 use crate::plugin::load::catalogue::Plugin;
 
-/// Times that a feature may fail on a guaranteed event before it is given up.
+/// The attempts at a guaranteed event before it is given up.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
 
 /// The pause before another attempt, in milliseconds: time for a rollback.
 pub(super) const RETRY_MS: u64 = 1000;
 
 impl ThreadState {
-    /// Keeps an event for later, not before a time in milliseconds of uptime.
+    /// Keeps an event for later: not before `not_before`, in milliseconds of uptime.
     pub(super) fn defer(&mut self, envelope: Envelope, attempts: u32, not_before: u64) {
         let now = self.shared.clock.uptime_ms();
         let plugin = envelope.plugin.clone();
@@ -47,7 +47,7 @@ impl ThreadState {
         }
     }
 
-    /// Gives a scope a turn for its deferred events, unless it has one already.
+    /// Queues a turn for a scope's deferred events, unless one is queued already.
     pub(super) fn give_turn(&mut self, plugin: &Arc<Plugin>, address: &ScopeAddress) {
         let scope = self.scopes.get_mut(plugin.number, &address.key).filter(|scope| scope.has_deferred());
         if scope.is_some_and(|scope| !std::mem::replace(&mut scope.has_turn, true)) {
@@ -56,7 +56,7 @@ impl ThreadState {
         }
     }
 
-    /// Gives the scopes of a plugin turns for their deferred events.
+    /// Queues turns for the deferred events of a plugin's scopes.
     pub(super) fn resume(&mut self, plugin: u32, now: u64) {
         self.resuming.remove(&plugin);
         let waiting: Vec<_> = self
@@ -65,7 +65,7 @@ impl ThreadState {
             .filter(|scope| scope.has_deferred())
             .map(|scope| (scope.plugin.clone(), scope.address.clone()))
             .collect();
-        // Events that are not due yet, or fail again, come later.
+        // Events that are not due yet, or fail again, are handled at the next deadline.
         if let Some((first, _)) = waiting.first()
             && self.resuming.insert(plugin)
         {

@@ -1,4 +1,4 @@
-//! Persistence, on a plugin thread: durable scopes are read before their first event and written after each that
+//! Persistence on a plugin thread: durable scopes are read before their first event, and written after each event that
 //! changed them; documents are promised to the store before their event is committed.
 
 use std::collections::VecDeque;
@@ -35,7 +35,8 @@ impl ThreadState {
         store.scope(&scope.plugin.name, &scope.address.key, asker, Box::new(then));
     }
 
-    /// A scope was read, or cannot be.
+    /// Takes over a scope that was read, and queues its waiting events. If the read failed, it is tried again for
+    /// guaranteed events.
     pub(super) fn scope_read(
         &mut self,
         plugin: u32,
@@ -56,8 +57,8 @@ impl ThreadState {
         }
     }
 
-    /// Refuses the events that wait for a scope that cannot be read, but for guaranteed ones: for those it is tried
-    /// again.
+    /// Refuses the events that wait for a scope that cannot be read, except guaranteed ones, for which the read is
+    /// tried again.
     fn retry_load(&mut self, place: Place, failure: &StoreFailure) {
         let scope = &mut self.scopes[place];
         let (plugin, key) = (scope.plugin.number, scope.address.key.clone());
@@ -77,7 +78,7 @@ impl ThreadState {
         self.deadlines.push(at, Due::Load { plugin, scope: key });
     }
 
-    /// Has the events that came in while a scope was read wait their turn, behind others of this flow.
+    /// Queues a turn, in this flow, for the events that came in while a scope was read.
     pub(super) fn queue_awaiting_load(&mut self, plugin: u32, key: &Arc<str>, flow: Flow) {
         self.turns.push(plugin, flow, key.clone(), Job::AfterLoad { plugin, key: key.clone() });
     }
@@ -89,14 +90,14 @@ impl ThreadState {
         }
     }
 
-    /// Takes scopes over that were durable when the process before ended.
+    /// Takes over the stored durable scopes of a plugin.
     pub(crate) fn restore(&mut self, plugin: &Arc<Plugin>, records: Vec<ScopeRecord>) {
         for record in records {
             let Some((_, address)) = plugin.current().manifest.scope_of_key(&record.key) else {
                 tracing::warn!(plugin = %plugin.name, scope = %record.key, "a stored scope is of no template any more");
                 continue;
             };
-            // A scope that there is no room for is read at its next event.
+            // A scope for which there is no room is read at its next event.
             let is_there = self.scopes.find(plugin.number, &address.key).is_some();
             let is_room = !is_there && self.scopes.vacancy(plugin.number, None) == Vacancy::Free;
             if let Some(Ok(place)) = is_room.then(|| self.make_scope(plugin, &address, None)) {
@@ -105,7 +106,7 @@ impl ThreadState {
         }
     }
 
-    /// Takes over what the store has of a scope.
+    /// Fills a scope with its stored state, timers and expiry.
     fn fill(&mut self, place: Place, record: ScopeRecord) {
         let scope = &mut self.scopes[place];
         let (plugin, key) = (scope.plugin.number, scope.address.key.clone());
@@ -122,14 +123,14 @@ impl ThreadState {
         for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
             let name: Box<str> = name.into();
             let due = Due::Timer { plugin, scope: key.clone(), name: name.clone() };
-            // Where the system's clock was put back meanwhile, it is due after its whole time at the latest.
+            // If the system's clock was put back meanwhile, the timer is due after its whole time at the latest.
             let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
             let deadline = self.deadlines.push(uptime + left_ms, due);
             let due_ms = due_ms.min(now_ms + left_ms);
             let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
             scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into(), charge });
         }
-        // Part of its idle time has passed already.
+        // Part of the scope's idle time has passed already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
         scope.last_event_ms = (uptime + left_ms).saturating_sub(scope.idle_ms);
         scope.written = scope.last_event_ms;
@@ -138,10 +139,10 @@ impl ThreadState {
         scope.idle_check = self.deadlines.push(uptime + left_ms, idle_check);
     }
 
-    /// Promises to store the documents among the effects, and takes them out.
+    /// Promises to store the documents among the effects, and removes these effects.
     ///
     /// # Errors
-    /// Where the store takes no promise. Nothing is promised then.
+    /// If there is no store, or it takes no promise. Then nothing is promised.
     pub(super) fn promise(&mut self, visit: &Visit<'_>, effects: &mut Vec<Effect>) -> Result<(), Failure> {
         let Visit { plugin, address, .. } = *visit;
         let mut promises = Vec::new();
@@ -175,7 +176,7 @@ impl ThreadState {
         uuid::Builder::from_unix_timestamp_millis(self.shared.clock.now_ms(), &random).into_uuid().to_string()
     }
 
-    /// Reads documents. The feature's reply to them goes to `reply`.
+    /// Reads documents for a `Fetched` event. The feature's reply to it goes to `reply`.
     pub(crate) fn fetch(
         &self,
         plugin: &Arc<Plugin>,
@@ -199,13 +200,13 @@ impl ThreadState {
         };
         let request =
             PageRequest { plugin: plugin.name.clone(), scope: address.key.to_string(), collection, before, limit };
-        // Without a store nothing is granted that would lead here.
+        // Without a store, features have no grant for a fetch.
         if let Some(store) = &self.shared.store {
             store.page(request, turn, Box::new(then));
         }
     }
 
-    /// The principal that documents are read for: principals take turns, and one over its budget is refused.
+    /// The turn of a fetch: principals take turns, and a principal over its budget is refused.
     fn turn_of(&self, charge: &Charge) -> Turn {
         let Some(asker) = charge.principal() else { return Turn::default() };
         let (principal, asker, ledger) = (asker.name().clone(), asker.clone(), self.shared.hub.ledger().clone());
@@ -214,8 +215,8 @@ impl ThreadState {
     }
 }
 
-/// Gives a changed durable scope to the store, which answers the reply once it is written. Gives reply and answer back
-/// where nothing has to be written.
+/// Gives a changed durable scope to the store, which sends the answer when the scope is written. Returns reply and
+/// answer if nothing has to be written.
 pub(super) fn write(
     shared: &Arc<Shared>,
     scope: &mut Scope,
@@ -239,7 +240,7 @@ pub(super) fn write(
         _ => None,
     };
     let acknowledge: Option<Acknowledge> = match reply {
-        // Success is silent for these.
+        // For these, success has no answer.
         ReplyTo::Nobody | ReplyTo::Client { id: None, .. } => None,
         reply => {
             let (shared, event) = (shared.clone(), Box::<str>::from(event.map_or("", Event::name)));
@@ -253,7 +254,7 @@ pub(super) fn write(
         store.drop_scope(&scope.plugin.name, &scope.address.key, acknowledge, answered);
         return None;
     }
-    // A host that is down for long must find its timers when it comes back.
+    // The scope expires after its last timer, so that a host that was down for long finds its timers.
     let last_due_ms = scope.timers.values().map(|timer| timer.due_ms).max().unwrap_or(0);
     let timers = scope.timers.iter().map(|(name, timer)| TimerRecord {
         name: name.to_string(),
@@ -277,7 +278,7 @@ pub(super) fn write(
     None
 }
 
-/// Has the store keep a scope that is in use though it has not changed for long.
+/// Writes a durable scope that is in use but has not changed for long, so that the store does not expire it.
 pub(super) fn put_off_expiry(shared: &Arc<Shared>, scope: &mut Scope) {
     if scope.is_durable && scope.loading.is_none() {
         scope.is_dirty = true;

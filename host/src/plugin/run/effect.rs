@@ -1,4 +1,4 @@
-//! Checked effects as the host commits them: with what they are charged to, and events encoded for all recipients.
+//! Checked effects as the host commits them: with their charges, and with each event encoded for all of its recipients.
 
 use std::sync::Arc;
 
@@ -23,11 +23,11 @@ pub(crate) enum Effect {
         outgoing: Arc<Outgoing>,
         tag: Box<str>,
         timeout_ms: u64,
-        /// One for each connection, once they are charged.
+        /// One charge for each connection; empty until the effect is charged.
         charges: Vec<Charge>,
     },
     Reply(Payload),
-    /// Answers with a count of the recipients of the outcome, in this field.
+    /// A reply with the number of recipients of the outcome's emits, in this field.
     ReplyReached {
         field: Box<str>,
         of: Counted,
@@ -63,7 +63,7 @@ pub(crate) struct Document {
     pub(crate) collection: String,
     pub(crate) key: Option<String>,
     pub(crate) document: String,
-    /// None until it is charged.
+    /// None until the document is charged.
     pub(crate) charge: Option<Arc<Charge>>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) struct Checked {
     pub(crate) state: StateChange,
 }
 
-/// The connections as the rules see them, while one event is handled.
+/// The connections as the contract's rules see them, while one event is handled.
 pub(crate) struct Connections<K, C> {
     /// See [`World::is_known`].
     pub(crate) is_known: K,
@@ -111,7 +111,7 @@ impl<K: Fn(ConnId) -> bool, C: Fn(ConnId) -> bool> World for Connections<K, C> {
 /// Checks an outcome. `room` is the scope's room.
 ///
 /// # Errors
-/// With the first rule that it breaks.
+/// With the first rule that the outcome breaks.
 pub(crate) fn check<W: World<Connection = ConnId>>(
     rules: &Rules<'_, W>,
     room: &Arc<str>,

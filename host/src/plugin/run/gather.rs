@@ -1,4 +1,4 @@
-//! Queries to all scopes of a plugin: some are asked in each turn, so that no other event waits for all of them.
+//! Queries to all scopes of a plugin: each turn asks some scopes, so that no other event waits for all of them.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use super::turns::MAX_TURN;
 use crate::model::Payload;
 use crate::plugin::event::{Event, Flow};
 
-/// Answers of one thread, in bytes, at most: what one call can read within its deadline.
+/// The most bytes of one thread's answers: as much as one call can read within its deadline.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
 
 impl ThreadState {
-    /// Asks some scopes, and the others in later turns.
+    /// Asks scopes for at most a turn, and the others in later turns.
     pub(super) fn gather(&mut self, mut gather: Gather) {
         if gather.reply.is_closed() {
             return;
@@ -51,7 +51,7 @@ impl ThreadState {
     fn begin_gathering(&self, gather: &Gather) -> Progress {
         let number = gather.plugin.number;
         let loaded = || self.scopes.of(number).filter(|scope| scope.loading.is_none());
-        // Where not all can be asked, scopes in use say more than those that are only remembered.
+        // If not all scopes can be asked, those in use come first: their answers matter more.
         let (used, others) = (loaded().filter(|scope| scope.is_used()), loaded().filter(|scope| !scope.is_used()));
         let left = used.chain(others).take(gather.limit).map(|scope| scope.address.clone()).collect();
         Progress { left, answers: Vec::new(), bytes: 0, n_scopes: self.scopes.of(number).count() }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::job::Job;
 use crate::model::Mailbox;
 
-/// An inbox for each plugin thread. Clones share them.
+/// One inbox for each plugin thread. Clones share the inboxes.
 #[derive(Debug, Clone)]
 pub(crate) struct Inboxes {
     inboxes: Vec<Arc<Mailbox<Job>>>,
@@ -15,13 +15,12 @@ pub(crate) struct Inboxes {
 }
 
 impl Inboxes {
-    /// Inboxes for so many threads.
     pub(crate) fn new(threads: usize) -> Self {
         let inboxes = (0..threads).map(|_| Arc::new(Mailbox::unbounded())).collect();
         Self { inboxes, hasher: RandomState::new() }
     }
 
-    /// The inbox of a scope. It is always the same, which orders the scope's events.
+    /// The inbox of a scope's thread: always the same, so that the scope's events stay in order.
     pub(crate) fn of(&self, key: &str) -> &Arc<Mailbox<Job>> {
         self.of_number(self.hasher.hash_one(key))
     }

@@ -11,7 +11,7 @@ use crate::plugin::load::generation::Generation;
 /// Calls after which an instance is replaced, which bounds what it can leak or fragment.
 const CALLS_PER_INSTANCE: u32 = 1_000_000;
 
-/// Time that calls may take before the shards are woken for the first call's effects.
+/// The call time after which the shards are woken for the effects of the first call.
 const MAX_UNWOKEN: Duration = Duration::from_millis(1);
 
 /// An instance that is ready for the next call.
@@ -26,15 +26,15 @@ struct WarmInstance {
 #[derive(Debug, Default)]
 pub(super) struct Instances {
     warm: HashMap<u32, WarmInstance>,
-    /// The time of calls since shards were last woken for taking long.
+    /// The call time since `count_time` last asked for a wake-up.
     busy: Duration,
 }
 
 impl Instances {
-    /// The warm instance of a generation. One of another generation makes way for it.
+    /// The warm instance of a generation. It replaces an instance of another generation, and one that is used up.
     ///
     /// # Errors
-    /// Where the generation cannot be instantiated.
+    /// If the generation cannot be instantiated.
     pub(super) fn warm(
         &mut self,
         plugin: u32,
@@ -63,7 +63,7 @@ impl Instances {
         self.warm.remove(&plugin);
     }
 
-    /// Counts the time of a call. Says whether the shards have waited for long enough.
+    /// Adds the time of a call. Returns whether the shards have waited for long enough and must be woken.
     pub(super) fn count_time(&mut self, took: Duration) -> bool {
         self.busy += took;
         let is_long = self.busy > MAX_UNWOKEN;

@@ -35,11 +35,11 @@ impl From<Fault> for CallError {
     }
 }
 
-/// How an event was handled.
+/// The result of an event.
 pub(crate) enum Handled {
     Done(Done),
     Refused(Failure),
-    /// The feature failed on it. Nothing has changed.
+    /// The feature failed on the event, or a guaranteed event cannot be charged or promised now. Nothing has changed.
     Failed(Failure),
 }
 
@@ -54,7 +54,7 @@ impl ThreadState {
                 let charged = self.charge(visit, &mut checked.effects);
                 match charged.and_then(|()| self.promise(visit, &mut checked.effects)) {
                     Ok(()) => Handled::Done(self.commit(visit, &generation, checked, present)),
-                    // It has no sender that would repeat it, so it is tried again.
+                    // A guaranteed event has no sender that would repeat it, so the host tries it again.
                     Err(failure) if event.is_guaranteed() => Handled::Failed(failure),
                     Err(failure) => Handled::Refused(failure),
                 }
@@ -71,10 +71,10 @@ impl ThreadState {
         }
     }
 
-    /// Calls the feature. Gives the checked outcome, and the state as the call found it.
+    /// Calls the feature. Returns the checked outcome, and the state that the call got.
     fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
         let Visit { plugin, address, event, place } = *visit;
-        // A query makes no scope, so that nothing has to make way for it.
+        // A query makes no scope, so it needs no room.
         if !event.is_query() && place.is_none() {
             let checked = self.check_scopes(visit);
             checked.and_then(|()| self.make_room(plugin, Some(event))).map_err(CallError::Refused)?;
@@ -107,7 +107,7 @@ impl ThreadState {
                 (connections, users, 0)
             }
         };
-        // Not as the hub has it, where a connection that has gone since it sent this is out already.
+        // By the scope's members, not the hub: the hub has removed a connection that ended after it sent this event.
         let connection_in_room = scope
             .zip(event.sender_id())
             .is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
@@ -174,7 +174,7 @@ impl ThreadState {
         plugin.traps.fetch_add(1, Ordering::Relaxed);
         self.shared.metrics.plugin_faults.inc();
         let responsible = self.shared.responsible(event);
-        // A join or departure does not count against its client.
+        // A fault on a join or departure does not count against its client.
         if let Some(sender) = responsible.as_ref().filter(|_| event.is_sent()) {
             self.punish(plugin, sender, event, now);
         }
@@ -203,7 +203,8 @@ impl ThreadState {
         }
     }
 
-    /// Counts a fault against the sender of the event: after several it is refused, and then disconnected.
+    /// Counts a fault against the sender of the event. After several faults the sender is refused, and then
+    /// disconnected.
     fn punish(&self, plugin: &Plugin, sender: &Sender, event: &Event, now: u64) {
         let (pause_ms, is_disconnected) = match sender.note_fault(plugin.number, now) {
             Consequence::Nothing => return,
@@ -225,8 +226,8 @@ impl ThreadState {
     }
 }
 
-/// Migrates a state to the schema of the generation that handles it. Where no build can and the state may be given up,
-/// gives the copy from before it was migrated forward.
+/// Migrates a state to the schema of the generation that handles its scope. If no build can and the state may be given
+/// up, returns the copy from before it was migrated forward.
 fn migrate(
     instance: &mut Instance,
     shared: &Shared,
@@ -246,10 +247,10 @@ fn migrate(
     }
 }
 
-/// Whether connections may join the rooms and scopes of these effects.
+/// Checks that connections may join the rooms and scopes of these effects.
 ///
 /// # Errors
-/// Where one of them, or its principal, has as many rooms as it may have.
+/// If a connection, or its principal, has as many rooms as it may have.
 fn check_memberships(shared: &Shared, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
     let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
     for effect in effects {

@@ -15,7 +15,7 @@ use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::State;
 use crate::store::{ScopeRecord, StoreFailure};
 
-/// An event on its way to a scope, and where its answer goes.
+/// An event on its way to a scope, with the recipient of its answer.
 #[derive(Debug)]
 pub(crate) struct Envelope {
     pub(crate) plugin: Arc<Plugin>,
@@ -36,7 +36,7 @@ impl Envelope {
 pub(crate) enum Job {
     /// Handle an event of a scope.
     Event(Envelope),
-    /// Hand on a client's acknowledgement, or that there will be none.
+    /// Hand a client's acknowledgement, or the reason why there is none, to the scope that waits for it.
     Acknowledged { id: u64, connection: ConnId, answer: Result<Payload, AckMissing>, place: Option<Reservation> },
     /// Fire a timer of a scope.
     Timer { plugin: u32, scope: Arc<str>, name: Box<str>, deadline: Deadline },
@@ -46,30 +46,30 @@ pub(crate) enum Job {
     AfterLoad { plugin: u32, key: Arc<str> },
     /// Ask every scope of a plugin.
     Gather(Gather),
-    /// Give the states that a generation would have to migrate.
+    /// Reply with the states that a generation would have to migrate.
     FindStates { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<StatesToMigrate> },
-    /// Give up the states that the running generation cannot take over, and say how many.
+    /// Give up the states that the running generation cannot take over, and reply with the number of scopes.
     GiveUp { plugin: u32, reply: oneshot::Sender<usize> },
-    /// Take over what the store has of a durable scope, or try again where it could not be read.
+    /// Take over a durable scope that was read from the store, or try again if it could not be read.
     ScopeRead { plugin: u32, key: Arc<str>, result: Result<Option<ScopeRecord>, StoreFailure> },
-    /// Take over scopes of the process before.
+    /// Take over stored scopes of a plugin that starts.
     Restore { plugin: Arc<Plugin>, records: Vec<ScopeRecord> },
     /// Another generation runs: handle the plugin's deferred events.
     Resume { plugin: u32 },
-    /// A plugin was unloaded: drop what belongs to it.
+    /// A plugin was unloaded: drop its scopes, and answer the events that wait for it.
     Forget { plugin: u32 },
 }
 
 /// The states that a generation would have to migrate.
 #[derive(Debug, Default)]
 pub(crate) struct StatesToMigrate {
-    /// States of another schema than its own, each with the version of the copy from before its last migration.
+    /// States of another schema than the generation's, each with the schema of the copy from before its last migration.
     pub(crate) states: Vec<(State, Option<u32>)>,
-    /// A scope that the generation has no template for.
+    /// A scope for which the generation has no template.
     pub(crate) unroutable_scope: Option<Arc<str>>,
 }
 
-/// Answers of scopes, and how many scopes were not asked.
+/// Answers of scopes, and the number of scopes that were not asked.
 pub(crate) type Answers = (Vec<Box<str>>, u32);
 
 /// A query to every scope of a plugin.
@@ -82,11 +82,11 @@ pub(crate) struct Gather {
     pub(crate) limit: usize,
     pub(crate) reply: oneshot::Sender<Answers>,
     pub(crate) progress: Option<Progress>,
-    /// Its place in the plugin's backlog, kept until it is answered.
+    /// The query's place in the plugin's backlog, kept until the query is answered.
     pub(crate) place: Arc<Reservation>,
 }
 
-/// How far a query to every scope has come.
+/// The progress of a query to every scope.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// Scopes still to ask.

@@ -1,4 +1,4 @@
-//! States that pass from one generation of a plugin to another, on a plugin thread.
+//! Migration of states between generations of a plugin, on a plugin thread.
 
 use super::durable::write;
 use super::job::StatesToMigrate;
@@ -25,8 +25,8 @@ impl ThreadState {
         found
     }
 
-    /// Gives up the states of a plugin that its running generation cannot take over and that may be given up. Says how
-    /// many scopes that were.
+    /// Gives up the states of a plugin that its running generation cannot take over and that may be given up. Returns
+    /// the number of scopes.
     pub(super) fn give_up_states(&mut self, plugin: u32) -> usize {
         let Some(running) = self.scopes.of(plugin).next().map(|scope| scope.plugin.clone()) else { return 0 };
         let generation = running.current();
@@ -47,7 +47,7 @@ impl ThreadState {
                 take_over(&self.shared.ticker, &downward, &generation, &mut instance, &state).is_ok()
             });
             if taken.unwrap_or(false) {
-                // It is migrated at its next event.
+                // The state is migrated at the scope's next event.
                 continue;
             }
             let Some(place) = self.scopes.find(plugin, &key) else { continue };

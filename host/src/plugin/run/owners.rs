@@ -1,4 +1,4 @@
-//! The owners of a plugin's scopes on a thread: where there are too many scopes, those of the largest owner are evicted
+//! The owners of a plugin's scopes on a thread: if there are too many scopes, those of the largest owner are evicted
 //! first.
 
 use std::cmp::Reverse;
@@ -7,18 +7,18 @@ use std::sync::Arc;
 
 use crate::ledger::{Account, Charge};
 
-/// Scopes that one is chosen among to be evicted: enough that a busy one is hardly ever the choice.
+/// The candidates among which the scope to evict is chosen: enough that a busy scope is hardly ever the choice.
 const CANDIDATES: usize = 64;
 
-/// Scopes that are examined to find these: most may be in use, or other plugins'.
+/// The slots that are examined to find the candidates: most may be in use, or other plugins'.
 pub(crate) const LOOKS: usize = 4096;
 
-/// Evictions after which the greediest owner is searched anew. The search visits each owner, of which there may be as
-/// many as scopes.
+/// Evictions after which the largest owner is searched anew. The search visits each owner, and there may be as many
+/// owners as scopes.
 const EVICTIONS_PER_LOOK: usize = 256;
 
-/// The owner of a scope: an account, by its address in memory, which is its own while it owns a scope; or none, for a
-/// scope that was restored.
+/// The owner of a scope: an account, by its address in memory, which no other account has while the scope's charge
+/// refers to it. A restored scope has no owner, and the address 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Owner(usize);
 
@@ -67,7 +67,7 @@ impl Owners {
         self.held(owner) < bound / n_owners
     }
 
-    /// The largest owner, where it has enough scopes that a search finds enough candidates among them.
+    /// The largest owner, if it has enough scopes that a search finds enough candidates among them.
     fn greediest(&mut self) -> Option<Owner> {
         let n_evictions = match self.greediest {
             Some((owner, n)) if n < EVICTIONS_PER_LOOK && self.held.contains_key(&owner) => n + 1,
@@ -81,7 +81,7 @@ impl Owners {
         (self.held(owner) * LOOKS >= self.n_scopes * CANDIDATES).then_some(owner)
     }
 
-    /// Begins to choose a scope that makes room for one of this owner.
+    /// Begins the choice of a scope to evict for a new scope of `asker`.
     pub(crate) fn choose(&mut self, asker: Owner) -> Choice {
         let least = self.held(asker);
         Choice { greediest: self.greediest(), least, of_greediest: Vec::new(), of_others: Vec::new() }
@@ -92,11 +92,11 @@ impl Owners {
 #[derive(Debug)]
 pub(crate) struct Choice {
     greediest: Option<Owner>,
-    /// How many the asking owner has: owners with fewer lose none to it.
+    /// The number of scopes of the asking owner: owners with fewer lose none to it.
     least: usize,
-    /// The last event of each, and its place.
+    /// The last event of each candidate, and its slot.
     of_greediest: Vec<(u64, usize)>,
-    /// The same, behind how many its owner has.
+    /// The same for candidates of other owners, behind the number of their owner's scopes.
     of_others: Vec<(Reverse<usize>, u64, usize)>,
 }
 
@@ -123,7 +123,7 @@ impl Choice {
         }
     }
 
-    /// The place of the scope to evict.
+    /// The slot of the scope to evict.
     pub(crate) fn slot(self) -> Option<usize> {
         let of_greediest = self.of_greediest.into_iter().min().map(|(_, slot)| slot);
         of_greediest.or_else(|| self.of_others.into_iter().min().map(|(_, _, slot)| slot))
@@ -146,7 +146,7 @@ mod tests {
     fn eviction_prefers_idle_scopes_of_the_greediest() {
         let mut owners = owners(&[(1, 3), (2, 500), (3, 40)]);
         let mut choice = owners.choose(Owner(4));
-        // By age the others' would go.
+        // By age alone, scopes of other owners would be evicted.
         choice.offer(Owner(1), owners.held(Owner(1)), 5, 10);
         choice.offer(Owner(2), owners.held(Owner(2)), 90, 20);
         choice.offer(Owner(2), owners.held(Owner(2)), 80, 21);

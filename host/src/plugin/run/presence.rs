@@ -7,8 +7,8 @@ use crate::model::ConnId;
 use crate::plugin::event::{Event, Member};
 
 impl ThreadState {
-    /// Takes note of a change of presence. Says whether the scope is told: one whose member the connection is not, that
-    /// knows of a later change, or that was never told `away`, is not.
+    /// Notes a change of presence. Returns whether the scope gets the event: not if the connection is no member, the
+    /// scope knows a later change, or the event is a `back` without an `away` before.
     pub(super) fn note_presence(&mut self, place: Place, connection: ConnId, is_away: bool, n_changes: u32) -> bool {
         let scope = &mut self.scopes[place];
         if !scope.plugin.current().manifest.has_presence(&scope.address.key) {
@@ -22,8 +22,8 @@ impl ThreadState {
         is_away || was_away
     }
 
-    /// Brings a scope's view of a new member up to date: where its client is away at that moment, the scope gets `away`
-    /// next.
+    /// Brings the presence of a new member up to date: if its connection is detached at that moment, the scope gets
+    /// `away` next.
     pub(super) fn catch_up_presence(&mut self, place: Place, connection: ConnId) {
         let scope = &mut self.scopes[place];
         if !scope.plugin.current().manifest.has_presence(&scope.address.key) {
@@ -34,7 +34,7 @@ impl ThreadState {
             return;
         };
         let Some(member) = scope.members.get_mut(&connection) else { return };
-        // Changes from before it became a member are not told.
+        // Changes from before the connection became a member are not told.
         member.n_changes = member.n_changes.max(n_changes - u32::from(is_away));
         if is_away {
             let event = Event::Presence { member: Member { connection, identity }, is_away, n_changes };

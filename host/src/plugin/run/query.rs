@@ -1,4 +1,4 @@
-//! Questions to features, and how long their answers are waited for.
+//! Queries to features, and the wait for their answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,17 +12,18 @@ use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{Event, ReplyTo};
 
-/// Scopes that are asked by one query without a scope, at most.
+/// The most scopes that one query without a scope asks.
 const MAX_GATHERED_SCOPES: usize = 10_000;
 
-/// How long a caller waits for an answer: far more than any deadline, for a queue may stand before it.
+/// The longest wait of a caller for an answer: far longer than any deadline, because events may wait before the query.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shared {
-    /// Asks a feature. `data` is JSON.
+    /// Sends a query to a feature and returns the answer. `data` is JSON.
     ///
     /// # Errors
-    /// Where there is no such feature or query, or the feature refuses it.
+    /// If there is no such feature or query, or the feature refuses the query or does not answer within
+    /// [`ANSWER_TIMEOUT`].
     pub(crate) async fn query(&self, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
         let not_found = |message: String| Failure::new(ErrorCode::NotFound, message);
         let (plugin, address) = {
@@ -59,14 +60,14 @@ impl Shared {
             omitted += left_out;
         }
         let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
-        // It has no scope, and so no state and no room.
+        // The gathered answers have no scope, and so no state and no room.
         let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
         self.submit(Envelope { plugin, address, event, reply });
         wait_for(answer).await?
     }
 }
 
-/// The answer of a feature, to be waited for.
+/// A feature's answer that has yet to come.
 #[derive(Debug)]
 pub struct PendingAnswer(pub(crate) oneshot::Receiver<Result<Payload, Failure>>);
 
@@ -74,15 +75,15 @@ impl PendingAnswer {
     /// The answer, if it comes within [`ANSWER_TIMEOUT`].
     ///
     /// # Errors
-    /// Where the feature refuses the event, or does not answer in time.
+    /// If the feature refuses the event, or does not answer in time.
     pub async fn in_time(self) -> Result<Payload, Failure> {
         wait_for(self.0).await?
     }
 
-    /// The answer, however long it takes: a durable one may wait for the store.
+    /// The answer, however long it takes: that of a durable scope may wait for the store.
     ///
     /// # Errors
-    /// Where the feature refuses the event.
+    /// If the feature refuses the event, or the host shuts down before the answer.
     pub async fn at_last(self) -> Result<Payload, Failure> {
         self.0.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::FeatureUnavailable, "the host is shutting down")))
     }

@@ -1,4 +1,4 @@
-//! One scope: its state, timers, members, and the events that wait for it.
+//! One scope: its state, timers and members, and the events that wait for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use crate::plugin::event::Event;
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::migrate::State;
 
-/// Deferred events of one scope, at most, departures and outcomes of promises apart; the oldest are dropped.
+/// The number of deferred events of one scope above which the oldest is dropped. Departures, presence and outcomes of
+/// promises are not dropped.
 const MAX_DEFERRED: usize = 256;
 
 /// One scope of one plugin.
@@ -21,16 +22,17 @@ const MAX_DEFERRED: usize = 256;
 pub(crate) struct Scope {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) address: ScopeAddress,
-    /// How long it may be idle, in milliseconds.
+    /// How long the scope may be idle, in milliseconds.
     pub(crate) idle_ms: u64,
-    /// Whether it outlives the process.
+    /// Whether the scope outlives the process.
     pub(crate) is_durable: bool,
-    /// Whether it has changed since it was last given to the store.
+    /// Whether the scope has changed since it was last given to the store.
     pub(crate) is_dirty: bool,
-    /// Events that came in while it is read from the store; none once it was read.
+    /// Events that came in while the scope is read from the store; none once the scope was read.
     pub(crate) loading: Option<VecDeque<Envelope>>,
     pub(crate) state: Option<State>,
-    /// The state as it was before it was migrated, in case the generation before comes back and cannot migrate down.
+    /// The state from before it was migrated, for a rollback to a generation of the older schema that no build can
+    /// migrate down to.
     pub(crate) previous_schema_state: Option<State>,
     /// Events handled so far.
     pub(crate) sequence: u64,
@@ -39,15 +41,15 @@ pub(crate) struct Scope {
     pub(crate) members: HashMap<ConnId, Membership>,
     /// When its last event was handled, in milliseconds of uptime.
     pub(crate) last_event_ms: u64,
-    /// The next check of whether it is idle.
+    /// The next check of whether the scope is idle.
     pub(crate) idle_check: Deadline,
     /// When a durable scope was given to the store last, in milliseconds of uptime.
     pub(crate) written: u64,
-    /// Charged to the principal whose event made it; to none if it was restored.
+    /// The charge to the principal whose event made the scope; to none if the scope was restored.
     pub(crate) owner: Charge,
-    /// Its own account, once the host holds something for it.
+    /// The scope's own account, once the host holds something for the scope.
     pub(crate) account: Option<Arc<Account>>,
-    /// Whether it has a turn coming for its deferred events.
+    /// Whether a turn for the deferred events is queued.
     pub(crate) has_turn: bool,
     /// Guaranteed events that could not be handled yet.
     deferred: VecDeque<Deferred>,
@@ -58,22 +60,22 @@ pub(crate) struct Scope {
 pub(crate) struct Membership {
     pub(crate) joined: bool,
     pub(crate) watched: bool,
-    /// Whether it sent this scope an event of its own.
+    /// Whether the connection sent this scope an event of its own.
     pub(crate) came: bool,
-    /// Whether the scope got `away` of it last.
+    /// Whether the last change of presence that the scope knows is `away`.
     pub(crate) is_away: bool,
-    /// The number of the last change of its presence that the scope knows.
+    /// The number of the last change of presence that the scope knows.
     pub(crate) n_changes: u32,
 }
 
 /// A timer that is set.
 #[derive(Debug)]
 pub(crate) struct Timer {
-    /// Its place among the deadlines.
+    /// The timer's place among the deadlines.
     pub(crate) deadline: Deadline,
-    /// When it is due, in milliseconds since 1970.
+    /// When the timer is due, in milliseconds since 1970.
     pub(crate) due_ms: u64,
-    /// How long after it was set, in milliseconds.
+    /// The timer's whole time, in milliseconds.
     pub(crate) after_ms: u64,
     pub(crate) payload: Box<str>,
     pub(crate) charge: Charge,
@@ -83,9 +85,9 @@ pub(crate) struct Timer {
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) event: Event,
-    /// How often the feature has failed on it.
+    /// The number of failed attempts so far.
     pub(crate) attempts: u32,
-    /// Not before this, in milliseconds of uptime.
+    /// The earliest time of the next attempt, in milliseconds of uptime.
     pub(crate) not_before: u64,
 }
 
@@ -120,7 +122,7 @@ impl Scope {
         }
     }
 
-    /// Defers an event. Says whether an older one was dropped for it.
+    /// Defers an event. Returns whether an older one was dropped for it.
     pub(crate) fn defer(&mut self, deferred: Deferred) -> bool {
         if let Some(connection) = deferred.event.presence_of()
             && let Some(at) = self.deferred.iter().position(|other| other.event.presence_of() == Some(connection))
@@ -130,7 +132,7 @@ impl Scope {
             return false;
         }
         if deferred.attempts > 0 {
-            // It was the first, and later events may depend on it.
+            // An event that is tried again was the first, and later events may depend on it.
             self.deferred.push_front(deferred);
         } else {
             self.deferred.push_back(deferred);
@@ -139,7 +141,7 @@ impl Scope {
             return false;
         }
         // Departures and presence stay: there are no more of them than there were members, and nothing would mend a
-        // lost one. So do the outcomes of promises, of which the store takes a bounded number.
+        // lost one. Outcomes of promises stay, too: the store takes a bounded number of promises.
         let stays = |event: &Event| matches!(event, Event::Left { .. } | Event::Presence { .. } | Event::Saved { .. });
         let droppable = self.deferred.iter().position(|deferred| !stays(&deferred.event));
         droppable.and_then(|at| self.deferred.remove(at)).is_some()
@@ -158,13 +160,13 @@ impl Scope {
         std::mem::take(&mut self.deferred)
     }
 
-    /// Gives its state up for the copy from before it was migrated forward, or for none.
+    /// Replaces the state by the copy from before it was migrated forward, or by none.
     pub(crate) fn give_up(&mut self) {
         self.state = self.previous_schema_state.take();
         self.is_dirty = true;
     }
 
-    /// Whether timers, members or waiting events keep it.
+    /// Whether timers, members or waiting events keep the scope in memory.
     pub(crate) fn is_used(&self) -> bool {
         !self.timers.is_empty() || !self.members.is_empty() || self.has_deferred() || self.loading.is_some()
     }

@@ -1,4 +1,4 @@
-//! The scopes of one plugin thread, found by plugin and key, and which of them go where there are too many.
+//! The scopes of one plugin thread, found by plugin and key, and the eviction of scopes over the bound.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ use super::scope::Scope;
 use crate::ledger::{Account, Charge};
 use crate::plugin::load::catalogue::Plugin;
 
-/// Scopes of one plugin on one thread, at most. With 64 KiB of state each that is 6 GiB in the worst case.
+/// The most scopes of one plugin on one thread. With 64 KiB of state each that is 6 GiB in the worst case.
 const MAX_SCOPES: usize = 100_000;
 
-/// Scopes over that bound for owners who have less than their part of it, where all that there are, are in use: others
-/// have filled the house, and that is not theirs to suffer from.
+/// Scopes over [`MAX_SCOPES`], for owners with less than their even share when no scope can be evicted: such an owner
+/// must not be refused because others hold too many scopes.
 const RESERVED_SCOPES: usize = MAX_SCOPES / 4;
 
-/// Where a scope is among those of its thread, until it is removed.
+/// The place of a scope among those of its thread, valid until the scope is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place(usize);
 
@@ -29,13 +29,13 @@ pub(super) struct Place(usize);
 #[derive(Debug, Default)]
 pub(crate) struct Scopes {
     scopes: Slab<Scope>,
-    /// Where each is.
+    /// The slot of each scope, by plugin number and key.
     slots: HashMap<u32, HashMap<Arc<str>, usize>>,
     /// The owners of each plugin's scopes.
     owners: HashMap<u32, Owners>,
-    /// The one that was found last: events often come in runs for one scope.
+    /// The slot that was found last: events often come in runs for one scope.
     last: Cell<Option<usize>>,
-    /// Where the next search for a scope to evict begins.
+    /// The slot at which the next search for a scope to evict begins.
     next_look: usize,
 }
 
@@ -57,7 +57,7 @@ impl IndexMut<Place> for Scopes {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Vacancy {
     Free,
-    /// For the asking owner, where no scope can be evicted.
+    /// In the reserve, for the asking owner: only if no scope can be evicted.
     Reserved,
     None,
 }
@@ -67,7 +67,7 @@ impl Scopes {
         self.find(plugin, key).map(|place| &mut self[place])
     }
 
-    /// Where the scope of this key is.
+    /// The place of the scope of this key, if it is in memory.
     pub(super) fn find(&self, plugin: u32, key: &str) -> Option<Place> {
         let is_meant = |scope: &Scope| scope.plugin.number == plugin && *scope.address.key == *key;
         if let Some(last) = self.last.get()
@@ -93,7 +93,7 @@ impl Scopes {
         if is_reserved { Vacancy::Reserved } else { Vacancy::None }
     }
 
-    /// Makes a scope that is not there.
+    /// Adds a scope that is not in memory.
     pub(crate) fn insert(
         &mut self,
         plugin: &Arc<Plugin>,
@@ -112,8 +112,8 @@ impl Scopes {
     }
 
     /// Evicts a scope of a plugin that has as many as it may have: an unused one of the largest owner, whose last event
-    /// is longest ago among those that were examined. It makes room for one of `asker`; owners with fewer scopes lose
-    /// none to it.
+    /// is longest ago among the scopes that were examined. It makes room for a scope of `asker`; owners with fewer
+    /// scopes lose none to it.
     pub(crate) fn evict(
         &mut self,
         plugin: u32,

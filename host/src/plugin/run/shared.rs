@@ -1,4 +1,4 @@
-//! What all plugin threads share, and the ways to queue events for them and to answer.
+//! The state that all plugin threads share, with methods to queue events and to answer them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,10 +19,10 @@ use crate::plugin::load::catalogue::{Catalogue, Plugin};
 use crate::plugin::load::options::PluginConfig;
 use crate::store::Store;
 
-/// The event that a client's error names where its answer to an acknowledgement is too large.
+/// The event name in the error of a client whose acknowledgement is too large.
 const ACKNOWLEDGEMENT: &str = "acknowledgement";
 
-/// What plugin threads, operators' requests and the rest of the host share.
+/// The state that plugin threads, operators' requests and the rest of the host share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) config: Arc<PluginConfig>,
@@ -32,9 +32,9 @@ pub(crate) struct Shared {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) inboxes: Inboxes,
-    /// Where documents and durable states go. A host that only looks at plugins has none.
+    /// The database of documents and durable states. A host that only inspects plugins has none.
     pub(crate) store: Option<Store>,
-    /// Whether the host ends.
+    /// Whether the host is stopping.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) senders: Senders,
 }
@@ -45,7 +45,7 @@ impl Shared {
         self.inboxes.iter().for_each(|inbox| inbox.push(job()));
     }
 
-    /// Answers an event. A client's shard is woken with the others of `wakes`.
+    /// Answers an event. A client's shard is woken together with the others of `wakes`.
     pub(crate) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>, wakes: &WakeBatch) {
         match reply {
             ReplyTo::Nobody => {}
@@ -70,7 +70,7 @@ impl Shared {
         self.catalogue.load().plugins.get(name).cloned()
     }
 
-    /// Why a plugin that does not run cannot be asked for anything.
+    /// The failure of a request for a plugin that does not run.
     pub(crate) fn no_plugin(&self, name: &str) -> Failure {
         let catalogue = self.catalogue.load();
         match catalogue.idle.get(name).map(|idle| &idle.failed) {
@@ -89,7 +89,7 @@ impl Shared {
     /// Checks a payload before it is queued.
     ///
     /// # Errors
-    /// With `too_large` where it has more than it may.
+    /// With `too_large` if the payload is over a bound.
     pub(crate) fn check_limits(&self, limits: &PayloadBounds, event: &str, payload: &Payload) -> Result<(), Failure> {
         let attached = payload.attachments.iter().map(bytes::Bytes::len).sum();
         limits.check(event, payload.args(), attached).map_err(|why| {
@@ -98,7 +98,7 @@ impl Shared {
         })
     }
 
-    /// Checks a client's answer to an acknowledgement. One that is too large is missing for the feature, and its client
+    /// Checks the payload of a client's acknowledgement. If it is too large, the feature gets no answer, and the client
     /// gets an error.
     pub(crate) fn checked_answer(
         &self,

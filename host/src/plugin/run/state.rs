@@ -1,7 +1,7 @@
-//! What a plugin thread has in memory, and one event on its way through it.
+//! The memory of a plugin thread, and one event on its way through it.
 //!
-//! Each field is a type of its own, which alone touches its parts. The steps of an event are methods, one file a step:
-//! `admit`, `invoke`, `commit`, and what they use: `charges`, `durable`, `deferred`, `presence`, `timers`.
+//! Each part of the memory is a type of its own. The steps of an event are methods, one file a step: `admit`, `invoke`,
+//! `commit`. The files that the steps use: `charges`, `durable`, `deferred`, `presence`, `timers`.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,9 +29,10 @@ pub(crate) type RollBack = Arc<dyn Fn(&str, u64) + Send + Sync>;
 /// The memory of a plugin thread.
 pub(super) struct ThreadState {
     pub(super) shared: Arc<Shared>,
-    /// For a generation that fails too often. A hook, for rollbacks are made in a room above this one.
+    /// Called for a generation that fails too often. A hook, because rollbacks are made in `lifecycle`, above this
+    /// room.
     pub(super) roll_back: RollBack,
-    /// The thread's own, for events that it sends itself.
+    /// The thread's own inbox, for events that the thread queues for itself.
     pub(super) inbox: Arc<Mailbox<Job>>,
     /// Jobs that wait their turn.
     pub(super) turns: Turns<Job>,
@@ -39,7 +40,8 @@ pub(super) struct ThreadState {
     pub(super) deadlines: Deadlines,
     pub(super) instances: Instances,
     pub(super) acks: PendingAcks,
-    /// While the outcome of a promise is committed: acknowledges it when all recipients were written.
+    /// While the outcome of a promise is committed: the receipt, which acknowledges the promise when the frames of all
+    /// recipients were written.
     pub(super) receipt: Option<DeliveryReceipt>,
     /// The shards to wake for the effects of events.
     pub(super) wakes: WakeBatch,
@@ -61,7 +63,7 @@ pub(super) struct Visit<'a> {
     pub(super) plugin: &'a Arc<Plugin>,
     pub(super) address: &'a ScopeAddress,
     pub(super) event: &'a Event,
-    /// None while there is no such scope.
+    /// None while the scope is not in memory.
     pub(super) place: Option<Place>,
 }
 
@@ -105,7 +107,7 @@ impl ThreadState {
     pub(super) fn answer(&self, envelope: Envelope, refusal: Failure) {
         let Envelope { plugin, event, reply, .. } = envelope;
         if let (Event::Saved { promise, .. }, Some(store)) = (&event, &self.shared.store) {
-            // It is told again when another build is loaded, or the host is started anew.
+            // The outcome is sent again when another build is loaded, or by the next process.
             store.requeue(promise);
             if !plugin.is_unloaded() {
                 tracing::error!(
@@ -117,8 +119,9 @@ impl ThreadState {
         self.shared.answer(event.name(), reply, Err(refusal), &self.wakes);
     }
 
-    /// Passes a feature's refusal on. Events of the host have no sender to tell, so their refusals are logged, except a
-    /// `bad_request` to `connect`, which tells the client about its connection.
+    /// Answers an event that its feature refused. Events of the host have no sender, so their refusals are logged. The
+    /// refusal of a `connect` goes to the client, unless it is a `bad_request`; the refusal of an outcome has the store
+    /// keep the promise.
     pub(super) fn refuse(&self, envelope: Envelope, refusal: Failure) {
         let event = &envelope.event;
         let is_of_host = event.is_guaranteed() && !matches!(event, Event::Saved { .. });
@@ -128,7 +131,8 @@ impl ThreadState {
         self.answer(envelope, refusal);
     }
 
-    /// Drops all that belongs to a plugin that was unloaded.
+    /// Drops the scopes, timers and pending acknowledgements of a plugin that was unloaded, and answers its waiting
+    /// events.
     pub(super) fn forget(&mut self, plugin: u32) {
         self.instances.drop_instance(plugin);
         self.timer_time.remove(&plugin);

@@ -1,4 +1,4 @@
-//! Timers of scopes, and scopes that have been idle for long enough.
+//! The timers of scopes, and the expiry of idle scopes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use super::state::ThreadState;
 use crate::model::Quota;
 use crate::plugin::event::{Event, Flow};
 
-/// How much of a plugin thread's time the timers of one plugin may take, in microseconds: half of it in the long run.
-/// Timers over it are put off, so that those which set themselves again and again leave the machine time.
+/// The time of a plugin thread that the timers of one plugin may take, in microseconds: half of it in the long run.
+/// Timers over it are put off, so that timers that set themselves again and again leave time for other work.
 const TIMER_TIME: Quota = Quota { per_second: 500_000, burst: 1_000_000 };
 
 impl ThreadState {
-    /// Gives a timer that is due a turn, unless the timers of its plugin are over their time.
+    /// Queues a turn for a timer that is due, unless the timers of its plugin are over their time.
     pub(super) fn queue_timer(&mut self, plugin: u32, scope: Arc<str>, name: Box<str>, now: u64) {
         let Some(place) = self.scopes.find(plugin, &scope) else { return };
         if self.put_off_timer(place, &name, now) {
@@ -33,7 +33,7 @@ impl ThreadState {
         self.turns.push(plugin, flow, scope, job);
     }
 
-    /// Puts a timer off where those of its plugin are over their time. Says whether they are.
+    /// Puts a timer off if the timers of its plugin are over their time. Returns whether they are.
     fn put_off_timer(&mut self, place: Place, name: &str, now: u64) -> bool {
         let scope = &mut self.scopes[place];
         let plugin = scope.plugin.number;
@@ -53,7 +53,8 @@ impl ThreadState {
         self.timer_time.entry(plugin).or_default().charge(TIMER_TIME, now, took.as_micros() as u64);
     }
 
-    /// Takes out a timer that has its turn, as an event for its scope. None if it was cancelled or set anew meanwhile.
+    /// Removes a timer that has its turn, and returns it as an event for its scope; none if the timer was cancelled,
+    /// set anew or put off.
     pub(super) fn take_timer(
         &mut self,
         plugin: u32,
@@ -74,7 +75,7 @@ impl ThreadState {
         Some(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event))
     }
 
-    /// Drops a scope that has had no member, timer or event for its idle time.
+    /// Drops a scope that has had no member, timer or event for its idle time. Another scope is checked again later.
     pub(super) fn expire(&mut self, plugin: u32, key: &Arc<str>, now: u64) {
         let Some(place) = self.scopes.find(plugin, key) else { return };
         let scope = &mut self.scopes[place];

@@ -1,10 +1,11 @@
 //! Scheduling on a plugin thread: fair queueing by the time that events take.
 //!
 //! Start-time fair queueing (Goyal, Vin and Cheng, 1996), at two levels: between plugins, and within a plugin between
-//! its flows, which are mostly senders. An event is tagged with the time that its flow and its scope have used,
-//! whichever is more; the lowest tag is next, and of one scope's events that whose flow has used the least. A flow that
-//! begins to wait is tagged with the present, so that idle flows save no turns. Tags count in rounds of a quantum,
-//! within which events keep the order of their arrival: while no flow takes more than its share, all do.
+//! its flows, which are mostly senders. An event's tag is the time that its flow or its scope has used, whichever is
+//! more. The event with the lowest tag is next; of events with the same tag, the one whose flow has used less. The tag
+//! of a flow that begins to wait is at least that of the last turn, so that idle flows save no turns. Tags count in
+//! rounds of a quantum, within which events keep the order of their arrival: while no flow takes more than its share,
+//! all events do.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -14,16 +15,16 @@ use std::time::Duration;
 use crate::plugin::event::Flow;
 
 /// The time that a flow may use before others have their turn, in nanoseconds: some hundred events of a light feature,
-/// so that only a flow that takes far more than others waits for them, and little enough that a round is not noticed.
+/// so that only a flow that takes far more than others waits for them, and so short that a round is not noticed.
 const QUANTUM: u64 = 1_000_000;
 
 /// The longest turn of work that can be interrupted: a quantum.
 pub(crate) const MAX_TURN: Duration = Duration::from_nanos(QUANTUM);
 
-/// Idle flows and scopes of a plugin that are remembered before those are dropped that are not ahead of the others.
+/// The number of idle flows, or of scopes, of a plugin above which those that are not ahead of the others are dropped.
 const REMEMBERED: usize = 4096;
 
-/// The flow and scope that had a turn, and are charged for it.
+/// The flow and scope of a turn, which are charged for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
     plugin: u32,
@@ -44,15 +45,15 @@ pub(crate) struct Turns<T> {
 /// The queue of one plugin.
 #[derive(Debug)]
 struct Queue<T> {
-    /// The time that it has used, on the clock of [`Turns::now`].
+    /// The time that the plugin has used, on the clock of [`Turns::now`].
     used: u64,
-    /// The tag of the event that had the last turn here.
+    /// The tag of the event that had the last turn of this plugin.
     now: u64,
     flows: HashMap<Flow, Waiting<T>>,
     /// The time that the events of each scope have used.
     scopes: HashMap<Arc<str>, u64>,
-    /// The first of each flow, by what were its tag and its flow's when it came here: by now they may be higher, and
-    /// never are lower.
+    /// The first event of each flow, by the event's tag and the flow's used time when the event was added here. Both
+    /// may be higher by now, and never are lower.
     ready: BinaryHeap<Reverse<Candidate>>,
     len: usize,
 }
@@ -73,7 +74,7 @@ struct Item<T> {
 /// The first event of a flow, in the order in which they have their turns.
 #[derive(Debug)]
 struct Candidate {
-    /// The rounds of its tag and of its flow's.
+    /// The rounds of the event's tag and of its flow's used time.
     round: u64,
     flow_round: u64,
     arrival: u64,
@@ -157,7 +158,7 @@ impl<T> Turns<T> {
         queue.charge(flow, scope, took);
     }
 
-    /// Takes out all items of a plugin.
+    /// Removes and returns all items of a plugin, in the order of arrival.
     pub(crate) fn take(&mut self, plugin: u32) -> impl Iterator<Item = T> + use<T> {
         let queue = self.plugins.remove(&plugin);
         self.len -= queue.as_ref().map_or(0, |queue| queue.len);
@@ -200,7 +201,7 @@ impl<T> Queue<T> {
             let tag = self.scopes.get(&item.scope).copied().unwrap_or(0).max(waiting.used);
             let (round, flow_round) = (tag / QUANTUM, waiting.used / QUANTUM);
             if (round, flow_round) > (first.round, first.flow_round) {
-                // It, or its scope, has had turns since.
+                // The flow or its scope has had turns since.
                 self.ready.push(Reverse(Candidate { round, flow_round, ..first }));
                 continue;
             }
@@ -246,7 +247,7 @@ mod tests {
         Flow::Sender(name.into())
     }
 
-    /// What had a turn, in order, where each turn takes as long as `cost` says.
+    /// The items of the next `n` turns, where the turn of an item takes `cost(item)`.
     fn served(turns: &mut Turns<&'static str>, n: usize, cost: impl Fn(&str) -> Duration) -> Vec<&'static str> {
         let turn = || {
             let (turn, item) = turns.next()?;

@@ -1,4 +1,5 @@
-//! A plugin thread: jobs from its inbox wait their turn, and each turn is charged to the sender that it was for.
+//! A plugin thread: jobs from its inbox wait their turn, and the time of each turn is charged to the job's flow and
+//! scope.
 //!
 //! The thread handles the events of its scopes strictly one after another. Its loop is here; `admit`, `invoke` and
 //! `commit` handle an event.
@@ -21,7 +22,7 @@ use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{AckMissing, Event, Flow, ReplyTo};
 use crate::plugin::guest::sandbox::thread_cpu_time;
 
-/// Events handled in a row before shards are woken for their effects, and the thread checks the clock and the shards'
+/// Jobs performed in a row before shards are woken for their effects, and the thread checks the clock and the shards'
 /// queues. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes the
 /// deliveries to one room in few pieces; few enough that no client waits for long.
 const EVENTS_IN_A_ROW: usize = 64;
@@ -36,7 +37,7 @@ impl Worker {
     /// Starts the thread of this index.
     ///
     /// # Errors
-    /// Where the system starts none.
+    /// If the thread cannot be started.
     pub(crate) fn start(
         index: usize,
         shared: Arc<Shared>,
@@ -63,19 +64,19 @@ impl Worker {
             };
             inbox.wait(&mut jobs, timeout);
             match jobs.pop_front() {
-                // A job that is alone needs no queue.
+                // A single job needs no queue.
                 Some(job) if jobs.is_empty() && self.state.turns.is_empty() => self.perform(job),
                 first => first.into_iter().chain(jobs.drain(..)).for_each(|job| self.queue(job)),
             }
             self.serve();
-            // Now, for this thread may wait for its next job for long.
+            // The shards are woken now, because this thread may wait for its next job for long.
             self.state.wakes.wake();
             if !self.is_stopping() {
                 self.run_due();
                 self.state.wakes.wake();
             }
         }
-        // Those who wait for answers of this thread learn that none will come.
+        // Drops the queued jobs: callers that wait for an answer from this thread learn that none will come.
         inbox.close();
     }
 
@@ -83,7 +84,7 @@ impl Worker {
         self.state.shared.stopping.load(Ordering::Relaxed)
     }
 
-    /// Performs jobs in their turns, until the inbox, the shards and the deadlines need a look.
+    /// Performs jobs in their turns, until it is time to check the inbox, the shards and the deadlines.
     fn serve(&mut self) {
         if self.state.turns.is_empty() {
             return;
@@ -107,11 +108,12 @@ impl Worker {
         }
     }
 
-    /// Has a job wait its turn. Jobs that call no feature are performed at once: an operator does not wait behind
+    /// Queues a job for its turn. Jobs that call no feature are performed at once: an operator does not wait behind
     /// events.
     fn queue(&mut self, job: Job) {
         match &job {
-            // Of the process before: a client that comes back and asks for the outcome must find it.
+            // The outcome of a promise of the previous process: a client that comes back and asks for the outcome must
+            // find it.
             Job::Event(Envelope { event: Event::Saved { promise, .. }, .. }) if promise.restored => self.perform(job),
             Job::Event(Envelope { plugin, address, event, .. }) => {
                 let (number, scope) = (plugin.number, address.key.clone());
@@ -132,7 +134,7 @@ impl Worker {
     fn perform(&mut self, job: Job) {
         let state = &mut self.state;
         match job {
-            // The caller of such a query has gone.
+            // The caller of this query has gone.
             Job::Event(Envelope { reply: ReplyTo::Caller { caller, .. }, event: Event::Query { .. }, .. })
                 if caller.is_closed() => {}
             Job::Event(envelope) => state.handle(envelope),
@@ -153,7 +155,7 @@ impl Worker {
             Job::AfterLoad { plugin, key } => state.handle_awaiting_load(plugin, &key),
             Job::Gather(gather) => state.gather(gather),
             Job::FindStates { plugin, by, reply } => {
-                // The request may have ended, here and below.
+                // The request may have ended, for this job and the next.
                 let _ = reply.send(state.states_to_migrate(plugin, &by));
             }
             Job::GiveUp { plugin, reply } => {
@@ -163,14 +165,14 @@ impl Worker {
             Job::Restore { plugin, records } => state.restore(&plugin, records),
             Job::Resume { plugin } => state.resume(plugin, state.shared.clock.uptime_ms()),
             Job::Forget { plugin } => {
-                // Each of these is answered, for the plugin is unloaded.
+                // Each of these jobs is answered, because the plugin is unloaded.
                 state.turns.take(plugin).for_each(|job| self.perform(job));
                 self.state.forget(plugin);
             }
         }
     }
 
-    /// Performs all that is due, and waits until the shards keep up.
+    /// Performs the work that is due, and waits until the shards keep up.
     fn run_due(&mut self) {
         self.state.wait_for_shards();
         let now = self.state.shared.clock.uptime_ms();
@@ -191,7 +193,7 @@ impl Worker {
         }
     }
 
-    /// Hands an acknowledgement, or that there is none, to the scope that waits for it.
+    /// Hands an acknowledgement, or the reason why there is none, to the scope that waits for it.
     fn acknowledged(
         &mut self,
         id: u64,
