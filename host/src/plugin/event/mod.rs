@@ -21,7 +21,7 @@ pub struct ClientEvent<'a> {
     pub identity: Arc<Identity>,
     /// The event's name.
     pub event: &'a str,
-    /// Its payload.
+    /// The event's payload.
     pub payload: Payload,
     /// The id of the acknowledgement that the client asked for; none if it asked for none.
     pub id: Option<i128>,

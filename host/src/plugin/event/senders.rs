@@ -168,9 +168,9 @@ struct Faults {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consequence {
     Nothing,
-    /// Its events for the plugin are refused for this many milliseconds.
+    /// The sender's events for the plugin are refused for this many milliseconds.
     Refused(u64),
-    /// The same, and its connections are ended.
+    /// The same, and the sender's connections are closed.
     Disconnected(u64),
 }
 

@@ -187,7 +187,7 @@ impl Folder {
         self.seen.insert(path.to_owned(), Seen { stamp, since, described, is_due: false, refusal: Some(refusal) });
     }
 
-    /// Loads the newest file of each plugin, if it is due.
+    /// Loads the newest file of each plugin, if that file is due.
     async fn load_newest(&mut self) {
         let mut newest: BTreeMap<String, (Version, (i64, i64), PathBuf)> = BTreeMap::new();
         for (path, seen) in &self.seen {

@@ -146,7 +146,7 @@ impl Lifecycle {
             }
             Some(plugin) => self.swap(&plugin, generation, folder, load),
             None => {
-                // A plugin that could not be started has a history.
+                // A plugin that could not be started may have a history.
                 let history = self.history_of(&record, generation.id.generation);
                 let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, self.shared.hub.ledger());
                 let lost = self.bring_in(plugin, Some((&load.bytes, folder)), load.lose_writes)?;

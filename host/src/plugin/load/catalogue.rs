@@ -16,7 +16,7 @@ use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
 use crate::plugin::event::senders::Backlog;
 
-/// Generations that stay loaded behind the one that runs.
+/// The most generations that stay loaded besides the running one, of each kind: previous, and rolled back.
 pub(crate) const KEPT_GENERATIONS: usize = 3;
 
 /// The errors of a plugin that are kept for its report.

@@ -178,7 +178,7 @@ impl ThreadState {
         Ok(self.scopes.insert(plugin, address, kind, now, idle_check, owner))
     }
 
-    /// Makes room for one more scope of a plugin, by an eviction if need be.
+    /// Makes room for one more scope of a plugin, by an eviction if necessary.
     ///
     /// # Errors
     /// If no scope can be evicted, and none of the reserve is left for the sender of the event.
@@ -219,7 +219,7 @@ impl ThreadState {
         if !scope.is_durable {
             self.shared.metrics.plugin_dropped.inc();
             let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;
-            // Not each is logged: there may be many evictions in a second.
+            // Not every eviction is logged: there may be many in a second.
             if n_evicted.is_power_of_two() {
                 tracing::warn!(
                     plugin = %plugin.name, scopes = n_evicted,

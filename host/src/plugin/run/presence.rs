@@ -1,4 +1,4 @@
-//! Presence in a scope: the scopes that ask for it get `away` and `back` of the connections that take part in them.
+//! Presence in a scope: a scope that asks for presence gets `away` and `back` of the connections that take part in it.
 
 use super::job::{Envelope, Job};
 use super::scopes::Place;

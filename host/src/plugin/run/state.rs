@@ -47,7 +47,7 @@ pub(super) struct ThreadState {
     pub(super) wakes: WakeBatch,
     /// Plugins that have a deadline at which their deferred events are handled.
     pub(super) resuming: HashSet<u32>,
-    /// How much of this thread's time the timers of each plugin have used.
+    /// The time of this thread that the timers of each plugin have used.
     pub(super) timer_time: HashMap<u32, Allowance>,
     seed: u64,
 }
