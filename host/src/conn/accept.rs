@@ -1,4 +1,4 @@
-//! New connections: accepted on a thread of their own and handed to the shard that has the fewest.
+//! New connections: accepted on a dedicated thread and handed to the shard with the fewest.
 
 use std::io;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ impl Acceptor {
     /// Starts accepting from `listener`.
     ///
     /// # Errors
-    /// Where the thread or its runtime cannot be made.
+    /// Where the thread or its runtime cannot be created.
     pub fn start(listener: TcpListener, hub: Arc<Hub>, metrics: Metrics, trusted: TrustedProxies) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let (stop, mut stopped) = watch::channel(false);
@@ -54,7 +54,7 @@ impl Acceptor {
         Ok(Self { stop, thread })
     }
 
-    /// Accepts no more, and closes the listener.
+    /// Stops accepting, and closes the listener.
     pub fn stop(self) {
         self.stop.send_replace(true);
         if self.thread.join().is_err() {

@@ -8,25 +8,25 @@ use dashmap::DashMap;
 use super::config::ConnConfig;
 use crate::model::{CloseCode, network_of};
 
-/// Time between two probes of any addresses, in milliseconds: each looks at all transports.
+/// Minimum time between two probes by address, in milliseconds: each probe walks all transports of the host.
 const PROBE_INTERVAL_MS: u64 = 1000;
 
-/// The connections that were let in.
+/// The count of admitted connections, of the host and by address.
 #[derive(Debug, Default)]
 pub struct Admission {
-    /// Set when the host is told to end.
+    /// Set when shutdown begins.
     closed: AtomicBool,
-    /// Whether the warning was logged that the limit per address may count a proxy.
+    /// Whether the warning that the limit per address may count a proxy was logged.
     has_warned: AtomicBool,
     total: AtomicUsize,
-    /// By address or IPv6 network; counted only where it is limited.
+    /// Connections by address or IPv6 network; counted only where `limits.connections_per_ip` is set.
     by_address: DashMap<IpAddr, usize>,
-    /// When connections of any address were last probed, in milliseconds of uptime.
+    /// Time of the last probe by address, in milliseconds of uptime.
     probed: AtomicU64,
 }
 
 impl Admission {
-    /// Refuses new clients from here on.
+    /// Refuses all further clients.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -38,7 +38,7 @@ impl Admission {
     /// Counts a connection from `peer`.
     ///
     /// # Errors
-    /// At a limit, with what to tell the client. Nothing is counted then.
+    /// The close code and reason for the client, where a limit is reached. Nothing is counted then.
     pub(super) fn enter(&self, peer: SocketAddr, config: &ConnConfig) -> Result<(), (CloseCode, &'static str)> {
         if self.total.fetch_add(1, Ordering::Relaxed) >= config.connections && config.connections > 0 {
             self.total.fetch_sub(1, Ordering::Relaxed);
@@ -62,7 +62,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Notes that an address which is not trusted sends what proxies send.
+    /// Notes that an untrusted address sends headers of proxies.
     pub(super) fn suspect_proxy(&self, peer: SocketAddr, config: &ConnConfig) {
         if config.connections_per_ip > 0 || config.counts_anonymous {
             self.warn_of_proxy(peer, config, "an address that is not trusted sends X-Forwarded-For or Forwarded");
@@ -80,16 +80,16 @@ impl Admission {
         }
     }
 
-    /// Whether the connections of an address may be probed for one that was refused: once a second in all, for each shard looks
-    /// at all that it has.
+    /// Whether a refusal may probe the connections of its address: once a second for the whole host, since every shard
+    /// walks all of its transports.
     pub(super) fn may_probe(&self, now: u64) -> bool {
         let last = self.probed.load(Ordering::Relaxed);
         let is_due = last == 0 || last + PROBE_INTERVAL_MS <= now;
-        // One of those that ask at the same moment.
+        // Of concurrent callers one wins.
         is_due && self.probed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Counts a connection out that was counted.
+    /// Removes a counted connection from the counts.
     pub(super) fn leave(&self, peer: SocketAddr, config: &ConnConfig) {
         self.total.fetch_sub(1, Ordering::Relaxed);
         if config.connections_per_ip > 0 {

@@ -1,5 +1,5 @@
-//! Connections for which the host has only a descriptor of its reserve: each gets one answer, and is closed. A liveness probe
-//! must be told that the host is alive, or a full host would be killed with all of its clients.
+//! Connections for which only reserved file descriptors are left: each gets one answer, and is closed. A liveness probe
+//! must succeed on a full host, or the orchestrator would kill the host with all of its clients.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -20,8 +20,8 @@ use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
 use crate::net::MAX_HEAD_BYTES;
 
-/// Connections that are answered at once, which is half of the smallest reserve. One more ends the oldest: a probe sends
-/// its request at once, and must not wait behind connections that send nothing.
+/// Connections that are answered concurrently: half of the smallest reserve. One more ends the oldest: a liveness probe
+/// sends its request at once, and must not wait behind connections that send nothing.
 const MAX_ANSWERED: usize = 8;
 
 /// Time for such a connection from its first byte to its end.
@@ -73,7 +73,7 @@ impl Overload {
                         TokioIo::new(socket),
                         service_fn(|request| std::future::ready(respond(&request))),
                     );
-                // A client that has gone, or sends nothing, has no answer coming.
+                // A client that disconnected or sends nothing gets no answer.
                 let _ = served.await;
             };
             let _ = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;

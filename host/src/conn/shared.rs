@@ -16,9 +16,9 @@ use crate::plugin::Runtime;
 /// What all shards share.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// Limits and times.
+    /// Limits and timeouts of connections.
     pub config: Arc<ConnConfig>,
-    /// How clients may connect.
+    /// Settings of the client listener.
     pub client: Arc<ClientConfig>,
     /// The directory of connections and rooms.
     pub hub: Arc<Hub>,
@@ -32,8 +32,8 @@ pub struct Shared {
     pub unfinished: Budget,
     /// The polling sessions of all shards.
     pub eio_sessions: Arc<EioSessions>,
-    /// The time.
+    /// The host's clock.
     pub clock: Clock,
-    /// The host's figures.
+    /// The host's metrics.
     pub metrics: Metrics,
 }

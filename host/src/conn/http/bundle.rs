@@ -1,4 +1,4 @@
-//! Socket.IO's client for browsers, at `/socket.io/socket.io.js`: pages of Socket.IO's own servers load it from there.
+//! Socket.IO's browser client at `/socket.io/socket.io.js`, the path from which Socket.IO's own servers serve it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,10 +13,10 @@ use crate::net::response::{Answer, body, error};
 /// The files that the reference server serves beside its protocol. Each has a source map.
 const BUNDLES: [&str; 4] = ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js", "socket.io.msgpack.min.js"];
 
-/// How long a browser may cache a bundle: a new one is deployed with new pages.
+/// The caching of a bundle: short, because a new bundle is deployed together with new pages.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=600");
 
-/// Where clients load the bundle from.
+/// The source from which browsers load the bundle.
 #[derive(Debug, Clone, Default)]
 pub enum ClientBundle {
     /// Not from this host.
@@ -33,7 +33,7 @@ impl ClientBundle {
     /// relative to `dir`.
     ///
     /// # Errors
-    /// Where there is no such file, or none of the bundles in the folder.
+    /// Where the file does not exist, or the folder contains none of the bundles.
     pub fn read(configured: &str, dir: &Path) -> Result<Self, String> {
         if configured.is_empty() {
             return Ok(Self::None);
@@ -64,7 +64,7 @@ impl ClientBundle {
         Ok(Self::Files(files))
     }
 
-    /// The answer to a request for `path`, where that is a bundle beside Socket.IO's own path.
+    /// The answer to a request for `path`; `None` unless `path` is a bundle below Socket.IO's path.
     pub(super) fn answer(&self, method: &Method, socketio_path: &str, path: &str) -> Option<Answer> {
         let name = path.strip_prefix(socketio_path)?.strip_prefix('/')?;
         let bundle = name.strip_suffix(".map").unwrap_or(name);
@@ -88,7 +88,7 @@ impl ClientBundle {
             error(StatusCode::NOT_FOUND, "not_found", &message)
         });
         if answer.status() != StatusCode::NOT_FOUND {
-            // Without this a page of another origin cannot load a module.
+            // Without CORS a page of another origin cannot load the bundle as a module.
             answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
             answer.headers_mut().insert(CACHE_CONTROL, KEPT);
         }

@@ -1,4 +1,4 @@
-//! How clients may connect: paths, credentials and origins.
+//! Settings of the client listener: paths, credentials and origins.
 
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, ORIGIN};
@@ -12,7 +12,7 @@ use super::peer::HttpPeer;
 use crate::auth::Place;
 use crate::conn::state::Credentials;
 
-/// How clients may connect.
+/// Settings of the client listener.
 #[derive(Debug, Clone, Default)]
 pub struct ClientConfig {
     /// The cookie that may carry the token.
@@ -21,13 +21,13 @@ pub struct ClientConfig {
     pub origins: Vec<AllowedOrigin>,
     /// Socket.IO's path, without a slash at the end.
     pub socketio_path: String,
-    /// Socket.IO's client for pages that load it from the host.
+    /// The source of Socket.IO's browser client.
     pub bundle: ClientBundle,
     /// The longest request of a polling client, in bytes.
     pub message_bytes: usize,
     /// The secret that the demo signs its tokens with; without one there is no demo.
     pub demo_secret: Option<String>,
-    /// Whether there are `/echo` and `/engine.io/`, for protocol suites.
+    /// Whether `/echo` and `/engine.io/` are served, for conformance suites.
     pub is_conformance: bool,
 }
 
@@ -47,14 +47,14 @@ impl ClientConfig {
         Credentials { tokens: tokens.into(), refused }
     }
 
-    /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by its name: a
-    /// browser sends cookies with requests of any site's pages.
+    /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by name.
+    /// Browsers send cookies with requests from any site's pages, so a cookie alone proves nothing.
     fn may_carry_cookies(&self, headers: &HeaderMap, is_proxied: bool) -> bool {
         is_from_here(headers, scheme_of(headers, is_proxied))
             || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
-    /// The origin of the request's page, if it is allowed. In development pages of this machine are.
+    /// The `Origin` of a request, if it is allowed. Development mode allows pages of this machine.
     pub(super) fn allowed_origin<'a>(&self, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
         self.origin_if(headers, |_| true)
     }
@@ -87,7 +87,7 @@ mod tests {
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://a.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://app.example")]));
         assert!(allowed(&[("host", "a.example"), ("origin", "https://b.wide.example")]));
-        // These may bring tokens, which a page must know, but not cookies.
+        // These origins may send tokens, which a page must know, but not cookies.
         assert!(!allowed(&[("host", "a.example"), ("origin", "https://evil.example")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "http://localhost:3000")]));
         assert!(!allowed(&[("host", "a.example"), ("origin", "null")]));

@@ -20,7 +20,7 @@ pub(super) fn answer(secret: &str, runtime: &Runtime, request: &Request<Incoming
     {
         return None;
     }
-    // A foreign page whose name was rebound to this address must not get tokens.
+    // Against DNS rebinding: a foreign page whose name resolves to this address must not get tokens.
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
     if !matches!(name, "localhost" | "127.0.0.1" | "[::1]") {

@@ -22,10 +22,10 @@ use crate::protocol::engineio;
 
 const TEXT: &str = "text/plain; charset=UTF-8";
 
-/// How far a body that is too long is read: up to this many times the limit.
+/// A body over the limit is read and discarded up to this multiple of the limit.
 const READ_FACTOR: usize = 16;
 
-/// Packets in one answer that python-engineio reads, at most (`Payload.max_decode_packets`).
+/// The most packets that python-engineio decodes from one answer (`Payload.max_decode_packets`).
 const PYTHON_PACKETS: usize = 16;
 
 /// How long a browser may cache a preflight's answer, in seconds.
@@ -181,7 +181,7 @@ async fn answer_session(
 /// Reads the packets of a POST.
 async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incoming>) -> Result<Answer, Refusal> {
     let mut posting = shard.shared().eio_sessions.begin_post(id)?;
-    // In this version of the protocol binary data is base64 in text.
+    // In protocol 4 binary data is base64 in text.
     if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/octet-stream") {
         return Err(Refusal::BadRequest);
     }
@@ -201,15 +201,15 @@ async fn post(shard: &Shard, peer: SocketAddr, id: Sid, request: Request<Incomin
     }
 }
 
-/// How many packets a client reads in one answer. The Python client ends its session over an answer with more than 16;
-/// others have no limit.
+/// The most packets that a client decodes from one answer. The Python client ends its session on an answer with more
+/// than 16; other clients have no limit.
 fn max_packets(headers: &HeaderMap) -> usize {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     if agent.to_ascii_lowercase().contains("python") { PYTHON_PACKETS } else { usize::MAX }
 }
 
-/// Reads a body; `None` where it is longer than `limit`. A longer one is read on for a while, because a client that still
-/// writes would not read the answer.
+/// Reads a body; `None` where it is longer than `limit`. A longer body is read on for a while, because a client that
+/// still writes does not read the answer.
 async fn read_body(
     request: Request<Incoming>,
     limit: usize,

@@ -13,8 +13,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// The scheme of a page's request: as the first proxy reports it, or else `http`, which the host speaks. `None` behind a
 /// trusted proxy that reports none.
 ///
-/// Untrusted reports count, too: the scheme is compared with `Origin` alone, which means something from browsers only, and
-/// no page can make a browser send this header to another origin without a preflight.
+/// Reports of untrusted peers count, too: the scheme is only compared with `Origin`, a check against browsers, and no
+/// page can make a browser send these headers to another origin without a preflight.
 pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'static str> {
     let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
     let of_element = |element: &str| {
@@ -41,11 +41,12 @@ pub(super) fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED)
 }
 
-/// The client behind `peer` by these headers, or `peer` itself unless that is trusted.
+/// The client behind `peer` by these headers; `peer` itself where `peer` is untrusted.
 ///
-/// Each proxy appends the address that connected to it, so the list is read from its end, as far as proxies are trusted. At
-/// an entry that is no address (`unknown`, an obfuscated name, nonsense) the client is the last proxy before it. A proxy that
-/// sets one header may pass the client's other one on, so if both are there they must agree, or neither counts.
+/// Each proxy appends the address that connected to it, so the list is read from its end, as far as proxies are
+/// trusted. At an entry that is no address (`unknown`, an obfuscated name, nonsense) the last proxy before the entry
+/// counts as the client. A proxy that sets one header may pass the client's own copy of the other on, so if both are
+/// present they must agree, or neither counts.
 pub(super) fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &TrustedProxies) -> SocketAddr {
     if !trusted.contains(peer.ip()) {
         return peer;
@@ -63,7 +64,7 @@ pub(super) fn client_of(peer: SocketAddr, headers: &HeaderMap, trusted: &Trusted
         (Some(address), _) | (None, Some(address)) => address,
         (None, None) => return peer,
     };
-    // Few proxies report a client's port, and it is not used.
+    // Few proxies report the client's port, and the host does not use the port.
     if address == peer.ip() { peer } else { SocketAddr::new(address, 0) }
 }
 
@@ -86,7 +87,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim());
     let value = values.next()?;
-    // Two in one element violate the specification.
+    // A second `for` in one element violates RFC 7239.
     if values.next().is_some() {
         return None;
     }

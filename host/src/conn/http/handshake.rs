@@ -18,10 +18,11 @@ use crate::auth::{MAX_PRESENTED_TOKENS, Place, PresentedToken};
 use crate::net::response::Answer;
 use crate::net::{WatchedSocket, header_lists};
 
-/// The subprotocols that are known: the plain protocol's. Socket.IO has none.
+/// The supported subprotocols: the plain protocol's. Socket.IO has none.
 const SUBPROTOCOLS: [&str; 1] = ["roundhouse"];
 
-/// Answers a WebSocket handshake. When the answer is written, `hand_over` gets the socket and the bytes behind the handshake.
+/// Answers a WebSocket handshake. After the answer is written, `hand_over` gets the socket and the bytes received
+/// behind the handshake.
 pub(super) fn upgrade(
     request: Request<Incoming>,
     peer: SocketAddr,
@@ -54,15 +55,15 @@ pub(super) fn upgrade(
     response
 }
 
-/// The first offered subprotocol that is known (RFC 6455, section 4.2.2). To echo an unknown one would promise to speak it,
-/// and could return a token that was hidden there.
+/// The first offered subprotocol that is supported (RFC 6455, section 4.2.2). An unknown one is not echoed: that would
+/// accept the subprotocol, and could return a token that the client put there.
 fn known_subprotocol(headers: &HeaderMap) -> Option<&'static str> {
     let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let mut offered = values.flat_map(|value| value.split(',')).map(str::trim);
     offered.find_map(|offered| SUBPROTOCOLS.into_iter().find(|known| *known == offered))
 }
 
-/// The value of a header that stands there exactly once.
+/// The value of a header that occurs exactly once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
@@ -71,7 +72,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 /// The key of a WebSocket handshake (RFC 6455, section 4.2.1).
 ///
 /// # Errors
-/// The handshake's mistake.
+/// The mistake in the handshake, for the client.
 pub(super) fn handshake_key(headers: &HeaderMap) -> Result<String, &'static str> {
     if !header_lists(headers, &CONNECTION, "upgrade") || !header_lists(headers, &UPGRADE, "websocket") {
         return Err("this is a WebSocket: connect with a WebSocket client");

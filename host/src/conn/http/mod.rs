@@ -1,11 +1,10 @@
 //! HTTP on a client's socket, until it becomes a WebSocket; and Engine.IO's polling.
 //!
-//! - `serve`: requests on a socket that was accepted; `proxy_header`: the PROXY protocol before them;
-//!   `peer`: their client
-//! - `routes`: the paths; `config`: how clients may connect; `handshake`: WebSocket handshakes; `engineio`: Engine.IO's
-//!   requests
-//! - `peer`: who makes a request; `origin`, `forwarded`: where a page and a client behind proxies come from
-//! - `bundle`, `demo`: Socket.IO's client for browsers, and the page of development mode
+//! - `serve`: requests on an accepted socket; `proxy_header`: the PROXY protocol before the requests
+//! - `routes`: the paths; `config`: settings of the listener; `handshake`: WebSocket handshakes; `engineio`:
+//!   Engine.IO's requests
+//! - `peer`: the client of a request; `origin`: the page of a request; `forwarded`: the client behind proxies
+//! - `bundle`: Socket.IO's browser client; `demo`: the page of development mode
 
 mod bundle;
 mod config;

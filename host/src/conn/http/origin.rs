@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hyper::header::{HOST, ORIGIN};
 use hyper::{HeaderMap, header::HeaderValue};
 
-/// The origin of pages without one: files and sandboxed frames.
+/// The opaque origin of files and sandboxed frames.
 const OPAQUE: &str = "null";
 
 /// One or several origins that are allowed.
@@ -13,7 +13,7 @@ const OPAQUE: &str = "null";
 pub enum AllowedOrigin {
     /// `*`: every origin.
     Any,
-    /// `null`: pages without an origin. Any site can make one.
+    /// `null`: pages with an opaque origin, which any site can create.
     Opaque,
     /// One origin, as browsers write it.
     Exact(String),
@@ -30,7 +30,7 @@ impl AllowedOrigin {
     /// Parses an origin, and normalises it as browsers do.
     ///
     /// # Errors
-    /// Where no browser sends this origin, with the right form.
+    /// The right form of the origin, where no browser sends this one.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text {
             "*" => return Ok(Self::Any),
@@ -89,15 +89,15 @@ impl AllowedOrigin {
         }
     }
 
-    /// Whether this names its origin, unlike `*` and `null`. Any site can have pages of those, so they may not use cookies, which
-    /// would be the visitor's.
+    /// Whether this names its origin, unlike `*` and `null`. Any site can have pages that match `*` or `null`, so such
+    /// pages may not use cookies, which are the visitor's.
     pub fn is_named(&self) -> bool {
         matches!(self, Self::Exact(_) | Self::Within { .. })
     }
 }
 
-/// Whether a request comes from a page of this host, or from no page. `own_scheme` is the request's scheme, where it is known:
-/// a page over `http`, which can be tampered with, is not of the host over `https`.
+/// Whether a request comes from a page of this host, or from no page. `own_scheme` is the request's scheme, where
+/// known: a page loaded over `http`, which an attacker can alter, is no page of the host over `https`.
 pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> bool {
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let origin = origin.to_str().unwrap_or_default();
@@ -106,7 +106,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> boo
         return false;
     }
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    // A proxy may add the default port that a browser leaves out.
+    // A proxy may add to `Host` the default port that a browser leaves out of `Origin`.
     let host = match scheme {
         "https" => host.strip_suffix(":443").unwrap_or(host),
         "http" => host.strip_suffix(":80").unwrap_or(host),
@@ -115,7 +115,7 @@ pub(super) fn is_from_here(headers: &HeaderMap, own_scheme: Option<&str>) -> boo
     !host.is_empty() && host.eq_ignore_ascii_case(authority)
 }
 
-/// Whether a page is of this machine, on any port.
+/// Whether an origin is this machine, on any port.
 pub(super) fn is_of_this_machine(origin: &HeaderValue) -> bool {
     let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
     let host = authority.and_then(|authority| split_port(authority).ok()).map(|(host, _)| host);

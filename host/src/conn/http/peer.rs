@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-/// The client of a request, directly or behind a trusted proxy.
+/// The client of a request, direct or behind a trusted proxy.
 #[derive(Debug, Clone)]
 pub(super) struct HttpPeer {
-    /// The other end's address, or the client's behind a trusted proxy.
+    /// The address of the socket's peer; behind a trusted proxy the client's.
     pub(super) address: SocketAddr,
-    /// Whether the other end is a trusted proxy.
+    /// Whether the socket's peer is a trusted proxy.
     pub(super) is_proxied: bool,
 }

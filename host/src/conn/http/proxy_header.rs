@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2: a proxy sends the client's address before the client's first byte.
 //!
-//! It is read from trusted proxies alone, and recognised by its signature, with which no HTTP request begins. So the same
-//! listener serves proxies with and without it.
+//! The header is read from trusted proxies alone, and recognised by its signature, with which no HTTP request begins.
+//! So the same listener serves proxies with and without the header.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,14 +20,15 @@ const MAX_V1_BYTES: usize = 107;
 /// The fixed part of a header of version 2, with the length of the rest.
 const V2_PREFIX_BYTES: usize = 16;
 
-/// The longest rest of a header of version 2: addresses, and the extensions that proxies send.
+/// The longest rest of a header of version 2: addresses and extensions (TLVs).
 const MAX_V2_BYTES: usize = 4096;
 
-/// Time between two looks at a socket that has sent a part of the signature. Proxies send it at once, so this is rare.
+/// Time between two peeks at a socket that has sent a part of the signature. Proxies send the signature whole, so this
+/// is rare.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
-/// Reads the header if there is one, and nothing behind it. Returns the client's address; `None` for the proxy's own
-/// connections, as health checks, and for unknown addresses.
+/// Reads the header, if present, and nothing behind it. Returns the client's address; `None` for the proxy's own
+/// connections, such as health checks, and for unknown addresses.
 ///
 /// # Errors
 /// Where the header is malformed, or the connection ends within it.
@@ -49,7 +50,7 @@ pub(in crate::conn) async fn read(socket: &mut TcpStream) -> io::Result<Option<S
 
 async fn read_v1(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
     let mut line = Vec::with_capacity(MAX_V1_BYTES);
-    // Byte by byte, because the client's bytes follow the line. They are in the kernel's buffer already.
+    // Byte by byte, because the client's bytes follow the line. The line is in the kernel's buffer already.
     while !line.ends_with(b"\r\n") {
         if line.len() >= MAX_V1_BYTES {
             return Err(malformed("the line does not end"));
@@ -115,7 +116,7 @@ fn parse_v2(version_and_command: u8, family: u8, rest: &[u8]) -> io::Result<Opti
             Ok(Some(SocketAddr::new(address, u16::from_be_bytes([rest[32], rest[33]]))))
         }
         (0x11 | 0x21, _) => Err(malformed("the addresses are cut off")),
-        // Unspecified, datagrams and Unix sockets have no address that counts here.
+        // Unspecified families, datagrams and Unix sockets have no usable address.
         _ => Ok(None),
     }
 }

@@ -1,4 +1,5 @@
-//! The paths of the clients' listener: each protocol, health checks, Socket.IO's client, and in development the demo.
+//! The paths of the client listener: the protocols, health checks, Socket.IO's browser client, and in development the
+//! demo.
 
 use std::rc::Rc;
 

@@ -17,12 +17,12 @@ use crate::hub::ShardCommand;
 use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
 
 impl Shard {
-    /// Whether new clients are refused because the host ends.
+    /// Whether new clients are refused because the host shuts down.
     pub(super) fn is_refusing(&self) -> bool {
         self.shared().admission.is_closed() || self.shutdown().is_stopping()
     }
 
-    /// Serves HTTP on a socket that was accepted.
+    /// Serves HTTP on an accepted socket.
     pub(in crate::conn) fn serve_http(self: &Rc<Self>, socket: std::net::TcpStream) {
         let opened = socket.set_nonblocking(true).and_then(|()| TcpStream::from_std(socket));
         let (socket, peer) = match opened.and_then(|socket| socket.peer_addr().map(|peer| (socket, peer))) {
@@ -32,7 +32,7 @@ impl Shard {
                 return tracing::debug!(%error, "a connection was gone before it was served");
             }
         };
-        // Frames are written when they are due: the kernel need not wait for more.
+        // The host batches frames itself: the kernel must not delay small writes.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, %peer, "cannot turn Nagle's algorithm off");
         }
@@ -43,11 +43,11 @@ impl Shard {
             if let Err(error) = shard.clone().serve(socket, peer).await {
                 tracing::debug!(%error, %peer, "an HTTP connection failed");
             }
-            // A WebSocket that it was upgraded to counts on its own.
+            // A WebSocket that came of an upgrade is counted by its transport.
             shard.queue().count(-1);
             shard.shutdown().close_http();
             if shard.shutdown().is_stopping() {
-                // The shard's loop sees whether this was the last one.
+                // The shard's loop checks whether this was the last HTTP connection.
                 shard.queue().push(ShardCommand::Shutdown);
             }
         });
@@ -66,14 +66,14 @@ impl Shard {
         let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
         let served = serve_requests(socket, times, &self.shared().unfinished, stopping, |request| {
             let peer = HttpPeer { address: peer, is_proxied };
-            // On the heap, so that idle connections do not keep space for it.
+            // On the heap, so that idle connections do not reserve the size of this future.
             Box::pin(answer(self.clone(), peer, request))
         });
         served.await.map_err(io::Error::other)
     }
 }
 
-/// The client behind a trusted proxy, if the proxy names it by the PROXY protocol. The outer `None` closes the connection.
+/// The client behind a trusted proxy that sends the PROXY protocol. The outer `None` closes the connection.
 async fn client_behind(
     socket: &mut TcpStream,
     mut stopping: watch::Receiver<bool>,

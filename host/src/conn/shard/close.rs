@@ -9,14 +9,15 @@ use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ErrorCode};
 use crate::protocol::{Protocol, engineio, websocket};
 
-/// Time for a client to take our close and answer it. After that its socket is closed under it.
+/// Time for a client to read and answer the host's close. After that the host closes the socket.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The reason of closes when the host ends.
+/// The reason of closes at shutdown.
 const RESTART_REASON: &str = "the host restarts: connect again";
 
 impl Shard {
-    /// Sends a close. The client may resume if it was lost or needs a new token.
+    /// Sends a close. The connections are detached where `code` says that the client was lost or that its token
+    /// expired.
     pub(super) fn close(self: &Rc<Self>, transport: &Rc<Transport>, code: CloseCode, reason: &str) {
         let may_resume = matches!(code, CloseCode::GoingAway | CloseCode::TokenExpired);
         self.close_with(transport, code, reason, may_resume);
@@ -26,7 +27,7 @@ impl Shard {
         self.close(transport, CloseCode::Restart, RESTART_REASON);
     }
 
-    /// Sends a close. Its connections end, or are detached if the client may resume.
+    /// Sends a close. The transport's connections end, or are detached if the client may resume.
     pub(super) fn close_with(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
@@ -40,7 +41,7 @@ impl Shard {
         self.metrics().closed(code);
         match &transport.io {
             Io::Socket(_) => self.enqueue(transport, websocket::close_frame(code.code(), reason)),
-            // There is no request to answer with a close.
+            // Without a waiting request the close cannot be sent.
             Io::Polling(poll) if poll.borrow().is_none() => return self.shutdown_transport(transport, may_resume),
             Io::Polling(_) => self.enqueue(transport, engineio::close_frame()),
         }
@@ -50,7 +51,7 @@ impl Shard {
         self.detach_all(transport, may_resume);
     }
 
-    /// Takes all connections off a transport, and stops to count it.
+    /// Takes all connections off a transport, and removes the transport from the counts.
     pub(super) fn detach_all(self: &Rc<Self>, transport: &Transport, may_resume: bool) {
         for connection in transport.connections.take().into_iter().filter_map(|id| self.connection(id)) {
             self.on_transport_lost(&connection, may_resume);
@@ -60,12 +61,12 @@ impl Shard {
         }
     }
 
-    /// Ends a transport at once. Its outbox is written once more.
+    /// Ends a transport at once, after a last write of its outbox.
     pub(super) fn shutdown_transport(self: &Rc<Self>, transport: &Rc<Transport>, may_resume: bool) {
         if transport.phase.replace(Phase::Ended) == Phase::Ended {
             return;
         }
-        // Whether this reaches the client is not known, nor needed.
+        // Best effort: the result of the write does not matter.
         match &transport.io {
             Io::Socket(socket) => drop(self.writes().write(transport, &socket.tcp)),
             Io::Polling(poll) => self.flush_polling(transport, poll),
@@ -86,7 +87,7 @@ impl Shard {
         }
         self.remove_transport(transport);
         if let Some(socket) = transport.socket() {
-            // The client sees the end at once, though a task may still hold the transport for a moment.
+            // The client sees the end at once, though a task may hold the transport a moment longer.
             let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Both);
         }
     }
@@ -98,19 +99,19 @@ impl Shard {
         self.queue().count(-1);
         self.metrics().connections.dec();
         if self.is_stopping() {
-            // The shard's loop sees whether this was the last one.
+            // The shard's loop checks whether this was the last transport.
             self.queue().push(ShardCommand::Shutdown);
         }
     }
 
-    /// The client closed its WebSocket, or answered our close.
+    /// Handles the client's close of its WebSocket, or its answer to the host's close.
     pub(super) fn closed_by_client(self: &Rc<Self>, transport: &Rc<Transport>, code: Option<u16>) {
-        // Its own close is answered with the same code.
+        // A close by the client is answered with the same code.
         if transport.is_up() {
             self.enqueue(transport, websocket::close_frame(code.unwrap_or(CloseCode::Normal.code()), ""));
         }
-        // A page that goes away says so (1001), and so does a client that is done (1000). Socket.IO's own closes its
-        // WebSocket without a code where it means to reconnect. The plain protocol has no other way to leave.
+        // A page that unloads closes with 1001, a client that is done with 1000. Socket.IO's client closes without a
+        // code where it will reconnect, so its connections are detached. A plain client leaves by any close.
         self.shutdown_transport(transport, transport.is_eio() && !matches!(code, Some(1000 | 1001)));
     }
 
@@ -125,8 +126,9 @@ impl Shard {
                 return self.metrics().closed(code);
             }
             if transport.socket().is_none() {
-                // A client handles the close in an answer before the packets in front of it, and would not learn that it
-                // was disconnected. It ends the session itself, or the limit does.
+                // A polling client handles a close packet before the packets in front of it in the same answer, and
+                // would miss the disconnect packet. So no close is sent: the client ends the session, or the time limit
+                // does.
                 transport.phase.set(Phase::Authenticating);
                 self.metrics().closed(code);
                 return self.set_limit(&transport, CLOSE_TIMEOUT);

@@ -1,4 +1,4 @@
-//! The commands of other threads.
+//! Commands from other threads.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use crate::conn::state::{Connection, Entry, MemberList};
 use crate::hub::ShardCommand;
 use crate::protocol::Protocol;
 
-/// Commands after which the queued frames are written, and others have their turn.
+/// Commands per turn; after them queued frames are written, and other work of the shard has its turn.
 const COMMANDS_IN_A_ROW: usize = 1024;
 
 impl Shard {
@@ -25,7 +25,7 @@ impl Shard {
         self.flush_dirty();
     }
 
-    /// Runs a command, with those of the commands `behind` it that can be run together with it.
+    /// Runs a command, together with the commands `behind` it that can share its fan-out.
     fn run_command(self: &Rc<Self>, command: ShardCommand, behind: &mut VecDeque<ShardCommand>) {
         match command {
             ShardCommand::Accept(socket) => self.serve_http(socket),
@@ -64,8 +64,9 @@ impl Shard {
         }
     }
 
-    /// Sends an event that the client is to acknowledge. A Socket.IO client that resumes cannot tell whether it had the
-    /// event, so it is kept for replay only while the connection is detached; the plain protocol counts every frame.
+    /// Sends an event that requests an acknowledgement. A Socket.IO client counts no such events, so a client that
+    /// resumes could get one twice: the event is recorded for replay only while the connection is detached. The plain
+    /// protocol counts every frame.
     fn emit_with_ack(self: &Rc<Self>, connection: &Rc<Connection>, frames: Bytes) {
         let entry = Entry::Frames(Box::new(frames));
         match (self.transport_of(connection), &connection.protocol) {

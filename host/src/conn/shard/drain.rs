@@ -1,4 +1,4 @@
-//! How a shard ends: it closes connections one after another, and then all that are left.
+//! The end of a shard: a drain closes connections one after another, a stop closes all that are left.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -10,7 +10,8 @@ use super::parts::Shard;
 use crate::conn::state::{Timer, Transport, TransportId};
 
 impl Shard {
-    /// Begins to close connections evenly over a time, in milliseconds of uptime. `working` is dropped when all are closed.
+    /// Begins to close connections, spread evenly over a range of time in milliseconds of uptime. `working` is dropped
+    /// when all are closed.
     pub(super) fn begin_drain(self: &Rc<Self>, over: Range<u64>, working: mpsc::Sender<Infallible>) {
         self.shutdown().begin_drain(over, self.transports_up(), self.detached().ids(), working);
         self.drain_some(self.now());
@@ -20,7 +21,7 @@ impl Shard {
         self.transports().filtered(Transport::is_up).iter().map(|transport| transport.id).collect()
     }
 
-    /// Closes the connections that are due, and sets the timer for the next.
+    /// Closes the connections that are due, and sets the timer for the next ones.
     pub(super) fn drain_some(self: &Rc<Self>, now: u64) {
         let Some((transports, detached)) = self.shutdown().take_due(now) else { return };
         for transport in transports.into_iter().filter_map(|id| self.transport(id)) {
@@ -34,7 +35,7 @@ impl Shard {
         }
     }
 
-    /// Begins to close all connections. The shard ends when they are gone.
+    /// Begins to close all connections. The shard ends after the last.
     pub(super) fn stop(self: &Rc<Self>) {
         if !self.shutdown().stop() {
             return;
@@ -42,7 +43,7 @@ impl Shard {
         let limit = self.now() + self.config().shutdown_timeout.as_millis() as u64;
         for transport in self.transports().filtered(|_| true) {
             self.close_for_restart(&transport);
-            // One that was closed before may have been given more time.
+            // A transport that was closing already may have a later limit.
             if limit < transport.times.limit.get() {
                 transport.times.limit.set(limit);
                 self.arm(&transport, limit);

@@ -60,7 +60,7 @@ impl Shard {
             Packet::Close if transport.socket().is_none() => self.leave_polling(transport),
             Packet::Close => self.close_with(transport, CloseCode::Normal, "", true),
             Packet::Ping(_) => self.close(transport, CloseCode::ProtocolError, "it is the host that sends pings"),
-            // They mean something only while a session opens or is upgraded.
+            // These packets have a meaning only while a session opens or is upgraded.
             Packet::Open | Packet::Upgrade | Packet::Noop => drop(self.meter(transport, 0)),
         }
     }
@@ -100,7 +100,7 @@ impl Shard {
                 probe.session.replace(Session::Probe { id, is_tried: true });
                 eio.probe.set(Some(probe.id));
                 self.enqueue(probe, engineio::pong_probe_frame());
-                // The client sends the upgrade when the request that is open has been answered.
+                // The client sends the upgrade after its waiting request was answered.
                 self.writes().mark_dirty(&polling);
             }
             Ok(Packet::Upgrade) if is_tried => self.upgrade(probe, &polling, &eio),
@@ -116,7 +116,8 @@ impl Shard {
         if let Io::Polling(poll) = &polling.io
             && let Some(poll) = poll.take()
         {
-            // This request came after the client had sent the upgrade. Its client may have gone.
+            // This request arrived after the client had sent the upgrade, so it is refused. The client may have
+            // disconnected.
             let _ = poll.answer.send(Err(PollError::Bad));
         }
         transport.session.replace(Session::Eio(eio.clone()));

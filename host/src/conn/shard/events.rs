@@ -1,4 +1,4 @@
-//! Events of clients and their answers, on every protocol.
+//! Clients' events and the answers to them, for all protocols.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -25,7 +25,7 @@ struct Authenticate {
 /// The token in the payload of [`AUTHENTICATE`].
 ///
 /// # Errors
-/// Where there is none.
+/// `bad_request` where the payload has no token.
 pub(super) fn token_of(payload: &Payload) -> Result<PresentedToken, Failure> {
     let parsed = payload.arguments().first().map(|data| serde_json::from_str::<Authenticate>(data.get()));
     let token = parsed.and_then(Result::ok).and_then(|said| PresentedToken::new(Place::Message, &said.token));
@@ -61,7 +61,8 @@ impl Shard {
         }
     }
 
-    /// Takes over a newer token of the same user, which keeps a connection open beyond the end of the old one.
+    /// Replaces a connection's token by a newer one of the same user, which keeps the connection open beyond the old
+    /// expiry.
     fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = token_of(payload).and_then(|token| {
             let verified = self.shared().auth.verify_any([&token]);
@@ -82,7 +83,7 @@ impl Shard {
         }
     }
 
-    /// Answers an event: by an acknowledgement where one was asked for, else only if it failed.
+    /// Answers an event: by an acknowledgement where the client requested one, otherwise only if the event failed.
     pub(super) fn reply(
         self: &Rc<Self>,
         connection: &Rc<Connection>,
@@ -102,7 +103,7 @@ impl Shard {
                 };
                 self.send_recorded(connection, Entry::Frames(Box::new(websocket::text_frame(&frame))));
             }
-            // A client that resumes has forgotten its requests, so that answers are not recorded.
+            // Answers are not recorded for replay: a client that resumes has forgotten its requests.
             Protocol::SocketIo { .. } => {
                 let namespace = connection.namespace();
                 let frames = match (id.and_then(|id| u64::try_from(id).ok()), outcome) {
@@ -122,7 +123,7 @@ impl Shard {
         }
     }
 
-    /// Sends something to a connection now, and records it for a client that resumes.
+    /// Sends an entry to a connection, and records the entry for replay.
     pub(super) fn send_recorded(self: &Rc<Self>, connection: &Rc<Connection>, entry: Entry) {
         if let Some(transport) = self.transport_of(connection) {
             self.enqueue(&transport, entry.frames(&connection.protocol));

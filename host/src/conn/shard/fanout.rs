@@ -1,4 +1,4 @@
-//! How an event gets to the members of a room, a role or a user that are on this shard.
+//! Fan-out: delivery of an event to the members of a room, role or user on this shard.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -10,10 +10,11 @@ use crate::conn::state::{Entry, FrameRef, Writes};
 use crate::hub::{Delivery, ShardCommand};
 use crate::protocol::Protocol;
 
-/// The bytes of a run of deliveries, at most: a single run must not make a client count as too slow.
+/// The most bytes in one run of deliveries: a single run must not make a client count as too slow.
 const RUN_BYTES: usize = 64 * 1024;
 
-/// A run: a delivery, and those right behind it that go to the very same members, which are walked once for all.
+/// Takes a run: a delivery and the deliveries directly behind it with the same recipients, which are walked once for
+/// the whole run.
 fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<[Delivery; 1]> {
     let mut bytes = first.outgoing.bytes();
     let mut run: SmallVec<[Delivery; 1]> = smallvec![first];
@@ -32,7 +33,7 @@ fn take_run(first: Delivery, commands: &mut VecDeque<ShardCommand>) -> SmallVec<
     }
 }
 
-/// The queued frames of a run, in each protocol that a member has needed.
+/// The queued frames of a run, encoded once for each protocol among its recipients.
 #[derive(Default)]
 struct Encoded(SmallVec<[(Protocol, Vec<FrameRef>); 1]>);
 
@@ -48,8 +49,9 @@ impl Encoded {
 }
 
 impl Shard {
-    /// Hands a delivery to its members, with those `behind` it that go to the same. If no command is left to follow, it is
-    /// written at once: each transport is then looked at once, not twice.
+    /// Queues a delivery for its recipients, together with the deliveries `behind` it that have the same recipients.
+    /// Where no further command waits, the frames are written at once, which visits each transport once instead of
+    /// twice.
     pub(super) fn deliver(self: &Rc<Self>, first: Delivery, behind: &mut VecDeque<ShardCommand>) {
         let run = take_run(first, behind);
         let is_last = behind.is_empty();

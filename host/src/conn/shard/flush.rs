@@ -1,4 +1,4 @@
-//! How queued frames are written.
+//! Writing of queued frames.
 
 use std::rc::Rc;
 
@@ -9,12 +9,12 @@ use crate::conn::state::{Io, Phase, Transport};
 use crate::model::CloseCode;
 
 impl Shard {
-    /// Queues frames. They are written at the end of the turn.
+    /// Queues frames for a transport, to be written at the end of the turn.
     pub(super) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
         self.writes().enqueue(transport, frames);
     }
 
-    /// Closes transports whose outbox is over its bound even after it was flushed.
+    /// Closes transports whose outbox is over its bound even after a flush.
     pub(super) fn close_slow_readers(self: &Rc<Self>) {
         let limit = self.config().outbox_bytes;
         for transport in self.writes().take_over_limit() {
@@ -35,7 +35,7 @@ impl Shard {
         let writes = self.writes();
         self.metrics().frames_queued.inc_by(writes.take_n_frames());
         let mut dirty = writes.take_dirty();
-        // A flush may end transports, and that may queue frames for others.
+        // A flush may end transports, whose ends may queue frames for other transports.
         while !dirty.is_empty() {
             for transport in dirty.drain(..) {
                 transport.dirty.set(false);
@@ -46,7 +46,7 @@ impl Shard {
         writes.finish(dirty);
     }
 
-    /// Writes a transport's outbox, as far as its client takes it.
+    /// Writes as much of a transport's outbox as its socket accepts.
     pub(super) fn flush(self: &Rc<Self>, transport: &Rc<Transport>) {
         let is_ended = transport.phase.get() == Phase::Ended;
         match &transport.io {
@@ -62,7 +62,7 @@ impl Shard {
         self.writes().keep(transport);
     }
 
-    /// Writes on to a socket that has room again.
+    /// Resumes writing to a socket that has room again.
     pub(super) fn unblock(self: &Rc<Self>, transport: &Rc<Transport>) {
         if transport.socket().is_some_and(|socket| socket.blocked.replace(false)) {
             self.flush(transport);

@@ -1,4 +1,4 @@
-//! How a transport is handed off to the shard of the connection that its client resumes.
+//! Handoff of a transport to the shard of the connection that its client resumes.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -22,13 +22,13 @@ impl Shard {
         *transport.handoff.borrow_mut() = Some(Box::new(PendingHandoff { to, plain, inbound: vec![first] }));
     }
 
-    /// Hands a transport off, if that has begun. Everything that was read has been put aside.
+    /// Completes a handoff, if one was begun. All input read so far is in [`PendingHandoff`].
     pub(super) fn complete_handoff(self: &Rc<Self>, transport: &Rc<Transport>, decoder: Decoder) {
         let Some(handoff) = transport.handoff.take() else { return };
         let PendingHandoff { to, plain, inbound } = *handoff;
         let io = match &transport.io {
             Io::Polling(poll) => HandoffIo::Polling(poll.take()),
-            // The transport may be held for a moment still: the other shard gets its own handle of the socket.
+            // A task may hold the transport a moment longer: the other shard gets its own handle of the socket.
             Io::Socket(socket) => match socket.tcp.try_clone() {
                 Ok(tcp) => {
                     self.poller().unwatch(&socket.tcp);
@@ -62,7 +62,7 @@ impl Shard {
         }
     }
 
-    /// Forgets a transport that the shard has no slot for.
+    /// Drops a transport for which the shard has no slot.
     fn drop_handoff(&self, peer: SocketAddr, is_counted: bool, id: Option<Sid>) {
         if is_counted {
             self.shared().admission.leave(peer, self.config());
@@ -99,7 +99,7 @@ impl Shard {
             Session::Eio(eio) => {
                 if transport.socket().is_none() {
                     self.transports().insert_polling(eio.id, &transport);
-                    // The client may wait for the answer before it upgrades to a WebSocket.
+                    // The client may wait for this answer before it sends the upgrade.
                     spawn_local(self.clone().answer_during_upgrade(transport.clone()));
                 }
                 self.begin_eio(&transport, eio);
@@ -122,7 +122,8 @@ impl Shard {
         self.watch(&transport);
     }
 
-    /// Handles the messages that were read before a hand-off. The first on a plain transport is the resume that caused it.
+    /// Handles the messages that were read before a handoff. On a plain transport the first is the resume that caused
+    /// the handoff.
     fn handle_inbound(
         self: &Rc<Self>,
         transport: &Rc<Transport>,

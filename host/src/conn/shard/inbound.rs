@@ -1,4 +1,4 @@
-//! What arrives on a WebSocket, and which protocol handles it.
+//! Input from WebSockets, dispatched to the protocol of the session.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,13 +10,13 @@ use crate::protocol::engineio;
 use crate::protocol::websocket::{self, Message};
 
 impl Shard {
-    /// Handles bytes that were read from a WebSocket.
+    /// Decodes and handles bytes that were read from a WebSocket.
     pub(super) fn read(self: &Rc<Self>, transport: &Rc<Transport>, bytes: &mut [u8]) {
         let Some(socket) = transport.socket() else { return };
         transport.times.heard.set(self.now());
         let read_at = Instant::now();
         let came = bytes.len();
-        // Whether a message was complete, so that an incomplete one began behind it.
+        // Whether a message was completed, so that any incomplete message began behind it.
         let mut is_begun = false;
         let mut decoder = socket.decoder.take();
         let read = decoder.feed(
@@ -34,18 +34,18 @@ impl Shard {
                 socket.decoder.replace(decoder);
                 self.account_incomplete(transport, came, is_begun);
             }
-            // After a violation nothing that follows has a meaning: it is read as garbage, and the close is sent once.
+            // After a violation the rest of the stream cannot be decoded: it is discarded, and the close is sent once.
             Err(violation) => {
                 transport.handoff.take();
                 if violation.code == CloseCode::TooLarge {
                     self.log_oversize(transport);
                 }
-                // Socket.IO's client shows its user the reason, and expects none for a message that is too large.
+                // Socket.IO's client passes the reason to its user, and expects none for a message that is too large.
                 let is_silent = transport.is_eio() && violation.code == CloseCode::TooLarge;
                 self.close(transport, violation.code, if is_silent { "" } else { violation.reason });
                 self.flush(transport);
-                // RFC 6455, section 7.1.7: no answer is waited for. Further bytes are read all the same, for a socket that is
-                // closed over unread bytes takes our close back.
+                // RFC 6455, section 7.1.7: the host does not wait for an answer. Further bytes are still read: closing
+                // a socket with unread bytes resets it, which can discard the close frame.
                 let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Write);
             }
         }
@@ -61,7 +61,7 @@ impl Shard {
             _ if !transport.is_up() => {}
             Message::Pong => {
                 self.meter(transport, 0);
-                // Engine.IO has its own pings; this one answers none of ours.
+                // Engine.IO has pings of its own; a WebSocket pong answers none of the host's.
                 if matches!(session, Session::Plain) {
                     self.replay_pong_received(transport);
                 }

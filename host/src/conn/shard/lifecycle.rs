@@ -1,4 +1,4 @@
-//! How connections begin, how their identities change, and how they end.
+//! The lifecycle of connections: opening, change of identity, end.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::conn::state::{Connection, MemberList, Phase, Transport};
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::Protocol;
 
-/// How long after a connection has opened features hear of it: a client that begins to listen when it is connected would
-/// miss events that came at once. Timed by Tokio: it gives the client's code a moment, and no rule follows from it.
+/// Delay of the connect notice to features: a client that registers its handlers on `connect` would miss events sent at
+/// once. Timed by Tokio and not by the host's clock: no rule depends on it.
 const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
 impl Shard {
-    /// A new connection over a transport. None where the shard has no slot left.
+    /// Opens a connection over a transport. `None` where the shard has no slot left.
     pub(super) fn new_connection(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
@@ -27,7 +27,7 @@ impl Shard {
     ) -> Option<Rc<Connection>> {
         let id = self.connections().next_id();
         if session.is_anonymous {
-            // An anonymous user is named after the connection, whose id may have changed since it signed in.
+            // An anonymous user is named after the connection, whose id may have changed since sign-in.
             session = self.shared().auth.anonymous(id, transport.peer.ip()).unwrap_or(session);
         }
         if id.slot() + 1 >= ConnId::MAX_SLOTS {
@@ -66,7 +66,7 @@ impl Shard {
         });
     }
 
-    /// Notifies features now of a connection, if they are yet to be.
+    /// Notifies features of a connection now, if its notice is still pending.
     pub(super) fn send_connect_notice(&self, connection: &Connection) {
         if let Some(auth) = connection.connect_notice.take() {
             let identity = connection.identity.borrow().clone();
@@ -90,7 +90,7 @@ impl Shard {
         }
     }
 
-    /// What a connection's token said, as [`Shard::adopt_session`] took it over.
+    /// The session of a connection, as [`Shard::adopt_session`] took it over.
     pub(super) fn session_of(&self, connection: &Connection) -> auth::Session {
         let identity = connection.identity.borrow().clone();
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
@@ -98,15 +98,15 @@ impl Shard {
         auth::Session { identity, expires_ms, is_anonymous }
     }
 
-    /// Whether a user is the name of a connection that needed no token.
+    /// Whether `user` is the anonymous name of connection `id`.
     pub(super) fn is_anonymous_name(&self, id: ConnId, user: &str) -> bool {
         self.shared().auth.anonymous_name(id).is_some_and(|name| name == user)
     }
 
-    /// Ends a connection, and has the features told.
+    /// Ends a connection, and notifies the features.
     pub(super) fn end_connection(&self, connection: &Rc<Connection>) {
         if self.connection(connection.id).is_none() {
-            // It has ended, and another may have its slot.
+            // The connection has ended already, and another may have its slot.
             return;
         }
         self.detached().drop_replay(connection);
@@ -115,7 +115,7 @@ impl Shard {
         self.members().leave_all(connection);
         self.connections().remove(connection.id);
         let departure = self.shared().hub.disconnect(connection.id);
-        // When the host stops, all connections end, and features are not told.
+        // At shutdown all connections end, and features are not notified.
         if let Some(departure) = departure.filter(|_| !self.is_stopping()) {
             self.shared().plugins.departed(connection.id, departure);
         }

@@ -1,5 +1,5 @@
-//! What a client may send: how long messages may be, how many of them, and how long incomplete ones may take. And what
-//! happens to a client that breaks its protocol.
+//! Limits on clients' input: length of messages, rate of messages, time and memory of incomplete messages. Also the
+//! closing of clients that violate their protocol.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,21 +15,21 @@ use crate::model::{Clock, CloseCode, ErrorCode, Failure};
 use crate::net::Budget;
 use crate::protocol::{engineio, plain, socketio};
 
-/// The longest message from a client that has not signed in, in bytes: a token, and room around it.
+/// The longest message from an unauthenticated client, in bytes: a token, and room around it.
 const MAX_UNAUTHENTICATED_BYTES: usize = 16 * 1024;
 
-/// The longest message that is sent back to a suite that tests WebSocket, in bytes.
+/// The longest message of an echo session, which conformance suites of WebSocket use, in bytes.
 const MAX_ECHO_BYTES: usize = 64 * 1024 * 1024;
 
-/// The memory of a transport on which no client is signed in, in bytes: itself, and its slots in the tables.
+/// The memory of an unauthenticated transport, in bytes: the transport, and its slots in the tables.
 const UNAUTHENTICATED_BYTES: usize = 2048;
 
-/// Time for a client to take the close of a transport that is not read any more.
+/// Time for a client to read the close of a muted transport.
 const MUTED_TIMEOUT: Duration = Duration::from_secs(2);
 
 const CUT_OFF_REASON: &str = "the client went on sending over its rate";
 
-/// A budget for incomplete messages, of which the transports of all shards have shares.
+/// The budget for incomplete messages, shared by the transports of all shards.
 pub fn incomplete_budget(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter, hub: Arc<Hub>) -> Budget {
     let evict = move |(shard, transport): (usize, u64)| {
         if let Some(shard) = hub.shards().get(shard) {
@@ -46,7 +46,8 @@ pub(super) fn rate_limited() -> Failure {
 }
 
 impl Shard {
-    /// The longest frame that is read from a transport, in bytes. A binary message may come as base64 in a text frame.
+    /// The longest frame that is accepted from a transport, in bytes. A binary message may arrive as base64 in a text
+    /// frame.
     pub(super) fn longest_frame(&self, transport: &Transport) -> usize {
         let longest = self.longest_message(transport);
         match &*transport.session.borrow() {
@@ -55,7 +56,7 @@ impl Shard {
         }
     }
 
-    /// The longest message that a client may send, in bytes.
+    /// The longest message that is accepted from a transport, in bytes.
     pub(super) fn longest_message(&self, transport: &Transport) -> usize {
         let longest = self.config().message_bytes;
         match &*transport.session.borrow() {
@@ -66,13 +67,13 @@ impl Shard {
         }
     }
 
-    /// Logs that a message was longer than its transport's may be.
+    /// Logs a message over the limit of its transport.
     pub(super) fn log_oversize(&self, transport: &Transport) {
         let user = self.first_connection(transport).map(|connection| connection.identity.borrow().user.to_string());
         self.log_oversize_from(transport.peer, user.as_deref(), self.longest_message(transport));
     }
 
-    /// As [`Shard::log_oversize`], of a request that belongs to no transport.
+    /// As [`Shard::log_oversize`], for a request without a transport.
     pub(in crate::conn) fn log_oversize_from(&self, peer: SocketAddr, user: Option<&str>, limit: usize) {
         if let Some(unlogged) = self.client_log().ask_oversize(self.now()) {
             let is_early = limit < self.config().message_bytes;
@@ -81,13 +82,14 @@ impl Shard {
         }
     }
 
-    /// Closes a transport whose client sent a message that is too long. Socket.IO's client shows its user the reason of a
-    /// close, and expects none here.
+    /// Closes a transport over a message that is too long. Without a reason: Socket.IO's client passes a reason to its
+    /// user, and expects none here.
     pub(super) fn close_oversize(self: &Rc<Self>, transport: &Rc<Transport>) {
         self.close(transport, CloseCode::TooLarge, "");
     }
 
-    /// Counts a message of a client, before it is read. One too many over the rate closes the transport.
+    /// Counts a message against its client's rate, before the message is parsed. A client that stays over its rate is
+    /// cut off.
     pub(super) fn meter(self: &Rc<Self>, transport: &Rc<Transport>, bytes: usize) -> Verdict {
         let verdict = match &mut *transport.rate.borrow_mut() {
             Some(rate) => rate.judge(bytes, self.now()),
@@ -101,7 +103,7 @@ impl Shard {
         verdict
     }
 
-    /// Closes a transport whose client goes on over its rate, and reads it no more.
+    /// Closes a transport whose client keeps sending over its rate, and stops reading it.
     fn cut_off(self: &Rc<Self>, transport: &Rc<Transport>) {
         if !transport.is_up() {
             return;
@@ -109,7 +111,7 @@ impl Shard {
         self.metrics().cut_off.inc();
         self.log_violation(transport, CUT_OFF_REASON);
         if transport.is_eio() {
-            // Socket.IO's client does not show the reason of a close.
+            // Socket.IO's client does not expose the reason of a close.
             let why = plain::error_data(&rate_limited(), None);
             for connection in self.connections_of(transport) {
                 self.enqueue(transport, socketio::event_frames(connection.namespace(), "error", &why, None, None));
@@ -119,7 +121,7 @@ impl Shard {
         self.mute(transport);
     }
 
-    /// Reads a transport no more that is being closed: its kernel stops the client, which costs nothing.
+    /// Stops reading a closing transport: TCP's flow control then stops the client, at no cost to the shard.
     fn mute(&self, transport: &Transport) {
         if let Io::Socket(_) = &transport.io
             && transport.phase.get() == Phase::Closing
@@ -137,14 +139,14 @@ impl Shard {
         }
     }
 
-    /// Closes a transport whose client broke the protocol.
+    /// Closes a transport whose client violated the protocol.
     pub(super) fn close_for_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
         self.report_violation(transport, reason);
         self.close(transport, CloseCode::ProtocolError, reason);
     }
 
-    /// Reports a violation before its transport is closed: to the log, and by an event to a Socket.IO client, which does not
-    /// show the reason of a close.
+    /// Reports a violation before its transport is closed: to the log, and by an event to a Socket.IO client, which
+    /// does not expose the reason of a close.
     pub(super) fn report_violation(self: &Rc<Self>, transport: &Rc<Transport>, reason: &str) {
         if !transport.is_up() {
             return;
@@ -158,14 +160,14 @@ impl Shard {
         }
     }
 
-    /// Accounts for the incomplete messages of a transport, after so many bytes have come. `is_begun` says that a message was
-    /// complete meanwhile, so that an incomplete one began behind it.
+    /// Updates a transport's share of the budget for incomplete messages after `came` bytes were read. `is_begun` says
+    /// that a message was completed by them, so that any incomplete message began behind it.
     pub(super) fn account_incomplete(&self, transport: &Transport, came: usize, is_begun: bool) {
         let (bytes, attachments) = incomplete_bytes(transport);
         let mut holding = transport.holding.borrow_mut();
         match &*holding {
             _ if bytes == 0 => drop(holding.take()),
-            // A packet that waits for attachments is incomplete, though messages are complete.
+            // A packet that waits for attachments is incomplete, even though its messages are complete.
             Some(holding) if is_begun && attachments == 0 => holding.begin(bytes),
             Some(holding) => holding.grow(bytes, came),
             None => {
@@ -178,10 +180,10 @@ impl Shard {
         self.arm(transport, transport.incomplete_deadline());
     }
 
-    /// Closes a transport whose incomplete messages must make room for others.
+    /// Closes a transport whose incomplete messages were evicted from the budget.
     pub(super) fn evict(self: &Rc<Self>, transport: u64) {
         let Some(transport) = self.transport(TransportId::from_bits(transport)) else { return };
-        // They may be complete by now.
+        // The messages may be complete by now.
         if transport.holding.take().is_none() {
             return;
         }
@@ -198,7 +200,7 @@ impl Shard {
     }
 }
 
-/// The bytes of a transport's incomplete messages, and those of them that wait for attachments.
+/// The bytes of a transport's incomplete messages, and the part of a packet that waits for attachments.
 fn incomplete_bytes(transport: &Transport) -> (usize, usize) {
     let is_open = transport.phase.get() == Phase::Open;
     let (attachments, credentials) = match &*transport.session.borrow() {
@@ -211,7 +213,7 @@ fn incomplete_bytes(transport: &Transport) -> (usize, usize) {
     let unauthenticated = match transport.phase.get() {
         Phase::Authenticating => UNAUTHENTICATED_BYTES + credentials,
         Phase::Open => 0,
-        // Its messages are dropped.
+        // Input of a closing transport is dropped.
         Phase::Closing | Phase::Ended => return (0, 0),
     };
     let frames = transport.socket().map_or(0, |socket| socket.decoder.borrow().buffered());

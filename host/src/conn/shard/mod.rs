@@ -1,12 +1,13 @@
-//! The shard: one thread, and the work that it does on the connections that live on it.
+//! The shard: one thread, and its work on the connections that it owns.
 //!
 //! - `parts`: the shard's fields, which no other file touches; `thread`: the thread and its loop
-//! - `commands`: what other threads ask for; `timers`: what is due; `sockets`: what is ready to be read; `drain`: the end
-//! - `open`, `close`: how transports begin and end; `flush`: how frames are written; `fanout`: how events reach members
-//! - `inbound`: messages on WebSockets; `limits`: how many and how long they may be
-//! - `plain`; `eio`, `polling`, `socketio`, `namespaces`: what messages mean on each protocol; `events`: on all of them
-//! - `lifecycle`: how connections begin and end; `user_limit`: how many of a user
-//! - `recovery`, `pending`, `handoff`: how clients resume after their transport was lost
+//! - `commands`: requests of other threads; `timers`: deadlines; `sockets`: readable sockets; `drain`: the end
+//! - `open`, `close`: begin and end of transports; `flush`: writing of frames; `fanout`: delivery to the members of
+//!   rooms
+//! - `inbound`: messages on WebSockets; `limits`: their rate, length and memory
+//! - `plain`; `eio`, `polling`, `socketio`, `namespaces`: the protocols; `events`: the part common to all
+//! - `lifecycle`: begin and end of connections; `user_limit`: the limit per user
+//! - `recovery`, `pending`, `handoff`: resumption after a transport was lost
 
 mod close;
 mod commands;

@@ -1,4 +1,4 @@
-//! How Socket.IO clients enter namespaces, as new connections or to resume one, and how they leave.
+//! Socket.IO clients that enter namespaces, with a new connection or a resumed one, and leave them.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress,
 use crate::model::{ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol, plain, socketio};
 
-/// Time after which a client over its rate may try again: a second brings as many messages as the limit says.
+/// Time after which a client over its rate may try again: the limit is per second.
 const RATE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The fields of a client's auth payload that the host reads. The whole payload is for features that ask for it.
+/// The fields of a client's auth payload that the host reads. Features that ask for the payload get all of it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
@@ -35,7 +35,7 @@ impl Auth {
 
     fn recovery(&self) -> Option<(SessionKey, Progress)> {
         let key = self.pid.as_str()?.parse().ok()?;
-        // A malformed offset counts as that of no event, from which nothing can be resumed.
+        // A malformed offset counts as one of an unknown event, from which nothing can be resumed.
         let last = self.offset.as_str().map(|offset| Outgoing::parse_offset(offset).unwrap_or(0));
         Some((key, Progress::Event(last)))
     }
@@ -48,7 +48,7 @@ struct Refused {
 }
 
 impl Refused {
-    /// Socket.IO's client does not try again by itself. Its page does, if it knows when.
+    /// A temporary refusal. Socket.IO's client does not reconnect after a refusal; its page can, after `retryAfterMs`.
     fn for_now(code: &str, message: String, wait: Duration) -> Self {
         let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
         Self { message, data }
@@ -56,7 +56,7 @@ impl Refused {
 }
 
 impl Shard {
-    /// Lets a client into a namespace: as a new connection, or to resume the one that it had there.
+    /// Admits a client to a namespace, with a new connection or by resuming the client's detached one.
     pub(super) fn connect_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
@@ -83,7 +83,7 @@ impl Shard {
     }
 
     /// # Errors
-    /// Where the client may not enter.
+    /// Where the client is refused.
     fn try_connect_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
@@ -95,7 +95,7 @@ impl Shard {
         if !self.has_namespace(namespace) {
             return Err(Refused { message: "Invalid namespace".to_owned(), data: serde_json::Value::Null });
         }
-        // A payload that is no object has none of the fields.
+        // A payload that is not an object has none of the fields.
         let fields: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
         let session = self.sign_in_namespace(transport, eio, &fields).map_err(|message| {
             let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
@@ -105,7 +105,7 @@ impl Shard {
         if let Some((key, progress)) = fields.recovery().filter(|_| !self.config().recovery_window.is_zero()) {
             match self.try_resume(key, progress, &session, namespace) {
                 ResumeOutcome::Here(connection, at) => {
-                    // It is detached, and does not count itself.
+                    // The connection is detached, so the count does not include it.
                     self.ensure_user_capacity(&session.identity.user).map_err(no_capacity)?;
                     self.attach(transport, &connection, session);
                     let id = connection.id.to_string();
@@ -133,7 +133,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Signs a client in by the token in its auth payload, or one of the handshake.
+    /// Signs a client in by the token in its auth payload, or else by one of the handshake.
     fn sign_in_namespace(
         &self,
         transport: &Transport,
@@ -161,8 +161,8 @@ impl Shard {
             || self.config().namespaces.iter().any(|configured| configured == namespace)
     }
 
-    /// Disconnects a client from a namespace. Its transport stays open. A reason is sent before as the event `error`, for the
-    /// packet has no field for it.
+    /// Disconnects a client from a namespace. Its transport stays open. A reason is sent before as the event `error`,
+    /// because the disconnect packet has no field for a reason.
     pub(super) fn disconnect_namespace(
         self: &Rc<Self>,
         transport: &Rc<Transport>,

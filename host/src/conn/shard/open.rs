@@ -1,4 +1,4 @@
-//! How transports are opened: WebSockets after their handshake, and polling sessions.
+//! Opening of transports: WebSockets after their handshake, and polling sessions.
 
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,8 @@ use crate::model::CloseCode;
 use crate::protocol::websocket::{self, Decoder};
 
 impl Shard {
-    /// Inserts a transport. None where the shard has no slot left. `rate` is the one that it had on another shard.
+    /// Inserts a transport. `None` where the shard has no slot left. `rate` is the transport's rate limiter on the
+    /// shard that handed it off.
     pub(super) fn new_transport(
         &self,
         peer: SocketAddr,
@@ -39,7 +40,7 @@ impl Shard {
         Some(Rate::new(per_second, burst, &self.shared().clock))
     }
 
-    /// Opens a WebSocket whose handshake was answered. `received` came behind the handshake.
+    /// Opens a WebSocket whose handshake was answered. `received` has the bytes behind the handshake.
     pub(in crate::conn) fn open_websocket(
         self: &Rc<Self>,
         socket: TcpStream,
@@ -59,7 +60,7 @@ impl Shard {
         let Some(transport) = self.new_transport(peer, io, session.clone(), None) else { return };
         self.metrics().connections_opened.inc();
         if self.is_stopping() {
-            // Its handshake was answered before the host was told to end.
+            // The handshake was answered before shutdown began.
             self.close_for_restart(&transport);
         } else if let Err((code, reason)) = self.enter(&transport) {
             self.close(&transport, code, reason);
@@ -82,10 +83,10 @@ impl Shard {
         self.flush_dirty();
     }
 
-    /// Opens a session that begins with polling. Gives the packet to answer with.
+    /// Opens a session that begins with polling. Returns the open packet.
     ///
     /// # Errors
-    /// Where no more connections are let in, with the reason.
+    /// The reason, where no more connections are admitted.
     pub(in crate::conn) fn open_polling(
         self: &Rc<Self>,
         peer: SocketAddr,
@@ -112,7 +113,7 @@ impl Shard {
     /// Counts a transport towards the limits of the whole host and of its address.
     ///
     /// # Errors
-    /// Where a limit is reached, with what to tell the client.
+    /// The close code and reason for the client, where a limit is reached.
     fn enter(&self, transport: &Transport) -> Result<(), (CloseCode, &'static str)> {
         let entered = self.shared().admission.enter(transport.peer, self.config());
         transport.counted.set(entered.is_ok());

@@ -1,4 +1,4 @@
-//! The shard itself: its parts, each of which owns its state. What it does with them is in the other files of this room.
+//! The shard's fields, each of which owns its state. The work on them is in the other files of this module.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,7 +16,7 @@ use crate::hub::ShardQueue;
 use crate::metrics::Metrics;
 use crate::model::ConnId;
 
-/// The connections that live on one thread, and everything that they share.
+/// The connections that one thread owns, and the state that they share.
 pub(in crate::conn) struct Shard {
     index: usize,
     shared: Shared,
@@ -45,9 +45,9 @@ impl fmt::Debug for Shard {
 }
 
 impl Shard {
-    /// The shard that `shared.hub` knows by this index. Sockets are watched with `registry`.
+    /// The shard of this index in `shared.hub`. Sockets are watched with `registry`.
     pub(super) fn new(index: usize, shared: Shared, registry: Registry) -> Self {
-        // Ids of an earlier run may still be remembered somewhere, so the stamps must not begin where that run began.
+        // Ids of an earlier run may still be in use elsewhere, so the stamps begin at random.
         let first_stamp = RandomState::new().hash_one(index) as u32;
         Self {
             index,
@@ -84,7 +84,7 @@ impl Shard {
         &self.shared.metrics
     }
 
-    /// The time, in milliseconds of uptime.
+    /// The current time, in milliseconds of uptime.
     pub(super) fn now(&self) -> u64 {
         self.shared.clock.uptime_ms()
     }
@@ -152,7 +152,7 @@ impl Shard {
         self.transports.find(id)
     }
 
-    /// The transport of a connection. None while it is detached or its frames are held.
+    /// The transport of a connection. `None` while the connection is detached or its frames are held.
     pub(super) fn transport_of(&self, connection: &Connection) -> Option<Rc<Transport>> {
         self.transports.find(connection.transport.get()?)
     }
@@ -167,7 +167,7 @@ impl Shard {
         transport.connections.borrow().iter().filter_map(|id| self.connections.find(*id)).collect()
     }
 
-    /// Whether all clients have been told that the host ends.
+    /// Whether the shard is stopping: closes were sent to all clients.
     pub(super) fn is_stopping(&self) -> bool {
         self.shutdown.is_stopping()
     }

@@ -14,12 +14,12 @@ use crate::conn::state::{Connection, PendingResume, Transport};
 use crate::model::CloseCode;
 use crate::protocol::Protocol;
 
-/// Time for a client's first frame. A client that resumes sends it at once; others may have nothing to send, and are not to
-/// wait for long.
+/// Time for a client's first frame. A client that resumes sends `resume` at once; other clients may have nothing to
+/// send, and their held frames must not wait for long.
 const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Shard {
-    /// Holds the frames for a connection until its client's first frame. Says whether they can be held.
+    /// Holds the frames for a connection until its client's first frame. Returns whether they can be held.
     pub(super) fn await_first_frame(
         &self,
         transport: &Transport,
@@ -37,7 +37,7 @@ impl Shard {
             if self.config().user_overflow == UserOverflow::Reject {
                 let identity = connection.identity.borrow().clone();
                 self.probe_connections_of(&identity.user);
-                // By then a connection that does not answer the probe has ended.
+                // After that time connections that do not answer the probe have ended.
                 timeout += PROBE_TIMEOUT;
             }
         }
@@ -45,8 +45,8 @@ impl Shard {
         true
     }
 
-    /// Confirms that a connection is new and resumes none: its held frames are sent. Says whether it may stay, which one that
-    /// was confirmed before always may.
+    /// Confirms that a connection is new and resumes no other: its held frames are sent. Returns whether it stays open;
+    /// always true for a connection confirmed before.
     pub(super) fn confirm(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>) -> bool {
         if connection.transport.get().is_some() {
             return true;
@@ -68,7 +68,7 @@ impl Shard {
         true
     }
 
-    /// As [`Shard::confirm`], where the transport is not known.
+    /// As [`Shard::confirm`], where the caller has no transport.
     pub(super) fn confirm_by_id(self: &Rc<Self>, connection: &Rc<Connection>) {
         let pending = self.pending_resumes().get(connection.id);
         if let Some(transport) = pending.and_then(|pending| self.transport(pending.transport)) {

@@ -1,4 +1,4 @@
-//! The plain protocol: signing in, events, and resuming a connection.
+//! The plain protocol: authentication, events, and resumption.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use crate::protocol::Protocol;
 use crate::protocol::plain::{self, Incoming};
 use crate::protocol::websocket::{self, Message};
 
-/// The event with which a client asks for a session that it can resume, or resumes one.
+/// The event with which a client asks for a resumable session, or resumes one.
 const RESUME: &str = "resume";
 
 #[derive(Default, Deserialize)]
@@ -30,7 +30,7 @@ struct Resume {
 }
 
 impl Shard {
-    /// Signs a client in by its handshake, or waits for its first message.
+    /// Signs a client in by the tokens of its handshake, or else waits for its first message.
     pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
         let auth = &self.shared().auth;
         match !credentials.tokens.is_empty() && auth.checks_tokens() {
@@ -141,7 +141,7 @@ impl Shard {
         self.close(transport, CloseCode::Unauthorized, "the first message must be authenticate with a token");
     }
 
-    /// Refuses a message over the rate. It is read for its id alone, with which it is answered.
+    /// Refuses a message over the rate. The message is parsed only for its event and id, which the answer needs.
     fn refuse_plain(self: &Rc<Self>, transport: &Rc<Transport>, message: &Message<'_>) {
         let (event, id) = match message {
             Message::Text(text) => match plain::decode(&without_lone_surrogates(text)) {
@@ -169,7 +169,7 @@ impl Shard {
             (Err(failure), Some(id)) => plain::encode_reply(id, Err(&failure)),
             (Err(failure), None) => plain::encode_error(&failure, Some(AUTHENTICATE)),
         };
-        // Not by way of the connection: there may be none yet, or its frames are held.
+        // Straight to the transport: it may have no connection yet, or one whose frames are held.
         self.enqueue(transport, websocket::text_frame(&frame));
     }
 
@@ -194,7 +194,7 @@ impl Shard {
             let session = self.session_of(connection);
             match self.try_resume(key, progress, &session, connection.namespace()) {
                 ResumeOutcome::Here(old, at) => {
-                    // The held frames are in the other connection's replay buffer, too.
+                    // The held frames are in the resumed connection's replay buffer, too.
                     self.discard_new(transport, connection);
                     return self.complete_resume(transport, &old, at, session, id);
                 }
@@ -239,7 +239,7 @@ impl Shard {
         session: auth::Session,
         id: Option<i128>,
     ) {
-        // Its old transport is closed and counts no more. Another connection that was opened meanwhile has precedence.
+        // The old transport is closed and no longer counts. A connection that was opened meanwhile has precedence.
         if let Err(reason) = self.ensure_user_capacity(&session.identity.user) {
             return self.close(transport, CloseCode::TooManyConnections, &reason);
         }
@@ -250,7 +250,7 @@ impl Shard {
         self.open_transport(transport);
     }
 
-    /// Begins to record what a client may miss. The client counts frames from here.
+    /// Begins to record frames for replay. The client counts frames from here.
     fn begin_session(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>, id: Option<i128>) {
         self.detached().drop_replay(connection);
         let key = self.make_recoverable(connection).map(|key| key.to_string());
@@ -283,7 +283,7 @@ impl Shard {
         self.enqueue(transport, websocket::text_frame(&frame));
     }
 
-    /// Ends a new connection whose client resumes another. It has done nothing but open.
+    /// Ends a new connection whose client resumes another. The client has sent nothing else on the new one.
     fn discard_new(self: &Rc<Self>, transport: &Transport, connection: &Rc<Connection>) {
         transport.connections.borrow_mut().clear();
         self.on_transport_lost(connection, false);
@@ -304,7 +304,7 @@ fn read_resume(payload: &Payload) -> Result<Option<(SessionKey, Progress)>, Fail
     match wanted {
         Resume { session: None, .. } => Ok(None),
         Resume { session: Some(key), offset: Some(offset) } => {
-            // A malformed key counts as that of a session that has ended.
+            // A malformed key counts as the key of an ended session.
             Ok(key.parse().ok().map(|key| (key, Progress::Frames(offset))))
         }
         Resume { session: Some(_), offset: None } => Err(bad()),

@@ -1,4 +1,4 @@
-//! Polling: an Engine.IO session by HTTP requests, one that waits for packets and others that bring some.
+//! Polling: an Engine.IO session over HTTP, by GET requests that wait for packets and POST requests that bring packets.
 
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use crate::model::CloseCode;
 use crate::protocol::engineio;
 use crate::protocol::websocket::Decoder;
 
-/// Time for a WebSocket to take over from polling. After that it is closed, and polling goes on.
+/// Time for a WebSocket to complete an upgrade from polling. After that the WebSocket is closed, and polling goes on.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for the last request of a client that has closed its session.
@@ -32,11 +32,11 @@ impl Shard {
         let session = HandoffSession::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
         let handoff = Handoff { peer, is_counted: false, io, session, rate: None, outbox, inbound };
-        // If the session has ended, the socket is closed with the command.
+        // If the session has ended, dropping the command closes the socket.
         self.shared().eio_sessions.send(id, EioCommand::Probe { id, handoff: Box::new(handoff) });
     }
 
-    /// Begins to wait for the probe of a WebSocket that is to take over.
+    /// Begins to wait for the probe of a WebSocket that upgrades a polling session.
     pub(super) fn begin_probe(self: &Rc<Self>, transport: &Rc<Transport>, id: Sid) {
         if self.transports().polling(id).is_none() {
             let reason = "there is no such session, or it has its WebSocket";
@@ -89,7 +89,7 @@ impl Shard {
 
     fn poll(self: &Rc<Self>, transport: &Rc<Transport>, request: Poll) {
         let Io::Polling(poll) = &transport.io else { return };
-        // A client that is later than the heartbeat's time-out is gone, though no timer has come yet.
+        // A client that polls later than the heartbeat's timeout is lost, even if the timer has not fired yet.
         self.check_transport(transport, self.now());
         if transport.phase.get() == Phase::Ended {
             return drop(request.answer.send(Err(PollError::Unknown)));
@@ -106,8 +106,8 @@ impl Shard {
         }
     }
 
-    /// Answers a request that came during an upgrade, which its client may wait for before it sends the upgrade. Not at once,
-    /// for another client would ask again and again.
+    /// Answers a request that arrived during an upgrade: some clients send the upgrade only after this answer. The
+    /// answer is delayed, because other clients would poll again at once.
     pub(super) async fn answer_during_upgrade(self: Rc<Self>, transport: Rc<Transport>) {
         tokio::time::sleep(UPGRADE_POLL).await;
         self.flush(&transport);
@@ -129,15 +129,15 @@ impl Shard {
         let read_at = Instant::now();
         for packet in engineio::decode_payload(body) {
             if transport.phase.get() == Phase::Ended {
-                // One packet was too many, or a violation.
+                // A packet was over the rate, or a violation.
                 return Err(PollError::Bad);
             }
-            // However many packets there are, their answers are bounded as they come.
+            // The answers to many packets must not grow the outbox beyond its bound.
             self.close_slow_readers();
             match packet {
                 Ok(packet) => self.on_eio_packet(transport, &eio, packet, read_at),
                 Err(malformed) => {
-                    // The client is told by the answer to its request.
+                    // The client learns of the violation by the answer to its request.
                     self.log_violation(transport, malformed.reason);
                     self.fail(transport);
                     return Err(PollError::Bad);
@@ -149,7 +149,7 @@ impl Shard {
         Ok(())
     }
 
-    /// The client closes the session. Its request for packets may be on its way.
+    /// Handles the client's close of the session. Its next request for packets may be on its way.
     pub(super) fn leave_polling(self: &Rc<Self>, transport: &Rc<Transport>) {
         self.writes().take(transport);
         transport.phase.set(Phase::Closing);
@@ -164,7 +164,7 @@ impl Shard {
         self.shutdown_transport(transport, true);
     }
 
-    /// Answers the request that waits for packets, if there is one, with the outbox.
+    /// Answers the request that waits for packets, if any, from the outbox.
     pub(super) fn flush_polling(self: &Rc<Self>, transport: &Rc<Transport>, poll: &RefCell<Option<Poll>>) {
         let Some(Poll { answer, max_packets }) = poll.take() else { return };
         let mut frames = self.writes().take(transport);
@@ -175,7 +175,7 @@ impl Shard {
         };
         let is_all = frames.is_empty();
         transport.outbox.borrow_mut().put_back(frames);
-        // If the request has broken off, its session ends next.
+        // If the request was aborted, its session ends next.
         let _ = answer.send(Ok(payload));
         if is_all && transport.phase.get() == Phase::Closing {
             self.shutdown_transport(transport, false);

@@ -1,8 +1,9 @@
-//! Recovery: a connection outlives its transport for a while, and its client resumes it over another.
+//! Recovery: a connection outlives its transport for the recovery window, within which its client can resume it over
+//! another.
 //!
-//! Each recoverable connection has a replay buffer of references to the events that it was sent, shared with all who got
-//! them. The answer to a heartbeat confirms everything from before the heartbeat, which is then dropped. A client that
-//! resumes says how far it received, and is sent the rest.
+//! Each recoverable connection has a replay buffer of references to the events that it was sent, shared between all
+//! recipients. The answer to a heartbeat confirms all entries from before the heartbeat, which are then dropped. A
+//! client that resumes reports how far it received, and gets the rest.
 
 use std::rc::Rc;
 
@@ -12,25 +13,26 @@ use crate::conn::state::{Connection, Entry, Progress, ReplayBuffer, SessionKey, 
 use crate::model::{CloseCode, ConnId};
 use crate::protocol::{Outgoing, Protocol};
 
-/// Detached connections of one shard, at most. Over that the first to expire is dropped.
+/// The most detached connections of one shard. Beyond that the first to expire is dropped.
 const MAX_DETACHED: usize = 16_384;
 
 /// Room in the outbox for the frame that tells a client that it has resumed, in bytes.
 const HEAD_ROOM: usize = 512;
 
-/// What came of a client's attempt to resume.
+/// The outcome of a client's attempt to resume.
 #[derive(Debug)]
 pub(super) enum ResumeOutcome {
     /// It resumes this connection, from this index in the replay buffer.
     Here(Rc<Connection>, usize),
     /// The connection lives on this other shard.
     Elsewhere(usize),
-    /// There is nothing to resume.
+    /// The session does not exist, or lacks something that the client missed.
     Gone,
 }
 
 impl Shard {
-    /// Begins to record what a connection is sent. Gives the key with which its client resumes; none where nothing is kept.
+    /// Begins to record the entries of a connection for replay. Returns the key with which its client resumes; `None`
+    /// where recovery is off.
     pub(super) fn make_recoverable(&self, connection: &Connection) -> Option<SessionKey> {
         if self.config().recovery_window.is_zero() {
             return None;
@@ -46,13 +48,13 @@ impl Shard {
         Some(key)
     }
 
-    /// Records what a connection is sent, or would be if it were attached.
+    /// Records entries for replay, whether the connection is attached or detached.
     pub(super) fn record(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
         let mut max_bytes = self.config().outbox_bytes.saturating_sub(HEAD_ROOM);
         let is_detached = connection.transport.get().is_none();
         let is_held = is_detached && self.pending_resumes().contains(connection.id);
         if is_held {
-            // Frames that are held are complete. Over the bound of an outbox they are held no longer.
+            // Held frames must be complete, so none is dropped here; over the outbox's bound they are no longer held.
             max_bytes = usize::MAX;
         }
         let is_incomplete = self.detached().with_replay(connection, |buffer| {
@@ -64,7 +66,7 @@ impl Shard {
         }
     }
 
-    /// A ping is sent on a transport.
+    /// Marks a ping that is sent on a transport, in the replay buffers of its connections.
     pub(super) fn replay_ping_sent(&self, transport: &Transport) {
         let is_attached = |connection: &Connection| connection.transport.get().is_some();
         for connection in self.connections_of(transport).iter().filter(|connection| is_attached(connection)) {
@@ -72,7 +74,7 @@ impl Shard {
         }
     }
 
-    /// A ping was answered on a transport.
+    /// Marks the answer to a ping on a transport, in the replay buffers of its connections.
     pub(super) fn replay_pong_received(&self, transport: &Transport) {
         for connection in self.connections_of(transport) {
             self.detached().with_replay(&connection, ReplayBuffer::mark_pong);
@@ -103,13 +105,13 @@ impl Shard {
         }
     }
 
-    /// Counts a detached connection out that is resumed or ends.
+    /// Removes a detached connection that is resumed or ends from the counts.
     fn count_out_detached(&self) {
         self.detached().count_out();
         self.metrics().away.dec();
     }
 
-    /// Tells the features that ask for presence whether a connection is detached.
+    /// Publishes to features that subscribe to presence whether a connection is detached.
     fn publish_presence(&self, id: ConnId, is_away: bool) {
         if let Some(presence) = self.shared().hub.set_away(id, is_away) {
             self.shared().plugins.presence_changed(id, &presence);
@@ -123,7 +125,7 @@ impl Shard {
         }
     }
 
-    /// The connection of an id, if it is detached, and that until this time where one is given.
+    /// The connection of an id, if it is detached; where `until` is given, only if it expires at that time.
     fn find_detached(&self, id: ConnId, until: Option<u64>) -> Option<Rc<Connection>> {
         let is_until = |buffer: &ReplayBuffer| until.is_none_or(|until| buffer.resumable_until == until);
         let is_detached = |connection: &Rc<Connection>| {
@@ -143,7 +145,7 @@ impl Shard {
         self.arm_detached();
     }
 
-    /// Ends a connection if it is detached, and that until this time where one is given.
+    /// Ends a connection if it is detached; where `until` is given, only if it expires at that time.
     pub(super) fn drop_detached(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
         if let Some(connection) = self.find_detached(id, until) {
             self.count_out_detached();
@@ -151,7 +153,7 @@ impl Shard {
         }
     }
 
-    /// Whether the replay buffers of the host take more memory than they may, and this shard more than its share.
+    /// Whether the replay buffers of the host are over their budget, and those of this shard over its share.
     fn is_over_replay_budget(&self) -> bool {
         let limit = self.config().recovery_bytes;
         let share = limit / self.shared().hub.shards().len();
@@ -159,7 +161,7 @@ impl Shard {
         own > share || all > share && Outgoing::alive_bytes() > limit
     }
 
-    /// Bounds the memory of the replay buffers: detached connections end, the first to expire before others; then every
+    /// Enforces the budget of the replay buffers: detached connections end, in the order of their expiry; then every
     /// buffer is halved.
     pub(super) fn enforce_replay_budget(self: &Rc<Self>) {
         for connection in self.detached().take_incomplete() {
@@ -184,8 +186,8 @@ impl Shard {
         }
     }
 
-    /// Checks whether a client may resume a connection. One that is its own and lacks something ends: the client begins a new
-    /// one.
+    /// Checks whether a client may resume a connection. A connection of this client that lacks entries is ended, and
+    /// the client begins a new one.
     pub(super) fn try_resume(
         self: &Rc<Self>,
         key: SessionKey,
@@ -205,7 +207,7 @@ impl Shard {
             return ResumeOutcome::Gone;
         };
         let at = connection.with_replay(|buffer| {
-            // Each protocol counts in its own way.
+            // The plain protocol counts frames, Socket.IO events.
             let is_its_count =
                 matches!(connection.protocol, Protocol::Plain) == matches!(progress, Progress::Frames(_));
             let is_its_place = is_its_count && connection.namespace() == namespace;
@@ -220,7 +222,7 @@ impl Shard {
             }
             None => return ResumeOutcome::Gone,
         };
-        // The client may be back before its old transport is known to be lost.
+        // The client may return before the loss of its old transport was noticed.
         if let Some(old) = self.transport_of(&connection) {
             self.leave_namespace(&old, &connection, true);
             if old.connections.borrow().is_empty() {
@@ -228,7 +230,7 @@ impl Shard {
             }
         }
         if self.connection(connection.id).is_none() {
-            // It ended with its old transport, for the host ends.
+            // The connection ended with its old transport, because the shard is stopping.
             return ResumeOutcome::Gone;
         }
         match at {
@@ -243,24 +245,24 @@ impl Shard {
 
     fn is_same_user(&self, connection: &Connection, session: &auth::Session) -> bool {
         let user = &connection.identity.borrow().user;
-        // An anonymous client has a new name each time.
+        // An anonymous client has a new name for each connection.
         *user == session.identity.user || session.is_anonymous && self.is_anonymous_name(connection.id, user)
     }
 
-    /// Attaches a connection to another transport, after [`Shard::try_resume`]. [`Shard::send_replay`] follows.
+    /// Attaches a detached connection to a transport, after [`Shard::try_resume`]. [`Shard::send_replay`] follows.
     pub(super) fn attach(&self, transport: &Rc<Transport>, connection: &Rc<Connection>, session: auth::Session) {
         self.count_out_detached();
         self.metrics().recovered.inc();
         if !session.is_anonymous {
             self.adopt_session(connection, session);
         }
-        // Before all events that the client sends now, and with the identity of the new token.
+        // Before any event that the client sends from now on, and with the identity of the new token.
         self.publish_presence(connection.id, false);
         connection.transport.set(Some(transport.id));
         transport.connections.borrow_mut().push(connection.id);
     }
 
-    /// Sends the frames that a client has not received, from this index in the replay buffer.
+    /// Sends the frames that a client has missed, from index `at` in the replay buffer.
     pub(super) fn send_replay(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection, at: usize) {
         let frames = self.detached().with_replay(connection, |buffer| buffer.frames_from(at, &connection.protocol));
         for frames in frames.into_iter().flatten().filter(|frames| !frames.is_empty()) {

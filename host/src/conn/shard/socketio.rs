@@ -1,4 +1,4 @@
-//! Socket.IO packets: events and acknowledgements, in the namespaces that the client is in.
+//! Socket.IO packets: events and acknowledgements, in the namespaces that the client has entered.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::model::{BadPlaceholders, ErrorCode, Failure, without_lone_surrogates}
 use crate::protocol::plain::MAX_EVENT_BYTES;
 use crate::protocol::socketio::{self, Packet};
 
-/// The refusal of a client that speaks with another parser.
+/// The refusal of a client that uses the MessagePack parser.
 const NO_MSGPACK: &str = "this host speaks Socket.IO's default parser: leave the option parser out";
 
 impl Shard {
@@ -51,8 +51,8 @@ impl Shard {
         read_at: Instant,
     ) {
         if transport.connections.borrow().is_empty() && socketio::is_msgpack(&bytes) {
-            // The client ends the session itself when it has read the refusal. By polling it could not read it from a session
-            // that has ended.
+            // The client ends the session after it has read the refusal, which a polling client could not read from an
+            // ended session.
             if self.meter(transport, bytes.len()) == Verdict::Take {
                 self.enqueue(transport, socketio::msgpack_error_frame(NO_MSGPACK));
                 self.report_violation(transport, NO_MSGPACK);
@@ -70,7 +70,8 @@ impl Shard {
         }
     }
 
-    /// Refuses a packet over the rate. It is read for what the answer needs alone, and its attachments are passed over.
+    /// Refuses a packet over the rate. The packet is parsed only as far as the answer needs, and its attachments are
+    /// skipped.
     fn refuse_socketio(self: &Rc<Self>, transport: &Rc<Transport>, eio: &EioSession, text: &str) {
         let text = &*without_lone_surrogates(text);
         let packet = eio.decoder.borrow_mut().refuse(text, self.config().message_bytes);
@@ -81,7 +82,7 @@ impl Shard {
         let connection = self.connection_in(transport, packet.namespace());
         match (packet, connection) {
             (Packet::Connect { namespace, .. }, None) => self.refuse_namespace_for_rate(transport, &namespace),
-            // To leave is always allowed.
+            // A disconnect is always allowed.
             (Packet::Disconnect { .. }, Some(connection)) => self.leave_namespace(transport, &connection, false),
             (Packet::Event { event, id, .. }, Some(connection)) => {
                 self.reply(&connection, Some(&event), id.map(i128::from), Err(&rate_limited()));

@@ -1,4 +1,4 @@
-//! How sockets are read: those that are ready, each for one turn, and no user faster than its share.
+//! Reading of sockets: each ready socket once per turn, and no user faster than its share.
 
 use std::io::{self, Read as _};
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::conn::state::{CHARGED_AT, Phase, READ_BUFFER_BYTES, Transport, Transp
 use crate::model::Identity;
 
 impl Shard {
-    /// Watches a transport's socket. Bytes that are there to read already count.
+    /// Watches a transport's socket. Bytes that are readable already cause an event, too.
     pub(super) fn watch(self: &Rc<Self>, transport: &Rc<Transport>) {
         let Some(socket) = transport.socket().filter(|_| transport.phase.get() != Phase::Ended) else { return };
         if let Err(error) = self.poller().watch(transport.id, &socket.tcp) {
@@ -28,7 +28,7 @@ impl Shard {
                 self.unblock(&transport);
             }
             let is_last = event.is_read_closed() || event.is_error();
-            // A transport that is listed as unread has its turn with the others there.
+            // A transport that is listed as unread is read by [`Shard::serve_unread`].
             if (event.is_readable() || is_last) && !transport.unread.get() {
                 self.read_socket(&transport, is_last);
             }
@@ -40,14 +40,14 @@ impl Shard {
     pub(super) fn serve_unread(self: &Rc<Self>) {
         for transport in self.poller().take_unread() {
             transport.unread.set(false);
-            // The event that told of the rest is gone, and may have told of the end as well.
+            // The edge-triggered event of the rest was consumed, and may have signalled the end of the stream as well.
             self.read_socket(&transport, true);
         }
         self.flush_dirty();
     }
 
-    /// Reads a socket once. If there may be more, the transport is listed as unread, for no event tells of it again: after a
-    /// full buffer, and wherever the end may be behind the bytes that were read (`to_the_end`).
+    /// Reads a socket once. If more may be readable, the transport is listed as unread, because no further event
+    /// signals it: after a full buffer, and where the end of the stream may follow the bytes read (`to_the_end`).
     fn read_socket(self: &Rc<Self>, transport: &Rc<Transport>, to_the_end: bool) {
         let is_read = transport.phase.get() != Phase::Ended && !transport.muted.get();
         let is_paused = transport.times.unread_until.get() > 0;
@@ -63,7 +63,7 @@ impl Shard {
         };
         let may_have_more = match read {
             Ok(0) => return self.shutdown_transport(transport, true),
-            // A kernel that had more would have filled the buffer. Of later bytes it tells by an event.
+            // With more bytes the kernel would have filled the buffer. Later bytes cause an event.
             Ok(n) => to_the_end || n == READ_BUFFER_BYTES,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
@@ -85,7 +85,7 @@ impl Shard {
             return transport.read_bytes.set(read);
         }
         transport.read_bytes.set(0);
-        // A suite that tests the protocol does nothing else.
+        // Echo sessions are conformance suites, which do nothing else.
         if transport.is_echo() {
             return;
         }
@@ -97,8 +97,8 @@ impl Shard {
         }
     }
 
-    /// Charges the user of a polling session for a body. Gives the time by which its answer is delayed, in milliseconds:
-    /// before the answer the session brings no other body.
+    /// Charges the user of a polling session for a body. Returns the delay of the answer, in milliseconds: until the
+    /// answer the session may not send another body.
     pub(super) fn charge_body(&self, transport: &Transport, bytes: usize) -> Option<u64> {
         let wait = self.read_pace().charge(self.principal_of(transport), self.now(), bytes)?;
         self.metrics().reads_paused.inc();

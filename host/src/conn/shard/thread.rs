@@ -25,10 +25,10 @@ pub struct ShardThread {
 }
 
 impl ShardThread {
-    /// Starts the shard that `shared.hub` knows by this index.
+    /// Starts the shard of this index in `shared.hub`.
     ///
     /// # Errors
-    /// Where the thread or its runtime cannot be made.
+    /// Where the thread or its runtime cannot be created.
     pub fn start(index: usize, shared: Shared) -> io::Result<Self> {
         let queue = shared.hub.shards()[index].clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -43,7 +43,7 @@ impl ShardThread {
         Ok(Self { queue, thread })
     }
 
-    /// Begins to close the connections of the shard, one after another evenly over this time, in milliseconds of uptime.
+    /// Begins to close the connections of the shard, spread evenly over a range of time in milliseconds of uptime.
     /// `working` is dropped when all are closed.
     pub fn begin_drain(&self, over: Range<u64>, working: mpsc::Sender<Infallible>) {
         self.queue.push(ShardCommand::Drain { over, working });

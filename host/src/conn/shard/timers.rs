@@ -1,4 +1,4 @@
-//! What is due and when: heartbeats, limits of time, and the ends of tokens.
+//! Deadlines: heartbeats, time limits, and the expiry of tokens.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use crate::conn::state::{Phase, Session, Timer, Transport};
 use crate::model::{CloseCode, ErrorCode};
 use crate::protocol::{engineio, websocket};
 
-/// Timers after which the frames that they queued are written, and others have their turn.
+/// Timers per turn; after them queued frames are written, and other work of the shard has its turn.
 const TIMERS_IN_A_ROW: usize = 256;
 
-/// A ping may be early by this part of the interval between pings.
+/// A ping may be early by the heartbeat interval divided by this.
 const PINGS_APART: u64 = 50;
 
-/// Time between two checks of the system's clock, in milliseconds of uptime: a token that expired while the machine slept is
-/// good for no longer than this after it woke up.
+/// Time between two checks of the system's clock, in milliseconds of uptime: a token that expired while the machine
+/// slept is accepted for at most this time after the machine wakes.
 const WALL_CHECK_MS: u64 = 2000;
 
 impl Shard {
@@ -34,7 +34,7 @@ impl Shard {
         self.arm(transport, limit);
     }
 
-    /// Runs the timers that are due. Says whether there are more, before which others have their turn.
+    /// Runs the timers that are due. Returns whether more are due, which wait for the next turn.
     pub(super) fn run_due_timers(self: &Rc<Self>) -> bool {
         let now = self.now();
         for _ in 0..TIMERS_IN_A_ROW {
@@ -52,7 +52,7 @@ impl Shard {
             Timer::Probe(transport) => self.finish_probe(transport, deadline),
             Timer::WallClock => self.check_wall_clock(now),
             Timer::Transport(id) => {
-                // Only the earliest timer that was set counts. The check sets the next.
+                // Only the earliest timer of a transport counts. The check sets the next.
                 if let Some(transport) = self.transport(id)
                     && transport.times.armed.get() == deadline
                 {
@@ -144,14 +144,14 @@ impl Shard {
         }
     }
 
-    /// Watches the system's clock from now on, for a token expires.
+    /// Begins to watch the system's clock, because a token has an expiry.
     pub(super) fn watch_wall_clock(&self) {
         if self.wall_clock().start(&self.shared().clock) {
             self.timers().schedule(self.now() + WALL_CHECK_MS, Timer::WallClock);
         }
     }
 
-    /// Checks the transports whose tokens expire if the system's clock has jumped, or went on while the machine slept.
+    /// Checks the transports with expiring tokens if the system's clock has jumped, or went on while the machine slept.
     fn check_wall_clock(self: &Rc<Self>, now: u64) {
         let Some(by_ms) = self.wall_clock().take_jump(&self.shared().clock) else { return };
         if by_ms != 0 {
@@ -168,8 +168,8 @@ impl Shard {
     }
 }
 
-/// When a transport that was last pinged at `pinged` is to be pinged again, in milliseconds. Those that are due at about the
-/// same time are pinged together, some a little early: to wake up for each of a thousand costs more than the pings.
+/// When a transport that was last pinged at `pinged` is to be pinged again, in milliseconds. Transports that are due at
+/// about the same time are pinged together, some a little early: waking up for each costs more than the pings.
 fn next_ping(pinged: u64, interval: u64) -> u64 {
     let grid = (interval / PINGS_APART).max(1);
     (pinged + interval) / grid * grid

@@ -1,4 +1,4 @@
-//! The limit on connections of one user or address, and the probes that find those that were lost.
+//! The limit on connections of one user, and the probes that find lost connections of a user or address.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -10,18 +10,18 @@ use crate::conn::state::{Phase, Timer, Transport, TransportId};
 use crate::hub::ShardCommand;
 use crate::model::{CloseCode, ConnId, network_of};
 
-/// Time to answer a probe. A client on a slow network answers in two or three seconds, a lost one never.
+/// Time to answer a probe. A client on a slow network answers in two or three seconds.
 pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections that are probed for one refusal, at most.
+/// The most connections that are probed for one refusal.
 const MAX_PROBED: usize = 64;
 
-/// The reason of a close that makes room for a newer connection of the user. The client must not reconnect by itself, or the
-/// two would take turns for ever.
+/// The reason of a close that makes room for a newer connection of the user. A client must not reconnect automatically,
+/// or two clients would replace each other for ever.
 const REPLACED: &str = "replaced: this user opened more connections than it may have, and this was the oldest";
 
 impl Shard {
-    /// Whether a user may open another connection without more ado.
+    /// Whether a user is below the limit on connections.
     pub(super) fn has_user_capacity(&self, user: &str) -> bool {
         let limit = self.config().connections_per_user;
         limit == 0 || self.shared().hub.counted_connections_of(user).len() < limit
@@ -30,7 +30,7 @@ impl Shard {
     /// Ensures that a user may open another connection: at the limit, by the policy that is configured.
     ///
     /// # Errors
-    /// Where it may not, with what to tell the client.
+    /// The reason for the client, where the user may not.
     pub(super) fn ensure_user_capacity(&self, user: &str) -> Result<(), String> {
         if self.has_user_capacity(user) {
             return Ok(());
@@ -44,7 +44,7 @@ impl Shard {
         }
         let counted = self.shared().hub.counted_connections_of(user);
         for id in &counted[..(counted.len() + 1).saturating_sub(limit)] {
-            // At once, so that no other new connection is let in for the same one.
+            // At once, so that the closed connection makes room for one new connection only.
             self.shared().hub.set_counted(*id, false);
             self.shared().hub.close(*id, CloseCode::TooManyConnections, REPLACED);
         }
@@ -58,7 +58,7 @@ impl Shard {
         }
     }
 
-    /// Probes a connection: its client must show a sign of life soon.
+    /// Probes a connection: its client must answer within [`PROBE_TIMEOUT`].
     pub(super) fn probe_connection(self: &Rc<Self>, id: ConnId) {
         let transport = self.connection(id).and_then(|connection| self.transport_of(&connection));
         if let Some(transport) = transport {
@@ -83,12 +83,12 @@ impl Shard {
     }
 
     fn probe_transport(self: &Rc<Self>, transport: &Rc<Transport>) {
-        // Until a client has signed in, another limit ends its transport.
+        // Before sign-in the authentication timeout ends the transport.
         if transport.phase.get() != Phase::Open {
             return;
         }
         let now = self.now();
-        // A ping that is unanswered is a probe already.
+        // An unanswered ping is a probe already.
         if transport.times.pinged.get() <= transport.times.heard.get() {
             self.ping(transport, now);
         }
@@ -98,7 +98,7 @@ impl Shard {
     /// Closes a transport whose client has not answered a probe in time.
     pub(super) fn finish_probe(self: &Rc<Self>, id: TransportId, deadline: u64) {
         let Some(transport) = self.transport(id) else { return };
-        // A frame that came in the very millisecond of the probe may be the answer.
+        // A frame that arrived in the millisecond of the probe may be the answer.
         if transport.times.heard.get() + (PROBE_TIMEOUT.as_millis() as u64) < deadline {
             tracing::debug!(peer = %transport.peer, "a client did not answer a probe");
             self.close(&transport, CloseCode::GoingAway, "the client did not answer when its place was needed");

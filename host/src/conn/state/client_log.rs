@@ -1,4 +1,4 @@
-//! Lines of the log about what clients do wrong, bounded: a client that does it again and again must not fill a disk.
+//! Log lines about clients' violations, bounded in rate so that no client can fill a disk.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -8,21 +8,21 @@ use governor::Quota;
 use super::rate::Limiter;
 use crate::model::Clock;
 
-/// Lines about violations, of one shard: a second in the long run, and at once.
+/// Lines about violations of one shard: per second in the long run, and in a burst.
 const VIOLATIONS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN;
 const VIOLATIONS_BURST: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
 
-/// Time between two lines about messages that are too large, of one shard, in milliseconds.
+/// Time between two lines of one shard about messages that are too large, in milliseconds.
 const OVERSIZE_INTERVAL_MS: u64 = 1000;
 
 #[derive(Debug)]
 pub(crate) struct ClientLog {
     violations: Limiter,
-    /// Violations that were not logged since the last that was.
+    /// Violations since the last logged one.
     n_violations: Cell<u64>,
     /// When a message that was too large was last logged, in milliseconds of uptime.
     oversize_at: Cell<Option<u64>>,
-    /// Such messages that were not logged since.
+    /// Messages that were too large since the last logged one.
     n_oversize: Cell<u64>,
 }
 
@@ -33,7 +33,8 @@ impl ClientLog {
         Self { violations: Limiter::new(quota, clock), n_violations, oversize_at, n_oversize }
     }
 
-    /// Asks for a line about a violation. Gives the number of lines that were left out since the last.
+    /// Asks for a line about a violation. Returns the number of lines suppressed since the last; `None` where this one
+    /// is suppressed.
     pub(crate) fn ask_violation(&self) -> Option<u64> {
         if self.violations.allows() {
             return Some(self.n_violations.take());
@@ -42,7 +43,8 @@ impl ClientLog {
         None
     }
 
-    /// Asks for a line about a message that is too large. Gives the number of lines that were left out since the last.
+    /// Asks for a line about a message that is too large. Returns the number of lines suppressed since the last; `None`
+    /// where this one is suppressed.
     pub(crate) fn ask_oversize(&self, now: u64) -> Option<u64> {
         if self.oversize_at.get().is_some_and(|last| now < last.saturating_add(OVERSIZE_INTERVAL_MS)) {
             self.n_oversize.set(self.n_oversize.get() + 1);

@@ -19,7 +19,7 @@ pub(crate) enum MemberList {
     All,
 }
 
-/// A connection's place in one list, so that leaving is not a search through the room.
+/// A connection's index in one member list, so that leaving takes constant time.
 #[derive(Debug)]
 pub(crate) struct Membership {
     pub(super) list: MemberList,
@@ -32,18 +32,18 @@ pub(crate) struct Connection {
     pub(crate) id: ConnId,
     pub(crate) protocol: Protocol,
     pub(crate) identity: RefCell<Arc<Identity>>,
-    /// None while it is detached, and while the frames for it are held.
+    /// `None` while the connection is detached, and while its frames are held.
     pub(crate) transport: Cell<Option<TransportId>>,
     pub(super) memberships: RefCell<Vec<Membership>>,
-    /// The last delivery that it was considered for.
+    /// The number of the last delivery that visited the connection.
     pub(super) delivery: Cell<u64>,
-    /// When its token expires, by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
+    /// Expiry of the token by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
     pub(crate) expires: Cell<u64>,
-    /// Whether its client has sent an event.
+    /// Whether the client has sent an event.
     pub(crate) has_sent: Cell<bool>,
-    /// The auth payload of a connection whose opening features are yet to hear of.
+    /// The pending connect notice to features, with the client's auth payload.
     pub(crate) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
-    /// The frames that its client may have missed, where it may resume.
+    /// The replay buffer, where the connection is recoverable.
     pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }
 
@@ -63,17 +63,17 @@ impl Connection {
         }
     }
 
-    /// The Socket.IO namespace. The plain protocol has the main one alone.
+    /// The Socket.IO namespace. Connections of the plain protocol are in the main one.
     pub(crate) fn namespace(&self) -> &str {
         self.protocol.namespace()
     }
 
-    /// Whether frames for it are kept for a client that resumes.
+    /// Whether the connection has a replay buffer, so that its client may resume.
     pub(crate) fn is_recoverable(&self) -> bool {
         self.replay.borrow().is_some()
     }
 
-    /// A look at its replay buffer, if it has one.
+    /// Reads the replay buffer, if the connection has one.
     pub(crate) fn with_replay<T>(&self, look: impl FnOnce(&ReplayBuffer) -> T) -> Option<T> {
         self.replay.borrow().as_deref().map(look)
     }

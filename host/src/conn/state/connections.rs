@@ -15,12 +15,12 @@ pub(crate) struct Connections {
     shard: usize,
     slots: RefCell<Slab<Rc<Connection>>>,
     next_stamp: Cell<u32>,
-    /// The names of Socket.IO namespaces that connections have been in.
+    /// The names of all Socket.IO namespaces that connections were in, for sharing.
     namespaces: RefCell<Vec<Arc<str>>>,
 }
 
 impl Connections {
-    /// No connections, of the shard of this index. The stamps of their ids begin with this one.
+    /// An empty table for the shard of this index. The stamps of ids begin with `first_stamp`.
     pub(crate) fn new(shard: usize, first_stamp: u32) -> Self {
         let (slots, namespaces) = (RefCell::default(), RefCell::default());
         Self { shard, slots, next_stamp: Cell::new(first_stamp), namespaces }
@@ -41,14 +41,14 @@ impl Connections {
         self.slots.borrow().get(id.slot()).filter(|connection| connection.id == id).cloned()
     }
 
-    /// The first of these connections of which a condition is true.
+    /// The first of these connections that satisfies a condition.
     pub(crate) fn find_among(&self, ids: &[ConnId], condition: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
         let slots = self.slots.borrow();
         let mut found = ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id));
         found.find(|connection| condition(connection)).cloned()
     }
 
-    /// When the first of these connections expires, by the system's clock; `u64::MAX` is never.
+    /// The earliest token expiry among these connections, in milliseconds since 1970; `u64::MAX` is never.
     pub(crate) fn first_expiry(&self, ids: &[ConnId]) -> u64 {
         let slots = self.slots.borrow();
         let found = ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id));
@@ -72,7 +72,7 @@ impl Connections {
         self.slots.borrow().iter().map(|(_, connection)| connection).for_each(each);
     }
 
-    /// The name of a namespace, shared by all connections in it; none for the main namespace.
+    /// The name of a namespace, shared by all connections in it; `None` for the main namespace.
     pub(crate) fn shared_namespace(&self, name: &str) -> Option<Arc<str>> {
         if name == socketio::MAIN_NAMESPACE {
             return None;

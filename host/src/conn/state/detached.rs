@@ -1,4 +1,4 @@
-//! Detached connections: their transports were lost, and their clients may resume them. And what all replay buffers take.
+//! The detached connections of a shard, and the memory of its replay buffers.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,14 +10,14 @@ use crate::model::ConnId;
 
 #[derive(Debug)]
 pub(crate) struct Detached {
-    /// The connections in the order in which they expire, with that time in milliseconds of uptime. Some of them may have
-    /// been resumed or have ended.
+    /// The connections in the order of their expiry, with the expiry in milliseconds of uptime. Some may have been
+    /// resumed or have ended since.
     queue: RefCell<VecDeque<(u64, ConnId)>>,
     /// The number of connections that are detached now.
     count: Cell<usize>,
-    /// The earliest expiry for which a timer is set.
+    /// The earliest expiry with a timer, in milliseconds of uptime.
     armed: Cell<u64>,
-    /// Detached connections whose replay buffers lack something.
+    /// Detached connections whose replay buffers lack entries that the client missed.
     incomplete: RefCell<Vec<Rc<Connection>>>,
     /// The bytes of all replay buffers: by themselves, and with the events that they share.
     kept_bytes: Cell<(usize, usize)>,
@@ -35,7 +35,7 @@ impl Detached {
         self.queue.borrow_mut().push_back((until, id));
     }
 
-    /// Counts a connection out that was resumed or has ended.
+    /// Removes a connection that was resumed or has ended from the count.
     pub(crate) fn count_out(&self) {
         self.count.set(self.count.get().saturating_sub(1));
     }
@@ -45,12 +45,12 @@ impl Detached {
         self.count.get()
     }
 
-    /// The length of the queue, with connections that are not detached any more.
+    /// The length of the queue, including connections that are no longer detached.
     pub(crate) fn queued(&self) -> usize {
         self.queue.borrow().len()
     }
 
-    /// Removes connections from the queue that are not detached any more.
+    /// Removes connections that are no longer detached from the queue.
     pub(crate) fn retain(&self, is_detached: impl Fn(ConnId, u64) -> bool) {
         self.queue.borrow_mut().retain(|(until, id)| is_detached(*id, *until));
     }
@@ -69,7 +69,7 @@ impl Detached {
         self.queue.borrow_mut().pop_front_if(|(until, _)| *until <= now)
     }
 
-    /// When the next connection expires, if the timer for that is not set yet. It counts as set from here on.
+    /// The next expiry, in milliseconds of uptime, if no timer is set for it yet. Marks the timer as set.
     pub(crate) fn arm(&self) -> Option<u64> {
         let first = self.queue.borrow().front().map(|(until, _)| *until);
         let first = first.filter(|first| *first < self.armed.get())?;
@@ -77,7 +77,7 @@ impl Detached {
         Some(first)
     }
 
-    /// Takes note of a timer that has come. Only the earliest that was set counts.
+    /// Notes a timer that fired. Returns whether it is the one last armed; others are stale.
     pub(crate) fn disarm(&self, deadline: u64) -> bool {
         let is_armed = self.armed.get() == deadline;
         if is_armed {
@@ -86,7 +86,7 @@ impl Detached {
         is_armed
     }
 
-    /// Lists a detached connection whose replay buffer lacks something.
+    /// Lists a detached connection whose replay buffer lacks entries.
     pub(crate) fn note_incomplete(&self, connection: &Rc<Connection>) {
         self.incomplete.borrow_mut().push(connection.clone());
     }

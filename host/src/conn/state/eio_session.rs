@@ -11,13 +11,13 @@ use super::handshake::Credentials;
 use super::ids::TransportId;
 use crate::protocol::socketio;
 
-/// The id of an Engine.IO session. A client that knows it can act for the session, so it is random.
+/// The id of an Engine.IO session. The id authorises requests of the session, so it is random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Sid(u128);
 
 impl Sid {
     /// # Errors
-    /// Where the system has no randomness.
+    /// Where the system's random generator fails.
     pub(crate) fn random() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map(|()| Self(u128::from_ne_bytes(bytes)))
@@ -50,12 +50,12 @@ pub(crate) struct EioSession {
     pub(crate) id: Sid,
     pub(crate) credentials: Credentials,
     pub(crate) decoder: RefCell<socketio::Decoder>,
-    /// Whether every message is sent back, for suites that test Engine.IO alone.
+    /// Whether every message is sent back, for conformance suites of Engine.IO alone.
     pub(crate) echoes: bool,
-    /// Namespaces that the client was in. It may not know yet that it was disconnected from one, and packets that it sent
-    /// to one before are no violation.
+    /// Namespaces that the client has left. The client may not know yet that it was disconnected, so packets to these
+    /// namespaces are no violation.
     left_namespaces: RefCell<Vec<Box<str>>>,
-    /// The WebSocket that probes whether it can take over from polling.
+    /// The WebSocket that probes for an upgrade from polling.
     pub(crate) probe: Cell<Option<TransportId>>,
 }
 
@@ -81,7 +81,7 @@ impl EioSession {
 /// Why a request of a polling session failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PollError {
-    /// There is no such session, or it has ended.
+    /// The session does not exist, or has ended.
     Unknown,
     /// The request violates the protocol, and ends the session.
     Bad,
@@ -94,7 +94,7 @@ pub(crate) type Polled = Result<Bytes, PollError>;
 #[derive(Debug)]
 pub(crate) struct Poll {
     pub(crate) answer: oneshot::Sender<Polled>,
-    /// The largest number of packets that the client reads from one answer.
+    /// The most packets that the client decodes from one answer.
     pub(crate) max_packets: usize,
 }
 

@@ -1,7 +1,7 @@
-//! The Engine.IO sessions that polling clients use, of all shards.
+//! The polling Engine.IO sessions of all shards.
 //!
-//! A polling client makes one HTTP request after another, over any TCP connection and so on any shard. The table says
-//! which shard each session lives on, and requests are handed to that shard.
+//! A polling client makes one HTTP request after another, over any TCP connection and so on any shard. The table maps
+//! each session to its shard, to which requests are handed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,33 +14,34 @@ use super::eio_session::{Poll, PollError, Polled, Sid};
 use super::handoff::Handoff;
 use crate::model::Mailbox;
 
-/// Commands that wait for one shard, at most. There are no more than open requests and sockets, and some that broke off.
+/// The most commands that wait for one shard. Their number is bounded by the open requests and sockets, and some
+/// aborted requests.
 const COMMANDS: usize = 65_536;
 
 /// Time between two notices to a session that a request of it is still arriving.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a shard is asked to do for its sessions.
+/// Commands to the shard of a session.
 #[derive(Debug)]
 pub(crate) enum EioCommand {
-    /// A request waits for packets.
+    /// A GET request that waits for packets.
     Poll { id: Sid, poll: Poll },
-    /// A request brought packets.
+    /// A POST request that brought packets.
     Post { id: Sid, body: String, answer: oneshot::Sender<Polled> },
-    /// A request is bringing packets, and is not complete yet.
+    /// A POST request whose body is still arriving.
     Progress { id: Sid },
-    /// A request broke off, or violated the protocol.
+    /// A request that was aborted, or violated the protocol.
     Fail { id: Sid },
-    /// A WebSocket is to take over from polling.
+    /// A WebSocket that is to take over from polling.
     Probe { id: Sid, handoff: Box<Handoff> },
-    /// A client came to another shard than its connection's.
+    /// A transport from another shard, whose client resumes a connection of this one.
     Handoff(Box<Handoff>),
 }
 
 #[derive(Debug)]
 struct Route {
     shard: AtomicUsize,
-    /// Whether a request that brings packets is open.
+    /// Whether a POST request is open.
     posting: AtomicBool,
     /// Whether a WebSocket has taken over.
     is_upgraded: AtomicBool,
@@ -80,24 +81,24 @@ impl EioSessions {
         }
     }
 
-    /// Notes that a WebSocket has taken over from polling.
+    /// Marks a session as upgraded to a WebSocket.
     pub(crate) fn set_upgraded(&self, id: Sid) {
         if let Some(route) = self.routes.get(&id) {
             route.is_upgraded.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Whether a session that began with polling goes on over a WebSocket; none where there is no such session.
+    /// Whether a session was upgraded to a WebSocket; `None` where the session does not exist.
     pub(crate) fn is_upgraded(&self, id: Sid) -> Option<bool> {
         self.routes.get(&id).map(|route| route.is_upgraded.load(Ordering::Relaxed))
     }
 
-    /// The shard that a session lives on.
+    /// The index of a session's shard.
     pub(crate) fn shard_of(&self, id: Sid) -> Option<usize> {
         self.routes.get(&id).map(|route| route.shard.load(Ordering::Relaxed))
     }
 
-    /// Hands a command to the shard of a session, if there is such a session.
+    /// Hands a command to the shard of a session. Returns whether the session exists.
     pub(crate) fn send(&self, id: Sid, command: EioCommand) -> bool {
         let shard = self.shard_of(id);
         if let Some(shard) = shard {
@@ -106,20 +107,20 @@ impl EioSessions {
         shard.is_some()
     }
 
-    /// Waits for packets that a session has to send, `max_packets` of them at most. Dropping the future ends the session.
+    /// Waits for packets of a session, at most `max_packets`. Dropping the future ends the session.
     ///
     /// # Errors
-    /// Where there is no such session, or a request of it waits already.
+    /// Where the session does not exist, or has a waiting request already.
     pub(crate) async fn poll(&self, id: Sid, max_packets: usize) -> Polled {
         let (answer, answered) = oneshot::channel();
         let poll = Poll { answer, max_packets };
         self.ask(id, EioCommand::Poll { id, poll }, answered).await
     }
 
-    /// Begins to read packets that a request brings.
+    /// Begins a POST request.
     ///
     /// # Errors
-    /// Where there is no such session, or another request of it brings packets.
+    /// Where the session does not exist, or has another open POST request.
     pub(crate) fn begin_post(&self, id: Sid) -> Result<Posting<'_>, PollError> {
         let route = self.routes.get(&id).map(|route| route.clone()).ok_or(PollError::Unknown)?;
         if route.posting.swap(true, Ordering::Relaxed) {
@@ -137,7 +138,7 @@ impl EioSessions {
     }
 }
 
-/// A request that waits for its answer. If it breaks off, its session ends, for packets may be lost with it.
+/// A request that waits for its answer. If it is aborted, its session ends, because packets may be lost.
 struct Waiting<'a> {
     sessions: &'a EioSessions,
     id: Sid,
@@ -152,7 +153,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A request that brings packets, while it is read. If it breaks off, its session ends.
+/// A POST request while its body is read. If it is aborted, its session ends.
 #[derive(Debug)]
 pub(crate) struct Posting<'a> {
     sessions: &'a EioSessions,
@@ -164,7 +165,7 @@ pub(crate) struct Posting<'a> {
 }
 
 impl Posting<'_> {
-    /// Counts received bytes as a sign of life: a client on a slow line can show no other meanwhile.
+    /// Counts received bytes as a heartbeat: on a slow line a client cannot send a pong during its upload.
     pub(crate) fn progress(&mut self) {
         if self.noted.elapsed() >= PROGRESS_INTERVAL {
             self.noted = Instant::now();
@@ -172,12 +173,12 @@ impl Posting<'_> {
         }
     }
 
-    /// Leaves the request unread. The session goes on without it.
+    /// Leaves the request unread. The session continues.
     pub(crate) fn refuse(mut self) {
         self.is_complete = true;
     }
 
-    /// Hands the packets over.
+    /// Hands the packets to the session's shard, and waits for the answer.
     ///
     /// # Errors
     /// Where the session has ended, or the packets violate the protocol.

@@ -1,8 +1,8 @@
-//! The frames that a shard is about to write, each of them once, however many clients get it.
+//! The frames that a shard is about to write, each stored once, however many clients get it.
 
 use bytes::Bytes;
 
-/// Slots for frames that an empty queue keeps allocated.
+/// Slots that an empty queue keeps allocated.
 const KEPT_SLOTS: usize = 4096;
 
 /// A frame in its shard's queue. It is valid until the queue is cleared.
@@ -22,9 +22,9 @@ impl FrameRef {
 #[derive(Debug, Default)]
 pub(crate) struct FrameQueue {
     frames: Vec<Bytes>,
-    /// Some of the frames behind each other, as the last client got them.
+    /// A concatenation of some frames, as last written to a client; the next client often gets the same.
     merged: Vec<u8>,
-    /// The indices of those frames.
+    /// The indices of the frames in `merged`.
     merged_of: Vec<u32>,
 }
 
@@ -39,7 +39,7 @@ impl FrameQueue {
         self.frames.len()
     }
 
-    /// Drops all frames. No outbox may refer to one of them.
+    /// Drops all frames. No outbox may refer to any of them.
     pub(crate) fn clear(&mut self) {
         self.frames.clear();
         self.frames.shrink_to(KEPT_SLOTS);
@@ -50,7 +50,7 @@ impl FrameQueue {
         &self.frames[index as usize]
     }
 
-    /// Some frames as one piece of memory.
+    /// Some frames as one contiguous slice.
     pub(super) fn piece(&mut self, indices: &[u32]) -> &[u8] {
         if let [one] = indices {
             return self.frame(*one);

@@ -1,5 +1,5 @@
-//! A transport on its way to another shard: a client that resumes a connection may come to another shard than the
-//! connection's, and its transport then moves there with everything that was read and not yet handled.
+//! The handoff of a transport: a client that resumes a connection may arrive on another shard than the connection's, to
+//! which its transport then moves, with all input that was read and not yet handled.
 
 use std::net::{SocketAddr, TcpStream};
 
@@ -13,12 +13,12 @@ use crate::auth;
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::websocket::{Decoder, Message};
 
-/// A message that was read before a hand-off and is handled after it.
+/// A message that was read before a handoff and is handled after it.
 #[derive(Debug)]
 pub(crate) enum Inbound {
     Text(String),
     Binary(Bytes),
-    /// The client closes its WebSocket, with this code.
+    /// The client's close of its WebSocket, with this code.
     Close(Option<u16>),
 }
 
@@ -28,7 +28,7 @@ impl Inbound {
         Self::Text(format!("4{text}"))
     }
 
-    /// A packet as it came, if it still means something after the hand-off.
+    /// A received packet, if it still has a meaning after the handoff.
     pub(crate) fn from_packet(packet: Packet<'_>) -> Option<Self> {
         match packet {
             Packet::Message(text) => Some(Self::from_socketio(text)),
@@ -39,18 +39,18 @@ impl Inbound {
     }
 }
 
-/// The client of a plain transport that is handed off: who signed in, and the frames that were held for it.
+/// The client of a plain transport that is handed off: its session, and the frames that were held.
 #[derive(Debug)]
 pub(crate) struct PlainHandoff {
     pub(crate) session: auth::Session,
     pub(crate) held: Vec<Bytes>,
 }
 
-/// A hand-off that begins when everything that was read has been put aside.
+/// A handoff that completes once all input of the current read is in `inbound`.
 #[derive(Debug)]
 pub(crate) struct PendingHandoff {
     pub(crate) to: usize,
-    /// Of a plain transport.
+    /// The client, for a plain transport.
     pub(crate) plain: Option<PlainHandoff>,
     pub(crate) inbound: Vec<Inbound>,
 }
@@ -60,7 +60,7 @@ impl PendingHandoff {
         self.inbound.extend(inbound);
     }
 
-    /// Keeps a message of a WebSocket, if it still means something after the hand-off.
+    /// Keeps a WebSocket message, if it still has a meaning after the handoff.
     pub(crate) fn keep_message(&mut self, message: &Message<'_>) {
         match message {
             Message::Text(text) => self.inbound.push(Inbound::Text((*text).to_owned())),
@@ -71,7 +71,7 @@ impl PendingHandoff {
     }
 }
 
-/// A transport as one shard hands it to another.
+/// A transport in transfer from one shard to another.
 #[derive(Debug)]
 pub(crate) struct Handoff {
     pub(crate) peer: SocketAddr,

@@ -1,13 +1,13 @@
-//! What a client asked for and showed in its first HTTP request.
+//! The protocol and the credentials of a client's first HTTP request.
 
 use crate::auth::PresentedToken;
 
-/// The credentials of a handshake. A Socket.IO client may show better ones when it enters a namespace.
+/// The credentials of a handshake. A Socket.IO client may send a token of its own for each namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
-    /// Tokens from a header, the query or cookies, in the order in which they count.
+    /// Tokens from a header, the query or cookies, in the order of precedence.
     pub(crate) tokens: Box<[PresentedToken]>,
-    /// Why another token does not count, where there is one.
+    /// Why a further token was ignored, if one was.
     pub(crate) refused: Option<&'static str>,
 }
 
@@ -16,8 +16,9 @@ pub(crate) struct Credentials {
 pub(crate) enum Handshake {
     /// The plain protocol.
     Plain { credentials: Credentials },
-    /// Engine.IO, and Socket.IO on it. With `echoes` every message is sent back, for suites that test Engine.IO alone.
+    /// Engine.IO, and Socket.IO on it. With `echoes` every message is sent back, for conformance suites of Engine.IO
+    /// alone.
     Eio { credentials: Credentials, echoes: bool },
-    /// Every message is sent back, for suites that test WebSocket alone.
+    /// Every message is sent back, for conformance suites of WebSocket alone.
     Echo,
 }

@@ -2,7 +2,7 @@
 
 use mio::Token;
 
-/// A transport's slot on its shard, and a stamp that tells one tenant of the slot from the next.
+/// A transport's slot on its shard, and a stamp that distinguishes successive transports in the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TransportId {
     slot: u32,
@@ -27,7 +27,7 @@ impl TransportId {
         Self { slot: bits as u32, stamp: (bits >> u32::BITS) as u32 }
     }
 
-    /// What the kernel calls the transport's socket.
+    /// The token by which the kernel reports the transport's socket.
     pub(crate) fn token(self) -> Token {
         const { assert!(usize::BITS >= u64::BITS, "a token holds a slot and a stamp") };
         Token(self.to_bits() as usize)

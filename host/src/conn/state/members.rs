@@ -1,4 +1,4 @@
-//! Which of a shard's connections are in which room, as lists that a fan-out walks.
+//! The members of rooms and roles on one shard, as lists that a fan-out walks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,14 +11,15 @@ use super::transport::Transport;
 use super::transports::{TransportView, Transports};
 use crate::hub::Target;
 
-/// How many connections before its turn one is prefetched, and its transport a little later, for its id stands there.
+/// How many connections ahead of its turn a connection is prefetched, and its transport, whose id the connection holds,
+/// a little later.
 const CONNECTIONS_AHEAD: usize = 3;
 const TRANSPORTS_AHEAD: usize = 1;
 
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     lists: RefCell<HashMap<MemberList, Vec<Rc<Connection>>>>,
-    /// The number of the last delivery, which marks the connections that have had it.
+    /// The number of the last delivery, which marks the connections that it visited.
     delivery: Cell<u64>,
 }
 
@@ -75,8 +76,8 @@ impl Members {
         }
     }
 
-    /// Calls `visit` once with every connection that belongs to a target of `to` and to none of `except`, and with its
-    /// transport. Transports may neither be inserted nor removed meanwhile.
+    /// Calls `visit` once for every connection in a target of `to` and in none of `except`, with the connection and its
+    /// transport. `visit` may neither insert nor remove transports.
     pub(crate) fn each(
         &self,
         (to, except): (&[Target], &[Target]),
@@ -112,14 +113,14 @@ impl Members {
                     }
                 }
             };
-            // Connections that are excepted are marked as if they had had the delivery.
+            // Excepted connections are marked as visited.
             walk(except, false);
             walk(to, true);
         });
     }
 }
 
-/// Prefetches the connections that are next, and the transports of those that have been.
+/// Prefetches a connection further ahead, and the transport of one that was prefetched before.
 fn prefetch_next(next: &[Rc<Connection>], transports: &TransportView<'_>) {
     if let Some(connection) = next.get(CONNECTIONS_AHEAD) {
         prefetch(&**connection);

@@ -1,11 +1,12 @@
-//! State: each type owns its fields, and nothing here knows the shard.
+//! State: each type owns its fields, and no type here depends on the shard.
 //!
-//! - `transport`, `transports`, `ids`: ways to clients; `handshake`: how one began; `eio_session`: what Engine.IO adds;
-//!   `eio_sessions`: the polling sessions of all shards; `rate`, `read_pace`: how much clients may send and are read
+//! - `transport`, `transports`, `ids`: transports; `handshake`: their first requests; `eio_session`: one Engine.IO
+//!   session; `eio_sessions`: the polling sessions of all shards; `rate`: rates of messages; `read_pace`: rates of
+//!   reading
 //! - `connection`, `connections`, `members`: logical connections, and the lists that a fan-out walks; `prefetch`
-//! - `frame_queue`, `outbox`, `writes`: frames on their way to sockets; `poller`: which sockets are ready
+//! - `frame_queue`, `outbox`, `writes`: frames to be written; `poller`: readiness of sockets
 //! - `replay`, `detached`, `pending_resumes`, `handoff`: recovery after a transport is lost
-//! - `timers`, `wall_clock`: what is due; `shutdown`: how the shard ends; `client_log`: bounded lines of the log
+//! - `timers`, `wall_clock`: deadlines; `shutdown`: the end of the shard; `client_log`: log lines, bounded in rate
 
 mod client_log;
 mod connection;

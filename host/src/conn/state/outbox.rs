@@ -9,21 +9,21 @@ use smallvec::SmallVec;
 
 use super::frame_queue::{FrameQueue, FrameRef};
 
-/// Frames that are written in one system call, at most. Linux takes 1,024; beyond some dozens the call costs less than the
-/// copying.
+/// The most frames that are written in one system call. Linux takes 1,024; beyond some dozens the call costs less than
+/// the copying.
 const FRAMES_PER_WRITE: usize = 64;
 
-/// Up to so many bytes, frames are copied behind each other before they are written: that costs less than a gathering
-/// write, and the next client often gets the same copy.
+/// Up to this number of bytes, frames are concatenated before they are written: that costs less than a vectored write,
+/// and the next client often gets the same copy.
 const MERGED_BYTES: usize = 64 * 1024;
 
-/// Frames that wait to be written to one client, ready for a WebSocket. A polling answer takes the packets out of their
-/// frames again.
+/// Frames that wait to be written to one client, encoded for a WebSocket. A polling answer extracts the packets from
+/// the frames.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// Frames that the client did not take when the shard last wrote.
+    /// Frames that the socket did not accept when the shard last wrote.
     waiting: VecDeque<Bytes>,
-    /// Frames that were queued since, as indices into the shard's queue.
+    /// Frames queued since the shard last wrote, as indices into its queue.
     fresh: SmallVec<[u32; 4]>,
     bytes: usize,
     /// Whether the first waiting frame was written in part, and must be finished before anything else.
@@ -31,7 +31,7 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Appends frames. Gives the bytes of all that wait.
+    /// Appends frames. Returns the bytes of all waiting frames.
     pub(crate) fn push(&mut self, frames: &[FrameRef]) -> usize {
         self.bytes += frames.iter().map(|frame| frame.length()).sum::<usize>();
         self.fresh.extend(frames.iter().map(|frame| frame.index));
@@ -53,9 +53,9 @@ impl Outbox {
         self.bytes = self.waiting.iter().map(Bytes::len).sum();
     }
 
-    /// Takes its frames out of the shard's queue, which is cleared next.
+    /// Copies references to fresh frames out of the shard's queue, which is cleared next.
     pub(crate) fn keep(&mut self, queue: &FrameQueue) {
-        // The memory goes along: an idle client keeps none.
+        // The capacity is freed as well: an idle client keeps none.
         let fresh = std::mem::take(&mut self.fresh);
         self.waiting.extend(fresh.iter().map(|index| queue.frame(*index).clone()));
     }
@@ -67,13 +67,13 @@ impl Outbox {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Puts back the end of the frames that were taken. None may have been appended since.
+    /// Puts back the rest of the frames that were taken. None may have been appended since.
     pub(crate) fn put_back(&mut self, frames: VecDeque<Bytes>) {
         self.bytes = frames.iter().map(Bytes::len).sum();
         self.waiting = frames;
     }
 
-    /// Writes the frames as far as the socket takes them. Says whether all of them are written.
+    /// Writes as many frames as the socket accepts. Returns whether all are written.
     pub(crate) fn write_to(&mut self, socket: &TcpStream, queue: &mut FrameQueue) -> io::Result<bool> {
         if self.waiting.is_empty() && (self.fresh.len() == 1 || self.bytes <= MERGED_BYTES) {
             if self.fresh.is_empty() {
@@ -104,7 +104,7 @@ impl Outbox {
                 Err(error) => return Err(error),
             }
         }
-        // A client that was slow once need not be so again.
+        // Frees the capacity: a client that was slow once is usually fast again.
         self.waiting = VecDeque::new();
         Ok(true)
     }

@@ -1,9 +1,9 @@
-//! New plain connections that may be about to resume another: their users have sessions, and a client says only after
-//! `connected` that it wants to resume one.
+//! New plain connections whose clients may be about to resume another connection: their users have sessions, and a
+//! client sends `resume` only after `connected`.
 //!
-//! The frames for such a connection are held until its client's first frame. If the client resumes, they are in the other
-//! connection's replay, in order and once; if not, they are sent then. Where the user has as many connections as it may,
-//! the new one counts only if it does not resume.
+//! The frames for such a connection are held until its client's first frame. If the client resumes, the same frames are
+//! in the resumed connection's replay buffer; if not, the held frames are sent. At the user's limit of connections, the
+//! new one counts only if its client does not resume.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ pub(crate) struct PendingResumes(RefCell<HashMap<ConnId, PendingResume>>);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PendingResume {
     pub(crate) transport: TransportId,
-    /// Whether its user had as many connections as it may.
+    /// Whether the user was at the limit of connections.
     pub(crate) is_over_limit: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Which sockets of a shard are ready: the kernel is asked once for all of them.
+//! Readiness of a shard's sockets, by one epoll instance.
 //!
-//! A socket has no task and no place in the runtime's own reactor. The shard's sockets are in a poller of the shard's, and
-//! the runtime watches that poller alone. An idle connection costs its own few bytes, and readiness costs one look at the
-//! kernel's list, however many sockets are ready.
+//! A socket has no task and no registration in the runtime's reactor. The shard's sockets are registered in the shard's
+//! own poller, and the runtime watches that poller alone. So an idle connection costs no more than its own state, and
+//! one system call reports all ready sockets.
 
 use std::cell::{RefCell, RefMut};
 use std::io;
@@ -18,13 +18,13 @@ use tokio::io::unix::AsyncFd;
 use super::ids::TransportId;
 use super::transport::Transport;
 
-/// Sockets that are served in one turn. The kernel keeps the others for the next.
+/// The most sockets that are served in one turn. The kernel keeps the others for the next.
 const SOCKETS_PER_TURN: usize = 256;
 
 /// The buffer that all transports of a shard read into, in bytes.
 pub(crate) const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Tells which sockets are ready.
+/// The poller of a shard, which reports ready sockets.
 #[derive(Debug)]
 pub(crate) struct ReadySockets {
     poll: AsyncFd<Poll>,
@@ -32,20 +32,21 @@ pub(crate) struct ReadySockets {
 }
 
 impl ReadySockets {
-    /// Watches no socket yet. To be called within the runtime. Gives the registry of sockets to watch.
+    /// A poller without sockets, and the registry by which to watch sockets. To be called within the runtime.
     ///
     /// # Errors
-    /// Where the kernel has no poller to give.
+    /// Where the kernel refuses a poller.
     #[expect(unsafe_code, reason = "the runtime cannot know that a poller keeps its descriptor")]
     pub(crate) fn new() -> io::Result<(Self, Registry)> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        // SAFETY: a poller has one descriptor, which it closes when it is dropped, and this one is given away whole.
+        // SAFETY: a poller has one descriptor, which it closes on drop, and the poller is moved into the `AsyncFd`
+        // whole.
         let poll = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) }?;
         Ok((Self { poll, ready: Events::with_capacity(SOCKETS_PER_TURN) }, registry))
     }
 
-    /// Waits until some sockets are ready, and gives them. May be cancelled.
+    /// Waits until sockets are ready, and returns their events. Cancel-safe.
     pub(crate) async fn ready(&mut self) -> io::Result<&Events> {
         let mut guard = self.poll.readable_mut().await?;
         guard.get_inner_mut().poll(&mut self.ready, Some(Duration::ZERO))?;
@@ -56,11 +57,11 @@ impl ReadySockets {
     }
 }
 
-/// The sockets that a shard watches, those of them that it has yet to read, and the buffer that it reads into.
+/// The registry of a shard's sockets, the transports with unread input, and the read buffer.
 #[derive(Debug)]
 pub(crate) struct Poller {
     registry: Registry,
-    /// Transports whose sockets had more to read than their turn allowed.
+    /// Transports whose sockets may have more to read than one turn allows.
     unread: RefCell<Vec<Rc<Transport>>>,
     read_buffer: RefCell<Box<[u8]>>,
 }
@@ -71,15 +72,15 @@ impl Poller {
         Self { registry, unread: RefCell::default(), read_buffer }
     }
 
-    /// Watches the socket of a transport. Bytes that are there to read already count.
+    /// Watches the socket of a transport. Bytes that are readable already cause an event, too.
     pub(crate) fn watch(&self, id: TransportId, tcp: &TcpStream) -> io::Result<()> {
         let interests = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(&mut SourceFd(&tcp.as_raw_fd()), id.token(), interests)
     }
 
-    /// Stops to watch a socket that another shard takes over.
+    /// Stops watching a socket that another shard takes over.
     pub(crate) fn unwatch(&self, tcp: &TcpStream) {
-        // Of a socket that was never watched there is nothing to stop.
+        // An error means that the socket was never watched.
         let _ = self.registry.deregister(&mut SourceFd(&tcp.as_raw_fd()));
     }
 

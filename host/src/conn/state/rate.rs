@@ -1,5 +1,5 @@
-//! How much a client may send. Over its rate its messages are first refused with an answer, then dropped unread, and in the
-//! end the client is cut off.
+//! The rate of a client's messages. Messages over the rate are first refused with an answer, then dropped unparsed, and
+//! finally the client is cut off.
 
 use std::num::NonZeroU32;
 
@@ -10,20 +10,20 @@ use governor::{Quota, RateLimiter};
 
 use crate::model::Clock;
 
-/// Bursts that a client may send over its rate before it is cut off. A page that reconnects and sends its backlog stays far
+/// Messages over the rate that cut a client off, in bursts. A page that reconnects and sends its backlog stays far
 /// below.
 const BURSTS_OVER: u32 = 5;
 
-/// The fewest messages over its rate that cut a client off, and the fewest that are answered before: messages that are typed
-/// are answered even where bursts are small.
+/// Lower bounds of the messages over the rate that cut a client off, and of those that are answered before: messages
+/// typed by hand are answered even where bursts are small.
 const LEAST_OVER: u32 = 1000;
 const LEAST_ANSWERED: u32 = 200;
 
-/// Messages over the rate are forgiven at this part of the rate: a client that stays a little over it is refused, one that
-/// sends a multiple of it is cut off.
+/// Messages over the rate are forgiven at the rate divided by this: a client slightly over its rate is only refused, a
+/// client at a multiple of its rate is cut off.
 const FORGIVEN_PART: u32 = 5;
 
-/// Bytes of a message over the rate that count as one more message, for they cost as much to read and refuse.
+/// Bytes of a message over the rate that count as one more message, because they cost as much to read.
 const BYTES_PER_MESSAGE: usize = 4096;
 
 /// A rate limiter on the host's clock.
@@ -37,7 +37,7 @@ impl Limiter {
         Self(Box::new(RateLimiter::direct_with_clock(quota, Uptime(clock.clone()))))
     }
 
-    /// Takes one cell of the rate, if there is one.
+    /// Takes one token from the bucket. Returns whether one was left.
     pub(crate) fn allows(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -50,19 +50,20 @@ pub(crate) enum Verdict {
     Take,
     /// Refuse it with an answer.
     Refuse,
-    /// Drop it unread.
+    /// Drop it unparsed.
     Drop,
     /// Cut the client off.
     CutOff,
 }
 
-/// What a client has sent over its rate.
+/// A client's rate limiter, and its messages over the rate.
 #[derive(Debug)]
 pub(crate) struct Rate {
     limiter: Limiter,
     per_second: NonZeroU32,
     burst: NonZeroU32,
-    /// Messages over the rate that are not forgiven yet, and when they were counted, in milliseconds of uptime.
+    /// Messages over the rate that are not forgiven yet, and the time up to which forgiveness was applied, in
+    /// milliseconds of uptime.
     over: u32,
     counted_at: u64,
 }
@@ -81,7 +82,7 @@ impl Rate {
         let forgiven_per_second = u64::from(self.per_second.get().div_ceil(FORGIVEN_PART));
         let forgiven = now.saturating_sub(self.counted_at) * forgiven_per_second / 1000;
         if forgiven > 0 {
-            // The rest of less than a whole message stays due.
+            // The fraction of a message is carried over.
             self.over = self.over.saturating_sub(u32::try_from(forgiven).unwrap_or(u32::MAX));
             self.counted_at =
                 if self.over == 0 { now } else { self.counted_at + forgiven * 1000 / forgiven_per_second };
@@ -129,7 +130,7 @@ mod tests {
         (Rate::new(number(per_second), number(burst), &clock), clock)
     }
 
-    /// How many messages of so many bytes are taken, refused and dropped until the client is cut off.
+    /// How many messages of `bytes` are taken, refused and dropped until the client is cut off.
     fn flood(rate: &mut Rate, bytes: usize, now: u64) -> [usize; 3] {
         let mut counts = [0; 3];
         loop {
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(flood(&mut rate(50, 200).0, 10, 0), [200, 200, 800]);
         assert_eq!(flood(&mut rate(1, 5).0, 10, 0), [5, 200, 800]);
         assert_eq!(flood(&mut rate(500, 1000).0, 10, 0), [1000, 1000, 4000]);
-        // A megabyte weighs more.
+        // A megabyte counts as many messages.
         assert_eq!(flood(&mut rate(50, 200).0, 1_000_000, 0), [200, 0, 4]);
     }
 

@@ -1,5 +1,5 @@
-//! How fast users are read. A user over its share is not read for a moment: what it sends waits in the kernel and then at
-//! the client, by TCP's flow control, while others are read.
+//! The rate at which users are read. The transports of a user over its share are paused: the input waits in the kernel
+//! and then, by TCP's flow control, at the client, while others are read.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use crate::model::{Allowance, Quota};
 
-/// Bytes that are read from one user's connections on one shard. To read, check and copy them takes some hundredths of a
-/// shard's time; the burst is an upload of some of the largest messages.
+/// Bytes per second and burst that are read from one user's connections on one shard. The rate takes a few percent of a
+/// shard's time; the burst allows an upload of several messages of the largest size.
 const READ: Quota = Quota { per_second: 8 * 1024 * 1024, burst: 32 * 1024 * 1024 };
 
-/// Bytes that are read from a transport before its user is charged for them: to charge each read would cost too much.
+/// Bytes that are read from a transport before its user is charged: charging each read would cost too much.
 pub(crate) const CHARGED_AT: usize = 64 * 1024;
 
-/// Users that are remembered before those that owe nothing are forgotten.
+/// Users in the table before those without debt are removed.
 const REMEMBERED: usize = 1024;
 
-/// Bytes a second for each event a second that a connection may send, so that a high limit on events can be used.
+/// Bytes per second for each event per second that a connection may send, so that a high limit on events can be used.
 const EVENT_BYTES: u64 = 256;
 
-/// What each user of a shard has been charged.
+/// The read allowance of each user on a shard.
 #[derive(Debug)]
 pub(crate) struct ReadPace {
     quota: Quota,
@@ -33,7 +33,7 @@ impl ReadPace {
         Self { quota: Quota { per_second, ..READ }, used: RefCell::default() }
     }
 
-    /// Charges a user. Gives the time for which it is not to be read, in milliseconds.
+    /// Charges a user. Returns the pause of reading, in milliseconds, if the user is over its share.
     pub(crate) fn charge(&self, principal: Arc<str>, now: u64, bytes: usize) -> Option<u64> {
         let mut used = self.used.borrow_mut();
         if used.len() >= REMEMBERED && !used.contains_key(&principal) {

@@ -1,4 +1,4 @@
-//! The replay buffer of one connection: what it was sent, and is sent again when its client resumes.
+//! The replay buffer of one connection: entries that are sent again when its client resumes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,16 +39,16 @@ impl FromStr for SessionKey {
     }
 }
 
-/// How far a client received, as it says itself.
+/// How far a client received, by its own report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// The number of frames of its session that it received.
     Frames(u64),
-    /// The number of the last event that it received; none for no event at all.
+    /// The number of the last event that it received; `None` for no event at all.
     Event(Option<u64>),
 }
 
-/// Something that a connection was sent, or would have been if it were attached.
+/// A recorded message to a connection, whether it was sent or the connection was detached.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// An event, and the length of its frames.
@@ -71,7 +71,7 @@ impl Entry {
             }
     }
 
-    /// The bytes that no other connection shares, beside its place in the buffer.
+    /// The bytes that no other connection shares, without the entry's slot in the buffer.
     fn unshared_bytes(&self) -> usize {
         match self {
             Self::Event(..) => 0,
@@ -87,24 +87,24 @@ impl Entry {
     }
 }
 
-/// What one connection was sent. Events are shared with the other connections that got them.
+/// The recorded entries of one connection. Events are shared with their other recipients.
 #[derive(Debug)]
 pub(crate) struct ReplayBuffer {
     secret: u128,
     entries: VecDeque<Entry>,
     /// The bytes of all entries, with their frames.
     bytes: usize,
-    /// The bytes of those frames that no other connection shares.
+    /// The bytes of frames that no other connection shares.
     unshared: usize,
     /// Entries that were dropped from the front.
     n_dropped: u64,
-    /// The last event among them: the client may have received exactly so far.
+    /// The last event among the dropped entries: a client that received up to there misses nothing.
     last_dropped: Option<u64>,
     /// The number of entries ever appended when the unanswered ping was sent.
     pinged: Option<u64>,
-    /// The number of entries ever appended when its transport was last lost. The client may have received any of them.
+    /// The number of entries ever appended when the transport was last lost. The client may have received any of them.
     detached_at: u64,
-    /// Until when a detached client may resume, in milliseconds of uptime.
+    /// The end of the recovery window of a detached connection, in milliseconds of uptime.
     pub(crate) resumable_until: u64,
 }
 
@@ -127,12 +127,12 @@ impl ReplayBuffer {
         }
     }
 
-    /// Whether this is its key. Takes constant time.
+    /// Whether `key` matches, compared in constant time.
     pub(crate) fn has_key(&self, key: &SessionKey) -> bool {
         self.secret.to_ne_bytes().ct_eq(&key.secret.to_ne_bytes()).into()
     }
 
-    /// Appends an entry, and drops the oldest ones over `max_bytes`.
+    /// Appends an entry, and drops the oldest entries beyond `max_bytes`.
     pub(crate) fn append(&mut self, entry: Entry, max_bytes: usize) {
         self.bytes += entry.bytes();
         self.unshared += entry.unshared_bytes();
@@ -145,12 +145,12 @@ impl ReplayBuffer {
         self.n_dropped + self.entries.len() as u64
     }
 
-    /// Whether it still has everything that a detached client missed.
+    /// Whether no entry was dropped that a detached client missed.
     pub(crate) fn is_complete(&self) -> bool {
         self.n_dropped <= self.detached_at
     }
 
-    /// Marks the loss of the transport. The client may resume until then.
+    /// Marks the loss of the transport. The client may resume until `until`, in milliseconds of uptime.
     pub(crate) fn detach(&mut self, until: u64) {
         self.resumable_until = until;
         self.detached_at = self.n_entries();
@@ -169,13 +169,14 @@ impl ReplayBuffer {
         true
     }
 
-    /// Marks a ping that is sent. If another is unanswered, its answer comes first.
+    /// Marks a ping that is sent. If an earlier ping is unanswered, the mark stays on that one, whose answer arrives
+    /// first.
     pub(crate) fn mark_ping(&mut self) {
         let n_entries = self.n_entries();
         self.pinged.get_or_insert(n_entries);
     }
 
-    /// Marks the answer to a ping: the client has everything from before the ping, which is dropped.
+    /// Marks the answer to a ping: the client has received all entries from before the ping, which are dropped.
     pub(crate) fn mark_pong(&mut self) {
         if let Some(pinged) = self.pinged.take() {
             while self.n_dropped < pinged && self.pop() {}
@@ -183,7 +184,7 @@ impl ReplayBuffer {
         }
     }
 
-    /// Drops the older half.
+    /// Drops the older half of the entries.
     pub(crate) fn drop_older_half(&mut self) {
         for _ in 0..self.entries.len().div_ceil(2) {
             self.pop();
@@ -191,7 +192,8 @@ impl ReplayBuffer {
         self.entries.shrink_to_fit();
     }
 
-    /// The index of the first entry that a client has not received. None where that is not known, or not kept.
+    /// The index of the first entry that a client has not received. `None` where that is unknown, or the entry was
+    /// dropped.
     pub(crate) fn resume_point(&self, progress: Progress) -> Option<usize> {
         match progress {
             Progress::Frames(n) => {
@@ -211,7 +213,7 @@ impl ReplayBuffer {
     pub(crate) fn frames_from(&mut self, at: usize, protocol: &Protocol) -> Vec<Bytes> {
         let frames = self.entries.range(at..).map(|entry| entry.frames(protocol)).collect();
         if matches!(protocol, Protocol::SocketIo { .. }) {
-            // The next time the client counts events alone, and would be sent an acknowledgement request twice.
+            // A Socket.IO client counts events alone: at a further resume it would get these frames twice.
             for entry in self.entries.range_mut(at..) {
                 if let Entry::Frames(frames) = entry {
                     self.bytes -= frames.len();
@@ -223,7 +225,7 @@ impl ReplayBuffer {
         frames
     }
 
-    /// Its memory in bytes: by itself, and with the events that it shares.
+    /// The buffer's memory in bytes: its own, and with shared events included.
     pub(crate) fn memory(&self) -> (usize, usize) {
         let own = self.entries.capacity() * ENTRY_BYTES + self.unshared;
         (own, own + self.bytes)

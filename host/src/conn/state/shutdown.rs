@@ -1,5 +1,5 @@
-//! How a shard ends: clients are first closed one after another, so that they do not all connect to other hosts in the same
-//! instant, and then all that are left.
+//! The end of a shard: connections are first closed one after another, so that clients do not all reconnect to other
+//! hosts at the same instant, and then all that are left.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -10,10 +10,10 @@ use tokio::sync::{mpsc, watch};
 use super::ids::TransportId;
 use crate::model::ConnId;
 
-/// Connections that are closed in one turn.
+/// The most connections that are closed in one turn.
 const CLOSED_IN_A_ROW: usize = 256;
 
-/// Items that are due evenly over a time, in milliseconds of uptime.
+/// Items whose due times are spread evenly over a range, in milliseconds of uptime.
 #[derive(Debug)]
 struct Schedule<T> {
     since: u64,
@@ -31,13 +31,13 @@ impl<T> Schedule<T> {
     fn take_due(&mut self, now: u64) -> Vec<T> {
         let time = self.until.saturating_sub(self.since);
         let gone = now.saturating_sub(self.since).min(time);
-        // How many should be left. Rounded up, so that nothing is due before its time.
+        // The number of items that should be left, rounded up so that none is due early.
         let left = if time == 0 { 0 } else { (self.total as u64 * (time - gone)).div_ceil(time) as usize };
         let n_due = self.rest.len().saturating_sub(left).min(CLOSED_IN_A_ROW);
         self.rest.split_off(self.rest.len() - n_due)
     }
 
-    /// When the next item is due; none where nothing is left.
+    /// When the next item is due, in milliseconds of uptime; `None` where none is left.
     fn next(&self, now: u64) -> Option<u64> {
         if self.rest.is_empty() {
             return None;
@@ -54,13 +54,13 @@ impl<T> Schedule<T> {
 struct Drain {
     until: u64,
     transports: Schedule<TransportId>,
-    /// Connections that are detached: features hear of their ends, which takes time as well.
+    /// Detached connections: features are notified of their ends, which takes time as well.
     detached: Schedule<ConnId>,
-    /// Dropped when nothing is left to close.
+    /// Dropped when all are closed.
     working: Option<mpsc::Sender<Infallible>>,
 }
 
-/// Whether a shard drains or stops, and the HTTP connections that it still has.
+/// Whether a shard drains or stops, and its open HTTP connections.
 #[derive(Debug)]
 pub(crate) struct Shutdown {
     stopping: watch::Sender<bool>,
@@ -74,12 +74,12 @@ impl Shutdown {
         Self { stopping: watch::Sender::new(false), drain, http_connections }
     }
 
-    /// Whether all clients have been told that the host ends.
+    /// Whether the stop has begun.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 
-    /// Begins to stop. Says whether this is the first time.
+    /// Begins the stop. Returns whether this is the first call.
     pub(crate) fn stop(&self) -> bool {
         !self.stopping.send_replace(true)
     }
@@ -92,7 +92,8 @@ impl Shutdown {
         self.drain.borrow().is_some()
     }
 
-    /// Begins to drain evenly over a time, in milliseconds of uptime. `working` is dropped when all are closed.
+    /// Begins a drain, spread evenly over a range of time in milliseconds of uptime. `working` is dropped when all are
+    /// closed.
     pub(crate) fn begin_drain(
         &self,
         over: Range<u64>,
@@ -111,8 +112,8 @@ impl Shutdown {
         drain.as_mut().map(|drain| (drain.transports.take_due(now), drain.detached.take_due(now)))
     }
 
-    /// When the next are due; none where all are closed. `transports_up` gives transports that were opened meanwhile, by a
-    /// hand-off or an upgrade.
+    /// When the next closes are due, in milliseconds of uptime; `None` where all are closed. `transports_up` returns
+    /// transports that were opened meanwhile, by a handoff or an upgrade.
     pub(crate) fn next_due(&self, now: u64, transports_up: impl FnOnce() -> Vec<TransportId>) -> Option<u64> {
         let mut drain = self.drain.borrow_mut();
         let drain = drain.as_mut()?;
@@ -143,7 +144,7 @@ impl Shutdown {
 mod tests {
     use super::*;
 
-    /// The moments at which items are due, and how many.
+    /// The moments at which items are due, and their numbers.
     fn schedule(n: usize, time: u64) -> Vec<(u64, usize)> {
         let mut items = Schedule::new(vec![(); n], 1000, 1000 + time);
         let (mut now, mut moments) = (1000, Vec::new());

@@ -9,18 +9,18 @@ use tokio::sync::Notify;
 use super::ids::TransportId;
 use crate::model::Clock;
 
-/// What a timer is for.
+/// The subject of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// Check a transport: its heartbeat, its limits of time, its tokens.
+    /// Check a transport: heartbeat, time limits, token expiry.
     Transport(TransportId),
-    /// The answer to a probe must have come.
+    /// The time to answer a probe has passed.
     Probe(TransportId),
     /// A detached connection expires.
     Detached,
-    /// Some connections are to be closed before the host ends.
+    /// The next closes of a drain are due.
     Drain,
-    /// Check whether the system's clock was put back or ahead.
+    /// Check whether the system's clock was set back or ahead.
     WallClock,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Timer {
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     heap: RefCell<BinaryHeap<Reverse<(u64, Timer)>>>,
-    /// Told when a timer becomes the first.
+    /// Notified when a new timer becomes the first.
     earlier: Notify,
 }
 
@@ -59,7 +59,7 @@ impl Timers {
         self.heap.borrow_mut().pop().map(|Reverse(timer)| timer)
     }
 
-    /// Waits until a timer is due. May be cancelled.
+    /// Waits until a timer is due. Cancel-safe.
     pub(crate) async fn due(&self, clock: &Clock) {
         loop {
             match self.first() {

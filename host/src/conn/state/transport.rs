@@ -1,4 +1,4 @@
-//! A transport: one way to a client, with the bytes that wait for it.
+//! A transport: one way to a client, with its outbox.
 //!
 //! A plain WebSocket carries one connection, an Engine.IO session one for each Socket.IO namespace. A connection may
 //! outlive its transport, and be resumed over another. Each knows the other by its id.
@@ -16,20 +16,20 @@ use crate::model::ConnId;
 use crate::net::Holding;
 use crate::protocol::websocket::Decoder;
 
-/// Where a transport is in its life.
+/// The phase in a transport's lifecycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// No client has signed in on it yet.
+    /// No client has signed in yet.
     Authenticating,
-    /// It sends and receives events.
+    /// Events are sent and received.
     Open,
-    /// Our close is on its way. Of what the client sends only its own close counts.
+    /// The host's close was sent. All input except the client's close is ignored.
     Closing,
-    /// It is gone, or about to be.
+    /// The transport was removed, or is about to be.
     Ended,
 }
 
-/// What a transport speaks.
+/// The protocol of a transport.
 #[derive(Debug, Clone)]
 pub(crate) enum Session {
     /// The plain protocol.
@@ -43,15 +43,15 @@ pub(crate) enum Session {
         /// Whether the client has sent its probe.
         is_tried: bool,
     },
-    /// Every message is sent back, for suites that test WebSocket alone.
+    /// Every message is sent back, for conformance suites of WebSocket alone.
     Echo,
 }
 
-/// How bytes get to the client and back.
+/// The I/O of a transport.
 #[derive(Debug)]
 pub(crate) enum Io {
     Socket(Socket),
-    /// With the request that waits for packets.
+    /// A polling session, with the request that waits for packets, if any.
     Polling(RefCell<Option<Poll>>),
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum Io {
 pub(crate) struct Socket {
     pub(crate) tcp: TcpStream,
     pub(crate) decoder: RefCell<Decoder>,
-    /// Whether its buffer in the kernel is full. The poller tells when it has room again.
+    /// Whether the kernel's send buffer is full. The poller reports when it has room again.
     pub(crate) blocked: Cell<bool>,
 }
 
@@ -79,38 +79,38 @@ pub(crate) struct Transport {
     pub(crate) session: RefCell<Session>,
     pub(crate) phase: Cell<Phase>,
     pub(crate) outbox: RefCell<Outbox>,
-    /// Whether it is listed as having frames to flush.
+    /// Whether the transport is in the list of those to flush.
     pub(crate) dirty: Cell<bool>,
-    /// Whether it is listed as having more to read.
+    /// Whether the transport is in the list of those with more to read.
     pub(crate) unread: Cell<bool>,
     /// The connections that it carries.
     pub(crate) connections: RefCell<Vec<ConnId>>,
     pub(crate) times: Times,
-    /// Whether it counts towards the limits of connections.
+    /// Whether the transport counts towards the limits of connections.
     pub(crate) counted: Cell<bool>,
-    /// Set while it is being handed off to another shard.
+    /// Set while the transport is being handed off to another shard.
     pub(crate) handoff: RefCell<Option<Box<PendingHandoff>>>,
     pub(crate) rate: RefCell<Option<Rate>>,
-    /// Set when its socket is not read any more.
+    /// Set when the socket is no longer read.
     pub(crate) muted: Cell<bool>,
-    /// Its share of the budget for incomplete messages.
+    /// The transport's share of the budget for incomplete messages.
     pub(crate) holding: RefCell<Option<Holding>>,
-    /// Bytes that were read and that its user has not been charged for.
+    /// Bytes read for which the user has not been charged yet.
     pub(crate) read_bytes: Cell<usize>,
 }
 
 /// Times of a transport, in milliseconds of uptime.
 #[derive(Debug)]
 pub(crate) struct Times {
-    /// When something was last read.
+    /// When input was last read.
     pub(crate) heard: Cell<u64>,
     /// When the last ping was sent.
     pub(crate) pinged: Cell<u64>,
-    /// When authentication, or our close, must be done.
+    /// Deadline of authentication, of a pending first frame, or of the client's answer to a close; `u64::MAX` is none.
     pub(crate) limit: Cell<u64>,
-    /// The earliest timer that is set for it.
+    /// The earliest timer of the transport; `u64::MAX` is none.
     pub(crate) armed: Cell<u64>,
-    /// Until when it is not read; 0 where it is.
+    /// The end of a pause of reading; 0 without a pause.
     pub(crate) unread_until: Cell<u64>,
 }
 
@@ -149,7 +149,7 @@ impl Transport {
         }
     }
 
-    /// Whether no close was sent on it.
+    /// Whether no close was sent on the transport.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.phase.get(), Phase::Authenticating | Phase::Open)
     }
@@ -169,7 +169,7 @@ impl Transport {
         }
     }
 
-    /// Its Engine.IO session, if it has one.
+    /// The Engine.IO session, if the transport has one.
     pub(crate) fn eio(&self) -> Option<Rc<EioSession>> {
         match &*self.session.borrow() {
             Session::Eio(eio) => Some(eio.clone()),
@@ -185,8 +185,8 @@ impl Transport {
         matches!(*self.session.borrow(), Session::Echo)
     }
 
-    /// When the message that it is receiving must be complete, in milliseconds of uptime. Before the client has signed in
-    /// [`Times::limit`] counts alone.
+    /// Deadline of the incomplete message, in milliseconds of uptime; `u64::MAX` is none. Before the client has signed
+    /// in, only [`Times::limit`] counts.
     pub(crate) fn incomplete_deadline(&self) -> u64 {
         match &*self.holding.borrow() {
             Some(holding) if self.phase.get() == Phase::Open => holding.deadline(),

@@ -1,4 +1,4 @@
-//! The transports of one shard, and which of them are polling sessions.
+//! The transports of one shard, with an index of its polling sessions.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -16,17 +16,17 @@ use crate::model::ConnId;
 pub(crate) struct Transports {
     slots: RefCell<Slab<Rc<Transport>>>,
     next_stamp: Cell<u32>,
-    /// The Engine.IO sessions that have no WebSocket.
+    /// The polling Engine.IO sessions.
     polling: RefCell<HashMap<Sid, Rc<Transport>>>,
 }
 
 impl Transports {
-    /// No transports. The stamps of their ids begin with this one.
+    /// An empty table. The stamps of ids begin with `first_stamp`.
     pub(crate) fn new(first_stamp: u32) -> Self {
         Self { slots: RefCell::default(), next_stamp: Cell::new(first_stamp), polling: RefCell::default() }
     }
 
-    /// Inserts the transport that is made of an id. None where there is no slot left.
+    /// Inserts the transport that `make` builds for a new id. `None` where no slot is left.
     pub(crate) fn insert(&self, make: impl FnOnce(TransportId) -> Transport) -> Option<Rc<Transport>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.vacant_entry();
@@ -55,13 +55,13 @@ impl Transports {
         self.slots.borrow().is_empty()
     }
 
-    /// All transports of which a condition is true.
+    /// All transports that satisfy a condition.
     pub(crate) fn filtered(&self, condition: impl Fn(&Transport) -> bool) -> Vec<Rc<Transport>> {
         let slots = self.slots.borrow();
         slots.iter().map(|(_, transport)| transport).filter(|transport| condition(transport)).cloned().collect()
     }
 
-    /// A look at the transports for a fan-out. None may be inserted or removed meanwhile.
+    /// Borrows the transports for a fan-out. `look` may neither insert nor remove transports.
     pub(super) fn view<T>(&self, look: impl FnOnce(&TransportView<'_>) -> T) -> T {
         look(&TransportView(&self.slots.borrow()))
     }
@@ -75,7 +75,7 @@ impl Transports {
         self.polling.borrow_mut().insert(id, transport.clone());
     }
 
-    /// Forgets a polling session, if there is one of this id.
+    /// Removes a polling session from the index. Returns whether it existed.
     pub(crate) fn remove_polling(&self, id: Sid) -> bool {
         self.polling.borrow_mut().remove(&id).is_some()
     }
@@ -89,7 +89,7 @@ impl TransportView<'_> {
         self.0.get(id.slot()).filter(|transport| transport.id == id)
     }
 
-    /// Has the processor load a transport that is looked at soon.
+    /// Prefetches a transport that is read soon.
     pub(super) fn prefetch(&self, id: TransportId) {
         if let Some(transport) = self.0.get(id.slot()) {
             prefetch(&**transport);

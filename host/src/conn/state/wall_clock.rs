@@ -1,19 +1,19 @@
-//! Tokens expire by the system's clock, and timers go by uptime: where the system's clock is put back or ahead, or the
-//! machine has slept, the timers of tokens must follow.
+//! Tokens expire by the system's clock, timers fire by uptime: after the system's clock was set back or ahead, or the
+//! machine slept, the timers of tokens must be set anew.
 
 use std::cell::Cell;
 
 use crate::model::Clock;
 
-/// A clock that is kept right by small steps (NTP) moves by less than this between two checks, in milliseconds.
+/// Corrections by NTP are smaller than this between two checks, in milliseconds.
 const JUMP_MS: i64 = 500;
 
-/// By how much the system's clock was ahead of uptime at the last check, in milliseconds; none while no token expires.
+/// The system's clock minus uptime at the last check, in milliseconds; `None` while no token expires.
 #[derive(Debug, Default)]
 pub(crate) struct WallClock(Cell<Option<i64>>);
 
 impl WallClock {
-    /// Begins to watch the system's clock. Says whether it was not watched.
+    /// Begins to watch the system's clock. Returns whether it was not watched before.
     pub(crate) fn start(&self, clock: &Clock) -> bool {
         let is_new = self.0.get().is_none();
         if is_new {
@@ -26,8 +26,8 @@ impl WallClock {
         self.0.set(None);
     }
 
-    /// By how much the system's clock has jumped since the last check, in milliseconds; none where it is not watched, 0
-    /// where it went on steadily.
+    /// The jump of the system's clock since the last check, in milliseconds; 0 where it went on steadily, `None` where
+    /// it is not watched.
     pub(crate) fn take_jump(&self, clock: &Clock) -> Option<i64> {
         let offset = ahead_of_uptime(clock);
         let moved = offset - self.0.replace(Some(offset))?;

@@ -1,4 +1,4 @@
-//! The frames that a shard is about to write, and the transports that they wait for.
+//! The frames that a shard is about to write, and their transports.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use super::frame_queue::{FrameQueue, FrameRef};
 use super::transport::{Io, Transport};
 use crate::store::DeliveryReceipt;
 
-/// Queued frames after which they are flushed even in the middle of a read turn.
+/// Queued frames at which they are flushed even in the middle of a read turn.
 const FRAMES_PER_FLUSH: usize = 1024;
 
 #[derive(Debug)]
@@ -23,9 +23,10 @@ pub(crate) struct Writes {
     dirty: RefCell<Vec<Rc<Transport>>>,
     /// Transports whose outbox went over its bound.
     over_limit: RefCell<Vec<Rc<Transport>>>,
-    /// Dropped when the frames that were queued have been written.
+    /// Dropped when the queued frames have been written.
     receipts: RefCell<Vec<DeliveryReceipt>>,
-    /// Frames since the metric was last updated. To update it for each frame would cost more than to queue the frame.
+    /// Frames since the metric was last updated. Updating the metric for each frame would cost more than queueing the
+    /// frame.
     n_frames: Cell<u64>,
     /// The bound of an outbox, in bytes.
     outbox_bytes: usize,
@@ -37,12 +38,12 @@ impl Writes {
         Self { queue, dirty, over_limit, receipts, n_frames: Cell::new(0), outbox_bytes }
     }
 
-    /// Queues a frame for no transport yet.
+    /// Adds a frame to the queue, assigned to no transport yet.
     pub(crate) fn push(&self, frame: Bytes) -> FrameRef {
         self.queue.borrow_mut().push(frame)
     }
 
-    /// Queues frames for a transport alone.
+    /// Queues frames for one transport.
     pub(crate) fn enqueue(&self, transport: &Rc<Transport>, frames: Bytes) {
         if transport.is_up() {
             let frames = self.push(frames);
@@ -50,7 +51,7 @@ impl Writes {
         }
     }
 
-    /// Queues frames that other transports get, too.
+    /// Queues frames that are shared with other transports.
     pub(crate) fn enqueue_shared(&self, transport: &Rc<Transport>, frames: &[FrameRef]) {
         if transport.is_up() {
             self.assign(transport, frames);
@@ -58,7 +59,7 @@ impl Writes {
         }
     }
 
-    /// Writes frames that other transports get, too, unless others wait for the transport already.
+    /// Writes frames that are shared with other transports; queues them where earlier frames wait already.
     pub(crate) fn write_shared(&self, transport: &Rc<Transport>, frames: &[FrameRef]) {
         if !transport.is_up() {
             return;
@@ -71,7 +72,8 @@ impl Writes {
         {
             return socket.blocked.set(!is_done);
         }
-        // A transport that is lost ends when it is flushed: here that would change the lists that are being walked.
+        // A write error is handled by the flush: ending the transport here would change the lists that are being
+        // walked.
         self.mark_dirty(transport);
     }
 
@@ -83,29 +85,29 @@ impl Writes {
         self.n_frames.set(self.n_frames.get() + frames.len() as u64);
     }
 
-    /// Has a transport flushed at the end of the turn.
+    /// Marks a transport to be flushed at the end of the turn.
     pub(crate) fn mark_dirty(&self, transport: &Rc<Transport>) {
         if !transport.dirty.replace(true) {
             self.dirty.borrow_mut().push(transport.clone());
         }
     }
 
-    /// Writes a transport's outbox to its socket. Says whether all of it is written.
+    /// Writes a transport's outbox to its socket. Returns whether all of it is written.
     pub(crate) fn write(&self, transport: &Transport, tcp: &TcpStream) -> io::Result<bool> {
         transport.outbox.borrow_mut().write_to(tcp, &mut self.queue.borrow_mut())
     }
 
-    /// Makes a transport's outbox outlive the queue.
+    /// Makes a transport's outbox independent of the queue, before the queue is cleared.
     pub(crate) fn keep(&self, transport: &Transport) {
         transport.outbox.borrow_mut().keep(&self.queue.borrow());
     }
 
-    /// Takes everything from a transport's outbox.
+    /// Takes all frames from a transport's outbox.
     pub(crate) fn take(&self, transport: &Transport) -> VecDeque<Bytes> {
         transport.outbox.borrow_mut().take(&self.queue.borrow())
     }
 
-    /// Whether so much is queued that it must not wait for the end of the turn.
+    /// Whether the queue must be flushed before the end of the turn.
     pub(crate) fn is_flush_due(&self) -> bool {
         self.queue.borrow().len() >= FRAMES_PER_FLUSH || !self.over_limit.borrow().is_empty()
     }
@@ -114,7 +116,7 @@ impl Writes {
         self.over_limit.take()
     }
 
-    /// The frames that were queued since the last call.
+    /// Takes the number of frames that were queued since the last call.
     pub(crate) fn take_n_frames(&self) -> u64 {
         self.n_frames.take()
     }
@@ -124,7 +126,7 @@ impl Writes {
         self.dirty.take()
     }
 
-    /// Takes the transports to flush that were added meanwhile, for an empty list.
+    /// Swaps an empty list for the transports to flush that were added meanwhile.
     pub(crate) fn swap_dirty(&self, transports: &mut Vec<Rc<Transport>>) {
         std::mem::swap(transports, &mut self.dirty.borrow_mut());
     }
@@ -134,8 +136,8 @@ impl Writes {
         self.receipts.borrow_mut().extend(receipts);
     }
 
-    /// Everything that was queued has been written, or is in outboxes of slow clients, which are not waited for. Keeps the
-    /// memory of an empty list of transports for the next time.
+    /// Ends a flush: all queued frames were written, or are in the outboxes of slow clients, for which nothing waits.
+    /// Keeps the capacity of `dirty` for the next flush.
     pub(crate) fn finish(&self, dirty: Vec<Rc<Transport>>) {
         self.dirty.replace(dirty);
         self.queue.borrow_mut().clear();
