@@ -1,9 +1,9 @@
-//! A budget in bytes for incomplete input: heads and bodies of requests, frames, fragments, attachments, and clients that
-//! are not authenticated yet. The rest may never arrive, and the host cannot know.
+//! A budget in bytes for incomplete input, whose rest may never arrive: heads and bodies of requests, frames,
+//! fragments, attachments, and unauthenticated transports.
 //!
-//! At the bound the oldest and slowest is evicted first. Each holder has a *stamp*: the time of its first byte, advanced by a
-//! second for each [`MIN_BYTES_PER_SECOND`] bytes that arrive, but not beyond now. A sender at that rate stays as good as new,
-//! a slower one ages. The stamp also gives a holder's deadline.
+//! At the bound the oldest and slowest is evicted first. Each holder has a *stamp*: the time of its first byte,
+//! advanced by a second for each [`MIN_BYTES_PER_SECOND`] bytes that arrive, but not beyond now. A holder whose input
+//! arrives at that rate keeps a current stamp, a slower one ages. The stamp also gives a holder's deadline.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,20 +16,20 @@ use tokio::sync::Notify;
 
 use crate::model::Clock;
 
-/// The rate at which a holder does not age: a tenth of what the slowest telephone networks in use carry, and too expensive
-/// for an attacker to keep up on thousands of connections.
+/// The rate at which a holder does not age, in bytes per second: a tenth of the slowest mobile networks in use, and too
+/// expensive for an attacker to sustain on thousands of connections.
 pub const MIN_BYTES_PER_SECOND: u64 = 4096;
 
-/// How far a holder may lag behind [`MIN_BYTES_PER_SECOND`], in milliseconds: a telephone changes its cell in less.
+/// How far a holder may lag behind [`MIN_BYTES_PER_SECOND`], in milliseconds: a mobile client changes its cell in less.
 pub const MAX_LAG_MS: u64 = 30_000;
 
-/// A transport that holds bytes: its shard and its token there.
+/// A transport that holds bytes: the index of its shard, and its id as one number.
 pub type TransportKey = (usize, u64);
 
 /// Ends a transport that is evicted.
 type EndTransport = Box<dyn Fn(TransportKey) + Send + Sync>;
 
-/// A bound for the bytes of all holders. Clones share it.
+/// A bound for the bytes of all holders. Clones share the bound.
 #[derive(Clone)]
 pub struct Budget(Arc<Inner>);
 
@@ -39,7 +39,7 @@ struct Inner {
     held: IntGauge,
     evicted: IntCounter,
     end_transport: EndTransport,
-    // Held for a look-up alone.
+    // Locked for table operations alone, never across a wait.
     state: Mutex<State>,
 }
 
@@ -47,7 +47,7 @@ struct Inner {
 struct State {
     bytes: usize,
     holders: Slab<Holder>,
-    /// The stamps and keys of holders that may be evicted, the oldest first.
+    /// Stamps and keys of the holders that may be evicted, the oldest first.
     order: BTreeSet<(u64, usize)>,
 }
 
@@ -55,7 +55,7 @@ struct Holder {
     bytes: usize,
     /// In milliseconds of uptime.
     stamp: u64,
-    /// Whether it may be evicted: complete input will be freed soon.
+    /// Whether the holder may be evicted. Complete input is not: it is freed soon.
     gives_way: bool,
     owner: Owner,
 }
@@ -91,7 +91,7 @@ impl fmt::Debug for Holding {
 }
 
 impl Budget {
-    /// A budget of `bound` bytes. `held` is set to the bytes that are held, and `evicted` counts evictions.
+    /// A budget of `bound` bytes. `held` shows the bytes held, and `evicted` counts evictions.
     pub fn new(bound: usize, clock: Clock, held: IntGauge, evicted: IntCounter) -> Self {
         Self::with_transports(bound, clock, held, evicted, Box::new(|_| ()))
     }
@@ -114,7 +114,7 @@ impl Budget {
         Holding { budget: self.clone(), key, eviction: Some(eviction) }
     }
 
-    /// An empty holding of a transport, which is ended when it is evicted.
+    /// An empty holding of a transport, which is ended on eviction.
     pub fn holding_of_transport(&self, transport: TransportKey) -> Holding {
         Holding { budget: self.clone(), key: self.enter(Owner::Transport(transport)), eviction: None }
     }
@@ -179,7 +179,7 @@ impl Budget {
 }
 
 impl Holding {
-    /// New input begins, with this many bytes.
+    /// Begins new input, with `bytes` so far.
     pub fn begin(&self, bytes: usize) {
         self.change(|holder, now| {
             holder.bytes = bytes;
@@ -188,7 +188,7 @@ impl Holding {
         });
     }
 
-    /// The input has `bytes` by now, of which `came` are new. After [`Holding::clear`] it begins anew.
+    /// Sets the size of the input to `bytes`, of which `came` are new. After [`Holding::clear`] new input begins.
     pub fn grow(&self, bytes: usize, came: usize) {
         self.change(|holder, now| {
             holder.bytes = bytes;
@@ -198,7 +198,7 @@ impl Holding {
         });
     }
 
-    /// The input is complete, and this many bytes are held until it has been handled.
+    /// Marks the input as complete, with `bytes` held until it was handled.
     pub fn keep(&self, bytes: usize) {
         self.change(|holder, _| {
             holder.bytes = bytes;
@@ -206,7 +206,7 @@ impl Holding {
         });
     }
 
-    /// No bytes are held for now.
+    /// Sets the holding to no bytes.
     pub fn clear(&self) {
         self.change(|holder, _| {
             holder.bytes = 0;
@@ -214,7 +214,7 @@ impl Holding {
         });
     }
 
-    /// When the input must be complete, in milliseconds of uptime.
+    /// Deadline of the input, in milliseconds of uptime.
     pub fn deadline(&self) -> u64 {
         let state = self.budget.lock();
         state.holders.get(self.key).map_or(u64::MAX, |holder| holder.stamp + MAX_LAG_MS)
@@ -227,12 +227,12 @@ impl Holding {
         }
     }
 
-    /// Whether it was evicted.
+    /// Whether the holder was evicted. Always false for a transport's holding.
     pub fn is_evicted(&self) -> bool {
         self.eviction.as_ref().is_some_and(|eviction| eviction.is_due.load(Ordering::Acquire))
     }
 
-    /// Waits until it is evicted.
+    /// Waits for eviction; for ever on a transport's holding.
     pub async fn evicted(&self) {
         let Some(eviction) = &self.eviction else { return std::future::pending().await };
         loop {

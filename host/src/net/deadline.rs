@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time for the head of a request, from the begin of a new connection or from its first byte.
+/// Time for the head of a request, from the start of a new connection or from the head's first byte.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// When an HTTP connection is over its time, in milliseconds from its begin; `u64::MAX` while a request is answered, which
-/// has bounds of its own.
+/// Deadline of an HTTP connection, in milliseconds from its start; `u64::MAX` while a request is answered, which has
+/// bounds of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Deadline {
     begun: Instant,
@@ -38,14 +38,14 @@ impl Deadline {
         self.at.load(Ordering::Relaxed) == u64::MAX
     }
 
-    /// The first byte of a request has arrived: its head is due within [`REQUEST_TIMEOUT`].
+    /// Notes the first byte of a request, whose head is due within [`REQUEST_TIMEOUT`].
     pub(super) fn head_begins(&self) {
         if !self.is_clear() && self.left() > REQUEST_TIMEOUT {
             self.set(REQUEST_TIMEOUT);
         }
     }
 
-    /// The time that is left.
+    /// The time left until the deadline.
     pub(super) fn left(&self) -> Duration {
         let at = Duration::from_millis(self.at.load(Ordering::Relaxed));
         at.saturating_sub(self.begun.elapsed())

@@ -1,11 +1,11 @@
-//! File descriptors: as many as the process may have, of which some are kept from clients.
+//! The process's limit of file descriptors, and the reserve that clients may not use.
 
 use std::os::fd::AsRawFd;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// The reserve that clients may not use: an eighth of all descriptors, within these bounds. The API, health checks, the store
-/// and plugin files need some at any time, and not more on a larger host.
+/// The reserve that clients may not use: an eighth of all descriptors, within these bounds. The API, health checks, the
+/// store and plugin files always need some descriptors, and not more on a larger host.
 const RESERVE_SHARE: u64 = 8;
 const MIN_RESERVE: u64 = 16;
 const MAX_RESERVE: u64 = 256;
@@ -39,7 +39,7 @@ pub fn raise_limit() {
     warn_of_low_limit();
 }
 
-/// Warns of a limit with which the host will hardly start.
+/// Warns of a limit below [`LEAST_LIMIT`], at which the host may fail to start.
 fn warn_of_low_limit() {
     if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < LEAST_LIMIT) {
         tracing::warn!(
@@ -50,7 +50,7 @@ fn warn_of_low_limit() {
     }
 }
 
-/// How many descriptors clients may bring the process to.
+/// The number of descriptors up to which clients may fill the process's table.
 fn for_clients() -> u64 {
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit - reserve(limit))
 }
@@ -59,14 +59,14 @@ fn reserve(limit: u64) -> u64 {
     (limit / RESERVE_SHARE).clamp(MIN_RESERVE, MAX_RESERVE).min(limit)
 }
 
-/// Tells which sockets are within the clients' share.
+/// The clients' share of the descriptors.
 #[derive(Debug, Clone, Copy)]
 pub struct Descriptors {
     for_clients: u64,
 }
 
 impl Descriptors {
-    /// The process's current limit.
+    /// The share under the process's current limit.
     pub fn of_process() -> Self {
         Self { for_clients: for_clients() }
     }

@@ -1,8 +1,8 @@
-//! Where requests begin and end in the bytes of a connection: HTTP/1's framing (RFC 9112, section 6).
+//! HTTP/1's message framing (RFC 9112, section 6): the boundaries of requests in the bytes of a connection.
 //!
-//! The HTTP library goes by `Transfer-Encoding` where a request also has a `Content-Length`, and hides the latter. A proxy
-//! may go by the other and see other requests than the host, which is how requests are smuggled. So this reads heads before
-//! the library does.
+//! Where a request has both `Transfer-Encoding` and `Content-Length`, the HTTP library uses the former and hides the
+//! latter. A proxy that uses the latter sees other requests than the host: request smuggling. So heads are parsed here
+//! before the library parses them.
 
 /// The body's length by its head.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -17,17 +17,17 @@ enum At {
     /// A request's head, or more of it.
     #[default]
     Head,
-    /// A body, of which this many bytes are left.
+    /// A body with this many bytes left.
     Body(u64),
-    /// The size of a chunk, as far as it was read.
+    /// The size of a chunk, as far as read.
     ChunkSize(u64),
     /// The rest of the line with a chunk's size.
     ChunkExtension(u64),
-    /// A chunk and its line break, of which this many bytes are left.
+    /// A chunk and its line break, with this many bytes left.
     Chunk(u64),
     /// The trailers; whether the line is empty so far.
     Trailers { is_empty: bool },
-    /// Not HTTP any more, or malformed, which the library refuses.
+    /// No further HTTP: after an upgrade, or malformed, which the library refuses.
     Anything,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct Framing {
     at: At,
     /// The incomplete head.
     head: Vec<u8>,
-    /// Heads that were read.
+    /// The number of complete heads so far.
     n_requests: u64,
     ambiguous: Option<u64>,
 }
 
 impl Framing {
-    /// The number, from 0, of the first request that has two lengths. Nothing behind it is read.
+    /// The index of the first request with two lengths. Nothing behind it is parsed.
     pub(super) fn ambiguous(&self) -> Option<u64> {
         self.ambiguous
     }
@@ -53,7 +53,7 @@ impl Framing {
         self.head.len()
     }
 
-    /// Reads the next bytes.
+    /// Parses the next bytes.
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = match self.at {
@@ -111,7 +111,7 @@ impl Framing {
     }
 }
 
-/// Where a head ends: behind its first empty line.
+/// The end of a head: behind its first empty line.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr_iter(b'\n', &bytes[from..]).find_map(|at| match &bytes[from + at + 1..] {
         [b'\n', ..] => Some(from + at + 2),
@@ -132,7 +132,7 @@ fn read_lengths(head: &[u8]) -> Lengths {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             lengths.is_chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            // The library refuses one that is not a number.
+            // The library refuses a length that is not a number.
             let number = std::str::from_utf8(value).ok().and_then(|value| value.parse().ok());
             lengths.content_length = Some(number.unwrap_or(0));
         }
@@ -140,7 +140,7 @@ fn read_lengths(head: &[u8]) -> Lengths {
     lengths
 }
 
-/// Reads bytes of a body. Returns what follows them.
+/// Skips bytes of a body. Returns the next state and the remaining bytes.
 fn read_body(at: At, bytes: &[u8]) -> (At, &[u8]) {
     let (first, rest) = (bytes[0], &bytes[1..]);
     let take = |left: u64| {
@@ -181,7 +181,7 @@ fn after_size(size: u64) -> At {
 mod tests {
     use super::*;
 
-    /// Reads bytes in pieces of a size: how many requests there were, and which was ambiguous.
+    /// Parses bytes in pieces of a size. Returns the number of requests, and the index of the ambiguous one.
     fn read(bytes: &str, piece: usize) -> (u64, Option<u64>) {
         let mut framing = Framing::default();
         bytes.as_bytes().chunks(piece).for_each(|piece| framing.read(piece));
@@ -205,7 +205,7 @@ mod tests {
             ([chunked, get, chunked, sized, bare, get].concat(), 6, None),
             ([get, both].concat(), 2, Some(1)),
             ([chunked, other_way, get].concat(), 2, Some(1)),
-            // A name and a value that only look alike.
+            // A similar name, and a similar value.
             ("GET / HTTP/1.1\r\ncontent-lengths: 5\r\nx: transfer-encoding: chunked\r\n\r\n".to_owned(), 1, None),
         ] {
             for piece in [1, 2, 3, 7, 64, usize::MAX] {

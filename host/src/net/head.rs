@@ -1,5 +1,5 @@
-//! Checks of a request's head, so that it means the same to every reader (RFC 9110, RFC 9112). Other heads are refused first
-//! of all: a proxy on the way may have read them differently.
+//! Checks that a request's head has one meaning to every parser (RFC 9110, RFC 9112). Ambiguous heads are refused
+//! before anything else, because a proxy may have parsed them differently.
 
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, TRANSFER_ENCODING, UPGRADE};
 use hyper::http::uri::Authority;
@@ -8,8 +8,8 @@ use hyper::{HeaderMap, Request, StatusCode, Version};
 use super::requests::RequestFacts;
 use super::response::{Answer, error};
 
-/// The refusal of a request with an ambiguous head. It is the last answer on its connection, where the next request may not
-/// begin where it seems to.
+/// The refusal of a request with an ambiguous head. It is the last answer on its connection, because the start of the
+/// next request is uncertain.
 pub fn refuse_ambiguous<B>(request: &Request<B>) -> Option<Answer> {
     let reason = check(request).err()?;
     let mut answer = error(StatusCode::BAD_REQUEST, "bad_request", reason);
@@ -53,7 +53,7 @@ pub fn header_lists(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> boo
     })
 }
 
-/// Whether a request has a body. In a handshake it would stand in the place of the first frames.
+/// Whether a request has a body. In a WebSocket handshake its bytes would be taken for the first frames.
 fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
 }

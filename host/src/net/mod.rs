@@ -1,10 +1,10 @@
 //! HTTP on sockets, shared by the listeners of clients and of the API.
 //!
-//! - `accept`, `descriptors`: a listener that fails, and file descriptors kept from clients
+//! - `accept`: failures to accept; `descriptors`: the reserve of file descriptors
 //! - `requests`: the requests of a connection, one after another, each within a `deadline`;
 //!   `watched`, `framing`: the bytes as they arrive
-//! - `budget`: bytes held of requests and messages that are incomplete; `upload`: bodies within it
-//! - `head`: what a request's head must be; `response`: answers
+//! - `budget`: bytes of incomplete requests and messages; `upload`: bodies within the budget
+//! - `head`: checks of a request's head; `response`: answers
 
 mod accept;
 mod budget;

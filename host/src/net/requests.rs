@@ -1,4 +1,4 @@
-//! The requests of an HTTP connection, on either port: how long it may be idle, what it may hold, and how it ends.
+//! The requests of an HTTP connection on either listener: idle time, memory, and end of the connection.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -27,29 +27,29 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest time between two checks of a connection's deadline.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The longest head of a request, in bytes; one that is longer is answered 431. As much as nginx takes by default: a token of
-/// 8 KiB in each of several places. It also bounds what is read ahead of a body.
+/// The longest head of a request, in bytes; a longer one is answered 431. The value is nginx's default, enough for a
+/// token of 8 KiB in each of several places. It also bounds the read-ahead of a body.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 
-/// Refused requests in a row after which a connection is closed. Well-behaved clients stop earlier; others pay for a new
-/// connection now and then.
+/// Refused requests in a row after which a connection is closed. Well-behaved clients stop earlier; others have the
+/// cost of a new connection.
 const MAX_REFUSED: u64 = 100;
 
-/// The times that an HTTP connection has.
+/// The time limits of an HTTP connection.
 #[derive(Debug, Clone, Copy)]
 pub struct HttpTimes {
     /// Idle time between two requests; `None` where the connection gets one request.
     pub keep_alive: Option<Duration>,
-    /// Time to complete the current answer when the host ends.
+    /// Time to complete the current answer at shutdown.
     pub shutdown: Duration,
 }
 
-/// Facts about a request that stand in its extensions.
+/// Facts about a request, passed in its extensions.
 #[derive(Debug, Clone)]
 pub struct RequestFacts {
     /// The connection's holding, for the request's body.
     pub holding: Arc<Holding>,
-    /// Whether it has two lengths.
+    /// Whether the request has two lengths.
     pub is_ambiguous: bool,
 }
 
@@ -88,7 +88,7 @@ where
     let deadline = Deadline::new(REQUEST_TIMEOUT);
     let idle = times.keep_alive.unwrap_or_default();
     let watch = Arc::new(Watch::new(budget.holding(), deadline.clone()));
-    // The library allocates its buffer before there is anything to read, so a silent connection does not get to it.
+    // The library allocates its buffer before the first byte arrives, so a silent connection is not handed to it.
     tokio::select! {
         biased;
         readable = tokio::time::timeout(REQUEST_TIMEOUT, socket.readable()) => {
@@ -111,7 +111,7 @@ where
         let answer = service(request);
         async move {
             let mut answer = answer.await;
-            // Browsers must not guess that an answer is a page.
+            // Browsers must not sniff an answer as HTML.
             answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             if counts.note(&answer) || watch.holding.is_evicted() {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -134,7 +134,7 @@ where
     );
     let (mut end, mut is_evicted) = (None, false);
     loop {
-        // Once the host ends, an answer does not extend the time.
+        // During shutdown an answer does not extend the time.
         let left = || end.map_or(deadline.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
         tokio::select! {
             served = &mut served => return served,
@@ -147,7 +147,7 @@ where
                 if !deadline.is_clear() {
                     return Ok(());
                 }
-                // The reader of the request's body refuses it, and that is the last answer.
+                // The reader of the request's body answers with a refusal, the last answer of the connection.
                 is_evicted = true;
             }
             _ = stopping.wait_for(|stopping| *stopping), if end.is_none() => {

@@ -1,4 +1,4 @@
-//! Answers of the few kinds that the host gives.
+//! HTTP answers: JSON, text, failures.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -56,17 +56,17 @@ pub fn error(status: StatusCode, code: &str, message: &str) -> Answer {
     json(status, &json!({ "code": code, "message": message }))
 }
 
-/// `Retry-After` in seconds: another host behind the same address takes the client at once.
+/// `Retry-After` in seconds: short, because another host behind the same address can take the client at once.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("1");
 
-/// 503: the host has no room for one more client at the moment.
+/// 503: the host is at a limit for the moment.
 pub fn unavailable(message: &str) -> Answer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, "feature_unavailable", message);
     answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
     answer
 }
 
-/// 503: the host ends, and takes no new clients. The connection closes, so that no proxy keeps it.
+/// 503: the host shuts down. The connection closes, so that no proxy reuses it.
 pub fn restarting() -> Answer {
     let mut answer = unavailable("the host restarts: try again");
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,4 +1,4 @@
-//! Bodies as they arrive: within a budget, and for as long as they arrive fast enough.
+//! Bodies read as they arrive, within a budget and at a minimum rate.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -16,13 +16,13 @@ use super::budget::{Holding, MAX_LAG_MS, MIN_BYTES_PER_SECOND};
 use super::requests::RequestFacts;
 use super::watched::CONNECTION_BYTES;
 
-/// Time in which some of a body must arrive.
+/// The longest time without a byte of the body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for a whole body at any rate: the largest component, at half a megabit a second.
 const MAX_TIME: Duration = Duration::from_secs(15 * 60);
 
-/// Why a body was not read to its end.
+/// The reason for which a body was not read to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The connection is broken.
@@ -31,7 +31,7 @@ pub enum UploadError {
     /// Nothing arrived for [`IDLE_TIMEOUT`].
     #[error("the body did not come in time: nothing arrived for {} s", IDLE_TIMEOUT.as_secs())]
     Standstill,
-    /// Less arrived than [`MIN_BYTES_PER_SECOND`] asks for.
+    /// The body arrived more slowly than [`MIN_BYTES_PER_SECOND`], or took longer than [`MAX_TIME`].
     #[error(
         "the body did not come in time: a whole one may take {} s, a second more for each {MIN_BYTES_PER_SECOND} bytes of it, and {} \
          minutes in all",
@@ -39,7 +39,7 @@ pub enum UploadError {
         MAX_TIME.as_secs() / 60
     )]
     TooSlow,
-    /// The body made room for others.
+    /// The body was evicted from the budget.
     #[error("the host holds as much of unfinished requests as it may, and this was the slowest: try again")]
     Evicted,
 }
@@ -48,13 +48,13 @@ pub enum UploadError {
 #[derive(Debug)]
 pub struct Upload<B> {
     body: B,
-    /// Where its bytes are counted.
+    /// The connection's holding, in which the bytes are counted.
     holding: Option<Arc<Holding>>,
     standstill: Duration,
     begun: Instant,
     /// Time from the first read, extended with each byte.
     patience: Duration,
-    /// Bytes that arrived: in all, and since they were last counted.
+    /// Bytes that arrived: in total, and since the holding was last updated.
     came: usize,
     news: usize,
 }
@@ -72,7 +72,7 @@ impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Upload<B> {
         Self { body, holding, standstill, begun: Instant::now(), patience, came: 0, news: 0 }
     }
 
-    /// The next piece; `None` at the end. `held` is how many bytes the caller keeps of the body.
+    /// The next piece; `None` at the end. `held` is the number of bytes of the body that the caller keeps.
     ///
     /// # Errors
     /// Where the body is too slow, the connection is broken, or the body is evicted from the budget.
@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// A body whose pieces come by a channel.
+    /// A body whose pieces arrive by a channel.
     struct Pieces(mpsc::Receiver<Bytes>);
 
     impl Body for Pieces {
@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    /// Sends a piece every 10 ms, so many, and then nothing, without an end.
+    /// Sends `n` pieces, one every 10 ms, and then stalls without an end.
     fn pieces(n: usize) -> Pieces {
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {

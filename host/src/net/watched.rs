@@ -1,4 +1,4 @@
-//! A socket whose HTTP requests are watched as they arrive: incomplete heads, and requests with two lengths.
+//! A socket that parses the framing of arriving HTTP requests, for incomplete heads and for requests with two lengths.
 
 use std::io;
 use std::pin::Pin;
@@ -13,16 +13,16 @@ use super::budget::Holding;
 use super::deadline::Deadline;
 use super::framing::Framing;
 
-/// Bytes of an HTTP connection that waits for a request: the library's buffer, and the task.
+/// Memory of an HTTP connection that waits for a request, in bytes: the library's buffer, and the task.
 pub const CONNECTION_BYTES: usize = 8192 + 2048;
 
-/// Bytes of a connection without any input: the task.
+/// Memory of a connection without any input, in bytes: the task.
 const SILENT_BYTES: usize = 4096;
 
-/// What the socket and the service of a connection share.
+/// The state shared by the socket and the service of a connection.
 #[derive(Debug)]
 pub(super) struct Watch {
-    /// The number of the first request that has two lengths; `u64::MAX` is none.
+    /// The index of the first request with two lengths; `u64::MAX` is none.
     ambiguous: AtomicU64,
     pub(super) holding: Arc<Holding>,
     pub(super) deadline: Deadline,
@@ -34,7 +34,7 @@ impl Watch {
         Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), deadline }
     }
 
-    /// Whether the request of this number, from 0, has two lengths.
+    /// Whether the request of this index has two lengths.
     pub(super) fn is_ambiguous(&self, number: u64) -> bool {
         self.ambiguous.load(Ordering::Relaxed) == number
     }
@@ -66,7 +66,7 @@ impl WatchedSocket {
         Self { socket, framing: Framing::default(), watch }
     }
 
-    /// The socket, for another protocol than HTTP.
+    /// The socket, after an upgrade to another protocol.
     pub fn into_inner(self) -> TcpStream {
         self.socket
     }
