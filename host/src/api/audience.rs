@@ -1,4 +1,4 @@
-//! Recipients as services name them.
+//! Audiences in the bodies of services' calls.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,10 +37,10 @@ pub(super) struct AudienceSpec {
 }
 
 impl AudienceSpec {
-    /// The audiences that are named, checked. `field` is where the names stand, for messages.
+    /// The named audiences, checked. `field` is the field's name, for messages.
     ///
     /// # Errors
-    /// `bad_request` where nothing is named, or one of the names is malformed.
+    /// `bad_request` where no audience is named, or a name is malformed.
     pub(super) fn into_audiences(self, field: &str) -> Result<Vec<Audience>, Failure> {
         let bad = |what: &str| Err(Failure::new(ErrorCode::BadRequest, format!("{field}.{what}")));
         if self == Self::default() {

@@ -1,4 +1,4 @@
-//! Bodies of requests: read within bounds, and parsed with errors that say where.
+//! Bodies of requests: read within bounds, and parsed with errors that have positions.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::model::{ErrorCode, Failure, without_lone_surrogates};
 use crate::net::response::{Answer, error};
 use crate::net::{Upload, UploadError};
 
-/// The longest body of a call that is not a component, in bytes: what a client may send at once by default.
+/// The longest body of a call except a component, in bytes: the default limit of a client's message.
 pub const MAX_BODY_BYTES: usize = 1_000_000;
 
 /// How much of a body that is too long is read and discarded, in bytes: a client that still sends when the connection closes
@@ -79,7 +79,7 @@ async fn collect(mut body: Upload<Incoming>, max_bytes: usize) -> Result<Option<
     Ok(Some(if joined.is_empty() { whole } else { joined.freeze() }))
 }
 
-/// The refusal of a body whose headers say that it is something else than plain JSON.
+/// The refusal of a body whose headers declare another type or coding than plain JSON.
 pub(super) fn refuse_type(headers: &HeaderMap) -> Option<Answer> {
     let message = if !is_json(headers) {
         "the body must be JSON, with the content type application/json"
@@ -91,7 +91,8 @@ pub(super) fn refuse_type(headers: &HeaderMap) -> Option<Answer> {
     Some(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_request", message))
 }
 
-/// Whether a body of this type is read as JSON. A body without a type is, and so is the type that curl gives to every body.
+/// Whether a body of this content type is read as JSON: also a body without a type, and the type that curl sets by
+/// default.
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(given) = headers.get(CONTENT_TYPE) else { return true };
     let Ok(given) = given.to_str() else { return false };

@@ -1,4 +1,4 @@
-//! The table of calls: a row and a handler are all that a call is.
+//! The table of calls: a call consists of a row here and a handler.
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -37,10 +37,10 @@ const HOST_FAILED: Refusal = Refusal::new("500", "The host failed.");
 const UNAVAILABLE: Refusal = Refusal::new("503", "The feature or the host cannot do this now: try again later.");
 const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content);
 
-/// What a call that a feature answers may be refused with.
+/// Refusals of a call that a feature answers.
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
-/// All calls. Those that are made most stand first, where they are found soonest.
+/// All calls, the most frequent first, because the router searches in order.
 pub(super) static ROUTES: [Route; 21] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
@@ -139,7 +139,7 @@ pub(super) static ROUTES: [Route; 21] = [
         .answers_with(|_| json_content(json!({ "type": "object" }))),
 ];
 
-/// Whatever a feature replies.
+/// Any JSON: a feature's reply.
 fn any_json(_: &mut Schemas) -> Value {
     json_content(json!({}))
 }

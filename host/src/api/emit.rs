@@ -60,7 +60,7 @@ impl Api {
     pub(super) async fn emit(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
         let ServiceCall { caller, header_key, body, .. } = call;
         self.wait_for_space().await?;
-        // From here on nothing waits, so that two calls with one key cannot interleave.
+        // There is no await below, so that two calls with one key cannot interleave.
         if body.trim_ascii_start().first() != Some(&b'[') {
             let mut emit = parse::<Object<Emit<'_>>>(&body)?.0;
             emit.idempotency_key = single_key(header_key, emit.idempotency_key)?;
@@ -73,7 +73,7 @@ impl Api {
             let message = format!("{} emits, and there may be {MAX_EMITS} in one call", emits.len());
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
-        // The key of the header is the whole call's; each emit may have one of its own.
+        // The header's key is for the whole call; each emit may have a key of its own.
         let key = header_key.map(|text| IdempotencyKey::new(text, ("emits", &emits)));
         let emits = self.check_all(caller, emits)?;
         self.check_key(caller, key.as_ref())?;
@@ -142,7 +142,7 @@ impl Api {
         self.idempotency.check(caller.name, key)
     }
 
-    /// Does checked work, unless it was done before with this key.
+    /// Does `work`, whose input is checked, unless a call with this key did it before.
     fn do_once(
         &self,
         caller: Caller<'_>,

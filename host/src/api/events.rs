@@ -57,7 +57,7 @@ impl Api {
         })
     }
 
-    /// Sends an event, or waits for the answer to the one that was sent with this key.
+    /// Sends an event, or waits for the answer to an earlier event with this key.
     async fn event_once(
         &self,
         caller: Caller<'_>,
@@ -74,8 +74,8 @@ impl Api {
                     let once =
                         Once { caller: caller.name.to_owned(), key: key.text.clone(), fingerprint: key.fingerprint };
                     let answer = self.runtime.service_event(caller.name, event, payload, Some(once));
-                    // In a task of its own: a caller that hangs up finds the answer when it repeats the call, and an event
-                    // that was handled but not stored in time is not handled again.
+                    // In a task of its own: a caller that disconnects gets the answer when it repeats the call, and an
+                    // event that was handled but not stored in time is not handled again.
                     let call = tokio::spawn(async move {
                         let outcome = match answer {
                             Ok(answer) => answer.at_last().await,

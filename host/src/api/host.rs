@@ -1,4 +1,4 @@
-//! The host itself: whether it is alive and ready, its figures, and the description of its API.
+//! The host itself: health, figures, and the description of its API.
 
 use std::sync::atomic::Ordering;
 

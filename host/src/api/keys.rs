@@ -38,12 +38,12 @@ pub struct ApiKey {
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// The scopes that it has.
+    /// The key's scopes.
     pub scopes: Vec<KeyScope>,
 }
 
 impl ApiKey {
-    /// A key whose text is known.
+    /// A key by its text, of which only the hash is kept.
     pub fn new(name: impl Into<String>, key: &str, scopes: Vec<KeyScope>) -> Self {
         Self { name: name.into(), sha256: Sha256::digest(key.as_bytes()).into(), scopes }
     }
@@ -55,12 +55,12 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Who may call the API.
+/// The configuration of the API.
 #[derive(Debug, Clone, Default)]
 pub struct ApiConfig {
     /// All keys.
     pub keys: Vec<ApiKey>,
-    /// The configuration file in use, if there is one.
+    /// The configuration file in use, if any.
     pub file: Option<ConfigFile>,
     /// How long a connection may be idle.
     pub keep_alive: Duration,
@@ -89,7 +89,7 @@ impl ApiConfig {
             return Err(unauthorized("the call needs Authorization: Bearer and an API key"));
         };
         let hash: [u8; 32] = Sha256::digest(given.trim().as_bytes()).into();
-        // All keys are compared, each in constant time, so that the time reveals nothing.
+        // All keys are compared, each in constant time, against timing attacks.
         let found = self.keys.iter().fold(None, |found, key| {
             let is_it: bool = key.sha256.ct_eq(&hash).into();
             if is_it { Some(key) } else { found }

@@ -1,10 +1,10 @@
 //! The management and service API, on a listener and a thread of its own.
 //!
-//! - `calls`: the table of calls, one row each; `route`: what a row is, and how a request finds its own
+//! - `calls`: the table of calls, one row each; `route`: the type of a row, and the router
 //! - `serve`: from a connection to the handler; `state`: what handlers share
-//! - `keys`: who may call what; `body`: reads and parses requests; `idempotency`: remembers answers
-//! - the handlers: `emit` (to whom: `audience`), `events`, `directory`, `plugins`, `host`
-//! - `openapi`: describes the table, with the schemas that `schema` makes from the types that are read and written
+//! - `keys`: API keys and their scopes; `body`: reads and parses requests; `idempotency`: remembers answers
+//! - the handlers: `emit` (its recipients: `audience`), `events`, `directory`, `plugins`, `host`
+//! - `openapi`: describes the table, with the schemas that `schema` generates from the types of bodies and answers
 
 mod audience;
 mod body;

@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    /// All schemas that a part of the document names.
+    /// Collects all schemas that a part of the document refers to.
     fn references<'a>(part: &'a Value, into: &mut HashSet<&'a str>) {
         match part {
             Value::Object(fields) => {

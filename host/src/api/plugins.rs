@@ -1,4 +1,4 @@
-//! Plugins as operators see and change them.
+//! Operators' calls about plugins.
 
 use std::borrow::Cow;
 
@@ -52,7 +52,7 @@ impl Api {
         self.runtime.lifecycle().report(&call.name()?).await.map(|report| json(StatusCode::OK, &report))
     }
 
-    /// Loads a component by the name in the path, or without one by the name that it gives itself.
+    /// Loads a component under the name in the path, or without one under the name in its manifest.
     pub(super) async fn load(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = Some(call.name()?).filter(|name| !name.is_empty());
         let OperatorCall { caller, query, request, .. } = call;

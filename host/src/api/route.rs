@@ -1,4 +1,4 @@
-//! A route: one call of the API, and how a request finds it.
+//! Routes: the calls of the API, and the router.
 
 use std::borrow::Cow;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ use crate::net::response::Answer;
 /// The most parameters that a path has.
 const MAX_PARAMETERS: usize = 2;
 
-/// The values of a path's parameters, as they stand in the URL; those that the path does not have are empty.
+/// The values of a path's parameters, still percent-encoded; parameters that the path lacks are empty.
 pub(super) type Parameters<'a> = [&'a str; MAX_PARAMETERS];
 
 /// One row of the table of calls. The router, the check of keys and `/openapi.json` read it.
@@ -34,7 +34,7 @@ pub(super) struct Route {
     pub(super) handler: Handler,
     pub(super) summary: &'static str,
     pub(super) query: Query,
-    /// Whether the header `Idempotency-Key` means something.
+    /// Whether the call accepts the header `Idempotency-Key`.
     pub(super) takes_key: bool,
     /// The schemas of the request's body and of a successful answer's content.
     pub(super) body: Option<fn(&mut Schemas) -> Value>,
@@ -95,7 +95,7 @@ impl Route {
     }
 }
 
-/// What answers a call, and who may make it.
+/// The handler of a call, and the scope that the call needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Handler {
     /// A call without a key.
@@ -106,7 +106,7 @@ pub(super) enum Handler {
     Admin(for<'a> fn(&'a Api, OperatorCall<'a>) -> Pending<'a, Answer>),
 }
 
-/// The outcome of a call, when there is one.
+/// The future outcome of a call.
 pub(super) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
 /// The parameters that a call takes in its query.
@@ -161,7 +161,7 @@ impl<'a> OperatorCall<'a> {
     }
 }
 
-/// What a request's method and path lead to.
+/// The result of routing a request.
 #[derive(Debug)]
 pub(super) enum RouteMatch<'a> {
     Route(&'static Route, Parameters<'a>),
@@ -175,7 +175,7 @@ pub(super) fn find<'a>(routes: &'static [Route], method: &Method, path: &'a str)
     let mut allowed = String::new();
     for route in routes {
         let Some(parameters) = parameters(route.path, path) else { continue };
-        // Every GET may be asked for without its body (RFC 9110, section 9.3.2).
+        // Every GET route also answers HEAD (RFC 9110, section 9.3.2).
         if route.method == *method || (route.method == Method::GET && *method == Method::HEAD) {
             return RouteMatch::Route(route, parameters);
         }

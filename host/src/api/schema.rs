@@ -21,7 +21,7 @@ const DEFINITIONS: &str = "/components/schemas";
 /// Text without control characters.
 const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]+$";
 
-/// Characters that ids do not have, in the syntax of a pattern's character class: control characters and whitespace.
+/// Characters that ids may not have, in the syntax of a pattern's character class: control characters and whitespace.
 const CONTROL_OR_WHITESPACE: &str =
     "\\u0000-\\u0020\\u007f-\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 
@@ -36,7 +36,7 @@ impl Schemas {
     pub(super) fn new() -> Self {
         let settings =
             || SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = DEFINITIONS.into());
-        // `required` tells that a field is optional; its default is internal.
+        // `required` shows that a field is optional; its default is internal.
         let without_defaults = RecursiveTransform(|schema: &mut Schema| drop(schema.remove("default")));
         Self {
             read: settings().for_deserialize().with_transform(without_defaults).into_generator(),
@@ -54,7 +54,7 @@ impl Schemas {
         self.written.subschema_for::<T>().into()
     }
 
-    /// All definitions that were referred to, by name.
+    /// All definitions that schemas referred to, by name.
     pub(super) fn into_definitions(mut self) -> Map<String, Value> {
         let mut definitions = self.read.take_definitions(true);
         definitions.extend(self.written.take_definitions(true));
@@ -95,7 +95,7 @@ pub(super) fn text_content(_: &mut Schemas) -> Value {
     json!({ "text/plain": { "schema": { "type": "string" } } })
 }
 
-/// A value that is written has the fields of its schema and no others.
+/// Closes the schema of a written value: it has the fields of the schema and no others.
 fn close(schema: &mut Schema) {
     if schema.get("properties").is_some() {
         schema.insert("additionalProperties".to_owned(), false.into());
@@ -147,8 +147,8 @@ texts! {
     });
 }
 
-/// The schema of ids: without control characters, whitespace and invisible characters. The last stand in the pattern
-/// unescaped, because dialects differ in how they escape characters over U+FFFF.
+/// The schema of ids: without control characters, whitespace and invisible characters. Invisible characters are in the
+/// pattern unescaped, because dialects differ in how they escape characters over U+FFFF.
 fn word(max_chars: usize) -> Schema {
     let invisible: String = INVISIBLE.iter().map(|range| format!("{}-{}", range.start(), range.end())).collect();
     let pattern = format!("^[^{CONTROL_OR_WHITESPACE}{invisible}]+$");

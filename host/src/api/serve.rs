@@ -28,7 +28,8 @@ use crate::net::{Budget, Descriptors, HttpTimes, accept_failed, refuse_ambiguous
 use crate::plugin::Runtime;
 use crate::store::Store;
 
-/// Time to complete the current calls when the host ends. They wait for nothing by then: plugins and shards have ended.
+/// Time to complete the current calls at shutdown. Short, because plugins and shards, for which calls wait, have ended
+/// by then.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Api {
@@ -36,7 +37,7 @@ impl Api {
     pub fn new(config: ApiConfig, runtime: Runtime, hub: Arc<Hub>, metrics: Metrics, clock: Clock) -> Self {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
-        // A buffer that grows has up to twice of what is in it.
+        // A growing buffer may have twice the capacity of its content.
         let bound = config.memory_bytes.max(2 * runtime.lifecycle().largest_component());
         let budget = Budget::new(bound, clock.clone(), metrics.api_bytes.clone(), metrics.api_evicted.clone());
         Self { config, runtime, hub, metrics, clock, idempotency, budget, description, ready: AtomicBool::new(false) }
@@ -66,7 +67,7 @@ impl Api {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let descriptors = Descriptors::of_process();
         let mut failures = LogLimit::default();
-        // Dropped with the last connection.
+        // A clone per connection: the channel closes with the last.
         let (open, mut closed) = mpsc::channel::<Infallible>(1);
         loop {
             let accepted = tokio::select! {
@@ -90,14 +91,15 @@ impl Api {
         Ok(())
     }
 
-    /// Answers the requests of a connection, one after another; only one where the connection has a descriptor of the reserve.
+    /// Answers the requests of a connection, one after another; only one where the socket took a descriptor of the
+    /// reserve.
     fn serve_connection(
         self: Arc<Self>,
         socket: TcpStream,
         descriptors: &Descriptors,
         stopping: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        // Answers are written whole: the kernel need not wait for more.
+        // Answers are written whole: the kernel must not delay small writes.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }

@@ -1,4 +1,4 @@
-//! What all calls share.
+//! State shared by all calls.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +14,7 @@ use crate::model::Clock;
 use crate::net::Budget;
 use crate::plugin::Runtime;
 
-/// How long a call waits for a shard, which runs its commands within milliseconds, and how often it looks.
+/// How long a call waits for a shard, which runs its commands within milliseconds, and the interval of polling.
 const SHARD_WAIT: Duration = Duration::from_secs(1);
 const SHARD_POLL: Duration = Duration::from_millis(1);
 
@@ -29,13 +29,13 @@ pub struct Api {
     pub(super) idempotency: Idempotency,
     /// Bytes of requests that are incomplete or being answered.
     pub(super) budget: Budget,
-    /// The description of the API, as it is sent.
+    /// The description of the API, as encoded JSON.
     pub(super) description: Bytes,
-    /// Whether the host takes work.
+    /// Whether `/readyz` answers that the host is ready.
     pub(super) ready: AtomicBool,
 }
 
-/// Waits until shards have done something. Returns whether they have within [`SHARD_WAIT`].
+/// Waits for shards until nothing is pending. Returns false if something still is after [`SHARD_WAIT`].
 pub(super) async fn wait_while(is_pending: impl Fn() -> bool) -> bool {
     let mut waited = Duration::ZERO;
     while is_pending() {

@@ -10,13 +10,13 @@ use super::key::Fingerprint;
 use super::reply::Reply;
 use crate::store::MAX_ANSWERED_CALLS;
 
-/// Answers that are remembered, at most.
+/// The most answers that are remembered.
 pub(super) const MAX_ANSWERS: usize = MAX_ANSWERED_CALLS;
 
 /// Memory for answers, in bytes: room for [`MAX_ANSWERS`] short ones.
 pub(super) const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// What an answer costs beyond its text, in bytes: its places in the map and in the order.
+/// Memory of an answer besides its text, in bytes: its entries in the map and in the queue.
 pub(super) const BYTES_PER_ANSWER: usize = 192;
 
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Call {
 
 #[derive(Debug)]
 pub(super) enum Progress {
-    /// The channel ends when the call does.
+    /// The channel closes when the call ends.
     Running(watch::Receiver<()>),
     Answered(Reply),
 }
@@ -48,7 +48,7 @@ fn cost(key: &Key, reply: &Reply) -> usize {
 }
 
 impl Answers {
-    /// Remembers an answer until `expires`.
+    /// Remembers an answer until `expires`, in milliseconds of uptime.
     pub(super) fn keep(&mut self, key: Key, reply: &Reply, expires: u64) {
         self.bytes += cost(&key, reply);
         self.answered.push_back((expires, key));

@@ -9,7 +9,7 @@ use crate::model::{ErrorCode, Failure};
 /// The longest key, in characters.
 pub(in crate::api) const MAX_KEY_CHARS: usize = 128;
 
-/// SHA-256 of a call: the same for the same call, also after a restart of the host.
+/// SHA-256 of a call: stable over restarts of the host, because it is stored.
 pub(in crate::api) type Fingerprint = [u8; 32];
 
 /// The key of a call, and the fingerprint of the call.
@@ -22,13 +22,13 @@ pub(in crate::api) struct IdempotencyKey {
 impl IdempotencyKey {
     pub(in crate::api) fn new(text: String, call: impl Serialize) -> Self {
         let mut hash = Sha256::new();
-        // A hash takes every byte, and calls are texts, which always have a JSON form.
+        // A write to a hash cannot fail, and calls are texts, which always have a JSON form.
         let _ = serde_json::to_writer(&mut hash, &call);
         Self { text, fingerprint: hash.finalize().into() }
     }
 
     /// # Errors
-    /// `bad_request` where the key is too long, or not printable.
+    /// `bad_request` where the key is empty, too long, or has control characters.
     pub(in crate::api) fn check(&self) -> Result<(), Failure> {
         let n_chars = self.text.chars().count();
         if (1..=MAX_KEY_CHARS).contains(&n_chars) && !self.text.chars().any(char::is_control) {
@@ -39,11 +39,12 @@ impl IdempotencyKey {
     }
 }
 
-/// The key in the header of a request: a string in quotes (draft-ietf-httpapi-idempotency-key-header-07, section 2.1), or the
-/// same without them, as most clients send it.
+/// The key in the header of a request: a string in quotes (draft-ietf-httpapi-idempotency-key-header-07, section 2.1),
+/// or without quotes, as most clients send it.
 ///
 /// # Errors
-/// `bad_request` where there are several keys, or one has characters that headers do not carry unharmed.
+/// `bad_request` where the header occurs twice, or its key is empty, too long, or has characters other than visible
+/// ASCII without quotes and backslashes.
 pub(in crate::api) fn header_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
     let bad = |what: &str| Failure::new(ErrorCode::BadRequest, format!("the header Idempotency-Key {what}"));
     let mut values = headers.get_all("idempotency-key").iter();
@@ -64,7 +65,7 @@ pub(in crate::api) fn header_key(headers: &HeaderMap) -> Result<Option<String>, 
     Ok(Some(key.iter().map(|byte| char::from(*byte)).collect()))
 }
 
-/// The one key of a call, which may stand in its header and in its body.
+/// The one key of a call, from its header or its body.
 ///
 /// # Errors
 /// `conflict` where they differ.

@@ -1,4 +1,4 @@
-//! Idempotency: a call that is repeated with its key is answered as the first was, and done once.
+//! Idempotency: a repeated call with the same key gets the first answer, and has its effect once.
 
 mod answers;
 mod key;
@@ -20,7 +20,7 @@ use crate::store::AnsweredCall;
 /// How long an answer is remembered.
 pub(super) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The calls with a key, and their answers. Clones share them.
+/// The calls with a key, and their answers. Clones share the table.
 #[derive(Debug, Clone)]
 pub(super) struct Idempotency(Arc<Inner>);
 
@@ -29,22 +29,22 @@ struct Inner {
     clock: Clock,
     forgotten: IntCounter,
     max_bytes: usize,
-    // Held for a look-up alone, and only by calls with a key.
+    // Locked for table operations alone, and only by calls with a key.
     state: Mutex<Answers>,
 }
 
-/// What is known of a call with a key.
+/// The state of a call with a key.
 #[derive(Debug)]
 pub(super) enum Lookup {
     /// The call is new: make it, and report its answer.
     New(InFlight),
-    /// It was made, and answered so.
+    /// The call was made, and answered so.
     Answered(Reply),
-    /// It is being made. Look again when this channel ends.
+    /// The call is being made. Look again when the channel closes.
     Running(watch::Receiver<()>),
 }
 
-/// A call that is being made. If it is dropped without an answer, the call counts as never made.
+/// A call that is being made. If this is dropped without an answer, the call counts as never made.
 #[derive(Debug)]
 pub(super) struct InFlight {
     owner: Idempotency,

@@ -1,4 +1,4 @@
-//! The answer of a call, as it is remembered.
+//! The answer of a call, in the form that is remembered.
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -12,14 +12,14 @@ pub(in crate::api) struct Reply {
 }
 
 impl Reply {
-    /// The answer of a call that went well.
+    /// The answer of a successful call.
     pub(in crate::api) fn of(answer: &impl Serialize) -> Self {
         // Answers are plain structs, which always have a JSON form.
         Self { status: StatusCode::OK, body: serde_json::to_vec(answer).unwrap_or_default().into() }
     }
 
-    /// Whether the call changed something, and must not be done again. A refusal changed nothing, and a repetition may
-    /// succeed: the feature may be loaded by then, or the campaign begun.
+    /// Whether the call had an effect, and must not be repeated. A refused call had none, and its repetition may
+    /// succeed, for example once the feature is loaded.
     pub(super) fn has_effect(&self) -> bool {
         self.status == StatusCode::OK
     }
