@@ -1,4 +1,4 @@
-//! The configuration of a command.
+//! Loading of the configuration for a command.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Standard error: log lines, why a command failed, and panics, all in one format.
+//! Standard error: log lines, failures of commands, and panics, all in one format.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -15,8 +15,8 @@ use tracing_subscriber::{EnvFilter, Registry, fmt};
 
 use crate::config::LogFormat;
 
-/// Libraries that log the parameters of statements, and a server's notices about them. These are users' messages, which
-/// belong in no log, whatever RUST_LOG asks for.
+/// Libraries that log the parameters of statements, and a server's notices about them. Parameters contain users'
+/// messages, which must not be logged, whatever RUST_LOG is.
 const TELLTALES: [&str; 2] = ["tokio_postgres", "postgres"];
 
 /// The log of this process.
@@ -26,7 +26,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Starts the log, with `level` where RUST_LOG is not set, and reports panics in its format. Once in a process.
+    /// Starts the log, with `level` where RUST_LOG is not set, and reports panics in its format. To be called once in a
+    /// process.
     pub(super) fn start(format: LogFormat, level: &str) -> Self {
         // An empty variable counts as unset.
         let wanted = std::env::var("RUST_LOG").ok().filter(|wanted| !wanted.trim().is_empty());
@@ -37,7 +38,8 @@ impl Log {
         };
         let logs = fmt::layer::<Registry>()
             .with_ansi(std::io::stderr().is_terminal())
-            // A log that cannot be written would be reported in the log, with a panic.
+            // The library would report a failed write to standard error itself, which panics where that cannot be
+            // written.
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         let logs = match format {
@@ -52,7 +54,7 @@ impl Log {
         Self { format }
     }
 
-    /// Writes why a command failed, whatever RUST_LOG lets through.
+    /// Writes the failure of a command, whatever RUST_LOG is.
     pub(super) fn failed(&self, message: &str) {
         match self.format {
             LogFormat::Text => write_line(&format!("roundhouse: {message}")),
@@ -66,11 +68,11 @@ fn discreet() -> FilterFn {
         let root = metadata.target().split("::").next().unwrap_or_default();
         *metadata.level() <= Level::WARN || !TELLTALES.contains(&root)
     };
-    // Without a hint the filter would be asked for every line, those of libraries on hot paths too.
+    // Without a level hint the filter would be evaluated for every event, also those of libraries on hot paths.
     FilterFn::new(is_discreet as fn(&Metadata<'_>) -> bool).with_max_level_hint(LevelFilter::TRACE)
 }
 
-/// Writes why the command line is wrong, before there is a log.
+/// Writes a mistake in the command line, before the log is started.
 pub(super) fn misused(error: &clap::Error, format: LogFormat) {
     match format {
         LogFormat::Json if error.use_stderr() => write_line(&json_line(json!({ "message": error.to_string().trim() }))),
@@ -84,7 +86,7 @@ fn write_line(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// A line like those of the log.
+/// A line of JSON in the format of the log.
 fn json_line(fields: Value) -> String {
     let timestamp = humantime::format_rfc3339_micros(SystemTime::now());
     format!(r#"{{"timestamp":"{timestamp}","level":"ERROR","fields":{fields},"target":"roundhouse"}}"#)

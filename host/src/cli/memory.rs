@@ -1,9 +1,10 @@
-//! Freed memory is returned to the system.
+//! Return of freed memory to the system.
 //!
-//! glibc's allocator maps large blocks on their own and unmaps them when they are freed. But each large block that is freed
-//! raises its threshold for large, up to 32 MiB, and that for what it keeps, up to twice that: after a flood of messages of
-//! a megabyte nearly all of their memory stayed with the process. Thresholds that are set stay as they are. Small free
-//! blocks between used ones are returned on request (`malloc_trim`), which a thread makes from time to time.
+//! glibc's allocator maps large blocks on their own and unmaps them when they are freed. But each freed large block
+//! raises the threshold of large blocks, up to 32 MiB, and the threshold of trimming to twice that: after a flood of
+//! messages of a megabyte nearly all of their memory stayed with the process. Thresholds that are set explicitly stay
+//! fixed. Small free blocks between used ones are returned on request (`malloc_trim`), which a thread makes from time
+//! to time.
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) use glibc::give_back;
@@ -17,7 +18,7 @@ mod glibc {
     use std::ffi::c_int;
     use std::time::Duration;
 
-    /// Parameters of `mallopt`, from `malloc.h`.
+    /// Parameters of `mallopt`, from glibc's `malloc.h`.
     const TRIM_THRESHOLD: c_int = -1;
     const MMAP_THRESHOLD: c_int = -3;
 
@@ -25,15 +26,15 @@ mod glibc {
     unsafe extern "C" {
         /// Sets a parameter. Returns 1 on success.
         safe fn mallopt(name: c_int, value: c_int) -> c_int;
-        /// Returns free memory to the system, except this many bytes.
+        /// Returns free memory to the system, except `kept` bytes.
         safe fn malloc_trim(kept: usize) -> c_int;
     }
 
-    /// The size from which a block is mapped on its own, in bytes: the allocator's initial value. Buffers that are often
-    /// allocated and freed are smaller (a shard reads into 64 KiB).
+    /// The size from which a block is mapped on its own, in bytes: glibc's initial value. Frequently allocated buffers
+    /// are smaller (a shard reads into 64 KiB).
     const LARGE_BYTES: c_int = 128 * 1024;
 
-    /// Free memory that each arena keeps at its end, in bytes: enough not to ask the system in each turn of a thread.
+    /// Free memory that each arena keeps at its end, in bytes: enough to avoid a system call in each turn of a thread.
     const KEPT_BYTES: c_int = 1024 * 1024;
 
     /// Time between two trims, and the longest, where they return little. A trim blocks threads that allocate: for 10 ms for
@@ -41,13 +42,14 @@ mod glibc {
     const PAUSE: Duration = Duration::from_secs(30);
     const LONGEST_PAUSE: Duration = Duration::from_secs(16 * 60);
 
-    /// Growth since the start from which on trims are made, in bytes: less is not worth one.
+    /// Growth since the start below which no trim is made, in bytes.
     const GROWN_BYTES: u64 = 32 * 1024 * 1024;
 
-    /// A trim that returns this part of the process's memory (1 to 8) is followed by another soon.
+    /// A trim that returns at least one part in this many of the process's memory is followed by another after
+    /// [`PAUSE`].
     const WORTHWHILE_PART: u64 = 8;
 
-    /// Makes the allocator return memory. To be called before other threads are started.
+    /// Makes the allocator return freed memory. To be called before other threads are started.
     pub(in crate::cli) fn give_back() {
         if !set_thresholds() {
             tracing::warn!("the allocator does not take its thresholds, and may keep memory that is free");
@@ -84,7 +86,7 @@ mod glibc {
         if is_worthwhile { PAUSE } else { (pause * 2).min(LONGEST_PAUSE) }
     }
 
-    /// The process's resident memory; `None` where the kernel does not report it.
+    /// The process's resident memory, in bytes; `None` where the kernel does not report it.
     fn resident_bytes() -> Option<u64> {
         let status = std::fs::read_to_string("/proc/self/status").ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -157,10 +157,10 @@ pub fn run() -> ExitCode {
         Command::Serve(ServeArgs { config, logs, .. }) | Command::Check { config, logs, .. } => {
             logs.log_format.unwrap_or_else(|| LogFormat::configured(config.config.as_deref()))
         }
-        // These are run by people, or for their standard output.
+        // These commands are run by people, or for their standard output.
         Command::Token(_) | Command::Plugin { .. } | Command::Store { .. } => LogFormat::Text,
     };
-    // Besides their output, single commands log only what is wrong.
+    // Besides their output, commands other than `serve` log only warnings and errors.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
     let log = Log::start(format, level);
     let done = match command {

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// Writes to standard output.
 ///
 /// # Errors
-/// Where that fails; a closed pipe is an error, too.
+/// Where the write fails; a closed pipe is an error, too.
 pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")

@@ -19,7 +19,8 @@ use super::output::{print, print_json};
 use crate::config::{Address, Overrides, PRIVATE_DIR};
 use crate::plugin::{Source, digest, inspect};
 
-/// The longest call: on a busy machine a component compiles for up to five minutes, and may have to wait for another.
+/// Timeout of a call: on a busy machine a component compiles for up to five minutes, and may wait for another
+/// compilation.
 const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Subcommand)]
@@ -134,7 +135,7 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    // The host has its own bound; this one keeps a device or a disk image out of memory.
+    // The host has a bound of its own; this one keeps a device or a disk image from filling memory.
     const MOST_BYTES: u64 = 1 << 30;
     let mut component = Vec::new();
     let read = fs::File::open(file).and_then(|open| open.take(MOST_BYTES + 1).read_to_end(&mut component));
@@ -149,7 +150,8 @@ fn checked(name: &str) -> anyhow::Result<&str> {
     Ok(name)
 }
 
-/// Without a configuration the component is granted all that it asks for, so that every component can be inspected.
+/// Inspects a component. Without a configuration it gets all grants that it requests, so that every component can be
+/// inspected.
 fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate::plugin::Inspection> {
     let settings = crate::plugin::PluginConfig::default();
     let (mut plugins, source) = match config {
@@ -162,7 +164,7 @@ fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate
         .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
 }
 
-/// Writes a line for people to standard error, where it can be written.
+/// Writes a line for people to standard error. Failures are ignored.
 fn eprint(line: &str) {
     let _ = writeln!(std::io::stderr(), "roundhouse: {line}");
 }

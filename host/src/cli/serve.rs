@@ -22,8 +22,8 @@ use crate::plugin::{PluginState, Runtime};
 use crate::server::{Server, load_plugins};
 use crate::store::StatesOnly;
 
-/// Serves until SIGTERM, SIGINT or SIGHUP, then shuts down in order. A second signal ends the process at once, unless it comes
-/// right behind the first.
+/// Serves until SIGTERM, SIGINT or SIGHUP, then shuts down in order. A second signal ends the process at once, unless
+/// it is a duplicate of the first ([`Signals::second`]).
 pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     memory::give_back();
     let config = load_config(file, overrides)?;
@@ -64,8 +64,8 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     Ok(())
 }
 
-/// Starts the host. `None` where a signal ends the start: it may wait for a database that another host has, or compile for
-/// seconds. An interrupted start leaves files as a kill would, which the next start recovers from.
+/// Starts the host. `None` where a signal interrupts the start, which may wait for a database that another host owns,
+/// or compile for seconds. An interrupted start leaves files as a kill does, from which the next start recovers.
 fn start(config: Config, tokio: &tokio::runtime::Runtime, signals: &mut Signals) -> anyhow::Result<Option<Server>> {
     let (report, started) = tokio::sync::oneshot::channel();
     let start = move || drop(report.send(Server::start(config, Clock::system())));
@@ -81,9 +81,9 @@ fn start(config: Config, tokio: &tokio::runtime::Runtime, signals: &mut Signals)
     })
 }
 
-/// Ends the process when an essential thread panics: its connections, scopes or promises would be served by no thread, and
-/// a supervisor starts the process again. The process ends before the thread is unwound, so that nothing is acknowledged
-/// on the way. A panic of another thread costs its task.
+/// Ends the process when an essential thread panics: its connections, scopes or promises would be left unserved, and a
+/// supervisor restarts the process. The process ends before the thread unwinds, so that unwinding acknowledges nothing.
+/// A panic of another thread ends its task alone.
 fn end_with_essential_threads() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -96,8 +96,8 @@ fn end_with_essential_threads() {
     }));
 }
 
-/// Loads everything as `serve` would, without serving, and prints what would run. It writes no files: the user who checks is
-/// often not the user who serves.
+/// Loads everything as `serve` would, without serving, and prints what would run. It writes no files, because `check`
+/// often runs as another user than `serve`.
 pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result<()> {
     let mut config = load_config(file, overrides)?;
     config.check_files()?;

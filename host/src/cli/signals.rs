@@ -7,27 +7,28 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A second signal within this time of the first is the same request: `docker stop`, terminals and process groups often
-/// send it twice.
+/// A second signal within this time of the first counts as a duplicate: `docker stop`, terminals and process groups
+/// often send the signal twice.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
 
 /// The signals that the process listens to.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: Signal,
-    /// `None` where the process was started with it ignored, as a shell does for background jobs.
+    /// `None` where the process was started with SIGINT ignored, as a shell does for background jobs.
     interrupt: Option<Signal>,
-    /// `None` where the process was started with it ignored, as `nohup` does.
+    /// `None` where the process was started with SIGHUP ignored, as `nohup` does.
     hang_up: Option<Signal>,
     first: Option<Instant>,
 }
 
 impl Signals {
-    /// Listens from here on, within a Tokio runtime. Signals that the process was started with ignored stay ignored: that is
-    /// how a program is told to outlive its terminal. Except SIGTERM, the only signal that supervisors have.
+    /// Begins to listen; to be called within a Tokio runtime. Signals that were ignored at the start of the process
+    /// stay ignored, the convention for programs that outlive their terminal. SIGTERM is always listened to, because
+    /// supervisors depend on it.
     ///
     /// # Errors
-    /// Where the signals cannot be listened to.
+    /// Where a signal handler cannot be installed.
     pub(super) fn listen() -> io::Result<Self> {
         let ignored = ignored_signals(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
         let unless_ignored = |number: Number, kind| {
@@ -53,7 +54,8 @@ impl Signals {
         name
     }
 
-    /// Waits for a second request to end. Returns its signal's name. A terminal that closes meanwhile is none.
+    /// Waits for a second request to end the process. Returns the signal's name. SIGHUP does not count: the terminal
+    /// may close meanwhile.
     pub(super) async fn second(&mut self) -> &'static str {
         loop {
             let name = tokio::select! {
