@@ -1,4 +1,4 @@
-//! Addresses to listen on: an IP address or a host name, and a port.
+//! Addresses to listen on, each an IP address or a host name with a port.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -13,7 +13,8 @@ use serde::Deserialize;
 pub struct Address(String);
 
 impl Address {
-    /// Resolves the name, once, at the host's start. IPv4 addresses come first, so that `localhost` is the default's address.
+    /// Resolves the name, once, at the host's start. IPv4 is preferred, so that `localhost` resolves to the default's
+    /// address.
     ///
     /// # Errors
     /// Where the name has no address.

@@ -1,4 +1,4 @@
-//! The whole configuration: sections in, and the configuration of each part of the host out.
+//! The whole configuration, built from the sections: the settings of each part of the host.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -41,29 +41,29 @@ pub struct Config {
     pub api: SocketAddr,
     /// The number of shard threads.
     pub shards: usize,
-    /// How the host ends.
+    /// The times of the shutdown.
     pub shutdown: ShutdownConfig,
-    /// Connections.
+    /// Limits and timeouts of connections.
     pub conn: ConnConfig,
     /// The most rooms that one connection may be in.
     pub rooms_per_connection: usize,
-    /// How much each principal may make the host hold.
+    /// The budgets of principals.
     pub budgets: Budgets,
-    /// Who may connect.
+    /// The authentication of clients.
     pub auth: AuthConfig,
-    /// How clients may connect.
+    /// Settings of the client listener.
     pub client: ClientConfig,
-    /// Who may call the API.
+    /// API keys and settings of the API listener.
     pub api_access: ApiConfig,
-    /// Plugins.
+    /// Settings of plugins.
     pub plugins: PluginConfig,
-    /// Where documents and durable states go.
+    /// The database, and the journal.
     pub store: StoreConfig,
     /// The plugin folder.
     pub plugin_dir: PathBuf,
-    /// Whether the folder is watched; else it is read once.
+    /// Whether the plugin folder is watched; otherwise it is read once.
     pub watch_plugins: bool,
-    /// Whether this is development mode: without a configuration, for this machine alone, with a demo.
+    /// Whether this is development mode: without a configuration, on loopback addresses alone, with a demo.
     pub development: bool,
     /// The folder of generated secrets.
     pub(super) generated: Secrets,
@@ -77,7 +77,7 @@ impl Config {
     /// # Errors
     /// With the mistake, and its key.
     pub fn load(file: Option<&Path>, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
-        // Read before the settings, so that a change between the two is noticed.
+        // Read before the settings, so that a change between the two reads is noticed.
         let in_use = file.and_then(ConfigFile::read);
         let settings = read(file)?;
         let mut config = Self::build(settings, file.is_none(), overrides, dir)?;
@@ -184,7 +184,7 @@ fn plugin_dir(overriding: Option<PathBuf>, plugins: &PluginsSection, dir: &Path)
 }
 
 /// # Errors
-/// Where other machines could reach an address: development mode is for this machine alone.
+/// Where an address is not a loopback address: development mode is for this machine alone.
 fn check_loopback(name: &str, address: SocketAddr) -> anyhow::Result<()> {
     ensure!(
         address.ip().is_loopback(),

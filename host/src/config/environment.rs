@@ -1,7 +1,7 @@
-//! Configuration from the environment: which variables are keys, and which only look like keys.
+//! Configuration from the environment, and the variables with its prefix that are no keys.
 //!
-//! Kubernetes sets variables with the addresses of the namespace's Services in every container, and Docker does for links.
-//! For a Service named `roundhouse` they have the prefix of the configuration, and are no keys.
+//! Kubernetes sets variables with the addresses of the namespace's Services in every container, and Docker does for
+//! links. For a Service named `roundhouse` these variables have the prefix of the configuration, but are no keys.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -36,7 +36,7 @@ impl Environment {
         Self::of(std::env::vars_os())
     }
 
-    /// Sorts variables.
+    /// Sorts variables into keys, Services' variables and empty ones.
     ///
     /// # Errors
     /// Where a value is not UTF-8.

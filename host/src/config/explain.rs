@@ -1,4 +1,4 @@
-//! Errors of the configuration, with the key, its source and what to do.
+//! Errors of the configuration, with the key, its source and the remedy.
 
 use anyhow::anyhow;
 use figment::error::Kind;
@@ -23,7 +23,7 @@ pub(super) fn explain(error: figment::Error, section: &str) -> anyhow::Error {
         messages.push(match &error.kind {
             Kind::UnknownField(field, known) => {
                 let nearest = match &**field {
-                    // The names that other servers use.
+                    // Names of other servers for this key.
                     "port" | "host" | "address" | "bind" if path.len() == 1 => Some(&"listen"),
                     _ => known.iter().max_by(|a, b| strsim::jaro(a, field).total_cmp(&strsim::jaro(b, field))),
                 };

@@ -1,4 +1,4 @@
-//! The configuration as it is written: the file, the environment over it, and all sections.
+//! The configuration as the operator writes it: the file, overridden by the environment, in sections.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,14 +25,14 @@ use super::sections::socketio::SocketIoSection;
 use super::sections::store::StoreSection;
 use crate::model::TrustedProxies;
 
-/// Everything that can be configured.
+/// All keys of the configuration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
     pub(super) listen: Address,
     pub(super) api: Address,
     pub(super) shards: usize,
-    /// Only checked: it is read before everything else ([`LogFormat::configured`]).
+    /// Only validated here: the value was read before everything else, by [`LogFormat::configured`].
     pub(super) log_format: LogFormat,
     pub(super) auth: AuthSection,
     pub(super) limits: LimitsSection,
@@ -110,7 +110,7 @@ pub(super) fn read(file: Option<&Path>) -> anyhow::Result<File> {
     }
 }
 
-/// Reads `toml` under an environment of these variables.
+/// Reads `toml`, overridden by these environment variables.
 #[cfg(test)]
 pub(super) fn parse(toml: &str, env: &[(&str, &str)]) -> anyhow::Result<File> {
     let environment = Environment::of(env.iter().map(|(name, value)| (name.into(), value.into())))?;

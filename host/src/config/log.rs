@@ -21,7 +21,7 @@ pub enum LogFormat {
 }
 
 impl LogFormat {
-    /// The configured format. Mistakes are not reported here, but later, in this format.
+    /// The configured format. Mistakes are reported later, in this format.
     pub fn configured(file: Option<&Path>) -> Self {
         Self::in_environment().or_else(|| Self::in_file(file?)).unwrap_or_default()
     }

@@ -1,9 +1,9 @@
-//! Configuration: a TOML file and the environment, checked, and converted to what each part of the host takes.
+//! Configuration: a TOML file and the environment, checked, and converted to the settings of each part of the host.
 //!
 //! - `file`: the file and the environment (`environment`), as `sections`, whose values `values`, `address` and `secret_file`
 //!   check while they are read; `explain`: errors by their keys
 //! - `build`: the whole configuration, made from the sections
-//! - `prepare`: what a host does before it serves: it generates `secrets`, and checks its `private` files
+//! - `prepare`: steps of a host before it serves: it generates `secrets`, and checks its `private` files
 //! - `log`: the format of the log, which is known before the rest is read
 
 mod address;
@@ -26,5 +26,5 @@ pub use secrets::PRIVATE_DIR;
 pub use sections::budget::Budgets;
 pub use sections::shutdown::ShutdownConfig;
 
-/// The name that configuration files usually have. It is not read by itself.
+/// The usual name of configuration files. Without `--config` such a file is not read.
 pub const USUAL_FILE: &str = "roundhouse.toml";

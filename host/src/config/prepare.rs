@@ -1,4 +1,4 @@
-//! Generated secrets in place of configured ones: a host makes them before it serves, and no other command does.
+//! Generated secrets, for those that are not configured. Only a host generates secrets, before it serves.
 
 use anyhow::{Context as _, ensure};
 
@@ -8,7 +8,7 @@ use super::secrets::{Needs, Secret};
 use crate::api::{ApiKey, KeyScope};
 
 impl Config {
-    /// Checks the host's own files, and reports all problems at once: to fix them should not take a start for each.
+    /// Checks the host's own files, and reports all problems at once, so that one restart suffices to fix them.
     ///
     /// # Errors
     /// Where there is a problem.
@@ -20,7 +20,7 @@ impl Config {
     /// Until then the configuration lacks these secrets.
     ///
     /// # Errors
-    /// Where a file cannot be used or made.
+    /// Where a file cannot be used or created.
     pub fn prepare(&mut self) -> anyhow::Result<()> {
         self.check_files()?;
         private::close_to_group(&self.own_files());
@@ -63,7 +63,7 @@ impl Config {
     /// The secret to sign tokens with: the first configured one, or the one that a host generated in this folder.
     ///
     /// # Errors
-    /// Where there is none. None is generated, because no host would know it.
+    /// Where no secret exists. None is generated, because no running host would know it.
     pub fn signing_secret(&self) -> anyhow::Result<String> {
         if let Some(secret) = self.auth.jwt.secrets.first() {
             return Ok(secret.clone());

@@ -11,7 +11,7 @@ use rustix::process::{getegid, geteuid, getgroups};
 
 use super::secrets::PRIVATE_DIR;
 
-/// Permissions of a file's group, and of all other users.
+/// Permission bits of a file's group, and of all other users.
 const GROUP: u32 = 0o070;
 const OTHERS: u32 = 0o007;
 
@@ -22,7 +22,7 @@ pub(super) struct OwnFiles<'a> {
     pub(super) secrets: Vec<PathBuf>,
     /// Their folder.
     pub(super) private_dir: &'a Path,
-    /// Compiled components, which can be compiled again.
+    /// The cache of compiled components.
     pub(super) cache: Option<&'a Path>,
     pub(super) journal: &'a Path,
     /// Installed components.
@@ -95,7 +95,7 @@ fn is_own_group(gid: u32) -> bool {
 #[derive(Debug, Default)]
 struct Found {
     problems: Vec<String>,
-    /// Files that belong to another user, and must not.
+    /// Files that another user owns, but the host's user must own.
     foreign: BTreeSet<PathBuf>,
 }
 
@@ -118,7 +118,7 @@ impl Found {
         }
     }
 
-    /// Files will be created in the folder.
+    /// Checks a folder in which files will be created.
     fn look_at_folder(&mut self, dir: &Path) {
         self.look_at(dir, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK);
     }
@@ -145,7 +145,7 @@ impl Found {
                          store.url, store.journal, plugins.cache and plugins.components";
         }
         if !self.foreign.is_empty() {
-            // A folder that cannot be listed may have more files of another user.
+            // An unlisted folder may have more files of another user.
             let (dirs, files): (Vec<_>, Vec<_>) = self.foreign.iter().partition(|path| path.ends_with(PRIVATE_DIR));
             for (command, paths) in [("chown -R", dirs), ("chown", files)] {
                 let paths: Vec<_> = paths.into_iter().map(|path| path.display().to_string()).collect();
@@ -222,7 +222,7 @@ mod tests {
         let files = files(dir.path(), dir.path());
         fs::write(&files.secrets[0], "s").unwrap();
         set_mode(&files.secrets[0], 0o640);
-        // Only root can give a file to a group that it is not in.
+        // Only root can give a file to a group of which the user is no member.
         if chown(&files.secrets[0], None, Some(54_321)).is_ok() {
             assert!(check(&files).unwrap_err().to_string().contains("can be read by others"));
         }

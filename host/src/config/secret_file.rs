@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
-/// The largest file, in bytes: larger than any secret, but a wrong path may lead to a disk image.
+/// The largest file, in bytes: larger than any secret, and small enough for a wrong path that names a disk image.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// A secret that is configured itself or as a file (`{key}_file`). One line end at the file's end is not part of the secret:
-/// editors add it.
+/// A secret that is configured directly or by a file (`{key}_file`). One trailing newline of the file is dropped,
+/// because editors add it.
 ///
 /// # Errors
 /// Where both are given, or the file cannot be read, is empty or is not text.

@@ -1,4 +1,4 @@
-//! Generated secrets: made once, readable by this user alone.
+//! Generated secrets: created once, readable by this user alone.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -13,16 +13,16 @@ pub const PRIVATE_DIR: &str = ".roundhouse";
 /// Bytes of a secret: as long as SHA-256's output (RFC 7518, section 3.2).
 const SECRET_BYTES: usize = 32;
 
-/// One of the secrets.
+/// A secret that the host can generate.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Secret {
-    /// Tokens are signed with it.
+    /// The key that signs tokens.
     Jwt,
     /// The API key.
     ApiKey,
 }
 
-/// Which secrets are not configured, and are generated.
+/// The secrets that are not configured and must be generated.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs {
     pub(super) jwt_secret: bool,
@@ -67,10 +67,10 @@ impl Secrets {
         Ok(Some(text.trim().to_owned()))
     }
 
-    /// The secret, which is generated if there is none.
+    /// The secret, which is generated if it does not exist.
     ///
     /// # Errors
-    /// Where its file cannot be read, is empty or cannot be made.
+    /// Where its file cannot be read, is empty or cannot be created.
     pub(super) fn find_or_make(&self, secret: Secret) -> anyhow::Result<String> {
         if let Some(found) = self.find(secret)? {
             return Ok(found);

@@ -20,12 +20,12 @@ pub(super) fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     secrets.into_iter().map(|secret| given(Some(secret)).map(Option::unwrap_or_default)).collect()
 }
 
-/// Optional text, which must not be empty: nothing would match it.
+/// Optional text, which must not be empty: an empty value would match nothing.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     given(Option::<String>::deserialize(deserializer)?)
 }
 
-/// An optional path, which must not be empty: that would be the working folder.
+/// An optional path, which must not be empty: an empty path would name the working folder.
 pub(super) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
     Ok(text(deserializer)?.map(PathBuf::from))
 }

@@ -30,7 +30,7 @@ const EXAMPLE: &str = "[plugins.ticket-collision]";
 /// Keys that are refused as not supported.
 const UNSUPPORTED: [&str; 5] = ["tls", "rooms", "session", "public_key_file", "jwks_url"];
 
-/// The page's TOML, as lines of each table by its header; those before the first stand under "".
+/// The page's TOML, as lines of each table by its header; the lines before the first header are under "".
 fn tables() -> Vec<(&'static str, String)> {
     let (_, rest) = PAGE.split_once("```toml\n").expect("the page has TOML");
     let (toml, _) = rest.split_once("\n```").expect("the TOML ends");
@@ -62,7 +62,7 @@ fn page_shows_the_defaults() {
     assert_eq!(build(&toml), build(""));
 }
 
-/// The keys of a table: those that an unknown key is refused with.
+/// The keys of a table, from the error about an unknown key.
 fn keys<T: DeserializeOwned>() -> Vec<&'static str> {
     match Figment::from(Toml::string("no_such_key = 1")).extract::<T>().map(|_| ()).map_err(|error| error.kind) {
         Err(Kind::UnknownField(_, known)) => known.to_vec(),

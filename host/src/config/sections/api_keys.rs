@@ -1,4 +1,4 @@
-//! `[[api_keys]]`: who may call the API.
+//! `[[api_keys]]`: the keys of the API.
 
 use std::path::{Path, PathBuf};
 

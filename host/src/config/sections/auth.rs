@@ -1,4 +1,4 @@
-//! `[auth]`: who may connect.
+//! `[auth]`: the authentication of clients.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Default for JwtSection {
             issuer: None,
             audience: None,
             cookie: None,
-            // More than the clocks of two synchronised machines differ.
+            // More than the offset between the clocks of two synchronised machines.
             leeway: Duration::from_secs(60),
             public_key_file: None,
             jwks_url: None,
@@ -90,7 +90,7 @@ impl JwtSection {
                 "auth.jwt.algorithms names {algorithm:?}, and this version checks HS256, HS384 and HS512"
             );
         }
-        // The first signs.
+        // The first secret also signs.
         let first = value_of("auth.jwt.secret", self.secret, self.secret_file.as_ref(), dir)?;
         let more = values_of("auth.jwt.secrets", self.secrets, self.secrets_file.as_ref(), dir)?;
         Ok(JwtConfig {

@@ -1,16 +1,16 @@
-//! `[limits.user]` and `[limits.service]`: how much a principal may make the host hold.
+//! `[limits.user]` and `[limits.service]`: the budgets of principals.
 
 use anyhow::ensure;
 use serde::Deserialize;
 
 use crate::ledger::Budget;
 
-/// How much each user, or network of anonymous clients, and each API key may make the host hold.
+/// The budgets of each user or network of anonymous clients, and of each API key.
 #[derive(Debug, Clone, Copy)]
 pub struct Budgets {
-    /// A user, or a network of anonymous clients.
+    /// The budget of a user, or of a network of anonymous clients.
     pub user: Budget,
-    /// An API key.
+    /// The budget of an API key.
     pub service: Budget,
 }
 
@@ -63,7 +63,7 @@ impl BudgetSection {
 
 impl Budgets {
     /// # Errors
-    /// Where a rate allows nothing at once.
+    /// Where a rate has a burst of 0.
     pub(in crate::config) fn of(user: BudgetSection, service: BudgetSection) -> anyhow::Result<Self> {
         Ok(Self {
             user: user.over(Budget::of_user(), "limits.user")?,

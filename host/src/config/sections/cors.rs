@@ -13,7 +13,7 @@ pub(in crate::config) struct CorsSection {
 
 impl CorsSection {
     /// # Errors
-    /// Where no page can have one of the origins.
+    /// Where an origin is malformed, or one that no page has.
     pub(in crate::config) fn allowed(&self, has_cookie: bool) -> anyhow::Result<Vec<AllowedOrigin>> {
         let parse = |origin: &String| {
             AllowedOrigin::parse(origin)

@@ -1,4 +1,4 @@
-//! `[heartbeat]`: pings, and how long a client may be silent.
+//! `[heartbeat]`: the interval of pings, and the timeout of silent clients.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `[limits]`: how many connections, how many events and how many bytes.
+//! `[limits]`: limits on connections, events and bytes.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::config::values::check_duration;
 use crate::conn::UserOverflow;
 use crate::plugin::SenderLimits;
 
-/// Bytes of incomplete messages and requests that are held by default: some thousands of handshakes and some dozens of the
-/// largest messages. A small machine has the memory.
+/// Bytes of incomplete messages and requests that are held by default: some thousands of handshakes and some dozens of
+/// the largest messages. A small machine has that much memory.
 const UNFINISHED_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of the API's requests that are held by default: some of the largest components.
 const API_BYTES: usize = 128 * 1024 * 1024;
 
-/// How many of the longest messages must fit, each with its base64 and a buffer that has grown ahead: with less, one client
-/// could keep others from completing theirs.
+/// How many of the longest messages the budget must hold, allowing for base64 and for buffers that have grown ahead:
+/// with less, one client could keep others from completing their messages.
 const LEAST_MESSAGES: usize = 4;
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +62,8 @@ impl Default for LimitsSection {
             rooms_per_connection: 1000,
             unfinished_bytes: None,
             api_bytes: None,
-            // Longer than the minute for which most proxies keep connections to their back-ends.
+            // Longer than the 60 s for which most proxies keep idle connections to their back-ends, so that the proxy
+            // closes first.
             keep_alive: Duration::from_secs(75),
             user: BudgetSection::default(),
             service: BudgetSection::default(),
@@ -72,7 +73,7 @@ impl Default for LimitsSection {
 
 impl LimitsSection {
     /// # Errors
-    /// Where a limit allows nothing at all, or is too short.
+    /// Where a limit allows nothing at all, or a time is too short.
     pub(in crate::config) fn check(&self) -> anyhow::Result<()> {
         ensure!(self.message_bytes > 0, "limits.message_bytes must be more than 0");
         ensure!(self.outbox_bytes > 0, "limits.outbox_bytes must be more than 0");
@@ -87,7 +88,7 @@ impl LimitsSection {
         check_duration("limits.keep_alive", self.keep_alive, Duration::from_secs(1))
     }
 
-    /// The rooms that a connection may be in, where 0 is no limit.
+    /// The most rooms that a connection may be in; a configured 0 is no limit.
     pub(in crate::config) fn rooms_per_connection(&self) -> usize {
         if self.rooms_per_connection == 0 { usize::MAX } else { self.rooms_per_connection }
     }
@@ -98,11 +99,11 @@ impl LimitsSection {
         Budgets::of(self.user, self.service)
     }
 
-    /// The limits of a user over all of its connections. By default they follow from those of one connection.
+    /// The limits of a user over all of its connections, by default multiples of the limits of one connection.
     pub(in crate::config) fn of_senders(&self) -> SenderLimits {
-        /// Connections of one person: some tabs on some devices.
+        /// Connections of one person: several tabs on several devices.
         const CONNECTIONS: u32 = 10;
-        /// Time for each event: some dozen times as long as a light one takes.
+        /// Time for each event: some dozen times the time of a light one.
         const CALL_TIME: Duration = Duration::from_micros(500);
         let of_all = |configured: Option<u32>, of_one: u32| configured.unwrap_or(of_one.saturating_mul(CONNECTIONS));
         let events_per_second = of_all(self.events_per_second_per_user, self.events_per_second);
@@ -116,7 +117,7 @@ impl LimitsSection {
     /// Bytes of clients' incomplete messages and requests that may be held.
     ///
     /// # Errors
-    /// Where that is too little.
+    /// Where the configured bound is too low.
     pub(in crate::config) fn unfinished_bytes(&self) -> anyhow::Result<usize> {
         let least = self.message_bytes.saturating_mul(LEAST_MESSAGES);
         let bytes = self.unfinished_bytes.unwrap_or(UNFINISHED_BYTES.max(least));
@@ -130,7 +131,7 @@ impl LimitsSection {
     /// Bytes of the API's requests that may be held.
     ///
     /// # Errors
-    /// Where that is too little.
+    /// Where the configured bound is too low.
     pub(in crate::config) fn api_bytes(&self) -> anyhow::Result<usize> {
         let least = MAX_BODY_BYTES * LEAST_MESSAGES;
         let bytes = self.api_bytes.unwrap_or(API_BYTES);

@@ -1,5 +1,5 @@
-//! The sections of the configuration: each is a type that holds the section's defaults, checks itself, and converts itself to
-//! what the rest of the host takes.
+//! The sections of the configuration: each is a type that has the section's defaults, validates its values, and
+//! converts them to the settings of a part of the host.
 
 pub(super) mod api_keys;
 pub(super) mod auth;

@@ -1,4 +1,4 @@
-//! `[plugins]`: settings of all plugins, and one table for each that has its own.
+//! `[plugins]`: settings of all plugins, and a table for each plugin with settings of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::config::secrets::PRIVATE_DIR;
 use crate::config::values::{path, some_path};
 use crate::plugin::{PluginConfig, PluginOptions, SenderLimits};
 
-/// The section as it stands in the file.
+/// The section as parsed from the file.
 pub(in crate::config) type PluginsTable = BTreeMap<String, Value>;
 
 #[derive(Debug, Deserialize)]
@@ -57,7 +57,7 @@ impl Default for PluginsSection {
 
 impl PluginsSection {
     /// # Errors
-    /// Where a key is unknown, a bound is out of range or a grant makes no sense.
+    /// Where a key is unknown, a bound is out of range or a grant is malformed.
     pub(in crate::config) fn read(table: PluginsTable) -> anyhow::Result<Self> {
         let (tables, values): (BTreeMap<_, _>, BTreeMap<_, _>) =
             table.into_iter().partition(|(_, value)| value.as_dict().is_some());
@@ -70,7 +70,7 @@ impl PluginsSection {
             if let Some(grants) = &options.grants {
                 grants.check().map_err(|error| anyhow!("plugins.{name}.grants: {error}"))?;
             }
-            // Environment variables have no hyphens.
+            // Names of environment variables have no hyphens.
             let name = name.replace('_', "-");
             check_bounds(&format!("plugins.{name}"), options.call_deadline, options.memory_bytes)?;
             section.plugins.insert(name, options);
@@ -78,7 +78,7 @@ impl PluginsSection {
         Ok(section)
     }
 
-    /// `cores` is the number of threads where none is configured.
+    /// Converts the section. `cores` is the default number of threads.
     pub(in crate::config) fn into_config(self, cores: usize, senders: SenderLimits, dir: &Path) -> PluginConfig {
         let place = |configured: Option<PathBuf>, name: &str| {
             configured.map_or_else(|| dir.join(PRIVATE_DIR).join(name), |path| dir.join(path))

@@ -1,4 +1,4 @@
-//! `[recovery]`: how long a client that lost its connection may resume it.
+//! `[recovery]`: the window within which a client can resume a detached connection.
 
 use std::time::Duration;
 

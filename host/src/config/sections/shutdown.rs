@@ -1,4 +1,4 @@
-//! `[shutdown]`: how the host leaves a load balancer and its clients.
+//! `[shutdown]`: the times of a shutdown.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::config::values::check_duration;
 
-/// How long each step of a shutdown takes.
+/// The time of each step of a shutdown.
 #[derive(Debug, Clone, Copy)]
 pub struct ShutdownConfig {
     /// Time from when `/readyz` answers 503 until the listener closes.

@@ -1,4 +1,4 @@
-//! `[socketio]`: where Socket.IO is, and its namespaces.
+//! `[socketio]`: the path of Socket.IO, and its namespaces.
 
 use std::path::Path;
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Default for SocketIoSection {
 
 impl SocketIoSection {
     /// # Errors
-    /// Where the time is too short or too long, or a namespace cannot be one.
+    /// Where the time is too short or too long, or a namespace is malformed.
     pub(in crate::config) fn check(&self) -> anyhow::Result<()> {
         check_duration("socketio.connect_timeout", self.connect_timeout, Duration::from_millis(10))?;
         for namespace in &self.namespaces {
@@ -45,7 +45,7 @@ impl SocketIoSection {
     /// The path without a slash at its end.
     ///
     /// # Errors
-    /// Where it is malformed, or another path of the host's.
+    /// Where the path is malformed, or used by the host otherwise.
     pub(in crate::config) fn path(&self) -> anyhow::Result<String> {
         let path = self.path.trim_end_matches('/');
         ensure!(

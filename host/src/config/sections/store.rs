@@ -1,4 +1,4 @@
-//! `[store]`: where documents and durable states go.
+//! `[store]`: the database for documents and durable states, and the journal.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::secrets::PRIVATE_DIR;
 use crate::config::values::{check_duration, path, secret};
 use crate::store::{StoreConfig, StoreUrl};
 
-/// The database by default.
+/// The default database.
 const DEFAULT_URL: &str = "sqlite://roundhouse.db";
 
 #[derive(Debug, Deserialize)]
@@ -29,14 +29,14 @@ pub(in crate::config) struct StoreSection {
 
 impl Default for StoreSection {
     fn default() -> Self {
-        // A database that restarts is back long before, and a page does not wait longer for its message to be stored.
+        // A database restarts in less, and a page does not wait longer for its message to be stored.
         Self { url: None, url_file: None, journal: None, give_up: Duration::from_secs(60) }
     }
 }
 
 impl StoreSection {
     /// # Errors
-    /// Where the time is too short or too long, or the URL cannot be read or is none.
+    /// Where the time is too short or too long, or the URL cannot be read or is malformed.
     pub(in crate::config) fn into_config(self, dir: &Path) -> anyhow::Result<StoreConfig> {
         check_duration("store.give_up", self.give_up, Duration::from_secs(1))?;
         let url = value_of("store.url", self.url, self.url_file.as_ref(), dir)?;
