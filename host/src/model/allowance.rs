@@ -8,14 +8,14 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// A rate and a burst. The unit is the caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// The rate in the long run. 0: there is no bound.
+    /// The rate in the long run. 0 is no limit.
     pub per_second: u64,
     /// The burst after a long time without use.
     pub burst: u64,
 }
 
-/// The use of a quota: the generic cell rate algorithm (ITU-T I.371) with payment afterwards, which the usual limiters lack.
-/// The cost of a call is known when it is over.
+/// The use of a quota: the generic cell rate algorithm (ITU-T I.371), charged afterwards, because the cost of a call is
+/// known when the call is over. The usual limiters charge in advance.
 #[derive(Debug, Default)]
 pub struct Allowance {
     /// When all use is paid for, in nanoseconds of uptime.
@@ -25,7 +25,7 @@ pub struct Allowance {
 impl Quota {
     fn nanos(self, amount: u64) -> u64 {
         let per_second = self.per_second.max(1);
-        // The product mostly fits, and is then many times as fast.
+        // The 64-bit product usually fits, and is many times faster.
         amount.checked_mul(NANOS_PER_SECOND).map_or_else(
             || {
                 let nanos = u128::from(amount) * u128::from(NANOS_PER_SECOND) / u128::from(per_second);
@@ -37,18 +37,18 @@ impl Quota {
 }
 
 impl Allowance {
-    /// Charges for some use, at `now_ms` of uptime.
+    /// Charges for `amount` of use, at `now_ms` of uptime.
     pub fn charge(&self, quota: Quota, now_ms: u64, amount: u64) {
         if quota.per_second == 0 || amount == 0 {
             return;
         }
         let (now, cost) = (now_ms.saturating_mul(NANOS_PER_MS), quota.nanos(amount));
         let charged = |paid_at: u64| Some(paid_at.max(now).saturating_add(cost));
-        // The closure always returns a value.
+        // `fetch_update` cannot fail: the closure always returns a value.
         let _ = self.paid_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
     }
 
-    /// How long to wait until more may be used, in milliseconds. `None`: no time.
+    /// The time until more may be used, in milliseconds. `None`: more may be used now.
     pub fn wait_ms(&self, quota: Quota, now_ms: u64) -> Option<u64> {
         let owed = self.paid_at.load(Ordering::Relaxed).saturating_sub(now_ms.saturating_mul(NANOS_PER_MS));
         if quota.per_second == 0 || owed == 0 {
@@ -58,7 +58,7 @@ impl Allowance {
         Some(excess.div_ceil(NANOS_PER_MS).max(1))
     }
 
-    /// Whether all use is paid for, so that a new one would be the same.
+    /// Whether all use is paid for, so that this allowance equals a new one.
     pub fn is_clear(&self, now_ms: u64) -> bool {
         self.paid_at.load(Ordering::Relaxed) <= now_ms.saturating_mul(NANOS_PER_MS)
     }

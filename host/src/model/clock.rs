@@ -1,8 +1,8 @@
-//! The source of time for the whole host, which a test can move.
+//! The source of time for the whole host, which a test can control.
 //!
-//! There are three times. **Uptime** is for deadlines within this process: heartbeats, timers, windows. It does not count
-//! the time for which the machine was suspended. **Now** is for features and users: a date that never goes back or jumps.
-//! **Wall-clock time** is the system's, for dates that others have set: the expiry of tokens.
+//! The clock has three times. **Uptime** is for deadlines within this process: heartbeats, timers, windows. It excludes
+//! suspended time of the machine. **Now** is for features and users: a date that never goes back or jumps. **Wall-clock
+//! time** is the system's, for dates from outside: the expiry of tokens.
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use super::steady::{Look, Steady};
 
 type Hook = Box<dyn Fn() + Send>;
 
-/// A source of time: the system's, or one that a test moves. Clones share the source.
+/// A source of time: the system's, or one that a test controls. Clones share the source.
 #[derive(Clone)]
 pub struct Clock(Arc<Inner>);
 
@@ -28,16 +28,16 @@ struct Inner {
 enum Source {
     System {
         start: Instant,
-        /// The time since the machine's boot at the host's start, with suspended time, in milliseconds.
+        /// The time since boot at the host's start, including suspended time, in milliseconds.
         awake_or_not: u64,
     },
     Manual {
         /// Wall-clock time at the start, in milliseconds since the epoch.
         epoch: u64,
         elapsed: AtomicU64,
-        /// For how long the machine was suspended.
+        /// How long the machine was suspended, in milliseconds.
         asleep: AtomicU64,
-        /// By how much the system's clock was put ahead.
+        /// The offset by which the system's clock was set ahead, in milliseconds.
         ahead: AtomicI64,
         moved: watch::Sender<()>,
         hooks: Mutex<Vec<Hook>>,
@@ -67,16 +67,16 @@ impl Clock {
         Self(Arc::new(Inner { source, steady }))
     }
 
-    /// The time for features and users, in milliseconds since 1970. It begins as the system's clock and follows it, but never
-    /// goes back or jumps: after the system's clock was put back or ahead, it goes slower or faster by a twelfth until it is
-    /// right again. It counts the time for which the machine was suspended.
+    /// The time for features and users, in milliseconds since 1970. It begins as the system's clock and follows it, but
+    /// never goes back or jumps: after the system's clock was set back or ahead, this clock runs slower or faster by a
+    /// twelfth until it agrees again. It includes suspended time.
     pub fn now_ms(&self) -> u64 {
         // Locked before uptime is read, so that a later caller gets no earlier time.
         let mut steady = self.0.steady.lock().unwrap_or_else(PoisonError::into_inner);
         steady.now(self.uptime_ms(), || self.0.source.look())
     }
 
-    /// The system's clock, in milliseconds since 1970: it may be put back or ahead at any time.
+    /// The system's clock, in milliseconds since 1970. It may be set back or ahead at any time.
     pub fn wall_ms(&self) -> u64 {
         self.0.source.look_at_wall()
     }
@@ -89,8 +89,8 @@ impl Clock {
         }
     }
 
-    /// When, in milliseconds of uptime, the system's clock will show `wall_ms` if it is not put back or ahead. `u64::MAX` is
-    /// never.
+    /// The uptime, in milliseconds, at which the system's clock will show `wall_ms` if it is not set back or ahead.
+    /// `u64::MAX` is never.
     pub fn deadline_of(&self, wall_ms: u64) -> u64 {
         match wall_ms {
             u64::MAX => u64::MAX,
@@ -106,7 +106,7 @@ impl Clock {
         self.0.source.change(|elapsed, _, _| elapsed.fetch_add(by.as_millis() as u64, Ordering::SeqCst));
     }
 
-    /// Suspends the machine of a manual clock: only the system's clock goes on.
+    /// Suspends the machine of a manual clock: only the system's clock advances.
     ///
     /// # Panics
     /// On the system's clock.
@@ -114,7 +114,7 @@ impl Clock {
         self.0.source.change(|_, asleep, _| asleep.fetch_add(by.as_millis() as u64, Ordering::SeqCst));
     }
 
-    /// Puts the system's clock ahead of a manual clock, or back, by so many milliseconds.
+    /// Sets the system's clock of a manual clock ahead by `by_ms` milliseconds, or back where negative.
     ///
     /// # Panics
     /// On the system's clock.
@@ -140,7 +140,8 @@ impl Clock {
         }
     }
 
-    /// How long a thread may sleep until `deadline_ms`. `None`, without end, on a manual clock, whose hooks wake it.
+    /// How long a thread may sleep until `deadline_ms`. `None`, without end, before the deadline on a manual clock,
+    /// whose hooks wake the thread.
     pub fn wait_for(&self, deadline_ms: u64) -> Option<Duration> {
         match &self.0.source {
             Source::System { .. } => Some(Duration::from_millis(deadline_ms.saturating_sub(self.uptime_ms()))),
@@ -148,7 +149,7 @@ impl Clock {
         }
     }
 
-    /// Calls `hook` each time that a manual clock is moved.
+    /// Calls `hook` each time a manual clock is moved.
     pub fn on_move(&self, hook: impl Fn() + Send + 'static) {
         if let Source::Manual { hooks, .. } = &self.0.source {
             hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(hook));
@@ -191,10 +192,10 @@ impl Source {
     }
 }
 
-/// Milliseconds since the machine was started, with those for which it was suspended, in steps of ten (proc(5)). Read once a
-/// second, and not by `clock_gettime`, for which rustix reads the vDSO itself: Valgrind hides that.
+/// Milliseconds since boot, including suspended time, in steps of ten (proc(5)). Read once a second from /proc and not
+/// by `clock_gettime`, for which rustix reads the vDSO itself, which Valgrind hides.
 ///
-/// Zero without /proc: suspended time is then taken for a clock that was put ahead, and made up for slowly.
+/// Zero without /proc: suspended time then counts as a clock that was set ahead, and is made up for slowly.
 fn boot_ms() -> u64 {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds: Option<f64> = uptime.split_whitespace().next().and_then(|seconds| seconds.parse().ok());

@@ -1,4 +1,4 @@
-//! The two tables of errors that a client can see: typed errors, and close codes.
+//! The errors that a client can see: typed errors, and close codes.
 
 use std::fmt;
 
@@ -109,7 +109,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Why the host closes a WebSocket: the codes of RFC 6455, section 7.4, and our own from 4000.
+/// Close codes of WebSockets: those of RFC 6455, section 7.4, and the host's own from 4000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum CloseCode {
@@ -121,7 +121,7 @@ pub enum CloseCode {
     ProtocolError = 1002,
     /// Text that is not UTF-8.
     InvalidPayload = 1007,
-    /// The client goes on breaking a limit.
+    /// The client kept exceeding a limit.
     PolicyViolation = 1008,
     /// A message over the limit.
     TooLarge = 1009,
@@ -131,7 +131,7 @@ pub enum CloseCode {
     TryAgainLater = 1013,
     /// No token, or not a valid one.
     Unauthorized = 4001,
-    /// The token was valid until now.
+    /// The token has expired.
     TokenExpired = 4002,
     /// Valid credentials that do not permit this.
     Forbidden = 4003,

@@ -1,18 +1,18 @@
-//! Threads without which the host cannot go on.
+//! Threads without which the host cannot continue.
 
 use std::cell::Cell;
 use std::io;
 use std::thread::{self, JoinHandle};
 
 thread_local! {
-    /// The panic hook runs on the thread that panics and is handed nothing else, so the mark is the thread's own.
+    /// The panic hook runs on the panicking thread and gets no other context, so the mark is thread-local.
     static IS_ESSENTIAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Starts a thread without which the host cannot go on: the binary ends when it panics.
+/// Starts a thread without which the host cannot continue: the process ends when the thread panics.
 ///
 /// # Errors
-/// Where the thread cannot be made.
+/// Where the thread cannot be created.
 pub fn spawn_essential<T: Send + 'static>(
     thread: thread::Builder,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,18 +1,18 @@
-//! Ids of connections, which the host makes. Ids that others choose are checked by the contract.
+//! Ids of connections, which the host assigns. Ids that clients and features choose are checked by the contract.
 
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
-/// A connection's id. It has the connection's place, so that no look-up is needed to reach it: 8 bits for the shard, 24 for
-/// the slot there, and a stamp that differs for each connection that uses the slot.
+/// A connection's id. It encodes the connection's place, so that routing needs no look-up: 8 bits for the shard, 24 for
+/// the slot there, and 32 for a stamp that differs for each connection that uses the slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId(u64);
 
 impl ConnId {
-    /// Shards that an id has room for.
+    /// The most shards that an id can address.
     pub const MAX_SHARDS: usize = 1 << 8;
-    /// Connections of one shard that an id has room for.
+    /// The most connections of one shard that an id can address.
     pub const MAX_SLOTS: usize = 1 << 24;
 
     /// The id of the connection in `slot` of `shard`. `stamp` differs for each connection that uses the slot.

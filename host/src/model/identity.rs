@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::network::network_of;
 
-/// An authenticated user. Features and other clients see this, never the claims of a payload.
+/// An authenticated user. Features and other clients see this identity, never one claimed in a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The user's id.
@@ -21,16 +21,16 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// A user of whom only the id is known.
+    /// A user by its id alone.
     pub fn of_user(user: impl Into<Arc<str>>) -> Self {
         let user = user.into();
         Self { principal: user.clone(), user, name: None, roles: Vec::new(), claims: "{}".to_owned() }
     }
 
-    /// An anonymous user, on a connection from this address. The network is the principal, because a client may have as many
-    /// anonymous ids as it likes, and few clients have many networks.
+    /// An anonymous user, on a connection from this address. The network is the principal, because a client can open
+    /// any number of anonymous connections, and few clients have many networks.
     pub fn anonymous(name: String, address: IpAddr) -> Self {
-        // The whitespace tells it from every user's id.
+        // User ids have no whitespace, so no user can have this principal.
         Self { principal: format!("address {}", network_of(address)).into(), ..Self::of_user(name) }
     }
 }

@@ -1,11 +1,11 @@
-//! A limit for log lines that would be repeated without end.
+//! A rate limit for log lines of one kind.
 
 use std::time::{Duration, Instant};
 
 /// Time between two lines of one kind.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Admits one line of a kind in ten seconds, and counts those that it leaves out.
+/// Admits one line of a kind in ten seconds, and counts the suppressed ones.
 #[derive(Debug, Default)]
 pub struct LogLimit {
     last: Option<Instant>,
@@ -13,7 +13,7 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// Asks for a line. If it may be written, returns the number of lines that were left out since the last one.
+    /// Asks for a line. Returns the number of lines suppressed since the last; `None` where this one is suppressed.
     pub fn ask(&mut self) -> Option<u64> {
         self.ask_at(Instant::now())
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// A queue whose receiver is a thread ([`Mailbox::wait`]) or a task ([`Mailbox::receive`]), never both.
-/// Taking all items at once costs one lock and one wake-up, however many there are.
+/// A queue whose receiver is a thread ([`Mailbox::wait`]) or a task ([`Mailbox::receive`]), never both. Taking all
+/// items at once costs one lock and one wake-up, whatever their number.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     state: Mutex<State<T>>,
@@ -62,7 +62,7 @@ impl<T> Mailbox<T> {
 
     fn put(&self, mut state: MutexGuard<'_, State<T>>, item: T) {
         if state.closed {
-            // There is no receiver: a caller that waits for the result sees the item dropped.
+            // The queue is closed: a caller that waits for the result sees the item dropped.
             return;
         }
         let is_news = state.items.is_empty() || std::mem::take(&mut state.unannounced);
@@ -81,14 +81,14 @@ impl<T> Mailbox<T> {
         self.notify.notify_one();
     }
 
-    /// Queues an item even over the bound: the item must not be lost, and is bounded elsewhere. A sender that can wait does
-    /// so beforehand, in [`Mailbox::wait_for_space`].
+    /// Queues an item even over the bound, for items that must not be lost and are bounded elsewhere. A sender that can
+    /// wait calls [`Mailbox::wait_for_space`] first.
     pub fn push(&self, item: T) {
         self.put(self.lock(), item);
     }
 
-    /// As [`Mailbox::push`], but lets the receiver sleep. Returns whether the receiver has to be woken ([`Mailbox::wake`]),
-    /// soon: a sender with more items saves wake-ups so, each of which may take the processor from it.
+    /// As [`Mailbox::push`], but lets the receiver sleep. Returns whether the caller must soon wake the receiver
+    /// ([`Mailbox::wake`]). A sender of several items saves wake-ups, each of which may preempt the sender.
     #[must_use]
     pub fn push_quietly(&self, item: T) -> bool {
         let mut state = self.lock();
@@ -100,7 +100,7 @@ impl<T> Mailbox<T> {
         state.unannounced
     }
 
-    /// Wakes the receiver for items that were pushed quietly, unless it has taken them already.
+    /// Wakes the receiver for items that were pushed quietly, unless they have been taken already.
     pub fn wake(&self) {
         let mut state = self.lock();
         if std::mem::take(&mut state.unannounced) {
@@ -113,7 +113,7 @@ impl<T> Mailbox<T> {
         let mut state = self.lock();
         while state.items.len() >= self.capacity && !state.closed {
             if std::mem::take(&mut state.unannounced) {
-                // Otherwise the sender and the receiver would wait for one another.
+                // Otherwise sender and receiver would wait for each other.
                 self.wake_receiver(state);
                 state = self.lock();
                 continue;
@@ -137,7 +137,7 @@ impl<T> Mailbox<T> {
         self.wake_receiver(state);
     }
 
-    /// Ends the queue, whose receiver is gone: its items are dropped, and so are those to come.
+    /// Closes the queue after its receiver has ended: all items, present and future, are dropped.
     pub fn close(&self) {
         let items = {
             let mut state = self.lock();
@@ -177,7 +177,7 @@ impl<T> Mailbox<T> {
         self.take(&mut state, into);
     }
 
-    /// Takes all items into `into`, which must be empty. Waits, as a task, without end; may be cancelled.
+    /// Takes all items into `into`, which must be empty. Waits, as a task, without end. Cancel-safe.
     pub async fn receive(&self, into: &mut VecDeque<T>) {
         loop {
             if self.take(&mut self.lock(), into) {

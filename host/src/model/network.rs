@@ -8,10 +8,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-/// The length of the IPv6 prefix of one customer, who has all addresses of it.
+/// The length of the IPv6 prefix that providers assign to one customer.
 const IPV6_PREFIX: u32 = 64;
 
-/// The networks of proxies that are trusted to name the client that they connect for. Clones share the list.
+/// The networks of proxies whose report of the client's address is trusted. Clones share the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Arc<[IpNet]>);
 
@@ -22,7 +22,7 @@ impl TrustedProxies {
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there are none.
+    /// Whether no proxy is trusted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

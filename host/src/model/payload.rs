@@ -1,4 +1,4 @@
-//! The payload of an event, in the form that all protocols and features share.
+//! The payload of an event, in the form common to all protocols and features.
 
 use std::ops::Range;
 
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub struct Payload {
     /// JSON text: one array of arguments.
     args: Box<str>,
-    /// The place of the only argument, once it has been found: most payloads are asked for it more than once.
+    /// The range of the only argument, cached because most payloads are asked for it more than once.
     only: Option<Range<u32>>,
     /// Binary attachments, in the order of their numbers.
     pub attachments: Vec<Bytes>,
@@ -35,7 +35,7 @@ impl Payload {
         Self::from_checked("[]", Vec::new())
     }
 
-    /// One argument that was parsed before, or none.
+    /// One argument of parsed JSON, or none.
     pub fn of_data(data: Option<&RawValue>) -> Self {
         data.map_or_else(Self::empty, |data| Self::of_one(["[", data.get(), "]"].concat()))
     }
@@ -51,7 +51,7 @@ impl Payload {
         Self { only, ..Self::from_checked(args, Vec::new()) }
     }
 
-    /// Arguments from outside, which are checked to be a JSON array that refers to each of the attachments.
+    /// Untrusted arguments, checked to be a JSON array that refers to each of the attachments exactly once.
     ///
     /// # Errors
     /// Where `args` is anything else.
@@ -70,7 +70,7 @@ impl Payload {
         Self { args: args.into(), only: None, attachments }
     }
 
-    /// Its size, in bytes.
+    /// The size of the arguments and attachments, in bytes.
     pub fn bytes(&self) -> usize {
         self.args.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
@@ -80,12 +80,12 @@ impl Payload {
         &self.args
     }
 
-    /// The JSON text of the only argument, once it is known that there is only one.
+    /// The JSON text of the only argument; `None` where there are several, or their number was not checked.
     pub fn only(&self) -> Option<&str> {
         self.only.as_ref().and_then(|only| self.args.get(only.start as usize..only.end as usize))
     }
 
-    /// The JSON text of the first argument; `null` without any.
+    /// The JSON text of the first argument; `null` without arguments.
     pub fn first(&self) -> &str {
         self.only().unwrap_or_else(|| self.arguments().first().map_or("null", |first| first.get()))
     }

@@ -1,18 +1,18 @@
-//! A clock that follows the system's without ever going back or jumping.
+//! A clock that follows the system's clock, but never goes back or jumps.
 
-/// The part by which the clock may go slower or faster until it agrees with the system's clock. A twelfth, as chrony has it
-/// by default: an hour is made up for in half a day, and the times that a feature measures (ten seconds of typing, half an
-/// hour without activity) are right to within a twelfth.
+/// The clock may run slower or faster by one part in this many until it agrees with the system's clock. A twelfth,
+/// chrony's default: an hour is made up for in half a day, and times that a feature measures (ten seconds of typing,
+/// half an hour without activity) are right to within a twelfth.
 const SLEW: u64 = 12;
 
-/// How often the system's clock is read, in milliseconds: often enough to follow it closely, and seldom enough that
-/// the time costs an event next to nothing.
+/// The interval of reading the system's clock, in milliseconds: short enough to follow it closely, and long enough that
+/// reads cost next to nothing per event.
 const LOOK_MS: u64 = 1000;
 
-/// A shorter sleep of the machine is none, but the time between the reads of two clocks.
+/// A shorter apparent sleep of the machine is the time between the reads of two clocks.
 const LEAST_SLEEP_MS: u64 = 100;
 
-/// An offset from the system's clock that is logged, in milliseconds.
+/// The least offset from the system's clock that is logged, in milliseconds.
 const NOTABLE_MS: u64 = 60_000;
 
 /// A reading of the system's clocks.
@@ -20,29 +20,29 @@ const NOTABLE_MS: u64 = 60_000;
 pub(super) struct Look {
     /// The system's clock, in milliseconds since 1970.
     pub(super) wall: u64,
-    /// How long the machine has been suspended since the start, in milliseconds.
+    /// How long the machine was suspended since the host's start, in milliseconds.
     pub(super) asleep: u64,
 }
 
-/// The clock, as of the last reading of the system's.
+/// The state of the clock at the last reading of the system's clocks.
 #[derive(Debug)]
 pub(super) struct Steady {
-    /// When that was read, in milliseconds of uptime.
+    /// Time of the reading, in milliseconds of uptime.
     at: u64,
-    /// The time that it showed then.
+    /// The time that this clock showed then, in milliseconds since 1970.
     now: u64,
-    /// Its offset from the system's clock then.
+    /// The offset from the system's clock then, in milliseconds.
     offset: i64,
     asleep: u64,
 }
 
 impl Steady {
-    /// A clock that begins as the system's.
+    /// A clock that starts at the system's time.
     pub(super) fn new(wall: u64) -> Self {
         Self { at: 0, now: wall, offset: 0, asleep: 0 }
     }
 
-    /// The time at `uptime`, which must not be before that of the last call.
+    /// The time at `uptime`, which must not be earlier than in the last call.
     pub(super) fn now(&mut self, uptime: u64, look: impl FnOnce() -> Look) -> u64 {
         let since = uptime.saturating_sub(self.at);
         let correction = (since / SLEW).min(self.offset.unsigned_abs()) as i64 * self.offset.signum();
@@ -78,7 +78,7 @@ mod tests {
     const HOUR: u64 = 3_600_000;
     const START: u64 = 1_800_000_000_000;
 
-    /// A machine whose clock is off by so much, and that has slept for so long.
+    /// Reads a clock on a machine whose clock is off by `off`, and that has slept for `asleep`, in milliseconds.
     fn read(steady: &mut Steady, uptime: u64, off: i64, asleep: u64) -> u64 {
         steady.now(uptime, || Look { wall: (START + uptime + asleep).saturating_add_signed(off), asleep })
     }
@@ -103,7 +103,7 @@ mod tests {
                 assert!(now >= before && (passed - most.min(passed)..=passed + most).contains(&(now - before)));
                 before = now;
             }
-            // It is right again after half a day, and no longer than that.
+            // The clock agrees again after half a day, and stays so.
             let wall = (START + 13 * HOUR).saturating_add_signed(off);
             assert_eq!(read(&mut steady, 13 * HOUR, off, 0), wall);
             assert_eq!(read(&mut steady, 13 * HOUR + 500, off, 0), wall + 500);
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(read(&mut steady, 5000, 0, 0), START + 5000);
         assert_eq!(read(&mut steady, 7000, 0, HOUR), START + 7000 + HOUR);
         assert_eq!(read(&mut steady, 9000, 0, HOUR), START + 9000 + HOUR, "once");
-        // Two clocks that are not read at the same moment.
+        // The two clocks are not read at the same moment.
         assert_eq!(read(&mut steady, 11_000, 0, HOUR + 1), START + 11_000 + HOUR);
     }
 
