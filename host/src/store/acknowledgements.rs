@@ -1,27 +1,27 @@
-//! The writer's account of outcomes that were sent, and of the promises that have ended.
+//! The writer's state of sent outcomes and ended promises.
 
 use std::collections::HashMap;
 
-/// Outcomes that were sent to features and not acknowledged, before the writer pauses: when a database is back, a backlog of
-/// outcomes must not stand before all new events. Some ten milliseconds of work.
+/// Unacknowledged outcomes at which the writer pauses, about ten milliseconds of work: after an outage of the database,
+/// a backlog of outcomes must not delay all new events.
 const MAX_UNACKNOWLEDGED: usize = 256;
 
 /// The state of all outcomes that were sent.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
-    /// Outcomes that were sent and not acknowledged, since the last reset.
+    /// Outcomes sent since the last reset and not acknowledged yet.
     n_outstanding: usize,
-    /// Expired promises that have not ended. Each ends when its outcome is acknowledged and its document retracted: whether one
-    /// of the two has happened.
+    /// Expired promises that have not ended, by number. Each ends when its outcome is acknowledged and its document
+    /// retracted; the value says whether one of the two has happened.
     retracting: HashMap<u64, bool>,
-    /// Promises that have ended, and are still to be journalled as acknowledged.
+    /// Ended promises that are not journalled as acknowledged yet.
     ended: Vec<u64>,
-    /// Whether outcomes are delivered to clients that are being disconnected, and may not reach them.
+    /// Whether shutdown has begun: delivered outcomes may not reach their clients, which are being disconnected.
     is_ending: bool,
 }
 
 impl Acknowledgements {
-    /// Whether so many outcomes are outstanding that features need time.
+    /// Whether [`MAX_UNACKNOWLEDGED`] outcomes are outstanding.
     pub(super) fn are_many_outstanding(&self) -> bool {
         self.n_outstanding >= MAX_UNACKNOWLEDGED
     }
@@ -36,7 +36,7 @@ impl Acknowledgements {
         self.n_outstanding += 1;
     }
 
-    /// The outcome of a promise has been delivered.
+    /// Notes that the outcome of a promise was delivered.
     pub(super) fn delivered(&mut self, number: u64) {
         self.n_outstanding = self.n_outstanding.saturating_sub(1);
         if !self.is_ending {
@@ -44,17 +44,17 @@ impl Acknowledgements {
         }
     }
 
-    /// From now on the outcomes that are delivered are left to the next process.
+    /// From now on delivered outcomes do not count as acknowledged: the next process sends them again.
     pub(super) fn begin_to_end(&mut self) {
         self.is_ending = true;
     }
 
-    /// Promises have expired: their documents are to be retracted.
+    /// Notes expired promises, whose documents are to be retracted.
     pub(super) fn expired(&mut self, numbers: impl IntoIterator<Item = u64>) {
         self.retracting.extend(numbers.into_iter().map(|number| (number, false)));
     }
 
-    /// The document of an expired promise, whose feature knows of that, has been retracted.
+    /// Notes that the document of an expired promise was retracted, after the failure was sent to its feature.
     pub(super) fn retracted(&mut self, number: u64) {
         self.end_half(number);
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use super::failure::BackendError;
 use super::{PageRequest, Promise};
 
-/// Bytes of documents in one page, at most: half of what a feature may answer with. One document always fits.
+/// The most bytes of documents in one page: half of the limit of a feature's answer. One document always fits.
 pub(super) const PAGE_BYTES: usize = 512 * 1024;
 
 /// A stored document.
@@ -22,22 +22,22 @@ pub struct Document {
 pub struct Page {
     /// The documents.
     pub documents: Vec<Document>,
-    /// Whether there are older ones.
+    /// Whether older documents exist.
     pub has_more: bool,
 }
 
-/// A durable scope as it is stored.
+/// A stored durable scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScopeRecord {
-    /// The feature that it belongs to, by name.
+    /// The name of its feature.
     pub plugin: String,
     /// Its key.
     pub key: String,
     /// The version of its state's schema.
     pub version: u32,
-    /// Its state, if it has any.
+    /// Its state, if any.
     pub state: Option<Vec<u8>>,
-    /// The version and the state from before its migration, for a rollback.
+    /// The version and the state before the last migration, for a rollback.
     pub before: Option<(u32, Vec<u8>)>,
     /// Events handled so far.
     pub sequence: u64,
@@ -54,7 +54,7 @@ pub struct TimerRecord {
     pub name: String,
     /// When it is due, in milliseconds since 1970.
     pub due_ms: u64,
-    /// The time between its setting and that, in milliseconds. Older hosts did not write it.
+    /// The delay with which it was set, in milliseconds. Older hosts did not store it.
     #[serde(default = "any_time")]
     pub after_ms: u64,
     /// Its payload: JSON.
@@ -80,13 +80,13 @@ pub struct AnsweredCall {
     pub answered_ms: u64,
 }
 
-/// Calls that are remembered, at most: more than one a second for a day. The oldest are deleted.
+/// The most answered calls that are kept: more than one per second for a day. Beyond that the oldest are deleted.
 pub const MAX_ANSWERED_CALLS: usize = 100_000;
 
 /// A write.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Write<'a> {
-    /// Insert a document, unless it, or one of its key, is there.
+    /// Insert a document, unless it, or one with the same key, is stored already.
     Insert(&'a Promise),
     /// Delete a document that an earlier attempt may have inserted.
     Retract(&'a Promise),
@@ -103,34 +103,36 @@ pub(super) enum Write<'a> {
 pub(super) enum Written {
     /// Done. A document is stored under its own id.
     AsAsked,
-    /// Not stored: this document has the same key.
+    /// Not stored: this other document has the same key.
     Before(Document),
 }
 
 /// A connection to a database.
 pub(super) trait Backend: Send {
-    /// Writes all of these, or none. Returns when they are on disk, with the result of each.
+    /// Writes all in one transaction. Returns the result of each when they are on disk.
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError>;
 
-    /// A page of documents. `None` if the collection lacks the document that the page ends before.
+    /// A page of documents. `None` if the collection lacks the document before which the page ends.
     fn page(&mut self, request: &PageRequest) -> Result<Option<Page>, BackendError>;
 
-    /// A scope.
+    /// Reads a scope.
     fn scope(&mut self, plugin: &str, key: &str) -> Result<Option<ScopeRecord>, BackendError>;
 
     /// At most `limit` scopes of a plugin after the key `after`, by key.
     fn scopes(&mut self, plugin: &str, after: &str, limit: u32) -> Result<Vec<ScopeRecord>, BackendError>;
 
-    /// The calls that were answered since, the oldest first.
+    /// The calls that were answered since `since_ms`, the oldest first.
     fn answered_calls(&mut self, since_ms: u64) -> Result<Vec<AnsweredCall>, BackendError>;
 
-    /// Does the maintenance that is due now and then after writes. Returns whether it is due again without more writes.
+    /// Does maintenance, which is due from time to time after writes. Returns whether more is due without further
+    /// writes.
     fn tidy(&mut self) -> bool {
         false
     }
 }
 
-/// Cuts documents down to a page. They are one more than the limit if there are older ones.
+/// Cuts documents down to a page. The caller reads one document more than the limit, which shows whether older ones
+/// exist.
 pub(super) fn page_of(mut documents: Vec<Document>, limit: u32) -> Page {
     let mut bytes = 0;
     let n_fitting = documents

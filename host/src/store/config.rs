@@ -1,4 +1,4 @@
-//! Which database and journal a host has.
+//! The configuration of the store: database and journal.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use anyhow::bail;
 
 use super::postgres;
 
-/// Where things are stored, and for how long that is tried.
+/// The database, the journal, and the time after which a write is given up.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
     /// The database.
@@ -32,7 +32,7 @@ impl StoreUrl {
     /// Reads `sqlite://PATH` or `postgres://…`. A relative path is one in `dir`.
     ///
     /// # Errors
-    /// Where it is neither.
+    /// Where the URL is neither.
     pub fn parse(url: &str, dir: &Path) -> anyhow::Result<Self> {
         if let Some(path) = url.strip_prefix("sqlite://") {
             if path.is_empty() || path.starts_with(':') || path.contains('?') {
@@ -60,7 +60,7 @@ impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Sqlite(path) => f.debug_tuple("Sqlite").field(path).finish(),
-            // The connection string has a password in it.
+            // The connection string may contain a password.
             Self::Postgres(_) => f.write_str("Postgres(…)"),
         }
     }

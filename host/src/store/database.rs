@@ -1,4 +1,4 @@
-//! The connections to the database, and the lock files that keep other hosts from a host's files.
+//! The connections to the database, and the lock files that exclude other hosts.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -14,17 +14,17 @@ use super::identity;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
-/// How long to wait for a file that another process has locked, and the time between two attempts.
+/// How long to wait for a file that another process has locked, and the interval of attempts.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// A database of which this host is the owner: each host writes whole states from its own memory, so there can be one only.
+/// A database that this host owns. A host writes whole states from its memory, so a database has one owner.
 pub(super) struct Database {
     /// The connection to write with.
     pub(super) writing: Box<dyn Backend>,
     /// The connection to read with.
     pub(super) reading: Box<dyn Backend>,
-    /// What keeps other hosts out, if that is a file.
+    /// The lock file that excludes other hosts, for SQLite.
     pub(super) lock: Option<File>,
 }
 
@@ -36,7 +36,7 @@ impl Database {
     pub(super) fn open(url: &StoreUrl, journal: &Path) -> anyhow::Result<Self> {
         match url {
             StoreUrl::Sqlite(path) => {
-                // A file has many names, and one lock.
+                // One lock for all names of a file.
                 let path = &fs::canonicalize(path).unwrap_or_else(|_| path.clone());
                 let mut name = path.clone().into_os_string();
                 name.push(".owner");
@@ -57,7 +57,7 @@ impl Database {
 /// A file that is locked for as long as it is open.
 ///
 /// # Errors
-/// Where it cannot be locked, or another process keeps it locked.
+/// Where the file cannot be opened, or another process keeps it locked.
 pub(super) fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
     let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = opened.with_context(|| format!("cannot open {}", path.display()))?;
@@ -65,7 +65,7 @@ pub(super) fn lock_file(path: &Path, what: &str) -> anyhow::Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            // The host before may be about to end, or a process that it started has not closed what it inherited.
+            // The previous host may be about to end, or a child of it has not closed an inherited descriptor yet.
             Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_RETRY),
             Err(TryLockError::WouldBlock) => {
                 bail!("another host uses {what} ({} is locked): end that one first", path.display())

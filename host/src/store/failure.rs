@@ -1,27 +1,27 @@
-//! Failures of a database, and of what the store was asked for.
+//! Failures of a database, and of the store's operations.
 
 use super::page::PageRequest;
 use crate::model::{ErrorCode, Failure};
 
-/// Why a database did nothing.
+/// A failure of a database operation.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BackendError {
-    /// It refuses this, and always will.
+    /// The database refuses the operation permanently.
     #[error("{0}")]
     Refused(String),
-    /// It is unavailable, and may do this later.
+    /// The database is unavailable; a repetition may succeed.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Why something was not stored, or cannot be read.
+/// A failure to store or to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreFailure {
-    /// Which of the known kinds.
+    /// The kind of failure.
     pub code: ErrorCode,
-    /// Why.
+    /// The reason, for the reader.
     pub message: String,
-    /// Whether the same may succeed later.
+    /// Whether a repetition may succeed.
     pub retryable: bool,
 }
 
@@ -30,7 +30,7 @@ impl StoreFailure {
         Self { code: ErrorCode::FeatureUnavailable, message: message.into(), retryable: true }
     }
 
-    /// A refusal that does not last.
+    /// A failure whose repetition may succeed.
     pub(super) fn retryable(Failure { code, message }: Failure) -> Self {
         Self { code, message, retryable: true }
     }

@@ -1,5 +1,5 @@
-//! The name of this host in the database that it owns. It is kept beside the journal, so that a host that was killed and
-//! started again in the same folder need not wait for its own lease to expire.
+//! The name of this host in the database that it owns. The name is kept beside the journal, so that a host that is
+//! restarted in the same folder after a kill need not wait for its own lease to expire.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -12,14 +12,14 @@ use uuid::Uuid;
 /// The file's name.
 const FILE: &str = "owner";
 
-/// Reads the name, or makes one. The journal must be locked, so that no other host uses the folder.
+/// Reads the name, or generates one. The journal must be locked, so that no other host uses the folder.
 ///
 /// # Errors
 /// Where the file cannot be read or written.
 pub(super) fn read_or_make(journal: &Path) -> anyhow::Result<String> {
     let path = journal.join(FILE);
     let is_usable = || format!("cannot use {}, by which the database knows this host", path.display());
-    // A name that was cut short by a crash is replaced: the host then waits for its lease as any other does.
+    // A name that a crash cut short is replaced: the host then waits for its own lease to expire.
     let text = if path.exists() { fs::read_to_string(&path).with_context(is_usable)? } else { String::new() };
     if let Ok(id) = Uuid::try_parse(text.trim()) {
         return Ok(id.to_string());

@@ -1,12 +1,12 @@
-//! What outlives the process: documents and durable states, in a database; and the journal of promises.
+//! Persistence: documents and durable states in a database, and the journal of promises.
 //!
 //! - [`Store`] is the interface for the rest of the host. Unless a method says so, it does not wait for the database: writes
 //!   are queued, and the results of reads go to a callback.
-//! - `promise` is a document that will be stored, and the outcome of that; `journal` has it on disk before any client hears
-//!   of it.
-//! - `write_queue` is what waits to be written. `writer` is the thread that writes it, in batches, and retries; it owns the
-//!   `acknowledgements`, which come to it as signals (`receipt`) that never wait.
-//! - `read_queue` is what waits to be read, by the thread `store-read`.
+//! - `promise` is a document that will be stored, and the outcome; `journal` holds a promise before any client gets its
+//!   event.
+//! - `write_queue` is the queue of writes. `writer` is the thread that writes them, in batches, and retries; it owns
+//!   the `acknowledgements`, which it gets as signals (`receipt`) whose senders never wait.
+//! - `read_queue` is the queue of reads, for the thread `store-read`.
 //! - [`Backend`] is the database: `sqlite` or `postgres`. The end-to-end tests hold both to one contract. `database` opens it,
 //!   and `identity` is the name by which a database knows the host.
 
@@ -58,26 +58,26 @@ pub use write_queue::Acknowledge;
 use write_queue::{Action, Change, Task, WriteQueue};
 use writer::Writer;
 
-/// Scopes that are read at once when a plugin is loaded.
+/// Scopes that are read in one page when a plugin is loaded.
 const SCOPES_PAGE: u32 = 1000;
 
-/// How long the end of the host waits for the database: less than supervisors wait before they kill.
+/// How long the shutdown waits for the database: less than supervisors wait before they kill.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the loading of a plugin waits for the database.
 const SCOPES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the start of the host waits for the promises of earlier processes: a backlog takes a second, and a database that
-/// is away must not keep clients from each other.
+/// How long the start of the host waits for the promises of earlier processes: a backlog takes a second, and an outage
+/// of the database must not keep clients from connecting.
 const RESUME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The statements that create or migrate the tables in PostgreSQL, for administrators whose hosts may not; with the privileges
-/// of the role that a host connects as, if it is named.
+/// The statements that create or migrate the tables in PostgreSQL, for administrators whose hosts may not; with grants
+/// to `role`, the role of the host, if given.
 pub fn postgres_schema(role: Option<&str>) -> String {
     postgres::script(role)
 }
 
-/// The database and the journal of a host. Dropped, it shuts down.
+/// The database and the journal of a host. Dropping it shuts it down.
 pub struct Store {
     journal: Arc<Journal>,
     queue: Arc<WriteQueue>,
@@ -120,7 +120,7 @@ impl Store {
         store.clock.on_move({
             let signals = store.signals.clone();
             move || {
-                // A writer that has ended does not wait for the clock.
+                // An error means that the writer has ended, and needs no wake-up.
                 let _ = signals.send(Signal::Wake);
             }
         });
@@ -161,11 +161,11 @@ impl Store {
     }
 
     fn signal(&self, signal: Signal) {
-        // A writer that has ended needs no signal.
+        // An error means that the writer has ended, and needs no signal.
         let _ = self.signals.send(signal);
     }
 
-    /// Writes everything that waits, and ends. Documents that the database does not take stay in the journal.
+    /// Writes all queued changes, and ends. Documents that the database refuses or cannot take stay in the journal.
     pub fn shut_down(&self) {
         self.queue.stop();
         self.reads.stop();
@@ -182,8 +182,8 @@ impl Store {
         }
     }
 
-    /// Promises to store documents. When this returns, the promises outlive the process; they are kept in the background, in
-    /// this order. Waits for the journal's file: not for a shard.
+    /// Promises to store documents. When this returns, the promises survive the process; the documents are stored in
+    /// the background, in this order. Waits for the journal's file, so a shard must not call it.
     ///
     /// # Errors
     /// Where too many documents wait, or the journal cannot be written. Nothing is promised then.
@@ -204,20 +204,20 @@ impl Store {
         DeliveryReceipt::new(promise, self.signals.clone())
     }
 
-    /// Keeps a promise until its feature is loaded again: its outcome cannot be sent now. Waits for the journal's file: not
-    /// for a shard.
+    /// Suspends a promise whose outcome cannot be sent until its feature is loaded again. Waits for the journal's file,
+    /// so a shard must not call it.
     pub fn requeue(&self, promise: &Promise) {
         let is_expired = self.journal.is_expired(promise.number);
         self.queue.suspend([Task::again(promise.clone(), is_expired, self.clock.uptime_ms())]);
     }
 
-    /// Goes on with the promises of a plugin that earlier processes made, or that were requeued. Returns how many there are.
+    /// Resumes the suspended promises of a plugin: those of earlier processes, and requeued ones. Returns their number.
     pub fn resume(&self, plugin: &str) -> usize {
         self.queue.resume(plugin, self.clock.uptime_ms())
     }
 
-    /// Waits, for some time, until the documents that earlier processes promised are stored: a client that comes back and
-    /// sends a message again that it is not sure of is then recognised.
+    /// Waits, for a bounded time, until the documents that earlier processes promised are stored, so that a message
+    /// that a reconnecting client sends again is recognised as a duplicate.
     pub fn wait_until_resumed(&self) {
         let left = self.queue.wait_until_restored(RESUME_TIMEOUT);
         if left > 0 {
@@ -225,7 +225,7 @@ impl Store {
         }
     }
 
-    /// Whether the store takes changes of scopes. An event that a feature must be told may change a scope all the same.
+    /// Whether the store accepts changes of scopes. Events that a feature must get may change a scope all the same.
     ///
     /// # Errors
     /// Where too many changes wait.
@@ -233,8 +233,8 @@ impl Store {
         self.queue.has_room_for_change()
     }
 
-    /// Writes a scope, and with it the answer to the call that changed it. `acknowledge` is called when both are on disk;
-    /// `charge` is dropped then, or when a later version takes the place of this one.
+    /// Writes a scope, and with it the answer to the call that changed it. `acknowledge` is called when both are on
+    /// disk; `charge` is dropped then, or when a later version replaces this one.
     pub fn put_scope(
         &self,
         record: ScopeRecord,
@@ -265,7 +265,7 @@ impl Store {
         self.read(move |backend| Ok(backend.answered_calls(since_ms)?))
     }
 
-    /// Reads a page of documents when the principal's turn comes, if that is still allowed then.
+    /// Reads a page of documents when the principal's turn comes, if `turn.admit` still allows it then.
     pub fn page(&self, request: PageRequest, turn: Turn, then: Then<Page>) {
         let Turn { principal, admit } = turn;
         let read = move |backend: Result<&mut dyn Backend, StoreFailure>| {
@@ -290,16 +290,16 @@ impl Store {
         self.reads.push(principal, Box::new(read));
     }
 
-    /// Waits, for some time, until all changes of a plugin's scopes are written. Returns whether they are.
+    /// Waits, for a bounded time, until all changes of a plugin's scopes are written. Returns whether they are.
     pub fn wait_until_written(&self, plugin: &str) -> bool {
         self.queue.wait_until_written(plugin, SCOPES_TIMEOUT)
     }
 
-    /// Deletes the scopes of a plugin that have expired, and gives the others to `take`, page by page, until it breaks.
-    /// Waits for the database: not for a thread that handles events.
+    /// Deletes the expired scopes of a plugin, and passes the others to `take`, page by page, until it breaks. Waits
+    /// for the database, so a thread that handles events must not call it.
     ///
     /// # Errors
-    /// Where the database cannot be read. Some may have been given then.
+    /// Where the database cannot be read. Some pages may have been passed on then.
     pub fn scopes(
         &self,
         plugin: &str,

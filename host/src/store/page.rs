@@ -1,16 +1,16 @@
-//! A page of documents to read.
+//! Requests for pages of documents.
 
-/// Which documents to read.
+/// A request for a page of documents.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
-    /// The feature that they belong to.
+    /// The feature, by name.
     pub plugin: String,
     /// The scope.
     pub scope: String,
     /// The collection.
     pub collection: String,
-    /// Only documents that were stored before the one of this id.
+    /// Restricts the page to documents stored before the one of this id.
     pub before: Option<String>,
-    /// How many, at most.
+    /// The most documents in the page.
     pub limit: u32,
 }

@@ -12,25 +12,25 @@ use crate::ledger::Charge;
 pub struct Promise {
     /// Its place in the order of all promises.
     pub number: u64,
-    /// The feature that made it, by name.
+    /// The name of the feature that made it.
     pub plugin: String,
     /// The scope that the document belongs to.
     pub scope: String,
-    /// Comes back with the outcome.
+    /// An opaque tag, returned with the outcome.
     pub tag: String,
     /// Where the document is stored, within the scope.
     pub collection: String,
-    /// A document is not stored if the collection has one of the same key.
+    /// The deduplication key: the document is not stored if the collection has one with the same key.
     pub key: Option<String>,
     /// The id that the document is stored under.
     pub id: String,
     /// The document: JSON.
     pub document: String,
-    /// Whether it was made before the host was started.
+    /// Whether it was made by an earlier process.
     #[serde(skip, default = "is_restored")]
     pub restored: bool,
-    /// The entry in its principal's account, which stands until the outcome has been delivered. The promise of an earlier
-    /// process has none.
+    /// The entry in its principal's account, held until the outcome is delivered. The promise of an earlier process has
+    /// none.
     #[serde(skip)]
     pub charge: Option<Arc<Charge>>,
 }
@@ -40,17 +40,17 @@ fn is_restored() -> bool {
     true
 }
 
-/// How a promise ended.
+/// The outcome of a promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The document is stored under this id, which is another document's if that has the same key.
+    /// The document is stored under this id, or another document with the same key is.
     Stored(String),
     /// The document is not stored, and will not be.
     Failed(StoreFailure),
 }
 
-/// Takes the outcome of a promise, at least once until it is acknowledged ([`super::Store::receipt`]). Returns whether the
-/// promise's feature is loaded: otherwise the store keeps the promise until it is ([`super::Store::resume`]).
+/// Receives the outcome of a promise, at least once, until it is acknowledged ([`super::Store::receipt`]). Returns
+/// whether the promise's feature is loaded: otherwise the store suspends the promise until [`super::Store::resume`].
 pub type Listener = Box<dyn Fn(Arc<Promise>, Outcome) -> bool + Send>;
 
 #[cfg(test)]

@@ -8,21 +8,21 @@ use super::backend::Backend;
 use super::failure::StoreFailure;
 use crate::model::Failure;
 
-/// Reads that wait, at most. Each takes some ten microseconds.
+/// The most queued reads. Each takes some ten microseconds.
 const MAX_WAITING: usize = 10_000;
 
-/// A read, with the use of its result.
+/// A read, including the use of its result.
 pub(super) type Read = Box<dyn FnOnce(Result<&mut dyn Backend, StoreFailure>) + Send>;
 
-/// Takes the result of a read, on the reading thread.
+/// Receives the result of a read, on the reading thread.
 pub type Then<T> = Box<dyn FnOnce(Result<T, StoreFailure>) + Send>;
 
-/// For which principal something is read. Reads of different principals take turns; the host's own are one of them.
+/// The principal of a read. Principals take turns; the host's own reads count as those of one principal.
 #[derive(Default)]
 pub struct Turn {
     /// The principal; `None` for the host.
     pub principal: Option<Arc<str>>,
-    /// Called when the turn has come: the principal may have read too much meanwhile.
+    /// Called when the turn comes, to refuse a principal that has exceeded its rate meanwhile.
     pub admit: Option<Box<dyn FnOnce() -> Result<(), Failure> + Send>>,
 }
 
@@ -45,10 +45,10 @@ struct State {
     is_stopping: bool,
 }
 
-/// Reads by the principals that they are for. Principals take turns, so that one with many reads delays only itself.
+/// Reads by principal. Principals take turns, so that one with many reads delays only itself.
 #[derive(Default)]
 struct Reads {
-    /// None of them is empty.
+    /// No queue in the map is empty.
     queues: HashMap<Option<Arc<str>>, VecDeque<Read>>,
     /// The principals in the order of their turns, each once.
     turns: VecDeque<Option<Arc<str>>>,
@@ -90,7 +90,7 @@ impl ReadQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a read for a principal, or for the host. A read over the bound fails at once.
+    /// Queues a read for a principal, or for the host (`None`). A read over the bound fails at once.
     pub(super) fn push(&self, principal: Option<Arc<str>>, read: Read) {
         let mut state = self.state();
         if state.is_stopping {
@@ -106,7 +106,7 @@ impl ReadQueue {
         self.filled.notify_one();
     }
 
-    /// Waits for the next read. `None` at the end.
+    /// Waits for the next read. `None` after [`ReadQueue::stop`].
     pub(super) fn pop(&self) -> Option<Read> {
         let mut state = self.state();
         loop {
@@ -120,7 +120,7 @@ impl ReadQueue {
         }
     }
 
-    /// Fails the reads that wait, and those to come.
+    /// Fails all queued and future reads.
     pub(super) fn stop(&self) {
         let left = {
             let mut state = self.state();

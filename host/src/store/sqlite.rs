@@ -17,17 +17,17 @@ use super::backend::{
 };
 use super::{PageRequest, Promise};
 
-/// The changes of each version of the tables. The number of those that a file has is in its header.
+/// The migrations of the tables, in order. A file's header (`user_version`) has the number of migrations applied.
 const SCHEMA: [&str; 3] = [DOCUMENTS_AND_SCOPES, ANSWERED_CALLS, STATES_BEFORE];
 
-/// How long SQLite waits for another process that has the file locked.
+/// How long SQLite waits for a lock of another process on the file.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The size to which the write-ahead log is cut when its content is in the file itself, in bytes: twice the size to which
-/// SQLite lets it grow without a long reader.
+/// The size to which the write-ahead log is truncated after a checkpoint, in bytes: twice the size to which it grows
+/// without a long reader.
 const LOG_BYTES: u64 = 8 * 1024 * 1024;
 
-/// The size of a write-ahead log that is logged, in bytes.
+/// The size of the write-ahead log from which on it is logged, in bytes.
 const HUGE_LOG_BYTES: u64 = 64 * 1024 * 1024;
 
 /// `seq` is the order in which documents were stored, and of a scope's history.
@@ -68,13 +68,13 @@ const ANSWERED_CALLS: &str = "
     ) STRICT;
 ";
 
-/// The states from before their migration.
+/// The states before their migration, for a rollback.
 const STATES_BEFORE: &str = "
     ALTER TABLE scopes ADD COLUMN before_version INTEGER;
     ALTER TABLE scopes ADD COLUMN before_state BLOB;
 ";
 
-/// The number of those columns that a table has.
+/// The indices of these columns.
 const BEFORE_VERSION: usize = 7;
 const BEFORE_STATE: usize = 8;
 
@@ -82,9 +82,9 @@ const BEFORE_STATE: usize = 8;
 pub(super) struct Sqlite {
     connection: Connection,
     path: PathBuf,
-    /// The inode of the open file: another file may get its name.
+    /// The inode of the open file, to detect that another file has replaced it.
     file: u64,
-    /// Whether it has been logged that the write-ahead log is huge.
+    /// Whether the huge write-ahead log was logged already.
     is_huge: bool,
 }
 
@@ -95,13 +95,14 @@ impl fmt::Debug for Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the file, which it creates if there is none.
+    /// Opens the file, or creates it.
     ///
     /// # Errors
-    /// Where it cannot be opened, is no SQLite file, or was made by a newer host.
+    /// Where the file cannot be opened, is no SQLite file, or was written by a newer host.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
-        // SQLite would make the file readable for others. An existing file is not opened here: closing it would drop the locks
-        // that another connection of this process has on it (https://sqlite.org/howtocorrupt.html, 2.2).
+        // SQLite would create the file readable for others. An existing file is not opened here: closing it would
+        // release the locks that another connection of this process has on it (https://sqlite.org/howtocorrupt.html,
+        // 2.2).
         if let Err(error) = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
             && error.kind() != io::ErrorKind::AlreadyExists
         {
@@ -113,7 +114,7 @@ impl Sqlite {
         // Readers do not wait for the writer; a commit is on disk when it returns (https://sqlite.org/wal.html).
         connection.pragma_update(None, "journal_mode", "WAL").with_context(is_readable)?;
         connection.pragma_update(None, "synchronous", "FULL").with_context(is_readable)?;
-        // A log that has grown behind a long reader is cut (https://sqlite.org/pragma.html#pragma_journal_size_limit).
+        // A log that grew during a long read is truncated (https://sqlite.org/pragma.html#pragma_journal_size_limit).
         connection
             .pragma_update_and_check(None, "journal_size_limit", LOG_BYTES as i64, |_| Ok(()))
             .with_context(is_readable)?;
@@ -131,15 +132,15 @@ impl Sqlite {
         Ok(Self { connection, path: path.to_owned(), file, is_huge: false })
     }
 
-    /// The length of the write-ahead log.
+    /// The length of the write-ahead log, in bytes.
     fn log_bytes(&self) -> u64 {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
         fs::metadata(log).map_or(0, |log| log.len())
     }
 
-    /// Moves the content of the write-ahead log into the file, and cuts the log. Does nothing while another program reads an
-    /// older version.
+    /// Checkpoints the write-ahead log into the file, and truncates the log. Does nothing while another program reads
+    /// an older version.
     fn empty_log(&self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
         let emptied = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -149,17 +150,17 @@ impl Sqlite {
 }
 
 impl Sqlite {
-    /// Opens a file to read it, and changes nothing. `None` if there is no file yet, or no tables in it.
+    /// Opens a file read-only. `None` if the file does not exist yet, or has no tables.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// Where the file cannot be read.
     pub(super) fn look_at(path: &Path) -> anyhow::Result<Option<Self>> {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         let is_readable = || format!("cannot read {}", path.display());
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
-        // A database that no process has open has no log beside it, and a reader would create one, unless it treats the file
-        // as immutable (https://sqlite.org/wal.html, "Read-Only Databases").
+        // Without an open database no log exists, and a reader would create one, unless it treats the file as immutable
+        // (https://sqlite.org/wal.html, "Read-Only Databases").
         let immutable = if Path::new(&log).exists() { "" } else { "?immutable=1" };
         let name = percent_encoding::percent_encode(path.as_os_str().as_bytes(), percent_encoding::NON_ALPHANUMERIC);
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -189,7 +190,7 @@ impl From<rusqlite::Error> for BackendError {
             error.sqlite_error_code(),
             Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch)
         );
-        // An error of the library, as for a value that cannot be bound, is permanent as well.
+        // An error of the library itself, such as a value that cannot be bound, is permanent as well.
         if refused || error.sqlite_error_code().is_none() {
             Self::Refused(error.to_string())
         } else {
@@ -200,7 +201,7 @@ impl From<rusqlite::Error> for BackendError {
 
 impl Backend for Sqlite {
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
-        // Data in a file without a name is not stored: no process can open it again.
+        // Data in an unlinked file is lost: no process can open the file again.
         if !fs::metadata(&self.path).is_ok_and(|now| now.ino() == self.file) {
             let message = "was removed or replaced while the host had it open: put it back, or start the host anew";
             return Err(BackendError::Unavailable(format!("{} {message}", self.path.display())));
@@ -243,7 +244,7 @@ impl Backend for Sqlite {
             let before = bytes;
             bytes += document.body.len();
             documents.push(document);
-            // One more than the limit shows that there are more.
+            // One document more than the limit shows that older ones exist.
             if before > PAGE_BYTES {
                 break;
             }
@@ -353,7 +354,7 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<Written, Backend
     if inserted > 0 {
         return Ok(Written::AsAsked);
     }
-    // An earlier attempt stored it though it seemed to fail, or another document has its key.
+    // An earlier attempt stored the document although it seemed to fail, or another document has the same key.
     let stored = connection
         .prepare_cached(
             "SELECT id, body FROM documents WHERE id = ?1
@@ -368,7 +369,7 @@ fn insert(connection: &Connection, promise: &Promise) -> Result<Written, Backend
 
 fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
     let timers: String = row.get(5)?;
-    // A table that is only read may be an older host's.
+    // A table that is only read may have an older schema.
     let before = match row.as_ref().column_count() > BEFORE_STATE {
         true => row.get::<_, Option<u32>>(BEFORE_VERSION)?.zip(row.get(BEFORE_STATE)?),
         false => None,

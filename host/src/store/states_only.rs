@@ -11,7 +11,7 @@ use super::{SCOPES_PAGE, StoreFailure, StoreUrl};
 /// The states of durable scopes in a database that another process may own.
 pub struct StatesOnly {
     url: StoreUrl,
-    /// The connection, from the first read on.
+    /// The connection, made at the first read.
     backend: Mutex<Option<Box<dyn Backend>>>,
 }
 
@@ -22,12 +22,13 @@ impl std::fmt::Debug for StatesOnly {
 }
 
 impl StatesOnly {
-    /// The states in this database. It connects at the first read.
+    /// Access to the states in this database, which is connected at the first read.
     pub fn new(url: StoreUrl) -> Self {
         Self { url, backend: Mutex::default() }
     }
 
-    /// Gives the scopes of a plugin to `take`, page by page, until it breaks. A database that does not exist yet has none.
+    /// Passes the scopes of a plugin to `take`, page by page, until it breaks. A database that does not exist yet has
+    /// none.
     ///
     /// # Errors
     /// Where the database cannot be read.

@@ -5,10 +5,10 @@ use std::sync::mpsc::Receiver;
 
 use super::*;
 
-/// A test that waits for so long has failed.
+/// The time after which a waiting test has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A store in this folder, and the outcomes that it sends.
+/// Opens a store in this folder. Returns it with the outcomes that it sends.
 fn open(dir: &std::path::Path) -> (Store, Receiver<(Arc<Promise>, Outcome)>) {
     let config = StoreConfig {
         url: StoreUrl::Sqlite(dir.join("store.db")),
@@ -37,7 +37,7 @@ fn receipts_do_not_wait_for_a_blocked_journal() {
         let waiting = threads.spawn(|| store.promise(vec![Promise { document, ..Promise::of_test() }]));
         let mut first = [0];
         reader.read_exact(&mut first).unwrap();
-        // From here on the journal is being written to, and its lock held, until the pipe is read.
+        // From here on a write to the journal is under way, and its lock held, until the pipe is read.
         let shard = threads.spawn(|| drop(receipts));
         let deadline = Instant::now() + PATIENCE;
         while !shard.is_finished() {

@@ -1,5 +1,5 @@
-//! The thread that writes to the database, in the order in which it was asked to, in batches; and that writes to the journal
-//! which promises expired or were acknowledged.
+//! The writing thread: it writes to the database, in batches, in the order of the queue, and to the journal the numbers
+//! of expired and acknowledged promises.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,22 +15,22 @@ use super::write_queue::{Action, Batch, Change, Task, WriteQueue};
 use crate::metrics::Metrics;
 use crate::model::Clock;
 
-/// The pause after the first failure, in milliseconds. Each that follows is twice as long.
+/// The pause after the first failure, in milliseconds; each further pause is twice as long.
 const FIRST_PAUSE_MS: u64 = 20;
 
-/// The longest pause, in milliseconds: the most that a database that is back waits for the writer.
+/// The longest pause, in milliseconds: the longest delay after the database is available again.
 const LONGEST_PAUSE_MS: u64 = 1000;
 
-/// Attempts at writing when the host ends, before all that waits is left to the journal.
+/// Attempts at writing during shutdown, after which queued documents are left to the journal.
 const LAST_ATTEMPTS: u32 = 3;
 
-/// How often the database is tidied while it is written to, and thereafter until it is tidy.
+/// The interval of database maintenance while it is written to, and afterwards until none is due.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
-/// How long features get to acknowledge many outcomes: a feature that is paused acknowledges nothing for minutes.
+/// How long the writer waits for features to acknowledge many outcomes: a paused feature acknowledges none for minutes.
 const ACKNOWLEDGING_TIME: Duration = Duration::from_millis(50);
 
-/// What the writing thread owns.
+/// The state of the writing thread.
 pub(super) struct Writer {
     pub(super) queue: Arc<WriteQueue>,
     pub(super) signals: mpsc::Receiver<Signal>,
@@ -42,7 +42,7 @@ pub(super) struct Writer {
     /// How long a document may wait before its promise expires.
     pub(super) give_up: Duration,
     pub(super) acknowledgements: Acknowledgements,
-    /// Why the database cannot be written, while that is so.
+    /// The reason of the current outage of the database, if any.
     pub(super) failing: Option<String>,
     pub(super) last_attempts: u32,
 }
@@ -70,7 +70,7 @@ impl Writer {
         }
     }
 
-    /// Waits for the next batch; an empty one if there is none for `idle_after`. `None` at the end.
+    /// Waits for the next batch; returns an empty one after `idle_after` without work, and `None` at the end.
     fn next_batch(&mut self, idle_after: Option<Duration>) -> Option<Batch> {
         let idle_at = idle_after.map(|idle_after| Instant::now() + idle_after);
         loop {
@@ -97,7 +97,7 @@ impl Writer {
             Some(timeout) => self.signals.recv_timeout(timeout),
             None => self.signals.recv().map_err(RecvTimeoutError::from),
         };
-        // The queue keeps a sender, so that the signals do not end.
+        // The queue keeps a sender, so the channel never closes.
         received.map(|signal| self.note(signal)).is_ok()
     }
 
@@ -109,7 +109,7 @@ impl Writer {
         }
     }
 
-    /// Writes which promises have been acknowledged since the last time: one line for all of them.
+    /// Writes the promises acknowledged since the last call to the journal, in one line.
     fn journal_acknowledgements(&mut self) {
         while let Ok(signal) = self.signals.try_recv() {
             self.note(signal);
@@ -159,7 +159,7 @@ impl Writer {
         }
     }
 
-    /// Waits for so long, or until the host ends. Returns whether it ends.
+    /// Waits for `pause_ms`, or until shutdown. Returns whether shutdown has begun.
     fn pause(&mut self, pause_ms: u64) -> bool {
         let until = self.clock.uptime_ms() + pause_ms;
         loop {
@@ -174,7 +174,7 @@ impl Writer {
         }
     }
 
-    /// Logs the loss when the host ends while the database cannot be written.
+    /// Logs the loss when the host ends during an outage of the database.
     fn abandon(&self, batch: &Batch) {
         let (documents, scopes) = self.queue.left();
         tracing::error!(
@@ -197,15 +197,17 @@ impl Writer {
         }
     }
 
-    /// Has promises expire whose documents have waited for too long, in this batch or behind it, and tells their features.
-    /// The documents are retracted when the database is back, for an attempt that seemed to fail may have succeeded.
+    /// Expires promises whose documents have waited for too long, in this batch or the queue, and sends the failures to
+    /// their features. The documents are retracted once the database is available, because an attempt that seemed to
+    /// fail may have succeeded.
     fn expire_overdue(&mut self, batch: &mut Batch, why: &str) {
         let overdue = self.queue.overdue(&batch.tasks, self.clock.uptime_ms(), self.give_up);
         if overdue.is_empty() {
             return;
         }
         let numbers: Vec<u64> = overdue.iter().map(|promise| promise.number).collect();
-        // The next process must not store what features were told has failed. They are told when that is certain.
+        // The next process must not store documents reported as failed, so the failures are sent only after the journal
+        // is on disk.
         if let Err(error) = self.journal.expire(numbers.clone()).and_then(|()| self.journal.sync()) {
             return tracing::error!(%error, "the journal cannot be written, and documents cannot be given up");
         }
@@ -227,7 +229,7 @@ impl Writer {
         self.journal_acknowledgements();
     }
 
-    /// Sends an outcome to its feature. A promise whose feature is not loaded is kept until it is.
+    /// Sends an outcome to its feature. A promise whose feature is not loaded is suspended.
     fn tell(&mut self, promise: Arc<Promise>, outcome: Outcome) {
         self.wait_for_acknowledgements();
         self.acknowledgements.sent();
@@ -237,7 +239,7 @@ impl Writer {
         }
     }
 
-    /// Gives features some time if many outcomes are outstanding.
+    /// Waits for features, for a bounded time, if many outcomes are outstanding.
     fn wait_for_acknowledgements(&mut self) {
         if !self.acknowledgements.are_many_outstanding() {
             return;
@@ -246,7 +248,7 @@ impl Writer {
         self.journal_acknowledgements();
         while self.acknowledgements.are_many_outstanding() && !self.queue.is_stopping() {
             if !self.wait(Some(until.saturating_duration_since(Instant::now()))) {
-                // A feature that is paused must not delay the documents of the others.
+                // A paused feature must not delay the documents of other features.
                 return self.acknowledgements.reset_outstanding();
             }
             self.journal_acknowledgements();
@@ -266,7 +268,7 @@ impl Writer {
                     self.tell(task.promise, Outcome::Stored(id));
                 }
                 (Action::Insert, Written::Before(Document { id, body })) => {
-                    // The feature gets the document that is stored, not its own.
+                    // The feature gets the stored document instead of its own.
                     let promise = Promise { document: body, ..Promise::clone(&task.promise) };
                     self.tell(Arc::new(promise), Outcome::Stored(id));
                 }
@@ -306,7 +308,7 @@ fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
         Change::Put { record, .. } => Write::PutScope(record),
         Change::Drop => Write::DropScope { plugin: &scope.id.0, key: &scope.id.1 },
     });
-    // The answer to a call is stored if, and only if, what the call changed is.
+    // The answer to a call is stored in the same transaction as the change of the call.
     let answers = batch.scopes.iter().flat_map(|scope| &scope.callers.answered).map(Write::Remember);
     tasks.chain(scopes).chain(answers).collect()
 }

@@ -1,14 +1,14 @@
 //! The journal: a promise is written here before its document is sent to any client.
 //!
-//! It is a folder of segments, files of lines: a promise, or the numbers of promises that expired or were acknowledged. A
-//! line that the end of the process cut short is left out when the journal is read. A segment is removed when all promises
-//! in it and in those before it are acknowledged.
+//! The journal is a folder of segments, files of lines: a promise, or the numbers of promises that expired or were
+//! acknowledged. A line that a crash cut short is skipped when the journal is read. A segment is removed when all
+//! promises in it and in earlier segments are acknowledged.
 //!
-//! Plugin threads write promises, and the store's writer everything else. A shard never comes here: the journal's lock is
-//! held while its file is written, for as long as the file system takes.
+//! Plugin threads write promises, and the store's writer everything else. Shards never use the journal: its lock is
+//! held while the file is written, however long the file system takes.
 //!
-//! A line outlives the process as soon as the operating system has it. It is forced to disk when the database does not take
-//! documents; while the database does, its own commit follows as soon.
+//! A line survives the process once the operating system has it. Lines are forced to disk (fsync) only while the
+//! database fails; otherwise the database's own commit follows soon.
 
 mod record;
 mod segments;
@@ -27,10 +27,10 @@ use self::segments::{Segment, Segments, segments_in};
 use super::Promise;
 use super::database::lock_file;
 
-/// Segments beyond which the promises of the oldest are copied.
+/// Number of segments above which the promises of the oldest are copied.
 const MANY_SEGMENTS: usize = 4;
 
-/// Promises that are copied at a time, to let a segment go: some hundred kilobytes.
+/// Promises that are copied at a time to free a segment: some hundred kilobytes.
 const PIECE: usize = 1000;
 
 /// The journal of a host.
@@ -38,19 +38,19 @@ const PIECE: usize = 1000;
 pub(super) struct Journal {
     dir: PathBuf,
     state: Mutex<State>,
-    /// Held for as long as the journal is open: two hosts would take each other's promises.
+    /// Held while the journal is open: a second host would take over this host's promises.
     _lock: File,
 }
 
 #[derive(Debug)]
 struct State {
     segments: Segments,
-    /// Promises that expired and are not acknowledged.
+    /// Expired promises that are not acknowledged yet.
     expired: HashSet<u64>,
 }
 
 impl Journal {
-    /// Opens the journal in `dir`, and gives its unacknowledged promises in the order in which they were made.
+    /// Opens the journal in `dir`, and returns its unacknowledged promises in the order of their numbers.
     ///
     /// # Errors
     /// Where the folder cannot be used, or another host uses it.
@@ -70,7 +70,7 @@ impl Journal {
             last_number = numbers.iter().copied().max().unwrap_or(0).max(last_number).max(first);
             earlier.push_back(Segment::of_earlier(path, first, numbers)?);
         }
-        // A promise that was copied counts where it was written last.
+        // A copied promise counts in the last segment that has it.
         let mut seen = HashSet::new();
         for segment in earlier.iter_mut().rev() {
             segment.unacknowledged.retain(|number| unacknowledged.contains_key(number) && seen.insert(*number));
@@ -82,7 +82,7 @@ impl Journal {
         Ok((Self { dir: dir.to_owned(), state, _lock: lock }, unacknowledged.into_values().collect()))
     }
 
-    /// Where it is.
+    /// The journal's folder.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
     }
@@ -91,7 +91,7 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Numbers promises and writes them. All of them, or none.
+    /// Numbers promises and writes all of them, or none.
     ///
     /// # Errors
     /// Where the file cannot be written, as on a full disk.
@@ -115,8 +115,8 @@ impl Journal {
         self.state().expired.contains(&number)
     }
 
-    /// Writes that the outcomes of these promises have been acknowledged. If that cannot be written, the next process may
-    /// send them again.
+    /// Writes that the outcomes of these promises were acknowledged. If the write fails, the next process may send them
+    /// again.
     pub(super) fn acknowledge_or_log(&self, numbers: Vec<u64>) {
         if let Err(error) = self.acknowledge(numbers) {
             tracing::error!(%error, "the journal cannot be written: what became of a document may be told again");
@@ -137,7 +137,8 @@ impl Journal {
         written
     }
 
-    /// Writes that these promises have expired: their documents must not be stored any more, in this process or in another.
+    /// Writes that these promises have expired: their documents must no longer be stored, in this process or a later
+    /// one.
     ///
     /// # Errors
     /// Where the file cannot be written.
@@ -158,13 +159,13 @@ impl Journal {
     /// # Errors
     /// Where the disk fails.
     pub(super) fn sync(&self) -> io::Result<()> {
-        // The lock is not held while the disk works: a new promise need not wait for it.
+        // The lock is released during the fsync, so that new promises do not wait for the disk.
         let mut unsynced = Vec::new();
         for segment in self.state().segments.files.iter_mut().filter(|segment| segment.is_unsynced) {
             unsynced.push(segment.file.try_clone()?);
             segment.is_unsynced = false;
         }
-        // The names must outlive a loss of power as much as the contents.
+        // The folder is synced, too: the files' names must survive a loss of power as well.
         let synced = unsynced.iter().try_for_each(File::sync_data).and_then(|()| File::open(&self.dir)?.sync_all());
         if synced.is_err() {
             self.state().segments.files.iter_mut().for_each(|segment| segment.is_unsynced = true);
@@ -172,15 +173,15 @@ impl Journal {
         synced
     }
 
-    /// Copies some of the promises that keep the oldest segment to the last one, so that the oldest can go. Otherwise
-    /// promises that nothing acknowledges, as of a feature that is switched off, would keep every later segment. A journal
-    /// that is mostly unacknowledged is the backlog of a database that is away, and is left as it is.
+    /// Copies some of the promises that keep the oldest segment to the last one, so that the oldest can be removed.
+    /// Otherwise promises that are never acknowledged, such as those of a disabled feature, would keep every later
+    /// segment. A mostly unacknowledged journal is the backlog of a database outage, and is not shortened.
     ///
     /// # Errors
     /// Where a segment cannot be read or written.
     pub(super) fn shorten(&self) -> io::Result<()> {
         let Some((path, numbers)) = self.promises_to_copy() else { return Ok(()) };
-        // The lock is not held while the file is read: nothing is written to this one any more.
+        // The lock is released while the file is read: no promise is written to this segment any more.
         let mut found = BTreeMap::new();
         read_segment(&fs::read(&path)?, &path, &mut found);
         let mut state = self.state();
@@ -200,7 +201,7 @@ impl Journal {
         state.segments.write(&lines)?;
         state.segments.count(copied.len(), copied.iter().copied());
         drop(state);
-        // The copies must be on disk before the originals go.
+        // The copies must be on disk before the originals are removed.
         self.sync()?;
         let segments = &mut self.state().segments;
         if let Some(oldest) = segments.files.front_mut().filter(|oldest| oldest.path == path) {
@@ -228,7 +229,7 @@ impl Journal {
 
 #[cfg(test)]
 impl Journal {
-    /// Writes to this file from now on.
+    /// Replaces the file of the last segment.
     pub(super) fn write_to(&self, file: File) {
         if let Some(last) = self.state().segments.files.back_mut() {
             last.file = file;

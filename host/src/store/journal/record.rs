@@ -12,7 +12,7 @@ use crate::store::Promise;
 #[derive(Debug)]
 pub(in crate::store) struct Unacknowledged {
     pub(in crate::store) promise: Promise,
-    /// Whether its document must not be stored any more.
+    /// Whether the promise has expired, so that its document must not be stored.
     pub(in crate::store) is_expired: bool,
 }
 
@@ -20,10 +20,10 @@ pub(in crate::store) struct Unacknowledged {
 pub(super) enum Record<P> {
     #[serde(rename = "promise")]
     Promise(P),
-    /// Promises that must not be kept any more, by number.
+    /// Promises that have expired, by number.
     #[serde(rename = "givenup")]
     Expired(Vec<u64>),
-    /// Promises whose outcome has been acknowledged, by number.
+    /// Promises whose outcome was acknowledged, by number.
     #[serde(rename = "settled")]
     Acknowledged(Vec<u64>),
 }
@@ -44,8 +44,8 @@ pub(super) fn append_line<P: Serialize>(to: &mut Vec<u8>, record: &Record<P>) ->
     Ok(())
 }
 
-/// Reads one segment into the promises of it and of earlier segments that are unacknowledged so far. Returns the numbers of
-/// the promises that the segment has.
+/// Applies the lines of a segment to the unacknowledged promises of earlier segments. Returns the numbers of the
+/// promises in the segment.
 pub(super) fn read_segment(
     text: &[u8],
     path: &Path,
@@ -54,14 +54,15 @@ pub(super) fn read_segment(
     let mut numbers = HashSet::new();
     for (n, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let Some(record) = read_line(line) else {
-            // The process ended while it wrote the line, before the promise left the plugin thread; or the disk changed it.
+            // The process ended while it wrote the line, before the promise left the plugin thread; or the disk
+            // corrupted the line.
             tracing::warn!(path = %path.display(), line = n + 1, "a line of the journal is not whole and is left out");
             continue;
         };
         match record {
             Record::Promise(promise) => {
                 numbers.insert(promise.number);
-                // A promise that was copied may have expired before.
+                // A copied promise may have expired before, which must stay so.
                 unacknowledged.entry(promise.number).or_insert(Unacknowledged { promise, is_expired: false });
             }
             Record::Expired(numbers) => {

@@ -1,4 +1,4 @@
-//! The files of the journal, from the oldest to the one that is written to.
+//! The files of the journal, from the oldest to the current one.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// Bytes after which a segment is followed by another: some ten thousand messages, read in a fraction of a second.
+/// The size at which a new segment is begun, in bytes: some ten thousand messages, read in a fraction of a second.
 pub(super) const SEGMENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// The suffix of a segment's name, which is the number of its first promise.
@@ -21,11 +21,11 @@ pub(super) struct Segment {
     /// The number of the first promise that may be in it.
     first: u64,
     pub(super) file: File,
-    /// Whether something was written that has not been forced to disk.
+    /// Whether the file has writes that were not forced to disk.
     pub(super) is_unsynced: bool,
-    /// Promises that were ever written here.
+    /// The number of promises ever written to the segment.
     pub(super) n_written: usize,
-    /// The unacknowledged ones of them, by number.
+    /// The numbers of its unacknowledged promises.
     pub(super) unacknowledged: HashSet<u64>,
 }
 
@@ -36,10 +36,10 @@ impl Segment {
         Ok(Self { path, first, file, is_unsynced: true, n_written: 0, unacknowledged: HashSet::new() })
     }
 
-    /// A segment of an earlier process, which had promises of these numbers written to it.
+    /// A segment of an earlier process, with the numbers of the promises in it.
     ///
     /// # Errors
-    /// Where it cannot be opened.
+    /// Where the file cannot be opened.
     pub(super) fn of_earlier(path: PathBuf, first: u64, numbers: HashSet<u64>) -> anyhow::Result<Self> {
         let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
         Ok(Self { path, first, file, is_unsynced: false, n_written: numbers.len(), unacknowledged: numbers })
@@ -50,9 +50,9 @@ impl Segment {
 #[derive(Debug)]
 pub(super) struct Segments {
     dir: PathBuf,
-    /// There is always one. The last is the one that is written to.
+    /// Never empty. The last file is the current one.
     pub(super) files: VecDeque<Segment>,
-    /// The length of the last file.
+    /// The length of the last file, in bytes.
     bytes: u64,
     /// The number of the last promise.
     pub(super) last_number: u64,
@@ -64,7 +64,7 @@ impl Segments {
     /// The files of earlier processes, and a new one behind them.
     ///
     /// # Errors
-    /// Where a file cannot be made.
+    /// Where a file cannot be created.
     pub(super) fn new(dir: &Path, mut earlier: VecDeque<Segment>, last_number: u64) -> io::Result<Self> {
         earlier.push_back(Segment::create(dir, last_number + 1)?);
         Ok(Self { dir: dir.to_owned(), files: earlier, bytes: 0, last_number, is_stuck: false })
@@ -73,9 +73,9 @@ impl Segments {
     /// Appends whole lines to the last file, or to a new one if that is full.
     ///
     /// # Errors
-    /// Where they cannot be written. None of them is in the file then.
+    /// Where the lines cannot be written. None of them is in the file then.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        // A file without a promise has the name that the next would have.
+        // A file without a promise already has the name of the next file.
         if self.bytes > SEGMENT_BYTES && self.files.back().is_some_and(|last| last.first <= self.last_number) {
             self.files.push_back(Segment::create(&self.dir, self.last_number + 1)?);
             self.bytes = 0;
@@ -100,10 +100,10 @@ impl Segments {
         }
     }
 
-    /// Strikes out promises that are acknowledged, and removes files that are not needed any more.
+    /// Marks promises as acknowledged, and removes files that are no longer needed.
     pub(super) fn acknowledge(&mut self, numbers: &[u64]) {
         for number in numbers {
-            // A promise that is being copied is in two files.
+            // A copied promise is in two files.
             for segment in &mut self.files {
                 segment.unacknowledged.remove(number);
             }
@@ -117,7 +117,7 @@ impl Segments {
             let path = &self.files[0].path;
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    // Later files must stay as long as this one: they say what became of its promises.
+                    // Later files must stay as long as this one, because they record the outcomes of its promises.
                     if !std::mem::replace(&mut self.is_stuck, true) {
                         tracing::warn!(path = %path.display(), %error, "a segment of the journal cannot be removed");
                     }

@@ -114,7 +114,7 @@ fn half_copied_promise_keeps_its_state() {
     journal.promise(&mut both).unwrap();
     journal.expire(vec![both[0].number]).unwrap();
     drop(journal);
-    // The process ended when the promises were in their new place and not all that was known of them.
+    // As if the process ended after the promises were copied, but before their other records were.
     let mut copies = Vec::new();
     both.iter().for_each(|promise| append_line(&mut copies, &Record::Promise(promise)).unwrap());
     fs::write(dir.path().join(format!("{:020}.{SUFFIX}", 3)), copies).unwrap();

@@ -1,10 +1,10 @@
 //! The lease of the one host that writes to a database: a row with the owner's name, the lease's number (its epoch), and when
 //! it expires by the database's clock.
 //!
-//! - Each transaction that writes first checks the row ([`Fence::check`]) and keeps others from taking it until the end: the
-//!   epoch is the fence. An expired lease is still its holder's, until another host takes it.
-//! - It is renewed in the background, on a separate connection, so that a slow write does not cost the lease.
-//! - A host ends when another has the lease: its memory is out of date.
+//! - Each writing transaction first checks the row ([`Fence::check`]) and locks it against other hosts until its end:
+//!   the epoch is the fencing token. An expired lease is still its holder's, until another host takes it.
+//! - The lease is renewed in the background, on a separate connection, so that a slow write does not lose it.
+//! - A host ends when another has taken the lease, because its states in memory are stale.
 //! - The lease does not depend on a session, so it holds behind a pooler in transaction mode as well.
 
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use super::tls::Target;
 use super::transaction::{Kind, in_transaction};
 use crate::model::spawn_essential;
 
-/// How long a lease lasts without renewal: the time that another host waits for one that was cut off or killed, and the longest
-/// pause of the machine that costs nothing.
+/// How long a lease lasts without renewal: the failover time after a host was cut off or killed, and the longest pause
+/// of the machine without failover.
 const LASTS: Duration = Duration::from_secs(10);
 
-/// How often it is renewed: three attempts may fail.
+/// The interval of renewals: three attempts may fail.
 const RENEW_EVERY: Duration = Duration::from_millis(2500);
 
 /// How long a start waits for the previous host to end, or for its lease to expire.
@@ -36,7 +36,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(12);
 /// The time between two attempts of a start.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The lock of older hosts, which held it in their session for as long as they were connected.
+/// The advisory lock of older hosts, which they held in their session while connected.
 const OLDER_HOSTS_LOCK: i64 = SCHEMA_LOCK + 1;
 
 /// The condition for the row to renew or to release: `$1` is the owner, `$2` the epoch.
@@ -46,14 +46,14 @@ macro_rules! of_holder {
     };
 }
 
-/// The condition under which a host of the name `$1` may take the lease.
+/// The condition under which the host named `$1` may take the lease.
 macro_rules! is_free {
     () => {
         "(owner = $1 OR expires <= clock_timestamp())"
     };
 }
 
-/// The lease of this host. It is renewed until it is dropped.
+/// The lease of this host, renewed until dropped.
 #[derive(Debug)]
 pub(super) struct Lease {
     fence: Arc<Fence>,
@@ -61,26 +61,26 @@ pub(super) struct Lease {
     renewal: Sender<()>,
 }
 
-/// The identity of a lease, which keeps a former holder from writing.
+/// The identity of a lease, which fences off a former holder.
 #[derive(Debug)]
 pub(super) struct Fence {
     owner: String,
     epoch: i64,
 }
 
-/// Why a lease cannot be taken yet.
+/// The reason for which a lease cannot be taken yet.
 enum Held {
     /// Another host has it.
     By(String),
-    /// An older host has its lock.
+    /// A host of an older version has its lock.
     ByOlderHost,
     /// Another host is taking it, or the last transaction of a former holder has not ended.
     Locked,
 }
 
 impl Lease {
-    /// Takes the lease for a host of this name, and renews it from then on. A lease of this name is this host's own, from
-    /// before its restart; another host's is waited for, if it may expire.
+    /// Takes the lease for the host named `owner`, and keeps renewing it. A lease of this name is this host's own, from
+    /// before its restart; the lease of another host is waited for, up to [`START_TIMEOUT`].
     ///
     /// # Errors
     /// Where another host has it, or the database cannot be used.
@@ -108,12 +108,12 @@ impl Lease {
         Ok(Self { fence, renewal })
     }
 
-    /// The fence that each transaction that writes has to pass.
+    /// The fence that each writing transaction must check.
     pub(super) fn fence(&self) -> Arc<Fence> {
         self.fence.clone()
     }
 
-    /// Releases the lease, so that the next host gets it at once.
+    /// Releases the lease, so that the next host can take it at once.
     pub(super) fn release(self, client: &mut Client) {
         // The renewal must have ended: it must not renew the next host's lease.
         drop(self.renewal);
@@ -129,14 +129,14 @@ impl Lease {
 }
 
 impl Fence {
-    /// Checks, in a transaction that writes, that this host still has the lease, and keeps others from taking it until the
-    /// transaction has ended. Renewals go on.
+    /// Checks, in a writing transaction, that this host still has the lease, and locks it against other hosts until the
+    /// transaction ends. Renewals are not blocked.
     ///
     /// # Errors
-    /// Where the database cannot be read, or has no lease at all.
+    /// Where the database cannot be read, or has no lease row.
     ///
     /// # Panics
-    /// Where another host has it: the panic ends this host.
+    /// Where another host has the lease: the panic ends this host.
     pub(super) fn check(&self, client: &mut Client) -> Result<(), BackendError> {
         let row = client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner FOR KEY SHARE", &[])?;
         match row {
@@ -146,10 +146,10 @@ impl Fence {
         }
     }
 
-    /// Puts the lease into a database without one, which has replaced the former database.
+    /// Inserts the lease into a database that has replaced the former one and has no lease row.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Where the row cannot be written.
     pub(super) fn put_back(&self, client: &mut Client) -> Result<(), BackendError> {
         let Self { owner, epoch } = self;
         in_transaction(client, Kind::Write, |client| {
@@ -187,7 +187,7 @@ fn lasts_ms() -> i64 {
     LASTS.as_millis() as i64
 }
 
-/// The place of this host, for the operator of another host that cannot take the lease.
+/// The machine and process of this host, for the operator of another host that cannot take the lease.
 fn description() -> String {
     let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}, process {}", machine.trim(), process::id())
@@ -210,7 +210,8 @@ fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, Ba
         if !row.get::<_, bool>(1) {
             return Ok(Err(Held::By(row.get(0))));
         }
-        // Waits until the holder's transaction has ended, so that the next host reads its result.
+        // A row that a transaction of the holder has locked is skipped and tried again later, so that the next host
+        // reads that transaction's result.
         let locked = client.query_typed_opt(
             concat!("SELECT one FROM roundhouse_owner WHERE ", is_free!(), " FOR UPDATE SKIP LOCKED"),
             &[(&owner, Type::TEXT)],
@@ -285,9 +286,9 @@ impl Renewal {
             Ok(client.query_typed_opt("SELECT owner, epoch, holder FROM roundhouse_owner", &[])?)
         })?;
         match found {
-            // The lease was released at the end of the host, and may be another's.
+            // Unless the lease was released at shutdown, after which another host may have it.
             Some(row) if !self.fence.is_in(&row) && self.stopped.try_recv() == Err(TryRecvError::Empty) => end(&row),
-            // If there is none, the next write puts it back.
+            // Without a row, the next write inserts it again.
             _ => Ok(()),
         }
     }

@@ -29,19 +29,19 @@ pub(super) use self::schema::script;
 /// The connection timeout, unless the URL has one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The time between two attempts to connect: reads that wait must not wait for an attempt each.
+/// The time between two attempts to connect, so that queued reads fail at once instead of after an attempt each.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 
-/// The number of the columns for a state from before its migration that a table has.
+/// The indices of the columns that hold the state before its migration.
 const BEFORE_VERSION: usize = 7;
 const BEFORE_STATE: usize = 8;
 
-/// A connection to a PostgreSQL server, which is made again when it was lost.
+/// A connection to a PostgreSQL server, which reconnects when it was lost.
 pub(super) struct Postgres {
     target: Target,
     client: Option<Client>,
     left_alone_until: Option<Instant>,
-    /// The lease, which a connection needs to write and not to read.
+    /// The lease, on a connection that writes.
     lease: Option<Lease>,
 }
 
@@ -85,7 +85,7 @@ impl Postgres {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
         }
-        // The same timeout for a server behind a broken network.
+        // Timeouts of the same order for a server behind a broken network.
         config.tcp_user_timeout(CONNECT_TIMEOUT * 2).keepalives_idle(CONNECT_TIMEOUT * 2);
         config.keepalives_interval(CONNECT_TIMEOUT).keepalives_retries(3);
         if config.get_target_session_attrs() == TargetSessionAttrs::Any {
@@ -97,7 +97,7 @@ impl Postgres {
         Ok(Self { target, client: Some(client), left_alone_until: None, lease: None })
     }
 
-    /// Connects to read, and creates nothing. `None` if there are no tables yet.
+    /// Connects to read, and creates nothing. `None` if the tables do not exist yet.
     ///
     /// # Errors
     /// Where the server cannot be reached, or refuses the host.
@@ -168,7 +168,7 @@ impl From<postgres::Error> for BackendError {
             Some(db) => db.message().to_owned(),
             None => causes(&error),
         };
-        // The classes of SQLSTATE (PostgreSQL, appendix A) that are about the data: exceptions, constraints, limits.
+        // The classes of SQLSTATE (PostgreSQL, appendix A) that concern the data: exceptions, constraints, limits.
         let is_about_data = error.code().is_some_and(|code| {
             let class = &code.code()[..2];
             matches!(class, "22" | "23" | "54")
@@ -294,7 +294,7 @@ impl Backend for Postgres {
 
 fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
     let timers: String = row.get(5);
-    // A table that is only read may be an older host's.
+    // A table that is only read may have an older schema.
     let before = match row.len() > BEFORE_STATE {
         true => row.get::<_, Option<i64>>(BEFORE_VERSION).map(|version| version as u32).zip(row.get(BEFORE_STATE)),
         false => None,

@@ -14,9 +14,9 @@ const VERSION: i32 = 2;
 /// The lock under which a starting host creates the tables: "roundhous" in ASCII, cut to a number.
 pub(super) const SCHEMA_LOCK: i64 = 0x726f_756e_6468_6f75;
 
-/// Creates the tables, or migrates those of an older host; to run it again changes nothing. The tables are those of SQLite,
-/// under longer names, because other programs may share the database. `roundhouse_owner` has one row, the lease of the host
-/// that writes; an older host must be able to use it with the columns that it knows, the first ones.
+/// Creates the tables, or migrates those of an older host. Idempotent. The tables are those of SQLite, under longer
+/// names, because other programs may share the database. `roundhouse_owner` has one row, the lease of the host that
+/// writes; an older host must be able to use the table with the columns that it knows, the first ones.
 const TABLES: &str = "\
 CREATE TABLE IF NOT EXISTS roundhouse_documents (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -106,8 +106,8 @@ pub(in super::super) fn script(role: Option<&str>) -> String {
     script
 }
 
-/// Checks that the tables exist, are current and can be used. Creates or migrates them only if they need it, because a role of
-/// least privilege may not.
+/// Checks that the tables exist, are current and can be used. Creates or migrates them only if necessary, because a
+/// role of least privilege may not.
 ///
 /// # Errors
 /// With the remedy, where they cannot be created or migrated.
@@ -119,7 +119,7 @@ pub(super) fn prepare(client: &mut Client) -> Result<(), BackendError> {
     in_transaction(client, Kind::Read, |client| place.check_privileges(client))
 }
 
-/// The place of the tables and, if there are any, their version, in a database that a host can use.
+/// The place of the tables and, if they exist, their version, in a database that a host can use.
 ///
 /// # Errors
 /// With the remedy, where the encoding is unsuitable, or the tables are a newer host's.

@@ -1,5 +1,4 @@
-//! TLS to PostgreSQL, with the parameters of its own clients: `sslmode` and `sslrootcert` (PostgreSQL's manual, libpq, "SSL
-//! Support").
+//! TLS to PostgreSQL, with libpq's parameters `sslmode` and `sslrootcert` (PostgreSQL's manual, libpq, "SSL Support").
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-/// A server and the TLS to connect to it with.
+/// A server, and the TLS configuration for it.
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) config: Config,
@@ -48,7 +47,7 @@ impl Target {
     /// Connects. Waits for the server.
     ///
     /// # Errors
-    /// Where it cannot be reached, refuses the host, or is not trusted.
+    /// Where the server cannot be reached, refuses the host, or is not trusted.
     pub(super) fn connect(&self) -> Result<Client, postgres::Error> {
         let connected = self.config.connect(self.tls.clone());
         match &connected {
@@ -61,7 +60,8 @@ impl Target {
     }
 }
 
-/// Whether a server may accept without TLS a connection that failed with it: the handshake failed, or the server refused it.
+/// Whether a connection that failed may succeed without TLS: the TLS handshake failed, or the server refused the
+/// connection.
 fn is_about_tls(error: &postgres::Error) -> bool {
     error.code() == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION) || error.to_string().contains("TLS")
 }
@@ -74,10 +74,10 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Removes the parameters that the library does not know, or not with all their values.
+    /// Removes the parameters that the library does not support, or not with all of their values.
     fn take_out_of(url: &str) -> anyhow::Result<(String, Self)> {
         let mut found = Self { mode: "prefer".to_owned(), root: None };
-        // A password may have a question mark in it.
+        // A password may contain a question mark.
         let host = url.find('@').unwrap_or(0);
         let Some(at) = url[host..].find('?').map(|at| host + at) else { return Ok((url.to_owned(), found)) };
         let mut others = Vec::new();
@@ -118,13 +118,13 @@ fn roots(file: Option<&str>) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-/// Which servers are trusted.
+/// The servers that are trusted.
 enum Trust {
-    /// Any: only eavesdropping is prevented.
+    /// Any server: TLS prevents only passive eavesdropping.
     Anybody,
     /// Servers with a certificate of a trusted authority.
     SignedBy(RootCertStore),
-    /// Servers with such a certificate for their own name.
+    /// Servers with such a certificate, issued for the server's name.
     Named(RootCertStore),
 }
 
@@ -146,7 +146,7 @@ impl Trust {
 #[derive(Debug)]
 struct Lenient {
     provider: Arc<CryptoProvider>,
-    /// The trusted authorities. Without any, all certificates are accepted.
+    /// The trusted authorities. `None` accepts all certificates.
     roots: Option<RootCertStore>,
 }
 

@@ -7,8 +7,8 @@ use postgres::Client;
 
 use super::super::backend::BackendError;
 
-/// Begins a transaction of the given kind, with timeouts: for one statement, for a lock (a table that another session has locked
-/// is an outage), and for a transaction whose host is gone.
+/// Begins a transaction of the given kind, with timeouts: for one statement, for a lock (a table that another session
+/// has locked is an outage), and for an idle transaction, whose host may have died.
 macro_rules! begin {
     ($kind:literal) => {
         concat!(
@@ -49,7 +49,7 @@ pub(super) fn in_transaction<T>(
             Ok(done)
         }
         Err(error) => {
-            // The first error says more than the ones that follow from it.
+            // The first error is reported: later ones follow from it.
             client.batch_execute("ROLLBACK").map_err(|_| match &error {
                 BackendError::Refused(why) | BackendError::Unavailable(why) => BackendError::Unavailable(why.clone()),
             })?;

@@ -8,7 +8,7 @@ use postgres::types::Type;
 use super::super::Promise;
 use super::super::backend::{AnsweredCall, BackendError, Document, MAX_ANSWERED_CALLS, ScopeRecord, Write, Written};
 
-/// Writes of one kind, in one round trip if possible.
+/// Executes writes of one kind, in one round trip if possible.
 pub(super) fn write_run(
     client: &mut Client,
     run: &[Write<'_>],
@@ -84,7 +84,7 @@ fn insert(client: &mut Client, promises: &[&Promise], written: &mut Vec<Written>
             written.push(Written::AsAsked);
             continue;
         }
-        // An earlier attempt stored it though it seemed to fail, or another document has its key.
+        // An earlier attempt stored the document although it seemed to fail, or another document has the same key.
         let Promise { id, plugin, scope, collection, key, .. } = promise;
         let stored = client.query_typed_one(
             "SELECT id, body FROM roundhouse_documents WHERE id = $1
@@ -142,7 +142,7 @@ fn remember(client: &mut Client, calls: &[&AnsweredCall]) -> Result<(), BackendE
     let answers: Vec<&str> = calls.iter().map(|call| call.answer.as_str()).collect();
     let times: Vec<i64> = calls.iter().map(|call| call.answered_ms as i64).collect();
     client.execute_typed(
-        // A row can be inserted or updated once in a statement.
+        // A statement may insert or update a row only once.
         "INSERT INTO roundhouse_answered_calls (caller, key, fingerprint, answer, answered_ms)
          SELECT caller, key, fingerprint, answer, answered_ms FROM (
              SELECT DISTINCT ON (caller, key) *

@@ -1,4 +1,4 @@
-//! The documents that wait to be stored, or to be retracted.
+//! The queue of documents to be stored or retracted.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::limits::{BATCH, MAX_WAITING, MAX_WAITING_BYTES};
 use crate::store::promise::Promise;
 
-/// Something to be done about a promise.
+/// A queued action for a promise.
 #[derive(Debug)]
 pub(in crate::store) struct Task {
     pub(in crate::store) promise: Arc<Promise>,
@@ -16,7 +16,7 @@ pub(in crate::store) struct Task {
 }
 
 impl Task {
-    /// A promise anew, of an earlier process or of a feature that could not be told its outcome.
+    /// A task for a promise of an earlier process, or for one whose outcome could not be sent to its feature.
     pub(in crate::store) fn again(promise: Promise, is_expired: bool, since: u64) -> Self {
         let action = if is_expired { Action::Retract { is_told: false } } else { Action::Insert };
         Self { promise: Arc::new(Promise { restored: true, ..promise }), action, since }
@@ -27,7 +27,8 @@ impl Task {
 pub(in crate::store) enum Action {
     /// Store the document.
     Insert,
-    /// The promise has expired: make sure that the document is not stored. `is_told`: its feature knows that.
+    /// The promise has expired: ensure that the document is not stored. `is_told`: whether the failure was sent to its
+    /// feature.
     Retract { is_told: bool },
 }
 
@@ -35,12 +36,12 @@ pub(in crate::store) enum Action {
 #[derive(Debug, Default)]
 pub(super) struct Documents {
     tasks: VecDeque<Task>,
-    /// Promises of features that are not loaded.
+    /// Tasks of features that are not loaded.
     suspended: Vec<Task>,
-    /// Documents that wait, with those that are being written.
+    /// Documents that are queued or being written.
     n_waiting: usize,
     bytes_waiting: usize,
-    /// How many of them were promised before the host was started.
+    /// How many of the waiting documents an earlier process promised.
     n_restored: usize,
 }
 
@@ -72,7 +73,7 @@ impl Documents {
         self.suspended.extend(tasks);
     }
 
-    /// Queues the suspended promises of a plugin, as of `now`. Returns how many there are.
+    /// Queues the suspended promises of a plugin, with waiting time counted from `now`. Returns their number.
     pub(super) fn resume(&mut self, plugin: &str, now: u64) -> usize {
         let resumed: Vec<_> = self.suspended.extract_if(.., |task| task.promise.plugin == plugin).collect();
         let n_resumed = resumed.len();
@@ -80,7 +81,7 @@ impl Documents {
         n_resumed
     }
 
-    /// Takes the tasks of a batch, which go on counting as waiting until they are finished.
+    /// Takes the tasks of a batch, which count as waiting until they are finished.
     pub(super) fn take(&mut self) -> Vec<Task> {
         let n_tasks = self.tasks.len().min(BATCH);
         self.tasks.drain(..n_tasks).collect()
@@ -94,19 +95,19 @@ impl Documents {
         }
     }
 
-    /// Promises, of the batch in hand and of the queue, whose documents have waited for `limit_ms`.
+    /// The promises in the current batch and the queue whose documents have waited for `limit_ms`.
     pub(super) fn overdue(&self, in_hand: &[Task], now: u64, limit_ms: u64) -> Vec<Arc<Promise>> {
-        // The outcome of an earlier process' promise may have been sent just before that process ended: it cannot expire.
+        // A restored promise cannot expire: the earlier process may have sent its outcome just before it ended.
         let is_overdue =
             |task: &&Task| task.action == Action::Insert && !task.promise.restored && now >= task.since + limit_ms;
         in_hand.iter().chain(&self.tasks).filter(is_overdue).map(|task| task.promise.clone()).collect()
     }
 
-    /// From now on the documents of these promises are to be retracted, their features being told that they are not stored.
+    /// Turns these promises' tasks into retractions, for promises whose failure is sent to their features.
     pub(super) fn retract(&mut self, in_hand: &mut [Task], numbers: &[u64]) {
         let numbers: HashSet<u64> = numbers.iter().copied().collect();
         for task in in_hand.iter_mut().chain(&mut self.tasks) {
-            // The feature of a task that is a retraction already may not have been told.
+            // A task that is a retraction already keeps its `is_told`.
             if task.action == Action::Insert && numbers.contains(&task.promise.number) {
                 task.action = Action::Retract { is_told: true };
             }

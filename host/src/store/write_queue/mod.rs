@@ -24,7 +24,7 @@ use crate::model::Failure;
 #[derive(Debug)]
 pub(super) struct WriteQueue {
     state: Mutex<State>,
-    /// Documents or scopes were written.
+    /// Notified when documents or scopes were written.
     written: Condvar,
     /// Wakes the writer.
     writer: mpsc::Sender<Signal>,
@@ -58,7 +58,7 @@ impl Batch {
 }
 
 impl WriteQueue {
-    /// An empty queue, whose writer is woken by a signal.
+    /// An empty queue, whose writer is woken by [`Signal::Wake`].
     pub(super) fn new(writer: mpsc::Sender<Signal>, metrics: Metrics) -> Self {
         Self { state: Mutex::default(), written: Condvar::new(), writer, metrics }
     }
@@ -70,20 +70,20 @@ impl WriteQueue {
     /// Changes the queue, and wakes the writer.
     fn fill<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
-        // A writer whose queue is not empty has a signal to read, or is about to look.
+        // Where the queue was not empty, the writer has a signal pending, or is about to take a batch.
         let was_empty = state.documents.is_empty() && state.scopes.is_empty();
         let changed = change(&mut state);
         self.metrics.documents_waiting.set(state.documents.n_waiting() as i64);
         let is_stopping = state.is_stopping;
         drop(state);
         if was_empty || is_stopping {
-            // A writer that has ended writes nothing any more.
+            // An error means that the writer has ended.
             let _ = self.writer.send(Signal::Wake);
         }
         changed
     }
 
-    /// Whether so many documents of so many bytes may be queued.
+    /// Whether `n` documents of `bytes` together may be queued.
     ///
     /// # Errors
     /// Where too much waits already.
@@ -130,7 +130,7 @@ impl WriteQueue {
         self.fill(|state| state.scopes.push((plugin, key), change, acknowledge, answered));
     }
 
-    /// What a scope is to become, if that is not on disk yet.
+    /// The pending change of a scope, if one is not on disk yet; the inner `None` is a deletion.
     pub(super) fn pending(&self, plugin: &str, key: &str) -> Option<Option<ScopeRecord>> {
         let state = self.state();
         Some(match state.scopes.pending(&(plugin.to_owned(), key.to_owned()))? {
@@ -146,14 +146,14 @@ impl WriteQueue {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Waits until the documents that were promised before the host was started are written, or until `timeout` has passed.
-    /// Returns how many are not.
+    /// Waits until the documents that earlier processes promised are written, or until `timeout` has passed. Returns
+    /// how many are not written.
     pub(super) fn wait_until_restored(&self, timeout: Duration) -> usize {
         let waited = self.written.wait_timeout_while(self.state(), timeout, |state| state.documents.n_restored() > 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.documents.n_restored()
     }
 
-    /// Has the writer end when the queue is empty.
+    /// Ends the writer when the queue is empty.
     pub(super) fn stop(&self) {
         self.fill(|state| state.is_stopping = true);
     }
@@ -168,7 +168,7 @@ impl WriteQueue {
         Batch { tasks: state.documents.take(), scopes: state.scopes.take() }
     }
 
-    /// Nothing is left to do about these documents.
+    /// Removes finished tasks from the counts.
     pub(super) fn finish(&self, tasks: &[Task]) {
         let mut state = self.state();
         state.documents.finish(tasks);
@@ -177,24 +177,24 @@ impl WriteQueue {
         self.written.notify_all();
     }
 
-    /// Nothing is left to do about these scopes. Returns the callers to acknowledge.
+    /// Removes finished scopes from the queue. Returns the callers to acknowledge.
     pub(super) fn finish_scopes(&self, scopes: Vec<PendingScope>) -> Vec<Acknowledge> {
         let acknowledging = self.state().scopes.finish(scopes);
         self.written.notify_all();
         acknowledging
     }
 
-    /// Promises, of the batch in hand and of the queue, whose documents have waited for `limit`.
+    /// The promises in the current batch and the queue whose documents have waited for `limit`.
     pub(super) fn overdue(&self, in_hand: &[Task], now: u64, limit: Duration) -> Vec<Arc<Promise>> {
         self.state().documents.overdue(in_hand, now, limit.as_millis() as u64)
     }
 
-    /// From now on the documents of these promises are to be retracted.
+    /// Turns these promises' tasks into retractions.
     pub(super) fn retract(&self, in_hand: &mut [Task], numbers: &[u64]) {
         self.state().documents.retract(in_hand, numbers);
     }
 
-    /// Documents and scopes that are not written, besides the scopes of a batch in hand.
+    /// The numbers of documents and scopes that are not written, without the scopes of the current batch.
     pub(super) fn left(&self) -> (usize, usize) {
         let state = self.state();
         (state.documents.n_waiting(), state.scopes.len())

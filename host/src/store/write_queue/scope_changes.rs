@@ -1,4 +1,4 @@
-//! The durable scopes that wait to be written.
+//! The queue of durable scopes to be written.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -9,13 +9,13 @@ use crate::ledger::Charge;
 use crate::store::StoreFailure;
 use crate::store::backend::{AnsweredCall, ScopeRecord};
 
-/// Called when a scope's change is on disk, or will not be.
+/// Called when a scope's change is on disk, or has failed.
 pub type Acknowledge = Box<dyn FnOnce(Result<(), StoreFailure>) + Send>;
 
 /// A change of a scope.
 #[derive(Debug)]
 pub(in crate::store) enum Change {
-    /// It is written. Its charge stands until then, or until a later change takes its place.
+    /// The scope is written. The charge is held until then, or until a later change replaces this one.
     Put {
         record: ScopeRecord,
         _charge: Charge,
@@ -45,7 +45,7 @@ pub(in crate::store) struct PendingScope {
     pub(in crate::store) callers: Callers,
 }
 
-/// The callers whose calls led to a change, which is written once for all of them.
+/// The callers behind a change, which is written once for all of them.
 #[derive(Default)]
 pub(in crate::store) struct Callers {
     pub(in crate::store) acknowledge: Vec<Acknowledge>,
@@ -58,15 +58,15 @@ impl Callers {
     }
 }
 
-/// The queue of scopes: the last change of each is the one that is written.
+/// The queue of scopes: only the last change of each is written.
 #[derive(Default)]
 pub(super) struct ScopeChanges {
     changes: HashMap<ScopeId, (Arc<Change>, Callers)>,
-    /// The scopes in the order in which they began to wait.
+    /// The scopes in the order in which they were queued.
     order: VecDeque<ScopeId>,
-    /// Bytes of states and answers that wait, with those that are being written.
+    /// Bytes of states and answers that are queued or being written.
     bytes: usize,
-    /// Callers that wait to be acknowledged, with those of changes that are being written.
+    /// Callers that wait to be acknowledged, including those of changes that are being written.
     n_acknowledging: usize,
     /// Scopes that are being written.
     writing: HashMap<ScopeId, Arc<Change>>,
@@ -120,7 +120,7 @@ impl ScopeChanges {
         self.changes.keys().chain(self.writing.keys()).any(|(of_plugin, _)| of_plugin == plugin)
     }
 
-    /// Takes the scopes of a batch, which go on counting until they are finished.
+    /// Takes the scopes of a batch, which count as waiting until they are finished.
     pub(super) fn take(&mut self) -> Vec<PendingScope> {
         let n_scopes = self.order.len().min(BATCH);
         let mut scopes = Vec::with_capacity(n_scopes);
@@ -133,7 +133,7 @@ impl ScopeChanges {
         scopes
     }
 
-    /// Returns the callers to acknowledge.
+    /// Removes finished scopes. Returns the callers to acknowledge.
     pub(super) fn finish(&mut self, scopes: Vec<PendingScope>) -> Vec<Acknowledge> {
         let mut acknowledging = Vec::new();
         for PendingScope { id, change, callers } in scopes {
