@@ -12,14 +12,14 @@ pub type Audience = roundhouse_contract::Audience<ConnId>;
 /// An event and its recipients.
 #[derive(Debug)]
 pub struct Publication {
-    /// A connection that belongs to several of these gets the event once.
+    /// The recipients: a connection in several audiences gets the event once.
     pub to: Vec<Audience>,
-    /// Connections that do not get it, though they belong to one of these.
+    /// Exceptions: connections in these audiences do not get the event.
     pub except: Vec<Audience>,
     /// The event.
     pub outgoing: Arc<Outgoing>,
-    /// Whether it may be dropped for a connection that reads slowly.
+    /// Whether the event may be dropped for a connection that reads slowly.
     pub volatile: bool,
-    /// Dropped when every shard has written the event to the sockets that take it.
+    /// Dropped when every shard has written the event to all sockets that accept it.
     pub receipt: Option<DeliveryReceipt>,
 }

@@ -1,4 +1,4 @@
-//! The commands that other threads send to a shard.
+//! Commands from other threads to a shard.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, TcpStream};
@@ -12,7 +12,7 @@ use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
 use crate::store::DeliveryReceipt;
 
-/// A room as shards know it. An id is never used again, even for a room of the same name.
+/// The id of a room. An id is never reused, not even for a room of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RoomId(pub u64);
 
@@ -38,14 +38,14 @@ pub struct Delivery {
     pub except: Vec<Target>,
     /// The event.
     pub outgoing: Arc<Outgoing>,
-    /// Whether it may be dropped for a connection that reads slowly.
+    /// Whether the event may be dropped for a connection that reads slowly.
     pub volatile: bool,
-    /// Dropped when it has been written.
+    /// Dropped when the event was written.
     pub receipt: Option<DeliveryReceipt>,
 }
 
 impl Delivery {
-    /// Whether it goes to the same connections as another.
+    /// Whether this has the same recipients as another delivery, and the same volatility.
     pub fn goes_where(&self, other: &Self) -> bool {
         self.to == other.to && self.except == other.except && self.volatile == other.volatile
     }
@@ -54,9 +54,9 @@ impl Delivery {
 /// A command to a shard.
 #[derive(Debug)]
 pub enum ShardCommand {
-    /// Take over a connection that was accepted.
+    /// Take over an accepted connection.
     Accept(TcpStream),
-    /// A connection came into a room.
+    /// A connection joined a room.
     Join {
         /// Which connection.
         connection: ConnId,
@@ -70,11 +70,11 @@ pub enum ShardCommand {
         /// Which room.
         room: RoomId,
     },
-    /// Hand an event to members.
+    /// Deliver an event to members.
     Deliver(Delivery),
-    /// Hand an event to one connection and ask it for an acknowledgement.
+    /// Deliver an event to one connection, and request an acknowledgement.
     Ask {
-        /// The connection to ask.
+        /// The recipient.
         connection: ConnId,
         /// The id that the acknowledgement will carry.
         id: u64,
@@ -87,7 +87,7 @@ pub enum ShardCommand {
         connection: ConnId,
         /// The event's name.
         event: Box<str>,
-        /// The id to answer with. Without one, only a failure is sent.
+        /// The id of the acknowledgement. Without one, only a failure is sent.
         id: Option<i128>,
         /// The answer.
         outcome: Result<Payload, Failure>,
@@ -103,7 +103,7 @@ pub enum ShardCommand {
         /// The reason to send.
         reason: String,
     },
-    /// Ping a connection, and close it if nothing comes back within seconds.
+    /// Ping a connection, and close it if the client does not answer within seconds.
     Probe {
         /// Which connection.
         connection: ConnId,
@@ -113,16 +113,16 @@ pub enum ShardCommand {
         /// Which address.
         address: IpAddr,
     },
-    /// Close a transport whose incomplete frames and messages are too large.
+    /// Close a transport whose incomplete messages were evicted from the budget.
     Evict {
-        /// Which transport, as its shard knows it.
+        /// The transport's id as one number.
         transport: u64,
     },
     /// Close the connections one after another, because the host restarts.
     Drain {
-        /// The time over which they are closed, evenly, in milliseconds of uptime.
+        /// The range of time over which the closes are spread evenly, in milliseconds of uptime.
         over: Range<u64>,
-        /// Dropped when all have been closed.
+        /// Dropped when all are closed.
         working: mpsc::Sender<Infallible>,
     },
     /// Close all connections because the host restarts, flush and end.

@@ -1,11 +1,11 @@
-//! A set of connections with a count of its users.
+//! A set of connections that also counts its users.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::model::ConnId;
 
-/// A set of connections that counts its different users.
+/// A set of connections that counts its distinct users.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionSet {
     members: HashSet<ConnId>,

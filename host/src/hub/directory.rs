@@ -15,7 +15,7 @@ pub struct ConnectionInfo {
     pub identity: Arc<Identity>,
     /// When it was authenticated, in milliseconds since the epoch.
     pub since_ms: u64,
-    /// The rooms it is in, besides its user's own.
+    /// Its rooms, except its user's own.
     pub rooms: Vec<Arc<str>>,
 }
 
@@ -31,14 +31,14 @@ pub struct Page {
 /// A room: its size, and a page of its members.
 #[derive(Debug)]
 pub struct RoomPage {
-    /// How many connections and users.
+    /// The numbers of connections and users.
     pub size: RecipientCount,
     /// Some of its members.
     pub page: Page,
 }
 
 impl Hub {
-    /// A connection, if it is still there.
+    /// A connection, if it has not ended.
     pub fn connection(&self, id: ConnId) -> Option<ConnectionInfo> {
         let connection = self.connections.get(&id)?;
         let (identity, since_ms) = (connection.identity.clone(), connection.since_ms);
@@ -76,7 +76,7 @@ impl Hub {
             ids.truncate(limit);
             ids.last().copied()
         });
-        // A connection that has gone meanwhile is left out.
+        // A connection that has ended meanwhile is left out.
         Page { connections: ids.into_iter().filter_map(|id| self.connection(id)).collect(), next: next.flatten() }
     }
 }

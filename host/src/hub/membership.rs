@@ -20,16 +20,16 @@ pub enum Joined {
     Already,
     /// It is no longer connected.
     Gone,
-    /// It, or its principal, is in as many rooms as the limits allow.
+    /// The connection, or its principal, is at the limit of rooms.
     TooMany,
 }
 
 /// The limit that a new membership would exceed.
 #[derive(Debug)]
 pub enum Overfull {
-    /// That of a connection.
+    /// The limit of a connection.
     Connection,
-    /// That of its principal, over all of its connections.
+    /// The limit of its principal, over all of the principal's connections.
     Principal(Overdraft),
 }
 
@@ -44,7 +44,7 @@ impl Connection {
 impl Hub {
     /// Adds a connection to a room.
     pub fn join(&self, id: ConnId, room: &Arc<str>, wakes: &WakeBatch) -> Joined {
-        // The connection stays locked until the end, so that a disconnect comes entirely before or entirely after.
+        // The connection stays locked until the end, so that a disconnect happens entirely before or entirely after.
         let Some(mut connection) = self.connections.get_mut(&id) else { return Joined::Gone };
         if connection.rooms.contains(room) {
             return Joined::Already;
@@ -60,7 +60,7 @@ impl Hub {
         });
         entry.connections.insert(id, &connection.identity.user);
         entry.shards[id.shard()] += 1;
-        // Queued while the room is locked, so that the shard gets the changes in the order in which they were made.
+        // Queued while the room is locked, so that the shard gets changes in the order of the hub.
         self.shards[id.shard()].push_quietly(ShardCommand::Join { connection: id, room: entry.id }, wakes);
         Joined::Yes
     }
@@ -88,8 +88,8 @@ impl Hub {
         }
     }
 
-    /// Has a scope notified when this connection ends. Returns whether the connection is still there. The caller has checked
-    /// the limits ([`Hub::has_room_for`]).
+    /// Registers a scope to be notified when this connection ends. Returns whether the connection still exists. The
+    /// caller must check the limits before ([`Hub::has_room_for`]).
     pub fn watch(&self, id: ConnId, watcher: Watcher) -> bool {
         let Some(mut connection) = self.connections.get_mut(&id) else { return false };
         if !connection.watchers.contains(&watcher) {

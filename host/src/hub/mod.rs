@@ -1,7 +1,7 @@
 //! The directory of connections and rooms, and the queues of the shards that own them.
 //!
-//! The hub is shared by all threads and decides membership. Each shard keeps lists of its own members, which follow by
-//! commands in the order in which the hub changed.
+//! The hub is shared by all threads and decides membership. Each shard keeps lists of its own members, which it updates
+//! by commands, in the order of the hub's changes.
 
 mod audience;
 mod command;
@@ -44,7 +44,7 @@ pub struct Hub {
     connections: DashMap<ConnId, Connection>,
     users: DashMap<Arc<str>, Vec<ConnId>>,
     rooms: DashMap<Arc<str>, Room>,
-    /// The connections of each role: without this, an audience of roles would be a search through all connections.
+    /// The connections of each role, without which an audience of roles would need a search of all connections.
     roles: DashMap<Arc<str>, ConnectionSet>,
     next_room: AtomicU64,
     rooms_per_connection: usize,
@@ -58,17 +58,18 @@ struct Connection {
     since_ms: u64,
     rooms: Vec<Arc<str>>,
     watchers: Vec<Watcher>,
-    /// Acknowledgements that the client has yet to give: mostly none, at times thousands.
+    /// Ids of acknowledgements that the client owes: usually none, at times thousands.
     pending_acks: BTreeSet<u64>,
-    /// The entry of its memberships in its principal's account, from the first one on.
+    /// The charge of the memberships to the principal's account, from the first membership on.
     memberships: Option<Memberships>,
-    /// Whether it is detached: its client has lost the transport and may come back.
+    /// Whether the connection is detached: its transport was lost, and its client may resume.
     is_away: bool,
-    /// How often that has changed.
+    /// The number of changes of `is_away`.
     n_changes: u32,
-    /// Whether it counts towards its user's limit. It does not while it is being authenticated or replaced.
+    /// Whether the connection counts towards its user's limit. Not while, at the limit, its client may be about to
+    /// resume another connection, nor while it is being replaced.
     is_counted: bool,
-    /// Whether a client of the plain protocol may resume it.
+    /// Whether a client of the plain protocol may resume the connection.
     has_session: bool,
 }
 
@@ -76,7 +77,7 @@ struct Connection {
 struct Room {
     id: RoomId,
     connections: ConnectionSet,
-    /// Members on each shard.
+    /// The number of members on each shard.
     shards: Vec<usize>,
 }
 
@@ -89,13 +90,13 @@ pub struct Departure {
     pub rooms: Vec<Arc<str>>,
     /// The scopes that watched it.
     pub watchers: Vec<Watcher>,
-    /// Acknowledgements that the client has not given, in the order in which they were asked for.
+    /// Ids of acknowledgements that the client still owed, in the order of the requests.
     pub pending_acks: Vec<u64>,
 }
 
 impl Hub {
-    /// A hub over these shards. A connection may be in `rooms_per_connection` rooms at most, and its principal in as many as
-    /// the ledger says.
+    /// A hub over these shards. A connection may be in at most `rooms_per_connection` rooms; the ledger limits its
+    /// principal.
     pub fn new(shards: Vec<ShardQueue>, rooms_per_connection: usize, ledger: Ledger) -> Self {
         Self {
             shards,
@@ -119,7 +120,7 @@ impl Hub {
         &self.shards
     }
 
-    /// Adds a connection that was authenticated at this time, in milliseconds since the epoch.
+    /// Adds a connection that was authenticated at `since_ms`, in milliseconds since the epoch.
     pub fn connect(&self, id: ConnId, identity: Arc<Identity>, since_ms: u64) {
         self.users.entry(identity.user.clone()).or_default().push(id);
         self.enter_roles(id, &identity);
@@ -162,7 +163,7 @@ impl Hub {
         }
     }
 
-    /// Removes a connection, also from its rooms. `None` if it was gone already.
+    /// Removes a connection, also from its rooms. `None` if it was removed before.
     pub fn disconnect(&self, id: ConnId) -> Option<Departure> {
         let (_, connection) = self.connections.remove(&id)?;
         if let Entry::Occupied(mut user) = self.users.entry(connection.identity.user.clone()) {
@@ -177,7 +178,7 @@ impl Hub {
             self.take_out(id, room, &connection.identity, &wakes);
         }
         let Connection { identity, rooms, watchers, pending_acks, .. } = connection;
-        // In the order in which they were asked for.
+        // Ids ascend in the order of the requests.
         Some(Departure { identity, rooms, watchers, pending_acks: pending_acks.into_iter().collect() })
     }
 
@@ -186,7 +187,7 @@ impl Hub {
         self.connections.get(&id).map(|connection| connection.identity.clone())
     }
 
-    /// Records that acknowledgement `id` is expected of a connection. Returns whether the connection is still there.
+    /// Records that acknowledgement `id` is expected of a connection. Returns false if the connection has ended.
     pub fn expect_ack(&self, connection: ConnId, id: u64) -> bool {
         self.connections.get_mut(&connection).is_some_and(|mut connection| connection.pending_acks.insert(id))
     }
@@ -201,31 +202,31 @@ impl Hub {
         self.connections.get_mut(&connection).is_some_and(|mut connection| connection.pending_acks.remove(&id))
     }
 
-    /// Whether a connection is in a room of which `owns` is true, or is watched by the plugin `watcher`.
-    /// `None` where it is no longer connected.
+    /// Whether a connection is in a room for which `owns` is true, or is watched by the plugin `watcher`. `None` if the
+    /// connection has ended.
     pub fn is_known_to(&self, id: ConnId, watcher: u32, owns: impl Fn(&str) -> bool) -> Option<bool> {
         let watched = self.connections.get(&id)?.watchers.iter().any(|(plugin, _)| *plugin == watcher);
         Some(watched || self.is_in_any(id, owns)?)
     }
 
-    /// Whether a connection is in a room of which `owns` is true. `None` where it is no longer connected.
+    /// Whether a connection is in a room for which `owns` is true. `None` if the connection has ended.
     pub fn is_in_any(&self, id: ConnId, owns: impl Fn(&str) -> bool) -> Option<bool> {
         Some(self.connections.get(&id)?.rooms.iter().any(|room| owns(room)))
     }
 
-    /// Connections and different users in a room, and how many of the connections are this user's.
+    /// The numbers of connections and distinct users in a room, and of this user's connections there.
     pub fn room_size_with(&self, room: &str, user: &str) -> (usize, usize, usize) {
         self.rooms.get(room).map_or((0, 0, 0), |room| {
             (room.connections.n_connections(), room.connections.n_users(), room.connections.n_connections_of(user))
         })
     }
 
-    /// Connections and different users in a room.
+    /// The numbers of connections and distinct users in a room.
     pub fn room_size(&self, room: &str) -> (usize, usize) {
         self.rooms.get(room).map_or((0, 0), |room| (room.connections.n_connections(), room.connections.n_users()))
     }
 
-    /// The connections in a room, which may be a user's own.
+    /// The connections in a room, which may be a user's own room.
     pub fn members(&self, room: &str) -> Vec<ConnId> {
         match room.strip_prefix(USER_ROOM_PREFIX) {
             Some(user) => self.connections_of(user),
@@ -243,7 +244,7 @@ impl Hub {
         (self.connections.len(), self.users.len(), self.rooms.len())
     }
 
-    /// Pings a connection, which is closed if nothing comes back within seconds.
+    /// Pings a connection, which is closed if its client does not answer within seconds.
     pub fn probe(&self, id: ConnId) {
         if let Some(shard) = self.shards.get(id.shard()) {
             shard.push(ShardCommand::Probe { connection: id });
@@ -258,7 +259,7 @@ impl Hub {
     }
 }
 
-/// A hub over so many shards, whose connections may be in `rooms` rooms, and principals in twice as many.
+/// A hub over this number of shards, whose connections may be in `rooms` rooms, and principals in twice as many.
 #[cfg(test)]
 fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     use crate::ledger::Budget;
@@ -267,7 +268,7 @@ fn hub_of_test(shards: usize, rooms: usize) -> Hub {
     Hub::new((0..shards).map(|_| ShardQueue::new(64)).collect(), rooms, ledger)
 }
 
-/// Connects a user, at this slot of a shard.
+/// Connects a user, in this slot of a shard.
 #[cfg(test)]
 fn connect(hub: &Hub, shard: usize, slot: usize, user: &str) -> ConnId {
     let id = ConnId::new(shard, slot, 1);

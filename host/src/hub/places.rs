@@ -17,14 +17,14 @@ impl Hub {
         self.connections_of(user).iter().any(has_session)
     }
 
-    /// Sets whether a connection counts towards its user's limit. A new one does.
+    /// Sets whether a connection counts towards its user's limit. A new connection does.
     pub fn set_counted(&self, id: ConnId, is_counted: bool) {
         if let Some(mut connection) = self.connections.get_mut(&id) {
             connection.is_counted = is_counted;
         }
     }
 
-    /// The connections that count towards a user's limit, the oldest first. Detached ones do not.
+    /// The connections that count towards a user's limit, the oldest first, without detached ones.
     pub fn counted_connections_of(&self, user: &str) -> Vec<ConnId> {
         let counted = |id: ConnId| {
             let connection = self.connections.get(&id)?;

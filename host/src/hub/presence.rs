@@ -1,4 +1,4 @@
-//! Detached connections: their clients have lost the transport and may come back.
+//! Presence: whether connections are attached or detached.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ pub struct Presence {
     pub watchers: Vec<Watcher>,
     /// Whether it is detached.
     pub is_away: bool,
-    /// How often that has changed: of two changes, the one with the higher number is the later.
+    /// The number of changes of `is_away`, which orders two notices.
     pub n_changes: u32,
 }
 
 impl Hub {
-    /// Records that a connection is detached, or attached again. Returns its memberships at that moment; a scope that it
-    /// becomes a member of later looks the state up ([`Hub::presence`]). `None` if nothing has changed.
+    /// Records that a connection is detached, or attached again. Returns its memberships at that moment; a scope that
+    /// it joins later looks the state up by [`Hub::presence`]. `None` if the state has not changed.
     pub fn set_away(&self, id: ConnId, is_away: bool) -> Option<Presence> {
         let mut connection = self.connections.get_mut(&id)?;
         if connection.is_away == is_away {
@@ -39,7 +39,7 @@ impl Hub {
         })
     }
 
-    /// Whether a connection is detached, and how often that has changed.
+    /// Whether a connection is detached, and the number of changes of that state.
     pub fn presence(&self, id: ConnId) -> Option<(bool, u32)> {
         self.connections.get(&id).map(|connection| (connection.is_away, connection.n_changes))
     }

@@ -1,4 +1,4 @@
-//! Publishing: an audience is resolved to targets on each shard.
+//! Publishing: fan-out of an event to targets on each shard.
 
 use std::sync::Arc;
 

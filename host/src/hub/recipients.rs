@@ -1,4 +1,4 @@
-//! The number of a publication's recipients, from the directory alone, without asking a shard.
+//! The number of a publication's recipients, from the directory alone.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Audience, Hub, USER_ROOM_PREFIX};
 use crate::model::ConnId;
 
-/// How many connections a publication goes to, and how many different users they belong to.
+/// The numbers of connections and of distinct users that get a publication.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RecipientCount {
     /// Connections, each counted once.
@@ -18,8 +18,8 @@ pub struct RecipientCount {
 impl Hub {
     /// Counts the recipients of a publication to `to`, without `except`, at this moment.
     ///
-    /// One room, one user, one role, one connection or all cost one look-up. All connections with exceptions cost a look-up
-    /// for each exception; any other union or difference costs one for each connection.
+    /// One room, one user, one role, one connection or all cost one look-up. All connections with exceptions cost a
+    /// look-up for each exception; any other union or difference costs a look-up for each connection.
     pub fn count_recipients(&self, to: &[Audience], except: &[Audience]) -> RecipientCount {
         if let ([audience], []) = (to, except)
             && let Some(count) = self.count_one(audience)
@@ -32,7 +32,7 @@ impl Hub {
         self.count(&self.set_of(to) - &self.set_of(except))
     }
 
-    /// Counts the recipients of several publications together, each once.
+    /// Counts the recipients of several publications together, each connection once.
     pub fn count_recipients_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> RecipientCount {
         let sets = publications.iter().map(|(to, except)| &self.set_of(to) - &self.set_of(except));
         self.count(sets.flatten().collect())
@@ -50,7 +50,7 @@ impl Hub {
         RecipientCount { connections: users.len(), users: users.iter().collect::<HashSet<_>>().len() }
     }
 
-    /// The count of an audience that needs no union, if it is one.
+    /// The count of an audience without a union; `None` for others.
     fn count_one(&self, audience: &Audience) -> Option<RecipientCount> {
         let of_user = |user: &str| {
             let connections = self.users.get(user).map_or(0, |connections| connections.len());
@@ -82,7 +82,7 @@ impl Hub {
         })
     }
 
-    /// All connections without these. A user without a remaining connection is not counted.
+    /// Counts all connections except these. A user without a remaining connection is not counted.
     fn all_except(&self, excepted: &HashSet<ConnId>) -> RecipientCount {
         let mut by_user: HashMap<Arc<str>, usize> = HashMap::new();
         for id in excepted {

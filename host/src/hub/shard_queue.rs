@@ -1,4 +1,4 @@
-//! The queue of a shard, and the wake-ups that a sender of many commands saves.
+//! The queue of a shard, and batched wake-ups.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use super::command::ShardCommand;
 use crate::model::Mailbox;
 
-/// The commands that wait for a shard. It is bounded, though a push always succeeds: a plugin thread waits for space after
-/// some dozen events ([`ShardQueue::wait_for_space`]), and only their commands can be over the bound.
+/// The command queue of a shard. It is bounded, though a push always succeeds: a plugin thread waits for space after
+/// some dozen events ([`ShardQueue::wait_for_space`]), and only the commands of these events can exceed the bound.
 #[derive(Debug, Clone)]
 pub struct ShardQueue {
     mailbox: Arc<Mailbox<ShardCommand>>,
@@ -36,27 +36,27 @@ impl ShardQueue {
         }
     }
 
-    /// Waits until the queue is under its bound. Not for a shard's thread.
+    /// Waits until the queue is under its bound. A shard's thread must not call it.
     pub fn wait_for_space(&self) {
         self.mailbox.wait_for_space();
     }
 
-    /// Whether the queue is at its bound: a task checks this, where a thread would wait.
+    /// Whether the queue is at its bound, for tasks, which must not block.
     pub fn is_full(&self) -> bool {
         self.mailbox.is_full()
     }
 
-    /// Takes all queued commands. Only the shard does.
+    /// Takes all queued commands. Only the shard calls it.
     pub async fn receive(&self, into: &mut VecDeque<ShardCommand>) {
         self.mailbox.receive(into).await;
     }
 
-    /// Ends the queue, because the shard has ended. Threads that wait for space go on.
+    /// Closes the queue after the shard has ended. Threads that wait for space continue.
     pub fn close(&self) {
         self.mailbox.close();
     }
 
-    /// Sockets that the shard has, or that are queued for it.
+    /// The number of sockets that the shard owns, or that are queued for it.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -67,9 +67,9 @@ impl ShardQueue {
     }
 }
 
-/// Shards that commands were queued for and that are yet to be woken. A shard that is woken by the first of many commands
-/// takes the processor from the thread that queues them, and writes the frames of each command to its socket separately.
-/// Dropping a batch wakes its shards; a thread that keeps one calls [`WakeBatch::wake`], soon.
+/// Shards that have queued commands and must still be woken. A shard woken by the first of many commands may preempt
+/// the thread that queues them, and then writes the frames of each command separately. Dropping a batch wakes its
+/// shards; a thread that keeps a batch must call [`WakeBatch::wake`] soon.
 #[derive(Debug, Default)]
 pub struct WakeBatch(RefCell<SmallVec<[Arc<Mailbox<ShardCommand>>; 4]>>);
 
@@ -86,7 +86,7 @@ impl WakeBatch {
         self.0.borrow_mut().drain(..).for_each(|mailbox| mailbox.wake());
     }
 
-    /// Exchanges the shards of two batches: an owner lends its shards so to code that may have to wake them.
+    /// Exchanges the shards of two batches, by which an owner lends its shards to code that may have to wake them.
     pub fn swap(&self, other: &Self) {
         self.0.swap(&other.0);
     }
