@@ -8,14 +8,14 @@ use super::overdraft::{Holder, Overdraft, What};
 use super::terms::Terms;
 use crate::model::{Allowance, Quota};
 
-/// The resources that one principal, plugin or scope makes the host hold, and their limits.
+/// The account of one principal, plugin or scope: the resources that the host holds for it, and their limits.
 #[derive(Debug)]
 pub struct Account {
     name: Arc<str>,
     holder: Holder,
     terms: Arc<Terms>,
     held: [Held; Means::ALL.len()],
-    /// Bytes of documents that were written and read.
+    /// The use of the rates of written and read documents.
     saved: Allowance,
     fetched: Allowance,
 }
@@ -64,27 +64,27 @@ impl Account {
         }
     }
 
-    /// The number of resources of a kind that it holds, and their bytes.
+    /// The number of resources of a kind that the account holds, and their bytes.
     pub fn held(&self, means: Means) -> (usize, usize) {
         let held = &self.held[means as usize];
         (held.count.load(Ordering::Relaxed), held.bytes.load(Ordering::Relaxed))
     }
 
-    /// Whether it holds nothing.
+    /// Whether the account holds nothing.
     pub fn is_empty(&self) -> bool {
         Means::ALL.iter().all(|means| self.held(*means) == (0, 0))
     }
 
-    /// Whether so many more resources and bytes may be charged to it. Another thread may charge first.
+    /// Whether `more` resources and bytes may be charged. Another thread may charge first.
     ///
     /// # Errors
-    /// Where that would exceed its limit.
+    /// Where the charge would exceed a limit.
     pub fn check(&self, means: Means, more: (usize, usize)) -> Result<(), Overdraft> {
         let (count, bytes) = self.held(means);
         self.compare(means, (count.saturating_add(more.0), bytes.saturating_add(more.1)), more)
     }
 
-    /// Whether this much, with these more, is within its limit.
+    /// Whether this count and these bytes, which include `more`, are within the limit.
     fn compare(&self, means: Means, (count, bytes): (usize, usize), more: (usize, usize)) -> Result<(), Overdraft> {
         let bound = self.bound(means);
         let is_over = |held: usize, more: usize, bound: usize| more > 0 && held > bound;
@@ -126,52 +126,53 @@ impl Account {
         })
     }
 
-    /// Whether it may have documents written.
+    /// Whether more documents may be written for the holder.
     ///
     /// # Errors
-    /// Where it is over the rate of writes.
+    /// Where the holder is over its rate of writes.
     pub fn may_save(&self) -> Result<(), Overdraft> {
         self.check_rate(What::Saved, &self.saved, self.budget().map(Budget::saving))
     }
 
-    /// Charges bytes that are written for it, to be paid for with time.
+    /// Charges written bytes to the rate of writes.
     pub fn pay_saved(&self, bytes: usize) {
         if let Some(budget) = self.budget() {
             self.saved.charge(budget.saving(), self.now(), bytes as u64);
         }
     }
 
-    /// Whether it may have documents read.
+    /// Whether more documents may be read for the holder.
     ///
     /// # Errors
-    /// Where it is over the rate of reads.
+    /// Where the holder is over its rate of reads.
     pub fn may_fetch(&self) -> Result<(), Overdraft> {
         self.check_rate(What::Fetched, &self.fetched, self.budget().map(Budget::fetching))
     }
 
-    /// Charges bytes that were read for it, to be paid for with time.
+    /// Charges read bytes to the rate of reads.
     pub fn pay_fetched(&self, bytes: usize) {
         if let Some(budget) = self.budget() {
             self.fetched.charge(budget.fetching(), self.now(), bytes as u64);
         }
     }
 
-    /// Whether it has paid for its writes and reads.
+    /// Whether no debt of writes and reads is left.
     pub(super) fn is_at_rest(&self, now_ms: u64) -> bool {
         self.saved.is_clear(now_ms) && self.fetched.is_clear(now_ms)
     }
 }
 
-/// The payers of a resource, each of whom is charged with all of it.
+/// The payers of a resource, each of which is charged in full.
 #[derive(Debug, Clone, Default)]
 pub struct Payers {
-    /// The principal whose event caused it; none if the host did.
+    /// The principal whose event caused it; `None` if the host did.
     pub principal: Option<Arc<Account>>,
-    /// The plugin that asked for it.
+    /// The plugin that requested it.
     pub plugin: Option<Arc<Account>>,
     /// The scope that it is for.
     pub scope: Option<Arc<Account>>,
-    /// Whether the principal may exceed its limit: an event that a feature must be told is not refused for that.
+    /// Whether the principal may exceed its limit, for events that a feature must get and that are therefore not
+    /// refused.
     pub is_lenient: bool,
 }
 
@@ -179,7 +180,7 @@ impl Payers {
     /// Charges all payers with `count` resources of `bytes` together.
     ///
     /// # Errors
-    /// Where one of them would exceed its limit. None is charged then.
+    /// Where a payer would exceed its limit. No payer is charged then.
     pub fn charge(&self, means: Means, count: usize, bytes: usize) -> Result<Charge, Overdraft> {
         let more = (count, bytes);
         let mut charge = Charge { accounts: [const { None }; 3], means, more };
@@ -187,7 +188,7 @@ impl Payers {
         for (at, account) in [principal, plugin, scope].into_iter().enumerate() {
             let Some(account) = account else { continue };
             let held = account.enter(means, more);
-            // If a later payer refuses, dropping the charge removes this entry again.
+            // If a later payer is over its limit, dropping the charge removes this entry again.
             charge.accounts[at] = Some(account.clone());
             if at > 0 || !self.is_lenient {
                 account.compare(means, held, more)?;
@@ -227,7 +228,7 @@ impl Charge {
         self.accounts[0].as_ref()
     }
 
-    /// The bytes that are charged.
+    /// The charged bytes.
     pub fn bytes(&self) -> usize {
         self.more.1
     }
@@ -239,8 +240,8 @@ impl Drop for Charge {
     }
 }
 
-/// The rooms that a connection is in and the scopes that watch it, in the account of its principal. A connection has
-/// few bytes to spare: this is smaller than two charges.
+/// The charge of a connection's rooms and watching scopes to the account of its principal. To keep connections small,
+/// this takes less memory than two charges.
 #[derive(Debug)]
 pub struct Memberships {
     account: Arc<Account>,
@@ -249,12 +250,12 @@ pub struct Memberships {
 }
 
 impl Memberships {
-    /// The memberships of a connection that is in no room and not watched.
+    /// Empty memberships: no room, and no watching scope.
     pub fn new(account: Arc<Account>) -> Self {
         Self { account, rooms: 0, watches: 0 }
     }
 
-    /// Whether so many more rooms and watches may be charged.
+    /// Whether `rooms` more rooms and `watches` more watching scopes may be charged.
     ///
     /// # Errors
     /// Where its principal would exceed its limit, over all of its connections.
@@ -266,7 +267,7 @@ impl Memberships {
     /// Charges a room.
     ///
     /// # Errors
-    /// Where its principal is in as many rooms as it may be. It is not charged then.
+    /// Where the principal is at its limit of rooms. The room is not charged then.
     pub fn join(&mut self) -> Result<(), Overdraft> {
         let held = self.account.enter(Means::Rooms, (1, 0));
         let compared = self.account.compare(Means::Rooms, held, (1, 0));
@@ -295,7 +296,7 @@ impl Memberships {
         self.watches -= 1;
     }
 
-    /// The rooms that are charged.
+    /// The number of charged rooms.
     pub fn n_rooms(&self) -> usize {
         self.rooms as usize
     }

@@ -16,7 +16,7 @@ pub enum Means {
     Timers,
     /// Acknowledgements that features wait for.
     Acknowledgements,
-    /// Documents that wait to be stored, or for their outcome to be delivered.
+    /// Documents that wait to be stored, or whose outcome waits to be delivered.
     Documents,
     /// States of durable scopes that wait to be written.
     States,
@@ -93,26 +93,26 @@ const PLUGIN_TIMERS: Bound = Bound { count: 1_000_000, bytes: 128 * MIB };
 /// Acknowledgements that a plugin waits for. Each takes some 300 bytes, and its tag.
 const PLUGIN_ACKNOWLEDGEMENTS: Bound = Bound { count: 200_000, bytes: 64 * MIB };
 
-/// Documents of a plugin that wait: half of the store's limit, so that a plugin whose documents wait for long leaves room.
+/// Documents of a plugin that wait: half of the store's limit, so that a plugin with a backlog leaves room for others.
 const PLUGIN_DOCUMENTS: Bound = Bound { count: 50_000, bytes: 128 * MIB };
 
-/// States of a plugin that wait, for the same reason.
+/// States of a plugin that wait: half of the store's limit, as for documents.
 const PLUGIN_STATES: Bound = Bound { count: 50_000, bytes: 128 * MIB };
 
 /// Fetches of a plugin: half of the store's limit.
 const PLUGIN_FETCHES: Bound = Bound { count: 5_000, bytes: usize::MAX };
 
-/// Payloads of the timers of a scope: as many bytes as one event may carry. Their number is checked where they
+/// Payloads of the timers of a scope: the bytes that one event may carry. The number of timers is checked where they
 /// are set, because a timer may replace another.
 const SCOPE_TIMERS: Bound = Bound { count: usize::MAX, bytes: MIB };
 
-/// Acknowledgements that a scope waits for: one of each member of a large room.
+/// Acknowledgements that a scope waits for: one for each member of a large room.
 const SCOPE_ACKNOWLEDGEMENTS: Bound = Bound { count: 20_000, bytes: 4 * MIB };
 
-/// Documents of a scope that wait: a minute of the busiest room's messages while the database is away.
+/// Documents of a scope that wait: a minute of the busiest room's messages during an outage of the database.
 const SCOPE_DOCUMENTS: Bound = Bound { count: 20_000, bytes: 64 * MIB };
 
-/// Fetches of a scope: those of a large room whose clients reconnect at once, and read.
+/// Fetches of a scope: those of a large room whose clients all reconnect at once and read.
 const SCOPE_FETCHES: Bound = Bound { count: 2_000, bytes: usize::MAX };
 
 impl Bound {
@@ -135,7 +135,7 @@ impl Bound {
     /// The limit of a scope.
     pub(super) fn of_scope(means: Means) -> Self {
         match means {
-            // A scope has one state, and one version of it waits.
+            // A scope has one state, of which only one version waits.
             Means::Scopes | Means::Rooms | Means::Watches | Means::States => Self::NONE,
             Means::Timers => SCOPE_TIMERS,
             Means::Acknowledgements => SCOPE_ACKNOWLEDGEMENTS,
@@ -150,13 +150,13 @@ impl Bound {
 pub struct Budget {
     /// Scopes that its events made.
     pub scopes: usize,
-    /// Rooms that its connections are in, one for each connection; and as many scopes may watch them.
+    /// Rooms of its connections, counted once per connection; the same limit applies to watching scopes.
     pub rooms: usize,
     /// Timers.
     pub timers: usize,
-    /// Bytes of their payloads.
+    /// Bytes of the timers' payloads.
     pub timer_bytes: usize,
-    /// Acknowledgements that features were made to ask for.
+    /// Acknowledgements that features requested because of its events.
     pub acknowledgements: usize,
     /// Documents that wait to be stored; and, separately, durable states.
     pub documents: usize,
@@ -164,13 +164,13 @@ pub struct Budget {
     pub document_bytes: usize,
     /// Pages of documents that are being read.
     pub fetches: usize,
-    /// Bytes of documents written for it, a second.
+    /// Bytes of documents written for it, per second.
     pub saved_bytes_per_second: usize,
-    /// The burst of that.
+    /// The burst of writes, in bytes.
     pub saved_burst_bytes: usize,
-    /// Bytes of documents read for it, and of answers made from them, a second.
+    /// Bytes of documents read for it, and of answers made from them, per second.
     pub fetched_bytes_per_second: usize,
-    /// The burst of that.
+    /// The burst of reads, in bytes.
     pub fetched_burst_bytes: usize,
 }
 
@@ -187,7 +187,7 @@ impl Budget {
             acknowledgements: 10_000,
             documents: 10_000,
             document_bytes: 16 * MIB,
-            // Clients join all of their rooms at once when they reconnect, and some of them read.
+            // When clients reconnect, they join all of their rooms at once, and some joins read.
             fetches: 500,
             // No user types a megabyte a second, and a database on one disk takes forty users at this limit.
             saved_bytes_per_second: MIB,
@@ -200,12 +200,12 @@ impl Budget {
 
     /// The default for an API key, which stands for all users of a back-end.
     pub fn of_service() -> Self {
-        /// So many users.
+        /// The number of users whose limits a back-end gets.
         const USERS: usize = 20;
         let user = Self::of_user();
         Self {
-            // Each subject that a back-end reports on has a scope, which lives for a day. If there are too many, idle ones are
-            // evicted, its own first.
+            // Each subject that a back-end reports on has a scope, which lives for a day. Over the limit of scopes,
+            // idle ones are evicted, the back-end's own first.
             scopes: 0,
             rooms: user.rooms * USERS,
             timers: user.timers * USERS,
@@ -235,12 +235,12 @@ impl Budget {
         Bound { count: limit(count), bytes: limit(bytes) }
     }
 
-    /// Bytes of documents that are written.
+    /// The rate of written bytes.
     pub(super) fn saving(&self) -> Quota {
         Quota { per_second: self.saved_bytes_per_second as u64, burst: self.saved_burst_bytes as u64 }
     }
 
-    /// Bytes of documents that are read.
+    /// The rate of read bytes.
     pub(super) fn fetching(&self) -> Quota {
         Quota { per_second: self.fetched_bytes_per_second as u64, burst: self.fetched_burst_bytes as u64 }
     }

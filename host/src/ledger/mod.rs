@@ -1,11 +1,11 @@
-//! The ledger: the resources that each principal makes the host hold, and their limits.
+//! The ledger: the resources that the host holds for each principal, and their limits.
 //!
 //! - [`Ledger`] has an [`Account`] for each principal: a user, the network of anonymous users, an API key. Plugins and
 //!   scopes have accounts, too, which are bounded in the same way.
-//! - [`Charge`] is an entry in the accounts of all payers of a resource ([`Payers`]). The resource owns the entry, which is
-//!   removed when the resource is dropped, on whichever thread: no code has to remember it.
-//! - [`Memberships`] are the same for the rooms and watching scopes of a connection.
-//! - [`Budget`] is how much a principal may hold, and how fast it may write and read.
+//! - [`Charge`] is an entry in the accounts of all payers of a resource ([`Payers`]). The resource owns the entry, so
+//!   dropping the resource, on any thread, removes the entry.
+//! - [`Memberships`] is the charge for the rooms and watching scopes of a connection.
+//! - [`Budget`] has the limits of a principal: of resources held, and of the rates of writes and reads.
 //! - [`Overdraft`] is a refusal, which names the exceeded limit and the remedy.
 
 mod account;
@@ -27,17 +27,17 @@ use self::terms::Terms;
 use crate::metrics::Metrics;
 use crate::model::{Clock, Failure, LogLimit};
 
-/// The number of accounts below which none is closed: some hundred KiB.
+/// The number of accounts below which none is closed: their memory is some hundred KiB.
 const FEW_ACCOUNTS: usize = 4096;
 
-/// The accounts of all principals. Clones share them.
+/// The accounts of all principals. Clones share the accounts.
 #[derive(Debug, Clone)]
 pub struct Ledger(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     terms: Arc<Terms>,
-    /// By principal. No user's name has whitespace in it, and every other principal's has.
+    /// By principal. Names of users have no whitespace, those of other principals have.
     accounts: DashMap<Arc<str>, Arc<Account>>,
     n_accounts: AtomicUsize,
     /// The number of accounts at which unused ones are closed next.
@@ -102,20 +102,20 @@ impl Ledger {
                 account
             }
         };
-        // The entry must be unlocked here: a sweep locks all entries.
+        // The map's entry must be unlocked here, because a sweep locks all entries.
         if self.0.n_accounts.fetch_add(1, Ordering::Relaxed) >= self.0.n_to_sweep.load(Ordering::Relaxed) {
             self.sweep();
         }
         account
     }
 
-    /// Closes the accounts that hold nothing and have paid for their writes and reads. Others stay, so that a principal that
-    /// reconnects does not get a fresh account.
+    /// Closes the accounts that hold nothing and have no debt of writes and reads. Others stay, so that a principal
+    /// cannot get rid of debt by reconnecting.
     fn sweep(&self) {
         let now = self.0.terms.clock.uptime_ms();
         let mut n_closed = 0;
         self.0.accounts.retain(|_, account| {
-            // The map's shard is locked, so that an account without another owner does not get one meanwhile.
+            // The map's shard is locked, so that an account without other owners cannot gain one meanwhile.
             let is_kept = Arc::strong_count(account) > 1 || !account.is_at_rest(now);
             n_closed += usize::from(!is_kept);
             is_kept
@@ -125,7 +125,7 @@ impl Ledger {
         self.0.n_to_sweep.store((n_left * 2).max(FEW_ACCOUNTS), Ordering::Relaxed);
     }
 
-    /// Counts a refusal, and returns the failure for the sender. One principal is logged in ten seconds.
+    /// Counts a refusal, and returns the failure for the sender. One refusal in ten seconds is logged.
     pub fn refuse(&self, overdraft: &Overdraft) -> Failure {
         let Overdraft { account, holder, what, held, bound, .. } = overdraft;
         self.0.metrics.over_budget.with_label_values(&[holder.label(), what.label()]).inc();
@@ -141,7 +141,7 @@ impl Ledger {
 
 #[cfg(test)]
 impl Ledger {
-    /// A ledger on a clock that the test moves.
+    /// A ledger on a manual clock.
     pub(crate) fn of_test(user: Budget, service: Budget) -> (Self, Clock) {
         let clock = Clock::manual(0);
         (Self::new(user, service, clock.clone(), Metrics::new().unwrap()), clock)
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// Charges, refusals, moves and drops on several threads at once leave nothing in the end.
+    /// Concurrent charges, refusals, moves and drops leave nothing in the end.
     #[test]
     fn random_operations_leave_all_accounts_empty() {
         let (ledger, _) = ledger(Budget { rooms: 50, ..few_timers() });

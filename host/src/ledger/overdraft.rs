@@ -78,11 +78,11 @@ pub struct Overdraft {
     pub holder: Holder,
     /// The kind of limit.
     pub what: What,
-    /// The amount that it holds; of a rate, the burst.
+    /// The amount held; for a rate, the burst.
     pub held: usize,
-    /// The limit; of a rate, the bytes a second.
+    /// The limit; for a rate, the bytes per second.
     pub bound: usize,
-    /// Of a rate, the milliseconds after which a repetition is within it.
+    /// For a rate, the time after which a repetition is within it, in milliseconds.
     pub wait_ms: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What all accounts share: the budgets of users and services, and the clock.
+//! State shared by all accounts: the budgets of users and services, and the clock.
 
 use super::budget::Budget;
 use crate::model::Clock;
