@@ -26,7 +26,7 @@ const BINARY: char = 'b';
 pub const PING: &str = "2";
 /// The answer to the client's `2probe`: this WebSocket works, the session may be upgraded to it.
 pub const PONG_PROBE: &str = "3probe";
-/// A noop: it ends a polling request, so that the session can be upgraded.
+/// A noop: it answers a waiting polling request, so that the session can be upgraded.
 pub const NOOP: &str = "6";
 /// A close.
 pub const CLOSE: &str = "1";
@@ -46,7 +46,7 @@ pub enum Packet<'a> {
     Message(&'a str),
     /// A binary message.
     Binary(Cow<'a, [u8]>),
-    /// The session is upgraded to the WebSocket that this packet came on.
+    /// The session is upgraded to the WebSocket that carries this packet.
     Upgrade,
     /// No content.
     Noop,
@@ -55,7 +55,7 @@ pub enum Packet<'a> {
 /// Reads one packet: the content of a WebSocket text frame, or one of a payload.
 ///
 /// # Errors
-/// Where its type is unknown, or must not have data.
+/// Where the packet's type is unknown, or must not have data.
 pub fn decode(text: &str) -> Result<Packet<'_>, Malformed> {
     let mut characters = text.chars();
     let packet_type = characters.next();
@@ -92,8 +92,8 @@ pub fn decode_payload(body: &str) -> impl Iterator<Item = Result<Packet<'_>, Mal
     })
 }
 
-/// The bytes of the packets in a polling request's body and of their separators. Binary messages count as they are before
-/// base64.
+/// The bytes of the packets in a polling request's body and of their separators. Binary messages count by their decoded
+/// size.
 pub fn weight(body: &str) -> usize {
     let of_packet = |packet: &str| match packet.strip_prefix(BINARY) {
         Some(base64) => base64.trim_end_matches('=').len() * 3 / 4,
@@ -154,10 +154,10 @@ pub fn close_frame() -> Bytes {
     Bytes::from_static(b"\x81\x011")
 }
 
-/// Makes the body of an answer of the first frames of a queue: as many as fit into `max_bytes` and `max_packets`, but at
-/// least one `Bytes`. The frames in one `Bytes` (an event and its attachments) stay together. Frames of the WebSocket alone
-/// (ping, pong, close) are dropped: the body is empty if the queue has no others, and an empty body is no payload ([`NOOP`] is
-/// one).
+/// Takes frames from the front of a queue and encodes them as the body of an answer: as many as fit into `max_bytes`
+/// and `max_packets`, but at least one `Bytes`. The frames in one `Bytes` (an event and its attachments) stay together.
+/// Control frames (ping, pong, close) are dropped: the body is empty if the queue has no others, and an empty body is
+/// not a valid payload (the caller then sends [`NOOP`]).
 pub fn take_payload(queue: &mut VecDeque<Bytes>, max_bytes: usize, max_packets: usize) -> Bytes {
     let (mut taken, mut length, mut n_packets) = (0, 0, 0);
     for frames in queue.iter() {
@@ -195,7 +195,7 @@ fn push_packet(payload: &mut Vec<u8>, content: Content<'_>) {
         Content::Binary(bytes) => {
             payload.push(BINARY as u8);
             payload.resize(start + packet_bytes(content), 0);
-            // The buffer has exactly this length, so this cannot fail.
+            // The buffer has exactly the encoded length, so this cannot fail.
             let _ = STANDARD.encode_slice(bytes, &mut payload[start + 1..]);
         }
     }
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// An event with an attachment, a ping, a message, and frames of the WebSocket alone.
+    /// An event with an attachment, a ping, a message, and a control frame.
     fn queue() -> VecDeque<Bytes> {
         let event = websocket::message_frames(&["451-", "[]"], &[Bytes::from_static(&[1, 2, 3, 4])]);
         [event, ping_frame(), websocket::pong_frame(b"x"), message_frame("é")].into()

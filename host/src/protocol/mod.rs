@@ -1,4 +1,4 @@
-//! Codecs: bytes to the model and back. They are synchronous and know nothing of sockets, rooms or plugins.
+//! Codecs: bytes to the model and back. Codecs are synchronous and independent of sockets, rooms and plugins.
 
 pub mod engineio;
 mod outgoing;
@@ -9,7 +9,7 @@ pub mod websocket;
 pub use outgoing::{Outgoing, Protocol};
 pub use roundhouse_contract::RESERVED_EVENTS;
 
-/// A packet that breaks its protocol. Its connection must be closed.
+/// A packet that violates its protocol, and whose connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Malformed {

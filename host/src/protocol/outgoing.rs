@@ -11,7 +11,7 @@ use crate::model::Payload;
 /// The number of the last event that was made in this process.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// The bytes of all events that are alive.
+/// The memory of all live events, in bytes.
 static ALIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// The protocol of a connection.
@@ -23,8 +23,8 @@ pub enum Protocol {
     SocketIo {
         /// The namespace of the connection, if it is not the main one.
         namespace: Option<Arc<str>>,
-        /// Whether events carry their number, which a client returns to resume. It is the same for all connections of a
-        /// host.
+        /// Whether events carry their number as an offset, which a client returns to resume. The same for all
+        /// connections of a host.
         offsets: bool,
     },
 }
@@ -39,7 +39,7 @@ impl Protocol {
     }
 }
 
-/// An event that many connections may share.
+/// An event, shared by all of its recipients.
 #[derive(Debug)]
 pub struct Outgoing {
     event: String,
@@ -69,17 +69,17 @@ impl Outgoing {
         }
     }
 
-    /// Its number, which is unique in this process. An event with a higher number may be sent earlier.
+    /// The event's number, unique in this process. Events are not necessarily sent in the order of their numbers.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// The bytes of its data: about its size on the wire.
+    /// The bytes of name, arguments and attachments: about the event's size on the wire.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The memory of all events that are alive in this process, roughly.
+    /// The approximate memory of all live events in this process, in bytes.
     pub fn alive_bytes() -> usize {
         ALIVE_BYTES.load(Ordering::Relaxed)
     }
@@ -111,7 +111,7 @@ impl Outgoing {
         socketio::event_frames(namespace, &self.event, &self.payload, None, offset.as_deref())
     }
 
-    /// Separate frames for one connection, which ask it for the acknowledgement `id`.
+    /// Separate frames for one connection, which request the acknowledgement `id`.
     pub fn frames_with_id(&self, protocol: &Protocol, id: u64) -> Bytes {
         match protocol {
             Protocol::Plain => websocket::text_frame(&plain::encode_event(&self.event, &self.payload, Some(id.into()))),
@@ -127,7 +127,7 @@ impl Outgoing {
     }
 }
 
-/// The memory of an event of this size: its data, and the same again in a frame.
+/// The memory of an event of this size: its data, and one encoded copy.
 fn in_memory(bytes: usize) -> usize {
     2 * bytes + size_of::<Outgoing>()
 }

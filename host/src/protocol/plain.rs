@@ -26,7 +26,7 @@ const MAX_ATTACHMENTS: usize = Payload::MAX_ATTACHMENTS;
 /// A frame from a client. The event's name borrows from the frame's text.
 #[derive(Debug)]
 pub enum Incoming<'a> {
-    /// An event, with the id of the acknowledgement that it asks for.
+    /// An event, with the id of the acknowledgement that it requests.
     Event {
         /// The event's name.
         event: Cow<'a, str>,
@@ -35,16 +35,16 @@ pub enum Incoming<'a> {
         /// The id to acknowledge it with: an integer of at most 128 bits.
         id: Option<i128>,
     },
-    /// The acknowledgement of an event that asked for one.
+    /// The acknowledgement of an event that requested one.
     Acknowledgement {
-        /// The id that the host gave.
+        /// The id from the host's event.
         id: i128,
         /// The answer.
         payload: Payload,
     },
 }
 
-/// A malformed frame, with the parts of it that the error's recipient needs to recognise it.
+/// A malformed frame, with the parts by which its sender recognises it in the error.
 #[derive(Debug, PartialEq, Eq)]
 pub struct BadFrame {
     /// The error.
@@ -74,7 +74,7 @@ impl Frame<'_> {
     fn payload(&self) -> Result<Payload, String> {
         let mut payload = match (self.data, self.args) {
             (data, None) => Payload::of_data(data),
-            // JSON that begins like an array is an array.
+            // The JSON is valid, so text that begins with `[` is an array.
             (None, Some(args)) if args.get().starts_with('[') => Payload::from_checked(args.get(), Vec::new()),
             (None, Some(_)) => return Err("args must be an array of arguments".to_owned()),
             (Some(_), Some(_)) => return Err("a frame has data or args: leave one of them out".to_owned()),
@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Attachments {
             fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Attachments, A::Error> {
                 let mut attachments = Vec::new();
                 while let Some(Text(base64)) = elements.next_element()? {
-                    // Checked before more is decoded than an event may have.
+                    // Checked before any attachment over the limit is decoded.
                     if attachments.len() == MAX_ATTACHMENTS {
                         return Err(A::Error::custom("too many"));
                     }
@@ -134,7 +134,7 @@ pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
         id,
     };
     let shape = "the frame is not an object {\"event\", \"data\"?, \"id\"?}";
-    // Serde would read an array as the object's fields in their order.
+    // Serde would accept an array as the object's fields in order.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(bad(shape.to_owned(), None, None));
     }
@@ -154,7 +154,7 @@ pub fn decode(text: &str) -> Result<Incoming<'_>, BadFrame> {
             Ok(payload) => Ok(Incoming::Event { event, payload, id }),
             Err(message) => Err(bad(message, Some(&event), id)),
         },
-        // The id is the host's: the client would take an error with it for the answer to an event of its own.
+        // The id is the host's: a client would take an error with this id for the answer to an event of its own.
         (None, Some(id)) => match payload {
             Ok(payload) => Ok(Incoming::Acknowledgement { id, payload }),
             Err(message) => Err(bad(message, None, None)),
@@ -195,7 +195,7 @@ fn push_arguments(json: &mut String, payload: &Payload) {
     }
 }
 
-/// An event, with an id if it asks for an acknowledgement.
+/// An event, with an id if it requests an acknowledgement.
 pub fn encode_event(event: &str, payload: &Payload, id: Option<i128>) -> String {
     let attachments: usize = payload.attachments.iter().map(|bytes| bytes.len() / 3 * 4 + 8).sum();
     let mut json = String::with_capacity(event.len() + payload.args().len() + attachments + 48);
@@ -227,12 +227,12 @@ pub fn encode_reply(id: i128, outcome: Result<&Payload, &Failure>) -> String {
     json
 }
 
-/// The error for an event that failed and did not ask for an acknowledgement.
+/// The error for a failed event that did not request an acknowledgement.
 pub fn encode_error(failure: &Failure, event: Option<&str>) -> String {
     format!("{{\"event\":\"error\",\"data\":{}}}", failure_json(failure, Some(event)))
 }
 
-/// The data of that error, for protocols that frame it differently.
+/// The data of [`encode_error`], for protocols with other framing.
 pub fn error_data(failure: &Failure, event: Option<&str>) -> Payload {
     Payload::from_checked(["[", &failure_json(failure, Some(event)), "]"].concat(), Vec::new())
 }

@@ -11,22 +11,22 @@ use super::{MAIN_NAMESPACE, RESERVED_EVENTS};
 use crate::model::Payload;
 use crate::protocol::{Malformed, malformed};
 
-/// Attachments that are skipped of a packet with too many. A packet with more closes its connection.
+/// The most attachments of a packet over the limit that are skipped. A packet with more closes its connection.
 const MAX_PASSED_OVER: usize = 1000;
 
-/// The bytes of a waiting attachment besides its content.
+/// The memory of a waiting attachment besides its content, in bytes.
 const BYTES_PER_ATTACHMENT: usize = 64;
 
 const TOO_LARGE: &str = "a packet or an attachment is over the size limit";
 
-/// A packet from a client. It borrows from the packet's text unless it had to wait for attachments.
+/// A packet from a client. It borrows from the packet's text unless it waited for attachments.
 #[derive(Debug, Clone)]
 pub enum Packet<'a> {
     /// The client connects to a namespace.
     Connect {
         /// The namespace.
         namespace: Cow<'a, str>,
-        /// The credentials: a JSON object, not checked yet.
+        /// The auth payload: a JSON object, not checked yet.
         auth: Option<Box<RawValue>>,
     },
     /// The client disconnects from a namespace.
@@ -36,31 +36,31 @@ pub enum Packet<'a> {
     },
     /// An event.
     Event {
-        /// The namespace that it belongs to.
+        /// The namespace of the packet.
         namespace: Cow<'a, str>,
-        /// Its name, whose length is not checked yet. A number is its text.
+        /// The event's name, whose length is not checked yet. A number is taken as its text.
         event: Cow<'a, str>,
         /// Its arguments, without the name.
         payload: Payload,
-        /// The id to acknowledge it with, if it asks for that.
+        /// The id of the acknowledgement, if one is requested.
         id: Option<u64>,
     },
-    /// The acknowledgement of an event that asked for one.
+    /// The acknowledgement of an event that requested one.
     Ack {
         /// The namespace that the event belongs to.
         namespace: Cow<'a, str>,
-        /// The id that came with the event.
+        /// The id from the event.
         id: u64,
         /// The acknowledgement's arguments.
         payload: Payload,
     },
     /// An event or an acknowledgement with too many attachments, which follow and are skipped.
     Overfull {
-        /// The namespace that it belongs to.
+        /// The namespace of the packet.
         namespace: Cow<'a, str>,
         /// The event's name, if it is an event.
         event: Option<Cow<'a, str>>,
-        /// The id to acknowledge it with, if it asks for that.
+        /// The id of the acknowledgement, if one is requested.
         id: Option<u64>,
     },
 }
@@ -79,12 +79,12 @@ struct Incomplete {
     packet: Packet<'static>,
     /// The number of attachments of the complete packet.
     attachments: usize,
-    /// The limit of each of them, in bytes.
+    /// The limit of each attachment, in bytes.
     max_bytes: usize,
 }
 
 impl Decoder {
-    /// Decodes a text message. `None` if the packet waits for attachments, which must come next. A packet has at most
+    /// Decodes a text message. `None` if the packet waits for attachments, which must follow. A packet has at most
     /// `max_bytes`, each of its attachments as well, and at most 10 attachments.
     ///
     /// # Errors
@@ -112,10 +112,10 @@ impl Decoder {
         Ok(packet)
     }
 
-    /// Skips a text message and its attachments. Only their number is read.
+    /// Skips a text message and its attachments. Only the number of attachments is parsed.
     ///
     /// # Errors
-    /// Where an attachment must come next, or the number is malformed.
+    /// Where an attachment must follow, or the number is malformed.
     pub fn skip(&mut self, text: &str) -> Result<(), Malformed> {
         self.expect_text()?;
         if let Some(rest) = text.strip_prefix(['5', '6']) {
@@ -155,7 +155,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Decodes a binary message: an attachment. `None` if more of them are to come.
+    /// Decodes a binary message: an attachment. `None` while the packet is incomplete, or the attachment was skipped.
     ///
     /// # Errors
     /// Where it breaks the protocol. Nothing may be decoded after that.
@@ -186,7 +186,7 @@ impl Decoder {
 }
 
 impl Packet<'_> {
-    /// The namespace that it belongs to.
+    /// The namespace of the packet.
     pub fn namespace(&self) -> &str {
         match self {
             Self::Connect { namespace, .. }
@@ -261,7 +261,7 @@ fn parse_attachments(text: &str) -> Result<(usize, &str), Malformed> {
     let Some((number, rest)) = text.split_once('-') else {
         return malformed("a binary packet says how many attachments it has, and then -");
     };
-    // Rust accepts a sign.
+    // `parse` would accept a sign.
     match number.parse() {
         Ok(attachments @ 1..=MAX_PASSED_OVER) if !number.starts_with('+') => Ok((attachments, rest)),
         _ => malformed("a binary packet has one attachment or more, and not thousands"),
@@ -275,14 +275,14 @@ fn split_namespace(text: &str) -> Result<(&str, &str), Malformed> {
     }
     let (namespace, rest) = text.split_once(',').unwrap_or((text, ""));
     let namespace = namespace.split_once('?').map_or(namespace, |(namespace, _)| namespace);
-    // Answers repeat the namespace, and in a polling payload a control character ends a packet.
+    // Answers repeat the namespace, and in a polling payload a control character (U+001E) ends a packet.
     if namespace.bytes().any(|byte| byte.is_ascii_control()) {
         return malformed("a namespace has no control characters");
     }
     Ok((namespace, rest))
 }
 
-/// `12[…`: the id, if there is one.
+/// `12[…`: the id, if present.
 fn split_id(text: &str) -> Result<(Option<u64>, &str), Malformed> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (id, rest) = text.split_at(digits);
@@ -299,7 +299,7 @@ fn parse_auth(json: &str) -> Result<Option<Box<RawValue>>, Malformed> {
     if json.is_empty() {
         return Ok(None);
     }
-    // JSON that begins like an object is an object.
+    // The JSON is valid, so text that begins with `{` is an object.
     match serde_json::from_str(json) {
         Ok(auth) if json.starts_with('{') => Ok(Some(auth)),
         _ => malformed("a connect carries a JSON object or nothing"),
@@ -323,7 +323,7 @@ fn parse_event(json: &str) -> Result<(Cow<'_, str>, String), Malformed> {
     if RESERVED_EVENTS.contains(&&*event) {
         return malformed("an event has a name that the protocol keeps for itself");
     }
-    // The name is the array's first element, so a comma comes next, or the end.
+    // The name is the array's first element, so a comma or the end follows.
     let rest = json[1..].trim_ascii_start()[raw.len()..].trim_ascii();
     Ok((event, ["[", rest.strip_prefix(',').unwrap_or(rest)].concat()))
 }

@@ -25,8 +25,8 @@ fn head(packet_type: char, attachments: usize, namespace: &str, id: Option<u64>)
     head
 }
 
-/// An event, as WebSocket frames: its text, and each attachment. `id` asks for an acknowledgement. `offset` is an
-/// additional last argument: a client returns it to resume after this event.
+/// An event, as WebSocket frames: its text, and each attachment. `id` requests an acknowledgement. `offset` is an
+/// additional last argument, which a client returns to resume after this event.
 pub fn event_frames(namespace: &str, event: &str, payload: &Payload, id: Option<u64>, offset: Option<&str>) -> Bytes {
     let packet_type = if payload.attachments.is_empty() { '2' } else { '5' };
     let head = head(packet_type, payload.attachments.len(), namespace, id);
@@ -47,21 +47,21 @@ pub fn ack_frames(namespace: &str, id: u64, payload: &Payload) -> Bytes {
     websocket::message_frames(&[&head, payload.args().trim_ascii()], &payload.attachments)
 }
 
-/// The client is connected to the namespace, with an id there. `pid` is a secret id to resume with.
+/// Confirms the connection to the namespace. `sid` is the public id of the connection, `pid` the secret key to resume.
 pub fn connect_frame(namespace: &str, sid: &str, pid: Option<&str>) -> Bytes {
     let pid = pid.map(|pid| format!(",\"pid\":{}", quoted(pid))).unwrap_or_default();
     let head = head('0', 0, namespace, None);
     websocket::message_frames(&[&head, "{\"sid\":", &quoted(sid), &pid, "}"], &[])
 }
 
-/// The namespace refuses the client. `data` goes with the message; null is left out.
+/// Refuses the connection to the namespace. `data` accompanies the message; null is left out.
 pub fn connect_error_frame(namespace: &str, message: &str, data: &serde_json::Value) -> Bytes {
     let data = if data.is_null() { String::new() } else { format!(",\"data\":{data}") };
     let head = head('4', 0, namespace, None);
     websocket::message_frames(&[&head, "{\"message\":", &quoted(message), &data, "}"], &[])
 }
 
-/// The client is disconnected from the namespace.
+/// Disconnects the client from the namespace.
 pub fn disconnect_frame(namespace: &str) -> Bytes {
     websocket::message_frames(&[&head('1', 0, namespace, None)], &[])
 }

@@ -1,8 +1,8 @@
 //! Socket.IO, protocol 5: events, acknowledgements and namespaces, in the messages of an Engine.IO connection.
 //!
-//! A packet is text: a digit for its type; the number of attachments and `-`, if it is a binary one; the namespace and `,`,
-//! if that is not `/`; the id of an acknowledgement; JSON. The binary messages behind it are its attachments, which have
-//! placeholders in the JSON.
+//! A packet is text: a digit for its type; for a binary packet the number of attachments and `-`; the namespace and
+//! `,`, unless it is `/`; the id of an acknowledgement; JSON. The binary messages that follow are the attachments,
+//! which have placeholders in the JSON.
 
 mod decode;
 mod encode;
@@ -15,6 +15,6 @@ pub use msgpack::{is_msgpack, msgpack_error_frame};
 /// The main namespace, which needs no name on the wire.
 pub const MAIN_NAMESPACE: &str = "/";
 
-/// Reserved names: clients and servers of this protocol use them for the events of a connection's life.
+/// Reserved event names, which clients and servers of this protocol use for the lifecycle of a connection.
 pub const RESERVED_EVENTS: [&str; 6] =
     ["connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"];

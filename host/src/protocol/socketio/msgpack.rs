@@ -1,12 +1,12 @@
-//! The error for a client with the msgpack parser, which this host does not have. It is in that parser's encoding, or the
-//! client would not understand it. (socket.io-msgpack-parser 3 sends each packet as one binary message, a map of `type`,
-//! `nsp` and `data`.)
+//! The error for a client with the MessagePack parser, which this host does not support. The error is in that parser's
+//! encoding, because the client can decode no other. (socket.io-msgpack-parser 3 sends each packet as one binary
+//! message, a map of `type`, `nsp` and `data`.)
 
 use bytes::Bytes;
 
 use crate::protocol::websocket;
 
-/// Whether an unexpected binary message is a packet of that parser.
+/// Whether an unexpected binary message is a packet of the MessagePack parser.
 pub fn is_msgpack(message: &[u8]) -> bool {
     matches!(message, [0x80..=0x8f, ..]) && message.windows(5).any(|key| key == b"\xa4type")
 }

@@ -1,4 +1,4 @@
-//! The decoder of client frames (RFC 6455), which may arrive in any pieces.
+//! The decoder of client frames (RFC 6455), for input in arbitrary pieces.
 
 use std::ops::Range;
 
@@ -26,11 +26,11 @@ pub enum Message<'a> {
     Ping(&'a [u8]),
     /// A pong, whether it answers a ping or not.
     Pong,
-    /// A close of the client, or its answer to the host's. The code is optional.
+    /// The client's close, or its answer to the host's close. The code is optional.
     Close(Option<u16>),
 }
 
-/// Why a connection must be closed: the client broke the protocol.
+/// A protocol violation, for which the connection must be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
     /// The close code for it.
@@ -73,11 +73,11 @@ struct Header {
 }
 
 impl Decoder {
-    /// Decodes the bytes that have arrived and gives `sink` each message. Stops early if `sink` returns `false`.
-    /// The bytes in `input` are unmasked in place.
+    /// Decodes received bytes, and passes each message to `sink`. Stops early if `sink` returns `false`. The bytes in
+    /// `input` are unmasked in place.
     ///
     /// # Errors
-    /// Where the client breaks a rule of RFC 6455, or sends a message of more than `max_bytes` (called for each frame, because
+    /// Where the client violates RFC 6455, or sends a message of more than `max_bytes` (called for each frame, because
     /// a message may change the limit). Nothing may be decoded after that.
     pub fn feed(
         &mut self,
@@ -131,19 +131,19 @@ impl Decoder {
             }
             read += end;
             if !self.read_frame(&header, arrived, ready, sink)? {
-                // The caller that stops does not go on, so the rest is not needed.
+                // A caller that stops reads no further, so the rest is not needed.
                 return Ok(bytes.len());
             }
         }
         Ok(read)
     }
 
-    /// The limit of a frame, less the fragments that are there already.
+    /// The limit of a frame: the limit of a message less its fragments so far.
     fn room(&self, max_bytes: usize) -> usize {
         max_bytes.saturating_sub(self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len()))
     }
 
-    /// Checks that a frame begins a message if there is none, and continues the one that there is.
+    /// Checks that a frame begins a message where none is open, and continues the open one otherwise.
     fn check_order(&self, header: &Header) -> Result<(), Violation> {
         match (header.opcode, &self.fragments) {
             (OP_CONTINUATION, None) => Err(protocol_error("a continuation of nothing")),
@@ -196,7 +196,7 @@ impl Decoder {
         })
     }
 
-    /// Passes a complete message on.
+    /// Passes a complete message to the sink.
     fn finish(
         &mut self,
         is_text: bool,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{FINAL, MAX_CONTROL_BYTES, OP_BINARY, OP_CLOSE, OP_PING, OP_PONG, OP_TEXT, parse_length};
 
-/// The length of the header of a frame with so much content.
+/// The length of the header of a frame with content of this length.
 fn header_bytes(length: usize) -> usize {
     match length {
         0..=125 => 2,
@@ -47,7 +47,7 @@ pub fn binary_frame(bytes: &[u8]) -> Bytes {
     frame(OP_BINARY, &[bytes])
 }
 
-/// A text message of these parts, then a binary message for each attachment.
+/// A text message of concatenated parts, then a binary message for each attachment.
 pub fn message_frames(text: &[&str], attachments: &[Bytes]) -> Bytes {
     let length: usize = text.iter().map(|part| part.len()).sum();
     let binary: usize = attachments.iter().map(|bytes| header_bytes(bytes.len()) + bytes.len()).sum();
@@ -89,8 +89,7 @@ pub enum Content<'a> {
     Binary(&'a [u8]),
 }
 
-/// The contents of consecutive frames that this module encoded. Control frames, which concern the WebSocket alone, are
-/// skipped.
+/// The contents of consecutive frames that this module encoded. Control frames are skipped.
 pub fn contents(mut frames: &[u8]) -> impl Iterator<Item = Content<'_>> {
     std::iter::from_fn(move || {
         loop {

@@ -21,10 +21,10 @@ const OP_PONG: u8 = 0xa;
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 
-/// The most that a control frame may carry (RFC 6455, section 5.5).
+/// The longest payload of a control frame, in bytes (RFC 6455, section 5.5).
 const MAX_CONTROL_BYTES: usize = 125;
 
-/// The payload's length in a frame, and the end of the length field; `None` if that is incomplete.
+/// The payload's length in a frame, and the end of the length field; `None` if the field is incomplete.
 fn parse_length(frame: &[u8]) -> Option<(u64, usize)> {
     match frame.get(1)? & !MASKED {
         126 => frame.get(2..4)?.try_into().ok().map(|length| (u64::from(u16::from_be_bytes(length)), 4)),

@@ -1,6 +1,6 @@
 //! Incremental validation of UTF-8.
 
-/// Validates the pieces of a text one after another. It keeps at most the beginning of one character.
+/// Validates the pieces of a text one after another, and buffers at most the beginning of one character.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Utf8 {
     /// The first bytes, at most three, of the character that the last piece ended in.
@@ -18,7 +18,7 @@ impl Utf8 {
             self.begun[end - 1] = byte;
             self.len = match std::str::from_utf8(&self.begun[..end]) {
                 Ok(_) => 0,
-                // Four bytes are a character or an error, so there is always room for one more.
+                // Four bytes are a complete character or an error, so the buffer always has room.
                 Err(error) if error.error_len().is_none() => self.len + 1,
                 Err(_) => return false,
             };
