@@ -30,7 +30,7 @@ impl Authenticator {
         Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt), clock }
     }
 
-    /// Whether tokens are checked. They are not where anonymous clients may connect and no secret is configured.
+    /// Whether tokens are checked: not where anonymous clients may connect and no secret is configured.
     pub fn checks_tokens(&self) -> bool {
         !self.anonymous || self.jwt.has_secrets()
     }
@@ -43,12 +43,12 @@ impl Authenticator {
         self.jwt.verify(token, self.clock.wall_ms())
     }
 
-    /// The name of a connection without a token, where that is allowed.
+    /// The anonymous user's name for a connection without a token; `None` where a token is required.
     pub fn anonymous_name(&self, connection: ConnId) -> Option<String> {
         self.anonymous.then(|| format!("anonymous-{connection}"))
     }
 
-    /// The identity of a connection without a token from this address, where that is allowed.
+    /// The session of a connection without a token from this address; `None` where a token is required.
     pub fn anonymous(&self, connection: ConnId, address: IpAddr) -> Option<Session> {
         self.anonymous_name(connection).map(|name| Session {
             identity: Arc::new(Identity::anonymous(name, address)),

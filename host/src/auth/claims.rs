@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::model::{Identity, harmless_name, is_valid_id};
 
-/// The first second of the year 3000. No token lasts until then: a later time is in milliseconds.
+/// The first second of the year 3000. No token lasts until then, so a larger time is taken as milliseconds.
 const YEAR_3000: f64 = 32_503_680_000.0;
 
 /// The claims of a token.
@@ -47,7 +47,7 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
     };
     let user = match claims.remove("sub") {
         Some(Value::String(sub)) => sub,
-        // Many back-ends have numbers for user ids.
+        // Many back-ends have numeric user ids.
         Some(Value::Number(sub)) if !sub.is_f64() => sub.to_string(),
         None | Some(Value::Null) => return Err("it has no subject (sub), which is the user's id".to_owned()),
         Some(_) => return Err("its subject (sub) must be text or a whole number".to_owned()),
@@ -58,7 +58,7 @@ pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), 
     }
     let name = match claims.remove("name") {
         None | Some(Value::Null) => None,
-        // Other users see the name.
+        // Other users see the name, so control characters and the like are removed.
         Some(Value::String(name)) => Some(harmless_name(&name).into_owned()).filter(|name| !name.trim().is_empty()),
         Some(_) => return Err("its name must be text".to_owned()),
     };

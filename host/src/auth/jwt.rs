@@ -14,16 +14,16 @@ use super::claims;
 use super::session::{AuthError, Session};
 use crate::model::without_lone_surrogates;
 
-/// The longest token, in bytes: as long as a header line that common servers accept.
+/// The longest token, in bytes: the longest header line that common servers accept.
 const MAX_TOKEN_BYTES: usize = 8192;
 
 /// Why a token with critical extensions (RFC 7515, section 4.1.11) is refused: this host understands none.
 const CRITICAL: &str = "its header has crit, which names extensions that this host does not understand";
 
-/// Which tokens are valid.
+/// The rules for valid tokens.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
-    /// Secrets to check a signature with; any will do, so that they can be rotated.
+    /// Secrets to check signatures with. A token signed with any of them is valid, so that secrets can be rotated.
     pub secrets: Vec<String>,
     /// The algorithms that a token may name. HS256 alone where this is empty.
     pub algorithms: Vec<Algorithm>,
@@ -133,7 +133,7 @@ impl Verifier {
                         ErrorKind::Json(error) => not_an_object(error),
                         _ => error.to_string(),
                     });
-                    // Any other error is the same with each secret.
+                    // Any other error does not depend on the secret.
                     if !matches!(error.kind(), ErrorKind::InvalidSignature) {
                         break;
                     }
@@ -144,7 +144,7 @@ impl Verifier {
     }
 }
 
-/// Reads claims, with U+FFFD for lone surrogates: a user whose name was cut within an emoji can connect.
+/// Reads claims, with U+FFFD for lone surrogates: so that a user whose name was cut within an emoji can connect.
 fn read_claims(json: &RawValue) -> Result<Map<String, Value>, AuthError> {
     serde_json::from_str(&without_lone_surrogates(json.get()))
         .map_err(|error| AuthError::Invalid(not_an_object(&error)))

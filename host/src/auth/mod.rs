@@ -1,6 +1,6 @@
-//! Authentication: a token becomes a session of an identity, or the reason why not.
+//! Authentication: verification of tokens, which yields a session with an identity, or a refusal.
 //!
-//! - `authenticator`: the face; `session`: the outcomes
+//! - `authenticator`: the interface; `session`: the outcomes
 //! - `jwt`, `claims`: a token's signature, and its content
 //! - `presented`: the tokens that a client presents in several places
 

@@ -1,14 +1,14 @@
-//! The tokens that a client presents in several places: a browser adds cookies that its page does not know.
+//! The tokens that a client presents in several places: a browser adds cookies of which the page is unaware.
 
 use std::fmt;
 
 use super::authenticator::Authenticator;
 use super::session::{AuthError, Session};
 
-/// The most tokens that are checked: more than any honest client presents, and each costs a signature.
+/// The most tokens that are checked: more than any honest client presents, and each costs a signature check.
 pub const MAX_PRESENTED_TOKENS: usize = 8;
 
-/// Where a client presents a token.
+/// The place of a token in a client's requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The payload of a Socket.IO CONNECT packet.
@@ -19,7 +19,7 @@ pub enum Place {
     Query,
     /// The configured cookie.
     Cookie,
-    /// A first message.
+    /// The payload of an `authenticate` event.
     Message,
 }
 
@@ -45,8 +45,8 @@ pub struct PresentedToken {
 }
 
 impl PresentedToken {
-    /// The token in a text that may begin with `Bearer`, as some clients write it everywhere. `None` where it is empty, as in a
-    /// deleted cookie.
+    /// The token in a text that may begin with `Bearer`, which some clients add in every place. `None` where it is
+    /// empty, as in a deleted cookie.
     pub fn new(place: Place, text: &str) -> Option<Self> {
         let text = text.trim();
         let token = match text.split_once(' ') {
@@ -65,21 +65,21 @@ impl fmt::Debug for PresentedToken {
     }
 }
 
-/// Why none of a client's tokens is valid.
+/// The refusal of a client without a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether one has expired, so that a newer one may help.
+    /// Whether a token has expired, so that a newer one may be valid.
     pub is_expired: bool,
     /// The places, with the reason for each.
     pub message: String,
 }
 
 impl Authenticator {
-    /// The session of the first valid token. An invalid one in another place does not matter, for a client may not know all
-    /// that it sends.
+    /// The session of the first valid token. Invalid tokens in other places are ignored, because a client may be
+    /// unaware of cookies that it sends.
     ///
     /// # Errors
-    /// Where none is valid.
+    /// Where no token is valid.
     pub fn verify_any<'a>(&self, tokens: impl IntoIterator<Item = &'a PresentedToken>) -> Result<Session, Refusal> {
         let mut refused = Vec::new();
         for PresentedToken { place, token } in tokens.into_iter().take(MAX_PRESENTED_TOKENS) {

@@ -9,16 +9,16 @@ use crate::model::Identity;
 pub struct Session {
     /// The user.
     pub identity: Arc<Identity>,
-    /// Until when the token is valid, in milliseconds since 1970.
+    /// The token's expiry, in milliseconds since 1970; `None` is never.
     pub expires_ms: Option<u64>,
-    /// Whether there was no token, and the user is a name for one connection.
+    /// Whether the client had no token, so that the user is named after the connection.
     pub is_anonymous: bool,
 }
 
-/// Why a client was not authenticated.
+/// The reason for which a token was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The token was valid once.
+    /// The token has expired.
     #[error("the token has expired: get a new one and connect again")]
     Expired,
     /// The token is malformed, forged or for another host.
