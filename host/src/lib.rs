@@ -2,16 +2,16 @@
 //!
 //! # Layout, from top to bottom: each module imports only those below it
 //! - [`cli`]: the command line, which is all that the binary is
-//! - [`server`]: how a host is wired, started and ended
-//! - [`config`]: what it was configured to do
+//! - [`server`]: the wiring, start and end of a host
+//! - [`config`]: the configuration
 //! - [`api`]: calls of operators and services; [`conn`]: clients and their connections, on shard threads
 //! - [`plugin`]: features, on plugin threads
-//! - [`hub`]: who is connected, in which room, and the way to all of them
-//! - [`protocol`], [`store`], [`auth`]: bytes to words and back; what outlives the process; tokens to people;
-//!   [`net`]: HTTP on sockets, which the API and clients have in common
-//! - [`ledger`]: what each of them makes the host hold, and how much that may be
-//! - [`metrics`] counts what happens
-//! - [`model`]: the words that all of them share
+//! - [`hub`]: the directory of connections and rooms, and the queues of the shards
+//! - [`protocol`]: codecs; [`store`]: persistence; [`auth`]: verification of tokens; [`net`]: HTTP on sockets, for the
+//!   API and clients
+//! - [`ledger`]: the resources that the host holds for each principal, and their limits
+//! - [`metrics`]: counters, gauges and histograms
+//! - [`model`]: the vocabulary that all modules share
 //!
 //! `ARCHITECTURE.md` has the picture and the invariants.
 

@@ -1,11 +1,11 @@
-//! The host's metrics, in the form that Prometheus reads.
+//! The host's metrics, for Prometheus.
 
 use prometheus::core::Collector as _;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 
 use crate::model::CloseCode;
 
-/// The host's metrics. Clones share them.
+/// The host's metrics. Clones share the values.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -15,13 +15,13 @@ pub struct Metrics {
     pub connections_opened: IntCounter,
     /// Clients refused by a limit of connections or of file descriptors.
     pub connections_refused: IntCounter,
-    /// Connections closed because they went on sending over their rate.
+    /// Connections closed because they kept sending over their rate.
     pub cut_off: IntCounter,
-    /// Bytes held of clients' incomplete messages and requests, and of clients that are not authenticated.
+    /// Bytes held for clients' incomplete messages and requests, and for unauthenticated transports.
     pub unfinished_bytes: IntGauge,
     /// Connections and requests closed to make room for others.
     pub unfinished_evicted: IntCounter,
-    /// Bytes held of the API's requests.
+    /// Bytes held for requests to the API.
     pub api_bytes: IntGauge,
     /// Connections and requests closed to make room for others.
     pub api_evicted: IntCounter,
@@ -45,11 +45,11 @@ pub struct Metrics {
     pub event_seconds: Histogram,
     /// Answers to idempotency keys that were forgotten early, to keep memory bounded.
     pub idempotency_forgotten: IntCounter,
-    /// Times that a client was not read for a moment, because it sent more than its share.
+    /// Pauses of reading a user's input, because it was over its share.
     pub reads_paused: IntCounter,
     /// Events refused because their senders are over their own limits.
     pub senders_refused: IntCounter,
-    /// Senders disconnected because they made plugins fail again and again.
+    /// Senders disconnected because their events made plugins fail repeatedly.
     pub senders_disconnected: IntCounter,
     /// Calls into plugins.
     pub plugin_calls: IntCounter,
@@ -67,16 +67,16 @@ pub struct Metrics {
     pub store_failures: IntCounter,
     /// Plugins that are installed and could not be started.
     pub plugins_failed: IntGauge,
-    /// Rollbacks, automatic ones too.
+    /// Rollbacks, including automatic ones.
     pub plugin_rollbacks: IntCounter,
     /// Scopes that lost the changes of a newer build.
     pub plugin_lost_states: IntCounter,
-    /// Refusals by a budget, by the kind of account and of limit.
+    /// Refusals by a budget, labelled by the kinds of account and limit.
     pub over_budget: IntCounterVec,
     closes: IntCounterVec,
 }
 
-/// Buckets from a microsecond to ten seconds, each a quarter wider than the last: fine enough to read a median from.
+/// Buckets from a microsecond to ten seconds, each a quarter wider than the last, fine enough for a median.
 fn latency_buckets() -> Vec<f64> {
     let mut bound = 1e-6;
     std::iter::from_fn(|| {
@@ -91,7 +91,7 @@ impl Metrics {
     /// Metrics that all start at zero.
     ///
     /// # Errors
-    /// Where two of them have the same name.
+    /// Where two metrics have the same name.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("roundhouse".to_owned()), None)?;
         let counter = |name: &str, help: &str| {
@@ -113,7 +113,7 @@ impl Metrics {
         )?;
         registry.register(Box::new(closes.clone()))?;
         for code in CloseCode::ALL {
-            // A code that has not occurred is shown as zero, so that its rate can be watched from the start.
+            // A code that has not occurred is exported as zero, so that its rate is defined from the start.
             closes.with_label_values(&[code.code().to_string()]);
         }
         let over_budget = IntCounterVec::new(
@@ -197,7 +197,8 @@ impl Metrics {
         self.closes.with_label_values(&[code.code().to_string()]).inc();
     }
 
-    /// A histogram for the time of calls into a generation of a plugin. It is not shown yet.
+    /// A histogram for the time of calls into a generation of a plugin. It is not exported until
+    /// [`Metrics::show_latency`].
     ///
     /// # Errors
     /// Where a label cannot be used.
@@ -211,26 +212,27 @@ impl Metrics {
         )
     }
 
-    /// Shows the times of a generation that is loaded.
+    /// Exports the histogram of a loaded generation.
     pub fn show_latency(&self, latency: &Histogram) {
-        // The times of a generation that is used again are shown already.
+        // The histogram of a generation that is used again is registered already.
         let _ = self.registry.register(Box::new(latency.clone()));
     }
 
-    /// Hides the times of a generation that is not loaded any more.
+    /// Stops exporting the histogram of a generation that is no longer loaded.
     pub fn hide_latency(&self, latency: &Histogram) {
-        // The times of a generation that was never used were not shown.
+        // The histogram of a generation that was never used was not registered.
         let _ = self.registry.unregister(Box::new(latency.clone()));
     }
 
     /// All metrics in Prometheus' text format.
     pub fn render(&self) -> String {
-        // Encoding to a string fails only for a metric without values, which none is.
+        // Encoding to a string fails only for a metric without values; every metric has one.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
 
-/// The value below which a share of the observations lies, in seconds, interpolated within its bucket. Zero without any.
+/// The quantile of the observations for `share` (0 to 1), in seconds, interpolated within its bucket. Zero without
+/// observations.
 pub fn quantile(histogram: &Histogram, share: f64) -> f64 {
     let families = histogram.collect();
     let Some(metric) = families.first().and_then(|family| family.get_metric().first()) else { return 0.0 };

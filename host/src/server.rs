@@ -1,4 +1,4 @@
-//! The wiring of the whole host, its start and its end.
+//! The wiring of the whole host, its start and its shutdown.
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::{Folder, Runtime};
 
-/// Commands that wait for one shard, at most: some milliseconds of a publisher to many rooms.
+/// The capacity of a shard's command queue: a few milliseconds of a publisher to many rooms.
 const SHARD_COMMANDS: usize = 65_536;
 
 /// A running host.
@@ -51,7 +51,7 @@ impl Server {
         let client_listener = bind("listen", config.listen)?;
         let api_listener = bind("api", config.api)?;
         let (listening, api) = (client_listener.local_addr()?, api_listener.local_addr()?);
-        // After the addresses, so that a start that finds them taken leaves no files behind.
+        // After the addresses are bound, so that a start that fails on them leaves no files behind.
         config.prepare()?;
 
         let metrics = Metrics::new()?;
@@ -91,9 +91,9 @@ impl Server {
         })
     }
 
-    /// Ends the host: it is not ready, and takes no new clients; after `shutdown.delay` its listener closes; over
-    /// `shutdown.drain` every client is closed with 1012, to reconnect; queued frames are written, and all threads end. That
-    /// takes as long as the slowest client, and at most `shutdown.timeout`.
+    /// Shuts the host down: `/readyz` answers 503, and new clients are refused; after `shutdown.delay` the listener
+    /// closes; over `shutdown.drain` every client is closed with 1012, to reconnect; queued frames are written, and all
+    /// threads end. The last step takes as long as the slowest client, and at most `shutdown.timeout`.
     pub fn shut_down(self) {
         self.api_service.set_ready(false);
         self.admission.close();
@@ -157,7 +157,7 @@ fn start_shards(
         .context("cannot start a shard")
 }
 
-/// Starts the API's thread. Returns when the plugins are loaded.
+/// Starts the API's thread. Returns after the plugins were loaded.
 fn start_api(
     api: Arc<Api>,
     listener: TcpListener,
@@ -174,7 +174,7 @@ fn start_api(
     Ok(thread)
 }
 
-/// Waits until this time, in milliseconds of uptime, or until every sender of `done` is gone.
+/// Waits until `until`, in milliseconds of uptime, or until every sender of `done` is dropped.
 fn wait(clock: &Clock, until: u64, done: Option<mpsc::Receiver<Infallible>>) {
     let done = async {
         match done {
@@ -213,8 +213,8 @@ async fn run_api(
     }
 }
 
-/// Starts the installed plugins, the bundled features that no installed one replaces, and the new components of the plugin
-/// folder. A plugin that cannot start is logged and shown as failed; the host starts all the same.
+/// Starts the installed plugins, the bundled features that no installed one replaces, and the new components of the
+/// plugin folder. A plugin that cannot start is logged and reported as failed; the host starts nevertheless.
 pub async fn load_plugins(runtime: &Runtime, config: &Config) -> Folder {
     runtime.lifecycle().start_installed().await;
     let mut folder = Folder::new(config.plugin_dir.clone(), runtime.lifecycle().clone());
