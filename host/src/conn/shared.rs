@@ -1,4 +1,4 @@
-//! What all shards share.
+//! State shared by all shards.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::model::Clock;
 use crate::net::Budget;
 use crate::plugin::Runtime;
 
-/// What all shards share.
+/// The state shared by all shards.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// Limits and timeouts of connections.

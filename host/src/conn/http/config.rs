@@ -25,7 +25,7 @@ pub struct ClientConfig {
     pub bundle: ClientBundle,
     /// The longest request of a polling client, in bytes.
     pub message_bytes: usize,
-    /// The secret that the demo signs its tokens with; without one there is no demo.
+    /// The secret that signs the demo's tokens; `None` disables the demo.
     pub demo_secret: Option<String>,
     /// Whether `/echo` and `/engine.io/` are served, for conformance suites.
     pub is_conformance: bool,

@@ -22,7 +22,7 @@ const HEAD_ROOM: usize = 512;
 /// The outcome of a client's attempt to resume.
 #[derive(Debug)]
 pub(super) enum ResumeOutcome {
-    /// It resumes this connection, from this index in the replay buffer.
+    /// The client resumes this connection, from this index in the replay buffer.
     Here(Rc<Connection>, usize),
     /// The connection lives on this other shard.
     Elsewhere(usize),

@@ -18,7 +18,7 @@ use crate::model::Mailbox;
 /// aborted requests.
 const COMMANDS: usize = 65_536;
 
-/// Time between two notices to a session that a request of it is still arriving.
+/// Time between two [`EioCommand::Progress`] notices for a request.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Commands to the shard of a session.

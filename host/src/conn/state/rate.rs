@@ -43,7 +43,7 @@ impl Limiter {
     }
 }
 
-/// What to do with a message.
+/// The treatment of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Handle it.
@@ -74,7 +74,7 @@ impl Rate {
         Self { limiter, per_second, burst, over: 0, counted_at: 0 }
     }
 
-    /// Judges a message of so many bytes. `now` is in milliseconds of uptime.
+    /// Judges a message of `bytes`. `now` is in milliseconds of uptime.
     pub(crate) fn judge(&mut self, bytes: usize, now: u64) -> Verdict {
         if self.limiter.allows() {
             return Verdict::Take;
