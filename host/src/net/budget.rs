@@ -221,7 +221,7 @@ impl Holding {
     }
 
     fn change(&self, change: impl FnOnce(&mut Holder, u64)) {
-        // After an eviction there is nothing to hold.
+        // After an eviction the holder is no longer in the budget.
         if !self.is_evicted() {
             self.budget.change(self.key, change);
         }

@@ -40,7 +40,7 @@ fn check<B>(request: &Request<B>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Whether a request asks for a WebSocket, in both headers: some proxies pass only one of them on. An offer of another
+/// Whether a request asks for a WebSocket in both headers, since some proxies forward only one. An offer of another
 /// protocol is ignored (RFC 9110, section 7.8).
 pub fn is_upgrade(headers: &HeaderMap) -> bool {
     header_lists(headers, &UPGRADE, "websocket") && header_lists(headers, &CONNECTION, "upgrade")
