@@ -223,8 +223,8 @@ impl Api {
         for id in connections {
             self.hub.close(*id, CloseCode::Disconnected, REASON);
         }
-        // So a caller that lists connections after the answer does not see the closed ones, unless a shard is
-        // overloaded.
+        // Waits for the shards, so that a caller that lists connections after the answer sees none of the closed ones,
+        // unless a shard is overloaded.
         wait_while(|| connections.iter().any(|id| self.hub.identity(*id).is_some())).await;
         json(StatusCode::OK, &Disconnected { disconnected: connections.len() })
     }

@@ -16,9 +16,9 @@ use crate::model::{ErrorCode, Failure};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyScope {
-    /// To send events, emit and ask features.
+    /// To send events, emit, and query features.
     Publish,
-    /// To manage plugins and connections, and to see who is connected.
+    /// To manage plugins and connections, and to list connections, users and rooms.
     Admin,
 }
 

@@ -1,7 +1,7 @@
 //! The management and service API, on a listener and a thread of its own.
 //!
 //! - `calls`: the table of calls, one row each; `route`: the type of a row, and the router
-//! - `serve`: from a connection to the handler; `state`: what handlers share
+//! - `serve`: from a connection to the handler; `state`: state shared by the handlers
 //! - `keys`: API keys and their scopes; `body`: reads and parses requests; `idempotency`: remembers answers
 //! - the handlers: `emit` (its recipients: `audience`), `events`, `directory`, `plugins`, `host`
 //! - `openapi`: describes the table, with the schemas that `schema` generates from the types of bodies and answers
