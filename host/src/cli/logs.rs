@@ -76,13 +76,13 @@ fn discreet() -> FilterFn {
 pub(super) fn misused(error: &clap::Error, format: LogFormat) {
     match format {
         LogFormat::Json if error.use_stderr() => write_line(&json_line(json!({ "message": error.to_string().trim() }))),
-        // Where standard error cannot be written, there is no other place.
+        // A failed write is ignored: standard error is the only place for it.
         _ => drop(error.print()),
     }
 }
 
 fn write_line(line: &str) {
-    // Where standard error cannot be written, there is no other place.
+    // A failed write is ignored: standard error is the only place for it.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
