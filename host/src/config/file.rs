@@ -93,7 +93,7 @@ impl File {
     }
 }
 
-/// Reads the file, if there is one, and the environment.
+/// Reads the file, if given, and the environment.
 pub(super) fn read(file: Option<&Path>) -> anyhow::Result<File> {
     let mut figment = Figment::new();
     if let Some(path) = file {

@@ -11,7 +11,7 @@ impl Config {
     /// Checks the host's own files, and reports all problems at once, so that one restart suffices to fix them.
     ///
     /// # Errors
-    /// Where there is a problem.
+    /// All problems found, each with its remedy.
     pub fn check_files(&self) -> anyhow::Result<()> {
         private::check(&self.own_files())
     }

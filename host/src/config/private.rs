@@ -20,7 +20,7 @@ const OTHERS: u32 = 0o007;
 pub(super) struct OwnFiles<'a> {
     /// Generated secrets that are in use.
     pub(super) secrets: Vec<PathBuf>,
-    /// Their folder.
+    /// The folder of the secrets.
     pub(super) private_dir: &'a Path,
     /// The cache of compiled components.
     pub(super) cache: Option<&'a Path>,
@@ -32,7 +32,7 @@ pub(super) struct OwnFiles<'a> {
 }
 
 /// # Errors
-/// Where there are problems, with all of them.
+/// All problems found, each with its remedy.
 pub(super) fn check(files: &OwnFiles<'_>) -> anyhow::Result<()> {
     let mut found = Found::default();
     for secret in &files.secrets {

@@ -14,7 +14,7 @@ pub struct Budgets {
     pub service: Budget,
 }
 
-/// One of the two tables. Keys that are left out have the ledger's defaults; 0 is no limit.
+/// `[limits.user]` or `[limits.service]`. Omitted keys have the ledger's defaults; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct BudgetSection {
