@@ -7,7 +7,7 @@ use roundhouse_contract::{Arguments, BadPayload};
 use serde_json::value::RawValue;
 
 /// An event's arguments and the binary attachments that they refer to: `{"_placeholder":true,"num":n}` stands for the
-/// n-th of them. Where there are attachments, the arguments refer to each exactly once.
+/// n-th of them. The arguments refer to each attachment exactly once.
 #[derive(Debug, Clone)]
 pub struct Payload {
     /// JSON text: one array of arguments.
