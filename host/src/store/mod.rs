@@ -1,7 +1,7 @@
 //! Persistence: documents and durable states in a database, and the journal of promises.
 //!
-//! - [`Store`] is the interface for the rest of the host. Unless a method says so, it does not wait for the database: writes
-//!   are queued, and the results of reads go to a callback.
+//! - [`Store`] is the interface for the rest of the host. Unless a method's comment says so, no method waits for the
+//!   database: writes are queued, and the results of reads go to a callback.
 //! - `promise` is a document that will be stored, and the outcome; `journal` holds a promise before any client gets its
 //!   event.
 //! - `write_queue` is the queue of writes. `writer` is the thread that writes them, in batches, and retries; it owns

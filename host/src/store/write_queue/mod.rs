@@ -103,7 +103,7 @@ impl WriteQueue {
         self.state().documents.suspend(tasks);
     }
 
-    /// Queues the suspended promises of a plugin, as of `now`. Returns how many there are.
+    /// Queues the suspended promises of a plugin, with waiting time counted from `now`. Returns their number.
     pub(super) fn resume(&self, plugin: &str, now: u64) -> usize {
         self.fill(|state| state.documents.resume(plugin, now))
     }
