@@ -24,7 +24,7 @@ pub struct ConnectionInfo {
 pub struct Page {
     /// The connections.
     pub connections: Vec<ConnectionInfo>,
-    /// The id after which the next page begins, if there are more.
+    /// The id after which the next page begins; `None` on the last page.
     pub next: Option<ConnId>,
 }
 

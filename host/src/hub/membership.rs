@@ -16,9 +16,9 @@ use crate::model::{ConnId, Identity};
 pub enum Joined {
     /// The connection is a member now, and was not before.
     Yes,
-    /// It was a member already.
+    /// The connection was a member already.
     Already,
-    /// It is no longer connected.
+    /// The connection has ended.
     Gone,
     /// The connection, or its principal, is at the limit of rooms.
     TooMany,
