@@ -81,7 +81,7 @@ impl Means {
 pub struct Bound {
     /// The number of resources.
     pub count: usize,
-    /// Their bytes together.
+    /// The bytes of all resources together.
     pub bytes: usize,
 }
 

@@ -38,7 +38,7 @@ impl Holder {
 pub enum What {
     /// The number of resources.
     Count(Means),
-    /// Their bytes.
+    /// The bytes of resources.
     Bytes(Means),
     /// The rate of bytes of documents that are written.
     Saved,
