@@ -1,7 +1,7 @@
 //! Roundhouse: a realtime host whose features are WebAssembly components.
 //!
 //! # Layout, from top to bottom: each module imports only those below it
-//! - [`cli`]: the command line, which is all that the binary is
+//! - [`cli`]: the command line, the binary's entry point
 //! - [`server`]: the wiring, start and end of a host
 //! - [`config`]: the configuration
 //! - [`api`]: calls of operators and services; [`conn`]: clients and their connections, on shard threads
