@@ -35,7 +35,7 @@ pub(crate) struct Run {
     delivered: u64,
     read: u64,
     failed: u64,
-    /// The running time up to `since`, without pauses, in milliseconds.
+    /// The running time until `since`, without pauses, in milliseconds.
     ran_ms: u64,
     /// The time of the start or the last resume, in epoch milliseconds.
     since: u64,
@@ -101,7 +101,7 @@ impl Run {
         self.sent + self.failed
     }
 
-    /// Counts messages. No count exceeds the total.
+    /// Adds to the count of a status. No count exceeds the total.
     pub(crate) fn count(&mut self, status: Status, count: u64) -> Result<(), Failure> {
         let (so_far, counter) = match status {
             Status::Sent => (self.processed(), &mut self.sent),
@@ -206,7 +206,7 @@ impl Run {
         }
     }
 
-    /// The running time up to `now`, without pauses, in milliseconds.
+    /// The running time until `now`, without pauses, in milliseconds.
     fn ran_until(&self, now: u64) -> u64 {
         match self.stage {
             Stage::Running => self.ran_ms + now.saturating_sub(self.since),

@@ -31,7 +31,7 @@ roundhouse_sdk::export!(CampaignProgress);
 
 type Cx<'a> = Context<'a, CampaignProgress>;
 
-/// The time that a campaign is kept after its last event: long enough for the last messages to be read.
+/// The time that a campaign's state is kept after its last event: long enough for the last read receipts.
 const IDLE: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 
 /// The greatest number of campaigns in the stats: with ids of the greatest length, the answer stays below its limit of a
@@ -92,7 +92,7 @@ impl Feature for CampaignProgress {
             Message::Completed(sent) => {
                 let run = campaign.run_mut()?;
                 run.end(Stage::Completed, None, now)?;
-                // First the progress, so that a page which closes its bar at the end has shown it full.
+                // The progress goes first, so that a page which closes its bar at the end has shown 100 %.
                 emit_progress(run, cx);
                 emit_life_cycle(run, cx, &sent)?;
                 run

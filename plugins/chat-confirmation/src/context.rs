@@ -1,4 +1,4 @@
-//! The feature, and what all of its files do with an event's context.
+//! The feature, and the helpers of all files on an event's context.
 
 use roundhouse_sdk::{Audiences, Context, Failure, Payload};
 use serde::Serialize;

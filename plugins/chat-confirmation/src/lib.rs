@@ -2,12 +2,12 @@
 //!
 //! # Layout
 //! - this file: the handling of events, in the order of a message's life
-//! - `context`: the feature, and what all of its files do with an event's context
+//! - `context`: the feature, and the helpers of all files on an event's context
 //! - `outcomes`: outcomes of messages that were sent before a restart, for members who come back
 //! - `history`: stored messages
 //! - `room`: the state of one room or channel
 //! - `wire`: messages, events and answers, and the names in which rooms and channels differ
-//! - `stats`: the figures of all of them
+//! - `stats`: the figures of all rooms and channels
 
 mod context;
 mod history;

@@ -1,4 +1,4 @@
-//! The state of a contact: the users who type to it, and their connections. This file emits nothing.
+//! The state of a contact: the users who type to it, and the connections at which they type. This file emits nothing.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const MAX_TYPISTS: usize = 50;
 /// The greatest size of all typists in the state, in bytes, below the host's limit of 64 KiB.
 const MAX_TYPISTS_BYTES: usize = 48 * 1024;
 
-/// The greatest number of connections of one typist in the state: a user types at few places at once.
+/// The greatest number of connections of one typist in the state: more than a user types at.
 const MAX_PLACES: usize = 4;
 
 /// A contact.

@@ -52,7 +52,7 @@ enum Due<'a> {
 
 type Cx<'a> = Context<'a, CrmEvents>;
 
-/// The time that a message's status is kept after its last change: a phone that was off is on again by then.
+/// The time that a message's status is kept after its last change: within a day, a phone that was off is on again.
 const STATUS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The prefixes of accounts' and contacts' rooms.
@@ -189,7 +189,7 @@ fn stop_typing(contact: &mut Contact, cx: &mut Cx, user_id: &str) {
     }
 }
 
-/// A connection has left, disconnected or unsubscribed.
+/// A connection has disconnected, unsubscribed or left the room otherwise.
 fn depart(contact: &mut Contact, cx: &mut Cx, member: &Member) {
     if let Some(typist) = contact.stop_at(&member.connection, cx.now(), cx.settings().typing()) {
         emit_stopped(cx, &typist);
@@ -221,7 +221,7 @@ fn update_status(present: &mut Option<Status>, cx: &mut Cx, push: &Push) -> Resu
     pass_through(cx, to, push)
 }
 
-/// The recipients of a message's news.
+/// The recipients of a message's events.
 fn message_audience(ids: &Ids) -> Result<Vec<Audience>, Failure> {
     let contact = ids.contact()?.map(|id| Audience::room(format!("{CONTACT_ROOMS}{}", &*id)));
     let account = ids.account()?.map(|id| Audience::room(account_room(&id)));
@@ -233,7 +233,7 @@ fn message_audience(ids: &Ids) -> Result<Vec<Audience>, Failure> {
     Ok(to)
 }
 
-/// Passes a service's event on, once to each connection, and replies with their number.
+/// Passes a service's event on, once to each connection, and replies with the number of connections.
 fn pass_through(cx: &mut Cx, to: Vec<Audience>, push: &Push) -> Result<(), Failure> {
     if !push.is_object() {
         return Err(Failure::bad_request(format!("{}: the data has to be an object", cx.event())));

@@ -51,12 +51,12 @@ roundhouse_sdk::messages! {
             => OfAccount(Push),
         /// The status of a message.
         passthrough "message:status:update" in MESSAGE => StatusUpdate(Push),
-        /// Other news of a message.
+        /// Other events of a message.
         passthrough "message:received" | "message:sent" | "message:delivered" | "message:read" | "message:failed" in REST
             => OfMessage(Push),
-        /// News of a contact.
+        /// Events of a contact.
         passthrough "contact:created" | "contact:updated" | "contact:deleted" in CONTACT => OfContact(Push),
-        /// News of a flow that a user started.
+        /// Events of a flow that a user started.
         passthrough "flow:execution:started" | "flow:execution:completed" | "flow:execution:failed" in PERSON
             => OfFlow(Push),
         /// A notification for all users.

@@ -164,11 +164,11 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     let ticket_id = ticket_id(cx);
     // Joining again is harmless, and right if the connection was removed from the room unnoticed.
     cx.join(member);
-    // For the others, an agent who was out has left.
+    // An agent who was out has left for the others, and joins anew.
     if was_out || arrival == Arrival::NewAgent {
         emit_newcomer(ticket, cx, member);
     } else if arrival == Arrival::NewConnection {
-        // For the others nothing has changed.
+        // The others' lists have not changed.
         cx.emit(member, &ViewersUpdated { ticket_id, viewers: ticket.shown() });
     }
     cx.reply(&ViewersUpdated { ticket_id, viewers: ticket.shown() });
@@ -216,7 +216,7 @@ fn depart(ticket: &mut Ticket, cx: &mut Cx, member: &Member, reason: LeaveReason
             emit_viewers(ticket, cx);
         }
         Departure::Agent(viewer) => {
-            // For the others, an agent who is out left before.
+            // For the others, an agent who is out has left already.
             if !viewer.is_out() {
                 emit_left(cx, &viewer, reason.as_str());
                 emit_viewers(ticket, cx);
@@ -257,7 +257,7 @@ fn end_typing(ticket: &mut Ticket, cx: &mut Cx, agent_id: &str) {
 /// Removes stale viewers. Their pages get the list without them, and then nothing more until they send `ticket:view` again.
 fn sweep(ticket: &mut Ticket, cx: &mut Cx) {
     let gone = ticket.take_stale(cx.now(), cx.settings().stale());
-    // For the others, viewers who are out left before.
+    // For the others, viewers who are out have left already.
     for viewer in gone.iter().filter(|viewer| !viewer.is_out()) {
         emit_left(cx, viewer, "stale");
     }
@@ -299,7 +299,7 @@ fn warn(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     cx.emit(to, &warning);
 }
 
-/// The events of a new agent: the collision warning to it, `agent:joined` to the others, the list to all.
+/// The events of a new agent: the collision warning to the agent, `agent:joined` to the others, the list to all.
 fn emit_newcomer(ticket: &Ticket, cx: &mut Cx, member: &Member) {
     warn(ticket, cx, member);
     emit_joined(ticket, cx, member);
@@ -327,7 +327,7 @@ fn emit_stopped_typing(cx: &mut Cx, viewer: &Viewer) {
     cx.emit(cx.room(), &event).except(connections(viewer));
 }
 
-/// The events of an agent who has left: `agent:stopped_typing` if it typed, and `agent:left`, to the others.
+/// The events of an agent who has left, to the others: `agent:stopped_typing` if the agent typed, and `agent:left`.
 fn emit_left(cx: &mut Cx, viewer: &Viewer, reason: &str) {
     if viewer.is_typing() {
         emit_stopped_typing(cx, viewer);

@@ -38,7 +38,7 @@ pub(crate) struct Typing {
     since: u64,
     /// The time of the last `ticket:typing`.
     pub(crate) last: u64,
-    /// The connections at which the agent types, the latest last: the typing ends with the last of them.
+    /// The connections at which the agent types, the latest last. The typing ends when the last of them goes.
     connections: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Away {
     n: usize,
     /// The time at which the last of them was lost.
     pub(crate) since: u64,
-    /// Whether the agent is out: the others got `agent:left`.
+    /// Whether the agent is out: `agent:left` was sent to the others.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(crate) is_out: bool,
 }
@@ -75,7 +75,7 @@ impl Viewer {
         self.typing.is_some()
     }
 
-    /// Whether the agent is out: it is away, and the others got `agent:left`.
+    /// Whether the agent is out: away, and `agent:left` was sent to the others.
     pub(crate) fn is_out(&self) -> bool {
         self.away.is_some_and(|away| away.is_out)
     }

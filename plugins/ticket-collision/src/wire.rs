@@ -14,7 +14,7 @@ pub struct Settings {
     typing_seconds: NonZeroU32,
     /// The time without activity after which a viewer is stale.
     stale_minutes: NonZeroU32,
-    /// The time that an agent is shown whose connections are all away; 0 is not at all.
+    /// The time that an agent whose connections are all away stays in the list; at 0 the agent leaves it at once.
     away_seconds: u32,
     /// The time between two sweeps of stale viewers.
     sweep_minutes: NonZeroU32,

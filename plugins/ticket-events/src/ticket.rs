@@ -51,7 +51,8 @@ impl Ticket {
                 )));
             }
         }
-        // Each id keeps its last place. A set, because comparing thousands of ids with each other takes too long.
+        // Each id keeps its last place. A set finds the duplicates, because comparing thousands of ids pairwise takes
+        // too long.
         let mut seen = BTreeSet::new();
         let mut last: Vec<&Id> = came.into_iter().rev().filter(|id| seen.insert(*id)).collect();
         last.reverse();

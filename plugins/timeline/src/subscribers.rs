@@ -1,5 +1,5 @@
-//! The state of a timeline: its connections. The host counts them, but the stats count a connection with several timelines
-//! once, and therefore need the ids.
+//! The state of a timeline: the ids of its connections. The host counts connections too, but the stats count a
+//! connection with several timelines once, and need the ids for it.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use roundhouse_sdk::Member;
 use serde::{Deserialize, Serialize};
 
 /// The greatest size of the state, in bytes: some hundred connections, and little to decode at each event. A connection
-/// beyond it gets all events, and only counts once for each timeline in the stats.
+/// beyond the limit gets all events, but the stats count it once for each of its timelines.
 const MAX_STATE_BYTES: usize = 16 * 1024;
 
 /// The connections that have a timeline open.

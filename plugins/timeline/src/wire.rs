@@ -27,7 +27,7 @@ roundhouse_sdk::messages! {
     pub enum Message {
         /// A client opens the timeline.
         client "timeline:subscribe" => Subscribe(ClaimedSender),
-        /// A client closes it.
+        /// A client closes the timeline.
         client "timeline:unsubscribe" => Unsubscribe(ClaimedSender),
         /// An item is new, or has changed.
         passthrough "timeline:new_item" | "timeline:item_updated" => Item(Passthrough<Item>),
@@ -102,7 +102,7 @@ pub(crate) struct Count {
 pub(crate) struct EntityAnswer {
     pub(crate) entity: EntityStats,
     pub(crate) n_connections: usize,
-    /// The ids of the known ones.
+    /// The ids of the known connections.
     pub(crate) connections: Vec<String>,
 }
 

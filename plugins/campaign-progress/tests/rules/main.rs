@@ -15,24 +15,24 @@ use serde_json::{Value, json};
 
 type Sim = Simulation<CampaignProgress>;
 
-/// The campaign that most tests are about.
+/// The campaign of most tests.
 const ROOM: &str = "campaign:c1";
 
 fn c1() -> Value {
     json!({"campaignId": "c1"})
 }
 
-/// A message of the service that runs the campaigns.
+/// Sends an event of the service that runs the campaigns.
 fn tell(sim: &mut Sim, event: &str, data: Value) -> Result<Value, Failure> {
     sim.service("campaigns", event, data)
 }
 
-/// Starts a campaign of a thousand messages that nobody owns.
+/// Starts a campaign of a thousand messages without an owner.
 fn start(sim: &mut Sim) {
     tell(sim, "campaign:started", json!({"campaignId": "c1", "name": "Autumn", "total": 1000})).unwrap();
 }
 
-/// Starts one that Olga owns.
+/// Starts a campaign that Olga owns.
 fn start_olgas(sim: &mut Sim) {
     let data = json!({"campaignId": "c1", "name": "Autumn", "total": 1000, "ownerId": "olga"});
     tell(sim, "campaign:started", data).unwrap();
@@ -46,7 +46,7 @@ fn sent(sim: &mut Sim, count: u64) {
     report(sim, "sent", count).unwrap();
 }
 
-/// Ana, who has subscribed; what she has received so far is forgotten.
+/// Connects Ana as a subscriber, and discards the events that she received until now.
 fn ana(sim: &mut Sim) -> Connection {
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "subscribe:campaign", c1()).unwrap();
@@ -59,14 +59,14 @@ fn names(sim: &mut Sim, who: Connection) -> Vec<String> {
     sim.received(who).into_iter().map(|(name, _)| name).collect()
 }
 
-/// Each progress that a connection received: how many messages were processed by then.
+/// The number of processed messages in each progress event that a connection received.
 fn processed(sim: &mut Sim, who: Connection) -> Vec<u64> {
     let received = sim.received(who).into_iter();
     let progress = received.filter(|(name, _)| name == "campaign:progress");
     progress.map(|(_, data)| data["processed"].as_u64().unwrap()).collect()
 }
 
-/// The figures as a late page would get them.
+/// The figures in the acknowledgement of a new subscription.
 fn snapshot(sim: &mut Sim) -> Value {
     let late = sim.connect("late", "Late");
     let snapshot = sim.emit_with_ack(late, "subscribe:campaign", c1()).unwrap();

@@ -1,4 +1,4 @@
-//! When progress is told, and what it says.
+//! When progress events are emitted, and their figures.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ fn only_sent_and_failed_count_as_processed() {
     sent(&mut sim, 60);
     report(&mut sim, "failed", 40).unwrap();
     assert_eq!(processed(&mut sim, ana), [100]);
-    // None of these is told: the same hundred was told before.
+    // These reports emit no progress: the multiple of a hundred was passed before.
     report(&mut sim, "delivered", 200).unwrap();
     report(&mut sim, "read", 200).unwrap();
     assert!(names(&mut sim, ana).is_empty());
@@ -159,7 +159,7 @@ fn pause_does_not_lower_the_rate() {
     sent(&mut sim, 100);
     tell(&mut sim, "campaign:paused", c1()).unwrap();
     sim.advance(3600 * SECOND);
-    // While it rests nobody can say when it will end.
+    // A paused campaign has no estimate of its end.
     assert_eq!(figures(&snapshot(&mut sim)), (json!(10), json!(10), json!(null)));
     tell(&mut sim, "campaign:resumed", c1()).unwrap();
     assert_eq!(figures(&snapshot(&mut sim)), (json!(10), json!(10), json!(90_000)));
@@ -207,7 +207,7 @@ fn largest_campaign_does_not_overflow() {
     assert_eq!(figures(&answer), (json!(100), json!(most), json!(0)));
 }
 
-/// Percent, messages a second, milliseconds to go.
+/// Percent, messages per second, remaining milliseconds.
 fn figures(progress: &Value) -> (Value, Value, Value) {
     (progress["percent"].clone(), progress["ratePerSecond"].clone(), progress["etaMs"].clone())
 }

@@ -1,4 +1,4 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 
@@ -106,10 +106,10 @@ fn longest_names_and_reasons_fit_state_limit() {
     let data = json!({"campaignId": "c1", "name": "𝄞".repeat(256), "total": 5, "ownerId": owner});
     tell(&mut sim, "campaign:started", data).unwrap();
     let ana = ana(&mut sim);
-    // The simulator panics where the state grows too large.
+    // The simulator panics if the state exceeds its limit.
     let reason = "𝄞".repeat(100_000);
     tell(&mut sim, "campaign:failed", json!({"campaignId": "c1", "reason": reason})).unwrap();
-    // Those who are there hear all of it, those who come later the beginning.
+    // Present subscribers receive the whole reason; the state, and so later subscribers, its beginning.
     assert_eq!(sim.received(ana)[1].1["reason"], reason);
     assert_eq!(snapshot(&mut sim)["reason"], "𝄞".repeat(1000));
 }

@@ -1,4 +1,4 @@
-//! What operators ask.
+//! The stats for operators.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ fn stats_count_campaigns_by_status() {
     let mut sim = Sim::new();
     let nothing = json!({"active": 0, "paused": 0, "completed": 0, "failed": 0, "campaigns": []});
     assert_eq!(sim.stats().unwrap(), nothing);
-    // A campaign that was only asked for is none.
+    // A subscription to a campaign that was not started does not count.
     ana(&mut sim);
     assert_eq!(sim.stats().unwrap(), nothing);
     for (id, end) in [

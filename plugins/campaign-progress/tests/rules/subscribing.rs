@@ -1,4 +1,4 @@
-//! Who watches a campaign.
+//! Subscriptions to a campaign.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The state stays small whatever users do: the simulator panics where it outgrows the host's limit.
+//! The state stays within its limit whatever users do: the simulator panics if the state exceeds the host's limit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{ROOM, Sim, about, away, is, join, joined, names, r1, say, say_as, store};
 
-/// Bytes of the room's state, as the host keeps it.
+/// The size of the room's state as the host stores it, in bytes.
 fn n_bytes(sim: &Sim) -> usize {
     sim.state(ROOM).map_or(0, |room| serde_json::to_vec(&room).unwrap().len())
 }
@@ -120,7 +120,7 @@ fn empty_room_has_no_state() {
     }
 }
 
-/// Nobody is there, and these messages of before the restart end as having failed for this reason.
+/// A room without members, in which `n` messages from before a restart have failed for the reason `why`.
 fn failed_over_a_restart(n: usize, why: &str) -> (Sim, Vec<String>) {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
@@ -151,7 +151,7 @@ fn oversized_outcome_is_read_from_store() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let short = say(&mut sim, ana, "hi");
-    // The longest there is: characters of six bytes each in JSON.
+    // The longest body: each character takes six bytes in JSON.
     let longest = say(&mut sim, ana, &"\u{1}".repeat(16_384));
     let long = say(&mut sim, ana, &"x".repeat(16_384));
     let saves = sim.saves();
@@ -169,7 +169,7 @@ fn oversized_outcome_is_read_from_store() {
     assert!(sim.logs().is_empty());
 }
 
-/// Nobody is there, and so many messages of before the restart were stored.
+/// A room without members, in which `n` messages from before a restart were stored.
 fn stored_over_a_restart(n: usize) -> (Sim, Vec<String>) {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
@@ -194,7 +194,7 @@ fn overflowing_outcomes_are_confirmed_once_from_store() {
         let told = about(&mut sim, who);
         assert_eq!((told.len(), told.into_iter().collect()), (temp_ids.len(), wanted.clone()), "{user}");
         sim.advance(Duration::from_secs(1));
-        // What is said from now on ends in the normal course, and is nothing to who comes later.
+        // Messages that are sent after the restart are confirmed as usual, and not replayed to later joiners.
         say(&mut sim, who, "and now?");
         store(&mut sim);
         sim.received(who);
@@ -244,7 +244,7 @@ fn unreadable_stored_message_does_not_block_joins() {
     say_as(&mut sim, ana, "k1");
     let mut save = sim.saves().remove(0);
     save.document = json!({"from": "another time"});
-    // The feature cannot make sense of its outcome, but it is in the store.
+    // The feature panics on this outcome, but the document is in the store.
     let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.stored(&save)));
     assert!(told.is_err());
     sim.restart();

@@ -1,4 +1,4 @@
-//! Reading what was said.
+//! The history of stored messages.
 
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn pending_and_failed_messages_are_not_history() {
 fn oversized_page_is_cut_and_continues_there() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    // The longest there are: characters of six bytes each in JSON.
+    // The longest bodies: each character takes six bytes in JSON.
     for _ in 0..25 {
         say(&mut sim, ana, &"\u{1}".repeat(16_384));
     }

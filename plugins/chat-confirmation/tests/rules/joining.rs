@@ -1,4 +1,4 @@
-//! Who is in a room.
+//! Joining and leaving a room.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn second_tab_does_not_raise_user_count() {
     let tab = sim.connect("ana", "Ana");
     assert_eq!(join(&mut sim, tab)["connectedUsers"], 2);
     assert_eq!(sim.emit_with_ack(tab, "leaveRoom", r1()).unwrap(), json!({"roomId": "r1", "connectedUsers": 2}));
-    // The first tab is still in.
+    // The first tab is still a member.
     say(&mut sim, bob, "hi");
     assert!(names(&mut sim, tab).is_empty());
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 type Sim = Simulation<ChatConfirmation>;
 
-/// The room that most tests are about.
+/// The room of most tests.
 const ROOM: &str = "room:r1";
 
 fn r1() -> Value {
@@ -30,7 +30,7 @@ fn join(sim: &mut Sim, who: Connection) -> Value {
     sim.emit_with_ack(who, "joinRoom", r1()).unwrap()
 }
 
-/// Somebody who has joined; what came of that is forgotten.
+/// Connects a user who joins the room, and discards the events of the join.
 fn joined(sim: &mut Sim, user_id: &str) -> Connection {
     let who = sim.connect(user_id, user_id);
     join(sim, who);
@@ -38,12 +38,12 @@ fn joined(sim: &mut Sim, user_id: &str) -> Connection {
     who
 }
 
-/// Says something, and gives the temporary id.
+/// Sends a message. Returns its temporary id.
 fn say(sim: &mut Sim, who: Connection, body: &str) -> String {
     temp_id(&sim.emit_with_ack(who, "roomMessage", json!({"roomId": "r1", "body": body})).unwrap())
 }
 
-/// The same with the client's own id for it.
+/// Sends a message with a client's id. Returns its temporary id.
 fn say_as(sim: &mut Sim, who: Connection, client_id: &str) -> String {
     let data = json!({"roomId": "r1", "body": "hi", "clientId": client_id});
     temp_id(&sim.emit_with_ack(who, "roomMessage", data).unwrap())
@@ -53,7 +53,7 @@ fn temp_id(acknowledgement: &Value) -> String {
     acknowledgement["tempId"].as_str().unwrap().to_owned()
 }
 
-/// Stores all that was promised.
+/// Stores all promised documents.
 fn store(sim: &mut Sim) {
     for save in sim.saves() {
         sim.stored(&save);

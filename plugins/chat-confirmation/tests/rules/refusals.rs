@@ -1,10 +1,11 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 
 use super::{ROOM, Sim, joined, names, r1};
 
-/// A message of Ana's that is refused: nobody hears of it, nothing changes and nothing is stored.
+/// Sends a message of Ana's that is refused: nothing is emitted, changed or stored. Returns the code and message of the
+/// error.
 fn refused(event: &str, more: &Value) -> (String, String) {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
@@ -53,7 +54,7 @@ fn empty_sender_id_is_bad_request() {
 
 #[test]
 fn body_has_1_to_16384_characters() {
-    // Characters are those of Unicode, however many bytes or UTF-16 units they take.
+    // The limit counts Unicode characters, not bytes or UTF-16 units.
     for body in [json!(""), json!("x".repeat(16_385)), json!("\u{1f600}".repeat(16_385)), json!(7), json!(null)] {
         let (code, message) = refused("roomMessage", &json!({"body": body}));
         assert_eq!(code, "bad_request");
@@ -93,7 +94,7 @@ fn non_members_can_neither_send_nor_read() {
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");
     let eve = sim.connect("eve", "Eve");
-    // Ana's other tab has not joined either.
+    // Ana's other tab has not joined.
     let tab = sim.connect("ana", "Ana");
     sim.emit_with_ack(bob, "leaveRoom", r1()).unwrap();
     for who in [eve, tab, bob] {

@@ -1,4 +1,4 @@
-//! The same message sent again.
+//! Repetitions of a message with the same client's id.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn repeat_gets_first_temporary_id_and_stores_once() {
     assert_eq!(say_as(&mut sim, ana, "k1"), first);
     store(&mut sim);
     assert_eq!(say_as(&mut sim, ana, "k1"), first);
-    // All that anybody heard of the three.
+    // The members received one confirmation for all three.
     assert_eq!(about(&mut sim, ana), [is("roomMessageConfirmed", &first)]);
     assert_eq!(about(&mut sim, bob), [is("roomMessageConfirmed", &first)]);
     assert!(sim.saves().is_empty());
@@ -100,7 +100,7 @@ fn repeat_is_recognised_after_room_is_forgotten() {
 fn occupied_room_reads_the_store_once() {
     let mut sim = Sim::new();
     joined(&mut sim, "ana");
-    // From here on nobody could be answered that had to ask.
+    // From here on, a join that has to read the store is not acknowledged.
     sim.hold_fetches();
     let bob = joined(&mut sim, "bob");
     let first = say_as(&mut sim, bob, "k1");
@@ -116,7 +116,7 @@ fn emptied_room_reads_the_store_again() {
     join(&mut sim, ana);
     assert_eq!(sim.logs().len(), 1);
     sim.fail_fetches(None);
-    // It remembers this one, and has asked at the join that follows.
+    // The room keeps this id, but reads the store at the next join, because the read at the last one failed.
     let first = say_as(&mut sim, ana, "k1");
     join(&mut sim, ana);
     sim.disconnect(ana);
@@ -182,7 +182,7 @@ fn confirmation_shows_stored_not_repeated_text() {
     assert_eq!(again["tempId"], json!(second));
     again["tempId"] = json!(first);
     assert_eq!(again, confirmed);
-    // From now on it is known.
+    // Now the room knows the client's id.
     assert_eq!(super::temp_id(&sim.emit_with_ack(ana, "roomMessage", other).unwrap()), first);
 }
 

@@ -1,4 +1,4 @@
-//! The host is started anew while messages are being stored.
+//! Restarts of the host while messages are being stored.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{ROOM, Sim, about, away, is, join, joined, names, say, say_as};
 
-/// Ana has sent two messages, `k1` and one without an id, and the host went down before it stored them.
+/// Ana has sent two messages, `k1` and one without an id, and the host restarted before storing them.
 fn down() -> (Sim, [String; 2], Vec<Save>) {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
@@ -58,7 +58,7 @@ fn rejoining_within_two_minutes_receives_outcomes() {
                 })
             )
         );
-        // Joining once more tells nothing twice.
+        // A second join replays nothing.
         join(&mut sim, who);
         assert!(names(&mut sim, who).is_empty());
     }
@@ -97,7 +97,7 @@ fn each_joiner_receives_outcomes_once() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     let ana = sim.connect("ana", "Ana");
-    // The room is still asking the store what was said before.
+    // The room's read of the newest messages is still under way.
     sim.hold_fetches();
     sim.emit(ana, "joinRoom", super::r1());
     sim.stored(&saves[1]);

@@ -1,4 +1,4 @@
-//! A message's way: at once to all, then what became of it.
+//! A message from its receipt to its outcome: shown to all members at once, then confirmed or failed.
 
 use roundhouse_sdk::{Failure, StoreFailure};
 use serde_json::json;
@@ -54,7 +54,7 @@ fn sending_does_not_read_the_store() {
 fn sent_event_reaches_every_tab_of_the_sender() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
-    // This one has another page open.
+    // A second tab of Ana's, which has not joined.
     let tab = sim.connect("ana", "Ana");
     let temp_id = say(&mut sim, ana, "hi");
     assert_eq!(sim.received(tab), [("roomMessageSent".to_owned(), json!({"tempId": temp_id}))]);

@@ -1,4 +1,4 @@
-//! What operators ask.
+//! The stats for operators.
 
 use serde_json::json;
 

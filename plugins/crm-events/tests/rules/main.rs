@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 
 type Sim = Simulation<CrmEvents>;
 
-/// Somebody who has subscribed to the contact `k1`.
+/// Connects a user who subscribes to the contact `k1`.
 fn on_contact(sim: &mut Sim, user_id: &str) -> Connection {
     let who = sim.connect(user_id, &user_id.to_uppercase());
     sim.emit_with_ack(who, "subscribe:contact", json!("k1")).unwrap();
     who
 }
 
-/// Somebody who has subscribed to the account `a1`.
+/// Connects a user who subscribes to the account `a1`.
 fn on_account(sim: &mut Sim, user_id: &str) -> Connection {
     let who = sim.connect(user_id, &user_id.to_uppercase());
     sim.emit_with_ack(who, "subscribe:whatsapp", json!("a1")).unwrap();

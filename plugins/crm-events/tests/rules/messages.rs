@@ -1,4 +1,4 @@
-//! How far messages have come.
+//! The status of messages, which never goes backwards.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn message_status_is_remembered_for_a_day() {
     assert_eq!(push(&mut sim, "message:status:update", &of("Read")), delivered(1));
     sim.advance(Duration::from_secs(23 * 3600));
     assert_eq!(push(&mut sim, "message:status:update", &of("Delivered")), dropped("Read"));
-    // Under whatever contact it is told.
+    // The status is kept by message, whichever contact the event names.
     assert_eq!(update(&mut sim, "m1", "Sent"), dropped("Read"));
     assert_eq!(names(&mut sim, ana), ["message:status:update"]);
     sim.advance(Duration::from_secs(25 * 3600));

@@ -1,4 +1,4 @@
-//! What services push, and who hears of it.
+//! Services' events, and their recipients.
 
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ fn message_update_reaches_each_connection_once() {
         let account = on_account(&mut sim, "ana");
         let contact = on_contact(&mut sim, "bob");
         let user = sim.connect("eve", "Eve");
-        // Is in all three.
+        // Connected as the user, and subscribed to the account and the contact.
         let all = on_account(&mut sim, "eve");
         sim.emit_with_ack(all, "subscribe:contact", json!("k1")).unwrap();
         let other = sim.connect("mia", "Mia");
@@ -69,7 +69,7 @@ fn message_reaches_rooms_named_by_its_ids() {
     );
     assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k1"})), delivered(1));
     assert_eq!(push(&mut sim, "message:received", &json!({"contactId": "k2", "accountId": "a1"})), delivered(1));
-    // A number that is no contact yet.
+    // A message from a number that is not a contact yet.
     assert_eq!(push(&mut sim, "message:received", &json!({"accountId": "a1"})), delivered(1));
     assert_eq!(push(&mut sim, "message:received", &json!({"userId": "ana"})), delivered(1));
     assert_eq!(names(&mut sim, account).len(), 4);

@@ -1,4 +1,4 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 
@@ -38,8 +38,8 @@ fn full() -> Value {
     json!({"accountId": "a1", "contactId": "k1", "userId": "ana", "messageId": "m1", "status": "Sent"})
 }
 
-/// Something that is refused: nobody hears of it and nothing is kept. `who` is a client's user id, or else it is a
-/// service.
+/// Sends a refused event, after which nothing is emitted or kept. `who` is the user id of a client; without it a
+/// service sends the event. Returns the code and message of the error.
 fn refused(who: Option<&str>, event: &str, data: Value) -> (String, String) {
     let mut sim = Sim::new();
     let people = [on_account(&mut sim, "ana"), on_contact(&mut sim, "ana"), on_contact(&mut sim, "bob")];

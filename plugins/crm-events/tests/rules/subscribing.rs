@@ -1,4 +1,4 @@
-//! Who hears of accounts and contacts.
+//! Subscriptions to accounts and contacts.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Who writes to a contact, and who hears of it.
+//! Typing indicators, and their recipients.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn typing_expires_after_ten_seconds() {
     let bob = on_contact(&mut sim, "bob");
     sim.emit_with_ack(ana, "typing:start", typing()).unwrap();
     sim.advance(Duration::from_millis(9_999));
-    // Saying it again prolongs it and tells nobody anything.
+    // A repeated `typing:start` prolongs the typing and emits nothing.
     sim.emit_with_ack(ana, "typing:start", typing()).unwrap();
     sim.advance(Duration::from_millis(9_999));
     assert_eq!(sim.received(bob), [indicator("ana", true)]);
@@ -115,7 +115,7 @@ fn typing_continues_when_latest_typing_tab_closes() {
     assert_eq!(sim.received(bob), [indicator("ana", true)]);
     sim.emit_with_ack(ana, "typing:stop", typing()).unwrap();
     assert_eq!(sim.received(bob), [indicator("ana", false)]);
-    // One that has been silent for too long does not count.
+    // A connection whose last `typing:start` is too old does not keep the typing going.
     let tab = on_contact(&mut sim, "ana");
     sim.emit_with_ack(ana, "typing:start", typing()).unwrap();
     sim.advance(Duration::from_secs(9));

@@ -1,4 +1,4 @@
-//! Agents whose clients have lost their connection and may come back.
+//! Agents whose connections are detached and may resume.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::{ROOM, Sim, ana_and_bob, doing, forget, is, nameless, names, t1, typing, view};
 
-/// How long an agent may be away by default before the others are told.
+/// The default of `awaySeconds`.
 const AWAY: Duration = Duration::from_secs(10);
 
 const MOMENT: Duration = Duration::from_millis(1);
 
-/// What a service is told of who views the ticket.
+/// The viewers of the ticket in the answer to a service's query.
 fn shown(sim: &mut Sim) -> Vec<(String, String)> {
     doing(&sim.query("viewers", t1()).unwrap())
 }
 
-/// Ana is away for so long that she is out, and what was said of that is forgotten.
+/// Ana has been away until she is out, and the events of that are discarded.
 fn ana_out_and_bob(sim: &mut Sim) -> (Connection, Connection) {
     let (ana, bob) = ana_and_bob(sim);
     sim.lose(ana);
@@ -81,7 +81,7 @@ fn returning_agent_is_shown_as_before() {
         assert_eq!(received[1].1["viewers"][0]["since"], before, "since she came first");
         assert_eq!(received.len(), 2);
     }
-    // She has what she missed, and every list that she gets has her in it.
+    // Ana's replay has the events that she missed, and each list has her in it.
     let received = sim.received(ana);
     let told: Vec<&str> = received.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(told, ["agent:joined", "viewers:updated"]);
@@ -99,7 +99,7 @@ fn agent_stays_while_one_tab_is_connected() {
     sim.lose(ana);
     sim.advance(AWAY * 6);
     assert!(names(&mut sim, bob).is_empty());
-    // What is left has been away for long enough.
+    // All remaining connections have been away for `awaySeconds`.
     sim.disconnect(tab);
     assert_eq!(names(&mut sim, bob), ["agent:left", "viewers:updated"]);
     sim.come_back(ana);
@@ -122,7 +122,7 @@ fn detachment_begins_when_last_tab_detaches() {
     assert!(names(&mut sim, bob).is_empty());
     sim.advance(MOMENT);
     assert_eq!(names(&mut sim, bob), ["agent:left", "viewers:updated"]);
-    // One goes for good, and the other comes back: neither is told of twice.
+    // One connection disconnects and the other resumes: the departure is not emitted twice.
     sim.disconnect(tab);
     assert!(names(&mut sim, bob).is_empty());
     sim.come_back(ana);
@@ -156,7 +156,7 @@ fn stale_detached_agent_is_not_broadcast_again() {
 
 #[test]
 fn new_connection_of_detached_agent_is_a_newcomer() {
-    // A client from before 4.6 comes back so.
+    // A Socket.IO client before 4.6 cannot resume, and returns on a new connection.
     let mut sim = Sim::new();
     let (old, bob) = ana_out_and_bob(&mut sim);
     let new = sim.connect("ana", "Ana");
@@ -220,7 +220,7 @@ fn state_of_older_build_is_read() {
 fn full_detached_ticket_fits_state_limit() {
     let mut sim = Sim::new().with_settings(json!({"typingSeconds": 60, "awaySeconds": 60}));
     let mut tabs = Vec::new();
-    // The simulator panics where the state grows too large.
+    // The simulator panics if the state exceeds its limit.
     'agents: for agent in 0.. {
         for _ in 0..16 {
             let tab = sim.connect_as(nameless(&format!("{agent:0>64}")));
@@ -230,7 +230,7 @@ fn full_detached_ticket_fits_state_limit() {
             tabs.push(tab);
         }
     }
-    // From two of each agent's, which is as many as are remembered.
+    // Two connections of each agent type, which is as many as the state keeps.
     for tab in tabs.iter().step_by(8) {
         sim.emit_with_ack(*tab, "ticket:typing", t1()).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Who views a ticket, and who hears of it.
+//! Viewers of a ticket, and the recipients of their events.
 
 use serde_json::json;
 

@@ -15,7 +15,7 @@ use ticket_collision::TicketCollision;
 
 type Sim = Simulation<TicketCollision>;
 
-/// The ticket that all tests are about.
+/// The ticket of all tests.
 const ROOM: &str = "ticket:t1";
 
 fn t1() -> Value {
@@ -30,7 +30,7 @@ fn typing(sim: &mut Sim, who: Connection) {
     sim.emit_with_ack(who, "ticket:typing", t1()).unwrap();
 }
 
-/// Ana and Bob, both viewing; what they have received so far is forgotten.
+/// Ana and Bob, both viewing; the events that they received until now are discarded.
 fn ana_and_bob(sim: &mut Sim) -> (Connection, Connection) {
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -55,7 +55,7 @@ fn nameless(user_id: &str) -> Identity {
     Identity { user_id: user_id.to_owned(), name: None, roles: Vec::new(), claims: "{}".to_owned() }
 }
 
-/// The agents in a list of viewers and what they do.
+/// The agents in a list of viewers, each with its activity.
 fn doing(list: &Value) -> Vec<(String, String)> {
     let viewers = list["viewers"].as_array().unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();

@@ -1,10 +1,10 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 
 use super::{ROOM, Sim, ana_and_bob, nameless, names, t1, view};
 
-/// A message of Ana's that is refused: nobody hears of it and nothing changes.
+/// Sends a message of Ana's that is refused: nothing is emitted or changed. Returns the code and message of the error.
 fn refused(sim: &mut Sim, event: &str, data: Value) -> (String, String) {
     let (ana, bob) = ana_and_bob(sim);
     let before = format!("{:?}", sim.state(ROOM));
@@ -109,7 +109,7 @@ fn full_ticket_refuses_another_agent() {
 #[test]
 fn full_typing_ticket_fits_state_limit() {
     let mut sim = Sim::new();
-    // As long as names and ids may be; the simulator panics where the state grows too large.
+    // Names and ids of the greatest length; the simulator panics if the state exceeds its limit.
     let mut agents = Vec::new();
     loop {
         let n = agents.len();

@@ -1,4 +1,4 @@
-//! Viewers who do nothing, and what services ask.
+//! Stale viewers, and the stats and queries for services.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn viewers_idle_for_thirty_minutes_leave_as_stale() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(29 * MINUTE);
-    // Viewing again is activity.
+    // A repeated `ticket:view` is activity.
     view(&mut sim, bob);
     sim.advance(MINUTE);
     let received = sim.received(bob);
@@ -23,7 +23,7 @@ fn viewers_idle_for_thirty_minutes_leave_as_stale() {
     );
     assert_eq!(received[1].0, "viewers:updated");
     assert_eq!(doing(&received[1].1), [is("bob", "viewing")]);
-    // The stale one is shown that it is no longer in the list, and then hears nothing more.
+    // The stale viewer gets the list without itself, and no further events.
     assert_eq!(sim.received(ana), [received[1].clone()]);
     assert!(!sim.is_in(ana, ROOM));
     assert!(sim.is_in(bob, ROOM));
@@ -53,7 +53,7 @@ fn all_stale_viewers_leave_and_state_is_dropped() {
     assert_eq!(names(&mut sim, bob), ["agent:left", "viewers:updated"]);
     assert!(sim.state(ROOM).is_none());
     assert!(sim.timers(ROOM).is_empty());
-    // When their pages close at last, nobody is told anything.
+    // The later disconnect of a removed viewer emits nothing.
     sim.disconnect(ana);
     assert!(names(&mut sim, bob).is_empty());
 }

@@ -1,4 +1,4 @@
-//! Who types, and who hears of it.
+//! Typing agents, and the recipients of their events.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ fn typing_expires_after_ten_seconds() {
     typing(&mut sim, ana);
     sim.advance(Duration::from_millis(9_999));
     forget(&mut sim, &[ana, bob]);
-    // Saying it again prolongs it and tells nobody anything.
+    // A repeated `ticket:typing` prolongs the typing and emits nothing.
     typing(&mut sim, ana);
     sim.advance(Duration::from_millis(9_999));
     assert!(names(&mut sim, ana).is_empty());
@@ -118,7 +118,7 @@ fn stop_reaches_others_once() {
     sim.emit_with_ack(ana, "ticket:stop_typing", t1()).unwrap();
     assert_eq!(names(&mut sim, bob), ["agent:stopped_typing", "viewers:updated"]);
     assert_eq!(names(&mut sim, ana), ["viewers:updated"]);
-    // Neither a second stop nor the time that would have ended it says anything more.
+    // Neither a second stop nor the end of `typingSeconds` emits anything more.
     sim.emit_with_ack(ana, "ticket:stop_typing", t1()).unwrap();
     sim.advance(Duration::from_secs(20));
     assert!(names(&mut sim, bob).is_empty());

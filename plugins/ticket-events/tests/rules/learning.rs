@@ -1,4 +1,4 @@
-//! What the feature learns of a ticket from the events about it.
+//! The participants that the feature learns from a ticket's events.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{People, SCOPE, Sim, heard, tell};
 
-/// Whether Cleo hears of a comment of nobody's after these messages about the ticket.
+/// Whether Cleo is a participant after these events of the ticket: she receives a comment without an author.
 fn cleo_takes_part(messages: &[(&str, Value)]) -> bool {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
@@ -117,7 +117,7 @@ fn new_creator_replaces_the_old() {
     let people = People::create(&mut sim);
     let data = json!({"changes": {"title": "It burns"}, "creatorId": "eve"});
     assert_eq!(heard(&mut sim, &people, "ticket:updated", data), ["adam", "sue", "eve"]);
-    // And is no second time among the participants.
+    // The creator is not kept a second time as a participant.
     heard(&mut sim, &people, "ticket:commentAdded", json!({"comment": {"userId": "eve"}}));
     let data = json!({"changes": {}, "creatorId": "ana"});
     assert_eq!(heard(&mut sim, &people, "ticket:updated", data), ["ana", "adam", "sue"]);
@@ -165,7 +165,7 @@ fn least_recently_active_participants_are_evicted() {
     tell(&mut sim, "ticket:created", json!({"ticketId": "t1", "creatorId": "ana"})).unwrap();
     comment(&mut sim, "bob");
     comment(&mut sim, "first");
-    // Ids as long as they may be, each character escaped; the simulator panics where the state grows too large.
+    // Ids of the greatest length, each character escaped; the simulator panics if the state exceeds its limit.
     for n in 0..100 {
         comment(&mut sim, &format!("{n:\"<128}"));
     }
@@ -185,7 +185,7 @@ fn largest_payload_reaches_most_recipients() {
     let last = sim.connect(&ids[62], "Last");
     tell(&mut sim, "ticket:created", json!({"ticketId": "t1", "creatorId": "𝄞".repeat(128), "participants": ids}))
         .unwrap();
-    // The simulator panics where the effects grow too large.
+    // The simulator panics if the effects exceed their limit.
     let data = json!({"ticketId": "t1", "comment": {"body": "x".repeat(999_900)}});
     assert_eq!(tell(&mut sim, "ticket:commentAdded", data).unwrap(), json!({"recipients": 1}));
     assert_eq!(sim.received(last).len(), 1);

@@ -13,10 +13,10 @@ use ticket_events::TicketEvents;
 
 type Sim = Simulation<TicketEvents>;
 
-/// The scope of the ticket that most tests are about.
+/// The scope of the ticket of most tests.
 const SCOPE: &str = "ticket-events:t1";
 
-/// Everybody who is connected, by what they are to the ticket that [`People::create`] makes.
+/// All connected users, by their relation to the ticket of [`People::create`].
 struct People {
     ana_creator: Connection,
     bob_assignee: Connection,
@@ -36,7 +36,8 @@ impl People {
         }
     }
 
-    /// The same, of a ticket that Ana created for Bob. What they have received so far is forgotten.
+    /// The same users, after the event that Ana created the ticket for Bob. The events that they received until now are
+    /// discarded.
     fn create(sim: &mut Sim) -> Self {
         let people = Self::connect(sim);
         tell(sim, "ticket:created", json!({"ticketId": "t1", "creatorId": "ana", "assigneeId": "bob"})).unwrap();
@@ -44,7 +45,7 @@ impl People {
         people
     }
 
-    /// Who has received something, once each, since this was last asked.
+    /// The users who received an event since the last call, once for each event.
     fn who_heard(&self, sim: &mut Sim) -> Vec<&'static str> {
         let all = [
             ("ana", self.ana_creator),
@@ -66,12 +67,12 @@ fn with_role(sim: &mut Sim, user_id: &str, role: &str) -> Connection {
     sim.connect_as(Identity { user_id, name: None, roles, claims })
 }
 
-/// A message of the service that keeps the tickets.
+/// Sends an event of the service that keeps the tickets.
 fn tell(sim: &mut Sim, event: &str, data: Value) -> Result<Value, Failure> {
     sim.service("tickets", event, data)
 }
 
-/// The same about the ticket, and who heard of it.
+/// Sends an event of the ticket. Returns the users who received it.
 fn heard(sim: &mut Sim, people: &People, event: &str, data: Value) -> Vec<&'static str> {
     tell(sim, event, about_t1(data)).unwrap();
     people.who_heard(sim)
@@ -82,7 +83,7 @@ fn about_t1(mut data: Value) -> Value {
     data
 }
 
-/// Each event with what it has to carry, caused by Cleo.
+/// Each event with its required fields, caused by Cleo.
 fn events() -> [(&'static str, Value); 7] {
     [
         ("ticket:created", json!({"title": "It broke", "createdBy": "cleo"})),

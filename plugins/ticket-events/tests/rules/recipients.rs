@@ -1,4 +1,4 @@
-//! Who hears of what.
+//! The recipients of each event.
 
 use serde_json::json;
 
@@ -31,7 +31,7 @@ fn urgent_ticket_reaches_everyone() {
             ["ana", "bob", "adam", "sue", "eve"],
             "{urgent}"
         );
-        // That it no longer is concerns fewer.
+        // A priority that is no longer urgent goes to the participants and admins alone.
         let data = json!({"oldPriority": urgent, "newPriority": "low"});
         assert_eq!(heard(&mut sim, &people, "ticket:priorityChanged", data), ["ana", "adam", "sue"]);
     }

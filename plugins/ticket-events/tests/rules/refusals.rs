@@ -1,10 +1,10 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 
 use super::{People, SCOPE, Sim, about_t1, events, tell};
 
-/// Refuses a message of a service: nobody hears of it and nothing changes.
+/// Sends a service's event that is refused: nothing is emitted or changed. Returns the code and message of the error.
 fn refused(event: &str, data: &Value) -> (String, String) {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);

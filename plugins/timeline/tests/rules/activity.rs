@@ -1,4 +1,4 @@
-//! What services say and who hears it.
+//! Services' events, and their recipients.
 
 use roundhouse_sdk::{Call, Effect, Event, Message, Payload, Sender, StateChange, handle};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use timeline::Timeline;
 
 use super::{ROOM, Sim, about_client, client, names, subscriber};
 
-/// Each event with what it has to carry.
+/// Each event with its required fields.
 fn activity() -> [(&'static str, Value); 5] {
     [
         ("timeline:new_item", json!({"item": {"id": "a1", "type": "call"}})),

@@ -1,4 +1,4 @@
-//! What services and operators ask.
+//! Queries of services, and the stats for operators.
 
 use std::time::Duration;
 

@@ -13,19 +13,19 @@ use timeline::Timeline;
 
 type Sim = Simulation<Timeline>;
 
-/// The timeline that most tests are about.
+/// The timeline of most tests.
 const ROOM: &str = "timeline:client:123";
 
 fn client() -> Value {
     json!({"entityType": "client", "entityId": "123"})
 }
 
-/// What is told who subscribes.
+/// The acknowledgement of a subscription.
 fn subscribed(subscribers: u32) -> Value {
     json!({"entityType": "client", "entityId": "123", "subscribers": subscribers})
 }
 
-/// Somebody who has subscribed; what was received so far is forgotten.
+/// Connects a user who subscribes; the events received until now are discarded.
 fn subscriber(sim: &mut Sim, user_id: &str) -> Connection {
     let who = sim.connect(user_id, user_id);
     sim.emit_with_ack(who, "timeline:subscribe", client()).unwrap();
@@ -33,12 +33,12 @@ fn subscriber(sim: &mut Sim, user_id: &str) -> Connection {
     who
 }
 
-/// How many subscribers the next one is told of.
+/// Subscribes a connection. Returns the number of subscribers in the acknowledgement.
 fn subscribe(sim: &mut Sim, who: Connection) -> u64 {
     sim.emit_with_ack(who, "timeline:subscribe", client()).unwrap()["subscribers"].as_u64().unwrap()
 }
 
-/// A service's message about the client, with more fields.
+/// The fields of a service's event of the client, with `more` fields.
 fn about_client(more: Value) -> Value {
     let mut data = client();
     data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -1,4 +1,4 @@
-//! What is refused, and that nothing comes of it.
+//! Refused messages, which change and emit nothing.
 
 use serde_json::{Value, json};
 

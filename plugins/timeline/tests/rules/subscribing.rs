@@ -1,4 +1,4 @@
-//! Who has a timeline open.
+//! Subscriptions to a timeline.
 
 use serde_json::json;
 
@@ -50,7 +50,7 @@ fn second_tab_is_not_a_second_subscriber() {
     assert_eq!(subscribe(&mut sim, second), 1);
     let bob = sim.connect("bob", "Bob");
     assert_eq!(subscribe(&mut sim, bob), 2);
-    // Ana is there until her last tab is gone.
+    // Ana stays subscribed until her last tab is closed.
     sim.disconnect(first);
     assert_eq!(sim.query("subscribers", client()).unwrap(), json!({"count": 2}));
     sim.emit_with_ack(second, "timeline:unsubscribe", client()).unwrap();
