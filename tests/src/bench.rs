@@ -8,46 +8,47 @@ use roundhouse::auth::{Claims, sign};
 /// The JWT secret of the benchmarks' hosts.
 pub const SECRET: &str = "figures";
 
-/// A line of their configuration. A benchmark's publisher is one client, and sends more than clients may by default.
-/// The limit stays on, but is higher than any rate here: each connection has a limiter, and each event is checked.
+/// A line of the hosts' configuration. A benchmark's publisher is one client, and sends more than clients may by
+/// default. The limits are on but higher than any rate here, so that each connection has its limiter and each event is
+/// checked.
 pub const LIMITS: &str = "limits = { events_per_second = 1_000_000, event_burst = 1_000_000, \
     user = { scopes = 1_000_000, rooms = 1_000_000 } }\n";
 
 /// Prints a line.
 ///
 /// # Errors
-/// Where standard output is closed.
+/// If standard output is closed.
 pub fn say(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(std::io::stdout(), "{line}")?)
 }
 
-/// A token for a user of such a host.
+/// A token for a user of the benchmarks' hosts.
 ///
 /// # Errors
-/// Where it cannot be signed.
+/// If the token cannot be signed.
 pub fn token(user: &str) -> anyhow::Result<String> {
     Ok(sign(&Claims { sub: user.to_owned(), ..Claims::default() }, SECRET)?)
 }
 
-/// The median. Machines are noisy: it says more than the mean.
+/// The median, which varies less than the mean on a noisy machine.
 ///
 /// # Panics
-/// Where there are no figures.
+/// If `figures` is empty.
 pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
-/// The quantile at `share` of sorted figures; zero where there are none.
+/// The quantile at `share` of sorted figures; 0 if there are none.
 pub fn quantile<T: Copy + Default + Into<f64>>(sorted: &[T], share: f64) -> f64 {
     let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
     sorted.get(at).copied().unwrap_or_default().into()
 }
 
-/// The resident memory of a process.
+/// The resident memory of a process, in bytes.
 ///
 /// # Errors
-/// Where there is no such process.
+/// If there is no such process.
 pub fn resident_bytes(pid: u32) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;

@@ -1,5 +1,5 @@
-//! The real binary under Valgrind's callgrind, which counts every instruction of the process outside of the kernel,
-//! components included. The cost of a path can so be compared between machines, however busy or slow.
+//! The real binary under Valgrind's callgrind, which counts each instruction of the process outside of the kernel,
+//! components included. The counts are comparable between machines, however busy or slow.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ pub struct CountedHost {
 }
 
 impl CountedHost {
-    /// Whether this machine can run one.
+    /// Whether this machine can run a counted host.
     ///
     /// # Errors
     /// The missing requirement.
     pub fn is_possible() -> Result<(), &'static str> {
-        // vgdb stops and queries a process that runs under Valgrind.
+        // vgdb stops and queries processes that run under Valgrind.
         let is_there = |program: &str| Command::new(program).arg("--help").output().is_ok();
         if is_there("valgrind") && is_there("vgdb") { Ok(()) } else { Err("there is no valgrind") }
     }
 
-    /// Starts a host in a folder with a configuration, and does not count yet. Compiling a component for the processor
-    /// that Valgrind shows takes ten seconds, once.
+    /// Starts a host in a folder with a configuration, without counting. Each component is compiled once for the
+    /// processor that Valgrind emulates, which takes ten seconds.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If the host cannot be started.
     pub fn start(dir: TempDir, toml: &str) -> Self {
         fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
         let dumps = dir.path().join("callgrind");
@@ -47,15 +47,15 @@ impl CountedHost {
     /// Begins to count, which makes the host fifty times slower.
     ///
     /// # Panics
-    /// Where callgrind does not obey.
+    /// If callgrind does not obey.
     pub fn begin(&self) {
         self.send_command(&["instrumentation", "on"]);
     }
 
-    /// The instructions since the last call, or since counting began.
+    /// The number of instructions since the last call, or since counting began.
     ///
     /// # Panics
-    /// Where callgrind does not obey.
+    /// If callgrind does not obey.
     pub fn take(&mut self) -> u64 {
         self.send_command(&["dump"]);
         self.n_dumps += 1;
@@ -65,7 +65,7 @@ impl CountedHost {
         total.and_then(|total| total.parse().ok()).expect("callgrind writes a total")
     }
 
-    /// Passes a command on by vgdb, which would wait for ever where the host has died.
+    /// Sends a command to callgrind by vgdb, with a time-out because vgdb waits for ever if the host has died.
     fn send_command(&self, what: &[&str]) {
         let mut command = Command::new("timeout");
         command.args(["--signal=KILL", &TIMEOUT.as_secs().to_string(), "vgdb"]);

@@ -16,9 +16,9 @@ use crate::raw::{client_frame, connect_raw, take_frames};
 
 /// The number of rooms.
 pub const ROOMS: usize = 50;
-/// The number of people in each.
+/// The number of people in each room.
 pub const MEMBERS: usize = 20;
-/// The messages a second of all of them.
+/// The messages per second of all rooms together.
 pub const PER_SECOND: usize = 2_000;
 /// The time-out for the outcomes of the last messages.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,25 +41,25 @@ pub struct Seen {
 pub struct Tally {
     /// When the first message was sent.
     pub began: Instant,
-    /// By member and number of the message in its room.
+    /// By member, and by the number of the message in its room.
     pub seen: Vec<Vec<Seen>>,
-    /// By member and sender: the last message that was shown, and the last that was confirmed.
+    /// By member and sender: the numbers of the last message that was shown, and of the last that was confirmed.
     last: Vec<[(i64, i64); MEMBERS]>,
-    /// Messages that came behind a later one of the same sender.
+    /// The number of messages that came after a later one of the same sender.
     pub disordered: usize,
-    /// Hashes of the order of shown and of confirmed messages, by member.
+    /// By member: a hash of the order in which messages were shown, and one of the order in which they were confirmed.
     pub orders: Vec<(u64, u64)>,
-    /// By the message's number among all.
+    /// By the message's number among all: whether it was acknowledged.
     pub acknowledged: Vec<bool>,
     /// Acknowledgements and events with an error.
     pub refused: Vec<String>,
-    /// Microseconds from sending a message until it was shown, and until its outcome came.
+    /// Microseconds from the sending of each message until a member was shown it.
     pub shown_after: Vec<u32>,
-    /// See `shown_after`.
+    /// Microseconds from the sending of each message until a member received its outcome.
     pub ended_after: Vec<u32>,
-    /// The same during the outage of the store.
+    /// As `shown_after`, for copies that were shown during the outage of the store.
     pub shown_in_outage: Vec<u32>,
-    /// Start and end of the outage.
+    /// The start and the end of the outage, from `began`.
     pub outage: Option<(Duration, Duration)>,
 }
 
@@ -120,7 +120,7 @@ impl Tally {
     }
 }
 
-/// Hashes `n` into an order.
+/// The hash of an order, extended by the message `n`.
 fn follow(order: u64, n: usize) -> u64 {
     (order.rotate_left(5) ^ n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -132,7 +132,7 @@ fn number(text: &[u8]) -> Option<u64> {
     Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
-/// The message's number in its room, and its sending time in microseconds: behind `start`, as `7:123456`.
+/// A message's number in its room and its sending time in microseconds, which follow `start` as `7:123456`.
 fn message_in(frame: &[u8], start: &[u8]) -> Option<(usize, u32)> {
     let at = frame.windows(start.len()).position(|window| window == start)? + start.len();
     let n = number(&frame[at..])?;
@@ -145,7 +145,7 @@ fn message_in(frame: &[u8], start: &[u8]) -> Option<(usize, u32)> {
 pub struct Member {
     /// The connection.
     pub socket: Rc<TcpStream>,
-    /// Ends when the connection does.
+    /// The reader of the connection, which ends with it.
     pub reader: JoinHandle<()>,
 }
 
@@ -169,7 +169,7 @@ async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member
                     Ok(0) => return,
                     Ok(_) => take_frames(&mut received, |frame| {
                         if frame.starts_with(own.as_bytes()) {
-                            // The joining side may have given up.
+                            // The receiver is gone if the join has timed out.
                             if let Some(joined) = joined.take() {
                                 let _ = joined.send(());
                             }
@@ -187,10 +187,10 @@ async fn join(ws: String, member: usize, tally: Shared) -> anyhow::Result<Member
     Ok(Member { socket, reader })
 }
 
-/// Writes all bytes.
+/// Writes all bytes to a socket.
 ///
 /// # Errors
-/// Where the connection is gone.
+/// If the connection is closed.
 pub async fn write(socket: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
     while !bytes.is_empty() {
         socket.writable().await?;
@@ -203,10 +203,10 @@ pub async fn write(socket: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connects all members of all rooms. It must be called within a `LocalSet`.
+/// Connects all members of all rooms. Must be called within a `LocalSet`.
 ///
 /// # Errors
-/// Where a member is refused.
+/// If a member is refused.
 pub async fn join_all(ws: &str, tally: &Shared) -> anyhow::Result<Vec<Member>> {
     let joins: Vec<_> =
         (0..ROOMS * MEMBERS).map(|member| spawn_local(join(ws.to_owned(), member, tally.clone()))).collect();
@@ -217,13 +217,13 @@ pub async fn join_all(ws: &str, tally: &Shared) -> anyhow::Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The `n`th message of all: its room, its number there, and its sender.
+/// The room, the number in the room and the sender of the message `n` of all.
 pub fn message(n: usize) -> (usize, usize, usize) {
     let (room, number) = (n % ROOMS, n / ROOMS);
     (room, number, room * MEMBERS + number % MEMBERS)
 }
 
-/// The frame that sends it, with its sending time.
+/// The frame of the message `n`, with its sending time in microseconds.
 pub fn frame(n: usize, sent: u32) -> Vec<u8> {
     let (room, number, _) = message(n);
     let text = format!(
@@ -234,10 +234,10 @@ pub fn frame(n: usize, sent: u32) -> Vec<u8> {
     client_frame(text.as_bytes())
 }
 
-/// Waits until every message is acknowledged and nothing more comes.
+/// Waits until each message is acknowledged and no more outcomes arrive.
 ///
 /// # Errors
-/// Where that takes too long.
+/// If that takes longer than [`TIMEOUT`].
 pub async fn wait_for_the_end(tally: &Shared) -> anyhow::Result<()> {
     let deadline = Instant::now() + TIMEOUT;
     loop {

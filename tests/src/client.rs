@@ -20,12 +20,12 @@ pub struct TestClient {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// The `data` of the first frame.
     pub connected: Value,
-    /// Frames that came while another was waited for.
+    /// Frames that arrived while another was waited for.
     kept_frames: VecDeque<Value>,
     last_id: i64,
 }
 
-/// The end of a connection: close code and reason, or neither where it just broke.
+/// The end of a connection: close code and reason; without a code, the connection broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     /// The close code.
@@ -45,14 +45,14 @@ impl TestClient {
         Self::connect_with(url.into_client_request().expect("a URL")).await
     }
 
-    /// Connects by a request and waits for the first frame.
+    /// Connects with a request and waits for the first frame.
     pub async fn connect_with(request: Request<()>) -> Self {
         let mut client = Self::open(request).await;
         client.connected = client.expect_event("connected").await;
         client
     }
 
-    /// Opens a WebSocket by a request, and waits for no frame.
+    /// Opens a WebSocket with a request, and waits for no frame.
     pub async fn open(request: Request<()>) -> Self {
         let (socket, _) =
             timeout(TIMEOUT, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
@@ -79,13 +79,13 @@ impl TestClient {
         self.send_text(json!({ "event": event, "data": data }).to_string()).await;
     }
 
-    /// Sends an event and waits for its acknowledgement: the data, or the error.
+    /// Sends an event and waits for its acknowledgement: its data, or its error.
     pub async fn emit_with_ack(&mut self, event: &str, data: Value) -> Result<Value, Value> {
         let id = self.emit_with_id(event, data).await;
         self.expect_ack(id).await
     }
 
-    /// Sends an event that asks for an acknowledgement, and returns its id.
+    /// Sends an event that asks for an acknowledgement. Returns the acknowledgement id.
     pub async fn emit_with_id(&mut self, event: &str, data: Value) -> i64 {
         self.last_id += 1;
         self.send_text(json!({ "event": event, "data": data, "id": self.last_id }).to_string()).await;
@@ -101,13 +101,13 @@ impl TestClient {
         }
     }
 
-    /// Sends an event that must be refused, and returns the error's code.
+    /// Sends an event that must be refused. Returns the error's code.
     pub async fn emit_refused(&mut self, event: &str, data: Value) -> String {
         let error = self.emit_with_ack(event, data).await.expect_err("a refusal");
         error["code"].as_str().expect("an error has a code").to_owned()
     }
 
-    /// Waits until a scope of the hostile guest has got exactly these notifications, in this order.
+    /// Waits until a scope of the hostile guest has received exactly these notifications, in this order.
     pub async fn expect_notifications(&mut self, scope: &str, expected: &[&str]) {
         let expected = json!(expected);
         eventually(&format!("{scope} has got {expected}"), async || {
@@ -117,7 +117,7 @@ impl TestClient {
         .await;
     }
 
-    /// Waits for an event, and returns its data. Frames before it are kept.
+    /// Waits for an event. Returns its data. Earlier frames are kept.
     pub async fn expect_event(&mut self, event: &str) -> Value {
         self.wait_for(|frame| frame["event"] == event).await["data"].clone()
     }
@@ -144,7 +144,7 @@ impl TestClient {
         self.kept_frames.clear();
     }
 
-    /// The next frame of any kind, in order of arrival.
+    /// The next frame of any kind, in the order of arrival.
     pub async fn next(&mut self) -> Value {
         if let Some(frame) = self.kept_frames.pop_front() {
             return frame;
@@ -157,7 +157,7 @@ impl TestClient {
         self.read().await
     }
 
-    /// All frames that have come, and that come within a short time.
+    /// All frames that have arrived, and those that arrive within [`SILENCE`](crate::SILENCE).
     pub async fn drain(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = self.kept_frames.drain(..).collect();
         while let Ok(Ok(frame)) = timeout(SILENCE, self.read()).await {
@@ -180,12 +180,12 @@ impl TestClient {
         }
     }
 
-    /// Waits for the end of the connection; frames before it are kept.
+    /// Waits for the end of the connection. Earlier frames are kept.
     pub async fn closed(&mut self) -> Closed {
         self.closed_within(TIMEOUT).await
     }
 
-    /// As [`TestClient::closed`], within a time.
+    /// Waits for the end of the connection, for `patience` at most. Earlier frames are kept.
     pub async fn closed_within(&mut self, patience: Duration) -> Closed {
         let end = async {
             loop {
@@ -205,13 +205,13 @@ impl TestClient {
     }
 }
 
-/// Waits for the next frame of a WebSocket other than its close.
+/// Waits for the next message of a WebSocket other than its close.
 pub(crate) async fn read(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -> Result<Message, Closed> {
     match socket.next().await {
         Some(Ok(Message::Close(frame))) => {
             let code = frame.as_ref().map(|frame| u16::from(frame.code));
             let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
-            // Answers the close; the host may be gone already.
+            // The flush sends the answer to the close; the host may have closed the socket already.
             let _ = socket.flush().await;
             Err(Closed { code, reason })
         }

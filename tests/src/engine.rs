@@ -1,4 +1,4 @@
-//! Clients of Engine.IO, which send and receive its packets without reading their content.
+//! Clients of Engine.IO, which send and receive packets without reading their content.
 
 use std::collections::VecDeque;
 
@@ -60,19 +60,19 @@ impl From<&str> for Packet {
     }
 }
 
-/// Reads the packet that opens a session.
+/// Reads the open packet, with which a session begins.
 fn handshake(packet: &str) -> Value {
     let json = packet.strip_prefix('0').expect("a session begins with an open packet");
     serde_json::from_str(json).expect("the open packet carries JSON")
 }
 
-/// A polling session. Each request has a TCP connection of its own, and so may come in on any shard.
+/// A polling session. Each request has a TCP connection of its own, and may therefore reach any shard.
 #[derive(Debug)]
 pub struct Polling {
     ws: String,
     /// The open packet.
     pub open: Value,
-    /// The pending poll, if there is one.
+    /// The pending poll, if any.
     waiting: Option<JoinHandle<Answer>>,
     received: VecDeque<Packet>,
 }
@@ -83,7 +83,7 @@ impl Polling {
         Self::open_with(ws, "", &[]).await
     }
 
-    /// Opens a session by a request with more in its query, such as `&token=…`, and with these headers.
+    /// Opens a session by a request with these headers and an addition to the query, such as `&token=…`.
     pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
         let path = format!("{ENGINE}&transport=polling{query}");
         let answer = http(ws, "GET", &path, headers, "").await.expect("an answer");
@@ -101,32 +101,32 @@ impl Polling {
         format!("{ENGINE}&transport=polling&sid={}", self.sid())
     }
 
-    /// Begins a poll, and returns while it is pending.
+    /// Begins a poll. Returns while the poll is pending.
     pub fn begin_poll(&self) -> JoinHandle<Answer> {
         let (ws, path) = (self.ws.clone(), self.path());
         tokio::spawn(async move { http(&ws, "GET", &path, &[], "").await.expect("an answer") })
     }
 
-    /// Makes one poll.
+    /// Makes one poll. Returns its response.
     pub async fn poll(&self) -> Answer {
         self.begin_poll().await.expect("no panic")
     }
 
-    /// Makes one request with a payload.
+    /// Makes one request with a payload. Returns its response.
     pub async fn post(&self, payload: &str) -> Answer {
         let headers = [("content-type", "text/plain;charset=UTF-8")];
         http(&self.ws, "POST", &self.path(), &headers, payload.to_owned()).await.expect("an answer")
     }
 
-    /// Sends packets in one payload, which must be accepted.
+    /// Sends packets in one payload, which the host must accept.
     pub async fn send(&self, packets: &[Packet]) {
         let packets: Vec<String> = packets.iter().map(Packet::encode).collect();
         let answer = self.post(&packets.join(&SEPARATOR.to_string())).await;
         assert_eq!((answer.status, &*answer.text), (200, "ok"), "{packets:?}");
     }
 
-    /// The next packet, for which it polls as often as necessary; or the body of the refusal, where the session is
-    /// gone. It is safe to cancel.
+    /// The next packet, for which this polls as often as necessary; or the body of the refusal if the session has
+    /// ended. Safe to cancel.
     pub async fn next(&mut self) -> Result<Packet, Value> {
         while self.received.is_empty() {
             if self.waiting.is_none() {
@@ -143,7 +143,7 @@ impl Polling {
         Ok(self.received.pop_front().expect("there is one"))
     }
 
-    /// Begins a request by hand, which the caller completes. `headers` end with a line break.
+    /// Begins a request whose remainder the caller writes. `headers` end with a line break.
     pub async fn begin(&self, method: &str, headers: &str) -> TcpStream {
         let address = self.ws.trim_start_matches("ws://");
         let mut socket = TcpStream::connect(address).await.expect("the host listens");
@@ -152,7 +152,7 @@ impl Polling {
         socket
     }
 
-    /// A post that the host has begun to read, and whose body, a byte, has not been sent.
+    /// Begins a post that the host has begun to read. Its body of one byte is not sent.
     pub async fn begin_post(&self) -> TcpStream {
         let headers = "content-length: 1\r\nexpect: 100-continue\r\nconnection: close\r\n";
         let mut socket = self.begin("POST", headers).await;
@@ -163,7 +163,7 @@ impl Polling {
         socket
     }
 
-    /// Breaks off in the middle of a request that the host has begun to read.
+    /// Breaks the connection in the middle of a request that the host has begun to read.
     pub async fn cut(mut self) {
         let broken = self.begin_post().await;
         if let Some(waiting) = self.waiting.take() {
@@ -187,9 +187,9 @@ pub fn with_headers(url: &str, headers: &[(&str, &str)]) -> Request<()> {
 #[derive(Debug)]
 pub struct EngineSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// The open packet, where the session began here.
+    /// The open packet, if the session began on this WebSocket.
     pub open: Value,
-    /// Packets that came by polling, or while another was waited for.
+    /// Packets that were received by polling, or while another was waited for.
     received: VecDeque<Packet>,
 }
 
@@ -199,7 +199,7 @@ impl EngineSocket {
         Self::open_with(ws, "", &[]).await
     }
 
-    /// Opens a session by a request with more in its query, such as `&token=…`, and with these headers.
+    /// Opens a session by a request with these headers and an addition to the query, such as `&token=…`.
     pub async fn open_with(ws: &str, query: &str, headers: &[(&str, &str)]) -> Self {
         let request = with_headers(&format!("{ws}{ENGINE}&transport=websocket{query}"), headers);
         let mut client = Self::dial(request).await;
@@ -216,7 +216,7 @@ impl EngineSocket {
         Self::dial(with_headers(&url, &[])).await
     }
 
-    /// Upgrades a polling session: the probe, the end of the pending poll, and the upgrade packet.
+    /// Upgrades a polling session to a WebSocket: the probe, the end of the pending poll, and the upgrade packet.
     pub async fn upgrade(polling: Polling) -> Self {
         let mut socket = Self::for_upgrade(&polling).await;
         socket.send("2probe").await;
@@ -251,7 +251,7 @@ impl EngineSocket {
         timeout(TIMEOUT, self.read()).await.expect("a packet in time")
     }
 
-    /// As [`EngineSocket::next`], without a time-out.
+    /// The next packet, or the end of the connection, without a time-out.
     pub(crate) async fn read(&mut self) -> Result<Packet, Closed> {
         if let Some(packet) = self.received.pop_front() {
             return Ok(packet);
@@ -265,7 +265,7 @@ impl EngineSocket {
         }
     }
 
-    /// Waits until the host has read all that was sent: it answers a WebSocket ping with or without a session.
+    /// Waits until the host has read all sent packets: it answers a WebSocket ping with or without a session.
     pub async fn sync(&mut self) {
         self.socket.send(Message::Ping(Bytes::new())).await.expect("the connection takes a frame");
         let pong = async {
@@ -281,7 +281,7 @@ impl EngineSocket {
         timeout(TIMEOUT, pong).await.expect("an answer in time");
     }
 
-    /// Waits for the end; packets before it are dropped.
+    /// Waits for the end of the connection. Earlier packets are dropped.
     pub async fn closed(&mut self) -> Closed {
         loop {
             if let Err(closed) = self.next().await {
@@ -290,7 +290,7 @@ impl EngineSocket {
         }
     }
 
-    /// Closes with this code, or with none, and waits for the host's answer.
+    /// Closes with a code, or without one, and waits for the host's answer.
     pub async fn close(mut self, code: Option<u16>) {
         let frame = code.map(|code| CloseFrame { code: code.into(), reason: "".into() });
         self.socket.close(frame).await.expect("a close can be sent");

@@ -6,16 +6,16 @@ use serde_json::json;
 
 use crate::{InnerHost, TestClient, TestHost};
 
-/// Faults of one sender that count against the feature; further ones count against the sender.
+/// The number of faults of one sender that count against the feature; further ones count against the sender.
 const FAULTS_OF_A_SENDER: usize = 2;
 
-/// The number of users so far: each causes its own faults, for one that causes more is refused.
+/// The number of users so far. Each call uses new ones, because the host refuses a user who causes more faults.
 static USERS: AtomicUsize = AtomicUsize::new(0);
 
 /// A host whose hostile guest can be made to fail.
 #[expect(async_fn_in_trait, reason = "tests await it where they are")]
 pub trait FaultyHost {
-    /// A client of a user.
+    /// Connects a client of a user.
     async fn sender(&self, user: &str) -> TestClient;
 }
 
@@ -31,8 +31,8 @@ impl FaultyHost for InnerHost {
     }
 }
 
-/// Makes the hostile guest fail `n` times, on events of as many users as it takes to count against it. They join no
-/// scope.
+/// Makes the hostile guest fail `n` times, on events of as many users as it takes for all faults to count against the
+/// guest. The users join no scope.
 pub async fn faults_of_many(host: &impl FaultyHost, n: usize) {
     for first in (0..n).step_by(FAULTS_OF_A_SENDER) {
         let user = USERS.fetch_add(1, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use table::ManifestSpec;
 #[path = "../../host/build/component.rs"]
 mod component;
 
-/// One build at a time: cargo would only wait for itself.
+/// Held during a build: concurrent runs of cargo would only wait for each other.
 static BUILDING: Mutex<()> = Mutex::new(());
 
 fn root() -> &'static Path {
@@ -21,17 +21,17 @@ fn target_dir() -> PathBuf {
     crate::target_dir().join("components")
 }
 
-/// Builds a package, and reads the component of its library.
+/// Builds a package. Returns the component of its library.
 fn build(manifest: &Path, package: &str, library: &str) -> Vec<u8> {
     let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = component::build(manifest, &[package], &target_dir()).expect("the component builds");
     fs::read(folder.join(library).with_extension("wasm")).expect("the component is where it was built")
 }
 
-/// ticket-collision with another version number.
+/// The feature `ticket-collision` with another version number.
 pub fn ticket_collision(version: &str) -> Vec<u8> {
     let root = root().display();
-    // Each version's library has a name of its own, so that one does not overwrite another.
+    // The library of each version has its own name, so that no version overwrites another.
     let library = format!("ticket_collision_{}", version.replace('.', "_"));
     let folder = target_dir().join("versions").join(version);
     fs::create_dir_all(&folder).expect("a folder can be made");
@@ -61,13 +61,13 @@ debug = "line-tables-only"
     let path = folder.join("Cargo.toml");
     if fs::read_to_string(&path).ok().as_deref() != Some(manifest.as_str()) {
         fs::write(&path, manifest).expect("a manifest can be written");
-        // The same versions of all dependencies, which are compiled already.
+        // The dependencies have the versions of the workspace, which are compiled already.
         fs::copy(format!("{root}/Cargo.lock"), folder.join("Cargo.lock")).expect("there is a lock file");
     }
     build(&path, "ticket-collision", &library)
 }
 
-/// A crate in `tests/guests`.
+/// The component of a crate in `tests/guests`.
 fn guest(name: &str) -> Vec<u8> {
     build(&root().join("Cargo.toml"), name, name)
 }
@@ -82,7 +82,7 @@ pub fn relay() -> Vec<u8> {
     guest("relay")
 }
 
-/// The guest that misbehaves; `describe` selects its manifest, or its fault in `describe`: see its source.
+/// The guest that misbehaves. `describe` selects its manifest, or its fault in `describe`: see the guest's source.
 pub fn hostile(describe: &str) -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let mut component = BUILT.get_or_init(|| guest("hostile")).clone();
@@ -93,7 +93,7 @@ pub fn hostile(describe: &str) -> Vec<u8> {
     component
 }
 
-/// The guest that describes itself as this manifest and acts as its events say.
+/// The guest that returns this manifest and acts as its events say.
 pub fn table(manifest: &ManifestSpec) -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();
     let mut component = BUILT.get_or_init(|| guest("table")).clone();
@@ -105,7 +105,7 @@ pub fn table(manifest: &ManifestSpec) -> Vec<u8> {
     component
 }
 
-/// The same component with another digest: a meaningless custom section is appended.
+/// The same component with another digest, by an additional custom section.
 pub fn relabelled(component: &[u8], label: &str) -> Vec<u8> {
     let mut relabelled = component.to_vec();
     let name = b"label";

@@ -18,43 +18,43 @@ use tokio::net::TcpStream;
 
 use crate::{NOTHING, TIMEOUT, TestClient, eventually, target_dir};
 
-/// An event that a service may send to all clients.
+/// The event that marks the end of received frames: a service may emit it to all clients.
 const FENCE: &str = "system:notification";
 
-/// A running host, which is ended with the test.
+/// A running host, which is killed when this value is dropped.
 #[derive(Debug)]
 pub struct TestHost {
     child: Child,
-    /// None only during a restart.
+    /// `None` during a restart only.
     dir: Option<TempDir>,
-    /// Where clients connect, as `ws://127.0.0.1:PORT`.
+    /// The address for clients, as `ws://127.0.0.1:PORT`.
     pub ws: String,
-    /// Where the API is, as `http://127.0.0.1:PORT`.
+    /// The address of the API, as `http://127.0.0.1:PORT`.
     pub api: String,
     /// The API key.
     pub key: String,
 }
 
-/// An answer of the API.
+/// A response of the API.
 #[derive(Debug)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, where it is JSON.
+    /// The body, if it is JSON.
     pub body: Value,
     /// The body as text.
     pub text: String,
 }
 
 impl Answer {
-    /// A header, or nothing where it is missing.
+    /// A header; empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
     }
 
-    /// The body: the result, or the error.
+    /// The body: the result if the status is 200, else the error.
     fn into_result(self) -> Result<Value, Value> {
         match self.status {
             200 => Ok(self.body),
@@ -64,12 +64,12 @@ impl Answer {
 }
 
 impl TestHost {
-    /// Starts a host in development mode, that is without configuration.
+    /// Starts a host in development mode, which is without configuration.
     pub fn start() -> Self {
         Self::start_with("", &[])
     }
 
-    /// Starts a host with a configuration, and further environment variables.
+    /// Starts a host with a configuration, and additional environment variables.
     pub fn start_with(toml: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         if !toml.is_empty() {
@@ -78,7 +78,7 @@ impl TestHost {
         Self::start_in(dir, env)
     }
 
-    /// Starts a host with a configuration through a command that executes its arguments, as `env` does.
+    /// Starts a host with a configuration, by a command that executes its arguments, such as `env`.
     pub fn start_under(prefix: &[&str], toml: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         if !toml.is_empty() {
@@ -89,17 +89,17 @@ impl TestHost {
         Self::start_by(command, dir, &[])
     }
 
-    /// Starts a host in a folder that an earlier host may have used.
+    /// Starts a host in a folder, which may be that of an earlier host.
     pub fn start_in(dir: TempDir, env: &[(&str, &str)]) -> Self {
         let command = Self::command(dir.path());
         Self::start_by(command, dir, env)
     }
 
-    /// Starts a host by a command that is the binary, or executes it.
+    /// Starts a host by a command that is the host's binary or executes it.
     pub fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
-        // Compiled once for all tests.
+        // One cache for all tests, so that each component is compiled once.
         command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
-        // No leeway: host and tests have one clock.
+        // No leeway is needed, because the host and the tests have the same clock.
         command.env("ROUNDHOUSE_AUTH__JWT__LEEWAY", "0s");
         command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
         if dir.path().join("roundhouse.toml").exists() {
@@ -127,25 +127,25 @@ impl TestHost {
         self.child.wait().expect("the process can be waited for");
     }
 
-    /// Starts another host in the folder of this one, which has ended. Its ports change.
+    /// Starts another host in the folder of this one, which must have ended. The ports change.
     pub fn restart(&mut self) {
         let dir = self.dir.take().expect("there is a folder");
         *self = Self::start_in(dir, &[]);
     }
 
-    /// The path of the binary: beside the folder that this test was built into.
+    /// The path of the host's binary, beside the folder that this test was built into.
     pub fn binary() -> PathBuf {
         let test = std::env::current_exe().expect("a test has a path");
         let folder = test.ancestors().find(|folder| folder.join("roundhouse").is_file());
         folder.expect("the host is built: run `cargo build --release`").join("roundhouse")
     }
 
-    /// The binary, to be run in `dir` without this process's own configuration.
+    /// A command that runs the host's binary in `dir`, without the configuration in this process's environment.
     pub fn command(dir: &Path) -> Command {
         Self::in_folder(Command::new(Self::binary()), dir)
     }
 
-    /// A command, to be run in `dir` without this process's own configuration.
+    /// Lets a command run in `dir`, without the configuration in this process's environment.
     pub fn in_folder(mut command: Command, dir: &Path) -> Command {
         command.current_dir(dir).stdin(Stdio::null());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROUNDHOUSE_")) {
@@ -164,17 +164,17 @@ impl TestHost {
         self.child.id()
     }
 
-    /// Everything that the host has logged.
+    /// The host's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir().join("log")).unwrap_or_default()
     }
 
-    /// A token for a user of this name, by the command line.
+    /// A token for a user of this name, made by the command line.
     pub fn token(&self, user: &str) -> String {
         self.token_with(user, &[])
     }
 
-    /// A token by the command line, with further arguments.
+    /// A token made by the command line, with additional arguments.
     pub fn token_with(&self, user: &str, args: &[&str]) -> String {
         let mut command = Self::command(self.dir());
         command.args(["token", "--user", user]).args(args);
@@ -191,18 +191,18 @@ impl TestHost {
         self.client_with(user, &[]).await
     }
 
-    /// As [`TestHost::client`], with further arguments for the token.
+    /// A client connected as `user`, with additional arguments for its token.
     pub async fn client_with(&self, user: &str, args: &[&str]) -> TestClient {
         let name = user[..1].to_uppercase() + &user[1..];
         TestClient::connect(&self.ws, &self.token_with(user, &[&["--name", &name], args].concat())).await
     }
 
-    /// Runs `roundhouse plugin …` against this host.
+    /// Runs `roundhouse plugin …` against this host. Returns whether it succeeded, and its output.
     pub fn plugin(&self, args: &[&str]) -> (bool, String) {
         self.plugin_at(&self.api, args)
     }
 
-    /// Runs `roundhouse plugin …` against an API.
+    /// Runs `roundhouse plugin …` against the API at `api`. Returns whether it succeeded, and its output.
     pub fn plugin_at(&self, api: &str, args: &[&str]) -> (bool, String) {
         let mut command = Self::command(self.dir());
         let output = command.arg("plugin").args(args).args(["--api", api]).output().expect("the command runs");
@@ -222,7 +222,7 @@ impl TestHost {
         self.call("POST", path, body.to_string()).await
     }
 
-    /// Calls the API with JSON that must be refused, and returns status, code and message.
+    /// Calls the API with JSON that must be refused. Returns the status, and the code and message of the error.
     pub async fn post_refused(&self, path: &str, body: &Value) -> (u16, String, String) {
         let answer = self.post(path, body).await;
         assert!(answer.status >= 400, "{body}: {}", answer.text);
@@ -230,25 +230,25 @@ impl TestHost {
         (answer.status, text("code"), text("message"))
     }
 
-    /// Posts an event as a service: the feature's answer, or the error.
+    /// Posts an event as a service. Returns the feature's answer, or the error.
     pub async fn post_event(&self, event: &str, data: Value) -> Result<Value, Value> {
         self.post("/v1/events", &json!({ "event": event, "data": data })).await.into_result()
     }
 
-    /// Posts an event that must be refused, and returns the error's code.
+    /// Posts an event that must be refused. Returns the error's code.
     pub async fn post_event_refused(&self, event: &str, data: Value) -> String {
         self.post_refused("/v1/events", &json!({ "event": event, "data": data })).await.1
     }
 
-    /// Queries a feature as a service: its answer, or the error.
+    /// Queries a feature as a service. Returns the feature's answer, or the error.
     pub async fn query(&self, plugin: &str, query: &str, data: Value) -> Result<Value, Value> {
         self.post(&format!("/v1/query/{plugin}/{query}"), &data).await.into_result()
     }
 
-    /// The frames that each client has received since the last call, up to all that the host has sent by now.
+    /// The frames that each client has received since the last call, up to the last that the host has sent.
     pub async fn received<const N: usize>(&self, clients: [&mut TestClient; N]) -> [Vec<Value>; N] {
         static N_FENCES: AtomicU64 = AtomicU64::new(0);
-        // The fence reaches all clients, behind everything that was sent before it.
+        // The fence reaches all clients after every frame that was sent before it.
         let number = json!(N_FENCES.fetch_add(1, Ordering::Relaxed));
         self.post_event(FENCE, json!({ "fence": number })).await.expect("everybody is told");
         let mut heard = [NOTHING; N];
@@ -257,7 +257,7 @@ impl TestHost {
                 let frame = client.next().await;
                 match frame["data"].get("fence") {
                     Some(fence) if *fence == number => break,
-                    // A fence of an earlier call.
+                    // The fence of an earlier call is skipped.
                     Some(_) => {}
                     None => heard.push(frame),
                 }
@@ -273,12 +273,12 @@ impl TestHost {
         answer.body
     }
 
-    /// Tries to load a component through the API.
+    /// Loads a component through the API. Returns the response.
     pub async fn try_load(&self, name: &str, component: Vec<u8>) -> Answer {
         self.call("PUT", &format!("/v1/plugins/{name}"), component).await
     }
 
-    /// Loads a component, which must be accepted.
+    /// Loads a component, which the host must accept.
     pub async fn load(&self, name: &str, component: Vec<u8>) -> Value {
         let answer = self.try_load(name, component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -295,12 +295,12 @@ impl TestHost {
         self.report(name).await["stats"].take()
     }
 
-    /// Waits until a plugin's own stats are as wanted.
+    /// Waits until a plugin's own stats equal `wanted`.
     pub async fn wait_for_stats(&self, name: &str, wanted: Value) {
         self.wait_for_report(name, |report| report["stats"] == wanted).await;
     }
 
-    /// Waits until a plugin's report is as wanted, and returns it.
+    /// Waits until `wanted` is true of a plugin's report. Returns the report.
     pub async fn wait_for_report(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("the report of {name}"), async || {
             let report = self.call("GET", &format!("/v1/plugins/{name}"), "").await.body;
@@ -316,7 +316,7 @@ impl TestHost {
         database
     }
 
-    /// Asks the host to end by SIGTERM.
+    /// Sends the host SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -327,7 +327,7 @@ impl TestHost {
         assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
     }
 
-    /// How the host has ended, if it has.
+    /// The exit status of the host, if it has ended.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child can be waited for")
     }
@@ -347,7 +347,7 @@ impl TestHost {
 
 impl Drop for TestHost {
     fn drop(&mut self) {
-        // The host may have ended already.
+        // The host may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -356,7 +356,7 @@ impl Drop for TestHost {
 /// Makes one HTTP call.
 ///
 /// # Errors
-/// Where there is no answer in time.
+/// If no response arrives in time.
 pub async fn http(
     base: &str,
     method: &str,
@@ -386,7 +386,7 @@ pub async fn http(
     tokio::time::timeout(TIMEOUT, answered).await.context("no answer in time")?
 }
 
-/// One of the host's Prometheus metrics.
+/// The value of one of the host's Prometheus metrics.
 pub async fn metric(api: &str, name: &str) -> u64 {
     let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
     let name = format!("roundhouse_{name} ");

@@ -1,4 +1,4 @@
-//! The host within the test's own process, whose clock the test moves.
+//! The host within the test's own process, on a clock that the test moves.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,21 +14,21 @@ use tokio::time::timeout;
 
 use crate::{Answer, TestClient, http, target_dir};
 
-/// Longer than a shutdown takes where every client answers.
+/// Longer than a shutdown takes if each client answers the close.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
-/// How long a host waits for clients that do not answer its close.
+/// The time that a host waits for clients that do not answer its close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A host whose clock the test moves.
+/// A host on a clock that the test moves.
 #[derive(Debug)]
 pub struct InnerHost {
     server: Option<Server>,
     /// The clock.
     pub clock: Clock,
-    /// Where clients connect.
+    /// The address for clients.
     pub ws: String,
-    /// Where the API is.
+    /// The address of the API.
     pub api: String,
     key: String,
     secret: String,
@@ -50,16 +50,16 @@ impl InnerHost {
         let overrides = Overrides { listen: any.clone(), api: any, ..Overrides::default() };
         let mut config = Config::load(Some(&file), overrides, dir.path()).expect("the configuration is right");
         if !std::fs::read_to_string(&file).is_ok_and(|toml| toml.contains("leeway")) {
-            // No leeway, so that a token's end is known to the millisecond.
+            // Without leeway, a token expires at a known millisecond.
             config.auth.jwt.leeway = Duration::ZERO;
         }
-        // Compiled once for all tests.
+        // One cache for all tests, so that each component is compiled once.
         config.plugins.cache_dir = Some(target_dir().join("compiled-for-tests"));
         config.prepare().expect("secrets can be made");
         let secret = config.signing_secret().expect("there is a secret");
         let key = std::fs::read_to_string(dir.path().join(".roundhouse/api-key")).expect("there is a key");
         let clock = Clock::manual(now_ms);
-        // The start waits for threads of the host.
+        // The start blocks on threads of the host.
         let starting = tokio::task::spawn_blocking({
             let clock = clock.clone();
             move || Server::start(config, clock)
@@ -69,14 +69,14 @@ impl InnerHost {
         Self { server: Some(server), clock, ws, api, key, secret, dir }
     }
 
-    /// Shuts the host down, and starts another in its folder this much later.
+    /// Shuts the host down, and starts another in its folder with a clock that is later by `later`.
     pub async fn restart(mut self, later: Duration) -> Self {
         let now = self.clock.wall_ms();
         self.end().await;
         Self::start_in(self.dir, now + later.as_millis() as u64).await
     }
 
-    /// The folder that it runs in.
+    /// The folder that the host runs in.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -86,7 +86,7 @@ impl InnerHost {
         self.clock.advance(by);
     }
 
-    /// A token for a user, valid for so long.
+    /// A token for a user, which expires after `valid_for` if that is given.
     pub fn token(&self, user: &str, valid_for: Option<Duration>) -> String {
         let expires = |valid: Duration| (self.clock.wall_ms() as f64 / 1000.0) + valid.as_secs_f64();
         let claims = Claims { sub: user.to_owned(), exp: valid_for.map(expires), ..Claims::default() };
@@ -110,14 +110,14 @@ impl InnerHost {
             .expect("an answer")
     }
 
-    /// Emits an event as a service, and returns the number of connections that it reached.
+    /// Emits an event as a service. Returns the number of connections that the event reached.
     pub async fn emit(&self, to: Value, event: &str, data: Value) -> u64 {
         let emit = json!({ "to": to, "event": event, "data": data });
         let answer = self.call("POST", "/v1/emit", emit.to_string()).await;
         answer.body["delivered"].as_u64().unwrap_or_else(|| panic!("it was not sent: {}", answer.text))
     }
 
-    /// Loads a component, which must be accepted.
+    /// Loads a component, which the host must accept.
     pub async fn load(&self, name: &str, component: Vec<u8>) {
         let answer = self.call("PUT", &format!("/v1/plugins/{name}"), component).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -128,14 +128,14 @@ impl InnerHost {
         self.end().await;
     }
 
-    /// Begins a shutdown, during which the test goes on and moves the clock.
+    /// Begins a shutdown, during which the test goes on and moves the clock. The receiver resolves at its end.
     pub fn begin_shutdown(&mut self) -> oneshot::Receiver<()> {
         let server = self.server.take().expect("it runs");
         let (end, ended) = oneshot::channel();
-        // Not on a thread of the runtime, which would wait for it where the test has failed.
+        // A thread of its own: the runtime would wait for a blocking task even after the test has failed.
         std::thread::spawn(move || {
             server.shut_down();
-            // The receiver is gone where the test has failed.
+            // The receiver is gone if the test has failed.
             let _ = end.send(());
         });
         ended
@@ -144,7 +144,7 @@ impl InnerHost {
     async fn end(&mut self) {
         let mut ending = self.begin_shutdown();
         while timeout(SHUTDOWN_TIME, &mut ending).await.map(|ended| ended.expect("no panic")).is_err() {
-            // Clients that do not answer the close are given up by the clock, which the test must move.
+            // The host gives up clients that do not answer the close by the clock, which the test must move.
             self.clock.advance(CLOSE_TIMEOUT);
         }
     }

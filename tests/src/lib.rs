@@ -2,23 +2,23 @@
 //!
 //! # Layout
 //! - [`TestHost`]: the real binary in a folder of its own, and its API
-//! - [`CountedHost`]: the same under a tool that counts its instructions
-//! - [`InnerHost`]: the same host within the test's process, on a clock that the test moves
+//! - [`CountedHost`]: the real binary under a tool that counts its instructions
+//! - [`InnerHost`]: the host within the test's process, on a clock that the test moves
 //! - [`TestClient`]: a client of the plain protocol
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
-//! - [`SocketIoClient`]: a client of Socket.IO on either of them
-//! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server of its own, and a pooler before it
+//! - [`SocketIoClient`]: a client of Socket.IO on either transport
+//! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server, and a pooler before it
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and their cost to others
 //! - [`faults_of_many`]: faults that count against a feature, and not against one sender
-//! - [`bench`]: shared by the benchmarks
+//! - [`bench`]: helpers of the benchmarks
 //! - [`chat`]: chat under load
 //! - [`Script`]: the scripts that run third-party clients
 //! - [`cost`]: the worst cost of payloads within the limits
 //! - [`restarts`]: kills in the middle of a change, and the starts after them
 //! - [`Random`]: pseudo-random numbers from a seed
 //! - [`raw`]: WebSockets without a library, for load generators
-//! - [`Walk`]: from frame to frame through a server's bytes
+//! - [`Walk`]: reads the lengths of a server's frames
 //! - [`target_dir`]: the target folder of the running program
 //! - [`skip`]: reports a test that lacks a requirement
 
@@ -61,19 +61,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long a test waits for an expected result. Generous, for machines may be busy: only failing tests take so long.
+/// The time that a test waits for an expected result. Generous, because machines may be busy: only failing tests take
+/// so long.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a test listens for frames that must not come.
+/// The time that a test listens for frames that must not come.
 pub const SILENCE: Duration = Duration::from_millis(150);
 
 /// The frames of a client that has received none.
 pub const NOTHING: Vec<Value> = Vec::new();
 
-/// Calls `probe` again and again until it returns a value.
+/// Calls `probe` again and again until it returns a value. Returns that value.
 ///
 /// # Panics
-/// Where it returns none in time.
+/// If `probe` returns no value within [`TIMEOUT`].
 pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -88,9 +89,10 @@ pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>
 /// The target folder that this program was built into.
 ///
 /// # Panics
-/// Where it was not built by cargo.
+/// If cargo did not build the program.
 pub fn target_dir() -> PathBuf {
-    // Not by cargo's `CACHEDIR.TAG`: cargo does not put one into a folder that existed before its first build.
+    // cargo's `CACHEDIR.TAG` does not mark the folder: cargo writes none into a folder that existed before its first
+    // build.
     let program = std::env::current_exe().expect("a program has a path");
     let profile = program.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
     profile.and_then(|profile| profile.parent()).expect("it is within a target folder").to_owned()
@@ -99,9 +101,9 @@ pub fn target_dir() -> PathBuf {
 /// Reports that a test is skipped, and why.
 ///
 /// # Panics
-/// Where `TESTS_MUST_NOT_SKIP` is set, as it is in continuous integration: there nothing may be missing.
+/// If `TESTS_MUST_NOT_SKIP` is set, as in continuous integration, where no requirement may be missing.
 pub fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("TESTS_MUST_NOT_SKIP").is_none(), "{test} must not be skipped here: {why}");
-    // Written to standard error itself: the test runner captures the output of a passing test.
+    // Written to standard error directly, because the test runner captures the output of a passing test.
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED {test}: {why}");
 }

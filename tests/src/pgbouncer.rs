@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::TIMEOUT;
 use crate::postgres::{TestPostgres, give_to_server_account, server_command};
 
-/// A running pooler, which is ended with the test.
+/// A running pooler, which is killed when this value is dropped.
 #[derive(Debug)]
 pub struct TestPgBouncer {
     port: u16,
@@ -21,19 +21,18 @@ pub struct TestPgBouncer {
 }
 
 impl TestPgBouncer {
-    /// A running pooler in transaction mode, or why there is none. It has few connections to the server, so that
-    /// clients share them.
+    /// Starts a pooler in transaction mode. It has few connections to the server, so that clients share them.
     ///
     /// # Errors
-    /// Where PgBouncer is not installed.
+    /// If PgBouncer is not installed, with the reason.
     pub fn start(server: &TestPostgres) -> Result<Self, String> {
         Self::start_in_mode(server, "transaction")
     }
 
-    /// A running pooler in another mode.
+    /// Starts a pooler in another mode.
     ///
     /// # Errors
-    /// Where PgBouncer is not installed.
+    /// If PgBouncer is not installed, with the reason.
     pub fn start_in_mode(server: &TestPostgres, mode: &str) -> Result<Self, String> {
         let program = program().ok_or("PgBouncer is not installed (no pgbouncer in PATH or /usr/sbin)")?;
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -71,7 +70,7 @@ impl TestPgBouncer {
 
 impl Drop for TestPgBouncer {
     fn drop(&mut self) {
-        // The pooler may have ended already.
+        // The pooler may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

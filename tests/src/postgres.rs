@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::TIMEOUT;
 
-/// The account that Debian's package makes for the server, which does not run as root.
+/// The account that Debian's package creates for the server, which does not run as root.
 const SERVER_ACCOUNT: &str = "postgres";
 
-/// A running server, which is ended with the test.
+/// A running server, which is killed when this value is dropped.
 #[derive(Debug)]
 pub struct TestPostgres {
     programs: PathBuf,
@@ -27,19 +27,19 @@ pub struct TestPostgres {
 }
 
 impl TestPostgres {
-    /// A running server, or why there is none.
+    /// Starts a server.
     ///
     /// # Errors
-    /// Where PostgreSQL is not installed.
+    /// If PostgreSQL is not installed, with the reason.
     pub fn start() -> Result<Self, String> {
         Self::start_with(false)
     }
 
-    /// A server that accepts connections over TLS alone. Its certificate is for `localhost`, and signed by
+    /// Starts a server that accepts connections over TLS alone. Its certificate is for `localhost`, and signed by
     /// [`Self::authority`].
     ///
     /// # Errors
-    /// Where PostgreSQL is not installed.
+    /// If PostgreSQL is not installed, with the reason.
     pub fn start_with_tls() -> Result<Self, String> {
         Self::start_with(true)
     }
@@ -67,7 +67,7 @@ impl TestPostgres {
         Ok(server)
     }
 
-    /// From its next start on, the server accepts connections of this kind alone (`pg_hba.conf`).
+    /// Lets the server, from its next start on, accept connections of this kind alone (`pg_hba.conf`).
     pub fn let_in(&self, kind: &str) {
         let rule = format!("{kind} all all 127.0.0.1/32 trust\n");
         fs::write(self.data().join("pg_hba.conf"), rule).expect("the rules can be written");
@@ -89,7 +89,7 @@ impl TestPostgres {
         write("server.key", key.serialize_pem());
     }
 
-    /// The certificate that signed the server's.
+    /// The path of the certificate that signed the server's.
     pub fn authority(&self) -> PathBuf {
         self.dir.path().join("authority.pem")
     }
@@ -99,17 +99,17 @@ impl TestPostgres {
         self.url_at("127.0.0.1")
     }
 
-    /// The port that it listens on.
+    /// The port that the server listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The URL of the server by another name of this machine.
+    /// The URL of the server with `host`, another name of this machine.
     pub fn url_at(&self, host: &str) -> String {
         format!("postgres://roundhouse@{host}:{}/postgres", self.port)
     }
 
-    /// Stops the server, as a restart does; connections break.
+    /// Stops the server as a restart does, which breaks its connections.
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         // A "fast shutdown", as the server's manual calls it.
@@ -149,7 +149,7 @@ impl TestPostgres {
         self.dir.path().join("data")
     }
 
-    /// A program of the server's installation.
+    /// A command of the server's installation.
     fn command(&self, program: &str) -> Command {
         server_command(&self.programs.join(program), self.dir.path())
     }
@@ -173,7 +173,7 @@ impl TestPostgres {
         })
     }
 
-    /// Runs work on a connection of the owner, on another thread: client and test may each have a runtime.
+    /// Runs `work` on a connection of the owner, on another thread, because client and test may each have a runtime.
     fn on_a_connection<T: Send>(&self, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
         let work = || {
             let client = postgres::Client::connect(&self.url(), postgres::NoTls);
@@ -183,7 +183,7 @@ impl TestPostgres {
     }
 }
 
-/// Gives a folder to the account that servers run as, where tests run as root.
+/// Gives a folder to the account that servers run as if the tests run as root.
 pub(crate) fn give_to_server_account(dir: &Path) {
     if is_root() {
         let given = Command::new("chown").args(["-R", SERVER_ACCOUNT]).arg(dir).status();
@@ -191,8 +191,8 @@ pub(crate) fn give_to_server_account(dir: &Path) {
     }
 }
 
-/// Runs a program that refuses to run as root, in a folder of its own. It replaces its parent, so that ending the
-/// process ends it.
+/// A command for a program that refuses to run as root, in a folder of its own. The program replaces the process that
+/// the command starts, so that killing that process ends the program.
 pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
@@ -208,7 +208,7 @@ pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
 impl Drop for TestPostgres {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // Killed at once: nothing of it is kept.
+            // The server is killed at once, because nothing of it is kept.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -220,7 +220,7 @@ fn is_root() -> bool {
     id.stdout.trim_ascii() == b"0"
 }
 
-/// The folder of the server's programs, the newest of those installed.
+/// The folder of the server's programs, of the newest installed version.
 fn programs() -> Option<PathBuf> {
     let has_server = |folder: &Path| folder.join("initdb").is_file() && folder.join("postgres").is_file();
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -5,13 +5,13 @@
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with a seed.
+    /// A generator that begins with `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// A number below `bound`, which must not be 0.
     pub fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -20,12 +20,12 @@ impl Random {
         ((z ^ (z >> 31)) % bound as u64) as usize
     }
 
-    /// One of these elements.
+    /// One of the elements, which must not be empty.
     pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.below(among.len())]
     }
 
-    /// True with this probability in per cent.
+    /// Whether an event of this probability, in per cent, occurs.
     pub fn in_hundred(&mut self, times: usize) -> bool {
         self.below(100) < times
     }

@@ -1,4 +1,4 @@
-//! WebSockets without a library: a load generator must cost less than the host.
+//! WebSockets without a library, because a load generator must cost less than the host.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// A connection of the plain protocol whose first frame has been read.
+/// Opens a connection of the plain protocol, and reads its first frame.
 ///
 /// # Errors
-/// Where the host refuses it, or does not answer.
+/// If the host refuses the connection, or does not answer.
 pub async fn connect_raw(ws: &str, token: &str) -> anyhow::Result<TcpStream> {
     Ok(connect_raw_on(reach(ws).await?, token).await?.0)
 }
 
-/// As [`connect_raw`], on a connected socket. Without a token it is anonymous. Also returns the bytes behind the host's
-/// first frame.
+/// As [`connect_raw`], on a connected socket. With an empty token the client is anonymous. Also returns the bytes
+/// received after the host's first frame.
 ///
 /// # Errors
-/// Where the host refuses it, or does not answer.
+/// If the host refuses the connection, or does not answer.
 pub async fn connect_raw_on(mut socket: TcpStream, token: &str) -> anyhow::Result<(TcpStream, Vec<u8>)> {
     let mut received = Vec::new();
     let query = if token.is_empty() { String::new() } else { format!("?token={token}") };
@@ -29,10 +29,11 @@ pub async fn connect_raw_on(mut socket: TcpStream, token: &str) -> anyhow::Resul
     Ok((socket, received))
 }
 
-/// A Socket.IO connection by WebSocket to the main namespace. Returns the host's answer, and the bytes behind it.
+/// Opens a Socket.IO connection by WebSocket to the main namespace. Returns the socket, the host's answer, and the
+/// bytes after it.
 ///
 /// # Errors
-/// Where the host refuses it, or does not answer.
+/// If the host refuses the connection, or does not answer.
 pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStream, Value, Vec<u8>)> {
     connect_socket_io_on(reach(ws).await?, auth).await
 }
@@ -40,7 +41,7 @@ pub async fn connect_socket_io(ws: &str, auth: &Value) -> anyhow::Result<(TcpStr
 /// As [`connect_socket_io`], on a connected socket.
 ///
 /// # Errors
-/// Where the host refuses it, or does not answer.
+/// If the host refuses the connection, or does not answer.
 pub async fn connect_socket_io_on(mut socket: TcpStream, auth: &Value) -> anyhow::Result<(TcpStream, Value, Vec<u8>)> {
     let mut received = Vec::new();
     open(&mut socket, "/socket.io/?EIO=4&transport=websocket", &mut received).await?;
@@ -55,10 +56,10 @@ pub(crate) async fn reach(ws: &str) -> anyhow::Result<TcpStream> {
     Ok(TcpStream::connect(ws.trim_start_matches("ws://")).await?)
 }
 
-/// Makes the WebSocket handshake. Bytes behind the answer go to `received`.
+/// Makes the WebSocket handshake. Bytes after the host's answer go to `received`.
 ///
 /// # Errors
-/// Where the host refuses it, or does not answer.
+/// If the host refuses the handshake, or does not answer.
 pub async fn open(socket: &mut TcpStream, path: &str, received: &mut Vec<u8>) -> anyhow::Result<()> {
     const END: &[u8] = b"\r\n\r\n";
     socket.set_nodelay(true)?;
@@ -107,7 +108,7 @@ pub fn client_frame(payload: &[u8]) -> Vec<u8> {
     frame_of(0x81, payload)
 }
 
-/// A client's frame with this first byte (the end of the message, and the opcode), masked with zeros.
+/// A client's frame with the first byte `first` (the final flag and the opcode), masked with zeros.
 pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
@@ -126,7 +127,7 @@ pub fn frame_of(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Takes whole frames of a server out of the received bytes, and passes each text to `take`.
+/// Removes whole frames of a server from the received bytes, and passes the payload of each text frame to `take`.
 pub fn take_frames(received: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
     let mut rest = &received[..];
     loop {

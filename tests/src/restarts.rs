@@ -1,4 +1,4 @@
-//! Kills a host at a random moment of a change: the next start must bring up everything that was answered as installed.
+//! Kills a host at a random moment of a change: the next start must load each build that was acknowledged as installed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::guests::{hostile, relabelled, relay, ticket_collision};
 use crate::{Answer, Random, TestHost, http};
 
-/// The running build of a plugin: generation and digest, or nothing.
+/// The running build of a plugin: generation and digest, or `None`.
 type Running = Option<(u64, String)>;
 
 /// A plugin that is changed through the API.
@@ -19,30 +19,30 @@ type Running = Option<(u64, String)>;
 struct Changed {
     name: &'static str,
     builds: Vec<Vec<u8>>,
-    /// The build that was last answered as running.
+    /// The build that last ran, by the host's answer.
     running: Running,
-    /// The digest that each generation had.
+    /// The digest of each generation.
     generations: HashMap<u64, String>,
 }
 
 /// The results of the rounds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Starts after a kill.
+    /// The number of starts after a kill.
     pub starts: usize,
-    /// Changes that were answered.
+    /// The number of answered changes.
     pub answered: usize,
-    /// Changes that were unanswered at a kill, and made at the next start.
+    /// The number of changes that were unanswered at a kill, and found made at the next start.
     pub made: usize,
-    /// Changes that were unanswered at a kill, and not made.
+    /// The number of changes that were unanswered at a kill, and found not made.
     pub not_made: usize,
 }
 
 /// Kills a host in the middle of loads, rollbacks, unloads, resets and changes of the folder, and checks the builds
-/// that each start brings up.
+/// that each start loads.
 ///
 /// # Panics
-/// Where a start brings up anything but the installed build or the one under way.
+/// If a start loads a build that is neither the installed one nor that of the change under way.
 pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
     let mut random = Random::new(seed);
     let mut outcome = Outcome::default();
@@ -102,7 +102,7 @@ pub async fn restarts(rounds: usize, seed: u64) -> Outcome {
     outcome
 }
 
-/// Checks that a start brings up these plugins, and `file` from the folder.
+/// Checks that a start has loaded `plugins`, and `file` from the folder.
 async fn check_start(host: &TestHost, plugins: &mut [Changed], file: Option<&String>, round: usize) {
     for plugin in plugins {
         plugin.note(round);
@@ -117,7 +117,7 @@ async fn check_start(host: &TestHost, plugins: &mut [Changed], file: Option<&Str
 }
 
 impl Changed {
-    /// A generation's number is never used for another component.
+    /// Checks that a generation's number is never used for another component.
     fn note(&mut self, round: usize) {
         if let Some((generation, digest)) = &self.running {
             let known = self.generations.entry(*generation).or_insert_with(|| digest.clone());
@@ -126,7 +126,7 @@ impl Changed {
     }
 }
 
-/// A change of a plugin: method, path and body.
+/// A random change of a plugin: method, path and body.
 fn change(plugin: &Changed, random: &mut Random) -> (&'static str, String, Vec<u8>) {
     let path = format!("/v1/plugins/{}", plugin.name);
     match random.below(8) {
@@ -157,7 +157,7 @@ async fn running(host: &TestHost, name: &str) -> Running {
     Some((answer.body["generation"].as_u64()?, answer.body["digest"].as_str()?.to_owned()))
 }
 
-/// All needed components are there, no others are, and none is half written.
+/// Checks that the stored components are exactly those that the plugins' records name.
 async fn check_components(host: &TestHost, round: usize) {
     let folder = host.dir().join(".roundhouse/components");
     let (mut there, mut needed) = (Vec::new(), Vec::new());

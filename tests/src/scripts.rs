@@ -68,12 +68,12 @@ impl Script {
         Ok(Self { command, name })
     }
 
-    /// Starts it with the host's address and these further arguments.
+    /// Starts the script with the host's address and additional arguments.
     ///
     /// # Panics
-    /// Where it cannot be started.
+    /// If the script cannot be started.
     pub fn start(mut self, host: &TestHost, args: &[&str]) -> Running {
-        // Tokens are left out of the name that failures show.
+        // Tokens are left out of the name that a failure shows.
         let told: Vec<&str> = args.iter().copied().filter(|arg| arg.len() < 40).collect();
         let what = format!("{} {}", self.name, told.join(" "));
         let command = self.command.arg(host.ws.replace("ws://", "http://")).args(args);
@@ -84,31 +84,32 @@ impl Script {
         Running { what, child, stdin, lines: BufReader::new(stdout).lines() }
     }
 
-    /// Runs it to its end, which must be a success.
+    /// Runs the script to its end, which must be a success.
     ///
     /// # Panics
-    /// With the script's output where a check failed.
+    /// If a check failed, with the script's output.
     pub fn expect_success(self, host: &TestHost, args: &[&str]) {
         self.start(host, args).expect_success(host);
     }
 }
 
 impl Running {
-    /// The next line of its output, or nothing where it has ended.
+    /// The next line of the script's output; `None` if the script has ended.
     pub fn read_line(&mut self) -> Option<Value> {
         let line = self.lines.next()?.expect("what a script says is text");
         Some(serde_json::from_str(&line).expect("what a script says is JSON"))
     }
 
-    /// Writes a line to its input. It may have ended, which [`Running::expect_success`] reports.
+    /// Writes a line to the script's input. An error is ignored: [`Running::expect_success`] reports a script that has
+    /// ended.
     pub fn write_line(&mut self, line: &Value) {
         let _ = writeln!(self.stdin, "{line}");
     }
 
-    /// Waits for its end, which must be a success.
+    /// Waits for the end of the script, which must be a success.
     ///
     /// # Panics
-    /// With the script's output where a check failed.
+    /// If a check failed, with the script's output.
     pub fn expect_success(mut self, host: &TestHost) {
         let mut last = None;
         while let Some(line) = self.read_line() {
@@ -127,7 +128,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The script may have ended already.
+        // The script may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

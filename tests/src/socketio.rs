@@ -12,19 +12,19 @@ use crate::{SILENCE, TIMEOUT, eventually};
 /// A received Socket.IO packet, with its attachments.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Received {
-    /// The type, `0` to `4`: packets with attachments have the type that they would have without.
+    /// The type, `0` to `4`; a packet with attachments has the type of one without.
     pub kind: char,
     /// The namespace.
     pub namespace: String,
     /// The id of an acknowledgement.
     pub id: Option<u64>,
-    /// Its data: of an event, the array without name and offset.
+    /// The data: of an event, the arguments without name and offset.
     pub data: Value,
-    /// An event's name.
+    /// The name of an event.
     pub event: String,
-    /// The offset of an event, where it has one.
+    /// The offset of an event, if any.
     pub offset: Option<String>,
-    /// Attachments.
+    /// The attachments, in the order of their numbers.
     pub attachments: Vec<Vec<u8>>,
 }
 
@@ -76,13 +76,13 @@ enum Transport {
     Socket(Box<EngineSocket>),
 }
 
-/// A Socket.IO connection. It answers the host's pings while it reads.
+/// A Socket.IO connection. It answers the host's pings while it is read from.
 #[derive(Debug)]
 pub struct SocketIoClient {
     transport: Transport,
-    /// Packets that came while another was waited for.
+    /// Packets that arrived while another was waited for.
     kept_packets: VecDeque<Received>,
-    /// A packet whose attachments are incomplete, and their number.
+    /// A packet that lacks attachments, and the number of attachments that it will have.
     incomplete: Option<(Received, usize)>,
     last_id: u64,
     /// By namespace, the state for recovery: `pid`, and the `offset` of the last event.
@@ -104,24 +104,24 @@ impl SocketIoClient {
         Self { transport, kept_packets: VecDeque::new(), incomplete: None, last_id: 0, sessions: HashMap::new() }
     }
 
-    /// Opens a WebSocket, without a namespace.
+    /// A client on a new WebSocket, connected to no namespace.
     pub async fn socket(ws: &str) -> Self {
         Self::on_socket(EngineSocket::open(ws).await)
     }
 
-    /// Opens a polling session, without a namespace.
+    /// A client on a new polling session, connected to no namespace.
     pub async fn polling(ws: &str) -> Self {
         Self::on_polling(Polling::open(ws).await)
     }
 
-    /// Upgrades to a WebSocket.
+    /// Upgrades a polling session to a WebSocket.
     pub async fn upgrade(self) -> Self {
         let Transport::Polling(polling) = self.transport else { panic!("it has its WebSocket already") };
         let transport = Transport::Socket(Box::new(EngineSocket::upgrade(polling).await));
         Self { transport, ..self }
     }
 
-    /// Connects to a namespace with this `auth`: the data of the answer, or of the refusal.
+    /// Connects to a namespace with `said` as its `auth`. Returns the data of the answer, or of the refusal.
     pub async fn connect(&mut self, namespace: &str, said: &Value) -> Result<Value, Value> {
         let auth = if said.is_null() { String::new() } else { said.to_string() };
         self.send_text(&format!("40{}{auth}", prefix(namespace))).await;
@@ -132,26 +132,26 @@ impl SocketIoClient {
         }
         let pid = &answer.data["pid"];
         if pid.is_string() {
-            // A recovered session has had the events up to its offset.
+            // A recovered session has received the events up to its offset.
             let offset = if said["pid"] == *pid { said["offset"].clone() } else { Value::Null };
             self.sessions.insert(namespace.to_owned(), json!({ "pid": pid, "offset": offset }));
         }
         Ok(answer.data)
     }
 
-    /// Connects to the main namespace with a token, and returns the id there.
+    /// Connects to the main namespace with a token. Returns the connection's id.
     pub async fn connect_as(&mut self, token: &str) -> String {
         let entered = self.connect("/", &json!({ "token": token })).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
-    /// Connects to the main namespace with a token and another client's session, and returns the id there.
+    /// Connects to the main namespace with a token and the session of `lost`. Returns the connection's id.
     pub async fn recover(&mut self, lost: &Self, token: &str) -> String {
         let entered = self.connect("/", &lost.session_with(token)).await.expect("the token is good");
         entered["sid"].as_str().expect("a namespace has an id").to_owned()
     }
 
-    /// The `auth` with which a namespace's session is recovered: `pid`, and `offset` where there is one.
+    /// The `auth` that recovers the session of a namespace: `pid`, and `offset` if an event was received.
     pub fn session(&self, namespace: &str) -> Value {
         let session = self.sessions.get(namespace).expect("it is in the namespace, and may come back");
         match &session["offset"] {
@@ -160,7 +160,7 @@ impl SocketIoClient {
         }
     }
 
-    /// The `auth` with which the main namespace's session is recovered, with a token.
+    /// The `auth` that recovers the session of the main namespace, with a token.
     pub fn session_with(&self, token: &str) -> Value {
         let mut session = self.session("/");
         session["token"] = json!(token);
@@ -189,7 +189,7 @@ impl SocketIoClient {
         self.send_packet(text.into()).await;
     }
 
-    /// Sends an event in the main namespace: an array of arguments.
+    /// Sends an event in the main namespace, with an array of arguments.
     pub async fn emit(&mut self, event: &str, arguments: Value) {
         self.emit_in("/", event, arguments, None).await;
     }
@@ -201,7 +201,7 @@ impl SocketIoClient {
         self.send_text(&format!("42{}{id}{arguments}", prefix(namespace))).await;
     }
 
-    /// Sends an event in the main namespace and waits for its acknowledgement: an array of arguments.
+    /// Sends an event in the main namespace and waits for its acknowledgement, an array of arguments.
     pub async fn emit_with_ack(&mut self, event: &str, arguments: Value) -> Value {
         self.emit_with_ack_in("/", event, arguments).await
     }
@@ -214,13 +214,13 @@ impl SocketIoClient {
         self.wait_for(|packet| packet.kind == '3' && packet.namespace == namespace && packet.id == id).await.data
     }
 
-    /// Sends an event that must be refused, and returns the error's code.
+    /// Sends an event that must be refused. Returns the error's code.
     pub async fn emit_refused(&mut self, event: &str, arguments: Value) -> String {
         let answer = self.emit_with_ack(event, arguments).await;
         answer[0]["error"]["code"].as_str().unwrap_or_else(|| panic!("it was not refused: {answer}")).to_owned()
     }
 
-    /// Waits until a scope of the hostile guest has got exactly these notifications, in this order.
+    /// Waits until a scope of the hostile guest has received exactly these notifications, in this order.
     pub async fn expect_notifications(&mut self, scope: &str, expected: &[&str]) {
         let expected = json!([expected]);
         eventually(&format!("{scope} has got {expected}"), async || {
@@ -230,12 +230,12 @@ impl SocketIoClient {
         .await;
     }
 
-    /// Waits for an event. Packets before it are kept.
+    /// Waits for an event. Earlier packets are kept.
     pub async fn expect_event(&mut self, event: &str) -> Received {
         self.wait_for(|packet| packet.event == event).await
     }
 
-    /// Waits for a packet. Packets before it are kept.
+    /// Waits for a packet. Earlier packets are kept.
     pub async fn wait_for(&mut self, wanted: impl Fn(&Received) -> bool) -> Received {
         if let Some(at) = self.kept_packets.iter().position(&wanted) {
             return self.kept_packets.remove(at).expect("it is there");
@@ -253,7 +253,7 @@ impl SocketIoClient {
         }
     }
 
-    /// The next packet of any kind, in order of arrival.
+    /// The next packet of any kind, in the order of arrival.
     pub async fn next(&mut self) -> Received {
         match self.kept_packets.pop_front() {
             Some(packet) => packet,
@@ -261,7 +261,7 @@ impl SocketIoClient {
         }
     }
 
-    /// All packets that have come, and that come within a short time.
+    /// All packets that have arrived, and those that arrive within [`SILENCE`](crate::SILENCE).
     pub async fn drain(&mut self) -> Vec<Received> {
         let mut packets: Vec<Received> = self.kept_packets.drain(..).collect();
         while let Ok(Ok(packet)) = timeout(SILENCE, self.read()).await {
@@ -275,7 +275,7 @@ impl SocketIoClient {
         self.kept_packets.iter().cloned().collect()
     }
 
-    /// Waits for the end of the transport; packets before it are kept.
+    /// Waits for the end of the transport. Earlier packets are kept.
     pub async fn closed(&mut self) -> Closed {
         loop {
             match timeout(TIMEOUT, self.read()).await.expect("the connection ends in time") {
@@ -285,14 +285,14 @@ impl SocketIoClient {
         }
     }
 
-    /// Disconnects from the main namespace, and returns when the host knows.
+    /// Disconnects from the main namespace, and returns when the host has handled the packet.
     pub async fn disconnect(mut self) {
         self.send_text("41").await;
         self.connect("/nowhere", &Value::Null).await.expect_err("there is no such namespace");
         self.cut().await;
     }
 
-    /// Cuts the transport, as a failing network does.
+    /// Breaks the transport, as a failing network does.
     pub async fn cut(self) {
         match self.transport {
             Transport::Polling(polling) => polling.cut().await,
@@ -300,13 +300,13 @@ impl SocketIoClient {
         }
     }
 
-    /// Closes a WebSocket with this code, or with none.
+    /// Closes a WebSocket with a code, or without one.
     pub async fn close(self, code: Option<u16>) {
         let Transport::Socket(socket) = self.transport else { panic!("there is no WebSocket to close") };
         socket.close(code).await;
     }
 
-    /// Waits for the next packet and its attachments. It is safe to cancel.
+    /// Waits for the next packet and its attachments. Safe to cancel.
     async fn read(&mut self) -> Result<Received, Closed> {
         loop {
             match (self.read_packet().await?, &mut self.incomplete) {
@@ -329,7 +329,8 @@ impl SocketIoClient {
         }
     }
 
-    /// Takes an event's offset off: it stands behind the arguments, unless the event asks for an acknowledgement.
+    /// Removes an event's offset, which follows the arguments, and keeps it for recovery. An event that asks for an
+    /// acknowledgement has none.
     fn take_offset(&mut self, mut packet: Received) -> Received {
         if packet.kind == '2'
             && packet.id.is_none()
@@ -353,7 +354,7 @@ impl SocketIoClient {
     }
 }
 
-/// A namespace's prefix in packets.
+/// The prefix of a namespace in packets.
 fn prefix(namespace: &str) -> String {
     if namespace == "/" { String::new() } else { format!("{namespace},") }
 }

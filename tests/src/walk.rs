@@ -1,10 +1,10 @@
-//! Walks from frame to frame through a server's bytes, reading little but their lengths.
+//! Goes from frame to frame through a server's bytes, reading little but their lengths.
 
-/// The longest payload whose length stands in a frame's second byte. Events of benchmarks are longer, all other frames
-/// shorter.
+/// The greatest payload whose length fits into the second byte of a frame. Events of benchmarks are longer, all other
+/// frames shorter.
 const SHORT: usize = 125;
 
-/// The position in a stream of a server's frames. It keeps only incomplete heads and short frames.
+/// The position in a stream of a server's frames. Only incomplete heads and short frames are kept.
 #[derive(Debug, Default)]
 pub struct Walk {
     head: [u8; 10],
@@ -18,14 +18,14 @@ pub struct Walk {
 /// The long frames in some bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Long {
-    /// Frames that ended in these bytes.
+    /// The number of long frames that ended in these bytes.
     pub frames: usize,
-    /// Bytes of payload, also of unfinished frames.
+    /// The bytes of their payloads, those of unfinished frames included.
     pub bytes: usize,
 }
 
 impl Walk {
-    /// Walks through `bytes`, and passes opcode and payload of each short frame that ends in them to `take`.
+    /// Goes through `bytes`, and passes opcode and payload of each short frame that ends in them to `take`.
     pub fn feed(&mut self, mut bytes: &[u8], mut take: impl FnMut(u8, &[u8])) -> Long {
         let mut long = Long::default();
         while !bytes.is_empty() {
@@ -53,7 +53,7 @@ impl Walk {
         long
     }
 
-    /// Begins the next frame, and returns the length of its head in these bytes; nothing where the head is incomplete.
+    /// Begins the next frame. Returns the length of its head in these bytes; `None` if the head is incomplete.
     fn begin(&mut self, bytes: &[u8]) -> Option<usize> {
         let (n, (opcode, length)) = if self.n_head == 0
             && let Some((n, head)) = head(bytes)
@@ -76,7 +76,7 @@ impl Walk {
     }
 }
 
-/// The length of a frame's head, its opcode and the length of its payload; nothing where the head is incomplete.
+/// The length of a frame's head, the opcode and the length of the payload; `None` if the head is incomplete.
 fn head(bytes: &[u8]) -> Option<(usize, (u8, usize))> {
     let (n, length) = match *bytes {
         [_, n, ..] if usize::from(n) <= SHORT => (2, usize::from(n)),
@@ -91,7 +91,7 @@ fn head(bytes: &[u8]) -> Option<(usize, (u8, usize))> {
 mod tests {
     use super::*;
 
-    /// A frame of each kind of length, and empty ones.
+    /// Frames of each kind of length, and empty ones.
     fn stream() -> Vec<u8> {
         let mut stream = vec![0x89, 0, 0x81, 2, b'h', b'i', 0x81, 126, 0, 200];
         stream.extend([b'x'; 200]);

@@ -1,4 +1,4 @@
-//! What an attack is: who attacks, what is attacked, and how.
+//! An attack: the attacker, the attacked host, and the bytes that are sent.
 
 use std::fmt;
 use std::rc::Rc;
@@ -45,7 +45,7 @@ impl fmt::Display for Attacker {
 pub enum Setting {
     /// Default limits, and every client has a token.
     Closed,
-    /// The same, and clients without a token are accepted.
+    /// Default limits, and clients without a token are accepted.
     Open,
 }
 
@@ -58,7 +58,7 @@ pub enum Group {
     Scopes,
     /// Turns on a plugin thread.
     Turns,
-    /// Memory before a sign-in.
+    /// Memory before authentication.
     Memory,
     /// Floods through a feature's own events.
     Floods,
@@ -71,7 +71,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// All of them, in order.
+    /// All groups, in order.
     pub const ALL: [Self; 8] = [
         Self::Payloads,
         Self::Scopes,
@@ -83,7 +83,7 @@ impl Group {
         Self::Plugins,
     ];
 
-    /// Its name, which is that of its test.
+    /// The name of the group, which is that of its test.
     pub fn name(self) -> &'static str {
         match self {
             Self::Payloads => "payloads",
@@ -98,18 +98,18 @@ impl Group {
     }
 }
 
-/// One way to harm others.
+/// One way to harm other clients.
 #[derive(Debug)]
 pub struct Attack {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
     /// The attacker.
     pub who: Attacker,
-    /// The bytes that are sent.
+    /// The bytes that are sent, in words.
     pub what: &'static str,
-    /// Which host it needs.
+    /// The host that the attack needs.
     pub setting: Setting,
-    /// The multiple of the usual time for which it runs in a full run.
+    /// The multiple of the usual time for which the attack runs in a full run.
     pub length: u32,
     /// Runs the attack until the field's time is over.
     pub run: fn(Rc<Field>) -> LocalBoxFuture<'static, anyhow::Result<()>>,

@@ -1,4 +1,4 @@
-//! Attacks one after another, on hosts that are started for them.
+//! Runs attacks one after another, on hosts that are started for them.
 
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -19,15 +19,15 @@ use crate::TestHost;
 
 /// The default time of an attack in a full run.
 const FULL: Duration = Duration::from_secs(4);
-/// The time of an attack in a short run.
+/// The default time of an attack in a short run.
 const SHORT: Duration = Duration::from_millis(400);
 /// The share of connections and the like in a short run.
 const SHORT_SCALE: f64 = 0.1;
-/// How long the good clients are measured without an attack.
+/// The longest time for which the good clients are measured without an attack.
 const BASELINE_TIME: Duration = Duration::from_secs(3);
-/// The pause before the last measurement of memory.
+/// The pause after an attack before the last measurement of memory.
 const MEMORY_PAUSE: Duration = Duration::from_secs(4);
-/// How long a host settles after its start: first calls are slower than others.
+/// The time that a host is given after its start, because first calls are slower than others.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// The time that an attack may take for its preparation.
 const PREPARATION: Duration = Duration::from_secs(20);
@@ -46,18 +46,18 @@ pub enum Length {
 pub struct Campaign {
     /// The extent of a run.
     pub length: Length,
-    /// The time of each attack, where it is not the default.
+    /// The time of each attack, if not the default.
     pub time: Option<Duration>,
-    /// Another binary than the one beside this program.
+    /// A binary of the host other than the one beside this program.
     pub binary: Option<PathBuf>,
-    /// Whether each attack is first run against another host, to measure its cost to the machine.
+    /// Whether each attack is first run against another host on this machine, to measure its cost to the machine.
     pub has_control: bool,
 }
 
 /// A host and its good clients.
 #[derive(Debug)]
 struct AttackedHost {
-    // The good clients leave before the host ends.
+    // Dropped first: the good clients leave before the host ends.
     good_clients: GoodClients,
     host: TestHost,
 }
@@ -77,10 +77,10 @@ impl Campaign {
         Self { length: Length::Short, time: None, binary: None, has_control: false }
     }
 
-    /// Runs these attacks, and passes on each verdict.
+    /// Runs the attacks, and passes each verdict to `report`.
     ///
     /// # Errors
-    /// Where a host cannot be started, or good clients are refused before the attack.
+    /// If a host cannot be started, or good clients are refused before the attack.
     pub fn run(&self, attacks: &[(Group, &Attack)], mut report: impl FnMut(Verdict)) -> anyhow::Result<()> {
         let mut attacked_host: Option<(super::Setting, AttackedHost)> = None;
         for (number, (group, attack)) in attacks.iter().enumerate() {
@@ -175,20 +175,20 @@ impl Campaign {
             let cpu = clock_gettime(ClockId::ThreadCPUTime);
             let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
             let attacked = tally.map(|(tally, failed)| AttackResult { tally, failed, from, until, cpu });
-            // The receiver may have given up.
+            // The receiver is gone if the campaign has failed.
             let _ = sender.send(attacked);
         })?;
         receiver.recv().context("the attackers' thread ended")?
     }
 }
 
-/// Lowers the priority of an attackers' thread.
+/// Lowers the priority of an attackers' thread, and makes its runtime.
 fn prepare() -> anyhow::Result<tokio::runtime::Runtime> {
     rustix::process::nice(10)?;
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Ends an attack that takes longer than this.
+/// Runs an attack, or fails when it takes longer than `longest`.
 async fn within(longest: Duration, attack: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     match tokio::time::timeout(longest, attack).await {
         Ok(made) => made,

@@ -28,9 +28,9 @@ pub struct Field {
     pub api: SocketAddr,
     /// The number of this attack, which has users and addresses of its own.
     pub number: u8,
-    /// The time that it runs.
+    /// The time that the attack runs.
     pub time: Duration,
-    /// The share of connections and the like in a short run.
+    /// The factor of numbers such as that of connections: 1 in a full run, less in a short one.
     pub scale: f64,
     /// Sent and received frames.
     pub tally: Rc<RefCell<Tally>>,
@@ -44,7 +44,7 @@ impl Field {
         Self { clients, api, number, time, scale, tally: Rc::default(), until }
     }
 
-    /// Restarts the time: everything before was preparation.
+    /// Restarts the time of the attack after its preparation.
     pub fn begin(&self) {
         self.until.set(Instant::now() + self.time);
     }
@@ -59,7 +59,7 @@ impl Field {
         Instant::now() >= self.until()
     }
 
-    /// This many in a full run, and fewer in a short one.
+    /// `n` in a full run, a share of it in a short one, but at least 1.
     pub fn some(&self, n: usize) -> usize {
         ((n as f64 * self.scale) as usize).max(1)
     }
@@ -69,7 +69,7 @@ impl Field {
         format!("mallory-{}-{n}", self.number)
     }
 
-    /// Sleeps, but not beyond the end.
+    /// Sleeps for `time`, but not beyond the end of the attack.
     pub async fn pause(&self, time: Duration) {
         let until = (Instant::now() + time).min(self.until());
         tokio::time::sleep_until(until.into()).await;
@@ -78,15 +78,15 @@ impl Field {
     /// A TCP connection to the clients' port, from the `n`th address of this attack. All of 127.0.0.0/8 is this machine.
     ///
     /// # Errors
-    /// Where it is refused.
+    /// If the connection is refused.
     pub async fn reach(&self, address: usize) -> anyhow::Result<TcpStream> {
         self.reach_at(self.clients, address).await
     }
 
-    /// As [`Field::reach`], to any port.
+    /// A TCP connection to `at`, from the `n`th address of this attack; see [`Field::reach`].
     ///
     /// # Errors
-    /// Where it is refused.
+    /// If the connection is refused.
     pub async fn reach_at(&self, at: SocketAddr, address: usize) -> anyhow::Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
         let address = Ipv4Addr::new(127, 1 + self.number, (address / 250) as u8, 1 + (address % 250) as u8);
@@ -97,7 +97,7 @@ impl Field {
         Ok(connected)
     }
 
-    /// A connection that the host accepts, or nothing, which is counted.
+    /// A connection that the host accepts, or `None` after counting the refusal.
     pub async fn connect(&self, handshake: Handshake, user: &str, address: usize, is_deaf: bool) -> Option<Line> {
         let opened = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.open(handshake, user, address)).await;
         match opened {
@@ -140,7 +140,7 @@ impl Field {
     /// Calls the API with the operator's key, and counts the status.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If the API does not answer.
     pub async fn call(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<Answer> {
         let base = self.api.to_string();
         let key = format!("Bearer {}", crate::bench::SECRET);
@@ -152,7 +152,7 @@ impl Field {
     /// The API's report of a plugin.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If the API does not answer.
     pub async fn report(&self, plugin: &str) -> anyhow::Result<Value> {
         Ok(self.call("GET", &format!("/v1/plugins/{plugin}"), Vec::new()).await?.body)
     }

@@ -30,45 +30,46 @@ impl Flood {
         Self { n, handshake, are_users: false, per_second: None, burst: 0, opening: Vec::new(), is_deaf: false }
     }
 
-    /// The same with another number of connections.
+    /// Sets the number of connections.
     pub(super) fn with(self, n: usize) -> Self {
         Self { n, ..self }
     }
 
-    /// Fewer connections in a short run.
+    /// Reduces the number of connections in a short run.
     pub fn scaled(self, field: &Field) -> Self {
         Self { n: field.some(self.n), ..self }
     }
 
-    /// Each connection is of another account, and from another address.
+    /// Gives each connection another account and another address.
     pub fn accounts(self) -> Self {
         Self { are_users: true, ..self }
     }
 
-    /// The rate of each in frames per second.
+    /// Sets the rate of each connection, in frames per second.
     pub fn rate(self, per_second: f64) -> Self {
         Self { per_second: Some(per_second), ..self }
     }
 
-    /// The burst of each before that.
+    /// Sets the number of frames that each connection sends at once before the rate applies.
     pub fn burst(self, burst: usize) -> Self {
         Self { burst, ..self }
     }
 
-    /// The first bytes of each connection.
+    /// Adds a frame that each connection sends first.
     pub fn opening(mut self, frame: Vec<u8>) -> Self {
         self.opening.push(frame);
         self
     }
 
-    /// Nothing is read.
+    /// Lets the connections read nothing.
     pub fn deaf(self) -> Self {
         Self { is_deaf: true, ..self }
     }
 }
 
 impl Field {
-    /// Floods the host until the attack is over: `frame` returns the bytes, by the numbers of connection and frame.
+    /// Floods the host until the attack is over. `frame` returns the bytes to send, from the numbers of the connection
+    /// and the frame.
     pub async fn pour<'a>(&self, flood: Flood, frame: impl Fn(usize, usize) -> Cow<'a, [u8]>) {
         let frame = &frame;
         let flood = &flood;
@@ -84,7 +85,7 @@ impl Field {
         .await;
     }
 
-    /// The accepted connections of a flood, after their first bytes.
+    /// The accepted connections of a flood, after their opening frames.
     pub async fn connect_all(&self, flood: Flood) -> Vec<Line> {
         let flood = &flood;
         let lines = join_all((0..flood.n).map(|i| self.connect_in(flood, i))).await;

@@ -1,6 +1,6 @@
 //! Reads only the first bytes of a server's frames: attackers receive many.
 
-/// How many bytes of a frame are read: an error's code stands before its message.
+/// The number of bytes of a frame that are read: an error's code comes before its message.
 const SEEN: usize = 160;
 
 /// The position in a stream of a server's frames.
@@ -38,7 +38,7 @@ impl Glimpse {
     }
 }
 
-/// The length of the payload; nothing where the head is incomplete.
+/// The length of the payload; `None` if the head is incomplete.
 fn length(head: &[u8]) -> Option<usize> {
     match *head {
         [_, n] if n <= 125 => Some(usize::from(n)),
@@ -48,12 +48,12 @@ fn length(head: &[u8]) -> Option<usize> {
     }
 }
 
-/// The code of an error, in the first bytes of a frame.
+/// The code of an error, from the first bytes of a frame.
 pub(super) fn error_code(seen: &[u8]) -> Option<&str> {
     const CODE: &[u8] = b"\"code\":\"";
     const ERROR: &[u8] = b"error";
     let near = &seen[..seen.len().min(SEEN)];
-    // Other events may have a `code` of their own; an error's stands behind the word `error`.
+    // Other events may have a `code` of their own; that of an error follows the word `error`.
     let error = near.windows(ERROR.len()).position(|window| window == ERROR)?;
     let code = near[error..].windows(CODE.len()).position(|window| window == CODE)? + error + CODE.len();
     let end = near[code..].iter().position(|byte| *byte == b'"')?;

@@ -20,16 +20,16 @@ use crate::raw::{client_frame, connect_raw_on, connect_socket_io, frame_of, reac
 
 /// The number of good clients: half by the plain protocol and half by Socket.IO, one of each in a pair.
 pub(super) const CLIENTS: usize = 20;
-/// The recipients of each message: the pair.
+/// The number of recipients of each message: the pair.
 const LISTENERS: u64 = 2;
-/// Between two events of one client: a fifth of the rate that clients may have.
+/// The time between two events of one client: a fifth of the rate that a client may have.
 const PERIOD: Duration = Duration::from_millis(100);
 /// The time after which a reply counts as missing: users have left the page by then.
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The time before a client that lost its connection reconnects.
 const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
-/// The good clients, on a thread of their own until this is dropped.
+/// The good clients, on a thread of their own until this value is dropped.
 #[derive(Debug)]
 pub struct GoodClients {
     ledger: Arc<Ledger>,
@@ -39,10 +39,10 @@ pub struct GoodClients {
 }
 
 impl GoodClients {
-    /// Connects them, and waits until all are at work.
+    /// Connects the good clients, and waits until all are at work.
     ///
     /// # Errors
-    /// Where they are refused by a host that is not yet attacked.
+    /// If the host refuses good clients before it is attacked.
     pub fn move_in(ws: &str, api: &str) -> anyhow::Result<Self> {
         let (ledger, is_over, n_ready) = (Arc::default(), Arc::default(), Arc::default());
         let mut good_clients = Self { ledger, is_over, n_ready, thread: None };
@@ -71,7 +71,8 @@ impl GoodClients {
         Ok(good_clients)
     }
 
-    /// Their service in this time. Waits until everything that was due in it is answered or missing.
+    /// The service of the good clients between `from` and `until`. Waits until each request that was due then is
+    /// answered or missing.
     pub fn served(&self, from: Instant, until: Instant) -> Served {
         let deadline = Instant::now() + TIMEOUT;
         loop {
@@ -87,7 +88,7 @@ impl Drop for GoodClients {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
+            // The panic of that thread has been printed.
             let _ = thread.join();
         }
     }
@@ -127,7 +128,7 @@ struct Client<'a> {
     last_id: u64,
 }
 
-/// The events that a client sends in turn. It begins with the first two.
+/// The events that a client sends in turn, from the third on; it sends the first two when it connects.
 const EVENTS: [&str; 8] = [
     "ticket:view",
     "joinRoom",
@@ -138,7 +139,7 @@ const EVENTS: [&str; 8] = [
     "ticket:stop_typing",
     "subscribe:campaign",
 ];
-/// The number of events that a client begins with.
+/// The number of events that a client sends when it connects.
 const OPENING: usize = 2;
 
 impl<'a> Client<'a> {
@@ -168,7 +169,7 @@ impl<'a> Client<'a> {
 
     /// Sends an event per period, and reads all frames, until the connection ends.
     async fn work(&mut self) -> anyhow::Result<()> {
-        // Clients are spread over the period.
+        // The clients' events are spread over the period.
         let mut due = Instant::now() + PERIOD * self.index as u32 / CLIENTS as u32;
         let mut buffer = vec![0; 65_536];
         for turn in self.index.. {

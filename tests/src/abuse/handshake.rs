@@ -1,11 +1,11 @@
 //! The ways in which an attacker connects.
 
-/// How a connection is made.
+/// The way in which a connection is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {
     /// By the plain protocol, with a token.
     Plain,
-    /// The same, without a token.
+    /// By the plain protocol, without a token.
     Anonymous,
     /// By Socket.IO over WebSocket, with a token.
     SocketIo,

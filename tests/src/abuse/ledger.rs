@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum RequestKind {
     /// An event of a good client, and its acknowledgement.
     Event,
-    /// Connecting, authenticating and one answer.
+    /// A newcomer's connection, authentication and one answer.
     Newcomer,
     /// An answer of the API.
     Operator,
@@ -20,11 +20,11 @@ pub enum RequestKind {
 struct Request {
     service: RequestKind,
     due: Instant,
-    /// The time that it took, or why it failed; nothing while it is pending.
+    /// The time that the request took, or why it failed; `None` while it is pending.
     outcome: Option<Result<Duration, String>>,
 }
 
-/// An entry of the ledger.
+/// The index of a request in the ledger.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry(usize);
 
@@ -32,7 +32,7 @@ pub(super) struct Entry(usize);
 struct Book {
     asked: Vec<Request>,
     cut: Vec<(Instant, String)>,
-    /// Messages that were acknowledged, and those that were received.
+    /// The numbers of acknowledged messages, and of received copies.
     acknowledged: u64,
     received: u64,
 }
@@ -47,25 +47,25 @@ pub struct Served {
     /// Microseconds until the acknowledgements of events, sorted.
     #[serde(skip)]
     pub events: Vec<u32>,
-    /// The same until newcomers were connected and answered.
+    /// Microseconds until newcomers were connected and answered, sorted.
     #[serde(skip)]
     pub newcomers: Vec<u32>,
-    /// The same until the operator was answered.
+    /// Microseconds until the operator was answered, sorted.
     #[serde(skip)]
     pub operator: Vec<u32>,
     /// Refused requests.
     pub refused: u64,
     /// Connections that the host ended.
     pub disconnected: u64,
-    /// Requests without an answer in time.
+    /// Requests that were not answered in time.
     pub missing: u64,
-    /// Messages that were acknowledged and not received by the others in the room.
+    /// Copies of acknowledged messages that did not reach the others in the room.
     pub unheard: u64,
     /// The first few losses, in words.
     pub said: Vec<String>,
 }
 
-/// How many losses are described in words.
+/// The greatest number of losses that are described in words.
 const SAID: usize = 3;
 
 impl Ledger {
@@ -73,7 +73,7 @@ impl Ledger {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Records a request, and since when it is due.
+    /// Records a request, and the time from which its latency is measured.
     pub(super) fn ask(&self, service: RequestKind, due: Instant) -> Entry {
         self.book(|book| {
             book.asked.push(Request { service, due, outcome: None });
@@ -81,7 +81,7 @@ impl Ledger {
         })
     }
 
-    /// Records its outcome.
+    /// Records the outcome of a request. The first outcome counts.
     pub(super) fn end(&self, Entry(entry): Entry, outcome: Result<(), String>) {
         self.book(|book| {
             let asked = &mut book.asked[entry];
@@ -90,7 +90,7 @@ impl Ledger {
         });
     }
 
-    /// Records that a good client's connection was ended.
+    /// Records that the host ended a good client's connection, and why.
     pub(super) fn cut(&self, why: String) {
         self.book(|book| book.cut.push((Instant::now(), why)));
     }
@@ -105,8 +105,8 @@ impl Ledger {
         self.book(|book| book.received += 1);
     }
 
-    /// Takes out everything that was due in this time or before, once all of it has an outcome and each message has
-    /// been received by all; or at once, when the wait is over.
+    /// The service between `from` and `until`, once each request due by then has an outcome and each acknowledged
+    /// message has reached all `listeners`. Until then `None` if `waits`, else the service so far.
     pub(super) fn take(&self, from: Instant, until: Instant, listeners: u64, waits: bool) -> Option<Served> {
         self.book(|book| {
             let open = |asked: &Request| asked.due < until && asked.outcome.is_none();
@@ -128,7 +128,7 @@ impl Book {
         }
         self.cut.clear();
         served.unheard = (self.acknowledged * listeners).saturating_sub(self.received);
-        // A loss counts once. Receipts may outnumber acknowledgements, which come behind their messages.
+        // A missing copy counts once. Received copies may outnumber acknowledgements, which arrive after them.
         self.received += served.unheard;
         for latencies in [&mut served.events, &mut served.newcomers, &mut served.operator] {
             latencies.sort_unstable();

@@ -13,12 +13,12 @@ use super::glimpse::Glimpse;
 use super::tally::Tally;
 use crate::raw::frame_of;
 
-/// A WebSocket that sends given bytes, and counts its input.
+/// A WebSocket that sends given bytes, and counts the received frames.
 #[derive(Debug)]
 pub struct Line {
     writer: OwnedWriteHalf,
     reader: Option<JoinHandle<()>>,
-    /// The socket of a deaf connection, which is kept and not read.
+    /// The reading half of a deaf connection, which is kept open and not read.
     _unread: Option<OwnedReadHalf>,
     is_closed: Rc<Cell<bool>>,
     tally: Rc<RefCell<Tally>>,
@@ -26,7 +26,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line on a socket after its handshake, with the bytes behind that. A deaf one reads nothing.
+    /// A line on a socket after its handshake, with the bytes received after that. If `is_deaf`, nothing is read.
     pub(super) fn on(
         socket: TcpStream,
         received: Vec<u8>,
@@ -44,7 +44,7 @@ impl Line {
         Self { writer, reader, _unread: unread, is_closed, tally, until }
     }
 
-    /// Sends bytes as they are. Returns whether the connection still lives.
+    /// Sends bytes as they are. Returns whether the connection is still open.
     pub async fn send(&mut self, bytes: &[u8]) -> bool {
         if self.is_closed.get() || Instant::now() >= self.until.get() {
             return false;
@@ -58,7 +58,7 @@ impl Line {
         is_sent
     }
 
-    /// Whether its end was noticed.
+    /// Whether the end of the connection was noticed.
     pub fn is_closed(&self) -> bool {
         self.is_closed.get()
     }
@@ -72,7 +72,7 @@ impl Drop for Line {
     }
 }
 
-/// Counts all input until the end. Pings are not answered: no attack lasts until the second.
+/// Counts all input until the end of the connection. Pings are not answered: an attack ends before the second ping.
 async fn read(mut reader: OwnedReadHalf, received: Vec<u8>, tally: Rc<RefCell<Tally>>, is_closed: Rc<Cell<bool>>) {
     let (mut glimpse, mut buffer) = (Glimpse::default(), vec![0; 65_536]);
     let mut was_told = false;

@@ -4,7 +4,7 @@ use super::attack::{Attack, Group};
 use super::attacks;
 
 impl Group {
-    /// Its attacks.
+    /// The attacks of this group.
     pub fn attacks(self) -> &'static [Attack] {
         match self {
             Self::Payloads => attacks::payloads::ATTACKS,

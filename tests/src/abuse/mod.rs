@@ -7,7 +7,7 @@
 //! - [`Tally`]: an attacker's sent and received frames
 //! - [`Neighbours`]: the good clients, and their service
 //! - [`Campaign`]: attacks one after another, on hosts that it starts
-//! - [`Verdict`]: the result of one attack, and the tables of all
+//! - [`Verdict`]: the result of one attack, and the table of all results
 
 mod attack;
 mod attacks;

@@ -1,10 +1,10 @@
-//! The page of attacks: the effect of each on an earlier host, and on this one.
+//! The page of attacks: the effect of each attack on an earlier host and on this one.
 
 use std::fmt::Write as _;
 
 use super::verdict::{Memory, Verdict, cell};
 
-/// The rows of the page, from two runs of the same attacks. An attack that one run lacks has a dash there.
+/// The rows of the page, from two runs of the same attacks. If one run lacks an attack, its columns have a dash.
 pub fn page(before: &[Verdict], after: &[Verdict]) -> String {
     let mut rows = "| attack | who and what | test | p99 ratio | memory before / peak / after, MB | lost |\n\
                     |---|---|---|---|---|---|"
@@ -17,7 +17,7 @@ pub fn page(before: &[Verdict], after: &[Verdict]) -> String {
             let show = |verdict: &Option<Verdict>| verdict.as_ref().map_or_else(|| "–".to_owned(), show);
             format!("{} → {}", show(&old), show(&new))
         };
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             rows,
             "\n| `{}` | {}: {} | `abuse::{}` | {} | {} | {} |",

@@ -1,4 +1,4 @@
-//! Attackers' HTTP: requests in a closed loop, and connections that send half of something and wait.
+//! Attackers' HTTP: requests in a closed loop, and connections that send half of a request and wait.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -14,24 +14,24 @@ use crate::bench::SECRET;
 
 /// The path of new polling sessions.
 pub(super) const POLL: &str = "/socket.io/?EIO=4&transport=polling";
-/// The longest head of an answer.
+/// The greatest length of the head of an answer, in bytes.
 const MAX_HEAD: usize = 65_536;
-/// Between two bytes of a slow connection.
+/// The time between two bytes of a slow connection.
 const TRICKLE: Duration = Duration::from_millis(900);
 
-/// An answer of HTTP.
+/// An HTTP response.
 #[derive(Debug)]
 pub(super) struct Reply {
-    /// The status.
+    /// The status code, as text.
     pub(super) status: String,
     /// Whether the connection stays open.
     pub(super) is_kept: bool,
-    /// The beginning of the body, which came with the head.
+    /// The beginning of the body, as far as it was received with the head.
     pub(super) body: String,
 }
 
 impl Field {
-    /// Opens a polling session of Engine.IO, and returns its id.
+    /// Opens an Engine.IO polling session. Returns its id.
     pub(super) async fn polling_session(&self, address: usize) -> anyhow::Result<String> {
         let mut socket = self.reach(address).await?;
         self.tally.borrow_mut().sent(POLL.len());
@@ -41,7 +41,7 @@ impl Field {
         sid.map(str::to_owned).with_context(|| format!("no session: {}", reply.status))
     }
 
-    /// Sends requests on `n` connections, each when the one before is answered, `per_second` at most.
+    /// Sends requests on `n` connections, each after the answer to the one before, and at most `per_second` on each.
     pub async fn request<'a>(
         &self,
         at: SocketAddr,
@@ -71,7 +71,7 @@ impl Field {
         .await;
     }
 
-    /// Sends one request on a kept connection, and returns the status.
+    /// Sends one request on a kept connection. Returns the status.
     async fn ask(&self, at: SocketAddr, kept: &mut Option<TcpStream>, request: &[u8]) -> anyhow::Result<String> {
         let mut socket = match kept.take() {
             Some(socket) => socket,
@@ -113,7 +113,8 @@ impl Field {
         Ok(Reply { status, is_kept, body: String::from_utf8_lossy(&head[end..]).into_owned() })
     }
 
-    /// Opens `n` connections that send `bytes` and then wait for the end, with a byte now and then where they trickle.
+    /// Opens `n` connections that send `bytes` and wait for the host to close; if `trickles`, each sends a byte at
+    /// intervals.
     pub async fn hold(&self, at: SocketAddr, n: usize, trickles: bool, bytes: impl Fn(usize) -> Vec<u8>) {
         let bytes = &bytes;
         join_all((0..n).map(|i| async move {
@@ -135,7 +136,7 @@ impl Field {
         let mut socket = self.reach_at(at, 0).await?;
         self.tally.borrow_mut().sent(bytes.len());
         {
-            // A refusal may come while the connection still sends.
+            // A refusal may arrive while the connection still sends.
             let (reader, mut writer) = socket.split();
             tokio::select! {
                 sent = writer.write_all(bytes) => sent?,

@@ -1,4 +1,4 @@
-//! The resources of a host's process: memory, sampled, and CPU time.
+//! The resources of a host's process: sampled memory, and CPU time.
 
 use std::fs;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ const PERIOD: Duration = Duration::from_millis(20);
 const TICKS_A_SECOND: f64 = 100.0;
 const MEGABYTE: f64 = 1_000_000.0;
 
-/// The resident memory of a process, in megabytes; zero where it is gone.
+/// The resident memory of a process, in megabytes; 0 if there is no such process.
 pub(super) fn resident(pid: u32) -> f64 {
     resident_bytes(pid).unwrap_or_default() / MEGABYTE
 }
 
-/// The CPU seconds of a process, ended threads included; zero where it is gone.
+/// The CPU time of a process with its ended threads, in seconds; 0 if there is no such process.
 pub(super) fn cpu_seconds(pid: u32) -> f64 {
     let figures = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The fields behind the program's name, which may have spaces: the state, and so on.
+    // The fields after the program's name, which may contain spaces: the state, and so on.
     let behind = figures.rsplit(") ").next().unwrap_or_default();
     let ticks = behind.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
     ticks.sum::<f64>() / TICKS_A_SECOND
 }
 
-/// Samples a process's memory for its peak until it is stopped.
+/// Samples the memory of a process for its peak until this value is dropped.
 #[derive(Debug)]
 pub(super) struct Peak {
     is_over: Arc<AtomicBool>,
@@ -37,7 +37,7 @@ pub(super) struct Peak {
 }
 
 impl Peak {
-    /// Begins.
+    /// Begins sampling.
     pub(super) fn watch(pid: u32) -> std::io::Result<Self> {
         let (is_over, bytes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (over, peak) = (is_over.clone(), bytes.clone());
@@ -60,7 +60,7 @@ impl Drop for Peak {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
-            // A panic there has been printed.
+            // The panic of that thread has been printed.
             let _ = thread.join();
         }
     }

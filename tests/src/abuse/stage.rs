@@ -13,9 +13,9 @@ use crate::guests::hostile;
 /// A way to run a host: the binary and its priority.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stage {
-    /// Another binary than the one beside this program.
+    /// A binary of the host other than the one beside this program.
     pub(super) binary: Option<PathBuf>,
-    /// Whether it runs at the attackers' priority.
+    /// Whether the host runs at the attackers' priority.
     pub(super) is_decoy: bool,
 }
 
@@ -57,7 +57,7 @@ fn load(host: &TestHost) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Limits have their defaults, which are under test.
+/// The configuration. It leaves the limits at their defaults, which are under test.
 fn configuration(setting: Setting) -> String {
     let anonymous = setting == Setting::Open;
     format!(
@@ -70,7 +70,7 @@ fn configuration(setting: Setting) -> String {
 /// The component of a bundled feature, as it was built into the host beside this program.
 ///
 /// # Errors
-/// Where it was not.
+/// If the component was not built.
 pub(super) fn bundled(library: &str) -> anyhow::Result<Vec<u8>> {
     let path = crate::target_dir().join("components/wasm32-wasip2/release").join(library).with_extension("wasm");
     std::fs::read(&path).with_context(|| format!("{}: run `cargo build --release`", path.display()))

@@ -15,15 +15,15 @@ pub struct Tally {
     pub sent_bytes: u64,
     /// Received bytes.
     pub got_bytes: u64,
-    /// Received frames that were no refusal.
+    /// Received frames that were not refusals.
     pub answers: u64,
     /// Refusals by code, and HTTP answers by status.
     pub refused: BTreeMap<String, u64>,
-    /// How the host ended its connections.
+    /// Ends of connections, by close code or cause.
     pub closed: BTreeMap<String, u64>,
     /// Other findings.
     pub notes: Vec<String>,
-    /// Harm to others that their measurements do not show; must be empty.
+    /// Harm to other clients that their measurements do not show; must be empty.
     pub harm: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ impl Tally {
         }
     }
 
-    /// The received frames, in a cell of a table.
+    /// The figures of received frames and ends, as a cell of a table.
     pub fn line(&self) -> String {
         let count = |(what, n): (&String, &u64)| format!("{n} × {what}");
         let mut parts: Vec<String> = self.refused.iter().map(count).collect();

@@ -9,27 +9,27 @@ use super::ledger::Served;
 use super::tally::Tally;
 use crate::bench::quantile;
 
-/// The default deadline of a call, in milliseconds: others may have to wait for it.
+/// The default deadline of a call, in milliseconds: other events may have to wait for one call.
 const DEADLINE_MS: f64 = 50.0;
 /// The allowed growth of memory under one attack, in megabytes. The default budgets of a host (its journal's and
 /// store's queues, sessions of detached clients, unfinished input and the API's requests) come to less.
 const MAX_GROWTH_MB: f64 = 512.0;
 
-/// The latency of many requests.
+/// The latency of a number of requests.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Latency {
-    /// Their number.
+    /// The number of requests.
     pub n: usize,
     /// The median, in milliseconds.
     pub p50_ms: f64,
-    /// The 99th percentile.
+    /// The 99th percentile, in milliseconds.
     pub p99_ms: f64,
-    /// The longest.
+    /// The longest, in milliseconds.
     pub max_ms: f64,
 }
 
 impl Latency {
-    /// From sorted microseconds.
+    /// From latencies in microseconds, sorted.
     pub fn of(sorted: &[u32]) -> Self {
         let at = |share| quantile(sorted, share) / 1000.0;
         Self { n: sorted.len(), p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0) }
@@ -39,11 +39,11 @@ impl Latency {
 /// A host's resident memory, in megabytes.
 #[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Memory {
-    /// With the good clients alone.
+    /// Before the attack, with the good clients alone.
     pub before: f64,
     /// The peak under attack.
     pub peak: f64,
-    /// Right after the attackers left.
+    /// When the attackers have left.
     pub after: f64,
     /// Some seconds later.
     pub later: f64,
@@ -52,44 +52,44 @@ pub struct Memory {
 /// The result of one attack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Verdict {
-    /// Its name.
+    /// The name of the attack.
     pub name: String,
-    /// Its group.
+    /// The group of the attack.
     pub group: String,
     /// The attacker.
     pub who: String,
-    /// The bytes that were sent.
+    /// The bytes that were sent, in words.
     pub what: String,
-    /// The time that it ran.
+    /// The time that the attack ran, in seconds.
     pub seconds: f64,
-    /// The latency of good clients without attackers; not measured in a short run.
+    /// The latency of good clients without attackers; `None` in a short run.
     pub alone: Option<Latency>,
-    /// The same while the attackers attacked another host on this machine, where that was asked for.
+    /// The latency of good clients while the attackers attacked another host on this machine, if that was measured.
     pub machine: Option<Latency>,
-    /// The same under attack.
+    /// The latency of good clients under attack.
     pub during: Latency,
-    /// The time of newcomers to connect and be answered under attack.
+    /// The latency of newcomers under attack, from connecting to an answer.
     pub newcomers: Latency,
-    /// The operator's latency of the API under attack.
+    /// The latency of the API for the operator under attack.
     pub operator: Latency,
-    /// Lost service.
+    /// The service of good clients under attack, with its losses.
     pub served: Served,
-    /// Memory of the host.
+    /// The memory of the host.
     pub memory: Memory,
-    /// The host's CPU time in that period, in seconds.
+    /// The CPU time of the host during the attack, in seconds.
     pub host_cpu: f64,
-    /// The same of the attackers.
+    /// The CPU time of the attackers, in seconds.
     pub attacker_cpu: f64,
     /// The attackers' sent and received frames.
     pub tally: Tally,
-    /// Why the attack could not be made.
+    /// Why the attack failed, if it did.
     pub failed: Option<String>,
-    /// Whether the host ended.
+    /// Whether the host's process ended.
     pub ended: bool,
 }
 
 impl Verdict {
-    /// Of an attack without measurements yet.
+    /// The verdict of an attack before its measurements.
     pub(super) fn of(group: Group, attack: &Attack) -> Self {
         Self {
             name: attack.name.to_owned(),
@@ -117,13 +117,14 @@ impl Verdict {
         self.alone.map(|alone| self.during.p99_ms / alone.p99_ms.max(f64::EPSILON))
     }
 
-    /// The part of that which the machine causes, not the host: attackers run on it, too.
+    /// The latency of good clients while another host on this machine is attacked, as a multiple of that without
+    /// attackers: the part of [`Verdict::ratio`] that the machine causes.
     pub fn machine_ratio(&self) -> Option<f64> {
         let (alone, machine) = (self.alone?, self.machine?);
         Some(machine.p99_ms / alone.p99_ms.max(f64::EPSILON))
     }
 
-    /// The losses in words; nothing where there are none.
+    /// The losses in words; `None` if there are none.
     pub fn loss(&self) -> Option<String> {
         let Served { refused, disconnected, missing, unheard, said, .. } = &self.served;
         let mut losses = Vec::new();
@@ -147,7 +148,7 @@ impl Verdict {
         (!losses.is_empty()).then(|| losses.join(", "))
     }
 
-    /// Whether good clients waited longer than twice their time without the attack and one deadline.
+    /// Whether good clients waited longer than twice their time without the attack plus one deadline.
     pub fn is_too_slow(&self) -> bool {
         let Some(alone) = self.alone else { return false };
         let without = self.machine.map_or(alone.p99_ms, |machine| machine.p99_ms.max(alone.p99_ms));
@@ -159,7 +160,7 @@ impl Verdict {
         self.loss().is_none() && self.failed.is_none() && !self.is_too_slow()
     }
 
-    /// Its row in the table of one run.
+    /// The row of the attack in the table of one run.
     pub fn row(&self) -> String {
         let alone = self.alone.map_or_else(|| "–".to_owned(), |alone| format!("{:.1}", alone.p99_ms));
         let ratio = self.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.1}"));
@@ -185,7 +186,7 @@ impl Verdict {
     }
 }
 
-/// Text that is safe in a table.
+/// Escapes text for a cell of a table.
 pub(super) fn cell(text: &str) -> String {
     text.replace('|', "/").replace(['\n', '\r'], " ")
 }
@@ -200,7 +201,7 @@ after / later, MB | CPU s host / attackers | lost | attackers got |
 pub fn table(verdicts: &[Verdict]) -> String {
     let mut table = HEAD.to_owned();
     for verdict in verdicts {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(table, "\n{}", verdict.row());
     }
     table

@@ -1,4 +1,4 @@
-//! Newcomers and the operator: a service that only serves connected clients is none.
+//! Newcomers and the operator, because a host that only serves connected clients has failed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,12 +13,13 @@ use super::requests::api_request;
 use crate::bench::token;
 use crate::raw::{connect_raw_on, reach};
 
-/// Between two newcomers, and between two requests of the operator.
+/// The time between two newcomers, and between two requests of the operator.
 const PERIOD: Duration = Duration::from_millis(250);
 /// The time-out of a newcomer or an operator.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Newcomers, one after another: each connects, opens a ticket, and leaves when it is answered.
+/// Newcomers, one after another: each connects, opens a ticket, and disconnects when the ticket's event is
+/// acknowledged.
 pub(super) async fn come(ws: &str, ledger: &Ledger) {
     for n in 0u64.. {
         let due = Instant::now();

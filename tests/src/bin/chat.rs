@@ -29,7 +29,7 @@ enum Disturbance {
     None,
     Outage,
     Kill,
-    /// First the outage, then the kill.
+    /// The outage, and the kill at its end.
     Both,
 }
 
@@ -49,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the killed host again with all members, and sends unacknowledged messages of these again, as clients do.
+/// Starts the killed host again and connects all members, who repeat their unacknowledged messages as clients do.
 async fn recover(
     name: &str,
     host: &mut TestHost,
@@ -58,7 +58,7 @@ async fn recover(
     stamps: &[u32],
 ) -> anyhow::Result<Vec<Member>> {
     let down = Instant::now();
-    // Reads the bytes that the host had written before its end.
+    // Each reader ends when it has read all bytes that the host wrote before it was killed.
     for member in members {
         tokio::time::timeout(TIMEOUT, member.reader).await.context("a connection outlived the host")??;
     }
@@ -110,7 +110,7 @@ async fn run(name: &str, disturbance: Disturbance) -> anyhow::Result<()> {
             lock = Some(store);
         }
         if Some(n) == killed {
-            // Kills the host while messages are on their way in all directions.
+            // The kill comes while messages are in flight to and from the host.
             host.kill();
         }
         if n == middle + away {
@@ -167,7 +167,7 @@ fn report(name: &str, disturbance: Disturbance, tally: &Tally) -> anyhow::Result
     Ok(())
 }
 
-/// Every message is in the store, once, in order.
+/// Checks that each message is in the store once, and in order.
 async fn check_history(name: &str, host: &TestHost) -> anyhow::Result<()> {
     let token = token("reader")?;
     let mut client = TestClient::connect(&host.ws, &token).await;

@@ -67,7 +67,7 @@ async fn open(api: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
     Ok(sender)
 }
 
-/// Posts an event, with a key at most once.
+/// Posts an event, under an idempotency key if one is given. Returns the answer.
 async fn post(
     sender: &mut SendRequest<Full<Bytes>>,
     event: &str,
@@ -88,8 +88,8 @@ async fn post(
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Posts these batches, by their numbers, each under a key of its own if wanted, until all are acknowledged or the host
-/// is gone. Returns the number of acknowledged ones.
+/// Posts batches until all are acknowledged, each under an idempotency key of its own if `with_keys`. Adds the messages
+/// of acknowledged batches to `acknowledged`. Fails when the host is killed.
 async fn count(
     api: &str,
     batches: &Arc<Batches>,
@@ -116,7 +116,7 @@ async fn count(
     Ok(())
 }
 
-/// The numbers of all batches, one after another.
+/// The next batch's number.
 #[derive(Default)]
 struct Batches(AtomicU64);
 
@@ -162,8 +162,8 @@ async fn start(sender: &mut SendRequest<Full<Bytes>>) -> anyhow::Result<()> {
     post(sender, "campaign:started", &started, None).await.map(drop)
 }
 
-/// The host is killed in the middle. Acknowledged batches survive, and when the service repeats all of them under the
-/// same keys, each is counted once.
+/// Kills the host in the middle. Acknowledged batches survive, and when the service repeats all batches under the same
+/// keys, each is counted once.
 async fn killed_campaign() -> anyhow::Result<()> {
     let mut host = host();
     start(&mut open(&host.api).await?).await?;
@@ -196,7 +196,7 @@ async fn killed_campaign() -> anyhow::Result<()> {
     ))
 }
 
-/// Subscribes to the campaign, and counts its progress.
+/// Subscribes to the campaign, and counts its progress events.
 async fn watch(host: &TestHost, watched: &Arc<AtomicUsize>) -> anyhow::Result<()> {
     let mut socket = connect_raw(&host.ws, &token("watcher")?).await?;
     let subscribe = roundhouse_tests::raw::client_frame(b"{\"event\":\"subscribe:campaign\",\"data\":\"c\",\"id\":1}");
@@ -215,7 +215,7 @@ async fn watch(host: &TestHost, watched: &Arc<AtomicUsize>) -> anyhow::Result<()
     Ok(())
 }
 
-/// A server that only answers, on a thread of its own as the API is.
+/// Starts a server that answers each request with "hello", on a thread of its own as the API is.
 fn hello() -> anyhow::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -231,7 +231,7 @@ fn hello() -> anyhow::Result<String> {
                     let service = service_fn(|_: Request<Incoming>| async {
                         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
                     });
-                    // A client that disconnects is no failure here.
+                    // The end of a client's connection is not a failure.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(socket), service)
                         .await;

@@ -21,7 +21,8 @@ const CLIENTS: usize = 500;
 const PER_SECOND: u64 = 200;
 const SECONDS: u64 = 30;
 const AWAY: Duration = Duration::from_secs(2);
-/// The shortest time that a client stays connected; the longest is twice that, so that not all disconnect at once.
+/// The shortest time that a client stays connected. The longest is twice that, so that clients disconnect at different
+/// times.
 const STAY: Duration = Duration::from_secs(1);
 
 fn main() -> anyhow::Result<()> {
@@ -32,9 +33,9 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// A host with several shards, so that clients may come back to another one.
+/// A host with several shards, so that a client may resume on another shard.
 async fn host() -> anyhow::Result<TestHost> {
-    // Plain clients answer no heartbeats here.
+    // The generator's plain clients do not answer heartbeats.
     let config = format!(
         "shards = 2\nauth.jwt.secret = \"{SECRET}\"\n{LIMITS}heartbeat = {{ interval = \"10m\", timeout = \"20m\" }}\n\
          plugins.threads = 1\n"
@@ -70,7 +71,7 @@ impl Protocol {
     }
 }
 
-/// The messages that a client has received, by number; they must come in order.
+/// The messages that one client has received: their numbers must be consecutive.
 #[derive(Debug, Default)]
 struct Got {
     next: u64,
@@ -101,7 +102,7 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
         let payload = format!("{n:08}{}", "x".repeat(PAYLOAD_BYTES - 8));
         publisher.write_all(&Protocol::Plain.event("publish", &json!({ "room": "r", "payload": payload }))).await?;
     }
-    // Detached clients come back once more, and stay.
+    // Detached clients resume once more, and stay connected.
     over.set(true);
     let deadline = Instant::now() + Duration::from_secs(10);
     while got.borrow().iter().any(|got| got.next < total) && Instant::now() < deadline {
@@ -128,7 +129,7 @@ async fn recovery(protocol: Protocol) -> anyhow::Result<()> {
     ))
 }
 
-/// Connects a client to its session, if it has one. Returns the socket, the bytes behind the host's answer, and
+/// Connects a client, to its session if it has one. Returns the socket, the bytes received after the host's answer, and
 /// Socket.IO's `pid`.
 async fn open(
     protocol: Protocol,
@@ -159,7 +160,8 @@ async fn open(
     }
 }
 
-/// Takes a frame other than a ping: the answer to `resume`, or an event, which the plain protocol counts.
+/// Handles a frame other than a ping: the answer to `resume`, or an event. Events count towards the offset of the plain
+/// protocol.
 fn take_text(text: &str, session: &mut Option<(String, String)>, frames: &mut u64, got: &mut Got) {
     let Some(data) = text.strip_prefix("{\"event\":\"resumed\",\"data\":") else {
         *frames += 1;
@@ -176,7 +178,7 @@ fn take_text(text: &str, session: &mut Option<(String, String)>, frames: &mut u6
     note_session(session, key, got);
 }
 
-/// One client, from drop to drop until the run is over.
+/// One client, which connects, stays and breaks its connection until the run is over.
 async fn client(
     protocol: Protocol,
     ws: &str,
@@ -187,7 +189,7 @@ async fn client(
 ) -> anyhow::Result<()> {
     let token = token(&format!("user{n}"))?;
     let mut session: Option<(String, String)> = None;
-    // Frames since the session began, which the plain protocol counts.
+    // The events since the session began: the offset of the plain protocol.
     let mut frames = 0;
     let mut stay = STAY + STAY * (n % 100) as u32 / 100;
     loop {
@@ -225,7 +227,7 @@ async fn client(
                 Err(_) => {}
             }
         }
-        // Not closed in order: bytes in the socket's buffers are lost with it.
+        // A reset, so that bytes in the socket's buffers are lost with it.
         socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
         drop(socket);
         got.borrow_mut()[n].drops += 1;
@@ -244,7 +246,7 @@ fn note_session(session: &mut Option<(String, String)>, key: String, got: &mut G
     }
 }
 
-/// Notes a message's number, and the offset behind it.
+/// Records a message's number, and the offset after it.
 fn note(text: &str, session: &mut Option<(String, String)>, got: &mut Got) {
     const PAYLOAD: &str = "\"payload\":\"";
     let Some(at) = text.find(PAYLOAD) else { return };
@@ -256,7 +258,7 @@ fn note(text: &str, session: &mut Option<(String, String)>, got: &mut Got) {
         got.lost += number - got.next;
         got.next = number + 1;
     }
-    // Socket.IO: the last argument.
+    // The offset of Socket.IO is the last argument.
     if let (Some((_, offset)), Some(last)) =
         (session, text.strip_suffix("\"]").and_then(|text| text.rsplit('"').next()))
     {

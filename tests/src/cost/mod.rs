@@ -17,23 +17,23 @@ use serde_json::Value;
 use crate::{InnerHost, Random, TestClient, target_dir};
 pub use payload::Built;
 
-/// Users who fill the states beforehand, each with the longest possible id.
+/// The number of users who fill the states beforehand, each with an id of the greatest length.
 const CROWD: usize = 60;
 
-/// Messages by which each of them fills a room.
+/// The number of messages by which each user of the crowd fills a room.
 const ROUNDS: usize = 3;
 
-/// Users who send the payloads, so that no limit of one user is reached.
+/// The number of users who send the payloads: enough to stay below the limits of one user.
 const SENDERS: usize = 4;
 
-/// How far the clock is moved for each event: as at a rate that a host lets through.
+/// The time by which the clock is moved for each event, so that the rate limit lets all events through.
 const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Limits per user are off: features' handling of payloads is tried, and not the host's limits.
+/// Limits per user are off, because the features' handling of payloads is tested and not the host's limits.
 const NO_BUDGET: &str = "{ scopes = 0, rooms = 0, timers = 0, timer_bytes = 0, documents = 0, document_bytes = 0, \
                          fetches = 0, saved_bytes_per_second = 0, fetched_bytes_per_second = 0 }";
 
-/// Findings that are kept with the payload that caused them.
+/// The greatest number of findings that are kept, each with the payload that caused it.
 const MAX_FINDINGS: usize = 20;
 
 /// The payloads, and how their cost is judged.
@@ -41,13 +41,13 @@ const MAX_FINDINGS: usize = 20;
 pub struct Plan {
     /// The seed of all payloads.
     pub seed: u64,
-    /// The duration.
+    /// The end of the run.
     pub until: Until,
-    /// The deadline of a call. A fault is a finding.
+    /// The deadline of a call. A call that exceeds it is a finding.
     pub call_deadline: &'static str,
-    /// The memory of an instance in bytes. A fault is a finding.
+    /// The memory of an instance, in bytes. A call that exceeds it is a finding.
     pub memory_bytes: usize,
-    /// Whether the plugin thread's processor time is measured, which takes a process with one host.
+    /// Whether the processor time of the plugin thread is measured. There must be one host in the process.
     pub is_timed: bool,
 }
 
@@ -60,29 +60,29 @@ pub enum Until {
     Elapsed(Duration),
 }
 
-/// The result.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// By event.
+    /// The costs, by event.
     pub events: BTreeMap<String, Cost>,
-    /// Faults of all features, by name.
+    /// The number of faults, by feature.
     pub faults: BTreeMap<String, u64>,
-    /// The events, shapes and beginnings of payloads that caused faults.
+    /// The event, shape and beginning of each payload that caused a fault.
     pub findings: Vec<String>,
 }
 
 /// The cost of one event.
 #[derive(Debug, Default)]
 pub struct Cost {
-    /// Payloads sent.
+    /// The number of sent payloads.
     pub sent: u64,
-    /// Payloads that the feature accepted.
+    /// The number of payloads that the feature accepted.
     pub taken: u64,
-    /// Payloads that were refused, by code.
+    /// The number of refused payloads, by code of the error.
     pub refused: BTreeMap<String, u64>,
-    /// The most processor time that one payload took of the plugin thread.
+    /// The longest processor time of the plugin thread for one payload.
     pub worst: Duration,
-    /// The shape and length of that payload.
+    /// The shape and length of the payload that took `worst`.
     pub worst_of: String,
     total: Duration,
 }
@@ -115,7 +115,8 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
     let mut events = Vec::new();
     for feature in bundled() {
         let inspection = inspect(feature.component, Source::Bundled, &config)?;
-        // The manifest does not name an event's scope; unknown fields are harmless.
+        // The manifest does not say which scope an event has, so the placeholders of all scopes are sent; unknown
+        // fields are harmless.
         let parts = inspection.scopes.iter().flat_map(|scope| scope.split('{').skip(1));
         let placeholders: Vec<String> = parts.filter_map(|part| Some(part.split_once('}')?.0.to_owned())).collect();
         for name in inspection.from_clients {
@@ -127,10 +128,10 @@ fn client_events() -> anyhow::Result<Vec<Event>> {
     Ok(events)
 }
 
-/// Tries all events according to the plan.
+/// Runs all events through the host according to the plan.
 ///
 /// # Errors
-/// Where the host cannot be started, or a component cannot be inspected.
+/// If the host cannot be started, or a component cannot be inspected.
 pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     let events = tokio::task::spawn_blocking(client_events).await??;
     let host = InnerHost::start(&format!(
@@ -172,20 +173,20 @@ pub async fn run(plan: Plan) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Grows states: many users with long ids send every event in one scope.
+/// Makes states grow: many users with long ids send each event in one scope.
 async fn fill(host: &InnerHost, events: &[Event], random: &mut Random) {
     for n in 0..CROWD {
         let user = format!("{n}{}", "\u{1f600}".repeat(120));
         let mut sender = Sender::connect(host, user).await;
         for event in events.iter().cycle().take(events.len() * ROUNDS) {
-            // Leaving grows no state.
+            // Events that leave a scope would make its state shrink.
             if !["leave", "unsubscribe", "stop"].iter().any(|word| event.name.contains(word)) {
                 let args = payload::plain(random, &event.placeholders, &sender.user);
-                // Refused events add nothing.
+                // A refused event adds nothing.
                 let _ = sender.ask(host, &event.name, &args).await;
             }
         }
-        // The client stays connected, and reads all frames.
+        // The client stays connected, and reads and drops all frames.
         tokio::spawn(async move { while sender.client.next_or_closed().await.is_ok() {} });
     }
 }
@@ -222,7 +223,7 @@ async fn try_one(
     }
 }
 
-/// A sender of payloads, which reconnects when it is disconnected.
+/// A client that sends payloads.
 #[derive(Debug)]
 struct Sender {
     user: String,
@@ -236,7 +237,7 @@ impl Sender {
         Self { user, client, last_id: 0 }
     }
 
-    /// Sends arguments as they are, and returns the acknowledgement or the error.
+    /// Sends arguments as they are. Returns the acknowledgement or its error.
     async fn ask(&mut self, host: &InnerHost, event: &str, args: &str) -> Result<Value, Value> {
         host.advance(EVENT_INTERVAL);
         self.last_id += 1;
@@ -247,7 +248,7 @@ impl Sender {
     }
 }
 
-/// The thread that calls components.
+/// The plugin thread, by its folder in `/proc`.
 #[derive(Debug)]
 struct PluginThread(String);
 
@@ -262,9 +263,9 @@ impl PluginThread {
         anyhow::bail!("there is no plugin thread")
     }
 
-    /// The processor time that the thread has used, read when it is idle.
+    /// The processor time that the thread has used, read while the thread sleeps.
     fn time(&self) -> Duration {
-        // A waiting thread has written its time down; one that is about to wait soon will.
+        // The recorded time of a sleeping thread is up to date, and a running one is about to sleep.
         for _ in 0..1000 {
             let stat = fs::read_to_string(format!("{}/stat", self.0)).unwrap_or_default();
             if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S')) {

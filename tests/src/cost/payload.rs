@@ -1,4 +1,4 @@
-//! Payloads built to cost a feature as much as an event's limits allow, from a seed.
+//! Payloads from a seed that cost a feature as much as an event's limits allow.
 
 use roundhouse::plugin::PayloadLimits;
 use serde_json::json;
@@ -11,10 +11,10 @@ const RESERVED_BYTES: usize = 2000;
 /// Values and keys reserved for the known fields.
 const RESERVED_VALUES: usize = 40;
 
-/// The longest text of a payload whose event bounds no bytes.
+/// The greatest length of the text in a payload whose event has no limit of bytes.
 const MAX_TEXT_BYTES: usize = 900_000;
 
-/// Fields that features know, besides the placeholders of their scopes.
+/// Field names that features read, besides the placeholders of their scopes.
 const KNOWN_FIELDS: [&str; 11] = [
     "accountId",
     "agentId",
@@ -34,11 +34,11 @@ const KNOWN_FIELDS: [&str; 11] = [
 pub struct Built {
     /// The JSON array of arguments.
     pub args: String,
-    /// The shape of most of it.
+    /// The name of the shape that most of the payload has.
     pub shape: &'static str,
 }
 
-/// The remaining budget of bytes, values and keys.
+/// The remaining bytes, values and keys of a payload.
 #[derive(Debug, Clone, Copy)]
 struct Budget {
     bytes: usize,
@@ -49,7 +49,7 @@ struct Budget {
 
 type Shape = fn(&mut Random, Budget) -> String;
 
-/// Each field takes as much as it may.
+/// The shapes of a payload. Each fills its field up to the budget.
 const SHAPES: [(&str, Shape); 16] = [
     ("small objects", |_, budget| repeated("{}", budget.bytes / 3, budget.values)),
     ("small arrays", |_, budget| repeated("[]", budget.bytes / 3, budget.values)),
@@ -103,14 +103,14 @@ fn nested(open: &str, close: &str, innermost: &str, budget: Budget) -> String {
     format!("{}{innermost}{}", open.repeat(n), close.repeat(n))
 }
 
-/// The deepest nesting, with the remaining values at the bottom.
+/// The deepest nesting, with the remaining values at its innermost level.
 fn deep_and_wide(_: &mut Random, budget: Budget) -> String {
     let n = budget.depth.saturating_sub(2);
     let inner = repeated("{}", budget.bytes.saturating_sub(2 * n) / 3, budget.values.saturating_sub(n));
     format!("{}{inner}{}", "[".repeat(n), "]".repeat(n))
 }
 
-/// A payload for an event of these limits, whose scopes have these placeholders, from this user.
+/// A payload from `user` within `limits`, for an event whose scopes have `placeholders`.
 pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: &[String], user: &str) -> Built {
     let bytes = limits.bytes.unwrap_or(MAX_TEXT_BYTES).min(MAX_TEXT_BYTES);
     let mut known = known_fields(random, placeholders, user);
@@ -127,7 +127,7 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
     let &(shape, build) = random.pick(&SHAPES);
     let filler = build(random, budget);
     let args = match random.below(12) {
-        // A bare id, and arguments behind it that features ignore.
+        // A bare id, followed by arguments that features ignore.
         0 => format!("[{},{filler}]", id(random)),
         1 => format!("[{filler}]"),
         2 => format!("[{{{}}},{filler}]", known.join(",")),
@@ -144,7 +144,7 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
             let n = (budget.bytes / part.len()).min(16_384 - random.below(2));
             format!("[{{{},\"body\":\"{}\"}}]", known.join(","), part.repeat(n))
         }
-        // A repeated field, the second at the end.
+        // A field that occurs twice, the second time at the end.
         6 => {
             let twice = random.pick(&known).clone();
             format!("[{{{},\"more\":{filler},{twice}}}]", known.join(","))
@@ -155,7 +155,7 @@ pub(super) fn payload(random: &mut Random, limits: PayloadLimits, placeholders: 
     Built { args, shape }
 }
 
-/// A small payload that the event accepts, for the beginning.
+/// A small payload that the event accepts, for the filling of states.
 pub(super) fn plain(random: &mut Random, placeholders: &[String], user: &str) -> String {
     let mut fields: Vec<String> = placeholders.iter().map(|name| field(random, name, user, true)).collect();
     fields
@@ -195,10 +195,10 @@ fn field(random: &mut Random, name: &str, user: &str, is_plain: bool) -> String 
     format!("\"{name}\":{value}")
 }
 
-/// The scopes that get most events, so that their states grow.
+/// The ids of the scopes that get most events, so that their states grow.
 const SCOPES: [&str; 2] = ["s1", "s2"];
 
-/// An id in JSON: mostly one of a few, else the longest possible, or a new one.
+/// An id in JSON: mostly one of a few, else one of the greatest length or a new one.
 fn id(random: &mut Random) -> String {
     match random.below(20) {
         0 => format!("\"{}\"", "\\ud83d\\ude00".repeat(128)),
@@ -232,7 +232,7 @@ mod tests {
         for _ in 0..2000 {
             let built = payload(&mut random, limits, &["roomId".to_owned()], "ana");
             assert!(built.args.len() <= 65_536, "{}: {}", built.shape, built.args.len());
-            // Numbers out of range and lone surrogates are valid JSON all the same.
+            // Numbers out of range and lone surrogates are valid JSON, which a `RawValue` accepts.
             let raw: Result<Vec<&serde_json::value::RawValue>, _> = serde_json::from_str(&built.args);
             assert!(raw.is_ok(), "{}: {}", built.shape, &built.args[..200]);
         }

@@ -8,9 +8,9 @@ use serde_json::json;
 use super::{BURST, RATE, attack};
 use crate::abuse::{Attack, Field, Flood, Handshake, line};
 
-/// Small frames that are written at once by a client over its rate.
+/// Small frames that are written at once by a client above its rate.
 const AT_ONCE: usize = 50;
-/// The messages of a long history: a page of them is as long as a page may be.
+/// The messages of a long history, which fill a page to its greatest size.
 const HISTORY: usize = 110;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -126,7 +126,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// A message with its room, of the greatest length.
+/// A message to a room, of the greatest length.
 fn message(room: &str, bytes: usize) -> Vec<u8> {
     line::plain("roomMessage", &json!({ "roomId": room, "body": "m".repeat(bytes) }).to_string())
 }
@@ -185,7 +185,7 @@ async fn slow_readers(field: Rc<Field>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Accounts or connections in one scope, each of which sends two events in turn.
+/// Accounts in one scope, each of which sends two events in turn.
 async fn crowd(
     field: Rc<Field>,
     n: usize,

@@ -1,4 +1,4 @@
-//! Making the host hold much for little: halves of requests, frames and sessions, most of them before authentication.
+//! Making the host hold much memory for few bytes: halves of requests, frames and sessions, most before authentication.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -132,7 +132,7 @@ fn almost(bytes: usize) -> Vec<u8> {
     frame
 }
 
-/// Connections that send this and wait, and reconnect when they are closed.
+/// Connections that send `opening` and wait, and reconnect when they are closed.
 async fn hold_lines(field: Rc<Field>, flood: Flood, opening: Vec<Vec<u8>>) -> anyhow::Result<()> {
     let flood = opening.into_iter().fold(flood.scaled(&field), Flood::opening);
     let mut lines: Vec<Line> = field.connect_all(flood.clone()).await;
@@ -211,7 +211,7 @@ async fn half_attachments(field: Rc<Field>) -> anyhow::Result<()> {
     hold_lines(field, Flood::of(80, Handshake::SocketIo), frames).await
 }
 
-/// Connections that end without a close, whose sessions the host keeps.
+/// Connections that break without a close, whose sessions the host keeps.
 async fn lost_clients(field: Rc<Field>) -> anyhow::Result<()> {
     let view = line::socket_io("ticket:view", r#"{"ticketId":"lost"}"#);
     let come_and_go = (0..20).map(|n| {
@@ -225,7 +225,7 @@ async fn lost_clients(field: Rc<Field>) -> anyhow::Result<()> {
                 let outcome = if entered.is_ok() { "entered and lost" } else { "not let in" };
                 field.tally.borrow_mut().refused(outcome);
                 if let Ok((mut socket, ..)) = entered {
-                    // The result is not waited for.
+                    // Failures are ignored, because the connection is broken next.
                     let _ = socket.write_all(view).await;
                     let _ = socket.read(&mut [0; 256]).await;
                 }

@@ -23,9 +23,9 @@ use crate::raw::{connect_raw_on, take_frames};
 
 /// The default rate of a connection: an attacker within it must not be refused for its rate.
 const RATE: f64 = 50.0;
-/// How many events a connection may send at once by default.
+/// The number of events that a connection may send at once by default.
 const BURST: usize = 200;
-/// A payload as large as a message may be, less the rest of its frame.
+/// The size of a payload as large as a message may be, less the rest of its frame, in bytes.
 const LARGEST: usize = 990_000;
 /// The time-out of one answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ macro_rules! attack {
 }
 use attack;
 
-/// As many of these as fit, separated by commas.
+/// As many copies of `piece` as fit into `bytes`, separated by commas.
 fn many(piece: &str, bytes: usize) -> String {
     vec![piece; bytes / (piece.len() + 1)].join(",")
 }
@@ -61,12 +61,12 @@ fn hostile(scope: &str, how: &str, with: &Value) -> Vec<u8> {
 /// A connection that sends one request after another.
 struct Asker {
     socket: TcpStream,
-    /// Bytes behind the last answer, perhaps part of a frame.
+    /// Bytes received after the last answer, perhaps part of a frame.
     received: Vec<u8>,
 }
 
 impl Field {
-    /// Opens such a connection.
+    /// Opens a connection that sends one request after another.
     async fn asker(&self, user: &str) -> anyhow::Result<Asker> {
         let (socket, received) = connect_raw_on(self.reach(0).await?, &token(user)?).await?;
         Ok(Asker { socket, received })

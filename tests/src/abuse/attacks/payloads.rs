@@ -13,7 +13,8 @@ use crate::abuse::stage::bundled;
 use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::guests::relabelled;
 
-/// The rate of each: below a connection's limit, and above that of a thread whose calls take their whole deadline.
+/// The events per second of each attack: below a connection's limit, and more than a thread can serve when each call
+/// takes its whole deadline.
 const A_SECOND: f64 = 20.0;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -133,13 +134,13 @@ fn typing(name: &str) -> Vec<u8> {
     line::plain("typing:start", &format!(r#"{{"contactId":"c","whatsappAccountId":"a","userName":"{name}"}}"#))
 }
 
-/// An event with an unknown field that holds as many of `piece` as fit.
+/// An event with an unknown field that holds as many copies of `piece` as fit into a message.
 async fn heavy(field: Rc<Field>, event: &str, known: &str, piece: &str) -> anyhow::Result<()> {
     let pieces = many(piece, LARGEST);
     send(field, line::plain(event, &format!(r#"{{{known},"x":[{pieces}]}}"#))).await
 }
 
-/// An event with as many unknown keys as fit.
+/// An event with as many unknown keys as fit into a message.
 async fn keys(field: Rc<Field>, event: &str, known: &str) -> anyhow::Result<()> {
     let keys: Vec<String> = (0..LARGEST / 11).map(|n| format!("\"k{n:05}\":0")).collect();
     send(field, line::plain(event, &format!("{{{known},{}}}", keys.join(",")))).await
@@ -178,7 +179,7 @@ async fn send_by(field: Rc<Field>, handshake: Handshake, frame: Vec<u8>) -> anyh
     Ok(())
 }
 
-/// Swaps a feature as an operator does to mend it, and then has it fail for one account.
+/// Swaps a feature as an operator does to mend it, and then makes the new generation fail for one account.
 async fn rollback(field: Rc<Field>) -> anyhow::Result<()> {
     let mended = relabelled(&bundled("crm_events")?, "mended");
     let loaded = field.call("PUT", "/v1/plugins/crm-events", mended).await?;

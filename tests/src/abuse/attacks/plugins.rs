@@ -11,9 +11,9 @@ use crate::abuse::{Attack, Field, Flood, Handshake, line};
 use crate::bench::token;
 use crate::guests;
 
-/// Between two looks at its notifications.
+/// The time between two looks at the plugin's notifications.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// The clients of the plugin's author.
+/// The number of clients of the plugin's author.
 const CLIENTS: usize = 4;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -42,7 +42,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     }),
     attack!("fat-timers", Plugin, Closed, 1, "timers of 900 kB each, a thousand in a scope", |f| async move {
         let flood = Flood::of(CLIENTS, Handshake::Plain).rate(RATE).burst(BURST);
-        // A timer's name identifies it; another scope when one has its maximum.
+        // A timer's name identifies it, so each frame goes to another scope once a scope has its maximum of timers.
         let frame = |i: usize, n: usize| {
             hostile(&format!("fat{i}-{n}"), "fat-timers", &json!({ "count": 9, "bytes": 100_000 }))
         };
@@ -94,8 +94,8 @@ async fn fetches(field: Rc<Field>) -> anyhow::Result<()> {
     drive(field, "fetch", json!({})).await
 }
 
-/// Loads a build that gets each connect notification and joins the connection. Where that is granted, every client is
-/// in its room.
+/// Loads a build of the guest that asks for each connect notification and joins each connection to its room. If the
+/// host grants both, every client is in that room.
 async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     let loaded = field.call("PUT", "/v1/plugins/hostile", guests::hostile("takes")).await?;
     if loaded.status != 200 {
@@ -112,7 +112,7 @@ async fn takes(field: Rc<Field>) -> anyhow::Result<()> {
     let mut saw = String::new();
     while !field.is_over() && !saw.contains("victim in") {
         field.pause(POLL_INTERVAL).await;
-        // It may have been disconnected, and has then seen its data already.
+        // The asker may have been disconnected, after the plugin has seen its token.
         let Ok(answer) = asker.ask(&shout).await else { break };
         saw = answer;
     }

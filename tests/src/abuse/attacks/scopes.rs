@@ -79,7 +79,7 @@ pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     ),
 ];
 
-/// An event for another scope each time.
+/// Sends an event for another scope each time.
 async fn fill(field: Rc<Field>, flood: Flood, event: &str, key: &str) -> anyhow::Result<()> {
     let flood = flood.scaled(&field).rate(RATE).burst(BURST);
     field.pour(flood, |i, n| Cow::Owned(line::plain(event, &format!(r#"{{"{key}":"{i}-{n}"}}"#)))).await;

@@ -9,9 +9,9 @@ use super::attack;
 use crate::abuse::requests::{api_request, bare_request};
 use crate::abuse::{Attack, Field};
 
-/// Concurrent callers, each of which waits for its answer.
+/// Concurrent callers, each of which sends its next request after the answer to the last.
 const CALLERS: usize = 8;
-/// The highest rate of each: a runaway loop does not sleep, but takes some time itself.
+/// The highest rate of each caller, in requests per second: a runaway loop does not sleep, but takes some time itself.
 const A_SECOND: f64 = 400.0;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[

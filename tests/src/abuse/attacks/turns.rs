@@ -14,11 +14,12 @@ use crate::guests::{self, relabelled};
 
 /// The length of a burning call in milliseconds: below the deadline of 50, with a margin for busy machines.
 const BURN_MS: f64 = 40.0;
-/// The loops with which a burn is calibrated.
+/// The number of loops by which a burn is calibrated.
 const MEASURED_WORK: u64 = 2_000_000;
 /// Burning calls per second and client.
 const BURNS_A_SECOND: f64 = 45.0;
-/// A rollback that takes longer waited for something: it takes some milliseconds where nothing is compiled.
+/// The longest time of a rollback, in which nothing is compiled: it takes some milliseconds unless it waits for a
+/// compilation.
 const ROLLBACK: Duration = Duration::from_secs(2);
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
@@ -65,7 +66,7 @@ async fn numbers(field: Rc<Field>, n: usize, handshake: Handshake) -> anyhow::Re
     Ok(())
 }
 
-/// The loops that the guest does in this time.
+/// The number of loops that the guest does in `milliseconds`.
 async fn work_for(field: &Field, milliseconds: f64) -> anyhow::Result<u64> {
     let mut asker = field.asker(&field.user(0)).await?;
     let mut fastest = Duration::MAX;
@@ -128,7 +129,8 @@ async fn gather(field: Rc<Field>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A component of one module of many functions, which is no feature. Another each time, so that none is cached.
+/// A component that is not a feature, of one module with many functions. Each `number` makes another, so that none is
+/// cached.
 fn big_component(bytes: usize, number: u32) -> Vec<u8> {
     const ADDS: usize = 100;
     let mut body = vec![0, 0x20, 0];
@@ -184,7 +186,7 @@ async fn compile(field: Rc<Field>) -> anyhow::Result<()> {
         Ok(answered) => {
             let (status, took) = answered?;
             let said = format!("a rollback was answered {status} after {:.2} s", took.as_secs_f64());
-            // Only a full run has the machine for itself.
+            // Only a full run has the machine to itself.
             if status != 200 || field.scale >= 1.0 && took > ROLLBACK {
                 tally.harm.push(said.clone());
             }

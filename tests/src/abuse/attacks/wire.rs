@@ -207,9 +207,10 @@ async fn tcp_churn(field: Rc<Field>) -> anyhow::Result<()> {
             while !field.is_over() {
                 if let Ok(mut socket) = field.reach(i).await {
                     field.tally.borrow_mut().sent(0);
-                    // Sometimes half of a request.
+                    // Some connections send half of a request.
                     let _ = socket.write_all(&b"GET / HTTP/1.1\r\n"[..i % 17]).await;
-                    // Otherwise its port is taken for a minute: there are not enough for all.
+                    // A reset frees the client's port at once; after a close it would be taken for a minute, and ports
+                    // would run out.
                     let _ = socket.set_zero_linger();
                 }
                 tokio::task::yield_now().await;
