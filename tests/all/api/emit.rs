@@ -52,7 +52,8 @@ async fn each_recipient_gets_an_emit_once_and_counted() {
             (200, json!({ "delivered": received.iter().sum::<usize>() })),
             "{emit}"
         );
-        // This emit takes the same path: when it has arrived, so have all before it.
+        // This emit takes the same path as those before it: when a client has received it, it has received all before
+        // it.
         host.post("/v1/emit", &json!({ "to": { "all": true }, "event": "end" })).await;
         for (client, received) in everybody.iter_mut().zip(received) {
             for _ in 0..received {

@@ -1,4 +1,4 @@
-//! Idempotency keys: a repeated call is handled once, and gets the first call's answer.
+//! Idempotency keys: a repeated call is handled once, and gets the answer of the first call.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn emit_with_a_key_goes_out_once() {
     }
     let tab = host.client("ana").await;
     assert_eq!(host.post("/v1/emit", &emit(1, "a")).await.body, json!({ "delivered": 1 }), "as the first was answered");
-    // The order and spacing of fields do not make it a different call.
+    // A call whose fields differ in order and spacing is the same call.
     let same =
         "{\"idempotencyKey\": \"a\", \"data\":1 , \"event\":\"news\", \"to\":{\"user\":\"ana\"}, \"except\":null}";
     assert_eq!(host.call("POST", "/v1/emit", same).await.body, json!({ "delivered": 1 }));
@@ -73,7 +73,7 @@ async fn answers_are_kept_for_a_day() {
     host.shut_down().await;
 }
 
-/// Sends scope `a` of the hostile guest an event with a key.
+/// Sends an event with a key to scope `a` of the hostile guest.
 async fn event(host: &TestHost, key: &str) -> (u16, Value) {
     let event = json!({ "event": "hostile:service", "data": { "id": "a" }, "idempotencyKey": key });
     let answer = host.post("/v1/events", &event).await;
@@ -101,7 +101,7 @@ async fn repeated_event_is_handled_once() {
 #[tokio::test]
 async fn refused_events_are_handled_again() {
     let host = TestHost::start();
-    // First the feature has never been loaded, then it is unloaded.
+    // At first the feature is not loaded; later it is unloaded.
     assert!(event(&host, "a").await.0 >= 400);
     host.load("hostile", hostile("normal")).await;
     assert_eq!(host.call("DELETE", "/v1/plugins/hostile", "").await.status, 200);
@@ -122,7 +122,7 @@ async fn refused_events_are_handled_again() {
     assert_eq!(event(&host, "b").await.0, 200);
 }
 
-/// A call with a key in its header.
+/// Makes a call with a key in its header.
 async fn with_header(host: &TestHost, path: &str, key: &str, body: &Value) -> (u16, Value) {
     let authorization = format!("Bearer {}", host.key);
     let headers = [("authorization", authorization.as_str()), ("idempotency-key", key)];
@@ -146,7 +146,7 @@ async fn header_is_the_key_of_events_and_emits() {
     for _ in 0..2 {
         assert_eq!(with_header(&host, "/v1/emit", "a", &one).await, (200, json!({ "delivered": 1 })));
         assert_eq!(with_header(&host, "/v1/emit", "a", &emit(1, "a")).await.0, 200);
-        // The key of an array's call covers the whole array.
+        // The key of a call with an array covers the whole array.
         let all = json!([emit(2, "b"), one]);
         let delivered = json!([{ "delivered": 1 }, { "delivered": 1 }]);
         assert_eq!(with_header(&host, "/v1/emit", "c", &all).await, (200, delivered));

@@ -57,7 +57,7 @@ async fn wrong_method_names_the_allowed_ones() {
     let host = TestHost::start();
     let address = host.api.trim_start_matches("http://").to_owned();
     let mut socket = TcpStream::connect(&address).await.unwrap();
-    // One connection serves several requests in turn, and pipelined ones too.
+    // One connection serves several requests, one after another and pipelined.
     for (method, path, status, allow) in [
         ("GET", "/v1/emit", 405, "POST"),
         ("PATCH", "/v1/plugins/x", 405, "GET, HEAD, PUT, DELETE"),
@@ -144,7 +144,7 @@ async fn malformed_json_is_refused_with_its_position() {
     assert_eq!(host.call("POST", "/v1/events", "").await.status, 400);
 }
 
-/// The path of schemathesis: beside the build, or on the path.
+/// The path of the program schemathesis: beside the build, or on the path.
 fn schemathesis() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let built = test.ancestors().map(|folder| folder.join("schemathesis/bin/schemathesis")).find(|file| file.is_file());
@@ -164,7 +164,8 @@ async fn openapi_description_matches_the_api() {
     host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
-    // It gets existing names beside those that it generates. No call is left out: it unloads and disconnects last.
+    // schemathesis gets existing names besides those that it generates. No call is left out; those that unload and
+    // disconnect come last.
     let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\
                     [[operations]]\ninclude-operation-id = \"readRoom\"\nparameters = { \"path.room\" = \"ticket:t1\" }\n\
                     [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\

@@ -1,4 +1,4 @@
-//! The table of contract rows in `tests/README.md` names tests that exist, and each row has one.
+//! The table of contract rows in `tests/README.md`: each row names a test, and each named test exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ struct Row {
     tests: Vec<(String, String)>,
 }
 
-/// The rows of the sections behind the heading that announces them.
+/// The rows of the sections after the table's heading.
 fn rows() -> Vec<Row> {
     let readme = fs::read_to_string(root().join("tests/README.md")).expect("the tests have a README");
     let (_, table) = readme.split_once("\n## What shows what\n").expect("the README has the table");
@@ -46,7 +46,8 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// The tests that a cell names: natively as `folder/file::test`, end to end as `folder::file::test`, which filters them.
+/// The tests that a cell names: native ones as `folder/file::test`, end-to-end ones by their filter
+/// `folder::file::test`.
 fn references(cell: &str) -> impl Iterator<Item = (&str, String)> {
     let quoted = cell.split('`').skip(1).step_by(2);
     quoted.map(|text| text.rsplit_once("::").expect("a test is written `file::test`")).map(|(f, t)| (f, t.to_owned()))

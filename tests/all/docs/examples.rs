@@ -1,4 +1,4 @@
-//! The configuration and clients of `examples/` work as they stand.
+//! The configuration and the clients of `examples/` work unchanged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
 }
 
-/// Runs a client until it ends by itself, and returns its output.
+/// Runs a client to its end. Returns its output.
 fn run(program: &Path, options: &[&str], name: &str) -> String {
     let host = TestHost::start();
     let url = host.ws.replace("ws://", "http://");

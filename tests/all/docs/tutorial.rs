@@ -1,4 +1,4 @@
-//! The tutorial, to the letter: its files are written, its commands run, and their output is compared.
+//! The tutorial: its files are written, its commands run, and their output is compared with that on the page.
 
 mod page;
 mod terminal;
@@ -31,7 +31,7 @@ fn missing() -> Option<&'static str> {
     None
 }
 
-/// The folder that the page starts in, with the repository inside. It is kept between runs, for its build cache.
+/// The folder in which the tutorial starts, with the repository inside. It is kept between runs for its build cache.
 fn beginning() -> io::Result<PathBuf> {
     let folder = target_dir().join("tutorial");
     let (repository, own) = (folder.join("roundhouse"), folder.join("raised-hand"));
@@ -45,7 +45,7 @@ fn beginning() -> io::Result<PathBuf> {
             std::os::unix::fs::symlink(entry.path(), repository.join(entry.file_name()))?;
         }
     }
-    // Commands find the tested host, wherever it was built.
+    // The tutorial's commands find the tested host, wherever the host was built.
     let built = TestHost::binary();
     std::os::unix::fs::symlink(built.parent().unwrap(), repository.join("target/release"))?;
     fs::create_dir_all(&own)?;
@@ -93,7 +93,7 @@ fn follow(terminals: &mut Terminals, block: &Block) -> Result<(), String> {
     }
 }
 
-/// Runs commands that end, and compares all that they print. `fails` applies to the last of them.
+/// Runs commands to their ends, and compares their whole output. With `fails`, the last command must fail.
 fn run_all(terminals: &mut Terminals, talk: &Talk) -> Result<(), String> {
     let mut commands: Vec<(&str, Vec<String>)> = Vec::new();
     for line in &talk.lines {
@@ -117,7 +117,7 @@ fn run_all(terminals: &mut Terminals, talk: &Talk) -> Result<(), String> {
     Ok(())
 }
 
-/// Another terminal, whose program keeps running while later blocks are followed.
+/// Follows a block of another terminal, whose program keeps running while later blocks are followed.
 fn talk_on(terminals: &mut Terminals, name: &str, lines: &[Line]) -> Result<(), String> {
     let mut may_skip = false;
     for line in lines {

@@ -1,5 +1,5 @@
-//! campaign-progress over real sockets: once through its section of the contract, and over restarts. Each rule of it has
-//! a native test.
+//! campaign-progress over real sockets: its section of the contract once, and restarts. Each rule has a native test
+//! too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,13 +15,13 @@ async fn start(host: &TestHost, total: u64) -> Value {
     started
 }
 
-/// Reports messages of `c1`, and returns its figures.
+/// Reports messages of `c1`. Returns the progress in the answer.
 async fn report(host: &TestHost, status: &str, count: u64) -> Value {
     let report = json!({ "campaignId": "c1", "status": status, "count": count });
     host.post_event("campaign:message", report).await.expect("the messages are counted")
 }
 
-/// The snapshot of `c1` that a newly subscribed page gets.
+/// The snapshot of `c1` for a new subscriber.
 async fn snapshot(host: &TestHost) -> Value {
     let mut page = host.client("page").await;
     let snapshot = page.emit_with_ack("subscribe:campaign", json!("c1")).await.expect("a snapshot");
@@ -34,7 +34,7 @@ fn figures(of: &Value) -> Value {
     json!([of["state"], of["sent"], of["delivered"], of["read"], of["failed"]])
 }
 
-/// Checks that page and owner have received exactly these events, and `eve` none. Returns their data.
+/// Checks that the page and the owner have received exactly these events, and `eve` none. Returns the events' data.
 async fn expect_same(
     host: &TestHost,
     page: &mut TestClient,
@@ -56,7 +56,7 @@ async fn subscribers_and_owner_follow_a_campaign_throughout() {
     let early = page.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap();
     assert_eq!((&early["campaignId"], figures(&early)), (&json!("c1"), json!(["pending", 0, 0, 0, 0])));
     assert_eq!(page.expect_event("campaign:snapshot").await, early);
-    // The owner has the page open too, and still gets each event once.
+    // The owner has subscribed too, and still gets each event once.
     owner.emit_with_ack("subscribe:campaign", json!({ "campaignId": "c1" })).await.unwrap();
     owner.expect_event("campaign:snapshot").await;
 
@@ -164,7 +164,7 @@ async fn progress_survives_shutdown_and_kill() {
     host.kill();
     host.restart();
     assert_eq!(figures(&snapshot(&host).await), json!(["paused", 150, 0, 0, 30]));
-    // Progress goes on after the restart: owner and multiples are known.
+    // Progress goes on after the restart: the owner and the last emitted multiple were stored.
     let mut owner = host.client("owen").await;
     host.post_event("campaign:resumed", json!({ "campaignId": "c1" })).await.unwrap();
     report(&host, "sent", 19).await;
@@ -187,7 +187,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
                 let headers = [("authorization", authorization.as_str())];
                 loop {
                     let report = one_sent(tried.fetch_add(1, Ordering::SeqCst));
-                    // Stops when the host is gone.
+                    // The call fails when the host is killed.
                     let Ok(answer) = http(&api, "POST", "/v1/events", &headers, report.to_string()).await else {
                         return;
                     };
@@ -210,7 +210,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
     let counted = snapshot(&host).await["sent"].as_u64().unwrap();
     let (tried, acknowledged) = (tried.load(Ordering::SeqCst), acknowledged.load(Ordering::SeqCst));
     assert!((acknowledged..=tried).contains(&counted), "{counted} of {acknowledged} acknowledged, {tried} tried");
-    // A service that lost its answers reports all messages again.
+    // A service that lost the answers repeats all reports.
     for number in 0..tried {
         let answer = host.post("/v1/events", &one_sent(number)).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
@@ -218,7 +218,7 @@ async fn acknowledged_messages_count_once_after_power_loss() {
     assert_eq!(snapshot(&host).await["sent"], tried, "each report is counted once");
 }
 
-/// Reports a sent message under a key of its own.
+/// A report of one sent message under an idempotency key.
 fn one_sent(number: u64) -> Value {
     let data = json!({ "campaignId": "c1", "status": "sent" });
     json!({ "event": "campaign:message", "data": data, "idempotencyKey": number.to_string() })

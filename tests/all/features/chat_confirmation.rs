@@ -1,5 +1,5 @@
-//! chat-confirmation over real sockets: once through its section of the contract, and over restarts. Each rule of it has
-//! a native test.
+//! chat-confirmation over real sockets: its section of the contract once, and restarts. Each rule has a native test
+//! too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,7 +56,7 @@ impl Family {
         assert_eq!(joined, Ok(self.r1(json!({ "connectedUsers": connected_users }))));
     }
 
-    /// Sends a message, and returns its temporary id.
+    /// Sends a message. Returns its temporary id.
     async fn say(&self, client: &mut TestClient, body: &str, client_id: &str) -> String {
         let answer = client.emit_with_ack(self.say, self.r1(json!({ "body": body, "clientId": client_id }))).await;
         let answer = answer.expect("the message is acknowledged");
@@ -157,7 +157,7 @@ async fn message_shows_at_once_and_confirms_when_stored() {
         assert!(confirmed["_id"].is_string() && confirmed["_id"] != json!(temp_id));
         assert_eq!(ana.expect_event(family.confirmed).await, confirmed);
 
-        // The same message again, as from a client that missed the answer.
+        // The same message again, as a client sends it after losing the answer.
         assert_eq!(family.say(&mut ana, "hello", "m1").await, temp_id);
         let second = family.say(&mut ben, "hi", "m1").await;
         assert_eq!(ben.expect_event(family.confirmed).await["tempId"], json!(second), "the repetition was not stored");
@@ -234,7 +234,7 @@ async fn outsiders_and_malformed_messages_are_refused_silently() {
     }
 }
 
-/// How each message ended, according to these frames: its events by temporary id.
+/// The events of each message's outcome in these frames, by temporary id.
 fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
     for event in [ROOMS.confirmed, ROOMS.failed] {
         for data in on(frames, event) {
@@ -252,7 +252,7 @@ async fn reading_the_database_from_outside_loses_nothing() {
     for body in ["before", "after"] {
         ROOMS.say(&mut ana, body, body).await;
         ana.expect_event(ROOMS.confirmed).await;
-        // Opens and closes the database, as a backup or an operator does.
+        // Opens and closes the database, as a backup or an operator may.
         let reader = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
         let n_stored: i64 = reader.query_row("SELECT count(*) FROM documents", [], |row| row.get(0)).unwrap();
         assert_eq!(n_stored, if body == "before" { 1 } else { 2 });
@@ -270,7 +270,7 @@ async fn pending_messages_are_recognised_right_after_a_restart() {
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
     let lock = host.lock_store();
-    // One transaction stores fewer.
+    // More messages than one transaction stores.
     for n in 0..1500 {
         ana.emit(ROOMS.say, json!({ "roomId": "r1", "body": "many", "clientId": format!("m{n}") })).await;
     }
@@ -289,7 +289,7 @@ async fn pending_messages_end_once_after_power_loss() {
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ana, 1).await;
     ROOMS.join(&mut ben, 2).await;
-    // The key is the sender and its own id of the message.
+    // The key of each temporary id: the sender, and the sender's number of the message.
     let mut temp_ids = BTreeMap::new();
     for n in 0..10 {
         temp_ids.insert(("ana", n), ROOMS.say(&mut ana, "before", &format!("m{n}")).await);
@@ -317,7 +317,7 @@ async fn pending_messages_end_once_after_power_loss() {
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ben, 1).await;
     ROOMS.join(&mut ana, 2).await;
-    // A joining client gets the outcomes, before its join is acknowledged or when they arrive.
+    // A joining client gets each outcome, either before the join's acknowledgement or when the outcome is known.
     for client in [&mut ana, &mut ben] {
         let mut ended = BTreeMap::new();
         for _ in 0..under_way.len() {
@@ -380,7 +380,7 @@ async fn message_ends_once_despite_repeated_restarts() {
     }
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
-    // A room's messages are stored in order: when this one has ended, so have all.
+    // The messages of a room are stored in order, so the outcome of the last one comes after all others.
     let last = ROOMS.say(&mut ana, "the last", "last").await;
     while ana.expect_event(ROOMS.confirmed).await["tempId"] != json!(last) {}
     ends(&ana.drain().await, &mut ended);

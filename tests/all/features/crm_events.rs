@@ -1,4 +1,4 @@
-//! crm-events over real sockets: once through its section of the contract. Each rule of it has a native test.
+//! crm-events over real sockets: its section of the contract once. Each rule has a native test too.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ struct Pages {
     account: TestClient,
     /// Has subscribed to the contact `c1`.
     contact: TestClient,
-    /// Has subscribed to both, and belongs to user una.
+    /// Has subscribed to the account and the contact, and belongs to user una.
     all: TestClient,
-    /// Belongs to user una, and has subscribed to nothing.
+    /// Belongs to user una, without a subscription.
     tab: TestClient,
     /// Has other subscriptions, and the role `lead`.
     lead: TestClient,
@@ -41,7 +41,7 @@ impl Pages {
         pages
     }
 
-    /// The pages that have got exactly this event, once. The others have got nothing.
+    /// The pages that have received exactly this event, once. The others have received nothing.
     async fn received(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { account, contact, all, tab, lead } = self;
         let all_received = host.received([account, contact, all, tab, lead]).await;
@@ -51,7 +51,7 @@ impl Pages {
         PAGES.into_iter().zip(all_received).filter(|(_, frames)| !frames.is_empty()).map(|(name, _)| name).collect()
     }
 
-    /// Pushes these events, and checks which pages get each.
+    /// Pushes these events, and checks which pages receive each.
     async fn check(&mut self, host: &TestHost, events: &[&str], data: Value, pages: &[&str]) {
         for event in events {
             let delivered = json!({ "delivered": pages.len() });
@@ -106,9 +106,9 @@ async fn backward_status_is_dropped() {
     }
     let dropped = json!({ "delivered": 0, "dropped": true, "status": "Read" });
     assert_eq!(host.post_event(event, update("Delivered")).await, Ok(dropped));
-    // A delivery of the dropped status would be found here.
+    // If the dropped status had been delivered, its frame would be found here.
     pages.check(&host, &[event], update("Failed"), &["contact", "all"]).await;
-    // A phone number without a contact.
+    // A message from a phone number without a contact.
     let unknown = json!({ "accountId": "w1", "userId": "una", "messageId": "m2", "status": "Sent" });
     pages.check(&host, &[event, "message:received"], unknown, &["account", "all", "tab"]).await;
 }
@@ -129,7 +129,7 @@ async fn typing_is_shown_until_stop_or_disconnect() {
         let received = host.received([&mut account, &mut contact, &mut all, &mut tab]).await;
         assert_eq!(received, [vec![], typing("una", "Una", is_typing), vec![], vec![]], "one's own tabs are not told");
     }
-    // However soon a client disconnects, the disconnect is handled after its events.
+    // A client's disconnect is handled after its events, however early it comes.
     for _ in 0..20 {
         let mut brief = host.client("eve").await;
         brief.emit("typing:start", on_c1.clone()).await;

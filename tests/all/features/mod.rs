@@ -1,4 +1,4 @@
-//! The bundled features, row by row of their contract.
+//! The bundled features, by the rows of their contract.
 
 mod campaign_progress;
 mod chat_confirmation;

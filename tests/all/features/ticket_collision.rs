@@ -1,4 +1,4 @@
-//! ticket-collision over real sockets: once through its section of the contract. Each rule of it has a native test.
+//! ticket-collision over real sockets: its section of the contract once. Each rule has a native test too.
 
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! ticket-events over real sockets: once through its section of the contract. Each rule of it has a native test.
+//! ticket-events over real sockets: its section of the contract once. Each rule has a native test too.
 
 use roundhouse_tests::{TestClient, TestHost};
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ impl Team {
         }
     }
 
-    /// The clients that have got exactly this event, once. The others have got nothing.
+    /// The clients that have received exactly this event, once. The others have received nothing.
     async fn received(&mut self, host: &TestHost, frame: &Value) -> Vec<&'static str> {
         let Self { admin, super_admin, cleo, cleos_tab, ana, ben, eve } = self;
         let all_received = host.received([admin, super_admin, cleo, cleos_tab, ana, ben, eve]).await;
@@ -42,7 +42,7 @@ impl Team {
     }
 }
 
-/// Sends these to `t1`, and checks each one's recipients and their number.
+/// Sends events of `t1`, and checks the recipients of each and their number in the answer.
 async fn check(host: &TestHost, team: &mut Team, events: &[(&str, Value, &[&str], u32)]) {
     for (event, data, who, recipients) in events {
         let mut data = data.clone();
@@ -69,7 +69,7 @@ async fn each_event_reaches_its_recipients_once() {
         &host,
         &mut team,
         &[
-            // The feature knows nothing of this ticket.
+            // This ticket has no known participants.
             ("ticket:updated", json!({ "changes": { "title": "x" }, "updatedBy": "eve" }), ADMINS, 2),
             ("ticket:created", json!({ "title": "It burns", "createdBy": { "id": "cleo" } }), ADMINS, 2),
             (
@@ -100,7 +100,8 @@ async fn each_event_reaches_its_recipients_once() {
             ("ticket:commentAdded", comment("root"), &["admin", "cleo", "cleos_tab", "ana"], 3),
             ("ticket:attachmentAdded", json!({ "attachment": { "id": "a1" }, "uploadedBy": "ben" }), PARTICIPANTS, 4),
             ("ticket:attachmentDeleted", json!({ "attachmentId": "a1", "deletedBy": "eve" }), PARTICIPANTS, 4),
-            // Ids in the payload count, and an admin who is the creator too gets the event once.
+            // Ids in the payload set the creator and add participants. An admin who is also the creator gets the event
+            // once.
             ("ticket:updated", json!({ "changes": {}, "creatorId": "root" }), ADMINS, 2),
             (
                 "ticket:commentAdded",

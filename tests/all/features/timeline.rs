@@ -1,9 +1,9 @@
-//! timeline over real sockets: once through its section of the contract. Each rule of it has a native test.
+//! timeline over real sockets: its section of the contract once. Each rule has a native test too.
 
 use roundhouse_tests::{NOTHING, TestClient, TestHost};
 use serde_json::{Value, json};
 
-/// An entity, and further fields.
+/// The fields of an entity, and more fields.
 fn on(entity_type: &str, entity_id: &str, more: Value) -> Value {
     let mut data = json!({ "entityType": entity_type, "entityId": entity_id });
     data.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -14,7 +14,7 @@ fn case() -> Value {
     on("case", "c1", json!({}))
 }
 
-/// Opens a timeline, and checks its number of subscribers.
+/// Opens a timeline, and checks the number of subscribers in the acknowledgement.
 async fn subscribe(client: &mut TestClient, data: Value, subscribers: u32) {
     let subscribed = client.emit_with_ack("timeline:subscribe", data.clone()).await.expect("a subscription");
     assert_eq!(subscribed["subscribers"], subscribers);

@@ -1,12 +1,12 @@
-//! A short run of each attack, on a host that good clients use: none of these is refused, disconnected or left without
-//! a reply. Latency is not judged here, for tests run on busy machines; `--bin abuse` does that.
+//! A short run of each attack, on a host that good clients use: no good client is refused, disconnected or left without
+//! a reply. Latency is judged by `--bin abuse` and not here, because tests run on busy machines.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use roundhouse_tests::abuse::{Attack, Campaign, Group, all};
 
-/// Runs the attacks of a group, and fails with the table of those that cost other clients service.
+/// Runs the attacks of a group, and fails with the table of those that cost good clients service.
 fn run_group(group: Group) {
     let attacks: Vec<(Group, &Attack)> = group.attacks().iter().map(|attack| (group, attack)).collect();
     let mut lost = String::new();

@@ -1,5 +1,5 @@
-//! Budgets: the host bounds what one principal may make it hold through features, and refuses no other principal for
-//! it.
+//! Budgets: the host bounds what features may hold on behalf of one principal, and a principal at its bound costs no
+//! other principal service.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use roundhouse_tests::guests::hostile;
 use roundhouse_tests::{InnerHost, TestClient, TestHost, eventually, http};
 use serde_json::{Value, json};
 
-/// A host with these limits of users or services, and the hostile guest.
+/// A host with `limits` of users or services, and the hostile guest.
 async fn host(limits: &str) -> TestHost {
     let host = TestHost::start_with(&format!("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n{limits}"), &[]);
     host.load("hostile", hostile("normal")).await;
     host
 }
 
-/// Sends an event that must be refused, and returns code and message.
+/// Sends an event that must be refused. Returns the code and the message.
 async fn refusal(client: &mut TestClient, event: &str, data: Value) -> (String, String) {
     let error = client.emit_with_ack(event, data).await.expect_err("a refusal");
     let text = |field: &str| error[field].as_str().expect("an error has code and message").to_owned();
     (text("code"), text("message"))
 }
 
-/// The number of refusals for a budget.
+/// The number of refusals because of a budget.
 async fn refusals(api: &str, holder: &str, of: &str) -> u64 {
     let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
     let name = format!("roundhouse_over_budget_total{{holder=\"{holder}\",of=\"{of}\"}} ");
@@ -104,7 +104,7 @@ async fn rooms_are_bounded_over_a_users_connections() {
     ben.emit_with_ack("joinRoom", room(2)).await.unwrap();
     ana.emit_with_ack("leaveRoom", room(2)).await.unwrap();
     tab.emit_with_ack("joinRoom", room(2)).await.unwrap();
-    // The rooms of a closed connection are not counted any more.
+    // The rooms of a closed connection do not count.
     tab.close().await;
     let mut tab = host.client("ana").await;
     eventually("the rooms of a closed connection are free", async || tab.emit_with_ack("joinRoom", room(2)).await.ok())
@@ -139,7 +139,7 @@ async fn timers_are_bounded_per_user() {
     assert_eq!(code, "rate_limited");
     assert!(message.contains("this user has 3 timers, and may have 3"), "{message}");
     ben.emit_with_ack("hostile:do", doing("1", "timer", timer("d", "x", 3_600_000))).await.unwrap();
-    // A timer that replaces another needs no further place; ben's timer is his own.
+    // Replacing a timer takes no further place, and ben's timer counts against ben's budget.
     ana.emit_with_ack("hostile:do", doing("1", "timer", timer("b", "x", 1))).await.unwrap();
     eventually("a timer that has fired makes room", async || {
         ana.emit_with_ack("hostile:do", doing("2", "timer", timer("d", "x", 1))).await.ok()
@@ -224,13 +224,13 @@ async fn pending_documents_are_bounded_per_user() {
 
 #[tokio::test]
 async fn pending_durable_states_are_bounded_per_user() {
-    // One plugin thread handles them in the order in which they are sent.
+    // One plugin thread handles the events in the order in which they are sent.
     let config = "auth.jwt.secret = \"s\"\nlimits.user.documents = 2\nplugins.threads = 1";
     let host = TestHost::start_with(config, &[]);
     host.load("hostile", hostile("durable")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for id in ["a", "b", "c"] {
-        // Loads the scope into memory, for it cannot be read while the store is locked.
+        // Loads the scope into memory, because it cannot be read while the store is locked.
         ana.emit_with_ack("hostile:count", json!({ "id": id })).await.unwrap();
     }
     let locked = host.lock_store();
@@ -266,7 +266,7 @@ async fn saved_bytes_per_second_are_bounded_per_user() {
         join(client).await;
     }
     let say = || json!({ "roomId": "r", "body": "x".repeat(2000) });
-    // The third exceeds the burst, and later ones wait until it is paid for.
+    // The third message exceeds the burst, and later ones are refused until the budget has refilled.
     for client in [&mut ana, &mut tab] {
         client.emit_with_ack("roomMessage", say()).await.unwrap();
     }
@@ -296,7 +296,7 @@ async fn fetched_bytes_are_paid_before_the_next_fetch() {
         client.expect_event("roomMessageConfirmed").await;
     }
     let history = || json!({ "roomId": "r" });
-    // A page and the answer made of it exceed 6 kB together.
+    // A stored page and the answer made of it exceed 6 kB together.
     ana.emit_with_ack("roomHistory", history()).await.unwrap();
     let (code, message) = refusal(&mut tab, "roomHistory", history()).await;
     assert_eq!(code, "rate_limited");

@@ -1,5 +1,5 @@
-//! The number of connections that a user or an address may have: which connections count, and which one gives way; and
-//! that an expired token ends only the connections it was given for.
+//! The limits of connections for a user and for an address: which connections count, and which one is closed at the
+//! limit. An expired token ends only the connections that were opened with it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport};
 
-/// The time-out of a probe, and a little more.
+/// A little more than the time-out of a probe.
 const PROBED: Duration = Duration::from_millis(5_001);
 
 /// The metric of frames that the host has queued.
@@ -21,7 +21,7 @@ async fn host(limit: usize, more: &str) -> InnerHost {
     InnerHost::start(&format!("{CONFIG}limits.connections_per_user = {limit}\n{more}")).await
 }
 
-/// A plain client that waits for nothing.
+/// Opens a plain connection, without waiting for a frame.
 async fn open(host: &InnerHost) -> TestClient {
     let url = format!("{}/ws?token={}", host.ws, host.token("ana", None));
     TestClient::open(url.into_client_request().unwrap()).await
@@ -49,7 +49,7 @@ async fn expired_token_ends_its_namespace_alone() {
         assert_eq!((out.kind, &*out.namespace), ('1', "/other"), "{out:?}");
         assert_eq!(client.emit_refused("no:such", json!([])).await, "unknown_event", "the other goes on");
 
-        // With a newer token the namespace continues its session, on the same transport.
+        // With a newer token the client resumes the namespace's session, on the same transport.
         let mut again = token(minute);
         again.as_object_mut().unwrap().extend(session.as_object().unwrap().clone());
         assert_eq!(client.connect("/other", &again).await.unwrap()["sid"], short["sid"]);
@@ -80,7 +80,7 @@ async fn resume_counts_as_the_same_connection() {
         let begun = old.emit_with_ack("resume", json!({})).await.unwrap();
         let id = old.id().to_owned();
         let mut kept = Vec::new();
-        // The host has not noticed the loss of the old transport, however often the client comes back.
+        // The host has not noticed the loss of the old transport when the client resumes, at each of these times.
         for _ in 0..6 {
             let mut back = host.client("ana").await;
             let resumed =
@@ -113,7 +113,7 @@ async fn recovery_key_counts_as_the_same_connection() {
 #[tokio::test]
 async fn probed_lost_connection_frees_its_slot() {
     let host = host(1, "").await;
-    // The client reads nothing, and so answers no ping.
+    // The client does not read, and so does not answer pings.
     let lost = host.client("ana").await;
     let pinged = async |n: u64| {
         let is_pinged = async || (metric(&host.api, FRAMES).await >= n).then_some(());
@@ -151,7 +151,7 @@ async fn probed_live_connection_keeps_its_slot() {
     let mut plain = host.client("ana").await;
     host.advance(Duration::from_secs(1));
     assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
-    // The first frame that it reads is the ping.
+    // The first frame that the client reads is the ping.
     plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
     host.advance(PROBED);
     plain.emit_with_ack("no:such", json!({})).await.unwrap_err();
@@ -217,7 +217,7 @@ async fn connection_over_the_limit_must_resume() {
     assert_eq!(silent.closed().await.code, TOO_MANY);
     old.emit_with_ack("no:such", json!({})).await.unwrap_err();
 
-    // A connection stays if a slot is free when its time is up.
+    // A connection over the limit stays if a slot is free at the end of its time.
     let mut patient = host.client("ana").await;
     old.close().await;
     host.advance(Duration::from_secs(7));
@@ -257,7 +257,7 @@ async fn refusal_probes_connections_from_its_address() {
         let n_frames = metric(&host.api, FRAMES).await;
         host.advance(Duration::from_secs(1));
         let n_sent = match transport {
-            // Two frames: the close and the ping.
+            // Two frames are queued: the close and the ping.
             None => {
                 assert_eq!(open(&host).await.closed().await.code, TOO_MANY);
                 2

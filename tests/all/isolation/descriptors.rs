@@ -1,4 +1,4 @@
-//! File descriptors: clients have taken all that are free for them.
+//! File descriptors: the host keeps some for itself when clients have taken all others.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nshards = 1\nplugins.threads = 1\n";
 
-/// A host that may open this many descriptors.
+/// A host whose limit of open descriptors is set by `ulimit`.
 fn host_with(limit: &str) -> TestHost {
     TestHost::start_under(&["sh", "-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")], CONFIG)
 }
@@ -20,7 +20,7 @@ async fn health_and_api_answer_without_free_descriptors() {
     let mut ana = host.client("ana").await;
     let token = host.token("ben");
     let mut clients = Vec::new();
-    // None of 200 clients waits for the time-out of another.
+    // Each of 200 clients is answered without waiting for another's time-out.
     let mut refusals = String::new();
     for _ in 0..200 {
         match connect_raw(&host.ws, &token).await {
@@ -30,7 +30,7 @@ async fn health_and_api_answer_without_free_descriptors() {
     }
     assert!(!clients.is_empty() && clients.len() < 90, "{} clients were let in", clients.len());
     assert!(refusals.contains("503") && refusals.contains("retry-after: 1"), "{refusals}");
-    // Silent connections must not delay clients that send.
+    // Silent connections do not delay clients that send.
     let mut silent = Vec::new();
     for _ in 0..50 {
         silent.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());

@@ -1,4 +1,4 @@
-//! Turns: one client or feature delays the others by one turn at most. Order is judged here, latency by `abuse`.
+//! Fairness: one client or feature delays the others by one turn at most. Order is tested here, latency by `abuse`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ limits = { events_per_second = 0, call_time_per_user = \"0s\" }
 plugins = { threads = 1, call_deadline = \"10s\" }
 ";
 
-/// Iterations of a loop that takes some hundredths of a second.
+/// The iterations of a loop that takes some hundredths of a second.
 const BURN: u64 = 20_000_000;
 
 async fn host(config: &str) -> TestHost {
@@ -25,7 +25,7 @@ fn burning(id: &str) -> Value {
     json!({ "id": id, "how": "burn", "with": BURN })
 }
 
-/// Sends many slow events, and waits until the first of them was handled.
+/// Sends `n` slow events, and waits until the first was handled.
 async fn flood(client: &mut TestClient, n: u64, event: impl Fn(u64) -> Value) {
     let mut ids = Vec::new();
     for n in 0..n {
@@ -54,7 +54,7 @@ async fn many_scopes_earn_no_more_turns() {
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |n| burning(&format!("s{n}"))).await;
     count(&mut ana, "a").await;
-    // A query to all scopes, sent after ana's event and before most of mal's.
+    // A query of all scopes, sent after ana's event and before most of mal's.
     let asked = host.query("hostile", "stats", json!({})).await.unwrap();
     let n_handled = asked.as_array().expect("a list of counts").len();
     assert!(n_handled < 30, "{n_handled} of 60 events came before a question");
@@ -140,7 +140,7 @@ plugins = { call_deadline = \"10s\" }
     let host = InnerHost::start(config).await;
     host.load("hostile", hostile("normal")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
-    // Many times its allowance, on any machine.
+    // The call takes many times the user's allowance, on any machine.
     let burning = json!({ "id": "a", "how": "burn", "with": 20 * BURN });
     mal.emit_with_ack("hostile:do", burning).await.expect("the first is paid afterwards");
     assert_eq!(mal.emit_refused("hostile:count", json!({ "id": "a" })).await, "rate_limited");
@@ -193,7 +193,7 @@ async fn client_over_its_share_is_read_later() {
             n_refused += 1;
         }
     };
-    // The share refills with time, a little at each attempt.
+    // The share refills as the clock moves.
     let clock = async {
         loop {
             host.advance(Duration::from_millis(100));

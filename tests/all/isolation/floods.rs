@@ -1,4 +1,4 @@
-//! Clients that keep sending over their rate get refusals, then no answers, and are disconnected in the end.
+//! Clients that keep sending over their rate: they get refusals, then no answers, and at last they are disconnected.
 
 use roundhouse_tests::guests::conformance;
 use roundhouse_tests::raw::{client_frame, connect_raw, take_frames};
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// Writes the same bytes again and again until the connection ends, and returns the text frames and the close code that
-/// it got.
+/// Writes the same bytes again and again until the connection ends. Returns the received text frames and the close
+/// code.
 async fn flood(ws: &str, token: &str, frames: &[u8]) -> (Vec<Value>, Option<u16>) {
     let socket = connect_raw(ws, token).await.unwrap();
     let (mut read, mut write) = socket.into_split();
     let frames = frames.repeat(64 * 1024 / frames.len() + 1);
     let writing = tokio::spawn(async move { while write.write_all(&frames).await.is_ok() {} });
     let mut received = Vec::new();
-    // The host may end it with a reset, for unread bytes are left.
+    // The host may end the connection with a reset, because unread bytes are left.
     let end = async { while read.read_buf(&mut received).await.is_ok_and(|n| n > 0) {} };
     timeout(TIMEOUT, end).await.expect("the connection ends in time");
     writing.await.unwrap();
@@ -117,7 +117,7 @@ async fn polling_floods_end_their_session() {
     assert_eq!(metric(&host.api, "connections_cut_off_total").await, 2);
 }
 
-/// Waits until a client may send again.
+/// Waits until the rate limit lets a client send again.
 async fn until_allowed(ana: &mut TestClient) {
     eventually("the rate allows it", async || {
         ana.emit_with_ack("ticket:leave", json!({ "ticketId": "t" })).await.is_ok().then_some(())

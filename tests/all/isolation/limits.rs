@@ -1,4 +1,4 @@
-//! Limits: sizes, rates, and clients that do not read.
+//! Limits of sizes and rates, and of memory for clients that do not read.
 
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,15 @@ async fn owner_of_most_scopes_loses_scopes_first() {
     let host = InnerHost::start(config).await;
     host.load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
-    // One scope without members, the oldest, and one with a member.
+    // The oldest scope, without members, and a scope with a member.
     ben.emit_with_ack("hostile:do", json!({ "id": "idle", "how": "flood-room", "with": 1 })).await.unwrap();
     ben.emit_with_ack("hostile:count", json!({ "id": "used" })).await.unwrap();
     let mut flood = async |how: &str, with: Value| {
         for n in 0..MAX_SCOPES + EXCESS {
             let event = json!({ "id": n.to_string(), "how": how, "with": with });
-            // At most this many events may wait at once.
+            // Every thousandth event waits for its acknowledgement, which bounds the queue.
             if n % 1000 == 999 {
-                // The event over the limit is refused.
+                // Events over the limit of scopes are refused.
                 let _ = ana.emit_with_ack("hostile:do", event).await;
             } else {
                 ana.emit("hostile:do", event).await;
@@ -48,7 +48,7 @@ async fn owner_of_most_scopes_loses_scopes_first() {
         assert_eq!(count(id).await, 1, "{id}");
     }
 
-    // All of ana's scopes have timers now, so that none of them can be dropped.
+    // All scopes of ana have timers now, so none can be dropped.
     flood("timer", json!({ "after": 3_600_000 })).await;
     assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "one-more" })).await, "feature_unavailable");
     assert_eq!((count("idle").await, count("used").await), (json!(1), json!(1)), "nobody loses any to who has more");
@@ -82,7 +82,7 @@ async fn message_over_the_limit_closes_only_its_connection() {
 async fn protocol_violations_close_with_their_code() {
     let host = TestHost::start();
     let token = host.token("ana");
-    // Raw bytes behind a handshake by hand: client libraries would not send these.
+    // Raw bytes after a handshake, which client libraries would not send.
     for (bytes, code) in [
         (&[0x81, 0x01, b'a'][..], 1002u16),
         (&[0xc1, 0x80, 0, 0, 0, 0][..], 1002),
@@ -94,7 +94,7 @@ async fn protocol_violations_close_with_their_code() {
             "GET /ws?token={token} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
-        // In one write: frames may follow right behind the handshake.
+        // In one write: frames may follow the handshake immediately.
         socket.write_all(&[handshake.as_bytes(), bytes].concat()).await.unwrap();
         let mut answer = Vec::new();
         let close = [0x88].into_iter().chain([]).collect::<Vec<u8>>();
@@ -140,7 +140,7 @@ async fn every_frame_kind_counts_towards_its_senders_rate() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for n in 0..130 {
-        // Unexpected acknowledgements, malformed frames, and binary ones.
+        // Acknowledgements that were not asked for, malformed frames, and binary ones.
         ana.send_text(format!("{{\"id\":{n}}}")).await;
         ana.send_text("nonsense").await;
         ana.send_message(Message::binary(vec![0])).await;
@@ -189,7 +189,7 @@ async fn non_reading_client_is_disconnected_alone() {
     for client in [&mut ana, &mut slow, &mut reader] {
         client.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
-    // All three receive these events; one of them does not read. The kernel's buffers take some MiB first.
+    // All three clients receive these events, and one does not read. The kernel's buffers take the first MiBs.
     let deadline = Instant::now() + TIMEOUT;
     let mut sent = 0;
     while host.get("/v1/stats").await["slowConnections"] == 0 {

@@ -1,4 +1,4 @@
-//! Limits, budgets and fairness: one client, service or plugin cannot take from the others.
+//! Limits, budgets and fairness: one client, service or plugin cannot cost the others service.
 
 mod abuse;
 mod budgets;

@@ -1,4 +1,5 @@
-//! Limits of payloads: an event over them is refused with a typed error before a feature sees it, and is no fault.
+//! Limits of payloads: an event over a limit is refused with a typed error before a feature is called, and is not a
+//! fault.
 
 use std::collections::BTreeSet;
 
@@ -36,7 +37,7 @@ const EVENTS: [(&str, &str); 22] = [
     ("timeline:unsubscribe", "entityId"),
 ];
 
-/// A message close to 1 MB, the longest that the host takes.
+/// The size of a message close to 1 MB, the longest that the host accepts, in bytes.
 const MEGABYTE: usize = 990_000;
 
 /// Payloads that exceed a limit in different ways, each close to the longest message.
@@ -56,7 +57,7 @@ fn too_much(field: &str) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Sends an event with data as it is written, and returns the error.
+/// Sends an event with data as JSON text. Returns the error.
 async fn refused(client: &mut TestClient, id: i64, event: &str, data: &str) -> Value {
     client.send_text(format!(r#"{{"event":"{event}","id":{id},"data":{data}}}"#)).await;
     client.expect_ack(id).await.expect_err(event)
@@ -93,7 +94,7 @@ async fn attachments_count_and_services_have_larger_limits() {
     eve.send_packets(&[roundhouse_tests::Packet::Binary(vec![0; 17_000])]).await;
     let answer = eve.wait_for(|packet| packet.id == Some(1)).await;
     assert_eq!(answer.data[0]["error"]["code"], "too_large", "{answer:?}");
-    // Services may push the longest message, within limits that no feature fails on.
+    // Services may send the longest message, within limits at which no feature fails.
     let item = |n: usize| json!({ "entityType": "client", "entityId": "c1", "items": vec![json!({}); n] });
     let pushed = |data: Value| json!({ "event": "timeline:bulk_update", "data": data }).to_string();
     let answer = host.call("POST", "/v1/events", pushed(item(16_000))).await;
@@ -137,7 +138,8 @@ async fn payloads_within_the_limits_never_fault() {
     let plan = Plan {
         seed: 12,
         until: Until::Each(40),
-        // Slowness of a busy machine is no finding: the program `cost` judges the time of calls.
+        // The deadline is long because the program `cost` judges the time of calls, and not this test on a busy
+        // machine.
         call_deadline: "2s",
         memory_bytes: 8 * 1024 * 1024,
         is_timed: false,

@@ -1,4 +1,4 @@
-//! Unfinished input is held within a budget: the oldest and slowest ends first, and each has a deadline.
+//! Unfinished input is held within a budget: the oldest and slowest is ended first, and each has a deadline.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ async fn connect(base: &str) -> TcpStream {
     TcpStream::connect(base.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap()
 }
 
-/// All bytes of a connection until it ends.
+/// All bytes of a connection until its end.
 async fn rest_of(socket: &mut TcpStream) -> String {
     let mut answer = Vec::new();
-    // The host ends it with a reset where unread bytes are left.
+    // The host ends the connection with a reset if unread bytes are left.
     let _ = timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an end in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -99,7 +99,7 @@ async fn unfinished_frames_make_room() {
     assert!(held(&host).await <= BUDGET);
 }
 
-/// Announces two attachments, and sends one of this many bytes.
+/// Announces two attachments, and sends one of `bytes` bytes.
 async fn send_half(client: &mut EngineSocket, bytes: usize) {
     client.send("452-[\"x\",{\"_placeholder\":true,\"num\":0},{\"_placeholder\":true,\"num\":1}]").await;
     client.send(Packet::Binary(vec![0; bytes])).await;
@@ -139,11 +139,11 @@ async fn attachments_and_frames_have_a_deadline() {
     let mut fine = connected(&host.ws, &token).await;
     send_half(&mut waiting, 100).await;
     waiting.sync().await;
-    // A text of ten bytes, one byte at a time.
+    // A text frame of ten bytes, sent byte by byte.
     trickling.write_all(&[0x81, 0x8a, 0, 0, 0, 0]).await.unwrap();
     for _ in 0..7 {
         host.advance(Duration::from_secs(5));
-        // Neither heartbeats nor single bytes extend the deadline.
+        // Neither heartbeats nor single bytes extend the deadline of unfinished input.
         waiting.send("3").await;
         fine.sync().await;
         let _ = trickling.write_all(b"x").await;
@@ -173,7 +173,7 @@ async fn unfinished_uploads_make_room_in_the_api() {
     }
     let answer = rest_of(&mut uploads[0]).await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("the slowest"), "{answer}");
-    // Two of the largest component, a little over 16 MiB.
+    // Two components of the greatest size, a little over 16 MiB each.
     assert!(metric(&host.api, "api_bytes").await <= 40_000_000);
     assert!(metric(&host.api, "api_evicted_total").await > 0);
     assert_eq!(http(&host.api, "GET", "/healthz", &[], "").await.unwrap().status, 200);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n";
 
-/// Waits until scope `a` has got a notification, and returns all.
+/// Waits until scope `a` has received a notification. Returns all notifications.
 async fn notifications(client: &mut TestClient) -> Value {
     eventually("the scope is told", async || {
         let notifications = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
@@ -42,7 +42,7 @@ async fn typing_expires_after_ten_seconds() {
 
 #[tokio::test]
 async fn inactive_viewers_leave_after_half_an_hour() {
-    // The clock is moved by minutes, which the default heartbeat would take for silence.
+    // The clock is moved by minutes, in which the default heartbeat would end silent clients.
     let host = InnerHost::start(&format!("{CONFIG}[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -62,7 +62,7 @@ async fn inactive_viewers_leave_after_half_an_hour() {
     host.shut_down().await;
 }
 
-/// The clock is moved by hours, which the default heartbeat would take for silence.
+/// A heartbeat for tests that move the clock by hours, in which the default one would end silent clients.
 const LONG_HEARTBEAT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"";
 
 const HOUR_MS: i64 = 3_600_000;
@@ -73,7 +73,7 @@ async fn typing_expires_with_the_clock_put_back() {
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
     view(&mut ben).await;
-    // First right after the change, then while the features' clock slows down to meet the system's.
+    // First right after the clock was put back, then while the features' clock runs slower to approach the system's.
     for already_slow in [false, true] {
         if already_slow {
             host.advance(Duration::from_secs(2));
@@ -176,7 +176,7 @@ async fn trapping_timer_is_given_up() {
     assert_eq!(loaded.status, 200, "{}", loaded.text);
     let mut ana = host.client("ana").await;
     let timer = |how: &str| json!({ "id": "a", "how": "timer", "with": { "after": 5000, "how": how } });
-    // No client would send the timer's event again, so it is tried three times before it is given up.
+    // The host tries a failing timer three times before it gives up, because no client would send its event again.
     ana.emit_with_ack("hostile:do", timer("panic")).await.unwrap();
     for (after, traps) in [(5, 1), (1, 2), (1, 3)] {
         host.advance(Duration::from_secs(after));
@@ -209,7 +209,7 @@ async fn paused_departures_reach_the_next_generation() {
     faults_of_many(&host, 10).await;
     ben.close().await;
     assert_eq!(ana.emit_refused("hostile:told", json!({ "id": "a" })).await, "feature_unavailable");
-    // The pause lasts while the clock stands still, but a new build starts afresh.
+    // The plugin stays paused while the clock stands still, but the swap ends the pause.
     let loaded = host.call("PUT", "/v1/plugins/hostile", relabelled(&hostile("normal"), "mended")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);
     assert_eq!(notifications(&mut ana).await, json!(["left ben disconnected"]));
@@ -239,7 +239,7 @@ async fn idle_scope_is_dropped() {
     host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
     let scopes = async || host.call("GET", "/v1/plugins/hostile", "").await.body["stats"].as_array().map(Vec::len);
-    // This event changes the state, but joins no member.
+    // This event changes the scope's state, and joins no member.
     ana.emit_with_ack("hostile:do", json!({ "id": "empty", "how": "flood-room", "with": 1 })).await.unwrap();
     // This event leaves no scope behind.
     ana.emit_with_ack("hostile:told", json!({ "id": "nothing" })).await.unwrap();
@@ -285,7 +285,7 @@ async fn connection_without_pong_ends_after_a_minute() {
     ana.drain().await;
     for _ in 0..2 {
         host.advance(Duration::from_secs(25));
-        // Reading answers the ping; the other client does not read.
+        // Reading answers the ping. The other client does not read.
         view(&mut ana).await;
     }
     assert!(!ana.drain_events().await.contains(&"agent:left".to_owned()));

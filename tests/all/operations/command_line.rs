@@ -1,4 +1,4 @@
-//! The command line by itself: its output and its errors.
+//! The command line without a running host: its output and its errors.
 
 use std::fs;
 use std::process::Output;

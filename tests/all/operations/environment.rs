@@ -47,7 +47,7 @@ fn unknown_variable_is_refused_with_a_suggestion() {
 async fn empty_variables_count_as_unset() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
-    // With an empty plugin folder, which is the working folder, the file would be loaded.
+    // If an empty variable set the plugin folder to the working folder, this file would be loaded.
     fs::write(dir.path().join("hostile.wasm"), hostile("normal")).unwrap();
     let empty = [
         "AUTH__JWT__ISSUER",

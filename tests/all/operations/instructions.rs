@@ -1,9 +1,10 @@
-//! The hot paths' cost in instructions: a regression guard that does not depend on how busy the machine is.
+//! The cost of the hot paths in instructions, which does not depend on how busy the machine is: a guard against
+//! regressions.
 //!
-//! Each event, or batch of them, is sent when everything that the one before caused has arrived. The difference between
-//! `n` and twice as many is taken, so that fixed costs cancel out. The baseline stands in
-//! `tests/benchmarks/instructions.json`; a path that costs more, or less, by more than the tolerance there fails.
-//! `INSTRUCTIONS_BASELINE=write` writes a new one.
+//! Each repetition begins when all effects of the one before have arrived. Its cost is the difference between `n`
+//! repetitions and twice as many, which leaves out fixed costs. The baseline is `tests/benchmarks/instructions.json`; a
+//! path whose cost differs by more than the tolerance given there fails. `INSTRUCTIONS_BASELINE=write` writes a new
+//! baseline.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,16 +22,17 @@ use tokio::net::TcpStream;
 /// Set to `write` to make the counted figures the baseline.
 const BASELINE: &str = "INSTRUCTIONS_BASELINE";
 
-/// Members of the room that receives the events.
+/// The number of members of the room that receives the events.
 const ROOM: usize = 100;
 
-/// The paths' cost when the baseline was written.
+/// The cost of each path when the baseline was written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Baseline {
-    /// The tolerance of a figure. Another build of libc stays within it, one more scan of a payload does not.
+    /// The tolerance of a figure, in per cent: more than the effect of another build of libc, and less than one more
+    /// scan of a payload.
     tolerance_percent: f64,
-    /// Figures by path.
+    /// Instructions by path.
     instructions: BTreeMap<String, u64>,
 }
 
@@ -56,14 +58,14 @@ fn start() -> CountedHost {
          [plugins]\nthreads = 1\nwatch = false\ncall_deadline = \"10s\"\n\
          [plugins.ticket-collision.settings]\ntypingSeconds = 3600\n"
     );
-    // Each plugin would have to be compiled.
+    // Each further plugin would have to be compiled.
     for name in ["campaign-progress", "chat-confirmation", "crm-events", "ticket-events", "timeline"] {
         config += &format!("[plugins.{name}]\nenabled = false\n");
     }
     CountedHost::start(dir, &config)
 }
 
-/// The instructions of each path.
+/// Counts the instructions of each path.
 async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     let mut counted = start();
     let ws = counted.host.ws.clone();
@@ -98,7 +100,7 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     let connection = difference(&mut counted, 100, async || {
         let mut socket = connect_raw(&ws, &token).await?;
         socket.write_all(&close_frame()).await?;
-        // The host answers the close, and ends the connection.
+        // The host answers the close, and closes the connection.
         tokio::time::timeout(TIMEOUT, socket.read_to_end(&mut Vec::new())).await??;
         Ok(())
     });
@@ -107,7 +109,7 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         ("an event through a component, acknowledged", acknowledged),
         ("an event to a room of 100, plain protocol", fan_out),
         ("an event to a room of 100, Socket.IO", fan_out_socket_io),
-        // They are merged on the way, as far as they are read at once.
+        // The members' frames are merged into one write as far as the events are read at once.
         (
             "64 events at once to a room of 100, plain protocol",
             difference(&mut counted, 10, async || plain.publish(64, b"{\"event\":\"message\"").await).await?,
@@ -117,13 +119,13 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())
 }
 
-/// The instructions of one more repetition of `each`.
+/// The instructions of one repetition of `each`.
 async fn difference(
     counted: &mut CountedHost,
     n: u64,
     mut each: impl AsyncFnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    // One-time costs, such as caches, belong to no repetition.
+    // One-time costs, such as filled caches, come before counting.
     for _ in 0..n / 2 {
         each().await?;
     }
@@ -140,7 +142,7 @@ async fn difference(
     Ok((twice - once) / n)
 }
 
-/// Compares the counted figures with the baseline, or writes it.
+/// Compares the counted figures with the baseline, or writes them as the new one.
 fn compare(counted: &BTreeMap<String, u64>) -> anyhow::Result<()> {
     let path = baseline_path();
     let text = fs::read_to_string(&path).with_context(|| format!("there is no {}", path.display()))?;
@@ -200,13 +202,13 @@ impl Client {
         Self { socket, received: Vec::new() }
     }
 
-    /// Sends a frame, and waits for one with this beginning.
+    /// Sends a frame, and waits for a frame that begins with `answer`.
     async fn ask(&mut self, frame: &[u8], answer: &[u8]) -> anyhow::Result<()> {
         self.socket.write_all(frame).await?;
         self.wait(1, answer).await
     }
 
-    /// Waits for `n` frames with this beginning.
+    /// Waits for `n` frames that begin with `wanted`.
     async fn wait(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
         let mut come = 0;
         let mut buffer = [0; 4096];
@@ -220,7 +222,7 @@ impl Client {
     }
 }
 
-/// A room, and a client outside of it that sends to it.
+/// A room, and a client that sends to the room without being a member.
 struct Room {
     name: &'static str,
     publisher: TcpStream,
@@ -236,7 +238,7 @@ impl Room {
         event(name, &json!({ "room": self.name }))
     }
 
-    /// Sends `n` events of 128 bytes at once, and waits until every member has them.
+    /// Sends `n` events of 128 bytes at once, and waits until each member has received them.
     async fn publish(&mut self, n: usize, wanted: &[u8]) -> anyhow::Result<()> {
         let event = json!({ "event": "publish", "data": { "room": self.name, "payload": "x".repeat(128) } });
         self.publisher.write_all(&client_frame(event.to_string().as_bytes()).repeat(n)).await?;

@@ -1,4 +1,4 @@
-//! Standard error: its format, and what it must not contain.
+//! The log on standard error: its format, and the secrets that it must not contain.
 
 use std::fs;
 use std::net::TcpListener;
@@ -130,7 +130,7 @@ async fn closes_are_counted_by_code() {
     assert_eq!(answer.status, 200);
     assert_eq!(ana.closed().await.code, Some(4010));
     assert_eq!(metric(&host.api, "closes_total{code=\"4010\"}").await, 1);
-    // Closes by clients do not count as the host's.
+    // Closes by clients are not counted as closes by the host.
     host.client("ben").await.close().await;
     assert_eq!(metric(&host.api, "closes_total{code=\"1000\"}").await, 0);
 }

@@ -1,4 +1,4 @@
-//! Files that commands leave on disk, and files of the host that it cannot use as they are.
+//! Files that commands write, and the host's own files when it cannot use them as they are.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};

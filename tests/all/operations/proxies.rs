@@ -20,7 +20,7 @@ use tokio::time::timeout;
 const CONFIG: &str = "auth.jwt.secret = \"s\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
                       limits = { connections_per_ip = 2, keep_alive = \"2s\" }\n";
 
-/// A proxy, which ends with the test.
+/// A proxy, which is killed when this value is dropped.
 struct Proxy {
     child: Child,
     dir: TempDir,
@@ -29,15 +29,15 @@ struct Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // The proxy may have ended already.
+        // The proxy may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 impl Proxy {
-    /// Starts a proxy with a configuration from `examples/`, whose production addresses are replaced by free ones of
-    /// this machine. None where the proxy is not installed.
+    /// Starts a proxy with a configuration from `examples/`, in which free addresses of this machine replace those for
+    /// production. `None` if the proxy is not installed.
     fn start(
         program: &str,
         file: &str,
@@ -78,7 +78,7 @@ impl Proxy {
         format!("ws://{}", self.addresses[at])
     }
 
-    /// Waits until the proxy reaches a host.
+    /// Waits until the proxy reaches the host.
     async fn wait_until_up(&mut self, at: usize) {
         eventually("the proxy is up", async || {
             assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.log());
@@ -99,7 +99,7 @@ fn nginx(host: &TestHost) -> Option<Proxy> {
             ("127.0.0.1:8080".to_owned(), upstream.clone()),
             ("/run/nginx.pid".to_owned(), format!("{}/nginx.pid", dir.display())),
             ("http {".to_owned(), format!("http {{ {temp}")),
-            // Shorter than the host's by as much as the defaults are.
+            // Shorter than the host's `keep_alive`, as the defaults of 60 s and 75 s are.
             ("keepalive_timeout 60s".to_owned(), "keepalive_timeout 1s".to_owned()),
         ]
     })
@@ -119,7 +119,7 @@ fn haproxy(host: &TestHost) -> Option<Proxy> {
     })
 }
 
-/// Opens a polling session from one of this machine's loopback addresses: the status of the answer.
+/// Opens a polling session from a loopback address of this machine. Returns the status.
 async fn open_from(source: &str, url: &str) -> u16 {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(format!("{source}:0").parse().unwrap()).unwrap();
@@ -127,13 +127,13 @@ async fn open_from(source: &str, url: &str) -> u16 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = Request::get(format!("{ENGINE}&transport=polling")).header("host", "x");
-    // The client's own headers may claim any address.
+    // Headers of the client itself may claim any address.
     let request = request.header("x-forwarded-for", "6.6.6.6").header("forwarded", "for=6.6.6.6");
     let answer = sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
     answer.status().as_u16()
 }
 
-/// Clients of all kinds, through a proxy that forwards HTTP.
+/// Checks clients of all kinds through a proxy that forwards HTTP.
 async fn check_clients(host: &TestHost, url: &str) {
     let mut ana = TestClient::connect(url, &host.token("ana")).await;
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
@@ -141,11 +141,12 @@ async fn check_clients(host: &TestHost, url: &str) {
     assert_eq!(polling.post(&format!("40{}", json!({ "token": host.token("ben") }))).await.status, 200);
     let connected = timeout(TIMEOUT, polling.next()).await.unwrap();
     assert!(format!("{connected:?}").contains("40"), "{connected:?}");
-    // Each address has a count of its own, whatever its clients' headers claim.
+    // Connections are counted by the client's address, whatever the client's headers claim.
     for (source, status) in [("127.0.0.2", 200), ("127.0.0.2", 200), ("127.0.0.2", 503), ("127.0.0.3", 200)] {
         assert_eq!(open_from(source, url).await, status, "{source}");
     }
-    // Requests with packets, at the moments when idle connections end: none may be lost. The pauses are the test.
+    // Posts with packets around the moments at which idle connections end: none may be lost. The pauses are what is
+    // tested.
     for pause in [900, 1000, 1100, 1500, 1900, 2000, 2100] {
         for _ in 0..3 {
             let post = polling.post("42[\"ticket:leave\",{\"ticketId\":\"t1\"}]").await;
@@ -171,12 +172,12 @@ async fn haproxy_example_passes_clients_and_addresses() {
     let Some(mut proxy) = haproxy(&host) else { return };
     proxy.wait_until_up(0).await;
     check_clients(&host, &proxy.url(0)).await;
-    // Behind the PROXY protocol, clients' headers are ignored too: their addresses are no trusted proxies'.
+    // With the PROXY protocol, clients' headers are ignored too, because the clients are not trusted proxies.
     proxy.wait_until_up(1).await;
     for (source, status) in [("127.0.0.4", 200), ("127.0.0.4", 200), ("127.0.0.4", 503)] {
         assert_eq!(open_from(source, &proxy.url(1)).await, status, "{source}");
     }
-    // Proxied clients cause no warning; the one warning is of the forged headers above.
+    // Proxied clients cause no warning; the only one is about the forged headers above.
     assert!(host.log().matches("WARN").count() <= 1, "{}", host.log());
 }
 

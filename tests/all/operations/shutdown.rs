@@ -1,4 +1,4 @@
-//! How a host shuts down.
+//! The shutdown of a host.
 
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 const CONFIG: &str = "auth.jwt.secret = \"s\"\nshards = 1\n";
 
-/// The clock is moved by minutes, which the default heartbeat would take for silence.
+/// A heartbeat for tests that move the clock by minutes, in which the default one would end silent clients.
 const LONG_HEARTBEAT: &str = "heartbeat = { interval = \"12h\", timeout = \"24h\" }\n";
 
-/// A client that counts itself when it is closed as 1012, and answers the close.
+/// Counts a client when it is closed with the code 1012, and answers the close.
 fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
     let closed = closed.clone();
     tokio::spawn(async move {
@@ -62,7 +62,7 @@ async fn running_load_does_not_delay_shutdown() {
     host.terminate();
     let status = tokio::task::spawn_blocking(move || host.wait_for_exit()).await.unwrap();
     assert_eq!(status.code(), Some(0));
-    // The load may have finished, been refused, or found the host gone.
+    // The load may have finished, been refused, or lost its connection.
     drop(loading.await.unwrap());
 }
 
@@ -80,7 +80,7 @@ async fn unwritable_log_does_not_end_the_host() {
     let token = http(ws, "GET", "/demo/token?user=ana", &[], "").await.unwrap();
     let mut ana = TestClient::connect(ws, token.body["token"].as_str().unwrap()).await;
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
-    // The log names the signal.
+    // Killed by SIGKILL, because a shutdown would log its signal.
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -106,7 +106,7 @@ async fn damaged_compilation_cache_is_rebuilt() {
 #[tokio::test]
 async fn unresponsive_client_delays_shutdown_within_a_bound() {
     let mut host = TestHost::start();
-    // The client never reads, and so never answers the close.
+    // A client that does not read, and so does not answer the close.
     let _deaf = host.client("ana").await;
     let started = Instant::now();
     host.terminate();
@@ -143,7 +143,7 @@ async fn delay_separates_not_ready_from_closed() {
         assert_eq!((refused.status, refused.header("retry-after")), (503, "1"), "{path}: {}", refused.text);
         assert_eq!(refused.header("connection"), "close", "a proxy keeps nothing open that ends soon");
     }
-    // Connected clients are served on.
+    // Connected clients are still served.
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
     assert_eq!(polling.post("40{\"token\":\"x\"}").await.status, 200);
     assert!(polling.next().await.is_ok(), "a refused namespace is an answer");
@@ -194,7 +194,7 @@ async fn drain_includes_polling_sessions() {
     let polling = Polling::open(&host.ws).await;
     let mut poll = polling.begin("GET", "").await;
     let ws = host.ws.clone();
-    // Connections are accepted in the order in which they came.
+    // Connections are accepted in order: the answer shows that the one above is accepted.
     assert_eq!(http(&ws, "GET", "/healthz", &[], "").await.unwrap().status, 200);
     let ending = host.begin_shutdown();
     eventually("the listener is closed", async || http(&ws, "GET", "/healthz", &[], "").await.is_err().then_some(()))
@@ -225,7 +225,7 @@ async fn running_calls_are_answered() {
         body.len()
     );
     call.write_all(format!("{head}{}", &body[..10]).as_bytes()).await.unwrap();
-    // Connections are accepted in the order in which they came.
+    // Connections are accepted in order: the answer shows that the one above is accepted.
     assert_eq!(http(&host.api, "GET", "/healthz", &[], "").await.unwrap().status, 200);
     host.terminate();
     eventually("the host ends", async || host.log().contains("shutting down").then_some(())).await;
@@ -286,7 +286,7 @@ async fn inherited_ignored_signals_stay_ignored() {
 #[test]
 fn signal_during_the_start_ends_it() {
     let host = TestHost::start();
-    // Another host in this folder waits for the journal, which this one has.
+    // Another host in this folder waits for the journal, which the first host has locked.
     let mut command = TestHost::command(host.dir());
     command.args(["--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).stderr(Stdio::piped()).stdout(Stdio::null());
     let mut second = command.spawn().unwrap();

@@ -1,4 +1,4 @@
-//! Connect notifications, on the plugin threads alone, without sockets.
+//! Connect notifications, tested on the plugin threads without sockets.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ struct Plugins {
     runtime: Runtime,
     hub: Arc<Hub>,
     clock: Clock,
-    /// Commands that were received and not yet read.
+    /// Commands that were received but not yet read by the test.
     commands: VecDeque<ShardCommand>,
     n_connections: usize,
 }
 
 impl Plugins {
-    /// Plugins with the grant to get connect notifications.
+    /// Plugins with the grant for connect notifications.
     async fn with(guests: impl IntoIterator<Item = Vec<u8>>) -> Self {
         Self::granted(&["connect"], guests).await
     }
@@ -98,7 +98,7 @@ impl Plugins {
         self.commands.pop_front().unwrap()
     }
 
-    /// The next event to a connection: its name and data.
+    /// The data of the next event to a connection.
     async fn event_to(&mut self, connection: ConnId) -> Value {
         loop {
             if let ShardCommand::Deliver(delivery) = self.next().await {
@@ -169,7 +169,7 @@ async fn unreadable_connect_sends_clients_nothing() {
     for n in 0..3 {
         plugins.open(&format!("user-{n}"), "/", Some(json!({"how": "misfit"})));
     }
-    // The next command is the answer to this event, and no error before it.
+    // The next command is the acknowledgement of this event, so no error came before it.
     let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
     let ShardCommand::Reply { connection, outcome, .. } = plugins.next().await else { panic!("it is a reply") };
     assert_eq!((connection, outcome.unwrap_err().code), (ana, ErrorCode::Forbidden));
@@ -257,7 +257,7 @@ async fn auth_over_the_limits_is_withheld() {
     assert_eq!((&*errors[0].0, errors[0].1.code), ("connect", ErrorCode::TooLarge));
     let message = &errors[0].1.message;
     assert!(message.contains("connect: the payload has 2004 values, and may have 1024"), "{message}");
-    // Otherwise a client could hide from the feature.
+    // The feature is notified nevertheless, because otherwise a client could hide from it.
     assert_eq!(plugins.greeted(ana).await, Ok(json!(["ana in / with {}"])));
     assert_eq!(plugins.n_traps().await, 0);
 }
@@ -295,7 +295,7 @@ async fn granted_plugins_and_own_senders_can_join() {
     in_room(&plugins, ben, "hostile:den").await;
     assert_eq!(plugins.n_traps().await, 0);
 
-    // A connection that sent the scope an event may be joined later.
+    // A connection that has sent the scope an event may be joined later, without a grant.
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let eve = plugins.open("eve", "/", None);
     plugins.ask(eve, "hostile:do", json!({"id": "a", "how": "watch-and-grab"})).await.unwrap();

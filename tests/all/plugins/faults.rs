@@ -1,4 +1,4 @@
-//! Guests that misbehave: a fault costs its own event, and no other client anything.
+//! Guests that misbehave: a fault costs its own event, and other clients lose nothing.
 
 use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
 use roundhouse_tests::{TestClient, TestHost, eventually, faults_of_many, metric};
@@ -43,14 +43,14 @@ async fn handler_fault_costs_one_event() {
     ] {
         let mut event = doing(how);
         event["with"] = json!(stranger);
-        // Each fault comes from another user: a user of repeated faults is refused.
+        // Each fault comes from another user, because a user with repeated faults is refused.
         let mut mal = host.client(&format!("mal-{how}")).await;
         let error = mal.emit_with_ack("hostile:do", event).await.expect_err(how);
         assert_eq!(error["code"], "internal", "{how}: {error}");
         assert!(error["message"].as_str().unwrap().contains("hostile"), "{how}: {error}");
-        // Neighbours, scope and sender go on: the failed event did not change the count.
+        // Other features, the scope and the sender go on: the failed event did not change the count.
         assert!(ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.is_ok(), "{how}");
-        // Successes in between, so that the plugin is not paused.
+        // Successful calls in between, so that the faults do not put the plugin in quarantine.
         for _ in 0..2 {
             let notifications = ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await;
             assert_eq!(notifications, Ok(json!([])), "{how}: {}", host.log());
@@ -85,7 +85,7 @@ async fn spinning_plugin_delays_neither_heartbeats_nor_other_threads() {
     host.load("hostile", hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     let spinning = ana.emit_with_id("hostile:do", doing("spin")).await;
-    // Some of these scopes are on the spinning thread; those on others answer meanwhile.
+    // Some of these scopes are on the spinning thread; the others answer meanwhile.
     let mut posted = Vec::new();
     for n in 0..40 {
         posted.push(ben.emit_with_id("ticket:leave", json!({ "ticketId": format!("t{n}") })).await);
@@ -116,7 +116,7 @@ async fn failing_plugin_is_paused_while_others_run() {
     assert_eq!(ana.emit_refused("hostile:count", json!({ "id": "a" })).await, "feature_unavailable");
     assert_eq!(host.report("hostile").await["state"], "quarantined");
     assert!(ana.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.is_ok());
-    // Departures wait.
+    // The scope is notified of departures after the pause.
     let mut watched = host.client("ben").await;
     eventually("the first pause, of a second, ends", async || {
         watched.emit_with_ack("hostile:count", json!({ "id": "a" })).await.ok()
@@ -156,13 +156,13 @@ async fn rollback_over_a_schema_needs_lose_writes() {
         ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     }
     host.load("hostile", hostile("forward")).await;
-    // A fault on the first event after the swap leaves the state as it was, in the old schema.
+    // A fault at the first event after the swap leaves the state in the old schema.
     assert_eq!(ana.emit_refused("hostile:do", doing("panic")).await, "internal");
     let back = host.call("POST", "/v1/plugins/hostile/rollback", "").await;
     assert_eq!(back.status, 200, "{}", back.text);
     assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 3 })));
-    // A successful event has migrated the state up. The build before cannot migrate it down: its changes since the swap
-    // would be lost, so that the rollback must be asked for. States without a change lose nothing.
+    // A successful event has migrated the state up. The build before cannot migrate down, so the changes since the swap
+    // would be lost, and the rollback needs the operator's consent. States without a change lose nothing.
     ana.emit_with_ack("hostile:count", json!({ "id": "untouched" })).await.unwrap();
     host.load("hostile", relabelled(&hostile("forward"), "again")).await;
     assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
@@ -183,7 +183,7 @@ async fn rollback_over_a_schema_needs_lose_writes() {
     assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await, Ok(json!({ "count": 4 })));
     assert_eq!(ana.emit_with_ack("hostile:count", json!({ "id": "untouched" })).await, Ok(json!({ "count": 2 })));
     assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 1);
-    // A scope that was created in the newer schema has no earlier copy: its whole state would be lost.
+    // A scope that was created in the newer schema has no copy in the older one: its whole state would be lost.
     host.load("hostile", relabelled(&hostile("forward"), "third")).await;
     ana.emit_with_ack("hostile:count", json!({ "id": "b" })).await.unwrap();
     let (ok, output) = host.plugin(&["rollback", "hostile"]);
@@ -204,7 +204,7 @@ async fn refused_events_create_no_scope() {
         );
     }
     for n in 0..20 {
-        // The event is handled, and changes nothing.
+        // The event succeeds, and changes no state.
         ana.emit_with_ack("hostile:told", json!({ "id": format!("s{n}") })).await.unwrap();
     }
     assert_eq!(host.report("hostile").await["stats"], json!([]));
@@ -301,7 +301,7 @@ async fn invalid_component_is_refused_with_its_step() {
     let answer =
         roundhouse_tests::http(&host.api, "PUT", "/v1/plugins/hostile", &headers, hostile("normal")).await.unwrap();
     assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("digest")), "{}", answer.text);
-    // A truncated upload is not inspected further.
+    // A truncated upload is refused without further inspection.
     let half = hostile("normal")[..1000].to_vec();
     let answer = roundhouse_tests::http(&host.api, "PUT", "/v1/plugins/hostile", &headers, half).await.unwrap();
     assert_eq!((answer.status, answer.body["step"].as_str()), (422, Some("digest")), "{}", answer.text);

@@ -20,7 +20,7 @@ async fn file_deleted_and_replaced_unloads_nothing() {
     ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
     let second = relabelled(&hostile("normal"), "second");
     fs::remove_file(&file).unwrap();
-    // The deletion is noticed, long before the file would be unloaded or an older one take over.
+    // Long enough for the host to notice the deletion, and shorter than the time after which it unloads the plugin.
     tokio::time::sleep(Duration::from_secs(1)).await;
     fs::write(&file, &second).unwrap();
     host.wait_for_report("hostile", |report| report["generation"] == 2).await;
@@ -61,7 +61,7 @@ async fn rolled_back_file_stays_out_after_restart() {
     host.kill();
     host.restart();
     assert_eq!(host.report(NAME).await["version"], "0.1.0");
-    // A file that is put there again is loaded.
+    // A removed file that is put back is loaded.
     fs::write(host.dir().join("plugins.d/tc.wasm"), ticket_collision("0.1.1")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
 }
@@ -69,7 +69,7 @@ async fn rolled_back_file_stays_out_after_restart() {
 #[tokio::test]
 async fn file_refused_for_a_transient_reason_is_retried() {
     let host = TestHost::start();
-    // Its event belongs to another plugin.
+    // The event of this component belongs to another plugin.
     fs::write(host.dir().join("plugins.d/hostile.wasm"), hostile("route")).unwrap();
     eventually("it is refused", async || host.log().contains("was refused").then_some(())).await;
     assert_eq!(host.call("DELETE", &format!("/v1/plugins/{NAME}"), "").await.status, 200);
@@ -94,7 +94,7 @@ async fn slow_copy_is_logged_at_most_once() {
 #[tokio::test]
 async fn unwatchable_folder_is_polled() {
     let dir = tempfile::tempdir().unwrap();
-    // A user namespace of its own, in which no inotify instance is to be had (namespaces(7)).
+    // A user namespace of its own, in which no inotify instance can be created (namespaces(7)).
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$0\" \"$@\"";
     let mut probe = Command::new("unshare");
     if !probe.args(["-U", "-r", "true"]).status().is_ok_and(|status| status.success()) {

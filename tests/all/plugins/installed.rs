@@ -1,4 +1,4 @@
-//! Installed builds last: over restarts, damaged files and a kill at any moment.
+//! Installed builds survive restarts, damaged files and a kill at any moment.
 
 use std::fs;
 
@@ -38,7 +38,7 @@ async fn loaded_build_survives_a_restart_with_its_generation() {
         "{report}"
     );
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
-    // Rolled back builds stay rolled back, and their generation numbers are not used again.
+    // Builds that were rolled back stay so, and their generation numbers are not used again.
     for version in ["0.1.1", "0.1.0"] {
         let (ok, output) = host.plugin(&["rollback", NAME]);
         assert!(ok && output.contains(version), "{output}");
@@ -82,7 +82,7 @@ async fn only_needed_components_are_kept() {
     let shown =
         text.lines().filter(|line| line.contains("plugin_call_seconds_count") && line.contains("hostile")).count();
     assert_eq!(shown, 4, "{text}");
-    // A refused load leaves no files or metrics either.
+    // A refused load leaves no files and no metrics.
     assert_eq!(host.try_load("hostile", hostile("needs")).await.status, 422);
     assert_eq!(host.call("GET", "/metrics", "").await.text.lines().count(), text.lines().count());
     assert_eq!(components(&host), 4);
@@ -94,7 +94,7 @@ async fn damaged_plugin_is_reported_and_others_start() {
     host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
-    // Its only component is damaged on disk.
+    // The only component of the plugin is damaged on disk.
     let folder = host.dir().join(".roundhouse/components");
     let damaged = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let damaged: Vec<_> = damaged.filter(|path| path.extension().is_some_and(|e| e == "wasm")).collect();
@@ -113,7 +113,7 @@ async fn damaged_plugin_is_reported_and_others_start() {
     assert_eq!(count(&host, "a").await.unwrap_err()["code"], "feature_unavailable");
     let (ok, listed) = host.plugin(&["list"]);
     assert!(ok && listed.contains("failed") && listed.contains("damaged"), "{listed}");
-    // Its state was kept.
+    // The state of the plugin was kept.
     assert_eq!(host.load("hostile", component).await["generation"], 2);
     assert_eq!(count(&host, "a").await, Ok(json!(2)));
     assert_eq!(metric(&host.api, "plugins_failed").await, 0);
@@ -132,12 +132,12 @@ async fn older_build_replaces_a_damaged_one() {
     let report = host.report(NAME).await;
     assert_eq!((&report["version"], &report["generation"]), (&json!("0.1.1"), &json!(2)), "{report}");
     assert!(report["errors"][0]["message"].as_str().unwrap().contains("damaged"), "{report}");
-    // The older build was only a stand-in.
+    // The older build runs only while the newer one is damaged.
     host.kill();
     fs::write(&component, &whole).unwrap();
     host.restart();
     assert_eq!(host.report(NAME).await["version"], "0.1.2");
-    // The older build stays where an operator asks for it.
+    // The older build stays if an operator has loaded it.
     host.kill();
     fs::write(&component, &whole[1..]).unwrap();
     host.restart();
@@ -157,7 +157,7 @@ async fn load_over_a_failed_plugin_keeps_its_history() {
     host.kill();
     let record = host.dir().join(".roundhouse/components/hostile.json");
     let mut installed: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
-    // A record in which the last build's component is gone, and this build had been rolled back.
+    // A record whose current build has no component, and in which the first build was rolled back.
     installed["rolled_back"] = json!([installed["current"].clone()]);
     installed["current"]["digest"] = json!("0".repeat(64));
     fs::write(&record, installed.to_string()).unwrap();
@@ -184,7 +184,7 @@ async fn newer_schema_fails_its_plugin_alone() {
     host.load("hostile", hostile("durable-forward")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
     host.kill();
-    // A record that lacks the newer build.
+    // A record without the newer build.
     let record = host.dir().join(".roundhouse/components/hostile.json");
     let mut installed: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     installed["current"] = installed["previous"][0].take();
@@ -205,7 +205,7 @@ async fn load_waiting_for_the_store_blocks_no_other() {
     let host = TestHost::start();
     host.load("hostile", hostile("durable")).await;
     assert_eq!(count(&host, "a").await, Ok(json!(1)));
-    // The state at the unload waits to be written, and is read at the next load.
+    // The state at the unload is in the queue to be written when the next load reads it.
     let lock = host.lock_store();
     let mut ana = host.client("ana").await;
     ana.emit_with_id("hostile:count", json!({ "id": "a" })).await;
@@ -233,7 +233,7 @@ async fn limits_are_set_per_plugin() {
     let host = InnerHost::start(&format!("auth.jwt.secret = \"s\"\n{config}")).await;
     host.load("hostile", hostile("normal")).await;
     let mut ana = host.client("ana").await;
-    // 100 KB of state, which exceeds the default limit.
+    // A state of 100 KB, which exceeds the default limit.
     let fat = ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "fat-state" })).await;
     assert!(fat.is_ok(), "{fat:?}");
     let spun = ana.emit_with_ack("hostile:do", json!({ "id": "a", "how": "spin" })).await.unwrap_err();

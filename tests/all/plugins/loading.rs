@@ -19,7 +19,7 @@ async fn folder_loads_swaps_and_unloads() {
     host.wait_for_report("hostile", |report| report["source"] == "folder").await;
     assert!(ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.is_ok());
 
-    // A file replaces a bundled feature by an atomic rename.
+    // A file replaces a bundled feature. It is put in place by an atomic rename.
     fs::write(folder.join("tc.partial"), ticket_collision("0.1.1")).unwrap();
     fs::rename(folder.join("tc.partial"), folder.join("tc.wasm")).unwrap();
     let report = host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
@@ -35,16 +35,16 @@ async fn folder_loads_swaps_and_unloads() {
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.2")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
 
-    // The earlier file again: a rollback through the folder.
+    // The earlier file again, which is a rollback through the folder.
     fs::write(folder.join("tc.wasm"), ticket_collision("0.1.1")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.1").await;
 
-    // A newer build under another name, then the older file removed: a swap that keeps its members.
+    // A newer build under another file name, then the older file removed: a swap that keeps the members of scopes.
     fs::write(folder.join("tc-2.wasm"), ticket_collision("0.1.2")).unwrap();
     fs::remove_file(folder.join("tc.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["version"] == "0.1.2").await;
 
-    // Once its file is removed, a bundled feature is restored, and any other is unloaded.
+    // When its file is removed, a bundled feature is restored; any other feature is unloaded.
     fs::remove_file(folder.join("tc-2.wasm")).unwrap();
     fs::remove_file(folder.join("hostile.wasm")).unwrap();
     host.wait_for_report(NAME, |report| report["source"] == "bundled").await;

@@ -21,7 +21,7 @@ async fn down_migrating_build_rolls_back_without_loss() {
     }
     let (ok, output) = host.plugin(&["rollback", "hostile"]);
     assert!(ok && !output.contains("lostScopes"), "{output}");
-    // Also over a restart: the scope has had no event since.
+    // Also after a restart: the scope has handled no event since.
     host.kill();
     host.restart();
     assert_eq!(host.report("hostile").await["state"], "running", "{}", host.log());
@@ -62,10 +62,10 @@ async fn accepted_loss_survives_a_restart() {
     assert_eq!((count(&host, "a").await, count(&host, "b").await), (Ok(json!(2)), Ok(json!(1))));
 }
 
-/// Makes a build fail until it is rolled back.
+/// Makes the running build fail until the host rolls it back.
 async fn fail(host: &TestHost) {
     for id in ["a", "b", "c", "d", "e", "f"] {
-        // Several users cause the faults. The first event changes the scope, and the second fails.
+        // Faults of several users count against the feature. The first event changes the scope, and the second fails.
         let mut client = host.client(&format!("user-{id}")).await;
         let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
         let _ = client.emit_with_ack("hostile:count", json!({ "id": id })).await;
@@ -79,7 +79,7 @@ async fn automatic_rollback_prefers_a_lossless_build() {
     host.load("hostile", hostile("durable")).await;
     host.load("hostile", hostile("durable-traps-2")).await;
     fail(&host).await;
-    // The build before that has the older schema.
+    // Generation 2 has the older schema, so the rollback goes to generation 1.
     host.wait_for_report("hostile", |report| report["generation"] == 1).await;
     assert_eq!(metric(&host.api, "plugin_lost_states_total").await, 0);
     assert_eq!(count(&host, "a").await, Ok(json!(2)));

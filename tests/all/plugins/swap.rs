@@ -1,4 +1,4 @@
-//! The main promise: a feature is replaced while all clients stay connected, and none of them notices.
+//! A swap: a feature is replaced while all clients stay connected, and no client notices.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ const CLIENTS: usize = 200;
 const TICKETS: usize = 50;
 const SWAPS: usize = 20;
 
-/// The frames of one client, in order.
+/// A client, and the frames that it received, in order.
 struct Seen {
     client: TestClient,
     user: String,
     ticket: String,
     frames: Vec<Value>,
     sent: Vec<i64>,
-    /// The viewers at the end.
+    /// The viewers of the ticket after the run.
     viewers: Value,
 }
 
-/// Views its ticket, then types and stops typing in turn until the run ends.
+/// Views the client's ticket, then types and stops typing in turn until the run ends.
 async fn run_client(
     mut client: TestClient,
     user: String,
@@ -42,7 +42,7 @@ async fn run_client(
             sent.push(client.emit_with_id(event, on_ticket.clone()).await);
             events.fetch_add(1, Ordering::Relaxed);
         }
-        // Its own acknowledgement follows all events that its event caused.
+        // The acknowledgement of an event follows all events to its sender that the event caused.
         let last = *sent.last().unwrap();
         loop {
             let frame = client.next().await;
@@ -53,13 +53,13 @@ async fn run_client(
             }
         }
         round += 1;
-        // Clients run out of step with each other, and leave the machine some idle time.
+        // Clients run out of step, and leave the machine some idle time.
         tokio::time::sleep(Duration::from_millis(20 + (round * 7 + user.len() as u64) % 30)).await;
     }
     Seen { client, user, ticket, frames, sent, viewers: Value::Null }
 }
 
-/// After all clients are done: reads the frames that are still on their way, and views once more.
+/// Reads the remaining frames after all clients are done, and views the ticket once more.
 async fn last_view(mut seen: Seen) -> Seen {
     seen.frames.extend(seen.client.drain().await);
     let again = seen.client.emit_with_ack("ticket:view", json!({ "ticketId": seen.ticket })).await;
@@ -68,7 +68,7 @@ async fn last_view(mut seen: Seen) -> Seen {
     seen
 }
 
-/// Waits for all clients.
+/// Waits for the tasks of all clients.
 async fn all<T: Send + 'static>(tasks: Vec<JoinHandle<T>>) -> Vec<T> {
     let mut done = Vec::new();
     for task in tasks {
@@ -91,7 +91,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
         working.push(tokio::spawn(run_client(client, user, ticket, stop.clone(), events.clone())));
     }
     for swap in 0..SWAPS {
-        // Each swap happens under load: some hundred events lie between two of them.
+        // Some hundred events lie between two swaps, so that each swap happens under load.
         let goal = events.load(Ordering::Relaxed) + 2 * CLIENTS;
         while events.load(Ordering::Relaxed) < goal {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -105,7 +105,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     }
     stop.store(true, Ordering::Relaxed);
     let all_seen = all(working).await;
-    // No client disconnects before all have seen the end.
+    // Each client stays connected until all have viewed their ticket again.
     let all_seen = all(all_seen.into_iter().map(|seen| tokio::spawn(last_view(seen))).collect()).await;
     for seen in &all_seen {
         check_acknowledgements(seen);
@@ -126,7 +126,7 @@ async fn twenty_swaps_under_load_lose_nothing() {
     assert!(events >= 2 * CLIENTS * SWAPS, "{events} events under {SWAPS} swaps");
 }
 
-/// Each event was acknowledged once, in sending order.
+/// Checks that each event was acknowledged once, in sending order.
 fn check_acknowledgements(seen: &Seen) {
     let acknowledged: Vec<i64> = seen
         .frames
@@ -140,15 +140,15 @@ fn check_acknowledgements(seen: &Seen) {
     assert!(acknowledged == seen.sent, "{} was acknowledged {} of {}", seen.user, acknowledged.len(), seen.sent.len());
 }
 
-/// At the end each client sees all four viewers of its ticket, none of them typing.
+/// Checks that the client sees the viewers of its ticket at the end, none of them typing.
 fn check_final_viewers(seen: &Seen) {
     let viewers = seen.viewers.as_array().expect("a list of viewers");
     assert_eq!(viewers.len(), CLIENTS / TICKETS, "{}: {viewers:?}", seen.user);
     assert!(viewers.iter().all(|viewer| viewer["status"] == "viewing"), "{}: {viewers:?}", seen.user);
 }
 
-/// All clients of a ticket saw the same lists in the same order, each list once: a later client saw the tail of an
-/// earlier one's lists. Each client saw another's typing as often as that one sent it.
+/// Checks that all clients of a ticket saw the same lists in the same order, each once: a later client saw the tail of
+/// an earlier client's lists. Each client saw another's typing as often as the other sent it.
 fn check_order(clients: &[&Seen]) {
     let lists = |seen: &Seen| -> Vec<String> {
         seen.frames
@@ -170,13 +170,13 @@ fn check_order(clients: &[&Seen]) {
             };
             let (began, ended) = (about("agent:typing"), about("agent:stopped_typing"));
             assert!(ended >= began, "{} has seen no end of {}", seen.user, other.user);
-            // A client that joined while another was typing has not seen the start of that.
+            // A client that joined while another was typing has not seen that typing start.
             assert!(ended - began <= 1, "{} saw {began} of {ended} of {}", seen.user, other.user);
             let typed = (other.sent.len() - 1) / 2;
             assert!(ended <= typed, "{} saw {ended} of {typed} of {}", seen.user, other.user);
         }
     }
-    // The first client has seen every round of each other.
+    // The first client has seen all typing of the others.
     let first = clients.iter().max_by_key(|seen| lists(seen).len()).expect("there are clients");
     for other in clients.iter().filter(|other| other.user != first.user) {
         let began =

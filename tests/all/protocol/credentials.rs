@@ -1,4 +1,4 @@
-//! Tokens of a client: which of several counts, from which origins, and which claims are valid.
+//! Tokens of a client: which of several is used, from which origins, and which claims are valid.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const CONFIG: &str = "auth.jwt.secret = \"s\"\nauth.jwt.cookie = \"session\"\nau
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Headers and query of a handshake.
+/// The headers and the query of a handshake.
 struct Shown {
     query: String,
     headers: Vec<(&'static str, String)>,
@@ -124,7 +124,7 @@ async fn star_origin_does_not_accept_cookies() {
             assert_eq!(connected.is_ok(), is_let_in, "{origin}: {connected:?}");
             if let Err(refused) = connected {
                 assert!(refused["message"].as_str().unwrap().contains("by its name"), "{refused}");
-                // A page with a token of its own may have any origin.
+                // A client that sends a token itself, and not by cookie, may have any origin.
                 client.connect("/", &json!({ "token": token })).await.unwrap();
             }
             client.cut().await;

@@ -19,7 +19,7 @@ async fn unhandleable_events_only_get_typed_errors() {
     assert_eq!(ana.emit_refused("ticket:view", json!({ "ticketId": "t1", "agentId": "ben" })).await, "forbidden");
     assert_eq!(ana.emit_refused("ticket:typing", json!({ "ticketId": "t1" })).await, "conflict");
 
-    // Without an id the error comes as an event that names the refused event.
+    // The error of an event without an id is an event that names the refused one.
     ana.emit("ticket:view", json!({})).await;
     let error = ana.expect_event("error").await;
     assert_eq!((error["code"].as_str(), error["event"].as_str()), (Some("bad_request"), Some("ticket:view")));
@@ -119,14 +119,14 @@ async fn only_the_first_own_acknowledgement_counts() {
         ana.send_text(json!({ "id": id, "data": { "answer": answer } }).to_string()).await;
     }
     assert_eq!(notifications(&mut ana, 1).await, ["acknowledged question [{\"answer\":\"yes\"}]"]);
-    // A client that disconnects without having answered is reported at once.
+    // The disconnect of a client that owes an acknowledgement is reported at once.
     ben.emit_with_ack("hostile:do", json!({ "id": "a", "how": "ask" })).await.unwrap();
     ben.expect_event("hostile:noise").await;
     ben.close().await;
     assert_eq!(notifications(&mut ana, 2).await[1], "acknowledged question disconnected");
 }
 
-/// Waits until scope `a` has got `n` notifications, and returns all.
+/// Waits until scope `a` has received `n` notifications. Returns all notifications.
 async fn notifications(client: &mut TestClient, n: usize) -> Vec<String> {
     eventually("the scope is told", async || {
         let notifications = client.emit_with_ack("hostile:told", json!({ "id": "a" })).await.unwrap();
@@ -191,7 +191,8 @@ async fn emit_reaches_each_recipient_once() {
     ] {
         let with = json!({ "to": to, "except": except });
         sender.emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": with })).await.unwrap();
-        // This event takes the same path: when it has arrived, so have all before it.
+        // This event takes the same path as those before it: when a client has received it, it has received all before
+        // it.
         sender
             .emit_with_ack("hostile:do", json!({ "id": "x", "how": "emit", "with": { "to": ["all"], "except": [] } }))
             .await

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 const LIMITED: &str = "auth.jwt.secret = \"s\"\nlimits.connections_per_ip = 1\n";
 const TRUSTING: &str = "trusted_proxies = [\"127.0.0.0/8\"]\n";
 
-/// Whether a client whose request has this header is accepted.
+/// Whether the host accepts a client whose request has this header.
 async fn is_accepted(host: &TestHost, token: &str, header: (&str, &str), kept: &mut Vec<TestClient>) -> bool {
     let mut client = TestClient::open(with_headers(&format!("{}/ws?token={token}", host.ws), &[header])).await;
     let first = timeout(TIMEOUT, client.next_or_closed()).await.expect("a frame in time");
@@ -21,7 +21,7 @@ async fn is_accepted(host: &TestHost, token: &str, header: (&str, &str), kept: &
     first.is_ok()
 }
 
-/// Sends raw bytes on a new connection, and returns all bytes until its end.
+/// Sends raw bytes on a new connection. Returns all bytes until its end.
 async fn exchange(address: &str, bytes: &[u8]) -> String {
     let mut socket =
         TcpStream::connect(address.trim_start_matches("ws://").trim_start_matches("http://")).await.unwrap();
@@ -43,7 +43,7 @@ async fn forwarded_clients_count_by_their_own_address() {
         ("x-forwarded-for", "6.6.6.6, 192.0.2.2", false),
         ("forwarded", "for=192.0.2.1", false),
         ("forwarded", "for=\"[2001:db8:0:1::1]:4711\"", true),
-        // The same customer with another address of its network.
+        // Another address of the same /64 network, which counts as the same client.
         ("x-forwarded-for", "2001:db8:0:1:ffff::2", false),
         ("x-forwarded-for", "2001:db8:0:2::1", true),
         ("x-forwarded-for", "::ffff:192.0.2.1", false),
@@ -53,7 +53,7 @@ async fn forwarded_clients_count_by_their_own_address() {
     ] {
         assert_eq!(is_accepted(&host, &token, (name, value), &mut kept).await, wanted, "{name}: {value}");
     }
-    // Polling sessions count as well.
+    // Polling sessions count as connections too.
     let poll = format!("{ENGINE}&transport=polling");
     for (client, status) in [("192.0.2.1", 503), ("192.0.2.9", 200), ("192.0.2.9", 503)] {
         let answer = http(&host.ws, "GET", &poll, &[("x-forwarded-for", client)], "").await.unwrap();
@@ -100,7 +100,7 @@ async fn proxy_protocol_names_the_client() {
         (v2(0x21, [192, 0, 2, 1]), 503),
         (v2(0x21, [192, 0, 2, 2]), 200),
         (b"PROXY UNKNOWN\r\n".to_vec(), 200),
-        // The proxy's own connection.
+        // A connection of the proxy itself.
         (v2(0x20, [192, 0, 2, 3]), 503),
         (Vec::new(), 503),
     ] {
@@ -108,7 +108,7 @@ async fn proxy_protocol_names_the_client() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{header:?}: {answer}");
     }
     assert_eq!(exchange(&host.ws, b"PROXY TCP4 nonsense\r\n").await, "", "what is malformed has no answer");
-    // In pieces, as a network may deliver it.
+    // The PROXY header in pieces, as a network may deliver it.
     let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
     socket.set_nodelay(true).unwrap();
     for byte in [&v1("192.0.2.4")[..], poll.as_bytes()].concat() {
@@ -123,7 +123,7 @@ async fn proxy_protocol_names_the_client() {
     assert!(answer.starts_with("HTTP/1.1 400 "), "who is not trusted speaks HTTP: {answer}");
 }
 
-/// Sends one request on a connection that stays open, and returns the head of the answer.
+/// Sends one request on a connection that stays open. Returns the head of the response.
 async fn request(socket: &mut TcpStream, head: &str) -> String {
     socket.write_all(format!("{head} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -157,7 +157,7 @@ async fn head_is_answered_where_get_is() {
         .into_iter()
         .chain(["/healthz", "/readyz", "/metrics", "/openapi.json"].map(|path| (&host.api, path)))
     {
-        // The demo page answers only to names of this machine.
+        // The demo page is served under names of this machine alone.
         let get = http(base, "GET", path, &[], "").await.unwrap();
         let head = http(base, "HEAD", path, &[], "").await.unwrap();
         assert_eq!((head.status, head.text.as_str()), (get.status, ""), "{path}");
@@ -190,8 +190,8 @@ async fn slow_posts_keep_their_polling_session() {
     let polling = Polling::open(&host.ws).await;
     let packet = format!("40{}", serde_json::json!({ "token": host.token("ana") }));
     let mut post = polling.begin("POST", &format!("content-length: {}\r\n", packet.len())).await;
-    // Longer than the heartbeat's time-out. The client cannot answer pings meanwhile, for it sends one request at a
-    // time.
+    // The post takes longer than the heartbeat's time-out. The client cannot answer pings meanwhile, because it sends
+    // one request at a time.
     let pieces: Vec<&[u8]> = packet.as_bytes().chunks(packet.len().div_ceil(16)).collect();
     for piece in pieces {
         post.write_all(piece).await.unwrap();

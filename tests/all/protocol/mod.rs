@@ -1,4 +1,4 @@
-//! The plain protocol, and the HTTP and WebSocket under it.
+//! The plain protocol, and HTTP and WebSocket beneath it.
 
 mod connections;
 mod credentials;

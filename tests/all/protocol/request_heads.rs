@@ -1,4 +1,4 @@
-//! Heads of requests: one host, one length, one meaning for every parser on the path.
+//! Heads of requests: one host and one length, so that each parser on the path reads the same request.
 
 use roundhouse_tests::{ENGINE, TIMEOUT, TestHost, http};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 const KEY: &str = "sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
-/// Sends raw bytes on a new connection, and returns all answers until its end.
+/// Sends raw bytes on a new connection. Returns all responses until its end.
 async fn exchange(base: &str, bytes: &str) -> String {
     let address = base.trim_start_matches("ws://").trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(bytes.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // The host ends it with a reset where unread bytes are left, after its answer.
+    // The host may end the connection with a reset after its response, if unread bytes are left.
     let _ = timeout(TIMEOUT, socket.read_to_end(&mut answer)).await.expect("an end in time");
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -29,7 +29,7 @@ async fn conflicting_lengths_are_refused_and_close() {
     let post = "POST /v1/emit HTTP/1.1\r\nhost: x\r\n";
     let (chunked, sized) = ("transfer-encoding: chunked\r\n", "content-length: 6\r\n");
     let body = "0\r\n\r\nX";
-    // Behind other requests on the connection, one of which is chunked and read.
+    // The bad request follows others on its connection, one of which is chunked and read.
     let key = &host.key;
     let read = format!("{post}authorization: Bearer {key}\r\n{chunked}\r\n2\r\n{{}}\r\n0\r\n\r\n");
     for (base, before, wanted) in [
@@ -37,7 +37,7 @@ async fn conflicting_lengths_are_refused_and_close() {
         (&host.api, [get, &read, get].concat(), &["200", "400", "200", "400"]),
     ] {
         for lengths in [[chunked, sized].concat(), [sized, chunked].concat()] {
-            // And before a request that must not be handled.
+            // A request after the bad one must not be handled.
             let answers = exchange(base, &format!("{before}{post}{lengths}\r\n{body}{get}")).await;
             assert_eq!(statuses(&answers), wanted, "{answers}");
             assert!(answers.contains("and not both"), "{answers}");
@@ -60,7 +60,7 @@ async fn requests_need_exactly_one_host() {
             let answer = exchange(base, head).await;
             assert_eq!(statuses(&answer), [status], "{head}: {answer}");
         }
-        // HTTP/1.0 probes, which have no host header.
+        // Probes by HTTP/1.0, which has no host header.
         let answer = exchange(base, "GET /healthz HTTP/1.0\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
     }
@@ -75,7 +75,7 @@ async fn handshakes_with_a_body_are_refused() {
             let head = format!(
                 "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n{KEY}{length}\r\n"
             );
-            // A ping, as a frame.
+            // The frame of a WebSocket ping.
             let answer = exchange(&host.ws, &format!("{head}\u{9}\u{0}\u{0}\u{0}\u{0}\u{0}")).await;
             assert_eq!(statuses(&answer), ["400"], "{answer}");
             assert!(answer.contains("no body"), "{answer}");
@@ -83,7 +83,7 @@ async fn handshakes_with_a_body_are_refused() {
     }
 }
 
-/// Offers subprotocols in a handshake, and returns the head of the answer.
+/// Offers subprotocols in a handshake. Returns the head of the response.
 async fn offer(host: &TestHost, offered: &str) -> String {
     let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
     let path = format!("/ws?token={}", host.token("ana"));

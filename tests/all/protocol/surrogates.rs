@@ -1,4 +1,4 @@
-//! Lone surrogates: one rule for JSON on every path. They count as U+FFFD, end no connection and refuse nothing.
+//! Lone surrogates in JSON: on every path they are read as U+FFFD, end no connection and cause no refusal.
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use roundhouse_tests::guests::{conformance, relay};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS};
 
-/// A lone surrogate as `JSON.stringify` writes it, and its replacement.
+/// The escape of a lone surrogate as `JSON.stringify` writes it.
 const HALF: &str = r"\ud83d";
 const REPLACED: &str = "\u{fffd}";
 
@@ -21,7 +21,7 @@ async fn plain_frame_with_a_lone_surrogate_is_accepted() {
         client.send_text(format!(r#"{{"event":"join","data":{{"room":"r{HALF}"}},"id":0}}"#)).await;
         assert_eq!(client.expect_ack(0).await, Ok(json!({})));
     }
-    // In a field's name and in an ignored value, and a whole emoji beside it.
+    // Lone surrogates in a field's name and in an ignored value, and a whole emoji beside them.
     let payload = format!(r#"{{"{HALF}":["\udc00","\ud83d\ude00"]}}"#);
     ana.send_text(format!(r#"{{"event":"publish","data":{{"room":"r{HALF}","payload":{payload}}},"x{HALF}":1}}"#))
         .await;

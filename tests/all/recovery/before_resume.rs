@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use crate::recovery::plain::{begin_session, lose};
 use crate::recovery::{CONFIG, emit_number, occupy_shard, wait_for_detached};
 
-/// A WebSocket by hand, with these bytes right behind its handshake.
+/// Opens a WebSocket with `bytes` immediately after its handshake.
 async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStream<TcpStream> {
     let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
     let handshake = format!(
@@ -32,7 +32,7 @@ async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStrea
     WebSocketStream::from_raw_socket(socket, Role::Client, None).await
 }
 
-/// The next frame.
+/// The next frame of a WebSocket.
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
     let frame = timeout(TIMEOUT, socket.next()).await.unwrap().unwrap().unwrap();
     serde_json::from_str(frame.to_text().unwrap()).unwrap()
@@ -56,7 +56,7 @@ async fn resuming_from_any_shard_keeps_pipelined_events() {
         emit_number(&host, "ana", 1).await;
         occupying.push(occupy_shard(&host).await);
         assert!(occupying.len() < 50, "it always comes to the same shard");
-        // The frames come with the handshake or after it; the last one is complete only after the hand-off.
+        // The frames come with the handshake or after it; the last one is completed after the handoff.
         let (whole, parts) = ([resume_frame(&session, n_frames), ask(2)].concat(), ask(3));
         let (first, second) = parts.split_at(parts.len() / 2);
         let whole = [&whole, first].concat();
@@ -97,7 +97,7 @@ async fn resuming_does_not_emit_connect() {
         drop(socket);
         wait_for_detached(&host, 1).await;
     }
-    // One shard reports connections in order.
+    // One shard reports its connections in order, so that zoe's notification comes last.
     let zoe = host.client("zoe").await;
     let notifications = eventually("the last is told of", async || {
         let notifications = eve.emit_with_ack("hostile:greeted", json!({})).await.unwrap();
@@ -109,7 +109,7 @@ async fn resuming_does_not_emit_connect() {
     host.shut_down().await;
 }
 
-/// The numbers that a client has received.
+/// The numbers that a client has received and that arrive within a short time.
 async fn drain_numbers(client: &mut TestClient) -> Vec<Value> {
     let frames = client.drain().await;
     frames.into_iter().filter(|frame| frame["event"] == "number").map(|mut frame| frame["data"].take()).collect()

@@ -1,4 +1,4 @@
-//! Clients that come back to another shard than their session's.
+//! Handoffs: clients that resume a session of another shard.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn each_namespace_is_recovered() {
         for n in 0..2 {
             host.emit(to(n), "number", json!(n + 10)).await;
         }
-        // The new transport begins on another shard.
+        // The new transport is accepted by another shard than the session's.
         let occupying = occupy_shard(&host).await;
         let mut back = transport.open(&host).await;
         for (n, namespace) in ["/", "/other"].into_iter().enumerate() {
@@ -66,10 +66,10 @@ async fn client_recovers_from_any_shard() {
             occupying.push(occupy_shard(&host).await);
             assert!(occupying.len() < 50, "it always comes to the same shard");
             ana = transport.open(&host).await;
-            // The id of a connection shows the shard; this one is disconnected again.
+            // The id of a connection begins with its shard; this connection is closed again.
             let here = ana.connect_as(&host.token("ben", None)).await;
             ana.send_text("41").await;
-            // A polling client has a pending request, which moves too.
+            // A polling client has a pending request, which the handoff moves too.
             assert_eq!(ana.drain().await, []);
             n_moves += usize::from(here[..2] != id[..2]);
             assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {transport:?} from {here}");
@@ -77,7 +77,7 @@ async fn client_recovers_from_any_shard() {
             if transport == Transport::Polling && n_moves == 1 {
                 ana = ana.upgrade().await;
             }
-            // The new transport works: both directions, and the heartbeat.
+            // The new transport works in both directions, and its heartbeat does.
             assert_eq!(ana.emit_refused("no:such", json!([])).await, "unknown_event");
             host.advance(Duration::from_secs(25));
             ana.drain().await;
@@ -118,7 +118,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
         }
         assert!(attempt < 50, "it always comes to the same shard");
     }
-    // No connection is left over.
+    // The handoff leaves no connection behind.
     let mut ana = SocketIoClient::socket(&host.ws).await;
     ana.connect_as(&token).await;
     emit_number(&host, "ana", 2).await;

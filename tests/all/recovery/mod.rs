@@ -1,4 +1,4 @@
-//! How a client goes on after it lost its transport.
+//! Recovery: how a client goes on after it lost its transport.
 
 mod before_resume;
 mod handoff;
@@ -38,25 +38,25 @@ impl Transport {
     }
 }
 
-/// Connects a client of `user` to the main namespace, and returns its id there.
+/// Connects a client of `user` to the main namespace. Also returns the connection's id.
 pub(crate) async fn client(host: &InnerHost, transport: Transport, user: &str) -> (SocketIoClient, String) {
     let mut client = transport.open(host).await;
     let id = client.connect_as(&host.token(user, None)).await;
     (client, id)
 }
 
-/// Waits until this many connections are detached.
+/// Waits until `n` connections are detached.
 pub(crate) async fn wait_for_detached(host: &InnerHost, n: u64) {
     eventually(&format!("{n} are away"), async || (metric(&host.api, "connections_away").await == n).then_some(()))
         .await;
 }
 
-/// Sends an event to a user, who has one connection.
+/// Emits an event to the one connection of a user.
 pub(crate) async fn emit_number(host: &InnerHost, user: &str, n: i32) {
     assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);
 }
 
-/// Cuts the transport, waits until the host knows, and returns the `auth` with which the client can come back.
+/// Breaks the transport, and waits until the connection is detached. Returns the `auth` that recovers the session.
 pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
     let session = client.session_with(&host.token(user, None));
     client.cut().await;
@@ -64,7 +64,7 @@ pub(crate) async fn lose(host: &InnerHost, client: SocketIoClient, user: &str) -
     session
 }
 
-/// An idle connection on the shard with the fewest connections, so that the next one goes to another.
+/// Opens an idle connection, which goes to the shard with the fewest connections, so that the next one goes to another.
 async fn occupy_shard(host: &InnerHost) -> TcpStream {
     TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! The plain protocol's `resume`: a client that lost its connection goes on with its session.
+//! The plain protocol's `resume`: a client that lost its connection resumes its session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
 use crate::recovery::{CONFIG, WINDOW, emit_number, wait_for_detached};
 
-/// Connects and begins a session, whose key it returns.
+/// Connects a client, and begins a session. Also returns the session's key.
 pub(super) async fn begin_session(host: &InnerHost, user: &str) -> (TestClient, String) {
     let mut client = host.client(user).await;
     let begun = client.emit_with_ack("resume", json!({})).await.unwrap();
@@ -20,20 +20,20 @@ pub(super) async fn begin_session(host: &InnerHost, user: &str) -> (TestClient, 
     (client, session)
 }
 
-/// Cuts the connection, and waits until the host knows.
+/// Breaks the connection, and waits until it is detached.
 pub(super) async fn lose(host: &InnerHost, client: TestClient) {
     drop(client);
     wait_for_detached(host, 1).await;
 }
 
-/// Resumes a session of which this many frames have been received, and returns the answer.
+/// Resumes a session of which `offset` frames have been received. Also returns the answer.
 async fn resume(host: &InnerHost, user: &str, session: &str, offset: u64) -> (TestClient, Value) {
     let mut client = host.client(user).await;
     let resumed = client.emit_with_ack("resume", json!({ "session": session, "offset": offset })).await.unwrap();
     (client, resumed)
 }
 
-/// Closes the connection once the host has handled all that it sent.
+/// Closes the connection after the host has handled all sent frames.
 async fn leave(host: &InnerHost, mut client: TestClient) {
     client.emit_with_ack("no:such", json!({})).await.unwrap_err();
     client.close().await;
@@ -75,7 +75,7 @@ async fn resuming_replays_missed_events_in_order_unnoticed() {
     assert_eq!(metric(&host.api, "connections_recovered_total").await, 1);
     assert!(back.emit_with_ack("ticket:stop_typing", view.clone()).await.is_ok(), "it still views");
 
-    // The count goes on from there: the events just received, and the acknowledgement above.
+    // The offset counts on: the events just received, and the acknowledgement above.
     let n_frames = n_frames + 5 + 1;
     lose(&host, back).await;
     emit_number(&host, "ana", 5).await;
@@ -93,7 +93,7 @@ async fn acknowledgements_and_requests_are_replayed() {
     let (mut ana, session) = begin_session(&host, "ana").await;
     ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "ask" })).await;
     ana.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
-    // The client reads none of it.
+    // The client does not read these frames before its connection breaks.
     lose(&host, ana).await;
     let (mut ana, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!(resumed["recovered"], true);
@@ -178,7 +178,7 @@ async fn malformed_resume_is_refused_without_effect() {
     }
     ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
     assert_eq!(ana.emit_refused("resume", json!({ "session": session, "offset": 1 })).await, "conflict");
-    // Each of these answers was a frame, and counts.
+    // Each of these answers was a frame, and counts towards the offset.
     lose(&host, ana).await;
     let (back, resumed) = resume(&host, "ana", &session, 7).await;
     assert_eq!(resumed["recovered"], true);
@@ -286,7 +286,7 @@ async fn session_of_an_expired_token_resumes_with_another() {
     let (mut back, resumed) = resume(&host, "ana", &session, 0).await;
     assert_eq!((&resumed["connectionId"], &resumed["recovered"]), (&json!(ana.id()), &json!(true)));
     assert_eq!(back.next().await["data"], 1);
-    // The expiry of the new token counts.
+    // The connection now ends when the new token expires.
     host.advance(second);
     assert!(back.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.is_ok());
     leave(&host, back).await;

@@ -1,4 +1,4 @@
-//! Notifications `away` and `back`, of connections that have lost their transport and may come back.
+//! The notifications `away` and `back`, of connections that were detached and may resume.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, lose, wait_for_detached};
 
-/// The default time after which the others see an absent agent leave.
+/// The default time after which a detached agent leaves for the others.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// The number of events that ticket-collision has handled.
@@ -18,7 +18,7 @@ async fn calls(host: &InnerHost) -> u64 {
     plugin.unwrap()["calls"].as_u64().unwrap()
 }
 
-/// Loses a connection on a ticket, and waits until the ticket is notified: its timer starts then.
+/// Breaks the connection of a client on a ticket, and waits until the ticket was notified, which starts its timer.
 async fn lose_on_ticket(host: &InnerHost, client: SocketIoClient, user: &str) -> Value {
     let before = calls(host).await;
     let session = lose(host, client, user).await;
@@ -43,7 +43,7 @@ async fn subscribed_scope_gets_away_and_back() {
         let mut eve = host.client("eve").await;
         let scope = format!("{transport:?}");
         let (mut ana, id) = client(&host, transport, "ana").await;
-        // One scope with the connection in its room, and one that only watches it.
+        // The connection is in the room of one scope, and another scope only watches it.
         ana.emit_with_ack("hostile:count", json!([{ "id": scope }])).await;
         ana.emit_with_ack("hostile:do", json!([{ "id": format!("{scope}-watched"), "how": "watch" }])).await;
         host.emit(json!({ "user": "ana" }), "number", json!(1)).await;
@@ -54,7 +54,7 @@ async fn subscribed_scope_gets_away_and_back() {
         }
         let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
-        // The scope's emits at both moments arrive once, and in order.
+        // The scope's emits at `away` and at `back` arrive once, and in order.
         for noise in ["away", "back"] {
             assert_eq!(back.expect_event("hostile:noise").await.argument()["noise"], noise);
         }
@@ -63,7 +63,7 @@ async fn subscribed_scope_gets_away_and_back() {
         let notifications = back.emit_with_ack("hostile:told", json!([{ "id": scope }])).await;
         assert_eq!(notifications, json!([["away ana", "back ana "]]));
         lose(&host, back, "ana").await;
-        // Eve's own transport would be silent for too long.
+        // Eve closes first: the heartbeat would end her silent transport when the clock moves.
         eve.close().await;
         host.advance(WINDOW);
         let mut eve = host.client("eve").await;
@@ -89,7 +89,7 @@ async fn resumed_plain_session_is_reported_back() {
     assert_eq!(resumed["recovered"], true);
     assert_eq!(back.drain_events().await, ["hostile:noise", "hostile:noise"]);
     eve.expect_notifications("a", &["away ana", "back ana "]).await;
-    // A close is a departure, not an absence.
+    // A close is a departure, without `away` before it.
     back.close().await;
     eve.expect_notifications("a", &["away ana", "back ana ", "left ana disconnected"]).await;
     drop(eve);
@@ -107,7 +107,7 @@ async fn scope_without_presence_gets_no_away() {
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     assert_eq!(back.emit_with_ack("hostile:told", json!([{ "id": "a" }])).await, json!([[]]));
-    // A build without presence gets none, though its scope got some before.
+    // A build without presence gets no notification, though the build before got some in this scope.
     host.load("hostile", hostile("presence")).await;
     let session = lose(&host, back, "ana").await;
     eve.expect_notifications("a", &["away ana"]).await;
@@ -126,7 +126,7 @@ async fn join_handled_after_the_loss_gets_away() {
     host.load("hostile", hostile("presence")).await;
     let mut eve = host.client("eve").await;
     let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
-    // The scope is busy until its deadline, twice, when the join arrives.
+    // The scope is busy for two deadlines when the join arrives.
     for _ in 0..2 {
         eve.emit_with_id("hostile:do", json!({ "id": "a", "how": "spin" })).await;
     }
@@ -149,7 +149,7 @@ async fn opposite_changes_cancel_in_a_paused_plugin() {
     let (mut ana, id) = client(&host, Transport::Socket, "ana").await;
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     faults_of_many(&host, 10).await;
-    // Away and back during the pause cancel each other, however often.
+    // `away` and `back` during the pause cancel each other, however often they occur.
     let mut session = lose(&host, ana, "ana").await;
     for _ in 0..2 {
         let mut back = SocketIoClient::socket(&host.ws).await;
@@ -192,7 +192,7 @@ async fn away_agent_leaves_the_viewers_until_back() {
         assert_eq!(ben.expect_event("agent:joined").await["agentId"], "ana");
         assert_eq!(agents(&ben.expect_event("viewers:updated").await), ["ana", "ben"]);
 
-        // The others do not see a short absence, and see a deliberate departure at once.
+        // The others are not told of a short absence, and at once of a deliberate departure.
         let session = lose_on_ticket(&host, back, "ana").await;
         let mut back = transport.open(&host).await;
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);

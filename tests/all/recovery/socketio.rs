@@ -1,4 +1,4 @@
-//! Connection state recovery: a Socket.IO client that lost its transport goes on with its session.
+//! Connection state recovery: a Socket.IO client that lost its transport resumes its session.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn recovery_replays_missed_events_in_order_unnoticed() {
         assert_eq!(metric(&host.api, "connections_away").await, 0);
         assert_eq!(metric(&host.api, "connections_recovered_total").await, recovered + 1);
 
-        // The connection keeps its identity, and may be lost again.
+        // The connection keeps its identity, and may be detached again.
         assert_eq!(back.emit_with_ack("ticket:stop_typing", view.clone()).await[0]["error"]["code"], Value::Null);
         let session = lose(&host, back, "ana").await;
         emit_number(&host, "ana", 5).await;
@@ -104,7 +104,7 @@ async fn unread_events_are_replayed() {
         for n in 2..5 {
             emit_number(&host, "ana", n).await;
         }
-        // They have reached the client's socket, and are lost with it.
+        // These events have reached the client's socket, and are lost with it.
         ana.expect_event("number").await;
         let queued = metric(&host.api, "frames_queued_total").await;
         ana.cut().await;
@@ -113,7 +113,7 @@ async fn unread_events_are_replayed() {
         assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
         assert_eq!(next_numbers(&mut back, 3).await, [2, 3, 4].map(Value::from), "after {queued} frames");
 
-        // An answered heartbeat confirms everything before it, and replay starts behind it.
+        // An answered heartbeat confirms all events before it, and the replay starts after it.
         emit_number(&host, "ana", 5).await;
         back.expect_event("number").await;
         host.advance(Duration::from_secs(25));
@@ -152,7 +152,7 @@ async fn detached_connections_do_not_count_towards_the_limit() {
     let (ana, id) = client(&host, Transport::Socket, "ana").await;
     let session = lose(&host, ana, "ana").await;
     let (other, _) = client(&host, Transport::Socket, "ana").await;
-    // A client whose place is taken must wait for it.
+    // The limit of connections is reached, so the client must wait for a free slot.
     let mut back = SocketIoClient::polling(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap_err()["data"]["code"], "too_many_connections");
     other.disconnect().await;

@@ -1,4 +1,4 @@
-//! Socket.IO sessions that end, after which their clients begin anew.
+//! Socket.IO sessions that have ended: their clients get new sessions.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::recovery::{CONFIG, TRANSPORTS, Transport, WINDOW, client, emit_number, lose, wait_for_detached};
 
-/// Comes back, and must get a new session.
+/// Tries to recover a session, and must get a new one.
 async fn expect_new_session(host: &InnerHost, namespace: &str, auth: &Value) -> SocketIoClient {
     let mut client = SocketIoClient::socket(&host.ws).await;
     let connected = client.connect(namespace, auth).await.unwrap();
@@ -30,7 +30,7 @@ async fn expired_session_begins_anew() {
         ana.emit_with_ack("hostile:count", scope.clone()).await;
         let session = lose(&host, ana, "ana").await;
         host.advance(WINDOW - Duration::from_millis(1));
-        // Ben's own transport would be silent for too long.
+        // Ben disconnects first: the heartbeat would end his silent transport when the clock moves.
         ben.cut().await;
         let (mut eve, _) = client(&host, Transport::Socket, "eve").await;
         assert_eq!(eve.emit_with_ack("hostile:told", scope.clone()).await, json!([[]]));
@@ -72,7 +72,7 @@ async fn foreign_sessions_are_not_recovered() {
     ] {
         expect_new_session(&host, namespace, &auth).await.cut().await;
     }
-    // None of these attempts harmed the session.
+    // The failed attempts did not end the session.
     let mut back = SocketIoClient::socket(&host.ws).await;
     assert_eq!(back.connect("/", &session).await.unwrap()["sid"], id);
     assert_eq!(back.next().await.argument(), &json!(2));
@@ -109,7 +109,7 @@ async fn zero_window_disables_recovery() {
     ana.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     ana.cut().await;
     let mut eve = SocketIoClient::polling(&host.ws).await;
-    // A given `pid` is ignored.
+    // A `pid` that the client chose is ignored.
     let auth = json!({ "token": host.token("eve", None), "pid": format!("{id}{}", "0".repeat(32)), "offset": "1" });
     let connected = eve.connect("/", &auth).await.unwrap();
     assert_eq!(connected, json!({ "sid": connected["sid"] }), "there is no pid");
@@ -141,7 +141,7 @@ async fn deliberate_close_ends_the_session_at_once() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     let mut eve = host.client("eve").await;
-    // Deliberate ends: a close as done, a page that goes away, and clients that leave the namespace.
+    // Deliberate ends: a close with the code 1000, one with 1001 of a page that goes away, and disconnect packets.
     let ends = [
         (Transport::Socket, Some(1000)),
         (Transport::Socket, Some(1001)),
@@ -162,7 +162,7 @@ async fn deliberate_close_ends_the_session_at_once() {
         let new = expect_new_session(&host, "/", &session).await;
         new.disconnect().await;
     }
-    // A close without a code means to come back, and so does Engine.IO's close packet.
+    // After a close without a code, or Engine.IO's close packet, the session may be recovered.
     for (transport, packet) in
         [(Transport::Socket, None), (Transport::Socket, Some("1")), (Transport::Polling, Some("1"))]
     {
@@ -217,7 +217,7 @@ async fn replay_memory_of_all_clients_is_bounded() {
         assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
         ben.expect_event("much").await;
     }
-    // The detached client goes first, for more is kept for it.
+    // The detached client loses its session first, because more events are buffered for it.
     away(0).await;
     let mut new = SocketIoClient::socket(&host.ws).await;
     assert_ne!(new.connect("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);

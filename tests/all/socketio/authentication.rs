@@ -61,7 +61,7 @@ async fn token_is_taken_from_each_documented_place() {
             client.cut().await;
         }
     }
-    // The latest token counts, and for one namespace only.
+    // The latest token is used, for its namespace alone.
     let socket = EngineSocket::open_with(&host.ws, &query, &[]).await;
     let mut client = SocketIoClient::on_socket(socket);
     let connected = client.connect("/", &json!({ "token": host.token("ben", None) })).await.unwrap();
@@ -91,7 +91,7 @@ async fn cookie_from_a_foreign_origin_is_ignored() {
         let refused = client.connect("/", &Value::Null).await.unwrap_err();
         assert!(refused["message"].as_str().unwrap().contains("cors.origins"), "{refused}");
         assert_eq!(refused["data"]["code"], "unauthorized");
-        // A client that shows a token explicitly may have any origin.
+        // A client that sends a token itself, and not by cookie, may have any origin.
         client.connect_as(&host.token("ben", None)).await;
         client.cut().await;
     }
@@ -108,7 +108,7 @@ async fn anonymous_connections_have_distinct_users() {
         users.push(user(&host, &connected).await);
     }
     assert_ne!(users[0], users[1]);
-    // A token that is shown nevertheless is checked.
+    // A token is checked even where anonymous clients are accepted.
     let mut third = SocketIoClient::socket(&host.ws).await;
     assert_eq!(third.connect("/", &json!({ "token": "nonsense" })).await.unwrap_err()["data"]["code"], "unauthorized");
     let connected = third.connect("/", &json!({ "token": host.token("ana", None) })).await.unwrap();
@@ -190,7 +190,7 @@ async fn restarting_host_closes_transports_without_disconnect_packet() {
         client.drain().await;
     }
     host.terminate();
-    // A client with a disconnect packet would not reconnect by itself.
+    // There must be no disconnect packet: a client does not reconnect by itself after one.
     let (first, second) = tokio::join!(socket.closed(), polling.closed());
     assert_eq!((first.code, &*second.reason), (Some(1012), "1"));
     assert_eq!((socket.kept(), polling.kept()), (vec![], vec![]));

@@ -1,4 +1,4 @@
-//! Socket.IO's client for browsers, which pages load from the server's own path.
+//! Socket.IO's client for browsers, which the host serves to pages.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ async fn missing_bundle_answers_with_a_remedy() {
         let message = answer.body["message"].as_str().unwrap();
         assert!(message.contains(name) && message.contains("npm") && message.contains("socketio.client"), "{message}");
     }
-    // Other paths answer as before.
+    // Any other path gets the general message for unknown paths.
     assert!(get(&host, "other.js").await.body["message"].as_str().unwrap().contains("clients connect to /ws"));
 }
 

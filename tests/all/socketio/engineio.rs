@@ -1,5 +1,5 @@
-//! Engine.IO 4: how sessions begin, live and end. Requests alone are in `polling`, upgrades to a WebSocket in
-//! `upgrade`.
+//! Engine.IO 4: the beginning, the heartbeat and the end of sessions. Requests are tested in `polling`, upgrades to a
+//! WebSocket in `upgrade`.
 
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ async fn polling_session_without_pong_ends() {
         assert_eq!(waiting.await.unwrap().text, "2");
         assert_eq!(polling.post("3").await.text, "ok");
     }
-    // A poll does not answer a ping.
+    // A poll is no answer to a ping.
     for seconds in [25, 25] {
         host.advance(Duration::from_secs(seconds));
         assert_eq!(polling.poll().await.text, "2");
@@ -130,7 +130,7 @@ async fn ping_from_a_client_ends_the_session() {
 async fn close_packet_ends_the_session_on_each_transport() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = connected_polling(&host).await;
-    // The ping has arrived, so that the next request waits and the host knows of it.
+    // The client has received the ping, so the next request is pending, and the host knows of it.
     host.advance(Duration::from_secs(25));
     assert_eq!(polling.next().await, Ok("2".into()));
     let waiting = polling.begin_poll();

@@ -16,7 +16,7 @@ const CONFIG: &str = "auth.anonymous = true\nauth.jwt.secret = \"s\"\nlimits.eve
                                  plugins.conformance.grants.actions = [\"connect\"]\n\
                                  plugins.hostile.grants.actions = [\"connect\", \"disconnect\"]\n";
 
-/// Status and Engine.IO error code of a refusal.
+/// The HTTP status and the Engine.IO error code of a refusal.
 fn error_code(answer: &Answer) -> (u16, i64) {
     (answer.status, answer.body["code"].as_i64().unwrap_or(-1))
 }
@@ -30,7 +30,7 @@ async fn connected_polling(host: &InnerHost) -> Polling {
     polling
 }
 
-/// Waits until a session is gone.
+/// Waits until a session has ended.
 async fn expect_session_gone(polling: &Polling) {
     eventually("the session is gone", async || {
         let answer = polling.post("3").await;

@@ -54,7 +54,7 @@ async fn namespaces_come_from_configuration_and_plugins() {
         );
     }
     host.load("conformance", conformance()).await;
-    // A query string is not part of the name.
+    // A query string is not part of a namespace's name.
     client.send_text("40/custom?a=b,{\"n\":1}").await;
     assert_eq!(client.expect_event("auth").await.data[0], json!({ "n": 1 }));
     assert_eq!(client.emit_with_ack_in("/custom", "message-with-ack", json!(["x"])).await, json!(["x"]));
@@ -150,7 +150,7 @@ async fn api_shows_and_disconnects_by_namespace() {
         let out = client.wait_for(|packet| packet.kind == '1').await;
         assert_eq!((&*out.namespace, out.data), ("/", Value::Null));
         if is_polling {
-            // A polling client gets time to end its session itself.
+            // A polling client is given time to end its session itself.
             host.advance(Duration::from_secs(10));
         }
         let closed = client.closed().await;

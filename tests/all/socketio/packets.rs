@@ -148,7 +148,7 @@ async fn both_protocols_get_the_same_room_events() {
     let expected = json!({ "event": "message", "data": payload, "args": arguments, "attachments": ["AQID"] });
     assert_eq!(received, expected);
 
-    // And back, with the frame as it was received.
+    // The same arguments back to the client, in the frame as it was received.
     let mut sent = expected.clone();
     let sent = sent.as_object_mut().unwrap();
     sent.insert("event".to_owned(), json!("publish"));
@@ -202,7 +202,7 @@ async fn msgpack_client_is_refused_in_msgpack() {
     polling.send(&[Packet::Binary(connect.to_vec())]).await;
     let Ok(Packet::Binary(answer)) = polling.next().await else { panic!("it is binary") };
     check(&answer);
-    // The client gets some time to end the session itself.
+    // The client is given some time to end the session itself.
     host.advance(Duration::from_secs(45));
     assert_eq!(socket.closed().await.code, Some(4001));
     host.shut_down().await;

@@ -1,4 +1,4 @@
-//! Engine.IO 4 over HTTP: the payloads of requests, and the requests that end their session.
+//! Engine.IO 4 over HTTP: the payloads of requests, and the requests that end a session.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::socketio::{CONFIG, connected_polling, error_code, expect_session_gone};
 
-/// Waits for the answer to a request that was begun by hand.
+/// Waits for the response to a request that the test wrote itself.
 async fn answer_to(mut socket: TcpStream) -> String {
     let mut answer = String::new();
     timeout(TIMEOUT, socket.read_to_string(&mut answer)).await.unwrap().unwrap();
@@ -85,7 +85,8 @@ async fn malformed_payload_ends_the_session() {
         let answer = http(&host.ws, "POST", &polling.path(), &[], payload.to_vec()).await.unwrap();
         assert_eq!(error_code(&answer), (400, 3), "{payload:?}");
         expect_session_gone(&polling).await;
-        // The request may have arrived after the end. Where a packet was at fault, the reason precedes the close.
+        // The poll may have arrived after the end of the session. If a packet was malformed, the reason precedes the
+        // close packet.
         let waited = waiting.await.unwrap();
         assert!(
             waited.text == "1" || waited.text.ends_with("\u{1e}1") || error_code(&waited) == (400, 1),
@@ -156,7 +157,7 @@ async fn interrupted_request_ends_the_session() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 1")).await;
     let polling = connected_polling(&host).await;
     let waiting = polling.begin("GET", "").await;
-    // One shard handles requests in order of arrival: when these are answered, that one waits.
+    // One shard handles requests in the order of arrival: when these posts are answered, the poll is pending.
     for _ in 0..2 {
         assert_eq!(polling.post("3").await.text, "ok");
     }
@@ -208,7 +209,7 @@ async fn requests_are_taken_on_any_shard() {
     let polling = connected_polling(&host).await;
     let mut parked = Vec::new();
     for n in 0..12 {
-        // The next connection goes to another shard: this one occupies the shard with the fewest.
+        // This connection goes to the shard with the fewest connections, so that the next one goes to another.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
         assert_eq!(polling.post(&format!("42[\"no:such\",{n}]")).await.text, "ok");
         let answer = polling.poll().await;
@@ -258,7 +259,7 @@ async fn binary_message_is_measured_decoded() {
     assert_eq!(polling.post(&base64(LIMIT + 1)).await.status, 413);
     assert_eq!(polling.post(&base64(LIMIT)).await.text, "ok");
     eventually("the event is back", async || polling.poll().await.text.contains(&base64(LIMIT)).then_some(())).await;
-    // Packets of one payload count together.
+    // The sizes of the packets of one payload are added up.
     assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT))).await.status, 413);
     assert_eq!(polling.post(&format!("{event}\x1e{}", base64(LIMIT - 100))).await.text, "ok");
 

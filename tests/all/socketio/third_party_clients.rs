@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 const TRANSPORTS: [&str; 3] = ["polling", "websocket", "upgrade"];
 
-/// Two users run a script with these arguments, then a transport and their tokens.
+/// Runs a script for two users, with `args`, a transport and the users' tokens, on each transport.
 fn work(test: &str, script: impl Fn() -> Result<Script, &'static str>, args: &[&str]) {
     if let Err(why) = script() {
         return skip(test, why);
     }
-    // They send hundreds of events per second.
+    // The scripts send hundreds of events per second.
     let host = TestHost::start_with("", &[("ROUNDHOUSE_LIMITS__EVENTS_PER_SECOND", "0")]);
     let (ana, ben) = (host.token("ana"), host.token("ben"));
     for transport in TRANSPORTS {
@@ -39,7 +39,7 @@ fn away_agent_leaves_the_viewers_until_back() {
                 Ok(script) => script,
                 Err(why) => return skip(test, why),
             };
-            // A polling client's connection may be cut between two requests: then its heartbeat notices.
+            // A polling client may be cut off between two requests, which only its heartbeat notices.
             let heartbeat = "[heartbeat]\ninterval = \"2s\"\ntimeout = \"6s\"\n";
             let settings = "[plugins.ticket-collision.settings]\nawaySeconds = 1\n";
             let config = &format!("auth.jwt.secret = \"s\"\n{heartbeat}{settings}");
@@ -91,7 +91,7 @@ async fn client_reconnects_after_restart_not_after_disconnect() {
         let mut host = TestHost::start();
         let mut client = script.start(&host, &[transport, &host.token("ana")]);
         if let Some(line) = client.read_line() {
-            // The client's id is the connection's id in the API.
+            // The client's id is that of the connection in the API.
             let connection = format!("/v1/connections/{}", line["connection"].as_str().unwrap());
             assert_eq!(host.get(&connection).await["userId"], "ana", "{transport}");
             assert_eq!(host.call("DELETE", &connection, "").await.body, json!({ "disconnected": 1 }), "{transport}");

@@ -1,4 +1,4 @@
-//! Engine.IO sessions that begin with polling and go over to a WebSocket.
+//! Engine.IO sessions that begin with polling and are upgraded to a WebSocket.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::socketio::{CONFIG, connected_polling};
 
-/// Probes the WebSocket, as a client does before it upgrades.
+/// Opens a WebSocket and probes it, as a client does before the upgrade.
 async fn probe(polling: &Polling) -> EngineSocket {
     let mut socket = EngineSocket::for_upgrade(polling).await;
     socket.send("2probe").await;
@@ -17,13 +17,13 @@ async fn probe(polling: &Polling) -> EngineSocket {
     socket
 }
 
-/// Checks that the session answers a packet.
+/// Checks that the session answers a packet on its WebSocket.
 async fn is_alive(socket: &mut EngineSocket) {
     socket.send("40/nowhere,").await;
     assert_eq!(socket.next().await, Ok("44/nowhere,{\"message\":\"Invalid namespace\"}".into()));
 }
 
-/// Checks that the polling session answers a packet; noops are skipped.
+/// Checks that the session answers a packet by polling. Noop packets are skipped.
 async fn still_polls(polling: &mut Polling) {
     polling.send(&["40/nowhere,".into()]).await;
     loop {
@@ -96,7 +96,7 @@ async fn upgrade_keeps_packets_complete_and_in_order() {
 async fn failed_probe_leaves_polling_unchanged() {
     let host = InnerHost::start(CONFIG).await;
     let mut polling = connected_polling(&host).await;
-    // One is silent, one only probes, and others send malformed packets.
+    // WebSockets that end before an upgrade: one is silent, one only probes, and others send malformed packets.
     drop(EngineSocket::for_upgrade(&polling).await);
     still_polls(&mut polling).await;
     drop(probe(&polling).await);
@@ -155,7 +155,7 @@ async fn session_has_one_websocket() {
     assert_eq!(EngineSocket::for_upgrade(&polling).await.closed().await.code, Some(1002));
     is_alive(&mut early).await;
 
-    // A session that began on a WebSocket cannot have a second one.
+    // A session that began on a WebSocket cannot be given another one.
     let whole = EngineSocket::open(&host.ws).await;
     let sid = whole.open["sid"].as_str().unwrap();
     let path = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
@@ -170,7 +170,8 @@ async fn upgrade_works_between_any_shards() {
     let mut parked = Vec::new();
     for _ in 0..8 {
         let polling = connected_polling(&host).await;
-        // The WebSocket goes to another shard than the requests: this connection occupies the one with the fewest.
+        // This connection goes to the shard with the fewest connections, so that the WebSocket goes to another shard
+        // than the requests.
         parked.push(TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap());
         let mut socket = EngineSocket::upgrade(polling).await;
         is_alive(&mut socket).await;

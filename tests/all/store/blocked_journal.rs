@@ -1,4 +1,4 @@
-//! A journal whose file system hangs: only the plugin threads that need it wait.
+//! A journal whose file system blocks: only the plugin threads that write to it wait.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, ErrorKind, PipeReader, PipeWriter, Write as _};
@@ -14,7 +14,7 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-/// Rooms, and tickets: so many that they are on several plugin threads.
+/// The number of rooms, and of tickets: enough to be on several plugin threads.
 const MANY: usize = 16;
 
 /// A full pipe: writes to it block until it is read from.
@@ -37,10 +37,11 @@ fn replace_journal(dir: &Path, to: &PipeWriter) {
     let is_journal = |link: &Path| link.starts_with(dir) && link.extension().is_some_and(|suffix| suffix == "journal");
     let mut n_replaced = 0;
     for entry in fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap) {
-        // The descriptor of the listing itself may be gone.
+        // The descriptor of the directory listing itself may be closed.
         if fs::read_link(entry.path()).is_ok_and(|link| is_journal(&link)) {
             let number: RawFd = entry.file_name().to_str().unwrap().parse().unwrap();
-            // SAFETY: the descriptor is open and stays so: it is not closed here, and its owner does not notice.
+            // SAFETY: the descriptor is open and stays open: it is not closed here, and its owner does not notice the
+            // replacement.
             let mut descriptor = unsafe { OwnedFd::from_raw_fd(number) };
             rustix::io::dup2(to, &mut descriptor).unwrap();
             std::mem::forget(descriptor);
@@ -54,7 +55,7 @@ async fn say(client: &mut TestClient, room: usize) -> i64 {
     client.emit_with_id("roomMessage", json!({ "roomId": format!("r{room}"), "body": "hello" })).await
 }
 
-/// Asks in many scopes, and says how many answers come.
+/// Sends an event to each of many scopes. Returns the number of acknowledgements in time.
 async fn count_answers(host: &InnerHost, event: &str, data: impl Fn(usize) -> Value) -> usize {
     let asked = (0..MANY).map(async |n| {
         let mut client = host.client(&format!("user-{n}")).await;
@@ -71,14 +72,14 @@ async fn blocked_journal_holds_up_only_promises() {
     for room in 0..MANY {
         ana.emit_with_ack("joinRoom", json!({ "roomId": format!("r{room}") })).await.unwrap();
     }
-    // Promises that are in the journal and wait for the database.
+    // Promises in the journal that wait for the database.
     let database = rusqlite::Connection::open(host.dir().join("roundhouse.db")).unwrap();
     database.execute_batch("PRAGMA busy_timeout = 10000; BEGIN EXCLUSIVE").unwrap();
     for room in 0..MANY {
         let id = say(&mut ana, room).await;
         ana.expect_ack(id).await.unwrap();
     }
-    // The writer has failed, forced the journal to disk, and waits for the clock to move.
+    // The writer has failed, has synced the journal to disk, and waits for the clock to move.
     while !host.call("GET", "/metrics", "").await.text.contains("roundhouse_store_failures_total 1") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -88,7 +89,7 @@ async fn blocked_journal_holds_up_only_promises() {
     drop(database);
     tokio::time::sleep(Duration::from_millis(100)).await;
 
-    // The outcomes of the other threads' rooms are delivered, which the writer cannot put down now.
+    // The outcomes of the other threads' rooms are delivered, though the writer cannot note them in the journal.
     host.advance(Duration::from_secs(2));
     ana.expect_event("roomMessageConfirmed").await;
     for _ in 0..2 {
@@ -98,10 +99,10 @@ async fn blocked_journal_holds_up_only_promises() {
     assert_eq!(host.call("GET", "/readyz", "").await.status, 200);
 
     let (report, acknowledged) = mpsc::channel();
-    // It ends with the process of the tests.
+    // The thread ends with the test process.
     thread::spawn(move || {
         for line in BufReader::new(reader).lines().map_while(Result::ok).filter(|line| line.contains("settled")) {
-            // The test may have ended.
+            // The receiver is gone if the test has ended.
             let _ = report.send(line);
         }
     });

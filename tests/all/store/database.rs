@@ -1,4 +1,4 @@
-//! A store on a database of each kind, which the test can stop.
+//! A store on a database of each kind, whose database the test can stop.
 
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -55,7 +55,7 @@ pub(super) type Outcomes = mpsc::Receiver<(Arc<Promise>, Outcome)>;
 
 pub(super) fn open_store(config: &StoreConfig, clock: Clock) -> anyhow::Result<(Store, Outcomes)> {
     let (report, outcomes) = mpsc::channel();
-    // The receiver is gone when the test has ended.
+    // The receiver is gone if the test has ended.
     let listener = Box::new(move |promise, outcome| report.send((promise, outcome)).is_ok());
     Ok((Store::open(config, clock, Metrics::new()?, listener)?, outcomes))
 }
@@ -110,7 +110,7 @@ impl OpenStore {
         answer.recv_timeout(TIMEOUT).expect("an answer comes").unwrap()
     }
 
-    /// Puts a scope, and waits until it is on disk.
+    /// Stores a scope's state, and waits until it is on disk.
     pub(super) fn put(&self, record: &ScopeRecord) {
         let (reply, written) = mpsc::channel();
         self.store.put_scope(
@@ -168,7 +168,7 @@ pub(super) fn on_each_database(part: &str, run: fn(Database)) {
     }
 }
 
-/// Moves the clock by a second until `probe` has returned `n` values.
+/// Moves the clock, a second at a time, until `probe` has returned `n` values. Returns them.
 pub(super) fn advance_until<T>(open: &OpenStore, probe: impl Fn() -> Option<T>, n: usize) -> Vec<T> {
     let deadline = std::time::Instant::now() + TIMEOUT;
     let mut found = Vec::new();
@@ -183,7 +183,7 @@ pub(super) fn advance_until<T>(open: &OpenStore, probe: impl Fn() -> Option<T>, 
     found
 }
 
-/// Promises `tag` while the database is stopped, until its document expires.
+/// Promises the document `tag` while the database is stopped, and moves the clock until the promise expires.
 pub(super) fn expire(open: &OpenStore, tag: &str) -> Arc<Promise> {
     open.store.promise(vec![promise(tag)]).unwrap();
     let (document, outcome) = advance_until(open, || open.outcomes.try_recv().ok(), 1).remove(0);

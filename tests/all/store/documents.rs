@@ -1,4 +1,4 @@
-//! Documents: stored in order and once, read page by page.
+//! Documents: stored in order, each once, and read page by page.
 
 use roundhouse::model::ErrorCode;
 use roundhouse::store::{Outcome, Page, Promise};

@@ -1,4 +1,4 @@
-//! State that outlives a host, and service during an outage of the store.
+//! States that outlive a host, and service during an outage of the store.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ async fn state_and_timers_survive_a_restart() {
     assert_eq!(count(&host, "late").await, 2);
     ana.close().await;
 
-    // One timer was due during the restart, the other is due later.
+    // One timer was due during the restart, and the other is due later.
     let host = host.restart(Duration::from_secs(30)).await;
     load_durable(&host).await;
     let timer_notifications = async |id: &str| {
@@ -61,7 +61,7 @@ async fn scope_survives_an_unload_until_idle_time() {
     load_durable(&host).await;
     assert_eq!(count(&host, "a").await, 2);
 
-    // The guest's idle time is a minute. `b` was idle for longer.
+    // The guest's idle time is one minute. Only `b` has been idle for longer.
     let host = host.restart(Duration::from_secs(50)).await;
     load_durable(&host).await;
     assert_eq!(count(&host, "a").await, 3);
@@ -136,7 +136,7 @@ async fn host_survives_a_postgresql_restart() {
     server.stop();
     let sent = ana.emit_with_ack("roomMessage", json!({ "roomId": "r1", "body": "hello" })).await.unwrap();
     assert_eq!(ana.expect_event("roomMessageRecieved").await["tempId"], sent["tempId"]);
-    // Scopes that must be read first are refused; those in memory go on.
+    // Events of scopes that have to be read first are refused; scopes in memory go on.
     assert_eq!(ana.emit_refused("subscribe:campaign", json!("c2")).await, "feature_unavailable");
     assert_eq!(ana.emit_with_ack("subscribe:campaign", json!("c1")).await.unwrap()["name"], "Spring");
     assert_eq!(ana.emit_refused("roomHistory", room.clone()).await, "feature_unavailable");

@@ -1,4 +1,4 @@
-//! Opening a database: its owner, its schema version, its TLS and its refusals.
+//! Opening a database: its owner, its schema version, its TLS, and refusals.
 
 use std::path::PathBuf;
 use std::sync::mpsc;
@@ -36,16 +36,16 @@ fn host_that_lost_its_database_writes_nothing() {
     };
     let first = open(&journals[0]);
     put(&first, b"1").unwrap().unwrap();
-    // Its connections end, which it does not notice.
+    // The connections of the first store end, which it does not notice.
     server.stop();
     server.resume();
-    // As if the host had been away for longer than its lease lasts.
+    // The lease expires, as if its host had been cut off for longer.
     server.run("UPDATE roundhouse_owner SET expires = '-infinity'");
     let second = open(&journals[1]);
     put(&second, b"2").unwrap().unwrap();
     second.shut_down();
     drop(second);
-    // In a host this ends the process.
+    // In a host, this loss of the lease ends the process.
     put(&first, b"old").expect_err("nobody is acknowledged");
     let mut client = postgres::Client::connect(&server.url(), postgres::NoTls).unwrap();
     let state: Vec<u8> = client.query_one("SELECT state FROM roundhouse_scopes", &[]).unwrap().get(0);
@@ -109,7 +109,7 @@ fn tls_verification_follows_the_url() {
             }
         }
     }
-    // A lost connection is made again in the same way.
+    // A lost connection is replaced in the same way, over TLS.
     let (store, outcomes) =
         open(&format!("{}?sslmode=verify-full&sslrootcert={mine}", server.url_at("localhost"))).unwrap();
     server.stop();
@@ -118,7 +118,7 @@ fn tls_verification_follows_the_url() {
     assert_eq!(outcomes.recv_timeout(TIMEOUT).unwrap().1, Outcome::Stored("id-a".to_owned()));
     store.shut_down();
     drop(store);
-    // `sslmode=prefer` connects without TLS where the server requires that.
+    // With `sslmode=prefer`, the store connects without TLS to a server that refuses TLS.
     server.stop();
     server.let_in("hostnossl");
     server.resume();
@@ -137,7 +137,7 @@ fn older_sqlite_file_migrates_newer_is_refused() {
     drop(open);
     let Database::Sqlite(dir, _) = &database else { unreachable!() };
     let file = || rusqlite::Connection::open(dir.path().join("store.db")).unwrap();
-    // The tables of the first version.
+    // The tables of the first schema version.
     let first = "DROP TABLE answered_calls; ALTER TABLE scopes DROP COLUMN before_version;
                  ALTER TABLE scopes DROP COLUMN before_state; PRAGMA user_version = 1";
     file().execute_batch(first).unwrap();

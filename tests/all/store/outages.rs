@@ -30,7 +30,7 @@ fn outage_is_waited_for() {
         assert!(open.outcomes.recv_timeout(Duration::from_millis(300)).is_err(), "nothing is told before it is stored");
         assert!(written.try_recv().is_err());
         database.resume();
-        // Pauses between attempts follow the test's clock.
+        // The pauses between attempts follow the test's clock.
         let outcomes = advance_until(&open, || open.outcomes.try_recv().ok(), 2);
         let tags: Vec<_> = outcomes.iter().map(|(promise, _)| promise.tag.as_str()).collect();
         assert_eq!(tags, ["a", "b"]);
@@ -54,7 +54,7 @@ fn long_outage_fails_documents_once_for_good() {
         open.store.shut_down();
         drop(open);
 
-        // The batch may have been written before the failure: it is retracted first, and then settled.
+        // The batch may have been written before the failure, so it is retracted first and then settled.
         database.resume();
         let open = OpenStore::new(&database, &journal);
         assert_eq!(open.store.resume("chat"), 1);
@@ -75,7 +75,7 @@ fn documents_behind_a_batch_fail_in_time() {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         database.stop();
-        // More than one batch, however the writer divides them.
+        // More documents than one batch holds, however the writer divides them.
         open.store.promise((0..1500).map(|n| promise(&n.to_string())).collect()).unwrap();
         let outcomes = advance_until(
             &open,
@@ -95,7 +95,7 @@ fn moved_sqlite_file_is_not_written_to() {
     let journal = tempfile::tempdir().unwrap();
     let open = OpenStore::new(&database, &journal);
     std::fs::rename(&path, &elsewhere).unwrap();
-    // Neither without a file of its name, nor with another file.
+    // Nothing is written while the file's name is missing, nor while another file has that name.
     expire(&open, "a");
     std::fs::write(&path, "").unwrap();
     expire(&open, "b");
@@ -124,7 +124,7 @@ fn sqlite_log_shrinks_after_a_long_read() {
         open.acknowledge_next(1);
     }
     drop(reading);
-    // No further write.
+    // The log shrinks without a further write.
     let deadline = Instant::now() + TIMEOUT;
     while log_bytes() > 8_388_608 {
         assert!(Instant::now() < deadline, "the log still has {} bytes", log_bytes());
@@ -134,7 +134,7 @@ fn sqlite_log_shrinks_after_a_long_read() {
     open.store.shut_down();
 }
 
-/// A TCP proxy before the database that can cut the host's side off while the server notices nothing.
+/// A TCP proxy before the database. It can cut off the host without the server noticing.
 struct CuttableProxy {
     port: u16,
     links: Arc<Mutex<Vec<[TcpStream; 2]>>>,

@@ -1,4 +1,4 @@
-//! Outcomes of documents are reported until they are acknowledged, over restarts too, and never change.
+//! Outcomes of documents are reported until they are acknowledged, also after restarts, and never change.
 
 use roundhouse::store::{Outcome, Promise};
 
@@ -45,7 +45,7 @@ fn requeued_failure_is_reported_despite_another_failure() {
         let open = OpenStore::new(&database, &journal);
         database.stop();
         let first = expire(&open, "a");
-        // Its feature was unloaded when the outcome was due, and is loaded again.
+        // As if the feature had been unloaded when the outcome was due, and loaded again.
         open.store.requeue(&first);
         assert_eq!(open.store.resume("chat"), 1);
         expire(&open, "b");
@@ -67,7 +67,7 @@ fn expiry_in_an_earlier_process_is_final() {
         drop(open);
         database.resume();
         let open = OpenStore::new(&database, &journal);
-        // This process could not report it either.
+        // The second process could not report the outcome either.
         open.store.requeue(&given_up);
         open.store.resume("chat");
         assert!(matches!(open.next().1, Outcome::Failed(_)));

@@ -1,4 +1,4 @@
-//! The lease of the one host that writes to a PostgreSQL database, also behind a pooler in transaction mode.
+//! The lease of the one host that writes to a PostgreSQL database, with and without a pooler in transaction mode.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use roundhouse_tests::{TestHost, TestPgBouncer, TestPostgres, eventually, skip};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Shorter than a lease.
+/// A time shorter than a lease.
 const AT_ONCE: Duration = Duration::from_secs(8);
 
 fn config(url: &str) -> String {
     format!("auth.jwt.secret = \"s\"\nstore.url = \"{url}\"\n")
 }
 
-/// A host that is started in a folder of its own, and may fail to start.
+/// A command that starts a host in a folder of its own. The host may fail to start.
 fn start_elsewhere(config: &str) -> (TempDir, Command) {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), config).unwrap();
@@ -30,7 +30,7 @@ async fn start_campaign(host: &TestHost) {
     host.post_event("campaign:started", json!({ "campaignId": "c1", "name": "Spring", "total": 1000 })).await.unwrap();
 }
 
-/// Counts one more message, and returns the total.
+/// Counts one more message. Returns the number of processed messages.
 async fn count(host: &TestHost) -> Value {
     host.post_event("campaign:message", json!({ "campaignId": "c1", "status": "sent" })).await.unwrap()["processed"]
         .take()
@@ -105,13 +105,13 @@ async fn killed_host_restarts_at_once_elsewhere_after_expiry() {
     assert!(killed.elapsed() < AT_ONCE, "it is known by its folder: {:?}", killed.elapsed());
     assert_eq!(count(&host).await, 2);
 
-    // A host in another folder is another owner, and waits.
+    // A host in another folder is another owner, and waits until the lease has expired.
     host.kill();
     let mut elsewhere = TestHost::start_with(&config, &[]);
     assert!(elsewhere.log().contains("waiting for its lease to expire"), "{}", elsewhere.log());
     assert_eq!(count(&elsewhere).await, 3);
 
-    // A host that ends releases the lease.
+    // A host that shuts down releases the lease.
     elsewhere.terminate();
     elsewhere.wait_for_exit();
     let ended = Instant::now();

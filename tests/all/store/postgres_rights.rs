@@ -1,4 +1,4 @@
-//! PostgreSQL as administrators provide it: prepared tables, a least-privileged role, an encoding.
+//! PostgreSQL as administrators set it up: with prepared tables, a role with few rights, or another encoding.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -46,7 +46,7 @@ fn use_store(store: &Store, outcomes: &Outcomes, tag: &str) {
         restored: false,
         charge: None,
     };
-    // A later document of the same key is looked up.
+    // A later document with the same key is looked up in the store.
     store.promise(vec![promise.clone(), Promise { id: format!("{tag}-2"), ..promise }]).unwrap();
     for _ in 0..2 {
         let (promise, outcome) = outcomes.recv_timeout(TIMEOUT).unwrap();
@@ -100,7 +100,7 @@ fn least_privileged_role_uses_prepared_tables() {
         "{error}"
     );
 
-    // The tables alone do not suffice.
+    // Tables without rights on them do not suffice.
     server.run(&script(&[]));
     let error = refusal(&url);
     assert!(error.contains("roundhouse_schema") && error.contains("roundhouse store schema --role"), "{error}");
@@ -118,7 +118,7 @@ fn least_privileged_role_uses_prepared_tables() {
     let (store, outcomes) = try_to_open(&url, &journal).unwrap();
     use_store(&store, &outcomes, "a");
     write_scope(&store);
-    // A lost connection is made again, without the right to create tables.
+    // A lost connection is replaced, without the right to create tables.
     server.stop();
     server.resume();
     write_scope(&store);
@@ -133,7 +133,7 @@ fn older_tables_are_migrated_or_refused() {
     };
     server.run(&script(&[]));
     server.run("CREATE ROLE host LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO host");
-    // The tables of hosts before schema versions.
+    // The tables of hosts from before schema versions.
     let become_old = "DROP TABLE roundhouse_schema; ALTER TABLE roundhouse_owner DROP epoch, DROP expires, DROP holder;
                       INSERT INTO roundhouse_owner (owner) VALUES ('old')";
     server.run(become_old);

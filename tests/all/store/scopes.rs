@@ -18,7 +18,7 @@ fn scopes_have_their_last_record() {
             open.put(&record);
             assert_eq!(open.scope("campaign:1").as_ref(), Some(&record));
         }
-        // A read before the write returns the record that is going to be written.
+        // A read before the write returns the record that waits to be written.
         let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
         open.store.put_scope(next.clone(), Charge::default(), None, None);
         assert_eq!(open.scope("campaign:1"), Some(next));

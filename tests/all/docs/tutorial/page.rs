@@ -7,8 +7,8 @@
 //! | `console` | `$ commands`, each with its output; with `fails`, the last of them fails |
 //! | `console terminal=NAME` | a program that runs on: `$` starts it, `>` is typed in, `^C` ends it, the rest is output |
 //!
-//! `…` stands for any text within a line, and on a line alone for any lines. Any other block is refused, so that
-//! nothing on the page goes untested.
+//! `…` matches any text within a line, and any lines when alone on a line. Any other block is refused, so that the
+//! whole page is tested.
 
 /// Matches any text, or any lines.
 pub(super) const ANYTHING: &str = "…";
@@ -24,7 +24,7 @@ pub(super) enum Block {
 /// The content of a terminal block.
 #[derive(Debug, PartialEq)]
 pub(super) struct Talk {
-    /// The terminal's name; none is the reader's first terminal.
+    /// The terminal's name; `None` is the reader's first terminal.
     pub(super) terminal: Option<String>,
     pub(super) fails: bool,
     pub(super) lines: Vec<Line>,
@@ -41,7 +41,7 @@ pub(super) enum Line {
 /// The blocks of a page, each with the number of its first line.
 ///
 /// # Panics
-/// Where a block has an unknown form.
+/// If a block has an unknown form.
 pub(super) fn parse(markdown: &str) -> Vec<(usize, Block)> {
     let mut blocks = Vec::new();
     let mut lines = markdown.lines().zip(1..);
@@ -84,7 +84,7 @@ fn line(line: &str) -> Line {
     }
 }
 
-/// Applies a diff, each of whose changes must fit in exactly one place.
+/// Applies a diff. Each of its changes must fit in exactly one place.
 pub(super) fn edit(text: &str, diff: &str) -> Result<String, String> {
     let mut text = text.to_owned();
     for place in diff.split("@@\n") {
@@ -106,7 +106,7 @@ pub(super) fn edit(text: &str, diff: &str) -> Result<String, String> {
     Ok(text)
 }
 
-/// Whether a line matches the line that the page shows.
+/// Whether a line matches a line of the page.
 pub(super) fn line_matches(shown: &str, line: &str) -> bool {
     match shown.split_once(ANYTHING) {
         None => shown == line,
@@ -116,7 +116,7 @@ pub(super) fn line_matches(shown: &str, line: &str) -> bool {
     }
 }
 
-/// Whether all lines match those that the page shows.
+/// Whether all lines match those of the page.
 pub(super) fn matches(shown: &[String], lines: &[&str]) -> bool {
     match shown.split_first() {
         None => lines.is_empty(),

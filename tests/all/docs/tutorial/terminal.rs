@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::page::line_matches;
 
-/// The page's addresses of clients and of the API.
+/// The addresses of clients and of the API on the page.
 const PORTS_ON_THE_PAGE: [&str; 2] = ["127.0.0.1:8080", "127.0.0.1:8081"];
 
 /// All terminals of the page.
@@ -33,7 +33,7 @@ pub(super) struct Program {
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
-    /// A line that was read ahead.
+    /// A line that was read before it was expected.
     looked_at: Option<String>,
     /// The file of the program's standard error.
     log: PathBuf,
@@ -44,13 +44,13 @@ impl Terminals {
         Self { folder, programs: HashMap::new(), ports: None }
     }
 
-    /// Replaces the page's ports in a text by the host's real ones.
+    /// Replaces the page's ports in a text by those of the host.
     pub(super) fn with_real_ports(&self, text: &str) -> String {
         let pairs = PORTS_ON_THE_PAGE.iter().zip(self.ports.iter().flatten());
         pairs.fold(text.to_owned(), |text, (shown, real)| text.replace(shown, real))
     }
 
-    /// Runs a command in the first terminal: whether it succeeded, and its whole output.
+    /// Runs a command in the first terminal. Returns whether it succeeded, and its whole output.
     pub(super) fn run(&mut self, command: &str) -> Result<(bool, String), String> {
         if let Some(folder) = command.strip_prefix("cd ") {
             self.folder.push(folder);
@@ -62,7 +62,7 @@ impl Terminals {
                 .iter()
                 .any(|verb| command.starts_with(&format!("./roundhouse plugin {verb}")))
         {
-            // The command finds the reader's host in its default place.
+            // The page's command uses the default address of the API.
             command += &format!(" --api {api}");
         }
         let output = shell(&format!("{{ {command}; }} 2>&1"), &self.folder).stdin(Stdio::null()).output();
@@ -108,7 +108,7 @@ impl Program {
         writeln!(self.stdin, "{text}").map_err(|error| format!("it does not read any more: {error}"))
     }
 
-    /// Waits for a line: the next one, unless others may come first.
+    /// Waits for a line. With `may_skip`, other lines may come before it.
     pub(super) fn expect(&mut self, shown: &str, may_skip: bool) -> Result<(), String> {
         loop {
             let line = self.next().map_err(|why| format!("{why} instead of {shown:?}"))?;
@@ -148,7 +148,7 @@ impl Program {
         Ok(())
     }
 
-    /// The addresses of a host that was just started, from its first line.
+    /// The addresses of a host that has just started, from its first line.
     fn ports(&mut self) -> Result<[String; 2], String> {
         let first_line = self.next()?;
         let line: Value = serde_json::from_str(&first_line).map_err(|error| format!("{first_line}: {error}"))?;
@@ -160,9 +160,9 @@ impl Program {
             .ok_or_else(|| format!("the host's first line is {line}"))
     }
 
-    /// Sends the signal to the program and to the shell that started it.
+    /// Sends a signal to the program's process group, which includes its shell.
     fn signal(&self, signal: &str) {
-        // The program may have ended already.
+        // The program may have ended before.
         let _ =
             Command::new("kill").args([signal, "--", &format!("-{}", self.child.id())]).stderr(Stdio::null()).status();
     }
@@ -191,7 +191,7 @@ fn shell(line: &str, folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    // Building this test has already fetched all dependencies.
+    // The build of this test has fetched all dependencies.
     command.env("CARGO_NET_OFFLINE", "true");
     command
 }

@@ -1,4 +1,4 @@
-//! Manifests.
+//! Manifests that each host accepts or refuses.
 
 use roundhouse_tests::Random;
 
@@ -7,17 +7,17 @@ use table::{ManifestSpec, ScopeSpec};
 use super::real::RealHost;
 use super::{RICH, manifest, simulated};
 
-/// Random manifests that both hosts judge: each costs the real host a compilation.
+/// The number of random manifests that both hosts judge: each costs the real host a compilation.
 const N_RANDOM: usize = 12;
 
-/// Random manifests that the simulator judges.
+/// The number of random manifests that the simulator alone judges.
 const N_SIMULATED: usize = 300;
 
 fn scope(template: &str) -> ScopeSpec {
     ScopeSpec { template: template.to_owned(), idle_ms: 1000, ..ScopeSpec::default() }
 }
 
-/// A good manifest with these scopes.
+/// A valid manifest with these scopes.
 fn with(scopes: &[&str]) -> ManifestSpec {
     let scopes = scopes.iter().map(|template| scope(template)).collect();
     ManifestSpec { name: "table".to_owned(), scopes, emits: Vec::new(), ..manifest(RICH) }
@@ -102,7 +102,7 @@ fn random_manifests_are_taken_or_refused() {
     assert!((N_SIMULATED / 20..N_SIMULATED).contains(&n_taken), "seed {seed}: {n_taken} were taken");
 }
 
-/// The seed of random cases: that of `CONTRACT_SEED`, or the time.
+/// The seed of random cases: `CONTRACT_SEED`, or the time.
 pub(super) fn seed() -> u64 {
     let given = std::env::var("CONTRACT_SEED").ok().and_then(|seed| seed.parse().ok());
     given.unwrap_or_else(|| std::time::UNIX_EPOCH.elapsed().expect("a date after 1970").as_secs())

@@ -1,5 +1,5 @@
-//! The contract on both hosts: one table of manifests and outcomes, and random ones, get the same verdict from the simulator and
-//! from the real host.
+//! The contract on both hosts: the simulator and the real host give the same verdict on one table of manifests and
+//! outcomes, and on random ones.
 
 mod manifests;
 mod outcomes;
@@ -9,27 +9,27 @@ mod simulated;
 use serde_json::Value;
 use table::{ManifestSpec, NeedsSpec, Order, Orders, ScopeSpec, Text};
 
-/// The feature that needs nothing.
+/// The feature without needs.
 const POOR: &str = "poor";
 
-/// The feature that needs, and is granted, everything.
+/// The feature that needs, and is granted, all permissions.
 const RICH: &str = "rich";
 
-/// The connections of a case. Only the first is in a room, that of the scope `a`.
+/// The users of a case's connections. Only the first is in a room, that of the scope `a`.
 const ACTORS: [&str; 3] = ["ana", "ben", "zoe"];
 
 /// A host's verdict on an outcome.
 #[derive(Clone, Debug, PartialEq)]
 enum Verdict {
-    /// The event was refused with this code.
+    /// The event was refused with this code, without a fault.
     Refused(String),
-    /// The outcome broke a rule.
+    /// The outcome broke this rule.
     Fault(String),
     /// The outcome was committed: the reply, and the events that each of [`ACTORS`] received.
     Committed(Value, [Vec<(String, Value)>; 3]),
 }
 
-/// Outcomes of events of one feature, of which the last is judged.
+/// Outcomes of several events of one feature. The last one is judged.
 #[derive(Clone, Debug)]
 struct Case {
     plugin: &'static str,
@@ -52,7 +52,8 @@ impl Case {
         self
     }
 
-    /// The events of the case, with the first join of `ana`: sender, and data. `n` keeps the scopes of cases apart.
+    /// The events of the case, each a sender and data, beginning with the first join of `ana`. `n` separates the scopes
+    /// of cases.
     fn events(&self, n: usize, ids: &[String; 3]) -> Vec<(usize, Value)> {
         let join = ("ana", "a", vec![Order::Join("@ana".to_owned(), None)], None);
         let steps = std::iter::once(&join).chain(&self.steps);
@@ -73,7 +74,7 @@ impl Case {
     }
 }
 
-/// What a fault says, with names in place of ids.
+/// The text of a fault, with users' names in place of connections' ids.
 fn named(fault: &str, ids: &[String; 3]) -> String {
     ACTORS.iter().zip(ids).fold(fault.to_owned(), |fault, (actor, id)| fault.replace(id, actor))
 }

@@ -1,4 +1,4 @@
-//! Outcomes.
+//! Outcomes that each host commits or refuses.
 
 use roundhouse_tests::Random;
 
@@ -8,7 +8,7 @@ use super::manifests::seed;
 use super::real::RealHost;
 use super::{ACTORS, Case, POOR, RICH, Verdict, simulated};
 
-/// Random outcomes that both hosts judge.
+/// The number of random outcomes that both hosts judge.
 const N_RANDOM: usize = 300;
 
 /// 31 days, in milliseconds.
@@ -40,7 +40,7 @@ fn long(n: usize) -> Text {
     Text::Repeated("x".to_owned(), n, String::new(), String::new())
 }
 
-/// Arguments of so many bytes.
+/// Arguments of `n` bytes.
 fn args_of(n: usize) -> Text {
     Text::Repeated("x".to_owned(), n - 4, "[\"".to_owned(), "\"]".to_owned())
 }
@@ -65,7 +65,8 @@ fn acknowledged(to: &[AudienceSpec], tag: Text, timeout_ms: u64) -> Order {
     Order::Emit(EmitSpec { acknowledge: Some((tag, timeout_ms)), ..said(to) })
 }
 
-/// Outcomes whose weight counts: an effect of this weight beside a payload that fills the rest, and one byte more.
+/// Outcomes at the limit of weight: an effect of known weight beside a payload that fills the rest, and the same with
+/// one byte more.
 fn weights() -> Vec<(Case, &'static str)> {
     const MAX: usize = 1024 * 1024;
     let filled = |effect: Order, weight: usize| {
@@ -79,14 +80,14 @@ fn weights() -> Vec<(Case, &'static str)> {
         filled(Order::Emit(except), 4 + 2 + 100),
         filled(Order::ReachedUsers(long(50)), 50),
         filled(fetch("c", Some(long(40)), 1), 1 + 40),
-        // Neither collection nor key weigh anything.
+        // The names of the collection and the key have no weight.
         filled(save("t".into(), long(128), Some(long(1000)), "d".into()), 1 + 3),
         filled(Order::SetTimer("n".into(), 1000, "p".into()), 1 + 3),
     ]
     .concat()
 }
 
-/// Each with the rule that it breaks, or nothing.
+/// Outcomes, each with the rule that it breaks, or an empty text.
 fn table() -> Vec<(Case, &'static str)> {
     let poor = |effects: Vec<Order>| Case::of(POOR, effects);
     let rich = |effects: Vec<Order>| Case::of(RICH, effects);
@@ -129,7 +130,7 @@ fn table() -> Vec<(Case, &'static str)> {
         (poor(vec![join("@ana", Some("hall"))]), "a membership of the room"),
         (poor(vec![join("@ana", Some("#b"))]), ""),
         (poor(vec![join("@ana", Some("poor:x y"))]), "a membership of the room"),
-        // Watched by another scope, to which alone it sent something.
+        // Watched by another scope, the only one to which the connection has sent an event.
         (
             Case { plugin: POOR, steps: vec![("ana", "b", vec![join("@zoe", None)], None)] }.after(
                 "zoe",

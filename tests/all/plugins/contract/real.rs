@@ -8,7 +8,7 @@ use table::ManifestSpec;
 
 use super::{ACTORS, Case, POOR, RICH, Verdict, manifest, named};
 
-/// Faults of one user before another takes its place: a user that goes on causing faults is refused.
+/// The number of faults of one user before another user takes over: a user who causes more is refused.
 const FAULTS_PER_USER: usize = 2;
 
 /// A host on which cases are judged one after another.
@@ -35,10 +35,10 @@ impl RealHost {
         Self { host, tokens: HashMap::new(), n_faults: 0 }
     }
 
-    /// Whether the host takes a manifest.
+    /// Loads a manifest.
     ///
     /// # Errors
-    /// With the rule that it breaks.
+    /// If the host refuses the manifest, with the rule that it breaks.
     pub(super) async fn load(&self, manifest: &ManifestSpec) -> Result<(), String> {
         let answer = self.host.try_load("table", guests::table(manifest)).await;
         if answer.status == 200 {
@@ -48,7 +48,7 @@ impl RealHost {
         Err(answer.body["message"].as_str().expect("a refusal has a message").to_owned())
     }
 
-    /// The user that sends as `ana` in the next case.
+    /// The user who sends as `ana` in the next case.
     pub(super) fn user(&self) -> String {
         format!("ana{}", self.n_faults / FAULTS_PER_USER)
     }
@@ -76,7 +76,7 @@ impl RealHost {
             Ok(reply) => Verdict::Committed(reply, self.received(&mut clients).await),
             Err(error) if error["code"] == "internal" => {
                 self.n_faults += 1;
-                // So that the faults are not taken for a pattern.
+                // Successful calls in between, so that the faults do not put the plugin in quarantine.
                 for _ in 0..3 {
                     let data = json!({ "id": format!("a{n}"), "effects": [] });
                     clients[2].emit_with_ack(&event, data).await.expect("the feature runs on");

@@ -7,15 +7,15 @@ use table::{ManifestSpec, Table, set_manifest};
 
 use super::{ACTORS, Case, Verdict, manifest, named};
 
-/// The text of a panic.
+/// The result of `run`, or the text of its panic.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| *panic.downcast::<String>().expect("a panic has a text"))
 }
 
-/// Whether the simulator takes a manifest.
+/// Loads a manifest.
 ///
 /// # Errors
-/// With the rule that it breaks.
+/// If the simulator refuses the manifest, with the rule that it breaks.
 pub(super) fn load(manifest: &ManifestSpec) -> Result<(), String> {
     set_manifest(manifest.clone());
     caught(Simulation::<Table>::new)
