@@ -1,4 +1,4 @@
-//! A server with members in its rooms and publishers, and the ways to load it.
+//! A server with publishers and members in its rooms, and the ways to load it.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -14,31 +14,30 @@ use crate::servers::Server;
 pub(crate) struct Audience {
     pub(crate) server: Server,
     pub(crate) crowd: CrowdId,
-    /// One for each room, though several may share a room.
+    /// One publisher for each room, or fewer that share the rooms.
     publishers: Vec<SocketId>,
     publishes: Vec<Vec<u8>>,
-    /// In each room.
+    /// The number of members in each room.
     members: usize,
 }
 
 /// The result of publishing without a pause.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flood {
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub(crate) rate: f64,
     /// The server's CPU time per delivery in nanoseconds, which other load on the machine disturbs less.
     pub(crate) cpu: f64,
-    /// The generator's CPU time per delivery in nanoseconds: where it exceeds the server's, the rate is the
-    /// generator's.
+    /// The generator's CPU time per delivery in nanoseconds: if it exceeds the server's, the generator bounds the rate.
     pub(crate) generator: f64,
 }
 
 /// The result of publishing at a fixed rate.
 #[derive(Debug)]
 pub(crate) struct AtRate {
-    /// Microseconds from when each event was due to each delivery, sorted.
+    /// Microseconds from the time at which an event was due to each of its deliveries, sorted.
     pub(crate) latencies: Vec<u32>,
-    /// Deliveries a second.
+    /// Deliveries per second.
     pub(crate) rate: f64,
     /// The share of a core that the server used.
     pub(crate) cpu: f64,
@@ -54,7 +53,7 @@ impl Audience {
         Ok(Self { server, crowd, publishers: Vec::new(), publishes: Vec::new(), members })
     }
 
-    /// Starts a server with members in this many rooms, and a publisher for each.
+    /// Starts a server with `members` in each of `rooms` rooms, and a publisher for each room.
     pub(crate) fn gather(bench: &mut Bench, at: usize, rooms: usize, members: usize) -> anyhow::Result<Self> {
         let mut audience = Self::start(bench, at, members)?;
         audience.fill(bench, 0..rooms)?;
@@ -62,7 +61,7 @@ impl Audience {
         Ok(audience)
     }
 
-    /// Lets members join these rooms.
+    /// Connects members who join these rooms.
     pub(crate) fn fill(&mut self, bench: &mut Bench, rooms: Range<usize>) -> anyhow::Result<()> {
         let wire = self.server.spec.wire;
         let mut scripts = Vec::new();
@@ -78,7 +77,7 @@ impl Audience {
         Ok(())
     }
 
-    /// Joins more members to the first room, until it has `members`.
+    /// Connects more members who join the first room, until it has `members`.
     pub(crate) fn grow(&mut self, bench: &mut Bench, members: usize) -> anyhow::Result<()> {
         let wire = self.server.spec.wire;
         let scripts = (self.members..members).map(|member| {
@@ -108,13 +107,13 @@ impl Audience {
         (room, self.publishers[room % self.publishers.len()])
     }
 
-    /// Publishes to the rooms in turn for some time, with this many events in flight.
+    /// Publishes to the rooms in turn for `time`, with `in_flight` events at once.
     pub(crate) fn flood(&self, bench: &mut Bench, in_flight: usize, time: Duration) -> anyhow::Result<Flood> {
         let generator = &mut bench.generator;
         let n_rooms = self.publishes.len();
-        // With several rooms, deliveries count the events; a member may then lag behind.
+        // With several rooms, only deliveries are counted, so a member may lag behind.
         generator.reset_room(self.crowd, if n_rooms == 1 { self.members } else { 0 });
-        // In batches of half of the events in flight, or every wake-up would send one.
+        // Events are written in batches of half of those in flight; otherwise each wake-up would write a single event.
         let batch = (in_flight / 2).max(1);
         let repeated = self.publishes[0].repeat(batch);
         let (began, cpu, own) = (Instant::now(), self.server.process.cpu()?, own_cpu()?);
@@ -149,7 +148,7 @@ impl Audience {
         }
     }
 
-    /// Publishes to each room at a fixed rate for some time.
+    /// Publishes to each room at a fixed rate for `time`.
     pub(crate) fn at_rate(&self, bench: &mut Bench, per_second: u32, time: Duration) -> anyhow::Result<AtRate> {
         let generator = &mut bench.generator;
         let n_rooms = self.publishes.len();

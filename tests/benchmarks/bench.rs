@@ -1,11 +1,11 @@
-//! What the workloads share.
+//! The state that all workloads share.
 
 use crate::generator::Generator;
 use crate::options::Options;
 use crate::report::Report;
 use crate::servers::Field;
 
-/// Shared by all workloads.
+/// The options, the servers, the generator and the report of a run.
 pub(crate) struct Bench {
     pub(crate) options: Options,
     pub(crate) field: Field,

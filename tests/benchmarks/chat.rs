@@ -1,4 +1,5 @@
-//! Chat through feature and store: 50 rooms of 20 people, 2,000 messages a second, each stored before it is confirmed.
+//! Chat through feature and store: 50 rooms of 20 people, 2,000 messages per second, each stored before it is
+//! confirmed.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,7 +16,7 @@ use crate::options::Workload;
 use crate::report::{CHAT_CPU, CONFIRMED_P50, CONFIRMED_P99, SHOWN_P50, SHOWN_P99};
 use crate::wire::Wire;
 
-/// Every build of the host over the plain protocol.
+/// Measures each build of the host over the plain protocol.
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Chat) {
         return Ok(());
@@ -50,7 +51,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All members write until this many messages are sent and all outcomes have come. Also returns the host's CPU time.
+/// Lets all members write `messages` messages, and waits for all outcomes. Also returns the host's CPU time.
 async fn talk(audience: &Audience, messages: usize) -> anyhow::Result<(Shared, Duration)> {
     let (process, ws) = (&audience.server.process, format!("ws://{}", audience.server.address));
     let tally: Shared = Rc::new(RefCell::new(Tally::new(messages)));

@@ -1,7 +1,7 @@
-//! The least work of any server: reads publishes from sockets, and writes a ready-made frame to others.
+//! The least work of any server: reading publishes from sockets, and writing a ready-made frame to other sockets.
 //!
-//! No WebSocket handshake, no parsing, no identities, no limits; one thread. A connection introduces itself with six
-//! bytes. One floor writes each frame separately, the other writes all due frames at once.
+//! There is no WebSocket handshake, parsing, identity or limit, and one thread. A connection sends six bytes to say
+//! what it is. One floor writes each frame separately, the other writes all due frames at once.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -17,14 +17,14 @@ use crate::options::Merging;
 use crate::wire::{Wire, plain_event};
 
 const LISTENER: u64 = u64::MAX;
-/// A kind, a space, and a room.
+/// The bytes with which a connection begins: a kind, a space and a room.
 const HEAD: usize = 6;
 
 /// The purpose of a socket.
 enum Role {
     Unknown,
     Member,
-    /// With the bytes of an incomplete publish.
+    /// Sends publishes. `rest` counts the received bytes of an incomplete one.
     Publisher {
         room: usize,
         rest: usize,
@@ -34,7 +34,7 @@ enum Role {
 /// The members of a room, and their pending frames.
 struct Room {
     members: Vec<usize>,
-    /// The frame, repeated as often as it was ever due at once, made when that first happened.
+    /// The frame of an event, repeated as often as it was ever due at once, so that merged frames are one slice.
     bytes: Vec<u8>,
     frame_bytes: usize,
 }
@@ -45,7 +45,7 @@ impl Room {
         Self { members: Vec::new(), frame_bytes: bytes.len(), bytes }
     }
 
-    /// Makes sure that this many frames are ready.
+    /// Makes sure that `bytes` has at least `frames` frames.
     fn make_ready(&mut self, frames: usize) -> &Self {
         while self.bytes.len() < frames * self.frame_bytes {
             self.bytes.extend_from_within(..self.frame_bytes);
@@ -61,7 +61,7 @@ fn accept(listener: &TcpListener, poll: &OwnedFd, id: epoll::EventData) -> anyho
     Ok(socket)
 }
 
-/// The role of a socket by its first bytes.
+/// The role of a socket, from its first bytes. A member joins its room.
 fn introduce(bytes: &[u8], at: usize, rooms: &mut HashMap<usize, Room>) -> anyhow::Result<Role> {
     let head = bytes.first_chunk::<HEAD>().context("a connection begins with six bytes")?;
     let room: usize = std::str::from_utf8(&head[3..])?.parse()?;
@@ -81,7 +81,7 @@ fn write(bytes: &[u8], members: &[usize], sockets: &mut [Option<(TcpStream, Role
     Ok(())
 }
 
-/// Serves until the process is ended.
+/// Serves until the process is killed.
 pub(crate) fn run(merging: Merging) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     say(&listener.local_addr()?.port().to_string())?;

@@ -1,8 +1,8 @@
 //! The generator: one thread, all clients, edge-triggered.
 //!
-//! It must cost less than any server. So it reads into one buffer, walks from frame to frame by their lengths, and
-//! knows by counting which event a frame belongs to: the n-th frame that a member of a room gets is the n-th event
-//! published there.
+//! The generator must cost less than any server. It reads into one buffer, goes from frame to frame by their lengths,
+//! and knows by counting which event a frame belongs to: the n-th frame that a member of a room receives is the n-th
+//! event that was published there.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +19,7 @@ use crate::wire::{Step, Until, answer};
 /// The time-out of every wait.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How many connections are opened at once while nothing is measured.
+/// The number of connections that are opened at once while nothing is measured.
 const AT_ONCE: usize = 64;
 
 /// A socket of the generator.
@@ -36,7 +36,7 @@ struct Socket {
     crowd: usize,
     room: usize,
     walk: Walk,
-    /// Events since the reset, or their bytes where a frame may hold several.
+    /// The events received since the reset, or their bytes if a frame may hold several events.
     got: usize,
     script: Option<Box<Script>>,
 }
@@ -47,7 +47,7 @@ struct Script {
     steps: Vec<Step>,
     next: usize,
     received: Vec<u8>,
-    /// Where the current step began in the received bytes.
+    /// The position in `received` at which the answer to the current step begins.
     from: usize,
     is_switched: bool,
     began: Instant,
@@ -59,14 +59,14 @@ struct Crowd {
     name: String,
     bytes_per_event: Option<usize>,
     delivered: usize,
-    /// How many members got each event, where all are in one room and this is counted.
+    /// The number of members that have received each event, if all are in one room and this is counted.
     got_by: Vec<u32>,
     members: u32,
-    /// Events that all members got.
+    /// The number of events that all members have received.
     complete: usize,
-    /// When each event was due, by room.
+    /// The times at which events were due, by room.
     due: Vec<Vec<Instant>>,
-    /// Microseconds from then until each delivery.
+    /// Microseconds from the due time of an event to each of its deliveries.
     latencies: Vec<u32>,
     notes_latency: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Generator {
     crowds: Vec<Crowd>,
     events: Vec<epoll::Event>,
     buffer: Vec<u8>,
-    /// The times that connections took until they were ready, since this was last taken.
+    /// The time that each connection took until it was ready, since the last call of [`Generator::connect`].
     ready: Vec<Duration>,
     connecting: usize,
 }
@@ -102,7 +102,7 @@ impl Generator {
         CrowdId(self.crowds.len() - 1)
     }
 
-    /// Connects clients by their scripts, this many at a time, and returns the time that each took until it was ready.
+    /// Connects clients by their scripts, `at_once` at a time. Also returns the time that each took until it was ready.
     pub(crate) fn connect(
         &mut self,
         crowd: CrowdId,
@@ -117,7 +117,7 @@ impl Generator {
                 self.must_poll()?;
             }
             ids.push(self.open(crowd, address, room, steps)?);
-            // Without waiting, so that other connections proceed meanwhile.
+            // Does not wait for input, so that other connections proceed meanwhile.
             self.poll(Some(Duration::ZERO))?;
         }
         while self.connecting > 0 {
@@ -126,7 +126,7 @@ impl Generator {
         Ok((ids, std::mem::take(&mut self.ready)))
     }
 
-    /// As [`Generator::connect`], without the times.
+    /// Connects clients as [`Generator::connect`] does, without measuring the times.
     pub(crate) fn connect_all(
         &mut self,
         crowd: CrowdId,
@@ -167,13 +167,13 @@ impl Generator {
         }
     }
 
-    /// Resets the counts, and counts the events that all `members` of the one room have.
+    /// Resets the counts. From now on the events that all `members` of the one room have received are counted.
     pub(crate) fn reset_room(&mut self, crowd: CrowdId, members: usize) {
         self.reset(crowd, 0);
         self.crowds[crowd.0].members = members as u32;
     }
 
-    /// Resets the counts. With `n_rooms`, latencies are recorded.
+    /// Resets the counts. If `n_rooms` is not 0, latencies are recorded from now on.
     pub(crate) fn reset(&mut self, crowd: CrowdId, n_rooms: usize) {
         for socket in self.sockets.iter_mut().flatten().filter(|socket| socket.crowd == crowd.0) {
             socket.got = 0;
@@ -186,17 +186,17 @@ impl Generator {
         crowd.latencies.clear();
     }
 
-    /// Events that all members of the one room have got since the reset.
+    /// The number of events that all members of the one room have received since the reset.
     pub(crate) fn complete(&self, crowd: CrowdId) -> usize {
         self.crowds[crowd.0].complete
     }
 
-    /// Deliveries since the reset.
+    /// The number of deliveries since the reset.
     pub(crate) fn delivered(&self, crowd: CrowdId) -> usize {
         self.crowds[crowd.0].delivered
     }
 
-    /// Microseconds of each delivery since the reset.
+    /// The latency of each delivery since the reset, in microseconds.
     pub(crate) fn take_latencies(&mut self, crowd: CrowdId) -> Vec<u32> {
         std::mem::take(&mut self.crowds[crowd.0].latencies)
     }
@@ -206,19 +206,19 @@ impl Generator {
         self.crowds[crowd.0].due[room].push(due);
     }
 
-    /// Sends all bytes.
+    /// Sends bytes to the server.
     pub(crate) fn write(&mut self, socket: SocketId, bytes: &[u8]) -> anyhow::Result<()> {
         let socket = self.sockets[socket.0].as_ref().context("the socket was closed")?;
         write_all(&socket.stream, bytes)
     }
 
-    /// Waits for input, within the time-out.
+    /// Waits for input, and fails after the time-out.
     pub(crate) fn must_poll(&mut self) -> anyhow::Result<()> {
         ensure!(self.poll(Some(TIMEOUT))?, "nothing came for {TIMEOUT:?}");
         Ok(())
     }
 
-    /// Only answers heartbeats until then.
+    /// Answers heartbeats until `end`.
     pub(crate) fn poll_until(&mut self, end: Instant) -> anyhow::Result<()> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -229,7 +229,7 @@ impl Generator {
         }
     }
 
-    /// Reads input, for which it waits this long, and returns whether there was any.
+    /// Reads input, waiting for at most `timeout`. Returns whether there was any.
     pub(crate) fn poll(&mut self, timeout: Option<Duration>) -> anyhow::Result<bool> {
         self.events.clear();
         let timeout = timeout
@@ -265,7 +265,7 @@ impl Generator {
             } else {
                 socket.take(&self.buffer[..n], &mut self.crowds[socket.crowd])?;
             }
-            // Less than the buffer holds: further bytes raise another edge.
+            // The socket is drained if the buffer is not full: further bytes raise another edge.
             if n < self.buffer.len() {
                 return Ok(());
             }
@@ -273,14 +273,14 @@ impl Generator {
     }
 }
 
-/// The answer of a server that refused a client.
+/// The bytes that a server has sent to a client that was not ready, for an error message.
 fn refusal_text(socket: &Socket) -> String {
     let script = socket.script.as_ref();
     script.map_or_else(String::new, |script| format!(": {}", String::from_utf8_lossy(&script.received)))
 }
 
 impl Crowd {
-    /// Records that one more member has the events from `before` to `after`.
+    /// Records that one more member has received the events from `before` to `after`.
     fn note_members(&mut self, before: usize, after: usize) {
         if self.got_by.len() < after {
             self.got_by.resize(after, 0);
@@ -295,7 +295,7 @@ impl Crowd {
 }
 
 impl Socket {
-    /// Counts the events in these bytes, and answers heartbeats.
+    /// Counts the events in received bytes, and answers heartbeats.
     fn take(&mut self, bytes: &[u8], crowd: &mut Crowd) -> anyhow::Result<()> {
         let mut answers = Vec::new();
         let long = self.walk.feed(bytes, |opcode, payload| answers.extend(answer(opcode, payload).unwrap_or_default()));
@@ -319,7 +319,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Advances the script, and returns the time that it took once it is at its end.
+    /// Advances the script by received bytes. At its end, returns the time that it took.
     fn go_on(&mut self, bytes: &[u8]) -> anyhow::Result<Option<Duration>> {
         const END: &[u8] = b"\r\n\r\n";
         let Some(script) = &mut self.script else { return Ok(None) };
@@ -344,7 +344,7 @@ impl Socket {
                 write_all(&self.stream, &next.send)?;
             }
         }
-        // The rest of a cut frame comes later; it is no event, but some servers begin with a heartbeat.
+        // The bytes after the last answer may hold a heartbeat, or the beginning of a frame, but no event.
         let mut answers = Vec::new();
         self.walk.feed(&script.received, |opcode, payload| answers.extend(answer(opcode, payload).unwrap_or_default()));
         write_all(&self.stream, &answers)?;
@@ -354,7 +354,7 @@ impl Socket {
     }
 }
 
-/// Writes all bytes, at once or when the socket is writable.
+/// Writes all bytes, retrying while the socket is not writable.
 fn write_all(mut stream: &TcpStream, mut bytes: &[u8]) -> anyhow::Result<()> {
     let mut patience = None;
     while !bytes.is_empty() {

@@ -6,19 +6,19 @@ use crate::report::{
 };
 use Bound::{AtLeast, AtMost};
 
-/// The bound of a figure, or of its ratio to the floor where it has one.
+/// The bound of a figure, or of its ratio to the floor if it has one.
 enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
 
-/// Decimals of a ratio.
+/// The number of decimals of a ratio.
 const RATIO_DECIMALS: usize = 2;
 
 const PLAIN: &[(&str, Metric, Bound)] = &[
     ("(a) deliveries/s: at least 0.95 of the floor", SINGLE, AtLeast(0.95)),
     ("(b) deliveries/s: at least 0.5 of the merging floor", PIPELINED, AtLeast(0.5)),
-    // The same goals where the server does not bound the rate: on a busy machine, or by the generator.
+    // The goals of (a) and (b) in CPU time, for runs in which the machine or the generator bounds the rate.
     ("(a) CPU each: at most 1.05 of the floor's", SINGLE_CPU, AtMost(1.05)),
     ("(b) CPU each: at most 2 of the merging floor's", PIPELINED_CPU, AtMost(2.0)),
     ("(c) p99: at most 1.2 of the floor", LATENCY_P99, AtMost(1.2)),
@@ -31,12 +31,13 @@ const EACH: &[(&str, Metric, Bound)] = &[
     ("(e) CPU % at 1,000 idle: at most 0.1", IDLE_CPU, AtMost(0.1)),
 ];
 
-/// Latency where all 18,000 are served, and the cost of a connection relative to 1,000: linear, but for noise.
+/// The bounds of the p99 latency at 18,000 connections, in milliseconds, and of the cost of a connection relative to
+/// that at 1,000: linear but for noise.
 const CURVE_P99: f64 = 100.0;
 const CURVE_GROWTH: f64 = 1.1;
 
 impl Report {
-    /// All goals that have figures.
+    /// The goals for which the run has figures.
     pub(crate) fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
         for server in self.servers.iter().filter(|server| server.starts_with("roundhouse")) {

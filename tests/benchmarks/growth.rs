@@ -1,4 +1,4 @@
-//! The growth of cost with connections, members of a room and rooms.
+//! The growth of the cost with connections, with the members of a room, and with rooms.
 
 use std::time::{Duration, Instant};
 
@@ -11,16 +11,16 @@ use crate::report::Curve;
 use crate::servers::Kind;
 use crate::wire::Wire;
 
-/// The levels of the curve of connections. A process on such a machine may have 20,000 open files.
+/// The numbers of connections that are measured. A process on such a machine may have 20,000 open files.
 const LEVELS: [usize; 5] = [1_000, 2_000, 5_000, 10_000, 18_000];
 const ROOM_MEMBERS: usize = 100;
-/// How long a level is measured, and how long the last.
+/// The time for which each level is measured, and that of the last level.
 const LEVEL_TIME: Duration = Duration::from_secs(15);
 const LAST_TIME: Duration = Duration::from_secs(60);
 
 const PIPELINE: usize = 64;
 
-/// One message a second to each of up to 18,000.
+/// Measures one message per second to each of up to 18,000 connections.
 pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Connections) {
         return Ok(());
@@ -66,7 +66,7 @@ pub(crate) fn connections(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The extrapolated cost of far more connections, by the line through the first and the last level.
+/// Records the cost of far more connections, extrapolated from the first and the last level.
 fn extrapolate(bench: &mut Bench, server: &str) {
     let points: Vec<&Curve> =
         bench.report.curves.iter().filter(|point| point.curve == "connections" && point.server == server).collect();
@@ -89,7 +89,7 @@ fn extrapolate(bench: &mut Bench, server: &str) {
     bench.report.curves.extend(reckoned);
 }
 
-/// Members of one room, and rooms, for the host and the floors.
+/// Measures members of one room, and rooms, for the host and the floors.
 pub(crate) fn members_and_rooms(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Growth) {
         return Ok(());
@@ -118,7 +118,7 @@ pub(crate) fn members_and_rooms(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Notes (a) and (b) of three turns each.
+/// Records the medians of (a) and (b) in three turns each.
 fn note(bench: &mut Bench, audience: &Audience, at: String, n: usize, each: Option<f64>) -> anyhow::Result<()> {
     let server = audience.server.spec.name.clone();
     say(&format!("{server}: {at}"))?;

@@ -1,4 +1,4 @@
-//! Idle connections, and many that connect at once: memory, CPU, handshakes.
+//! Idle connections, and many connections that open at once: memory, CPU time, handshakes.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,20 @@ use crate::options::Workload;
 use crate::report::{IDLE_CPU, IDLE_MEMORY, STORM_P99, STORM_RATE};
 use crate::wire::{Step, Wire};
 
-/// The connections whose memory is measured.
+/// The number of connections whose memory is measured.
 const CONNECTIONS: usize = 10_000;
-/// The connections before them, which pay shared costs.
+/// The number of connections before the measurement, which bear the shared costs.
 const FIRST: usize = 100;
-/// The idle connections whose CPU is measured.
+/// The number of idle connections whose CPU time is measured.
 const BEATING: usize = 1_000;
-/// Two heartbeats of most servers.
+/// The time of the measurement: two heartbeats of most servers.
 const BEATS: Duration = Duration::from_secs(52);
-/// The connections that are opened, and how many at a time.
+/// The number of connections that are opened for the rate of handshakes, and how many at a time.
 const STORM: usize = 5_000;
 const AT_ONCE: usize = 64;
 
-/// Users who only connect. A floor ignores connections that have not introduced themselves.
+/// Users who only connect. On a floor they also join a room, because it ignores connections that have not sent their
+/// first bytes.
 fn users(wire: Wire, prefix: &str, n: usize) -> anyhow::Result<Vec<(usize, Vec<Step>)>> {
     let scripts = (0..n).map(|n| {
         let mut steps = wire.connect(&format!("{prefix}{n}"))?;
@@ -32,7 +33,7 @@ fn users(wire: Wire, prefix: &str, n: usize) -> anyhow::Result<Vec<(usize, Vec<S
     scripts.collect()
 }
 
-/// Memory of one server after another, and CPU of all at the same time.
+/// Measures memory of one server after another, and CPU time of all servers at the same time.
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Idle) {
         return Ok(());
@@ -58,7 +59,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
         bench.generator.connect_all(audience.crowd, audience.server.address, scripts)?;
         audiences.push(audience);
     }
-    // The servers' work after connecting is not idling.
+    // The servers' work right after connecting is not counted as idle.
     bench.generator.poll_until(Instant::now() + Duration::from_secs(3))?;
     let time = if quick { BEATS / 4 } else { BEATS };
     say(&format!("idle: {BEATING} connections to each server for {time:?}"))?;
@@ -77,7 +78,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The rate of handshakes.
+/// Measures the rate of handshakes.
 pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Storm) {
         return Ok(());
@@ -88,7 +89,7 @@ pub(crate) fn storm(bench: &mut Bench) -> anyhow::Result<()> {
         for at in 0..bench.field.specs.len() {
             let audience = Audience::start(bench, at, 0)?;
             let (name, wire) = (audience.server.spec.name.clone(), audience.server.spec.wire);
-            // As after a restart, without the costs that only the very first clients pay.
+            // As after a restart, but without the costs of the very first clients.
             bench.generator.connect_all(audience.crowd, audience.server.address, users(wire, "first", FIRST)?)?;
             let scripts = users(wire, "storm", connections)?;
             let began = Instant::now();

@@ -2,12 +2,12 @@
 //! here.
 //!
 //! # Layout
-//! - `options`: the command line; `bench`: what the workloads share
-//! - `servers`: how servers are built and started; `process`: pinned to a core; `floor`: least work
+//! - `options`: the command line; `bench`: the state that the workloads share
+//! - `servers`: how servers are built and started; `process`: a server on its core; `floor`: the least work of a server
 //! - `wire`: each server's protocol; `generator`: all clients, on one thread
 //! - `audience`: members and publishers, and the ways to load them
 //! - `throughput`, `idle`, `plugin`, `chat`, `growth`: the workloads
-//! - `report`: figures, tables in Markdown, JSON; `goals`: which are met; `plot`: bars and curves
+//! - `report`: figures, tables in Markdown, JSON; `goals`: the goals that are met; `plot`: bars and curves
 
 mod audience;
 mod bench;
@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     process::prepare()?;
     let mut bench = Bench { report: Report::new(&field)?, generator: Generator::new()?, field, options };
     let outcome = run(&mut bench);
-    // Figures so far are worth showing.
+    // The figures so far are written although a workload has failed.
     let Bench { report, options, .. } = bench;
     let tables = report.to_markdown();
     say(&format!("\n{tables}"))?;
@@ -58,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     outcome
 }
 
-/// All workloads, beginning with those that all servers take part in.
+/// Runs all workloads, those that all servers take part in first.
 fn run(bench: &mut Bench) -> anyhow::Result<()> {
     throughput::one_room(bench)?;
     throughput::many_rooms(bench)?;

@@ -5,21 +5,21 @@ use std::fmt::Write as _;
 use crate::report::{Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE, thousands};
 
 const WIDTH: f64 = 760.0;
-/// Where bars begin, and the length of the longest.
+/// The position at which bars begin, and the length of the longest bar.
 const LEFT: f64 = 190.0;
 const LONGEST: f64 = 440.0;
 const ROW: f64 = 24.0;
 /// The height of the curve.
 const HEIGHT: f64 = 200.0;
 
-/// The whole plot, one panel below the other.
+/// The plot, one panel below the other.
 pub(crate) fn svg(report: &Report) -> String {
     let mut body = String::new();
     let mut y = 0.0;
     let panels = [
         (SINGLE, "(a) Deliveries a second to a room of 1,000, one event in flight"),
         (PIPELINED, "(b) The same with 64 events in flight"),
-        // The merging floor's rate is bounded by the generator, too.
+        // By CPU time too, because the generator bounds the merging floor's rate.
         (PIPELINED_CPU, "(b) CPU of the server for each delivery, in ns: less is better"),
     ];
     for (metric, title) in panels {
@@ -36,11 +36,11 @@ pub(crate) fn svg(report: &Report) -> String {
 }
 
 fn text(body: &mut String, x: f64, y: f64, attributes: &str, text: &str) {
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(body, "<text x=\"{x:.0}\" y=\"{y:.0}\" {attributes}>{text}</text>");
 }
 
-/// One bar for each server. Returns where the next panel begins.
+/// Draws one bar for each server. Returns the position of the next panel.
 fn bars(body: &mut String, report: &Report, metric: Metric, title: &str, top: f64) -> f64 {
     let figures: Vec<(&String, f64)> =
         report.servers.iter().filter_map(|server| Some((server, report.median(metric, server)?))).collect();
@@ -63,7 +63,7 @@ fn bars(body: &mut String, report: &Report, metric: Metric, title: &str, top: f6
     y + 12.0
 }
 
-/// CPU and p99 of each build of the host over connections. Returns where it ends.
+/// Draws CPU time and p99 of each build of the host over the number of connections. Returns the position of the end.
 fn curve(body: &mut String, report: &Report, top: f64) -> f64 {
     let points: Vec<_> = report.curves.iter().filter(|point| point.curve == "connections").collect();
     let Some(most) = points.iter().map(|point| point.n).max() else { return top };
@@ -82,7 +82,7 @@ fn curve(body: &mut String, report: &Report, top: f64) -> f64 {
         text(body, LEFT - 6.0, y, "text-anchor=\"end\" font-size=\"10\"", &format!("{share}"));
     }
     let place = |n: usize| LEFT + n as f64 / most as f64 * LONGEST;
-    // The smallest levels are too close to each other to be labelled.
+    // The smallest levels are too close to each other for labels.
     let mut named: Vec<usize> = points.iter().map(|point| point.n).filter(|n| n * 10 > most).collect();
     named.sort_unstable();
     named.dedup();

@@ -1,5 +1,5 @@
-//! The cost of a feature: events of the bundled `ticket-collision` with acknowledgements, beside an echo without any
-//! feature.
+//! The cost of a feature: events of the bundled `ticket-collision` with acknowledgements, compared with an echo without
+//! a feature.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -24,10 +24,10 @@ use crate::wire::{Step, Until, Wire};
 
 const TICKETS: usize = 64;
 const IN_FLIGHT: usize = 256;
-/// The beginning of all acknowledgements.
+/// The beginning of each acknowledgement.
 const ACKNOWLEDGED: &[u8] = b"{\"id\":7,";
 
-/// A client that spins while it waits for its answers: its own wake-ups are not part of the cost.
+/// A client that spins while it waits for answers, so that its own wake-ups are not measured.
 struct Client {
     socket: TcpStream,
     received: Vec<u8>,
@@ -88,7 +88,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads until at least one frame with this beginning has come, and returns their number.
+    /// Reads until at least one frame that begins with `start` has arrived. Returns the number of such frames.
     fn wait(&mut self, start: &[u8]) -> anyhow::Result<usize> {
         let mut found = 0;
         while found == 0 {
@@ -98,7 +98,7 @@ impl Client {
         Ok(found)
     }
 
-    /// Sends a frame and waits for its answer. Returns nanoseconds.
+    /// Sends a frame and waits for its answer. Returns the time in nanoseconds.
     fn ask(&mut self, frame: &[u8], start: &[u8]) -> anyhow::Result<f64> {
         let began = Instant::now();
         self.write(frame)?;
@@ -106,12 +106,12 @@ impl Client {
         Ok(began.elapsed().as_nanos() as f64)
     }
 
-    /// Sends these frames again and again, 256 in flight, for some time. Returns answers per second.
+    /// Sends frames again and again for `time`, with 256 in flight. Returns the answers per second.
     fn flood(&mut self, frames: &[Vec<u8>], time: Duration) -> anyhow::Result<f64> {
         let began = Instant::now();
         let (mut sent, mut answered) = (0, 0);
         loop {
-            // Checked once per turn: there is always an answer to wait for.
+            // Checked once per turn, so that each wait has an answer to come.
             let goes_on = began.elapsed() < time;
             if !goes_on && answered == sent {
                 break;
@@ -139,7 +139,7 @@ fn microseconds(mut nanoseconds: Vec<f64>, share: f64) -> f64 {
     quantile(&nanoseconds, share) / 1000.0
 }
 
-/// The host for protocol suites, which has an echo.
+/// Starts the host for protocol suites, which has an echo.
 fn start_echo() -> anyhow::Result<(Process, SocketAddr)> {
     let mut command = Command::new(target_dir().join("release/conformance"));
     command.args(["--ping-interval-ms", "25000", "--ping-timeout-ms", "35000"]);
@@ -149,7 +149,7 @@ fn start_echo() -> anyhow::Result<(Process, SocketAddr)> {
     Ok((process, address.parse()?))
 }
 
-/// Every build of the host over the plain protocol.
+/// Measures each build of the host over the plain protocol.
 pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
     let there_is_one = bench.field.specs.iter().any(|spec| spec.wire == Wire::Plain);
     if !bench.options.wants(Workload::Plugin) || !there_is_one {
@@ -172,7 +172,7 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
         }
     }
     let typing: Vec<Vec<u8>> = (0..TICKETS).map(|ticket| event("ticket:typing", ticket)).collect();
-    // Separate tickets, so that the others are viewed all the time.
+    // Tickets of their own, so that the other tickets are viewed all the time.
     let coming_and_going: Vec<Vec<u8>> = (TICKETS..2 * TICKETS)
         .map(|ticket| event("ticket:view", ticket))
         .chain((TICKETS..2 * TICKETS).map(|ticket| event("ticket:leave", ticket)))

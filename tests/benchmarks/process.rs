@@ -1,4 +1,4 @@
-//! Server processes: pinned to a core, measured through `/proc`, ended with the benchmark.
+//! Server processes: pinned to a core, measured through `/proc`, killed at the end of the benchmark.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -12,19 +12,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
-/// The core of all threads of the servers.
+/// The core of the servers' threads.
 const SERVER_CORE: usize = 0;
 /// The core of the generator.
 const GENERATOR_CORE: usize = 1;
 
-/// Keeps this thread, and its later children, on one core.
+/// Keeps this thread, and the processes that it starts later, on one core.
 fn pin(core: usize) -> anyhow::Result<()> {
     let mut cores = CpuSet::new();
     cores.set(core);
     sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}: two cores are needed"))
 }
 
-/// Pins the generator, and raises its and its children's limit of open files.
+/// Pins the generator, and raises the limit of open files, also for the processes that it starts.
 pub(crate) fn prepare() -> anyhow::Result<()> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -32,17 +32,17 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
     pin(GENERATOR_CORE)
 }
 
-/// A server in a folder of its own, which is ended when it is dropped.
+/// A server in a folder of its own, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     dir: TempDir,
-    /// Its first line.
+    /// The first line of standard output; empty if the server writes none.
     pub(crate) first_line: String,
 }
 
 impl Process {
-    /// Starts it on the servers' core, and waits for its first line where it writes one.
+    /// Starts a server on the servers' core. If it writes a first line, waits for that.
     pub(crate) fn start(mut command: Command, dir: TempDir, writes_a_line: bool) -> anyhow::Result<Self> {
         let log = fs::File::create(dir.path().join("log"))?;
         command.current_dir(dir.path()).stdin(Stdio::null()).stderr(log);
@@ -60,17 +60,17 @@ impl Process {
         Ok(process)
     }
 
-    /// Its standard error.
+    /// The standard error of the server.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
-    /// Its resident memory.
+    /// The resident memory of the server, in bytes.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<f64> {
         resident_bytes(self.child.id())
     }
 
-    /// The CPU time of its threads.
+    /// The CPU time of all threads of the server.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         cpu(&self.child.id().to_string())
     }
@@ -93,7 +93,7 @@ fn cpu(process: &str) -> anyhow::Result<Duration> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The server may have ended already.
+        // The server may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

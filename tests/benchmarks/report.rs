@@ -7,15 +7,15 @@ use serde_json::{Value, json};
 
 use crate::servers::Field;
 
-/// A metric.
+/// A metric: its names, its decimals, and the server that it is compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Metric {
-    /// Its name in JSON.
+    /// The metric's name in JSON.
     pub(crate) key: &'static str,
-    /// Its name in the table.
+    /// The metric's name in the table.
     pub(crate) title: &'static str,
     pub(crate) decimals: usize,
-    /// The server that others are compared with.
+    /// The server with which others are compared.
     pub(crate) base: Option<&'static str>,
 }
 
@@ -58,7 +58,7 @@ pub(crate) const CONFIRMED_P50: Metric = metric("chat.confirmed_p50_ms", "(h) co
 pub(crate) const CONFIRMED_P99: Metric = metric("chat.confirmed_p99_ms", "p99", 2, None);
 pub(crate) const CHAT_CPU: Metric = metric("chat.server_us_per_message", "(h) CPU µs a message", 1, None);
 
-/// All metrics, by table, under headings.
+/// The metrics of each table, under its heading.
 const TABLES: &[(&str, &[Metric])] = &[
     (
         "(a), (b), (c): one room of 1,000",
@@ -73,14 +73,14 @@ const TABLES: &[(&str, &[Metric])] = &[
     ("(h): chat", &[SHOWN_P50, SHOWN_P99, CONFIRMED_P50, CONFIRMED_P99, CHAT_CPU]),
 ];
 
-/// Curves, under headings.
+/// The curves, each with its heading.
 const CURVES: [(&str, &str); 3] = [
     ("connections", "(i): many connections"),
     ("reckoned", "(i): what more of them would take, reckoned"),
     ("growth", "Growth: members of one room, and rooms"),
 ];
 
-/// One point of a curve: how figures grow with a number.
+/// One point of a curve: the figures at one value of its abscissa.
 #[derive(Debug)]
 pub(crate) struct Curve {
     /// The curve's name.
@@ -93,7 +93,7 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// One of its figures.
+    /// The figure with this name; NaN if there is none.
     pub(crate) fn figure(&self, wanted: &str) -> f64 {
         self.figures.iter().find(|(name, _)| *name == wanted).map_or(f64::NAN, |(_, figure)| *figure)
     }
@@ -105,7 +105,7 @@ pub(crate) struct Report {
     pub(crate) servers: Vec<String>,
     versions: Value,
     machine: Value,
-    /// The figures of each round.
+    /// The figures of all rounds.
     figures: HashMap<(Metric, String), Vec<f64>>,
     pub(crate) curves: Vec<Curve>,
 }
@@ -146,14 +146,14 @@ impl Report {
         self.of(metric, server).map(|figures| median(figures.clone()))
     }
 
-    /// The median of each round's ratio to the metric's base.
+    /// The median of the rounds' ratios to the metric's base.
     pub(crate) fn ratio(&self, metric: Metric, server: &str) -> Option<f64> {
         let base = self.of(metric, metric.base.filter(|base| *base != server)?)?;
         let ratios: Vec<f64> = self.of(metric, server)?.iter().zip(base).map(|(figure, base)| figure / base).collect();
         (!ratios.is_empty()).then(|| median(ratios))
     }
 
-    /// All tables, under headings, as a page shows them.
+    /// All tables with their headings, as Markdown.
     pub(crate) fn to_markdown(&self) -> String {
         let mut page = self.described();
         for (heading, metrics) in TABLES {
@@ -170,7 +170,7 @@ impl Report {
     fn described(&self) -> String {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let [cpu, cores, kernel] = ["cpu", "cores", "kernel"].map(|key| text(&self.machine[key]));
-        // Some print their name themselves.
+        // Some servers print their own name before the version.
         let named = |(name, version): (&String, &Value)| match text(version) {
             version if version.starts_with(name) => version,
             version => format!("{name} {version}"),
@@ -183,7 +183,7 @@ impl Report {
         )
     }
 
-    /// The rows of one table, below its titles.
+    /// The rows of one table, beginning with the titles of its columns.
     fn rows(&self, metrics: &[Metric]) -> Vec<Vec<String>> {
         let is_there = |metric: &Metric| self.servers.iter().any(|server| self.of(*metric, server).is_some());
         let metrics: Vec<Metric> = metrics.iter().copied().filter(is_there).collect();
@@ -202,7 +202,7 @@ impl Report {
         rows
     }
 
-    /// The points of a curve, below the names of its figures.
+    /// The points of a curve, beginning with the titles of its columns.
     fn curve_rows(&self, curve: &str) -> Vec<Vec<String>> {
         let mut rows: Vec<Vec<String>> = Vec::new();
         for point in self.curves.iter().filter(|point| point.curve == curve) {
@@ -219,7 +219,7 @@ impl Report {
         rows
     }
 
-    /// The goals, and which are met.
+    /// The goals, and whether each is met.
     fn goal_rows(&self) -> Vec<Vec<String>> {
         let mut rows = vec![["server", "goal", "measured", "met"].map(str::to_owned).to_vec()];
         for goal in self.goals() {
@@ -229,7 +229,7 @@ impl Report {
         rows
     }
 
-    /// Everything, with each round by itself.
+    /// All figures, with those of each round.
     pub(crate) fn to_json(&self) -> Value {
         let mut figures = serde_json::Map::new();
         for metric in TABLES.iter().flat_map(|(_, metrics)| metrics.iter()) {
@@ -257,7 +257,7 @@ impl Report {
     }
 }
 
-/// Adds rows in Markdown, with aligned columns, under a heading; nothing where there are only titles.
+/// Adds a table in Markdown with aligned columns, under a heading. A table without rows below its titles is left out.
 fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
     let [titles, figures @ ..] = rows else { return };
     if figures.is_empty() {
@@ -284,7 +284,7 @@ fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
     }
 }
 
-/// A figure with separated thousands.
+/// A figure with separators of thousands.
 pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
     let text = format!("{figure:.decimals$}");
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -305,7 +305,7 @@ fn machine() -> anyhow::Result<Value> {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
     Ok(json!({
         "cpu": model,
-        // All of its cores, and not only those that the generator may use.
+        // All cores of the machine, and not only those that the generator may use.
         "cores": cpus.lines().filter(|line| line.starts_with("processor")).count(),
         "kernel": read("/proc/sys/kernel/osrelease")?.trim(),
     }))

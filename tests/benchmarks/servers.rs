@@ -1,4 +1,4 @@
-//! Roundhouse, its peers and the floors: how each is prepared and started.
+//! Roundhouse, its peers and the floors: how each server is built, found and started.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -50,7 +50,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
-/// All servers that take part, prepared, and their versions.
+/// All servers that take part, ready to be started, and their versions.
 pub(crate) struct Field {
     pub(crate) specs: Vec<Spec>,
     pub(crate) versions: Value,
@@ -62,7 +62,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// Runs a command to its end, and returns its output.
+/// Runs a command to its end. Returns its output.
 fn output(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     ensure!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -73,7 +73,7 @@ fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Builds and finds the servers. A peer that is missing is left out, with a message.
+/// Builds or finds the servers. A missing peer is left out, with a message.
 pub(crate) fn prepare(options: &Options) -> anyhow::Result<Field> {
     let mut specs = Vec::new();
     let mut versions = serde_json::Map::new();
@@ -111,7 +111,7 @@ fn prepare_hosts(
         vec![(String::new(), target_dir().join("release/roundhouse"))]
     } else {
         if is_wanted(options, "roundhouse") && options.wants(Workload::Plugin) {
-            // The echo is always built from the current sources.
+            // The echo is always built from the present sources.
             build(&["-p", "roundhouse-tests", "--bin", "conformance"])?;
         }
         options.hosts.clone()

@@ -1,4 +1,5 @@
-//! Rooms that all servers have, in turns: one of 1,000 without a pause and at a rate, and 100 of 10 at a rate.
+//! Rooms, measured on all servers in turns: one room of 1,000 without a pause and at a rate, and 100 rooms of 10 at a
+//! rate.
 
 use std::time::Duration;
 
@@ -14,17 +15,17 @@ use crate::report::{
 };
 
 const MEMBERS: usize = 1_000;
-/// Events in flight.
+/// The number of events in flight.
 const PIPELINE: usize = 64;
-/// Events a second where latency is measured.
+/// Events per second when latency is measured.
 const RATE: u32 = 50;
 
-/// The small rooms, their members, and events a second in each.
+/// The number of small rooms, of their members, and of events per second in each.
 const ROOMS: usize = 100;
 const ROOM_MEMBERS: usize = 10;
 const ROOM_RATE: u32 = 20;
 
-/// One room of 1,000.
+/// Measures one room of 1,000 members.
 pub(crate) fn one_room(bench: &mut Bench) -> anyhow::Result<()> {
     let workloads = [Workload::Single, Workload::Pipelined, Workload::Latency];
     let [single, pipelined, latency] = workloads.map(|workload| bench.options.wants(workload));
@@ -36,7 +37,7 @@ pub(crate) fn one_room(bench: &mut Bench) -> anyhow::Result<()> {
     let mut audiences = Vec::new();
     for at in 0..bench.field.specs.len() {
         audiences.push(Audience::gather(bench, at, 1, MEMBERS)?);
-        // Compilers and caches are warm before measuring.
+        // Warms up compilers and caches before measuring.
         audiences[at].flood(bench, PIPELINE, flood)?;
     }
     for round in 0..bench.options.rounds() {
@@ -67,7 +68,7 @@ pub(crate) fn one_room(bench: &mut Bench) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 100 rooms of 10.
+/// Measures 100 rooms of 10 members.
 pub(crate) fn many_rooms(bench: &mut Bench) -> anyhow::Result<()> {
     if !bench.options.wants(Workload::Rooms) {
         return Ok(());

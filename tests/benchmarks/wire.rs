@@ -6,20 +6,20 @@ use roundhouse_tests::bench::token;
 use roundhouse_tests::raw::client_frame;
 use serde_json::{Value, json};
 
-/// Bytes of text in each event.
+/// The length of the text in each event, in bytes.
 pub(crate) const PAYLOAD_BYTES: usize = 128;
 
-/// One exchange: the bytes to send, and the sign of the answer.
+/// One exchange: the bytes to send, and the mark of the answer's end.
 #[derive(Debug, Clone)]
 pub(crate) struct Step {
     pub(crate) send: Vec<u8>,
     pub(crate) until: Until,
 }
 
-/// The sign of an answer.
+/// The mark by which an answer is complete.
 #[derive(Debug, Clone)]
 pub(crate) enum Until {
-    /// An HTTP answer that switches to WebSocket.
+    /// The head of an HTTP response that switches to WebSocket.
     Switched,
     /// These bytes, received since the step began.
     Contains(&'static [u8]),
@@ -28,19 +28,19 @@ pub(crate) enum Until {
 /// A server's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wire {
-    /// Roundhouse's plain protocol, signed in.
+    /// Roundhouse's plain protocol, authenticated.
     Plain,
-    /// Socket.IO by WebSocket, with a token where the server wants one.
+    /// Socket.IO by WebSocket, with a token if the server wants one.
     SocketIo,
-    /// The bare room in Node, which speaks the plain protocol.
+    /// The plain protocol, as the bare room in Node speaks it.
     Bare,
     /// NATS in WebSocket frames.
     Nats,
-    /// The floors' protocol: six bytes, and then publishes of one length.
+    /// The floors' protocol: six bytes, then publishes of one length.
     Floor,
 }
 
-/// The name of a room. Names have one length, so that frames have, too.
+/// The name of a room. All names have one length, so that all frames do.
 pub(crate) fn room_name(room: usize) -> String {
     format!("r{room:03}")
 }
@@ -61,14 +61,14 @@ fn step(send: Vec<u8>, until: &'static [u8]) -> Step {
     Step { send, until: Until::Contains(until) }
 }
 
-/// An event's data.
+/// The data of an event.
 fn message(room: usize) -> Value {
     static PAYLOAD: LazyLock<String> = LazyLock::new(|| "x".repeat(PAYLOAD_BYTES));
     json!({ "room": room_name(room), "payload": *PAYLOAD })
 }
 
 impl Wire {
-    /// How `user` connects.
+    /// The steps by which `user` connects.
     pub(crate) fn connect(self, user: &str) -> anyhow::Result<Vec<Step>> {
         Ok(match self {
             Self::Plain => {
@@ -88,12 +88,12 @@ impl Wire {
         })
     }
 
-    /// How a client connects to a WebSocket without authentication.
+    /// The steps by which a client connects to a WebSocket without authentication.
     pub(crate) fn connect_at(path: &str) -> Vec<Step> {
         vec![upgrade(path)]
     }
 
-    /// How a client joins a room.
+    /// The step by which a client joins a room.
     pub(crate) fn join(self, room: usize) -> Step {
         let data = json!({ "room": room_name(room) });
         match self {
@@ -106,12 +106,12 @@ impl Wire {
         }
     }
 
-    /// How a client that joins nothing becomes a publisher after it has connected.
+    /// The step by which a connected client becomes a publisher, if the protocol needs one.
     pub(crate) fn begin_to_publish(self, room: usize) -> Option<Step> {
         (self == Self::Floor).then(|| step(floor_head(b'p', room), b"joined"))
     }
 
-    /// An event to a room.
+    /// The frame that publishes an event to a room.
     pub(crate) fn publish(self, room: usize) -> Vec<u8> {
         match self {
             Self::Plain | Self::Bare | Self::Floor => {
@@ -122,19 +122,19 @@ impl Wire {
         }
     }
 
-    /// The bytes of one event where a frame may hold several; otherwise each frame is one.
+    /// The bytes of one event if a frame may hold several; `None` if each frame is one event.
     pub(crate) fn bytes_per_event(self, room: usize) -> Option<usize> {
         let head = format!("MSG {} 1 {PAYLOAD_BYTES}\r\n", room_name(room)).len();
         (self == Self::Nats).then_some(head + PAYLOAD_BYTES + 2)
     }
 }
 
-/// How a connection to a floor begins.
+/// The bytes with which a connection to a floor begins.
 fn floor_head(kind: u8, room: usize) -> Vec<u8> {
     [&[kind, b' '], room_name(room).as_bytes()].concat()
 }
 
-/// A member's frame of an event in the plain protocol, which the floors write.
+/// The plain protocol's frame of an event to a member, which the floors write.
 pub(crate) fn plain_event(room: usize) -> Vec<u8> {
     let payload = json!({ "event": "message", "data": message(room) }).to_string();
     let mut frame = vec![0x81, 126];
@@ -143,7 +143,7 @@ pub(crate) fn plain_event(room: usize) -> Vec<u8> {
     frame
 }
 
-/// The answer to a heartbeat, without which servers would close the connection.
+/// The answer to a heartbeat, without which a server would close the connection; `None` for other frames.
 pub(crate) fn answer(opcode: u8, payload: &[u8]) -> Option<Vec<u8>> {
     match (opcode, payload) {
         (9, _) => {

@@ -1,4 +1,5 @@
-//! Rooms on socketioxide with all its defaults, as its documentation begins: beside axum, on Tokio's threads.
+//! Rooms on socketioxide with its defaults, in the set-up with which its documentation begins: beside axum, on Tokio's
+//! threads.
 
 use std::io::Write as _;
 
@@ -13,11 +14,11 @@ async fn main() -> std::io::Result<()> {
     io.ns("/", async |socket: SocketRef| {
         socket.on("join", async |socket: SocketRef, Data(data): Data<Value>, acknowledge: AckSender| {
             socket.join(room(&data));
-            // Who asked may have gone.
+            // The client may have disconnected.
             let _ = acknowledge.send(&json!({}));
         });
         socket.on("publish", async |io: SocketIo, Data(data): Data<Value>| {
-            // A member that does not read is not the publisher's concern.
+            // An error is about a member that does not read, and not about the publisher.
             let _ = io.to(room(&data)).emit("message", &data).await;
         });
     });
