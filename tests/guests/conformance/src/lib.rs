@@ -8,7 +8,7 @@ use roundhouse_sdk::{
 };
 use serde_json::value::RawValue;
 
-/// The timeout of acknowledgements: longer than any suite waits.
+/// The time-out of acknowledgements: longer than any suite waits.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The feature.
@@ -18,7 +18,7 @@ pub struct Conformance;
 roundhouse_sdk::export!(Conformance);
 
 roundhouse_sdk::messages! {
-    /// Messages of suites. But for `connect`, any arguments will do.
+    /// Messages of suites. All but `connect` take any arguments.
     #[derive(Debug)]
     pub enum Message {
         /// A connection has opened: it is sent the `auth` of its handshake.
@@ -26,11 +26,11 @@ roundhouse_sdk::messages! {
             /// The handshake's payload, or `{}`.
             auth: Box<RawValue>
         },
-        /// Is emitted to its sender.
+        /// The message is emitted to its sender.
         client "message" => Message,
-        /// Is acknowledged with its own arguments.
+        /// The message is acknowledged with its own arguments.
         client "message-with-ack" => MessageWithAck,
-        /// Is emitted with an acknowledgement, whose arguments are emitted in turn.
+        /// The message is emitted with an acknowledgement, whose arguments are emitted in turn.
         client "emit-with-ack" => EmitWithAck,
     }
 }
@@ -93,7 +93,7 @@ mod tests {
         ana
     }
 
-    /// Payloads of none, one and several arguments, and of attachments out of the order of their numbers.
+    /// Payloads with no, one and several arguments, and with attachments out of the order of their numbers.
     fn payloads() -> [Payload; 5] {
         let spread = |arguments: Value| Payload::spread(&arguments).unwrap();
         let attachments = json!([Attachment::new(1), {"deep": [Attachment::new(0)]}]);

@@ -1,4 +1,4 @@
-//! The feature, and the event that it floods others with.
+//! The feature, and the event with which it floods others.
 
 use serde::Serialize;
 

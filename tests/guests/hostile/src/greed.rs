@@ -1,4 +1,4 @@
-//! Greedy behaviour: as much time and as many of the host's resources as the limits of one call allow.
+//! Greedy behaviour: as much time, and as many of the host's resources, as the limits of one call allow.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -45,14 +45,14 @@ pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: 
     Ok(())
 }
 
-/// Handles a timer of this module. Returns whether it was one.
+/// Handles a timer of this module. Returns whether the timer is one.
 pub(crate) fn timer(how: &str) -> bool {
     let Some(work) = how.strip_prefix("burn ") else { return false };
     burn(work.parse().unwrap_or_default());
     true
 }
 
-/// Burns time in `work` rounds of a loop, some nanoseconds each: a guest has no clock.
+/// Burns time in `work` rounds of a loop that takes some nanoseconds: a guest has no clock.
 pub(crate) fn burn(work: u64) {
     for n in 0..work {
         black_box(n);

@@ -18,12 +18,12 @@ pub use feature::Hostile;
 use feature::Noise;
 use greed::{eat, recurse, spin};
 
-/// The behaviour of `describe`, padded with dots. Tests search for the first word and overwrite the rest.
+/// The behaviour of `describe`, padded with dots. Tests search for its first word and overwrite the rest.
 static BEHAVIOUR: [u8; 32] = *b"describe=normal.................";
 
 roundhouse_sdk::export!(Hostile);
 
-/// The count, and the events that it received.
+/// The number of counted events, the notifications that the scope received, and ballast for a large state.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct State {
     count: u64,
@@ -31,13 +31,13 @@ pub struct State {
     ballast: String,
 }
 
-/// The messages.
+/// The messages of clients, services and the host.
 #[derive(Debug, Deserialize)]
 pub enum Message {
     /// Behaves well: counts, joins, and acknowledges with the count.
     #[serde(rename = "hostile:count")]
     Count {},
-    /// Acknowledges with the received events.
+    /// Acknowledges with the received notifications.
     #[serde(rename = "hostile:told")]
     Told {},
     /// Counts, and behaves as `how` says.
@@ -52,7 +52,7 @@ pub enum Message {
     /// A service's message: counts.
     #[serde(rename = "hostile:service")]
     Service {},
-    /// The host's `connect`, for the build that routes it: `auth` says how to behave.
+    /// The host's `connect`, for the builds that route it. `auth` says how to behave.
     #[serde(rename = "connect")]
     Connect {
         /// The namespace of the connection.
@@ -125,7 +125,7 @@ impl Feature for Hostile {
     fn message(state: &mut State, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
         match behaviour() {
             "describe=traps" | "describe=durable-traps" => panic!("this build always fails"),
-            // The failure comes after a change of the state.
+            // The panic comes at the event after one that changed the state.
             "describe=durable-traps-2" if state.count % 2 == 1 => panic!("this build fails on odd counts"),
             _ => {}
         }
@@ -233,12 +233,12 @@ impl Feature for Hostile {
     }
 }
 
-/// The behaviour.
+/// The behaviour of this build.
 fn behaviour() -> &'static str {
     std::str::from_utf8(black_box(&BEHAVIOUR)).unwrap_or_default().trim_end_matches('.')
 }
 
-/// Notes a connection, or fails until the time in `auth`.
+/// Records a connection, or behaves as its `auth` says.
 fn on_connect(
     state: &mut State,
     cx: &mut Context<Hostile>,
@@ -252,7 +252,7 @@ fn on_connect(
     match auth["how"].as_str() {
         Some("panic") if cx.now() < auth["until"].as_u64().unwrap_or(u64::MAX) => panic!("it was told to panic"),
         Some("misfit") => Err(Failure::bad_request("connect: auth: missing field `team`")),
-        // Joins a connection that has sent it nothing: at once, or after a watch.
+        // Joins a connection that has sent the feature nothing: at once, or after a watch.
         Some("join") => {
             cx.join(member);
             Ok(())

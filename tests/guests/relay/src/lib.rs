@@ -17,9 +17,9 @@ roundhouse_sdk::messages! {
     pub enum Message {
         /// Joins the room.
         client "join" => Join {},
-        /// Sends this message to all in the room.
+        /// Sends the message to all connections in the room.
         client "publish" => Publish {
-            /// Any value, but it must be present.
+            /// Any value, which must be present.
             payload: IgnoredAny
         },
     }
@@ -43,7 +43,7 @@ impl Feature for Relay {
                 cx.join(sender.client()?);
                 cx.reply(&json!({}));
             }
-            // The payload as received: no encoding, and the attachments stay in their order.
+            // The payload is passed on as received, without encoding, with the attachments in their order.
             Message::Publish { payload: IgnoredAny } => {
                 cx.emit_payload(cx.room(), "message", cx.payload().clone());
             }

@@ -1,5 +1,5 @@
-//! A feature whose manifest and outcomes are given as JSON: one table of them is tried in a component on the real host and
-//! natively in the simulator.
+//! A feature whose manifest and outcomes are given as JSON, so that one table of them is tested both in a component on
+//! the real host and natively in the simulator.
 
 mod manifest;
 mod orders;

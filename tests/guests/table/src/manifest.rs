@@ -5,7 +5,7 @@ use std::time::Duration;
 use roundhouse_sdk::{Manifest, Needs, Scope};
 use serde::{Deserialize, Serialize};
 
-/// What the SDK's builder can say.
+/// The manifest, with the fields of the SDK's builder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are those of the SDK's manifest")]
@@ -37,7 +37,7 @@ pub struct ScopeSpec {
     pub queries: Vec<String>,
 }
 
-/// What the feature needs.
+/// The needs of the feature.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are those of the SDK's needs")]
@@ -90,7 +90,7 @@ pub(crate) fn manifest() -> ManifestSpec {
     MANIFEST.with_borrow(Clone::clone)
 }
 
-/// The manifest of the component as JSON, padded with spaces. Tests search for the first word and overwrite the bytes.
+/// The manifest of the component as JSON, padded with spaces. Tests search for its first word and overwrite the bytes.
 #[cfg(target_arch = "wasm32")]
 static MANIFEST: [u8; 16 * 1024] = {
     let mut bytes = [b' '; 16 * 1024];

@@ -8,13 +8,13 @@ use serde_json::Value;
 
 use crate::Table;
 
-/// Text, or many repetitions of a short one.
+/// Text, in full or as repetitions of a shorter one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
     /// The text.
     Plain(String),
-    /// A text, the number of its repetitions, and what stands before and after them.
+    /// A text, the number of its repetitions, and the texts before and after them.
     Repeated(String, usize, String, String),
 }
 
@@ -100,7 +100,7 @@ pub enum Order {
         limit: u32,
     },
     Disconnect(String, Text),
-    /// Timers of so many names.
+    /// Sets this number of timers, each with its own name.
     SetTimers(usize),
 }
 
@@ -174,7 +174,7 @@ fn audiences(specs: &[AudienceSpec]) -> Audiences {
     Audiences(specs.iter().map(audience).collect())
 }
 
-/// A member of which only the connection counts.
+/// A member with this connection; its identity does not matter.
 fn member(connection: String) -> Member {
     let identity = Identity { user_id: String::new(), name: None, roles: Vec::new(), claims: "{}".to_owned() };
     Member { connection, identity }
