@@ -1,14 +1,14 @@
-//! Files that import each other, directly or by way of others.
+//! Files that import each other in a circle, directly or through others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::imports::{Import, Place};
 use crate::modules::Form;
 
-/// Which files each file imports.
+/// The files that each file imports.
 pub type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The files that each file needs to do its work: what it re-exports and what its tests use is left out.
+/// The files that the code of each file imports, without its re-exports and the imports of its tests.
 pub fn graph(imports: &[Import]) -> Graph {
     let mut graph = Graph::new();
     for import in imports.iter().filter(|import| !import.test && import.form != Form::Reexport) {
@@ -21,7 +21,7 @@ pub fn graph(imports: &[Import]) -> Graph {
     graph
 }
 
-/// Each circle as the files that are in it: those that reach each other.
+/// The circles: each is a set of files that all reach each other.
 pub fn circles(graph: &Graph) -> Vec<BTreeSet<String>> {
     let reach: BTreeMap<&String, BTreeSet<&String>> = graph.keys().map(|file| (file, reachable(graph, file))).collect();
     let mut found = BTreeSet::new();

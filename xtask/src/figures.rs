@@ -1,4 +1,4 @@
-//! What is counted in each file: lines, functions, tests, and fields of other files' structures.
+//! The figures of a file: lines, functions, tests, and the use of other files' fields.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -8,21 +8,21 @@ use syn::visit::{self, Visit};
 use crate::modules::is_test;
 use crate::sources::Sources;
 
-/// A file in figures.
+/// The figures of one file.
 #[derive(Debug, Default)]
 pub struct Figures {
-    /// Its lines, comments and blank ones too.
+    /// The number of lines, comments and blank lines included.
     pub lines: usize,
-    /// Its functions and methods with the lines from signature to closing brace.
+    /// The functions and methods, each with its number of lines from the signature to the closing brace.
     pub functions: Vec<(String, usize)>,
-    /// The names of its tests.
+    /// The names of the tests.
     pub tests: Vec<String>,
 }
 
 /// Counts one file.
 ///
 /// # Errors
-/// The text is no Rust.
+/// If the text is not Rust.
 pub fn figures(text: &str) -> Result<Figures, syn::Error> {
     let file = syn::parse_file(text)?;
     let mut figures = Figures { lines: text.lines().count(), ..Figures::default() };
@@ -63,7 +63,8 @@ impl<'ast> Visit<'ast> for Figures {
     }
 }
 
-/// The fields of the structure `name`, defined in a file below `folder`, that other files there touch: field to files.
+/// The fields of the structure `name`, defined in a file below `folder`, that other files of the folder use: field to
+/// files.
 pub fn touched_fields(sources: &Sources, folder: &str, name: &str) -> BTreeMap<String, BTreeSet<String>> {
     let parsed: Vec<(&String, syn::File)> = sources
         .iter()
@@ -94,7 +95,7 @@ fn fields_of(file: &syn::File, name: &str) -> Option<HashSet<String>> {
     })
 }
 
-/// Finds `owner.field`, where the owner is `self` in an implementation of the structure or a parameter of its type.
+/// Finds `owner.field`, where the owner is `self` in an implementation of the structure, or a parameter of its type.
 struct Touches<'a> {
     name: &'a str,
     fields: &'a HashSet<String>,

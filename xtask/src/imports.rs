@@ -1,27 +1,27 @@
-//! Paths, followed through `use` and `pub use` to the file that defines what they name.
+//! The imports of a target: each path, followed through `use` and `pub use` to the file that defines the named item.
 
 use crate::modules::{Form, Named, Target};
 
-/// A path that one module names, and what it is.
+/// A path in the code of a module, and the place of its definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// The file that names it.
+    /// The file with the path.
     pub file: String,
-    /// The line, from 1.
+    /// The line of the path, from 1.
     pub line: usize,
-    /// The module that names it, from the root of its target.
+    /// The module with the path, from the root of its target.
     pub module: Vec<String>,
-    /// The path as named, with `crate` in place of `self` and `super`.
+    /// The path as written, with `crate` in place of `self` and `super`.
     pub named: Vec<String>,
-    /// Where it is defined.
+    /// The place of the definition.
     pub defined: Place,
-    /// How it is written.
+    /// The form of the path.
     pub form: Form,
-    /// Whether the code is compiled for tests alone.
+    /// Whether the module's code with the path is compiled for tests alone.
     pub test: bool,
 }
 
-/// Where something is defined.
+/// The place of a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// In a module of the same target.
@@ -31,11 +31,11 @@ pub enum Place {
         /// The module, from the root of the target.
         module: Vec<String>,
     },
-    /// In another crate, or it is a name within a function.
+    /// In another crate, or within a function.
     Elsewhere,
 }
 
-/// How many `use` may lie between a name and its definition. More is a circle of re-exports.
+/// The greatest number of `use` between a name and its definition. More are a circle of re-exports.
 const MAX_STEPS: usize = 16;
 
 /// All imports of a target.
@@ -72,7 +72,7 @@ enum Found {
     Elsewhere,
 }
 
-/// The module that a path begins in, if it begins with a keyword, and what follows that.
+/// The module in which a path begins and the rest of the path, if it begins with a keyword.
 fn start<'a>(target: &Target, module: usize, segments: &'a [String]) -> Option<(usize, &'a [String])> {
     let (mut at, mut rest) = match segments.first()?.as_str() {
         "crate" => (0, &segments[1..]),
@@ -86,11 +86,11 @@ fn start<'a>(target: &Target, module: usize, segments: &'a [String]) -> Option<(
     Some((at, rest))
 }
 
-/// What `segments` name in `module`.
+/// The definition of `segments`, as named in `module`.
 fn resolve(target: &Target, module: usize, segments: &[String], steps: usize) -> Option<Found> {
     let (at, rest) = start(target, module, segments).unwrap_or((module, segments));
     lookup(target, at, rest, steps).or_else(|| {
-        // A macro's items are in no list: they count to the deepest module that the path names.
+        // Items that a macro generates are unknown: the path counts as one to the deepest module that it names.
         let deepest = deepest(target, at, rest);
         (deepest != module).then_some(Found::Here(deepest))
     })

@@ -1,12 +1,12 @@
-//! The tree as text: which files there are, how they import each other, and what they look like in figures.
+//! The sources of the repository: the files, their imports of each other, and their figures.
 //!
-//! - [`sources`]: the Rust files, read or given
-//! - [`modules`]: the modules of each target, and every path that they name
-//! - [`imports`]: those paths, followed to the file that defines what they name
+//! - [`sources`]: the Rust files, read from disk or given
+//! - [`modules`]: the modules of each target, and the paths that their code names
+//! - [`imports`]: those paths, followed to the file that defines the named item
 //! - [`circles`]: files that import each other in a circle
 //! - [`figures`] and [`shape`]: the table of `cargo xtask shape`
 //!
-//! `tests/layers` has the rules that imports keep, and uses the first four.
+//! `tests/layers` has the rules for imports, and uses the first four modules.
 
 pub mod circles;
 pub mod figures;

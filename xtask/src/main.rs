@@ -1,4 +1,4 @@
-//! What one does with this tree: `cargo xtask` lists it.
+//! The tasks of this repository: `cargo xtask` lists them.
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 
 use xtask::{shape, sources};
 
-/// A task: its name, what it does, and the commands that it runs.
+/// A task: its name, its description, and the commands that it runs.
 type Task = (&'static str, &'static str, &'static [&'static str]);
 
 const TASKS: [Task; 7] = [
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn say(text: &str, code: u8) -> ExitCode {
-    // A reader that has gone, as `head`, misses nothing.
+    // A reader that has closed the pipe, such as `head`, wants no more.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     ExitCode::from(code)
 }

@@ -1,4 +1,4 @@
-//! The modules of a target (a library, a binary, a test) and every path that their code names.
+//! The modules of a target (a library, a binary, a test) and the paths that their code names.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -7,28 +7,28 @@ use syn::visit::{self, Visit};
 
 use crate::sources::{Sources, folder_of, normal};
 
-/// A module, whether a file or written in one.
+/// A module: a file, or a `mod` with a body.
 #[derive(Debug)]
 pub struct Module {
-    /// Its names from the root of the target, which has none.
+    /// The names of the module from the root of the target; empty for the root.
     pub path: Vec<String>,
-    /// The file that it is written in.
+    /// The file that contains the module.
     pub file: String,
     pub(crate) parent: Option<usize>,
     pub(crate) children: HashMap<String, usize>,
     pub(crate) items: HashSet<String>,
-    /// What `use` brings in, by its name here.
+    /// The names that `use` brings in, each with its path.
     pub(crate) aliases: Vec<(String, Vec<String>)>,
-    /// What `use …::*` brings in.
+    /// The paths of `use …::*`.
     pub(crate) globs: Vec<Vec<String>>,
 }
 
-/// How a path is written.
+/// The form of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// `use path;`
     Import,
-    /// `pub use path;`, also to a part of the crate.
+    /// `pub use path;`, also with a restricted visibility.
     Reexport,
     /// `use path::*;`
     Glob,
@@ -36,16 +36,16 @@ pub enum Form {
     Path,
 }
 
-/// A path that is named somewhere.
+/// A path in the code.
 #[derive(Debug)]
 pub struct Named {
-    /// The module that names it, as an index into [`Target::modules`].
+    /// The module that contains the path, as an index into [`Target::modules`].
     pub module: usize,
-    /// The line, from 1.
+    /// The line of the path, from 1.
     pub line: usize,
-    /// As written: `super`, `super`, `state`, `Outbox`.
+    /// The segments as written: `super`, `super`, `state`, `Outbox`.
     pub segments: Vec<String>,
-    /// How it is written.
+    /// The form of the path.
     pub form: Form,
     /// Whether the code is compiled for tests alone.
     pub test: bool,
@@ -54,18 +54,18 @@ pub struct Named {
 /// A library, a binary, a test or a build script.
 #[derive(Debug)]
 pub struct Target {
-    /// The file that the compiler is given.
+    /// The file at the root, which the compiler is given.
     pub root: String,
-    /// Its modules; the first is the root.
+    /// The modules of the target; the first is the root.
     pub modules: Vec<Module>,
-    /// All paths that it names.
+    /// The paths in the code of all modules.
     pub named: Vec<Named>,
 }
 
-/// The targets of a tree: each file that no other declares as its module is the root of one.
+/// The targets of a tree: each file that no other file declares as its module is the root of a target.
 ///
 /// # Errors
-/// A file that is no Rust.
+/// If a file is not Rust.
 pub fn targets(sources: &Sources) -> Result<Vec<Target>, String> {
     let mut files = HashMap::new();
     for (path, text) in sources {
@@ -87,7 +87,7 @@ fn load(root: &str, files: &HashMap<String, syn::File>, sources: &Sources) -> Ta
     Target { root: root.to_owned(), modules: loader.modules, named: loader.named }
 }
 
-/// Where the modules that a file declares are looked for.
+/// The folder of the modules that a file declares.
 fn own_folder(path: &str) -> String {
     let (folder, name) = (folder_of(path), &path[folder_of(path).len()..]);
     let is_root = matches!(name, "lib.rs" | "main.rs" | "mod.rs" | "build.rs")
@@ -95,7 +95,7 @@ fn own_folder(path: &str) -> String {
     if is_root { folder.to_owned() } else { format!("{}/", path.trim_end_matches(".rs")) }
 }
 
-/// Adds the files that `items` declare as modules.
+/// Adds the files that `items` declare as modules to `into`.
 fn claim(path: &str, folder: &str, items: &[syn::Item], sources: &Sources, into: &mut BTreeSet<String>) {
     for item in items {
         let syn::Item::Mod(module) = item else { continue };
@@ -129,9 +129,9 @@ struct Loader<'a> {
     modules: Vec<Module>,
     named: Vec<Named>,
     test: bool,
-    /// The module that is being read.
+    /// The module that is being visited.
     at: usize,
-    /// Where its `mod name;` are looked for.
+    /// The folder of its `mod name;`.
     folder: String,
 }
 
@@ -204,7 +204,7 @@ impl Loader<'_> {
         self.name(line, segments, form);
     }
 
-    /// Paths in a macro's arguments, which are no syntax yet: names with `::` between them.
+    /// Records paths in a macro's arguments, which are tokens without syntax: names with `::` between them.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut segments: Vec<String> = Vec::new();
         let (mut line, mut colons) = (0, 0);
@@ -238,7 +238,7 @@ impl Loader<'_> {
         }
     }
 
-    /// Runs `visit` as code of tests if `attributes` say that it is.
+    /// Runs `visit`, as on code for tests if `attributes` say so.
     fn within(&mut self, attributes: &[syn::Attribute], visit: impl FnOnce(&mut Self)) {
         let before = self.test;
         self.test |= attributes.iter().any(is_for_tests);

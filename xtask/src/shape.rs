@@ -1,4 +1,4 @@
-//! The shape of the code: what `cargo xtask shape` prints.
+//! The shape of the code, which `cargo xtask shape` prints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -9,18 +9,18 @@ use crate::imports::imports;
 use crate::modules::targets;
 use crate::sources::Sources;
 
-/// Functions longer than this are listed, in lines.
+/// The greatest number of lines of a function that is not listed.
 const LONG_FUNCTION: usize = 60;
-/// Test names longer than this are listed, in words.
+/// The greatest number of words of a test's name that is not listed.
 const LONG_NAME: usize = 8;
-/// Structures whose fields are their own file's business.
+/// Structures whose fields should be used in their own file alone.
 const OWNERS: [(&str, &str); 2] = [("host/src/conn/", "Shard"), ("host/src/plugin/", "Worker")];
 const AREAS: [&str; 6] = ["host", "wit", "sdk", "plugins", "tests", "xtask"];
 
-/// Describes the tree.
+/// The shape of a tree, as text.
 ///
 /// # Errors
-/// A file that is no Rust.
+/// If a file is not Rust.
 pub fn shape(sources: &Sources) -> Result<String, String> {
     let mut files = BTreeMap::new();
     for (path, text) in sources {
@@ -63,7 +63,7 @@ fn write(
     Ok(out)
 }
 
-/// The imports that make a circle, one file a line.
+/// The imports that form a circle, one file on each line.
 fn arrows(graph: &Graph, circle: &BTreeSet<String>) -> String {
     let line = |file: &String| {
         let imported: Vec<&str> =

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io};
 
-/// The text of each file, by its path from the root, with `/` between folders.
+/// The text of each file, by its path from the root with `/` between folders.
 pub type Sources = BTreeMap<String, String>;
 
-/// Folders that hold no source of ours.
+/// Folders without sources of this repository.
 const SKIPPED: [&str; 3] = ["target", "node_modules", "corpus"];
 
-/// Reads all Rust files below `root`, but those of hidden and built folders.
+/// Reads all Rust files below `root`, except those in hidden folders and in folders without sources.
 ///
 /// # Errors
-/// A folder that cannot be listed, or a file that is no text.
+/// If a folder cannot be listed, or a file is not text.
 pub fn read(root: &Path) -> io::Result<Sources> {
     let mut sources = Sources::new();
     read_folder(root, "", &mut sources)?;
@@ -36,7 +36,7 @@ fn read_folder(folder: &Path, prefix: &str, into: &mut Sources) -> io::Result<()
     Ok(())
 }
 
-/// The folder that a file is in, with a `/` at its end unless it is the root.
+/// The folder of a file, with a `/` at its end unless it is the root.
 pub(crate) fn folder_of(path: &str) -> &str {
     path.rfind('/').map_or("", |end| &path[..=end])
 }

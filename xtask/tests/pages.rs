@@ -1,11 +1,11 @@
-//! That the pages hold together: links lead to files, and the life of a message names functions that exist.
+//! Checks of the pages: links lead to files, and the life of a message names functions that exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use xtask::figures::figures;
 
-/// Pages and folders that are not ours to check.
+/// Folders whose pages are not checked.
 const SKIPPED: [&str; 2] = ["target", "node_modules"];
 
 fn root() -> PathBuf {
@@ -26,7 +26,7 @@ fn pages(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// What follows each `open` up to `close`.
+/// The texts between each `open` and the next `close`.
 fn between<'a>(text: &'a str, open: &str, close: char) -> Vec<&'a str> {
     text.split(open).skip(1).filter_map(|rest| rest.split(close).next()).collect()
 }

@@ -1,5 +1,5 @@
-//! Imports point one way: down the layers of the host, down the rooms inside them, and never round in a circle of files.
-//! [`rules`] says what may import what; [`planted`] shows that each rule finds what breaks it.
+//! The rules for imports: down the layers of the host, down the rooms inside them, and never in a circle of files.
+//! [`rules`] has the rules; [`planted`] shows that each rule finds its violations.
 
 mod planted;
 mod rules;
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use xtask::sources;
 
-/// Files that break a rule still. The list only gets shorter.
+/// Files that still break a rule. The list may only get shorter.
 const KNOWN: &[&str] = &["sdk/src/context.rs", "sdk/src/feature.rs", "sdk/src/warm.rs"];
 
 #[test]

@@ -1,10 +1,10 @@
-//! Small trees that break one rule each, in every form that an import can have.
+//! Small trees that break one rule each, with every form of import.
 
 use xtask::sources::Sources;
 
 use crate::rules::{circular_files, violations};
 
-/// A host that keeps every rule, and gives the planted lines something to import.
+/// A host that keeps every rule, and has the files that planted lines import.
 const HOST: [(&str, &str); 16] = [
     ("host/src/lib.rs", "mod api; mod config; mod conn; mod hub; mod model; mod plugin; mod protocol; mod store;"),
     ("host/src/api.rs", "use crate::hub::Hub; use crate::plugin::Runtime; struct Api(Hub, Runtime);"),
@@ -24,7 +24,7 @@ const HOST: [(&str, &str); 16] = [
     ("host/src/store.rs", "pub struct Store;"),
 ];
 
-/// The host with `text` added to `file`, which is made if it is new.
+/// The host with `text` added to `file`, which is created if it is new.
 fn planted(file: &str, text: &str) -> Sources {
     let mut sources: Sources = HOST.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
     let source = sources.entry(file.into()).or_default();

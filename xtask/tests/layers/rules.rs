@@ -1,4 +1,4 @@
-//! What may import what. Each rule is a table and one function that reads it.
+//! The rules for imports. Each rule is a table and one function that reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use xtask::imports::{Import, Place, imports};
 use xtask::modules::{Form, targets};
 use xtask::sources::Sources;
 
-/// The host's modules from top to bottom. Those of one layer may not import each other either.
+/// The host's modules from the top layer to the bottom. Modules of one layer may not import each other either.
 const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
@@ -22,14 +22,15 @@ const LAYERS: [&[&str]; 11] = [
     &["model"],
 ];
 
-/// Rooms inside a module, from top to bottom: a room imports only those below it. The files beside them are the face.
+/// The rooms inside a module, from top to bottom: a room imports only those below it. The files beside the rooms are
+/// the module's face.
 const ROOMS: [(&str, &[&str]); 1] = [("host/src/plugin/", &["", "lifecycle/", "run/", "load/", "guest/", "event/"])];
 
-/// Crates and the only folder of another crate that may name them.
+/// Crates, each with the only folder of another crate that may name it.
 const ONLY_HERE: [(&str, &str, &str); 2] =
     [("host/src/", "wasmtime", "host/src/plugin/guest/"), ("host/src/", "wasmtime_wasi", "host/src/plugin/guest/")];
 
-/// What is generated from the WIT, which only its own room imports.
+/// Code that is generated from the WIT, each with the only room that may import it.
 const BINDINGS: [(&str, &str); 2] =
     [("host/src/plugin/guest/bindings.rs", "host/src/plugin/guest/"), ("sdk/src/bindings.rs", "sdk/src/")];
 
@@ -41,10 +42,10 @@ const FORBIDDEN: [(&str, &[&str]); 4] = [
     ("wit/", &["roundhouse", "roundhouse_sdk", "wasmtime", "wit_bindgen", "tokio", "std::fs", "std::net", "std::io"]),
 ];
 
-/// All that breaks a rule, but for circles: `file:line` and what is wrong with it.
+/// All violations except circles, each as `file:line` and the rule.
 ///
 /// # Errors
-/// A file that is no Rust.
+/// If a file is not Rust.
 pub(crate) fn violations(sources: &Sources) -> Result<Vec<String>, String> {
     let mut found = BTreeSet::new();
     for target in targets(sources)? {
@@ -66,7 +67,7 @@ pub(crate) fn violations(sources: &Sources) -> Result<Vec<String>, String> {
 /// All files that import each other in a circle.
 ///
 /// # Errors
-/// A file that is no Rust.
+/// If a file is not Rust.
 pub(crate) fn circular_files(sources: &Sources) -> Result<BTreeSet<String>, String> {
     let circles = targets(sources)?.iter().flat_map(|target| circles(&graph(&imports(target)))).collect::<Vec<_>>();
     Ok(circles.into_iter().flatten().collect())
@@ -76,7 +77,7 @@ fn layer_of(module: &str) -> Option<usize> {
     LAYERS.iter().position(|modules| modules.contains(&module))
 }
 
-/// A module of the host imports modules of lower layers alone.
+/// A module of the host imports modules of lower layers only.
 fn layers(import: &Import) -> Option<String> {
     let own = import.module.first()?;
     let Some(layer) = layer_of(own) else {
@@ -95,7 +96,7 @@ fn layers(import: &Import) -> Option<String> {
     Some(format!("imports {other}, which is not below {own}"))
 }
 
-/// A room imports those below it.
+/// A room imports only rooms below it.
 fn rooms(import: &Import) -> Option<String> {
     let Place::Here { file, .. } = &import.defined else { return None };
     let (module, rooms) =
@@ -106,7 +107,7 @@ fn rooms(import: &Import) -> Option<String> {
     };
     match (room(&import.file), room(file)) {
         (Some(own), Some(other)) if other >= own => None,
-        // The face names what its rooms offer.
+        // The face re-exports items of its rooms.
         _ if import.form == Form::Reexport => None,
         (None, _) | (_, None) => {
             Some(format!("is in, or imports, a folder that is no room of {module}: add it to ROOMS"))
@@ -115,7 +116,7 @@ fn rooms(import: &Import) -> Option<String> {
     }
 }
 
-/// Crates, modules of `std` and generated bindings stay where they belong.
+/// Crates, modules of `std` and generated bindings are named only where the tables allow it.
 fn outsiders(import: &Import) -> Option<String> {
     let named = import.named.join("::");
     let is = |name: &str| named == name || named.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
@@ -135,7 +136,7 @@ fn outsiders(import: &Import) -> Option<String> {
     Some(format!("imports the WIT's bindings, which only {home} may"))
 }
 
-/// State knows neither the shard that owns it nor what is beside it.
+/// State imports neither the shard that owns it nor the modules beside it.
 fn state(import: &Import) -> Option<String> {
     const CONN: &str = "host/src/conn/";
     let is_state = |file: &str| file.strip_prefix(CONN).is_some_and(|rest| rest.starts_with("state/"));
@@ -153,7 +154,7 @@ fn state(import: &Import) -> Option<String> {
     }
 }
 
-/// The `use` of a module stand in up to three groups with a blank line between them: `std`, other crates, this crate.
+/// The `use` of a module form up to three groups with a blank line between them: `std`, other crates, this crate.
 fn groups(imports: &[Import], sources: &Sources) -> Vec<String> {
     let group = |import: &Import| match import.named[0].as_str() {
         "std" | "core" | "alloc" => 0,
@@ -171,7 +172,7 @@ fn groups(imports: &[Import], sources: &Sources) -> Vec<String> {
         for pair in imports.windows(2) {
             let (before, after) = (pair[0], pair[1]);
             let between = lines.get(before.line..after.line.saturating_sub(1)).unwrap_or_default();
-            // Code between them: they belong to different blocks.
+            // There is code between the two `use`, which therefore belong to different blocks.
             if between.iter().any(|line| line.ends_with(['{', '}'])) && !between.iter().all(|line| line.ends_with(','))
             {
                 continue;
