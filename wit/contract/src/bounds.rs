@@ -1,19 +1,19 @@
-//! How much the payload of one event may have, and the scan that checks it.
+//! The bounds of an event's payload, and the scan that checks them.
 
-/// The most that the payload of an event may have.
+/// The bounds of the payload of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PayloadBounds {
-    /// Bytes of the arguments' JSON text and of the attachments.
+    /// The size of the arguments' JSON text and of the attachments, in bytes.
     pub bytes: usize,
-    /// JSON values at any depth, each argument, array and object among them.
+    /// The number of JSON values at any depth; each argument, array and object counts.
     pub values: usize,
-    /// Fields of objects, at any depth.
+    /// The number of objects' fields, at any depth.
     pub keys: usize,
-    /// Arrays and objects within each other. An argument that is neither has the depth 0.
+    /// The number of arrays and objects within each other. An argument that is neither has the depth 0.
     pub depth: usize,
 }
 
-/// How much a payload has.
+/// The figures of a payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
     values: usize,
@@ -21,19 +21,19 @@ struct Found {
     depth: usize,
 }
 
-/// Bytes that are counted at once: as many as fit into a count of one byte.
+/// The number of bytes that are counted at once: as many as a count of one byte holds.
 const CHUNK: usize = 255;
 
 impl PayloadBounds {
     /// The bounds of events for which a manifest states none. A guest builds a tree of this many values within a few
-    /// milliseconds and mebibytes, a tenth of the default deadline and memory. No message of a front-end is as deep, and
-    /// recursive parsers stop at a depth of 128. Bytes are bounded by `limits.message_bytes` already.
+    /// milliseconds and mebibytes, a tenth of the default deadline and memory. Front-ends' messages are less deep, and
+    /// recursive parsers stop at a depth of 128. `limits.message_bytes` bounds the bytes.
     pub const HOST: Self = Self { bytes: usize::MAX, values: 16_384, keys: 16_384, depth: 64 };
 
     /// Checks the arguments of an event, a JSON array, with attachments of `attached` bytes.
     ///
     /// # Errors
-    /// With the event, the bound, what was found and what is allowed.
+    /// With the event, the bound, the figure that was found and the allowed one.
     pub fn check(&self, event: &str, args: &str, attached: usize) -> Result<(), String> {
         let within = |bound: &str, found: usize, allowed: usize| {
             if found <= allowed {
@@ -51,8 +51,8 @@ impl PayloadBounds {
         within("levels of depth", found.depth, self.depth)
     }
 
-    /// Whether the bounds hold without a look at what is inside strings: by the length alone, or by the number of characters
-    /// that could be punctuation, which is counted for many bytes at once. Nearly all events need no more than this.
+    /// Whether the bounds hold without a look inside strings: by the length alone, or by the number of characters that
+    /// could be punctuation, which is counted for many bytes at once. Nearly all events pass this check.
     fn must_hold(&self, args: &[u8]) -> bool {
         // The shortest value takes two bytes, `1,`; the shortest field five, `"":1,`; a level two, `[]`.
         let n = args.len();
@@ -83,24 +83,24 @@ fn measure(args: &[u8]) -> Found {
             b'[' | b'{' => {
                 depth += 1;
                 found.depth = found.depth.max(depth);
-                // All values in it but the first have a comma before them.
+                // All values of an array or object except the first have a comma before them.
                 found.values += usize::from(!is_closed(args, at));
             }
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
-    // The array of arguments itself does not count.
+    // The array of arguments itself is not a level.
     found.depth = found.depth.saturating_sub(1);
     found
 }
 
-/// The place after the string whose content begins at `at`.
+/// The position after the string whose content begins at `at`.
 fn end_of_text(args: &[u8], mut at: usize) -> usize {
     while let Some(byte) = args.get(at) {
         match byte {
             b'"' => return at + 1,
-            // An escaped character does not end it.
+            // An escaped character does not end the string.
             b'\\' => at += 2,
             _ => at += 1,
         }
@@ -118,7 +118,7 @@ fn is_closed(args: &[u8], at: usize) -> bool {
 mod tests {
     use super::*;
 
-    /// The text, its values, keys and depth.
+    /// Each text with its values, keys and depth.
     const MEASURED: [(&str, usize, usize, usize); 12] = [
         ("[]", 0, 0, 0),
         (" [ ] ", 0, 0, 0),
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn dense_payloads_one_over_a_bound_are_refused() {
-        // The densest text of each kind, each with one more than its bound.
+        // The densest text of each kind, with one more than its bound.
         let values = format!("[{}1]", "1,".repeat(500));
         let keys = format!("[{{{}\"\":1}}]", "\"\":1,".repeat(500));
         let depth = format!("{}{}", "[".repeat(500), "]".repeat(500));

@@ -32,8 +32,8 @@ fn is_for_host(name: &str) -> bool {
     FOR_HOST.iter().any(|field| name.eq_ignore_ascii_case(field))
 }
 
-/// JSON text with an empty string in place of each string that contains a token. One pass without recursion: the text may be as
-/// deep as it is long.
+/// JSON text with an empty string in place of each string that contains a token. One pass without recursion, because
+/// the text may be nested as deep as it is long.
 fn without_tokens(json: &str) -> String {
     let mut kept = String::with_capacity(json.len());
     let mut rest = json;
@@ -52,7 +52,7 @@ fn without_tokens(json: &str) -> String {
     kept
 }
 
-/// The place of the quotation mark that ends this string.
+/// The position of the quotation mark that ends the string whose content is at the beginning of `text`.
 fn end_of_text(text: &str) -> usize {
     let mut escaped = false;
     let ends = |c: char| {
@@ -67,7 +67,7 @@ fn is_of_token(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// Whether this is a JSON Web Token: header, claims and signature.
+/// Whether a text is a JSON Web Token: header, claims and signature.
 fn is_token(text: &str) -> bool {
     let parts: Vec<&str> = text.split('.').collect();
     parts.len() == 3 && parts.iter().all(|part| !part.is_empty()) && text.starts_with(TOKEN_BEGINS)

@@ -1,13 +1,13 @@
-//! Checked effects. `C` is how the host names a connection.
+//! Checked effects. `C` is the host's type of a connection.
 
 use crate::payload::Arguments;
 use crate::raw;
 
-/// The shortest time-out of an acknowledgement, and the shortest time of a timer that is set while anything but a message of a
-/// client or service is handled, in milliseconds: shorter ones could follow each other without end.
+/// The shortest time-out of an acknowledgement, and the shortest time of a timer that is set at any event other than a
+/// message of a client or service, in milliseconds: shorter ones could follow each other without end.
 pub const MIN_CHAINED_MS: u64 = 10;
 
-/// Timers of one scope, at most: two for each of some hundred users.
+/// The greatest number of timers of one scope: two for each of some hundred users.
 pub const MAX_SCOPE_TIMERS: usize = 1000;
 
 /// A set of connections.
@@ -30,11 +30,11 @@ pub enum Audience<C> {
 pub struct Payload {
     /// The arguments.
     pub arguments: Arguments,
-    /// The attachments that they refer to.
+    /// The attachments to which the arguments refer.
     pub attachments: Vec<Vec<u8>>,
 }
 
-/// What a reply counts of the recipients of an outcome.
+/// The unit in which a reply counts the recipients of an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
     /// Each connection once.
@@ -54,9 +54,9 @@ pub enum Effect<C> {
         except: Vec<Audience<C>>,
         /// The event's name.
         event: String,
-        /// Its payload.
+        /// The event's payload.
         payload: Payload,
-        /// Whether it may be skipped for a slow connection.
+        /// Whether the host may skip the event for a slow connection.
         volatile: bool,
     },
     /// Sends an event that each recipient has to acknowledge.
@@ -65,20 +65,20 @@ pub enum Effect<C> {
         connections: Vec<C>,
         /// The event's name.
         event: String,
-        /// Its payload.
+        /// The event's payload.
         payload: Payload,
-        /// Comes back with each acknowledgement.
+        /// The tag, which each acknowledgement repeats.
         tag: String,
-        /// In milliseconds.
+        /// The time-out in milliseconds.
         timeout_ms: u64,
     },
     /// Answers the event.
     Reply(Payload),
     /// Answers the event with a count of recipients in this field.
     ReplyReached(String, Counted),
-    /// Adds a connection to a room; the scope's own where there is none.
+    /// Adds a connection to a room, by default the scope's own.
     Join(C, Option<String>),
-    /// Removes a connection from a room; the scope's own where there is none.
+    /// Removes a connection from a room, by default the scope's own.
     Leave(C, Option<String>),
     /// Asks for the departure of a connection.
     Watch(C),

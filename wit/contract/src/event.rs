@@ -3,8 +3,8 @@
 /// The longest name of an event that a manifest lists or a client sends, in bytes: ten times what front-ends use, and short
 /// enough to be repeated in an error.
 ///
-/// Services may emit events of 256 *characters* straight to connections, which can be more bytes. That stays the wider rule:
-/// no client has to send such a name back, and narrowing it would refuse emits that work today.
+/// Services may emit events with names of 256 *characters* straight to connections, which can be more bytes. That wider
+/// rule stays: clients need not send such a name back, and a narrower one would refuse emits that work today.
 pub const MAX_EVENT_BYTES: usize = 256;
 
 /// The event that reports a new connection to a feature. Only the host sends it.

@@ -9,7 +9,7 @@ use crate::bounds::PayloadBounds;
 /// The name of the extension.
 pub(crate) const EXTENSION: &str = "event-limits";
 
-/// The key of the bounds for everything that has no key of its own.
+/// The key of the bounds for all payloads without a key of their own.
 const OTHERS: &str = "*";
 
 /// The bounds of the payloads of a feature's events.
@@ -26,7 +26,7 @@ impl Default for EventLimits {
     }
 }
 
-/// Bounds as a manifest writes them. [`PayloadBounds::HOST`] fills in what is left out.
+/// Bounds as a manifest writes them. Missing ones are those of [`PayloadBounds::HOST`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stated {
@@ -53,7 +53,7 @@ impl EventLimits {
     /// Reads the extension's value.
     ///
     /// # Errors
-    /// Where it is not JSON of the form that the contract describes.
+    /// If the value is not JSON of the form that the contract describes.
     pub(crate) fn read(value: &str) -> Result<Self, String> {
         let stated: BTreeMap<String, Stated> = serde_json::from_str(value).map_err(|error| {
             format!(
@@ -67,7 +67,7 @@ impl EventLimits {
         Ok(Self { of_events, of_others })
     }
 
-    /// Checks that each event is routed: a limit of another would have no effect.
+    /// Checks that each event is routed: bounds of another event would have no effect.
     ///
     /// # Errors
     /// With the first event for which `is_routed` is false.
@@ -83,7 +83,7 @@ impl EventLimits {
         self.of_events.get(event).copied().unwrap_or(self.of_others)
     }
 
-    /// The bounds of everything without a key of its own, as of answers to acknowledgements.
+    /// The bounds of payloads without a key of their own, such as answers to acknowledgements.
     pub fn of_others(&self) -> PayloadBounds {
         self.of_others
     }

@@ -13,7 +13,7 @@ const MIGRATE_DOWN: &str = "migrate-down";
 /// The extension that lists the scopes that get the events `away` and `back`.
 const PRESENCE: &str = "presence";
 
-/// Namespaces that a manifest may name: many more than a front-end has.
+/// The greatest number of namespaces in a manifest: many more than a front-end has.
 const MAX_NAMESPACES: usize = 32;
 
 /// The longest name of a namespace, in characters, with its slash.
@@ -80,7 +80,7 @@ fn schemas(value: &str, state_version: u32) -> Result<Vec<u32>, String> {
 /// With the name and the rule that it breaks.
 pub fn check_namespace(name: &str) -> Result<(), String> {
     let n_chars = name.chars().count();
-    // A comma ends a namespace in a packet, and what follows a question mark is a query.
+    // A comma ends a namespace in a packet, and a question mark begins a query.
     let is_name = |c: char| !matches!(c, ',' | '?') && !c.is_whitespace() && !c.is_control();
     if name.starts_with('/') && (2..=MAX_CHARS).contains(&n_chars) && name.chars().all(is_name) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a feature needs or is granted beyond its own scopes' rooms.
+//! The permissions that a feature needs or is granted beyond its own scopes' rooms.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,10 +8,10 @@ pub(crate) const SAVE_ACTION: &str = "save";
 /// The action of closing connections.
 pub(crate) const DISCONNECT_ACTION: &str = "disconnect";
 
-/// The action of handling `connect`: to see every new connection.
+/// The action of handling `connect`, the event of each new connection.
 pub(crate) const CONNECT_ACTION: &str = "connect";
 
-/// The action of letting connections join a room that did not come to the feature by themselves.
+/// The action of letting connections join a room although they have sent the feature nothing.
 pub(crate) const JOIN_ACTION: &str = "join";
 
 /// What a feature may reach beyond its own scopes' rooms and the connections that send to it.

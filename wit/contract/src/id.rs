@@ -8,10 +8,11 @@ pub const MAX_ID_CHARS: usize = 128;
 /// The longest name of a room, in characters: several ids and the literals between them.
 pub const MAX_ROOM_CHARS: usize = 512;
 
-/// The room that every connection of a user is in: this and the user's id. Only the host changes its members.
+/// The prefix of a user's room, followed by the user's id. Every connection of the user is in it, and only the host
+/// changes its members.
 pub const USER_ROOM_PREFIX: &str = "user:";
 
-/// What an id must be, to follow the name of a field.
+/// The rule for ids, worded to follow the name of a field.
 pub const ID_RULE: &str = "must be 1 to 128 printable characters without whitespace";
 
 /// Whether `id` is 1 to 128 printable characters without whitespace, all of which are visible.

@@ -33,13 +33,13 @@ pub fn is_invisible(c: char) -> bool {
     c >= *INVISIBLE[0].start() && INVISIBLE.iter().any(|range| range.contains(&c))
 }
 
-/// Whether a name can be shown as it is: [`harmless_name`] would change nothing.
+/// Whether a name can be shown as it is: [`harmless_name`] would not change it.
 pub fn is_harmless_name(name: &str) -> bool {
     visible(name).eq(name.chars())
 }
 
-/// A name without control characters and [`INVISIBLE`] ones. Emoji and some scripts are written with a few of these, which
-/// stay where they have an effect: a joiner between two characters that are not ASCII, and one variation selector after such
+/// A name without control characters and [`INVISIBLE`] ones. Emoji and some scripts need a few of these, which are kept
+/// where they have an effect: a joiner between two characters that are not ASCII, and one variation selector after such
 /// a character.
 pub fn harmless_name(name: &str) -> Cow<'_, str> {
     if is_harmless_name(name) { name.into() } else { visible(name).collect::<String>().into() }
@@ -48,7 +48,7 @@ pub fn harmless_name(name: &str) -> Cow<'_, str> {
 /// The characters of a name that [`harmless_name`] keeps.
 fn visible(name: &str) -> impl Iterator<Item = char> {
     let is_letter = |c: char| !c.is_ascii() && !c.is_control() && !is_invisible(c);
-    // Whether the character before can be joined to the next, and whether it can be varied.
+    // Whether the previous character can be joined to the next one, and whether it can take a variation selector.
     let (mut joins, mut varies) = (false, false);
     let mut characters = name.chars().peekable();
     std::iter::from_fn(move || {
@@ -82,7 +82,7 @@ mod tests {
             ("a\u{2066}b\u{2069}\u{feff}c\u{ad}", "abc"),
             ("Ana\nB\u{7f}", "AnaB"),
             ("\u{3164}\u{2800}", ""),
-            // Tags can hide a whole text.
+            // Tag characters can hide a whole text.
             ("a\u{e0041}\u{e0042}", "a"),
             ("é\u{200d}", "é"),
             ("❤\u{fe0f}\u{fe0f}x", "❤\u{fe0f}x"),
@@ -99,7 +99,7 @@ mod tests {
             "李雷",
             "👩\u{200d}💻",
             "❤\u{fe0f}\u{200d}🔥",
-            // Persian and Hindi.
+            // Persian and Hindi need joiners.
             "می\u{200c}خواهم",
             "क्\u{200d}ष",
             "עברית",

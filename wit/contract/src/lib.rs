@@ -1,15 +1,15 @@
-//! The rules of the contract in `wit/1.0`, without a host: what a manifest may say, what an event may carry and what an outcome
-//! may do. The host and the SDK's simulator check by these and by nothing else, so that a feature that passes its tests is not
-//! refused in production.
+//! The rules of the contract in `wit/1.0`, without a host: for manifests, for payloads and for outcomes. The host and
+//! the SDK's simulator check by these rules alone, so that a feature that passes its tests is not refused in
+//! production.
 //!
-//! Nothing in here does I/O, knows a WebAssembly runtime, or keeps state between two calls.
+//! This crate does no I/O, knows no WebAssembly runtime, and keeps no state between two calls.
 //!
 //! # Layout, in reading order
 //! - [`raw`]: manifests and outcomes as a component returns them, unchecked
 //! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`] and [`Grants`]
 //! - [`Rules`]: the check of an outcome, against a [`World`]
-//! - [`Arguments`], [`PayloadBounds`]: what a payload must be, and how much it may have
-//! - [`without_credentials`]: what features see of a handshake
+//! - [`Arguments`], [`PayloadBounds`]: the form and the bounds of a payload
+//! - [`without_credentials`]: the `auth` of a handshake as features see it
 //! - [`is_valid_id`], [`is_valid_room`], [`is_invisible`]: names
 
 mod bounds;

@@ -1,4 +1,4 @@
-//! The check of a manifest: everything that a host refuses by what the manifest alone says.
+//! The check of a manifest: all refusals that depend on the manifest alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::id::USER_ROOM_PREFIX;
 use crate::raw;
 use crate::template::{ScopeAddress, Template};
 
-/// Names of each kind that a manifest may list: many more than a large feature has.
+/// The greatest number of names of each kind in a manifest: many more than a large feature has.
 const MAX_NAMES: usize = 256;
 
 /// The longest name of a feature and the longest version, in characters.
@@ -21,13 +21,13 @@ const MAX_NAME_CHARS: usize = 64;
 /// The longest description, in characters. A longer one is cut.
 const MAX_DESCRIPTION_CHARS: usize = 256;
 
-/// The shortest idle time of a scope: checking for it more often would cost more than the memory is worth.
+/// The shortest idle time of a scope: more frequent checks would cost more than the memory is worth.
 const MIN_IDLE: Duration = Duration::from_secs(1);
 
 /// The longest idle time of a volatile scope.
 const MAX_IDLE: Duration = Duration::from_secs(31 * 24 * 60 * 60);
 
-/// The longest idle time of a durable scope: a state is no archive.
+/// The longest idle time of a durable scope: a state is not an archive.
 const MAX_DURABLE_IDLE: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// A checked manifest.
@@ -37,7 +37,7 @@ pub struct Manifest {
     pub name: String,
     /// The semantic version of this build.
     pub version: String,
-    /// One line for people.
+    /// A description in one line.
     pub description: String,
     /// Version of the state's schema.
     pub state_version: u32,
@@ -49,42 +49,42 @@ pub struct Manifest {
     pub connect_scope: Option<ScopeAddress>,
     /// Socket.IO namespaces besides `/`.
     pub namespaces: BTreeSet<String>,
-    /// The older schemas to which it can migrate its states.
+    /// The older schemas to which the build can migrate its states.
     pub migrates_down_to: BTreeSet<u32>,
     /// The bounds of payloads.
     pub limits: EventLimits,
-    /// The queries that it answers, by name: the place in [`Manifest::scopes`] of the scope that answers, or `None` where all
-    /// scopes do.
+    /// The queries that the feature answers, by name: the index in [`Manifest::scopes`] of the scope that answers, or
+    /// `None` if all scopes do.
     pub queries: HashMap<String, Option<usize>>,
-    /// The events that it may emit.
+    /// The events that the feature may emit.
     pub emits: BTreeSet<String>,
-    /// What it needs beyond its own scopes' rooms. A route for `connect` is a need.
+    /// The permissions that the feature needs beyond its own scopes' rooms. A route for `connect` is a need.
     pub needs: Grants,
 }
 
 /// A kind of scope.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// The template of its keys.
+    /// The template of the scopes' keys.
     pub template: Template,
-    /// Whether its states outlive the process.
+    /// Whether the states outlive the process.
     pub is_durable: bool,
-    /// The state is dropped after this time without member, timer or event.
+    /// The time without member, timer or event after which the state is dropped.
     pub idle: Duration,
-    /// Whether it gets the events `away` and `back`.
+    /// Whether the scope gets the events `away` and `back`.
     pub has_presence: bool,
 }
 
 /// An event that a feature handles.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Whether clients may send it.
+    /// Whether clients may send the event.
     pub from_client: bool,
-    /// Whether services may send it.
+    /// Whether services may send the event.
     pub from_service: bool,
-    /// The place of its scope in [`Manifest::scopes`].
+    /// The index of the event's scope in [`Manifest::scopes`].
     pub scope: usize,
-    /// The bounds of its payload.
+    /// The bounds of the event's payload.
     pub limits: PayloadBounds,
 }
 
@@ -92,7 +92,7 @@ impl Manifest {
     /// Checks a manifest.
     ///
     /// # Errors
-    /// With the first rule that it breaks, and where.
+    /// With the first rule that the manifest breaks, and the place.
     pub fn check(manifest: raw::Manifest) -> Result<Self, String> {
         check_name_and_version(&manifest)?;
         check_counts(&manifest)?;
@@ -129,7 +129,7 @@ impl Manifest {
 
     /// Whether the scope with this key gets the events `away` and `back`.
     pub fn has_presence(&self, key: &str) -> bool {
-        // Most features have no such scope, and their templates need not be tried.
+        // Most features have no such scope, and then no template needs to be matched.
         self.scopes.iter().any(|scope| scope.has_presence)
             && self.scope_of_key(key).is_some_and(|(scope, _)| scope.has_presence)
     }
@@ -201,7 +201,7 @@ fn check_overlaps(scopes: &[Scope]) -> Result<(), String> {
     Ok(())
 }
 
-/// The place of a scope among `scopes`. `of` says what names it.
+/// The index of a scope among `scopes`. `of` is the part of the manifest that names the scope, for the refusal.
 fn place_of(template: &str, scopes: &[Scope], of: &str) -> Result<usize, String> {
     let at = scopes.iter().position(|scope| scope.template.as_str() == template);
     at.ok_or_else(|| format!("{of} names the scope {template:?}, which is not among the scopes"))
@@ -269,7 +269,7 @@ fn check_queries(queries: Vec<raw::Query>, scopes: &[Scope]) -> Result<HashMap<S
 mod tests {
     use super::*;
 
-    /// The check of a manifest with these routes, each an event, its origins and its scope.
+    /// The check of a manifest with `routes`, each an event, its origins and its scope.
     fn with_routes(routes: &[(&str, &[&str], &str)]) -> Result<Manifest, String> {
         with(routes, &[])
     }

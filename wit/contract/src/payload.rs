@@ -16,16 +16,16 @@ use crate::surrogates::without_lone_surrogates;
 pub struct Arguments {
     /// The JSON text.
     pub text: Box<str>,
-    /// Where in it the only argument is, if there is exactly one.
+    /// The position of the only argument in the text, if there is exactly one.
     pub only: Option<Range<u32>>,
 }
 
 /// Arguments that cannot be sent.
 #[derive(Debug)]
 pub enum BadPayload {
-    /// They are not JSON, or not an array.
+    /// The arguments are not JSON, or not an array.
     NotAnArray(serde_json::Error),
-    /// They do not fit the attachments.
+    /// The placeholders do not fit the attachments.
     Placeholders(BadPlaceholders),
 }
 
@@ -41,18 +41,18 @@ impl fmt::Display for BadPayload {
 impl std::error::Error for BadPayload {}
 
 impl Arguments {
-    /// Checks JSON text, in which lone surrogates are replaced. An object that looks like a placeholder is data where there are
-    /// no attachments.
+    /// Checks JSON text, in which lone surrogates are replaced. Without attachments, an object that looks like a
+    /// placeholder is data.
     ///
     /// # Errors
-    /// Where `text` is not a JSON array, or does not refer to each of the attachments exactly once.
+    /// If `text` is not a JSON array, or does not refer to each attachment exactly once.
     pub fn check(text: impl Into<Box<str>>, attachments: usize) -> Result<Self, BadPayload> {
         let mut text = text.into();
         if let Cow::Owned(mended) = without_lone_surrogates(&text) {
             text = mended.into();
         }
         let Only(only) = serde_json::from_str(&text).map_err(BadPayload::NotAnArray)?;
-        // It borrows from the array, so its place is the distance of the two pointers.
+        // The argument borrows from the text, so its position is the distance of the two pointers.
         let only = only.and_then(|only| {
             let start = only.get().as_ptr().addr() - text.as_ptr().addr();
             Some(start.try_into().ok()?..(start + only.get().len()).try_into().ok()?)
@@ -64,7 +64,7 @@ impl Arguments {
     }
 }
 
-/// An array, and its only element where it has one.
+/// The only element of an array; `None` if the array has none or several.
 struct Only<'a>(Option<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Only<'de> {

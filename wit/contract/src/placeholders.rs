@@ -1,22 +1,22 @@
-//! Placeholders: the places in an event's arguments where its binary attachments belong.
+//! Placeholders: the positions of binary attachments in an event's arguments.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// The most attachments of one event: as many as the reference decoder of Socket.IO takes, so that every client can read what
-/// another sends.
+/// The greatest number of attachments of one event: as many as the reference decoder of Socket.IO accepts, so that
+/// every client can read the events of another.
 pub const MAX_ATTACHMENTS: usize = 10;
 
 /// Arguments and attachments that do not fit each other.
 #[derive(Debug)]
 pub enum BadPlaceholders {
-    /// There are more attachments than an event may have.
+    /// The event has more attachments than it may.
     TooMany,
-    /// The arguments refer to one of the attachments nowhere.
+    /// The arguments do not refer to one of the attachments.
     Missing,
-    /// A placeholder is malformed, refers to no attachment, or to the same as another.
+    /// A placeholder is malformed, refers to no attachment, or to the same one as another placeholder.
     Wrong(serde_json::Error),
 }
 
@@ -42,7 +42,7 @@ impl From<serde_json::Error> for BadPlaceholders {
 /// In an event without attachments an object that looks like a placeholder is data, and need not be checked.
 ///
 /// # Errors
-/// Where a placeholder is missing, is there twice or refers to no attachment, where there are too many attachments, and where
+/// If a placeholder is missing, occurs twice or refers to no attachment, if there are too many attachments, and if
 /// `args` is not JSON or is nested deeper than 128 levels.
 pub fn check_placeholders(args: &str, attachments: usize) -> Result<(), BadPlaceholders> {
     if attachments > MAX_ATTACHMENTS {
@@ -55,10 +55,10 @@ pub fn check_placeholders(args: &str, attachments: usize) -> Result<(), BadPlace
     if found.numbers.count_ones() as usize == attachments { Ok(()) } else { Err(BadPlaceholders::Missing) }
 }
 
-/// The placeholders that have been found so far.
+/// The placeholders found so far.
 struct Found {
     attachments: usize,
-    /// A bit for each number, of which there are `MAX_ATTACHMENTS`.
+    /// One bit for each of up to `MAX_ATTACHMENTS` numbers.
     numbers: u32,
 }
 
@@ -74,14 +74,14 @@ impl Found {
     }
 }
 
-/// The kinds of value that the members of a placeholder have.
+/// The kinds of value in the members of a placeholder.
 enum Kind {
     True,
     Number(u64),
     Other,
 }
 
-/// The names that a placeholder's members have.
+/// The names of a placeholder's members.
 #[derive(Deserialize)]
 #[serde(field_identifier)]
 enum Member {

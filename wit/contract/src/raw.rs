@@ -10,32 +10,32 @@ pub struct Manifest {
     pub name: String,
     /// The semantic version of this build.
     pub version: String,
-    /// One line for people.
+    /// A description in one line.
     pub description: String,
     /// Version of the state's schema.
     pub state_version: u32,
     /// The kinds of scope.
     pub scopes: Vec<Scope>,
-    /// The events that it handles.
+    /// The events that the feature handles.
     pub routes: Vec<Route>,
-    /// The queries that it answers.
+    /// The queries that the feature answers.
     pub queries: Vec<Query>,
-    /// The events that it may emit.
+    /// The events that the feature may emit.
     pub emits: Vec<String>,
-    /// What it needs beyond its own scopes' rooms.
+    /// The permissions that the feature needs beyond its own scopes' rooms.
     pub needs: Grants,
-    /// Name and JSON value of each extension.
+    /// The name and the JSON value of each extension.
     pub extensions: Vec<(String, String)>,
 }
 
 /// `manifest.scope`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scope {
-    /// The template of its keys.
+    /// The template of the scopes' keys.
     pub template: String,
     /// `volatile` or `durable`.
     pub durability: String,
-    /// The state is dropped after this time without member, timer or event, in milliseconds.
+    /// The time without member, timer or event after which the state is dropped, in milliseconds.
     pub idle_ms: u64,
 }
 
@@ -46,7 +46,7 @@ pub struct Route {
     pub event: String,
     /// The senders: `client`, `service` or `host`.
     pub origins: Vec<String>,
-    /// The template of the scope that handles it.
+    /// The template of the scope that handles the event.
     pub scope: String,
 }
 
@@ -87,10 +87,10 @@ pub enum Audience {
     Other(String),
 }
 
-/// `effects.emit`. `A` gives the audiences one by one, so that a host need not collect them first.
+/// `effects.emit`. `A` yields the audiences one by one, so that a host need not collect them first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Emit<A> {
-    /// The recipients, each of whom gets the event once.
+    /// The recipients. Each gets the event once.
     pub to: A,
     /// Connections that are left out.
     pub except: A,
@@ -98,9 +98,9 @@ pub struct Emit<A> {
     pub event: String,
     /// The event's payload.
     pub payload: Payload,
-    /// Whether it may be skipped for a slow connection.
+    /// Whether the host may skip the event for a slow connection.
     pub volatile: bool,
-    /// Tag and time-out in milliseconds, where recipients have to acknowledge the event.
+    /// The tag and the time-out in milliseconds, if recipients have to acknowledge the event.
     pub acknowledge: Option<(String, u64)>,
 }
 
@@ -109,7 +109,7 @@ pub struct Emit<A> {
 pub struct Membership {
     /// The connection's id.
     pub connection: String,
-    /// The room; the scope's own where there is none.
+    /// The room, by default the scope's own.
     pub room: Option<String>,
 }
 
@@ -118,35 +118,35 @@ pub struct Membership {
 pub struct SetTimer {
     /// The timer's name, unique in the scope.
     pub name: String,
-    /// When it is due, in milliseconds from now.
+    /// The time until the timer is due, in milliseconds.
     pub after_ms: u64,
-    /// JSON text.
+    /// The data of the timer, as JSON text.
     pub payload: String,
 }
 
 /// `effects.save`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Save {
-    /// Comes back with the outcome.
+    /// The tag, which the outcome repeats.
     pub tag: String,
     /// The feature's name for documents of this kind.
     pub collection: String,
     /// The key under which no second document is stored.
     pub key: Option<String>,
-    /// JSON text.
+    /// The document, as JSON text.
     pub document: String,
 }
 
 /// `effects.fetch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
-    /// Comes back with the page.
+    /// The tag, which the page repeats.
     pub tag: String,
     /// The feature's name for documents of this kind.
     pub collection: String,
-    /// Only documents stored before the one of this id.
+    /// Only documents that were stored before the one with this id.
     pub before: Option<String>,
-    /// The most documents of the page.
+    /// The greatest number of documents in the page.
     pub limit: u32,
 }
 
@@ -172,7 +172,7 @@ pub enum Effect<A> {
     Watch(String),
     /// Sets or replaces a timer.
     SetTimer(SetTimer),
-    /// Cancels the timer of this name.
+    /// Cancels the timer with this name.
     CancelTimer(String),
     /// Stores a document.
     Save(Save),
@@ -182,7 +182,7 @@ pub enum Effect<A> {
     Disconnect {
         /// The connection's id.
         connection: String,
-        /// The reason that its client gets.
+        /// The reason, which the client gets.
         reason: String,
     },
     /// An effect of a later contract, by its kind.
@@ -194,8 +194,8 @@ pub enum Effect<A> {
 pub enum StateChange {
     /// The state stays as it is.
     Keep,
-    /// These bytes become the state.
+    /// The state is replaced by these bytes.
     Put(Vec<u8>),
-    /// The scope has no state any more.
+    /// The state is deleted.
     Clear,
 }

@@ -10,11 +10,11 @@ use crate::payload::Arguments;
 use crate::raw::{self, StateChange};
 use crate::surrogates::without_lone_surrogates;
 
-/// Effects of one event, at most.
+/// The greatest number of effects of one event.
 const MAX_EFFECTS: usize = 1000;
 
-/// Weight of all effects of one event, at most, in bytes: as much as a client may send at once by default. Payloads and the
-/// names that they are sent to or stored under weigh their length.
+/// The greatest weight of all effects of one event, in bytes: as much as a client may send at once by default. The
+/// weight is the length of payloads and of the names under which they are sent or stored.
 const MAX_EFFECT_BYTES: usize = 1024 * 1024;
 
 /// The longest time of a timer, in milliseconds: 31 days.
@@ -26,26 +26,26 @@ const MAX_ACKNOWLEDGE_MS: u64 = 10 * 60 * 1000;
 /// The longest name, tag or key that a feature may choose, in bytes: an id of 128 characters fits, with a prefix.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// Documents of one fetch, at most: a page, or what a feature keeps of a scope.
+/// The greatest number of documents in one fetch: a page, or all that a feature keeps of a scope.
 const MAX_FETCHED: u32 = 1000;
 
 /// The rule that an outcome breaks, to follow "it returned".
 pub type Refusal = String;
 
-/// What the rules need to know of connections.
+/// The facts about connections that the rules need.
 pub trait World {
-    /// How the host names a connection.
+    /// The host's type of a connection.
     type Connection: Copy + Ord + Display;
 
-    /// The connection with this id; `None` where the host gives no such ids.
+    /// The connection with this id; `None` if no connection of the host can have it.
     fn connection(&self, id: &str) -> Option<Self::Connection>;
 
-    /// Whether the connection sent the event or is its subject, is in a room of the feature's, or is watched by it. True for a
-    /// connection that has gone: the feature cannot know that yet.
+    /// Whether the connection is the event's sender or subject, is in a room of the feature, or is watched by the
+    /// feature. True for a closed connection, because the feature cannot know yet that it is closed.
     fn is_known(&self, connection: Self::Connection) -> bool;
 
     /// Whether a known connection came to the feature by itself: it sent this scope an event, or is in a room of the
-    /// feature's. A connection that only the host reported did not.
+    /// feature. A connection that only the host reported did not.
     fn has_come(&self, connection: Self::Connection) -> bool;
 }
 
@@ -54,11 +54,11 @@ pub trait World {
 pub struct Rules<'a, W> {
     /// The feature's manifest.
     pub manifest: &'a Manifest,
-    /// What the feature is granted.
+    /// The permissions that the feature is granted.
     pub grants: &'a Grants,
     /// The key of the scope, which is the name of its room.
     pub room: &'a str,
-    /// The longest state, in bytes.
+    /// The greatest size of a state, in bytes.
     pub max_state_bytes: usize,
     /// Whether the event was a query, whose outcome may only reply.
     pub is_query: bool,
@@ -175,7 +175,7 @@ impl<W: World> Rules<'_, W> {
         weight.add(event.len())?;
         let payload = payload(carried, weight)?;
         let to = to.map(|audience| self.recipients(audience, weight)).collect::<Result<Vec<_>, _>>()?;
-        // To leave out an audience needs no grant.
+        // Leaving out an audience needs no grant.
         let except = except.map(|audience| self.audience(audience, weight)).collect::<Result<Vec<_>, _>>()?;
         let Some((tag, timeout_ms)) = acknowledge else {
             return Ok(Effect::Emit { to, except, event, payload, volatile });
@@ -337,7 +337,7 @@ fn json(text: &str, what: &str) -> Result<(), Refusal> {
         .map_err(|error| format!("{what} is not JSON: {error}"))
 }
 
-/// The connections that the audiences of an emit with acknowledgement are.
+/// The connections of an emit with acknowledgement, whose audiences must all be connections.
 fn connections_of<C>(audiences: Vec<Audience<C>>) -> Result<Vec<C>, Refusal> {
     audiences
         .into_iter()

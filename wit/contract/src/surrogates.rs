@@ -8,14 +8,14 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// Bytes of an escape of four digits.
+/// The length of an escape with four digits, in bytes.
 const ESCAPE: usize = 6;
 
 /// U+FFFD, which has the length of the escape that it replaces.
 const REPLACEMENT: &str = "\\ufffd";
 
-/// JSON text in which the escape of each lone surrogate is replaced by that of U+FFFD. Text that is not JSON stays text that is
-/// not JSON. It takes one pass over the text, and copies nothing where no escape has to be replaced.
+/// JSON text in which the escape of each lone surrogate is replaced by that of U+FFFD. Text that is not JSON stays
+/// invalid. One pass over the text, and no copy unless an escape is replaced.
 pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
     let bytes = json.as_bytes();
     let mut mended = String::new();
@@ -32,7 +32,7 @@ pub fn without_lone_surrogates(json: &str) -> Cow<'_, str> {
                 copied = here + ESCAPE;
                 copied
             }
-            // Another escape. An escaped backslash does not begin one.
+            // Another escape, of which the second character is skipped: an escaped backslash does not begin an escape.
             None => here + 2,
         };
     }
@@ -48,7 +48,7 @@ enum Surrogate {
     Low,
 }
 
-/// The surrogate whose escape is at this place.
+/// The surrogate whose escape is at the position `at`.
 fn surrogate(bytes: &[u8], at: usize) -> Option<Surrogate> {
     let digits = bytes.get(at..at + ESCAPE)?.strip_prefix(b"\\u")?;
     if !digits.iter().all(u8::is_ascii_hexdigit) || !matches!(digits[0], b'd' | b'D') {

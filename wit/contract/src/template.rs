@@ -1,4 +1,4 @@
-//! Scope templates: `ticket:{ticketId}` and a payload make the key of a scope, which is the name of its room.
+//! Scope templates: `ticket:{ticketId}` and a payload determine the key of a scope, which is the name of its room.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 
 use crate::id::{ID_RULE, is_valid_id};
 
-/// Placeholders of a template, at most.
+/// The greatest number of placeholders of a template.
 const MAX_PLACEHOLDERS: usize = 8;
 
 /// A template: literals around placeholders.
@@ -33,7 +33,7 @@ impl Template {
     /// Reads a template.
     ///
     /// # Errors
-    /// With what is wrong with it.
+    /// With the rule that the template breaks.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("the scope template {text:?} {what}"));
         let mut parts = text.split('{');
@@ -85,26 +85,26 @@ impl Template {
         self.placeholders.is_empty().then(|| ScopeAddress { key: self.prefix.as_str().into(), params: Arc::new([]) })
     }
 
-    /// The place of a placeholder among the values of an address.
+    /// The index of a placeholder among the values of an address.
     pub fn position(&self, placeholder: &str) -> Option<usize> {
         self.placeholders.iter().position(|(name, _)| name == placeholder)
     }
 
-    /// Whether `key` with this many values can only have been made by this template, of those in one manifest.
+    /// Whether `key` with this many values can only be from this template, among those of one manifest.
     pub fn makes(&self, key: &str, n_params: usize) -> bool {
         n_params == self.placeholders.len() && key.starts_with(&self.prefix) && (n_params > 0 || key == self.prefix)
     }
 
-    /// Whether both templates could make the same key, judged by their prefixes.
+    /// Whether both templates could produce the same key, judged by their prefixes.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.prefix.starts_with(&other.prefix) || other.prefix.starts_with(&self.prefix)
     }
 
-    /// The scope that a payload's first argument, JSON text, names: by an object with a field for each placeholder, or by a
-    /// string where there is one placeholder.
+    /// The address of the scope that a payload's first argument, JSON text, names: by an object with a field for each
+    /// placeholder, or by a string if there is one placeholder.
     ///
     /// # Errors
-    /// Where a value is missing or is not an id, with the field. Its sender gets that as `bad_request`.
+    /// If a value is missing or is not an id, with the field. The sender gets this error as `bad_request`.
     pub fn address(&self, first: &str) -> Result<ScopeAddress, String> {
         let values = if first.trim_start().starts_with('"') && self.placeholders.len() == 1 {
             vec![serde_json::from_str::<String>(first).ok()]
@@ -122,7 +122,7 @@ impl Template {
             if !is_valid_id(&value) {
                 return Err(format!("the field {name} {ID_RULE}"));
             }
-            // Otherwise two scopes could have the same key.
+            // With the literal in the value, two scopes could have the same key.
             if params.len() + 1 < self.placeholders.len() && value.contains(literal.as_str()) {
                 return Err(format!("the field {name} must not contain {literal:?}"));
             }
@@ -133,7 +133,7 @@ impl Template {
         Ok(ScopeAddress { key: key.into(), params: params.into() })
     }
 
-    /// The address of the scope with this key, if this template makes such keys.
+    /// The address of the scope with this key, if the template can produce the key.
     pub fn match_key(&self, key: &str) -> Option<ScopeAddress> {
         let mut rest = key.strip_prefix(self.prefix.as_str())?;
         let mut params = Vec::with_capacity(self.placeholders.len());
@@ -156,7 +156,7 @@ impl Template {
     }
 }
 
-/// Reads the named fields of a JSON object, which must be strings, and skips the others.
+/// Reads the named fields of a JSON object, which must be strings, and skips all others.
 struct Fields<'a> {
     names: &'a [(String, String)],
 }
@@ -184,7 +184,7 @@ impl<'de> Visitor<'de> for Fields<'_> {
         let mut values = vec![None; self.names.len()];
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             match self.names.iter().position(|(name, _)| *name == key) {
-                // The feature might read the other one.
+                // A field that occurs twice is refused, because the feature might read the other value.
                 Some(at) if values[at].is_some() => {
                     return Err(serde::de::Error::custom(format_args!("the field {key} is there twice")));
                 }
