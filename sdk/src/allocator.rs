@@ -1,16 +1,17 @@
 //! The memory of a component: free lists for small blocks, in front of the allocator of the standard library.
 //!
 //! Most allocations of a call are small and end with the call: ids, names, a payload, a list of effects. The standard
-//! allocator searches and merges for each of them, which made up a quarter of a call. Here a block goes back to the list of
-//! its size and comes from there again. All of them are parts of one arena, which bounds the memory tied up in free blocks
-//! of sizes that are no longer used; when the arena is full, the standard allocator serves the request.
+//! allocator searches and merges for each of them, which made up a quarter of a call. Here a freed block goes to the
+//! list of its size, and the next allocation of that size takes it from there. All small blocks are parts of one arena,
+//! which bounds the memory in free blocks of sizes that are no longer used; when the arena is full, the standard
+//! allocator serves the request.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::fmt;
 use std::ptr::null_mut;
 
-/// The step to which sizes are rounded up, and the strictest alignment of a small block, in bytes.
+/// The step to which sizes are rounded up, which is also the strictest alignment of a small block, in bytes.
 const STEP: usize = 16;
 
 /// The longest small block, in bytes: longer ones are few.
@@ -23,16 +24,16 @@ const ARENA: usize = 256 * 1024;
 pub struct Allocator(UnsafeCell<Lists>);
 
 struct Lists {
-    /// For each number of steps the first free block. Each holds the address of the next.
+    /// For each number of steps, the first free block. Each free block holds the address of the next.
     free: [*mut u8; LONGEST / STEP + 1],
-    /// Null until the first allocation, and when there is no memory for it.
+    /// Null until the first allocation, and if there is no memory for an arena.
     arena: *mut u8,
-    /// Bytes of the arena that were ever handed out.
+    /// The number of bytes of the arena that were ever handed out.
     given: usize,
 }
 
 #[allow(unsafe_code, reason = "a component has one thread, so that nothing is ever shared")]
-// SAFETY: `export!` makes this a static for `wasm32` without threads alone.
+// SAFETY: `export!` makes an allocator a static for `wasm32` without threads only.
 unsafe impl Sync for Allocator {}
 
 impl fmt::Debug for Allocator {
@@ -93,7 +94,7 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(list) = list_of(layout) {
-            // SAFETY: there is one thread, and nothing in here calls back.
+            // SAFETY: there is one thread, and nothing in this block calls back.
             let lists = unsafe { &mut *self.0.get() };
             let mut block = lists.free[list];
             if block.is_null() {
@@ -112,7 +113,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: there is one thread, and nothing in here calls back.
+        // SAFETY: there is one thread, and nothing in this block calls back.
         let lists = unsafe { &mut *self.0.get() };
         match list_of(layout) {
             Some(list) if lists.has(block) => {
@@ -120,16 +121,16 @@ unsafe impl GlobalAlloc for Allocator {
                 unsafe { block.cast::<*mut u8>().write(lists.free[list]) };
                 lists.free[list] = block;
             }
-            // SAFETY: the standard allocator handed it out.
+            // SAFETY: the standard allocator handed out the block.
             _ => unsafe { System.dealloc(block, layout) },
         }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: there is one thread, and nothing in here calls back.
+        // SAFETY: there is one thread, and nothing in this block calls back.
         if !unsafe { (*self.0.get()).has(block) } {
-            // SAFETY: the standard allocator handed it out, and keeps it.
+            // SAFETY: the standard allocator handed out the block, and keeps it.
             return unsafe { System.realloc(block, layout, size) };
         }
         // SAFETY: the caller guarantees that the size is valid for a layout.
@@ -169,13 +170,13 @@ mod tests {
             // SAFETY: no layout of these tests has size 0.
             let block = unsafe { self.allocator.alloc(layout) };
             assert!(!block.is_null() && block.addr().is_multiple_of(layout.align()));
-            // SAFETY: it was just given.
+            // SAFETY: the block was just allocated with this size.
             unsafe { block.write_bytes(with, layout.size()) };
             self.used.push((block, layout, with));
         }
 
         fn check(block: *mut u8, size: usize, with: u8) {
-            // SAFETY: it is in use, and was filled.
+            // SAFETY: the block is in use, and was filled.
             let bytes = unsafe { std::slice::from_raw_parts(block, size) };
             assert!(bytes.iter().all(|byte| *byte == with), "a block was written over");
         }
@@ -183,16 +184,16 @@ mod tests {
         fn give_back(&mut self, at: usize) {
             let (block, layout, with) = self.used.swap_remove(at);
             Self::check(block, layout.size(), with);
-            // SAFETY: it is given back once.
+            // SAFETY: the block is freed once.
             unsafe { self.allocator.dealloc(block, layout) };
         }
 
         fn resize(&mut self, at: usize, size: usize) {
             let (block, before, with) = self.used[at];
-            // SAFETY: it is in use.
+            // SAFETY: the block is in use, with this layout.
             let moved = unsafe { self.allocator.realloc(block, before, size) };
             Self::check(moved, before.size().min(size), with);
-            // SAFETY: it was just given.
+            // SAFETY: the block was just allocated with this size.
             unsafe { moved.write_bytes(with, size) };
             self.used[at] = (moved, layout(size, before.align()), with);
         }
@@ -220,7 +221,7 @@ mod tests {
     #[test]
     fn freed_blocks_are_reused() {
         let allocator = Allocator::new();
-        // SAFETY: nothing is used after it is given back.
+        // SAFETY: no block is used after it is freed.
         unsafe {
             let first = allocator.alloc(layout(40, 8));
             allocator.dealloc(first, layout(40, 8));
@@ -234,7 +235,7 @@ mod tests {
     fn a_full_arena_falls_back_to_the_system() {
         let allocator = Allocator::new();
         for size in (STEP..=LONGEST).step_by(STEP) {
-            // SAFETY: each is given back once, as it was taken.
+            // SAFETY: each block is freed once, with the layout of its allocation.
             unsafe {
                 let blocks: Vec<_> = (0..ARENA / size + 10).map(|_| allocator.alloc(layout(size, 8))).collect();
                 assert!(blocks.iter().all(|block| !block.is_null()));

@@ -1,5 +1,5 @@
-//! The code that `wit-bindgen` generates from `wit/1.0/`. Nothing but `guest.rs` and `log.rs` may see these types: the rest
-//! of the SDK has its own, so that a feature runs natively without any WebAssembly.
+//! The code that `wit-bindgen` generates from `wit/1.0/`. Only `guest.rs` and `log.rs` may use these types: the rest of
+//! the SDK has its own, so that a feature runs natively without WebAssembly.
 
 #![allow(
     missing_docs,

@@ -22,11 +22,11 @@ pub struct Context<'a, F: Feature> {
     known: &'a Known<'a, F>,
     random: Random,
     effects: Vec<Effect>,
-    /// The first value that could not be encoded as JSON. With it the event fails.
+    /// The first failure to encode a value as JSON. If there is one, the event fails.
     fault: Option<Failure>,
 }
 
-/// The facts that a feature is given with one event.
+/// The facts that a feature gets with one event.
 pub(crate) struct Known<'a, F: Feature> {
     call: Call,
     warm: &'a Warm<F>,
@@ -35,7 +35,7 @@ pub(crate) struct Known<'a, F: Feature> {
     about: About,
 }
 
-/// The event's own facts.
+/// The facts of the event itself.
 #[derive(Debug, Default)]
 pub(crate) struct About {
     event: String,
@@ -126,7 +126,7 @@ impl<'a, F: Feature> Context<'a, F> {
     /// The value of a placeholder of the scope's template.
     ///
     /// # Panics
-    /// Where the template has no such placeholder: a mistake in the feature.
+    /// If the template has no such placeholder, which is a mistake in the feature.
     pub fn param(&self, name: &str) -> &'a str {
         self.known
             .template()
@@ -150,19 +150,19 @@ impl<'a, F: Feature> Context<'a, F> {
         self.known.call.room_users
     }
 
-    /// Whether the event's connection (its sender, or the one that joined, left, or is away) is in the scope's room: before
-    /// this event's effects, but after the join or departure that the event reports. Membership follows the order of events:
-    /// a message that was sent before a disconnect is still handled as one from the room. A feature needs no list of members
-    /// for this.
+    /// Whether the event's connection (its sender, or the one that joined, left, or is away) is in the scope's room:
+    /// before this event's effects, but after the join or departure that the event reports. Membership follows the
+    /// order of events: a message that was sent before a disconnect is still handled as one from the room. A feature
+    /// therefore needs no list of members.
     ///
-    /// `false` where the event has no connection, as with services, timers and documents.
+    /// `false` if the event has no connection, as with services, timers and documents.
     pub fn in_room(&self) -> bool {
         self.known.call.connection_in_room
     }
 
-    /// The number of connections in the scope's room that belong to the user of the event's connection, which counts if it
-    /// is in: before this event's effects, but after the join or departure that the event reports. 0 means that the sender
-    /// is a new user for [`room_users`](Self::room_users), and not a second tab.
+    /// The number of connections in the scope's room that belong to the user of the event's connection, that connection
+    /// included if it is in: before this event's effects, but after the join or departure that the event reports. 0
+    /// means that the sender is a new user for [`room_users`](Self::room_users), and not a second tab.
     ///
     /// 0 for events without a connection.
     pub fn user_connections(&self) -> u32 {
@@ -174,7 +174,8 @@ impl<'a, F: Feature> Context<'a, F> {
         &self.known.warm.settings
     }
 
-    /// The name of the message or query that is being handled, for variants that serve several. Empty at other events.
+    /// The name of the message or query that is being handled, for variants that serve several names. Empty for other
+    /// events.
     pub fn event(&self) -> &'a str {
         &self.known.about.event
     }
@@ -184,13 +185,13 @@ impl<'a, F: Feature> Context<'a, F> {
         self.known.about.wants_reply
     }
 
-    /// All that came with the message, as it came, for a feature that passes it on. A variant without fields leaves it
-    /// unread. Empty at other events.
+    /// The payload of the message as received, for a feature that passes it on. A variant without fields leaves the
+    /// payload unread. Empty for other events.
     pub fn payload(&self) -> &'a Payload {
         &self.known.about.payload
     }
 
-    /// The bytes that an argument of the message refers to.
+    /// The bytes of an attachment to which an argument of the message refers.
     pub fn attachment(&self, attachment: Attachment) -> Option<&'a [u8]> {
         self.payload().attachments.get(attachment.number()).map(Vec::as_slice)
     }
@@ -222,7 +223,7 @@ impl<F: Feature> Context<'_, F> {
         }
     }
 
-    /// Sends the event that is handled on under its own name, with the payload that it came with.
+    /// Emits the event that is being handled under its own name, with the payload as received.
     pub fn pass_through<T>(&mut self, to: impl Into<Audiences>, sent: &Passthrough<T>) -> &mut Emit {
         self.emit_payload(to, self.event(), sent.payload())
     }
@@ -238,13 +239,14 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Reply(payload));
     }
 
-    /// Acknowledges the message with an object of this one field: the number of different connections that the emits of this
-    /// event reach.
+    /// Acknowledges the message with an object of this one field: the number of different connections that the emits of
+    /// this event reach.
     pub fn reply_connections_reached(&mut self, field: impl Into<String>) {
         self.effects.push(Effect::ReplyReached(field.into(), Reached::Connections));
     }
 
-    /// The same with the number of different users.
+    /// Acknowledges the message with an object of this one field: the number of different users that the emits of this
+    /// event reach.
     pub fn reply_users_reached(&mut self, field: impl Into<String>) {
         self.effects.push(Effect::ReplyReached(field.into(), Reached::Users));
     }
@@ -264,7 +266,7 @@ impl<F: Feature> Context<'_, F> {
         self.leave_connection(&member.connection);
     }
 
-    /// The same by the connection's id.
+    /// Removes a connection, by its id, from the scope's room, and ends [`watch`](Self::watch).
     pub fn leave_connection(&mut self, connection: impl Into<String>) {
         self.effects.push(Effect::Leave(connection.into(), None));
     }
@@ -274,21 +276,22 @@ impl<F: Feature> Context<'_, F> {
         self.effects.push(Effect::Leave(connection.into(), Some(room.into())));
     }
 
-    /// Asks for [`Feature::left`] when a connection outside of the scope's room ends. [`leave`](Self::leave) ends this.
+    /// Asks for [`Feature::left`] when a connection outside of the scope's room ends. [`leave`](Self::leave) ends the
+    /// watch.
     pub fn watch(&mut self, member: &Member) {
         self.effects.push(Effect::Watch(member.connection.clone()));
     }
 
-    /// Sets a timer, or sets it anew: its name is unique in the scope. [`Feature::timer`] gets the data, by
+    /// Sets a timer, or replaces the scope's timer of this name. [`Feature::timer`] gets the data, by
     /// [`Timer::decode`](crate::Timer::decode).
     pub fn set_timer<T: Serialize + ?Sized>(&mut self, name: impl Into<String>, after: Duration, data: &T) {
         let payload = self.json("a timer", data);
         self.effects.push(Effect::SetTimer(name.into(), millis(after), payload));
     }
 
-    /// Whether a period that began at `since`, in epoch milliseconds, is over. If not, sets the timer for the rest of it: a
-    /// timer may fire a little before [`now`](Self::now) reaches its due time, and the settings may have made the period
-    /// longer since the timer was set.
+    /// Whether a period that began at `since`, in epoch milliseconds, is over. If not, sets the timer for the rest of
+    /// the period: a timer may fire a little before [`now`](Self::now) reaches its due time, and the settings may have
+    /// made the period longer since the timer was set.
     pub fn elapsed_or_set_timer<T: Serialize + ?Sized>(
         &mut self,
         name: impl Into<String>,
@@ -303,7 +306,7 @@ impl<F: Feature> Context<'_, F> {
         rest.is_zero()
     }
 
-    /// Cancels a timer. Without such a timer it does nothing.
+    /// Cancels a timer. Does nothing if there is no such timer.
     pub fn cancel_timer(&mut self, name: impl Into<String>) {
         self.effects.push(Effect::CancelTimer(name.into()));
     }
@@ -325,9 +328,9 @@ impl<F: Feature> Context<'_, F> {
         }
     }
 
-    /// Asks for the newest documents of this scope in a collection, 100 by default. [`Feature::fetched`] gets them with the
-    /// tag. If this event has no reply, the reply of `fetched` acknowledges it. At most one fetch for each event. The result
-    /// takes options: [`before`](Fetch::before), [`limit`](Fetch::limit).
+    /// Asks for the newest documents of this scope in a collection, 100 by default. [`Feature::fetched`] gets them with
+    /// the tag. If this event has no reply, the reply of `fetched` acknowledges it. At most one fetch for each event.
+    /// The result takes options: [`before`](Fetch::before), [`limit`](Fetch::limit).
     pub fn fetch(&mut self, tag: impl Into<String>, collection: impl Into<String>) -> &mut Fetch {
         let fetch = Fetch { tag: tag.into(), collection: collection.into(), before: None, limit: 100 };
         self.effects.push(Effect::Fetch(fetch));

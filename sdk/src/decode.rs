@@ -1,5 +1,5 @@
-//! Decodes an event's name and arguments into the feature's enum, without a tree of values between, and with errors that
-//! name the event and the field.
+//! Decodes an event's name and arguments into the feature's enum, without an intermediate tree of values, and with
+//! errors that name the event and the field.
 
 use std::cell::Cell;
 
@@ -38,7 +38,7 @@ pub(crate) fn named<T: DeserializeOwned>(name: &str, args: &str) -> Result<T, Fa
 pub(crate) fn knows<T: DeserializeOwned>(name: &str) -> bool {
     let unknown = Cell::new(false);
     let named = Named { name, args: &[], unknown: &unknown };
-    // Whether it decodes from no arguments does not matter here.
+    // Whether the variant decodes from no arguments does not matter here.
     drop(T::deserialize(named));
     !unknown.get()
 }
@@ -47,7 +47,7 @@ pub(crate) fn knows<T: DeserializeOwned>(name: &str) -> bool {
 struct Named<'a> {
     name: &'a str,
     args: &'a [&'a RawValue],
-    /// Set when the enum has no such variant: the feature's mistake, not the sender's.
+    /// Set if the enum has no such variant, which is the feature's mistake and not the sender's.
     unknown: &'a Cell<bool>,
 }
 
@@ -59,7 +59,7 @@ impl<'de> Deserializer<'de> for Named<'de> {
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        // `type Message = ()`: a feature that takes no messages at all.
+        // `type Message = ()`: a feature that handles no messages.
         self.unknown.set(true);
         visitor.visit_unit()
     }
@@ -82,7 +82,7 @@ impl<'de> EnumAccess<'de> for Named<'de> {
 }
 
 impl<'a> Named<'a> {
-    /// The first argument. Clients send `null` for "no data", so that it counts as none.
+    /// The first argument; `None` if it is `null`, which clients send for "no data".
     fn data(&self) -> Option<&'a str> {
         self.args.first().map(|raw| raw.get()).filter(|text| *text != "null")
     }

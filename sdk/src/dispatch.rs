@@ -1,5 +1,5 @@
-//! The dispatch of an event to a method of the feature: from an event and a state to an outcome. The component's export and
-//! the simulator both call it.
+//! The dispatch of an event to a method of the feature: from an event and a state to an outcome. Both the component's
+//! export and the simulator call it.
 
 use crate::context::{About, Context, Known};
 use crate::effect::{Answer, Effect, Outcome, StateChange};
@@ -7,7 +7,7 @@ use crate::event::{Call, Event};
 use crate::warm::Warm;
 use crate::{Failure, Feature, decode};
 
-/// The event that asks for a state in an older schema version, which is its data.
+/// The event that asks for a state in an older schema version. Its data is the version.
 const MIGRATE_DOWN: &str = "migrate-down";
 
 /// Handles one event of one scope. The same input gives the same output.
@@ -15,7 +15,7 @@ pub fn handle<F: Feature>(call: Call, event: Event, state: Option<&[u8]>) -> Res
     handle_warm::<F>(&mut None, call, event, state)
 }
 
-/// The same by an instance that keeps `warm` between events.
+/// Handles one event of one scope, by an instance that keeps `warm` between events.
 pub(crate) fn handle_warm<F: Feature>(
     warm: &mut Option<Warm<F>>,
     call: Call,
@@ -70,7 +70,7 @@ fn change<F: Feature>(state: &mut F::State, cx: &mut Context<F>, event: Event) -
         Event::Acknowledgement(acknowledgement) => F::acknowledged(state, cx, &acknowledgement),
         Event::Saved(saved) => F::saved(state, cx, &saved),
         Event::Fetched(fetched) => F::fetched(state, cx, &fetched),
-        // Queries are answered above, without a change; events of later hosts are unknown to this SDK.
+        // Queries are answered above and change nothing; events of later hosts are unknown to this SDK.
         Event::Query(_) | Event::Gathered(..) | Event::Other(..) => Ok(()),
     }
 }
@@ -102,7 +102,7 @@ fn became<F: Feature>(now: &F::State, before: Option<&[u8]>) -> Result<StateChan
     Ok(StateChange::Put(bytes))
 }
 
-/// As `==`, but eight bytes at a time: a component's library compares slices byte by byte.
+/// Compares as `==` does, but eight bytes at a time: a component's library compares slices byte by byte.
 fn are_equal(one: &[u8], other: &[u8]) -> bool {
     let (heads, tail) = one.as_chunks::<8>();
     let (other_heads, other_tail) = other.as_chunks::<8>();

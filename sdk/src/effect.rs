@@ -1,5 +1,5 @@
-//! Effects, which features ask for through [`Context`](crate::Context). The host checks all of them and then commits all, in
-//! this order, or none.
+//! Effects, which features ask for through [`Context`](crate::Context). The host checks all effects of an event, and
+//! then commits either all, in this order, or none.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl Audience {
     }
 }
 
-/// One or several audiences: a connection that belongs to more than one gets an event once.
+/// One or several audiences. A connection that belongs to several gets an event once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audiences(pub Vec<Audience>);
 
@@ -105,7 +105,7 @@ pub struct Emit {
     pub event: String,
     /// The arguments and attachments.
     pub payload: Payload,
-    /// Whether the host may drop it for a connection that is slow to read.
+    /// Whether the host may drop the event for a connection that is slow to read.
     pub volatile: bool,
     /// The tag and the timeout in milliseconds, when each receiving connection is asked for an acknowledgement.
     pub acknowledge: Option<(String, u64)>,
@@ -152,8 +152,8 @@ pub struct Save {
 }
 
 impl Save {
-    /// Sets the key, which is unique in the scope's collection: if a document with it is stored already, nothing is stored,
-    /// and the outcome is that document's id.
+    /// Sets the key, which is unique in the scope's collection: if a document with the key is stored already, nothing
+    /// is stored, and the outcome is that document's id.
     pub fn key(&mut self, key: impl Into<String>) -> &mut Self {
         self.key = Some(key.into());
         self
@@ -214,13 +214,13 @@ pub enum Effect {
     Emit(Emit),
     /// Acknowledges a message, or answers a query.
     Reply(Payload),
-    /// Acknowledges with an object of this one field: the number of recipients of the event's emits.
+    /// Acknowledges a message with an object of this one field: the number of recipients of the event's emits.
     ReplyReached(String, Reached),
     /// Joins a connection to a room; to the scope's own by default.
     Join(String, Option<String>),
     /// Removes a connection from a room; from the scope's own by default.
     Leave(String, Option<String>),
-    /// Asks for the departure of a connection outside of the scope's room.
+    /// Asks for an event when a connection outside of the scope's room departs.
     Watch(String),
     /// Sets a timer: name, milliseconds from now, payload as JSON text.
     SetTimer(String, u64, String),

@@ -74,9 +74,9 @@ pub struct Message {
 /// The reason of a departure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaveReason {
-    /// Its client left, or another feature or an operator removed it from the room.
+    /// The client left, or another feature or an operator removed the connection from the room.
     Left,
-    /// It disconnected, for whatever reason.
+    /// The connection has ended, for whatever reason.
     Disconnected,
 }
 
@@ -94,16 +94,16 @@ impl LeaveReason {
 /// A timer that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timer {
-    /// Its name in the scope.
+    /// The timer's name in the scope.
     pub name: String,
-    /// The data that it was set with, as JSON text.
+    /// The data with which the timer was set, as JSON text.
     pub payload: String,
-    /// When it was due, in epoch milliseconds; `now` may be later.
+    /// The time at which the timer was due, in epoch milliseconds; `now` may be later.
     pub due: u64,
 }
 
 impl Timer {
-    /// Decodes the data that the timer was set with.
+    /// Decodes the data with which the timer was set.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         serde_json::from_str(&self.payload).map_err(|error| Failure::internal(format!("timer {}: {error}", self.name)))
     }
@@ -123,7 +123,7 @@ pub struct Acknowledgement {
 /// A query of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Its name.
+    /// The query's name.
     pub name: String,
     /// The data, as JSON text.
     pub data: String,
@@ -163,10 +163,10 @@ pub struct Saved {
     pub tag: String,
     /// The collection.
     pub collection: String,
-    /// The document as JSON text, so that a feature need not keep it meanwhile: the stored one (the first with the key, if
-    /// the save had one), or the one that was not stored.
+    /// The document as JSON text, so that a feature need not keep it meanwhile: the stored one (the first with the key,
+    /// if the save had one), or the one that was not stored.
     pub text: String,
-    /// Whether the host was restarted since the save: then all connections of that time are gone.
+    /// Whether the host was restarted since the save: if so, all connections from before the restart are gone.
     pub restored: bool,
     /// The id of the stored document (of the first with the key, if the save had one), or the failure.
     pub outcome: Result<String, StoreFailure>,
@@ -200,7 +200,7 @@ pub struct Fetched {
 /// A page of a scope's documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The documents, newest first.
+    /// The documents, the newest first.
     pub documents: Vec<Document>,
     /// Whether there are older documents.
     pub has_more: bool,
@@ -209,7 +209,7 @@ pub struct Page {
 /// A stored document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Its id in the store.
+    /// The document's id in the store.
     pub id: String,
     /// The document as JSON text.
     pub text: String,

@@ -18,16 +18,16 @@ use serde::Serialize;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct EventLimits {
-    /// Bytes of the arguments, as JSON text, and of the attachments.
+    /// The size of the arguments as JSON text and of the attachments, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u32>,
-    /// JSON values at any depth, each argument, array and object among them.
+    /// The number of JSON values at any depth; each argument, array and object counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<u32>,
-    /// Fields of objects, at any depth.
+    /// The number of objects' fields, at any depth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<u32>,
-    /// Nested arrays and objects.
+    /// The number of arrays and objects within each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depth: Option<u32>,
 }
@@ -39,13 +39,13 @@ impl Default for EventLimits {
 }
 
 impl EventLimits {
-    /// The host's limits, which hold for events of services without limits of their own.
+    /// The host's limits, which apply to events of services without limits of their own.
     #[must_use]
     pub fn of_host() -> Self {
         Self { bytes: None, values: None, keys: None, depth: None }
     }
 
-    /// No limits but that of the longest message, for a feature that passes payloads on unread.
+    /// No limits but the host's longest message, for a feature that passes payloads on unread.
     #[must_use]
     pub fn unbounded() -> Self {
         let most = Some(u32::MAX);

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-/// A failure of an event: the sender gets it as a typed error, and the event has no other outcome.
+/// A failure of an event. The sender gets it as a typed error, and the event has no effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// One of the codes below; any other reaches the sender as `internal`.
+    /// One of the codes below; any other code reaches the sender as `internal`.
     pub code: String,
-    /// The mistake and its remedy, for the sender to read.
+    /// The mistake and its remedy, written for the sender.
     pub message: String,
 }
 
@@ -31,17 +31,17 @@ codes! {
     unauthorized;
     /// The sender may not do this.
     forbidden;
-    /// The thing does not exist.
+    /// The requested thing does not exist.
     not_found;
     /// The message does not fit the present state.
     conflict;
-    /// The sender sends too often.
+    /// The sender has sent too much in a short time.
     rate_limited;
     /// The payload is too large.
     too_large;
     /// The feature cannot work at present, for instance because its settings are wrong.
     feature_unavailable;
-    /// A mistake of the feature.
+    /// The feature has a mistake.
     internal;
 }
 

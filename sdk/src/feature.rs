@@ -10,8 +10,8 @@ use crate::{Context, Failure, Manifest, Member, Sender};
 /// A feature: a pure reducer over a scope. Each method gets the scope's state, changes it, and asks through the context for
 /// effects. If it returns a failure, the state stays and no effect is applied.
 pub trait Feature: Sized + 'static {
-    /// The operator's settings. With `#[serde(default, deny_unknown_fields)]` each has a default and a misspelt one is an
-    /// error; where they are wrong, every event is refused with `feature_unavailable`.
+    /// The operator's settings. With `#[serde(default, deny_unknown_fields)]` each setting has a default, and a
+    /// misspelt one is an error. If the settings are invalid, every event is refused with `feature_unavailable`.
     type Settings: DeserializeOwned + 'static;
     /// The state of one scope, stored as JSON. A scope without a state starts from the default, and a state that equals the
     /// default is deleted.
@@ -35,8 +35,8 @@ pub trait Feature: Sized + 'static {
         Ok(())
     }
 
-    /// A connection that was in the scope's room, or was watched, has left or disconnected. Effects of this scope are not
-    /// reported.
+    /// A connection that was in the scope's room, or was watched, has left or disconnected. Departures by effects of
+    /// this scope are not reported.
     fn left(
         _state: &mut Self::State,
         _cx: &mut Context<Self>,
@@ -46,17 +46,18 @@ pub trait Feature: Sized + 'static {
         Ok(())
     }
 
-    /// The client of a connection that takes part in this scope has lost its transport, and may resume the session: until
-    /// then the host keeps the connection, its rooms, and the events for it. Only scopes with
-    /// [`Scope::on_away`](crate::Scope::on_away) get this.
+    /// The client of a connection that takes part in this scope has lost its transport, and may resume the session.
+    /// Until then the host keeps the connection, its rooms, and the events for it. Only scopes with
+    /// [`Scope::on_away`](crate::Scope::on_away) get this event.
     ///
-    /// Next comes [`back`](Self::back), or [`left`](Self::left) if the client does not resume within the recovery window.
+    /// The next event is [`back`](Self::back), or [`left`](Self::left) if the client does not resume within the
+    /// recovery window.
     fn away(_state: &mut Self::State, _cx: &mut Context<Self>, _member: &Member) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// The client of a connection that was [away](Self::away) has resumed it. The events that it missed are sent before
-    /// those that are emitted now.
+    /// The client of a connection that was [away](Self::away) has resumed it. The client gets the events that it missed
+    /// before those that are emitted now.
     fn back(_state: &mut Self::State, _cx: &mut Context<Self>, _member: &Member) -> Result<(), Failure> {
         Ok(())
     }
@@ -90,22 +91,23 @@ pub trait Feature: Sized + 'static {
         Ok(())
     }
 
-    /// The documents of a fetch, or its failure. If the event that fetched had no reply, the reply or the failure of this
-    /// one goes to its sender.
+    /// The documents of a fetch, or its failure. If the event that fetched had no reply, its sender gets the reply or
+    /// the failure of this event.
     fn fetched(_state: &mut Self::State, _cx: &mut Context<Self>, _fetched: &Fetched) -> Result<(), Failure> {
         Ok(())
     }
 
-    /// Migrates a state of schema version `from` to the present one. The default takes a state that decodes as the present
-    /// schema.
+    /// Migrates a state of schema version `from` to the present one. The default accepts a state that decodes as the
+    /// present schema.
     fn migrate(from: u32, state: &[u8]) -> Result<Self::State, Failure> {
         serde_json::from_slice(state)
             .map_err(|error| Failure::internal(format!("state of schema version {from} cannot be read: {error}")))
     }
 
-    /// Migrates a state back to the older schema version `to`, one of those that [`Manifest::migrates_down_to`] names, in
-    /// the format that a build of that version stored. A rollback calls it. If it fails for a scope, the older build's
-    /// [`Feature::migrate`] reads the state; if that fails too, an operator decides whether its changes may be lost.
+    /// Migrates a state back to the older schema version `to`, one of those that [`Manifest::migrates_down_to`] names,
+    /// in the format of a build with that version. A rollback calls it. If it fails for a scope, the older build's
+    /// [`Feature::migrate`] reads the state; if that fails too, an operator decides whether the scope's changes may be
+    /// lost.
     fn migrate_down(to: u32, _state: Self::State) -> Result<serde_json::Value, Failure> {
         Err(Failure::internal(format!("there is no way back to schema version {to}")))
     }

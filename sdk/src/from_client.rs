@@ -42,7 +42,7 @@ impl<T> FromClient<T> {
     /// The connection that sent the payload, and the fields.
     ///
     /// # Errors
-    /// `forbidden` where it was sent by no client, or claims another user's id.
+    /// `forbidden` if the sender is not a client, or the payload claims another user's id.
     pub fn verify(self, sender: &Sender) -> Result<(&Member, T), Failure> {
         Ok((self.claimed.verify(sender)?, self.fields))
     }
@@ -57,7 +57,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for FromClient<T> {
 struct FromClientVisitor<T>(PhantomData<T>);
 
 impl<T> FromClientVisitor<T> {
-    /// A payload that is no object claims nothing.
+    /// A payload that is not an object claims no sender.
     fn unclaimed<'de, E: Error>(value: impl IntoDeserializer<'de, E>) -> Result<FromClient<T>, E>
     where
         T: Deserialize<'de>,
@@ -80,7 +80,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FromClientVisitor<T> {
         Ok(FromClient { fields, claimed })
     }
 
-    /// No data is an object without fields.
+    /// A payload without data is read as an object without fields.
     fn visit_unit<E: Error>(self) -> Result<FromClient<T>, E> {
         let fields = T::deserialize(MapDeserializer::new(std::iter::empty::<((), ())>()))?;
         Ok(FromClient { fields, claimed: ClaimedSender::default() })
@@ -107,7 +107,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FromClientVisitor<T> {
     }
 }
 
-/// The fields of an object but for the claims, which are put aside.
+/// The fields of an object without the claims, which go to `claimed`.
 struct Unclaimed<'a, A> {
     map: A,
     claimed: &'a mut ClaimedSender,
@@ -132,7 +132,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Unclaimed<'_, A> {
     }
 }
 
-/// A field's name, without a copy of it where it has no escapes.
+/// A field's name, copied only if it has escapes.
 struct Key<'de>(Cow<'de, str>);
 
 impl<'de> Deserialize<'de> for Key<'de> {

@@ -15,7 +15,7 @@ use crate::{
 
 /// A feature that [`export!`](crate::export) has made a component.
 pub trait Exported: Feature {
-    /// Hands over what the instance keeps between events.
+    /// Passes the state that the instance keeps between events.
     fn with_warm<R>(body: impl FnOnce(&mut Option<Warm<Self>>) -> R) -> R;
 }
 
@@ -158,7 +158,7 @@ impl From<events::Event> for Event {
     }
 }
 
-/// An event that was added after the contract's release, and therefore is no case of its variant.
+/// An event that was added after the contract's release, and therefore is not a case of its variant.
 fn later(name: String, data: String) -> Event {
     let kind: fn(Member) -> Event = match name.as_str() {
         "away" => Event::Away,
@@ -171,7 +171,7 @@ fn later(name: String, data: String) -> Event {
     }
 }
 
-/// A member as the data of such an event.
+/// The data of an event that was added later: a member.
 #[derive(Deserialize)]
 struct Concerned {
     connection: String,
@@ -303,7 +303,8 @@ impl From<Manifest> for manifest::Manifest {
     }
 }
 
-/// Extensions: demands beyond the contract's fields. A host refuses a component with an extension that it does not know.
+/// Extensions: demands beyond the fields of the contract. A host refuses a component with an extension that it does not
+/// know.
 fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
     let presence: Vec<_> = manifest.scopes.iter().filter(|scope| scope.presence).map(|scope| &scope.template).collect();
     let limits = manifest.event_limits();

@@ -1,10 +1,10 @@
-//! Idempotency keys: clients that repeat a message get the answer of the first one.
+//! Idempotency keys, by which a repeated message gets the answer of the first one.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-/// The greatest number of keys: the messages that clients may repeat after a short absence, of all users in the scope.
+/// The greatest number of keys: the messages of all users in the scope that clients may repeat after a short absence.
 const MAX_KEYS: usize = 100;
 
 /// The characters of a mark that identify the sender.
@@ -54,15 +54,15 @@ impl IdempotencyKeys {
         self.0.push_str(tag);
     }
 
-    /// Adds the key of a message that the store has as the first with it, in place of a later one.
+    /// Adds the key of a message that the store has as the first with this key, in place of a later message's tag.
     pub fn replace(&mut self, sender: &str, client_id: &str, tag: &str) {
         let mark = mark(sender, client_id);
         self.retain(|entry| !entry.starts_with(&mark));
         self.insert(sender, client_id, tag);
     }
 
-    /// Adds the keys of messages that are older than all others, newest first, while there is room: sender, client's id and
-    /// tag of each.
+    /// Adds the keys of messages that are older than all others, newest first, while there is room. Each has a sender,
+    /// a client's id and a tag.
     pub fn insert_older(&mut self, messages: impl Iterator<Item = [String; 3]>) {
         let mut entries: Vec<String> = messages
             .filter(|[sender, client_id, _]| self.first(sender, client_id).is_none())
@@ -90,7 +90,7 @@ impl IdempotencyKeys {
             }
         }
         let most = senders.iter().map(|(_, n_keys)| *n_keys).max();
-        // Senders stand in the order of their oldest keys.
+        // Senders are in the order of their oldest keys.
         let Some((sender, _)) = senders.iter().find(|(_, n_keys)| Some(*n_keys) == most) else { return };
         let mut start = 0;
         for entry in self.0.split(' ') {
@@ -114,8 +114,8 @@ impl IdempotencyKeys {
 }
 
 /// The mark of a key, in 24 characters instead of 2 to 257: 32 bits for the sender and 64 for the key, so that neither
-/// chance nor a search for another user's next key finds two with the same mark. Another build may make other marks: then a
-/// repetition passes as a new message, and the store recognises it.
+/// chance nor a search for another user's next key finds two keys with the same mark. Another build may make other
+/// marks: then a repetition passes as a new message, and the store recognises it.
 fn mark(sender: &str, client_id: &str) -> String {
     let hash = |what: &dyn Fn(&mut DefaultHasher)| {
         let mut hasher = DefaultHasher::new();

@@ -17,9 +17,9 @@ use crate::Failure;
 pub struct Identity {
     /// The user's id.
     pub user_id: String,
-    /// The display name, where the identity carries one.
+    /// The display name, if the identity has one.
     pub name: Option<String>,
-    /// The roles that the host knows of.
+    /// The roles that the host knows.
     pub roles: Vec<String>,
     /// Further claims, as the text of a JSON object.
     pub claims: String,
@@ -53,7 +53,7 @@ impl Identity {
 /// The sender that a client's payload claims, in any of the fields `agentId`, `senderId` and `userId`: an id, or an object
 /// with an `_id`. A claim is optional, and only checked: the host knows the sender.
 #[derive(Clone, Debug, Default, Deserialize)]
-// Clients see the text of `expecting`: it stays when the type's name changes.
+// Clients see the text of `expecting`, so it does not change with the type's name.
 #[serde(rename_all = "camelCase", expecting = "struct Claims")]
 pub struct ClaimedSender {
     agent_id: Option<Claimed>,
@@ -65,7 +65,7 @@ impl ClaimedSender {
     /// The connection that sent the payload.
     ///
     /// # Errors
-    /// `forbidden` where it was sent by no client, or claims another user's id.
+    /// `forbidden` if the sender is not a client, or the payload claims another user's id.
     pub fn verify<'a>(&self, sender: &'a Sender) -> Result<&'a Member, Failure> {
         let member = sender.client()?;
         self.check(&member.identity)?;
@@ -165,7 +165,7 @@ pub enum Sender {
 }
 
 impl Sender {
-    /// The connection that sent it; `forbidden` if the sender is no client.
+    /// The connection that sent the message; `forbidden` if the sender is not a client.
     pub fn client(&self) -> Result<&Member, Failure> {
         match self {
             Self::Client(member) => Ok(member),
@@ -173,7 +173,7 @@ impl Sender {
         }
     }
 
-    /// The name of the service that sent it; `forbidden` if the sender is no service.
+    /// The name of the service that sent the message; `forbidden` if the sender is not a service.
     pub fn service(&self) -> Result<&str, Failure> {
         match self {
             Self::Service(name) => Ok(name),
@@ -183,15 +183,15 @@ impl Sender {
 }
 
 impl Identity {
-    /// The display name: the identity's, else the one that a payload claims, else the id.
+    /// The display name: that of the identity, else the one that a payload claims, else the id.
     pub fn name_or<'a>(&'a self, claimed: Option<&'a str>) -> &'a str {
         let own = self.name.as_deref().filter(|name| !name.is_empty());
         own.or(claimed).unwrap_or(&self.user_id)
     }
 }
 
-/// Refuses a name that cannot be shown in one line, or has invisible characters (zero-width characters, marks of direction):
-/// `bad_request`, with the rule for the field.
+/// Refuses a name that cannot be shown in one line, or has invisible characters (zero-width characters, marks of
+/// direction). The error is `bad_request`, with the rule for the field.
 pub fn check_name(field: &str, name: &str, max_chars: usize) -> Result<(), Failure> {
     let is_blank = name.chars().all(char::is_whitespace);
     if !is_blank && name.chars().count() <= max_chars && is_harmless_name(name) {

@@ -78,7 +78,7 @@
 //! - [`Feature`][]: the trait that an author implements; [`export!`] makes it a component
 //! - [`Manifest`], [`Scope`], [`EventLimits`]: the description of a feature
 //! - [`messages!`] declares the messages that it handles, [`outgoing!`] the events that it emits
-//! - [`Context`]: the facts that it is given, and the effects that it asks for
+//! - [`Context`]: the facts that a feature gets, and the effects that it asks for
 //! - [`Sender`], [`Member`], [`Identity`]: users and their connections
 //! - [`FromClient`], [`ClaimedSender`], [`Passthrough`], [`Id`], [`IdOr`], [`Reference`]: types of payloads
 //! - [`IdempotencyKeys`]: recognises messages that clients repeat
@@ -159,8 +159,8 @@ macro_rules! export {
 
             impl $crate::__private::Exported for $feature {
                 fn with_warm<R>(body: impl FnOnce(&mut Option<$crate::__private::Warm<Self>>) -> R) -> R {
-                    // Exports of a component have no `self`, so that what they share between calls is a static. It is
-                    // thread-local because a component has one thread.
+                    // Exports of a component have no `self`, so state between calls is in a static. It is thread-local
+                    // because a component has one thread.
                     ::std::thread_local! {
                         static WARM: ::std::cell::RefCell<Option<$crate::__private::Warm<$feature>>> =
                             const { ::std::cell::RefCell::new(None) };
@@ -169,7 +169,7 @@ macro_rules! export {
                 }
             }
 
-            // The allocator is for one thread.
+            // The allocator supports one thread only.
             #[cfg(not(target_feature = "atomics"))]
             #[global_allocator]
             static ALLOCATOR: $crate::__private::Allocator = $crate::__private::Allocator::new();

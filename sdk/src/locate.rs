@@ -1,8 +1,8 @@
-//! The field that a decoding error is about: `serde_json` gives the line and column, senders need the field.
+//! The field of a decoding error: `serde_json` gives the line and column, senders need the field.
 
 use serde_json::Error;
 
-/// The path of the field that `error` is about, if any, and the error's text without its position.
+/// The path of the field in which `error` occurred, if any, and the error's text without its position.
 pub(crate) fn locate(text: &str, error: &Error) -> (Option<String>, String) {
     let full = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());

@@ -1,5 +1,5 @@
-//! Log lines for operators: a component writes them through the host, a native test to the simulator, other native code to
-//! standard error.
+//! Log lines for operators: a component writes them through the host, a native test to the simulator, other native code
+//! to standard error.
 
 #[cfg(not(target_arch = "wasm32"))]
 use std::cell::RefCell;
@@ -55,14 +55,14 @@ pub fn write(level: Level, message: &str) {
     }
 }
 
-// Authors log from any function, without a context at hand, as with `tracing`: the place for the lines is therefore ambient,
-// in native tests only. It is thread-local because each test runs its simulation on its own thread.
+// Authors log from any function without a context at hand, as with `tracing`. Therefore the destination of the lines is
+// ambient, in native tests only. It is thread-local because each test runs its simulation on its own thread.
 #[cfg(not(target_arch = "wasm32"))]
 thread_local! {
     static CAPTURED: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` and returns the lines that it wrote.
+/// Runs `body`. Also returns the lines that it logged.
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) fn capture<T>(body: impl FnOnce() -> T) -> (T, Vec<(Level, String)>) {
     CAPTURED.set(Some(Vec::new()));

@@ -24,7 +24,7 @@ pub struct Manifest {
     pub gathered: Vec<String>,
     /// The names of all events that the feature may emit.
     pub emits: Vec<String>,
-    /// The permissions that it needs beyond its own scopes' rooms.
+    /// The permissions that the feature needs beyond its own scopes' rooms.
     pub needs: Needs,
     /// The Socket.IO namespaces that clients may connect to besides `/`.
     pub namespaces: Vec<String>,
@@ -38,19 +38,19 @@ pub struct Manifest {
 /// A kind of scope: the template of its key, its routes and its queries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// `ticket:{ticketId}`: literals and placeholders. The fields of an event's first argument, an object, fill the
-    /// placeholders. A template with one placeholder takes a string too: `"507f"` means the same as `{"ticketId": "507f"}`,
-    /// and the type of the message must decode from either.
+    /// A template such as `ticket:{ticketId}`: literals and placeholders. The fields of an event's first argument, an
+    /// object, fill the placeholders. A template with one placeholder also accepts a string: `"507f"` means the same as
+    /// `{"ticketId": "507f"}`, and the type of the message must decode from either.
     pub template: String,
     /// Whether the state survives a restart.
     pub durable: bool,
     /// The time without member, timer and event after which the state is dropped.
     pub idle: Duration,
-    /// The events that it handles.
+    /// The events that the scope handles.
     pub routes: Vec<Route>,
-    /// The queries that it answers.
+    /// The queries that the scope answers.
     pub queries: Vec<String>,
-    /// Whether it gets the events `away` and `back`.
+    /// Whether the scope gets the events `away` and `back`.
     pub presence: bool,
 }
 
@@ -62,15 +62,15 @@ pub(crate) const CONNECT: &str = "connect";
 pub struct Route {
     /// The event's name.
     pub event: String,
-    /// Whether clients may send it.
+    /// Whether clients may send the event.
     pub from_clients: bool,
-    /// Whether services may send it.
+    /// Whether services may send the event.
     pub from_services: bool,
-    /// Whether the host sends it: `connect` alone.
+    /// Whether the host sends the event: `connect` alone.
     pub from_host: bool,
-    /// Whether the feature emits it to clients under the same name.
+    /// Whether the feature emits the event to clients under the same name.
     pub is_passed_through: bool,
-    /// The limits of its payload, if it has its own.
+    /// The limits of the event's payload, if it has limits of its own.
     pub limits: Option<EventLimits>,
 }
 
@@ -89,16 +89,16 @@ impl Route {
 }
 
 impl Route {
-    /// The limits of its payload, if they differ from the manifest's.
+    /// The limits of the event's payload, if they differ from the manifest's.
     fn own_limits(&self) -> Option<EventLimits> {
-        // Services belong to the operator: their payloads are bounded by the host alone.
+        // Services belong to the operator, so the host alone bounds their payloads.
         let is_services = self.from_services && !self.from_clients;
         self.limits.or(is_services.then(EventLimits::of_host))
     }
 }
 
-/// The permissions that a feature needs beyond its own scopes' rooms and the connections that send to it. An operator grants
-/// them.
+/// The permissions that a feature needs beyond its own scopes' rooms and the connections that send to it. The operator
+/// grants them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Other rooms: a name, or a prefix followed by `*`.
@@ -106,7 +106,7 @@ pub struct Needs {
     /// Wider audiences: `user`, `roles`, `all`.
     pub audiences: Vec<String>,
     /// `save` (to store and fetch documents), `disconnect`, `connect` (to get an event for each connection that opens),
-    /// `join` (to let connections join rooms that have not sent the feature anything).
+    /// `join` (to let connections join rooms although they have sent the feature nothing).
     pub actions: Vec<String>,
 }
 
@@ -276,12 +276,13 @@ impl Scope {
         self.route(events, Route { from_clients: true, from_services: true, ..Route::default() })
     }
 
-    /// Adds the event `connect`, which the host sends for each connection that opens, before any message of the connection
-    /// to this scope. The sender is that connection; the one argument is an object of the Socket.IO `namespace` and the
-    /// client's `auth`, which in the plain protocol are `/` and `{}`. The scope must have no placeholder.
+    /// Adds the event `connect`, which the host sends for each connection that opens, before any message of the
+    /// connection to this scope. The sender is that connection. The one argument is an object with the Socket.IO
+    /// `namespace` and the client's `auth`, which in the plain protocol are `/` and `{}`. The scope must have no
+    /// placeholder.
     ///
-    /// An operator has to grant the action `connect` for it, and the action `join` to let the connection join a room before
-    /// it has sent anything. Credentials are removed from `auth`: see the contract.
+    /// An operator has to grant the action `connect`, and also the action `join` if the connection is to join a room
+    /// before it has sent anything. Credentials are removed from `auth`: see the contract.
     #[must_use]
     pub fn on_connect(self) -> Self {
         self.route([CONNECT], Route { from_host: true, ..Route::default() })
@@ -305,7 +306,7 @@ impl Scope {
     /// Sets the limits of the payloads of these events, which must be routed to this scope already.
     ///
     /// # Panics
-    /// Where one of them is not.
+    /// If one of the events is not routed to this scope.
     #[must_use]
     pub fn limits<'a>(mut self, events: impl IntoIterator<Item = &'a str>, limits: EventLimits) -> Self {
         for event in events {
@@ -323,10 +324,10 @@ impl Scope {
     }
 }
 
-/// Long enough for a client that reconnects to find its scope's state, short enough to bound the number of scopes.
+/// Long enough for a client that reconnects to find its scope's state, and short enough to bound the number of scopes.
 const DEFAULT_IDLE: Duration = Duration::from_secs(300);
 
-/// A [`Manifest`] with the name, version and description of the crate that this stands in.
+/// A [`Manifest`] with the name, version and description of the crate in which the macro is called.
 #[macro_export]
 macro_rules! manifest {
     () => {

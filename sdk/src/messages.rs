@@ -1,4 +1,5 @@
-//! The messages of a feature: each event's name stands once, beside its sender, its scope and its payload's type.
+//! The messages of a feature: the name of each event is written once, beside its sender, its scope and the type of its
+//! payload.
 
 /// An enum of messages with its routes, made by [`messages!`](crate::messages).
 pub trait Messages {
@@ -13,7 +14,8 @@ pub struct MessageRoute {
     pub events: &'static [&'static str],
     /// The senders.
     pub origin: Origin,
-    /// The template of the scope that handles them; without one, every scope that [takes](crate::Scope::takes) the enum.
+    /// The template of the scope that handles the events; without one, every scope that [takes](crate::Scope::takes)
+    /// the enum.
     pub scope: Option<&'static str>,
 }
 
@@ -28,7 +30,7 @@ pub enum Origin {
     ClientOrService,
     /// Services; the feature emits the event to clients under the same name.
     Passthrough,
-    /// The host, which is so for `connect` alone.
+    /// The host, which sends `connect` alone.
     Host,
 }
 

@@ -1,4 +1,4 @@
-//! A payload that a feature passes on whole, and reads in part.
+//! A payload that a feature passes on whole and reads in part.
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -52,7 +52,7 @@ impl<T> Passthrough<T> {
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Passthrough<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
-        // The outer error takes over the position from the inner one's text.
+        // The outer error keeps the position in the inner error's text.
         let fields = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
         Ok(Self { fields, text })
     }

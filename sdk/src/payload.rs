@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Failure;
 
-/// An event's arguments and the binary attachments that they refer to. Most events have one argument and no attachments.
+/// An event's arguments, and the binary attachments to which they refer. Most events have one argument and no
+/// attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// One JSON array: `[]`, `[data]`, `[a, b]`.
@@ -42,7 +43,7 @@ impl Payload {
         }
     }
 
-    /// Adds attachments. The arguments refer to each of them once.
+    /// Adds attachments. The arguments must refer to each of them once.
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Vec<u8>>) -> Self {
         self.attachments = attachments;

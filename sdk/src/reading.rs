@@ -1,4 +1,4 @@
-//! Types of payloads that come in several shapes. None of them builds values that the feature does not read.
+//! Types of payloads that have several shapes. Values that the feature does not read are not built.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -40,7 +40,7 @@ impl IdOr<ClaimedSender> {
     /// The connection that sent the payload.
     ///
     /// # Errors
-    /// `forbidden` where it was sent by no client, or claims another user's id.
+    /// `forbidden` if the sender is not a client, or the payload claims another user's id.
     pub fn verify<'a>(&self, sender: &'a Sender) -> Result<&'a Member, Failure> {
         match self {
             Self::Id(_) => sender.client(),
@@ -73,8 +73,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for IdOr<T> {
     }
 }
 
-/// A user or a thing that a payload may name: by an id, or by an object with the id in its field `id`, `_id` or `userId`.
-/// Any other value names nothing, and is no error.
+/// A user or a thing that a payload may name: by an id, or by an object with the id in its field `id`, `_id` or
+/// `userId`. Any other value names nothing, and is not an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reference(Option<Id>);
 
@@ -82,13 +82,13 @@ pub struct Reference(Option<Id>);
 const NAMING: [&str; 3] = ["id", "_id", "userId"];
 
 impl Reference {
-    /// The id, if there is one.
+    /// The id, if the payload has one.
     #[must_use]
     pub fn id(&self) -> Option<&Id> {
         self.0.as_ref()
     }
 
-    /// The id, if there is one.
+    /// The id, if the payload has one.
     #[must_use]
     pub fn into_id(self) -> Option<Id> {
         self.0
@@ -186,11 +186,11 @@ impl Visitor<'_> for Field {
     }
 }
 
-/// Decodes an object, and refuses the array of its fields that serde takes as well. For `#[serde(deserialize_with =
+/// Decodes an object, and refuses an array of its fields, which serde accepts too. For `#[serde(deserialize_with =
 /// "roundhouse_sdk::object")]`.
 ///
 /// # Errors
-/// If the value is no object, or does not decode as `T`.
+/// If the value is not an object, or does not decode as `T`.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     struct Object<T>(PhantomData<T>);
 

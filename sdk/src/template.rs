@@ -1,5 +1,5 @@
-//! Scope templates such as `ticket:{ticketId}`, as a feature needs them: to know which one its scope was made from, and which
-//! value belongs to which placeholder. The host has checked them.
+//! Scope templates such as `ticket:{ticketId}`, as a feature needs them: to find the template of a scope, and the value
+//! of a placeholder. The host has checked them.
 
 /// A scope template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +19,12 @@ impl Template {
         Self { text: text.to_owned(), prefix, placeholders: pieces.map(name).collect() }
     }
 
-    /// The position of a placeholder.
+    /// The index of a placeholder.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         self.placeholders.iter().position(|own| own == name)
     }
 
-    /// Whether `key` may have been made from this template with `params` values.
+    /// Whether `key` may be from this template with `params` values.
     pub(crate) fn made(&self, key: &str, params: usize) -> bool {
         params == self.placeholders.len() && key.starts_with(&self.prefix) && (params > 0 || key == self.prefix)
     }

@@ -1,5 +1,5 @@
-//! State that a warm instance keeps between events: the parsed settings and scope templates of a feature. Both
-//! follow from the input alone, so keeping them changes no outcome.
+//! State that a warm instance keeps between events: the parsed settings and scope templates of a feature. Both are
+//! determined by the input, so keeping them changes no outcome.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ impl<F: Feature> fmt::Debug for Warm<F> {
 }
 
 impl<F: Feature> Warm<F> {
-    /// Keeps `kept` if it was parsed from these settings, else parses them.
+    /// Returns `kept` if it was parsed from these settings; otherwise parses the settings into it.
     pub(crate) fn of_settings<'a>(kept: &'a mut Option<Self>, settings_text: &str) -> Result<&'a Self, Failure> {
         match kept.take() {
             Some(warm) if warm.settings_text == settings_text => Ok(kept.insert(warm)),

@@ -1,4 +1,4 @@
-//! A feature's manifest, events and outcomes as the contract's rules see them.
+//! A feature's manifest, events and outcomes, checked by the contract's rules.
 
 use roundhouse_contract::raw::{self, StateChange};
 use roundhouse_contract::{Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
@@ -12,10 +12,10 @@ use crate::{Audience, Audiences, Event, Feature, Outcome, Payload};
 /// The longest state that a host takes by default, in bytes.
 const MAX_STATE_BYTES: usize = 64 * 1024;
 
-/// Checks a manifest as a host gets it: through the types that the component is compiled to.
+/// Checks a manifest as a host gets it: converted to the contract's types.
 ///
 /// # Errors
-/// With the first rule that it breaks.
+/// With the first rule that the manifest breaks.
 pub(super) fn check_manifest(manifest: crate::Manifest) -> Result<Manifest, String> {
     let manifest = wit::Manifest::from(manifest);
     let scope = |wit::Scope { template, durability, idle_ms }| raw::Scope { template, durability, idle_ms };
@@ -44,7 +44,8 @@ struct Connections<'a, F: Feature> {
 }
 
 impl<F: Feature> Connections<'_, F> {
-    /// Whether it is in a room of the feature's scopes. True where it is closed, as the host cannot say any more.
+    /// Whether a connection is in a room of the feature's scopes. True if the connection is closed, because a host
+    /// cannot tell then.
     fn is_in_any(&self, Connection(position): Connection) -> bool {
         let Simulation { clients, rooms, manifest, .. } = self.simulation;
         let owned = |room: &str| manifest.scope_of_key(room).is_some();
@@ -74,10 +75,10 @@ impl<F: Feature> World for Connections<'_, F> {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// Checks an outcome as a host does that grants everything the manifest needs.
+    /// Checks an outcome as a host does that grants all permissions of the manifest.
     ///
     /// # Errors
-    /// With the first rule that it breaks.
+    /// With the first rule that the outcome breaks.
     pub(super) fn check_outcome(
         &self,
         key: &Key,

@@ -1,4 +1,4 @@
-//! Saves, which are stored when the test says so, fetches of the stored documents, and a restart of the host.
+//! Saves, which the test stores or fails, fetches of the stored documents, and a restart of the host.
 
 use serde_json::Value;
 
@@ -8,8 +8,8 @@ use super::store::Fetching;
 use crate::{Event, Feature, Fetched, Saved, StoreFailure};
 
 impl<F: Feature> Simulation<F> {
-    /// Stores a document, and reports its id to the feature: with a key, that of the first document with the key. A second
-    /// call reports it again, as after a crash.
+    /// Stores a document, and reports its id to the feature: with a key, that of the first document with the key. A
+    /// second call for the same save reports the outcome again, as after a crash.
     pub fn stored(&mut self, save: &Save) -> String {
         let (id, document) = self.store.put(save);
         self.report_saved(save, &document, Ok(id.clone()));
@@ -39,7 +39,7 @@ impl<F: Feature> Simulation<F> {
         self.store.of(scope, collection).map(|stored| stored.save.document.clone()).collect()
     }
 
-    /// Lets fetches fail from now on; with `None` they succeed again.
+    /// Makes fetches fail from now on; with `None` they succeed again.
     pub fn fail_fetches(&mut self, why: Option<StoreFailure>) {
         self.store.failure = why;
     }
@@ -84,7 +84,7 @@ impl<F: Feature> Simulation<F> {
         self.store.n_restarts += 1;
     }
 
-    /// Answers the oldest pending fetch; whether there was one.
+    /// Answers the oldest pending fetch. Returns `false` if there is none, or if fetches are held.
     pub(super) fn answer_fetch(&mut self) -> bool {
         if self.store.is_held {
             return false;

@@ -1,4 +1,4 @@
-//! The contract's view of events: their subjects, and which of them were sent.
+//! The contract's view of events: their subjects, and whether they were sent.
 
 use roundhouse_contract::CONNECT_EVENT;
 use serde_json::Value;
@@ -8,17 +8,17 @@ use super::state::one_or_many;
 use crate::{Event, Member, Payload};
 
 impl Event {
-    /// Whether its outcome may only reply.
+    /// Whether the outcome of the event may only reply.
     pub(super) fn is_query(&self) -> bool {
         matches!(self, Self::Query(_) | Self::Gathered(..))
     }
 
-    /// Whether a client or service sent it, and not the host.
+    /// Whether a client or service sent the event, and not the host.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self, Self::Message(message) if message.event != CONNECT_EVENT)
     }
 
-    /// The connection that shows by this event to have come to the feature by itself.
+    /// The connection that, by this event, has come to the feature by itself.
     pub(super) fn comes_from(&self) -> Option<&str> {
         match self {
             Self::Message(message) if self.is_sent() => message.sender.client().ok().map(|member| &*member.connection),
@@ -45,12 +45,12 @@ pub(super) fn connection(event: &Event) -> Option<&str> {
     }
 }
 
-/// A payload's arguments as tests get them.
+/// A payload's arguments, in the form that tests get.
 pub(super) fn values(payload: &Payload) -> Value {
     one_or_many(serde_json::from_str(&payload.args).unwrap_or_default())
 }
 
-/// The JSON text of a payload's first argument; `null` where there is none.
+/// The JSON text of a payload's first argument; `null` if there is none.
 pub(super) fn first_argument(payload: &Payload) -> Box<RawValue> {
     let args: Vec<Box<RawValue>> = serde_json::from_str(&payload.args).unwrap_or_default();
     args.into_iter().next().unwrap_or_default()

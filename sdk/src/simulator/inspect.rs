@@ -1,4 +1,4 @@
-//! The view of tests: received events, members of rooms, states and timers of scopes.
+//! Inspection by tests: received events, members of rooms, states and timers of scopes.
 
 use serde_json::Value;
 
@@ -45,16 +45,16 @@ impl<F: Feature> Simulation<F> {
         self.rooms.get(room).is_some_and(|members| members.has(connection.0))
     }
 
-    /// A scope's state, if it has any.
+    /// A scope's state, if it has one.
     ///
     /// # Panics
-    /// If it does not decode, though the feature wrote it.
+    /// If the state does not decode, although the feature wrote it.
     pub fn state(&self, scope: &str) -> Option<F::State> {
         let bytes = self.scopes.get(scope)?.state.as_ref()?;
         Some(serde_json::from_slice(bytes).expect("a feature reads what it wrote"))
     }
 
-    /// Whether the host keeps a scope: for its members, watched connections or timers, or until its idle time has passed.
+    /// Whether the host keeps a scope: for its members, watched connections or timers, or until its idle time is over.
     pub fn exists(&mut self, scope: &str) -> bool {
         self.forget_idle();
         self.scopes.contains_key(scope)

@@ -1,9 +1,9 @@
-//! A host without sockets, threads or WebAssembly: clients that connect and send, a clock that tests move, and the real host's
-//! rooms, timers and rules. A test acts as clients and services, and checks the events that they receive. The crate's first
-//! page has an example.
+//! A host without sockets, threads or WebAssembly: clients that connect and send, a clock that tests move, and the real
+//! host's rooms, timers and rules. A test acts as clients and services, and checks the events that they receive. The
+//! first page of the crate has an example.
 //!
-//! A mistake of the author, and not of a sender, panics: for example an event that the manifest does not list, or an outcome
-//! that differs when the same event is handled again.
+//! A mistake of the author, rather than of a sender, panics: for example an event that the manifest does not list, or
+//! an outcome that differs when the same event is handled again.
 
 mod contract;
 mod documents;
@@ -33,7 +33,7 @@ use store::Store;
 pub use simulation::Simulation;
 pub use state::{Connection, Delivery, Save};
 
-/// The time at which simulations begin, in epoch milliseconds: a round number is easy to read in failures.
+/// The time at which simulations begin, in epoch milliseconds: a round number, which is easy to read in failures.
 const BEGINNING: u64 = 1_800_000_000_000;
 
 impl<F: Feature> Default for Simulation<F> {
@@ -46,7 +46,7 @@ impl<F: Feature> Simulation<F> {
     /// A simulation with default settings and without connections.
     ///
     /// # Panics
-    /// If the host would refuse the manifest, or the feature's types do not have a routed event.
+    /// If the host would refuse the manifest, or the type of messages lacks a routed event.
     pub fn new() -> Self {
         let manifest = contract::check_manifest(F::describe()).unwrap_or_else(|why| panic!("the manifest: {why}"));
         let connect = manifest.connect_scope.iter().map(|_| CONNECT_EVENT);
@@ -130,19 +130,20 @@ impl<F: Feature> Simulation<F> {
         connection
     }
 
-    /// Sends an event with acknowledgement, and returns the acknowledgement or the refusal. Several arguments come back as an
-    /// array, none as `null`.
+    /// Sends an event with acknowledgement. Returns the acknowledgement, or the refusal. Several arguments are an
+    /// array, none is `null`.
     pub fn emit_with_ack(&mut self, from: Connection, event: &str, data: Value) -> Result<Value, Failure> {
         self.emit_payload_with_ack(from, event, Payload::from_args(json!([data]).to_string()))
     }
 
-    /// As [`emit_with_ack`](Self::emit_with_ack), with any arguments and attachments.
+    /// Sends an event with any arguments and attachments, and with acknowledgement; see
+    /// [`emit_with_ack`](Self::emit_with_ack).
     pub fn emit_payload_with_ack(&mut self, from: Connection, event: &str, payload: Payload) -> Result<Value, Failure> {
         let sender = self.sender(from);
         self.message(sender, event, payload, true)
     }
 
-    /// Sends an event without acknowledgement. A refusal comes as an `error` event.
+    /// Sends an event without acknowledgement. A refusal reaches the client as an `error` event.
     pub fn emit(&mut self, from: Connection, event: &str, data: Value) {
         let sender = self.sender(from);
         let payload = Payload::from_args(json!([data]).to_string());
@@ -182,7 +183,7 @@ impl<F: Feature> Simulation<F> {
         self.handle_message(&key, Message { event: event.to_owned(), sender, payload, wants_reply })
     }
 
-    /// Lets a scope handle a message, and returns the reply.
+    /// Lets a scope handle a message. Returns the reply.
     fn handle_message(&mut self, key: &Key, message: Message) -> Result<Value, Failure> {
         let (event, wants_reply) = (message.event.clone(), message.wants_reply);
         let ran = self.run(key, Event::Message(message))?;
@@ -273,7 +274,7 @@ impl<F: Feature> Simulation<F> {
         self.acknowledge_payload(connection, tag, Payload::from_args(json!([data]).to_string()));
     }
 
-    /// As [`acknowledge`](Self::acknowledge), with any arguments and attachments.
+    /// Lets a client acknowledge an event with any arguments and attachments.
     ///
     /// # Panics
     /// If no acknowledgement with this tag is pending for the connection.
@@ -290,7 +291,7 @@ impl<F: Feature> Simulation<F> {
         self.handle_pending();
     }
 
-    /// Moves the clock. Timers and time-outs on the way happen at their times.
+    /// Moves the clock. Timers and time-outs that are due on the way are handled at their times.
     pub fn advance(&mut self, by: Duration) {
         self.advance_to(self.now + u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
     }

@@ -9,7 +9,7 @@ use super::state::{Connection, ConnectionSet, Due, Frame, Key, PendingAck};
 use crate::{Event, Failure, Feature, LeaveReason};
 
 impl<F: Feature> Simulation<F> {
-    /// Delivers an event, and returns the recipients.
+    /// Delivers an event. Returns the recipients.
     pub(super) fn deliver(
         &mut self,
         to: &[Audience<Connection>],
@@ -23,7 +23,7 @@ impl<F: Feature> Simulation<F> {
         recipients
     }
 
-    /// Delivers an event to open connections, each of which has to acknowledge it.
+    /// Delivers an event to open connections, which must all acknowledge it.
     pub(super) fn deliver_with_ack(
         &mut self,
         key: &Key,
@@ -92,7 +92,7 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// Sets whether a client is away, and reports a change to the scopes with presence.
+    /// Sets whether a client is away. A change is reported to the scopes with presence.
     pub(super) fn set_away(&mut self, position: usize, is_away: bool) {
         if std::mem::replace(&mut self.clients[position].is_away, is_away) == is_away {
             return;
@@ -106,7 +106,7 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// Reports whether a client is away to a scope, if that has presence.
+    /// Reports to a scope, if it has presence, whether a client is away.
     pub(super) fn report_presence(&mut self, position: usize, scope: &str) {
         let key = self.find_key(scope).filter(|key| self.manifest.scopes[key.template].has_presence);
         if let Some(key) = key {
@@ -128,7 +128,7 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// Closes a connection. Each scope of which it was a member or which watched it gets `left` once.
+    /// Closes a connection. Each scope whose room it was in, or which watched it, gets `left` once.
     pub(super) fn close(&mut self, position: usize, reason: &str) {
         if self.clients[position].closed.is_some() {
             return;

@@ -14,7 +14,7 @@ use crate::log::capture;
 use crate::random::Random;
 use crate::{Call, Event, Failure, Feature, LeaveReason, Payload, handle};
 
-/// The effects of an event that its caller carries out.
+/// The effects of an event that the caller of `run` carries out.
 #[derive(Debug)]
 pub(super) struct Handled {
     pub(super) reply: Option<Payload>,
@@ -22,13 +22,13 @@ pub(super) struct Handled {
 }
 
 impl<F: Feature> Simulation<F> {
-    /// The key of the scope that a payload's first argument, JSON text, names.
+    /// The key of the scope that a payload's first argument, given as JSON text, names.
     pub(super) fn key(&self, template: usize, first: &str) -> Result<Key, Failure> {
         let address = self.manifest.scopes[template].template.address(first).map_err(Failure::bad_request)?;
         Ok(Key::new(template, &address))
     }
 
-    /// The key of a scope of this feature, which need not exist yet.
+    /// The key of a scope of this feature. The scope need not exist yet.
     pub(super) fn key_of(&self, scope: &str) -> Key {
         self.find_key(scope).unwrap_or_else(|| panic!("{scope:?} is no scope of this feature"))
     }
@@ -38,7 +38,7 @@ impl<F: Feature> Simulation<F> {
         templates.find_map(|(position, template)| Some(Key::new(position, &template.match_key(scope)?)))
     }
 
-    /// Handles one event and commits the outcome, except for its reply and its fetch.
+    /// Handles one event and commits its outcome, except for the reply and the fetch.
     pub(super) fn run(&mut self, key: &Key, event: Event) -> Result<Handled, Failure> {
         if self.is_idle(&key.scope) {
             self.scopes.remove(&key.scope);
@@ -198,7 +198,7 @@ impl<F: Feature> Simulation<F> {
         self.pending.push_back((asked.key, Event::Acknowledgement(acknowledgement)));
     }
 
-    /// Handles the events that earlier effects have caused, until there are no more.
+    /// Handles the events that earlier effects have caused, until none is pending.
     pub(super) fn handle_pending(&mut self) {
         loop {
             while let Some((key, event)) = self.pending.pop_front() {
@@ -210,7 +210,7 @@ impl<F: Feature> Simulation<F> {
         }
     }
 
-    /// Lets a scope handle an event without sender. A failure is the author's mistake.
+    /// Lets a scope handle an event without a sender. A failure is the author's mistake, and panics.
     pub(super) fn notify(&mut self, key: &Key, event: Event) {
         let ran = self.run(key, event.clone());
         let ran = ran.unwrap_or_else(|failure| panic!("{event:?} in {:?} failed: {failure}", key.scope));

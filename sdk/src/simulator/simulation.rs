@@ -1,4 +1,4 @@
-//! A simulation, without what it does.
+//! The structure of a simulation, without its methods.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

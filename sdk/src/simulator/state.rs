@@ -18,11 +18,11 @@ pub struct Connection(pub(super) usize);
 pub struct Delivery {
     /// The event's name.
     pub event: String,
-    /// Its arguments.
+    /// The event's arguments.
     pub args: Vec<Value>,
-    /// Its binary attachments.
+    /// The event's binary attachments.
     pub attachments: Vec<Vec<u8>>,
-    /// Whether the host may skip it for a slow connection.
+    /// Whether the host may drop the event for a slow connection.
     pub volatile: bool,
 }
 
@@ -31,7 +31,7 @@ pub struct Delivery {
 pub struct Save {
     /// The scope that saved it.
     pub scope: String,
-    /// The tag, which comes back with the outcome.
+    /// The tag, which the outcome repeats.
     pub tag: String,
     /// The collection.
     pub collection: String,
@@ -92,7 +92,7 @@ pub(super) struct ConnectionSet {
 }
 
 impl ConnectionSet {
-    /// Adds a connection; whether it is new.
+    /// Adds a connection. Returns whether it is new.
     pub(super) fn insert(&mut self, position: usize, user_id: &str) -> bool {
         let new = self.members.insert(position);
         if new {
@@ -101,7 +101,7 @@ impl ConnectionSet {
         new
     }
 
-    /// Removes a connection; whether it was a member.
+    /// Removes a connection. Returns whether it was a member.
     pub(super) fn remove(&mut self, position: usize, user_id: &str) -> bool {
         let was_in = self.members.remove(&position);
         if was_in && let Some(n) = self.users.get_mut(user_id) {
@@ -141,9 +141,9 @@ pub(super) struct ScopeState {
     pub(super) params: Vec<String>,
     pub(super) state: Option<Vec<u8>>,
     pub(super) sequence: u64,
-    /// The place of each timer in the agenda.
+    /// The time and number of each timer in the agenda.
     pub(super) timers: BTreeMap<String, At>,
-    /// Each connection that it watches, and whether that came to the feature by itself.
+    /// Each connection that the scope watches, and whether the connection came to the feature by itself.
     pub(super) watched: BTreeMap<usize, bool>,
     pub(super) last_event: u64,
 }
@@ -173,7 +173,7 @@ impl Key {
     }
 }
 
-/// A place in the agenda: the time at which it is due, and a number that keeps the order of those due at once.
+/// A place in the agenda: the time at which an entry is due, and a number that orders entries of the same time.
 pub(super) type At = (u64, u64);
 
 /// Timers and time-outs, in the order in which they are due.

@@ -11,17 +11,17 @@ use crate::{Document, Failure, Page, Payload, StoreFailure};
 /// Stored documents, pending saves and pending fetches.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    /// In the order of storing.
+    /// The stored documents, in the order of storing.
     documents: Vec<Stored>,
     pub(super) n_fetches: usize,
-    /// Promised since the test last read them.
+    /// The documents promised since the test last read them.
     pub(super) promised: Vec<Save>,
     pub(super) n_promised: u64,
     pub(super) n_restarts: u32,
     pub(super) fetching: VecDeque<Fetching>,
     pub(super) is_held: bool,
     pub(super) failure: Option<StoreFailure>,
-    /// The outcome of the fetch that a sender waits for.
+    /// The outcome of the fetch for which a sender waits.
     pub(super) deferred: Option<Result<Payload, Failure>>,
 }
 
@@ -60,12 +60,12 @@ impl Store {
         self.fetching.push_back(Fetching { key: key.clone(), fetch, is_awaited });
     }
 
-    /// Takes the outcome of the fetch that the last sender waits for; `None` while fetches are held.
+    /// Takes the outcome of the fetch for which the last sender waits; `None` while fetches are held.
     pub(super) fn take_deferred(&mut self) -> Option<Result<Payload, Failure>> {
         self.deferred.take()
     }
 
-    /// Stores a document once for each promise and key, and returns the id and the document that is stored.
+    /// Stores a document once for each promise and key. Returns the id and the content of the stored document.
     pub(super) fn put(&mut self, save: &Save) -> (String, Value) {
         let first = self.documents.iter().find(|stored| {
             let same_key = save.key.is_some() && stored.save.key == save.key;
