@@ -94,10 +94,10 @@ impl<'a, F: Feature> Context<'a, F> {
 
     /// The current time, in epoch milliseconds.
     ///
-    /// It is monotonic while a host runs: when the system's clock is changed, it approaches that clock by running up to one
-    /// twelfth slower or faster. So a timer may be due a little before `now` reaches its due time:
+    /// The time is monotonic while a host runs: when the system's clock is changed, it approaches that clock by running
+    /// up to one twelfth slower or faster. So a timer may be due a little before `now` reaches its due time:
     /// [`elapsed_or_set_timer`](Self::elapsed_or_set_timer) allows for it. Time during which the machine was suspended
-    /// counts. After a restart the host begins with the system's clock, so that a durable state may hold a later time:
+    /// counts. After a restart the host begins with the system's clock, so a durable state may hold a later time:
     /// subtract with `saturating_sub`.
     pub fn now(&self) -> u64 {
         self.known.call.now

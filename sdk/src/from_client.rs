@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{ClaimedSender, Failure, Member, Sender};
 
-/// What a client sends: the fields that the feature reads, and the sender that the payload claims. Both are read in one
+/// A client's payload: the fields that the feature reads, and the sender that the payload claims. Both are read in one
 /// pass; `T` does not see the fields `agentId`, `senderId` and `userId`.
 ///
 /// ```

@@ -75,7 +75,8 @@ pub(crate) const MESSAGE: &str = "crm-message:{messageId}";
 /// The scope of a user, without a state. The rooms `user:` are the host's.
 pub(crate) const PERSON: &str = "crm-user:{userId}";
 
-/// The scope of all other events, without a state. Events of messages are here, for they name contacts, accounts or users.
+/// The scope of all other events, without a state. It includes events of messages, because they name contacts, accounts
+/// or users.
 pub(crate) const REST: &str = "crm-events";
 
 /// A client's payload: an id, or an object with one.
@@ -181,7 +182,7 @@ fn read<T: DeserializeOwned>(name: &str, field: &Field) -> Result<Option<T>, Fai
     serde_json::from_str(text.get()).map(Some).map_err(|error| Failure::bad_request(format!("{name}: {error}")))
 }
 
-/// The greatest length of a display name, in characters: the same as an id's, for it is shown in one line.
+/// The greatest length of a display name, in characters: that of an id, because a name is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
 
 pub(crate) fn missing(field: &str) -> Failure {

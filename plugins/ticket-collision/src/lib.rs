@@ -41,7 +41,7 @@ enum Due<'a> {
     TypingEnds { agent_id: Cow<'a, str> },
     /// All connections of the agent may have been away for `awaySeconds`.
     AwayTooLong { agent_id: Cow<'a, str> },
-    /// It is time to look for stale viewers.
+    /// The next sweep of stale viewers is due.
     Sweep,
 }
 
@@ -164,7 +164,7 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     let ticket_id = ticket_id(cx);
     // Joining again is harmless, and right if the connection was removed from the room unnoticed.
     cx.join(member);
-    // An agent who was out has left for the others, and joins anew.
+    // For the others, an agent who was out has left, and joins anew.
     if was_out || arrival == Arrival::NewAgent {
         emit_newcomer(ticket, cx, member);
     } else if arrival == Arrival::NewConnection {

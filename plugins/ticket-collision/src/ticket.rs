@@ -33,13 +33,13 @@ pub(crate) enum Arrival {
 /// The effect of a connection's departure.
 #[derive(Debug)]
 pub(crate) enum Departure {
-    /// It was not viewing.
+    /// The connection was not viewing.
     Nothing,
     /// The agent views the ticket from another connection, and its typing goes on.
     Connection,
     /// The agent views the ticket from another connection, and its typing ends with this one.
     Typist(Viewer),
-    /// It was the agent's last connection.
+    /// The connection was the agent's last one.
     Agent(Viewer),
 }
 
@@ -165,7 +165,8 @@ impl Ticket {
         self.viewer(agent_id).filter(|viewer| !viewer.is_out())?.away_since()
     }
 
-    /// Takes an agent who is away out of the list, until it is back. Returns the viewer as it was.
+    /// Takes an agent whose connections are away out of the list, until one is back. Returns the viewer as it was
+    /// before.
     pub(crate) fn take_out(&mut self, agent_id: &str) -> Option<Viewer> {
         let viewer = self.viewer_mut(agent_id)?;
         let before = viewer.clone();

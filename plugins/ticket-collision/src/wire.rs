@@ -86,7 +86,7 @@ impl OnTicket {
     }
 }
 
-/// The greatest length of a display name, in characters: the same as an id's, for it is shown in one line.
+/// The greatest length of a display name, in characters: that of an id, because a name is shown in one line.
 const MAX_NAME_CHARS: usize = 128;
 
 /// The activity of an agent.

@@ -15,7 +15,7 @@ struct Team {
     eve: TestClient,
 }
 
-/// Their names, in the order of [`Team::heard`].
+/// The clients' names, in the order of [`Team::received`].
 const TEAM: [&str; 7] = ["admin", "super_admin", "cleo", "cleos_tab", "ana", "ben", "eve"];
 
 impl Team {

@@ -145,7 +145,8 @@ async fn check_clients(host: &TestHost, url: &str) {
     for (source, status) in [("127.0.0.2", 200), ("127.0.0.2", 200), ("127.0.0.2", 503), ("127.0.0.3", 200)] {
         assert_eq!(open_from(source, url).await, status, "{source}");
     }
-    // Posts with packets around the moments at which idle connections end: none may be lost. The pauses are what is
+    // Posts with packets around the moments at which idle connections end: none may be lost. The lengths of the pauses
+    // matter.
     // tested.
     for pause in [900, 1000, 1100, 1500, 1900, 2000, 2100] {
         for _ in 0..3 {

@@ -5,7 +5,7 @@
 //! - [`Field`]: an attacker's resources, and its floods
 //! - [`Line`]: an attacker's connection
 //! - [`Tally`]: an attacker's sent and received frames
-//! - [`Neighbours`]: the good clients, and their service
+//! - [`GoodClients`]: the good clients, and their service
 //! - [`Campaign`]: attacks one after another, on hosts that it starts
 //! - [`Verdict`]: the result of one attack, and the table of all results
 
