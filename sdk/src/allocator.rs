@@ -33,7 +33,7 @@ struct Lists {
 }
 
 #[allow(unsafe_code, reason = "a component has one thread, so that nothing is ever shared")]
-// SAFETY: `export!` makes an allocator a static for `wasm32` without threads only.
+// SAFETY: only `export!` makes an allocator a static, for `wasm32` without threads.
 unsafe impl Sync for Allocator {}
 
 impl fmt::Debug for Allocator {
@@ -94,7 +94,7 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if let Some(list) = list_of(layout) {
-            // SAFETY: there is one thread, and nothing in this block calls back.
+            // SAFETY: there is one thread, and nothing in this method calls back.
             let lists = unsafe { &mut *self.0.get() };
             let mut block = lists.free[list];
             if block.is_null() {
@@ -113,7 +113,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: there is one thread, and nothing in this block calls back.
+        // SAFETY: there is one thread, and nothing in this method calls back.
         let lists = unsafe { &mut *self.0.get() };
         match list_of(layout) {
             Some(list) if lists.has(block) => {
@@ -128,7 +128,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: there is one thread, and nothing in this block calls back.
+        // SAFETY: there is one thread, and nothing in this method calls back.
         if !unsafe { (*self.0.get()).has(block) } {
             // SAFETY: the standard allocator handed out the block, and keeps it.
             return unsafe { System.realloc(block, layout, size) };

@@ -82,7 +82,7 @@ impl<'de> EnumAccess<'de> for Named<'de> {
 }
 
 impl<'a> Named<'a> {
-    /// The first argument; `None` if it is `null`, which clients send for "no data".
+    /// The first argument; `None` if it is missing or `null`, which clients send for "no data".
     fn data(&self) -> Option<&'a str> {
         self.args.first().map(|raw| raw.get()).filter(|text| *text != "null")
     }
