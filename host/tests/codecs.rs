@@ -63,12 +63,12 @@ fn check(target: &str, check: fn(&[u8])) {
 }
 
 #[test]
-fn websocket_frames_mean_the_same_however_they_are_cut() {
+fn websocket_frames_decode_alike_in_any_pieces() {
     check("websocket", checks::websocket);
 }
 
 #[test]
-fn plain_frames_that_are_read_can_be_written_and_others_are_answered() {
+fn plain_frames_round_trip_or_are_refused() {
     check("plain", checks::plain);
 }
 
@@ -78,6 +78,6 @@ fn engineio_packets_are_written_as_they_were_read() {
 }
 
 #[test]
-fn socketio_packets_that_are_read_can_be_written_and_read_again() {
+fn decoded_socketio_packets_round_trip() {
     check("socketio", checks::socketio);
 }

@@ -1,94 +1,17 @@
-//! The context of an event: read access to the host's facts, and the list of effects that the feature asks for.
+//! The methods of a context: read access to the host's facts, and the effects that a feature asks for.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::effect::{Audience, Audiences, Effect, Emit, Fetch, Outgoing, Reached, Save, millis};
-use crate::event::{Call, Event};
+use crate::known::Known;
 use crate::random::Random;
-use crate::template::Template;
-use crate::warm::Warm;
-use crate::{Attachment, Failure, Feature, Member, Passthrough, Payload};
-
-/// The context of an event: the facts that the host gives beside the event and the state, and the effects that the
-/// feature asks for. The host applies the effects after the method has returned, in their order, and only if it returned
-/// `Ok`.
-///
-/// [`param`](Self::param) and [`settings`](Self::settings) borrow from the event and not from the context, so they can be
-/// held across [`emit`](Self::emit).
-pub struct Context<'a, F: Feature> {
-    known: &'a Known<'a, F>,
-    random: Random,
-    effects: Vec<Effect>,
-    /// The first failure to encode a value as JSON. If there is one, the event fails.
-    fault: Option<Failure>,
-}
-
-/// The facts that a feature gets with one event.
-pub(crate) struct Known<'a, F: Feature> {
-    call: Call,
-    warm: &'a Warm<F>,
-    /// The position of the scope's template; `None` while gathering.
-    template: Option<usize>,
-    about: About,
-}
-
-/// The facts of the event itself.
-#[derive(Debug, Default)]
-pub(crate) struct About {
-    event: String,
-    payload: Payload,
-    wants_reply: bool,
-}
-
-impl About {
-    /// Moves the payload out of the event and copies the other facts.
-    pub(crate) fn take(event: &mut Event) -> Self {
-        match event {
-            Event::Message(message) => Self {
-                event: message.event.clone(),
-                payload: std::mem::take(&mut message.payload),
-                wants_reply: message.wants_reply,
-            },
-            Event::Query(query) | Event::Gathered(query, _) => {
-                Self { event: query.name.clone(), wants_reply: true, ..Self::default() }
-            }
-            _ => Self::default(),
-        }
-    }
-}
-
-impl<'a, F: Feature> Known<'a, F> {
-    pub(crate) fn new(call: Call, warm: &'a Warm<F>, about: About) -> Self {
-        let template = warm
-            .templates
-            .iter()
-            .enumerate()
-            .filter(|(_, template)| template.made(&call.scope, call.params.len()))
-            .max_by_key(|(_, template)| template.prefix.len())
-            .map(|(position, _)| position);
-        Self { call, warm, template, about }
-    }
-
-    fn template(&self) -> Option<&Template> {
-        self.template.map(|position| &self.warm.templates[position])
-    }
-}
-
-impl<F: Feature> fmt::Debug for Context<'_, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("call", &self.known.call)
-            .field("effects", &self.effects)
-            .finish_non_exhaustive()
-    }
-}
+use crate::{Attachment, Context, Failure, Feature, Member, Passthrough, Payload};
 
 /// Facts.
 impl<'a, F: Feature> Context<'a, F> {
-    pub(crate) fn new(known: &'a Known<'a, F>) -> Self {
+    pub(crate) fn new(known: &'a Known<'a, F::Settings>) -> Self {
         Self { random: Random::new(known.call.seed), effects: Vec::new(), fault: None, known }
     }
 

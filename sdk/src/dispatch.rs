@@ -1,11 +1,11 @@
 //! The dispatch of an event to a method of the feature: from an event and a state to an outcome. Both the component's
 //! export and the simulator call it.
 
-use crate::context::{About, Context, Known};
 use crate::effect::{Answer, Effect, Outcome, StateChange};
 use crate::event::{Call, Event};
+use crate::known::{About, Known};
 use crate::warm::Warm;
-use crate::{Failure, Feature, decode};
+use crate::{Context, Failure, Feature, decode};
 
 /// The event that asks for a state in an older schema version. Its data is the version.
 const MIGRATE_DOWN: &str = "migrate-down";
@@ -17,12 +17,12 @@ pub fn handle<F: Feature>(call: Call, event: Event, state: Option<&[u8]>) -> Res
 
 /// Handles one event of one scope, by an instance that keeps `warm` between events.
 pub(crate) fn handle_warm<F: Feature>(
-    warm: &mut Option<Warm<F>>,
+    warm: &mut Option<Warm<F::Settings>>,
     call: Call,
     mut event: Event,
     state: Option<&[u8]>,
 ) -> Result<Outcome, Failure> {
-    let warm = Warm::of_settings(warm, &call.settings)?;
+    let warm = Warm::of_settings(warm, &call.settings, F::describe)?;
     let known = Known::new(call, warm, About::take(&mut event));
     let mut cx = Context::new(&known);
     match event {

@@ -1,11 +1,15 @@
-//! The trait that an author implements.
+//! The trait that an author implements, and the context that its methods get.
+
+use std::fmt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::effect::Answer;
+use crate::effect::{Answer, Effect};
 use crate::event::{Acknowledgement, Answers, Fetched, LeaveReason, Query, Saved, Timer};
-use crate::{Context, Failure, Manifest, Member, Sender};
+use crate::known::Known;
+use crate::random::Random;
+use crate::{Failure, Manifest, Member, Sender};
 
 /// A feature: a pure reducer over a scope. Each method gets the scope's state, changes it, and asks through the context for
 /// effects. If it returns a failure, the state stays and no effect is applied.
@@ -110,5 +114,28 @@ pub trait Feature: Sized + 'static {
     /// lost.
     fn migrate_down(to: u32, _state: Self::State) -> Result<serde_json::Value, Failure> {
         Err(Failure::internal(format!("there is no way back to schema version {to}")))
+    }
+}
+
+/// The context of an event: the facts that the host gives beside the event and the state, and the effects that the
+/// feature asks for. The host applies the effects after the method has returned, in their order, and only if it returned
+/// `Ok`.
+///
+/// [`param`](Self::param) and [`settings`](Self::settings) borrow from the event and not from the context, so they can be
+/// held across [`emit`](Self::emit).
+pub struct Context<'a, F: Feature> {
+    pub(crate) known: &'a Known<'a, F::Settings>,
+    pub(crate) random: Random,
+    pub(crate) effects: Vec<Effect>,
+    /// The first failure to encode a value as JSON. If there is one, the event fails.
+    pub(crate) fault: Option<Failure>,
+}
+
+impl<F: Feature> fmt::Debug for Context<'_, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("call", &self.known.call)
+            .field("effects", &self.effects)
+            .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 /// A feature that [`export!`](crate::export) has made a component.
 pub trait Exported: Feature {
     /// Passes the state that the instance keeps between events to `body`.
-    fn with_warm<R>(body: impl FnOnce(&mut Option<Warm<Self>>) -> R) -> R;
+    fn with_warm<R>(body: impl FnOnce(&mut Option<Warm<Self::Settings>>) -> R) -> R;
 }
 
 /// A feature as the contract's world sees it.

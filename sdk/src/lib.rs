@@ -103,6 +103,7 @@ mod guest;
 mod id;
 mod idempotency;
 mod identity;
+mod known;
 mod locate;
 pub mod log;
 mod manifest;
@@ -117,7 +118,6 @@ mod template;
 mod time;
 mod warm;
 
-pub use context::Context;
 pub use dispatch::{handle, migrate, migrate_down};
 pub use effect::{Answer, Audience, Audiences, Effect, Emit, Fetch, Outcome, Outgoing, Reached, Save, StateChange};
 pub use event::{
@@ -126,7 +126,7 @@ pub use event::{
 };
 pub use event_limits::EventLimits;
 pub use failure::Failure;
-pub use feature::Feature;
+pub use feature::{Context, Feature};
 pub use from_client::FromClient;
 pub use id::Id;
 pub use idempotency::IdempotencyKeys;
@@ -158,11 +158,11 @@ macro_rules! export {
     $crate::__private::bindings::export!(Component with_types_in $crate::__private::bindings);
 
             impl $crate::__private::Exported for $feature {
-                fn with_warm<R>(body: impl FnOnce(&mut Option<$crate::__private::Warm<Self>>) -> R) -> R {
+                fn with_warm<R>(body: impl FnOnce(&mut Option<$crate::__private::Warm<Self::Settings>>) -> R) -> R {
                     // Exports of a component have no `self`, so state between calls is in a static. It is thread-local
                     // because a component has one thread.
                     ::std::thread_local! {
-                        static WARM: ::std::cell::RefCell<Option<$crate::__private::Warm<$feature>>> =
+                        static WARM: ::std::cell::RefCell<Option<$crate::__private::Warm<<$feature as $crate::Feature>::Settings>>> =
                             const { ::std::cell::RefCell::new(None) };
                     }
                     WARM.with_borrow_mut(body)

@@ -3,33 +3,39 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
+
 use crate::locate::locate;
 use crate::template::Template;
-use crate::{Failure, Feature};
+use crate::{Failure, Manifest};
 
 /// One feature's parsed settings and templates.
-pub struct Warm<F: Feature> {
+pub struct Warm<S> {
     settings_text: String,
-    pub(crate) settings: F::Settings,
+    pub(crate) settings: S,
     pub(crate) templates: Vec<Template>,
 }
 
-impl<F: Feature> fmt::Debug for Warm<F> {
+impl<S> fmt::Debug for Warm<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Warm").field("settings", &self.settings_text).finish_non_exhaustive()
     }
 }
 
-impl<F: Feature> Warm<F> {
+impl<S: DeserializeOwned> Warm<S> {
     /// Returns `kept` if it was parsed from these settings; otherwise parses the settings into it.
-    pub(crate) fn of_settings<'a>(kept: &'a mut Option<Self>, settings_text: &str) -> Result<&'a Self, Failure> {
+    pub(crate) fn of_settings<'a>(
+        kept: &'a mut Option<Self>,
+        settings_text: &str,
+        describe: fn() -> Manifest,
+    ) -> Result<&'a Self, Failure> {
         match kept.take() {
             Some(warm) if warm.settings_text == settings_text => Ok(kept.insert(warm)),
-            _ => Ok(kept.insert(Self::new(settings_text)?)),
+            _ => Ok(kept.insert(Self::new(settings_text, describe)?)),
         }
     }
 
-    fn new(settings_text: &str) -> Result<Self, Failure> {
+    fn new(settings_text: &str, describe: fn() -> Manifest) -> Result<Self, Failure> {
         let settings = serde_json::from_str(settings_text).map_err(|error| {
             let (field, complaint) = locate(settings_text, &error);
             let field = field.map(|field| format!("{field}: ")).unwrap_or_default();
@@ -38,7 +44,7 @@ impl<F: Feature> Warm<F> {
         Ok(Self {
             settings_text: settings_text.to_owned(),
             settings,
-            templates: F::describe().scopes.iter().map(|scope| Template::new(&scope.template)).collect(),
+            templates: describe().scopes.iter().map(|scope| Template::new(&scope.template)).collect(),
         })
     }
 }

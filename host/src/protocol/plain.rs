@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_frame_is_refused_with_its_event_and_id() {
+    fn malformed_frame_is_refused_with_event_and_id() {
         let eleven = format!(r#"{{"event":"a","attachments":[{}""]}}"#, r#""","#.repeat(10));
         for (text, message, name, id) in [
             ("[]", "the frame is not", None, None),
