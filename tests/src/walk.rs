@@ -15,7 +15,7 @@ pub struct Walk {
     short: Vec<u8>,
 }
 
-/// The long frames in some bytes.
+/// The long frames in one piece of the stream.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Long {
     /// The number of long frames that ended in these bytes.

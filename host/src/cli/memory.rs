@@ -9,7 +9,7 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) use glibc::give_back;
 
-/// Other allocators have no such thresholds.
+/// Does nothing: the thresholds above are those of glibc's allocator.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub(super) fn give_back() {}
 

@@ -85,7 +85,7 @@ impl Admission {
     pub(super) fn may_probe(&self, now: u64) -> bool {
         let last = self.probed.load(Ordering::Relaxed);
         let is_due = last == 0 || last + PROBE_INTERVAL_MS <= now;
-        // Of concurrent callers one wins.
+        // Of concurrent callers exactly one gets `true`.
         is_due && self.probed.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 

@@ -9,7 +9,8 @@ const SLEW: u64 = 12;
 /// reads cost next to nothing per event.
 const LOOK_MS: u64 = 1000;
 
-/// A shorter apparent sleep of the machine is the time between the reads of two clocks.
+/// The least gap between the two clocks that counts as a suspend, in milliseconds. A smaller one is the time between the
+/// two reads.
 const LEAST_SLEEP_MS: u64 = 100;
 
 /// The least offset from the system's clock that is logged, in milliseconds.

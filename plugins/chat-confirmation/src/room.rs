@@ -71,8 +71,8 @@ struct Replay {
 }
 
 impl Room {
-    /// The last member has left. The recent ids stay true, but their absence is not worth a state: the next member's join
-    /// reads the store again.
+    /// The last member has left. The recent ids stay valid. Where there are none, the room counts as unread, so that its empty
+    /// state is deleted; the next member's join reads the store again.
     pub(crate) fn emptied(&mut self) {
         self.is_filled &= !self.recent.is_empty();
     }

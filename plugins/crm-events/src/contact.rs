@@ -14,7 +14,7 @@ const MAX_TYPISTS_BYTES: usize = 48 * 1024;
 /// The greatest number of connections of one typist in the state: more than a user types at.
 const MAX_PLACES: usize = 4;
 
-/// A contact.
+/// The state of a contact: who is typing to it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Contact(Vec<Typist>);
 

@@ -18,7 +18,7 @@ impl Event {
         matches!(self, Self::Message(message) if message.event != CONNECT_EVENT)
     }
 
-    /// The connection that, by this event, has come to the feature by itself.
+    /// The connection that came to the feature of its own accord, as this event proves: it sent a message, joined or left.
     pub(super) fn comes_from(&self) -> Option<&str> {
         match self {
             Self::Message(message) if self.is_sent() => message.sender.client().ok().map(|member| &*member.connection),

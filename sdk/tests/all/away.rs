@@ -105,7 +105,7 @@ fn requesting_scope_receives_away_and_back() {
 fn join_while_detached_is_followed_by_away() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
-    // By a room of the feature's it knows the connection when the timer lets that join.
+    // A connection in one of the feature's rooms is known to it, which the timer's join needs.
     sim.join(ana, "porch:c");
     sim.emit_with_ack(ana, "porch:later", json!({"id": "a"})).unwrap();
     sim.lose(ana);

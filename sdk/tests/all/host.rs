@@ -30,7 +30,7 @@ fn context_has_membership_and_connections_of_user() {
     let ana = sim.connect("ana", "Ana");
     let tab = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
-    // What an event does itself comes after what it is told.
+    // The context shows the room as it was before the event's own effects.
     assert_eq!(order(&mut sim, ana, "place"), json!(["out", 0]));
     order(&mut sim, ana, "join");
     assert_eq!(order(&mut sim, ana, "place"), json!(["in", 1]));

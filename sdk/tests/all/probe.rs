@@ -211,7 +211,7 @@ impl Feature for Probe {
     }
 }
 
-/// Whether the event's connection is in the room.
+/// `in` if the event's connection is in the scope's room, else `out`.
 fn place(cx: &Context<Probe>) -> &'static str {
     if cx.in_room() { "in" } else { "out" }
 }

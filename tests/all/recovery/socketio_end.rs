@@ -217,7 +217,7 @@ async fn replay_memory_of_all_clients_is_bounded() {
         assert_eq!(host.post("/v1/emit", &emit).await.status, 200);
         ben.expect_event("much").await;
     }
-    // The detached client loses its session first, because more events are buffered for it.
+    // The detached client loses its session first: detached connections end before a replay buffer is shortened.
     away(0).await;
     let mut new = SocketIoClient::socket(&host.ws).await;
     assert_ne!(new.connect("/", &sessions[0]).await.unwrap()["pid"], sessions[0]["pid"]);

@@ -33,7 +33,7 @@ impl Default for SocketIoSection {
 
 impl SocketIoSection {
     /// # Errors
-    /// Where the time is too short or too long, or a namespace is malformed.
+    /// Where the time-out is out of range, or a namespace is malformed.
     pub(in crate::config) fn check(&self) -> anyhow::Result<()> {
         check_duration("socketio.connect_timeout", self.connect_timeout, Duration::from_millis(10))?;
         for namespace in &self.namespaces {

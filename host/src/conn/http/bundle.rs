@@ -77,7 +77,7 @@ impl ClientBundle {
             Self::None => None,
             Self::Files(files) => files.get(name).map(|file| body(StatusCode::OK, content_type, file.clone())),
             Self::Redirect(url) if url.ends_with('/') => Some(redirect(&format!("{url}{name}"))),
-            // A single file is the one that pages without a build step load.
+            // A URL without a slash at its end is one file, the plain script: only the names of that script lead to it.
             Self::Redirect(url) => BUNDLES[..2].contains(&name).then(|| redirect(url)),
         };
         let mut answer = found.unwrap_or_else(|| {

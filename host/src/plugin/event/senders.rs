@@ -36,8 +36,8 @@ const BYTES_PER_MICRO: u64 = 4096;
 /// The burst of a sender's call time, in seconds of its allowance.
 const BURST_SECONDS: u64 = 4;
 
-/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may cause before its events are refused: a mistake of
-/// the feature itself meets a sender once or twice.
+/// Faults of a feature within [`FAULT_WINDOW_MS`] that a sender may cause before its events are refused: a bug of
+/// the feature hits the same sender only once or twice.
 const FREE_FAULTS: usize = 3;
 const FAULT_WINDOW_MS: u64 = 60 * 1000;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// The most requests that run at once: each may hold a component and a thread.
 const MAX_REQUESTS: usize = 64;
 
-/// Stack of the threads, in bytes: guests run on them too, so it is a plugin thread's.
+/// The stack of each thread, in bytes: as large as that of a plugin thread, because guests run here too.
 const STACK_BYTES: usize = 4 * 1024 * 1024;
 
 /// The threads that run requests, until the host ends.

@@ -15,7 +15,7 @@ use crate::plugin::load::catalogue::Plugin;
 /// The attempts at a guaranteed event before it is given up.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
 
-/// The pause before another attempt, in milliseconds: time for a rollback.
+/// The pause before another attempt, in milliseconds: long enough for an automatic rollback to come first.
 pub(super) const RETRY_MS: u64 = 1000;
 
 impl ThreadState {
