@@ -158,9 +158,9 @@ pub struct Budget {
     pub timer_bytes: usize,
     /// Acknowledgements that features requested because of its events.
     pub acknowledgements: usize,
-    /// Documents that wait to be stored; and, separately, durable states.
+    /// Documents that wait to be stored. Durable states have the same limit, and are counted separately.
     pub documents: usize,
-    /// Bytes of documents; and, separately, of states.
+    /// Bytes of documents. States have the same limit, and are counted separately.
     pub document_bytes: usize,
     /// Pages of documents that are being read.
     pub fetches: usize,

@@ -35,7 +35,7 @@ pub struct Say {
 const MAX_BODY_CHARS: usize = 16_384;
 
 impl Say {
-    /// The body and the client's id of the message.
+    /// The body of the message, and the id that the client gave it.
     pub(crate) fn checked(self) -> Result<(String, Option<Id>), Failure> {
         if !(1..=MAX_BODY_CHARS).contains(&self.body.chars().count()) {
             return Err(Failure::bad_request(format!("body has to be 1 to {MAX_BODY_CHARS} characters")));

@@ -113,7 +113,7 @@ impl Feature for Timeline {
 }
 
 fn subscribe(subscribers: &mut Subscribers, cx: &mut Cx, member: &Member) -> Result<(), Failure> {
-    // The host's count is that before this event.
+    // The host's counts do not include this event's join yet.
     let n_new = u32::from(cx.user_connections() == 0);
     subscribers.remember(member);
     cx.join(member);

@@ -1,4 +1,4 @@
-//! Invisible characters, and those that change the direction of text: refused in ids, escaped in names.
+//! Invisible characters, and those that change the direction of text: refused in ids and in messages' names, removed from tokens' names.
 
 use roundhouse::model::{harmless_name, is_valid_id};
 use roundhouse_sdk::{Id, check_name};

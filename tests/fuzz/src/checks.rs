@@ -13,7 +13,7 @@ use crate::protocol::plain::{self, Incoming};
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::websocket::{self, Content, Message, Violation};
 
-/// A message, kept.
+/// A decoded WebSocket message that owns its data: the decoder only lends it.
 #[derive(Debug, PartialEq, Eq)]
 enum Kept {
     Text(String),

@@ -80,7 +80,7 @@ pub enum Effect<C> {
     Join(C, Option<String>),
     /// Removes a connection from a room, by default the scope's own.
     Leave(C, Option<String>),
-    /// Asks for the departure of a connection.
+    /// Asks for an event when a connection departs.
     Watch(C),
     /// Sets or replaces a timer.
     SetTimer(raw::SetTimer),

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(text(parse_v2(0x21, 0x11, &v4).unwrap()), "192.0.2.7:4711");
         assert_eq!(text(parse_v2(0x21, 0x11, &[&v4[..], &[4, 0, 1, 0]].concat()).unwrap()), "192.0.2.7:4711");
         assert_eq!(text(parse_v2(0x21, 0x21, &v6).unwrap()), "[2001::1]:4711");
-        // Its own connection, no address, and a Unix socket.
+        // No client address: the proxy's own connection (LOCAL), an unspecified family, a Unix socket.
         for (command, family) in [(0x20, 0x11), (0x21, 0x00), (0x21, 0x31)] {
             assert_eq!(parse_v2(command, family, &v4).unwrap(), None);
         }

@@ -1,4 +1,4 @@
-//! Repetitions of a message with the same client's id.
+//! Messages that a client sends again under the same id of its own.
 
 use std::time::Duration;
 
