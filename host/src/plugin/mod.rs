@@ -22,7 +22,6 @@ pub use event::{ClientEvent, Once};
 pub use lifecycle::folder::Folder;
 pub use lifecycle::install::{Change, Lifecycle, Load};
 pub use lifecycle::report::{Inspection, Latency, PayloadLimits, PluginReport, PluginState, inspect};
-pub use lifecycle::stored_scopes::StoredScopes;
 pub use load::bundled::{Bundled, bundled};
 pub use load::catalogue::PluginError;
 pub use load::generation::{GenerationId, Source};

@@ -24,6 +24,7 @@ mod read_queue;
 mod receipt;
 mod sqlite;
 mod states_only;
+mod stored_scopes;
 mod write_queue;
 mod writer;
 
@@ -54,12 +55,11 @@ pub use read_queue::{Then, Turn};
 pub use receipt::DeliveryReceipt;
 use receipt::Signal;
 pub use states_only::StatesOnly;
+pub use stored_scopes::StoredScopes;
+use stored_scopes::{SCOPES_PAGE, each_page};
 pub use write_queue::Acknowledge;
 use write_queue::{Action, Change, Task, WriteQueue};
 use writer::Writer;
-
-/// Scopes that are read in one page when a plugin is loaded.
-const SCOPES_PAGE: u32 = 1000;
 
 /// How long the shutdown waits for the database: less than supervisors wait before they kill.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
@@ -295,41 +295,6 @@ impl Store {
         self.queue.wait_until_written(plugin, SCOPES_TIMEOUT)
     }
 
-    /// Deletes the expired scopes of a plugin, and passes the others to `take`, page by page, until it breaks. Waits
-    /// for the database, so a thread that handles events must not call it.
-    ///
-    /// # Errors
-    /// Where the database cannot be read. Some pages may have been passed on then.
-    pub fn scopes(
-        &self,
-        plugin: &str,
-        mut take: impl FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
-    ) -> Result<(), StoreFailure> {
-        if !self.wait_until_written(plugin) {
-            return Err(StoreFailure::unavailable("the store does not keep up"));
-        }
-        let mut after = String::new();
-        loop {
-            let (of, behind) = (plugin.to_owned(), after);
-            let page = self.read(move |backend| Ok(backend.scopes(&of, &behind, SCOPES_PAGE)?))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.key.clone();
-            let now = self.clock.now_ms();
-            let (expired, kept): (Vec<_>, Vec<_>) = page.into_iter().partition(|scope| scope.expires_ms < now);
-            if !expired.is_empty() {
-                tracing::info!(
-                    plugin,
-                    scopes = expired.len(),
-                    "scopes that were left alone for their idle time are deleted"
-                );
-            }
-            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None, None));
-            if take(kept).is_break() {
-                return Ok(());
-            }
-        }
-    }
-
     fn read<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut dyn Backend) -> Result<T, StoreFailure> + Send + 'static,
@@ -342,6 +307,36 @@ impl Store {
         self.reads.push(None, Box::new(read));
         let silent = |_| Err(StoreFailure::unavailable("the store does not answer"));
         answer.recv_timeout(SCOPES_TIMEOUT).unwrap_or_else(silent)
+    }
+}
+
+impl StoredScopes for Store {
+    /// Deletes the expired scopes, and passes on the others.
+    fn scopes(
+        &self,
+        plugin: &str,
+        take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
+    ) -> Result<(), StoreFailure> {
+        if !self.wait_until_written(plugin) {
+            return Err(StoreFailure::unavailable("the store does not keep up"));
+        }
+        let read = |after: String| {
+            let plugin = plugin.to_owned();
+            self.read(move |backend| Ok(backend.scopes(&plugin, &after, SCOPES_PAGE)?))
+        };
+        each_page(read, |page| {
+            let now = self.clock.now_ms();
+            let (expired, kept): (Vec<_>, Vec<_>) = page.into_iter().partition(|scope| scope.expires_ms < now);
+            if !expired.is_empty() {
+                tracing::info!(
+                    plugin,
+                    scopes = expired.len(),
+                    "scopes that were left alone for their idle time are deleted"
+                );
+            }
+            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None, None));
+            take(kept)
+        })
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use super::backend::{Backend, ScopeRecord};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
-use super::{SCOPES_PAGE, StoreFailure, StoreUrl};
+use super::stored_scopes::{SCOPES_PAGE, StoredScopes, each_page};
+use super::{StoreFailure, StoreUrl};
 
 /// The states of durable scopes in a database that another process may own.
 pub struct StatesOnly {
@@ -27,12 +28,17 @@ impl StatesOnly {
         Self { url, backend: Mutex::default() }
     }
 
-    /// Passes the scopes of a plugin to `take`, page by page, until it breaks. A database that does not exist yet has
-    /// none.
-    ///
-    /// # Errors
-    /// Where the database cannot be read.
-    pub fn scopes(
+    fn open(&self) -> anyhow::Result<Option<Box<dyn Backend>>> {
+        Ok(match &self.url {
+            StoreUrl::Sqlite(path) => Sqlite::look_at(path)?.map(|sqlite| Box::new(sqlite) as Box<dyn Backend>),
+            StoreUrl::Postgres(url) => Postgres::look_at(url)?.map(|postgres| Box::new(postgres) as Box<dyn Backend>),
+        })
+    }
+}
+
+impl StoredScopes for StatesOnly {
+    /// A database that does not exist yet has no scopes.
+    fn scopes(
         &self,
         plugin: &str,
         take: &mut dyn FnMut(Vec<ScopeRecord>) -> ControlFlow<()>,
@@ -42,21 +48,6 @@ impl StatesOnly {
             *backend = self.open().map_err(|error| StoreFailure::unavailable(format!("{error:#}")))?;
         }
         let Some(backend) = &mut *backend else { return Ok(()) };
-        let mut after = String::new();
-        loop {
-            let page = backend.scopes(plugin, &after, SCOPES_PAGE)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = last.key.clone();
-            if take(page).is_break() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn open(&self) -> anyhow::Result<Option<Box<dyn Backend>>> {
-        Ok(match &self.url {
-            StoreUrl::Sqlite(path) => Sqlite::look_at(path)?.map(|sqlite| Box::new(sqlite) as Box<dyn Backend>),
-            StoreUrl::Postgres(url) => Postgres::look_at(url)?.map(|postgres| Box::new(postgres) as Box<dyn Backend>),
-        })
+        each_page(|after| Ok(backend.scopes(plugin, &after, SCOPES_PAGE)?), take)
     }
 }

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use roundhouse::ledger::Charge;
-use roundhouse::store::{AnsweredCall, MAX_ANSWERED_CALLS, ScopeRecord};
+use roundhouse::store::{AnsweredCall, MAX_ANSWERED_CALLS, ScopeRecord, StoredScopes as _};
 
 use crate::store::database::{BEGINNING, OpenStore, on_each_database, record};
 
 #[test]
-fn scopes_have_their_last_record() {
-    on_each_database("scopes_have_their_last_record", |database| {
+fn scope_reads_return_the_last_record() {
+    on_each_database("scope_reads_return_the_last_record", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         assert_eq!(open.scope("campaign:1"), None);
@@ -51,11 +51,11 @@ fn scopes_of_a_plugin_exclude_expired_ones() {
             None,
         );
         let mut keys = Vec::new();
-        let take = |page: Vec<ScopeRecord>| {
+        let mut take = |page: Vec<ScopeRecord>| {
             keys.extend(page.into_iter().map(|scope| scope.key));
             ControlFlow::Continue(())
         };
-        open.store.scopes("campaign", take).unwrap();
+        open.store.scopes("campaign", &mut take).unwrap();
         let wanted: Vec<_> = (0..2345).filter(|n| *n != 7).map(|n| format!("campaign:{n:04}")).collect();
         assert_eq!(keys, wanted);
         assert_eq!(open.scope("campaign:0007"), None);

@@ -9,7 +9,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::component_store::{ComponentStore, FolderFile, Record};
-use super::stored_scopes::StoredScopes;
 use super::threads::{LifecycleThreads, lock};
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
@@ -18,6 +17,7 @@ use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::migrate::Losses;
 use crate::plugin::run::job::Job;
 use crate::plugin::run::shared::Shared;
+use crate::store::StoredScopes;
 
 /// A component that is to be loaded.
 #[derive(Debug, Clone)]

@@ -9,5 +9,4 @@ pub(crate) mod requests;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod start;
-pub(crate) mod stored_scopes;
 pub(crate) mod threads;

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::install::{Change, Lifecycle, Load};
-use super::stored_scopes::StoredScopes;
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Source;
 use crate::plugin::load::loader::{Described, LoadError, Step};
+use crate::store::StoredScopes;
 
 /// The pause between two attempts to read durable scopes while the store is away.
 const RESTORE_PAUSE: Duration = Duration::from_secs(5);
