@@ -11,6 +11,8 @@ mod mailbox;
 mod network;
 mod payload;
 mod steady;
+#[cfg(test)]
+mod xorshift;
 
 pub use allowance::{Allowance, Quota};
 pub use clock::Clock;
@@ -26,3 +28,5 @@ pub use roundhouse_contract::{
     BadPayload, BadPlaceholders, INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS, check_placeholders, harmless_name,
     is_invisible, is_valid_id, is_valid_room, without_lone_surrogates,
 };
+#[cfg(test)]
+pub(crate) use xorshift::Xorshift;

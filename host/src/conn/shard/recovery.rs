@@ -68,17 +68,18 @@ impl Shard {
 
     /// Marks a ping that is sent on a transport, in the replay buffers of its connections.
     pub(super) fn replay_ping_sent(&self, transport: &Transport) {
-        let is_attached = |connection: &Connection| connection.transport.get().is_some();
-        for connection in self.connections_of(transport).iter().filter(|connection| is_attached(connection)) {
-            self.detached().with_replay(connection, ReplayBuffer::mark_ping);
-        }
+        self.connections().each(&transport.connections.borrow(), |connection| {
+            if connection.transport.get().is_some() {
+                self.detached().with_replay(connection, ReplayBuffer::mark_ping);
+            }
+        });
     }
 
     /// Marks the answer to a ping on a transport, in the replay buffers of its connections.
     pub(super) fn replay_pong_received(&self, transport: &Transport) {
-        for connection in self.connections_of(transport) {
-            self.detached().with_replay(&connection, ReplayBuffer::mark_pong);
-        }
+        self.connections().each(&transport.connections.borrow(), |connection| {
+            self.detached().with_replay(connection, ReplayBuffer::mark_pong);
+        });
     }
 
     /// Detaches a connection whose transport is lost, if its client may resume; else the connection ends.

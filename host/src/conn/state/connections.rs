@@ -44,15 +44,18 @@ impl Connections {
     /// The first of these connections that satisfies a condition.
     pub(crate) fn find_among(&self, ids: &[ConnId], condition: impl Fn(&Connection) -> bool) -> Option<Rc<Connection>> {
         let slots = self.slots.borrow();
-        let mut found = ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id));
-        found.find(|connection| condition(connection)).cloned()
+        among(&slots, ids).find(|connection| condition(connection)).cloned()
+    }
+
+    /// Visits those of these connections that have not ended. `visit` must neither insert nor remove any.
+    pub(crate) fn each(&self, ids: &[ConnId], visit: impl FnMut(&Rc<Connection>)) {
+        among(&self.slots.borrow(), ids).for_each(visit);
     }
 
     /// The earliest token expiry among these connections, in milliseconds since 1970; `u64::MAX` is never.
     pub(crate) fn first_expiry(&self, ids: &[ConnId]) -> u64 {
         let slots = self.slots.borrow();
-        let found = ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id));
-        found.map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX)
+        among(&slots, ids).map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX)
     }
 
     /// Removes a connection that was found by its id.
@@ -87,12 +90,17 @@ impl Connections {
     }
 }
 
+/// Those of these connections that are in the slots of their ids.
+fn among<'a>(slots: &'a Slab<Rc<Connection>>, ids: &'a [ConnId]) -> impl Iterator<Item = &'a Rc<Connection>> {
+    ids.iter().filter_map(|id| slots.get(id.slot()).filter(|connection| connection.id == *id))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn namespaces_are_shared_and_main_has_none() {
+    fn namespace_names_are_shared_except_the_main_one() {
         let connections = Connections::new(0, 1);
         assert_eq!(connections.shared_namespace("/"), None);
         let (first, second) =
@@ -101,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn find_refuses_ids_of_former_tenants() {
+    fn find_refuses_ids_of_removed_connections() {
         let connections = Connections::new(0, 1);
         let (id, connection) = (connections.next_id(), Connection::of_slot(0));
         assert_eq!(id, connection.id);
