@@ -73,7 +73,7 @@ fn plain_frames_round_trip_or_are_refused() {
 }
 
 #[test]
-fn engineio_packets_are_written_as_they_were_read() {
+fn decoded_engineio_packets_round_trip() {
     check("engineio", checks::engineio);
 }
 

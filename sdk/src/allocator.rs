@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_arena_falls_back_to_the_system() {
+    fn full_arena_falls_back_to_system_allocator() {
         let allocator = Allocator::new();
         for size in (STEP..=LONGEST).step_by(STEP) {
             // SAFETY: each block is freed once, with the layout of its allocation.

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn older_entries_precede_known_ones_when_room_allows() {
+    fn insert_older_fills_only_free_capacity() {
         let mut keys = IdempotencyKeys::default();
         for n in 2..MAX_KEYS {
             keys.insert("ana", &format!("new{n}"), "temp_new");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn sender_and_client_id_are_not_confused() {
+    fn keys_distinguish_sender_from_client_id() {
         let mut keys = IdempotencyKeys::default();
         keys.insert("ana", "1", "temp_a");
         for (sender, client_id) in [("an", "a1"), ("ana1", ""), ("1", "ana"), ("ana", "2"), ("bob", "1")] {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn forgotten_entries_leave_nothing_behind() {
+    fn remove_deletes_only_the_named_entry() {
         let mut keys = IdempotencyKeys::default();
         keys.insert("ana", "1", "temp_a");
         keys.insert("ana", "2", "temp_b");

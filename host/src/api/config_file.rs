@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changed_file_gives_a_notice() {
+    fn changed_or_deleted_file_gives_a_notice() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.toml");
         fs::write(&path, "shards = 1").unwrap();

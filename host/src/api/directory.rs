@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_query_is_checked() {
+    fn malformed_page_queries_are_refused_by_parameter() {
         let read = |query| PageQuery::read(Some(query), true);
         let nothing = PageQuery { user: None, after: None, limit: DEFAULT_LIMIT };
         assert_eq!(PageQuery::read(None, true).unwrap(), nothing);

@@ -18,7 +18,7 @@ pub(super) struct Stats {
     uptime_ms: u64,
     /// WebSockets and polling sessions that are open.
     sockets: i64,
-    /// Who takes part: a Socket.IO client once for each namespace, and whoever may come back.
+    /// Connections: a Socket.IO client has one for each namespace. Detached ones, which may resume, count.
     connections: usize,
     users: usize,
     rooms: usize,

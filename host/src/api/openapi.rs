@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_described_and_schemas_used() {
+    fn document_describes_each_route_and_uses_each_schema() {
         let document = document();
         let mut ids = HashSet::new();
         for Route { method, path, .. } in &ROUTES {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn other_shapes_are_refused_by_their_claim() {
+    fn malformed_claims_are_refused_by_name() {
         for (claims, reason) in [
             (json!({}), "no subject (sub)"),
             (json!({ "sub": null }), "no subject (sub)"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn unread_claims_are_kept() {
+    fn remaining_claims_are_kept_as_json() {
         let (identity, times) =
             read_json(json!({ "sub": "ana", "exp": 5.5, "nbf": 1, "iat": 2, "team": "blue" })).unwrap();
         assert_eq!(identity.claims, r#"{"iat":2,"nbf":1,"team":"blue"}"#);

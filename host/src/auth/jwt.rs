@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_tokens_mistake() {
+    fn invalid_tokens_are_refused_with_the_reason() {
         let verifier = Verifier::new(&JwtConfig { issuer: Some("us".into()), ..config() });
         let check = |token: &str, reason: &str| match verifier.verify(token, 0) {
             Err(AuthError::Invalid(said)) => assert!(said.contains(reason), "{said}"),
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_has_the_same_leeway() {
+    fn leeway_applies_to_exp_nbf_and_iat() {
         let leeway = Duration::from_secs(60);
         let verifier = Verifier::new(&JwtConfig { leeway, ..config() });
         let at = |claim: &str, seconds: f64| {

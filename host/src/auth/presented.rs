@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn refusal_names_each_place() {
+    fn refusal_names_each_tokens_place_and_reason() {
         let stale = token("old", Some(1.0));
         let refused = verify(&[(Place::Query, &stale)]).unwrap_err();
         assert!(refused.is_expired && refused.message.starts_with("the token in the query has expired"), "{refused:?}");

@@ -99,7 +99,7 @@ mod glibc {
         use super::*;
 
         #[test]
-        fn trims_that_return_little_get_rare() {
+        fn pause_doubles_after_trims_that_return_little() {
             let mut pause = PAUSE;
             for _ in 0..10 {
                 pause = next_pause(pause, 1000, 900);
@@ -110,7 +110,7 @@ mod glibc {
         }
 
         #[test]
-        fn large_blocks_are_returned_at_once() {
+        fn freed_large_blocks_are_returned_to_the_system() {
             assert!(set_thresholds());
             let before = resident_bytes().unwrap();
             let size = 64 * 1024 * 1024;

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn serving_needs_no_command() {
+    fn serve_is_the_default_command() {
         let cli = Cli::try_parse_from(["roundhouse", "--listen", "127.0.0.1:0", "--shards", "2"]).unwrap();
         assert!(cli.command.is_none());
         assert_eq!(cli.serve.overrides.shards, Some(2));
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_json() {
+    fn claim_option_takes_a_name_and_json() {
         assert_eq!(parse_claim("team={\"id\":5}").unwrap().1["id"], 5);
         for bad in ["team", "team=blue", "sub=1"] {
             assert!(parse_claim(bad).is_err(), "{bad}");

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_of_services_are_not_keys() {
+    fn service_discovery_variables_are_not_keys() {
         let of_service = [
             ("ROUNDHOUSE_PORT", "tcp://10.0.0.1:8080"),
             ("ROUNDHOUSE_SERVICE_HOST", "10.0.0.1"),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn mistaken_names_count_as_keys() {
+    fn lookalike_service_variables_count_as_keys() {
         for (variable, value) in [
             ("ROUNDHOUSE_PORT", "8080"),
             ("ROUNDHOUSE_NAME", "/app/roundhouse"),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_of_names_are_cut() {
+    fn long_name_lists_are_truncated() {
         let names: Vec<String> = (0..LISTED + 3).map(|n| format!("V{n}")).collect();
         assert!(listed(&names).ends_with("V7 and 3 more"), "{}", listed(&names));
     }

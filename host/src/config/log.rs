@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn malformed_file_still_gives_the_format() {
+    fn log_format_is_read_from_malformed_files() {
         let file = std::env::temp_dir().join(format!("roundhouse-log-format-{}", std::process::id()));
         for (toml, format) in [
             ("log_format = \"json\"", LogFormat::Json),

@@ -20,8 +20,9 @@ use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
 use crate::net::MAX_HEAD_BYTES;
 
-/// Connections that are answered concurrently: half of the smallest reserve. One more ends the oldest: a liveness probe
-/// sends its request at once, and must not wait behind connections that send nothing.
+/// The most connections that are answered concurrently: half of the smallest reserve of descriptors. A further one ends
+/// the oldest, so that a liveness probe, which sends its request at once, does not wait behind connections that send
+/// nothing.
 const MAX_ANSWERED: usize = 8;
 
 /// Time for such a connection from its first byte to its end.

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_memberships_leave_the_account() {
+    fn ended_memberships_are_credited_to_the_account() {
         let hub = hub();
         let (ana, tab) = (connect(&hub, 0, 0, "ana"), connect(&hub, 1, 0, "ana"));
         let account = hub.ledger().user(&"ana".into());

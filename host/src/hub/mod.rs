@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn room_counts_members_and_goes_with_the_last() {
+    fn room_counts_members_until_the_last_leaves() {
         let hub = hub();
         let room: Arc<str> = "ticket:1".into();
         let ana = connect(&hub, 0, 0, "ana");

@@ -45,7 +45,7 @@ mod tests {
     use crate::model::Identity;
 
     #[test]
-    fn counted_connections_are_attached_ones_oldest_first() {
+    fn attached_connections_are_counted_oldest_first() {
         let hub = hub_of_test(1, 2);
         let ids: Vec<_> = (0..4).map(|slot| ConnId::new(0, slot, 1)).collect();
         for (id, since_ms) in ids.iter().zip([30, 10, 20, 5]) {

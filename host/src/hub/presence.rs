@@ -52,7 +52,7 @@ mod tests {
     use crate::hub::hub_of_test;
 
     #[test]
-    fn set_away_gives_rooms_once_per_change() {
+    fn set_away_reports_each_presence_change_once() {
         let hub = hub_of_test(1, 10);
         let ana = ConnId::new(0, 0, 1);
         hub.connect(ana, Arc::new(Identity::of_user("ana")), 0);

@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn services_have_bounds_of_their_own() {
+    fn service_and_user_accounts_are_separate() {
         let (ledger, _) = ledger(few_timers());
         let service = Payers { principal: Some(ledger.service("ana")), ..Payers::default() };
         assert!(service.charge(Means::Timers, 1000, 0).is_ok());

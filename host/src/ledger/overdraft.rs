@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_differ() {
+    fn overdraft_labels_are_unique() {
         let labels: std::collections::HashSet<_> = What::ALL.iter().map(|what| what.label()).collect();
         assert_eq!(labels.len(), What::ALL.len());
     }

@@ -71,7 +71,7 @@ mod tests {
     const TEN_A_SECOND: Quota = Quota { per_second: 10, burst: 20 };
 
     #[test]
-    fn burst_then_rate() {
+    fn burst_is_allowed_then_the_rate() {
         let allowance = Allowance::default();
         let mut n_allowed = 0;
         for now in (0..10_000).step_by(10) {
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn debt_is_waited_for() {
+    fn wait_lasts_until_the_debt_is_repaid() {
         let allowance = Allowance::default();
         allowance.charge(TEN_A_SECOND, 1000, 50);
         assert_eq!(allowance.wait_ms(TEN_A_SECOND, 1000), Some(3000));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn no_rate_is_no_bound() {
+    fn zero_rate_is_unbounded() {
         let (allowance, unbounded) = (Allowance::default(), Quota { per_second: 0, burst: 0 });
         allowance.charge(unbounded, 0, u64::MAX);
         assert_eq!(allowance.wait_ms(unbounded, 0), None);

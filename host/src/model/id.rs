@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn id_has_shard_and_slot() {
+    fn connection_id_holds_shard_and_slot() {
         let id = ConnId::new(255, ConnId::MAX_SLOTS - 1, u32::MAX);
         assert_eq!((id.shard(), id.slot()), (255, ConnId::MAX_SLOTS - 1));
         assert_eq!(id.to_string().parse(), Ok(id));

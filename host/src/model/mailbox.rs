@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn push_goes_in_over_the_bound() {
+    fn push_succeeds_over_the_bound() {
         let mailbox = Mailbox::new(1);
         mailbox.push(1);
         assert!(mailbox.is_full());

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_argument_is_found() {
+    fn payload_gives_first_and_only_argument() {
         let raw = RawValue::from_string("{\"a\": 1}".to_owned()).unwrap();
         for (payload, only, first) in [
             (Payload::empty(), None, "null"),

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn suspended_time_has_passed() {
+    fn suspended_time_counts_once() {
         let mut steady = Steady::new(START);
         assert_eq!(read(&mut steady, 5000, 0, 0), START + 5000);
         assert_eq!(read(&mut steady, 7000, 0, HOUR), START + 7000 + HOUR);

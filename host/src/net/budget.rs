@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn only_slow_holders_age() {
+    fn slow_holders_are_evicted_before_fast_ones() {
         let (budget, clock, _) = budget(10_000);
         let (fast, trickle, still) = (budget.holding(), budget.holding(), budget.holding());
         for holding in [&fast, &trickle, &still] {
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn complete_input_is_kept_and_newcomers_evicted() {
+    fn newcomers_are_evicted_before_complete_input() {
         let (budget, clock, _) = budget(100);
         let whole = budget.holding();
         whole.begin(80);

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn handshakes_have_no_body() {
+    fn handshakes_with_a_body_are_refused() {
         let handshake = [("host", "a"), ("connection", "Upgrade"), ("upgrade", "websocket")];
         let with = |more| check_headers(Version::HTTP_11, &[&handshake[..], &[more]].concat());
         assert_eq!(with(("content-length", "0")), Ok(()));

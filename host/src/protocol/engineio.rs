@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn handshake_is_the_open_packet() {
+    fn handshake_is_encoded_as_open_packet() {
         let handshake = Handshake {
             sid: "lv_VI97HAXpY6yYWAAAC",
             upgrades: &["websocket"],
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn ready_frames_carry_their_packets() {
+    fn prebuilt_frames_equal_encoded_packets() {
         for (frame, text) in
             [(ping_frame(), PING), (pong_probe_frame(), PONG_PROBE), (close_frame(), CLOSE), (message_frame("x"), "4x")]
         {
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn take_payload_splits_no_event() {
+    fn take_payload_keeps_an_events_packets_together() {
         for (max_bytes, payload, left) in [
             (0, "451-[]\x1ebAQIDBA==", 3),
             (17, "451-[]\x1ebAQIDBA==", 3),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_messages_weigh_without_base64() {
+    fn binary_messages_are_measured_decoded() {
         for (body, bytes) in [("", 0), ("4héllo", 7), ("4a\x1e4b", 5), ("bAQIDBA==", 4), ("bAQID\x1e4a\x1ebAQI=", 9)] {
             assert_eq!(weight(body), bytes, "{body:?}");
         }

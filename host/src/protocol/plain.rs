@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_to_the_client() {
+    fn outgoing_frames_are_encoded_as_json() {
         assert_eq!(encode_event("a\"b", &payload("[]", &[]), None), r#"{"event":"a\"b","data":null}"#);
         assert_eq!(encode_event("a", &payload(r#"[{"x":1}]"#, &[]), Some(3)), r#"{"event":"a","data":{"x":1},"id":3}"#);
         assert_eq!(encode_event("a", &payload("[1, 2]", &[]), None), r#"{"event":"a","data":1,"args":[1, 2]}"#);

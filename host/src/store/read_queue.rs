@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn principals_take_turns() {
+    fn reads_alternate_between_principals() {
         let (sent, order) = mpsc::channel();
         let mut reads = Reads::default();
         for (principal, n) in [("ana", 3), ("ben", 1), ("", 2)] {

@@ -180,7 +180,7 @@ mod tests {
     use super::crosses_multiple;
 
     #[test]
-    fn multiple_is_crossed_only_when_reached() {
+    fn multiple_is_crossed_when_reached_or_passed() {
         for (before, after, crosses) in
             [(0, 99, false), (99, 100, true), (100, 199, false), (150, 450, true), (100, 100, false), (0, 0, false)]
         {

@@ -164,7 +164,7 @@ fn view(ticket: &mut Ticket, cx: &mut Cx, member: &Member, name: &str) -> Result
     let ticket_id = ticket_id(cx);
     // Joining again is harmless, and right if the connection was removed from the room unnoticed.
     cx.join(member);
-    // For the others, an agent who was out has left, and joins anew.
+    // An agent whose absence was announced has left for the others, and joins again.
     if was_out || arrival == Arrival::NewAgent {
         emit_newcomer(ticket, cx, member);
     } else if arrival == Arrival::NewConnection {

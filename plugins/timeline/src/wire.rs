@@ -33,7 +33,7 @@ roundhouse_sdk::messages! {
         passthrough "timeline:new_item" | "timeline:item_updated" => Item(Passthrough<Item>),
         /// An item was deleted.
         passthrough "timeline:item_deleted" => ItemDeleted(Passthrough<DeletedItem>),
-        /// Clients have to read the timeline anew.
+        /// Clients have to read the timeline again.
         passthrough "timeline:refresh" => Refresh(Passthrough<IgnoredAny>),
         /// Several items are new or have changed.
         passthrough "timeline:bulk_update" => BulkUpdate(Passthrough<BulkUpdate>),

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_needs_a_scope_without_placeholder() {
+    fn invalid_connect_routes_are_refused() {
         assert_eq!(refusal(lobby(Scope::volatile("lobby").on_connect().from_clients(["say"]))), "");
         for (scope, message) in [
             (Scope::volatile("room:{roomId}").on_connect(), "must be one without a placeholder"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_checked_by_name_and_number() {
+    fn invalid_or_excess_namespaces_are_refused() {
         let named = |names: &[&str]| refusal(lobby(Scope::volatile("lobby")).namespaces(names.iter().copied()));
         assert_eq!(named(&["/custom", "/chat/new", "/custom"]), "");
         let long = format!("/{}", "n".repeat(128));

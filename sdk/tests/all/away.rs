@@ -73,7 +73,7 @@ impl Feature for Porch {
 }
 
 #[test]
-fn requesting_scope_receives_away_and_back() {
+fn only_presence_scopes_receive_away_and_back() {
     let mut sim = Simulation::<Porch>::new();
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "porch:sit", json!({"id": "a"})).unwrap();
@@ -120,7 +120,7 @@ fn join_while_detached_is_followed_by_away() {
 }
 
 #[test]
-fn detached_client_cannot_send() {
+fn sending_as_detached_client_panics() {
     let sent = catch_unwind(|| {
         let mut sim = Simulation::<Porch>::new();
         let ana = sim.connect("ana", "Ana");

@@ -80,7 +80,7 @@ fn welcome(namespace: &str, seat: Option<u32>, visits: u32) -> Vec<(String, Valu
 }
 
 #[test]
-fn connect_precedes_every_event_of_the_connection() {
+fn connect_carries_namespace_and_auth() {
     let mut sim = Simulation::<Lobby>::new();
     let first = sim.connect("ana", "Ana");
     assert_eq!(sim.received(first), welcome("/", None, 1));
@@ -99,7 +99,7 @@ fn refusing_connect_changes_nothing_and_reaches_client() {
 }
 
 #[test]
-fn only_the_host_sends_connect() {
+fn connect_from_clients_and_services_is_refused() {
     let mut sim = Simulation::<Lobby>::new();
     let ana = sim.connect("ana", "Ana");
     let claim = json!({"namespace": "/", "auth": {}});
@@ -123,7 +123,7 @@ fn received_payload_is_forwarded_unchanged() {
 }
 
 #[test]
-fn undeclared_namespace_does_not_exist() {
+fn connecting_to_undeclared_namespace_panics() {
     let panic = catch_unwind(|| -> Connection { Simulation::<Lobby>::new().connect_to("/other", ana(), &json!({})) });
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert_eq!(complaint, "the manifest of lobby does not name the namespace \"/other\"");

@@ -14,7 +14,7 @@ fn made_of(event: &str, args: &Value) -> Result<Value, Failure> {
 }
 
 #[test]
-fn arguments_fill_the_variant_of_their_event() {
+fn arguments_decode_into_variant_of_their_event() {
     for (event, args, made) in [
         ("unit", json!([{"id": "1"}]), json!("unit")),
         ("fields", json!([{"id": "1", "deep": [{"number": 3}, {"number": 4}]}]), json!(7)),
@@ -98,7 +98,7 @@ mod without_data {
     }
 
     #[test]
-    fn malformed_arguments_differ_from_unknown_events() {
+    fn malformed_arguments_and_unknown_events_have_different_codes() {
         assert_eq!(come_of("unit", "{").unwrap_err().code, "bad_request");
         assert_eq!(come_of("nothing", "[]").unwrap_err().code, "internal");
     }

@@ -66,7 +66,7 @@ fn first_document_of_key_wins_in_each_collection() {
 }
 
 #[test]
-fn promise_kept_twice_stores_once() {
+fn save_executed_twice_stores_one_document() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "save", "a").unwrap();
@@ -76,7 +76,7 @@ fn promise_kept_twice_stores_once() {
 }
 
 #[test]
-fn reply_to_documents_answers_the_requester() {
+fn reply_after_fetch_reaches_the_requester() {
     let (mut sim, ana) = with_three_stored();
     assert_eq!(order(&mut sim, ana, "fetch", "all").unwrap(), json!([["c", "b", "a"], "d1", false]));
     assert_eq!(notes(&mut sim), json!(["fetched all"]));
@@ -108,7 +108,7 @@ fn fetch_may_follow_fetch_before_reply() {
 }
 
 #[test]
-fn requester_learns_of_failed_fetch() {
+fn failed_fetch_is_reported_to_requester() {
     let (mut sim, ana) = with_three_stored();
     sim.fail_fetches(Some(overloaded()));
     assert_eq!(order(&mut sim, ana, "fetch", "all").unwrap_err().code, "feature_unavailable");

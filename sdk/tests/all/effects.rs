@@ -32,7 +32,7 @@ fn admin(sim: &mut Sim, user_id: &str) -> Connection {
 }
 
 #[test]
-fn room_emit_skips_the_exception() {
+fn room_emit_skips_the_excepted_connection() {
     let mut sim = Sim::new();
     let people = [sim.connect("ana", "Ana"), sim.connect("bob", "Bob"), sim.connect("eve", "Eve")];
     order(&mut sim, people[0], "join", "");
@@ -73,7 +73,7 @@ fn event_may_have_several_arguments_and_attachments() {
 }
 
 #[test]
-fn failure_changes_and_sends_nothing() {
+fn failure_discards_state_and_effects() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let failing = json!({"id": "1", "what": "fail", "with": "no"});
@@ -86,7 +86,7 @@ fn failure_changes_and_sends_nothing() {
 }
 
 #[test]
-fn clients_acknowledge_or_feature_learns_why_not() {
+fn feature_receives_acknowledgement_or_reason_it_is_missing() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "ask", "first");
@@ -139,7 +139,7 @@ fn reply_counts_each_reached_connection_once() {
 }
 
 #[test]
-fn scope_hears_once_of_externally_removed_connections() {
+fn each_external_removal_is_reported_once() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -195,7 +195,7 @@ fn claims_and_roles_come_from_identity() {
 }
 
 #[test]
-fn own_id_may_be_claimed_in_any_shape() {
+fn only_own_sender_id_may_be_claimed() {
     let identity = Identity { user_id: "ana".to_owned(), name: None, roles: Vec::new(), claims: "{}".to_owned() };
     for field in ["agentId", "senderId", "userId"] {
         for (claimed, allowed) in [

@@ -46,7 +46,7 @@ fn context_has_membership_and_connections_of_user() {
 }
 
 #[test]
-fn joined_connection_is_counted_left_one_is_not() {
+fn counts_include_joining_but_not_leaving_connection() {
     let mut sim = Sim::new();
     let [ana, tab] = [sim.connect("ana", "Ana"), sim.connect("ana", "Ana")];
     sim.join(ana, "probe:1");
@@ -60,7 +60,7 @@ fn joined_connection_is_counted_left_one_is_not() {
 }
 
 #[test]
-fn acknowledging_connection_shows_its_membership() {
+fn acknowledgement_context_has_current_membership() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     order(&mut sim, ana, "join");
@@ -74,7 +74,7 @@ fn acknowledging_connection_shows_its_membership() {
 }
 
 #[test]
-fn random_numbers_differ_by_event_and_follow_input() {
+fn random_numbers_differ_by_event_and_are_reproducible() {
     let run = || {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
@@ -111,7 +111,7 @@ fn idle_scope_is_forgotten() {
 }
 
 #[test]
-fn members_timers_and_watches_keep_a_scope() {
+fn members_and_watches_keep_scope_alive() {
     for what in ["join", "watch"] {
         let mut sim = Sim::new();
         let ana = sim.connect("ana", "Ana");
@@ -125,7 +125,7 @@ fn members_timers_and_watches_keep_a_scope() {
 }
 
 #[test]
-fn query_answers_of_all_scopes_are_folded() {
+fn stats_gather_answers_of_all_scopes() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for id in ["1", "2"] {
@@ -144,7 +144,7 @@ fn log_lines_are_recorded_once() {
 }
 
 #[test]
-fn services_may_send_service_events() {
+fn services_can_send_but_not_join() {
     let mut sim = Sim::new();
     assert_eq!(sim.service("billing", "unit", json!({"id": "1"})).unwrap(), "unit");
     let joining = json!({"id": "1", "what": "join"});
@@ -152,7 +152,7 @@ fn services_may_send_service_events() {
 }
 
 #[test]
-fn unserialisable_value_is_the_features_failure() {
+fn unserialisable_reply_is_internal_failure() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let failure = sim.emit_with_ack(ana, "do", json!({"id": "1", "what": "not json"})).unwrap_err();
@@ -170,7 +170,7 @@ fn complaint(what: &str) -> String {
 }
 
 #[test]
-fn authors_mistakes_panic() {
+fn contract_violations_panic_in_simulator() {
     assert!(
         complaint("undeclared event")
             .ends_with("an emit of \"undeclared\", which is not among the events that its manifest lists")

@@ -97,7 +97,7 @@ fn payload_over_limits_is_too_large() {
 }
 
 #[test]
-fn answer_over_limits_is_missing() {
+fn acknowledgement_over_limits_is_too_large() {
     let mut sim = Simulation::<Hall>::new();
     let ana = sim.connect("ana", "Ana");
     for answer in [json!(1), json!(vec![1; 2000])] {
@@ -123,7 +123,7 @@ fn credentials_are_removed_from_auth() {
 }
 
 #[test]
-fn join_at_connect_requires_the_action() {
+fn join_at_connect_without_granted_action_panics() {
     let panic = catch_unwind(|| Simulation::<Hall>::new().connect_to("/", person(), &json!({ "join": true })));
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert!(complaint.ends_with("which it was not granted (the action join)"), "{complaint}");
@@ -131,7 +131,7 @@ fn join_at_connect_requires_the_action() {
 }
 
 #[test]
-fn limits_apply_to_routed_events() {
+fn limits_for_unrouted_event_panic() {
     let panic = catch_unwind(|| Scope::volatile("hall").limits(["say"], EventLimits::default()));
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
     assert_eq!(complaint, "the scope \"hall\" does not route \"say\"");

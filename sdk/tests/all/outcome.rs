@@ -52,7 +52,7 @@ fn unreadable_state_is_internal_failure() {
 }
 
 #[test]
-fn query_only_replies() {
+fn query_replies_without_changing_state() {
     let query = Query { name: "notes".to_owned(), data: "{}".to_owned() };
     let outcome = handle::<Probe>(call(), Event::Query(query), Some(br#"{"notes":["x"]}"#)).unwrap();
     let reply = Payload::of(&["x"]).unwrap();

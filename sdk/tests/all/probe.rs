@@ -1,4 +1,4 @@
-//! A feature that does what its messages say, so that each test reads as one message and what came of it.
+//! A feature that does what its messages say, so that each test reads as one message and its outcome.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -73,7 +73,7 @@ async fn connections_users_and_rooms_are_listed() {
 }
 
 #[tokio::test]
-async fn rooms_have_the_names_front_ends_know() {
+async fn rooms_have_their_documented_names() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for (event, data, room) in [
@@ -93,7 +93,7 @@ async fn rooms_have_the_names_front_ends_know() {
 }
 
 #[tokio::test]
-async fn unknown_is_not_found_and_malformed_is_refused() {
+async fn unknown_ids_are_not_found_malformed_queries_refused() {
     let host = TestHost::start();
     for (method, path) in [
         ("GET", "/v1/connections/0000000000000000"),
@@ -131,7 +131,7 @@ async fn unknown_is_not_found_and_malformed_is_refused() {
 }
 
 #[tokio::test]
-async fn disconnecting_a_connection_or_a_user() {
+async fn api_disconnects_a_connection_or_a_user() {
     let host = TestHost::start();
     host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut tab, mut phone) = (host.client("ana").await, host.client("ana").await, host.client("ana").await);

@@ -21,7 +21,7 @@ async fn everybody(host: &TestHost) -> [TestClient; 4] {
 }
 
 #[tokio::test]
-async fn each_recipient_gets_an_emit_once_and_counted() {
+async fn emit_reaches_and_counts_each_recipient_once() {
     let host = TestHost::start();
     let mut everybody = everybody(&host).await;
     let tab = everybody[1].id().to_owned();
@@ -65,7 +65,7 @@ async fn each_recipient_gets_an_emit_once_and_counted() {
 }
 
 #[tokio::test]
-async fn several_emits_go_out_in_order_or_none() {
+async fn emit_arrays_are_delivered_in_order_or_refused() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let emit = |n: u32| json!({ "to": { "user": "ana" }, "event": format!("n{n}"), "data": n });

@@ -131,7 +131,7 @@ async fn with_header(host: &TestHost, path: &str, key: &str, body: &Value) -> (u
 }
 
 #[tokio::test]
-async fn header_is_the_key_of_events_and_emits() {
+async fn header_key_deduplicates_events_and_emits() {
     let host = TestHost::start();
     host.load("hostile", hostile("normal")).await;
     let call = json!({ "event": "hostile:service", "data": { "id": "a" } });

@@ -28,7 +28,7 @@ fn can_run(program: &Path, args: &[&str]) -> bool {
 }
 
 #[test]
-fn configuration_passes_the_check() {
+fn example_configuration_passes_check() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     fs::copy(example("roundhouse.toml"), dir.path().join("roundhouse.toml")).expect("the example can be read");
     let output = TestHost::command(dir.path()).args(["check", "--config", "roundhouse.toml"]).output().unwrap();

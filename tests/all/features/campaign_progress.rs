@@ -49,7 +49,7 @@ async fn expect_same(
 }
 
 #[tokio::test]
-async fn subscribers_and_owner_follow_a_campaign_throughout() {
+async fn subscribers_and_owner_receive_all_campaign_progress() {
     let host = TestHost::start();
     let [mut page, mut tab, mut owner, mut eve] =
         [host.client("pia").await, host.client("pia").await, host.client("owen").await, host.client("eve").await];

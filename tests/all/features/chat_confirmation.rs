@@ -119,7 +119,7 @@ async fn check_counts(host: &TestHost, family: &Family) {
 }
 
 #[tokio::test]
-async fn message_shows_at_once_and_confirms_when_stored() {
+async fn message_is_shown_immediately_and_confirmed_when_stored() {
     let host = TestHost::start();
     for family in [ROOMS, CHANNELS] {
         let mut ana = host.client_with("ana", &["--claim", "email=\"ana@example.com\""]).await;
@@ -245,7 +245,7 @@ fn ends(frames: &[Value], ends: &mut BTreeMap<String, BTreeSet<String>>) {
 }
 
 #[tokio::test]
-async fn reading_the_database_from_outside_loses_nothing() {
+async fn external_database_reader_loses_no_messages() {
     let mut host = TestHost::start();
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
@@ -265,7 +265,7 @@ async fn reading_the_database_from_outside_loses_nothing() {
 }
 
 #[tokio::test]
-async fn pending_messages_are_recognised_right_after_a_restart() {
+async fn resent_message_keeps_its_id_after_restart() {
     let mut host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
     let mut ana = host.client("ana").await;
     ROOMS.join(&mut ana, 1).await;
@@ -284,7 +284,7 @@ async fn pending_messages_are_recognised_right_after_a_restart() {
 }
 
 #[tokio::test]
-async fn pending_messages_end_once_after_power_loss() {
+async fn pending_messages_are_stored_once_after_power_loss() {
     let mut host = TestHost::start();
     let [mut ana, mut ben] = [host.client("ana").await, host.client("ben").await];
     ROOMS.join(&mut ana, 1).await;
@@ -341,7 +341,7 @@ async fn pending_messages_end_once_after_power_loss() {
 }
 
 #[tokio::test]
-async fn message_ends_once_despite_repeated_restarts() {
+async fn message_is_confirmed_once_despite_repeated_restarts() {
     let mut host = TestHost::start();
     let (mut acknowledged, mut seen, mut ended) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
     for round in 0..4 {

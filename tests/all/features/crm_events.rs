@@ -144,7 +144,7 @@ async fn typing_is_shown_until_stop_or_disconnect() {
 }
 
 #[tokio::test]
-async fn typing_moves_to_the_last_contact_only() {
+async fn ended_typing_leaves_no_rooms_or_typists() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.rooms_per_connection = 2", &[]);
     let mut ana = host.client("ana").await;
     for n in 0..10 {

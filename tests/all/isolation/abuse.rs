@@ -20,42 +20,42 @@ fn run_group(group: Group) {
 }
 
 #[test]
-fn payloads() {
+fn payload_attacks_leave_good_clients_served() {
     run_group(Group::Payloads);
 }
 
 #[test]
-fn scopes() {
+fn scope_attacks_leave_good_clients_served() {
     run_group(Group::Scopes);
 }
 
 #[test]
-fn turns() {
+fn turn_attacks_leave_good_clients_served() {
     run_group(Group::Turns);
 }
 
 #[test]
-fn memory() {
+fn memory_attacks_leave_good_clients_served() {
     run_group(Group::Memory);
 }
 
 #[test]
-fn floods() {
+fn flood_attacks_leave_good_clients_served() {
     run_group(Group::Floods);
 }
 
 #[test]
-fn wire() {
+fn wire_attacks_leave_good_clients_served() {
     run_group(Group::Wire);
 }
 
 #[test]
-fn services() {
+fn service_attacks_leave_good_clients_served() {
     run_group(Group::Services);
 }
 
 #[test]
-fn plugins() {
+fn plugin_attacks_leave_good_clients_served() {
     run_group(Group::Plugins);
 }
 

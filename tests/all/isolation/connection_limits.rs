@@ -202,7 +202,7 @@ async fn replace_oldest_ends_the_oldest_connection() {
 }
 
 #[tokio::test]
-async fn connection_over_the_limit_must_resume() {
+async fn connection_over_the_limit_is_closed_unless_resumed() {
     let host = host(1, "").await;
     let mut old = host.client("ana").await;
     let begun = old.emit_with_ack("resume", json!({})).await.unwrap();

@@ -40,7 +40,7 @@ async fn count(client: &mut TestClient, id: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn senders_take_turns_in_one_scope() {
+async fn senders_share_one_scopes_time_fairly() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |_| burning("a")).await;
@@ -49,7 +49,7 @@ async fn senders_take_turns_in_one_scope() {
 }
 
 #[tokio::test]
-async fn many_scopes_earn_no_more_turns() {
+async fn many_scopes_give_no_more_thread_time() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |n| burning(&format!("s{n}"))).await;
@@ -61,7 +61,7 @@ async fn many_scopes_earn_no_more_turns() {
 }
 
 #[tokio::test]
-async fn plugins_take_turns() {
+async fn plugins_share_a_thread_fairly() {
     let host = host(ONE_THREAD).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
     flood(&mut mal, 60, |_| burning("a")).await;
@@ -83,7 +83,7 @@ async fn self_renewing_timers_starve_no_sender() {
 }
 
 #[tokio::test]
-async fn faults_of_one_sender_do_not_pause() {
+async fn faults_of_one_sender_pause_no_plugin() {
     let host = host("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0").await;
     let fixed = host.load("hostile", roundhouse_tests::guests::relabelled(&hostile("normal"), "fixed")).await;
     let (mut mal, mut ana) = (host.client("mal").await, host.client("ana").await);
@@ -170,7 +170,7 @@ async fn pending_events_are_bounded_per_user() {
 }
 
 #[tokio::test]
-async fn client_over_its_share_is_read_later() {
+async fn client_over_its_read_share_is_paused() {
     const FRAMES: usize = 45;
     let limits = "limits = { events_per_second = 0, message_bytes = 2_000_000 }";
     let host = InnerHost::start(&format!("{limits}\nheartbeat = {{ interval = \"1h\", timeout = \"2h\" }}\n")).await;

@@ -70,7 +70,7 @@ async fn oldest_unfinished_heads_end_first() {
 }
 
 #[tokio::test]
-async fn unauthenticated_clients_make_room() {
+async fn oldest_unauthenticated_clients_are_evicted() {
     let host = TestHost::start_with(CONFIG, &[]);
     let authorization = format!("Bearer {}", "x".repeat(20_000));
     let headers = [("authorization", &*authorization)];
@@ -83,7 +83,7 @@ async fn unauthenticated_clients_make_room() {
 }
 
 #[tokio::test]
-async fn unfinished_frames_make_room() {
+async fn oldest_unfinished_frames_are_evicted() {
     let host = TestHost::start_with(CONFIG, &[]);
     let token = host.token("ana");
     let mut sockets = Vec::new();
@@ -113,7 +113,7 @@ async fn connected(ws: &str, token: &str) -> EngineSocket {
 }
 
 #[tokio::test]
-async fn unfinished_attachments_make_room() {
+async fn oldest_unfinished_attachments_are_evicted() {
     let host = TestHost::start_with(CONFIG, &[]);
     let token = host.token("ana");
     let mut clients = Vec::new();
@@ -158,7 +158,7 @@ async fn attachments_and_frames_have_a_deadline() {
 }
 
 #[tokio::test]
-async fn unfinished_uploads_make_room_in_the_api() {
+async fn slowest_unfinished_api_uploads_are_evicted() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.api_bytes = 4000000\n", &[]);
     let mut uploads = Vec::new();
     for _ in 0..8 {

@@ -68,7 +68,7 @@ const LONG_HEARTBEAT: &str = "[heartbeat]\ninterval = \"12h\"\ntimeout = \"24h\"
 const HOUR_MS: i64 = 3_600_000;
 
 #[tokio::test]
-async fn typing_expires_with_the_clock_put_back() {
+async fn typing_expires_with_the_clock_set_back() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -98,7 +98,7 @@ async fn typing_expires_with_the_clock_put_back() {
 }
 
 #[tokio::test]
-async fn active_viewers_stay_with_the_clock_put_ahead() {
+async fn active_viewers_stay_with_the_clock_set_ahead() {
     let host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     view(&mut ana).await;
@@ -137,7 +137,7 @@ async fn token_expires_while_the_machine_sleeps() {
 }
 
 #[tokio::test]
-async fn token_lasts_longer_with_the_clock_put_back() {
+async fn token_lasts_longer_with_the_clock_set_back() {
     let host = InnerHost::start(&format!("{CONFIG}{LONG_HEARTBEAT}")).await;
     let mut ana = TestClient::connect(&host.ws, &host.token("ana", Some(Duration::from_secs(30)))).await;
     host.clock.put_wall(-HOUR_MS);
@@ -150,7 +150,7 @@ async fn token_lasts_longer_with_the_clock_put_back() {
 }
 
 #[tokio::test]
-async fn stored_timer_fires_with_the_clock_put_back() {
+async fn stored_timer_fires_with_the_clock_set_back() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("durable")).await;
     let mut ana = host.client("ana").await;
@@ -170,7 +170,7 @@ async fn stored_timer_fires_with_the_clock_put_back() {
 }
 
 #[tokio::test]
-async fn trapping_timer_is_given_up() {
+async fn trapping_timer_is_dropped_after_three_attempts() {
     let host = InnerHost::start(CONFIG).await;
     let loaded = host.call("PUT", "/v1/plugins/hostile", hostile("normal")).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text);

@@ -19,7 +19,7 @@ fn messages(log: &str) -> Vec<String> {
 }
 
 #[test]
-fn failures_are_json_where_logs_are() {
+fn startup_failures_use_the_configured_log_format() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();

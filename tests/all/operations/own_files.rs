@@ -104,7 +104,7 @@ fn all_unusable_files_are_reported_together() {
 }
 
 #[test]
-fn unread_default_file_is_named() {
+fn unread_configuration_file_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("roundhouse.toml"), "auth.jwt.secret = \"s\"").unwrap();
     for args in [&["check"][..], &["token", "--user", "ana"], &["serve", "--listen", "0.0.0.0:0"]] {

@@ -183,7 +183,7 @@ async fn haproxy_example_passes_clients_and_addresses() {
 }
 
 #[tokio::test]
-async fn haproxy_takes_out_a_draining_host() {
+async fn haproxy_removes_a_draining_host_from_rotation() {
     let host = TestHost::start_with(&format!("{CONFIG}shutdown.delay = \"1h\"\n"), &[]);
     let Some(mut proxy) = haproxy(&host) else { return };
     proxy.wait_until_up(0).await;

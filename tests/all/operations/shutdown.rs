@@ -29,7 +29,7 @@ fn count_close(mut client: TestClient, closed: &Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn shutdown_closes_clients_and_flushes() {
+async fn shutdown_signals_close_clients_and_exit_cleanly() {
     for signal in ["TERM", "INT", "HUP"] {
         // The process that started this test may ignore some signals.
         let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
@@ -116,7 +116,7 @@ async fn unresponsive_client_delays_shutdown_within_a_bound() {
 }
 
 #[tokio::test]
-async fn delay_separates_not_ready_from_closed() {
+async fn shutdown_delay_precedes_closing_listener_and_clients() {
     let mut host = InnerHost::start(&format!("{CONFIG}shutdown.delay = \"15s\"")).await;
     let mut ana = host.client("ana").await;
     let mut polling = Polling::open(&host.ws).await;
@@ -215,7 +215,7 @@ async fn drain_ends_early_without_clients() {
 }
 
 #[tokio::test]
-async fn running_calls_are_answered() {
+async fn shutdown_answers_running_api_calls() {
     let mut host = TestHost::start();
     let body = r#"{"to":{"all":true},"event":"news","data":{}}"#;
     let mut call = TcpStream::connect(host.api.trim_start_matches("http://")).await.unwrap();
@@ -237,7 +237,7 @@ async fn running_calls_are_answered() {
 }
 
 #[tokio::test]
-async fn signal_repeated_at_once_counts_once() {
+async fn immediately_repeated_signals_count_once() {
     let mut host = TestHost::start_under(&["env", "--default-signal=INT,HUP"], "");
     let mut ana = host.client("ana").await;
     host.signal("TERM");
@@ -249,7 +249,7 @@ async fn signal_repeated_at_once_counts_once() {
 }
 
 #[tokio::test]
-async fn later_second_signal_ends_at_once() {
+async fn second_signal_after_half_a_second_ends_host() {
     let mut host =
         TestHost::start_under(&["env", "--default-signal=INT,HUP"], "auth.jwt.secret = \"s\"\nshutdown.delay = \"1h\"");
     let started = Instant::now();
@@ -284,7 +284,7 @@ async fn inherited_ignored_signals_stay_ignored() {
 }
 
 #[test]
-fn signal_during_the_start_ends_it() {
+fn signal_during_startup_ends_the_host() {
     let host = TestHost::start();
     // Another host in this folder waits for the journal, which the first host has locked.
     let mut command = TestHost::command(host.dir());

@@ -152,7 +152,7 @@ async fn namespace_exists_while_its_plugin_is_loaded() {
 }
 
 #[tokio::test]
-async fn client_gets_an_error_where_connect_is_refused() {
+async fn refused_connect_sends_the_client_an_error() {
     let mut plugins = Plugins::with([hostile("greets")]).await;
     let ana = plugins.open("ana", "/", Some(json!({"how": "refuse"})));
     let ShardCommand::Reply { connection, event, id, outcome, .. } = plugins.next().await else {

@@ -149,7 +149,7 @@ async fn failing_new_generation_is_rolled_back() {
 }
 
 #[tokio::test]
-async fn rollback_over_a_schema_needs_lose_writes() {
+async fn lossy_rollback_across_schemas_needs_lose_writes() {
     let host = host().await;
     let mut ana = host.client("ana").await;
     for _ in 0..2 {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::plugins::installed::NAME;
 
 #[tokio::test]
-async fn file_deleted_and_replaced_unloads_nothing() {
+async fn quickly_replaced_file_does_not_unload_the_plugin() {
     let host = TestHost::start();
     let file = host.dir().join("plugins.d/hostile.wasm");
     fs::write(&file, hostile("normal")).unwrap();

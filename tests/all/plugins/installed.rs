@@ -178,7 +178,7 @@ async fn refused_settings_fail_their_plugin_alone() {
 }
 
 #[tokio::test]
-async fn newer_schema_fails_its_plugin_alone() {
+async fn state_of_newer_schema_fails_its_plugin_alone() {
     let mut host = TestHost::start();
     host.load("hostile", hostile("durable")).await;
     host.load("hostile", hostile("durable-forward")).await;
@@ -252,13 +252,13 @@ async fn limits_are_set_per_plugin() {
 }
 
 #[tokio::test]
-async fn kill_during_a_change_leaves_old_or_new() {
+async fn kill_during_change_leaves_old_or_new_build() {
     let outcome = restarts(12, 7).await;
     assert_eq!(outcome.starts, 12, "{outcome:?}");
 }
 
 #[tokio::test]
-async fn load_of_the_running_build_is_unchanged() {
+async fn reloading_the_running_build_changes_nothing() {
     let host = TestHost::start_with("auth.jwt.secret = \"s\"\n", &[]);
     let file = host.dir().join("new.wasm");
     fs::write(&file, ticket_collision("0.1.1")).unwrap();

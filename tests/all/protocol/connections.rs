@@ -90,7 +90,7 @@ async fn anonymous_connections_are_accepted_where_configured() {
 }
 
 #[tokio::test]
-async fn newer_token_must_be_the_same_users() {
+async fn newer_token_of_another_user_is_refused() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     assert!(ana.emit_with_ack("authenticate", json!({ "token": host.token("ana") })).await.is_ok());
@@ -101,7 +101,7 @@ async fn newer_token_must_be_the_same_users() {
 }
 
 #[tokio::test]
-async fn number_of_connections_is_limited() {
+async fn connections_per_user_and_address_are_limited() {
     let config = format!("{SECRET}[limits]\nconnections_per_user = 2\nconnections = 4\nconnections_per_ip = 3");
     let host = TestHost::start_with(&config, &[]);
     let open = async |user: &str| {
@@ -125,7 +125,7 @@ async fn number_of_connections_is_limited() {
 }
 
 #[tokio::test]
-async fn full_host_answers_try_again() {
+async fn full_host_closes_connections_with_try_again() {
     let host = TestHost::start_with(&format!("{SECRET}limits.connections = 1"), &[]);
     let first = host.client("ana").await;
     let url = format!("{}/ws?token={}", host.ws, host.token("ben"));
@@ -157,7 +157,7 @@ async fn malformed_handshake_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn demo_answers_only_locally_in_development_mode() {
+async fn demo_is_served_only_in_development_mode() {
     let development = TestHost::start();
     let page = http(&development.ws, "GET", "/", &[], "").await.unwrap();
     assert_eq!(page.status, 200);

@@ -5,7 +5,7 @@ use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
-async fn unhandleable_events_only_get_typed_errors() {
+async fn refused_events_get_typed_errors_and_reach_nobody() {
     let host = TestHost::start();
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
@@ -49,7 +49,7 @@ async fn unhandleable_events_only_get_typed_errors() {
 }
 
 #[tokio::test]
-async fn any_integer_is_an_event_id() {
+async fn any_integer_is_accepted_as_event_id() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     for id in ["0", "-1", "9007199254740993", "170141183460469231731687303715884105727"] {
@@ -63,7 +63,7 @@ async fn any_integer_is_an_event_id() {
 }
 
 #[tokio::test]
-async fn service_and_client_events_need_their_sender() {
+async fn services_and_clients_cannot_send_each_others_events() {
     let host = TestHost::start();
     host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let mut ana = host.client("ana").await;
@@ -207,7 +207,7 @@ async fn emit_reaches_each_recipient_once() {
 }
 
 #[tokio::test]
-async fn scope_gets_joins_and_leaves_of_other_scopes() {
+async fn scope_is_notified_of_others_joins_and_leaves() {
     let host = TestHost::start();
     host.load("hostile", roundhouse_tests::guests::hostile("normal")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);

@@ -76,7 +76,7 @@ async fn untrusted_forwarded_headers_are_ignored_with_one_warning() {
 }
 
 #[tokio::test]
-async fn refusals_of_one_address_warn_of_a_proxy() {
+async fn refusals_from_one_address_log_a_proxy_warning() {
     let host = TestHost::start_with(LIMITED, &[]);
     let token = host.token("ana");
     let mut kept = Vec::new();
@@ -87,7 +87,7 @@ async fn refusals_of_one_address_warn_of_a_proxy() {
 }
 
 #[tokio::test]
-async fn proxy_protocol_names_the_client() {
+async fn trusted_proxy_protocol_header_gives_client_address() {
     let host = TestHost::start_with(&format!("{TRUSTING}{LIMITED}"), &[]);
     let poll = format!("GET {ENGINE}&transport=polling HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let v1 = |client: &str| format!("PROXY TCP4 {client} 127.0.0.1 4711 80\r\n").into_bytes();
@@ -151,7 +151,7 @@ async fn idle_connections_live_for_keep_alive() {
 }
 
 #[tokio::test]
-async fn head_is_answered_where_get_is() {
+async fn head_answers_like_get_without_a_body() {
     let host = TestHost::start();
     for (base, path) in [(&host.ws, "/healthz"), (&host.ws, "/readyz"), (&host.ws, "/"), (&host.ws, "/ws")]
         .into_iter()

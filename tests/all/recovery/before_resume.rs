@@ -116,7 +116,7 @@ async fn drain_numbers(client: &mut TestClient) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn events_before_resume_come_once_in_order() {
+async fn events_before_resume_are_delivered_once_in_order() {
     for shards in [1, 4] {
         let host = InnerHost::start(&format!("shards = {shards}\n{CONFIG}")).await;
         let to_ana = json!({ "user": "ana" });

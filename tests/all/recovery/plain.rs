@@ -41,7 +41,7 @@ async fn leave(host: &InnerHost, mut client: TestClient) {
 }
 
 #[tokio::test]
-async fn resuming_replays_missed_events_in_order_unnoticed() {
+async fn resuming_replays_in_order_and_notifies_nobody() {
     let host = InnerHost::start(CONFIG).await;
     let view = json!({ "ticketId": "t1" });
     let mut ben = host.client("ben").await;
@@ -149,7 +149,7 @@ async fn foreign_sessions_are_not_resumed() {
 }
 
 #[tokio::test]
-async fn impossible_offset_begins_anew_and_ends_the_session() {
+async fn impossible_offset_ends_session_and_starts_another() {
     let host = InnerHost::start(CONFIG).await;
     let (ana, session) = begin_session(&host, "ana").await;
     let path = format!("/v1/connections/{}", ana.id());
@@ -187,7 +187,7 @@ async fn malformed_resume_is_refused_without_effect() {
 }
 
 #[tokio::test]
-async fn session_can_begin_later_and_counts_from_there() {
+async fn later_session_counts_offsets_from_its_start() {
     let host = InnerHost::start(CONFIG).await;
     let (mut ana, first) = begin_session(&host, "ana").await;
     ana.emit_with_ack("no:such", json!({})).await.unwrap_err();
@@ -241,7 +241,7 @@ async fn closed_or_sessionless_connections_leave_at_once() {
 }
 
 #[tokio::test]
-async fn expired_session_begins_anew() {
+async fn expired_session_is_not_resumed() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     let (mut ana, session) = begin_session(&host, "ana").await;

@@ -19,7 +19,7 @@ async fn next_numbers(client: &mut SocketIoClient, n: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn recovery_replays_missed_events_in_order_unnoticed() {
+async fn recovery_replays_in_order_and_notifies_nobody() {
     let host = InnerHost::start(CONFIG).await;
     let view = json!([{ "ticketId": "t1" }]);
     for (from, to) in [

@@ -20,7 +20,7 @@ async fn expect_new_session(host: &InnerHost, namespace: &str, auth: &Value) -> 
 }
 
 #[tokio::test]
-async fn expired_session_begins_anew() {
+async fn expired_session_is_not_recovered() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     for transport in TRANSPORTS {
@@ -81,7 +81,7 @@ async fn foreign_sessions_are_not_recovered() {
 }
 
 #[tokio::test]
-async fn impossible_offset_begins_anew_and_ends_the_session() {
+async fn impossible_offset_ends_session_and_starts_another() {
     let host = InnerHost::start(CONFIG).await;
     for offset in ["ffffffffffffff", "nonsense", ""] {
         let (mut ana, id) = client(&host, Transport::Socket, "ana").await;

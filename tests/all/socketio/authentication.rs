@@ -137,7 +137,7 @@ async fn connections_per_user_are_limited() {
 }
 
 #[tokio::test]
-async fn newer_token_must_be_the_same_users() {
+async fn newer_token_of_another_user_is_refused() {
     let host = InnerHost::start(CONFIG).await;
     let mut client = SocketIoClient::socket(&host.ws).await;
     client.connect_as(&host.token("ana", Some(MINUTE / 6))).await;

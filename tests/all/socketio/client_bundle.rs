@@ -11,7 +11,7 @@ async fn get(host: &TestHost, name: &str) -> roundhouse_tests::Answer {
 }
 
 #[tokio::test]
-async fn missing_bundle_answers_with_a_remedy() {
+async fn unconfigured_bundle_is_not_found_with_a_remedy() {
     let host = TestHost::start();
     for name in ["socket.io.js", "socket.io.min.js", "socket.io.esm.min.js.map", "socket.io.msgpack.min.js"] {
         let answer = get(&host, name).await;
@@ -56,7 +56,7 @@ async fn bundle_is_served_from_file_or_folder() {
 }
 
 #[tokio::test]
-async fn bundle_url_is_redirected_to() {
+async fn bundle_requests_redirect_to_the_configured_url() {
     let url = "https://cdn.example/4.8/";
     let host = TestHost::start_with(&format!("{CONFIG}socketio.client = {url:?}"), &[]);
     let answer = get(&host, "socket.io.min.js").await;
@@ -67,7 +67,7 @@ async fn bundle_url_is_redirected_to() {
 }
 
 #[tokio::test]
-async fn absent_bundle_fails_the_start() {
+async fn absent_bundle_fails_the_check() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("empty")).unwrap();
     for (client, expected) in [("nowhere.js", "nowhere.js"), ("empty", "has none of")] {

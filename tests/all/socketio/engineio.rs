@@ -146,7 +146,7 @@ async fn close_packet_ends_the_session_on_each_transport() {
 }
 
 #[tokio::test]
-async fn polling_needs_an_allowed_origin() {
+async fn only_allowed_origins_get_cors_headers() {
     let host = InnerHost::start(&format!("{CONFIG}cors.origins = [\"https://app.example\"]")).await;
     let path = format!("{ENGINE}&transport=polling");
     let cors = ["access-control-allow-origin", "access-control-allow-credentials", "vary"];

@@ -18,7 +18,7 @@ fn invalid_namespace() -> Result<Value, Value> {
 }
 
 #[tokio::test]
-async fn connect_takes_an_object_or_nothing() {
+async fn connect_accepts_an_auth_object_or_none() {
     let host = InnerHost::start(CONFIG).await;
     host.load("conformance", conformance()).await;
     let object = json!({ "deep": { "n": [1.5, null] }, "text": "ü" });

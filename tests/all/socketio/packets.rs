@@ -97,7 +97,7 @@ async fn protocol_violations_end_the_session() {
 }
 
 #[tokio::test]
-async fn refusals_come_as_acknowledgement_or_error_event() {
+async fn refusals_are_sent_as_acknowledgement_or_error_event() {
     let host = InnerHost::start(CONFIG).await;
     host.load("hostile", hostile("normal")).await;
     let mut client = client(&host).await;

@@ -204,7 +204,7 @@ async fn one_keep_alive_connection_carries_a_session() {
 }
 
 #[tokio::test]
-async fn requests_are_taken_on_any_shard() {
+async fn polling_requests_work_on_any_shard() {
     let host = InnerHost::start(&format!("{CONFIG}shards = 4")).await;
     let polling = connected_polling(&host).await;
     let mut parked = Vec::new();

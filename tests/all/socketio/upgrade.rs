@@ -143,7 +143,7 @@ async fn upgrade_times_out_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn session_has_one_websocket() {
+async fn second_websocket_of_a_session_is_refused() {
     let host = InnerHost::start(CONFIG).await;
     let polling = connected_polling(&host).await;
     let mut late = EngineSocket::for_upgrade(&polling).await;

@@ -66,7 +66,7 @@ async fn count_answers(host: &InnerHost, event: &str, data: impl Fn(usize) -> Va
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn blocked_journal_holds_up_only_promises() {
+async fn blocked_journal_delays_only_promises() {
     let host = InnerHost::start("plugins.threads = 4").await;
     let mut ana = host.client("ana").await;
     for room in 0..MANY {

@@ -58,8 +58,8 @@ fn page_is_bounded_in_bytes_but_never_empty() {
 }
 
 #[test]
-fn key_is_stored_once() {
-    on_each_database("key_is_stored_once", |database| {
+fn document_key_is_stored_once_per_scope() {
+    on_each_database("document_key_is_stored_once_per_scope", |database| {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         let keyed =

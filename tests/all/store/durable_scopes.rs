@@ -92,7 +92,7 @@ async fn subscribing_renews_idle_time_over_a_restart() {
 }
 
 #[tokio::test]
-async fn acknowledgements_wait_for_the_disk_emits_do_not() {
+async fn acknowledgements_but_not_emits_await_the_disk() {
     let host = TestHost::start();
     let mut page = host.client("page").await;
     let started = json!({ "campaignId": "c1", "name": "Spring", "total": 1000 });

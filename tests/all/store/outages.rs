@@ -16,8 +16,8 @@ use crate::store::database::{
 };
 
 #[test]
-fn outage_is_waited_for() {
-    on_each_database("outage_is_waited_for", |mut database| {
+fn writes_wait_for_the_end_of_an_outage() {
+    on_each_database("writes_wait_for_the_end_of_an_outage", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         database.stop();
@@ -41,8 +41,8 @@ fn outage_is_waited_for() {
 }
 
 #[test]
-fn long_outage_fails_documents_once_for_good() {
-    on_each_database("long_outage_fails_documents_once_for_good", |mut database| {
+fn documents_failed_by_an_outage_stay_failed() {
+    on_each_database("documents_failed_by_an_outage_stay_failed", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         database.stop();
@@ -70,8 +70,8 @@ fn long_outage_fails_documents_once_for_good() {
 }
 
 #[test]
-fn documents_behind_a_batch_fail_in_time() {
-    on_each_database("documents_behind_a_batch_fail_in_time", |mut database| {
+fn documents_beyond_one_batch_fail_in_time() {
+    on_each_database("documents_beyond_one_batch_fail_in_time", |mut database| {
         let journal = tempfile::tempdir().unwrap();
         let open = OpenStore::new(&database, &journal);
         database.stop();
@@ -196,10 +196,10 @@ fn half_open_connection_keeps_its_hosts_lease() {
 }
 
 #[test]
-fn locked_table_is_an_outage() {
+fn locked_table_is_treated_as_outage() {
     let server = match TestPostgres::start() {
         Ok(server) => server,
-        Err(why) => return skip("locked_table_is_an_outage", &why),
+        Err(why) => return skip("locked_table_is_treated_as_outage", &why),
     };
     let (database, journal) = (Database::Postgres(server), tempfile::tempdir().unwrap());
     let open = OpenStore::new(&database, &journal);

@@ -89,10 +89,10 @@ async fn second_host_behind_a_pooler_is_refused() {
 }
 
 #[tokio::test]
-async fn killed_host_restarts_at_once_elsewhere_after_expiry() {
+async fn killed_host_restarts_immediately_others_after_lease_expiry() {
     let (_server, pooler) = match pooled() {
         Ok(pooled) => pooled,
-        Err(why) => return skip("killed_host_restarts_at_once_elsewhere_after_expiry", &why),
+        Err(why) => return skip("killed_host_restarts_immediately_others_after_lease_expiry", &why),
     };
     let config = config(&pooler.url());
     let mut host = TestHost::start_with(&config, &[]);

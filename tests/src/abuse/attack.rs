@@ -83,7 +83,7 @@ impl Group {
         Self::Plugins,
     ];
 
-    /// The name of the group, which is that of its test.
+    /// The name of the group, whose singular begins the name of its test.
     pub fn name(self) -> &'static str {
         match self {
             Self::Payloads => "payloads",

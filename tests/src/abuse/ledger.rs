@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_outcome_counts() {
+    fn first_outcome_of_a_request_counts() {
         let (ledger, from) = (Ledger::default(), Instant::now());
         let asked = ledger.ask(RequestKind::Event, from);
         ledger.end(asked, Ok(()));

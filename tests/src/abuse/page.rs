@@ -20,11 +20,11 @@ pub fn page(before: &[Verdict], after: &[Verdict]) -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             rows,
-            "\n| `{}` | {}: {} | `abuse::{}` | {} | {} | {} |",
+            "\n| `{}` | {}: {} | `abuse::{}_attacks_leave_good_clients_served` | {} | {} | {} |",
             verdict.name,
             verdict.who,
             verdict.what,
-            verdict.group,
+            verdict.group.trim_end_matches('s'),
             both(ratio),
             both(memory),
             both(lost),

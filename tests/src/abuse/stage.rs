@@ -39,7 +39,7 @@ impl Stage {
         Ok(host)
     }
 
-    /// Removes the hostile guest with its scopes, timers and pauses, and loads it anew.
+    /// Removes the hostile guest with its scopes, timers and pauses, and loads it again.
     pub(super) fn refresh(host: &TestHost) -> anyhow::Result<()> {
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(host.call(
             "DELETE",

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn goal_is_twice_plus_one_deadline() {
+    fn latency_goal_is_twice_plus_one_deadline() {
         assert!(verdict(10.0, 70.0).is_good());
         assert!(verdict(10.0, 71.0).is_too_slow());
         let machine = Some(Latency { p99_ms: 20.0, ..Latency::default() });

@@ -107,7 +107,7 @@ mod tests {
     const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.c2lnbmF0dXJl-_";
 
     #[test]
-    fn fields_for_the_host_are_removed() {
+    fn top_level_host_fields_are_removed() {
         for (auth, seen) in [
             ("{}", "{}"),
             (r#"{"token":"t"}"#, "{}"),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_without_a_whole_token_stay() {
+    fn strings_without_complete_token_are_unchanged() {
         for auth in [r#"{"a":"eyJ","b":"eyJ.a","c":"eyJ..a","d":"x.y.z","ü":"1.2.3"}"#, r#"{"a":"eyJ a.b.c"}"#] {
             assert_eq!(without_credentials(auth), auth);
         }

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_a_set() {
+    fn valid_namespaces_are_read_without_duplicates() {
         assert_eq!(read(&[], 3), Ok(Extensions::default()));
         let both = ["/chät/new".to_owned(), "/custom".to_owned()];
         assert_eq!(named(r#"["/custom", "/chät/new", "/custom"]"#), Ok(both.into()));
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_must_be_a_short_list() {
+    fn overlong_or_malformed_namespace_lists_are_refused() {
         let many: Vec<String> = (0..=MAX_NAMESPACES).map(|n| format!("/{n}")).collect();
         assert!(named(&serde_json::to_string(&many).unwrap()).unwrap_err().contains("33 namespaces, and may name 32"));
         for bad in ["", "{}", r#""/custom""#, "[1]"] {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn migrate_down_lists_older_schemas() {
+    fn migrate_down_accepts_only_older_schemas() {
         let listed =
             |value: &str| read(&[(MIGRATE_DOWN.to_owned(), value.to_owned())], 3).map(|read| read.migrates_down_to);
         assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_from_names_uncovered_needs() {
+    fn missing_from_lists_uncovered_needs() {
         let needs = grants(&["contact:*", "system"], &["user", "all"]);
         assert!(needs.missing_from(&grants(&["cont*", "system"], &["all", "user"])).is_empty());
         assert_eq!(

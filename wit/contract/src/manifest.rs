@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn connect_and_host_origin_belong_together() {
+    fn invalid_connect_and_host_routes_are_refused() {
         let check = |routes: &[(&str, &[&str], &str)], message: &str| {
             let said = with_routes(routes).expect_err(message);
             assert!(said.contains(message), "{said}");

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_must_fit_the_attachments() {
+    fn arguments_not_matching_attachments_are_refused() {
         for (args, attachments, message) in [
             ("[]".to_owned(), 1, "has no placeholder"),
             (format!("[{ZERO}]"), 2, "has no placeholder"),

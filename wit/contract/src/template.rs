@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn match_key_reads_the_values_back() {
+    fn match_key_recovers_placeholder_values() {
         let matched = |text: &str, key: &str| template(text).match_key(key).map(|address| address.params.to_vec());
         assert_eq!(matched("ticket:{id}", "ticket:5"), Some(vec!["5".to_owned()]));
         assert_eq!(matched("ticket:{id}", "ticket:"), None);

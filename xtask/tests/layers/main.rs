@@ -9,7 +9,7 @@ use std::path::Path;
 use xtask::sources;
 
 #[test]
-fn tree_keeps_every_rule() {
+fn source_tree_violates_no_layer_rule() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let sources = sources::read(&root).expect("the tree can be read");
     let mut complaints = rules::violations(&sources).expect("the tree is Rust");

@@ -115,7 +115,7 @@ fn import_through_alias_is_refused() {
 }
 
 #[test]
-fn import_behind_slashes_in_text_is_refused() {
+fn import_after_slashes_in_string_is_refused() {
     refuses("host/src/hub.rs", "const A: &str = \"http://a\"; use crate::conn;", "imports conn");
 }
 
@@ -128,7 +128,7 @@ fn import_by_path_attribute_is_followed() {
 }
 
 #[test]
-fn text_and_comments_are_no_imports() {
+fn imports_in_strings_and_comments_are_ignored() {
     allows("host/src/hub.rs", "const A: &str = \"use crate::conn;\"; // use crate::conn;\n/* crate::conn::f() */");
 }
 
@@ -160,7 +160,7 @@ fn import_of_upper_room_is_refused() {
 }
 
 #[test]
-fn state_names_neither_shard_nor_conn() {
+fn naming_shard_or_conn_in_state_is_refused() {
     refuses("host/src/conn/state/outbox.rs", "use super::super::Shard;", "names Shard");
     refuses("host/src/conn/state/outbox.rs", "fn f(shard: &mut crate::conn::shard::Shard) {}", "names Shard");
     refuses("host/src/conn/state/outbox.rs", "use crate::conn::LIMIT;", "imports host/src/conn/mod.rs");
@@ -168,7 +168,7 @@ fn state_names_neither_shard_nor_conn() {
 }
 
 #[test]
-fn plugins_and_contract_keep_to_their_crates() {
+fn foreign_crates_in_plugins_and_contract_are_refused() {
     refuses("plugins/a/src/lib.rs", "use roundhouse::model::Id;", "names roundhouse");
     refuses("plugins/a/src/lib.rs", "fn f() { std::fs::read(\"a\"); }", "names std::fs");
     refuses("sdk/src/lib.rs", "use wasmtime::Engine;", "names wasmtime");
@@ -203,7 +203,7 @@ fn circle_through_third_file_is_found() {
 }
 
 #[test]
-fn circle_of_tests_alone_is_none() {
+fn circle_within_test_code_is_allowed() {
     let text = "#[cfg(test)] mod tests { use crate::conn::shard::Shard; }";
     assert!(circular_files(&planted("host/src/conn/state/outbox.rs", text)).unwrap().is_empty());
 }

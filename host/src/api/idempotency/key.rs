@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_key_may_stand_in_quotes() {
+    fn header_key_is_accepted_with_or_without_quotes() {
         let read = |values: &[&str]| {
             let values = values.iter().map(|value| ("idempotency-key".parse().unwrap(), value.parse().unwrap()));
             header_key(&HeaderMap::from_iter(values.collect::<Vec<(HeaderName, HeaderValue)>>()))
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn header_and_body_must_agree() {
+    fn differing_header_and_body_keys_conflict() {
         let text = |key: &str| Some(key.to_owned());
         assert_eq!(single_key(None, None).unwrap(), None);
         for (header, body) in [(text("a"), None), (None, text("a")), (text("a"), text("a"))] {

@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn repetition_waits_and_takes_over_a_failed_call() {
+    async fn repetition_waits_for_the_running_calls_end() {
         let (store, _) = store(&Clock::manual(0), MAX_BYTES);
         for ends_well in [false, true] {
             let Lookup::New(in_flight) = store.begin("ops", &key("a", 1)).unwrap() else { panic!("it is new") };
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_answers_are_forgotten_over_the_bounds() {
+    fn oldest_answers_over_the_bounds_are_dropped() {
         let clock = Clock::manual(0);
         let (few, forgotten) = store(&clock, 3 * (BYTES_PER_ANSWER + 101));
         for key in ["a", "b", "c", "d"] {

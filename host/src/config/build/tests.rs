@@ -18,7 +18,7 @@ fn load(toml: &str) -> anyhow::Result<Config> {
 }
 
 #[test]
-fn defaults_are_documented_ones() {
+fn defaults_match_the_documentation() {
     let config = load("auth.jwt.secret = \"s\"").unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.api.to_string(), "127.0.0.1:8081");
@@ -126,7 +126,7 @@ fn empty_variable_leaves_the_files_value() {
 }
 
 #[test]
-fn secrets_are_generated_by_prepare_alone() {
+fn only_prepare_generates_secrets() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = Config::load(None, Overrides::default(), dir.path()).unwrap();
     assert!(config.signing_secret().unwrap_err().to_string().contains("jwt-secret"));

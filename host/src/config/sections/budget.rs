@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_their_keys() {
+    fn budget_mistakes_are_refused_by_key() {
         for (toml, said) in [
             ("limits.user.timer = 1", "limits.user.timer: did you mean timers?"),
             ("limits.service.rooms = -1", "limits.service.rooms"),

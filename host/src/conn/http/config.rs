@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cookies_count_from_own_and_named_origins() {
+    fn cookies_are_accepted_from_own_and_listed_origins() {
         let origins = ["https://app.example", "https://*.wide.example", "*", "null"];
         let origins = origins.map(|origin| AllowedOrigin::parse(origin).unwrap()).into();
         let config = ClientConfig { origins, ..ClientConfig::default() };

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn scheme_is_as_reported_or_http() {
+    fn unreported_scheme_is_http_unless_proxied() {
         let scheme = |pairs: &[(&'static str, &'static str)], is_proxied| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
             scheme_of(&pairs.collect(), is_proxied)
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn both_headers_must_agree() {
+    fn differing_forwarded_headers_are_ignored() {
         let with = |forwarded| client("10.0.0.1", &[(&X_FORWARDED_FOR, "192.0.2.7"), (&FORWARDED, forwarded)]);
         assert_eq!(with("for=192.0.2.7"), "192.0.2.7:0");
         assert_eq!(with("for=6.6.6.6"), "10.0.0.1:5");

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_places_show_no_token() {
+    fn empty_values_give_no_token() {
         let empty =
             [("cookie", "jwt=; jwt=\"\"; notjwt=y"), ("authorization", "Basic abc"), ("authorization", "Bearer ")];
         assert_eq!(found(&empty, Some("token=&token=%20&tokens=x")), []);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn handshake_mistakes_are_named() {
+    fn incomplete_or_duplicated_handshake_headers_are_refused() {
         let whole = [
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "WebSocket"),

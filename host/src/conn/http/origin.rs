@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn origins_that_cannot_match_are_refused() {
+    fn malformed_allowed_origins_are_refused_with_the_reason() {
         for (text, reason) in [
             ("app.example", "scheme"),
             ("https://", "no host"),
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_pages_are_from_here() {
+    fn same_origin_needs_equal_scheme_host_and_port() {
         let from_here = |host: &'static str, origin: &'static str| {
             let pairs = [(HOST, HeaderValue::from_static(host)), (ORIGIN, HeaderValue::from_static(origin))];
             is_from_here(&pairs.into_iter().collect(), None)
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_this_machine_are_recognised() {
+    fn loopback_origins_are_recognised() {
         for (origin, is_here) in [
             ("http://localhost:3000", true),
             ("http://127.0.0.1", true),

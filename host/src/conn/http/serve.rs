@@ -43,7 +43,7 @@ impl Shard {
             if let Err(error) = shard.clone().serve(socket, peer).await {
                 tracing::debug!(%error, %peer, "an HTTP connection failed");
             }
-            // A WebSocket that came of an upgrade is counted by its transport.
+            // A WebSocket is counted by its transport from its upgrade on.
             shard.queue().count(-1);
             shard.shutdown().close_http();
             if shard.shutdown().is_stopping() {

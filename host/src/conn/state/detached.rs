@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_earliest_timer_counts() {
+    fn only_the_armed_deadline_disarms() {
         let detached = Detached::new();
         detached.push(10, id(1));
         assert_eq!((detached.arm(), detached.arm()), (Some(10), None));
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn kept_bytes_follow_the_buffers() {
+    fn kept_bytes_count_the_replay_buffers() {
         let (detached, connection) = (Detached::new(), Connection::of_slot(1));
         assert!(detached.with_replay(&connection, |_| ()).is_none());
         detached.start_replay(&connection, ReplayBuffer::new(1));

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn outboxes_write_their_own_frames_of_a_queue() {
+    fn outboxes_sharing_a_queue_write_their_own_frames() {
         let (mut queue, mut first) = queue_of(&["one,", "two,"]);
         let mut second = Outbox::default();
         second.push(&[FrameRef { index: 1, length: 4 }]);

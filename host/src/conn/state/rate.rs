@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn brief_bursts_are_forgiven() {
+    fn brief_bursts_are_refused_without_cutoff() {
         let (mut rate, clock) = rate(50, 200);
         for n in 0..50 {
             let now = clock.uptime_ms();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn multiples_of_the_rate_are_cut_off() {
+    fn sustained_multiples_of_the_rate_are_cut_off() {
         let seconds_at = |per_second: usize| {
             let (mut rate, clock) = rate(50, 200);
             (0..1000).find(|_| {

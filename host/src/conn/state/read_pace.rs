@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn users_that_owe_nothing_are_forgotten() {
+    fn users_without_debt_are_forgotten() {
         let pace = ReadPace::new(50);
         pace.charge("mal".into(), 0, READ.burst as usize);
         for n in 0..3 * REMEMBERED {

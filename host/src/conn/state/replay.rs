@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_point_goes_by_order_of_sending() {
+    fn resume_point_follows_sending_order() {
         let (first, second) = (event("a"), event("b"));
         let buffer = filled(&[second.clone(), first.clone()]);
         assert_eq!(buffer.resume_point(Progress::Event(Some(second.number()))), Some(1));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn append_is_bounded_and_incompleteness_is_noticed() {
+    fn append_over_the_bound_makes_replay_incomplete() {
         let mut buffer = ReplayBuffer::new(1);
         let max_bytes = 2 * Entry::event(event("a"), 9).bytes();
         buffer.append(Entry::event(event("a"), 9), max_bytes);

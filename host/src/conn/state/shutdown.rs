@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_bounded_without_time() {
+    fn close_batches_are_bounded() {
         assert_eq!(schedule(600, 0), [(0, 256), (1, 256), (2, 88)]);
         let moments = schedule(100_000, 100);
         assert!(moments.iter().all(|(_, n)| *n <= CLOSED_IN_A_ROW), "{moments:?}");

@@ -1,5 +1,5 @@
 //! Tokens expire by the system's clock, timers fire by uptime: after the system's clock was set back or ahead, or the
-//! machine slept, the timers of tokens must be set anew.
+//! machine slept, the timers of tokens must be reset.
 
 use std::cell::Cell;
 
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steady_time_is_no_jump() {
+    fn advancing_time_is_not_a_jump() {
         let (wall, clock) = (WallClock::default(), Clock::manual(1_000_000));
         assert!(wall.start(&clock) && !wall.start(&clock));
         clock.advance(Duration::from_secs(5));

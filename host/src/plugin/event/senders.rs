@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn call_time_and_events_are_bounded_by_sender() {
+    fn call_time_and_events_are_bounded_per_sender() {
         let limits = SenderLimits { events_per_second: 10, event_burst: 20, ..limits() };
         let (senders, chat) = (senders(limits), Arc::default());
         let reservation = admit(&senders, "mal", &chat, 1, 0).unwrap();
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_refuse_their_sender_then_disconnect_it() {
+    fn repeated_faults_refuse_then_disconnect_the_sender() {
         let (senders, chat) = (senders(limits()), Arc::default());
         let sender = senders.sender(&"mal".into(), 0);
         assert_eq!(sender.note_fault(1, 0), Consequence::Nothing);

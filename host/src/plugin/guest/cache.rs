@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pruning_deletes_what_was_unused_for_longest() {
+    fn pruning_deletes_least_recently_used_components() {
         let dir = tempfile::tempdir().unwrap();
         let engine = Engine::default();
         let cache = CompiledCache::open(dir.path().join("cache"), &engine).unwrap();

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_reported_by_its_message() {
+    fn panics_are_reported_by_message() {
         let panic = panic::catch_unwind(|| panic!("at offset {}", 7)).unwrap_err();
         assert_eq!(panic_message(&*panic), "at offset 7");
     }

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_one_printable_line() {
+    fn log_lines_are_made_printable_and_cut() {
         assert_eq!(printable("a\x1b[31mb\r\nc\u{202e}d\te\u{200b}f"), "a [31mb  c d e f");
         assert_eq!(printable(&"x".repeat(2000)).chars().count(), MAX_LINE_CHARS + 1);
     }

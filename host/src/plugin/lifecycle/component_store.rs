@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn records_and_components_outlive_the_store() {
+    fn records_and_components_survive_reopening() {
         let dir = tempfile::tempdir().unwrap();
         let store = ComponentStore::open(dir.path(), false).unwrap();
         store.keep(b"one", &digest(b"one")).unwrap();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_errors_and_nothing_is_pruned() {
+    fn damaged_files_are_reported_and_not_pruned() {
         let dir = tempfile::tempdir().unwrap();
         let store = ComponentStore::open(dir.path(), false).unwrap();
         store.keep(b"one", &digest(b"one")).unwrap();

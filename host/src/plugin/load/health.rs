@@ -84,7 +84,7 @@ impl Health {
         match record.paused_until {
             Some(until) if until > now => Some(until),
             Some(_) => {
-                // The quarantine is over: faults are counted anew.
+                // The quarantine is over: faults are counted from zero.
                 record.paused_until = None;
                 record.faults.clear();
                 None
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_to_a_bound_and_reset() {
+    fn quarantine_doubles_to_a_bound_and_resets() {
         let health = Health::default();
         health.activate(1, 0);
         let mut now = 0;
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn sparse_and_foreign_faults_do_not_count() {
+    fn sparse_and_other_generations_faults_are_ignored() {
         let health = Health::default();
         health.activate(2, 0);
         assert_eq!(fail(&health, 50, 0, true), Verdict::GoOn);

@@ -280,7 +280,7 @@ fn pay_for_saves(payers: &Payers, effects: &[Effect]) -> Result<(), Overdraft> {
     Ok(())
 }
 
-/// Checks how many timers a scope would have. Timers that are set anew or cancelled add none.
+/// Checks how many timers a scope would have. Timers that replace one of the same name, and cancelled ones, add none.
 fn check_timers(scope: &Scope, effects: &[Effect]) -> Result<(), Failure> {
     let n_set = effects.iter().filter(|effect| matches!(effect, Effect::SetTimer { .. })).count();
     if n_set == 0 || scope.timers.len() + n_set <= MAX_SCOPE_TIMERS {

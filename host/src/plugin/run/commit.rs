@@ -21,7 +21,8 @@ use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::{Present, State};
 use crate::protocol::Outgoing;
 
-/// The part of its idle time, as a divisor, after which a durable scope that is used without a change is written anew.
+/// The part of its idle time, as a divisor, after which a durable scope that is used without a change is written again,
+/// with its new expiry.
 const EXPIRY_SLACK: u64 = 8;
 
 /// The answer to a committed event.

@@ -10,10 +10,11 @@ use crate::ledger::{Account, Charge};
 /// The candidates among which the scope to evict is chosen: enough that a busy scope is hardly ever the choice.
 const CANDIDATES: usize = 64;
 
-/// The slots that are examined to find the candidates: most may be in use, or other plugins'.
+/// The most slots that are examined to find the candidates. Far more than the candidates, because slots may be empty, or
+/// hold scopes of other plugins or scopes in use, which cannot be evicted.
 pub(crate) const LOOKS: usize = 4096;
 
-/// Evictions after which the largest owner is searched anew. The search visits each owner, and there may be as many
+/// Evictions after which the largest owner is searched again. The search visits each owner, and there may be as many
 /// owners as scopes.
 const EVICTIONS_PER_LOOK: usize = 256;
 
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn eviction_prefers_idle_scopes_of_the_greediest() {
+    fn eviction_prefers_scopes_of_the_greediest_owner() {
         let mut owners = owners(&[(1, 3), (2, 500), (3, 40)]);
         let mut choice = owners.choose(Owner(4));
         // By age alone, scopes of other owners would be evicted.
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_search_ends_with_enough_candidates() {
+    fn search_ends_after_enough_candidates() {
         let mut owners = owners(&[(1, 10), (2, 500)]);
         let mut choice = owners.choose(Owner(3));
         for slot in 0..CANDIDATES {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn small_owners_are_not_greedy() {
+    fn equally_small_owners_lose_their_oldest_scope() {
         let many: Vec<_> = (1..=1000).map(|owner| (owner, 1)).collect();
         let mut owners = owners(&many);
         let mut choice = owners.choose(Owner(2000));
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emptied_greediest_owner_is_replaced() {
+    fn emptied_owner_is_no_longer_the_greediest() {
         let mut owners = owners(&[(1, 3), (2, 5)]);
         assert_eq!(owners.greediest(), Some(Owner(2)));
         (0..5).for_each(|_| owners.remove(Owner(2)));
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn fair_shares_are_even() {
+    fn fair_share_divides_scopes_evenly_among_owners() {
         let owners = owners(&[(1, 49), (2, 50)]);
         assert!(owners.has_fair_share_left(Owner(1), 100) && !owners.has_fair_share_left(Owner(2), 100));
         assert!(owners.has_fair_share_left(Owner(3), 100), "of which there is one for who has nothing yet");

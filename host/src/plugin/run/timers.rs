@@ -54,7 +54,7 @@ impl ThreadState {
     }
 
     /// Removes a timer that has its turn, and returns it as an event for its scope; none if the timer was cancelled,
-    /// set anew or put off.
+    /// replaced or postponed.
     pub(super) fn take_timer(
         &mut self,
         plugin: u32,

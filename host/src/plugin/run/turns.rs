@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn senders_of_one_scope_take_turns() {
+    fn slow_sender_yields_to_others_in_scope() {
         let mut turns = Turns::default();
         for _ in 0..10 {
             turns.push(1, sender("mal"), "ticket:1".into(), "slow");
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_flows_save_no_turns() {
+    fn idle_flows_accumulate_no_credit() {
         let mut turns = Turns::default();
         for _ in 0..100 {
             turns.push(1, sender("ana"), "a".into(), "ana");

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_are_answered_for() {
+    fn connect_and_disconnect_packets_name_their_namespace() {
         assert_eq!(read(&connect_frame("/", "s", None)), [r#"40{"sid":"s"}"#]);
         assert_eq!(read(&connect_frame("/n", "s", Some("p"))), [r#"40/n,{"sid":"s","pid":"p"}"#]);
         assert_eq!(read(&connect_error_frame("/", "a \"b\"", &Value::Null)), [r#"44{"message":"a \"b\""}"#]);

@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn error_is_a_map_of_three() {
+    fn error_is_encoded_as_msgpack_connect_error() {
         let frame = msgpack_error_frame("no");
         assert_eq!(&frame[2..], b"\x83\xa4type\x04\xa3nsp\xa1/\xa4data\x81\xa7message\xd9\x02no");
     }

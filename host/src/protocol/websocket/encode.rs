@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn decoding_a_non_frame_yields_nothing() {
+    fn contents_of_malformed_frames_are_empty() {
         for bytes in [&b""[..], b"\x81", b"\x81\x05four", b"\x82\x7e\x00", b"\x82\x7f\xff\xff\xff\xff\xff\xff\xff\xff1"]
         {
             assert_eq!(contents(bytes).next(), None, "{bytes:?}");

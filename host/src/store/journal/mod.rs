@@ -181,7 +181,7 @@ impl Journal {
     /// Where a segment cannot be read or written.
     pub(super) fn shorten(&self) -> io::Result<()> {
         let Some((path, numbers)) = self.promises_to_copy() else { return Ok(()) };
-        // The lock is released while the file is read: no promise is written to this segment any more.
+        // The lock is not held while the file is read: no promise is written to this segment any more.
         let mut found = BTreeMap::new();
         read_segment(&fs::read(&path)?, &path, &mut found);
         let mut state = self.state();

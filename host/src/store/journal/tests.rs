@@ -13,7 +13,7 @@ fn tags(unacknowledged: &[Unacknowledged]) -> Vec<(&str, bool)> {
 }
 
 #[test]
-fn unacknowledged_promises_come_back_in_order() {
+fn unacknowledged_promises_are_restored_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, unacknowledged) = Journal::open(dir.path()).unwrap();
     assert!(unacknowledged.is_empty());
@@ -49,7 +49,7 @@ fn restart_continues_numbers_and_removes_acknowledged_segments() {
 }
 
 #[test]
-fn full_segment_goes_when_its_predecessors_are_acknowledged() {
+fn segments_are_deleted_in_order_once_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path()).unwrap();
     let body = "x".repeat(SEGMENT_BYTES as usize / 2 + 1);
@@ -107,7 +107,7 @@ fn shorten_copies_many_promises_in_pieces() {
 }
 
 #[test]
-fn half_copied_promise_keeps_its_state() {
+fn interrupted_copy_keeps_a_promises_state() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path()).unwrap();
     let mut both = [promise("a"), promise("b")];
@@ -128,7 +128,7 @@ fn half_copied_promise_keeps_its_state() {
 }
 
 #[test]
-fn broken_lines_are_left_out() {
+fn damaged_lines_are_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path()).unwrap();
     for tag in ["a", "b", "c", "d"] {

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn verification_follows_the_parameters() {
+    fn url_parameters_set_tls_mode_and_timeout() {
         for (parameters, mode) in [
             ("", SslMode::Prefer),
             ("?sslmode=disable", SslMode::Disable),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{ROOM, Sim, ana, c1, names, report, sent, snapshot, start, start_olgas, tell};
 
 #[test]
-fn each_step_reaches_room_and_owner() {
+fn lifecycle_events_reach_room_and_owner() {
     let mut sim = Sim::new();
     let ana = ana(&mut sim);
     let olga = sim.connect("olga", "Olga");
@@ -68,7 +68,7 @@ fn in_flight_messages_count_during_pause() {
 }
 
 #[test]
-fn paused_or_unfinished_campaign_may_complete() {
+fn paused_unfinished_campaign_can_be_completed() {
     let mut sim = Sim::new();
     start(&mut sim);
     sent(&mut sim, 500);
@@ -77,7 +77,7 @@ fn paused_or_unfinished_campaign_may_complete() {
 }
 
 #[test]
-fn delivered_and_read_count_after_completion() {
+fn only_delivered_and_read_count_after_end() {
     for end in ["campaign:completed", "campaign:failed"] {
         let mut sim = Sim::new();
         start(&mut sim);
@@ -105,7 +105,7 @@ fn delivered_and_read_count_after_completion() {
 }
 
 #[test]
-fn nothing_is_accepted_before_start() {
+fn service_events_before_start_are_conflicts() {
     let mut sim = Sim::new();
     let ana = ana(&mut sim);
     refuses(

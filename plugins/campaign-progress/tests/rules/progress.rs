@@ -79,7 +79,7 @@ fn progress_interval_is_a_setting() {
 }
 
 #[test]
-fn completion_always_emits_progress() {
+fn completion_and_failure_emit_final_progress() {
     for (event, data, state) in [
         ("campaign:completed", c1(), "completed"),
         ("campaign:failed", json!({"campaignId": "c1", "reason": "no credit"}), "failed"),
@@ -139,7 +139,7 @@ fn progress_has_rate_and_remaining_time() {
 }
 
 #[test]
-fn service_reply_has_same_figures() {
+fn service_replies_carry_progress_figures() {
     let mut sim = Sim::new();
     let data = json!({"campaignId": "c1", "name": "Autumn", "total": 8});
     let answer = tell(&mut sim, "campaign:started", data).unwrap();

@@ -48,7 +48,7 @@ fn services_cannot_subscribe() {
 }
 
 #[test]
-fn unusable_id_is_bad_request() {
+fn invalid_campaign_id_is_bad_request() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     for data in [json!(null), json!(7), json!(""), json!("a b"), json!({}), json!({"campaignId": 7})] {

@@ -49,7 +49,7 @@ fn stats_count_campaigns_by_status() {
 }
 
 #[test]
-fn long_list_is_truncated_below_a_megabyte() {
+fn stats_list_is_truncated_to_1000_entries() {
     let mut sim = Sim::new();
     for n in 0..1005 {
         let id = format!("{n:𝄞>128}");

@@ -34,7 +34,7 @@ fn subscriber_gets_snapshot_at_once() {
 }
 
 #[test]
-fn bare_id_is_accepted() {
+fn bare_id_subscribes_and_unsubscribes() {
     let mut sim = Sim::new();
     start(&mut sim);
     let ana = sim.connect("ana", "Ana");
@@ -119,7 +119,7 @@ fn each_tab_has_its_own_subscription() {
 }
 
 #[test]
-fn closing_one_page_leaves_other_subscribers() {
+fn other_subscriptions_survive_closing_a_tab() {
     let mut sim = Sim::new();
     start(&mut sim);
     let first = ana(&mut sim);

@@ -16,7 +16,7 @@ fn n_bytes(sim: &Sim) -> usize {
 }
 
 #[test]
-fn hundred_messages_are_remembered_oldest_evicted_first() {
+fn client_ids_of_last_hundred_messages_are_remembered() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let temp_ids: Vec<String> = (0..101).map(|n| say_as(&mut sim, ana, &format!("client-{n:030}"))).collect();
@@ -27,7 +27,7 @@ fn hundred_messages_are_remembered_oldest_evicted_first() {
 }
 
 #[test]
-fn remembered_state_is_small_for_any_ids() {
+fn state_stays_below_6_kib_for_longest_ids() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, &"é".repeat(128));
     for n in 0..300 {
@@ -39,7 +39,7 @@ fn remembered_state_is_small_for_any_ids() {
 }
 
 #[test]
-fn ids_too_long_for_store_are_refused() {
+fn client_id_overflowing_document_key_is_refused() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, &"\u{1f600}".repeat(128));
     let message = |client_id: String| json!({"roomId": "r1", "body": "hi", "clientId": client_id});
@@ -134,7 +134,7 @@ fn failed_over_a_restart(n: usize, why: &str) -> (Sim, Vec<String>) {
 }
 
 #[test]
-fn newest_outcomes_survive_when_restart_has_too_many() {
+fn newest_outcomes_are_kept_when_too_many() {
     let (mut sim, temp_ids) = failed_over_a_restart(200, "it is full");
     assert!(n_bytes(&sim) <= 33 * 1024, "{}", n_bytes(&sim));
     assert!(sim.logs().iter().any(|(_, line)| line.contains("not kept")));

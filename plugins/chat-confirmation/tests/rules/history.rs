@@ -28,7 +28,7 @@ fn history_is_newest_first_in_confirmed_form() {
 }
 
 #[test]
-fn before_pages_backwards() {
+fn before_id_pages_backwards_through_history() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     for body in ["1", "2", "3", "4", "5"] {
@@ -75,7 +75,7 @@ fn pending_and_failed_messages_are_not_history() {
 }
 
 #[test]
-fn oversized_page_is_cut_and_continues_there() {
+fn oversized_history_page_is_truncated_and_resumable() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     // The longest bodies: each character takes six bytes in JSON.
@@ -100,7 +100,7 @@ fn store_outage_is_reported_to_requester() {
 }
 
 #[test]
-fn unknown_before_id_is_not_found() {
+fn history_before_an_unknown_id_is_not_found() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let data = json!({"roomId": "r1", "before": "nothing"});

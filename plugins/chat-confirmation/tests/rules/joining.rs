@@ -54,7 +54,7 @@ fn user_leaves_with_last_connection() {
 }
 
 #[test]
-fn left_connection_receives_nothing() {
+fn connection_that_left_receives_nothing() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let bob = joined(&mut sim, "bob");

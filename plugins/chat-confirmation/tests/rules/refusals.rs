@@ -42,7 +42,7 @@ fn own_sender_id_is_accepted() {
 }
 
 #[test]
-fn empty_sender_id_is_bad_request() {
+fn malformed_sender_id_is_bad_request() {
     for (claim, named) in
         [(json!(7), "senderId"), (json!([]), "senderId"), (json!({}), "_id"), (json!({"_id": 7}), "expected a string")]
     {
@@ -80,7 +80,7 @@ fn invalid_ids_are_named_in_bad_request() {
 }
 
 #[test]
-fn history_page_has_1_to_100_messages() {
+fn history_limit_outside_1_to_100_is_refused() {
     for limit in [json!(0), json!(101), json!(-1), json!("10"), json!(1.5)] {
         let (code, message) = refused("roomHistory", &json!({"limit": limit}));
         assert_eq!(code, "bad_request");
@@ -136,7 +136,7 @@ fn clients_cannot_send_server_events() {
 }
 
 #[test]
-fn services_cannot_chat() {
+fn services_cannot_join_send_or_read() {
     let mut sim = Sim::new();
     for event in ["joinRoom", "leaveRoom", "roomMessage", "roomHistory"] {
         assert_eq!(sim.service("billing", event, json!({"roomId": "r1", "body": "hi"})).unwrap_err().code, "forbidden");
@@ -144,7 +144,7 @@ fn services_cannot_chat() {
 }
 
 #[test]
-fn settings_are_refused() {
+fn unknown_settings_are_refused_by_key() {
     let mut sim = Sim::new().with_settings(json!({"limit": 3}));
     let ana = sim.connect("ana", "Ana");
     let failure = sim.emit_with_ack(ana, "joinRoom", r1()).unwrap_err();

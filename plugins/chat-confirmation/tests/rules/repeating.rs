@@ -25,7 +25,7 @@ fn repeat_gets_first_temporary_id_and_stores_once() {
 }
 
 #[test]
-fn repeat_without_acknowledgement_gets_an_event() {
+fn repeat_without_acknowledgement_receives_sent_event() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let tab = joined(&mut sim, "ana");
@@ -127,7 +127,7 @@ fn emptied_room_reads_the_store_again() {
 }
 
 #[test]
-fn join_waits_for_store_other_events_do_not() {
+fn only_joins_wait_for_the_store() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -163,7 +163,7 @@ fn repeat_during_fetch_is_broadcast_but_stored_once() {
 }
 
 #[test]
-fn confirmation_shows_stored_not_repeated_text() {
+fn confirmation_of_repeat_has_stored_text() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let first = say_as(&mut sim, ana, "k1");
@@ -201,7 +201,7 @@ fn failed_store_read_is_retried_at_next_join() {
 }
 
 #[test]
-fn returning_sender_is_recognised_in_busy_room() {
+fn repeat_is_recognised_after_300_messages_of_others() {
     let mut sim = Sim::new();
     let (ana, bob) = (joined(&mut sim, "ana"), joined(&mut sim, "bob"));
     let first = say_as(&mut sim, ana, "k1");

@@ -18,7 +18,7 @@ fn down() -> (Sim, [String; 2], Vec<Save>) {
 }
 
 #[test]
-fn earlier_messages_are_confirmed_to_present_members() {
+fn outcomes_after_restart_reach_present_members() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     let id = sim.stored(&saves[0]);
@@ -35,7 +35,7 @@ fn earlier_messages_are_confirmed_to_present_members() {
 }
 
 #[test]
-fn rejoining_within_two_minutes_receives_outcomes() {
+fn joiner_within_two_minutes_receives_outcomes() {
     let (mut sim, temp_ids, saves) = down();
     sim.stored(&saves[0]);
     sim.not_stored(&saves[1], away());
@@ -65,7 +65,7 @@ fn rejoining_within_two_minutes_receives_outcomes() {
 }
 
 #[test]
-fn rejoining_later_receives_none_and_forgets_room() {
+fn later_joiner_receives_no_outcomes() {
     let (mut sim, _, saves) = down();
     sim.stored(&saves[0]);
     sim.advance(Duration::from_secs(119));
@@ -109,7 +109,7 @@ fn each_joiner_receives_outcomes_once() {
 }
 
 #[test]
-fn leaving_before_join_reply_blocks_no_joiner() {
+fn joiner_leaving_during_fetch_receives_no_outcomes() {
     let (mut sim, temp_ids, saves) = down();
     let ana = sim.connect("ana", "Ana");
     sim.hold_fetches();
@@ -145,7 +145,7 @@ fn store_outage_does_not_withhold_outcomes() {
 }
 
 #[test]
-fn outcome_is_emitted_once_after_second_crash() {
+fn outcome_delivered_twice_is_emitted_once() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     sim.stored(&saves[0]);
@@ -154,7 +154,7 @@ fn outcome_is_emitted_once_after_second_crash() {
 }
 
 #[test]
-fn repeat_of_earlier_message_gets_its_temporary_id() {
+fn repeat_after_restart_gets_first_temporary_id() {
     let (mut sim, temp_ids, saves) = down();
     let ana = joined(&mut sim, "ana");
     sim.stored(&saves[0]);
@@ -177,7 +177,7 @@ fn repeat_before_restored_save_is_stored_once() {
 }
 
 #[test]
-fn normally_stored_messages_are_not_sent_to_joiners() {
+fn messages_stored_without_restart_are_not_replayed() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     say(&mut sim, ana, "hi");

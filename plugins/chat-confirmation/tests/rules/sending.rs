@@ -127,7 +127,7 @@ fn failed_save_is_broadcast_with_reason() {
 }
 
 #[test]
-fn every_message_ends_once_in_order() {
+fn every_message_gets_one_outcome_in_order() {
     let mut sim = Sim::new();
     let ana = joined(&mut sim, "ana");
     let temp_ids = ["a", "b", "c"].map(|body| say(&mut sim, ana, body));

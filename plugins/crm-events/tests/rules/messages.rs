@@ -36,7 +36,7 @@ fn backward_status_is_dropped_and_reported_to_service() {
 }
 
 #[test]
-fn dropped_status_does_not_affect_the_next() {
+fn dropped_status_leaves_current_status_unchanged() {
     let mut sim = Sim::new();
     update(&mut sim, "m1", "Delivered");
     update(&mut sim, "m1", "Queued");
@@ -45,7 +45,7 @@ fn dropped_status_does_not_affect_the_next() {
 }
 
 #[test]
-fn messages_progress_independently() {
+fn message_statuses_are_independent() {
     let mut sim = Sim::new();
     on_contact(&mut sim, "ana");
     update(&mut sim, "m1", "Read");
@@ -62,7 +62,7 @@ fn lowercase_status_is_accepted_and_forwarded_unchanged() {
 }
 
 #[test]
-fn other_message_events_are_always_forwarded() {
+fn events_other_than_status_updates_are_always_forwarded() {
     let mut sim = Sim::new();
     on_contact(&mut sim, "ana");
     update(&mut sim, "m1", "Read");

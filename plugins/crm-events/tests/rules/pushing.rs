@@ -142,7 +142,7 @@ fn payload_is_forwarded_unchanged() {
 }
 
 #[test]
-fn event_without_recipients_is_delivered_to_none() {
+fn event_without_recipients_reports_zero_deliveries() {
     let mut sim = Sim::new();
     sim.connect("ana", "Ana");
     for (event, data) in [

@@ -103,7 +103,7 @@ fn client_must_name_account_or_contact() {
 }
 
 #[test]
-fn service_must_name_the_subject() {
+fn service_events_without_required_fields_are_refused() {
     for event in FROM_SERVICES {
         let wants: &[&str] = match event.split(':').next().unwrap() {
             "whatsapp" => &["accountId"],
@@ -152,7 +152,7 @@ fn conflicting_account_ids_are_refused() {
 }
 
 #[test]
-fn account_ids_have_the_common_maximum_length() {
+fn account_ids_have_at_most_128_characters() {
     let longest = "\u{1f600}".repeat(128);
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
@@ -173,7 +173,7 @@ fn message_must_name_a_recipient() {
 }
 
 #[test]
-fn unrouted_fields_may_have_any_type() {
+fn fields_unused_by_event_may_have_any_type() {
     for (event, data) in [
         ("system:notification", json!({"userId": 7, "status": 3, "roles": "admin", "messageId": 12, "accountId": ""})),
         ("contact:updated", json!({"contactId": "k1", "status": {"is": "new"}, "roles": "owner", "messageId": 5})),
@@ -191,7 +191,7 @@ fn unrouted_fields_may_have_any_type() {
 }
 
 #[test]
-fn typing_names_at_most_one_account() {
+fn typing_with_invalid_account_id_is_refused() {
     for event in ["typing:start", "typing:stop"] {
         for wrong in [json!(7), json!(""), json!({})] {
             let data = json!({"contactId": "k1", "whatsappAccountId": wrong});
@@ -203,7 +203,7 @@ fn typing_names_at_most_one_account() {
 }
 
 #[test]
-fn status_is_one_of_five() {
+fn unknown_status_is_bad_request() {
     for status in ["Lost", "", "Sent "] {
         let mut data = full();
         data["status"] = json!(status);
@@ -214,7 +214,7 @@ fn status_is_one_of_five() {
 }
 
 #[test]
-fn roles_must_not_be_empty() {
+fn empty_or_malformed_roles_are_refused() {
     for roles in [json!([]), json!("admin"), json!([7])] {
         let (code, message) = refused(None, "team:activity", json!({"roles": roles}));
         assert_eq!(code, "bad_request");

@@ -24,7 +24,7 @@ fn indicator(user_id: &str, is_typing: bool) -> (String, Value) {
 }
 
 #[test]
-fn start_and_stop_reach_the_other_subscribers() {
+fn only_other_subscribed_users_receive_typing_indicators() {
     let mut sim = Sim::new();
     let ana = on_contact(&mut sim, "ana");
     let tab = on_contact(&mut sim, "ana");
@@ -126,7 +126,7 @@ fn typing_continues_when_latest_typing_tab_closes() {
 }
 
 #[test]
-fn finished_contacts_are_no_longer_watched() {
+fn contact_is_forgotten_after_typing_ends() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "ANA");
     for (n, ends) in ["stops", "is silent", "unsubscribes"].iter().cycle().take(30).enumerate() {
@@ -157,7 +157,7 @@ fn subscription_during_typing_outlasts_typing() {
 }
 
 #[test]
-fn unsubscribed_typist_is_watched_for_disconnect() {
+fn typing_of_unsubscribed_connection_ends_on_disconnect() {
     let mut sim = Sim::new();
     let bob = on_contact(&mut sim, "bob");
     let ana = sim.connect("ana", "ANA");

@@ -63,7 +63,7 @@ fn long_detachment_reaches_only_the_others() {
 }
 
 #[test]
-fn returning_agent_is_shown_as_before() {
+fn returning_agent_rejoins_with_original_start_time() {
     let mut sim = Sim::new();
     let before = sim.now();
     let (ana, bob) = ana_out_and_bob(&mut sim);
@@ -130,7 +130,7 @@ fn detachment_begins_when_last_tab_detaches() {
 }
 
 #[test]
-fn expired_detachment_is_not_broadcast_again() {
+fn disconnect_after_long_detachment_is_not_broadcast() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_out_and_bob(&mut sim);
     sim.advance(AWAY);
@@ -141,7 +141,7 @@ fn expired_detachment_is_not_broadcast_again() {
 }
 
 #[test]
-fn stale_detached_agent_is_not_broadcast_again() {
+fn stale_detached_agent_is_removed_silently() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_out_and_bob(&mut sim);
     for _ in 0..7 {

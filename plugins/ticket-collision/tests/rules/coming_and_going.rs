@@ -18,7 +18,7 @@ fn first_viewer_gets_only_the_list() {
 }
 
 #[test]
-fn second_agent_triggers_warning_broadcast_and_list() {
+fn second_agent_is_warned_and_first_is_notified() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let bob = sim.connect("bob", "Bob");
@@ -92,7 +92,7 @@ fn repeated_view_is_only_acknowledged() {
 }
 
 #[test]
-fn leaving_agent_receives_nothing_others_get_reason() {
+fn leave_reason_reaches_only_other_viewers() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     assert_eq!(sim.emit_with_ack(ana, "ticket:leave", t1()).unwrap(), json!(null));
@@ -119,7 +119,7 @@ fn disconnect_is_broadcast_as_disconnected() {
 }
 
 #[test]
-fn agent_removed_from_room_leaves() {
+fn agent_removed_from_room_is_reported_as_left() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.leave(ana, ROOM);
@@ -139,7 +139,7 @@ fn agent_leaves_with_last_viewing_connection() {
 }
 
 #[test]
-fn non_viewing_tab_does_not_end_viewing() {
+fn closing_non_viewing_tab_keeps_agent_viewing() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -169,7 +169,7 @@ fn typing_stops_before_agent_leaves() {
 }
 
 #[test]
-fn leaving_without_viewing_is_harmless() {
+fn leaving_unviewed_ticket_emits_and_creates_nothing() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");

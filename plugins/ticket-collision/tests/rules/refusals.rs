@@ -35,7 +35,7 @@ fn own_sender_id_is_accepted() {
 }
 
 #[test]
-fn unusable_ticket_id_is_bad_request() {
+fn invalid_ticket_id_is_bad_request() {
     for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
         let (code, message) = refused(&mut Sim::new(), "ticket:view", json!({"ticketId": id}));
         assert_eq!(code, "bad_request");

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Sim, ana_and_bob, doing, forget, is, names, t1, typing, view};
 
 #[test]
-fn others_get_the_typist_everyone_the_list() {
+fn typing_event_reaches_only_other_agents() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     sim.advance(Duration::from_secs(1));
@@ -97,7 +97,7 @@ fn typing_timeout_is_a_setting() {
 }
 
 #[test]
-fn typing_begun_under_shorter_timeout_expires() {
+fn typing_in_progress_adopts_changed_timeout() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -110,7 +110,7 @@ fn typing_begun_under_shorter_timeout_expires() {
 }
 
 #[test]
-fn stop_reaches_others_once() {
+fn typing_stop_is_broadcast_once() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     typing(&mut sim, ana);
@@ -125,7 +125,7 @@ fn stop_reaches_others_once() {
 }
 
 #[test]
-fn non_viewer_can_neither_start_nor_stop() {
+fn non_viewer_can_neither_start_nor_stop_typing() {
     let mut sim = Sim::new();
     let (_, bob) = ana_and_bob(&mut sim);
     let eve = sim.connect("eve", "Eve");
@@ -136,7 +136,7 @@ fn non_viewer_can_neither_start_nor_stop() {
 }
 
 #[test]
-fn closing_idle_tab_leaves_typing_in_first() {
+fn closing_idle_tab_keeps_agent_typing() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -150,7 +150,7 @@ fn closing_idle_tab_leaves_typing_in_first() {
 }
 
 #[test]
-fn closing_typing_tab_ends_typing_keeps_agent() {
+fn closing_typing_tab_ends_typing_not_viewing() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -196,7 +196,7 @@ fn typing_tab_views_ticket_until_it_closes() {
 }
 
 #[test]
-fn own_tabs_receive_only_the_list() {
+fn other_tabs_of_typist_receive_only_viewer_list() {
     let mut sim = Sim::new();
     let (ana, bob) = ana_and_bob(&mut sim);
     let tab = sim.connect("ana", "Ana");

@@ -78,7 +78,7 @@ fn any_payload_may_name_creator_and_participants() {
 }
 
 #[test]
-fn named_participants_count_for_the_same_event() {
+fn named_participants_receive_the_event_naming_them() {
     let mut sim = Sim::new();
     let people = People::connect(&mut sim);
     let comment = |more: Value| {
@@ -179,7 +179,7 @@ fn least_recently_active_participants_are_evicted() {
 }
 
 #[test]
-fn largest_payload_reaches_most_recipients() {
+fn largest_payload_to_most_recipients_fits_effects_limit() {
     let mut sim = Sim::new();
     let ids: Vec<String> = (0..63).map(|n| format!("{n:𝄞>128}")).collect();
     let last = sim.connect(&ids[62], "Last");

@@ -96,7 +96,7 @@ fn recipient_with_several_reasons_receives_once() {
 }
 
 #[test]
-fn every_tab_of_a_recipient_receives() {
+fn every_tab_of_recipient_receives_the_event() {
     let mut sim = Sim::new();
     let people = People::create(&mut sim);
     let tab = sim.connect("ana", "Ana");
@@ -110,7 +110,7 @@ fn every_tab_of_a_recipient_receives() {
 }
 
 #[test]
-fn no_connected_recipient_means_no_delivery() {
+fn event_without_connected_recipients_reports_zero_recipients() {
     let mut sim = Sim::new();
     for (event, data) in events() {
         assert_eq!(tell(&mut sim, event, about_t1(data)).unwrap(), json!({"recipients": 0}), "{event}");

@@ -30,7 +30,7 @@ fn clients_cannot_send_service_events() {
 }
 
 #[test]
-fn unusable_ticket_id_is_bad_request() {
+fn invalid_ticket_id_is_bad_request() {
     for (event, data) in events() {
         for id in [json!(null), json!(7), json!(""), json!("a b"), json!("x".repeat(129))] {
             let mut data = data.clone();
@@ -45,7 +45,7 @@ fn unusable_ticket_id_is_bad_request() {
 }
 
 #[test]
-fn missing_field_is_named() {
+fn missing_or_invalid_fields_are_named_in_error() {
     for (event, data, named) in [
         ("ticket:updated", json!({"updatedBy": "ana"}), "changes"),
         ("ticket:updated", json!({"changes": null}), "changes"),

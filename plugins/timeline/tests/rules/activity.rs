@@ -35,7 +35,7 @@ fn service_event_reaches_room_unchanged() {
 }
 
 #[test]
-fn delivered_counts_connections() {
+fn delivered_count_is_number_of_connections() {
     let mut sim = Sim::new();
     let first = subscriber(&mut sim, "ana");
     subscriber(&mut sim, "ana");
@@ -57,7 +57,7 @@ fn unsubscribed_connection_receives_nothing() {
 }
 
 #[test]
-fn event_without_subscribers_is_not_encoded() {
+fn event_without_subscribers_emits_nothing() {
     for (event, more) in activity() {
         let call = Call {
             now: 1,

@@ -46,7 +46,7 @@ fn stats_count_connections_once_and_users_by_timeline() {
 }
 
 #[test]
-fn unremembered_subscribers_are_counted() {
+fn stats_include_subscribers_not_kept_in_state() {
     let mut sim = Sim::new();
     for n in 0..300 {
         subscriber(&mut sim, &format!("{n:x>128}"));
@@ -56,7 +56,7 @@ fn unremembered_subscribers_are_counted() {
 }
 
 #[test]
-fn long_list_is_truncated_below_a_megabyte() {
+fn stats_list_is_truncated_to_1000_entries() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     subscriber(&mut sim, "bob");
@@ -72,7 +72,7 @@ fn long_list_is_truncated_below_a_megabyte() {
 }
 
 #[test]
-fn timeline_without_viewers_is_forgotten_soon() {
+fn timeline_without_subscribers_is_forgotten_within_a_minute() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     sim.advance(Duration::from_secs(3600));

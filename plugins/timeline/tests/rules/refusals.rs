@@ -20,7 +20,7 @@ fn unknown_type_is_refused_listing_known_types() {
 }
 
 #[test]
-fn types_are_a_setting() {
+fn entity_types_are_a_setting() {
     let mut sim = Sim::new().with_settings(json!({"entityTypes": ["planet"]}));
     let ana = sim.connect("ana", "Ana");
     sim.emit_with_ack(ana, "timeline:subscribe", json!({"entityType": "planet", "entityId": "mars"})).unwrap();
@@ -75,7 +75,7 @@ fn services_cannot_subscribe() {
 }
 
 #[test]
-fn missing_field_is_named() {
+fn missing_or_invalid_fields_are_named_in_error() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     for (event, more, named) in [
@@ -96,7 +96,7 @@ fn missing_field_is_named() {
 }
 
 #[test]
-fn unusable_ids_are_named_in_bad_request() {
+fn invalid_ids_are_named_in_bad_request() {
     let mut sim = Sim::new();
     let ana = sim.connect("ana", "Ana");
     let of = |entity_type: Value, entity_id: Value| json!({"entityType": entity_type, "entityId": entity_id});

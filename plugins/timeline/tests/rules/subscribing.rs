@@ -59,7 +59,7 @@ fn second_tab_is_not_a_second_subscriber() {
 }
 
 #[test]
-fn last_closed_page_leaves_no_state() {
+fn last_disconnect_clears_state() {
     let mut sim = Sim::new();
     let ana = subscriber(&mut sim, "ana");
     let bob = subscriber(&mut sim, "bob");

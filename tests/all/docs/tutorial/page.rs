@@ -128,7 +128,7 @@ pub(super) fn matches(shown: &[String], lines: &[&str]) -> bool {
 }
 
 #[test]
-fn page_is_read_block_by_block() {
+fn page_is_parsed_into_blocks() {
     let page = "text\n```toml a/b.toml\nx = 1\n```\n```console terminal=t\n$ run\n> say\n^C\n< ok\n```\n";
     let file = Block::File { path: "a/b.toml".to_owned(), text: "x = 1\n".to_owned() };
     let lines = vec![
@@ -148,7 +148,7 @@ fn unsupported_block_is_refused() {
 }
 
 #[test]
-fn change_must_fit_exactly_one_place() {
+fn change_without_one_unique_match_is_refused() {
     assert_eq!(edit("a\nb\nc\n", " a\n-b\n+x\n@@\n c\n+d\n").unwrap(), "a\nx\nc\nd\n");
     assert!(edit("a\n", "-b\n+c\n").is_err());
     assert!(edit("a\nb\na\n", " a\n+c\n").is_err());

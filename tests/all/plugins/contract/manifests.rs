@@ -76,7 +76,7 @@ fn table() -> Vec<(ManifestSpec, &'static str)> {
 }
 
 #[tokio::test]
-async fn both_hosts_judge_manifests_alike() {
+async fn host_and_simulator_judge_manifests_alike() {
     let host = RealHost::start().await;
     for (manifest, rule) in table() {
         let simulated = simulated::load(&manifest);
@@ -94,7 +94,7 @@ async fn both_hosts_judge_manifests_alike() {
 }
 
 #[test]
-fn random_manifests_are_taken_or_refused() {
+fn random_manifests_include_valid_and_invalid_ones() {
     let seed = seed();
     let mut random = Random::new(seed);
     let verdicts = (0..N_SIMULATED).map(|_| simulated::load(&any_manifest(&mut random)));

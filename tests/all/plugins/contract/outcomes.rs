@@ -171,7 +171,7 @@ fn table() -> Vec<(Case, &'static str)> {
 }
 
 #[tokio::test]
-async fn both_hosts_judge_outcomes_alike() {
+async fn host_and_simulator_judge_outcomes_alike() {
     let mut host = RealHost::start().await;
     for (n, (case, rule)) in table().into_iter().enumerate() {
         let user = host.user();
@@ -185,7 +185,7 @@ async fn both_hosts_judge_outcomes_alike() {
 }
 
 #[tokio::test]
-async fn both_hosts_judge_random_outcomes_alike() {
+async fn host_and_simulator_judge_random_outcomes_alike() {
     let mut host = RealHost::start().await;
     let seed = seed();
     let mut random = Random::new(seed);

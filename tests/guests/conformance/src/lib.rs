@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_acknowledgement_emits_nothing() {
+    fn missing_acknowledgement_emits_nothing() {
         let mut sim = Sim::new();
         let ana = connected(&mut sim);
         sim.emit_with_ack(ana, "emit-with-ack", json!(1)).unwrap();

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn publish_passes_attachments_on() {
+    fn publish_forwards_attachments() {
         let mut sim = Simulation::<Relay>::new();
         let ana = sim.connect("ana", "Ana");
         sim.emit_with_ack(ana, "join", json!({"room": "a"})).unwrap();

@@ -33,7 +33,7 @@ fn refused(text: &str) -> &'static str {
 }
 
 #[test]
-fn packets_are_read_in_any_namespace() {
+fn packets_are_decoded_in_any_namespace() {
     for (text, packet) in [
         ("0", "connect / None"),
         (r#"0{"token":"x"}"#, r#"connect / Some("{\"token\":\"x\"}")"#),
@@ -54,7 +54,7 @@ fn packets_are_read_in_any_namespace() {
 }
 
 #[test]
-fn event_arguments_are_the_array_without_the_name() {
+fn event_arguments_follow_the_name_verbatim() {
     for (json, name, args) in [
         (r#"["a"]"#, "a", "[]"),
         (r#"[ "a" ]"#, "a", "[]"),
@@ -228,7 +228,7 @@ fn refused_packets_skip_their_attachments() {
 }
 
 #[test]
-fn waiting_attachments_are_counted() {
+fn buffered_attachment_bytes_are_counted() {
     let mut decoder = Decoder::default();
     let event = r#"52-["x",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]"#;
     decoder.text(event, MAX_BYTES).unwrap();

@@ -92,7 +92,7 @@ fn decode_cut(bytes: &[u8], cut: usize) -> ([Vec<String>; 2], Result<(), Violati
 }
 
 #[test]
-fn message_is_complete_at_its_last_byte() {
+fn message_is_delivered_at_its_last_byte() {
     let mut bytes = client_frame(OP_TEXT, "é".as_bytes());
     bytes.extend(client_frame(OP_CONTINUATION, "ü".as_bytes()));
     bytes.extend(client_frame(FINAL | OP_PING, b""));
@@ -109,7 +109,7 @@ fn message_is_complete_at_its_last_byte() {
 }
 
 #[test]
-fn forbidden_frames_have_their_close_codes() {
+fn forbidden_frames_are_refused_with_close_codes() {
     let close = |payload: &[u8]| client_frame(FINAL | OP_CLOSE, payload);
     let mut nested = client_frame(OP_TEXT, b"a");
     nested.extend(text("b"));
@@ -138,7 +138,7 @@ fn forbidden_frames_have_their_close_codes() {
 }
 
 #[test]
-fn fragments_are_bounded_together_and_checked_together() {
+fn fragments_are_limited_and_utf8_checked_as_whole() {
     let mut bytes = client_frame(OP_TEXT, &[b'x'; 60]);
     bytes.extend(client_frame(FINAL, &[b'x'; 60]));
     assert_eq!(decode(&bytes, 64, 100).1, Err(TOO_LARGE));
@@ -183,7 +183,7 @@ fn invalid_utf8_is_refused_at_its_first_byte() {
 }
 
 #[test]
-fn whole_fragment_is_checked_on_arrival() {
+fn fragment_utf8_is_checked_on_arrival() {
     for wrong in [&b"\xf4\x90"[..], b"\x80", b"\xf0\x9f\xff"] {
         assert_eq!(decode(&client_frame(OP_TEXT, wrong), 64, 100).1, Err(NOT_UTF8));
         let mut bytes = client_frame(OP_TEXT, b"good");
