@@ -1,10 +1,12 @@
 //! A budget in bytes for incomplete input, whose rest may never arrive: heads and bodies of requests, frames,
 //! fragments, attachments, and unauthenticated transports.
 //!
-//! At the bound the oldest and slowest is evicted first. Each holder has a *stamp*: the time of its first byte,
-//! advanced by a second for each [`MIN_BYTES_PER_SECOND`] bytes that arrive, but not beyond now. A holder whose input
-//! arrives at that rate keeps a current stamp, a slower one ages. The stamp also gives a holder's deadline.
+//! Each holder has a *stamp*: the time of its first byte, advanced by a second for each [`MIN_BYTES_PER_SECOND`] bytes
+//! that arrive, but not beyond now. A holder whose input arrives at that rate keeps a current stamp, a slower one ages.
+//! The stamp also gives a holder's deadline. At the bound the holder with the oldest stamp is evicted first, and where
+//! none lags behind by [`GRACE_MS`] the largest: a small request that has just begun is no reason for the shortage.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +24,10 @@ pub const MIN_BYTES_PER_SECOND: u64 = 4096;
 
 /// How far a holder may lag behind [`MIN_BYTES_PER_SECOND`], in milliseconds: a mobile client changes its cell in less.
 pub const MAX_LAG_MS: u64 = 30_000;
+
+/// How far a holder may lag behind before it is evicted for its age, in milliseconds: clients that send what they have
+/// at once take less, also on a busy machine.
+const GRACE_MS: u64 = 1000;
 
 /// A transport that holds bytes: the index of its shard, and its id as one number.
 pub type TransportKey = (usize, u64);
@@ -48,7 +54,39 @@ struct State {
     bytes: usize,
     holders: Slab<Holder>,
     /// Stamps and keys of the holders that may be evicted, the oldest first.
-    order: BTreeSet<(u64, usize)>,
+    by_stamp: BTreeSet<(u64, usize)>,
+    /// Size classes, stamps and keys of the same holders. The last is of the largest, and of these the oldest.
+    by_size: BTreeSet<(u32, Reverse<(u64, usize)>)>,
+}
+
+impl State {
+    fn enlist(&mut self, Place { size, stamp, key }: Place) {
+        self.by_stamp.insert((stamp, key));
+        self.by_size.insert((size, Reverse((stamp, key))));
+    }
+
+    fn strike(&mut self, Place { size, stamp, key }: Place) {
+        self.by_stamp.remove(&(stamp, key));
+        self.by_size.remove(&(size, Reverse((stamp, key))));
+    }
+
+    /// The holder to evict next.
+    fn victim(&self, now: u64) -> Option<usize> {
+        let &(stamp, oldest) = self.by_stamp.first()?;
+        if now.saturating_sub(stamp) >= GRACE_MS {
+            return Some(oldest);
+        }
+        self.by_size.last().map(|&(_, Reverse((_, largest)))| largest)
+    }
+}
+
+/// Where a holder that may be evicted stands in the orders of [`State`].
+#[derive(Clone, Copy, PartialEq)]
+struct Place {
+    /// The size class: buffers grow ahead, so sizes within a factor of sixteen count as equal.
+    size: u32,
+    stamp: u64,
+    key: usize,
 }
 
 struct Holder {
@@ -58,6 +96,17 @@ struct Holder {
     /// Whether the holder may be evicted. Complete input is not: it is freed soon.
     gives_way: bool,
     owner: Owner,
+}
+
+impl Holder {
+    fn place(&self, key: usize) -> Option<Place> {
+        self.gives_way.then_some(Place { size: size_class(self.bytes), stamp: self.stamp, key })
+    }
+}
+
+/// Classes end at 16 KiB, 256 KiB, 4 MiB and so on.
+fn size_class(bytes: usize) -> u32 {
+    (bytes.checked_ilog2().unwrap_or(0) + 2) / 4
 }
 
 enum Owner {
@@ -136,18 +185,18 @@ impl Budget {
         {
             let state = &mut *self.lock();
             let Some(holder) = state.holders.get_mut(key) else { return };
-            let (bytes, place) = (holder.bytes, holder.gives_way.then_some((holder.stamp, key)));
+            let (bytes, place) = (holder.bytes, holder.place(key));
             change(holder, now);
             state.bytes = state.bytes - bytes + holder.bytes;
-            let new_place = holder.gives_way.then_some((holder.stamp, key));
+            let new_place = holder.place(key);
             if place != new_place {
-                place.map(|place| state.order.remove(&place));
-                state.order.extend(new_place);
+                place.into_iter().for_each(|place| state.strike(place));
+                new_place.into_iter().for_each(|place| state.enlist(place));
             }
             while state.bytes > self.0.bound
-                && let Some((_, oldest)) = state.order.pop_first()
+                && let Some(victim) = state.victim(now)
             {
-                self.evict(state, oldest, &mut transports);
+                self.evict(state, victim, &mut transports);
             }
             self.0.held.set(state.bytes as i64);
         }
@@ -156,6 +205,7 @@ impl Budget {
 
     fn evict(&self, state: &mut State, key: usize, transports: &mut Vec<TransportKey>) {
         let Some(holder) = state.holders.get_mut(key) else { return };
+        let place = holder.place(key);
         state.bytes -= std::mem::take(&mut holder.bytes);
         holder.gives_way = false;
         self.0.evicted.inc();
@@ -166,13 +216,14 @@ impl Budget {
                 eviction.notify.notify_waiters();
             }
         }
+        place.into_iter().for_each(|place| state.strike(place));
     }
 
     fn leave(&self, key: usize) {
         let state = &mut *self.lock();
         if let Some(holder) = state.holders.try_remove(key) {
             state.bytes -= holder.bytes;
-            state.order.remove(&(holder.stamp, key));
+            holder.place(key).into_iter().for_each(|place| state.strike(place));
             self.0.held.set(state.bytes as i64);
         }
     }
@@ -275,10 +326,10 @@ mod tests {
         let (budget, clock, ended) = budget(100);
         let transport = budget.holding_of_transport((1, 7));
         transport.begin(40);
-        clock.advance(Duration::from_millis(1));
+        clock.advance(Duration::from_millis(GRACE_MS));
         let (old, new) = (budget.holding(), budget.holding());
         old.begin(40);
-        clock.advance(Duration::from_millis(1));
+        clock.advance(Duration::from_millis(GRACE_MS));
         new.begin(20);
         assert_eq!((figures(&budget), ended.lock().unwrap().len()), ((100, 0), 0), "the bound is not too much");
         new.grow(21, 1);
@@ -289,6 +340,22 @@ mod tests {
         assert_eq!(figures(&budget), (90, 2), "who had to go holds nothing more");
         drop((transport, old, new));
         assert_eq!(figures(&budget), (0, 2));
+    }
+
+    #[test]
+    fn largest_holder_is_evicted_where_none_lags() {
+        let (budget, clock, _) = budget(1000);
+        let [small, large, other] = [(); 3].map(|()| budget.holding());
+        small.begin(1);
+        clock.advance(Duration::from_millis(1));
+        large.begin(499);
+        clock.advance(Duration::from_millis(1));
+        other.begin(501);
+        let evicted = || [&small, &large, &other].map(|holding| holding.is_evicted());
+        assert_eq!(evicted(), [false, true, false], "of those of about a size the older one is");
+        clock.advance(Duration::from_millis(GRACE_MS - 2));
+        other.grow(1000, MIN_BYTES_PER_SECOND as usize);
+        assert_eq!(evicted(), [true, true, false], "the small one lags now");
     }
 
     #[test]
