@@ -9,6 +9,7 @@
 //! - [`hub`]: the directory of connections and rooms, and the queues of the shards
 //! - [`protocol`]: codecs; [`store`]: persistence; [`auth`]: verification of tokens; [`net`]: HTTP on sockets, for the
 //!   API and clients
+//! - [`outbound`]: calls to other HTTP services
 //! - [`ledger`]: the resources that the host holds for each principal, and their limits
 //! - [`metrics`]: counters, gauges and histograms
 //! - [`model`]: the vocabulary that all modules share
@@ -25,6 +26,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod outbound;
 pub mod plugin;
 pub mod protocol;
 pub mod server;

@@ -53,6 +53,9 @@ impl Authenticator {
         self.anonymous_name(connection).map(|name| Session {
             identity: Arc::new(Identity::anonymous(name, address)),
             expires_ms: None,
+            issued_ms: None,
+            token_id: None,
+            session_id: None,
             is_anonymous: true,
         })
     }

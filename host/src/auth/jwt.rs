@@ -91,6 +91,8 @@ impl Verifier {
     /// Checks a token, at a time in milliseconds since 1970.
     pub(super) fn verify(&self, token: &str, now_ms: u64) -> Result<Session, AuthError> {
         let claims = self.claims(token)?;
+        let text = |claim: &str| claims.get(claim).and_then(Value::as_str).map(Box::from);
+        let (token_id, session_id) = (text("jti"), text("sid"));
         let (identity, times) = claims::read(claims).map_err(AuthError::Invalid)?;
         let leeway_ms = self.leeway.as_millis() as u64;
         let ms = |seconds: f64| (seconds * 1000.0).max(0.0) as u64;
@@ -105,7 +107,8 @@ impl Verifier {
                 return Err(AuthError::Invalid(reason));
             }
         }
-        Ok(Session { identity: Arc::new(identity), expires_ms, is_anonymous: false })
+        let issued_ms = times.issued_at.map(ms);
+        Ok(Session { identity: Arc::new(identity), expires_ms, issued_ms, token_id, session_id, is_anonymous: false })
     }
 
     fn claims(&self, token: &str) -> Result<Map<String, Value>, AuthError> {

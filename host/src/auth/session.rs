@@ -11,6 +11,12 @@ pub struct Session {
     pub identity: Arc<Identity>,
     /// The token's expiry, in milliseconds since 1970; `None` is never.
     pub expires_ms: Option<u64>,
+    /// The time of the token's issue (`iat`), in milliseconds since 1970.
+    pub issued_ms: Option<u64>,
+    /// The token's id (`jti`), by which operators block it.
+    pub token_id: Option<Box<str>>,
+    /// The id of the user's session (`sid`), by which operators block it.
+    pub session_id: Option<Box<str>>,
     /// Whether the client had no token, so that the user is named after the connection.
     pub is_anonymous: bool,
 }

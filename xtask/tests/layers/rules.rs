@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 11] = [
     &["plugin"],
     &["hub"],
     &["protocol", "store", "auth", "net"],
-    &["ledger"],
+    &["ledger", "outbound"],
     &["metrics"],
     &["model"],
 ];

@@ -95,7 +95,7 @@ impl Shard {
         let identity = connection.identity.borrow().clone();
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
         let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
-        auth::Session { identity, expires_ms, is_anonymous }
+        auth::Session { identity, expires_ms, issued_ms: None, token_id: None, session_id: None, is_anonymous }
     }
 
     /// Whether `user` is the anonymous name of connection `id`.
