@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::HttpClient;
 use super::breaker::Breaker;
+use super::client::HttpClient;
 use crate::model::Clock;
 
 /// An endpoint's URL and bounds.

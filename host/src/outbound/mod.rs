@@ -4,31 +4,23 @@
 //! does no I/O for it. Redirects are not followed: an answer of 3xx is an answer like any other.
 //!
 //! - `endpoint`: one URL with its time-out and bounds
+//! - `client`: the HTTP client, and whom it trusts
 //! - `breaker`: the circuit breaker of an endpoint
 
 mod breaker;
+mod client;
 mod endpoint;
 
 use std::io;
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use client::{HttpClient, client};
 pub use endpoint::{CallError, Endpoint, EndpointConfig};
 
 use crate::model::Clock;
-
-type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// The thread that makes the calls. It ends, and breaks off the calls in flight, when this is dropped.
 #[derive(Debug)]
@@ -71,21 +63,4 @@ impl Drop for Outbound {
             let _ = thread.join();
         }
     }
-}
-
-/// A client that trusts the certificates that the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others).
-fn client() -> io::Result<HttpClient> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    if found.certs.is_empty() {
-        tracing::debug!(errors = ?found.errors, "the system has no certificates to trust: calls by https will fail");
-    }
-    roots.add_parsable_certificates(found.certs);
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector))
 }
