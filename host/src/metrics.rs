@@ -1,8 +1,14 @@
 //! The host's metrics, for Prometheus.
 
-use prometheus::core::Collector as _;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+mod limit;
 
+use prometheus::core::Collector as _;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+pub use self::limit::Limit;
+use self::limit::Limited;
 use crate::model::CloseCode;
 
 /// The host's metrics. Clones share the values.
@@ -73,7 +79,14 @@ pub struct Metrics {
     pub plugin_lost_states: IntCounter,
     /// Refusals by a budget, labelled by the kinds of account and limit.
     pub over_budget: IntCounterVec,
+    /// TLS handshakes by listener and outcome.
+    pub tls_handshakes: IntCounterVec,
+    /// The end of each listener's certificate, in seconds since 1970.
+    pub tls_certificate_expiry: IntGaugeVec,
+    /// Changes of each listener's certificate files, by outcome.
+    pub tls_reloads: IntCounterVec,
     closes: IntCounterVec,
+    limited: Limited,
 }
 
 /// Buckets from a microsecond to ten seconds, each a quarter wider than the last, fine enough for a median.
@@ -121,8 +134,28 @@ impl Metrics {
             &["holder", "of"],
         )?;
         registry.register(Box::new(over_budget.clone()))?;
+        let [tls_handshakes, tls_reloads] = [
+            ("tls_handshakes_total", "TLS handshakes, by listener and outcome"),
+            ("tls_certificate_reloads_total", "Changes of certificate files, by listener and outcome"),
+        ]
+        .map(|(name, help)| IntCounterVec::new(Opts::new(name, help), &["listener", "outcome"]));
+        let (tls_handshakes, tls_reloads) = (tls_handshakes?, tls_reloads?);
+        let tls_certificate_expiry = IntGaugeVec::new(
+            Opts::new(
+                "tls_certificate_expiry_seconds",
+                "The end of each listener's certificate, in seconds since 1970",
+            ),
+            &["listener"],
+        )?;
+        registry.register(Box::new(tls_handshakes.clone()))?;
+        registry.register(Box::new(tls_reloads.clone()))?;
+        registry.register(Box::new(tls_certificate_expiry.clone()))?;
         Ok(Self {
+            tls_handshakes,
+            tls_certificate_expiry,
+            tls_reloads,
             closes,
+            limited: Limited::new(&registry)?,
             over_budget,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
@@ -195,6 +228,16 @@ impl Metrics {
     /// Counts a connection that the host closed. Socket.IO has no codes: its connections count under the plain protocol's.
     pub fn closed(&self, code: CloseCode) {
         self.closes.with_label_values(&[code.code().to_string()]).inc();
+    }
+
+    /// Counts a connection, request or message that a limit refused or ended.
+    pub fn limited(&self, limit: Limit) {
+        self.limited.counter(limit).inc();
+    }
+
+    /// The counter of the limit of an event name.
+    pub fn limited_event(&self, event: &str) -> IntCounter {
+        self.limited.named(&format!("events.{event}"))
     }
 
     /// A histogram for the time of calls into a generation of a plugin. It is not exported until

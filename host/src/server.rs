@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Api;
 use crate::auth::Authenticator;
-use crate::config::{Budgets, Config, ShutdownConfig};
-use crate::conn::{Acceptor, Admission, EioSessions, ShardThread, Shared, incomplete_budget};
+use crate::config::{Budgets, Config, ShutdownConfig, TlsConfig};
+use crate::conn::{Acceptor, Admission, EioSessions, OverloadAnswers, ShardThread, Shared, incomplete_budget};
 use crate::hub::{Hub, ShardQueue};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
+use crate::net::{CertificateWatch, Tls, TlsFiles};
 use crate::plugin::{Folder, Runtime};
 
 /// The capacity of a shard's command queue: a few milliseconds of a publisher to many rooms.
@@ -28,10 +29,13 @@ pub struct Server {
     pub listening: SocketAddr,
     /// The API's address.
     pub api: SocketAddr,
+    /// Whether the listeners of clients and of the API speak TLS.
+    pub has_tls: (bool, bool),
     clock: Clock,
     shutdown: ShutdownConfig,
     admission: Arc<Admission>,
     acceptor: Acceptor,
+    certificates: CertificateWatch,
     shards: Vec<ShardThread>,
     runtime: Runtime,
     api_service: Arc<Api>,
@@ -55,6 +59,8 @@ impl Server {
         config.prepare()?;
 
         let metrics = Metrics::new()?;
+        let [client_tls, api_tls] = load_tls(&config, &metrics)?;
+        warn_of_plain(&config, listening, api);
         let ports = (0..config.shards).map(|_| ShardQueue::new(SHARD_COMMANDS)).collect();
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
@@ -62,27 +68,41 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let shards = start_shards(&config, &hub, &runtime, &admission, &clock, &metrics)?;
+        let shared = share(&config, &hub, &runtime, &admission, &clock, &metrics, client_tls.clone());
+        let unfinished = shared.unfinished.clone();
+        let shards = start_shards(config.shards, &shared)?;
 
-        let api_service =
-            Arc::new(Api::new(config.api_access.clone(), runtime.clone(), hub.clone(), metrics.clone(), clock.clone()));
+        let api_service = Arc::new(Api::new(
+            config.api_access.clone(),
+            api_tls.clone(),
+            runtime.clone(),
+            hub.clone(),
+            metrics.clone(),
+            clock.clone(),
+        ));
         if let Some(store) = runtime.store() {
             api_service.remember_calls(store)?;
         }
         let (stop_api, stopped) = watch::channel(false);
-        let trusted_proxies = config.conn.trusted_proxies.clone();
+        let (trusted_proxies, header_bytes) = (config.conn.trusted_proxies.clone(), config.conn.header_bytes);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
-        let acceptor = Acceptor::start(client_listener, hub, metrics, trusted_proxies)
-            .context("cannot start to accept connections")?;
+        let has_tls = (client_tls.is_some(), api_tls.is_some());
+        let certificates =
+            CertificateWatch::start(client_tls.iter().chain(&api_tls).cloned().collect(), metrics.clone())?;
+        let answers = OverloadAnswers { trusted: trusted_proxies, tls: client_tls, unfinished, header_bytes };
+        let acceptor =
+            Acceptor::start(client_listener, hub, metrics, answers).context("cannot start to accept connections")?;
         api_service.set_ready(true);
         Ok(Self {
             listening,
             api,
+            has_tls,
             clock,
             shutdown,
             admission,
             acceptor,
+            certificates,
             shards,
             runtime,
             api_service,
@@ -116,6 +136,7 @@ impl Server {
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
         self.runtime.shut_down();
+        self.certificates.stop();
         self.stop_api.send_replace(true);
         if self.api_thread.join().is_err() {
             tracing::error!("the API's thread panicked");
@@ -123,15 +144,39 @@ impl Server {
     }
 }
 
-/// Starts the shards, which serve no client yet.
-fn start_shards(
+/// Loads the TLS of the listeners of clients and of the API, where configured.
+pub fn load_tls(config: &Config, metrics: &Metrics) -> anyhow::Result<[Option<Tls>; 2]> {
+    let TlsConfig { clients, api } = config.tls.clone();
+    let load = |listener, files: Option<TlsFiles>| {
+        files.map(|files| Tls::load(listener, files, config.conn.handshake, metrics.clone())).transpose()
+    };
+    Ok([load("clients", clients)?, load("api", api)?])
+}
+
+/// Warns of listeners without TLS that other machines can reach: tokens and keys pass unencrypted.
+fn warn_of_plain(config: &Config, listening: SocketAddr, api: SocketAddr) {
+    for (key, section, files, address) in
+        [("listen", "tls", &config.tls.clients, listening), ("api", "tls.api", &config.tls.api, api)]
+    {
+        if files.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                "{key} = {address} is no loopback address and has no TLS: tokens and data pass unencrypted unless a proxy \
+                 in front has TLS and the network behind it is trusted; {section}.certificate_file turns TLS on"
+            );
+        }
+    }
+}
+
+/// The state that all shards share.
+fn share(
     config: &Config,
     hub: &Arc<Hub>,
     runtime: &Runtime,
     admission: &Arc<Admission>,
     clock: &Clock,
     metrics: &Metrics,
-) -> anyhow::Result<Vec<ShardThread>> {
+    tls: Option<Tls>,
+) -> Shared {
     let unfinished = incomplete_budget(
         config.conn.unfinished_bytes,
         clock.clone(),
@@ -139,19 +184,24 @@ fn start_shards(
         metrics.unfinished_evicted.clone(),
         hub.clone(),
     );
-    let shared = Shared {
+    Shared {
         config: Arc::new(config.conn.clone()),
         client: Arc::new(config.client.clone()),
         hub: hub.clone(),
         auth: Arc::new(Authenticator::new(config.auth.clone(), clock.clone())),
         plugins: runtime.clone(),
+        tls,
         admission: admission.clone(),
         unfinished,
         eio_sessions: Arc::new(EioSessions::new(config.shards)),
         clock: clock.clone(),
         metrics: metrics.clone(),
-    };
-    (0..config.shards)
+    }
+}
+
+/// Starts the shards, which serve no client yet.
+fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThread>> {
+    (0..n_shards)
         .map(|index| ShardThread::start(index, shared.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")

@@ -64,6 +64,10 @@ pub struct ApiConfig {
     pub file: Option<ConfigFile>,
     /// How long a connection may be idle.
     pub keep_alive: Duration,
+    /// Time for the head of a request.
+    pub handshake: Duration,
+    /// The longest head of a request, in bytes.
+    pub header_bytes: usize,
     /// Bytes of incomplete and unanswered requests that may be held.
     pub memory_bytes: usize,
 }

@@ -24,7 +24,7 @@ use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
 use crate::net::response::{Answer, body as answer_with, error, failure};
-use crate::net::{Budget, Descriptors, HttpTimes, accept_failed, refuse_ambiguous, serve_requests};
+use crate::net::{Budget, Descriptors, HttpLimits, Stream, Tls, accept_failed, refuse_ambiguous, serve_requests};
 use crate::plugin::Runtime;
 use crate::store::Store;
 
@@ -33,14 +33,32 @@ use crate::store::Store;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Api {
-    /// An API for this host.
-    pub fn new(config: ApiConfig, runtime: Runtime, hub: Arc<Hub>, metrics: Metrics, clock: Clock) -> Self {
+    /// An API for this host; by TLS where `tls` is given.
+    pub fn new(
+        config: ApiConfig,
+        tls: Option<Tls>,
+        runtime: Runtime,
+        hub: Arc<Hub>,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
         // A growing buffer may have twice the capacity of its content.
         let bound = config.memory_bytes.max(2 * runtime.lifecycle().largest_component());
         let budget = Budget::new(bound, clock.clone(), metrics.api_bytes.clone(), metrics.api_evicted.clone());
-        Self { config, runtime, hub, metrics, clock, idempotency, budget, description, ready: AtomicBool::new(false) }
+        Self {
+            config,
+            tls,
+            runtime,
+            hub,
+            metrics,
+            clock,
+            idempotency,
+            budget,
+            description,
+            ready: AtomicBool::new(false),
+        }
     }
 
     /// Remembers the stored answers of an earlier process. Waits for the database.
@@ -104,13 +122,22 @@ impl Api {
             tracing::debug!(%error, "cannot turn Nagle's algorithm off");
         }
         let keep_alive = (!descriptors.is_reserve(&socket)).then_some(self.config.keep_alive);
-        let times = HttpTimes { keep_alive, shutdown: SHUTDOWN_TIMEOUT };
+        let ApiConfig { handshake, header_bytes, .. } = self.config;
+        let limits = HttpLimits { handshake, header_bytes, keep_alive, shutdown: SHUTDOWN_TIMEOUT };
         async move {
+            let socket = match &self.tls {
+                None => Stream::Plain(socket),
+                // On the heap, so that idle connections do not reserve the size of this future.
+                Some(tls) => match Box::pin(tls.accept(socket, &self.budget)).await {
+                    Ok(socket) => socket,
+                    Err(error) => return tracing::debug!(%error, "a connection to the API failed"),
+                },
+            };
             let answer = |request| {
                 let api = self.clone();
                 async move { api.answer(request).await }
             };
-            if let Err(error) = serve_requests(socket, times, &self.budget, stopping, answer).await {
+            if let Err(error) = serve_requests(socket, limits, &self.budget, &self.metrics, stopping, answer).await {
                 tracing::debug!(%error, "a connection to the API failed");
             }
         }

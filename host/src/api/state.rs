@@ -11,7 +11,7 @@ use super::keys::ApiConfig;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::net::Budget;
+use crate::net::{Budget, Tls};
 use crate::plugin::Runtime;
 
 /// How long a call waits for a shard, which runs its commands within milliseconds, and the interval of polling.
@@ -22,6 +22,7 @@ const SHARD_POLL: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Api {
     pub(super) config: ApiConfig,
+    pub(super) tls: Option<Tls>,
     pub(super) runtime: Runtime,
     pub(super) hub: Arc<Hub>,
     pub(super) metrics: Metrics,

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod api_client;
 mod load_config;
 mod logs;
 mod memory;

@@ -1,4 +1,4 @@
-//! Standard output.
+//! Standard output, and lines for people on standard error.
 
 use std::io::Write as _;
 
@@ -16,4 +16,9 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// Writes a line for people to standard error. Failures are ignored.
+pub(super) fn eprint(line: &str) {
+    let _ = writeln!(std::io::stderr(), "roundhouse: {line}");
 }

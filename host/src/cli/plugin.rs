@@ -1,27 +1,20 @@
 //! `roundhouse plugin …`: the API's calls about plugins, from the command line.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
+use super::api_client::ApiArgs;
 use super::load_config::load_config;
-use super::output::{print, print_json};
-use crate::config::{Address, Overrides, PRIVATE_DIR};
-use crate::plugin::{Source, digest, inspect};
-
-/// Timeout of a call: on a busy machine a component compiles for up to five minutes, and may wait for another
-/// compilation.
-const CALL_TIMEOUT: Duration = Duration::from_secs(600);
+use super::output::{eprint, print, print_json};
+use crate::config::Overrides;
+use crate::plugin::{Source, inspect};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
@@ -88,24 +81,6 @@ impl LossArgs {
     }
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ApiArgs {
-    /// The host's API: an address or a host name, and a port; http:// may stand before it.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = parse_api)]
-    api: Address,
-    /// API key with the scope admin. Default: the one in .roundhouse/api-key.
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
-}
-
-fn parse_api(text: &str) -> Result<Address, String> {
-    if text.starts_with("https://") {
-        return Err("the API is plain HTTP: give its own address as host:port, not that of a proxy with TLS".to_owned());
-    }
-    let address = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-    address.parse().map_err(|error| format!("{error}: it is an address or a host name, and a port, as 127.0.0.1:8081"))
-}
-
 pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
     match command {
         PluginCommand::List { api } => list(&api.call(Method::GET, "/v1/plugins", Bytes::new())?),
@@ -164,11 +139,6 @@ fn inspect_file(component: &[u8], config: Option<&Path>) -> anyhow::Result<crate
         .map_err(|error| anyhow::anyhow!("refused at the step {:?}: {error}", error.step))
 }
 
-/// Writes a line for people to standard error. Failures are ignored.
-fn eprint(line: &str) {
-    let _ = writeln!(std::io::stderr(), "roundhouse: {line}");
-}
-
 fn list(answer: &Value) -> anyhow::Result<()> {
     let plugins = answer["plugins"].as_array().context("the host's answer is not a list of plugins")?;
     let mut table = format!(
@@ -206,55 +176,4 @@ fn list(answer: &Value) -> anyhow::Result<()> {
         table += &format!("\n{notes}");
     }
     print(&table)
-}
-
-impl ApiArgs {
-    fn key(&self) -> anyhow::Result<String> {
-        if let Some(key) = &self.key {
-            ensure!(
-                !key.is_empty(),
-                "--key is empty: give a key, or leave it out to take the one in {PRIVATE_DIR}/api-key"
-            );
-            return Ok(key.clone());
-        }
-        let path = Path::new(PRIVATE_DIR).join("api-key");
-        let key = fs::read_to_string(&path);
-        Ok(key.with_context(|| format!("no --key was given, and {} cannot be read", path.display()))?.trim().to_owned())
-    }
-
-    fn call(&self, method: Method, path: &str, body: Bytes) -> anyhow::Result<Value> {
-        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", self.api.to_string())
-            .header("authorization", format!("Bearer {}", self.key()?))
-            .header("x-content-sha256", digest(&body))
-            .body(Full::new(body))?;
-        tokio.block_on(async {
-            tokio::time::timeout(CALL_TIMEOUT, self.send(request)).await.context("the host did not answer in time")?
-        })
-    }
-
-    async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Value> {
-        let socket = TcpStream::connect(self.api.to_string());
-        let socket =
-            socket.await.with_context(|| format!("cannot reach a host's API at {}: does it run there?", self.api))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await.context("the host did not answer")?;
-        let status = response.status();
-        let body = response.into_body().collect().await.context("the host's answer broke off")?.to_bytes();
-        connection.abort();
-        let answer: Value =
-            serde_json::from_slice(&body).context("the host's answer is not JSON: is this the API's address?")?;
-        if status.is_success() {
-            return Ok(answer);
-        }
-        let message = answer["message"].as_str().unwrap_or("no reason given");
-        match answer["step"].as_str() {
-            Some(step) => bail!("refused at the step {step}: {message}"),
-            None => bail!("{message} ({status})"),
-        }
-    }
 }

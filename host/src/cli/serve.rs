@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, is_essential};
 use crate::net::raise_limit;
 use crate::plugin::{PluginState, Runtime};
-use crate::server::{Server, load_plugins};
+use crate::server::{Server, load_plugins, load_tls};
 use crate::store::StatesOnly;
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, then shuts down in order. A second signal ends the process at once, unless
@@ -39,15 +39,17 @@ pub(super) fn serve(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     };
     let Some(server) = start(config, &tokio, &mut signals)? else { return Ok(()) };
     let (listening, api) = (server.listening, server.api);
+    let (ws, http) = if server.has_tls.0 { ("wss", "https") } else { ("ws", "http") };
+    let api_scheme = if server.has_tls.1 { "https" } else { "http" };
     tracing::info!(%listening, %api, took = ?started.elapsed(), "serving");
     if development {
         tracing::warn!(
-            "development mode: for this machine alone, with generated secrets in {PRIVATE_DIR}; the demo is at http://{listening}/"
+            "development mode: for this machine alone, with generated secrets in {PRIVATE_DIR}; the demo is at {http}://{listening}/"
         );
     }
     let first_line = json!({
-        "listening": format!("ws://{listening}"),
-        "api": format!("http://{api}"),
+        "listening": format!("{ws}://{listening}"),
+        "api": format!("{api_scheme}://{api}"),
         "pid": std::process::id(),
     });
     print(&format!("{first_line}\n"))?;
@@ -103,6 +105,7 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     config.check_files()?;
     config.plugins.is_read_only = true;
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
+    load_tls(&config, &metrics)?;
     let Budgets { user, service } = config.budgets;
     let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection, ledger));

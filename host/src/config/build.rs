@@ -12,6 +12,7 @@ use super::sections::api_keys::into_keys;
 use super::sections::budget::Budgets;
 use super::sections::plugins::PluginsSection;
 use super::sections::shutdown::ShutdownConfig;
+use super::sections::tls::TlsConfig;
 use crate::api::{ApiConfig, ConfigFile};
 use crate::auth::AuthConfig;
 use crate::conn::{ClientConfig, ConnConfig};
@@ -59,6 +60,8 @@ pub struct Config {
     pub plugins: PluginConfig,
     /// The database, and the journal.
     pub store: StoreConfig,
+    /// The TLS of the listeners.
+    pub tls: TlsConfig,
     /// The plugin folder.
     pub plugin_dir: PathBuf,
     /// Whether the plugin folder is watched; otherwise it is read once.
@@ -113,6 +116,7 @@ impl Config {
             is_conformance: false,
         };
         let store = file.store.into_config(dir)?;
+        let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
         let keys = into_keys(file.api_keys, dir)?;
         let needs = Needs { jwt_secret: auth.jwt.secrets.is_empty() && !auth.anonymous, api_key: keys.is_empty() };
@@ -121,8 +125,14 @@ impl Config {
             check_loopback("listen", listen)?;
             check_loopback("api", api)?;
         }
-        let api_access =
-            ApiConfig { keys, file: None, keep_alive: limits.keep_alive, memory_bytes: limits.api_bytes()? };
+        let api_access = ApiConfig {
+            keys,
+            file: None,
+            keep_alive: limits.keep_alive,
+            handshake: limits.handshake,
+            header_bytes: limits.header_bytes,
+            memory_bytes: limits.api_bytes()?,
+        };
         Ok(Self {
             listen,
             api,
@@ -137,6 +147,7 @@ impl Config {
             watch_plugins: plugins.watch,
             plugins: plugins.into_config(cores, limits.of_senders(), dir),
             store,
+            tls,
             plugin_dir,
             development,
             generated: Secrets::new(dir),
@@ -159,9 +170,13 @@ fn conn_config(file: &File) -> anyhow::Result<ConnConfig> {
         connections_per_user: limits.connections_per_user,
         user_overflow: limits.user_overflow,
         connections_per_ip: limits.connections_per_ip,
+        http_connections_per_ip: limits.http_connections_per_ip(),
+        requests_per_second_per_ip: limits.requests_per_second_per_ip,
+        request_burst_per_ip: limits.request_burst_per_ip,
         counts_anonymous: auth.anonymous,
         events_per_second: limits.events_per_second,
         event_burst: limits.event_burst,
+        event_limits: limits.events()?,
         heartbeat_interval: heartbeat.interval,
         heartbeat_timeout: heartbeat.timeout,
         auth_grace: auth.grace,
@@ -171,6 +186,8 @@ fn conn_config(file: &File) -> anyhow::Result<ConnConfig> {
         recovery_bytes: recovery.memory_bytes,
         trusted_proxies: trusted_proxies.clone(),
         unfinished_bytes: limits.unfinished_bytes()?,
+        handshake: limits.handshake,
+        header_bytes: limits.header_bytes,
         keep_alive: limits.keep_alive,
         shutdown_timeout: shutdown.timeout,
     })

@@ -23,6 +23,7 @@ use super::sections::recovery::RecoverySection;
 use super::sections::shutdown::ShutdownSection;
 use super::sections::socketio::SocketIoSection;
 use super::sections::store::StoreSection;
+use super::sections::tls::TlsSection;
 use crate::model::TrustedProxies;
 
 /// All keys of the configuration.
@@ -45,7 +46,7 @@ pub(super) struct File {
     pub(super) recovery: RecoverySection,
     pub(super) shutdown: ShutdownSection,
     pub(super) trusted_proxies: TrustedProxies,
-    tls: Option<Value>,
+    pub(super) tls: TlsSection,
     rooms: Option<Value>,
 }
 
@@ -67,7 +68,7 @@ impl Default for File {
             recovery: RecoverySection::default(),
             shutdown: ShutdownSection::default(),
             trusted_proxies: TrustedProxies::default(),
-            tls: None,
+            tls: TlsSection::default(),
             rooms: None,
         }
     }
@@ -79,7 +80,6 @@ impl File {
     pub(super) fn refuse_unsupported(&self) -> anyhow::Result<()> {
         let jwt = &self.auth.jwt;
         for (key, is_set) in [
-            ("tls", self.tls.is_some()),
             ("rooms", self.rooms.is_some()),
             ("auth.session", self.auth.session.is_some()),
             ("auth.jwt.public_key_file", jwt.public_key_file.is_some()),

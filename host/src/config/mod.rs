@@ -25,6 +25,7 @@ pub use log::LogFormat;
 pub use secrets::PRIVATE_DIR;
 pub use sections::budget::Budgets;
 pub use sections::shutdown::ShutdownConfig;
+pub use sections::tls::TlsConfig;
 
 /// The usual name of configuration files. Without `--config` such a file is not read.
 pub const USUAL_FILE: &str = "roundhouse.toml";

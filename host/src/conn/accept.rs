@@ -8,10 +8,10 @@ use std::thread::{self, JoinHandle};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::overload::Overload;
+use super::overload::{Overload, OverloadAnswers};
 use crate::hub::{Hub, ShardCommand};
 use crate::metrics::Metrics;
-use crate::model::{LogLimit, TrustedProxies};
+use crate::model::LogLimit;
 use crate::net::{Descriptors, accept_failed};
 
 /// The thread that accepts connections.
@@ -26,7 +26,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Where the thread or its runtime cannot be created.
-    pub fn start(listener: TcpListener, hub: Arc<Hub>, metrics: Metrics, trusted: TrustedProxies) -> io::Result<Self> {
+    pub fn start(listener: TcpListener, hub: Arc<Hub>, metrics: Metrics, answers: OverloadAnswers) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let (stop, mut stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -37,7 +37,7 @@ impl Acceptor {
                     Err(error) => return tracing::error!(%error, "cannot listen for clients"),
                 };
                 let descriptors = Descriptors::of_process();
-                let mut overload = Overload::new(metrics, trusted);
+                let mut overload = Overload::new(metrics, answers);
                 let mut failures = LogLimit::default();
                 loop {
                     tokio::select! {

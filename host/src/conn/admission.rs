@@ -1,11 +1,13 @@
 //! The limits of connections, of the whole host and from one address.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
 use super::config::ConnConfig;
+use super::request_rates::RequestRates;
 use crate::model::{CloseCode, network_of};
 
 /// Minimum time between two probes by address, in milliseconds: each probe walks all transports of the host.
@@ -21,6 +23,9 @@ pub struct Admission {
     total: AtomicUsize,
     /// Connections by address or IPv6 network; counted only where `limits.connections_per_ip` is set.
     by_address: DashMap<IpAddr, usize>,
+    /// HTTP connections by address or IPv6 network; counted only where `limits.http_connections_per_ip` is set.
+    http_by_address: Arc<DashMap<IpAddr, usize>>,
+    requests: RequestRates,
     /// Time of the last probe by address, in milliseconds of uptime.
     probed: AtomicU64,
 }
@@ -62,6 +67,27 @@ impl Admission {
         Ok(())
     }
 
+    /// Counts an HTTP connection from `peer` until the returned place is dropped. `None` where there are as many as there
+    /// may be.
+    pub(super) fn enter_http(&self, peer: SocketAddr, config: &ConnConfig) -> Option<HttpPlace> {
+        if config.http_connections_per_ip == 0 {
+            return Some(HttpPlace(None));
+        }
+        let network = network_of(peer.ip());
+        let mut count = self.http_by_address.entry(network).or_default();
+        if *count >= config.http_connections_per_ip {
+            return None;
+        }
+        *count += 1;
+        Some(HttpPlace(Some((self.http_by_address.clone(), network))))
+    }
+
+    /// Whether an address may have another request answered. `now` is in milliseconds of uptime.
+    pub(super) fn allows_request(&self, address: IpAddr, config: &ConnConfig, now: u64) -> bool {
+        let (per_second, burst) = (config.requests_per_second_per_ip, config.request_burst_per_ip);
+        per_second == 0 || self.requests.allows(network_of(address), per_second, burst, now)
+    }
+
     /// Notes that an untrusted address sends headers of proxies.
     pub(super) fn suspect_proxy(&self, peer: SocketAddr, config: &ConnConfig) {
         if config.connections_per_ip > 0 || config.counts_anonymous {
@@ -94,6 +120,21 @@ impl Admission {
         self.total.fetch_sub(1, Ordering::Relaxed);
         if config.connections_per_ip > 0 {
             self.by_address.remove_if_mut(&network_of(peer.ip()), |_, count| {
+                *count = count.saturating_sub(1);
+                *count == 0
+            });
+        }
+    }
+}
+
+/// The place of an HTTP connection in the count of its address.
+#[derive(Debug)]
+pub(super) struct HttpPlace(Option<(Arc<DashMap<IpAddr, usize>>, IpAddr)>);
+
+impl Drop for HttpPlace {
+    fn drop(&mut self) {
+        if let Some((counts, network)) = &self.0 {
+            counts.remove_if_mut(network, |_, count| {
                 *count = count.saturating_sub(1);
                 *count == 0
             });

@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //! - `accept`: new sockets; `overload`: sockets for which no regular file descriptor is left; `admission`: limits of
-//!   the whole host
+//!   the whole host; `request_rates`: requests from one address
 //! - `http`: requests on a new socket, up to a WebSocket or a polling session
 //! - `state`: the state of shards, transports and connections, in types that know no shard
 //! - `shard`: the thread, and its work on the state
@@ -17,14 +17,16 @@ mod admission;
 mod config;
 mod http;
 mod overload;
+mod request_rates;
 mod shard;
 mod shared;
 mod state;
 
 pub use accept::Acceptor;
 pub use admission::Admission;
-pub use config::{ConnConfig, UserOverflow};
+pub use config::{ConnConfig, EventLimits, UserOverflow};
 pub use http::{AllowedOrigin, ClientBundle, ClientConfig};
+pub use overload::OverloadAnswers;
 pub use shard::{ShardThread, incomplete_budget};
 pub use shared::Shared;
 pub use state::EioSessions;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::http::proxy_header;
 use crate::metrics::Metrics;
 use crate::model::{LogLimit, TrustedProxies};
-use crate::net::MAX_HEAD_BYTES;
+use crate::net::{Budget, Stream, Tls};
 
 /// The most connections that are answered concurrently: half of the smallest reserve of descriptors. A further one ends
 /// the oldest, so that a liveness probe, which sends its request at once, does not wait behind connections that send
@@ -31,18 +31,31 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const REFUSAL: &str =
     r#"{"code":"feature_unavailable","message":"the host has as many connections as it can have: try again"}"#;
 
+/// What answering a connection over the limit needs of the client listener's settings.
+#[derive(Debug)]
+pub struct OverloadAnswers {
+    /// The proxies whose PROXY headers count.
+    pub trusted: TrustedProxies,
+    /// The listener's TLS, if configured.
+    pub tls: Option<Tls>,
+    /// The budget for incomplete input.
+    pub unfinished: Budget,
+    /// The longest head of a request, in bytes.
+    pub header_bytes: usize,
+}
+
 /// Connections over the limit.
 #[derive(Debug)]
 pub(super) struct Overload {
     metrics: Metrics,
-    trusted: TrustedProxies,
+    answers: OverloadAnswers,
     answered: VecDeque<JoinHandle<()>>,
     lines: LogLimit,
 }
 
 impl Overload {
-    pub(super) fn new(metrics: Metrics, trusted: TrustedProxies) -> Self {
-        Self { metrics, trusted, answered: VecDeque::new(), lines: LogLimit::default() }
+    pub(super) fn new(metrics: Metrics, answers: OverloadAnswers) -> Self {
+        Self { metrics, answers, answered: VecDeque::new(), lines: LogLimit::default() }
     }
 
     /// Answers one request of a connection, and closes it.
@@ -60,16 +73,25 @@ impl Overload {
         {
             oldest.abort();
         }
-        let is_proxy = socket.peer_addr().is_ok_and(|peer| self.trusted.contains(peer.ip()));
+        let is_proxy = socket.peer_addr().is_ok_and(|peer| self.answers.trusted.contains(peer.ip()));
+        let (tls, budget) = (self.answers.tls.clone(), self.answers.unfinished.clone());
+        let header_bytes = self.answers.header_bytes;
         self.answered.push_back(tokio::spawn(async move {
             let answered = async {
                 if is_proxy && proxy_header::read(&mut socket).await.is_err() {
                     return;
                 }
+                let socket = match &tls {
+                    None => Stream::Plain(socket),
+                    Some(tls) => match tls.accept(socket, &budget).await {
+                        Ok(socket) => socket,
+                        Err(error) => return tracing::debug!(%error, "a connection over the limit failed"),
+                    },
+                };
                 let served = hyper::server::conn::http1::Builder::new()
                     .timer(TokioTimer::new())
                     .keep_alive(false)
-                    .max_buf_size(MAX_HEAD_BYTES)
+                    .max_buf_size(header_bytes)
                     .serve_connection(
                         TokioIo::new(socket),
                         service_fn(|request| std::future::ready(respond(&request))),

@@ -10,7 +10,7 @@ use crate::auth::Authenticator;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
-use crate::net::Budget;
+use crate::net::{Budget, Tls};
 use crate::plugin::Runtime;
 
 /// The state shared by all shards.
@@ -26,6 +26,8 @@ pub struct Shared {
     pub auth: Arc<Authenticator>,
     /// The features, which handle events.
     pub plugins: Runtime,
+    /// The TLS of the client listener, if configured.
+    pub tls: Option<Tls>,
     /// The limits of connections.
     pub admission: Arc<Admission>,
     /// The budget for incomplete input.

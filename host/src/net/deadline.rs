@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time for the head of a request, from the start of a new connection or from the head's first byte.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Deadline of an HTTP connection, in milliseconds from its start; `u64::MAX` while a request is answered, which has
 /// bounds of its own.
 #[derive(Debug, Clone)]
 pub(super) struct Deadline {
     begun: Instant,
     at: Arc<AtomicU64>,
+    /// Time for the head of a request, from the start of a new connection or from the head's first byte.
+    head: Duration,
 }
 
 impl Deadline {
-    pub(super) fn new(time: Duration) -> Self {
-        let deadline = Self { begun: Instant::now(), at: Arc::default() };
-        deadline.set(time);
+    /// A deadline for the first head, which may take `head`, as each later one.
+    pub(super) fn new(head: Duration) -> Self {
+        let deadline = Self { begun: Instant::now(), at: Arc::default(), head };
+        deadline.set(head);
         deadline
     }
 
@@ -38,10 +38,10 @@ impl Deadline {
         self.at.load(Ordering::Relaxed) == u64::MAX
     }
 
-    /// Notes the first byte of a request, whose head is due within [`REQUEST_TIMEOUT`].
+    /// Notes the first byte of a request, whose head is due within its time.
     pub(super) fn head_begins(&self) {
-        if !self.is_clear() && self.left() > REQUEST_TIMEOUT {
-            self.set(REQUEST_TIMEOUT);
+        if !self.is_clear() && self.left() > self.head {
+            self.set(self.head);
         }
     }
 

@@ -13,13 +13,14 @@ use hyper::header::{CONNECTION, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::budget::{Budget, Holding};
-use super::deadline::{Deadline, REQUEST_TIMEOUT};
+use super::deadline::Deadline;
+use super::tls::Stream;
 use super::watched::{CONNECTION_BYTES, Watch, WatchedSocket};
+use crate::metrics::{Limit, Metrics};
 
 /// Time for a client to read an answer, beyond the idle time after it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,17 +28,17 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest time between two checks of a connection's deadline.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The longest head of a request, in bytes; a longer one is answered 431. The value is nginx's default, enough for a
-/// token of 8 KiB in each of several places. It also bounds the read-ahead of a body.
-pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-
 /// Refused requests in a row after which a connection is closed. Well-behaved clients stop earlier; others have the
 /// cost of a new connection.
 const MAX_REFUSED: u64 = 100;
 
-/// The time limits of an HTTP connection.
+/// The limits of an HTTP connection.
 #[derive(Debug, Clone, Copy)]
-pub struct HttpTimes {
+pub struct HttpLimits {
+    /// Time for the head of a request, from the start of a new connection or from the head's first byte.
+    pub handshake: Duration,
+    /// The longest head of a request, in bytes; a longer one is answered 431. It also bounds the read-ahead of a body.
+    pub header_bytes: usize,
     /// Idle time between two requests; `None` where the connection gets one request.
     pub keep_alive: Option<Duration>,
     /// Time to complete the current answer at shutdown.
@@ -75,9 +76,10 @@ impl Counts {
 /// Answers the requests of a connection by `service`, one after another, each with its [`RequestFacts`]. Incomplete requests
 /// are held within `budget`. When `stopping` turns true, the current request is answered, as the last.
 pub async fn serve_requests<S, F>(
-    socket: TcpStream,
-    times: HttpTimes,
+    socket: Stream,
+    limits: HttpLimits,
     budget: &Budget,
+    metrics: &Metrics,
     mut stopping: watch::Receiver<bool>,
     service: S,
 ) -> hyper::Result<()>
@@ -85,13 +87,16 @@ where
     S: Fn(Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let deadline = Deadline::new(REQUEST_TIMEOUT);
-    let idle = times.keep_alive.unwrap_or_default();
+    let deadline = Deadline::new(limits.handshake);
+    let idle = limits.keep_alive.unwrap_or_default();
     let watch = Arc::new(Watch::new(budget.holding(), deadline.clone()));
     // The library allocates its buffer before the first byte arrives, so a silent connection is not handed to it.
     tokio::select! {
         biased;
-        readable = tokio::time::timeout(REQUEST_TIMEOUT, socket.readable()) => {
+        readable = tokio::time::timeout(limits.handshake, socket.readable()) => {
+            if readable.is_err() {
+                metrics.limited(Limit::Handshake);
+            }
             if !matches!(readable, Ok(Ok(()))) {
                 return Ok(());
             }
@@ -101,8 +106,9 @@ where
     }
     watch.holding.begin(CONNECTION_BYTES);
     let counts = Arc::<Counts>::default();
+    let of_requests = counts.clone();
     let service = service_fn(|mut request: Request<Incoming>| {
-        let (watch, counts) = (watch.clone(), counts.clone());
+        let (watch, counts) = (watch.clone(), of_requests.clone());
         watch.deadline.clear();
         watch.holding.clear();
         let number = counts.requests.fetch_add(1, Ordering::Relaxed);
@@ -124,11 +130,11 @@ where
     let mut served = pin!(
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .keep_alive(times.keep_alive.is_some())
-            .max_buf_size(MAX_HEAD_BYTES)
-            .max_header_size(MAX_HEAD_BYTES)
+            .keep_alive(limits.keep_alive.is_some())
+            .max_buf_size(limits.header_bytes)
+            .max_header_size(limits.header_bytes)
             // The library's clock also runs while the connection is idle.
-            .header_read_timeout(idle.max(REQUEST_TIMEOUT))
+            .header_read_timeout(idle.max(limits.handshake))
             .serve_connection(TokioIo::new(WatchedSocket::new(socket, watch.clone())), service)
             .with_upgrades()
     );
@@ -137,9 +143,17 @@ where
         // During shutdown an answer does not extend the time.
         let left = || end.map_or(deadline.left(), |end: Instant| end.saturating_duration_since(Instant::now()));
         tokio::select! {
-            served = &mut served => return served,
+            served = &mut served => {
+                if served.as_ref().is_err_and(hyper::Error::is_parse_too_large) {
+                    metrics.limited(Limit::HeaderBytes);
+                }
+                return served;
+            }
             () = tokio::time::sleep(left().min(CHECK_INTERVAL)) => {
                 if left().is_zero() {
+                    if counts.requests.load(Ordering::Relaxed) == 0 || watch.is_in_head() {
+                        metrics.limited(Limit::Handshake);
+                    }
                     return Ok(());
                 }
             }
@@ -152,7 +166,7 @@ where
             }
             _ = stopping.wait_for(|stopping| *stopping), if end.is_none() => {
                 served.as_mut().graceful_shutdown();
-                end = Some(Instant::now() + times.shutdown);
+                end = Some(Instant::now() + limits.shutdown);
             }
         }
     }

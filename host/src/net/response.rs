@@ -66,6 +66,13 @@ pub fn unavailable(message: &str) -> Answer {
     answer
 }
 
+/// 429: the client sends more than it may.
+pub fn too_many_requests(message: &str) -> Answer {
+    let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
+    answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    answer
+}
+
 /// 503: the host shuts down. The connection closes, so that no proxy reuses it.
 pub fn restarting() -> Answer {
     let mut answer = unavailable("the host restarts: try again");

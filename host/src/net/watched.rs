@@ -3,15 +3,15 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::budget::Holding;
 use super::deadline::Deadline;
 use super::framing::Framing;
+use super::tls::Stream;
 
 /// Memory of an HTTP connection that waits for a request, in bytes: the library's buffer, and the task.
 pub const CONNECTION_BYTES: usize = 8192 + 2048;
@@ -24,6 +24,8 @@ const SILENT_BYTES: usize = 4096;
 pub(super) struct Watch {
     /// The index of the first request with two lengths; `u64::MAX` is none.
     ambiguous: AtomicU64,
+    /// Whether the last bytes belong to a head whose rest has not arrived.
+    is_in_head: AtomicBool,
     pub(super) holding: Arc<Holding>,
     pub(super) deadline: Deadline,
 }
@@ -31,7 +33,12 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(holding: Holding, deadline: Deadline) -> Self {
         holding.begin(SILENT_BYTES);
-        Self { ambiguous: AtomicU64::new(u64::MAX), holding: Arc::new(holding), deadline }
+        Self {
+            ambiguous: AtomicU64::new(u64::MAX),
+            is_in_head: AtomicBool::new(false),
+            holding: Arc::new(holding),
+            deadline,
+        }
     }
 
     /// Whether the request of this index has two lengths.
@@ -39,11 +46,17 @@ impl Watch {
         self.ambiguous.load(Ordering::Relaxed) == number
     }
 
+    /// Whether a head has arrived in part.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.is_in_head.load(Ordering::Relaxed)
+    }
+
     fn saw(&self, framing: &Framing, came: usize, had: usize) {
         if let Some(number) = framing.ambiguous() {
             self.ambiguous.store(number, Ordering::Relaxed);
         }
         let incomplete = framing.incomplete();
+        self.is_in_head.store(incomplete > 0, Ordering::Relaxed);
         if incomplete > 0 {
             if had == 0 {
                 self.deadline.head_begins();
@@ -56,18 +69,18 @@ impl Watch {
 /// A client's socket.
 #[derive(Debug)]
 pub struct WatchedSocket {
-    socket: TcpStream,
+    socket: Stream,
     framing: Framing,
     watch: Arc<Watch>,
 }
 
 impl WatchedSocket {
-    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(socket: Stream, watch: Arc<Watch>) -> Self {
         Self { socket, framing: Framing::default(), watch }
     }
 
     /// The socket, after an upgrade to another protocol.
-    pub fn into_inner(self) -> TcpStream {
+    pub fn into_inner(self) -> Stream {
         self.socket
     }
 }

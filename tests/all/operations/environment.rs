@@ -100,7 +100,7 @@ async fn host_names_are_accepted_as_addresses() {
     let (ok, listed) = host.plugin_at(&host.api.replace("127.0.0.1", "localhost"), &["list"]);
     assert!(ok && listed.contains("ticket-collision"), "{listed}");
     let (ok, stderr) = host.plugin_at(&host.api.replace("http://", "https://"), &["list"]);
-    assert!(!ok && stderr.contains("plain HTTP"), "{stderr}");
+    assert!(!ok && stderr.contains("TLS handshake"), "{stderr}");
 
     let dir = tempfile::tempdir().unwrap();
     let check = |listen: &str| TestHost::command(dir.path()).args(["check", "--listen", listen]).output().unwrap();

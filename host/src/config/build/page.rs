@@ -20,6 +20,7 @@ use crate::config::sections::recovery::RecoverySection;
 use crate::config::sections::shutdown::ShutdownSection;
 use crate::config::sections::socketio::SocketIoSection;
 use crate::config::sections::store::StoreSection;
+use crate::config::sections::tls::{ApiTlsSection, TlsSection};
 use crate::plugin::PluginOptions;
 
 const PAGE: &str = include_str!("../../../../docs/configuration.md");
@@ -28,7 +29,7 @@ const PAGE: &str = include_str!("../../../../docs/configuration.md");
 const EXAMPLE: &str = "[plugins.ticket-collision]";
 
 /// Keys that are refused as not supported.
-const UNSUPPORTED: [&str; 5] = ["tls", "rooms", "session", "public_key_file", "jwks_url"];
+const UNSUPPORTED: [&str; 4] = ["rooms", "session", "public_key_file", "jwks_url"];
 
 /// The page's TOML, as lines of each table by its header; the lines before the first header are under "".
 fn tables() -> Vec<(&'static str, String)> {
@@ -83,6 +84,8 @@ fn page_names_every_key() {
         ("[recovery]", keys::<RecoverySection>()),
         ("[socketio]", keys::<SocketIoSection>()),
         ("[cors]", keys::<CorsSection>()),
+        ("[tls]", keys::<TlsSection>()),
+        ("[tls.api]", keys::<ApiTlsSection>()),
         ("[store]", keys::<StoreSection>()),
         ("[shutdown]", keys::<ShutdownSection>()),
         ("[plugins]", keys::<PluginsSection>()),

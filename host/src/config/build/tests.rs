@@ -56,7 +56,7 @@ fn mistakes_are_named_with_their_place() {
         ("limits.api_bytes = 1", "limits.api_bytes is 1"),
         ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
         ("shutdown.drian = \"1s\"", "did you mean drain?"),
-        ("[tls]\ncertificate_file = \"a\"", "tls"),
+        ("[tls]\ncertificate_file = \"a\"", "tls.key_file"),
         ("[[rooms]]\npattern = \"a\"\nallow = \"true\"", "rooms"),
         ("[auth.jwt]\njwks_url = \"http://x\"", "auth.jwt.jwks_url"),
         ("[auth.jwt]\nalgorithms = [\"RS256\"]", "RS256"),

@@ -12,3 +12,4 @@ pub(super) mod recovery;
 pub(super) mod shutdown;
 pub(super) mod socketio;
 pub(super) mod store;
+pub(super) mod tls;

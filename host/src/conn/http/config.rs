@@ -37,7 +37,7 @@ impl ClientConfig {
         let mut tokens = find_tokens(request.headers(), request.uri().query(), self.cookie.as_deref());
         let mut refused = None;
         let has_cookie = tokens.iter().any(|token| token.place == Place::Cookie);
-        if has_cookie && !self.may_carry_cookies(request.headers(), peer.is_proxied) {
+        if has_cookie && !self.may_carry_cookies(request.headers(), peer) {
             tokens.retain(|token| token.place != Place::Cookie);
             refused = Some(
                 "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
@@ -49,9 +49,8 @@ impl ClientConfig {
 
     /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by name.
     /// Browsers send cookies with requests from any site's pages, so a cookie alone proves nothing.
-    fn may_carry_cookies(&self, headers: &HeaderMap, is_proxied: bool) -> bool {
-        is_from_here(headers, scheme_of(headers, is_proxied))
-            || self.origin_if(headers, AllowedOrigin::is_named).is_some()
+    fn may_carry_cookies(&self, headers: &HeaderMap, peer: &HttpPeer) -> bool {
+        is_from_here(headers, scheme_of(headers, peer)) || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
     /// The `Origin` of a request, if it is allowed. Development mode allows pages of this machine.
@@ -78,7 +77,8 @@ mod tests {
         let config = ClientConfig { origins, ..ClientConfig::default() };
         let allowed = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            config.may_carry_cookies(&pairs.collect(), false)
+            let peer = HttpPeer { address: ([192, 0, 2, 7], 1).into(), is_proxied: false, is_tls: false };
+            config.may_carry_cookies(&pairs.collect(), &peer)
         };
         assert!(allowed(&[]));
         assert!(allowed(&[("host", "a.example:8080"), ("origin", "http://a.example:8080")]));

@@ -5,17 +5,18 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use hyper::HeaderMap;
 use hyper::header::{FORWARDED, HeaderName};
 
+use super::peer::HttpPeer;
 use crate::model::TrustedProxies;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The scheme of a page's request: as the first proxy reports it, or else `http`, which the host speaks. `None` behind a
-/// trusted proxy that reports none.
+/// The scheme of a page's request: `https` over TLS; else as the first proxy reports it, or else `http`. `None` behind a
+/// trusted proxy that reports none and speaks no TLS to the host.
 ///
 /// Reports of untrusted peers count, too: the scheme is only compared with `Origin`, a check against browsers, and no
 /// page can make a browser send these headers to another origin without a preflight.
-pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'static str> {
+pub(super) fn scheme_of(headers: &HeaderMap, peer: &HttpPeer) -> Option<&'static str> {
     let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
     let of_element = |element: &str| {
         let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
@@ -31,7 +32,8 @@ pub(super) fn scheme_of(headers: &HeaderMap, is_proxied: bool) -> Option<&'stati
         // Some proxies report a WebSocket's scheme.
         Some("https" | "wss") => Some("https"),
         Some("http" | "ws") => Some("http"),
-        _ if is_proxied => None,
+        _ if peer.is_tls => Some("https"),
+        _ if peer.is_proxied => None,
         _ => Some("http"),
     }
 }
@@ -123,9 +125,10 @@ mod tests {
 
     #[test]
     fn unreported_scheme_is_http_unless_proxied() {
-        let scheme = |pairs: &[(&'static str, &'static str)], is_proxied| {
+        let scheme = |pairs: &[(&'static str, &'static str)], is_proxied, is_tls| {
             let pairs = pairs.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
-            scheme_of(&pairs.collect(), is_proxied)
+            let peer = HttpPeer { address: ([192, 0, 2, 7], 1).into(), is_proxied, is_tls };
+            scheme_of(&pairs.collect(), &peer)
         };
         for (pairs, direct, proxied) in [
             (&[][..], Some("http"), None),
@@ -135,8 +138,9 @@ mod tests {
             (&[("x-forwarded-proto", "http")], Some("http"), Some("http")),
             (&[("x-forwarded-proto", "nonsense")], Some("http"), None),
         ] {
-            assert_eq!((scheme(pairs, false), scheme(pairs, true)), (direct, proxied), "{pairs:?}");
+            assert_eq!((scheme(pairs, false, false), scheme(pairs, true, false)), (direct, proxied), "{pairs:?}");
         }
+        assert_eq!((scheme(&[], false, true), scheme(&[], true, true)), (Some("https"), Some("https")));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -16,7 +15,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::auth::{MAX_PRESENTED_TOKENS, Place, PresentedToken};
 use crate::net::response::Answer;
-use crate::net::{WatchedSocket, header_lists};
+use crate::net::{RawSocket, WatchedSocket, header_lists};
 
 /// The supported subprotocols: the plain protocol's. Socket.IO has none.
 const SUBPROTOCOLS: [&str; 1] = ["roundhouse"];
@@ -27,14 +26,15 @@ pub(super) fn upgrade(
     request: Request<Incoming>,
     peer: SocketAddr,
     key: &str,
-    hand_over: impl FnOnce(std::net::TcpStream, &Bytes) + 'static,
+    hand_over: impl FnOnce(RawSocket, Vec<u8>) + 'static,
 ) -> Answer {
     let accept = derive_accept_key(key.as_bytes());
     let subprotocol = known_subprotocol(request.headers());
     spawn_local(async move {
         match hyper::upgrade::on(request).await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<WatchedSocket>>) {
-            Ok(Ok(parts)) => match parts.io.into_inner().into_inner().into_std() {
-                Ok(socket) => hand_over(socket, &parts.read_buf),
+            Ok(Ok(parts)) => match parts.io.into_inner().into_inner().into_raw() {
+                // The library read the first bytes behind the handshake, the socket has those decrypted after.
+                Ok((socket, unread)) => hand_over(socket, [&*parts.read_buf, &unread].concat()),
                 Err(error) => tracing::debug!(%error, %peer, "a connection was gone before it was handed over"),
             },
             Ok(Err(_)) => tracing::error!("a connection is not the kind of socket that it was accepted as"),

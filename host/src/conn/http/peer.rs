@@ -9,4 +9,6 @@ pub(super) struct HttpPeer {
     pub(super) address: SocketAddr,
     /// Whether the socket's peer is a trusted proxy.
     pub(super) is_proxied: bool,
+    /// Whether the socket has TLS.
+    pub(super) is_tls: bool,
 }

@@ -13,8 +13,9 @@ use super::peer::HttpPeer;
 use super::{demo, engineio};
 use crate::conn::shard::Shard;
 use crate::conn::state::{Credentials, Handshake};
+use crate::metrics::Limit;
 use crate::net::refuse_ambiguous;
-use crate::net::response::{Answer, error, restarting, text};
+use crate::net::response::{Answer, error, restarting, text, too_many_requests};
 
 /// Engine.IO without Socket.IO, for suites that test it alone.
 const ENGINE_ECHO_PATH: &str = "/engine.io";
@@ -29,6 +30,10 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
         peer.address = client_of(peer.address, request.headers(), trusted);
     } else if is_forwarded(request.headers()) {
         shard.shared().admission.suspect_proxy(peer.address, &shard.shared().config);
+    }
+    if !shard.shared().admission.allows_request(peer.address.ip(), &shard.shared().config, shard.now()) {
+        shard.metrics().limited(Limit::RequestsPerIp);
+        return too_many_requests("too many requests from this address: try again in a second");
     }
     let config = &shard.shared().client;
     let path = request.uri().path();

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -14,7 +15,13 @@ use super::proxy_header;
 use super::routes::answer;
 use crate::conn::shard::Shard;
 use crate::hub::ShardCommand;
-use crate::net::{HttpTimes, REQUEST_TIMEOUT, serve_requests};
+use crate::metrics::Limit;
+use crate::net::{Budget, HandshakeFailure, HttpLimits, Stream, Tls, serve_requests};
+
+/// The answer to a connection over `limits.http_connections_per_ip`.
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+    Connection: close\r\nRetry-After: 1\r\nX-Content-Type-Options: nosniff\r\nContent-Length: 97\r\n\r\n\
+    {\"code\":\"feature_unavailable\",\"message\":\"there are too many HTTP connections from this address\"}\n";
 
 impl Shard {
     /// Whether new clients are refused because the host shuts down.
@@ -57,15 +64,43 @@ impl Shard {
         let config = &self.shared().config;
         let stopping = self.shutdown().subscribe();
         let is_proxied = config.trusted_proxies.contains(peer.ip());
-        let peer = if is_proxied {
-            let Some(client) = client_behind(&mut socket, stopping.clone()).await? else { return Ok(()) };
-            client.unwrap_or(peer)
+        let client = if is_proxied {
+            match client_behind(&mut socket, config.handshake, stopping.clone()).await? {
+                Some(client) => client,
+                None => return Ok(()),
+            }
         } else {
-            peer
+            Some(peer)
         };
-        let times = HttpTimes { keep_alive: Some(config.keep_alive), shutdown: config.shutdown_timeout };
-        let served = serve_requests(socket, times, &self.shared().unfinished, stopping, |request| {
-            let peer = HttpPeer { address: peer, is_proxied };
+        let peer = client.unwrap_or(peer);
+        // A proxy that names its clients in the heads of requests carries many clients on its own connections.
+        let place = client.map_or(Some(None), |client| self.shared().admission.enter_http(client, config).map(Some));
+        let Some(_place) = place else {
+            self.metrics().limited(Limit::HttpConnectionsPerIp);
+            if self.shared().tls.is_none() {
+                // Best effort: the client may have left.
+                let _ = socket.try_write(TOO_MANY_CONNECTIONS);
+            }
+            return Ok(());
+        };
+        let (tls, budget) = (self.shared().tls.as_ref(), &self.shared().unfinished);
+        let (is_tls, socket) = match tls {
+            None => (false, Stream::Plain(socket)),
+            // On the heap, so that idle connections do not reserve the size of this future.
+            Some(tls) => match Box::pin(begin_tls(tls, socket, budget, stopping.clone())).await {
+                Ok(Some(socket)) => (true, socket),
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(io::Error::other(error)),
+            },
+        };
+        let limits = HttpLimits {
+            handshake: config.handshake,
+            header_bytes: config.header_bytes,
+            keep_alive: Some(config.keep_alive),
+            shutdown: config.shutdown_timeout,
+        };
+        let served = serve_requests(socket, limits, budget, self.metrics(), stopping, |request| {
+            let peer = HttpPeer { address: peer, is_proxied, is_tls };
             // On the heap, so that idle connections do not reserve the size of this future.
             Box::pin(answer(self.clone(), peer, request))
         });
@@ -73,13 +108,27 @@ impl Shard {
     }
 }
 
+/// Completes the TLS handshake. `None` where the host shuts down meanwhile.
+async fn begin_tls(
+    tls: &Tls,
+    socket: TcpStream,
+    budget: &Budget,
+    mut stopping: watch::Receiver<bool>,
+) -> Result<Option<Stream>, HandshakeFailure> {
+    tokio::select! {
+        socket = tls.accept(socket, budget) => socket.map(Some),
+        _ = stopping.wait_for(|stopping| *stopping) => Ok(None),
+    }
+}
+
 /// The client behind a trusted proxy that sends the PROXY protocol. The outer `None` closes the connection.
 async fn client_behind(
     socket: &mut TcpStream,
+    time: Duration,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<Option<Option<SocketAddr>>> {
     tokio::select! {
-        client = timeout(REQUEST_TIMEOUT, proxy_header::read(socket)) => client.ok().transpose(),
+        client = timeout(time, proxy_header::read(socket)) => client.ok().transpose(),
         _ = stopping.wait_for(|stopping| *stopping) => Ok(None),
     }
 }

@@ -68,7 +68,7 @@ impl Shard {
         }
         // Best effort: the result of the write does not matter.
         match &transport.io {
-            Io::Socket(socket) => drop(self.writes().write(transport, &socket.tcp)),
+            Io::Socket(socket) => drop(self.writes().write(transport, socket)),
             Io::Polling(poll) => self.flush_polling(transport, poll),
         }
         self.detach_all(transport, may_resume);
@@ -87,6 +87,7 @@ impl Shard {
         }
         self.remove_transport(transport);
         if let Some(socket) = transport.socket() {
+            socket.close_tls();
             // The client sees the end at once, though a task may hold the transport a moment longer.
             let _ = socket2::SockRef::from(&socket.tcp).shutdown(std::net::Shutdown::Both);
         }

@@ -1,5 +1,6 @@
 //! Clients' events and the answers to them, for all protocols.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use serde_json::json;
 
 use super::parts::Shard;
 use crate::auth::{Place, PresentedToken};
-use crate::conn::state::{Connection, Entry};
+use crate::conn::state::{Connection, Entry, Rate, Verdict};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::ClientEvent;
 use crate::protocol::{Protocol, plain, socketio, websocket};
@@ -48,6 +49,12 @@ impl Shard {
         if event == AUTHENTICATE {
             return self.renew_token(connection, &payload, id);
         }
+        if let Some(limits) = &self.config().event_limits
+            && let Some(limit) = limits.get(event)
+            && !self.is_within_event_limit(connection, event, *limit, id)
+        {
+            return;
+        }
         let accepted = self.shared().plugins.client_event(ClientEvent {
             connection: connection.id,
             identity: connection.identity.borrow().clone(),
@@ -59,6 +66,36 @@ impl Shard {
         if let Err(failure) = accepted {
             self.reply(connection, Some(event), id, Err(&failure));
         }
+    }
+
+    /// Whether a connection may send another event of this name. If not, the event is answered, and a client that stays
+    /// over the rate is cut off.
+    fn is_within_event_limit(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        event: &str,
+        (per_second, burst): (NonZeroU32, NonZeroU32),
+        id: Option<i128>,
+    ) -> bool {
+        let new_rate = || Rate::new(per_second, burst, &self.shared().clock);
+        let verdict = connection.judge_event(event, self.now(), new_rate);
+        if verdict == Verdict::Take {
+            return true;
+        }
+        self.metrics().limited_event(event).inc();
+        match verdict {
+            Verdict::Take | Verdict::Drop => self.metrics().events_refused.inc(),
+            Verdict::Refuse => {
+                let message = format!("too many {event} from this connection: {per_second} a second are taken");
+                self.reply(connection, Some(event), id, Err(&Failure::new(ErrorCode::RateLimited, message)));
+            }
+            Verdict::CutOff => {
+                if let Some(transport) = self.transport_of(connection) {
+                    self.cut_off(&transport);
+                }
+            }
+        }
+        false
     }
 
     /// Replaces a connection's token by a newer one of the same user, which keeps the connection open beyond the old

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::parts::Shard;
 use crate::conn::state::{Io, Phase, Transport};
+use crate::metrics::Limit;
 use crate::model::CloseCode;
 
 impl Shard {
@@ -21,6 +22,7 @@ impl Shard {
             self.flush(&transport);
             if transport.outbox.borrow().bytes() > limit && transport.is_up() {
                 self.metrics().slow_connections.inc();
+                self.metrics().limited(Limit::OutboxBytes);
                 tracing::info!(peer = %transport.peer, "a client reads too slowly and is disconnected");
                 transport.outbox.borrow_mut().drop_unsent();
                 self.close(&transport, CloseCode::TooSlow, "the client reads slower than it is sent to");
@@ -52,7 +54,7 @@ impl Shard {
         match &transport.io {
             Io::Polling(poll) if !is_ended => self.flush_polling(transport, poll),
             Io::Socket(socket) if !is_ended && !socket.blocked.get() => {
-                if let Ok(is_done) = self.writes().write(transport, &socket.tcp) {
+                if let Ok(is_done) = self.writes().write(transport, socket) {
                     return socket.blocked.set(!is_done);
                 }
                 self.shutdown_transport(transport, true);

@@ -13,6 +13,7 @@ use crate::conn::state::{
     Session, Sid, Socket, Transport,
 };
 use crate::model::CloseCode;
+use crate::net::RawSocket;
 use crate::protocol::engineio::Packet;
 use crate::protocol::websocket::Decoder;
 
@@ -32,7 +33,8 @@ impl Shard {
             Io::Socket(socket) => match socket.tcp.try_clone() {
                 Ok(tcp) => {
                     self.poller().unwatch(&socket.tcp);
-                    HandoffIo::Socket { tcp, decoder, received: Vec::new() }
+                    let socket = RawSocket { tcp, tls: socket.take_tls() };
+                    HandoffIo::Socket { socket, decoder, received: Vec::new() }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a client cannot be taken to its connection's shard");
@@ -81,7 +83,7 @@ impl Shard {
         };
         let (io, mut received) = match io {
             HandoffIo::Polling(poll) => (Io::Polling(RefCell::new(poll)), Vec::new()),
-            HandoffIo::Socket { tcp, decoder, received } => (Io::Socket(Socket::new(tcp, decoder)), received),
+            HandoffIo::Socket { socket, decoder, received } => (Io::Socket(Socket::new(socket, decoder)), received),
         };
         let (session, plain) = match session {
             HandoffSession::Plain(plain) => (Session::Plain, Some(plain)),

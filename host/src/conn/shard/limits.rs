@@ -11,6 +11,7 @@ use prometheus::{IntCounter, IntGauge};
 use super::parts::Shard;
 use crate::conn::state::{Io, Phase, Session, Transport, TransportId, Verdict};
 use crate::hub::{Hub, ShardCommand};
+use crate::metrics::Limit;
 use crate::model::{Clock, CloseCode, ErrorCode, Failure};
 use crate::net::Budget;
 use crate::protocol::{engineio, plain, socketio};
@@ -75,6 +76,7 @@ impl Shard {
 
     /// As [`Shard::log_oversize`], for a request without a transport.
     pub(in crate::conn) fn log_oversize_from(&self, peer: SocketAddr, user: Option<&str>, limit: usize) {
+        self.metrics().limited(Limit::MessageBytes);
         if let Some(unlogged) = self.client_log().ask_oversize(self.now()) {
             let is_early = limit < self.config().message_bytes;
             let which = if is_early { "before it signed in" } else { "limits.message_bytes" };
@@ -95,6 +97,10 @@ impl Shard {
             Some(rate) => rate.judge(bytes, self.now()),
             None => Verdict::Take,
         };
+        if verdict == Verdict::Take {
+            return verdict;
+        }
+        self.metrics().limited(Limit::EventsPerSecond);
         match verdict {
             Verdict::Take | Verdict::Refuse => {}
             Verdict::Drop => self.metrics().events_refused.inc(),
@@ -104,7 +110,7 @@ impl Shard {
     }
 
     /// Closes a transport whose client keeps sending over its rate, and stops reading it.
-    fn cut_off(self: &Rc<Self>, transport: &Rc<Transport>) {
+    pub(super) fn cut_off(self: &Rc<Self>, transport: &Rc<Transport>) {
         if !transport.is_up() {
             return;
         }
@@ -187,6 +193,7 @@ impl Shard {
         if transport.holding.take().is_none() {
             return;
         }
+        self.metrics().limited(Limit::UnfinishedBytes);
         tracing::debug!(peer = %transport.peer, "a client's unfinished message had to make room for others");
         let reason = "the host holds too much that is unfinished: try again";
         self.close_with(&transport, CloseCode::TryAgainLater, reason, true);
@@ -216,6 +223,6 @@ fn incomplete_bytes(transport: &Transport) -> (usize, usize) {
         // Input of a closing transport is dropped.
         Phase::Closing | Phase::Ended => return (0, 0),
     };
-    let frames = transport.socket().map_or(0, |socket| socket.decoder.borrow().buffered());
+    let frames = transport.socket().map_or(0, |socket| socket.decoder.borrow().buffered() + socket.incomplete_tls());
     (unauthenticated + attachments + frames, attachments)
 }

@@ -1,15 +1,15 @@
 //! Opening of transports: WebSockets after their handshake, and polling sessions.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
 
-use bytes::Bytes;
-
 use super::parts::Shard;
 use crate::conn::state::{Credentials, EioSession, Handshake, Io, Phase, Rate, Session, Sid, Socket, Transport};
+use crate::metrics::Limit;
 use crate::model::CloseCode;
+use crate::net::RawSocket;
 use crate::protocol::websocket::{self, Decoder};
 
 impl Shard {
@@ -43,9 +43,9 @@ impl Shard {
     /// Opens a WebSocket whose handshake was answered. `received` has the bytes behind the handshake.
     pub(in crate::conn) fn open_websocket(
         self: &Rc<Self>,
-        socket: TcpStream,
+        socket: RawSocket,
         peer: SocketAddr,
-        received: &Bytes,
+        mut received: Vec<u8>,
         handshake: Handshake,
     ) {
         let session = match &handshake {
@@ -77,7 +77,7 @@ impl Shard {
         if received.is_empty() {
             self.account_incomplete(&transport, 0, false);
         } else {
-            self.read(&transport, &mut received.to_vec());
+            self.read(&transport, &mut received);
         }
         self.watch(&transport);
         self.flush_dirty();
@@ -119,7 +119,9 @@ impl Shard {
         transport.counted.set(entered.is_ok());
         if let Err((code, _)) = entered {
             self.metrics().connections_refused.inc();
-            if code == CloseCode::TooManyConnections {
+            let is_by_address = code == CloseCode::TooManyConnections;
+            self.metrics().limited(if is_by_address { Limit::ConnectionsPerIp } else { Limit::Connections });
+            if is_by_address {
                 self.probe_all_from(transport.peer.ip());
             }
         }

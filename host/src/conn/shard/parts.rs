@@ -80,12 +80,12 @@ impl Shard {
         &self.shared.config
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
+    pub(in crate::conn) fn metrics(&self) -> &Metrics {
         &self.shared.metrics
     }
 
     /// The current time, in milliseconds of uptime.
-    pub(super) fn now(&self) -> u64 {
+    pub(in crate::conn) fn now(&self) -> u64 {
         self.shared.clock.uptime_ms()
     }
 

@@ -1,7 +1,7 @@
 //! Polling: an Engine.IO session over HTTP, by GET requests that wait for packets and POST requests that bring packets.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use crate::conn::state::{
     EioCommand, Handoff, HandoffIo, HandoffSession, Io, Outbox, Phase, Poll, PollError, Sid, Transport,
 };
 use crate::model::CloseCode;
+use crate::net::RawSocket;
 use crate::protocol::engineio;
 use crate::protocol::websocket::Decoder;
 
@@ -27,8 +28,8 @@ const UPGRADE_POLL: Duration = Duration::from_millis(100);
 
 impl Shard {
     /// Hands a WebSocket that is to take over from polling to the shard of its session.
-    pub(in crate::conn) fn probe_session(&self, id: Sid, tcp: TcpStream, peer: SocketAddr, received: &Bytes) {
-        let io = HandoffIo::Socket { tcp, decoder: Decoder::default(), received: received.to_vec() };
+    pub(in crate::conn) fn probe_session(&self, id: Sid, socket: RawSocket, peer: SocketAddr, received: Vec<u8>) {
+        let io = HandoffIo::Socket { socket, decoder: Decoder::default(), received };
         let session = HandoffSession::Probe { id, is_tried: false };
         let (outbox, inbound) = (Outbox::default(), Vec::new());
         let handoff = Handoff { peer, is_counted: false, io, session, rate: None, outbox, inbound };

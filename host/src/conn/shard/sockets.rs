@@ -1,5 +1,6 @@
 //! Reading of sockets: each ready socket once per turn, and no user faster than its share.
 
+use std::cell::RefCell;
 use std::io::{self, Read as _};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use mio::Events;
 use super::parts::Shard;
 use crate::conn::state::{CHARGED_AT, Phase, READ_BUFFER_BYTES, Transport, TransportId};
 use crate::model::Identity;
+use crate::net::TlsSession;
 
 impl Shard {
     /// Watches a transport's socket. Bytes that are readable already cause an event, too.
@@ -57,7 +59,10 @@ impl Shard {
             let read = (&socket.tcp).read(&mut buffer);
             if let Ok(n @ 1..) = read {
                 self.charge_read(transport, n);
-                self.read(transport, &mut buffer[..n]);
+                match &socket.tls {
+                    None => self.read(transport, &mut buffer[..n]),
+                    Some(tls) => self.read_tls(transport, tls, &mut buffer[..n]),
+                }
             }
             read
         };
@@ -75,6 +80,31 @@ impl Shard {
         // The answers to many small messages must not pile up until the end of the turn.
         if self.writes().is_flush_due() {
             self.flush_dirty();
+        }
+    }
+
+    /// Decrypts bytes that were read from a socket with TLS, and handles them.
+    fn read_tls(self: &Rc<Self>, transport: &Rc<Transport>, tls: &RefCell<Option<TlsSession>>, bytes: &mut [u8]) {
+        let mut plain = self.poller().take_plain_buffer();
+        let (outcome, is_closed, has_answer) = match &mut *tls.borrow_mut() {
+            Some(tls) => (tls.read(bytes, &mut plain), tls.is_closed_by_peer(), tls.has_pending()),
+            None => return,
+        };
+        if plain.is_empty() {
+            transport.times.heard.set(self.now());
+            self.account_incomplete(transport, bytes.len(), false);
+        } else {
+            self.read(transport, &mut plain);
+        }
+        self.poller().put_plain_buffer(plain);
+        if let Err(error) = &outcome {
+            self.log_violation(transport, &format!("TLS: {error}"));
+        }
+        if has_answer {
+            self.writes().mark_dirty(transport);
+        }
+        if outcome.is_err() || is_closed {
+            self.shutdown_transport(transport, true);
         }
     }
 

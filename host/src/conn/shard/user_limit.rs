@@ -8,6 +8,7 @@ use super::parts::Shard;
 use crate::conn::config::UserOverflow;
 use crate::conn::state::{Phase, Timer, Transport, TransportId};
 use crate::hub::ShardCommand;
+use crate::metrics::Limit;
 use crate::model::{CloseCode, ConnId, network_of};
 
 /// Time to answer a probe. A client on a slow network answers in two or three seconds.
@@ -35,6 +36,7 @@ impl Shard {
         if self.has_user_capacity(user) {
             return Ok(());
         }
+        self.metrics().limited(Limit::ConnectionsPerUser);
         let limit = self.config().connections_per_user;
         if self.config().user_overflow == UserOverflow::Reject {
             self.probe_connections_of(user);

@@ -1,11 +1,13 @@
 //! A logical connection: one per client and namespace. It may outlive its transport.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use super::ids::TransportId;
+use super::rate::{Rate, Verdict};
 use super::replay::ReplayBuffer;
 use crate::hub::RoomId;
 use crate::model::{ConnId, Identity};
@@ -43,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) has_sent: Cell<bool>,
     /// The pending connect notice to features, with the client's auth payload.
     pub(crate) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
+    /// The rates of the event names that have a limit of their own and were sent.
+    event_rates: RefCell<Option<Box<HashMap<Box<str>, Rate>>>>,
     /// The replay buffer, where the connection is recoverable.
     pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }
@@ -59,8 +63,19 @@ impl Connection {
             expires: Cell::new(u64::MAX),
             has_sent: Cell::new(false),
             connect_notice: RefCell::default(),
+            event_rates: RefCell::default(),
             replay: RefCell::default(),
         }
+    }
+
+    /// Judges an event by the rate of its name, which `new_rate` creates at the first.
+    pub(crate) fn judge_event(&self, event: &str, now: u64, new_rate: impl FnOnce() -> Rate) -> Verdict {
+        let mut rates = self.event_rates.borrow_mut();
+        let rates = rates.get_or_insert_default();
+        if let Some(rate) = rates.get_mut(event) {
+            return rate.judge(0, now);
+        }
+        rates.entry(event.into()).or_insert(new_rate()).judge(0, now)
     }
 
     /// The Socket.IO namespace. Connections of the plain protocol are in the main one.

@@ -1,7 +1,7 @@
 //! The handoff of a transport: a client that resumes a connection may arrive on another shard than the connection's, to
 //! which its transport then moves, with all input that was read and not yet handled.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
@@ -10,6 +10,7 @@ use super::handshake::Credentials;
 use super::outbox::Outbox;
 use super::rate::Rate;
 use crate::auth;
+use crate::net::RawSocket;
 use crate::protocol::engineio::{self, Packet};
 use crate::protocol::websocket::{Decoder, Message};
 
@@ -85,7 +86,7 @@ pub(crate) struct Handoff {
 
 #[derive(Debug)]
 pub(crate) enum HandoffIo {
-    Socket { tcp: TcpStream, decoder: Decoder, received: Vec<u8> },
+    Socket { socket: RawSocket, decoder: Decoder, received: Vec<u8> },
     Polling(Option<Poll>),
 }
 

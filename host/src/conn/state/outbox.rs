@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::frame_queue::{FrameQueue, FrameRef};
+use crate::net::TlsSession;
 
 /// The most frames that are written in one system call. Linux takes 1,024; beyond some dozens the call costs less than
 /// the copying.
@@ -16,6 +17,10 @@ const FRAMES_PER_WRITE: usize = 64;
 /// Up to this number of bytes, frames are concatenated before they are written: that costs less than a vectored write,
 /// and the next client often gets the same copy.
 const MERGED_BYTES: usize = 64 * 1024;
+
+/// The most bytes that are encrypted before the socket has accepted those before: four of TLS' longest records. The
+/// encrypted bytes are beside the outbox's bound.
+const SEALED_BYTES: usize = 64 * 1024;
 
 /// Frames that wait to be written to one client, encoded for a WebSocket. A polling answer extracts the packets from
 /// the frames.
@@ -107,6 +112,40 @@ impl Outbox {
         // Frees the capacity: a client that was slow once is usually fast again.
         self.waiting = VecDeque::new();
         Ok(true)
+    }
+
+    /// As [`Outbox::write_to`], by TLS. What is encrypted counts as written.
+    pub(crate) fn write_tls(
+        &mut self,
+        socket: &TcpStream,
+        tls: &mut TlsSession,
+        queue: &mut FrameQueue,
+    ) -> io::Result<bool> {
+        loop {
+            if !tls.flush_to(socket)? {
+                self.keep(queue);
+                return Ok(false);
+            }
+            if self.is_empty() {
+                self.waiting = VecDeque::new();
+                return Ok(true);
+            }
+            if self.waiting.is_empty() && self.bytes <= SEALED_BYTES {
+                tls.write(queue.piece(&self.fresh)).map_err(io::Error::other)?;
+                (self.fresh, self.bytes) = (SmallVec::new(), 0);
+                continue;
+            }
+            self.keep(queue);
+            let mut sealed = 0;
+            while let Some(frame) = self.waiting.front()
+                && sealed < SEALED_BYTES
+            {
+                let part = frame.len().min(SEALED_BYTES - sealed);
+                tls.write(&frame[..part]).map_err(io::Error::other)?;
+                sealed += part;
+                self.advance(part);
+            }
+        }
     }
 
     fn advance(&mut self, mut written: usize) {

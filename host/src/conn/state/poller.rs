@@ -64,12 +64,14 @@ pub(crate) struct Poller {
     /// Transports whose sockets may have more to read than one turn allows.
     unread: RefCell<Vec<Rc<Transport>>>,
     read_buffer: RefCell<Box<[u8]>>,
+    /// The buffer that bytes are decrypted into, empty until a socket with TLS is read.
+    plain_buffer: RefCell<Vec<u8>>,
 }
 
 impl Poller {
     pub(crate) fn new(registry: Registry) -> Self {
         let read_buffer = RefCell::new(vec![0; READ_BUFFER_BYTES].into_boxed_slice());
-        Self { registry, unread: RefCell::default(), read_buffer }
+        Self { registry, unread: RefCell::default(), read_buffer, plain_buffer: RefCell::default() }
     }
 
     /// Watches the socket of a transport. Bytes that are readable already cause an event, too.
@@ -98,6 +100,17 @@ impl Poller {
     /// Takes the transports that have more to read. They count as unread until their flags are cleared.
     pub(crate) fn take_unread(&self) -> Vec<Rc<Transport>> {
         self.unread.take()
+    }
+
+    /// Takes the buffer for decrypted bytes, which is empty.
+    pub(crate) fn take_plain_buffer(&self) -> Vec<u8> {
+        self.plain_buffer.take()
+    }
+
+    /// Gives the buffer for decrypted bytes back.
+    pub(crate) fn put_plain_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.plain_buffer.replace(buffer);
     }
 
     pub(crate) fn read_buffer(&self) -> RefMut<'_, Box<[u8]>> {

@@ -13,7 +13,7 @@ use super::ids::TransportId;
 use super::outbox::Outbox;
 use super::rate::Rate;
 use crate::model::ConnId;
-use crate::net::Holding;
+use crate::net::{Holding, RawSocket, TlsSession};
 use crate::protocol::websocket::Decoder;
 
 /// The phase in a transport's lifecycle.
@@ -59,14 +59,37 @@ pub(crate) enum Io {
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) tcp: TcpStream,
+    /// The TLS of the socket; empty after a handoff, which took it. On the heap, so that sockets without TLS are small.
+    pub(crate) tls: Option<Box<RefCell<Option<TlsSession>>>>,
     pub(crate) decoder: RefCell<Decoder>,
     /// Whether the kernel's send buffer is full. The poller reports when it has room again.
     pub(crate) blocked: Cell<bool>,
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream, decoder: Decoder) -> Self {
-        Self { tcp, decoder: RefCell::new(decoder), blocked: Cell::new(false) }
+    pub(crate) fn new(socket: RawSocket, decoder: Decoder) -> Self {
+        let tls = socket.tls.map(|tls| Box::new(RefCell::new(Some(tls))));
+        Self { tcp: socket.tcp, tls, decoder: RefCell::new(decoder), blocked: Cell::new(false) }
+    }
+
+    /// Takes the TLS for a handoff. Nothing can be read or written after it.
+    pub(crate) fn take_tls(&self) -> Option<TlsSession> {
+        self.tls.as_ref().and_then(|tls| tls.take())
+    }
+
+    /// The bytes that are held of incomplete records of TLS.
+    pub(crate) fn incomplete_tls(&self) -> usize {
+        self.tls.as_ref().and_then(|tls| tls.borrow().as_ref().map(TlsSession::incomplete)).unwrap_or_default()
+    }
+
+    /// Tells a client with TLS that no more follows, as far as its socket takes it: the end of a connection is best
+    /// effort.
+    pub(crate) fn close_tls(&self) {
+        if let Some(tls) = self.tls.as_ref().and_then(|tls| tls.borrow_mut().take())
+            && let Err(error) = tls.close_on(&self.tcp)
+        {
+            tracing::trace!(%error, "a client left before it was told of the end");
+        }
     }
 }
 

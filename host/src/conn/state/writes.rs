@@ -3,13 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpStream;
 use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::frame_queue::{FrameQueue, FrameRef};
-use super::transport::{Io, Transport};
+use super::transport::{Io, Socket, Transport};
 use crate::store::DeliveryReceipt;
 
 /// Queued frames at which they are flushed even in the middle of a read turn.
@@ -68,7 +67,7 @@ impl Writes {
         if let Io::Socket(socket) = &transport.io
             && !transport.dirty.get()
             && !socket.blocked.get()
-            && let Ok(is_done) = self.write(transport, &socket.tcp)
+            && let Ok(is_done) = self.write(transport, socket)
         {
             return socket.blocked.set(!is_done);
         }
@@ -93,8 +92,16 @@ impl Writes {
     }
 
     /// Writes a transport's outbox to its socket. Returns whether all of it is written.
-    pub(crate) fn write(&self, transport: &Transport, tcp: &TcpStream) -> io::Result<bool> {
-        transport.outbox.borrow_mut().write_to(tcp, &mut self.queue.borrow_mut())
+    pub(crate) fn write(&self, transport: &Transport, socket: &Socket) -> io::Result<bool> {
+        let (mut outbox, mut queue) = (transport.outbox.borrow_mut(), self.queue.borrow_mut());
+        match &socket.tls {
+            None => outbox.write_to(&socket.tcp, &mut queue),
+            Some(tls) => match &mut *tls.borrow_mut() {
+                Some(tls) => outbox.write_tls(&socket.tcp, tls, &mut queue),
+                // Taken by a handoff: the frames may not leave unencrypted.
+                None => Err(io::ErrorKind::NotConnected.into()),
+            },
+        }
     }
 
     /// Makes a transport's outbox independent of the queue, before the queue is cleared.

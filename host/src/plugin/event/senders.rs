@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Limit, Metrics};
 use crate::model::{Allowance, ErrorCode, Failure, Quota};
 
 /// The largest backlog of a plugin: half a second of work for a feature of 30 µs an event.
@@ -312,6 +312,7 @@ impl Senders {
             Err(Failure::new(ErrorCode::RateLimited, message))
         };
         if let Some(wait) = sender.events.wait_ms(self.event_quota, now) {
+            self.metrics.limited(Limit::EventsPerUser);
             return refused(format!("too many messages from all of your connections: try again in {wait} ms"));
         }
         if let Some(failure) = sender.refusal_for_time(now) {

@@ -12,6 +12,7 @@ use super::effect::{self, Checked, Connections, Effect};
 use super::shared::Shared;
 use super::state::{ThreadState, Visit};
 use crate::hub::Overfull;
+use crate::metrics::Limit;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
@@ -263,10 +264,13 @@ fn check_memberships(shared: &Shared, effects: &[Effect], scope: (u32, &str)) ->
     wanted.into_iter().try_for_each(|(connection, (rooms, watches))| {
         let room = shared.hub.has_room_for(connection, &rooms, watches.then_some(scope));
         room.map_err(|overfull| match overfull {
-            Overfull::Connection => Failure::new(
-                ErrorCode::Conflict,
-                format!("the connection {connection} takes part in as much as it may: leave something first"),
-            ),
+            Overfull::Connection => {
+                shared.metrics.limited(Limit::RoomsPerConnection);
+                Failure::new(
+                    ErrorCode::Conflict,
+                    format!("the connection {connection} takes part in as much as it may: leave something first"),
+                )
+            }
             Overfull::Principal(overdraft) => shared.hub.ledger().refuse(&overdraft),
         })
     })
