@@ -31,6 +31,8 @@ pub struct Metrics {
     pub api_bytes: IntGauge,
     /// Connections and requests closed to make room for others.
     pub api_evicted: IntCounter,
+    /// Blocks of users, sessions and tokens in force.
+    pub blocks: IntGauge,
     /// Detached connections.
     pub away: IntGauge,
     /// Connections that were resumed.
@@ -180,6 +182,7 @@ impl Metrics {
             )?,
             api_bytes: gauge("api_bytes", "Bytes held of the API's requests")?,
             api_evicted: counter("api_evicted_total", "Requests to the API ended to make room for others")?,
+            blocks: gauge("blocks", "Blocks of users, sessions and tokens in force")?,
             away: gauge("connections_away", "Connections whose clients are away and may come back")?,
             recovered: counter(
                 "connections_recovered_total",

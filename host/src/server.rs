@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Api;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Blocks};
 use crate::config::{Budgets, Config, ShutdownConfig, TlsConfig};
 use crate::conn::{Acceptor, Admission, EioSessions, OverloadAnswers, ShardThread, Shared, incomplete_budget};
 use crate::hub::{Hub, ShardQueue};
@@ -77,11 +77,13 @@ impl Server {
             api_tls.clone(),
             runtime.clone(),
             hub.clone(),
+            shared.auth.blocks().clone(),
             metrics.clone(),
             clock.clone(),
         ));
         if let Some(store) = runtime.store() {
             api_service.remember_calls(store)?;
+            api_service.restore_blocks(store)?;
         }
         let (stop_api, stopped) = watch::channel(false);
         let (trusted_proxies, header_bytes) = (config.conn.trusted_proxies.clone(), config.conn.header_bytes);
@@ -188,7 +190,7 @@ fn share(
         config: Arc::new(config.conn.clone()),
         client: Arc::new(config.client.clone()),
         hub: hub.clone(),
-        auth: Arc::new(Authenticator::new(config.auth.clone(), clock.clone())),
+        auth: Arc::new(Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone())),
         plugins: runtime.clone(),
         tls,
         admission: admission.clone(),

@@ -190,6 +190,18 @@ pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
     T::deserialize(deserializer).map(Some)
 }
 
+/// An optional whole number that may not be null. JSON Schema counts 1.0 as an integer.
+pub(super) fn given_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let of_float = || {
+        let whole = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=LARGEST_WHOLE).contains(float));
+        whole.map(|float| float as u64)
+    };
+    let whole = number.as_u64().or_else(of_float);
+    whole.map(Some).ok_or_else(|| serde::de::Error::custom(format!("{number} is not a whole number from 0")))
+}
+
 #[cfg(test)]
 mod tests {
     use hyper::header::HeaderValue;

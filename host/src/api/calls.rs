@@ -3,6 +3,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 
+use super::blocks::{BlockPage, Blocked, Lifted, NewBlock};
 use super::directory::{Connection, Connections, Disconnected, Members, User};
 use super::emit::{Delivered, Emit, MAX_EMITS};
 use super::events::ServiceEvent;
@@ -41,7 +42,7 @@ const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls, the most frequent first, because the router searches in order.
-pub(super) static ROUTES: [Route; 21] = [
+pub(super) static ROUTES: [Route; 24] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
         .takes_key()
@@ -98,6 +99,19 @@ pub(super) static ROUTES: [Route; 21] = [
         .query(Query::Page)
         .answers::<Members>()
         .refuses(&[NO_SUCH]),
+    Route::new(POST, "/v1/blocks", "createBlock", Admin(|api, call| Box::pin(api.block(call))))
+        .summary("Keep a user, session or token out until a time")
+        .body(|schemas| json_body(true, schemas.read::<NewBlock>()))
+        .answers::<Blocked>()
+        .refuses(&[CONFLICT, UNAVAILABLE, TOO_LARGE, NO_JSON]),
+    Route::new(GET, "/v1/blocks", "listBlocks", Admin(|api, call| Box::pin(api.list_blocks(call))))
+        .summary("The blocks in force")
+        .query(Query::PageOfBlocks)
+        .answers::<BlockPage>(),
+    Route::new(DELETE, "/v1/blocks/{id}", "liftBlock", Admin(|api, call| Box::pin(api.lift_block(call))))
+        .summary("Lift a block")
+        .answers::<Lifted>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
     Route::new(GET, "/v1/plugins", "listPlugins", Admin(|api, _| Box::pin(api.plugins())))
         .summary("All plugins")
         .answers::<Plugins>(),

@@ -3,10 +3,11 @@
 //! - `calls`: the table of calls, one row each; `route`: the type of a row, and the router
 //! - `serve`: from a connection to the handler; `state`: state shared by the handlers
 //! - `keys`: API keys and their scopes; `body`: reads and parses requests; `idempotency`: remembers answers
-//! - the handlers: `emit` (its recipients: `audience`), `events`, `directory`, `plugins`, `host`
+//! - the handlers: `emit` (its recipients: `audience`), `events`, `directory`, `blocks`, `plugins`, `host`
 //! - `openapi`: describes the table, with the schemas that `schema` generates from the types of bodies and answers
 
 mod audience;
+mod blocks;
 mod body;
 mod calls;
 mod config_file;

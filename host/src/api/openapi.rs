@@ -6,7 +6,7 @@ use super::calls::ROUTES;
 use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::keys::KeyScope;
 use super::route::{Query, Route};
-use super::schema::{ConnectionId, HeaderKey, Id, MAX_EVENT_CHARS, Refusal, Room, Schemas};
+use super::schema::{BlockId, ConnectionId, HeaderKey, Id, MAX_EVENT_CHARS, Refusal, Room, Schemas};
 
 /// Refusals of every call that needs a key.
 const WITH_KEY: [Refusal; 3] = [
@@ -84,10 +84,14 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
         let about = "Whether states may be lost that the build cannot take over.";
         add("loseWrites", "query", about, json!({ "type": "boolean", "default": false }));
     }
-    if matches!(route.query, Query::Page | Query::PageOfUser) {
+    if matches!(route.query, Query::Page | Query::PageOfUser | Query::PageOfBlocks) {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
         add("limit", "query", "How many, at most.", limit);
-        add("after", "query", "The `next` of the page before.", schemas.read::<ConnectionId>());
+        let after = match route.query {
+            Query::PageOfBlocks => schemas.read::<BlockId>(),
+            _ => schemas.read::<ConnectionId>(),
+        };
+        add("after", "query", "The `next` of the page before.", after);
     }
     if route.query == Query::PageOfUser {
         add("user", "query", "Of this user alone.", schemas.read::<Id>());

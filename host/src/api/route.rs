@@ -119,6 +119,8 @@ pub(super) enum Query {
     Page,
     /// The same, and `user`.
     PageOfUser,
+    /// `limit` and `after` of the list of blocks.
+    PageOfBlocks,
 }
 
 /// A request of a service.

@@ -8,12 +8,18 @@ use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
+use super::blocks::MAX_REASON_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
 use crate::model::{Failure, INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
 
 /// The longest event name, in characters.
 pub(super) const MAX_EVENT_CHARS: usize = 256;
+
+/// The first and the last time that a call may name, in milliseconds since 1970: the years 2000 to 2999. A time in seconds
+/// is earlier.
+pub(super) const MIN_TIME_MS: u64 = 946_684_800_000;
+pub(super) const MAX_TIME_MS: u64 = 32_503_679_999_999;
 
 /// The place of schemas in the document.
 const DEFINITIONS: &str = "/components/schemas";
@@ -129,6 +135,14 @@ texts! {
     Id = word(MAX_ID_CHARS);
     /// The id of a connection, as `connected` says it.
     ConnectionId = json_schema!({ "type": "string", "pattern": "^[0-9a-f]{16}$" });
+    /// The id of a block.
+    BlockId = json_schema!({
+        "type": "string", "pattern": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+    });
+    /// A reason, for operators.
+    Reason = json_schema!({ "type": "string", "minLength": 1, "maxLength": MAX_REASON_CHARS, "pattern": PRINTABLE });
+    /// A time in epoch milliseconds.
+    Time = json_schema!({ "type": "integer", "minimum": MIN_TIME_MS, "maximum": MAX_TIME_MS });
     /// The name of a room.
     Room = word(MAX_ROOM_CHARS);
     /// The name of an event, other than those that are the protocols' own.

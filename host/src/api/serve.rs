@@ -20,6 +20,7 @@ use super::keys::{ApiConfig, KeyScope};
 use super::openapi;
 use super::route::{Handler, OperatorCall, Parameters, Query, Route, RouteMatch, ServiceCall, find};
 use super::state::Api;
+use crate::auth::Blocks;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
@@ -39,6 +40,7 @@ impl Api {
         tls: Option<Tls>,
         runtime: Runtime,
         hub: Arc<Hub>,
+        blocks: Blocks,
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
@@ -52,6 +54,7 @@ impl Api {
             tls,
             runtime,
             hub,
+            blocks,
             metrics,
             clock,
             idempotency,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::idempotency::Idempotency;
 use super::keys::ApiConfig;
+use crate::auth::Blocks;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -25,6 +26,7 @@ pub struct Api {
     pub(super) tls: Option<Tls>,
     pub(super) runtime: Runtime,
     pub(super) hub: Arc<Hub>,
+    pub(super) blocks: Blocks,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
     pub(super) idempotency: Idempotency,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::blocks::Blocks;
 use super::jwt::{JwtConfig, Verifier};
 use super::session::{AuthError, Session};
 use crate::model::{Clock, ConnId, Identity};
@@ -21,13 +22,19 @@ pub struct AuthConfig {
 pub struct Authenticator {
     anonymous: bool,
     jwt: Verifier,
+    blocks: Blocks,
     clock: Clock,
 }
 
 impl Authenticator {
-    /// An authenticator of this configuration.
-    pub fn new(config: AuthConfig, clock: Clock) -> Self {
-        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt), clock }
+    /// An authenticator of this configuration, which refuses those whom `blocks` keeps out.
+    pub fn new(config: AuthConfig, blocks: Blocks, clock: Clock) -> Self {
+        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt), blocks, clock }
+    }
+
+    /// The blocks in force.
+    pub fn blocks(&self) -> &Blocks {
+        &self.blocks
     }
 
     /// Whether tokens are checked: not where anonymous clients may connect and no secret is configured.
@@ -38,9 +45,22 @@ impl Authenticator {
     /// The session of a token.
     ///
     /// # Errors
-    /// Where the token has expired, or is not valid for another reason.
+    /// Where the token has expired, is not valid for another reason, or is blocked.
     pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
-        self.jwt.verify(token, self.clock.wall_ms())
+        let session = self.jwt.verify(token, self.clock.wall_ms())?;
+        self.admit(&session)?;
+        Ok(session)
+    }
+
+    /// Admits a session that no block keeps out.
+    ///
+    /// # Errors
+    /// Where one does.
+    pub fn admit(&self, session: &Session) -> Result<(), AuthError> {
+        match self.blocks.find(session, self.clock.wall_ms()) {
+            Some(block) => Err(AuthError::Blocked(block.refusal())),
+            None => Ok(()),
+        }
     }
 
     /// The anonymous user's name for a connection without a token; `None` where a token is required.
@@ -53,9 +73,7 @@ impl Authenticator {
         self.anonymous_name(connection).map(|name| Session {
             identity: Arc::new(Identity::anonymous(name, address)),
             expires_ms: None,
-            issued_ms: None,
-            token_id: None,
-            session_id: None,
+            credential: None,
             is_anonymous: true,
         })
     }

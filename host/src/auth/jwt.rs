@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::claims;
-use super::session::{AuthError, Session};
+use super::session::{AuthError, CredentialIds, Session};
 use crate::model::without_lone_surrogates;
 
 /// The longest token, in bytes: the longest header line that common servers accept.
@@ -92,7 +92,7 @@ impl Verifier {
     pub(super) fn verify(&self, token: &str, now_ms: u64) -> Result<Session, AuthError> {
         let claims = self.claims(token)?;
         let text = |claim: &str| claims.get(claim).and_then(Value::as_str).map(Box::from);
-        let (token_id, session_id) = (text("jti"), text("sid"));
+        let ids = CredentialIds { issued_ms: None, token_id: text("jti"), session_id: text("sid") };
         let (identity, times) = claims::read(claims).map_err(AuthError::Invalid)?;
         let leeway_ms = self.leeway.as_millis() as u64;
         let ms = |seconds: f64| (seconds * 1000.0).max(0.0) as u64;
@@ -107,8 +107,8 @@ impl Verifier {
                 return Err(AuthError::Invalid(reason));
             }
         }
-        let issued_ms = times.issued_at.map(ms);
-        Ok(Session { identity: Arc::new(identity), expires_ms, issued_ms, token_id, session_id, is_anonymous: false })
+        let credential = CredentialIds { issued_ms: times.issued_at.map(ms), ..ids }.shared();
+        Ok(Session { identity: Arc::new(identity), expires_ms, credential, is_anonymous: false })
     }
 
     fn claims(&self, token: &str) -> Result<Map<String, Value>, AuthError> {

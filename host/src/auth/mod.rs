@@ -2,16 +2,19 @@
 //!
 //! - `authenticator`: the interface; `session`: the outcomes
 //! - `jwt`, `claims`: a token's signature, and its content
+//! - `blocks`: users, sessions and tokens that operators keep out
 //! - `presented`: the tokens that a client presents in several places
 
 mod authenticator;
+mod blocks;
 mod claims;
 mod jwt;
 mod presented;
 mod session;
 
 pub use authenticator::{AuthConfig, Authenticator};
+pub use blocks::{Block, BlockSubject, Blocks, MAX_BLOCKS, TooManyBlocks};
 pub use claims::Claims;
 pub use jwt::{JwtConfig, sign};
 pub use presented::{MAX_PRESENTED_TOKENS, Place, PresentedToken, Refusal};
-pub use session::{AuthError, Session};
+pub use session::{AuthError, CredentialIds, Session};

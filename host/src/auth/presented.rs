@@ -70,6 +70,8 @@ impl fmt::Debug for PresentedToken {
 pub struct Refusal {
     /// Whether a token has expired, so that a newer one may be valid.
     pub is_expired: bool,
+    /// Whether an operator keeps the client out.
+    pub is_blocked: bool,
     /// The places, with the reason for each.
     pub message: String,
 }
@@ -89,7 +91,9 @@ impl Authenticator {
             }
         }
         let is_expired = refused.iter().any(|(_, error)| *error == AuthError::Expired);
+        let is_blocked = refused.iter().any(|(_, error)| matches!(error, AuthError::Blocked(_)));
         let message = match &*refused {
+            [(_, AuthError::Blocked(reason))] => reason.clone(),
             [(place, AuthError::Expired)] => format!("the token {place} has expired: get a new one and connect again"),
             [(place, AuthError::Invalid(reason))] => format!("the token {place} is not valid: {reason}"),
             several => {
@@ -98,20 +102,22 @@ impl Authenticator {
                 format!("no token is valid: {}", reasons.join("; "))
             }
         };
-        Err(Refusal { is_expired, message })
+        Err(Refusal { is_expired, is_blocked, message })
     }
 }
 
 fn reason(error: &AuthError) -> &str {
     match error {
         AuthError::Expired => "it has expired",
-        AuthError::Invalid(reason) => reason,
+        AuthError::Invalid(reason) | AuthError::Blocked(reason) => reason,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{AuthConfig, Claims, JwtConfig, sign};
+    use prometheus::IntGauge;
+
+    use super::super::{AuthConfig, Blocks, Claims, JwtConfig, sign};
     use super::*;
     use crate::model::Clock;
 
@@ -121,7 +127,9 @@ mod tests {
 
     fn verify(tokens: &[(Place, &str)]) -> Result<String, Refusal> {
         let jwt = JwtConfig { secrets: vec!["s".into()], ..JwtConfig::default() };
-        let auth = Authenticator::new(AuthConfig { anonymous: false, jwt }, Clock::manual(1_000_000_000_000));
+        let blocks = Blocks::new(IntGauge::new("a", "a").unwrap());
+        let clock = Clock::manual(1_000_000_000_000);
+        let auth = Authenticator::new(AuthConfig { anonymous: false, jwt }, blocks, clock);
         let tokens: Vec<_> = tokens.iter().filter_map(|(place, text)| PresentedToken::new(*place, text)).collect();
         auth.verify_any(&tokens).map(|session| session.identity.user.to_string())
     }

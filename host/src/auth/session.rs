@@ -11,14 +11,28 @@ pub struct Session {
     pub identity: Arc<Identity>,
     /// The token's expiry, in milliseconds since 1970; `None` is never.
     pub expires_ms: Option<u64>,
-    /// The time of the token's issue (`iat`), in milliseconds since 1970.
-    pub issued_ms: Option<u64>,
-    /// The token's id (`jti`), by which operators block it.
-    pub token_id: Option<Box<str>>,
-    /// The id of the user's session (`sid`), by which operators block it.
-    pub session_id: Option<Box<str>>,
+    /// What identifies the credential, where it says anything.
+    pub credential: Option<Arc<CredentialIds>>,
     /// Whether the client had no token, so that the user is named after the connection.
     pub is_anonymous: bool,
+}
+
+/// What identifies a credential. Operators block by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CredentialIds {
+    /// The time of its issue (`iat`), in milliseconds since 1970.
+    pub issued_ms: Option<u64>,
+    /// The token's id (`jti`).
+    pub token_id: Option<Box<str>>,
+    /// The id of the user's session (`sid`).
+    pub session_id: Option<Box<str>>,
+}
+
+impl CredentialIds {
+    /// These ids; `None` where there are none.
+    pub fn shared(self) -> Option<Arc<Self>> {
+        (self != Self::default()).then(|| Arc::new(self))
+    }
 }
 
 /// The reason for which a token was refused.
@@ -27,6 +41,9 @@ pub enum AuthError {
     /// The token has expired.
     #[error("the token has expired: get a new one and connect again")]
     Expired,
+    /// An operator keeps the client out.
+    #[error("{0}")]
+    Blocked(String),
     /// The token is malformed, forged or for another host.
     #[error("the token is not valid: {0}")]
     Invalid(String),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use crate::auth::Block;
 use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
 use crate::store::DeliveryReceipt;
@@ -102,6 +103,13 @@ pub enum ShardCommand {
         code: CloseCode,
         /// The reason to send.
         reason: String,
+    },
+    /// Close the connections that a block keeps out.
+    EndBlocked {
+        /// The block, which is in force.
+        block: Arc<Block>,
+        /// Gets the number of connections that were closed.
+        ended: mpsc::UnboundedSender<usize>,
     },
     /// Ping a connection, and close it if the client does not answer within seconds.
     Probe {

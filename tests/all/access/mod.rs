@@ -1,4 +1,6 @@
-//! Who may come in, and how: the ways to the host, and what is kept from everybody.
+//! Who may come in, and for how long.
 
+mod blocks;
+mod expiry;
 mod limits;
 mod tls;

@@ -56,6 +56,10 @@ impl Shard {
                     self.kick(&connection, code, &reason);
                 }
             }
+            ShardCommand::EndBlocked { block, ended } => {
+                // An error means that the caller no longer waits.
+                let _ = ended.send(self.end_blocked(&block));
+            }
             ShardCommand::Drain { over, working } => self.begin_drain(over, working),
             ShardCommand::Probe { connection } => self.probe_connection(connection),
             ShardCommand::ProbeAddress { address } => self.probe_address(address),

@@ -103,7 +103,10 @@ impl Shard {
     fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = token_of(payload).and_then(|token| {
             let verified = self.shared().auth.verify_any([&token]);
-            let session = verified.map_err(|refusal| Failure::new(ErrorCode::Unauthorized, refusal.message))?;
+            let session = verified.map_err(|refusal| {
+                let code = if refusal.is_blocked { ErrorCode::Forbidden } else { ErrorCode::Unauthorized };
+                Failure::new(code, refusal.message)
+            })?;
             if connection.identity.borrow().user != session.identity.user {
                 let message = "the token is another user's: open another connection for it";
                 return Err(Failure::new(ErrorCode::Forbidden, message));
@@ -154,6 +157,23 @@ impl Shard {
                     (None, Ok(_)) => return,
                 };
                 if let Some(transport) = self.transport_of(connection) {
+                    self.enqueue(&transport, frames);
+                }
+            }
+        }
+    }
+
+    /// Sends the host's own event to a connection, over the transport that the connection has now. Socket.IO clients
+    /// count only the events of features for recovery, plain clients all frames.
+    pub(super) fn notify(self: &Rc<Self>, connection: &Rc<Connection>, event: &str, payload: &Payload) {
+        match &connection.protocol {
+            Protocol::Plain => {
+                let frame = websocket::text_frame(&plain::encode_event(event, payload, None));
+                self.send_recorded(connection, Entry::Frames(Box::new(frame)));
+            }
+            Protocol::SocketIo { .. } => {
+                if let Some(transport) = self.transport_of(connection) {
+                    let frames = socketio::event_frames(connection.namespace(), event, payload, None, None);
                     self.enqueue(&transport, frames);
                 }
             }

@@ -17,6 +17,9 @@ use crate::protocol::Protocol;
 /// once. Timed by Tokio and not by the host's clock: no rule depends on it.
 const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
+/// How long before the expiry of its token a client is told of it, in milliseconds: enough to fetch another one.
+const EXPIRY_WARNING_MS: u64 = 30_000;
+
 impl Shard {
     /// Opens a connection over a transport. `None` where the shard has no slot left.
     pub(super) fn new_connection(
@@ -81,9 +84,11 @@ impl Shard {
             self.members().join(connection, MemberList::Role(role.as_str().into()));
         }
         connection.expires.set(session.expires_ms.unwrap_or(u64::MAX));
+        connection.warns.set(session.expires_ms.map_or(u64::MAX, |expires| expires.saturating_sub(EXPIRY_WARNING_MS)));
         if session.expires_ms.is_some() {
             self.watch_wall_clock();
         }
+        connection.credential.replace(session.credential);
         if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
             self.shared().hub.update_identity(connection.id, session.identity.clone());
             connection.identity.replace(session.identity);
@@ -95,7 +100,22 @@ impl Shard {
         let identity = connection.identity.borrow().clone();
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
         let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
-        auth::Session { identity, expires_ms, issued_ms: None, token_id: None, session_id: None, is_anonymous }
+        auth::Session { identity, expires_ms, credential: connection.credential.borrow().clone(), is_anonymous }
+    }
+
+    /// Ends the connections that a block keeps out, detached ones too. Returns their number.
+    pub(super) fn end_blocked(self: &Rc<Self>, block: &auth::Block) -> usize {
+        let now = self.shared().clock.wall_ms();
+        let mut blocked = Vec::new();
+        self.connections().for_each(|connection| {
+            if block.applies_to(&self.session_of(connection), now) {
+                blocked.push(connection.clone());
+            }
+        });
+        for connection in &blocked {
+            self.kick(connection, CloseCode::Disconnected, &block.refusal());
+        }
+        blocked.len()
     }
 
     /// Whether `user` is the anonymous name of connection `id`.

@@ -97,8 +97,8 @@ impl Shard {
         }
         // A payload that is not an object has none of the fields.
         let fields: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = self.sign_in_namespace(transport, eio, &fields).map_err(|message| {
-            let data = json!({ "code": ErrorCode::Unauthorized, "message": message });
+        let session = self.sign_in_namespace(transport, eio, &fields).map_err(|Failure { code, message }| {
+            let data = json!({ "code": code, "message": message });
             Refused { message, data }
         })?;
         let no_capacity = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
@@ -139,20 +139,24 @@ impl Shard {
         transport: &Transport,
         eio: &EioSession,
         fields: &Auth,
-    ) -> Result<auth::Session, String> {
+    ) -> Result<auth::Session, Failure> {
         let auth = &self.shared().auth;
         let Credentials { tokens, refused } = &eio.credentials;
         let token = fields.token();
         let mut tokens = token.iter().chain(tokens).peekable();
         if tokens.peek().is_some() && auth.checks_tokens() {
-            return auth.verify_any(tokens).map_err(|refusal| match refused {
-                Some(more) => format!("{}; {more}", refusal.message),
-                None => refusal.message,
+            return auth.verify_any(tokens).map_err(|refusal| {
+                let code = if refusal.is_blocked { ErrorCode::Forbidden } else { ErrorCode::Unauthorized };
+                let message = match refused {
+                    Some(more) => format!("{}; {more}", refusal.message),
+                    None => refusal.message,
+                };
+                Failure::new(code, message)
             });
         }
         auth.anonymous(self.connections().next_id(), transport.peer.ip()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
-            refused.unwrap_or(missing).to_owned()
+            Failure::new(ErrorCode::Unauthorized, refused.unwrap_or(missing))
         })
     }
 

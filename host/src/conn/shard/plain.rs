@@ -45,8 +45,12 @@ impl Shard {
     fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, tokens: &[PresentedToken]) {
         match self.shared().auth.verify_any(tokens) {
             Ok(session) => self.open_plain(transport, session),
-            Err(Refusal { is_expired, message }) => {
-                let code = if is_expired { CloseCode::TokenExpired } else { CloseCode::Unauthorized };
+            Err(Refusal { is_expired, is_blocked, message }) => {
+                let code = match (is_blocked, is_expired) {
+                    (true, _) => CloseCode::Forbidden,
+                    (false, true) => CloseCode::TokenExpired,
+                    (false, false) => CloseCode::Unauthorized,
+                };
                 self.close(transport, code, &message);
             }
         }
@@ -214,6 +218,10 @@ impl Shard {
     /// Handles the resume for which a client was handed off to this shard.
     pub(super) fn resume_here(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, plain: PlainHandoff) {
         let PlainHandoff { session, held } = plain;
+        // A block may have come while the client was between the shards.
+        if let Err(blocked) = self.shared().auth.admit(&session) {
+            return self.close(transport, CloseCode::Forbidden, &blocked.to_string());
+        }
         let Ok(Incoming::Event { payload, id, .. }) = plain::decode(text) else { return };
         if let Ok(Some((key, progress))) = read_resume(&payload)
             && let ResumeOutcome::Here(old, at) = self.try_resume(key, progress, &session, "/")

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::parts::Shard;
 use crate::conn::state::{Phase, Session, Timer, Transport};
-use crate::model::{CloseCode, ErrorCode};
+use crate::model::{CloseCode, ErrorCode, Payload};
 use crate::protocol::{engineio, websocket};
 
 /// Timers per turn; after them queued frames are written, and other work of the shard has its turn.
@@ -105,6 +107,7 @@ impl Shard {
             self.shared().clock.deadline_of(expires)
         };
         if now >= first_expiry() {
+            self.warn_of_expiry(transport);
             self.end_expired(transport);
             if !transport.is_up() {
                 return;
@@ -130,12 +133,31 @@ impl Shard {
         self.enqueue(transport, ping);
     }
 
+    /// Tells the clients of a transport whose tokens expire soon.
+    fn warn_of_expiry(self: &Rc<Self>, transport: &Rc<Transport>) {
+        let now = self.shared().clock.wall_ms();
+        for connection in self.connections_of(transport) {
+            if connection.warns.get() > now {
+                continue;
+            }
+            connection.warns.set(u64::MAX);
+            let expires_at = connection.expires.get();
+            if expires_at > now {
+                let data = json!({ "expiresAt": expires_at, "inMs": expires_at - now });
+                self.notify(&connection, "auth:expiring", &Payload::of_json(&data));
+            }
+        }
+    }
+
     /// Disconnects the connections of a transport whose tokens have expired. The transport is closed with the last.
     fn end_expired(self: &Rc<Self>, transport: &Rc<Transport>) {
         let reason = "the token has expired: connect with a new one";
         let now = self.shared().clock.wall_ms();
         let (expired, others): (Vec<_>, Vec<_>) =
             self.connections_of(transport).into_iter().partition(|connection| connection.expires.get() <= now);
+        if expired.is_empty() {
+            return;
+        }
         if others.is_empty() {
             return self.close(transport, CloseCode::TokenExpired, reason);
         }

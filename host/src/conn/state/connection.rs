@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::ids::TransportId;
 use super::rate::{Rate, Verdict};
 use super::replay::ReplayBuffer;
+use crate::auth::CredentialIds;
 use crate::hub::RoomId;
 use crate::model::{ConnId, Identity};
 use crate::protocol::Protocol;
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnId,
     pub(crate) protocol: Protocol,
     pub(crate) identity: RefCell<Arc<Identity>>,
+    /// What identifies the credential of the last sign-in.
+    pub(crate) credential: RefCell<Option<Arc<CredentialIds>>>,
     /// `None` while the connection is detached, and while its frames are held.
     pub(crate) transport: Cell<Option<TransportId>>,
     pub(super) memberships: RefCell<Vec<Membership>>,
@@ -41,6 +44,8 @@ pub(crate) struct Connection {
     pub(super) delivery: Cell<u64>,
     /// Expiry of the token by the system's clock, in milliseconds since 1970; `u64::MAX` is never.
     pub(crate) expires: Cell<u64>,
+    /// When the client is told of the coming expiry, by the same clock; `u64::MAX` is never, or already told.
+    pub(crate) warns: Cell<u64>,
     /// Whether the client has sent an event.
     pub(crate) has_sent: Cell<bool>,
     /// The pending connect notice to features, with the client's auth payload.
@@ -57,10 +62,12 @@ impl Connection {
             id,
             protocol,
             identity: RefCell::new(identity),
+            credential: RefCell::default(),
             transport: Cell::new(Some(transport)),
             memberships: RefCell::default(),
             delivery: Cell::new(0),
             expires: Cell::new(u64::MAX),
+            warns: Cell::new(u64::MAX),
             has_sent: Cell::new(false),
             connect_notice: RefCell::default(),
             event_rates: RefCell::default(),

@@ -52,10 +52,14 @@ impl Connections {
         among(&self.slots.borrow(), ids).for_each(visit);
     }
 
-    /// The earliest token expiry among these connections, in milliseconds since 1970; `u64::MAX` is never.
+    /// When the first of these connections expires or is to be warned of it, in milliseconds since 1970; `u64::MAX` is
+    /// never.
     pub(crate) fn first_expiry(&self, ids: &[ConnId]) -> u64 {
         let slots = self.slots.borrow();
-        among(&slots, ids).map(|connection| connection.expires.get()).min().unwrap_or(u64::MAX)
+        among(&slots, ids)
+            .map(|connection| connection.expires.get().min(connection.warns.get()))
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// Removes a connection that was found by its id.
