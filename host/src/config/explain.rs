@@ -1,7 +1,7 @@
 //! Errors of the configuration, with the key, its source and the remedy.
 
 use anyhow::anyhow;
-use figment::error::Kind;
+use figment::error::{Actual, Kind};
 
 use super::environment;
 
@@ -37,10 +37,22 @@ pub(super) fn explain(error: figment::Error, section: &str) -> anyhow::Error {
             kind if key.ends_with("origins") => {
                 format!("{key}{place}: {kind}: it is a list, as [\"https://app.example\"]")
             }
+            // A text in place of a table or list may be a secret under the name of its section.
+            Kind::InvalidType(Actual::Str(_), expected) | Kind::InvalidValue(Actual::Str(_), expected)
+                if may_be_secret(&key) =>
+            {
+                format!("{key}{place}: found a text, expected {expected}")
+            }
             kind => format!("{key}{place}: {kind}"),
         });
     }
     anyhow!(messages.join("; "))
+}
+
+/// Whether a key is in a section that has secrets.
+fn may_be_secret(key: &str) -> bool {
+    let section = key.split('.').next().unwrap_or_default();
+    matches!(section, "auth" | "api_keys" | "store" | "cluster")
 }
 
 /// A TOML error without its excerpt of the file, which may contain a secret.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 
+use crate::model::is_open_to_all;
+
 /// The largest file, in bytes: larger than any secret, and small enough for a wrong path that names a disk image.
 const MAX_BYTES: u64 = 64 * 1024;
 
@@ -50,6 +52,12 @@ fn read(path: &Path) -> anyhow::Result<String> {
         "{} is larger than {MAX_BYTES} bytes: is it the right file?",
         path.display()
     );
+    if is_open_to_all(path) {
+        tracing::warn!(
+            "{0} holds a secret, and every user of this machine can read it: run `chmod 600 {0}`",
+            path.display()
+        );
+    }
     let secret = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
     if secret.trim().is_empty() {
         bail!("{} is empty: put the secret there, or leave the key out", path.display());

@@ -3,4 +3,5 @@
 mod blocks;
 mod expiry;
 mod limits;
+mod secrets;
 mod tls;

@@ -1,5 +1,6 @@
 //! `[[api_keys]]`: the keys of the API.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -9,7 +10,7 @@ use crate::api::{ApiKey, KeyScope};
 use crate::config::secret_file::value_of;
 use crate::config::values::{path, secret};
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct ApiKeySection {
     name: String,
@@ -19,6 +20,13 @@ pub(in crate::config) struct ApiKeySection {
     key_file: Option<PathBuf>,
     key_sha256: Option<String>,
     scopes: Vec<KeyScope>,
+}
+
+impl fmt::Debug for ApiKeySection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets are left out.
+        f.debug_struct("ApiKeySection").field("name", &self.name).field("scopes", &self.scopes).finish_non_exhaustive()
+    }
 }
 
 impl ApiKeySection {

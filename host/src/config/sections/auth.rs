@@ -1,5 +1,6 @@
 //! `[auth]`: the authentication of clients.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ impl Default for AuthSection {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct JwtSection {
     #[serde(deserialize_with = "secret")]
@@ -50,6 +51,16 @@ pub(in crate::config) struct JwtSection {
     leeway: Duration,
     pub(in crate::config) public_key_file: Option<PathBuf>,
     pub(in crate::config) jwks_url: Option<String>,
+}
+
+impl fmt::Debug for JwtSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets are left out.
+        f.debug_struct("JwtSection")
+            .field("secret_file", &self.secret_file)
+            .field("secrets_file", &self.secrets_file)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for JwtSection {

@@ -1,5 +1,6 @@
 //! `[store]`: the database for documents and durable states, and the journal.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::store::{StoreConfig, StoreUrl};
 /// The default database.
 const DEFAULT_URL: &str = "sqlite://roundhouse.db";
 
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct StoreSection {
     #[serde(deserialize_with = "secret")]
@@ -25,6 +26,16 @@ pub(in crate::config) struct StoreSection {
     journal: Option<PathBuf>,
     #[serde(with = "humantime_serde")]
     give_up: Duration,
+}
+
+impl fmt::Debug for StoreSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Secrets are left out.
+        f.debug_struct("StoreSection")
+            .field("url_file", &self.url_file)
+            .field("journal", &self.journal)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for StoreSection {

@@ -1,5 +1,7 @@
 //! Settings of the client listener: paths, credentials and origins.
 
+use std::fmt;
+
 use hyper::body::Incoming;
 use hyper::header::{HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Request};
@@ -13,7 +15,7 @@ use crate::auth::Place;
 use crate::conn::state::Credentials;
 
 /// Settings of the client listener.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ClientConfig {
     /// The cookie that may carry the token.
     pub cookie: Option<String>,
@@ -29,6 +31,20 @@ pub struct ClientConfig {
     pub demo_secret: Option<String>,
     /// Whether `/echo` and `/engine.io/` are served, for conformance suites.
     pub is_conformance: bool,
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret is left out.
+        f.debug_struct("ClientConfig")
+            .field("cookie", &self.cookie)
+            .field("origins", &self.origins)
+            .field("socketio_path", &self.socketio_path)
+            .field("bundle", &self.bundle)
+            .field("message_bytes", &self.message_bytes)
+            .field("is_conformance", &self.is_conformance)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ClientConfig {

@@ -29,6 +29,9 @@ pub(crate) struct Membership {
     pub(super) at: usize,
 }
 
+/// Rates by event name.
+type EventRates = HashMap<Box<str>, Rate>;
+
 /// A logical connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -51,7 +54,7 @@ pub(crate) struct Connection {
     /// The pending connect notice to features, with the client's auth payload.
     pub(crate) connect_notice: RefCell<Option<Option<Box<RawValue>>>>,
     /// The rates of the event names that have a limit of their own and were sent.
-    event_rates: RefCell<Option<Box<HashMap<Box<str>, Rate>>>>,
+    event_rates: RefCell<Option<Box<EventRates>>>,
     /// The replay buffer, where the connection is recoverable.
     pub(super) replay: RefCell<Option<Box<ReplayBuffer>>>,
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,6 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
+
+use crate::model::is_open_to_all;
 
 /// The largest file, in bytes: a bundle of all public authorities has less.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -116,7 +117,7 @@ impl TlsFiles {
                 .push(format!("{section}.certificate_file: the certificate in {path} expires soon ({ends}): renew it")),
             Some(_) => {}
         }
-        if std::fs::metadata(&self.key).is_ok_and(|metadata| metadata.mode() & 0o007 != 0) {
+        if is_open_to_all(&self.key) {
             warnings.push(format!(
                 "{section}.key_file: {0} can be read by every user of this machine: run `chmod 600 {0}`",
                 self.key.display()
