@@ -10,6 +10,7 @@
 //! - [`protocol`]: codecs; [`store`]: persistence; [`auth`]: verification of tokens; [`net`]: HTTP on sockets, for the
 //!   API and clients
 //! - [`outbound`]: calls to other HTTP services
+//! - [`policy`]: which users may use which rooms
 //! - [`ledger`]: the resources that the host holds for each principal, and their limits
 //! - [`metrics`]: counters, gauges and histograms
 //! - [`model`]: the vocabulary that all modules share
@@ -28,6 +29,7 @@ pub mod model;
 pub mod net;
 pub mod outbound;
 pub mod plugin;
+pub mod policy;
 pub mod protocol;
 pub mod server;
 pub mod store;

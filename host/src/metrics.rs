@@ -81,6 +81,8 @@ pub struct Metrics {
     pub plugin_lost_states: IntCounter,
     /// Refusals by a budget, labelled by the kinds of account and limit.
     pub over_budget: IntCounterVec,
+    /// Decisions of the room policy, by action and verdict.
+    pub room_decisions: IntCounterVec,
     /// TLS handshakes by listener and outcome.
     pub tls_handshakes: IntCounterVec,
     /// The end of each listener's certificate, in seconds since 1970.
@@ -136,6 +138,11 @@ impl Metrics {
             &["holder", "of"],
         )?;
         registry.register(Box::new(over_budget.clone()))?;
+        let room_decisions = IntCounterVec::new(
+            Opts::new("room_decisions_total", "Decisions of the room policy, by what was asked and the verdict"),
+            &["action", "verdict"],
+        )?;
+        registry.register(Box::new(room_decisions.clone()))?;
         let [tls_handshakes, tls_reloads] = [
             ("tls_handshakes_total", "TLS handshakes, by listener and outcome"),
             ("tls_certificate_reloads_total", "Changes of certificate files, by listener and outcome"),
@@ -159,6 +166,7 @@ impl Metrics {
             closes,
             limited: Limited::new(&registry)?,
             over_budget,
+            room_decisions,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",

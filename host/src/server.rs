@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::net::{CertificateWatch, Tls, TlsFiles};
 use crate::plugin::{Folder, Runtime};
+use crate::policy::RoomPolicy;
 
 /// The capacity of a shard's command queue: a few milliseconds of a publisher to many rooms.
 const SHARD_COMMANDS: usize = 65_536;
@@ -59,6 +60,7 @@ impl Server {
         config.prepare()?;
 
         let metrics = Metrics::new()?;
+        config.plugins.rooms = room_policy(&config, &metrics)?;
         let [client_tls, api_tls] = load_tls(&config, &metrics)?;
         warn_of_plain(&config, listening, api);
         let ports = (0..config.shards).map(|_| ShardQueue::new(SHARD_COMMANDS)).collect();
@@ -207,6 +209,20 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .map(|index| ShardThread::start(index, shared.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")
+}
+
+/// The rules of rooms, compiled. `None` where there are none, so that every user may use every room.
+///
+/// # Errors
+/// With the rule and the mistake.
+pub fn room_policy(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<RoomPolicy>> {
+    if config.rooms.is_empty() {
+        if !config.development {
+            tracing::warn!("there are no [[rooms]]: every user may use every room");
+        }
+        return Ok(None);
+    }
+    RoomPolicy::compile(&config.rooms, metrics.room_decisions.clone()).map(Some)
 }
 
 /// Starts the API's thread. Returns after the plugins were loaded.

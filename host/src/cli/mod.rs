@@ -1,6 +1,7 @@
 //! The command line.
 
 mod api_client;
+mod explain;
 mod load_config;
 mod logs;
 mod memory;
@@ -41,6 +42,9 @@ enum Command {
     Serve(ServeArgs),
     /// Validate configuration and plugins, and print what would run.
     Check {
+        /// Print what the room policy says of a token's user and a room, and why.
+        #[arg(long, num_args = 2, value_names = ["TOKEN", "ROOM"])]
+        explain: Option<Vec<String>>,
         #[command(flatten)]
         config: ConfigArgs,
         #[command(flatten)]
@@ -166,7 +170,10 @@ pub fn run() -> ExitCode {
     let log = Log::start(format, level);
     let done = match command {
         Command::Serve(args) => serve::serve(args.config.config.as_deref(), args.overrides.into()),
-        Command::Check { config, overrides, .. } => serve::check(config.config.as_deref(), overrides.into()),
+        Command::Check { explain, config, overrides, .. } => match explain.as_deref() {
+            Some([token, room]) => explain::explain(config.config.as_deref(), overrides.into(), token, room),
+            _ => serve::check(config.config.as_deref(), overrides.into()),
+        },
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
         Command::Store { command: StoreCommand::Schema { role } } => print(&postgres_schema(role.as_deref())),

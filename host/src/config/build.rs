@@ -18,6 +18,7 @@ use crate::auth::AuthConfig;
 use crate::conn::{ClientConfig, ConnConfig};
 use crate::model::ConnId;
 use crate::plugin::{Bundled, PluginConfig, bundled};
+use crate::policy::RoomRule;
 use crate::store::StoreConfig;
 
 /// Settings of the command line, which override file and environment.
@@ -58,6 +59,8 @@ pub struct Config {
     pub api_access: ApiConfig,
     /// Settings of plugins.
     pub plugins: PluginConfig,
+    /// The rules of rooms.
+    pub rooms: Vec<RoomRule>,
     /// The database, and the journal.
     pub store: StoreConfig,
     /// The TLS of the listeners.
@@ -146,6 +149,7 @@ impl Config {
             api_access,
             watch_plugins: plugins.watch,
             plugins: plugins.into_config(cores, limits.of_senders(), dir),
+            rooms: file.rooms.into_iter().map(RoomRule::from).collect(),
             store,
             tls,
             plugin_dir,

@@ -6,7 +6,6 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
-use figment::value::Value;
 use serde::Deserialize;
 
 use super::address::Address;
@@ -20,6 +19,7 @@ use super::sections::heartbeat::HeartbeatSection;
 use super::sections::limits::LimitsSection;
 use super::sections::plugins::PluginsTable;
 use super::sections::recovery::RecoverySection;
+use super::sections::rooms::RoomSection;
 use super::sections::shutdown::ShutdownSection;
 use super::sections::socketio::SocketIoSection;
 use super::sections::store::StoreSection;
@@ -47,7 +47,7 @@ pub(super) struct File {
     pub(super) shutdown: ShutdownSection,
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) tls: TlsSection,
-    rooms: Option<Value>,
+    pub(super) rooms: Vec<RoomSection>,
 }
 
 impl Default for File {
@@ -69,7 +69,7 @@ impl Default for File {
             shutdown: ShutdownSection::default(),
             trusted_proxies: TrustedProxies::default(),
             tls: TlsSection::default(),
-            rooms: None,
+            rooms: Vec::new(),
         }
     }
 }
@@ -80,7 +80,6 @@ impl File {
     pub(super) fn refuse_unsupported(&self) -> anyhow::Result<()> {
         let jwt = &self.auth.jwt;
         for (key, is_set) in [
-            ("rooms", self.rooms.is_some()),
             ("auth.session", self.auth.session.is_some()),
             ("auth.jwt.public_key_file", jwt.public_key_file.is_some()),
             ("auth.jwt.jwks_url", jwt.jwks_url.is_some()),

@@ -99,6 +99,11 @@ impl Hub {
         true
     }
 
+    /// The scopes that watch a connection.
+    pub fn watchers(&self, id: ConnId) -> Vec<Watcher> {
+        self.connections.get(&id).map(|connection| connection.watchers.clone()).unwrap_or_default()
+    }
+
     /// Undoes [`Hub::watch`].
     pub fn unwatch(&self, id: ConnId, plugin: u32, scope: &str) {
         let Some(mut connection) = self.connections.get_mut(&id) else { return };

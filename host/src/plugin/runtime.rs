@@ -14,7 +14,7 @@ use super::event::{AckMissing, ClientEvent, Event, LeftReason, Member, Once, Ori
 use super::guest::engine::{self, Ticker};
 use super::lifecycle::component_store::ComponentStore;
 use super::lifecycle::install::Lifecycle;
-use super::load::catalogue::Catalogue;
+use super::load::catalogue::{Catalogue, Plugin};
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
 use super::run::inboxes::Inboxes;
@@ -23,9 +23,10 @@ use super::run::query::{PendingAnswer, bad_request};
 use super::run::shared::Shared;
 use super::run::state::RollBack;
 use super::run::worker::Worker;
-use crate::hub::{Departure, Hub, Presence};
+use crate::hub::{Departure, Hub, Presence, WakeBatch};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
+use crate::policy::Action;
 use crate::store::{Listener, Store, StoreConfig};
 
 /// The plugins of a host and the threads that run them. Clones share both.
@@ -153,6 +154,9 @@ impl Runtime {
         self.0.shared.check_limits(&destination.limits, event.event, &event.payload)?;
         let address = destination.template.address(event.payload.first()).map_err(bad_request)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
+        if let Some(rooms) = &self.0.shared.config.rooms {
+            rooms.check(&identity, &address.key, Action::Publish, event)?;
+        }
         let plugin = destination.plugin.clone();
         let backlog = (plugin.number, plugin.name.as_str(), &plugin.backlog);
         let now = self.0.shared.clock.uptime_ms();
@@ -215,6 +219,36 @@ impl Runtime {
         if self.0.shared.hub.take_ack(connection, id) {
             let inbox = self.0.shared.inboxes.of_number(id);
             inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });
+        }
+    }
+
+    /// Takes a connection out of the rooms that its user may no longer be in, and away from the scopes that it may no longer
+    /// subscribe to, after a change of its identity. The scopes are told that it left.
+    pub fn recheck_rooms(&self, connection: ConnId) {
+        let Shared { config, hub, catalogue, .. } = &*self.0.shared;
+        let (Some(policy), Some(info)) = (&config.rooms, hub.connection(connection)) else { return };
+        let (catalogue, wakes) = (catalogue.load(), WakeBatch::default());
+        let left = |plugin: &Arc<Plugin>, address, is_gone| {
+            let member = Member { connection, identity: info.identity.clone() };
+            let event = Event::Left { member, reason: LeftReason::Left, is_gone };
+            self.0.shared.submit(Envelope::without_reply(plugin.clone(), address, event));
+        };
+        let may = |room: &str, action| policy.check(&info.identity, room, action, "").is_ok();
+        for room in info.rooms.iter().filter(|room| !may(room, Action::Join)) {
+            if hub.leave(connection, room, &wakes)
+                && let Some((plugin, address)) = catalogue.owner(room)
+            {
+                left(plugin, address, false);
+            }
+        }
+        for (number, key) in hub.watchers(connection).iter().filter(|(_, key)| !may(key, Action::Subscribe)) {
+            hub.unwatch(connection, *number, key);
+            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number);
+            let address = plugin.and_then(|plugin| Some(plugin.current().manifest.scope_of_key(key)?.1));
+            if let (Some(plugin), Some(address)) = (plugin, address) {
+                // The scope watches it no longer, as if it had gone.
+                left(plugin, address, true);
+            }
         }
     }
 

@@ -1,7 +1,8 @@
-//! Who may come in, and for how long.
+//! Who may come in, for how long, and what they may do.
 
 mod blocks;
 mod expiry;
 mod limits;
+mod rooms;
 mod secrets;
 mod tls;

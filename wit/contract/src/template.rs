@@ -80,6 +80,11 @@ impl Template {
         &self.prefix
     }
 
+    /// The names of the placeholders, in their order.
+    pub fn placeholders(&self) -> impl Iterator<Item = &str> {
+        self.placeholders.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The only scope of a template without placeholders.
     pub fn fixed_address(&self) -> Option<ScopeAddress> {
         self.placeholders.is_empty().then(|| ScopeAddress { key: self.prefix.as_str().into(), params: Arc::new([]) })

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 11] = [
     &["api", "conn"],
     &["plugin"],
     &["hub"],
-    &["protocol", "store", "auth", "net"],
+    &["protocol", "store", "auth", "net", "policy"],
     &["ledger", "outbound"],
     &["metrics"],
     &["model"],

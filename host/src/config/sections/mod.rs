@@ -9,6 +9,7 @@ pub(super) mod heartbeat;
 pub(super) mod limits;
 pub(super) mod plugins;
 pub(super) mod recovery;
+pub(super) mod rooms;
 pub(super) mod shutdown;
 pub(super) mod socketio;
 pub(super) mod store;

@@ -92,6 +92,7 @@ impl Shard {
         if !Arc::ptr_eq(&session.identity, &connection.identity.borrow()) {
             self.shared().hub.update_identity(connection.id, session.identity.clone());
             connection.identity.replace(session.identity);
+            self.shared().plugins.recheck_rooms(connection.id);
         }
     }
 

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::plugin::event::senders::SenderLimits;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::sandbox::InstanceBounds;
+use crate::policy::RoomPolicy;
 
 /// The default bound of a component's size, in bytes. A feature is some hundred KiB; with debug information, a few MiB.
 pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
@@ -36,6 +37,8 @@ pub struct PluginConfig {
     pub shows_credentials: bool,
     /// The bounds of each sender.
     pub senders: SenderLimits,
+    /// Which users may use which rooms; none where rooms have no rules.
+    pub rooms: Option<RoomPolicy>,
     /// The configuration of each plugin.
     pub plugins: HashMap<String, PluginOptions>,
 }
@@ -73,6 +76,7 @@ impl Default for PluginConfig {
             is_read_only: false,
             shows_credentials: false,
             senders: SenderLimits { events_per_second: 0, event_burst: 0, call_time: Duration::ZERO },
+            rooms: None,
             plugins: HashMap::new(),
         }
     }

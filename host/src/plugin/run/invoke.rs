@@ -9,6 +9,7 @@ use roundhouse_contract::Rules;
 
 use super::commit::Done;
 use super::effect::{self, Checked, Connections, Effect};
+use super::rooms::admit_to_rooms;
 use super::shared::Shared;
 use super::state::{ThreadState, Visit};
 use crate::hub::Overfull;
@@ -160,7 +161,10 @@ impl ThreadState {
             world,
         };
         let checked = effect::check(&rules, &address.key, outcome);
-        let checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+        let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+        if let Some(policy) = &shared.config.rooms {
+            admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects).map_err(CallError::Refused)?;
+        }
         // Guaranteed events are not refused for full rooms.
         if event.is_retryable() {
             let scope = (plugin.number, &*address.key);

@@ -20,6 +20,7 @@ mod migration;
 mod owners;
 mod presence;
 pub(crate) mod query;
+mod rooms;
 mod scope;
 mod scopes;
 pub(crate) mod shared;

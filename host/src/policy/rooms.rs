@@ -1,0 +1,274 @@
+//! The rules of the room policy.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow, ensure};
+use cel::Value;
+use prometheus::IntCounterVec;
+
+use super::expression::{Expression, identity_value};
+use super::pattern::{Pattern, VARIABLES};
+use crate::model::{ErrorCode, Failure, Identity, LogLimit};
+
+/// The most rules.
+const MAX_RULES: usize = 1000;
+
+/// What a user may do in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// To become a member, and so to get what is sent to the room.
+    Join,
+    /// To send an event to the scope whose room it is.
+    Publish,
+    /// To be watched by the scope, and to get its documents.
+    Subscribe,
+}
+
+impl Action {
+    /// All actions.
+    pub const ALL: [Self; 3] = [Self::Join, Self::Publish, Self::Subscribe];
+
+    /// The action's name in the configuration, and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Publish => "publish to",
+            Self::Subscribe => "subscribe to",
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A rule as it is configured.
+#[derive(Debug, Clone, Default)]
+pub struct RoomRule {
+    /// The rooms that it decides.
+    pub pattern: String,
+    /// The condition for every action without one of its own.
+    pub allow: Option<String>,
+    /// The condition to join.
+    pub join: Option<String>,
+    /// The condition to publish.
+    pub publish: Option<String>,
+    /// The condition to subscribe.
+    pub subscribe: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Rule {
+    text: String,
+    pattern: Pattern,
+    /// In the order of [`Action::ALL`]. Without a condition, nobody may.
+    conditions: [Option<Expression>; 3],
+}
+
+/// The rules, the first of which that matches a room decides. A room that none matches is closed to everyone.
+#[derive(Clone)]
+pub struct RoomPolicy {
+    rules: Arc<[Rule]>,
+    decisions: IntCounterVec,
+    failures: Arc<Mutex<LogLimit>>,
+}
+
+impl fmt::Debug for RoomPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoomPolicy").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+/// A decision, and the reason for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the action is allowed.
+    pub is_allowed: bool,
+    /// The number of the rule that decided, from 1, and its pattern. `None` where no rule matches the room.
+    pub rule: Option<(usize, String)>,
+    /// The condition that decided, if the rule has one for the action.
+    pub condition: Option<String>,
+    /// Why the condition could not be evaluated.
+    pub error: Option<String>,
+}
+
+impl RoomPolicy {
+    /// Compiles the rules. `decisions` counts decisions by action and verdict.
+    ///
+    /// # Errors
+    /// With the number of the rule, its key, and the mistake.
+    pub fn compile(rules: &[RoomRule], decisions: IntCounterVec) -> anyhow::Result<Self> {
+        ensure!(rules.len() <= MAX_RULES, "rooms has {} rules, and may have {MAX_RULES}", rules.len());
+        let compiled =
+            rules.iter().enumerate().map(|(at, rule)| Rule::compile(rule).with_context(|| format!("rooms[{at}]")));
+        let rules = compiled.collect::<anyhow::Result<Vec<_>>>()?.into();
+        Ok(Self { rules, decisions, failures: Arc::default() })
+    }
+
+    /// Decides whether a user may do something in a room. `event` is the name of the client's event, empty where there is
+    /// none.
+    pub fn decide(&self, identity: &Identity, room: &str, action: Action, event: &str) -> Decision {
+        let matching =
+            self.rules.iter().enumerate().find_map(|(at, rule)| Some((at, rule, rule.pattern.matches(room)?)));
+        let Some((at, rule, values)) = matching else {
+            return Decision { is_allowed: false, rule: None, condition: None, error: None };
+        };
+        let decided = |is_allowed, condition: Option<&Expression>, error| Decision {
+            is_allowed,
+            rule: Some((at + 1, rule.text.clone())),
+            condition: condition.map(|condition| condition.as_str().to_owned()),
+            error,
+        };
+        let Some(condition) = &rule.conditions[action as usize] else { return decided(false, None, None) };
+        let text = |text: &str| Value::String(Arc::new(text.to_owned()));
+        let names = rule.pattern.placeholders();
+        let mut variables = vec![("identity", identity_value(identity)), ("room", text(room)), ("event", text(event))];
+        variables.extend(names.into_iter().zip(values.iter().map(|value| text(value))));
+        match condition.evaluate(&variables) {
+            Ok(is_allowed) => decided(is_allowed, Some(condition), None),
+            Err(error) => decided(false, Some(condition), Some(error)),
+        }
+    }
+
+    /// Checks that a user may do something in a room.
+    ///
+    /// # Errors
+    /// `forbidden`, with the room and the rule's pattern. A condition that cannot be evaluated is logged.
+    pub fn check(&self, identity: &Identity, room: &str, action: Action, event: &str) -> Result<(), Failure> {
+        let decision = self.decide(identity, room, action, event);
+        let verdict = if decision.is_allowed { "allowed" } else { "refused" };
+        self.decisions.with_label_values(&[action.as_str(), verdict]).inc();
+        if decision.is_allowed {
+            return Ok(());
+        }
+        let why = match &decision.rule {
+            Some((_, pattern)) => format!("by the rule {pattern}"),
+            None => "because no rule is for it".to_owned(),
+        };
+        if let (Some(error), Some((rule, pattern))) = (&decision.error, &decision.rule)
+            && let Some(skipped) = self.failures.lock().unwrap_or_else(PoisonError::into_inner).ask()
+        {
+            tracing::warn!(
+                rule, pattern, user = %identity.user, room, %action, error, skipped,
+                "the condition of a room's rule cannot be evaluated, which counts as no"
+            );
+        }
+        Err(Failure::new(ErrorCode::Forbidden, format!("you may not {} the room {room}, {why}", action.verb())))
+    }
+}
+
+impl Rule {
+    fn compile(rule: &RoomRule) -> anyhow::Result<Self> {
+        let pattern = Pattern::parse(&rule.pattern).map_err(|wrong| anyhow!("pattern: {wrong}"))?;
+        let names = pattern.placeholders();
+        let variables: Vec<&str> = VARIABLES.into_iter().chain(names).collect();
+        let compile = |key: &str, text: &Option<String>| {
+            text.as_deref()
+                .map(|text| Expression::compile(text, &variables).with_context(|| key.to_owned()))
+                .transpose()
+        };
+        let allow = compile("allow", &rule.allow)?;
+        let conditions = [
+            compile("join", &rule.join)?.or_else(|| allow.clone()),
+            compile("publish", &rule.publish)?.or_else(|| allow.clone()),
+            compile("subscribe", &rule.subscribe)?.or_else(|| allow.clone()),
+        ];
+        ensure!(
+            conditions.iter().any(Option::is_some),
+            "the rule has no condition: give it allow, or some of join, publish and subscribe; allow = \"false\" closes a room"
+        );
+        Ok(Self { text: rule.pattern.clone(), pattern, conditions })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Opts;
+
+    use super::*;
+
+    fn policy(rules: &[(&str, &str)]) -> anyhow::Result<RoomPolicy> {
+        let rules: Vec<RoomRule> = rules
+            .iter()
+            .map(|(pattern, allow)| RoomRule {
+                pattern: (*pattern).to_owned(),
+                allow: Some((*allow).to_owned()),
+                ..RoomRule::default()
+            })
+            .collect();
+        RoomPolicy::compile(&rules, counter())
+    }
+
+    fn counter() -> IntCounterVec {
+        IntCounterVec::new(Opts::new("a", "a"), &["action", "verdict"]).unwrap()
+    }
+
+    fn of_company(company: &str) -> Identity {
+        Identity { claims: format!(r#"{{"companyId":"{company}"}}"#), ..Identity::of_user("ana") }
+    }
+
+    #[test]
+    fn first_matching_rule_decides() {
+        let policy =
+            policy(&[("campaign:{id}", "identity.claims.companyId == id"), ("campaign:*", "true"), ("lobby", "true")])
+                .unwrap();
+        let join = |company: &str, room: &str| policy.decide(&of_company(company), room, Action::Join, "");
+        assert!(join("7", "campaign:7").is_allowed);
+        let refused = join("8", "campaign:7");
+        assert_eq!((refused.is_allowed, refused.rule.unwrap()), (false, (1, "campaign:{id}".to_owned())));
+        assert!(join("8", "lobby").is_allowed);
+        let unmatched = join("8", "ticket:7");
+        assert_eq!((unmatched.is_allowed, unmatched.rule), (false, None), "a room without a rule is closed");
+    }
+
+    #[test]
+    fn actions_have_conditions_of_their_own() {
+        let rule = RoomRule {
+            pattern: "news".to_owned(),
+            allow: Some("true".to_owned()),
+            publish: Some("'editor' in identity.roles".to_owned()),
+            ..RoomRule::default()
+        };
+        let only_join = RoomRule { pattern: "hall".to_owned(), join: Some("true".to_owned()), ..RoomRule::default() };
+        let policy = RoomPolicy::compile(&[rule, only_join], counter()).unwrap();
+        let may = |room: &str, action| policy.decide(&Identity::of_user("ana"), room, action, "x").is_allowed;
+        assert_eq!(Action::ALL.map(|action| may("news", action)), [true, false, true]);
+        assert_eq!(Action::ALL.map(|action| may("hall", action)), [true, false, false]);
+    }
+
+    #[test]
+    fn failed_evaluation_refuses() {
+        let policy = policy(&[("campaign:{id}", "identity.claims.team == id")]).unwrap();
+        let decision = policy.decide(&of_company("7"), "campaign:7", Action::Publish, "x");
+        assert!(!decision.is_allowed && decision.error.is_some(), "{decision:?}");
+        let failure = policy.check(&of_company("7"), "campaign:7", Action::Publish, "x").unwrap_err();
+        assert_eq!(failure.code, ErrorCode::Forbidden);
+        assert_eq!(failure.message, "you may not publish to the room campaign:7, by the rule campaign:{id}");
+    }
+
+    #[test]
+    fn mistakes_name_rule_and_key() {
+        for (rule, said) in [
+            (("a:{", "true"), "rooms[0]: pattern: "),
+            (("a:{id}", "ids == 'x'"), "rooms[0]: allow: "),
+            (("a:{id}", "identity."), "rooms[0]: allow: "),
+        ] {
+            let error = format!("{:#}", policy(&[rule]).unwrap_err());
+            assert!(error.starts_with(said), "{error}");
+        }
+        let none = RoomRule { pattern: "a".to_owned(), ..RoomRule::default() };
+        let error = format!("{:#}", RoomPolicy::compile(&[none], counter()).unwrap_err());
+        assert!(error.contains("has no condition"), "{error}");
+    }
+}
