@@ -36,7 +36,7 @@ pub struct Server {
     shutdown: ShutdownConfig,
     admission: Arc<Admission>,
     acceptor: Acceptor,
-    certificates: CertificateWatch,
+    certificates: Option<CertificateWatch>,
     shards: Vec<ShardThread>,
     runtime: Runtime,
     api_service: Arc<Api>,
@@ -140,7 +140,9 @@ impl Server {
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
         self.runtime.shut_down();
-        self.certificates.stop();
+        if let Some(certificates) = self.certificates {
+            certificates.stop();
+        }
         self.stop_api.send_replace(true);
         if self.api_thread.join().is_err() {
             tracing::error!("the API's thread panicked");

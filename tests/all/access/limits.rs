@@ -125,6 +125,38 @@ async fn event_names_have_limits_of_their_own() {
 }
 
 #[tokio::test]
+async fn user_over_its_rate_is_refused_and_then_disconnected() {
+    const PER_SECOND: u64 = 40;
+    let more = "auth.jwt.secret = \"s\"\nlimits.events_per_second_per_user = 1\nlimits.event_burst_per_user = 2";
+    let host = InnerHost::start(more).await;
+    let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
+    let view = json!({ "ticketId": "507f1f77bcf86cd799439011" });
+    ana.emit_with_ack("ticket:view", view.clone()).await.unwrap();
+    ana.emit_with_ack("ticket:view", view.clone()).await.unwrap();
+    assert_eq!(ana.emit_refused("ticket:view", view.clone()).await, "rate_limited");
+    // Below the rate of the connection, and far over the user's.
+    let mut seconds = 0;
+    while metric(&host.api, "connections_cut_off_total").await == 0 {
+        assert!(seconds < 60, "the client was not cut off");
+        host.advance(Duration::from_secs(1));
+        let before = limited(&host.api, "events_per_second_per_user").await;
+        for _ in 0..PER_SECOND {
+            ana.emit("ticket:view", view.clone()).await;
+        }
+        eventually("the events are judged", async || {
+            let judged = limited(&host.api, "events_per_second_per_user").await - before;
+            let is_cut_off = metric(&host.api, "connections_cut_off_total").await == 1;
+            (judged >= PER_SECOND - 1 || is_cut_off).then_some(())
+        })
+        .await;
+        seconds += 1;
+    }
+    assert!(seconds > 10, "after {seconds} s");
+    assert_eq!(ana.closed().await.code, Some(1008));
+    ben.emit_with_ack("ticket:view", view).await.unwrap();
+}
+
+#[tokio::test]
 async fn heads_over_their_time_or_length_are_counted() {
     let more = "limits.handshake = \"200ms\"\nlimits.header_bytes = 8192";
     let host = TestHost::start_with(&format!("{CONFIG}{more}"), &[]);

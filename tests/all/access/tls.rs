@@ -142,6 +142,24 @@ async fn failed_handshakes_are_counted_by_outcome() {
 }
 
 #[tokio::test]
+async fn slowest_handshakes_give_way() {
+    let authority = TestAuthority::new();
+    // Memory for four handshakes.
+    let more = "limits.message_bytes = 16384\nlimits.unfinished_bytes = 65536";
+    let host = InnerHost::start(&config(&authority, more)).await;
+    let mut slow = Vec::new();
+    for _ in 0..12 {
+        let mut socket = TcpStream::connect(host.ws.trim_start_matches("ws://")).await.unwrap();
+        socket.write_all(&[22, 3, 1, 1]).await.unwrap();
+        slow.push(socket);
+    }
+    eventually("slow handshakes give way", async || (handshakes(&host.api, "evicted").await >= 8).then_some(())).await;
+    let tunnel = Tunnel::to(&host.ws, authority.client(None)).await;
+    TestClient::connect(&tunnel.ws, &host.token("ana", None)).await.close().await;
+    assert!(metric(&host.api, "unfinished_bytes").await <= 65536);
+}
+
+#[tokio::test]
 async fn page_of_the_host_may_use_its_cookie_over_tls() {
     let authority = TestAuthority::new();
     let host = InnerHost::start(&config(&authority, "auth.jwt.cookie = \"session\"")).await;

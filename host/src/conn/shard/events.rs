@@ -63,8 +63,12 @@ impl Shard {
             id,
             read_at,
         });
-        if let Err(failure) = accepted {
-            self.reply(connection, Some(event), id, Err(&failure));
+        match accepted {
+            Ok(()) => {}
+            Err(failure) if failure.code == ErrorCode::RateLimited => {
+                self.refuse_excess(connection, self.judge_refused(connection), event, id, || failure);
+            }
+            Err(failure) => self.reply(connection, Some(event), id, Err(&failure)),
         }
     }
 
@@ -83,19 +87,39 @@ impl Shard {
             return true;
         }
         self.metrics().limited_event(event).inc();
+        self.refuse_excess(connection, verdict, event, id, || {
+            let message = format!("too many {event} from this connection: {per_second} a second are taken");
+            Failure::new(ErrorCode::RateLimited, message)
+        });
+        false
+    }
+
+    /// Judges an event that a limit of its user has refused, by the rate of its connection.
+    fn judge_refused(&self, connection: &Connection) -> Verdict {
+        let transport = self.transport_of(connection);
+        let judged =
+            transport.and_then(|transport| Some(transport.rate.borrow_mut().as_mut()?.judge_refused(self.now())));
+        judged.unwrap_or(Verdict::Refuse)
+    }
+
+    /// Refuses an event over a limit: with an answer at first, then without, and in the end by cutting its client off.
+    fn refuse_excess(
+        self: &Rc<Self>,
+        connection: &Rc<Connection>,
+        verdict: Verdict,
+        event: &str,
+        id: Option<i128>,
+        failure: impl FnOnce() -> Failure,
+    ) {
         match verdict {
-            Verdict::Take | Verdict::Drop => self.metrics().events_refused.inc(),
-            Verdict::Refuse => {
-                let message = format!("too many {event} from this connection: {per_second} a second are taken");
-                self.reply(connection, Some(event), id, Err(&Failure::new(ErrorCode::RateLimited, message)));
-            }
+            Verdict::Drop => self.metrics().events_refused.inc(),
+            Verdict::Take | Verdict::Refuse => self.reply(connection, Some(event), id, Err(&failure())),
             Verdict::CutOff => {
                 if let Some(transport) = self.transport_of(connection) {
                     self.cut_off(&transport);
                 }
             }
         }
-        false
     }
 
     /// Replaces a connection's token by a newer one of the same user, which keeps the connection open beyond the old

@@ -79,6 +79,15 @@ impl Rate {
         if self.limiter.allows() {
             return Verdict::Take;
         }
+        self.judge_excess(1 + u32::try_from(bytes / BYTES_PER_MESSAGE).unwrap_or(u32::MAX - 1), now)
+    }
+
+    /// Judges a message that another limit of its client has refused: a client that stays over any limit is cut off.
+    pub(crate) fn judge_refused(&mut self, now: u64) -> Verdict {
+        self.judge_excess(1, now)
+    }
+
+    fn judge_excess(&mut self, weight: u32, now: u64) -> Verdict {
         let forgiven_per_second = u64::from(self.per_second.get().div_ceil(FORGIVEN_PART));
         let forgiven = now.saturating_sub(self.counted_at) * forgiven_per_second / 1000;
         if forgiven > 0 {
@@ -87,7 +96,6 @@ impl Rate {
             self.counted_at =
                 if self.over == 0 { now } else { self.counted_at + forgiven * 1000 / forgiven_per_second };
         }
-        let weight = 1 + u32::try_from(bytes / BYTES_PER_MESSAGE).unwrap_or(u32::MAX - 1);
         self.over = self.over.saturating_add(weight);
         let burst = self.burst.get();
         if self.over > burst.saturating_mul(BURSTS_OVER).max(LEAST_OVER) {

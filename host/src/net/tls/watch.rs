@@ -36,11 +36,14 @@ struct Watched {
 }
 
 impl CertificateWatch {
-    /// Starts to watch the files of these listeners.
+    /// Starts to watch the files of these listeners. `None` without any.
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(listeners: Vec<Tls>, metrics: Metrics) -> io::Result<Self> {
+    pub fn start(listeners: Vec<Tls>, metrics: Metrics) -> io::Result<Option<Self>> {
+        if listeners.is_empty() {
+            return Ok(None);
+        }
         let (stop, stopped) = mpsc::channel();
         let mut watched: Vec<_> = listeners.into_iter().map(Watched::new).collect();
         let thread = thread::Builder::new().name("certificates".to_owned()).spawn(move || {
@@ -48,7 +51,7 @@ impl CertificateWatch {
                 watched.iter_mut().for_each(|watched| watched.look(&metrics));
             }
         })?;
-        Ok(Self { stop, thread })
+        Ok(Some(Self { stop, thread }))
     }
 
     /// Stops watching.
