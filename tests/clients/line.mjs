@@ -15,13 +15,13 @@ export class Line {
   /** A line to the host at `url`. */
   static async to(url) {
     const line = new Line();
-    const { hostname, port } = new URL(url);
+    const { protocol, hostname, port } = new URL(url);
     line.#server = net.createServer((client) => line.#connect(client, net.connect(port, hostname)));
     line.#server.listen(0, "127.0.0.1");
     await once(line.#server, "listening");
     // Connections that are still open at the end do not keep the process.
     line.#server.unref();
-    line.url = `http://127.0.0.1:${line.#server.address().port}`;
+    line.url = `${protocol}//127.0.0.1:${line.#server.address().port}`;
     return line;
   }
 

@@ -68,6 +68,12 @@ impl Script {
         Ok(Self { command, name })
     }
 
+    /// Lets a script for Node trust the authorities in this file.
+    pub fn trusting(mut self, authorities: &Path) -> Self {
+        self.command.env("NODE_EXTRA_CA_CERTS", authorities);
+        self
+    }
+
     /// Starts the script with the host's address and additional arguments.
     ///
     /// # Panics
@@ -76,7 +82,7 @@ impl Script {
         // Tokens are left out of the name that a failure shows.
         let told: Vec<&str> = args.iter().copied().filter(|arg| arg.len() < 40).collect();
         let what = format!("{} {}", self.name, told.join(" "));
-        let command = self.command.arg(host.ws.replace("ws://", "http://")).args(args);
+        let command = self.command.arg(host.ws.replacen("ws", "http", 1)).args(args);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the script can be started");
         let stdin = child.stdin.take().expect("standard input is piped");

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use roundhouse_tests::{
-    InnerHost, Packet, SocketIoClient, TestAuthority, TestClient, TestHost, Tunnel, connect_tls, connect_tls_on,
-    eventually, http, metric,
+    InnerHost, Packet, Script, SocketIoClient, TestAuthority, TestClient, TestHost, Tunnel, connect_tls,
+    connect_tls_on, eventually, http, metric, skip,
 };
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -138,6 +138,23 @@ async fn failed_handshakes_are_counted_by_outcome() {
     assert_eq!(alert.first(), Some(&21), "an alert is sent: {alert:?}");
     for (outcome, least) in [("not_tls", 1), ("refused", 2), ("timed_out", 2), ("ok", 0)] {
         eventually(outcome, async || (handshakes(&host.api, outcome).await >= least).then_some(())).await;
+    }
+}
+
+#[test]
+fn third_party_client_speaks_tls() {
+    let script = || Script::on_node("socketio.mjs");
+    if let Err(why) = script() {
+        return skip("third_party_client_speaks_tls", why);
+    }
+    let authority = TestAuthority::new();
+    let more = "auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\ntls.api.enabled = false\n";
+    let host = TestHost::start_with(&format!("{more}{}", authority.issue("host").section("tls")), &[]);
+    let (ana, ben) = (host.token("ana"), host.token("ben"));
+    // The script sees the newest client's requests on the wire, which it cannot do within TLS.
+    for transport in ["websocket", "polling"] {
+        let script = script().unwrap().trusting(&authority.file());
+        script.expect_success(&host, &["4.1", transport, &ana, &ben]);
     }
 }
 
