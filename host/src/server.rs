@@ -50,19 +50,17 @@ impl Server {
     /// # Errors
     /// Where an address is taken, the store cannot be used, or a thread cannot be started.
     pub fn start(mut config: Config, clock: Clock) -> anyhow::Result<Self> {
-        let bind = |what: &str, address: SocketAddr| {
-            TcpListener::bind(address).with_context(|| format!("cannot listen on {what} = {address}"))
-        };
         let client_listener = bind("listen", config.listen)?;
         let api_listener = bind("api", config.api)?;
         let (listening, api) = (client_listener.local_addr()?, api_listener.local_addr()?);
-        // After the addresses are bound, so that a start that fails on them leaves no files behind.
-        config.prepare()?;
-
         let metrics = Metrics::new()?;
-        config.plugins.rooms = room_policy(&config, &metrics)?;
         let [client_tls, api_tls] = load_tls(&config, &metrics)?;
         warn_of_plain(&config, listening, api);
+        // After the addresses are bound and the certificates read, so that a start that fails on them leaves no files
+        // behind.
+        config.prepare()?;
+
+        config.plugins.rooms = room_policy(&config, &metrics)?;
         let ports = (0..config.shards).map(|_| ShardQueue::new(SHARD_COMMANDS)).collect();
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
@@ -71,7 +69,7 @@ impl Server {
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
         let shared = share(&config, &hub, &runtime, &admission, &clock, &metrics, client_tls.clone());
-        let unfinished = shared.unfinished.clone();
+        let answers = overload_answers(&shared);
         let shards = start_shards(config.shards, &shared)?;
 
         let api_service = Arc::new(Api::new(
@@ -88,13 +86,10 @@ impl Server {
             api_service.restore_blocks(store)?;
         }
         let (stop_api, stopped) = watch::channel(false);
-        let (trusted_proxies, header_bytes) = (config.conn.trusted_proxies.clone(), config.conn.header_bytes);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let has_tls = (client_tls.is_some(), api_tls.is_some());
-        let certificates =
-            CertificateWatch::start(client_tls.iter().chain(&api_tls).cloned().collect(), metrics.clone())?;
-        let answers = OverloadAnswers { trusted: trusted_proxies, tls: client_tls, unfinished, header_bytes };
+        let certificates = CertificateWatch::start([client_tls, api_tls], metrics.clone())?;
         let acceptor =
             Acceptor::start(client_listener, hub, metrics, answers).context("cannot start to accept connections")?;
         api_service.set_ready(true);
@@ -147,6 +142,20 @@ impl Server {
         if self.api_thread.join().is_err() {
             tracing::error!("the API's thread panicked");
         }
+    }
+}
+
+fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen on {what} = {address}"))
+}
+
+/// What answering connections over the limit of descriptors needs.
+fn overload_answers(shared: &Shared) -> OverloadAnswers {
+    OverloadAnswers {
+        trusted: shared.config.trusted_proxies.clone(),
+        tls: shared.tls.clone(),
+        unfinished: shared.unfinished.clone(),
+        header_bytes: shared.config.header_bytes,
     }
 }
 

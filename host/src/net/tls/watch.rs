@@ -40,12 +40,12 @@ impl CertificateWatch {
     ///
     /// # Errors
     /// Where the thread cannot be started.
-    pub fn start(listeners: Vec<Tls>, metrics: Metrics) -> io::Result<Option<Self>> {
-        if listeners.is_empty() {
+    pub fn start(listeners: [Option<Tls>; 2], metrics: Metrics) -> io::Result<Option<Self>> {
+        let (stop, stopped) = mpsc::channel();
+        let mut watched: Vec<_> = listeners.into_iter().flatten().map(Watched::new).collect();
+        if watched.is_empty() {
             return Ok(None);
         }
-        let (stop, stopped) = mpsc::channel();
-        let mut watched: Vec<_> = listeners.into_iter().map(Watched::new).collect();
         let thread = thread::Builder::new().name("certificates".to_owned()).spawn(move || {
             while stopped.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 watched.iter_mut().for_each(|watched| watched.look(&metrics));
