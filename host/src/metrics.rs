@@ -81,6 +81,10 @@ pub struct Metrics {
     pub plugin_lost_states: IntCounter,
     /// Refusals by a budget, labelled by the kinds of account and limit.
     pub over_budget: IntCounterVec,
+    /// Fetches of the key set, by outcome.
+    pub jwks_fetches: IntCounterVec,
+    /// When the key set in use was fetched, in seconds since 1970.
+    pub jwks_fetched: IntGauge,
     /// Decisions of the room policy, by action and verdict.
     pub room_decisions: IntCounterVec,
     /// TLS handshakes by listener and outcome.
@@ -138,11 +142,24 @@ impl Metrics {
             &["holder", "of"],
         )?;
         registry.register(Box::new(over_budget.clone()))?;
+        let jwks_fetches = IntCounterVec::new(
+            Opts::new("jwks_fetches_total", "Fetches of the key set of auth.jwt.jwks_url, by their outcome"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(jwks_fetches.clone()))?;
+        for outcome in ["ok", "failed"] {
+            jwks_fetches.with_label_values(&[outcome]);
+        }
         let room_decisions = IntCounterVec::new(
             Opts::new("room_decisions_total", "Decisions of the room policy, by what was asked and the verdict"),
             &["action", "verdict"],
         )?;
         registry.register(Box::new(room_decisions.clone()))?;
+        for action in ["join", "publish", "subscribe"] {
+            for verdict in ["allowed", "refused"] {
+                room_decisions.with_label_values(&[action, verdict]);
+            }
+        }
         let [tls_handshakes, tls_reloads] = [
             ("tls_handshakes_total", "TLS handshakes, by listener and outcome"),
             ("tls_certificate_reloads_total", "Changes of certificate files, by listener and outcome"),
@@ -167,6 +184,8 @@ impl Metrics {
             limited: Limited::new(&registry)?,
             over_budget,
             room_decisions,
+            jwks_fetches,
+            jwks_fetched: gauge("jwks_fetched_seconds", "When the key set in use was fetched, in seconds since 1970")?,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(
                 "connections_opened_total",

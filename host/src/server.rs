@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Api;
-use crate::auth::{Authenticator, Blocks};
+use crate::auth::{Authenticator, Blocks, JwksMetrics};
 use crate::config::{Budgets, Config, ShutdownConfig, TlsConfig};
 use crate::conn::{Acceptor, Admission, EioSessions, OverloadAnswers, ShardThread, Shared, incomplete_budget};
 use crate::hub::{Hub, ShardQueue};
@@ -17,6 +17,7 @@ use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::net::{CertificateWatch, Tls, TlsFiles};
+use crate::outbound::Outbound;
 use crate::plugin::{Folder, Runtime};
 use crate::policy::RoomPolicy;
 
@@ -39,6 +40,7 @@ pub struct Server {
     certificates: Option<CertificateWatch>,
     shards: Vec<ShardThread>,
     runtime: Runtime,
+    outbound: Outbound,
     api_service: Arc<Api>,
     stop_api: watch::Sender<bool>,
     api_thread: JoinHandle<()>,
@@ -68,7 +70,8 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let shared = share(&config, &hub, &runtime, &admission, &clock, &metrics, client_tls.clone());
+        let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
+        let shared = share(&config, &hub, &runtime, &admission, &outbound, &clock, &metrics, client_tls.clone());
         let answers = overload_answers(&shared);
         let shards = start_shards(config.shards, &shared)?;
 
@@ -104,6 +107,7 @@ impl Server {
             certificates,
             shards,
             runtime,
+            outbound,
             api_service,
             stop_api,
             api_thread,
@@ -135,6 +139,8 @@ impl Server {
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
         self.runtime.shut_down();
+        // Its thread ends with it.
+        drop(self.outbound);
         if let Some(certificates) = self.certificates {
             certificates.stop();
         }
@@ -188,6 +194,7 @@ fn share(
     hub: &Arc<Hub>,
     runtime: &Runtime,
     admission: &Arc<Admission>,
+    outbound: &Outbound,
     clock: &Clock,
     metrics: &Metrics,
     tls: Option<Tls>,
@@ -199,11 +206,12 @@ fn share(
         metrics.unfinished_evicted.clone(),
         hub.clone(),
     );
+    let auth = authenticator(config, outbound, clock, metrics);
     Shared {
         config: Arc::new(config.conn.clone()),
         client: Arc::new(config.client.clone()),
         hub: hub.clone(),
-        auth: Arc::new(Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone())),
+        auth: Arc::new(auth),
         plugins: runtime.clone(),
         tls,
         admission: admission.clone(),
@@ -220,6 +228,14 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .map(|index| ShardThread::start(index, shared.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")
+}
+
+/// The authenticator, with the keys of a key set if one is configured. Waits for them for a bounded time.
+pub fn authenticator(config: &Config, outbound: &Outbound, clock: &Clock, metrics: &Metrics) -> Authenticator {
+    let mut auth = Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone());
+    let of_keys = JwksMetrics { fetches: metrics.jwks_fetches.clone(), fetched: metrics.jwks_fetched.clone() };
+    auth.fetch_keys(&config.auth.jwt, outbound, of_keys);
+    auth
 }
 
 /// The rules of rooms, compiled. `None` where there are none, so that every user may use every room.

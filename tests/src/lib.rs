@@ -34,6 +34,7 @@ mod faults;
 pub mod guests;
 mod host;
 mod inner;
+pub mod issuer;
 mod pgbouncer;
 mod postgres;
 mod random;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::body::{self, MAX_BODY_BYTES, Object, given, given_integer, parse};
 use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::route::OperatorCall;
-use super::schema::{BlockId, Id, MAX_TIME_MS, MIN_TIME_MS, Reason, Time};
+use super::schema::{BlockId, Id, MAX_REASON_CHARS, MAX_TIME_MS, MIN_TIME_MS, Reason, Time};
 use super::state::Api;
 use crate::auth::{Block, BlockSubject};
 use crate::hub::ShardCommand;
@@ -31,9 +31,6 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call waits for the shards to close connections.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The longest reason, in characters.
-pub(super) const MAX_REASON_CHARS: usize = 256;
 
 /// Ten years, in seconds.
 pub(super) const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;

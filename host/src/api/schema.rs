@@ -8,13 +8,15 @@ use schemars::transform::{RecursiveTransform, transform_subschemas};
 use schemars::{JsonSchema, Schema, json_schema};
 use serde_json::{Map, Value, json};
 
-use super::blocks::MAX_REASON_CHARS;
 use super::idempotency::MAX_KEY_CHARS;
 use crate::model::{Failure, INVISIBLE, MAX_ID_CHARS, MAX_ROOM_CHARS};
 use crate::protocol::RESERVED_EVENTS;
 
 /// The longest event name, in characters.
 pub(super) const MAX_EVENT_CHARS: usize = 256;
+
+/// The longest reason, in characters.
+pub(super) const MAX_REASON_CHARS: usize = 256;
 
 /// The first and the last time that a call may name, in milliseconds since 1970: the years 2000 to 2999. A time in seconds
 /// is earlier.

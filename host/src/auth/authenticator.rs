@@ -4,9 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::blocks::Blocks;
+use super::jwks::{Jwks, JwksMetrics};
 use super::jwt::{JwtConfig, Verifier};
 use super::session::{AuthError, Session};
 use crate::model::{Clock, ConnId, Identity};
+use crate::outbound::Outbound;
 
 /// How connections are authenticated.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +31,15 @@ pub struct Authenticator {
 impl Authenticator {
     /// An authenticator of this configuration, which refuses those whom `blocks` keeps out.
     pub fn new(config: AuthConfig, blocks: Blocks, clock: Clock) -> Self {
-        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt), blocks, clock }
+        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt, None), blocks, clock }
+    }
+
+    /// Fetches the key set of the configuration, if it names one. Waits for it for a bounded time.
+    pub fn fetch_keys(&mut self, config: &JwtConfig, outbound: &Outbound, metrics: JwksMetrics) {
+        if let Some(url) = &config.jwks_url {
+            let jwks = Jwks::start(url.clone(), config.algorithms.clone(), outbound, self.clock.clone(), metrics);
+            self.jwt = Verifier::new(config, Some(jwks));
+        }
     }
 
     /// The blocks in force.
@@ -37,9 +47,9 @@ impl Authenticator {
         &self.blocks
     }
 
-    /// Whether tokens are checked: not where anonymous clients may connect and no secret is configured.
+    /// Whether tokens are checked: not where anonymous clients may connect and no secret or key is configured.
     pub fn checks_tokens(&self) -> bool {
-        !self.anonymous || self.jwt.has_secrets()
+        !self.anonymous || self.jwt.has_keys()
     }
 
     /// The session of a token.

@@ -27,6 +27,32 @@ pub struct Claims {
     pub other: Map<String, Value>,
 }
 
+/// Which claims have the user's id, name and roles. Each is a claim's name, or a path with dots into objects; a claim whose
+/// whole name is that text comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimNames {
+    /// The user's id.
+    pub id: String,
+    /// The display name.
+    pub name: String,
+    /// The roles.
+    pub roles: String,
+}
+
+impl Default for ClaimNames {
+    fn default() -> Self {
+        Self { id: "sub".to_owned(), name: "name".to_owned(), roles: "roles".to_owned() }
+    }
+}
+
+/// The claim of a name or path.
+fn find<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = claims.get(path) {
+        return Some(value);
+    }
+    path.match_indices('.').find_map(|(at, _)| find(claims.get(&path[..at])?.as_object()?, &path[at + 1..]))
+}
+
 /// The times in a token, in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Times {
@@ -39,30 +65,37 @@ pub(super) struct Times {
 ///
 /// # Errors
 /// Where a claim has the wrong shape, with its name and the right shape.
-pub(super) fn read(mut claims: Map<String, Value>) -> Result<(Identity, Times), String> {
+pub(super) fn read(mut claims: Map<String, Value>, names: &ClaimNames) -> Result<(Identity, Times), String> {
     let times = Times {
         expires: time(claims.remove("exp"), "its expiry (exp)")?,
         not_before: time(claims.get("nbf").cloned(), "its beginning (nbf)")?,
         issued_at: time(claims.get("iat").cloned(), "its time of issue (iat)")?,
     };
-    let user = match claims.remove("sub") {
-        Some(Value::String(sub)) => sub,
+    let id = if names.id == "sub" { "subject (sub)".to_owned() } else { format!("user id ({})", names.id) };
+    let user = match find(&claims, &names.id) {
+        Some(Value::String(sub)) => sub.clone(),
         // Many back-ends have numeric user ids.
         Some(Value::Number(sub)) if !sub.is_f64() => sub.to_string(),
-        None | Some(Value::Null) => return Err("it has no subject (sub), which is the user's id".to_owned()),
-        Some(_) => return Err("its subject (sub) must be text or a whole number".to_owned()),
+        None | Some(Value::Null) if names.id == "sub" => {
+            return Err("it has no subject (sub), which is the user's id".to_owned());
+        }
+        None | Some(Value::Null) => return Err(format!("it has no {id}")),
+        Some(_) => return Err(format!("its {id} must be text or a whole number")),
     };
     if !is_valid_id(&user) {
-        let reason = "its subject (sub) must be a user id of 1 to 128 printable characters without whitespace";
-        return Err(reason.to_owned());
+        return Err(format!("its {id} must be a user id of 1 to 128 printable characters without whitespace"));
     }
-    let name = match claims.remove("name") {
+    let name = match find(&claims, &names.name) {
         None | Some(Value::Null) => None,
         // Other users see the name, so control characters and the like are removed.
-        Some(Value::String(name)) => Some(harmless_name(&name).into_owned()).filter(|name| !name.trim().is_empty()),
-        Some(_) => return Err("its name must be text".to_owned()),
+        Some(Value::String(name)) => Some(harmless_name(name).into_owned()).filter(|name| !name.trim().is_empty()),
+        Some(_) => return Err(format!("its {} must be text", names.name)),
     };
-    let roles = roles(claims.remove("roles")).ok_or("its roles must be a list of texts, or one text")?;
+    let roles = roles(find(&claims, &names.roles).cloned())
+        .ok_or_else(|| format!("its {} must be a list of texts, or one text", names.roles))?;
+    for name in [&names.id, &names.name, &names.roles] {
+        claims.remove(name);
+    }
     let claims = Value::Object(claims).to_string();
     Ok((Identity { name, roles, claims, ..Identity::of_user(user) }, times))
 }
@@ -94,7 +127,7 @@ mod tests {
     use super::*;
 
     fn read_json(claims: Value) -> Result<(Identity, Times), String> {
-        read(claims.as_object().unwrap().clone())
+        read(claims.as_object().unwrap().clone(), &ClaimNames::default())
     }
 
     #[test]

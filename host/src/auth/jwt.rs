@@ -1,16 +1,19 @@
-//! JSON Web Tokens (RFC 7519), signed with a shared secret (HMAC, RFC 7518 section 3.2).
+//! JSON Web Tokens (RFC 7519), signed with a shared secret (HMAC) or a private key (RSA, ECDSA, EdDSA; RFC 7518, RFC 8037).
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Uri;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::claims;
+use super::claims::{self, ClaimNames};
+use super::jwks::Jwks;
+use super::keys::VerificationKey;
 use super::session::{AuthError, CredentialIds, Session};
 use crate::model::without_lone_surrogates;
 
@@ -20,19 +23,38 @@ const MAX_TOKEN_BYTES: usize = 8192;
 /// Why a token with critical extensions (RFC 7515, section 4.1.11) is refused: this host understands none.
 const CRITICAL: &str = "its header has crit, which names extensions that this host does not understand";
 
+/// The most keys that are tried for one token.
+const MAX_TRIES: usize = 16;
+
 /// The rules for valid tokens.
 #[derive(Clone, Default)]
 pub struct JwtConfig {
     /// Secrets to check signatures with. A token signed with any of them is valid, so that secrets can be rotated.
     pub secrets: Vec<String>,
-    /// The algorithms that a token may name. HS256 alone where this is empty.
+    /// Further keys: secrets with ids, and public keys.
+    pub keys: Vec<VerificationKey>,
+    /// The URL of a JWK set.
+    pub jwks_url: Option<Uri>,
+    /// The algorithms that keys may be used with. Where this is empty, HS256 for secrets, and for a public key the usual
+    /// ones of its kind.
     pub algorithms: Vec<Algorithm>,
-    /// The value that `iss` must have.
-    pub issuer: Option<String>,
-    /// The value that `aud` must contain.
-    pub audience: Option<String>,
+    /// The values of which `iss` must be one; any where this is empty.
+    pub issuers: Vec<String>,
+    /// The values of which `aud` must contain one; any where this is empty.
+    pub audiences: Vec<String>,
     /// How far the clocks of the issuer and of this host may differ: the tolerance for `exp`, `nbf` and `iat`.
     pub leeway: Duration,
+    /// The greatest age of tokens without `exp`, which then need `iat`. Without it they last for ever.
+    pub max_age: Option<Duration>,
+    /// The claims that have the identity.
+    pub claims: ClaimNames,
+}
+
+impl JwtConfig {
+    /// Whether no secret, key or key set is configured.
+    pub fn has_no_key(&self) -> bool {
+        self.secrets.is_empty() && self.keys.is_empty() && self.jwks_url.is_none()
+    }
 }
 
 impl fmt::Debug for JwtConfig {
@@ -40,52 +62,40 @@ impl fmt::Debug for JwtConfig {
         // Secrets must not be logged.
         f.debug_struct("JwtConfig")
             .field("secrets", &self.secrets.len())
+            .field("keys", &self.keys)
+            .field("jwks_url", &self.jwks_url)
             .field("algorithms", &self.algorithms)
-            .field("issuer", &self.issuer)
-            .field("audience", &self.audience)
+            .field("issuers", &self.issuers)
+            .field("audiences", &self.audiences)
             .field("leeway", &self.leeway)
+            .field("max_age", &self.max_age)
+            .field("claims", &self.claims)
             .finish()
     }
 }
 
-/// Checks tokens against the configured secrets.
+/// Checks tokens against the configured keys.
+#[derive(Debug)]
 pub(super) struct Verifier {
-    keys: Vec<DecodingKey>,
-    validation: Validation,
+    keys: Vec<VerificationKey>,
+    jwks: Option<Jwks>,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
     leeway: Duration,
-}
-
-impl fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").field("keys", &self.keys.len()).finish_non_exhaustive()
-    }
+    max_age: Option<Duration>,
+    claims: ClaimNames,
 }
 
 impl Verifier {
-    pub(super) fn new(config: &JwtConfig) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        if !config.algorithms.is_empty() {
-            validation.algorithms.clone_from(&config.algorithms);
-        }
-        validation.required_spec_claims.clear();
-        // Times are checked below, on the host's clock, and the expiry again while the connection lasts.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = config.audience.is_some();
-        if let Some(audience) = &config.audience {
-            validation.set_audience(&[audience]);
-            validation.required_spec_claims.insert("aud".to_owned());
-        }
-        if let Some(issuer) = &config.issuer {
-            validation.set_issuer(&[issuer]);
-            validation.required_spec_claims.insert("iss".to_owned());
-        }
-        let keys = config.secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())).collect();
-        Self { keys, validation, leeway: config.leeway }
+    pub(super) fn new(config: &JwtConfig, jwks: Option<Jwks>) -> Self {
+        let of_secret = |secret: &String| VerificationKey::of_secret(secret, None, &config.algorithms);
+        let keys = config.secrets.iter().map(of_secret).chain(config.keys.iter().cloned()).collect();
+        let JwtConfig { issuers, audiences, leeway, max_age, claims, .. } = config.clone();
+        Self { keys, jwks, issuers, audiences, leeway, max_age, claims }
     }
 
-    pub(super) fn has_secrets(&self) -> bool {
-        !self.keys.is_empty()
+    pub(super) fn has_keys(&self) -> bool {
+        !self.keys.is_empty() || self.jwks.is_some()
     }
 
     /// Checks a token, at a time in milliseconds since 1970.
@@ -93,10 +103,21 @@ impl Verifier {
         let claims = self.claims(token)?;
         let text = |claim: &str| claims.get(claim).and_then(Value::as_str).map(Box::from);
         let ids = CredentialIds { issued_ms: None, token_id: text("jti"), session_id: text("sid") };
-        let (identity, times) = claims::read(claims).map_err(AuthError::Invalid)?;
+        self.check_issuer(&claims)?;
+        let (identity, times) = claims::read(claims, &self.claims).map_err(AuthError::Invalid)?;
         let leeway_ms = self.leeway.as_millis() as u64;
         let ms = |seconds: f64| (seconds * 1000.0).max(0.0) as u64;
-        let expires_ms = times.expires.map(|seconds| ms(seconds).saturating_add(leeway_ms));
+        let ends = match (times.expires, self.max_age, times.issued_at) {
+            (Some(seconds), _, _) => Some(ms(seconds)),
+            (None, None, _) => None,
+            (None, Some(age), Some(issued)) => Some(ms(issued).saturating_add(age.as_millis() as u64)),
+            (None, Some(_), None) => {
+                let reason =
+                    "it has neither an expiry (exp) nor a time of issue (iat), and this host wants one of them";
+                return Err(AuthError::Invalid(reason.to_owned()));
+            }
+        };
+        let expires_ms = ends.map(|ends| ends.saturating_add(leeway_ms));
         if expires_ms.is_some_and(|expires| expires <= now_ms) {
             return Err(AuthError::Expired);
         }
@@ -111,39 +132,91 @@ impl Verifier {
         Ok(Session { identity: Arc::new(identity), expires_ms, credential, is_anonymous: false })
     }
 
+    /// The claims of a token whose signature one of the keys has made. The keys that are tried are those whose own
+    /// algorithms have the token's, and whose id is the token's where both have one.
     fn claims(&self, token: &str) -> Result<Map<String, Value>, AuthError> {
         let invalid = |reason: &str| AuthError::Invalid(reason.to_owned());
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid("it is longer than 8192 bytes"));
         }
-        let mut refusal = invalid("this host is configured with no secret to check it");
-        for key in &self.keys {
-            match jsonwebtoken::decode::<Box<RawValue>>(token, key, &self.validation) {
-                Ok(token) if token.header.crit.is_some() => return Err(invalid(CRITICAL)),
+        let header = jsonwebtoken::decode_header(token).map_err(|error| invalid(header_refusal(error.kind())))?;
+        if header.crit.is_some() {
+            return Err(invalid(CRITICAL));
+        }
+        let fetched = self.jwks.as_ref().map(Jwks::keys);
+        let all = || self.keys.iter().chain(fetched.iter().flat_map(|keys| keys.iter()));
+        let is_known = |key: &&VerificationKey| {
+            key.kid.is_none() || header.kid.is_none() || key.kid.as_deref() == header.kid.as_deref()
+        };
+        let usable = |key: &&VerificationKey| key.algorithms.contains(&header.alg);
+        let mut is_tried = false;
+        for key in all().filter(is_known).filter(usable).take(MAX_TRIES) {
+            is_tried = true;
+            match jsonwebtoken::decode::<Box<RawValue>>(token, &key.decoding, &validation(header.alg)) {
                 Ok(token) => return read_claims(&token.claims),
-                Err(error) => {
-                    refusal = AuthError::Invalid(match error.kind() {
-                        ErrorKind::InvalidSignature => {
-                            "its signature is not by a secret that this host knows".to_owned()
-                        }
-                        ErrorKind::InvalidToken | ErrorKind::Base64(_) => "it is not a JSON Web Token".to_owned(),
-                        ErrorKind::InvalidAlgorithm => {
-                            "it is signed with an algorithm that this host does not accept".to_owned()
-                        }
-                        ErrorKind::InvalidIssuer => "its issuer (iss) is not the one that this host takes".to_owned(),
-                        ErrorKind::InvalidAudience => "its audience (aud) does not name this host".to_owned(),
-                        ErrorKind::MissingRequiredClaim(claim) => format!("it has no {claim}, which this host wants"),
-                        ErrorKind::Json(error) => not_an_object(error),
-                        _ => error.to_string(),
-                    });
-                    // Any other error does not depend on the secret.
-                    if !matches!(error.kind(), ErrorKind::InvalidSignature) {
-                        break;
+                Err(error) => match error.kind() {
+                    ErrorKind::Base64(_) | ErrorKind::InvalidToken => {
+                        return Err(invalid("it is not a JSON Web Token"));
                     }
-                }
+                    ErrorKind::Json(error) => return Err(AuthError::Invalid(not_an_object(error))),
+                    _ => {}
+                },
             }
         }
-        Err(refusal)
+        if self.jwks.as_ref().is_some_and(Jwks::want_newer) {
+            return Err(AuthError::KeyUnknown);
+        }
+        Err(invalid(if is_tried {
+            "its signature is not by a secret that this host knows"
+        } else if !self.has_keys() {
+            "this host is configured with no secret to check it"
+        } else if all().any(|key| usable(&key)) {
+            "its key (kid) is not one that this host knows"
+        } else {
+            "it is signed with an algorithm that this host does not accept"
+        }))
+    }
+
+    fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), AuthError> {
+        let has_any = |claim: &str, wanted: &[String]| {
+            let is_wanted = |value: &Value| value.as_str().is_some_and(|value| wanted.iter().any(|one| one == value));
+            match claims.get(claim) {
+                None | Some(Value::Null) => {
+                    Err(AuthError::Invalid(format!("it has no {claim}, which this host wants")))
+                }
+                Some(Value::Array(values)) if claim == "aud" => Ok(values.iter().any(is_wanted)),
+                Some(value) => Ok(is_wanted(value)),
+            }
+        };
+        if !self.issuers.is_empty() && !has_any("iss", &self.issuers)? {
+            let reason = "its issuer (iss) is not the one that this host takes";
+            return Err(AuthError::Invalid(reason.to_owned()));
+        }
+        if !self.audiences.is_empty() && !has_any("aud", &self.audiences)? {
+            return Err(AuthError::Invalid("its audience (aud) does not name this host".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The check of a signature alone: everything else is checked here, on the host's clock.
+fn validation(algorithm: Algorithm) -> Validation {
+    let mut validation = Validation::new(algorithm);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+fn header_refusal(error: &ErrorKind) -> &'static str {
+    match error {
+        // An unknown name of an algorithm, such as none, is an error of the header's JSON.
+        ErrorKind::Json(error) if error.to_string().contains("variant") => {
+            "it is signed with an algorithm that this host does not accept"
+        }
+        ErrorKind::InvalidAlgorithmName => "it is signed with an algorithm that this host does not accept",
+        _ => "it is not a JSON Web Token",
     }
 }
 
@@ -186,7 +259,7 @@ mod tests {
         claims.exp = Some(2_000_000_000.5);
         claims.other.insert("team".into(), "blue".into());
         for secret in ["old", "new"] {
-            let session = Verifier::new(&config()).verify(&sign(&claims, secret).unwrap(), 0).unwrap();
+            let session = Verifier::new(&config(), None).verify(&sign(&claims, secret).unwrap(), 0).unwrap();
             assert_eq!(&*session.identity.user, "ana");
             assert_eq!(session.identity.name.as_deref(), Some("Ana"));
             assert_eq!(session.identity.roles, ["admin"]);
@@ -201,14 +274,14 @@ mod tests {
             serde_json::from_str(r#"{"sub":"ana","name":"A\ud83d","unread":{"n\udc00":["\ud83d\ude00"]}}"#).unwrap();
         let key = EncodingKey::from_secret(b"new");
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
-        let session = Verifier::new(&config()).verify(&token, 0).unwrap();
+        let session = Verifier::new(&config(), None).verify(&token, 0).unwrap();
         assert_eq!(session.identity.name.as_deref(), Some("A\u{fffd}"));
         assert_eq!(session.identity.claims, "{\"unread\":{\"n\u{fffd}\":[\"\u{1f600}\"]}}");
     }
 
     #[test]
     fn invalid_tokens_are_refused_with_the_reason() {
-        let verifier = Verifier::new(&JwtConfig { issuer: Some("us".into()), ..config() });
+        let verifier = Verifier::new(&JwtConfig { issuers: vec!["us".into()], ..config() }, None);
         let check = |token: &str, reason: &str| match verifier.verify(token, 0) {
             Err(AuthError::Invalid(said)) => assert!(said.contains(reason), "{said}"),
             other => panic!("{other:?}"),
@@ -230,7 +303,7 @@ mod tests {
         for crit in [vec![], vec!["exp".to_owned()], vec!["b64".to_owned()]] {
             let header = Header { crit: Some(crit), ..Header::new(Algorithm::HS256) };
             let token = jsonwebtoken::encode(&header, &claims("ana"), &key).unwrap();
-            let refused = Verifier::new(&config()).verify(&token, 0).unwrap_err();
+            let refused = Verifier::new(&config(), None).verify(&token, 0).unwrap_err();
             assert!(refused.to_string().contains("crit"), "{refused}");
         }
     }
@@ -238,7 +311,7 @@ mod tests {
     #[test]
     fn leeway_applies_to_exp_nbf_and_iat() {
         let leeway = Duration::from_secs(60);
-        let verifier = Verifier::new(&JwtConfig { leeway, ..config() });
+        let verifier = Verifier::new(&JwtConfig { leeway, ..config() }, None);
         let at = |claim: &str, seconds: f64| {
             let mut claims = claims("ana");
             match claim {

@@ -2,19 +2,24 @@
 //!
 //! - `authenticator`: the interface; `session`: the outcomes
 //! - `jwt`, `claims`: a token's signature, and its content
+//! - `keys`: what checks signatures; `jwks`: keys by URL
 //! - `blocks`: users, sessions and tokens that operators keep out
 //! - `presented`: the tokens that a client presents in several places
 
 mod authenticator;
 mod blocks;
 mod claims;
+mod jwks;
 mod jwt;
+mod keys;
 mod presented;
 mod session;
 
 pub use authenticator::{AuthConfig, Authenticator};
 pub use blocks::{Block, BlockSubject, Blocks, MAX_BLOCKS, TooManyBlocks};
-pub use claims::Claims;
+pub use claims::{ClaimNames, Claims};
+pub use jwks::JwksMetrics;
 pub use jwt::{JwtConfig, sign};
+pub use keys::VerificationKey;
 pub use presented::{MAX_PRESENTED_TOKENS, Place, PresentedToken, Refusal};
 pub use session::{AuthError, CredentialIds, Session};

@@ -70,6 +70,8 @@ impl fmt::Debug for PresentedToken {
 pub struct Refusal {
     /// Whether a token has expired, so that a newer one may be valid.
     pub is_expired: bool,
+    /// Whether the client may try again at once, because a key was not known yet.
+    pub is_passing: bool,
     /// Whether an operator keeps the client out.
     pub is_blocked: bool,
     /// The places, with the reason for each.
@@ -92,7 +94,9 @@ impl Authenticator {
         }
         let is_expired = refused.iter().any(|(_, error)| *error == AuthError::Expired);
         let is_blocked = refused.iter().any(|(_, error)| matches!(error, AuthError::Blocked(_)));
+        let is_passing = refused.iter().any(|(_, error)| *error == AuthError::KeyUnknown);
         let message = match &*refused {
+            [(_, AuthError::KeyUnknown)] => AuthError::KeyUnknown.to_string(),
             [(_, AuthError::Blocked(reason))] => reason.clone(),
             [(place, AuthError::Expired)] => format!("the token {place} has expired: get a new one and connect again"),
             [(place, AuthError::Invalid(reason))] => format!("the token {place} is not valid: {reason}"),
@@ -102,13 +106,14 @@ impl Authenticator {
                 format!("no token is valid: {}", reasons.join("; "))
             }
         };
-        Err(Refusal { is_expired, is_blocked, message })
+        Err(Refusal { is_expired, is_passing, is_blocked, message })
     }
 }
 
 fn reason(error: &AuthError) -> &str {
     match error {
         AuthError::Expired => "it has expired",
+        AuthError::KeyUnknown => "its key is not known yet",
         AuthError::Invalid(reason) | AuthError::Blocked(reason) => reason,
     }
 }

@@ -41,6 +41,9 @@ pub enum AuthError {
     /// The token has expired.
     #[error("the token has expired: get a new one and connect again")]
     Expired,
+    /// The key that signed the token is not known yet. The set of keys is fetched again.
+    #[error("the token's key is not known yet: connect again")]
+    KeyUnknown,
     /// An operator keeps the client out.
     #[error("{0}")]
     Blocked(String),

@@ -7,12 +7,13 @@ use serde_json::{Map, Value, json};
 
 use super::load_config::load_config;
 use super::output::print_json;
-use crate::auth::{Authenticator, Blocks, Place, PresentedToken};
+use crate::auth::{Place, PresentedToken};
 use crate::config::Overrides;
 use crate::metrics::Metrics;
 use crate::model::{Clock, is_valid_room};
+use crate::outbound::Outbound;
 use crate::policy::Action;
-use crate::server::room_policy;
+use crate::server::{authenticator, room_policy};
 
 /// Prints the identity of a token, and the decision for each action in a room.
 ///
@@ -23,13 +24,15 @@ pub(super) fn explain(file: Option<&Path>, overrides: Overrides, token: &str, ro
     if !is_valid_room(room) {
         bail!("{room:?} is no room: a room is 1 to 512 printable characters without whitespace");
     }
-    if config.auth.jwt.secrets.is_empty()
+    if config.auth.jwt.has_no_key()
         && let Ok(secret) = config.signing_secret()
     {
         config.auth.jwt.secrets.push(secret);
     }
     let metrics = Metrics::new()?;
-    let auth = Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), Clock::system());
+    let clock = Clock::system();
+    let outbound = Outbound::start(clock.clone())?;
+    let auth = authenticator(&config, &outbound, &clock, &metrics);
     let Some(token) = PresentedToken::new(Place::Message, token) else { bail!("the token is empty") };
     let identity = auth.verify(&token.token)?.identity;
     let policy = room_policy(&config, &metrics)?;

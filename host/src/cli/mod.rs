@@ -209,7 +209,7 @@ fn token(args: TokenArgs) -> anyhow::Result<()> {
     );
     let expires = SystemTime::now().checked_add(args.ttl).context("--ttl is longer than time is reckoned")?;
     let mut other: Map<String, Value> = args.claims.into_iter().collect();
-    for (claim, value) in [("iss", &config.auth.jwt.issuer), ("aud", &config.auth.jwt.audience)] {
+    for (claim, value) in [("iss", config.auth.jwt.issuers.first()), ("aud", config.auth.jwt.audiences.first())] {
         if let Some(value) = value {
             other.entry(claim).or_insert_with(|| value.clone().into());
         }

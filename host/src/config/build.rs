@@ -122,7 +122,7 @@ impl Config {
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
         let keys = into_keys(file.api_keys, dir)?;
-        let needs = Needs { jwt_secret: auth.jwt.secrets.is_empty() && !auth.anonymous, api_key: keys.is_empty() };
+        let needs = Needs { jwt_secret: auth.jwt.has_no_key() && !auth.anonymous, api_key: keys.is_empty() };
         let development = is_without_file && needs.jwt_secret;
         if development {
             check_loopback("listen", listen)?;

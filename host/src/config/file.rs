@@ -78,12 +78,7 @@ impl File {
     /// # Errors
     /// Where a key is set that this version knows but does not support.
     pub(super) fn refuse_unsupported(&self) -> anyhow::Result<()> {
-        let jwt = &self.auth.jwt;
-        for (key, is_set) in [
-            ("auth.session", self.auth.session.is_some()),
-            ("auth.jwt.public_key_file", jwt.public_key_file.is_some()),
-            ("auth.jwt.jwks_url", jwt.jwks_url.is_some()),
-        ] {
+        for (key, is_set) in [("auth.session", self.auth.session.is_some())] {
             if is_set {
                 bail!("{key} is configured, and this version does not support it yet: leave it out");
             }

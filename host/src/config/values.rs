@@ -13,11 +13,19 @@ pub(super) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
     given(Option::<String>::deserialize(deserializer).map_err(unquoted)?)
 }
 
-/// A list of secrets.
-pub(super) fn secrets<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let unquoted = |_| serde::de::Error::custom("secrets must be a list of texts: put each in quotes");
-    let secrets = Vec::<String>::deserialize(deserializer).map_err(unquoted)?;
-    secrets.into_iter().map(|secret| given(Some(secret)).map(Option::unwrap_or_default)).collect()
+/// One text or a list of texts, none of which may be empty.
+pub(super) fn texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "it must be text, or a list of texts")]
+    enum Texts {
+        One(String),
+        Many(Vec<String>),
+    }
+    let texts = match Texts::deserialize(deserializer)? {
+        Texts::One(text) => vec![text],
+        Texts::Many(texts) => texts,
+    };
+    texts.into_iter().map(|text| given(Some(text)).map(Option::unwrap_or_default)).collect()
 }
 
 /// Optional text, which must not be empty: an empty value would match nothing.

@@ -50,6 +50,11 @@ impl Outbound {
         Ok(Self { clock, client: client()?, runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
+    /// Runs a task on the thread, until the task or the host ends.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     /// An endpoint with bounds of its own.
     pub fn endpoint(&self, config: EndpointConfig) -> Endpoint {
         Endpoint::new(config, self.client.clone(), self.runtime.clone(), self.clock.clone())

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod expiry;
+mod jwt;
 mod limits;
 mod rooms;
 mod secrets;

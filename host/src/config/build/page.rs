@@ -10,13 +10,14 @@ use serde::de::DeserializeOwned;
 use crate::config::build::{Config, Overrides};
 use crate::config::file::{self, File};
 use crate::config::sections::api_keys::ApiKeySection;
-use crate::config::sections::auth::{AuthSection, JwtSection};
+use crate::config::sections::auth::{AuthSection, ClaimsSection, JwtSection};
 use crate::config::sections::budget::BudgetSection;
 use crate::config::sections::cors::CorsSection;
 use crate::config::sections::heartbeat::HeartbeatSection;
 use crate::config::sections::limits::LimitsSection;
 use crate::config::sections::plugins::PluginsSection;
 use crate::config::sections::recovery::RecoverySection;
+use crate::config::sections::rooms::RoomSection;
 use crate::config::sections::shutdown::ShutdownSection;
 use crate::config::sections::socketio::SocketIoSection;
 use crate::config::sections::store::StoreSection;
@@ -29,7 +30,7 @@ const PAGE: &str = include_str!("../../../../docs/configuration.md");
 const EXAMPLE: &str = "[plugins.ticket-collision]";
 
 /// Keys that are refused as not supported.
-const UNSUPPORTED: [&str; 4] = ["rooms", "session", "public_key_file", "jwks_url"];
+const UNSUPPORTED: [&str; 1] = ["session"];
 
 /// The page's TOML, as lines of each table by its header; the lines before the first header are under "".
 fn tables() -> Vec<(&'static str, String)> {
@@ -91,6 +92,8 @@ fn page_names_every_key() {
         ("[plugins]", keys::<PluginsSection>()),
         (EXAMPLE, keys::<PluginOptions>()),
         ("[[api_keys]]", keys::<ApiKeySection>()),
+        ("[[rooms]]", keys::<RoomSection>()),
+        ("[auth.jwt.claims]", keys::<ClaimsSection>()),
     ] {
         let (_, text) = tables.iter().find(|(name, _)| *name == table).expect(table);
         let path = table.trim_matches(['[', ']']);

@@ -57,8 +57,10 @@ fn mistakes_are_named_with_their_place() {
         ("shutdown.delay = \"2d\"", "shutdown.delay is 172800s"),
         ("shutdown.drian = \"1s\"", "did you mean drain?"),
         ("[tls]\ncertificate_file = \"a\"", "tls.key_file"),
-        ("[[rooms]]\npattern = \"a\"\nallow = \"true\"", "rooms"),
-        ("[auth.jwt]\njwks_url = \"http://x\"", "auth.jwt.jwks_url"),
+        ("[auth.session]\nurl = \"http://x\"", "auth.session"),
+        ("[auth.jwt]\njwks_url = \"ftp://x\"", "auth.jwt.jwks_url"),
+        ("[auth.jwt]\njwks_url = \"https://u:p@x\"", "auth.jwt.jwks_url"),
+        ("[auth.jwt]\nclaims = { id = \"\" }", "auth.jwt.claims.id"),
         ("[auth.jwt]\nalgorithms = [\"RS256\"]", "RS256"),
         ("[[api_keys]]\nname = \"a\"\nscopes = []", "api_keys"),
         ("[[api_keys]]\nname = \"a\"\nkey = \"k\"\nscopes = [\"root\"]", "root"),
@@ -121,7 +123,7 @@ fn empty_variable_leaves_the_files_value() {
     let env = [("ROUNDHOUSE_AUTH__JWT__ISSUER", ""), ("ROUNDHOUSE_PLUGINS__DIR", " ")];
     let file = file::parse("auth.jwt.issuer = \"us\"\nauth.jwt.secret = \"s\"", &env).unwrap();
     let config = Config::build(file, false, Overrides::default(), Path::new("/srv")).unwrap();
-    assert_eq!(config.auth.jwt.issuer.as_deref(), Some("us"));
+    assert_eq!(config.auth.jwt.issuers, ["us"]);
     assert_eq!(config.plugin_dir, Path::new("/srv/plugins.d"));
 }
 

@@ -4,14 +4,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use figment::value::Value;
-use jsonwebtoken::Algorithm;
-use serde::Deserialize;
+use hyper::Uri;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
-use crate::auth::{AuthConfig, JwtConfig};
+use crate::auth::{AuthConfig, ClaimNames, JwtConfig, VerificationKey};
 use crate::config::secret_file::{value_of, values_of};
-use crate::config::values::{check_duration, cookie_name, path, secret, secrets, text};
+use crate::config::values::{check_duration, cookie_name, path, secret, text, texts};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,21 +38,78 @@ pub(in crate::config) struct JwtSection {
     secret: Option<String>,
     #[serde(deserialize_with = "path")]
     secret_file: Option<PathBuf>,
-    #[serde(deserialize_with = "secrets")]
-    secrets: Vec<String>,
+    secrets: Vec<SecretEntry>,
     #[serde(deserialize_with = "path")]
     secrets_file: Option<PathBuf>,
     algorithms: Vec<Algorithm>,
-    #[serde(deserialize_with = "text")]
-    issuer: Option<String>,
-    #[serde(deserialize_with = "text")]
-    audience: Option<String>,
+    #[serde(deserialize_with = "texts")]
+    issuer: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    audience: Vec<String>,
     #[serde(deserialize_with = "cookie_name")]
     pub(in crate::config) cookie: Option<String>,
     #[serde(with = "humantime_serde")]
     leeway: Duration,
-    pub(in crate::config) public_key_file: Option<PathBuf>,
-    pub(in crate::config) jwks_url: Option<String>,
+    #[serde(with = "humantime_serde")]
+    max_age: Option<Duration>,
+    #[serde(deserialize_with = "path")]
+    public_key_file: Option<PathBuf>,
+    #[serde(deserialize_with = "text")]
+    jwks_url: Option<String>,
+    claims: ClaimsSection,
+}
+
+/// A further secret: its text, or a table with the `kid` of the tokens that it signs.
+#[derive(Debug)]
+struct SecretEntry {
+    kid: Option<String>,
+    secret: String,
+}
+
+impl<'de> Deserialize<'de> for SecretEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            #[serde(deserialize_with = "text")]
+            kid: Option<String>,
+            #[serde(deserialize_with = "secret")]
+            secret: Option<String>,
+        }
+        // No error repeats the value.
+        let wrong = || {
+            Error::custom(
+                "secrets must be a list of texts, or of tables { kid = \"…\", secret = \"…\" }: put each in quotes",
+            )
+        };
+        match <Value as Deserialize>::deserialize(deserializer).map_err(|_| wrong())? {
+            Value::String(_, secret) if secret.trim().is_empty() => {
+                Err(Error::custom("it is empty: give it a value, or leave the key out"))
+            }
+            Value::String(_, secret) => Ok(Self { kid: None, secret }),
+            table @ Value::Dict(..) => match table.deserialize().map_err(|_| wrong())? {
+                Table { kid, secret: Some(secret) } => Ok(Self { kid, secret }),
+                Table { secret: None, .. } => Err(wrong()),
+            },
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// Which claims have the identity.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::config) struct ClaimsSection {
+    id: String,
+    name: String,
+    roles: String,
+}
+
+impl Default for ClaimsSection {
+    fn default() -> Self {
+        let ClaimNames { id, name, roles } = ClaimNames::default();
+        Self { id, name, roles }
+    }
 }
 
 impl fmt::Debug for JwtSection {
@@ -71,13 +130,15 @@ impl Default for JwtSection {
             secrets: Vec::new(),
             secrets_file: None,
             algorithms: Vec::new(),
-            issuer: None,
-            audience: None,
+            issuer: Vec::new(),
+            audience: Vec::new(),
             cookie: None,
             // More than the offset between the clocks of two synchronised machines.
             leeway: Duration::from_secs(60),
+            max_age: None,
             public_key_file: None,
             jwks_url: None,
+            claims: ClaimsSection::default(),
         }
     }
 }
@@ -95,21 +156,84 @@ impl AuthSection {
 impl JwtSection {
     fn into_config(self, dir: &Path) -> anyhow::Result<JwtConfig> {
         check_duration("auth.jwt.leeway", self.leeway, Duration::ZERO)?;
-        for algorithm in &self.algorithms {
-            ensure!(
-                matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512),
-                "auth.jwt.algorithms names {algorithm:?}, and this version checks HS256, HS384 and HS512"
-            );
+        let ClaimsSection { id, name, roles } = self.claims;
+        for (key, path) in [("id", &id), ("name", &name), ("roles", &roles)] {
+            ensure!(!path.trim().is_empty(), "auth.jwt.claims.{key} is empty: name a claim, or leave the key out");
         }
         // The first secret also signs.
         let first = value_of("auth.jwt.secret", self.secret, self.secret_file.as_ref(), dir)?;
-        let more = values_of("auth.jwt.secrets", self.secrets, self.secrets_file.as_ref(), dir)?;
-        Ok(JwtConfig {
-            secrets: first.into_iter().chain(more).collect(),
+        let (with_kid, without): (Vec<_>, Vec<_>) = self.secrets.into_iter().partition(|entry| entry.kid.is_some());
+        let more = without.into_iter().map(|entry| entry.secret).collect();
+        let more = values_of("auth.jwt.secrets", more, self.secrets_file.as_ref(), dir)?;
+        let mut keys: Vec<_> = with_kid
+            .into_iter()
+            .map(|SecretEntry { kid, secret }| {
+                VerificationKey::of_secret(&secret, kid.map(Box::from), &self.algorithms)
+            })
+            .collect();
+        if let Some(file) = &self.public_key_file {
+            let path = dir.join(file);
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("auth.jwt.public_key_file: cannot read {}", path.display()))?;
+            let public = VerificationKey::parse_public(&text, &self.algorithms);
+            keys.extend(public.with_context(|| format!("auth.jwt.public_key_file: {}", path.display()))?);
+        }
+        let secrets: Vec<String> = first.into_iter().chain(more).collect();
+        let jwks_url = self.jwks_url.map(|url| parse_url("auth.jwt.jwks_url", &url)).transpose()?;
+        let config = JwtConfig {
+            secrets,
+            keys,
+            jwks_url,
             algorithms: self.algorithms,
-            issuer: self.issuer,
-            audience: self.audience,
+            issuers: self.issuer,
+            audiences: self.audience,
             leeway: self.leeway,
-        })
+            max_age: self.max_age,
+            claims: ClaimNames { id, name, roles },
+        };
+        check_algorithms(&config)?;
+        warn_of_weak(&config);
+        Ok(config)
+    }
+}
+
+/// The URL of a service that the host calls.
+///
+/// # Errors
+/// Where it is not `http` or `https`, or has a user and password, which would be logged.
+fn parse_url(key: &str, url: &str) -> anyhow::Result<Uri> {
+    let parsed: Uri = url.parse().with_context(|| format!("{key} is not a URL"))?;
+    ensure!(matches!(parsed.scheme_str(), Some("http" | "https")), "{key} must begin with https:// or http://");
+    let authority = parsed.authority().map_or("", |authority| authority.as_str());
+    ensure!(!authority.contains('@'), "{key} has a user or password, which the host does not send");
+    let is_local = matches!(parsed.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if parsed.scheme_str() == Some("http") && !is_local {
+        tracing::warn!("{key} is not encrypted: whoever is between can exchange the answers; use https");
+    }
+    Ok(parsed)
+}
+
+/// # Errors
+/// Where no algorithm is for the secrets that are configured, or would be generated.
+fn check_algorithms(config: &JwtConfig) -> anyhow::Result<()> {
+    let are_for_secrets = config.algorithms.is_empty()
+        || config.algorithms.iter().any(|algorithm| algorithm.family() == AlgorithmFamily::Hmac);
+    ensure!(
+        are_for_secrets || config.secrets.is_empty() && !config.has_no_key(),
+        "auth.jwt.algorithms has {:?}, and none of them checks a secret: add HS256, or replace the secret by \
+         auth.jwt.public_key_file or auth.jwt.jwks_url",
+        config.algorithms
+    );
+    Ok(())
+}
+
+/// Warns of secrets that can be guessed: a secret should be as long as the hash (RFC 7518, section 3.2).
+fn warn_of_weak(config: &JwtConfig) {
+    const LEAST_BYTES: usize = 32;
+    let weak = config.secrets.iter().filter(|secret| secret.len() < LEAST_BYTES).count();
+    if weak > 0 {
+        tracing::warn!(
+            "{weak} of the secrets of auth.jwt have less than {LEAST_BYTES} bytes, and can be guessed from a token: use longer ones"
+        );
     }
 }

@@ -19,6 +19,9 @@ use crate::protocol::{Outgoing, Protocol, plain, socketio};
 /// Time after which a client over its rate may try again: the limit is per second.
 const RATE_PAUSE: Duration = Duration::from_secs(1);
 
+/// Time in which a set of keys is fetched again.
+const KEY_PAUSE: Duration = Duration::from_secs(2);
+
 /// The fields of a client's auth payload that the host reads. Features that ask for the payload get all of it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -48,6 +51,11 @@ struct Refused {
 }
 
 impl Refused {
+    fn for_good(code: ErrorCode, message: String) -> Self {
+        let data = json!({ "code": code, "message": message });
+        Self { message, data }
+    }
+
     /// A temporary refusal. Socket.IO's client does not reconnect after a refusal; its page can, after `retryAfterMs`.
     fn for_now(code: &str, message: String, wait: Duration) -> Self {
         let data = json!({ "code": code, "message": message, "retryAfterMs": wait.as_millis() as u64 });
@@ -97,10 +105,7 @@ impl Shard {
         }
         // A payload that is not an object has none of the fields.
         let fields: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
-        let session = self.sign_in_namespace(transport, eio, &fields).map_err(|Failure { code, message }| {
-            let data = json!({ "code": code, "message": message });
-            Refused { message, data }
-        })?;
+        let session = self.sign_in_namespace(transport, eio, &fields)?;
         let no_capacity = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
         if let Some((key, progress)) = fields.recovery().filter(|_| !self.config().recovery_window.is_zero()) {
             match self.try_resume(key, progress, &session, namespace) {
@@ -139,24 +144,27 @@ impl Shard {
         transport: &Transport,
         eio: &EioSession,
         fields: &Auth,
-    ) -> Result<auth::Session, Failure> {
+    ) -> Result<auth::Session, Refused> {
         let auth = &self.shared().auth;
         let Credentials { tokens, refused } = &eio.credentials;
         let token = fields.token();
         let mut tokens = token.iter().chain(tokens).peekable();
         if tokens.peek().is_some() && auth.checks_tokens() {
             return auth.verify_any(tokens).map_err(|refusal| {
-                let code = if refusal.is_blocked { ErrorCode::Forbidden } else { ErrorCode::Unauthorized };
                 let message = match refused {
                     Some(more) => format!("{}; {more}", refusal.message),
                     None => refusal.message,
                 };
-                Failure::new(code, message)
+                match () {
+                    () if refusal.is_blocked => Refused::for_good(ErrorCode::Forbidden, message),
+                    () if refusal.is_passing => Refused::for_now(ErrorCode::Unauthorized.as_str(), message, KEY_PAUSE),
+                    () => Refused::for_good(ErrorCode::Unauthorized, message),
+                }
             });
         }
         auth.anonymous(self.connections().next_id(), transport.peer.ip()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
-            Failure::new(ErrorCode::Unauthorized, refused.unwrap_or(missing))
+            Refused::for_good(ErrorCode::Unauthorized, refused.unwrap_or(missing).to_owned())
         })
     }
 

@@ -45,11 +45,12 @@ impl Shard {
     fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, tokens: &[PresentedToken]) {
         match self.shared().auth.verify_any(tokens) {
             Ok(session) => self.open_plain(transport, session),
-            Err(Refusal { is_expired, is_blocked, message }) => {
-                let code = match (is_blocked, is_expired) {
-                    (true, _) => CloseCode::Forbidden,
-                    (false, true) => CloseCode::TokenExpired,
-                    (false, false) => CloseCode::Unauthorized,
+            Err(Refusal { is_expired, is_passing, is_blocked, message }) => {
+                let code = match () {
+                    () if is_blocked => CloseCode::Forbidden,
+                    () if is_passing => CloseCode::TryAgainLater,
+                    () if is_expired => CloseCode::TokenExpired,
+                    () => CloseCode::Unauthorized,
                 };
                 self.close(transport, code, &message);
             }
