@@ -1,14 +1,14 @@
 //! A JWK set by URL: fetched in the background, and kept while its server is away.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hyper::header::{ACCEPT, CACHE_CONTROL};
 use hyper::{HeaderMap, Request, StatusCode, Uri};
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use prometheus::{IntCounterVec, IntGauge};
 use tokio::sync::Notify;
 
@@ -58,6 +58,8 @@ struct Inner {
     /// When the last fetch ended, in milliseconds of uptime plus one; 0 before the first.
     ended: AtomicU64,
     wanted: Notify,
+    /// The keys that the last set had and that cannot be used, so that the log names them once.
+    skipped: Mutex<String>,
     clock: Clock,
     metrics: JwksMetrics,
 }
@@ -74,7 +76,16 @@ impl Jwks {
         let endpoint =
             outbound.endpoint(EndpointConfig { url, timeout: TIMEOUT, max_concurrent: 1, max_bytes: MAX_BYTES });
         let (keys, ended, wanted) = (ArcSwap::default(), AtomicU64::new(0), Notify::new());
-        let jwks = Self(Arc::new(Inner { endpoint, algorithms, keys, ended, wanted, clock, metrics }));
+        let jwks = Self(Arc::new(Inner {
+            endpoint,
+            algorithms,
+            keys,
+            ended,
+            wanted,
+            skipped: Mutex::default(),
+            clock,
+            metrics,
+        }));
         let (first, fetched) = mpsc::channel();
         outbound.spawn(jwks.clone().refresh(first));
         if fetched.recv_timeout(FIRST_TIMEOUT).is_err() {
@@ -88,8 +99,13 @@ impl Jwks {
     }
 
     /// Asks for another fetch, because a token names a key that is not in the set. Returns whether there will be one:
-    /// not within seconds of the last.
-    pub(super) fn want_newer(&self) -> bool {
+    /// not within seconds of the last, nor for an algorithm for which no set has a usable key.
+    pub(super) fn want_newer(&self, algorithm: Algorithm) -> bool {
+        let configured = &self.0.algorithms;
+        let is_accepted = configured.is_empty() || configured.contains(&algorithm);
+        if algorithm.family() == AlgorithmFamily::Hmac || !is_accepted {
+            return false;
+        }
         let ended = self.0.ended.load(Ordering::Acquire);
         let is_due = ended == 0 || self.0.clock.uptime_ms() + 1 >= ended + COOL_DOWN_MS;
         if is_due {
@@ -146,9 +162,13 @@ impl Jwks {
         if keys.is_empty() {
             return Err(format!("the set has no key that checks signatures: {}", skipped.join("; ")));
         }
-        for why in skipped {
-            tracing::debug!("a key of auth.jwt.jwks_url is skipped: {why}");
+        let skipped = skipped.join("; ");
+        let mut named = inner.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+        if *named != skipped && !skipped.is_empty() {
+            tracing::warn!("keys of auth.jwt.jwks_url are skipped: {skipped}");
         }
+        *named = skipped;
+        drop(named);
         inner.keys.store(Arc::new(keys));
         inner.metrics.fetched.set((inner.clock.wall_ms() / 1000).cast_signed());
         Ok(max_age(answer.headers()))

@@ -163,7 +163,10 @@ impl Verifier {
                 },
             }
         }
-        if self.jwks.as_ref().is_some_and(Jwks::want_newer) {
+        // A bad signature by a key that is known is no reason to fetch keys.
+        let is_named =
+            header.kid.is_some() && all().any(|key| usable(&key) && key.kid.as_deref() == header.kid.as_deref());
+        if !is_named && self.jwks.as_ref().is_some_and(|jwks| jwks.want_newer(header.alg)) {
             return Err(AuthError::KeyUnknown);
         }
         Err(invalid(if is_tried {

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// The most keys of a set. Identity providers have two or three.
 const MAX_KEYS: usize = 100;
 
+/// Bytes of an RSA modulus: 2048 bits at least (RFC 7518, section 3.3), 4096 at most, so that a check stays cheap.
+const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=514;
+
 /// A key, and the algorithms that it may be used with.
 #[derive(Clone)]
 pub struct VerificationKey {
@@ -17,7 +20,7 @@ pub struct VerificationKey {
     pub kid: Option<Box<str>>,
     pub(super) decoding: DecodingKey,
     /// Fixed by the key and the configuration, never by a token.
-    pub(super) algorithms: Vec<Algorithm>,
+    pub algorithms: Vec<Algorithm>,
 }
 
 impl fmt::Debug for VerificationKey {
@@ -64,6 +67,9 @@ impl VerificationKey {
     fn of_pem(pem: &str, configured: &[Algorithm]) -> anyhow::Result<Self> {
         let pem = pem.as_bytes();
         let (decoding, algorithms) = if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
+            // The modulus with the exponent and the framing of PKCS #1.
+            let n_bytes = key.try_get_as_bytes().map_or(0, <[u8]>::len).saturating_sub(14);
+            ensure!(RSA_BYTES.contains(&n_bytes), "an RSA key in it has less than 2048 or more than 4096 bits");
             (key, allowed(configured, AlgorithmFamily::Rsa, &[Algorithm::RS256]))
         } else if let Ok(key) = DecodingKey::from_ec_pem(pem) {
             (key, allowed(configured, AlgorithmFamily::Ec, &[Algorithm::ES256, Algorithm::ES384]))
@@ -81,7 +87,17 @@ impl VerificationKey {
 
     /// A key of a set.
     fn of_jwk(jwk: &Value, configured: &[Algorithm]) -> Result<Self, String> {
-        let kid = jwk["kid"].as_str().unwrap_or("without kid").to_owned();
+        let kid = jwk["kid"]
+            .as_str()
+            .unwrap_or("without kid")
+            .chars()
+            .take(64)
+            .collect::<String>()
+            .escape_debug()
+            .to_string();
+        if jwk.get("d").is_some() {
+            return Err(format!("the key {kid} has a private part (d), which belongs to the issuer alone"));
+        }
         let jwk: Jwk = serde_json::from_value(jwk.clone()).map_err(|error| format!("the key {kid}: {error}"))?;
         let skipped = |why: &str| Err(format!("the key {kid} {why}"));
         let common = &jwk.common;
@@ -92,6 +108,10 @@ impl VerificationKey {
             return skipped("is not for checking signatures");
         }
         let usual: &[Algorithm] = match &jwk.algorithm {
+            // Base64 has four characters for three bytes.
+            AlgorithmParameters::RSA(of) if !RSA_BYTES.contains(&(of.n.len() * 3 / 4)) => {
+                return skipped("is an RSA key of less than 2048 or more than 4096 bits");
+            }
             AlgorithmParameters::RSA(_) => &[Algorithm::RS256],
             AlgorithmParameters::EllipticCurve(of) if of.curve == EllipticCurve::P256 => &[Algorithm::ES256],
             AlgorithmParameters::EllipticCurve(of) if of.curve == EllipticCurve::P384 => &[Algorithm::ES384],
@@ -140,4 +160,37 @@ pub(super) fn parse_set(json: &[u8], configured: &[Algorithm]) -> anyhow::Result
         }
     }
     Ok((keys, skipped))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn unsafe_keys_of_a_set_are_skipped() {
+        let key = |n_bytes: usize| json!({ "kty": "RSA", "kid": "k", "e": "AQAB", "n": "A".repeat((n_bytes * 4).div_ceil(3)) });
+        let with = |member: &str, value: Value| {
+            let mut key = key(256);
+            key[member] = value;
+            key
+        };
+        let read = |key: Value| parse_set(json!({ "keys": [key] }).to_string().as_bytes(), &[]).unwrap();
+        for good in [key(256), key(512), with("alg", json!("RS256")), with("key_ops", json!(["verify"]))] {
+            let (keys, skipped) = read(good);
+            assert_eq!((keys.len(), skipped), (1, Vec::new()));
+        }
+        for (bad, reason) in [
+            (key(128), "2048"),
+            (key(1024), "4096"),
+            (with("d", json!("AQAB")), "private"),
+            (with("use", json!("enc")), "signatures"),
+            (with("alg", json!("ES256")), "algorithms"),
+            (json!({ "kty": "oct", "k": "AAAA" }), "shared secret"),
+        ] {
+            let (keys, skipped) = read(bad);
+            assert!(keys.is_empty() && skipped[0].contains(reason), "{skipped:?}");
+        }
+    }
 }

@@ -121,6 +121,7 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
         "api": config.api,
         "shards": config.shards,
         "development": config.development,
+        "jwt": config.keys_in_force(),
         "plugins": plugins.iter().map(|plugin| json!({
             "name": plugin.id.name,
             "version": plugin.id.version,

@@ -1,11 +1,13 @@
 //! Generated secrets, for those that are not configured. Only a host generates secrets, before it serves.
 
 use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
 
 use super::build::Config;
 use super::private;
 use super::secrets::{Needs, Secret};
 use crate::api::{ApiKey, KeyScope};
+use crate::auth::VerificationKey;
 
 impl Config {
     /// Checks the host's own files, and reports all problems at once, so that one restart suffices to fix them.
@@ -42,6 +44,23 @@ impl Config {
         Ok(())
     }
 
+    /// The keys and algorithms by which tokens are checked, for people to read. It contains no secret.
+    pub fn keys_in_force(&self) -> Value {
+        let jwt = &self.auth.jwt;
+        let secrets = jwt.secrets.iter().map(|secret| VerificationKey::of_secret(secret, None, &jwt.algorithms));
+        let keys = secrets.chain(jwt.keys.iter().cloned()).map(|key| {
+            let algorithms: Vec<_> = key.algorithms.iter().map(|algorithm| format!("{algorithm:?}")).collect();
+            json!({ "kid": key.kid, "algorithms": algorithms })
+        });
+        json!({
+            "keys": keys.collect::<Vec<_>>(),
+            "hasGeneratedSecret": self.needs.jwt_secret,
+            "jwksUrl": jwt.jwks_url.as_ref().map(ToString::to_string),
+            "issuer": jwt.issuers,
+            "audience": jwt.audiences,
+        })
+    }
+
     fn lacks_jwt_secret(&self) -> bool {
         self.needs.jwt_secret && self.auth.jwt.secrets.is_empty()
     }
@@ -68,7 +87,11 @@ impl Config {
         if let Some(secret) = self.auth.jwt.secrets.first() {
             return Ok(secret.clone());
         }
-        ensure!(self.needs.jwt_secret, "auth.jwt.secret is not configured, so that nothing can be signed");
+        ensure!(
+            self.needs.jwt_secret,
+            "auth.jwt.secret is not configured, and public keys cannot sign: have the issuer of the keys sign the token, or \
+             configure auth.jwt.secret besides them"
+        );
         let path = self.generated.path(Secret::Jwt);
         self.generated.find(Secret::Jwt)?.with_context(|| {
             format!(
