@@ -71,7 +71,8 @@ impl Server {
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
         let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
-        let shared = share(&config, &hub, &runtime, &admission, &outbound, &clock, &metrics, client_tls.clone());
+        let mut shared = share(&config, &hub, &runtime, &admission, &outbound, &clock, &metrics);
+        shared.tls.clone_from(&client_tls);
         let answers = overload_answers(&shared);
         let shards = start_shards(config.shards, &shared)?;
 
@@ -188,7 +189,7 @@ fn warn_of_plain(config: &Config, listening: SocketAddr, api: SocketAddr) {
     }
 }
 
-/// The state that all shards share.
+/// The state that all shards share, without TLS.
 fn share(
     config: &Config,
     hub: &Arc<Hub>,
@@ -197,7 +198,6 @@ fn share(
     outbound: &Outbound,
     clock: &Clock,
     metrics: &Metrics,
-    tls: Option<Tls>,
 ) -> Shared {
     let unfinished = incomplete_budget(
         config.conn.unfinished_bytes,
@@ -213,7 +213,7 @@ fn share(
         hub: hub.clone(),
         auth: Arc::new(auth),
         plugins: runtime.clone(),
-        tls,
+        tls: None,
         admission: admission.clone(),
         unfinished,
         eio_sessions: Arc::new(EioSessions::new(config.shards)),
