@@ -10,7 +10,7 @@ use super::events::ServiceEvent;
 use super::host::Stats;
 use super::plugins::{Plugins, Refused, Unloaded};
 use super::route::Handler::{Admin, Open, Publish};
-use super::route::{Query, Route};
+use super::route::{Names, Query, Route};
 use super::schema::{Refusal, Schemas, json_content, text_content};
 use super::state::Api;
 use crate::plugin::{Change, PluginReport};
@@ -95,6 +95,7 @@ pub(super) static ROUTES: [Route; 24] = [
     .answers::<Disconnected>()
     .refuses(&[NO_SUCH]),
     Route::new(GET, "/v1/rooms/{room}", "readRoom", Admin(|api, call| Box::pin(api.room(call))))
+        .names(Names::Room)
         .summary("The members of a room")
         .query(Query::Page)
         .answers::<Members>()
@@ -122,25 +123,30 @@ pub(super) static ROUTES: [Route; 24] = [
         .answers::<Change>()
         .refuses(&[NO_COMPONENT]),
     Route::new(GET, "/v1/plugins/{name}", "readPlugin", Admin(|api, call| Box::pin(api.plugin(call))))
+        .names(Names::Plugin)
         .summary("One plugin, with its own figures")
         .answers::<PluginReport>()
         .refuses(&[NO_SUCH, UNAVAILABLE]),
     Route::new(PUT, "/v1/plugins/{name}", "loadPlugin", Admin(|api, call| Box::pin(api.load(call))))
+        .names(Names::Plugin)
         .summary("Load a plugin, or replace its build")
         .query(Query::LoseWrites)
         .body(component)
         .answers::<Change>()
         .refuses(&[NO_COMPONENT]),
     Route::new(DELETE, "/v1/plugins/{name}", "unloadPlugin", Admin(|api, call| Box::pin(api.unload(call))))
+        .names(Names::Plugin)
         .summary("Unload a plugin")
         .answers::<Unloaded>()
         .refuses(&[NO_SUCH, HOST_FAILED, UNAVAILABLE]),
     Route::new(POST, "/v1/plugins/{name}/rollback", "rollBackPlugin", Admin(|api, call| Box::pin(api.roll_back(call))))
+        .names(Names::Plugin)
         .summary("Back to the generation before")
         .query(Query::LoseWrites)
         .answers::<Change>()
         .refuses(&[NO_SUCH, NO_GENERATION, UNAVAILABLE]),
     Route::new(POST, "/v1/plugins/{name}/reset", "resetPlugin", Admin(|api, call| Box::pin(api.reset(call))))
+        .names(Names::Plugin)
         .summary("Back to the bundled build")
         .query(Query::LoseWrites)
         .answers::<Change>()

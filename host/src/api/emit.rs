@@ -64,7 +64,7 @@ impl Api {
         if body.trim_ascii_start().first() != Some(&b'[') {
             let mut emit = parse::<Object<Emit<'_>>>(&body)?.0;
             emit.idempotency_key = single_key(header_key, emit.idempotency_key)?;
-            let emit = Self::check(emit)?;
+            let emit = Self::check(caller, emit)?;
             self.check_key(caller, emit.key.as_ref())?;
             return self.do_once(caller, emit.key.clone(), || Ok(self.send(emit)));
         }
@@ -101,7 +101,7 @@ impl Api {
         let mut checked: Vec<ValidEmit> = Vec::with_capacity(emits.len());
         for (index, Object(emit)) in emits.into_iter().enumerate() {
             let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
-            let emit = Self::check(emit).map_err(at)?;
+            let emit = Self::check(caller, emit).map_err(at)?;
             self.check_key(caller, emit.key.as_ref()).map_err(at)?;
             if let Some(key) = &emit.key
                 && checked
@@ -125,12 +125,13 @@ impl Api {
         Err(Failure::new(ErrorCode::FeatureUnavailable, "the host has more to send than it can: try again later"))
     }
 
-    fn check(emit: Emit<'_>) -> Result<ValidEmit, Failure> {
+    fn check(caller: Caller<'_>, emit: Emit<'_>) -> Result<ValidEmit, Failure> {
         let Emit { to: Object(to), event, data, except, idempotency_key } = emit;
         check_event(&event)?;
         let except = except.map(|Object(except)| except);
         let key = idempotency_key.map(|text| IdempotencyKey::new(text, ("emit", &event, data, &to, &except)));
         let to = to.into_audiences("to")?;
+        caller.narrowing.check_emit(caller.name, &event, &to)?;
         let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
         let outgoing = Arc::new(Outgoing::new(event, Payload::of_data(data)));
         Ok(ValidEmit { to, except, outgoing, key })

@@ -43,6 +43,8 @@ impl Api {
         let key = single_key(header_key, idempotency_key)?;
         check_event(&event)?;
         let payload = Payload::of_data(data);
+        let (plugin, room) = self.runtime.destination(&event, &payload)?;
+        caller.narrowing.check_event(caller.name, &event, &plugin, &room)?;
         let Some(key) = key else {
             let answer = self.runtime.service_event(caller.name, &event, payload, None)?.in_time().await?;
             return Ok(reply_of(&answer));
@@ -94,6 +96,7 @@ impl Api {
 
     pub(super) async fn query(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
         let [plugin, query] = call.names()?;
+        call.caller.narrowing.check_plugin(call.caller.name, &plugin)?;
         let body: &[u8] = if call.body.is_empty() { b"{}" } else { &call.body };
         let data = parse::<&RawValue>(body)?.get();
         self.runtime.query(&plugin, &query, data).await.map(|reply| reply_of(&reply))

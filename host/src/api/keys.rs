@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::config_file::ConfigFile;
+use super::narrowing::Narrowing;
 use crate::model::{ErrorCode, Failure};
 
 /// The calls that a key allows. Neither scope includes the other: a key may have both.
@@ -40,12 +41,15 @@ pub struct ApiKey {
     pub sha256: [u8; 32],
     /// The key's scopes.
     pub scopes: Vec<KeyScope>,
+    /// What the key may do within its scopes.
+    pub narrowing: Narrowing,
 }
 
 impl ApiKey {
     /// A key by its text, of which only the hash is kept.
     pub fn new(name: impl Into<String>, key: &str, scopes: Vec<KeyScope>) -> Self {
-        Self { name: name.into(), sha256: Sha256::digest(key.as_bytes()).into(), scopes }
+        let sha256 = Sha256::digest(key.as_bytes()).into();
+        Self { name: name.into(), sha256, scopes, narrowing: Narrowing::default() }
     }
 }
 
@@ -77,13 +81,15 @@ pub struct ApiConfig {
 pub(super) struct Caller<'a> {
     /// The key's name.
     pub(super) name: &'a str,
+    /// What it may do within its scopes.
+    pub(super) narrowing: &'a Narrowing,
 }
 
 impl ApiConfig {
     /// The caller, if its key has the scope.
     ///
     /// # Errors
-    /// `unauthorized` without a known key, `forbidden` without the scope.
+    /// `unauthorized` without a known key, `forbidden` without the scope, `rate_limited` over the key's rate.
     pub(super) fn authorize(&self, headers: &HeaderMap, needed: KeyScope) -> Result<Caller<'_>, Failure> {
         let unauthorized = |message: &str| Failure::new(ErrorCode::Unauthorized, message);
         let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -100,7 +106,8 @@ impl ApiConfig {
         });
         let key = found.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
         if key.scopes.contains(&needed) {
-            Ok(Caller { name: &key.name })
+            key.narrowing.check_rate(&key.name)?;
+            Ok(Caller { name: &key.name, narrowing: &key.narrowing })
         } else {
             let message = format!("the API key {} does not have the scope {}", key.name, needed.as_str());
             Err(Failure::new(ErrorCode::Forbidden, message))

@@ -2,7 +2,7 @@
 //!
 //! - `calls`: the table of calls, one row each; `route`: the type of a row, and the router
 //! - `serve`: from a connection to the handler; `state`: state shared by the handlers
-//! - `keys`: API keys and their scopes; `body`: reads and parses requests; `idempotency`: remembers answers
+//! - `keys`: API keys and their scopes; `narrowing`: what a key may do within them; `body`: reads and parses requests; `idempotency`: remembers answers
 //! - the handlers: `emit` (its recipients: `audience`), `events`, `directory`, `blocks`, `plugins`, `host`
 //! - `openapi`: describes the table, with the schemas that `schema` generates from the types of bodies and answers
 
@@ -17,6 +17,7 @@ mod events;
 mod host;
 mod idempotency;
 mod keys;
+mod narrowing;
 mod openapi;
 mod plugins;
 mod route;
@@ -27,4 +28,5 @@ mod state;
 pub use body::MAX_BODY_BYTES;
 pub use config_file::ConfigFile;
 pub use keys::{ApiConfig, ApiKey, KeyScope};
+pub use narrowing::{Narrowing, Patterns, rate};
 pub use state::Api;

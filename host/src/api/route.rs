@@ -34,6 +34,8 @@ pub(super) struct Route {
     pub(super) handler: Handler,
     pub(super) summary: &'static str,
     pub(super) query: Query,
+    /// What the first parameter of an operator's call names.
+    pub(super) names: Names,
     /// Whether the call accepts the header `Idempotency-Key`.
     pub(super) takes_key: bool,
     /// The schemas of the request's body and of a successful answer's content.
@@ -47,7 +49,20 @@ impl Route {
     /// A call without parameters in its query and without a body, which answers in plain text.
     pub(super) const fn new(method: Method, path: &'static str, id: &'static str, handler: Handler) -> Self {
         let (query, answer) = (Query::None, text_content as fn(&mut Schemas) -> Value);
-        Self { method, path, id, handler, summary: "", query, takes_key: false, body: None, answer, refusals: &[] }
+        let names = Names::Nothing;
+        Self {
+            method,
+            path,
+            id,
+            handler,
+            summary: "",
+            query,
+            names,
+            takes_key: false,
+            body: None,
+            answer,
+            refusals: &[],
+        }
     }
 
     pub(super) const fn summary(mut self, summary: &'static str) -> Self {
@@ -57,6 +72,11 @@ impl Route {
 
     pub(super) const fn query(mut self, query: Query) -> Self {
         self.query = query;
+        self
+    }
+
+    pub(super) const fn names(mut self, names: Names) -> Self {
+        self.names = names;
         self
     }
 
@@ -109,6 +129,15 @@ pub(super) enum Handler {
 /// The future outcome of a call.
 pub(super) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send + 'a>>;
 
+/// What a call is about, for keys that are narrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// The whole host.
+    Nothing,
+    Plugin,
+    Room,
+}
+
 /// The parameters that a call takes in its query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Query {
@@ -154,6 +183,19 @@ pub(super) struct OperatorCall<'a> {
 }
 
 impl<'a> OperatorCall<'a> {
+    /// Checks that a narrowed key may make a call about what the path names.
+    ///
+    /// # Errors
+    /// `forbidden` where it may not.
+    pub(super) fn check_narrowing(&self, names: Names) -> Result<(), Failure> {
+        let Caller { name: key, narrowing } = self.caller;
+        match names {
+            Names::Nothing => narrowing.check_everything(key),
+            Names::Plugin => narrowing.check_plugin(key, &self.name()?),
+            Names::Room => narrowing.check_room(key, &self.name()?),
+        }
+    }
+
     /// The path's parameter as text, empty where it has none.
     ///
     /// # Errors

@@ -183,7 +183,9 @@ impl Api {
             Handler::Open(handle) => Ok(handle(self)),
             Handler::Admin(handle) => {
                 let caller = authorize(KeyScope::Admin)?;
-                handle(self, OperatorCall { caller, parameters, query: uri.query(), request }).await
+                let call = OperatorCall { caller, parameters, query: uri.query(), request };
+                call.check_narrowing(route.names)?;
+                handle(self, call).await
             }
             Handler::Publish(handle) => {
                 let caller = authorize(KeyScope::Publish)?;

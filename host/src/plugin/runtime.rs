@@ -154,6 +154,9 @@ impl Runtime {
         self.0.shared.check_limits(&destination.limits, event.event, &event.payload)?;
         let address = destination.template.address(event.payload.first()).map_err(bad_request)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
+        if let Some(permission) = &destination.permission {
+            permission.check(&identity, event, &address.key)?;
+        }
         if let Some(rooms) = &self.0.shared.config.rooms {
             rooms.check(&identity, &address.key, Action::Publish, event)?;
         }
@@ -166,6 +169,17 @@ impl Runtime {
         let reply = ReplyTo::Client { connection, id, read_at };
         self.0.shared.submit(Envelope { plugin, address, event, reply });
         Ok(())
+    }
+
+    /// The plugin that handles an event, and the room of the scope that the payload names.
+    ///
+    /// # Errors
+    /// If no running feature handles the event, or its payload names no scope.
+    pub fn destination(&self, event: &str, payload: &Payload) -> Result<(String, Arc<str>), Failure> {
+        let catalogue = self.0.shared.catalogue.load();
+        let destination = catalogue.destination(event).ok_or_else(|| not_handled(&catalogue, event))?;
+        let address = destination.template.address(payload.first()).map_err(bad_request)?;
+        Ok((destination.plugin.name.clone(), address.key))
     }
 
     /// Queues a service's event for the feature that handles it. With `once`, the answer of a durable scope is stored

@@ -1,5 +1,6 @@
 //! Who may come in, for how long, and what they may do.
 
+mod api_keys;
 mod blocks;
 mod expiry;
 mod jwt;

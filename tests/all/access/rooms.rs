@@ -134,3 +134,36 @@ fn mistakes_in_rules_are_refused_at_the_start() {
         assert!(output.status.code() == Some(1) && stderr.contains(said), "{rule}: {stderr}");
     }
 }
+
+#[tokio::test]
+async fn events_are_narrowed_by_role_and_condition() {
+    let config = "auth.jwt.secret = \"s\"\n[plugins.ticket-collision.events.\"ticket:typing\"]\nroles = [\"agent\"]\n\
+                  allow = \"room != 'ticket:secret'\"\n";
+    let host = TestHost::start_with(config, &[]);
+    let (mut guest, mut agent) = (host.client("gus").await, host.client_with("ana", &["--role", "agent"]).await);
+    for client in [&mut guest, &mut agent] {
+        for ticket in ["t1", "secret"] {
+            client.emit_with_ack("ticket:view", json!({ "ticketId": ticket })).await.expect("this is not narrowed");
+        }
+    }
+    let typing = |ticket: &str| json!({ "ticketId": ticket });
+    assert_eq!(guest.emit_refused("ticket:typing", typing("t1")).await, "forbidden");
+    assert_eq!(agent.emit_refused("ticket:typing", typing("secret")).await, "forbidden");
+    agent.emit_with_ack("ticket:typing", typing("t1")).await.unwrap();
+    guest.expect_event("agent:typing").await;
+}
+
+#[test]
+fn narrowing_of_an_unknown_event_is_refused() {
+    for (events, said) in [
+        ("[plugins.timeline.events.\"no:such\"]\nroles = [\"a\"]", "no:such"),
+        ("[plugins.timeline.events.\"joinRoom\"]\n", "narrows nothing"),
+        ("[plugins.timeline.events.\"joinRoom\"]\nallow = \"x\"", "uses x"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("r.toml"), format!("auth.jwt.secret = \"s\"\n{events}\n")).unwrap();
+        let output = TestHost::command(dir.path()).args(["check", "--config", "r.toml"]).output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.code() == Some(1) && text.contains(said), "{events}: {text}");
+    }
+}

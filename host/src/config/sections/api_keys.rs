@@ -1,12 +1,13 @@
 //! `[[api_keys]]`: the keys of the API.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
-use crate::api::{ApiKey, KeyScope};
+use crate::api::{ApiKey, KeyScope, Narrowing, Patterns, rate};
 use crate::config::secret_file::value_of;
 use crate::config::values::{path, secret};
 
@@ -20,6 +21,11 @@ pub(in crate::config) struct ApiKeySection {
     key_file: Option<PathBuf>,
     key_sha256: Option<String>,
     scopes: Vec<KeyScope>,
+    plugins: Option<Vec<String>>,
+    events: Option<Vec<String>>,
+    rooms: Option<Vec<String>>,
+    requests_per_second: Option<NonZeroU32>,
+    request_burst: Option<NonZeroU32>,
 }
 
 impl fmt::Debug for ApiKeySection {
@@ -38,13 +44,26 @@ impl ApiKeySection {
         if self.scopes.is_empty() {
             bail!("api_keys: the key {name} has no scopes: give it publish, admin or both");
         }
+        let patterns = |kind: &str, patterns: Option<Vec<String>>| {
+            let parsed = patterns.map(Patterns::parse).transpose();
+            parsed.map_err(|wrong| anyhow!("api_keys: {kind} of the key {name}: {wrong}"))
+        };
+        if self.request_burst.is_some() && self.requests_per_second.is_none() {
+            bail!("api_keys: the key {name} has a request_burst without requests_per_second");
+        }
+        let narrowing = Narrowing {
+            plugins: patterns("plugins", self.plugins)?,
+            events: patterns("events", self.events)?,
+            rooms: patterns("rooms", self.rooms)?,
+            rate: self.requests_per_second.map(|per_second| rate(per_second, self.request_burst.unwrap_or(per_second))),
+        };
         let key = value_of("key", self.key, self.key_file.as_ref(), dir);
         match (key.with_context(|| format!("api_keys: the key {name}"))?, self.key_sha256) {
-            (Some(key), None) => Ok(ApiKey::new(name, &key, self.scopes)),
+            (Some(key), None) => Ok(ApiKey { narrowing, ..ApiKey::new(name, &key, self.scopes) }),
             (None, Some(hash)) => {
                 let bytes = parse_hex(&hash)
                     .with_context(|| format!("api_keys: key_sha256 of {name} must be 64 hexadecimal digits"))?;
-                Ok(ApiKey { name, sha256: bytes, scopes: self.scopes })
+                Ok(ApiKey { name, sha256: bytes, scopes: self.scopes, narrowing })
             }
             _ => bail!("api_keys: the key {name} needs one of key, key_file and key_sha256"),
         }

@@ -15,6 +15,7 @@ use super::health::Health;
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
 use crate::plugin::event::senders::Backlog;
+use crate::policy::EventPermission;
 
 /// The most generations that stay loaded besides the running one, of each kind: previous, and rolled back.
 pub(crate) const KEPT_GENERATIONS: usize = 3;
@@ -240,6 +241,8 @@ pub(crate) struct Destination {
     pub(crate) from_client: bool,
     pub(crate) from_service: bool,
     pub(crate) template: Template,
+    /// The operator's narrowing for clients.
+    pub(crate) permission: Option<EventPermission>,
     /// The bounds of its payload.
     pub(crate) limits: PayloadBounds,
 }
@@ -265,7 +268,8 @@ impl Catalogue {
         let mut connect_listeners = Vec::new();
         let mut namespaces = HashSet::new();
         for plugin in plugins.values() {
-            let manifest = &plugin.current().manifest;
+            let generation = plugin.current();
+            let manifest = &generation.manifest;
             connect_listeners.extend(manifest.connect_scope.clone().map(|address| (plugin.clone(), address)));
             namespaces.extend(manifest.namespaces.iter().cloned());
             for (event, route) in &manifest.routes {
@@ -274,6 +278,7 @@ impl Catalogue {
                     from_client: route.from_client,
                     from_service: route.from_service,
                     template: manifest.scopes[route.scope].template.clone(),
+                    permission: generation.permissions.get(event).cloned(),
                     limits: route.limits,
                 };
                 routes.insert(event.clone(), destination);

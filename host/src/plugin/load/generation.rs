@@ -1,5 +1,6 @@
 //! A generation: one load of a plugin's build, ready to run. Generations replace each other; the plugin stays.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::link::LinkedComponent;
 use crate::plugin::guest::log::PluginLog;
 use crate::plugin::guest::sandbox::{Fault, Instance, InstanceBounds};
+use crate::policy::EventPermission;
 
 /// Where a component came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -69,6 +71,8 @@ pub(crate) struct Generation {
     pub(crate) component: LinkedComponent,
     pub(crate) bounds: InstanceBounds,
     pub(crate) grants: Grants,
+    /// Who may send which events, beyond what the manifest says.
+    pub(crate) permissions: HashMap<String, EventPermission>,
     /// The operator's settings, a JSON object.
     pub(crate) settings: Box<str>,
     pub(crate) log: Arc<PluginLog>,

@@ -219,6 +219,15 @@ impl Loader {
                 format!("it needs {}, which plugins.{}.grants does not grant", missing.join(", "), manifest.name);
             return Err(LoadError::new(Step::Grants, message));
         }
+        let permissions = configured.events;
+        let is_sent = |event: &str| manifest.routes.get(event).is_some_and(|route| route.from_client);
+        if let Some(event) = permissions.keys().find(|event| !is_sent(event)) {
+            let message = format!(
+                "plugins.{}.events narrows {event:?}, which clients cannot send to it anyway: mend the name, or leave it out",
+                manifest.name
+            );
+            return Err(LoadError::new(Step::Grants, message));
+        }
         let (name, version) = (manifest.name.clone(), manifest.version.clone());
         let mut id = GenerationId { name, version, generation: 0, digest };
         id.generation = number(&id);
@@ -226,7 +235,8 @@ impl Loader {
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
         let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
-        let generation = Generation { id, manifest, source, component, bounds, grants, settings, log, latency };
+        let generation =
+            Generation { id, manifest, source, component, bounds, grants, permissions, settings, log, latency };
         self.try_settings(&generation)?;
         Ok(generation)
     }

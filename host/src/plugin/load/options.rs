@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::plugin::event::senders::SenderLimits;
 use crate::plugin::guest::engine;
 use crate::plugin::guest::sandbox::InstanceBounds;
-use crate::policy::RoomPolicy;
+use crate::policy::{EventPermission, RoomPolicy};
 
 /// The default bound of a component's size, in bytes. A feature is some hundred KiB; with debug information, a few MiB.
 pub const MAX_COMPONENT_BYTES: usize = 16 * 1024 * 1024;
@@ -60,6 +60,8 @@ pub struct PluginOptions {
     pub state_bytes: Option<usize>,
     /// The largest component, in bytes, if it differs from [`MAX_COMPONENT_BYTES`].
     pub component_bytes: Option<usize>,
+    /// Who may send which events, beyond what the manifest says.
+    pub events: HashMap<String, EventPermission>,
     /// The settings that the feature reads.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
@@ -91,6 +93,7 @@ impl Default for PluginOptions {
             memory_bytes: None,
             state_bytes: None,
             component_bytes: None,
+            events: HashMap::new(),
             settings: serde_json::Map::new(),
         }
     }
