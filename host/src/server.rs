@@ -58,6 +58,7 @@ impl Server {
         let metrics = Metrics::new()?;
         let [client_tls, api_tls] = load_tls(&config, &metrics)?;
         warn_of_plain(&config, listening, api);
+        warn_of_weak(&config);
         // After the addresses are bound and the certificates read, so that a start that fails on them leaves no files
         // behind.
         config.prepare()?;
@@ -186,6 +187,16 @@ fn warn_of_plain(config: &Config, listening: SocketAddr, api: SocketAddr) {
                  in front has TLS and the network behind it is trusted; {section}.certificate_file turns TLS on"
             );
         }
+    }
+}
+
+/// Warns of secrets that can be guessed.
+fn warn_of_weak(config: &Config) {
+    match config.auth.jwt.weak_secrets() {
+        0 => {}
+        weak => tracing::warn!(
+            "{weak} of the secrets of auth.jwt have less than 32 bytes, and can be guessed from a token: use longer ones"
+        ),
     }
 }
 

@@ -133,6 +133,8 @@ impl Api {
         let to = to.into_audiences("to")?;
         caller.narrowing.check_emit(caller.name, &event, &to)?;
         let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
+        // By what is left of the number of deliveries, a key would learn who is in other rooms.
+        caller.narrowing.check_emit(caller.name, &event, &except)?;
         let outgoing = Arc::new(Outgoing::new(event, Payload::of_data(data)));
         Ok(ValidEmit { to, except, outgoing, key })
     }

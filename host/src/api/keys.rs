@@ -105,8 +105,8 @@ impl ApiConfig {
             if is_it { Some(key) } else { found }
         });
         let key = found.ok_or_else(|| unauthorized("the API key is not one that this host knows"))?;
+        key.narrowing.check_rate(&key.name)?;
         if key.scopes.contains(&needed) {
-            key.narrowing.check_rate(&key.name)?;
             Ok(Caller { name: &key.name, narrowing: &key.narrowing })
         } else {
             let message = format!("the API key {} does not have the scope {}", key.name, needed.as_str());

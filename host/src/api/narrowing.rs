@@ -69,6 +69,11 @@ fn refuse(key: &str, what: &str, kind: &str, patterns: &Patterns) -> Failure {
 }
 
 impl Narrowing {
+    /// Whether the key may do less than its scopes say, apart from its rate.
+    pub(super) fn is_narrowed(&self) -> bool {
+        self.check_everything("").is_err()
+    }
+
     /// # Errors
     /// `rate_limited` where the key has made more calls than it may.
     pub(super) fn check_rate(&self, key: &str) -> Result<(), Failure> {

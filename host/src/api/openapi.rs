@@ -9,10 +9,11 @@ use super::route::{Query, Route};
 use super::schema::{BlockId, ConnectionId, HeaderKey, Id, MAX_EVENT_CHARS, Refusal, Room, Schemas};
 
 /// Refusals of every call that needs a key.
-const WITH_KEY: [Refusal; 3] = [
+const WITH_KEY: [Refusal; 4] = [
     Refusal::new("400", "Something is not what it should be; the message says what and where."),
     Refusal::new("401", "There is no key, or not one that the host knows."),
-    Refusal::new("403", "The key lacks the scope, or the feature refuses."),
+    Refusal::new("403", "The key lacks the scope, is narrowed, or the feature refuses."),
+    Refusal::new("429", "The key makes more calls than it may."),
 ];
 
 /// The document at `/openapi.json`.

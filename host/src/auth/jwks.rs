@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::keys::{VerificationKey, parse_set};
 use crate::model::Clock;
-use crate::outbound::{Endpoint, EndpointConfig, Outbound};
+use crate::outbound::{CallError, Endpoint, EndpointConfig, Outbound};
 
 /// The longest answer, in bytes: a hundred keys with their certificates.
 const MAX_BYTES: usize = 512 * 1024;
@@ -154,7 +154,11 @@ impl Jwks {
         let inner = &*self.0;
         let request = Request::get(inner.endpoint.url()).header(ACCEPT, "application/json").body(Bytes::new());
         let request = request.map_err(|error| error.to_string())?;
-        let answer = inner.endpoint.call(request).await.map_err(|error| error.to_string())?;
+        let answer = inner.endpoint.call(request).await.map_err(|error| match error {
+            // Without the time, which would make each line another.
+            CallError::Open(_) => "it has failed several times in a row".to_owned(),
+            error => error.to_string(),
+        })?;
         if answer.status() != StatusCode::OK {
             return Err(format!("the answer is {}", answer.status()));
         }

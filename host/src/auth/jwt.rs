@@ -51,6 +51,12 @@ pub struct JwtConfig {
 }
 
 impl JwtConfig {
+    /// The number of secrets that are shorter than the hash, and can be guessed from a token (RFC 7518, section 3.2).
+    pub fn weak_secrets(&self) -> usize {
+        const LEAST_BYTES: usize = 32;
+        self.secrets.iter().filter(|secret| secret.len() < LEAST_BYTES).count()
+    }
+
     /// Whether no secret, key or key set is configured.
     pub fn has_no_key(&self) -> bool {
         self.secrets.is_empty() && self.keys.is_empty() && self.jwks_url.is_none()

@@ -48,6 +48,9 @@ pub fn failure(failure: &Failure) -> Answer {
     if status == StatusCode::UNAUTHORIZED {
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        answer.headers_mut().insert(RETRY_AFTER, RETRY_AFTER_SECONDS);
+    }
     answer
 }
 

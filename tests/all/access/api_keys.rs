@@ -26,6 +26,7 @@ async fn narrowed_keys_do_only_what_their_lists_name() {
     };
     let emit = |to: Value, event: &str| json!({ "to": to, "event": event, "data": 1 });
     let room = |room: &str| json!({ "room": room });
+    let except = json!({ "to": room("campaign:acme-1"), "except": { "user": "ana" }, "event": "x", "data": 1 });
     let both = json!([emit(room("campaign:acme-1"), "x"), emit(room("lobby"), "x")]);
     for (key, method, path, body, status) in [
         ("rooms", "POST", "/v1/events", event("acme-1"), 200),
@@ -35,6 +36,7 @@ async fn narrowed_keys_do_only_what_their_lists_name() {
         ("rooms", "POST", "/v1/emit", emit(json!({ "all": true }), "x"), 403),
         ("rooms", "POST", "/v1/emit", emit(json!({ "user": "ana" }), "x"), 403),
         ("rooms", "POST", "/v1/emit", both, 403),
+        ("rooms", "POST", "/v1/emit", except, 403),
         ("rooms", "POST", "/v1/query/campaign-progress/stats", Value::Null, 403),
         ("rooms", "GET", "/v1/rooms/campaign:acme-1", Value::Null, 404),
         ("rooms", "GET", "/v1/rooms/campaign:evil-1", Value::Null, 403),
@@ -67,11 +69,16 @@ async fn narrowed_keys_do_only_what_their_lists_name() {
 #[tokio::test]
 async fn key_over_its_rate_is_refused_alone() {
     let host = TestHost::start_with(CONFIG, &[]);
-    let mut statuses = Vec::new();
+    let mut answers = Vec::new();
     for _ in 0..5 {
-        statuses.push(call(&host, "slow", "GET", "/v1/stats", Value::Null).await.status);
+        answers.push(call(&host, "slow", "GET", "/v1/stats", Value::Null).await);
     }
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
     assert_eq!((&statuses[..3], statuses.contains(&429)), (&[200, 200, 200][..], true), "{statuses:?}");
+    let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
+    assert_eq!(refused.header("retry-after"), "1");
+    // A call that its scope does not allow counts, too.
+    assert_eq!(call(&host, "slow", "POST", "/v1/emit", json!({})).await.status, 429);
     assert_eq!(call(&host, "all", "GET", "/v1/stats", Value::Null).await.status, 200);
 }
 

@@ -189,9 +189,10 @@ async fn heads_over_their_time_or_length_are_counted() {
 
 /// The page, and the tests that it names.
 const PAGE: &str = include_str!("../../../docs/limits.md");
+const THREATS: &str = include_str!("../../../docs/threat-model.md");
 
 #[test]
-fn limits_page_names_existing_tests() {
+fn pages_name_existing_tests() {
     let mut sources = String::new();
     let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/all"))];
     folders.push(concat!(env!("CARGO_MANIFEST_DIR"), "/../host/src").into());
@@ -203,6 +204,16 @@ fn limits_page_names_existing_tests() {
                 Some(_) => {}
             }
         }
+    }
+    for name in THREATS
+        .split("\n## Attacks and tests")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|row| row.trim_end_matches(" |").rsplit(" | ").next().unwrap().split('`').skip(1).step_by(2))
+    {
+        assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}, which the threat model names");
     }
     let rows: Vec<&str> = PAGE.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| limit ")).collect();
     assert!(rows.len() > 20, "the page has a table");

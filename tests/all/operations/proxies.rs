@@ -17,8 +17,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// One connection for each address, idle connections that end soon, and a trusted proxy on this machine.
-const CONFIG: &str = "auth.jwt.secret = \"s\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
-                      limits = { connections_per_ip = 2, keep_alive = \"2s\" }\n";
+const CONFIG: &str = "auth.jwt.secret = \"a secret of more than thirty-two bytes\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                      limits = { connections_per_ip = 2, keep_alive = \"2s\" }\n\
+                      rooms = [{ pattern = \"*\", allow = \"true\" }]\n";
 
 /// A proxy, which is killed when this value is dropped.
 struct Proxy {

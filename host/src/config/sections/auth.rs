@@ -192,7 +192,6 @@ impl JwtSection {
             claims: ClaimNames { id, name, roles },
         };
         check_algorithms(&config)?;
-        warn_of_weak(&config);
         Ok(config)
     }
 }
@@ -225,15 +224,4 @@ fn check_algorithms(config: &JwtConfig) -> anyhow::Result<()> {
         config.algorithms
     );
     Ok(())
-}
-
-/// Warns of secrets that can be guessed: a secret should be as long as the hash (RFC 7518, section 3.2).
-fn warn_of_weak(config: &JwtConfig) {
-    const LEAST_BYTES: usize = 32;
-    let weak = config.secrets.iter().filter(|secret| secret.len() < LEAST_BYTES).count();
-    if weak > 0 {
-        tracing::warn!(
-            "{weak} of the secrets of auth.jwt have less than {LEAST_BYTES} bytes, and can be guessed from a token: use longer ones"
-        );
-    }
 }

@@ -128,7 +128,12 @@ impl Shard {
         let renewed = token_of(payload).and_then(|token| {
             let verified = self.shared().auth.verify_any([&token]);
             let session = verified.map_err(|refusal| {
-                let code = if refusal.is_blocked { ErrorCode::Forbidden } else { ErrorCode::Unauthorized };
+                let code = match () {
+                    () if refusal.is_blocked => ErrorCode::Forbidden,
+                    // The set of keys is fetched again: the client may send the token again.
+                    () if refusal.is_passing => ErrorCode::FeatureUnavailable,
+                    () => ErrorCode::Unauthorized,
+                };
                 Failure::new(code, refusal.message)
             })?;
             if connection.identity.borrow().user != session.identity.user {
