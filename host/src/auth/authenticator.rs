@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blocks::Blocks;
 use super::jwks::{Jwks, JwksMetrics};
-use super::jwt::{JwtConfig, Verifier};
+use super::jwt::{CheckBudget, JwtConfig, Verifier};
 use super::session::{AuthError, Session};
 use crate::model::{Clock, ConnId, Identity};
 use crate::outbound::Outbound;
@@ -57,7 +57,12 @@ impl Authenticator {
     /// # Errors
     /// Where the token has expired, is not valid for another reason, or is blocked.
     pub fn verify(&self, token: &str) -> Result<Session, AuthError> {
-        let session = self.jwt.verify(token, self.clock.wall_ms())?;
+        self.verify_within(&mut CheckBudget::default(), token)
+    }
+
+    /// As [`Authenticator::verify`], within what the request may still cost.
+    pub(super) fn verify_within(&self, budget: &mut CheckBudget, token: &str) -> Result<Session, AuthError> {
+        let session = self.jwt.verify_within(budget, token, self.clock.wall_ms())?;
         self.admit(&session)?;
         Ok(session)
     }

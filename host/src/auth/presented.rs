@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::authenticator::Authenticator;
+use super::jwt::CheckBudget;
 use super::session::{AuthError, Session};
 
 /// The most tokens that are checked: more than any honest client presents, and each costs a signature check.
@@ -85,9 +86,9 @@ impl Authenticator {
     /// # Errors
     /// Where no token is valid.
     pub fn verify_any<'a>(&self, tokens: impl IntoIterator<Item = &'a PresentedToken>) -> Result<Session, Refusal> {
-        let mut refused = Vec::new();
+        let (mut refused, mut budget) = (Vec::new(), CheckBudget::default());
         for PresentedToken { place, token } in tokens.into_iter().take(MAX_PRESENTED_TOKENS) {
-            match self.verify(token) {
+            match self.verify_within(&mut budget, token) {
                 Ok(session) => return Ok(session),
                 Err(error) => refused.push((*place, error)),
             }

@@ -109,6 +109,18 @@ async fn key_id_selects_a_configured_key_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn signature_checks_of_a_request_are_bounded() {
+    let key = IssuerKey::new(Algorithm::ES384);
+    let config = format!("{PUBLIC}auth.jwt.algorithms = [\"ES384\"]\n");
+    let host = host_with(&config, &[("key.pem", &key.public_pem)]);
+    let good = key.sign(&json!({ "sub": "ana" }), None);
+    let forged = IssuerKey::new(Algorithm::ES384).sign(&json!({ "sub": "eve" }), None);
+    let with_forged = |n: usize| format!("{}{good}", format!("{forged}&token=").repeat(n));
+    assert_eq!(connected(&host, &with_forged(3)).await["userId"], "ana");
+    is_refused_for(&refused(&host, &with_forged(4)).await, "signature");
+}
+
+#[tokio::test]
 async fn issuer_audience_times_and_age_are_checked() {
     let config = "auth.jwt.secret = \"s\"\nauth.jwt.issuer = [\"one\", \"two\"]\nauth.jwt.audience = \"app\"\n\
                   auth.jwt.max_age = \"1h\"\n";

@@ -51,6 +51,9 @@ pub(super) fn admit_to_rooms(
 }
 
 fn identity(shared: &Shared, event: &Event, connection: ConnId) -> Option<Arc<Identity>> {
-    let member = event.member().filter(|member| member.connection == connection);
-    member.map(|member| member.identity.clone()).or_else(|| shared.hub.identity(connection))
+    // The present identity first: since the event was sent, the client may have signed in again with fewer roles.
+    shared.hub.identity(connection).or_else(|| {
+        let member = event.member().filter(|member| member.connection == connection);
+        member.map(|member| member.identity.clone())
+    })
 }
