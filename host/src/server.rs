@@ -40,7 +40,7 @@ pub struct Server {
     certificates: Option<CertificateWatch>,
     shards: Vec<ShardThread>,
     runtime: Runtime,
-    outbound: Outbound,
+    outbound: Option<Outbound>,
     api_service: Arc<Api>,
     stop_api: watch::Sender<bool>,
     api_thread: JoinHandle<()>,
@@ -71,8 +71,8 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
-        let mut shared = share(&config, &hub, &runtime, &admission, &outbound, &clock, &metrics);
+        let (auth, outbound) = authenticator(&config, &clock, &metrics)?;
+        let mut shared = share(&config, &hub, &runtime, &admission, auth, &clock, &metrics);
         shared.tls.clone_from(&client_tls);
         let answers = overload_answers(&shared);
         let shards = start_shards(config.shards, &shared)?;
@@ -206,7 +206,7 @@ fn share(
     hub: &Arc<Hub>,
     runtime: &Runtime,
     admission: &Arc<Admission>,
-    outbound: &Outbound,
+    auth: Authenticator,
     clock: &Clock,
     metrics: &Metrics,
 ) -> Shared {
@@ -217,7 +217,6 @@ fn share(
         metrics.unfinished_evicted.clone(),
         hub.clone(),
     );
-    let auth = authenticator(config, outbound, clock, metrics);
     Shared {
         config: Arc::new(config.conn.clone()),
         client: Arc::new(config.client.clone()),
@@ -241,12 +240,22 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .context("cannot start a shard")
 }
 
-/// The authenticator, with the keys of a key set if one is configured. Waits for them for a bounded time.
-pub fn authenticator(config: &Config, outbound: &Outbound, clock: &Clock, metrics: &Metrics) -> Authenticator {
+/// The authenticator, and the thread that fetches its keys, if the configuration names a key set. Waits for the first keys
+/// for a bounded time.
+///
+/// # Errors
+/// Where the thread cannot be started.
+pub fn authenticator(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> anyhow::Result<(Authenticator, Option<Outbound>)> {
     let mut auth = Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone());
+    let Some(url) = &config.auth.jwt.jwks_url else { return Ok((auth, None)) };
+    let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
     let of_keys = JwksMetrics { fetches: metrics.jwks_fetches.clone(), fetched: metrics.jwks_fetched.clone() };
-    auth.fetch_keys(&config.auth.jwt, outbound, of_keys);
-    auth
+    auth.fetch_keys(url, &config.auth.jwt, &outbound, of_keys);
+    Ok((auth, Some(outbound)))
 }
 
 /// The rules of rooms, compiled. `None` where there are none, so that every user may use every room.

@@ -1,6 +1,5 @@
 //! Blocks: users, sessions and tokens that operators keep out until a time.
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::body::{self, MAX_BODY_BYTES, Object, given, given_integer, parse};
-use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
+use super::directory::{MAX_LIMIT, PageQuery};
 use super::route::OperatorCall;
 use super::schema::{BlockId, Id, MAX_REASON_CHARS, MAX_TIME_MS, MIN_TIME_MS, Reason, Time};
 use super::state::Api;
@@ -118,12 +117,16 @@ pub(super) struct Lifted {
 
 impl BlockView {
     fn of(block: &Block) -> Self {
-        let subject = |of: fn(&BlockSubject) -> Option<&String>| of(&block.subject).cloned();
+        let (user, session_id, token_id) = match block.subject.clone() {
+            BlockSubject::User(id) => (Some(id), None, None),
+            BlockSubject::SessionId(id) => (None, Some(id), None),
+            BlockSubject::TokenId(id) => (None, None, Some(id)),
+        };
         Self {
             id: block.id.clone(),
-            user: subject(|subject| if let BlockSubject::User(id) = subject { Some(id) } else { None }),
-            session_id: subject(|subject| if let BlockSubject::SessionId(id) = subject { Some(id) } else { None }),
-            token_id: subject(|subject| if let BlockSubject::TokenId(id) = subject { Some(id) } else { None }),
+            user,
+            session_id,
+            token_id,
             issued_before: block.issued_before_ms,
             until: block.until_ms,
             reason: block.reason.clone(),
@@ -193,7 +196,7 @@ impl Api {
         let body = body::read_json(call.request, MAX_BODY_BYTES).await?;
         let now_ms = self.clock.wall_ms();
         let block = parse::<Object<NewBlock>>(&body)?.0.check(call.caller.name, now_ms)?;
-        // In force before it is written, so that nobody gets in meanwhile.
+        // In force before it is written: a client that it keeps out must not sign in meanwhile.
         let block =
             self.blocks.insert(block, now_ms).map_err(|full| Failure::new(ErrorCode::Conflict, full.to_string()))?;
         tracing::info!(
@@ -218,7 +221,7 @@ impl Api {
     }
 
     pub(super) async fn list_blocks(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
-        let (after, limit) = read_page(call.query)?;
+        let PageQuery { after, limit, .. } = PageQuery::read_by(call.query, false, block_id)?;
         let mut blocks = self.blocks.page(after.as_deref(), limit + 1, self.clock.wall_ms());
         let has_more = blocks.len() > limit;
         blocks.truncate(limit);
@@ -297,27 +300,7 @@ fn record(block: &Block) -> ScopeRecord {
     }
 }
 
-/// Reads a URL's query, whose parameters are `limit` and `after`.
-fn read_page(query: Option<&str>) -> Result<(Option<String>, usize), Failure> {
-    let bad = |message: String| Failure::new(ErrorCode::BadRequest, message);
-    let (mut after, mut limit) = (None, DEFAULT_LIMIT);
-    let mut seen = BTreeSet::new();
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        match &*name {
-            "limit" => {
-                let given = value.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-                limit = given.ok_or_else(|| bad(format!("limit must be a number from 1 to {MAX_LIMIT}")))?;
-            }
-            "after" => {
-                let is_id = Uuid::try_parse(&value).is_ok_and(|id| id.to_string() == *value);
-                after = Some(value.into_owned()).filter(|_| is_id);
-                after.as_ref().ok_or_else(|| bad("after must be the next of the page before".to_owned()))?;
-            }
-            _ => return Err(bad(format!("there is no parameter {name:?}: there are limit and after"))),
-        }
-        if !seen.insert(name.clone()) {
-            return Err(bad(format!("the parameter {name} is given twice")));
-        }
-    }
-    Ok((after, limit))
+/// A block's id, as [`new_id`] writes it.
+fn block_id(text: &str) -> Option<String> {
+    Uuid::try_parse(text).ok().map(|id| id.to_string()).filter(|id| id == text)
 }

@@ -103,15 +103,26 @@ struct Member {
 
 /// The part of a list that a query asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct PageQuery<'a> {
+pub(super) struct PageQuery<'a, T = ConnId> {
     user: Option<Cow<'a, str>>,
-    after: Option<ConnId>,
-    limit: usize,
+    pub(super) after: Option<T>,
+    pub(super) limit: usize,
 }
 
 impl<'a> PageQuery<'a> {
     /// Reads a URL's query, whose parameters are `limit`, `after` and, where it `may_name_user`, `user`.
     fn read(query: Option<&'a str>, may_name_user: bool) -> Result<Self, Failure> {
+        Self::read_by(query, may_name_user, connection_id)
+    }
+}
+
+impl<'a, T> PageQuery<'a, T> {
+    /// As [`PageQuery::read`], with the ids of another list in `after`.
+    pub(super) fn read_by(
+        query: Option<&'a str>,
+        may_name_user: bool,
+        parse_id: fn(&str) -> Option<T>,
+    ) -> Result<Self, Failure> {
         let bad = |message: String| Failure::new(ErrorCode::BadRequest, message);
         let mut page = Self { user: None, after: None, limit: DEFAULT_LIMIT };
         let mut seen = BTreeSet::new();
@@ -122,7 +133,7 @@ impl<'a> PageQuery<'a> {
                     page.limit = limit.ok_or_else(|| bad(format!("limit must be a number from 1 to {MAX_LIMIT}")))?;
                 }
                 "after" => {
-                    let id = connection_id(&value);
+                    let id = parse_id(&value);
                     page.after = Some(id.ok_or_else(|| bad("after must be the next of the page before".to_owned()))?);
                 }
                 "user" if may_name_user => {

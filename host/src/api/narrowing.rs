@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota};
+use roundhouse_contract::matches_pattern;
 
 use crate::hub::Audience;
 use crate::model::{ErrorCode, Failure};
@@ -33,10 +34,7 @@ impl Patterns {
     }
 
     fn allow(&self, name: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => name.starts_with(prefix),
-            None => pattern == name,
-        })
+        self.0.iter().any(|pattern| matches_pattern(pattern, name))
     }
 }
 
@@ -71,7 +69,7 @@ fn refuse(key: &str, what: &str, kind: &str, patterns: &Patterns) -> Failure {
 impl Narrowing {
     /// Whether the key may do less than its scopes say, apart from its rate.
     pub(super) fn is_narrowed(&self) -> bool {
-        self.check_everything("").is_err()
+        self.plugins.is_some() || self.events.is_some() || self.rooms.is_some()
     }
 
     /// # Errors

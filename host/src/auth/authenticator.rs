@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use hyper::Uri;
+
 use super::blocks::Blocks;
 use super::jwks::{Jwks, JwksMetrics};
 use super::jwt::{CheckBudget, JwtConfig, Verifier};
@@ -34,12 +36,10 @@ impl Authenticator {
         Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt, None), blocks, clock }
     }
 
-    /// Fetches the key set of the configuration, if it names one. Waits for it for a bounded time.
-    pub fn fetch_keys(&mut self, config: &JwtConfig, outbound: &Outbound, metrics: JwksMetrics) {
-        if let Some(url) = &config.jwks_url {
-            let jwks = Jwks::start(url.clone(), config.algorithms.clone(), outbound, self.clock.clone(), metrics);
-            self.jwt = Verifier::new(config, Some(jwks));
-        }
+    /// Fetches the key set of a URL, and checks tokens by its keys too. Waits for it for a bounded time.
+    pub fn fetch_keys(&mut self, url: &Uri, config: &JwtConfig, outbound: &Outbound, metrics: JwksMetrics) {
+        let jwks = Jwks::start(url.clone(), config.algorithms.clone(), outbound, self.clock.clone(), metrics);
+        self.jwt = Verifier::new(config, Some(jwks));
     }
 
     /// The blocks in force.

@@ -213,8 +213,7 @@ impl Verifier {
             }
         }
         // A bad signature by a key that is known is no reason to fetch keys.
-        let is_named =
-            header.kid.is_some() && all().any(|key| usable(&key) && key.kid.as_deref() == header.kid.as_deref());
+        let is_named = all().filter(is_exact).any(|key| usable(&key));
         if !is_named && self.jwks.as_ref().is_some_and(|jwks| jwks.want_newer(header.alg)) {
             return Err(AuthError::KeyUnknown);
         }

@@ -11,7 +11,6 @@ use crate::auth::{Place, PresentedToken};
 use crate::config::Overrides;
 use crate::metrics::Metrics;
 use crate::model::{Clock, is_valid_room};
-use crate::outbound::Outbound;
 use crate::policy::Action;
 use crate::server::{authenticator, room_policy};
 
@@ -31,8 +30,7 @@ pub(super) fn explain(file: Option<&Path>, overrides: Overrides, token: &str, ro
     }
     let metrics = Metrics::new()?;
     let clock = Clock::system();
-    let outbound = Outbound::start(clock.clone())?;
-    let auth = authenticator(&config, &outbound, &clock, &metrics);
+    let (auth, _outbound) = authenticator(&config, &clock, &metrics)?;
     let Some(token) = PresentedToken::new(Place::Message, token) else { bail!("the token is empty") };
     let identity = auth.verify(&token.token)?.identity;
     let policy = room_policy(&config, &metrics)?;

@@ -255,11 +255,9 @@ impl Runtime {
                 left(plugin, address, false);
             }
         }
-        for (number, key) in hub.watchers(connection).iter().filter(|(_, key)| !may(key, Action::Subscribe)) {
-            hub.unwatch(connection, *number, key);
-            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number);
-            let address = plugin.and_then(|plugin| Some(plugin.current().manifest.scope_of_key(key)?.1));
-            if let (Some(plugin), Some(address)) = (plugin, address) {
+        for watcher in hub.watchers(connection).iter().filter(|(_, key)| !may(key, Action::Subscribe)) {
+            hub.unwatch(connection, watcher.0, &watcher.1);
+            if let Some((plugin, address)) = catalogue.watcher(watcher) {
                 // The scope watches it no longer, as if it had gone.
                 left(plugin, address, true);
             }
@@ -270,20 +268,14 @@ impl Runtime {
     /// connection sent so far, and before later ones.
     pub fn presence_changed(&self, connection: ConnId, presence: &Presence) {
         let catalogue = self.0.shared.catalogue.load();
-        let in_rooms = presence.rooms.iter().filter_map(|room| {
-            let (plugin, address) = catalogue.owner(room)?;
-            Some((plugin.clone(), address))
-        });
-        let watching = presence.watchers.iter().filter_map(|(number, key)| {
-            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number)?;
-            Some((plugin.clone(), plugin.current().manifest.scope_of_key(key)?.1))
-        });
+        let in_rooms = presence.rooms.iter().filter_map(|room| catalogue.owner(room));
+        let watching = presence.watchers.iter().filter_map(|watcher| catalogue.watcher(watcher));
         let Presence { is_away, n_changes, .. } = *presence;
         for (plugin, address) in in_rooms.chain(watching) {
             if plugin.current().manifest.has_presence(&address.key) {
                 let member = Member { connection, identity: presence.identity.clone() };
                 let event = Event::Presence { member, is_away, n_changes };
-                self.0.shared.submit(Envelope::without_reply(plugin, address, event));
+                self.0.shared.submit(Envelope::without_reply(plugin.clone(), address, event));
             }
         }
     }
@@ -292,10 +284,7 @@ impl Runtime {
     /// sent, and ends the wait for its acknowledgements.
     pub fn departed(&self, connection: ConnId, departure: Departure) {
         let catalogue = self.0.shared.catalogue.load();
-        let watching = departure.watchers.iter().filter_map(|(number, key)| {
-            let plugin = catalogue.plugins.values().find(|plugin| plugin.number == *number)?;
-            Some((plugin, plugin.current().manifest.scope_of_key(key)?.1))
-        });
+        let watching = departure.watchers.iter().filter_map(|watcher| catalogue.watcher(watcher));
         let in_rooms = departure.rooms.iter().filter_map(|room| catalogue.owner(room));
         for (plugin, address) in in_rooms.chain(watching) {
             let member = Member { connection, identity: departure.identity.clone() };

@@ -1,11 +1,8 @@
 //! Who may send an event, beyond what its feature's manifest says.
 
-use std::sync::Arc;
-
-use cel::Value;
 use serde::Deserialize;
 
-use super::expression::{Expression, identity_value};
+use super::expression::{Expression, identity_value, text_value};
 use crate::model::{ErrorCode, Failure, Identity};
 
 /// The variables of a condition.
@@ -53,8 +50,8 @@ impl EventPermission {
             return refuse(format!("it is for the roles {}", self.roles.join(", ")));
         }
         let Some(condition) = &self.allow else { return Ok(()) };
-        let text = |text: &str| Value::String(Arc::new(text.to_owned()));
-        let variables = [("identity", identity_value(identity)), ("event", text(event)), ("room", text(room))];
+        let variables =
+            [("identity", identity_value(identity)), ("event", text_value(event)), ("room", text_value(room))];
         match condition.evaluate(&variables) {
             Ok(true) => Ok(()),
             Ok(false) => refuse("the host's configuration does not allow it".to_owned()),

@@ -148,15 +148,19 @@ fn check_entry<'a>(entry: &'a IdedEntryExpr, known: &mut Vec<&'a str>, in_loop: 
     }
 }
 
+/// The value of a text.
+pub(super) fn text_value(text: &str) -> Value {
+    Value::String(Arc::new(text.to_owned()))
+}
+
 /// The value of the variable `identity`.
 pub(super) fn identity_value(identity: &Identity) -> Value {
-    let text = |text: &str| Value::String(Arc::new(text.to_owned()));
-    let roles = identity.roles.iter().map(|role| text(role)).collect();
+    let roles = identity.roles.iter().map(|role| text_value(role)).collect();
     // The host wrote the claims, so they are JSON.
     let claims = serde_json::from_str(&identity.claims).map_or(Value::Null, |claims| json_value(&claims));
     let fields = [
-        ("id", text(&identity.user)),
-        ("name", identity.name.as_deref().map_or(Value::Null, text)),
+        ("id", text_value(&identity.user)),
+        ("name", identity.name.as_deref().map_or(Value::Null, text_value)),
         ("roles", Value::List(Arc::new(roles))),
         ("claims", claims),
         ("anonymous", Value::Bool(identity.principal != identity.user)),
@@ -172,7 +176,7 @@ fn json_value(json: &serde_json::Value) -> Value {
         serde_json::Value::Number(number) => {
             number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
         }
-        serde_json::Value::String(value) => Value::String(Arc::new(value.clone())),
+        serde_json::Value::String(value) => text_value(value),
         serde_json::Value::Array(values) => Value::List(Arc::new(values.iter().map(json_value).collect())),
         serde_json::Value::Object(fields) => map(fields.iter().map(|(name, value)| (name.clone(), json_value(value)))),
     }
@@ -202,12 +206,11 @@ mod tests {
 
     fn evaluate(text: &str) -> Result<bool, String> {
         let expression = Expression::compile(text, &VARIABLES).unwrap_or_else(|error| panic!("{text}: {error:#}"));
-        let text = |text: &str| Value::String(Arc::new(text.to_owned()));
         expression.evaluate(&[
             ("identity", identity_value(&ana())),
-            ("id", text("c1")),
-            ("room", text("campaign:c1")),
-            ("event", text("campaign:watch")),
+            ("id", text_value("c1")),
+            ("room", text_value("campaign:c1")),
+            ("event", text_value("campaign:watch")),
         ])
     }
 

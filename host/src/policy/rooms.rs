@@ -4,10 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow, ensure};
-use cel::Value;
 use prometheus::IntCounterVec;
 
-use super::expression::{Expression, identity_value};
+use super::expression::{Expression, identity_value, text_value};
 use super::pattern::{Pattern, VARIABLES};
 use crate::model::{ErrorCode, Failure, Identity, LogLimit};
 
@@ -72,7 +71,7 @@ pub struct RoomRule {
 struct Rule {
     text: String,
     pattern: Pattern,
-    /// In the order of [`Action::ALL`]. Without a condition, nobody may.
+    /// In the order of [`Action::ALL`]. An action without a condition is refused to all users.
     conditions: [Option<Expression>; 3],
 }
 
@@ -131,10 +130,10 @@ impl RoomPolicy {
             error,
         };
         let Some(condition) = &rule.conditions[action as usize] else { return decided(false, None, None) };
-        let text = |text: &str| Value::String(Arc::new(text.to_owned()));
         let names = rule.pattern.placeholders();
-        let mut variables = vec![("identity", identity_value(identity)), ("room", text(room)), ("event", text(event))];
-        variables.extend(names.into_iter().zip(values.iter().map(|value| text(value))));
+        let mut variables =
+            vec![("identity", identity_value(identity)), ("room", text_value(room)), ("event", text_value(event))];
+        variables.extend(names.into_iter().zip(values.iter().map(|value| text_value(value))));
         match condition.evaluate(&variables) {
             Ok(is_allowed) => decided(is_allowed, Some(condition), None),
             Err(error) => decided(false, Some(condition), Some(error)),

@@ -150,7 +150,7 @@ async fn issuer_audience_times_and_age_are_checked() {
     }
 }
 
-/// The claims of identity providers, how the host is configured for each, and the identity that comes of them.
+/// For each identity provider: its claims, the host's configuration, and the identity.
 #[tokio::test]
 async fn tokens_of_identity_providers_give_identities() {
     let exp = now() + 600;

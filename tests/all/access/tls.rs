@@ -179,7 +179,7 @@ async fn slowest_handshakes_give_way() {
 }
 
 #[tokio::test]
-async fn page_of_the_host_may_use_its_cookie_over_tls() {
+async fn own_page_uses_its_cookie_over_tls() {
     let authority = TestAuthority::new();
     let host = InnerHost::start(&config(&authority, "auth.jwt.cookie = \"session\"")).await;
     let tunnel = Tunnel::to(&host.ws, authority.client(None)).await;

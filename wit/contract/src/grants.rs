@@ -27,16 +27,21 @@ pub struct Grants {
     pub actions: Vec<String>,
 }
 
+/// Whether a name is the one of a pattern, or begins as a pattern that ends with `*`.
+pub fn matches_pattern(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == pattern,
+    }
+}
+
 impl Grants {
     const AUDIENCES: [&str; 3] = ["user", "roles", "all"];
     const ACTIONS: [&str; 4] = [SAVE_ACTION, DISCONNECT_ACTION, CONNECT_ACTION, JOIN_ACTION];
 
     /// Whether the feature may emit to the room, and let connections join it.
     pub fn allows_room(&self, room: &str) -> bool {
-        self.rooms.iter().any(|granted| match granted.strip_suffix('*') {
-            Some(prefix) => room.starts_with(prefix),
-            None => room == granted,
-        })
+        self.rooms.iter().any(|granted| matches_pattern(granted, room))
     }
 
     /// Whether the feature may emit to the audience.

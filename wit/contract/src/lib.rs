@@ -35,7 +35,7 @@ pub use effect::{Audience, Counted, Effect, MAX_SCOPE_TIMERS, MIN_CHAINED_MS, Pa
 pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
 pub use event_limits::EventLimits;
 pub use extension::check_namespace;
-pub use grants::Grants;
+pub use grants::{Grants, matches_pattern};
 pub use id::{ID_RULE, MAX_ID_CHARS, MAX_ROOM_CHARS, USER_ROOM_PREFIX, is_valid_id, is_valid_room};
 pub use invisible::{INVISIBLE, harmless_name, is_harmless_name, is_invisible};
 pub use manifest::{Manifest, Route, Scope};

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::generation::Generation;
 use super::generation::Installed;
 use super::health::Health;
+use crate::hub::Watcher;
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
 use crate::plugin::event::senders::Backlog;
@@ -314,6 +315,12 @@ impl Catalogue {
             let (_, address) = plugin.current.load().manifest.scope_of_key(room)?;
             Some((plugin, address))
         })
+    }
+
+    /// The plugin of a scope that watches a connection, and the scope's address.
+    pub(crate) fn watcher(&self, (number, key): &Watcher) -> Option<(&Arc<Plugin>, ScopeAddress)> {
+        let plugin = self.plugins.values().find(|plugin| plugin.number == *number)?;
+        Some((plugin, plugin.current().manifest.scope_of_key(key)?.1))
     }
 
     /// A description of the first event or scope of a generation that another plugin has already.

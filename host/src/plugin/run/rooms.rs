@@ -10,8 +10,8 @@ use crate::policy::{Action, RoomPolicy};
 
 /// Checks that the connections of these effects may use the rooms. `scope` is the scope's own room.
 ///
-/// An event that was sent is refused as a whole. Of the host's own events, which nobody could send again, only the effects
-/// that are not allowed are dropped.
+/// The event of a client or service is refused as a whole. The host's own events cannot be sent again, so only their
+/// effects that are not allowed are dropped.
 ///
 /// # Errors
 /// `forbidden`, for the sender.
