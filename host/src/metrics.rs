@@ -85,6 +85,10 @@ pub struct Metrics {
     pub jwks_fetches: IntCounterVec,
     /// When the key set in use was fetched, in seconds since 1970.
     pub jwks_fetched: IntGauge,
+    /// Questions to the endpoint of sessions, by their outcome.
+    pub session_checks: IntCounterVec,
+    /// Sessions of cookies in use.
+    pub sessions_in_use: IntGauge,
     /// Decisions of the room policy, by action and verdict.
     pub room_decisions: IntCounterVec,
     /// TLS handshakes by listener and outcome.
@@ -150,6 +154,14 @@ impl Metrics {
         for outcome in ["ok", "failed"] {
             jwks_fetches.with_label_values(&[outcome]);
         }
+        let session_checks = IntCounterVec::new(
+            Opts::new("session_checks_total", "Questions to the endpoint of auth.session, by their outcome"),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(session_checks.clone()))?;
+        for outcome in ["known", "ended", "failed"] {
+            session_checks.with_label_values(&[outcome]);
+        }
         let room_decisions = IntCounterVec::new(
             Opts::new("room_decisions_total", "Decisions of the room policy, by what was asked and the verdict"),
             &["action", "verdict"],
@@ -185,6 +197,8 @@ impl Metrics {
             over_budget,
             room_decisions,
             jwks_fetches,
+            session_checks,
+            sessions_in_use: gauge("sessions_in_use", "Sessions of cookies that connections use")?,
             jwks_fetched: gauge("jwks_fetched_seconds", "When the key set in use was fetched, in seconds since 1970")?,
             connections: gauge("connections", "WebSockets and polling sessions that are open")?,
             connections_opened: counter(

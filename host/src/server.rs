@@ -9,10 +9,10 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Api;
-use crate::auth::{Authenticator, Blocks, JwksMetrics};
+use crate::auth::{Authenticator, Blocks, CookieSessions, JwksMetrics, SessionChanges, SessionMetrics};
 use crate::config::{Budgets, Config, ShutdownConfig, TlsConfig};
 use crate::conn::{Acceptor, Admission, EioSessions, OverloadAnswers, ShardThread, Shared, incomplete_budget};
-use crate::hub::{Hub, ShardQueue};
+use crate::hub::{Hub, ShardCommand, ShardQueue};
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -71,7 +71,12 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let (auth, outbound) = authenticator(&config, &clock, &metrics)?;
+        let shards_of = hub.clone();
+        let on_change = move |changes: SessionChanges| {
+            let changes = Arc::new(changes);
+            shards_of.shards().iter().for_each(|shard| shard.push(ShardCommand::AdoptSessions(changes.clone())));
+        };
+        let (auth, outbound) = authenticator(&config, &clock, &metrics, on_change)?;
         let mut shared = share(&config, &hub, &runtime, &admission, auth, &clock, &metrics);
         shared.tls.clone_from(&client_tls);
         let answers = overload_answers(&shared);
@@ -240,8 +245,8 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .context("cannot start a shard")
 }
 
-/// The authenticator, and the thread that fetches its keys, if the configuration names a key set. Waits for the first keys
-/// for a bounded time.
+/// The authenticator, and the thread of its calls, if the configuration names a key set or an endpoint of sessions. Waits
+/// for the first keys for a bounded time. `on_change` gets the sessions of cookies that have changed.
 ///
 /// # Errors
 /// Where the thread cannot be started.
@@ -249,12 +254,23 @@ pub fn authenticator(
     config: &Config,
     clock: &Clock,
     metrics: &Metrics,
+    on_change: impl Fn(SessionChanges) + Send + 'static,
 ) -> anyhow::Result<(Authenticator, Option<Outbound>)> {
     let mut auth = Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone());
-    let Some(url) = &config.auth.jwt.jwks_url else { return Ok((auth, None)) };
+    let (keys, session) = (&config.auth.jwt.jwks_url, &config.auth.session);
+    if keys.is_none() && session.is_none() {
+        return Ok((auth, None));
+    }
     let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
-    let of_keys = JwksMetrics { fetches: metrics.jwks_fetches.clone(), fetched: metrics.jwks_fetched.clone() };
-    auth.fetch_keys(url, &config.auth.jwt, &outbound, of_keys);
+    if let Some(url) = keys {
+        let of_keys = JwksMetrics { fetches: metrics.jwks_fetches.clone(), fetched: metrics.jwks_fetched.clone() };
+        auth.fetch_keys(url, &config.auth.jwt, &outbound, of_keys);
+    }
+    if let Some(session) = session.clone() {
+        let of_sessions =
+            SessionMetrics { checks: metrics.session_checks.clone(), in_use: metrics.sessions_in_use.clone() };
+        auth.accept_sessions(CookieSessions::start(session, &outbound, clock.clone(), of_sessions, on_change));
+    }
     Ok((auth, Some(outbound)))
 }
 

@@ -1,15 +1,13 @@
 //! An identity provider of a test: its keys, the tokens that it signs, and a server for its key set.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use serde_json::{Value, json};
+
+use crate::{StubAnswer, StubServer};
 
 /// An RSA key for tests alone: making one takes a second.
 const RSA_PRIVATE: &str = include_str!("../keys/rsa-private.pem");
@@ -86,24 +84,22 @@ pub struct KeyServer {
     /// The URL of the set.
     pub url: String,
     answer: Arc<Mutex<KeyAnswer>>,
-    n_requests: Arc<Mutex<usize>>,
+    server: StubServer,
 }
 
 impl KeyServer {
     /// Starts a server, which ends with the process.
     pub fn start(answer: KeyAnswer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().expect("it has an address"));
-        let (answer, n_requests) = (Arc::new(Mutex::new(answer)), Arc::<Mutex<usize>>::default());
-        let (shared, count) = (answer.clone(), n_requests.clone());
-        thread::spawn(move || {
-            for socket in listener.incoming().flatten() {
-                *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                let answer = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                thread::spawn(move || serve(socket, &answer));
+        let answer = Arc::new(Mutex::new(answer));
+        let shared = answer.clone();
+        let server = StubServer::start("/.well-known/jwks.json", move |_| {
+            match shared.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                KeyAnswer::Keys(keys) => StubAnswer::Raw(200, json!({ "keys": keys }).to_string()),
+                KeyAnswer::Raw(status, body) => StubAnswer::Raw(status, body),
+                KeyAnswer::Silence => StubAnswer::Silence,
             }
         });
-        Self { url, answer, n_requests }
+        Self { url: server.url.clone(), answer, server }
     }
 
     /// Changes the answer.
@@ -113,26 +109,6 @@ impl KeyServer {
 
     /// The number of requests so far.
     pub fn n_requests(&self) -> usize {
-        *self.n_requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server.n_requests()
     }
-}
-
-/// Answers one request; an error means that the client has gone.
-fn serve(mut socket: TcpStream, answer: &KeyAnswer) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|n| n > 0) {
-        head.push(byte[0]);
-    }
-    let (status, body) = match answer {
-        KeyAnswer::Keys(keys) => (200, json!({ "keys": keys }).to_string()),
-        KeyAnswer::Raw(status, body) => (*status, body.clone()),
-        KeyAnswer::Silence => {
-            let _ = socket.set_read_timeout(Some(Duration::from_secs(30)));
-            let _ = socket.read(&mut byte);
-            return;
-        }
-    };
-    let head = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-    let _ = socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body.as_bytes()));
 }

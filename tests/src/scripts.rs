@@ -79,10 +79,19 @@ impl Script {
     /// # Panics
     /// If the script cannot be started.
     pub fn start(mut self, host: &TestHost, args: &[&str]) -> Running {
+        self.command.arg(host.ws.replacen("ws", "http", 1));
+        self.serve(args)
+    }
+
+    /// Starts a script that needs no host.
+    ///
+    /// # Panics
+    /// If the script cannot be started.
+    pub fn serve(mut self, args: &[&str]) -> Running {
         // Tokens are left out of the name that a failure shows.
         let told: Vec<&str> = args.iter().copied().filter(|arg| arg.len() < 40).collect();
         let what = format!("{} {}", self.name, told.join(" "));
-        let command = self.command.arg(host.ws.replacen("ws", "http", 1)).args(args);
+        let command = self.command.args(args);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("the script can be started");
         let stdin = child.stdin.take().expect("standard input is piped");

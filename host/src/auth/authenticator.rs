@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::Uri;
 
 use super::blocks::Blocks;
+use super::cookie_session::{CookieSessionConfig, CookieSessions, SessionHandle};
 use super::jwks::{Jwks, JwksMetrics};
 use super::jwt::{CheckBudget, JwtConfig, Verifier};
 use super::session::{AuthError, Session};
@@ -19,6 +20,15 @@ pub struct AuthConfig {
     pub anonymous: bool,
     /// The tokens that are valid.
     pub jwt: JwtConfig,
+    /// Sessions in a cookie, where there are such.
+    pub session: Option<CookieSessionConfig>,
+}
+
+impl AuthConfig {
+    /// Whether nothing is configured by which clients could be authenticated.
+    pub fn has_no_source(&self) -> bool {
+        self.jwt.has_no_key() && self.session.is_none()
+    }
 }
 
 /// Checks tokens.
@@ -26,6 +36,7 @@ pub struct AuthConfig {
 pub struct Authenticator {
     anonymous: bool,
     jwt: Verifier,
+    sessions: Option<CookieSessions>,
     blocks: Blocks,
     clock: Clock,
 }
@@ -33,7 +44,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// An authenticator of this configuration, which refuses those whom `blocks` keeps out.
     pub fn new(config: AuthConfig, blocks: Blocks, clock: Clock) -> Self {
-        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt, None), blocks, clock }
+        Self { anonymous: config.anonymous, jwt: Verifier::new(&config.jwt, None), sessions: None, blocks, clock }
     }
 
     /// Fetches the key set of a URL, and checks tokens by its keys too. Waits for it for a bounded time.
@@ -42,13 +53,28 @@ impl Authenticator {
         self.jwt = Verifier::new(config, Some(jwks));
     }
 
+    /// Takes sessions in a cookie as credentials.
+    pub fn accept_sessions(&mut self, sessions: CookieSessions) {
+        self.sessions = Some(sessions);
+    }
+
+    /// The sessions in a cookie, where the configuration names an endpoint for them.
+    pub fn sessions(&self) -> Option<&CookieSessions> {
+        self.sessions.as_ref()
+    }
+
+    /// Whether clients may connect without credentials.
+    pub(super) fn allows_anonymous(&self) -> bool {
+        self.anonymous
+    }
+
     /// The blocks in force.
     pub fn blocks(&self) -> &Blocks {
         &self.blocks
     }
 
     /// Whether tokens are checked: not where anonymous clients may connect and no secret or key is configured.
-    pub fn checks_tokens(&self) -> bool {
+    pub(super) fn checks_tokens(&self) -> bool {
         !self.anonymous || self.jwt.has_keys()
     }
 
@@ -63,6 +89,17 @@ impl Authenticator {
     /// As [`Authenticator::verify`], within what the request may still cost.
     pub(super) fn verify_within(&self, budget: &mut CheckBudget, token: &str) -> Result<Session, AuthError> {
         let session = self.jwt.verify_within(budget, token, self.clock.wall_ms())?;
+        self.admit(&session)?;
+        Ok(session)
+    }
+
+    /// The session of a cookie that was checked.
+    ///
+    /// # Errors
+    /// Where it has ended since, or is blocked.
+    pub(super) fn session_of(&self, handle: &SessionHandle) -> Result<Session, AuthError> {
+        let sessions = self.sessions.as_ref().ok_or(AuthError::SessionEnded)?;
+        let session = sessions.session(handle)?;
         self.admit(&session)?;
         Ok(session)
     }

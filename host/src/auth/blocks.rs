@@ -197,7 +197,8 @@ mod tests {
     }
 
     fn session(user: &str, issued_ms: Option<u64>) -> Session {
-        let ids = CredentialIds { issued_ms, token_id: Some("t".into()), session_id: Some("s".into()) };
+        let ids =
+            CredentialIds { issued_ms, token_id: Some("t".into()), session_id: Some("s".into()), cookie_session: None };
         let identity = Arc::new(Identity::of_user(user));
         Session { identity, expires_ms: None, credential: Some(Arc::new(ids)), is_anonymous: false }
     }

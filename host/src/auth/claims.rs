@@ -28,21 +28,42 @@ pub struct Claims {
 }
 
 /// Which claims have the user's id, name and roles. Each is a claim's name, or a path with dots into objects; a claim whose
-/// whole name is that text comes first.
+/// whole name is that text comes first. Of several names the first that is present counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimNames {
     /// The user's id.
-    pub id: String,
+    pub id: Vec<String>,
     /// The display name.
-    pub name: String,
+    pub name: Vec<String>,
     /// The roles.
-    pub roles: String,
+    pub roles: Vec<String>,
 }
 
 impl Default for ClaimNames {
     fn default() -> Self {
-        Self { id: "sub".to_owned(), name: "name".to_owned(), roles: "roles".to_owned() }
+        Self::of(&["sub"], &["name"], &["roles"])
     }
+}
+
+impl ClaimNames {
+    /// Where the answers of session endpoints usually have them.
+    pub fn of_sessions() -> Self {
+        Self::of(
+            &["user.id", "userId", "id", "sub"],
+            &["user.name", "name"],
+            &["user.roles", "user.role", "roles", "role"],
+        )
+    }
+
+    fn of(id: &[&str], name: &[&str], roles: &[&str]) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        Self { id: owned(id), name: owned(name), roles: owned(roles) }
+    }
+}
+
+/// The first of these names or paths that is present and not null.
+pub(super) fn find_any<'a>(claims: &'a Map<String, Value>, names: &[String]) -> Option<&'a Value> {
+    names.iter().find_map(|name| find(claims, name).filter(|value| !value.is_null()))
 }
 
 /// The claim of a name or path.
@@ -71,33 +92,42 @@ pub(super) fn read(mut claims: Map<String, Value>, names: &ClaimNames) -> Result
         not_before: time(claims.get("nbf").cloned(), "its beginning (nbf)")?,
         issued_at: time(claims.get("iat").cloned(), "its time of issue (iat)")?,
     };
-    let id = if names.id == "sub" { "subject (sub)".to_owned() } else { format!("user id ({})", names.id) };
-    let user = match find(&claims, &names.id) {
+    let identity = read_identity(&claims, names)?;
+    for name in [&names.id, &names.name, &names.roles].into_iter().flatten() {
+        claims.remove(name);
+    }
+    Ok((Identity { claims: Value::Object(claims).to_string(), ..identity }, times))
+}
+
+/// Reads the user's id, name and roles.
+///
+/// # Errors
+/// Where one has the wrong shape, with its name and the right shape.
+pub(super) fn read_identity(claims: &Map<String, Value>, names: &ClaimNames) -> Result<Identity, String> {
+    let id = match names.id.join(", ") {
+        only if only == "sub" => "subject (sub)".to_owned(),
+        names => format!("user id ({names})"),
+    };
+    let user = match find_any(claims, &names.id) {
         Some(Value::String(sub)) => sub.clone(),
         // Many back-ends have numeric user ids.
         Some(Value::Number(sub)) if !sub.is_f64() => sub.to_string(),
-        None | Some(Value::Null) if names.id == "sub" => {
-            return Err("it has no subject (sub), which is the user's id".to_owned());
-        }
-        None | Some(Value::Null) => return Err(format!("it has no {id}")),
+        None if id == "subject (sub)" => return Err(format!("it has no {id}, which is the user's id")),
+        None => return Err(format!("it has no {id}")),
         Some(_) => return Err(format!("its {id} must be text or a whole number")),
     };
     if !is_valid_id(&user) {
         return Err(format!("its {id} must be a user id of 1 to 128 printable characters without whitespace"));
     }
-    let name = match find(&claims, &names.name) {
-        None | Some(Value::Null) => None,
+    let name = match find_any(claims, &names.name) {
+        None => None,
         // Other users see the name, so control characters and the like are removed.
         Some(Value::String(name)) => Some(harmless_name(name).into_owned()).filter(|name| !name.trim().is_empty()),
-        Some(_) => return Err(format!("its {} must be text", names.name)),
+        Some(_) => return Err(format!("its {} must be text", names.name.join(", "))),
     };
-    let roles = roles(find(&claims, &names.roles).cloned())
-        .ok_or_else(|| format!("its {} must be a list of texts, or one text", names.roles))?;
-    for name in [&names.id, &names.name, &names.roles] {
-        claims.remove(name);
-    }
-    let claims = Value::Object(claims).to_string();
-    Ok((Identity { name, roles, claims, ..Identity::of_user(user) }, times))
+    let roles = roles(find_any(claims, &names.roles).cloned())
+        .ok_or_else(|| format!("its {} must be a list of texts, or one text", names.roles.join(", ")))?;
+    Ok(Identity { name, roles, ..Identity::of_user(user) })
 }
 
 fn time(value: Option<Value>, claim: &str) -> Result<Option<f64>, String> {
@@ -113,7 +143,7 @@ fn time(value: Option<Value>, claim: &str) -> Result<Option<f64>, String> {
 
 fn roles(value: Option<Value>) -> Option<Vec<String>> {
     match value {
-        None | Some(Value::Null) => Some(Vec::new()),
+        None => Some(Vec::new()),
         Some(Value::String(role)) => Some(Some(role).filter(|role| !role.trim().is_empty()).into_iter().collect()),
         Some(Value::Array(roles)) => roles.into_iter().map(|role| role.as_str().map(str::to_owned)).collect(),
         Some(_) => None,

@@ -144,7 +144,7 @@ impl Verifier {
     ) -> Result<Session, AuthError> {
         let claims = self.claims(token, budget)?;
         let text = |claim: &str| claims.get(claim).and_then(Value::as_str).map(Box::from);
-        let ids = CredentialIds { issued_ms: None, token_id: text("jti"), session_id: text("sid") };
+        let ids = CredentialIds { token_id: text("jti"), session_id: text("sid"), ..CredentialIds::default() };
         self.check_issuer(&claims)?;
         let (identity, times) = claims::read(claims, &self.claims).map_err(AuthError::Invalid)?;
         let leeway_ms = self.leeway.as_millis() as u64;

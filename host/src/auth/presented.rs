@@ -1,10 +1,12 @@
-//! The tokens that a client presents in several places: a browser adds cookies of which the page is unaware.
+//! The credentials that a client presents in several places: a browser adds cookies of which the page is unaware.
 
 use std::fmt;
 
 use super::authenticator::Authenticator;
+use super::cookie_session::SessionHandle;
 use super::jwt::CheckBudget;
 use super::session::{AuthError, Session};
+use crate::model::ErrorCode;
 
 /// The most tokens that are checked: more than any honest client presents, and each costs a signature check.
 pub const MAX_PRESENTED_TOKENS: usize = 8;
@@ -22,6 +24,8 @@ pub enum Place {
     Cookie,
     /// The payload of an `authenticate` event.
     Message,
+    /// The cookie of a session.
+    Session,
 }
 
 impl fmt::Display for Place {
@@ -32,6 +36,7 @@ impl fmt::Display for Place {
             Self::Query => "in the query",
             Self::Cookie => "in the cookie",
             Self::Message => "in authenticate",
+            Self::Session => "in the session cookie",
         })
     }
 }
@@ -66,56 +71,123 @@ impl fmt::Debug for PresentedToken {
     }
 }
 
-/// The refusal of a client without a valid token.
+/// A cookie's session, as the endpoint of sessions told: its handle, or why there is none.
+pub type PresentedSession = Result<SessionHandle, AuthError>;
+
+/// What a refused client can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RefusalKind {
+    /// Nothing with these credentials.
+    Invalid,
+    /// Get a newer token.
+    Expired,
+    /// Try again in some seconds: whether a credential is valid cannot be said now.
+    Passing,
+    /// Nothing: an operator keeps the client out.
+    Blocked,
+}
+
+impl From<RefusalKind> for ErrorCode {
+    fn from(kind: RefusalKind) -> Self {
+        match kind {
+            RefusalKind::Invalid | RefusalKind::Expired => Self::Unauthorized,
+            RefusalKind::Passing => Self::FeatureUnavailable,
+            RefusalKind::Blocked => Self::Forbidden,
+        }
+    }
+}
+
+impl AuthError {
+    fn kind(&self) -> RefusalKind {
+        match self {
+            Self::Expired => RefusalKind::Expired,
+            Self::KeyUnknown | Self::SessionUnknown(_) => RefusalKind::Passing,
+            Self::Blocked(_) => RefusalKind::Blocked,
+            Self::Invalid(_) | Self::SessionEnded => RefusalKind::Invalid,
+        }
+    }
+
+    /// The reason, behind the place of the credential.
+    fn reason(&self) -> String {
+        match self {
+            Self::Expired => "it has expired".to_owned(),
+            Self::KeyUnknown => "its key is not known yet".to_owned(),
+            Self::SessionEnded => "the session has ended, or there is none".to_owned(),
+            Self::SessionUnknown(reason) => format!("the session cannot be checked now: {reason}"),
+            Self::Invalid(reason) | Self::Blocked(reason) => reason.clone(),
+        }
+    }
+}
+
+/// The refusal of a client without a valid credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Whether a token has expired, so that a newer one may be valid.
-    pub is_expired: bool,
-    /// Whether the client may try again at once, because a key was not known yet.
-    pub is_passing: bool,
-    /// Whether an operator keeps the client out.
-    pub is_blocked: bool,
+    /// What the client can do.
+    pub kind: RefusalKind,
     /// The places, with the reason for each.
     pub message: String,
 }
 
 impl Authenticator {
-    /// The session of the first valid token. Invalid tokens in other places are ignored, because a client may be
-    /// unaware of cookies that it sends.
+    /// The session of the first valid credential: a token, and after all tokens the session of a cookie. Invalid ones in
+    /// other places are ignored, because a client may be unaware of cookies that it sends. `None` where the client presents
+    /// nothing that counts.
     ///
     /// # Errors
-    /// Where no token is valid.
-    pub fn verify_any<'a>(&self, tokens: impl IntoIterator<Item = &'a PresentedToken>) -> Result<Session, Refusal> {
+    /// Where no credential is valid.
+    pub fn verify_any<'a>(
+        &self,
+        tokens: impl IntoIterator<Item = &'a PresentedToken>,
+        session: Option<&PresentedSession>,
+    ) -> Option<Result<Session, Refusal>> {
         let (mut refused, mut budget) = (Vec::new(), CheckBudget::default());
-        for PresentedToken { place, token } in tokens.into_iter().take(MAX_PRESENTED_TOKENS) {
+        let tokens = tokens.into_iter().take(if self.checks_tokens() { MAX_PRESENTED_TOKENS } else { 0 });
+        for PresentedToken { place, token } in tokens {
             match self.verify_within(&mut budget, token) {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Some(Ok(session)),
                 Err(error) => refused.push((*place, error)),
             }
         }
-        let is_expired = refused.iter().any(|(_, error)| *error == AuthError::Expired);
-        let is_blocked = refused.iter().any(|(_, error)| matches!(error, AuthError::Blocked(_)));
-        let is_passing = refused.iter().any(|(_, error)| *error == AuthError::KeyUnknown);
-        let message = match &*refused {
-            [(_, AuthError::KeyUnknown)] => AuthError::KeyUnknown.to_string(),
-            [(_, AuthError::Blocked(reason))] => reason.clone(),
-            [(place, AuthError::Expired)] => format!("the token {place} has expired: get a new one and connect again"),
-            [(place, AuthError::Invalid(reason))] => format!("the token {place} is not valid: {reason}"),
-            several => {
-                let reasons: Vec<_> =
-                    several.iter().map(|(place, error)| format!("{place}: {}", reason(error))).collect();
-                format!("no token is valid: {}", reasons.join("; "))
-            }
-        };
-        Err(Refusal { is_expired, is_passing, is_blocked, message })
+        match session.map(|session| session.clone().and_then(|handle| self.session_of(&handle))) {
+            None => {}
+            Some(Ok(session)) => return Some(Ok(session)),
+            // Servers give anonymous visitors a cookie, too.
+            Some(Err(AuthError::SessionEnded)) if refused.is_empty() && self.allows_anonymous() => {}
+            Some(Err(error)) => refused.push((Place::Session, error)),
+        }
+        Refusal::of(&refused).map(Err)
+    }
+
+    /// The session of the only token that counts.
+    ///
+    /// # Errors
+    /// Where it is not valid.
+    pub fn verify_only(&self, token: &PresentedToken) -> Result<Session, Refusal> {
+        self.verify(&token.token).map_err(|error| {
+            let (kind, refused) = (error.kind(), [(token.place, error)]);
+            Refusal { kind, message: Refusal::message(&refused) }
+        })
     }
 }
 
-fn reason(error: &AuthError) -> &str {
-    match error {
-        AuthError::Expired => "it has expired",
-        AuthError::KeyUnknown => "its key is not known yet",
-        AuthError::Invalid(reason) | AuthError::Blocked(reason) => reason,
+impl Refusal {
+    /// `None` where no credential was refused.
+    fn of(refused: &[(Place, AuthError)]) -> Option<Self> {
+        let kind = refused.iter().map(|(_, error)| error.kind()).max()?;
+        Some(Self { kind, message: Self::message(refused) })
+    }
+
+    fn message(refused: &[(Place, AuthError)]) -> String {
+        match refused {
+            [(place, AuthError::Expired)] => format!("the token {place} has expired: get a new one and connect again"),
+            [(place, AuthError::Invalid(reason))] => format!("the token {place} is not valid: {reason}"),
+            [(_, error)] => error.to_string(),
+            several => {
+                let reasons: Vec<_> =
+                    several.iter().map(|(place, error)| format!("{place}: {}", error.reason())).collect();
+                format!("no token is valid: {}", reasons.join("; "))
+            }
+        }
     }
 }
 
@@ -135,9 +207,9 @@ mod tests {
         let jwt = JwtConfig { secrets: vec!["s".into()], ..JwtConfig::default() };
         let blocks = Blocks::new(IntGauge::new("a", "a").unwrap());
         let clock = Clock::manual(1_000_000_000_000);
-        let auth = Authenticator::new(AuthConfig { anonymous: false, jwt }, blocks, clock);
+        let auth = Authenticator::new(AuthConfig { jwt, ..AuthConfig::default() }, blocks, clock);
         let tokens: Vec<_> = tokens.iter().filter_map(|(place, text)| PresentedToken::new(*place, text)).collect();
-        auth.verify_any(&tokens).map(|session| session.identity.user.to_string())
+        auth.verify_any(&tokens, None).unwrap().map(|session| session.identity.user.to_string())
     }
 
     #[test]
@@ -159,12 +231,15 @@ mod tests {
     fn refusal_names_each_tokens_place_and_reason() {
         let stale = token("old", Some(1.0));
         let refused = verify(&[(Place::Query, &stale)]).unwrap_err();
-        assert!(refused.is_expired && refused.message.starts_with("the token in the query has expired"), "{refused:?}");
+        assert!(
+            refused.kind == RefusalKind::Expired && refused.message.starts_with("the token in the query has expired"),
+            "{refused:?}"
+        );
         let refused = verify(&[(Place::Payload, "a.b")]).unwrap_err();
-        assert!(!refused.is_expired, "{refused:?}");
+        assert_eq!(refused.kind, RefusalKind::Invalid);
         assert_eq!(refused.message, "the token in auth.token is not valid: it is not a JSON Web Token");
         let refused = verify(&[(Place::Header, "x"), (Place::Cookie, &stale)]).unwrap_err();
-        assert!(refused.is_expired, "a newer one helps");
+        assert_eq!(refused.kind, RefusalKind::Expired, "a newer one helps");
         let message =
             "no token is valid: in the Authorization header: it is not a JSON Web Token; in the cookie: it has expired";
         assert_eq!(refused.message, message);

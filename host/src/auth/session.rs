@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cookie_session::SessionHandle;
 use crate::model::Identity;
 
 /// An authenticated client.
@@ -26,6 +27,8 @@ pub struct CredentialIds {
     pub token_id: Option<Box<str>>,
     /// The id of the user's session (`sid`).
     pub session_id: Option<Box<str>>,
+    /// The cookie's session, where the credential is one.
+    pub cookie_session: Option<SessionHandle>,
 }
 
 impl CredentialIds {
@@ -35,7 +38,7 @@ impl CredentialIds {
     }
 }
 
-/// The reason for which a token was refused.
+/// The reason for which a token or session was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// The token has expired.
@@ -44,6 +47,12 @@ pub enum AuthError {
     /// The key that signed the token is not known yet. The set of keys is fetched again.
     #[error("the token's key is not known yet: connect again")]
     KeyUnknown,
+    /// There is no session of the cookie, or it has ended.
+    #[error("the session of the cookie has ended, or there is none: log in and connect again")]
+    SessionEnded,
+    /// The endpoint of sessions gave no answer.
+    #[error("the session of the cookie cannot be checked now: {0}; connect again in some seconds")]
+    SessionUnknown(String),
     /// An operator keeps the client out.
     #[error("{0}")]
     Blocked(String),

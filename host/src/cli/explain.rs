@@ -30,7 +30,7 @@ pub(super) fn explain(file: Option<&Path>, overrides: Overrides, token: &str, ro
     }
     let metrics = Metrics::new()?;
     let clock = Clock::system();
-    let (auth, _outbound) = authenticator(&config, &clock, &metrics)?;
+    let (auth, _outbound) = authenticator(&config, &clock, &metrics, drop)?;
     let Some(token) = PresentedToken::new(Place::Message, token) else { bail!("the token is empty") };
     let identity = auth.verify(&token.token)?.identity;
     let policy = room_policy(&config, &metrics)?;

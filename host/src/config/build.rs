@@ -92,7 +92,6 @@ impl Config {
     }
 
     fn build(file: File, is_without_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
-        file.refuse_unsupported()?;
         file.limits.check()?;
         file.heartbeat.check()?;
         file.recovery.check()?;
@@ -109,9 +108,11 @@ impl Config {
         };
         ensure!(shards <= ConnId::MAX_SHARDS, "shards is {shards}, and may be {}", ConnId::MAX_SHARDS);
         let (limits, socketio, cookie) = (file.limits, file.socketio, file.auth.jwt.cookie.clone());
+        let session_cookie = file.auth.session_cookie()?;
         let client = ClientConfig {
-            origins: file.cors.allowed(cookie.is_some())?,
+            origins: file.cors.allowed(cookie.is_some() || session_cookie.is_some())?,
             cookie,
+            session_cookie,
             socketio_path: socketio.path()?,
             bundle: socketio.bundle(dir)?,
             message_bytes: limits.message_bytes,
@@ -122,7 +123,7 @@ impl Config {
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
         let keys = into_keys(file.api_keys, dir)?;
-        let needs = Needs { jwt_secret: auth.jwt.has_no_key() && !auth.anonymous, api_key: keys.is_empty() };
+        let needs = Needs { jwt_secret: auth.has_no_source() && !auth.anonymous, api_key: keys.is_empty() };
         let development = is_without_file && needs.jwt_secret;
         if development {
             check_loopback("listen", listen)?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use figment::Figment;
 use figment::providers::{Format as _, Toml};
 use serde::Deserialize;
@@ -71,19 +71,6 @@ impl Default for File {
             tls: TlsSection::default(),
             rooms: Vec::new(),
         }
-    }
-}
-
-impl File {
-    /// # Errors
-    /// Where a key is set that this version knows but does not support.
-    pub(super) fn refuse_unsupported(&self) -> anyhow::Result<()> {
-        for (key, is_set) in [("auth.session", self.auth.session.is_some())] {
-            if is_set {
-                bail!("{key} is configured, and this version does not support it yet: leave it out");
-            }
-        }
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::auth::Block;
+use crate::auth::{Block, SessionChanges};
 use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
 use crate::store::DeliveryReceipt;
@@ -111,6 +111,8 @@ pub enum ShardCommand {
         /// Gets the number of connections that were closed.
         ended: mpsc::UnboundedSender<usize>,
     },
+    /// Adopt the sessions of cookies that have changed, and close the connections of those that have ended.
+    AdoptSessions(Arc<SessionChanges>),
     /// Ping a connection, and close it if the client does not answer within seconds.
     Probe {
         /// Which connection.

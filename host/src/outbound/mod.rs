@@ -6,10 +6,12 @@
 //! - `endpoint`: one URL with its time-out and bounds
 //! - `client`: the HTTP client, and whom it trusts
 //! - `breaker`: the circuit breaker of an endpoint
+//! - `flights`: calls under way, which callers share
 
 mod breaker;
 mod client;
 mod endpoint;
+mod flights;
 
 use std::io;
 use std::thread::JoinHandle;
@@ -19,6 +21,7 @@ use tokio::sync::oneshot;
 
 use client::{HttpClient, client};
 pub use endpoint::{CallError, Endpoint, EndpointConfig};
+pub use flights::Flights;
 
 use crate::model::Clock;
 

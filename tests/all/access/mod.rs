@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod blocks;
+mod cookie_sessions;
 mod expiry;
 mod jwt;
 mod limits;

@@ -11,6 +11,7 @@ use crate::config::build::{Config, Overrides};
 use crate::config::file::{self, File};
 use crate::config::sections::api_keys::ApiKeySection;
 use crate::config::sections::auth::{AuthSection, ClaimsSection, JwtSection};
+use crate::config::sections::auth_session::{SessionClaimsSection, SessionSection};
 use crate::config::sections::budget::BudgetSection;
 use crate::config::sections::cors::CorsSection;
 use crate::config::sections::heartbeat::HeartbeatSection;
@@ -28,9 +29,6 @@ const PAGE: &str = include_str!("../../../../docs/configuration.md");
 
 /// A plugin whose table the page shows as an example.
 const EXAMPLE: &str = "[plugins.ticket-collision]";
-
-/// Keys that are refused as not supported.
-const UNSUPPORTED: [&str; 1] = ["session"];
 
 /// The page's TOML, as lines of each table by its header; the lines before the first header are under "".
 fn tables() -> Vec<(&'static str, String)> {
@@ -94,10 +92,12 @@ fn page_names_every_key() {
         ("[[api_keys]]", keys::<ApiKeySection>()),
         ("[[rooms]]", keys::<RoomSection>()),
         ("[auth.jwt.claims]", keys::<ClaimsSection>()),
+        ("[auth.session]", keys::<SessionSection>()),
+        ("[auth.session.claims]", keys::<SessionClaimsSection>()),
     ] {
         let (_, text) = tables.iter().find(|(name, _)| *name == table).expect(table);
         let path = table.trim_matches(['[', ']']);
-        for key in keys.into_iter().filter(|key| !UNSUPPORTED.contains(key)) {
+        for key in keys.into_iter() {
             let inner = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
             let is_table = tables.iter().any(|(name, _)| name.trim_matches(['[', ']']) == inner);
             let is_named = text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == key);

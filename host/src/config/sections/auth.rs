@@ -11,6 +11,7 @@ use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::auth_session::SessionSection;
 use crate::auth::{AuthConfig, ClaimNames, JwtConfig, VerificationKey};
 use crate::config::secret_file::{value_of, values_of};
 use crate::config::values::{check_duration, cookie_name, path, secret, text, texts};
@@ -22,12 +23,17 @@ pub(in crate::config) struct AuthSection {
     #[serde(with = "humantime_serde")]
     pub(in crate::config) grace: Duration,
     pub(in crate::config) jwt: JwtSection,
-    pub(in crate::config) session: Option<Value>,
+    pub(in crate::config) session: SessionSection,
 }
 
 impl Default for AuthSection {
     fn default() -> Self {
-        Self { anonymous: false, grace: Duration::from_secs(5), jwt: JwtSection::default(), session: None }
+        Self {
+            anonymous: false,
+            grace: Duration::from_secs(5),
+            jwt: JwtSection::default(),
+            session: SessionSection::default(),
+        }
     }
 }
 
@@ -100,9 +106,12 @@ impl<'de> Deserialize<'de> for SecretEntry {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct ClaimsSection {
-    id: String,
-    name: String,
-    roles: String,
+    #[serde(deserialize_with = "texts")]
+    id: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    name: Vec<String>,
+    #[serde(deserialize_with = "texts")]
+    roles: Vec<String>,
 }
 
 impl Default for ClaimsSection {
@@ -147,9 +156,23 @@ impl AuthSection {
     /// # Errors
     /// Where a time or an algorithm is not supported, or a file of secrets cannot be read.
     pub(in crate::config) fn into_config(self, dir: &Path) -> anyhow::Result<AuthConfig> {
-        let Self { anonymous, grace, jwt, .. } = self;
+        let Self { anonymous, grace, jwt, session } = self;
         check_duration("auth.grace", grace, Duration::from_millis(10))?;
-        Ok(AuthConfig { anonymous, jwt: jwt.into_config(dir)? })
+        Ok(AuthConfig { anonymous, jwt: jwt.into_config(dir)?, session: session.into_config()? })
+    }
+
+    /// The cookie of sessions, where an endpoint for them is configured.
+    ///
+    /// # Errors
+    /// Where tokens have the same cookie.
+    pub(in crate::config) fn session_cookie(&self) -> anyhow::Result<Option<String>> {
+        let cookie = self.session.cookie();
+        ensure!(
+            cookie.is_none() || cookie != self.jwt.cookie,
+            "auth.session.cookie and auth.jwt.cookie are both {:?}: a cookie has either a session or a token",
+            cookie.unwrap_or_default()
+        );
+        Ok(cookie)
     }
 }
 
@@ -158,7 +181,7 @@ impl JwtSection {
         check_duration("auth.jwt.leeway", self.leeway, Duration::ZERO)?;
         let ClaimsSection { id, name, roles } = self.claims;
         for (key, path) in [("id", &id), ("name", &name), ("roles", &roles)] {
-            ensure!(!path.trim().is_empty(), "auth.jwt.claims.{key} is empty: name a claim, or leave the key out");
+            ensure!(!path.is_empty(), "auth.jwt.claims.{key} is empty: name a claim, or leave the key out");
         }
         // The first secret also signs.
         let first = value_of("auth.jwt.secret", self.secret, self.secret_file.as_ref(), dir)?;
@@ -200,7 +223,7 @@ impl JwtSection {
 ///
 /// # Errors
 /// Where it is not `http` or `https`, or has a user and password, which would be logged.
-fn parse_url(key: &str, url: &str) -> anyhow::Result<Uri> {
+pub(super) fn parse_url(key: &str, url: &str) -> anyhow::Result<Uri> {
     let parsed: Uri = url.parse().with_context(|| format!("{key} is not a URL"))?;
     ensure!(matches!(parsed.scheme_str(), Some("http" | "https")), "{key} must begin with https:// or http://");
     let authority = parsed.authority().map_or("", |authority| authority.as_str());

@@ -22,7 +22,7 @@ impl CorsSection {
         let origins = self.origins.iter().map(parse).collect::<anyhow::Result<Vec<_>>>()?;
         if has_cookie && !origins.iter().all(AllowedOrigin::is_named) {
             tracing::warn!(
-                "cors.origins has \"*\" or \"null\", which count for tokens alone and not for auth.jwt.cookie, or any site \
+                "cors.origins has \"*\" or \"null\", which count for tokens alone and not for cookies, or any site \
                  could connect as its visitors: list the origins whose pages connect with the cookie"
             );
         }

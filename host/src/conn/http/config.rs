@@ -8,17 +8,22 @@ use hyper::{HeaderMap, Request};
 
 use super::bundle::ClientBundle;
 use super::forwarded::scheme_of;
-use super::handshake::find_tokens;
+use super::handshake::{cookies_named, find_tokens};
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::peer::HttpPeer;
-use crate::auth::Place;
+use crate::auth::{Authenticator, Place, PresentedSession};
 use crate::conn::state::Credentials;
+
+/// The most session cookies of one request that are checked.
+const MAX_SESSION_COOKIES: usize = 3;
 
 /// Settings of the client listener.
 #[derive(Clone, Default)]
 pub struct ClientConfig {
     /// The cookie that may carry the token.
     pub cookie: Option<String>,
+    /// The cookie of sessions, which the host asks the operator's endpoint about.
+    pub session_cookie: Option<String>,
     /// Origins from which a browser may connect with a cookie, and poll, besides the host's own.
     pub origins: Vec<AllowedOrigin>,
     /// Socket.IO's path, without a slash at the end.
@@ -38,6 +43,7 @@ impl fmt::Debug for ClientConfig {
         // The secret is left out.
         f.debug_struct("ClientConfig")
             .field("cookie", &self.cookie)
+            .field("session_cookie", &self.session_cookie)
             .field("origins", &self.origins)
             .field("socketio_path", &self.socketio_path)
             .field("bundle", &self.bundle)
@@ -48,19 +54,35 @@ impl fmt::Debug for ClientConfig {
 }
 
 impl ClientConfig {
-    /// The tokens of a request. A cookie counts only from pages that may use it.
-    pub(super) fn credentials(&self, request: &Request<Incoming>, peer: &HttpPeer) -> Credentials {
-        let mut tokens = find_tokens(request.headers(), request.uri().query(), self.cookie.as_deref());
+    /// The credentials of a request. A cookie counts only from pages that may use it. For a session the operator's
+    /// endpoint is asked, unless a token of the request is valid.
+    pub(super) async fn credentials(
+        &self,
+        auth: &Authenticator,
+        request: &Request<Incoming>,
+        peer: &HttpPeer,
+    ) -> Credentials {
+        let headers = request.headers();
+        let mut tokens = find_tokens(headers, request.uri().query(), self.cookie.as_deref());
+        let mut sessions = match &self.session_cookie {
+            Some(cookie) => cookies_named(headers, cookie).filter(|value| !value.is_empty()).collect(),
+            None => Vec::new(),
+        };
         let mut refused = None;
-        let has_cookie = tokens.iter().any(|token| token.place == Place::Cookie);
-        if has_cookie && !self.may_carry_cookies(request.headers(), peer) {
+        let has_cookie = !sessions.is_empty() || tokens.iter().any(|token| token.place == Place::Cookie);
+        if has_cookie && !self.may_carry_cookies(headers, peer) {
             tokens.retain(|token| token.place != Place::Cookie);
+            sessions.clear();
             refused = Some(
                 "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
                  the token in another place",
             );
         }
-        Credentials { tokens: tokens.into(), refused }
+        let session = match sessions.is_empty() || matches!(auth.verify_any(&tokens, None), Some(Ok(_))) {
+            true => None,
+            false => check_sessions(auth, &sessions).await,
+        };
+        Credentials { tokens: tokens.into(), session, refused }
     }
 
     /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by name.
@@ -80,6 +102,19 @@ impl ClientConfig {
         let is_allowed = self.origins.iter().any(|allowed| counts(allowed) && allowed.allows(origin));
         (is_allowed || self.demo_secret.is_some() && is_of_this_machine(value)).then_some(value)
     }
+}
+
+/// The session of the first cookie that has one. A browser sends a cookie for each path and domain.
+async fn check_sessions(auth: &Authenticator, cookies: &[&str]) -> Option<PresentedSession> {
+    let sessions = auth.sessions()?;
+    let mut first_error = None;
+    for cookie in cookies.iter().take(MAX_SESSION_COOKIES) {
+        match sessions.check(cookie).await {
+            Ok(handle) => return Some(Ok(handle)),
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    first_error.map(Err)
 }
 
 #[cfg(test)]

@@ -163,9 +163,12 @@ async fn answer_session(
     if shard.is_refusing() {
         return Ok(restarting());
     }
-    let credentials = shard.shared().client.credentials(&request, &peer);
-    if transport == Transport::WebSocket {
-        let key = handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?;
+    let key = match transport {
+        Transport::WebSocket => Some(handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?),
+        Transport::Polling => None,
+    };
+    let credentials = shard.shared().client.credentials(&shard.shared().auth, &request, &peer).await;
+    if let Some(key) = key {
         let handshake = Handshake::Eio { credentials, echoes };
         let (shard, peer) = (shard.clone(), peer.address);
         return Ok(upgrade(request, peer, &key, move |socket, received| {

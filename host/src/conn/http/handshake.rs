@@ -103,15 +103,22 @@ pub(super) fn find_tokens(headers: &HeaderMap, query: Option<&str>, cookie: Opti
             .filter_map(|(_, token)| PresentedToken::new(Place::Query, &token)),
     );
     if let Some(cookie) = cookie {
-        let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let of_name = cookies.flat_map(|value| value.split(';')).filter_map(|pair| {
-            let (name, value) = pair.trim().split_once('=')?;
-            (name == cookie).then(|| PresentedToken::new(Place::Cookie, value.trim_matches('"'))).flatten()
-        });
-        found.extend(of_name);
+        found.extend(
+            cookies_named(headers, cookie)
+                .filter_map(|value| PresentedToken::new(Place::Cookie, value.trim_matches('"'))),
+        );
     }
     found.truncate(MAX_PRESENTED_TOKENS);
     found
+}
+
+/// The values of the cookies of a name (RFC 6265, section 5.4), in the request's order.
+pub(super) fn cookies_named<'a>(headers: &'a HeaderMap, cookie: &'a str) -> impl Iterator<Item = &'a str> {
+    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|value| value.split(';')).filter_map(move |pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == cookie).then_some(value)
+    })
 }
 
 #[cfg(test)]

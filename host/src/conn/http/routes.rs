@@ -46,8 +46,8 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
     }
     match (request.method(), path) {
         (&Method::HEAD, "/ws") => upgrade_required("this is a WebSocket: connect with a WebSocket client"),
-        (&Method::GET, "/ws") => websocket(&shard, &peer, request, false),
-        (&Method::GET, "/echo") if config.is_conformance => websocket(&shard, &peer, request, true),
+        (&Method::GET, "/ws") => websocket(&shard, &peer, request, false).await,
+        (&Method::GET, "/echo") if config.is_conformance => websocket(&shard, &peer, request, true).await,
         (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/readyz") if shard.is_refusing() => {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
@@ -64,7 +64,7 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
     }
 }
 
-fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_echo: bool) -> Answer {
+async fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_echo: bool) -> Answer {
     if shard.is_refusing() {
         return restarting();
     }
@@ -72,8 +72,8 @@ fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming>, is_
         Ok(key) => key,
         Err(message) => return upgrade_required(message),
     };
-    let credentials = shard.shared().client.credentials(&request, peer);
-    if let Credentials { refused: Some(message), tokens } = &credentials
+    let credentials = shard.shared().client.credentials(&shard.shared().auth, &request, peer).await;
+    if let Credentials { refused: Some(message), tokens, .. } = &credentials
         && tokens.is_empty()
     {
         return error(StatusCode::FORBIDDEN, "forbidden", message);

@@ -121,7 +121,11 @@ impl Shard {
         self.confirm_by_id(connection);
         let Some(transport) = self.transport_of(connection) else { return self.drop_detached(connection.id, None) };
         if let Protocol::SocketIo { .. } = &connection.protocol {
-            let why = (code == CloseCode::TooManyConnections).then_some((ErrorCode::Conflict, reason));
+            let why = match code {
+                CloseCode::TooManyConnections => Some((ErrorCode::Conflict, reason)),
+                CloseCode::TokenExpired => Some((ErrorCode::Unauthorized, reason)),
+                _ => None,
+            };
             self.disconnect_namespace(&transport, connection, why, false);
             if !transport.connections.borrow().is_empty() {
                 return self.metrics().closed(code);

@@ -60,6 +60,7 @@ impl Shard {
                 // An error means that the caller no longer waits.
                 let _ = ended.send(self.end_blocked(&block));
             }
+            ShardCommand::AdoptSessions(changes) => self.adopt_changes(&changes),
             ShardCommand::Drain { over, working } => self.begin_drain(over, working),
             ShardCommand::Probe { connection } => self.probe_connection(connection),
             ShardCommand::ProbeAddress { address } => self.probe_address(address),

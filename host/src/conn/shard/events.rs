@@ -126,16 +126,8 @@ impl Shard {
     /// expiry.
     fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = token_of(payload).and_then(|token| {
-            let verified = self.shared().auth.verify_any([&token]);
-            let session = verified.map_err(|refusal| {
-                let code = match () {
-                    () if refusal.is_blocked => ErrorCode::Forbidden,
-                    // The set of keys is fetched again: the client may send the token again.
-                    () if refusal.is_passing => ErrorCode::FeatureUnavailable,
-                    () => ErrorCode::Unauthorized,
-                };
-                Failure::new(code, refusal.message)
-            })?;
+            let verified = self.shared().auth.verify_only(&token);
+            let session = verified.map_err(|refusal| Failure::new(refusal.kind.into(), refusal.message))?;
             if connection.identity.borrow().user != session.identity.user {
                 let message = "the token is another user's: open another connection for it";
                 return Err(Failure::new(ErrorCode::Forbidden, message));

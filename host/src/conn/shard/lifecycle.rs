@@ -17,6 +17,9 @@ use crate::protocol::Protocol;
 /// once. Timed by Tokio and not by the host's clock: no rule depends on it.
 const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
+/// The reason of a close.
+const SESSION_ENDED: &str = "the session of the cookie has ended: log in and connect again";
+
 /// How long before the expiry of its token a client is told of it, in milliseconds: enough to fetch another one.
 const EXPIRY_WARNING_MS: u64 = 30_000;
 
@@ -102,6 +105,29 @@ impl Shard {
         let expires_ms = Some(connection.expires.get()).filter(|expires| *expires != u64::MAX);
         let is_anonymous = self.is_anonymous_name(connection.id, &identity.user);
         auth::Session { identity, expires_ms, credential: connection.credential.borrow().clone(), is_anonymous }
+    }
+
+    /// Takes over the sessions of cookies that have changed, and ends the connections whose session has ended or is
+    /// another user's now, detached ones too.
+    pub(super) fn adopt_changes(self: &Rc<Self>, changes: &auth::SessionChanges) {
+        let mut changed = Vec::new();
+        self.connections().for_each(|connection| {
+            let credential = connection.credential.borrow();
+            let handle = credential.as_ref().and_then(|ids| ids.cookie_session.as_ref());
+            changed.extend(handle.and_then(|handle| changes.get(&**handle)).map(|now| (connection.clone(), now)));
+        });
+        for (connection, session) in changed {
+            let user = connection.identity.borrow().user.clone();
+            match session.as_ref().filter(|session| session.identity.user == user) {
+                Some(session) => {
+                    self.adopt_session(&connection, session.clone());
+                    if let Some(transport) = self.transport_of(&connection) {
+                        self.check_transport(&transport, self.now());
+                    }
+                }
+                None => self.kick(&connection, CloseCode::TokenExpired, SESSION_ENDED),
+            }
+        }
     }
 
     /// Ends the connections that a block keeps out, detached ones too. Returns their number.

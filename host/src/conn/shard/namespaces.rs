@@ -11,7 +11,7 @@ use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use super::user_limit::PROBE_TIMEOUT;
-use crate::auth::{self, Place, PresentedToken};
+use crate::auth::{self, Place, PresentedToken, RefusalKind};
 use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport};
 use crate::model::{ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol, plain, socketio};
@@ -19,8 +19,8 @@ use crate::protocol::{Outgoing, Protocol, plain, socketio};
 /// Time after which a client over its rate may try again: the limit is per second.
 const RATE_PAUSE: Duration = Duration::from_secs(1);
 
-/// Time in which a set of keys is fetched again.
-const KEY_PAUSE: Duration = Duration::from_secs(2);
+/// Time in which a set of keys is fetched, or an endpoint of sessions answers again.
+const CHECK_PAUSE: Duration = Duration::from_secs(2);
 
 /// The fields of a client's auth payload that the host reads. Features that ask for the payload get all of it.
 #[derive(Default, Deserialize)]
@@ -146,19 +146,20 @@ impl Shard {
         fields: &Auth,
     ) -> Result<auth::Session, Refused> {
         let auth = &self.shared().auth;
-        let Credentials { tokens, refused } = &eio.credentials;
+        let Credentials { tokens, session, refused } = &eio.credentials;
         let token = fields.token();
-        let mut tokens = token.iter().chain(tokens).peekable();
-        if tokens.peek().is_some() && auth.checks_tokens() {
-            return auth.verify_any(tokens).map_err(|refusal| {
+        if let Some(verified) = auth.verify_any(token.iter().chain(tokens), session.as_ref()) {
+            return verified.map_err(|refusal| {
                 let message = match refused {
                     Some(more) => format!("{}; {more}", refusal.message),
                     None => refusal.message,
                 };
-                match () {
-                    () if refusal.is_blocked => Refused::for_good(ErrorCode::Forbidden, message),
-                    () if refusal.is_passing => Refused::for_now(ErrorCode::Unauthorized.as_str(), message, KEY_PAUSE),
-                    () => Refused::for_good(ErrorCode::Unauthorized, message),
+                match refusal.kind {
+                    // A page that takes this for a refusal of its credentials would ask its user to log in again.
+                    RefusalKind::Passing => {
+                        Refused::for_now(ErrorCode::FeatureUnavailable.as_str(), message, CHECK_PAUSE)
+                    }
+                    kind => Refused::for_good(kind.into(), message),
                 }
             });
         }

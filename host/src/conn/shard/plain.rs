@@ -10,7 +10,7 @@ use super::events::{AUTHENTICATE, token_of};
 use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
-use crate::auth::{self, PresentedToken, Refusal};
+use crate::auth::{self, Refusal, RefusalKind};
 use crate::conn::state::{
     Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict,
 };
@@ -33,24 +33,24 @@ impl Shard {
     /// Signs a client in by the tokens of its handshake, or else waits for its first message.
     pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
         let auth = &self.shared().auth;
-        match !credentials.tokens.is_empty() && auth.checks_tokens() {
-            true => self.sign_in(transport, &credentials.tokens),
-            false => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
+        match auth.verify_any(&credentials.tokens, credentials.session.as_ref()) {
+            Some(verified) => self.sign_in(transport, verified),
+            None => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
                 Some(session) => self.open_plain(transport, session),
                 None => self.set_limit(transport, self.config().auth_grace),
             },
         }
     }
 
-    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, tokens: &[PresentedToken]) {
-        match self.shared().auth.verify_any(tokens) {
+    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, verified: Result<auth::Session, Refusal>) {
+        match verified {
             Ok(session) => self.open_plain(transport, session),
-            Err(Refusal { is_expired, is_passing, is_blocked, message }) => {
-                let code = match () {
-                    () if is_blocked => CloseCode::Forbidden,
-                    () if is_passing => CloseCode::TryAgainLater,
-                    () if is_expired => CloseCode::TokenExpired,
-                    () => CloseCode::Unauthorized,
+            Err(Refusal { kind, message }) => {
+                let code = match kind {
+                    RefusalKind::Blocked => CloseCode::Forbidden,
+                    RefusalKind::Passing => CloseCode::TryAgainLater,
+                    RefusalKind::Expired => CloseCode::TokenExpired,
+                    RefusalKind::Invalid => CloseCode::Unauthorized,
                 };
                 self.close(transport, code, &message);
             }
@@ -167,7 +167,7 @@ impl Shard {
     fn authenticate_first(self: &Rc<Self>, transport: &Rc<Transport>, payload: &Payload, id: Option<i128>) {
         let frame = match (token_of(payload), id) {
             (Ok(token), id) => {
-                self.sign_in(transport, &[token]);
+                self.sign_in(transport, self.shared().auth.verify_only(&token));
                 let Some(id) = id.filter(|_| !transport.connections.borrow().is_empty()) else { return };
                 plain::encode_reply(id, Ok(&Payload::empty()))
             }

@@ -1,13 +1,15 @@
 //! The protocol and the credentials of a client's first HTTP request.
 
-use crate::auth::PresentedToken;
+use crate::auth::{PresentedSession, PresentedToken};
 
 /// The credentials of a handshake. A Socket.IO client may send a token of its own for each namespace.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Credentials {
     /// Tokens from a header, the query or cookies, in the order of precedence.
     pub(crate) tokens: Box<[PresentedToken]>,
-    /// Why a further token was ignored, if one was.
+    /// The session of a cookie, where the host asked for one.
+    pub(crate) session: Option<PresentedSession>,
+    /// Why a cookie was ignored, if one was.
     pub(crate) refused: Option<&'static str>,
 }
 
