@@ -63,7 +63,8 @@ impl Server {
         // behind.
         config.prepare()?;
 
-        config.plugins.rooms = room_policy(&config, &metrics)?;
+        let outbound = start_outbound(&config, &clock)?;
+        config.plugins.rooms = room_policy(&config, &metrics, outbound.as_ref().map(|outbound| (outbound, &clock)))?;
         let ports = (0..config.shards).map(|_| ShardQueue::new(SHARD_COMMANDS)).collect();
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
@@ -76,7 +77,7 @@ impl Server {
             let changes = Arc::new(changes);
             shards_of.shards().iter().for_each(|shard| shard.push(ShardCommand::AdoptSessions(changes.clone())));
         };
-        let (auth, outbound) = authenticator(&config, &clock, &metrics, on_change)?;
+        let auth = authenticator(&config, &clock, &metrics, outbound.as_ref(), on_change);
         let mut shared = share(&config, &hub, &runtime, &admission, auth, &clock, &metrics);
         shared.tls.clone_from(&client_tls);
         let answers = overload_answers(&shared);
@@ -245,47 +246,57 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .context("cannot start a shard")
 }
 
-/// The authenticator, and the thread of its calls, if the configuration names a key set or an endpoint of sessions. Waits
-/// for the first keys for a bounded time. `on_change` gets the sessions of cookies that have changed.
+/// Starts the thread of calls to the operator's services, if the configuration names one.
 ///
 /// # Errors
 /// Where the thread cannot be started.
+pub fn start_outbound(config: &Config, clock: &Clock) -> anyhow::Result<Option<Outbound>> {
+    let is_needed = config.auth.jwt.jwks_url.is_some()
+        || config.auth.session.is_some()
+        || config.rooms.iter().any(|rule| rule.authorize.is_some());
+    let start = || Outbound::start(clock.clone()).context("cannot start the thread of calls");
+    is_needed.then(start).transpose()
+}
+
+/// The authenticator. If the configuration names a key set, waits for the first keys for a bounded time. `on_change` gets
+/// the sessions of cookies that have changed.
 pub fn authenticator(
     config: &Config,
     clock: &Clock,
     metrics: &Metrics,
+    outbound: Option<&Outbound>,
     on_change: impl Fn(SessionChanges) + Send + 'static,
-) -> anyhow::Result<(Authenticator, Option<Outbound>)> {
+) -> Authenticator {
     let mut auth = Authenticator::new(config.auth.clone(), Blocks::new(metrics.blocks.clone()), clock.clone());
-    let (keys, session) = (&config.auth.jwt.jwks_url, &config.auth.session);
-    if keys.is_none() && session.is_none() {
-        return Ok((auth, None));
-    }
-    let outbound = Outbound::start(clock.clone()).context("cannot start the thread of calls")?;
-    if let Some(url) = keys {
+    let Some(outbound) = outbound else { return auth };
+    if let Some(url) = &config.auth.jwt.jwks_url {
         let of_keys = JwksMetrics { fetches: metrics.jwks_fetches.clone(), fetched: metrics.jwks_fetched.clone() };
-        auth.fetch_keys(url, &config.auth.jwt, &outbound, of_keys);
+        auth.fetch_keys(url, &config.auth.jwt, outbound, of_keys);
     }
-    if let Some(session) = session.clone() {
+    if let Some(session) = config.auth.session.clone() {
         let of_sessions =
             SessionMetrics { checks: metrics.session_checks.clone(), in_use: metrics.sessions_in_use.clone() };
-        auth.accept_sessions(CookieSessions::start(session, &outbound, clock.clone(), of_sessions, on_change));
+        auth.accept_sessions(CookieSessions::start(session, outbound, clock.clone(), of_sessions, on_change));
     }
-    Ok((auth, Some(outbound)))
+    auth
 }
 
 /// The rules of rooms, compiled. `None` where there are none, so that every user may use every room.
 ///
 /// # Errors
 /// With the rule and the mistake.
-pub fn room_policy(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<RoomPolicy>> {
+pub fn room_policy(
+    config: &Config,
+    metrics: &Metrics,
+    outbound: Option<(&Outbound, &Clock)>,
+) -> anyhow::Result<Option<RoomPolicy>> {
     if config.rooms.is_empty() {
         if !config.development {
             tracing::warn!("there are no [[rooms]]: every user may use every room");
         }
         return Ok(None);
     }
-    RoomPolicy::compile(&config.rooms, metrics.room_decisions.clone()).map(Some)
+    RoomPolicy::compile(&config.rooms, metrics.room_decisions.clone(), outbound).map(Some)
 }
 
 /// Starts the API's thread. Returns after the plugins were loaded.

@@ -9,6 +9,8 @@ pub struct Failure {
     pub code: String,
     /// The mistake and its remedy, written for the sender.
     pub message: String,
+    /// See [`Failure::with_data`]; JSON text.
+    pub(crate) data: Option<String>,
 }
 
 macro_rules! codes {
@@ -48,7 +50,22 @@ codes! {
 impl Failure {
     /// A failure with any code.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), data: None }
+    }
+
+    /// Adds what a Socket.IO client gets as `data` of its `connect_error`, instead of code and message. It counts for the
+    /// refusal of a connection by a scope that [admits](crate::Scope::admits) connections, and nowhere else.
+    #[must_use]
+    pub fn with_data(mut self, data: &serde_json::Value) -> Self {
+        self.data = Some(data.to_string());
+        self
+    }
+
+    /// The refusal of a connection as the contract has it, if there is more than code and message.
+    pub(crate) fn connect_refusal(&self) -> Option<String> {
+        let Self { code, message, data } = self;
+        let [code, message] = [code, message].map(|text| serde_json::Value::from(text.as_str()));
+        data.as_ref().map(|data| format!(r#"{{"code":{code},"message":{message},"data":{data}}}"#))
     }
 
     /// The failure in place of a missing acknowledgement: `timeout`, `disconnected` or `too_large`.

@@ -1,5 +1,6 @@
 //! The edge of a component: conversions between the contract's types and the SDK's, each in one place.
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
@@ -7,11 +8,15 @@ use serde_json::value::RawValue;
 
 use crate::bindings as wit;
 use crate::bindings::roundhouse::feature::{effects, events, manifest, types};
+use crate::manifest::CONNECT;
 use crate::{
     Acknowledgement, Answers, Audience, Audiences, Call, Document, Effect, Event, Failure, Feature, Fetched, Identity,
     LeaveReason, Manifest, Member, Message, Outcome, Page, Payload, Query, Saved, Scope, Sender, StateChange,
     StoreFailure, Timer, dispatch, warm::Warm,
 };
+
+/// The effect that refuses a connection.
+const REFUSE: &str = "refuse";
 
 /// A feature that [`export!`](crate::export) has made a component.
 pub trait Exported: Feature {
@@ -33,14 +38,26 @@ impl<F: Exported> wit::Guest for Component<F> {
         event: events::Event,
         state: Option<Vec<u8>>,
     ) -> Result<effects::Outcome, types::Failure> {
+        let is_admission = is_admission(&event);
         let handled =
             F::with_warm(|warm| dispatch::handle_warm::<F>(warm, context.into(), event.into(), state.as_deref()));
-        handled.map(Into::into).map_err(Into::into)
+        match handled.as_ref().err().filter(|_| is_admission).and_then(Failure::connect_refusal) {
+            Some(refusal) => Ok(effects::Outcome {
+                effects: vec![effects::Effect::Other((REFUSE.to_owned(), refusal))],
+                state: effects::StateChange::Keep,
+            }),
+            None => handled.map(Into::into).map_err(Into::into),
+        }
     }
 
     fn migrate(from_version: u32, state: Vec<u8>) -> Result<Vec<u8>, types::Failure> {
         dispatch::migrate::<F>(from_version, &state).map_err(Into::into)
     }
+}
+
+/// Whether the host asks whether a connection may open.
+fn is_admission(event: &events::Event) -> bool {
+    matches!(event, events::Event::Message(message) if message.wants_reply && message.event == CONNECT)
 }
 
 impl From<Failure> for types::Failure {
@@ -307,11 +324,17 @@ impl From<Manifest> for manifest::Manifest {
 /// know.
 fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
     let presence: Vec<_> = manifest.scopes.iter().filter(|scope| scope.presence).map(|scope| &scope.template).collect();
+    let admits = manifest.scopes.iter().any(|scope| scope.admits);
+    let routes = manifest.scopes.iter().flat_map(|scope| &scope.routes).filter(|route| !route.roles.is_empty());
+    let permissions: BTreeMap<_, _> =
+        routes.map(|route| (&route.event, serde_json::json!({ "roles": route.roles }))).collect();
     let limits = manifest.event_limits();
     [
         ("event-limits", limits.is_empty(), serde_json::json!(limits)),
         ("socketio-namespaces", manifest.namespaces.is_empty(), serde_json::json!(manifest.namespaces)),
         ("presence", presence.is_empty(), serde_json::json!(presence)),
+        ("connect-admission", !admits, serde_json::json!(admits)),
+        ("permissions", permissions.is_empty(), serde_json::json!(permissions)),
         ("migrate-down", manifest.migrates_down_to.is_empty(), serde_json::json!(manifest.migrates_down_to)),
     ]
     .into_iter()

@@ -52,6 +52,8 @@ pub struct Scope {
     pub queries: Vec<String>,
     /// Whether the scope gets the events `away` and `back`.
     pub presence: bool,
+    /// Whether the scope decides whether a connection opens.
+    pub admits: bool,
 }
 
 /// The event of a connection that opens.
@@ -72,6 +74,8 @@ pub struct Route {
     pub is_passed_through: bool,
     /// The limits of the event's payload, if it has limits of its own.
     pub limits: Option<EventLimits>,
+    /// The roles of which a client needs one; any client where this is empty.
+    pub roles: Vec<String>,
 }
 
 impl Route {
@@ -84,6 +88,7 @@ impl Route {
             from_host: route.origin == Origin::Host,
             is_passed_through: route.origin == Origin::Passthrough,
             limits: None,
+            roles: Vec::new(),
         })
     }
 }
@@ -239,7 +244,15 @@ impl Scope {
 
     fn new(template: &str, durable: bool) -> Self {
         let (routes, queries) = (Vec::new(), Vec::new());
-        Self { template: template.to_owned(), durable, idle: DEFAULT_IDLE, routes, queries, presence: false }
+        Self {
+            template: template.to_owned(),
+            durable,
+            idle: DEFAULT_IDLE,
+            routes,
+            queries,
+            presence: false,
+            admits: false,
+        }
     }
 
     /// Sets the time without member, timer and event after which the state is dropped (default: 5 minutes).
@@ -278,14 +291,46 @@ impl Scope {
 
     /// Adds the event `connect`, which the host sends for each connection that opens, before any message of the
     /// connection to this scope. The sender is that connection. The one argument is an object with the Socket.IO
-    /// `namespace` and the client's `auth`, which in the plain protocol are `/` and `{}`. The scope must have no
-    /// placeholder.
+    /// `namespace` and the client's `auth`, which in the plain protocol are `/` and `{}`, and of its handshake the `query`,
+    /// the `headers` that the operator chose, the `address` and the `time`. The scope must have no placeholder.
     ///
     /// An operator has to grant the action `connect`, and also the action `join` if the connection is to join a room
     /// before it has sent anything. Credentials are removed from `auth`: see the contract.
     #[must_use]
     pub fn on_connect(self) -> Self {
         self.route([CONNECT], Route { from_host: true, ..Route::default() })
+    }
+
+    /// Adds the event `connect`, as [`on_connect`](Self::on_connect) does, unless it is routed already, and has the client wait for its outcome: if the
+    /// feature refuses it, the connection does not open. A Socket.IO client gets the failure as `connect_error`, with the
+    /// failure's [data](Failure::with_data), a plain one as the reason of the close (4003; 4001 for `unauthorized`, 1013 for
+    /// `feature_unavailable`). Effects reach the client after it was told that it is connected. Several features may decide,
+    /// and the first refusal counts. A feature that does not answer keeps everybody out, so it should do little.
+    #[must_use]
+    pub fn admits(mut self) -> Self {
+        self.admits = true;
+        match self.routes.iter().any(|route| route.from_host) {
+            true => self,
+            false => self.on_connect(),
+        }
+    }
+
+    /// Lets only clients with one of these roles send these events, which must be routed to this scope already. Services
+    /// are not concerned. An operator may narrow it further.
+    ///
+    /// # Panics
+    /// If one of the events is not routed to this scope.
+    #[must_use]
+    pub fn roles<'a, I: Into<String>>(
+        mut self,
+        events: impl IntoIterator<Item = &'a str>,
+        roles: impl IntoIterator<Item = I>,
+    ) -> Self {
+        let roles: Vec<String> = names(roles).collect();
+        for event in events {
+            self.routed(event).roles.clone_from(&roles);
+        }
+        self
     }
 
     /// Adds the events [away](crate::Feature::away) and [back](crate::Feature::back) of connections that take part in this
@@ -310,11 +355,18 @@ impl Scope {
     #[must_use]
     pub fn limits<'a>(mut self, events: impl IntoIterator<Item = &'a str>, limits: EventLimits) -> Self {
         for event in events {
-            let route = self.routes.iter_mut().find(|route| route.event == event);
-            let template = &self.template;
-            route.unwrap_or_else(|| panic!("the scope {template:?} does not route {event:?}")).limits = Some(limits);
+            self.routed(event).limits = Some(limits);
         }
         self
+    }
+
+    /// The route of an event.
+    ///
+    /// # Panics
+    /// If the event is not routed to this scope.
+    fn routed(&mut self, event: &str) -> &mut Route {
+        let route = self.routes.iter_mut().find(|route| route.event == event);
+        route.unwrap_or_else(|| panic!("the scope {:?} does not route {event:?}", self.template))
     }
 
     /// Adds events with the origins of `like`.

@@ -82,6 +82,11 @@ pub fn relay() -> Vec<u8> {
     guest("relay")
 }
 
+/// The guest that admits connections: the private messaging example of Socket.IO.
+pub fn private_messaging() -> Vec<u8> {
+    build(&root().join("Cargo.toml"), "private-messaging", "private_messaging")
+}
+
 /// The guest that misbehaves. `describe` selects its manifest, or its fault in `describe`: see the guest's source.
 pub fn hostile(describe: &str) -> Vec<u8> {
     static BUILT: OnceLock<Vec<u8>> = OnceLock::new();

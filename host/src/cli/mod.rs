@@ -42,7 +42,8 @@ enum Command {
     Serve(ServeArgs),
     /// Validate configuration and plugins, and print what would run.
     Check {
-        /// Print what the room policy says of a token's user and a room, and why.
+        /// Print what the room policy says of a token's user and a room, and why. The token `-` is read from standard
+        /// input, where other users of the machine do not see it.
         #[arg(long, num_args = 2, value_names = ["TOKEN", "ROOM"])]
         explain: Option<Vec<String>>,
         #[command(flatten)]

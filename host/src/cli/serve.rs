@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::model::{Clock, is_essential};
 use crate::net::raise_limit;
 use crate::plugin::{PluginState, Runtime};
-use crate::server::{Server, load_plugins, load_tls, room_policy};
+use crate::server::{Server, load_plugins, load_tls, room_policy, start_outbound};
 use crate::store::StatesOnly;
 
 /// Serves until SIGTERM, SIGINT or SIGHUP, then shuts down in order. A second signal ends the process at once, unless
@@ -106,7 +106,8 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     config.plugins.is_read_only = true;
     let (clock, metrics) = (Clock::system(), Metrics::new()?);
     load_tls(&config, &metrics)?;
-    config.plugins.rooms = room_policy(&config, &metrics)?;
+    let outbound = start_outbound(&config, &clock)?;
+    config.plugins.rooms = room_policy(&config, &metrics, outbound.as_ref().map(|outbound| (outbound, &clock)))?;
     let Budgets { user, service } = config.budgets;
     let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection, ledger));

@@ -11,6 +11,7 @@ use super::secrets::{Needs, Secrets};
 use super::sections::api_keys::into_keys;
 use super::sections::budget::Budgets;
 use super::sections::plugins::PluginsSection;
+use super::sections::rooms::into_rules;
 use super::sections::shutdown::ShutdownConfig;
 use super::sections::tls::TlsConfig;
 use crate::api::{ApiConfig, ConfigFile};
@@ -113,6 +114,7 @@ impl Config {
             origins: file.cors.allowed(cookie.is_some() || session_cookie.is_some())?,
             cookie,
             session_cookie,
+            connect_headers: plugins.connect_headers()?,
             socketio_path: socketio.path()?,
             bundle: socketio.bundle(dir)?,
             message_bytes: limits.message_bytes,
@@ -150,7 +152,7 @@ impl Config {
             api_access,
             watch_plugins: plugins.watch,
             plugins: plugins.into_config(cores, limits.of_senders(), dir),
-            rooms: file.rooms.into_iter().map(RoomRule::from).collect(),
+            rooms: into_rules(file.rooms)?,
             store,
             tls,
             plugin_dir,

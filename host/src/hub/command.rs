@@ -1,6 +1,7 @@
 //! Commands from other threads to a shard.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::net::{IpAddr, TcpStream};
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,6 +53,15 @@ impl Delivery {
     }
 }
 
+/// What a shard does for a connection: in order with what its client sends, and before its end.
+pub struct ConnectionTask(pub Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for ConnectionTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConnectionTask")
+    }
+}
+
 /// A command to a shard.
 #[derive(Debug)]
 pub enum ShardCommand {
@@ -94,6 +104,20 @@ pub enum ShardCommand {
         outcome: Result<Payload, Failure>,
         /// When the event's frame was read.
         read_at: Instant,
+    },
+    /// Run a task, unless the connection has ended.
+    Run {
+        /// Which connection.
+        connection: ConnId,
+        /// What to run.
+        task: ConnectionTask,
+    },
+    /// What a feature says of a connection that waits to open.
+    Admit {
+        /// Which connection.
+        connection: ConnId,
+        /// Whether it may open.
+        outcome: Result<(), Failure>,
     },
     /// Close a connection, with the reason.
     Close {

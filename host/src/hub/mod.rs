@@ -22,7 +22,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Publication};
-pub use command::{Delivery, RoomId, ShardCommand, Target};
+pub use command::{ConnectionTask, Delivery, RoomId, ShardCommand, Target};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};
 pub use presence::Presence;

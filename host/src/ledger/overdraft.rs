@@ -133,7 +133,7 @@ mod tests {
 
     fn refusal(account: &str, holder: Holder, what: What) -> (ErrorCode, String) {
         let overdraft = Overdraft { account: account.into(), holder, what, held: 7, bound: 8, wait_ms: 1200 };
-        let Failure { code, message } = overdraft.failure();
+        let Failure { code, message, .. } = overdraft.failure();
         (code, message)
     }
 

@@ -1,6 +1,7 @@
 //! The errors that a client can see: typed errors, and close codes.
 
 use std::fmt;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -92,12 +93,15 @@ pub struct Failure {
     pub code: ErrorCode,
     /// What was wrong, where, and what to do about it.
     pub message: String,
+    /// What a feature that refuses a connection has its client told besides: JSON text.
+    #[serde(skip)]
+    pub data: Option<Arc<str>>,
 }
 
 impl Failure {
     /// A failure of a kind, with a message for its reader.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), data: None }
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{Request, Response, StatusCode, Uri};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::breaker::Breaker;
@@ -87,9 +87,31 @@ impl Endpoint {
     /// Where there is no answer. An answer of any status is an answer; 5xx and 429 count as failures for the circuit
     /// breaker.
     pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
+        let permit = self.0.permits.clone().try_acquire_owned();
+        self.call_with(permit.map_err(|_| CallError::Busy(self.0.config.max_concurrent))?, request).await
+    }
+
+    /// As [`Endpoint::call`], but a call over the bound waits its turn, for as long as an answer may take.
+    ///
+    /// # Errors
+    /// As [`Endpoint::call`].
+    pub async fn call_in_turn(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
+        let permit = timeout(self.0.config.timeout, self.0.permits.clone().acquire_owned()).await;
+        let busy = CallError::Busy(self.0.config.max_concurrent);
+        self.call_with(permit.ok().and_then(Result::ok).ok_or(busy)?, request).await
+    }
+
+    /// Runs a task on the thread of calls.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.runtime.spawn(task);
+    }
+
+    async fn call_with(
+        &self,
+        permit: OwnedSemaphorePermit,
+        request: Request<Bytes>,
+    ) -> Result<Response<Bytes>, CallError> {
         let inner = self.0.clone();
-        let permit =
-            inner.permits.clone().try_acquire_owned().map_err(|_| CallError::Busy(inner.config.max_concurrent))?;
         inner.breaker.admit(inner.clock.uptime_ms()).map_err(CallError::Open)?;
         let call = self.0.runtime.spawn(async move {
             let outcome = inner.answer(request).await;

@@ -13,20 +13,42 @@ use super::runtime::Runtime;
 use crate::hub::WakeBatch;
 use crate::model::{ConnId, Identity, Payload};
 
+/// A new connection, as features are told of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// The connection, which is in the hub.
+    pub connection: ConnId,
+    /// Its user.
+    pub identity: &'a Arc<Identity>,
+    /// The Socket.IO namespace.
+    pub namespace: &'a str,
+    /// The client's `auth`, JSON text. Features get it without credentials, unless the configuration shows them.
+    pub auth: Option<&'a RawValue>,
+    /// The other facts of the handshake: fields of a JSON object, which begin with a comma.
+    pub handshake: &'a str,
+}
+
 impl Runtime {
-    /// Queues the `connect` events of a new connection, so that features get them before any event that the connection
-    /// sends. To be called when the connection is in the hub, and before its first event. `auth` is from the client's
-    /// handshake; features get it without credentials, unless the configuration shows them.
-    pub fn notify_connect(
-        &self,
-        connection: ConnId,
-        identity: Arc<Identity>,
-        namespace: &str,
-        auth: Option<&RawValue>,
-    ) {
+    /// Asks the features that decide whether a connection opens. Returns the number of answers that will come, each as
+    /// [`ShardCommand::Admit`](crate::hub::ShardCommand::Admit).
+    pub fn ask_admission(&self, opening: Opening<'_>) -> usize {
+        self.tell_of(opening, true)
+    }
+
+    /// Queues the `connect` events of a new connection for the features that do not decide whether it opens, so that they
+    /// get them before any event that the connection sends. To be called before its first event.
+    pub fn notify_connect(&self, opening: Opening<'_>) {
+        self.tell_of(opening, false);
+    }
+
+    fn tell_of(&self, opening: Opening<'_>, is_admission: bool) -> usize {
         let catalogue = self.0.shared.catalogue.load();
-        if catalogue.connect_listeners().is_empty() {
-            return;
+        let Opening { connection, identity, namespace, auth, handshake } = opening;
+        let listeners = catalogue.connect_listeners().iter();
+        let listeners: Vec<_> =
+            listeners.filter(|(plugin, _)| plugin.current().manifest.admits == is_admission).collect();
+        if listeners.is_empty() {
+            return 0;
         }
         // A feature that sees all connections must not be able to act in their clients' names.
         let seen = |auth: &str| match self.0.shared.config.shows_credentials {
@@ -34,32 +56,45 @@ impl Runtime {
             false => without_credentials(auth),
         };
         let auth = auth.map(|auth| seen(auth.get()));
-        let told = connect_payload(namespace, auth.as_deref().unwrap_or("{}"));
+        let told = connect_payload(namespace, auth.as_deref().unwrap_or("{}"), handshake);
+        let bare = || connect_payload(namespace, "{}", "");
         let mut too_large = None;
-        for (plugin, address) in catalogue.connect_listeners() {
+        for (plugin, address) in &listeners {
             let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
             let payload = match self.0.shared.check_limits(&limits, CONNECT_EVENT, &told) {
                 Ok(()) => told.clone(),
                 // The feature still gets the event, without `auth`: otherwise a client could connect unnoticed.
                 Err(failure) => {
                     too_large = Some(failure);
-                    connect_payload(namespace, "{}")
+                    bare()
                 }
             };
             // If the user is over its bounds, the event has no `auth`.
             let now = self.0.shared.clock.uptime_ms();
             let place = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
-            let payload = if place.is_some() { payload } else { connect_payload(namespace, "{}") };
+            let payload = if place.is_some() { payload } else { bare() };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
-            let event = Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: false, place };
-            // The client gets a refusal as an error, as for the events that it sends itself.
-            let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
+            let event =
+                Event::Message { event: CONNECT_EVENT.into(), origin, payload, wants_reply: is_admission, place };
+            let reply = match is_admission {
+                true => ReplyTo::Admission { connection },
+                // The client gets a refusal as an error, as for the events that it sends itself.
+                false => ReplyTo::Client { connection, id: None, read_at: Instant::now() },
+            };
             self.0.shared.submit(Envelope { plugin: plugin.clone(), address: address.clone(), event, reply });
         }
-        if let Some(failure) = too_large {
+        // A client that is asked about learns of the bounds by the refusal, if the feature misses what it sent.
+        if let Some(failure) = too_large.filter(|_| !is_admission) {
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.shared.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
         }
+        listeners.len()
+    }
+
+    /// Whether a feature decides whether connections open.
+    pub fn has_admission(&self) -> bool {
+        let catalogue = self.0.shared.catalogue.load();
+        catalogue.connect_listeners().iter().any(|(plugin, _)| plugin.current().manifest.admits)
     }
 
     /// Whether any feature gets `connect` events.
@@ -75,8 +110,9 @@ impl Runtime {
 
 /// The payload of a `connect` event. `auth` is JSON text, passed on verbatim: a tree of values would change numbers and
 /// the order of fields.
-fn connect_payload(namespace: &str, auth: &str) -> Payload {
-    Payload::from_checked(format!(r#"[{{"namespace":{},"auth":{auth}}}]"#, Value::from(namespace)), Vec::new())
+fn connect_payload(namespace: &str, auth: &str, handshake: &str) -> Payload {
+    let namespace = Value::from(namespace);
+    Payload::from_checked(format!(r#"[{{"namespace":{namespace},"auth":{auth}{handshake}}}]"#), Vec::new())
 }
 
 #[cfg(test)]
@@ -85,8 +121,11 @@ mod tests {
 
     #[test]
     fn connect_payload_keeps_auth_verbatim() {
-        assert_eq!(connect_payload("/", "{}").args(), r#"[{"namespace":"/","auth":{}}]"#);
+        assert_eq!(connect_payload("/", "{}", "").args(), r#"[{"namespace":"/","auth":{}}]"#);
         let auth = r#"{"b":1.10,"a":[]}"#;
-        assert_eq!(connect_payload(r#"/"x"#, auth).args(), r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]}}]"#);
+        assert_eq!(
+            connect_payload(r#"/"x"#, auth, r#","time":5"#).args(),
+            r#"[{"namespace":"/\"x","auth":{"b":1.10,"a":[]},"time":5}]"#
+        );
     }
 }

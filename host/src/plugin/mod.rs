@@ -17,6 +17,7 @@ mod load;
 mod run;
 mod runtime;
 
+pub use connect::Opening;
 pub use event::senders::SenderLimits;
 pub use event::{ClientEvent, Once};
 pub use lifecycle::folder::Folder;

@@ -14,7 +14,7 @@ use super::event::{AckMissing, ClientEvent, Event, LeftReason, Member, Once, Ori
 use super::guest::engine::{self, Ticker};
 use super::lifecycle::component_store::ComponentStore;
 use super::lifecycle::install::Lifecycle;
-use super::load::catalogue::{Catalogue, Plugin};
+use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
 use super::run::inboxes::Inboxes;
@@ -23,10 +23,10 @@ use super::run::query::{PendingAnswer, bad_request};
 use super::run::shared::Shared;
 use super::run::state::RollBack;
 use super::run::worker::Worker;
-use crate::hub::{Departure, Hub, Presence, WakeBatch};
+use crate::hub::{Departure, Hub, Presence};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
-use crate::policy::Action;
+use crate::policy::{Action, Verdict};
 use crate::store::{Listener, Store, StoreConfig};
 
 /// The plugins of a host and the threads that run them. Clones share both.
@@ -154,20 +154,33 @@ impl Runtime {
         self.0.shared.check_limits(&destination.limits, event.event, &event.payload)?;
         let address = destination.template.address(event.payload.first()).map_err(bad_request)?;
         let ClientEvent { connection, identity, event, payload, id, read_at } = event;
+        if let Some(permission) = &destination.required {
+            permission.check(event, &identity.roles).map_err(|why| Failure::new(ErrorCode::Forbidden, why))?;
+        }
         if let Some(permission) = &destination.permission {
             permission.check(&identity, event, &address.key)?;
         }
-        if let Some(rooms) = &self.0.shared.config.rooms {
-            rooms.check(&identity, &address.key, Action::Publish, event)?;
+        let rooms = self.0.shared.config.rooms.as_ref();
+        let verdict =
+            rooms.map_or(Verdict::Allowed, |rooms| rooms.check(&identity, &address.key, Action::Publish, event));
+        if let Verdict::Refused(failure) | Verdict::Unknown(failure) = verdict {
+            return Err(failure);
         }
         let plugin = destination.plugin.clone();
         let backlog = (plugin.number, plugin.name.as_str(), &plugin.backlog);
         let now = self.0.shared.clock.uptime_ms();
         let place = Some(self.0.shared.senders.admit(&identity.principal, backlog, payload.bytes(), now)?);
-        let origin = Origin::Client(Member { connection, identity });
+        let member = Member { connection, identity };
+        let origin = Origin::Client(member.clone());
         let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some(), place };
         let reply = ReplyTo::Client { connection, id, read_at };
-        self.0.shared.submit(Envelope { plugin, address, event, reply });
+        let envelope = Envelope { plugin, address, event, reply };
+        match rooms.filter(|_| verdict != Verdict::Allowed) {
+            Some(rooms) => {
+                self.0.shared.submit_authorized(rooms, member, envelope, verdict == Verdict::Authorized);
+            }
+            None => self.0.shared.submit(envelope),
+        }
         Ok(())
     }
 
@@ -239,29 +252,7 @@ impl Runtime {
     /// Takes a connection out of the rooms that its user may no longer be in, and away from the scopes that it may no longer
     /// subscribe to, after a change of its identity. The scopes are told that it left.
     pub fn recheck_rooms(&self, connection: ConnId) {
-        let Shared { config, hub, catalogue, .. } = &*self.0.shared;
-        let (Some(policy), Some(info)) = (&config.rooms, hub.connection(connection)) else { return };
-        let (catalogue, wakes) = (catalogue.load(), WakeBatch::default());
-        let left = |plugin: &Arc<Plugin>, address, is_gone| {
-            let member = Member { connection, identity: info.identity.clone() };
-            let event = Event::Left { member, reason: LeftReason::Left, is_gone };
-            self.0.shared.submit(Envelope::without_reply(plugin.clone(), address, event));
-        };
-        let may = |room: &str, action| policy.check(&info.identity, room, action, "").is_ok();
-        for room in info.rooms.iter().filter(|room| !may(room, Action::Join)) {
-            if hub.leave(connection, room, &wakes)
-                && let Some((plugin, address)) = catalogue.owner(room)
-            {
-                left(plugin, address, false);
-            }
-        }
-        for watcher in hub.watchers(connection).iter().filter(|(_, key)| !may(key, Action::Subscribe)) {
-            hub.unwatch(connection, watcher.0, &watcher.1);
-            if let Some((plugin, address)) = catalogue.watcher(watcher) {
-                // The scope watches it no longer, as if it had gone.
-                left(plugin, address, true);
-            }
-        }
+        self.0.shared.recheck_rooms(connection);
     }
 
     /// Queues `away` or `back` of a connection for the scopes that ask for presence: after the events that the

@@ -31,7 +31,7 @@ impl StoreFailure {
     }
 
     /// A failure whose repetition may succeed.
-    pub(super) fn retryable(Failure { code, message }: Failure) -> Self {
+    pub(super) fn retryable(Failure { code, message, .. }: Failure) -> Self {
         Self { code, message, retryable: true }
     }
 
@@ -48,7 +48,7 @@ impl StoreFailure {
 
 impl From<StoreFailure> for Failure {
     fn from(failure: StoreFailure) -> Self {
-        Self { code: failure.code, message: failure.message }
+        Self::new(failure.code, failure.message)
     }
 }
 

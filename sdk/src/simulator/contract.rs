@@ -1,7 +1,7 @@
 //! A feature's manifest, events and outcomes, checked by the contract's rules.
 
 use roundhouse_contract::raw::{self, StateChange};
-use roundhouse_contract::{Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
+use roundhouse_contract::{CONNECT_EVENT, Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
 
 use super::event;
 use super::simulation::Simulation;
@@ -92,6 +92,7 @@ impl<F: Feature> Simulation<F> {
             room: &key.scope,
             max_state_bytes: MAX_STATE_BYTES,
             is_query: event.is_query(),
+            is_admission: matches!(event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT),
             world: Connections { simulation: self, slot, event },
         };
         let state = match outcome.state {

@@ -20,8 +20,11 @@ impl<F: Feature> Simulation<F> {
     /// The payload of `connect` for a connection with this `auth`, and the error that the client gets if `auth` exceeds
     /// the bounds.
     pub(super) fn connect_payload(&self, namespace: &str, auth: &Value) -> (Payload, Result<(), Failure>) {
-        let payload =
-            |auth: &str| Payload::from_args(format!(r#"[{{"namespace":{},"auth":{auth}}}]"#, json!(namespace)));
+        let handshake = format!(r#""query":{{}},"headers":{{}},"address":"127.0.0.1","time":{}"#, self.now);
+        let payload = |auth: &str| {
+            let namespace = json!(namespace);
+            Payload::from_args(format!(r#"[{{"namespace":{namespace},"auth":{auth},{handshake}}}]"#))
+        };
         let seen = payload(&without_credentials(&auth.to_string()));
         match check_bounds(self.manifest.limits.of(CONNECT_EVENT), CONNECT_EVENT, &seen) {
             Ok(()) => (seen, Ok(())),

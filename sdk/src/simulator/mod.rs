@@ -98,7 +98,7 @@ impl<F: Feature> Simulation<F> {
     }
 
     /// Connects a client to a Socket.IO namespace with this `auth`. If the feature refuses `connect`, the client gets an `error`
-    /// event.
+    /// event; or `connect_error`, and its connection is closed, if the feature [admits](crate::Scope::admits) connections.
     ///
     /// # Panics
     /// If the manifest does not list the namespace.
@@ -122,9 +122,12 @@ impl<F: Feature> Simulation<F> {
             if let Err(failure) = checked {
                 self.refuse(connection, CONNECT_EVENT, failure);
             }
-            let message = Message { event: CONNECT_EVENT.to_owned(), sender, payload, wants_reply: false };
-            if let Err(failure) = self.handle_message(&key, message) {
-                self.refuse(connection, CONNECT_EVENT, failure);
+            let admits = self.manifest.admits;
+            let message = Message { event: CONNECT_EVENT.to_owned(), sender, payload, wants_reply: admits };
+            match self.handle_message(&key, message) {
+                Ok(_) => {}
+                Err(failure) if admits => self.refuse_connection(connection, failure),
+                Err(failure) => self.refuse(connection, CONNECT_EVENT, failure),
             }
         }
         connection
@@ -157,9 +160,19 @@ impl<F: Feature> Simulation<F> {
     }
 
     fn refuse(&mut self, connection: Connection, event: &str, failure: Failure) {
-        let Failure { code, message } = failure;
+        let Failure { code, message, .. } = failure;
         let error = json!([{"code": code, "message": message, "event": event}]);
         self.clients[connection.0].inbox.push(Frame::new("error", Payload::from_args(error.to_string()), false));
+    }
+
+    /// The client of a connection that does not open gets the event `connect_error`, and the connection is closed.
+    fn refuse_connection(&mut self, connection: Connection, failure: Failure) {
+        let Failure { code, message, data } = failure;
+        let data = data.and_then(|data| serde_json::from_str(&data).ok());
+        let data = data.unwrap_or_else(|| json!({ "code": code, "message": message }));
+        let error = Payload::from_args(json!([{ "message": message, "data": data }]).to_string());
+        self.clients[connection.0].inbox.push(Frame::new("connect_error", error, false));
+        self.close(connection.0, &message);
     }
 
     /// Sends an event as a service.
@@ -177,6 +190,9 @@ impl<F: Feature> Simulation<F> {
         };
         if !may_send {
             return Err(Failure::forbidden(format!("only {others} may send {event}")));
+        }
+        if let (Sender::Client(member), Some(permission)) = (&sender, &route.permission) {
+            permission.check(event, &member.identity.roles).map_err(Failure::forbidden)?;
         }
         check_bounds(route.limits, event, &payload)?;
         let key = self.key(route.scope, first_argument(&payload).get())?;

@@ -108,6 +108,8 @@ impl<F: Feature> Simulation<F> {
                 }
                 Effect::Watch(connection) => self.watch(key, event, connection),
                 Effect::Disconnect(Connection(position), reason) => self.close(position, &reason),
+                // The SDK refuses by a failure.
+                Effect::Refuse(_) => {}
             }
         }
         if let Some((field, of)) = count {

@@ -8,7 +8,7 @@ use roundhouse::hub::{Hub, ShardCommand, ShardQueue, Target};
 use roundhouse::ledger::{Budget, Ledger};
 use roundhouse::metrics::Metrics;
 use roundhouse::model::{Clock, ConnId, ErrorCode, Failure, Identity, Payload};
-use roundhouse::plugin::{ClientEvent, Grants, Load, PluginConfig, PluginOptions, Runtime, Source, Step};
+use roundhouse::plugin::{ClientEvent, Grants, Load, Opening, PluginConfig, PluginOptions, Runtime, Source, Step};
 use roundhouse::protocol::Protocol;
 use roundhouse_tests::guests::{conformance, hostile};
 use roundhouse_tests::{TIMEOUT, eventually, target_dir};
@@ -66,7 +66,8 @@ impl Plugins {
         let identity = Arc::new(Identity::of_user(user));
         self.hub.connect(connection, identity.clone(), self.clock.now_ms());
         let auth = auth.map(|auth| RawValue::from_string(auth.to_string()).unwrap());
-        self.runtime.notify_connect(connection, identity, namespace, auth.as_deref());
+        let (identity, auth) = (&identity, auth.as_deref());
+        self.runtime.notify_connect(Opening { connection, identity, namespace, auth, handshake: "" });
         connection
     }
 

@@ -1,5 +1,6 @@
 //! Checked effects. `C` is the host's type of a connection.
 
+use crate::connect_refusal::ConnectRefusal;
 use crate::payload::Arguments;
 use crate::raw;
 
@@ -92,4 +93,6 @@ pub enum Effect<C> {
     Fetch(raw::Fetch),
     /// Closes a connection, with a reason.
     Disconnect(C, String),
+    /// Refuses the connection that `connect` reports.
+    Refuse(ConnectRefusal),
 }

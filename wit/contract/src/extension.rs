@@ -1,8 +1,10 @@
-//! The extensions of a manifest: Socket.IO namespaces, presence of clients, migration to older schemas, limits of payloads.
+//! The extensions of a manifest: Socket.IO namespaces, admission and presence of clients, migration to older schemas, limits
+//! of payloads, permissions of senders.
 
 use std::collections::BTreeSet;
 
 use crate::event_limits::{self, EventLimits};
+use crate::permissions::{self, Permissions};
 
 /// The extension that names namespaces.
 const NAMESPACES: &str = "socketio-namespaces";
@@ -12,6 +14,9 @@ const MIGRATE_DOWN: &str = "migrate-down";
 
 /// The extension that lists the scopes that get the events `away` and `back`.
 const PRESENCE: &str = "presence";
+
+/// The extension by which a feature decides whether a connection opens.
+const ADMISSION: &str = "connect-admission";
 
 /// The greatest number of namespaces in a manifest: many more than a front-end has.
 const MAX_NAMESPACES: usize = 32;
@@ -30,6 +35,10 @@ pub(crate) struct Extensions {
     pub(crate) migrates_down_to: BTreeSet<u32>,
     /// The bounds of payloads.
     pub(crate) limits: EventLimits,
+    /// Whether the feature decides whether a connection opens.
+    pub(crate) admits: bool,
+    /// Who may send which events.
+    pub(crate) permissions: Permissions,
 }
 
 /// Reads the extensions of a manifest, whose state has the schema `state_version`.
@@ -50,6 +59,11 @@ pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Resul
                 read.namespaces.extend(names);
             }
             PRESENCE => read.presence.extend(names()?),
+            ADMISSION => {
+                read.admits = serde_json::from_str(value)
+                    .map_err(|error| format!("the extension {ADMISSION} must be true or false: {error}"))?;
+            }
+            permissions::EXTENSION => read.permissions = permissions::read(value)?,
             event_limits::EXTENSION => read.limits = EventLimits::read(value)?,
             MIGRATE_DOWN => read.migrates_down_to.extend(schemas(value, state_version)?),
             _ => return Err(format!("it asks for the extension {extension:?}, which this host does not know")),

@@ -6,13 +6,14 @@
 //!
 //! # Layout, in reading order
 //! - [`raw`]: manifests and outcomes as a component returns them, unchecked
-//! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`] and [`Grants`]
+//! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`], [`Permission`]s and [`Grants`]
 //! - [`Rules`]: the check of an outcome, against a [`World`]
 //! - [`Arguments`], [`PayloadBounds`]: the form and the bounds of a payload
 //! - [`without_credentials`]: the `auth` of a handshake as features see it
 //! - [`is_valid_id`], [`is_valid_room`], [`is_invisible`]: names
 
 mod bounds;
+mod connect_refusal;
 mod credentials;
 mod effect;
 mod event;
@@ -23,6 +24,7 @@ mod id;
 mod invisible;
 mod manifest;
 mod payload;
+mod permissions;
 mod placeholders;
 pub mod raw;
 mod rules;
@@ -30,6 +32,7 @@ mod surrogates;
 mod template;
 
 pub use bounds::PayloadBounds;
+pub use connect_refusal::ConnectRefusal;
 pub use credentials::without_credentials;
 pub use effect::{Audience, Counted, Effect, MAX_SCOPE_TIMERS, MIN_CHAINED_MS, Payload};
 pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
@@ -40,6 +43,7 @@ pub use id::{ID_RULE, MAX_ID_CHARS, MAX_ROOM_CHARS, USER_ROOM_PREFIX, is_valid_i
 pub use invisible::{INVISIBLE, harmless_name, is_harmless_name, is_invisible};
 pub use manifest::{Manifest, Route, Scope};
 pub use payload::{Arguments, BadPayload};
+pub use permissions::Permission;
 pub use placeholders::{BadPlaceholders, MAX_ATTACHMENTS, check_placeholders};
 pub use rules::{Refusal, Rules, World};
 pub use surrogates::without_lone_surrogates;

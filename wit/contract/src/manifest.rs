@@ -9,6 +9,7 @@ use crate::event_limits::EventLimits;
 use crate::extension::{self, Extensions};
 use crate::grants::{CONNECT_ACTION, Grants};
 use crate::id::USER_ROOM_PREFIX;
+use crate::permissions::Permission;
 use crate::raw;
 use crate::template::{ScopeAddress, Template};
 
@@ -47,6 +48,8 @@ pub struct Manifest {
     pub routes: HashMap<String, Route>,
     /// The scope that handles `connect`, if any does.
     pub connect_scope: Option<ScopeAddress>,
+    /// Whether the feature decides whether a connection opens.
+    pub admits: bool,
     /// Socket.IO namespaces besides `/`.
     pub namespaces: BTreeSet<String>,
     /// The older schemas to which the build can migrate its states.
@@ -86,6 +89,8 @@ pub struct Route {
     pub scope: usize,
     /// The bounds of the event's payload.
     pub limits: PayloadBounds,
+    /// What clients need to send the event.
+    pub permission: Option<Permission>,
 }
 
 impl Manifest {
@@ -101,10 +106,11 @@ impl Manifest {
         let extensions = extension::read(&manifest.extensions, state_version)?;
         mark_presence(&mut scopes, &extensions)?;
         check_overlaps(&scopes)?;
-        let (routes, connect_scope) = check_routes(manifest.routes, &scopes, &extensions.limits)?;
+        let (routes, connect_scope) = check_routes(manifest.routes, &scopes, &extensions)?;
         let queries = check_queries(manifest.queries, &scopes)?;
         manifest.emits.iter().try_for_each(|event| check_event(event))?;
         extensions.limits.check_names(|event| routes.contains_key(event) || event == CONNECT_EVENT)?;
+        check_senders(&extensions, &routes, connect_scope.is_some())?;
         let mut needs = manifest.needs;
         needs.check()?;
         if connect_scope.is_some() && !needs.allows_action(CONNECT_ACTION) {
@@ -118,6 +124,7 @@ impl Manifest {
             scopes,
             routes,
             connect_scope,
+            admits: extensions.admits,
             namespaces: extensions.namespaces,
             migrates_down_to: extensions.migrates_down_to,
             limits: extensions.limits,
@@ -211,7 +218,7 @@ fn place_of(template: &str, scopes: &[Scope], of: &str) -> Result<usize, String>
 fn check_routes(
     routes: Vec<raw::Route>,
     scopes: &[Scope],
-    limits: &EventLimits,
+    extensions: &Extensions,
 ) -> Result<(HashMap<String, Route>, Option<ScopeAddress>), String> {
     let mut checked = HashMap::new();
     let mut connect_scope = None;
@@ -229,13 +236,26 @@ fn check_routes(
             return Err(format!("the route of {event} names the origin {unknown:?}: it is client or service"));
         }
         let scope = place_of(&scope, scopes, &format!("the route of {event}"))?;
-        let limits = limits.of(&event);
-        let route = Route { from_client: from("client"), from_service: from("service"), scope, limits };
+        let limits = extensions.limits.of(&event);
+        let permission = extensions.permissions.get(&event).cloned();
+        let route = Route { from_client: from("client"), from_service: from("service"), scope, limits, permission };
         if checked.insert(event.clone(), route).is_some() {
             return Err(format!("it routes {event} twice"));
         }
     }
     Ok((checked, connect_scope))
+}
+
+/// Checks that what is said about senders is about events that clients send.
+fn check_senders(extensions: &Extensions, routes: &HashMap<String, Route>, routes_connect: bool) -> Result<(), String> {
+    if extensions.admits && !routes_connect {
+        return Err(format!("it decides whether a connection opens, and does not route {CONNECT_EVENT}"));
+    }
+    let is_clients = |event: &str| routes.get(event).is_some_and(|route| route.from_client);
+    match extensions.permissions.keys().find(|event| !is_clients(event)) {
+        Some(event) => Err(format!("the extension permissions names {event:?}, which clients cannot send")),
+        None => Ok(()),
+    }
 }
 
 /// The address of the scope that handles `connect`.

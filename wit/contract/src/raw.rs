@@ -185,8 +185,8 @@ pub enum Effect<A> {
         /// The reason, which the client gets.
         reason: String,
     },
-    /// An effect of a later contract, by its kind.
-    Other(String),
+    /// An effect that was added after the release: its kind and its value.
+    Other(String, String),
 }
 
 /// `effects.state-change`.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use crate::connect_refusal::{self, ConnectRefusal};
 use crate::effect::{Audience, Counted, Effect, Payload};
 use crate::grants::{DISCONNECT_ACTION, Grants, JOIN_ACTION, SAVE_ACTION};
 use crate::id::{USER_ROOM_PREFIX, is_valid_id, is_valid_room};
@@ -62,6 +63,8 @@ pub struct Rules<'a, W> {
     pub max_state_bytes: usize,
     /// Whether the event was a query, whose outcome may only reply.
     pub is_query: bool,
+    /// Whether the event asks whether a connection may open.
+    pub is_admission: bool,
     /// The connections.
     pub world: W,
 }
@@ -81,13 +84,15 @@ impl<W: World> Rules<'_, W> {
             return Err(format!("{} effects, and there may be {MAX_EFFECTS}", effects.len()));
         }
         let mut weight = Weight(0);
-        let (mut n_replies, mut n_fetches, mut only_replies) = (0, 0, true);
+        let (mut n_replies, mut n_fetches, mut only_replies, mut refuses) = (0, 0, true, false);
+        let n_effects = effects.len();
         let effects = effects.map(|effect| {
             let effect = self.effect(effect, &mut weight)?;
             only_replies &= matches!(effect, Effect::Reply(_));
             match effect {
                 Effect::Reply(_) | Effect::ReplyReached(..) => n_replies += 1,
                 Effect::Fetch(_) => n_fetches += 1,
+                Effect::Refuse(_) => refuses = true,
                 _ => {}
             }
             Ok(convert(effect))
@@ -95,6 +100,9 @@ impl<W: World> Rules<'_, W> {
         let effects = effects.collect::<Result<Vec<_>, Refusal>>()?;
         if self.is_query && !only_replies {
             return Err("more than a reply to a query".to_owned());
+        }
+        if refuses && (n_effects > 1 || state != StateChange::Keep) {
+            return Err("a refusal of a connection together with something else".to_owned());
         }
         if n_replies > 1 {
             return Err("two replies to one event".to_owned());
@@ -159,7 +167,13 @@ impl<W: World> Rules<'_, W> {
                 }
                 Effect::Disconnect(self.connection(&connection)?, reason)
             }
-            raw::Effect::Other(kind) => return Err(format!("an effect {kind:?}, which this host does not know")),
+            raw::Effect::Other(kind, value) if kind == connect_refusal::KIND => {
+                if !self.is_admission {
+                    return Err("a refusal of a connection, at an event that does not ask for one".to_owned());
+                }
+                Effect::Refuse(ConnectRefusal::read(&value)?)
+            }
+            raw::Effect::Other(kind, _) => return Err(format!("an effect {kind:?}, which this host does not know")),
         })
     }
 

@@ -15,9 +15,7 @@ use bytes::Bytes;
 use hyper::header::{ACCEPT, COOKIE, HeaderValue};
 use hyper::{Request, Uri};
 use prometheus::{IntCounterVec, IntGauge};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 pub use answer::SessionFields;
 use answer::Told;
@@ -27,7 +25,7 @@ use table::{Table, Times};
 
 use super::session::{AuthError, CredentialIds, Session};
 use crate::model::Clock;
-use crate::outbound::{CallError, Endpoint, EndpointConfig, Flights, Outbound};
+use crate::outbound::{Endpoint, EndpointConfig, Flights, Outbound};
 
 /// The longest answer, in bytes.
 const MAX_BYTES: usize = 64 * 1024;
@@ -83,7 +81,6 @@ pub struct CookieSessions(Arc<Inner>);
 struct Inner {
     config: CookieSessionConfig,
     endpoint: Endpoint,
-    turns: Semaphore,
     flights: Flights<SessionKey, Result<Option<SessionHandle>, String>>,
     table: Table,
     clock: Clock,
@@ -108,13 +105,11 @@ impl CookieSessions {
         let endpoint = outbound.endpoint(EndpointConfig {
             url: config.url.clone(),
             timeout: config.timeout,
-            // Twice, because the calls of clients that no longer wait go on.
-            max_concurrent: config.max_concurrent * 2,
+            max_concurrent: config.max_concurrent,
             max_bytes: MAX_BYTES,
         });
-        let turns = Semaphore::new(config.max_concurrent);
         let (flights, table) = (Flights::default(), Table::default());
-        let sessions = Self(Arc::new(Inner { config, endpoint, turns, flights, table, clock, metrics }));
+        let sessions = Self(Arc::new(Inner { config, endpoint, flights, table, clock, metrics }));
         outbound.spawn(sessions.clone().check_again(on_change));
         sessions
     }
@@ -176,10 +171,7 @@ impl CookieSessions {
         header.set_sensitive(true);
         let request = Request::get(inner.endpoint.url()).header(ACCEPT, "application/json").header(COOKIE, header);
         let request = request.body(Bytes::new()).map_err(|error| error.to_string())?;
-        let Ok(Ok(_turn)) = timeout(inner.config.timeout, inner.turns.acquire()).await else {
-            return Err(CallError::Busy(inner.config.max_concurrent).to_string());
-        };
-        let answer = inner.endpoint.call(request).await.map_err(|error| error.to_string())?;
+        let answer = inner.endpoint.call_in_turn(request).await.map_err(|error| error.to_string())?;
         answer::read(&answer, cookie, &inner.config.fields)
     }
 
@@ -198,50 +190,54 @@ impl CookieSessions {
     /// Asks again about sessions in use, as long as the host runs.
     async fn check_again(self, on_change: impl Fn(SessionChanges)) {
         let inner = &*self.0;
-        let mut failing: Option<String> = None;
+        let mut failing = None;
         loop {
-            let now = inner.clock.uptime_ms();
-            inner.clock.sleep_until(now + TICK_MS).await;
-            let (outcomes, now) = (self.check_due().await, inner.clock.uptime_ms());
-            let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err());
-            match (failed, &failing) {
-                (Some(why), last) if last.as_ref() != Some(why) => {
-                    tracing::warn!("sessions cannot be checked by auth.session.url, and go on meanwhile: {why}");
-                    failing = Some(why.clone());
+            inner.clock.sleep_until(inner.clock.uptime_ms() + TICK_MS).await;
+            loop {
+                let outcomes = self.check_due().await;
+                log_failures(&outcomes, &mut failing);
+                // Between two rounds, so that a slow endpoint holds no change back.
+                let changes = inner.table.take_changes();
+                if !changes.is_empty() {
+                    on_change(
+                        changes.into_iter().map(|(handle, told)| (*handle, session_told(&handle, told))).collect(),
+                    );
                 }
-                (None, Some(_)) if !outcomes.is_empty() => {
-                    tracing::info!("sessions are checked by auth.session.url again");
-                    failing = None;
+                if outcomes.is_empty() {
+                    break;
                 }
-                _ => {}
             }
-            let changes = inner.table.take_changes();
-            if !changes.is_empty() {
-                on_change(changes.into_iter().map(|(handle, told)| (*handle, session_told(&handle, told))).collect());
-            }
-            inner.table.drop_unused(now.saturating_sub(inner.config.cache.as_millis() as u64));
+            let cache = inner.config.cache.as_millis() as u64;
+            inner.table.drop_unused(inner.clock.uptime_ms().saturating_sub(cache));
             inner.metrics.in_use.set(inner.table.len() as i64);
         }
     }
 
-    /// Asks about all sessions that are due, some at a time. Returns the outcomes.
+    /// Asks about sessions that are due, as many as may be asked about at a time. Returns the outcomes.
     async fn check_due(&self) -> Vec<Result<(), String>> {
         let inner = &*self.0;
-        let (mut asked, mut outcomes) = (JoinSet::new(), Vec::new());
-        loop {
-            let now = inner.clock.uptime_ms();
-            let due = inner.table.take_due(now, now + RETRY_MS, inner.config.max_concurrent);
-            if due.is_empty() {
-                return outcomes;
-            }
-            for (key, cookie) in due {
-                let sessions = self.clone();
-                asked.spawn(async move { sessions.ask(key, &cookie).await.map(drop) });
-            }
-            while let Some(outcome) = asked.join_next().await {
-                outcomes.extend(outcome);
-            }
+        let now = inner.clock.uptime_ms();
+        let mut asked = JoinSet::new();
+        for (key, cookie) in inner.table.take_due(now, now + RETRY_MS, inner.config.max_concurrent) {
+            let sessions = self.clone();
+            asked.spawn(async move { sessions.ask(key, &cookie).await.map(drop) });
         }
+        asked.join_all().await
+    }
+}
+
+/// Logs the first failure of a kind, and that sessions are checked again after it.
+fn log_failures(outcomes: &[Result<(), String>], failing: &mut Option<String>) {
+    match (outcomes.iter().find_map(|outcome| outcome.as_ref().err()), &failing) {
+        (Some(why), last) if last.as_ref() != Some(why) => {
+            tracing::warn!("sessions cannot be checked by auth.session.url, and go on meanwhile: {why}");
+            *failing = Some(why.clone());
+        }
+        (None, Some(_)) if !outcomes.is_empty() => {
+            tracing::info!("sessions are checked by auth.session.url again");
+            *failing = None;
+        }
+        _ => {}
     }
 }
 

@@ -8,12 +8,17 @@ use anyhow::{anyhow, ensure};
 use figment::Figment;
 use figment::providers::Serialized;
 use figment::value::Value;
+use hyper::header::HeaderName;
 use serde::Deserialize;
 
 use crate::config::explain::explain;
 use crate::config::secrets::PRIVATE_DIR;
 use crate::config::values::{path, some_path};
 use crate::plugin::{PluginConfig, PluginOptions, SenderLimits};
+
+/// Headers that features never see.
+const WITH_CREDENTIALS: [&str; 6] =
+    ["authorization", "cookie", "proxy-authorization", "sec-websocket-key", "set-cookie", "x-api-key"];
 
 /// The section as parsed from the file.
 pub(in crate::config) type PluginsTable = BTreeMap<String, Value>;
@@ -33,6 +38,8 @@ pub(in crate::config) struct PluginsSection {
     call_deadline: Duration,
     memory_bytes: usize,
     state_bytes: usize,
+    /// Headers of the handshake that features may see.
+    connect_headers: Vec<String>,
     /// The tables of single plugins.
     #[serde(skip)]
     plugins: HashMap<String, PluginOptions>,
@@ -50,12 +57,31 @@ impl Default for PluginsSection {
             call_deadline,
             memory_bytes,
             state_bytes,
+            connect_headers: Vec::new(),
             plugins: HashMap::new(),
         }
     }
 }
 
 impl PluginsSection {
+    /// The headers of the handshake that features may see.
+    ///
+    /// # Errors
+    /// Where one is no header's name, or has credentials.
+    pub(in crate::config) fn connect_headers(&self) -> anyhow::Result<Vec<HeaderName>> {
+        let parse = |name: &String| {
+            let header: HeaderName =
+                name.parse().map_err(|_| anyhow!("plugins.connect_headers has {name:?}, which is no header's name"))?;
+            let is_secret = WITH_CREDENTIALS.contains(&header.as_str());
+            ensure!(
+                !is_secret,
+                "plugins.connect_headers has {name:?}, which carries credentials: features never get them"
+            );
+            Ok(header)
+        };
+        self.connect_headers.iter().map(parse).collect()
+    }
+
     /// # Errors
     /// Where a key is unknown, a bound is out of range or a grant is malformed.
     pub(in crate::config) fn read(table: PluginsTable) -> anyhow::Result<Self> {

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderValue, ORIGIN};
+use hyper::header::{HeaderName, HeaderValue, ORIGIN};
 use hyper::{HeaderMap, Request};
+use roundhouse_contract::without_credentials;
+use serde_json::{Map, Value};
 
 use super::bundle::ClientBundle;
 use super::forwarded::scheme_of;
@@ -13,6 +15,10 @@ use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::peer::HttpPeer;
 use crate::auth::{Authenticator, Place, PresentedSession};
 use crate::conn::state::Credentials;
+use crate::plugin::Runtime;
+
+/// Parameters of Engine.IO's, which say nothing of the client.
+const OF_TRANSPORT: [&str; 5] = ["EIO", "transport", "sid", "t", "b64"];
 
 /// The most session cookies of one request that are checked.
 const MAX_SESSION_COOKIES: usize = 3;
@@ -22,6 +28,8 @@ const MAX_SESSION_COOKIES: usize = 3;
 pub struct ClientConfig {
     /// The cookie that may carry the token.
     pub cookie: Option<String>,
+    /// Headers of the handshake that features may see.
+    pub connect_headers: Vec<HeaderName>,
     /// The cookie of sessions, which the host asks the operator's endpoint about.
     pub session_cookie: Option<String>,
     /// Origins from which a browser may connect with a cookie, and poll, besides the host's own.
@@ -44,6 +52,7 @@ impl fmt::Debug for ClientConfig {
         f.debug_struct("ClientConfig")
             .field("cookie", &self.cookie)
             .field("session_cookie", &self.session_cookie)
+            .field("connect_headers", &self.connect_headers)
             .field("origins", &self.origins)
             .field("socketio_path", &self.socketio_path)
             .field("bundle", &self.bundle)
@@ -59,6 +68,7 @@ impl ClientConfig {
     pub(super) async fn credentials(
         &self,
         auth: &Authenticator,
+        plugins: &Runtime,
         request: &Request<Incoming>,
         peer: &HttpPeer,
     ) -> Credentials {
@@ -82,7 +92,23 @@ impl ClientConfig {
             true => None,
             false => check_sessions(auth, &sessions).await,
         };
-        Credentials { tokens: tokens.into(), session, refused }
+        let handshake = (plugins.has_connect_listeners()).then(|| self.handshake(request));
+        Credentials { tokens: tokens.into(), session, handshake, refused }
+    }
+
+    /// The query and the chosen headers of a request, without credentials: fields of a JSON object.
+    fn handshake(&self, request: &Request<Incoming>) -> Box<str> {
+        let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
+        let query = pairs.filter(|(name, _)| !OF_TRANSPORT.contains(&&**name));
+        let query: Map<String, Value> = query.map(|(name, value)| (name.into_owned(), value.into())).collect();
+        let headers = self.connect_headers.iter().filter_map(|name| {
+            let values = request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok());
+            let value = values.collect::<Vec<_>>().join(", ");
+            (!value.is_empty()).then(|| (name.as_str().to_owned(), Value::from(value)))
+        });
+        let [query, headers] =
+            [query, headers.collect()].map(|fields| without_credentials(&Value::Object(fields).to_string()));
+        format!(r#","query":{query},"headers":{headers}"#).into()
     }
 
     /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by name.

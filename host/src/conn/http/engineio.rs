@@ -167,7 +167,12 @@ async fn answer_session(
         Transport::WebSocket => Some(handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?),
         Transport::Polling => None,
     };
-    let credentials = shard.shared().client.credentials(&shard.shared().auth, &request, &peer).await;
+    let credentials =
+        shard.shared().client.credentials(&shard.shared().auth, &shard.shared().plugins, &request, &peer).await;
+    if shard.is_refusing() {
+        // The host began to shut down while an endpoint was asked.
+        return Ok(restarting());
+    }
     if let Some(key) = key {
         let handshake = Handshake::Eio { credentials, echoes };
         let (shard, peer) = (shard.clone(), peer.address);

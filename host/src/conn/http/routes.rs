@@ -72,7 +72,12 @@ async fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming
         Ok(key) => key,
         Err(message) => return upgrade_required(message),
     };
-    let credentials = shard.shared().client.credentials(&shard.shared().auth, &request, peer).await;
+    let credentials =
+        shard.shared().client.credentials(&shard.shared().auth, &shard.shared().plugins, &request, peer).await;
+    if shard.is_refusing() {
+        // The host began to shut down while an endpoint was asked.
+        return restarting();
+    }
     if let Credentials { refused: Some(message), tokens, .. } = &credentials
         && tokens.is_empty()
     {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::parts::Shard;
 use crate::conn::state::{Connection, Io, Phase, Session, Transport};
 use crate::hub::ShardCommand;
-use crate::model::{CloseCode, ErrorCode};
+use crate::model::{CloseCode, ErrorCode, Failure};
 use crate::protocol::{Protocol, engineio, websocket};
 
 /// Time for a client to read and answer the host's close. After that the host closes the socket.
@@ -53,6 +53,7 @@ impl Shard {
 
     /// Takes all connections off a transport, and removes the transport from the counts.
     pub(super) fn detach_all(self: &Rc<Self>, transport: &Transport, may_resume: bool) {
+        self.drop_admissions(transport);
         for connection in transport.connections.take().into_iter().filter_map(|id| self.connection(id)) {
             self.on_transport_lost(&connection, may_resume);
         }
@@ -118,6 +119,10 @@ impl Shard {
 
     /// Closes a connection on behalf of a feature, an operator or another connection.
     pub(super) fn kick(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
+        if self.admissions().contains(connection.id) {
+            let code = if code == CloseCode::TokenExpired { ErrorCode::Unauthorized } else { ErrorCode::Forbidden };
+            return self.refuse_admission(connection, &Failure::new(code, reason));
+        }
         self.confirm_by_id(connection);
         let Some(transport) = self.transport_of(connection) else { return self.drop_detached(connection.id, None) };
         if let Protocol::SocketIo { .. } = &connection.protocol {

@@ -51,6 +51,12 @@ impl Shard {
                 }
                 self.metrics().event_seconds.observe(read_at.elapsed().as_secs_f64());
             }
+            ShardCommand::Run { connection, task } => {
+                if self.connection(connection).is_some() {
+                    (task.0)();
+                }
+            }
+            ShardCommand::Admit { connection, outcome } => self.on_admission(connection, outcome),
             ShardCommand::Close { connection, code, reason } => {
                 if let Some(connection) = self.connection(connection) {
                     self.kick(&connection, code, &reason);

@@ -11,6 +11,7 @@ use super::parts::Shard;
 use crate::auth;
 use crate::conn::state::{Connection, MemberList, Phase, Transport};
 use crate::model::{CloseCode, ConnId};
+use crate::plugin::Opening;
 use crate::protocol::Protocol;
 
 /// Delay of the connect notice to features: a client that registers its handlers on `connect` would miss events sent at
@@ -76,8 +77,26 @@ impl Shard {
     pub(super) fn send_connect_notice(&self, connection: &Connection) {
         if let Some(auth) = connection.connect_notice.take() {
             let identity = connection.identity.borrow().clone();
-            self.shared().plugins.notify_connect(connection.id, identity, connection.namespace(), auth.as_deref());
+            let transport = self.transport_of(connection);
+            let handshake = transport.map(|transport| self.handshake_of(&transport)).unwrap_or_default();
+            self.shared().plugins.notify_connect(Opening {
+                connection: connection.id,
+                identity: &identity,
+                namespace: connection.namespace(),
+                auth: auth.as_deref(),
+                handshake: &handshake,
+            });
         }
+    }
+
+    /// The facts of a client's handshake for features: fields of a JSON object, which begin with a comma.
+    pub(super) fn handshake_of(&self, transport: &Transport) -> String {
+        let kept = match transport.eio() {
+            Some(eio) => eio.credentials.handshake.clone(),
+            None => transport.handshake.borrow().clone(),
+        };
+        let kept = kept.unwrap_or_default();
+        format!(r#"{kept},"address":"{}","time":{}"#, transport.peer.ip(), self.shared().clock.now_ms())
     }
 
     /// Takes over the roles, the identity and the expiry of a token.

@@ -9,6 +9,7 @@
 //! - `lifecycle`: begin and end of connections; `user_limit`: the limit per user
 //! - `recovery`, `pending`, `handoff`: resumption after a transport was lost
 
+mod admission;
 mod close;
 mod commands;
 mod drain;

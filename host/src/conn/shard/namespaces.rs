@@ -12,7 +12,7 @@ use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use super::user_limit::PROBE_TIMEOUT;
 use crate::auth::{self, Place, PresentedToken, RefusalKind};
-use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport};
+use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport, Welcome};
 use crate::model::{ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol, plain, socketio};
 
@@ -73,7 +73,7 @@ impl Shard {
         auth: Option<&RawValue>,
         packet: &str,
     ) {
-        if self.connection_in(transport, namespace).is_some() {
+        if self.connection_in(transport, namespace).is_some() || self.is_waiting_for(transport, namespace) {
             return self.close_for_violation(transport, "the client is in this namespace already");
         }
         if let Err(refused) = self.try_connect_namespace(transport, eio, namespace, auth, packet) {
@@ -132,6 +132,10 @@ impl Shard {
         let protocol = Protocol::SocketIo { namespace: self.connections().shared_namespace(namespace), offsets };
         let Some(connection) = self.new_connection(transport, protocol, session) else { return Ok(()) };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
+        let welcome = Welcome::SocketIo { pid: pid.clone(), auth: auth.map(RawValue::to_owned) };
+        if self.begin_admission(transport, &connection, welcome) {
+            return Ok(());
+        }
         self.enqueue(transport, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
         self.open_transport(transport);
         self.notify_connect(&connection, auth);
@@ -146,7 +150,7 @@ impl Shard {
         fields: &Auth,
     ) -> Result<auth::Session, Refused> {
         let auth = &self.shared().auth;
-        let Credentials { tokens, session, refused } = &eio.credentials;
+        let Credentials { tokens, session, refused, .. } = &eio.credentials;
         let token = fields.token();
         if let Some(verified) = auth.verify_any(token.iter().chain(tokens), session.as_ref()) {
             return verified.map_err(|refusal| {
@@ -167,6 +171,12 @@ impl Shard {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
             Refused::for_good(ErrorCode::Unauthorized, refused.unwrap_or(missing).to_owned())
         })
+    }
+
+    /// Whether a connection in the namespace waits to open.
+    fn is_waiting_for(&self, transport: &Transport, namespace: &str) -> bool {
+        let waiting = self.admissions().of_transport(transport.id);
+        waiting.iter().filter_map(|id| self.connection(*id)).any(|connection| connection.namespace() == namespace)
     }
 
     fn has_namespace(&self, namespace: &str) -> bool {

@@ -9,8 +9,8 @@ use mio::Registry;
 use crate::conn::config::ConnConfig;
 use crate::conn::shared::Shared;
 use crate::conn::state::{
-    ClientLog, Connection, Connections, Detached, Members, PendingResumes, Poller, ReadPace, Shutdown, Timers,
-    Transport, TransportId, Transports, WallClock, Writes,
+    Admissions, ClientLog, Connection, Connections, Detached, Members, PendingResumes, Poller, ReadPace, Shutdown,
+    Timers, Transport, TransportId, Transports, WallClock, Writes,
 };
 use crate::hub::ShardQueue;
 use crate::metrics::Metrics;
@@ -25,6 +25,7 @@ pub(in crate::conn) struct Shard {
     connections: Connections,
     members: Members,
     pending_resumes: PendingResumes,
+    admissions: Admissions,
     detached: Detached,
     writes: Writes,
     poller: Poller,
@@ -56,6 +57,7 @@ impl Shard {
             connections: Connections::new(index, first_stamp),
             members: Members::default(),
             pending_resumes: PendingResumes::default(),
+            admissions: Admissions::default(),
             detached: Detached::new(),
             writes: Writes::new(shared.config.outbox_bytes),
             poller: Poller::new(registry),
@@ -108,6 +110,10 @@ impl Shard {
 
     pub(super) fn pending_resumes(&self) -> &PendingResumes {
         &self.pending_resumes
+    }
+
+    pub(super) fn admissions(&self) -> &Admissions {
+        &self.admissions
     }
 
     pub(super) fn detached(&self) -> &Detached {

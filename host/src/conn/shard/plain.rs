@@ -12,7 +12,7 @@ use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use crate::auth::{self, Refusal, RefusalKind};
 use crate::conn::state::{
-    Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict,
+    Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict, Welcome,
 };
 use crate::model::{CloseCode, ErrorCode, Failure, Payload, without_lone_surrogates};
 use crate::protocol::Protocol;
@@ -32,19 +32,20 @@ struct Resume {
 impl Shard {
     /// Signs a client in by the tokens of its handshake, or else waits for its first message.
     pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
+        transport.handshake.borrow_mut().clone_from(&credentials.handshake);
         let auth = &self.shared().auth;
         match auth.verify_any(&credentials.tokens, credentials.session.as_ref()) {
-            Some(verified) => self.sign_in(transport, verified),
+            Some(verified) => self.sign_in(transport, verified, None),
             None => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
-                Some(session) => self.open_plain(transport, session),
+                Some(session) => self.open_plain(transport, session, None),
                 None => self.set_limit(transport, self.config().auth_grace),
             },
         }
     }
 
-    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, verified: Result<auth::Session, Refusal>) {
+    fn sign_in(self: &Rc<Self>, transport: &Rc<Transport>, verified: Result<auth::Session, Refusal>, id: Option<i128>) {
         match verified {
-            Ok(session) => self.open_plain(transport, session),
+            Ok(session) => self.open_plain(transport, session, id),
             Err(Refusal { kind, message }) => {
                 let code = match kind {
                     RefusalKind::Blocked => CloseCode::Forbidden,
@@ -57,7 +58,9 @@ impl Shard {
         }
     }
 
-    fn open_plain(self: &Rc<Self>, transport: &Rc<Transport>, session: auth::Session) {
+    /// Opens the connection of a client that has signed in. `id` is that of its `authenticate`, for when features have
+    /// admitted the connection.
+    fn open_plain(self: &Rc<Self>, transport: &Rc<Transport>, session: auth::Session, id: Option<i128>) {
         let user = session.identity.user.clone();
         // The client may be about to resume a connection of its user.
         let may_resume = self.shared().hub.has_session(&user);
@@ -69,6 +72,15 @@ impl Shard {
             return self.close(transport, CloseCode::TooManyConnections, &reason);
         }
         let Some(connection) = self.new_connection(transport, Protocol::Plain, session) else { return };
+        let welcome = Welcome::Plain { id, may_resume, is_over_limit };
+        if self.begin_admission(transport, &connection, welcome) {
+            return;
+        }
+        self.welcome_plain(transport, &connection);
+        self.begin_plain_events(transport, &connection, may_resume, is_over_limit);
+    }
+
+    pub(super) fn welcome_plain(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection) {
         let identity = connection.identity.borrow().clone();
         let connected = json!({
             "connectionId": connection.id.to_string(),
@@ -79,8 +91,17 @@ impl Shard {
         let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
         self.enqueue(transport, websocket::text_frame(&frame));
         self.open_transport(transport);
-        if !(may_resume && self.await_first_frame(transport, &connection, is_over_limit)) {
-            self.notify_connect(&connection, None);
+    }
+
+    pub(super) fn begin_plain_events(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        may_resume: bool,
+        is_over_limit: bool,
+    ) {
+        if !(may_resume && self.await_first_frame(transport, connection, is_over_limit)) {
+            self.notify_connect(connection, None);
         }
     }
 
@@ -105,6 +126,14 @@ impl Shard {
     }
 
     pub(super) fn on_plain_text(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, read_at: Instant) {
+        match self.admissions().hold(transport.id, text) {
+            None => {}
+            Some(true) => return,
+            Some(false) => {
+                let reason = "too much was sent before connected: wait for it";
+                return self.close(transport, CloseCode::PolicyViolation, reason);
+            }
+        }
         let text = &*without_lone_surrogates(text);
         let connection = self.first_connection(transport);
         let decoded = plain::decode(text);
@@ -167,7 +196,7 @@ impl Shard {
     fn authenticate_first(self: &Rc<Self>, transport: &Rc<Transport>, payload: &Payload, id: Option<i128>) {
         let frame = match (token_of(payload), id) {
             (Ok(token), id) => {
-                self.sign_in(transport, self.shared().auth.verify_only(&token));
+                self.sign_in(transport, self.shared().auth.verify_only(&token), id);
                 let Some(id) = id.filter(|_| !transport.connections.borrow().is_empty()) else { return };
                 plain::encode_reply(id, Ok(&Payload::empty()))
             }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::parts::Shard;
 use crate::auth;
 use crate::conn::state::{Connection, Entry, Progress, ReplayBuffer, SessionKey, Timer, Transport};
-use crate::model::{CloseCode, ConnId};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol};
 
 /// The most detached connections of one shard. Beyond that the first to expire is dropped.
@@ -37,6 +37,15 @@ impl Shard {
         if self.config().recovery_window.is_zero() {
             return None;
         }
+        self.start_replay(connection)
+    }
+
+    /// Begins to hold the frames for a connection that is on no transport yet. Returns whether they are held.
+    pub(super) fn hold_frames(&self, connection: &Connection) -> bool {
+        connection.is_recoverable() || self.start_replay(connection).is_some()
+    }
+
+    fn start_replay(&self, connection: &Connection) -> Option<SessionKey> {
         let mut secret = [0; 16];
         if let Err(error) = getrandom::fill(&mut secret) {
             tracing::error!(%error, "there is no randomness, so that a client cannot be given a session");
@@ -52,7 +61,8 @@ impl Shard {
     pub(super) fn record(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
         let mut max_bytes = self.config().outbox_bytes.saturating_sub(HEAD_ROOM);
         let is_detached = connection.transport.get().is_none();
-        let is_held = is_detached && self.pending_resumes().contains(connection.id);
+        let is_held = is_detached
+            && (self.pending_resumes().contains(connection.id) || self.admissions().contains(connection.id));
         if is_held {
             // Held frames must be complete, so none is dropped here; over the outbox's bound they are no longer held.
             max_bytes = usize::MAX;
@@ -132,7 +142,9 @@ impl Shard {
         let is_detached = |connection: &Rc<Connection>| {
             connection.transport.get().is_none() && connection.with_replay(is_until) == Some(true)
         };
-        self.connection(id).filter(is_detached).filter(|_| !self.pending_resumes().contains(id))
+        self.connection(id)
+            .filter(is_detached)
+            .filter(|_| !self.pending_resumes().contains(id) && !self.admissions().contains(id))
     }
 
     /// Ends the detached connections that have expired.
@@ -168,6 +180,11 @@ impl Shard {
         for connection in self.detached().take_incomplete() {
             if self.pending_resumes().contains(connection.id) {
                 self.confirm_by_id(&connection);
+                continue;
+            }
+            if self.admissions().contains(connection.id) {
+                let message = "more was sent to the connection than is held before it opens: try again";
+                self.refuse_admission(&connection, &Failure::new(ErrorCode::FeatureUnavailable, message));
                 continue;
             }
             tracing::info!(connection = %connection.id, "a client that is away missed more than is kept for it");

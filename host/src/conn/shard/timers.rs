@@ -52,6 +52,7 @@ impl Shard {
             Timer::Detached => self.expire_detached(deadline, now),
             Timer::Drain => self.drain_some(now),
             Timer::Probe(transport) => self.finish_probe(transport, deadline),
+            Timer::Admission(connection) => self.on_admission_timeout(connection),
             Timer::WallClock => self.check_wall_clock(now),
             Timer::Transport(id) => {
                 // Only the earliest timer of a transport counts. The check sets the next.

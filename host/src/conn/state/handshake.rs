@@ -9,6 +9,9 @@ pub(crate) struct Credentials {
     pub(crate) tokens: Box<[PresentedToken]>,
     /// The session of a cookie, where the host asked for one.
     pub(crate) session: Option<PresentedSession>,
+    /// The query and the chosen headers, for features that are told of connections: fields of a JSON object, which begin
+    /// with a comma.
+    pub(crate) handshake: Option<Box<str>>,
     /// Why a cookie was ignored, if one was.
     pub(crate) refused: Option<&'static str>,
 }

@@ -8,6 +8,7 @@
 //! - `replay`, `detached`, `pending_resumes`, `handoff`: recovery after a transport is lost
 //! - `timers`, `wall_clock`: deadlines; `shutdown`: the end of the shard; `client_log`: log lines, bounded in rate
 
+mod admissions;
 mod client_log;
 mod connection;
 mod connections;
@@ -33,6 +34,7 @@ mod transports;
 mod wall_clock;
 mod writes;
 
+pub(crate) use admissions::{Admission, Admissions, Welcome};
 pub(crate) use client_log::ClientLog;
 pub(crate) use connection::{Connection, MemberList};
 pub(crate) use connections::Connections;

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use tokio::sync::Notify;
 
 use super::ids::TransportId;
-use crate::model::Clock;
+use crate::model::{Clock, ConnId};
 
 /// The subject of a timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,8 @@ pub(crate) enum Timer {
     Detached,
     /// The next closes of a drain are due.
     Drain,
+    /// The time for the features' answers about a new connection has passed.
+    Admission(ConnId),
     /// Check whether the system's clock was set back or ahead.
     WallClock,
 }

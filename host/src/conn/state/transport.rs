@@ -120,6 +120,8 @@ pub(crate) struct Transport {
     pub(crate) holding: RefCell<Option<Holding>>,
     /// Bytes read for which the user has not been charged yet.
     pub(crate) read_bytes: Cell<usize>,
+    /// The query and the chosen headers of a plain client's handshake, for features.
+    pub(crate) handshake: RefCell<Option<Box<str>>>,
 }
 
 /// Times of a transport, in milliseconds of uptime.
@@ -169,6 +171,7 @@ impl Transport {
             muted: Cell::new(false),
             holding: RefCell::default(),
             read_bytes: Cell::new(0),
+            handshake: RefCell::default(),
         }
     }
 

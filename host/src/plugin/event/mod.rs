@@ -196,7 +196,7 @@ impl Event {
     pub(crate) fn is_guaranteed(&self) -> bool {
         matches!(
             self,
-            Self::Message { origin: Origin::Host(_), .. }
+            Self::Message { origin: Origin::Host(_), wants_reply: false, .. }
                 | Self::Joined(_)
                 | Self::Left { .. }
                 | Self::Presence { .. }
@@ -209,6 +209,11 @@ impl Event {
     /// Whether the sender is a client or service, which can send the event again.
     pub(crate) fn is_retryable(&self) -> bool {
         matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
+    }
+
+    /// Whether this asks whether a connection may open.
+    pub(crate) fn is_admission(&self) -> bool {
+        matches!(self, Self::Message { origin: Origin::Host(_), wants_reply: true, .. })
     }
 
     /// The connection, if this is a `connect`.
@@ -319,6 +324,10 @@ pub(crate) enum ReplyTo {
         connection: ConnId,
         id: Option<i128>,
         read_at: Instant,
+    },
+    /// A connection that opens if all features allow it.
+    Admission {
+        connection: ConnId,
     },
     /// A service. `once`: the identity of the call, if it has an idempotency key.
     Caller {

@@ -1,5 +1,6 @@
 //! Events of the host's model, lent to a component for one call.
 
+use roundhouse_contract::ConnectRefusal;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -137,6 +138,12 @@ fn member_json(member: &Member) -> String {
         "userId": &*identity.user, "name": identity.name, "roles": identity.roles, "claims": claims,
     });
     json!({ "connection": member.connection.to_string(), "identity": identity }).to_string()
+}
+
+/// A component's refusal of a connection as its client gets it.
+pub(crate) fn connect_refusal(refusal: ConnectRefusal) -> Failure {
+    let ConnectRefusal { code, message, data } = refusal;
+    Failure { data: Some(data.into()), ..failure(types::Failure { code, message }) }
 }
 
 /// A component's refusal as the sender of the event gets it.

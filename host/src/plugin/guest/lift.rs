@@ -67,7 +67,7 @@ fn effect(effect: effects::Effect) -> raw::Effect<impl Iterator<Item = raw::Audi
         effects::Effect::Disconnect(effects::Disconnect { connection, reason }) => {
             raw::Effect::Disconnect { connection, reason }
         }
-        effects::Effect::Other((kind, _)) => raw::Effect::Other(kind),
+        effects::Effect::Other((kind, value)) => raw::Effect::Other(kind, value),
     }
 }
 

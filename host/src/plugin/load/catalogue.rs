@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use roundhouse_contract::{PayloadBounds, ScopeAddress, Template};
+use roundhouse_contract::{PayloadBounds, Permission, ScopeAddress, Template};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -243,6 +243,9 @@ pub(crate) struct Destination {
     pub(crate) from_service: bool,
     pub(crate) template: Template,
     /// The operator's narrowing for clients.
+    /// What the manifest wants of clients.
+    pub(crate) required: Option<Permission>,
+    /// What the operator wants of clients besides.
     pub(crate) permission: Option<EventPermission>,
     /// The bounds of its payload.
     pub(crate) limits: PayloadBounds,
@@ -279,6 +282,7 @@ impl Catalogue {
                     from_client: route.from_client,
                     from_service: route.from_service,
                     template: manifest.scopes[route.scope].template.clone(),
+                    required: route.permission.clone(),
                     permission: generation.permissions.get(event).cloned(),
                     limits: route.limits,
                 };

@@ -207,6 +207,16 @@ impl ThreadState {
                 return self.finish(envelope, place, done);
             }
             Handled::Refused(failure) => return self.refuse(envelope, failure),
+            Handled::Pending(identity, room) => match self.shared.config.rooms.as_ref() {
+                Some(policy) if !envelope.event.is_guaranteed() => {
+                    return self.shared.submit_later(policy, (&identity, &room), envelope);
+                }
+                policy => {
+                    // Guaranteed events keep their order: the event is tried again like one on which the feature failed.
+                    policy.iter().for_each(|policy| policy.ask(&identity, &room, Box::new(|| {})));
+                    unavailable(format!("it is not known yet whether the room {room} may be used"))
+                }
+            },
             Handled::Failed(failure) => failure,
         };
         let Envelope { plugin, address, event, .. } = &envelope;

@@ -204,8 +204,9 @@ impl ThreadState {
                 );
                 self.shared.hub.close(connection, CloseCode::Disconnected, &reason);
             }
-            // Handled before: replies and fetches in `commit`, documents to save in `promise`.
-            Effect::Reply(_) | Effect::ReplyReached { .. } | Effect::Save(_) | Effect::Fetch(_) => {}
+            // Handled before: replies and fetches in `commit`, documents to save in `promise`, refusals in `call`.
+            Effect::Refuse(_) | Effect::Reply(_) | Effect::ReplyReached { .. } | Effect::Save(_) | Effect::Fetch(_) => {
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roundhouse_contract as contract;
 use roundhouse_contract::raw::StateChange;
-use roundhouse_contract::{Counted, Refusal, Rules, World};
+use roundhouse_contract::{ConnectRefusal, Counted, Refusal, Rules, World};
 
 use crate::hub::Publication;
 use crate::ledger::Charge;
@@ -54,6 +54,8 @@ pub(crate) enum Effect {
         connection: ConnId,
         reason: String,
     },
+    /// The only effect of its outcome.
+    Refuse(ConnectRefusal),
 }
 
 /// A document to store.
@@ -161,6 +163,7 @@ impl Effect {
                 charge: Charge::default(),
             }),
             contract::Effect::Disconnect(connection, reason) => Self::Disconnect { connection, reason },
+            contract::Effect::Refuse(refusal) => Self::Refuse(refusal),
         }
     }
 }

@@ -9,14 +9,15 @@ use roundhouse_contract::Rules;
 
 use super::commit::Done;
 use super::effect::{self, Checked, Connections, Effect};
-use super::rooms::admit_to_rooms;
+use super::rooms::{NotAdmitted, admit_to_rooms};
 use super::shared::Shared;
 use super::state::{ThreadState, Visit};
 use crate::hub::Overfull;
 use crate::metrics::Limit;
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Identity};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
+use crate::plugin::guest::convert::connect_refusal;
 use crate::plugin::guest::sandbox::{Context, Fault, Instance};
 use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
@@ -27,6 +28,8 @@ use crate::plugin::load::migrate::{Present, State, take_over};
 enum CallError {
     /// The feature refused the event: its sender gets this, and nothing is committed.
     Refused(Failure),
+    /// A backend has to be asked first about this user and room.
+    Pending(Arc<Identity>, Box<str>),
     /// The component trapped, took too long or broke a rule.
     Fault(String),
 }
@@ -41,6 +44,8 @@ impl From<Fault> for CallError {
 pub(crate) enum Handled {
     Done(Done),
     Refused(Failure),
+    /// A backend has to be asked about this user and room, and the event handled again. Nothing has changed.
+    Pending(Arc<Identity>, Box<str>),
     /// The feature failed on the event, or a guaranteed event cannot be charged or promised now. Nothing has changed.
     Failed(Failure),
 }
@@ -65,6 +70,7 @@ impl ThreadState {
                 plugin.health.succeeded();
                 Handled::Refused(failure)
             }
+            Err(CallError::Pending(identity, room)) => Handled::Pending(identity, room),
             Err(CallError::Fault(fault)) => {
                 self.note_fault(visit, &generation, &fault);
                 let message = format!("the feature {} failed on this event", plugin.name);
@@ -158,12 +164,22 @@ impl ThreadState {
             room: &address.key,
             max_state_bytes: generation.bounds.state_bytes,
             is_query: event.is_query(),
+            is_admission: event.is_admission(),
             world,
         };
         let checked = effect::check(&rules, &address.key, outcome);
         let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+        if let Some(Effect::Refuse(_)) = checked.effects.first()
+            && let Some(Effect::Refuse(refusal)) = checked.effects.pop()
+        {
+            return Err(CallError::Refused(connect_refusal(refusal)));
+        }
         if let Some(policy) = &shared.config.rooms {
-            admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects).map_err(CallError::Refused)?;
+            let admitted = admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects);
+            admitted.map_err(|why| match why {
+                NotAdmitted::Refused(failure) => CallError::Refused(failure),
+                NotAdmitted::Pending(identity, room) => CallError::Pending(identity, room),
+            })?;
         }
         // Guaranteed events are not refused for full rooms.
         if event.is_retryable() {

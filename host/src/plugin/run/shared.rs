@@ -55,6 +55,10 @@ impl Shared {
                 let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
                 self.hub.shards()[connection.shard()].push_quietly(command, wakes);
             }
+            ReplyTo::Admission { connection } => {
+                let command = ShardCommand::Admit { connection, outcome: outcome.map(drop) };
+                self.hub.shards()[connection.shard()].push_quietly(command, wakes);
+            }
             ReplyTo::Caller { caller, .. } => {
                 // The caller may have gone.
                 let _ = caller.send(outcome);

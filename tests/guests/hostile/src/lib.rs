@@ -59,6 +59,9 @@ pub enum Message {
         namespace: String,
         /// See `on_connect`.
         auth: Value,
+        /// The other facts of the handshake.
+        #[serde(flatten)]
+        handshake: serde_json::Map<String, Value>,
     },
     /// Acknowledges with the connections.
     #[serde(rename = "hostile:greeted")]
@@ -115,6 +118,8 @@ impl Feature for Hostile {
             "describe=greets" | "describe=takes" => {
                 manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
             }
+            "describe=admits" => manifest(scope).scope(Scope::volatile("greeted").admits()),
+            "describe=roles" => manifest(scope.roles(["hostile:do", "hostile:told"], ["lead", "admin"])),
             "describe=presence" => manifest(scope.on_away()),
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
             "describe=schema" => manifest(scope).state_version(2),
@@ -136,7 +141,11 @@ impl Feature for Hostile {
                 cx.reply(&json!({ "count": state.count }));
                 Ok(())
             }
-            Message::Connect { namespace, auth } => on_connect(state, cx, sender.client()?, &namespace, &auth),
+            Message::Connect { auth, handshake, .. } if auth["how"] == "handshake" => {
+                cx.emit(sender.client()?, &Noise { noise: &Value::Object(handshake).to_string() });
+                Ok(())
+            }
+            Message::Connect { namespace, auth, .. } => on_connect(state, cx, sender.client()?, &namespace, &auth),
             Message::Told {} | Message::Greeted {} => {
                 if behaviour() == "describe=takes" {
                     cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) });

@@ -1,0 +1,124 @@
+//! New connections that wait for the features that decide whether they open.
+//!
+//! Such a connection is in the hub, so that features can name it, and on no transport: events for it are held in its replay
+//! buffer, and what a plain client sends meanwhile is held here.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
+use super::ids::TransportId;
+use crate::model::ConnId;
+
+/// The most that a plain client may send before its connection opens, in bytes.
+const MAX_HELD_BYTES: usize = 64 * 1024;
+
+/// The connections that wait.
+#[derive(Debug, Default)]
+pub(crate) struct Admissions(RefCell<HashMap<ConnId, Admission>>);
+
+/// A connection that waits.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) transport: TransportId,
+    /// The number of features that have not answered.
+    pub(crate) n_waiting: usize,
+    pub(crate) welcome: Welcome,
+    /// What a plain client has sent.
+    pub(crate) held: Vec<Box<str>>,
+    held_bytes: usize,
+}
+
+/// What a connection needs to be told when it opens.
+#[derive(Debug)]
+pub(crate) enum Welcome {
+    Plain {
+        /// The id of `authenticate`, whose acknowledgement follows.
+        id: Option<i128>,
+        may_resume: bool,
+        is_over_limit: bool,
+    },
+    SocketIo {
+        /// The key by which the client may recover.
+        pid: Option<String>,
+        auth: Option<Box<RawValue>>,
+    },
+}
+
+impl Admission {
+    pub(crate) fn new(transport: TransportId, welcome: Welcome) -> Self {
+        Self { transport, n_waiting: usize::MAX, welcome, held: Vec::new(), held_bytes: 0 }
+    }
+}
+
+impl Admissions {
+    pub(crate) fn insert(&self, id: ConnId, admission: Admission) {
+        self.0.borrow_mut().insert(id, admission);
+    }
+
+    pub(crate) fn remove(&self, id: ConnId) -> Option<Admission> {
+        self.0.borrow_mut().remove(&id)
+    }
+
+    pub(crate) fn contains(&self, id: ConnId) -> bool {
+        self.0.borrow().contains_key(&id)
+    }
+
+    /// Sets the number of features that are asked.
+    pub(crate) fn set_waiting(&self, id: ConnId, n: usize) {
+        if let Some(admission) = self.0.borrow_mut().get_mut(&id) {
+            admission.n_waiting = n;
+        }
+    }
+
+    /// Notes that a feature allows a connection. Returns whether all have.
+    pub(crate) fn allow(&self, id: ConnId) -> bool {
+        self.0.borrow_mut().get_mut(&id).is_some_and(|admission| {
+            admission.n_waiting = admission.n_waiting.saturating_sub(1);
+            admission.n_waiting == 0
+        })
+    }
+
+    /// The connections of a transport that wait.
+    pub(crate) fn of_transport(&self, transport: TransportId) -> Vec<ConnId> {
+        let admissions = self.0.borrow();
+        admissions.iter().filter(|(_, waiting)| waiting.transport == transport).map(|(id, _)| *id).collect()
+    }
+
+    /// Holds what a plain client sends before its connection opens. `None` where none of its connections waits, or else
+    /// whether the message could be held.
+    pub(crate) fn hold(&self, transport: TransportId, text: &str) -> Option<bool> {
+        let mut admissions = self.0.borrow_mut();
+        if admissions.is_empty() {
+            return None;
+        }
+        let admission = admissions.values_mut().find(|waiting| waiting.transport == transport)?;
+        admission.held_bytes += text.len() + size_of::<Box<str>>();
+        let fits = admission.held_bytes <= MAX_HELD_BYTES;
+        if fits {
+            admission.held.push(text.into());
+        }
+        Some(fits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_opens_when_all_features_allow_it() {
+        let (admissions, id, transport) = (Admissions::default(), ConnId::new(0, 1, 1), TransportId::new(1, 1));
+        let welcome = Welcome::Plain { id: None, may_resume: false, is_over_limit: false };
+        assert_eq!(admissions.hold(transport, "a"), None);
+        admissions.insert(id, Admission::new(transport, welcome));
+        admissions.set_waiting(id, 2);
+        assert!(!admissions.allow(id) && admissions.allow(id) && !admissions.allow(ConnId::new(0, 2, 1)));
+        assert_eq!(admissions.hold(TransportId::new(2, 1), "a"), None);
+        assert_eq!(admissions.hold(transport, "a"), Some(true));
+        assert_eq!(admissions.hold(transport, &"x".repeat(MAX_HELD_BYTES)), Some(false));
+        assert_eq!(admissions.of_transport(transport), [id]);
+        assert_eq!(*admissions.remove(id).unwrap().held[0], *"a");
+    }
+}
