@@ -88,7 +88,6 @@ impl<F: Feature> Simulation<F> {
         let slot = self.scopes.get(&key.scope);
         let rules = Rules {
             manifest: &self.manifest,
-            grants: &self.manifest.needs,
             room: &key.scope,
             max_state_bytes: MAX_STATE_BYTES,
             is_query: event.is_query(),
@@ -100,7 +99,7 @@ impl<F: Feature> Simulation<F> {
             crate::StateChange::Put(bytes) => StateChange::Put(bytes),
             crate::StateChange::Clear => StateChange::Clear,
         };
-        let (effects, state) = rules.check(outcome.effects.into_iter().map(raw_effect), state, |effect| effect)?;
+        let (effects, state, _) = rules.check(outcome.effects.into_iter().map(raw_effect), state, |effect| effect)?;
         check_timers(slot, &effects)?;
         Ok((effects, state))
     }

@@ -175,7 +175,10 @@ fn contract_violations_panic_in_simulator() {
         complaint("undeclared event")
             .ends_with("an emit of \"undeclared\", which is not among the events that its manifest lists")
     );
-    assert!(complaint("undeclared room").ends_with("an emit to the room \"elsewhere\", which it was not granted"));
+    assert!(
+        complaint("undeclared room")
+            .ends_with("an emit to the room \"elsewhere\", which its manifest does not ask for")
+    );
     assert!(complaint("impure").contains("comes out differently when it is handled again"));
     assert!(complaint("lose an attachment").ends_with("an attachment has no placeholder in the arguments"));
     assert!(complaint("fetch twice").ends_with("two fetches for one event"));

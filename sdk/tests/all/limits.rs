@@ -126,7 +126,7 @@ fn credentials_are_removed_from_auth() {
 fn join_at_connect_without_granted_action_panics() {
     let panic = catch_unwind(|| Simulation::<Hall>::new().connect_to("/", person(), &json!({ "join": true })));
     let complaint = *panic.unwrap_err().downcast::<String>().unwrap();
-    assert!(complaint.ends_with("which it was not granted (the action join)"), "{complaint}");
+    assert!(complaint.ends_with("its manifest does not ask for the action join"), "{complaint}");
     assert_eq!(Hall::describe().needs.actions, ["connect"]);
 }
 

@@ -289,7 +289,7 @@ async fn granted_plugins_and_own_senders_can_join() {
         })
         .await;
     };
-    let mut plugins = Plugins::granted(&["connect", "join"], [hostile("greets")]).await;
+    let mut plugins = Plugins::granted(&["connect", "join"], [hostile("greets-joins")]).await;
     let ana = plugins.open("ana", "/", Some(json!({"how": "join"})));
     in_room(&plugins, ana, "greeted").await;
     let ben = plugins.open("ben", "/", Some(json!({"how": "watch"})));

@@ -168,7 +168,7 @@ async fn watchers_and_members_get_a_disconnect_once() {
 async fn emit_reaches_each_recipient_once() {
     let config = "auth.jwt.secret = \"s\"\n[plugins.hostile.grants]\nrooms = [\"ticket:*\"]\naudiences = [\"user\", \"roles\", \"all\"]";
     let host = TestHost::start_with(config, &[]);
-    host.load("hostile", roundhouse_tests::guests::hostile("needs")).await;
+    host.load("hostile", roundhouse_tests::guests::hostile("reaches")).await;
     let token = host.token_with("cara", &["--role", "admin", "--role", "agent"]);
     let mut everybody = [
         host.client("ana").await,

@@ -165,7 +165,7 @@ async fn api_shows_and_disconnects_by_namespace() {
 #[tokio::test]
 async fn plugin_disconnects_a_client() {
     let host = InnerHost::start(CONFIG).await;
-    host.load("hostile", hostile("normal")).await;
+    host.load("hostile", hostile("disconnects")).await;
     let mut client = client(&host).await;
     client.emit_with_ack("hostile:count", json!([{ "id": "a" }])).await;
     client.emit("hostile:do", json!([{ "id": "a", "how": "disconnect" }])).await;

@@ -52,7 +52,7 @@ impl Stage {
 
 fn load(host: &TestHost) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let loaded = runtime.block_on(host.try_load("hostile", hostile("normal")));
+    let loaded = runtime.block_on(host.try_load("hostile", hostile("greedy")));
     ensure!(loaded.status == 200, "the guest is not loaded: {}", loaded.text);
     Ok(())
 }

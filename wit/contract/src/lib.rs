@@ -7,7 +7,7 @@
 //! # Layout, in reading order
 //! - [`raw`]: manifests and outcomes as a component returns them, unchecked
 //! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`], [`Permission`]s and [`Grants`]
-//! - [`Rules`]: the check of an outcome, against a [`World`]
+//! - [`Rules`]: the check of an outcome, against a [`World`], and its [`Uses`] of grants
 //! - [`Arguments`], [`PayloadBounds`]: the form and the bounds of a payload
 //! - [`without_credentials`]: the `auth` of a handshake as features see it
 //! - [`is_valid_id`], [`is_valid_room`], [`is_invisible`]: names
@@ -30,6 +30,7 @@ pub mod raw;
 mod rules;
 mod surrogates;
 mod template;
+mod uses;
 
 pub use bounds::PayloadBounds;
 pub use connect_refusal::ConnectRefusal;
@@ -38,7 +39,7 @@ pub use effect::{Audience, Counted, Effect, MAX_SCOPE_TIMERS, MIN_CHAINED_MS, Pa
 pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
 pub use event_limits::EventLimits;
 pub use extension::check_namespace;
-pub use grants::{Grants, matches_pattern};
+pub use grants::{CONNECT_ACTION, Grant, GrantKind, Grants, matches_pattern};
 pub use id::{ID_RULE, MAX_ID_CHARS, MAX_ROOM_CHARS, USER_ROOM_PREFIX, is_valid_id, is_valid_room};
 pub use invisible::{INVISIBLE, harmless_name, is_harmless_name, is_invisible};
 pub use manifest::{Manifest, Route, Scope};
@@ -48,3 +49,4 @@ pub use placeholders::{BadPlaceholders, MAX_ATTACHMENTS, check_placeholders};
 pub use rules::{Refusal, Rules, World};
 pub use surrogates::without_lone_surrogates;
 pub use template::{ScopeAddress, Template};
+pub use uses::Uses;

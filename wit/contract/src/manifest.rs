@@ -61,7 +61,8 @@ pub struct Manifest {
     pub queries: HashMap<String, Option<usize>>,
     /// The events that the feature may emit.
     pub emits: BTreeSet<String>,
-    /// The permissions that the feature needs beyond its own scopes' rooms. A route for `connect` is a need.
+    /// The permissions that the feature needs beyond its own scopes' rooms, the narrowest rooms first. A route for
+    /// `connect` is a need.
     pub needs: Grants,
 }
 
@@ -113,9 +114,10 @@ impl Manifest {
         check_senders(&extensions, &routes, connect_scope.is_some())?;
         let mut needs = manifest.needs;
         needs.check()?;
-        if connect_scope.is_some() && !needs.allows_action(CONNECT_ACTION) {
+        if connect_scope.is_some() {
             needs.actions.push(CONNECT_ACTION.to_owned());
         }
+        needs.sort();
         Ok(Self {
             name,
             version,
@@ -155,7 +157,7 @@ fn check_name_and_version(raw::Manifest { name, version, .. }: &raw::Manifest) -
     let is_semantic = version.split(['-', '+']).next().is_some_and(|core| {
         core.split('.').count() == 3 && core.split('.').all(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
     });
-    if !is_semantic || version.len() > MAX_NAME_CHARS || !version.is_ascii() {
+    if !is_semantic || version.len() > MAX_NAME_CHARS || !version.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!("the version {version:?} must be a semantic version, as 1.2.3"));
     }
     Ok(())

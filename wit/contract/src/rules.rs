@@ -4,12 +4,13 @@ use std::fmt::Display;
 
 use crate::connect_refusal::{self, ConnectRefusal};
 use crate::effect::{Audience, Counted, Effect, Payload};
-use crate::grants::{DISCONNECT_ACTION, Grants, JOIN_ACTION, SAVE_ACTION};
+use crate::grants::{DISCONNECT_ACTION, JOIN_ACTION, SAVE_ACTION};
 use crate::id::{USER_ROOM_PREFIX, is_valid_id, is_valid_room};
 use crate::manifest::Manifest;
 use crate::payload::Arguments;
 use crate::raw::{self, StateChange};
 use crate::surrogates::without_lone_surrogates;
+use crate::uses::Uses;
 
 /// The greatest number of effects of one event.
 const MAX_EFFECTS: usize = 1000;
@@ -53,10 +54,8 @@ pub trait World {
 /// The rules for the outcome of one event.
 #[derive(Debug)]
 pub struct Rules<'a, W> {
-    /// The feature's manifest.
+    /// The feature's manifest. A feature whose needs are not all granted does not run, so its needs are what it may do.
     pub manifest: &'a Manifest,
-    /// The permissions that the feature is granted.
-    pub grants: &'a Grants,
     /// The key of the scope, which is the name of its room.
     pub room: &'a str,
     /// The greatest size of a state, in bytes.
@@ -70,7 +69,8 @@ pub struct Rules<'a, W> {
 }
 
 impl<W: World> Rules<'_, W> {
-    /// Checks the effects and the state of an outcome. `convert` makes the host's own effects, so that they are collected once.
+    /// Checks the effects and the state of an outcome. `convert` makes the host's own effects, so that they are collected
+    /// once. Returns the needs that the effects made use of, too.
     ///
     /// # Errors
     /// With the first rule that the outcome breaks.
@@ -79,15 +79,15 @@ impl<W: World> Rules<'_, W> {
         effects: impl ExactSizeIterator<Item = raw::Effect<A>>,
         state: StateChange,
         mut convert: impl FnMut(Effect<W::Connection>) -> E,
-    ) -> Result<(Vec<E>, StateChange), Refusal> {
+    ) -> Result<(Vec<E>, StateChange, Uses), Refusal> {
         if effects.len() > MAX_EFFECTS {
             return Err(format!("{} effects, and there may be {MAX_EFFECTS}", effects.len()));
         }
-        let mut weight = Weight(0);
+        let mut tally = Tally::default();
         let (mut n_replies, mut n_fetches, mut only_replies, mut refuses) = (0, 0, true, false);
         let n_effects = effects.len();
         let effects = effects.map(|effect| {
-            let effect = self.effect(effect, &mut weight)?;
+            let effect = self.effect(effect, &mut tally)?;
             only_replies &= matches!(effect, Effect::Reply(_));
             match effect {
                 Effect::Reply(_) | Effect::ReplyReached(..) => n_replies += 1,
@@ -111,7 +111,7 @@ impl<W: World> Rules<'_, W> {
             return Err("two fetches for one event".to_owned());
         }
         self.state(&state)?;
-        Ok((effects, state))
+        Ok((effects, state, tally.uses))
     }
 
     fn state(&self, state: &StateChange) -> Result<(), Refusal> {
@@ -128,13 +128,13 @@ impl<W: World> Rules<'_, W> {
     fn effect<A: Iterator<Item = raw::Audience>>(
         &self,
         effect: raw::Effect<A>,
-        weight: &mut Weight,
+        tally: &mut Tally,
     ) -> Result<Effect<W::Connection>, Refusal> {
         Ok(match effect {
-            raw::Effect::Emit(emit) => self.emit(emit, weight)?,
-            raw::Effect::Reply(reply) => Effect::Reply(payload(reply, weight)?),
+            raw::Effect::Emit(emit) => self.emit(emit, tally)?,
+            raw::Effect::Reply(reply) => Effect::Reply(payload(reply, tally)?),
             raw::Effect::ReplyReached { field, of } => {
-                weight.add(field.len())?;
+                tally.weigh(field.len())?;
                 let of = match of.as_str() {
                     "connections" => Counted::Connections,
                     "users" => Counted::Users,
@@ -143,27 +143,27 @@ impl<W: World> Rules<'_, W> {
                 Effect::ReplyReached(field, of)
             }
             raw::Effect::Join(membership) => {
-                let (connection, room) = self.membership(membership)?;
-                if !self.world.has_come(connection) && !self.grants.allows_action(JOIN_ACTION) {
+                let (connection, room) = self.membership(membership, tally)?;
+                if !self.world.has_come(connection) && !self.may_perform(JOIN_ACTION, tally) {
                     return Err(format!(
-                        "a join of the connection {connection}, which sent it nothing and which it was not granted (the \
-                         action {JOIN_ACTION})"
+                        "a join of the connection {connection}, which sent it nothing, and its manifest does not ask for the \
+                         action {JOIN_ACTION}"
                     ));
                 }
                 Effect::Join(connection, room)
             }
             raw::Effect::Leave(membership) => {
-                let (connection, room) = self.membership(membership)?;
+                let (connection, room) = self.membership(membership, tally)?;
                 Effect::Leave(connection, room)
             }
             raw::Effect::Watch(connection) => Effect::Watch(self.connection(&connection)?),
-            raw::Effect::SetTimer(timer) => set_timer(timer, weight)?,
+            raw::Effect::SetTimer(timer) => set_timer(timer, tally)?,
             raw::Effect::CancelTimer(name) => Effect::CancelTimer(name),
-            raw::Effect::Save(save) => self.save(save, weight)?,
-            raw::Effect::Fetch(fetch) => self.fetch(fetch, weight)?,
+            raw::Effect::Save(save) => self.save(save, tally)?,
+            raw::Effect::Fetch(fetch) => self.fetch(fetch, tally)?,
             raw::Effect::Disconnect { connection, reason } => {
-                if !self.grants.allows_action(DISCONNECT_ACTION) {
-                    return Err("a disconnect, which it was not granted".to_owned());
+                if !self.may_perform(DISCONNECT_ACTION, tally) {
+                    return Err("a disconnect, and its manifest does not ask for the action disconnect".to_owned());
                 }
                 Effect::Disconnect(self.connection(&connection)?, reason)
             }
@@ -180,17 +180,17 @@ impl<W: World> Rules<'_, W> {
     fn emit<A: Iterator<Item = raw::Audience>>(
         &self,
         emit: raw::Emit<A>,
-        weight: &mut Weight,
+        tally: &mut Tally,
     ) -> Result<Effect<W::Connection>, Refusal> {
         let raw::Emit { to, except, event, payload: carried, volatile, acknowledge } = emit;
         if !self.manifest.emits.contains(&event) {
             return Err(format!("an emit of {event:?}, which is not among the events that its manifest lists"));
         }
-        weight.add(event.len())?;
-        let payload = payload(carried, weight)?;
-        let to = to.map(|audience| self.recipients(audience, weight)).collect::<Result<Vec<_>, _>>()?;
+        tally.weigh(event.len())?;
+        let payload = payload(carried, tally)?;
+        let to = to.map(|audience| self.recipients(audience, tally)).collect::<Result<Vec<_>, _>>()?;
         // Leaving out an audience needs no grant.
-        let except = except.map(|audience| self.audience(audience, weight)).collect::<Result<Vec<_>, _>>()?;
+        let except = except.map(|audience| self.audience(audience, tally)).collect::<Result<Vec<_>, _>>()?;
         let Some((tag, timeout_ms)) = acknowledge else {
             return Ok(Effect::Emit { to, except, event, payload, volatile });
         };
@@ -206,20 +206,20 @@ impl<W: World> Rules<'_, W> {
         Ok(Effect::EmitWithAck { connections, event, payload, tag, timeout_ms })
     }
 
-    fn save(&self, mut save: raw::Save, weight: &mut Weight) -> Result<Effect<W::Connection>, Refusal> {
-        self.collection(&save.collection)?;
+    fn save(&self, mut save: raw::Save, tally: &mut Tally) -> Result<Effect<W::Connection>, Refusal> {
+        self.collection(&save.collection, tally)?;
         if save.tag.len() > MAX_NAME_BYTES || save.key.as_ref().is_some_and(|key| key.len() > MAX_NAME_BYTES) {
             return Err("a document with a tag or key of more than 1024 bytes".to_owned());
         }
-        weight.add(save.document.len() + save.tag.len())?;
+        tally.weigh(save.document.len() + save.tag.len())?;
         json(&save.document, "a document")?;
         save.document = without_lone_surrogates(&save.document).into_owned();
         Ok(Effect::Save(save))
     }
 
-    fn fetch(&self, fetch: raw::Fetch, weight: &mut Weight) -> Result<Effect<W::Connection>, Refusal> {
-        self.collection(&fetch.collection)?;
-        weight.add(fetch.tag.len() + fetch.before.as_ref().map_or(0, String::len))?;
+    fn fetch(&self, fetch: raw::Fetch, tally: &mut Tally) -> Result<Effect<W::Connection>, Refusal> {
+        self.collection(&fetch.collection, tally)?;
+        tally.weigh(fetch.tag.len() + fetch.before.as_ref().map_or(0, String::len))?;
         if fetch.tag.len() > MAX_NAME_BYTES {
             return Err("a fetch with a tag of more than 1024 bytes".to_owned());
         }
@@ -229,9 +229,9 @@ impl<W: World> Rules<'_, W> {
         Ok(Effect::Fetch(fetch))
     }
 
-    fn collection(&self, collection: &str) -> Result<(), Refusal> {
-        if !self.grants.allows_action(SAVE_ACTION) {
-            return Err("something of the document store, which it was not granted (the action save)".to_owned());
+    fn collection(&self, collection: &str, tally: &mut Tally) -> Result<(), Refusal> {
+        if !self.may_perform(SAVE_ACTION, tally) {
+            return Err("something of the document store, and its manifest does not ask for the action save".to_owned());
         }
         if !is_valid_id(collection) {
             return Err(format!("a collection {collection:?}, whose name must be 1 to 128 printable characters"));
@@ -240,41 +240,43 @@ impl<W: World> Rules<'_, W> {
     }
 
     /// An audience that the feature may emit to.
-    fn recipients(&self, audience: raw::Audience, weight: &mut Weight) -> Result<Audience<W::Connection>, Refusal> {
-        let audience = self.audience(audience, weight)?;
+    fn recipients(&self, audience: raw::Audience, tally: &mut Tally) -> Result<Audience<W::Connection>, Refusal> {
+        let audience = self.audience(audience, tally)?;
         let needs = match &audience {
-            Audience::Room(room) if self.reaches(room) => return Ok(audience),
-            Audience::Room(room) => return Err(format!("an emit to the room {room:?}, which it was not granted")),
+            Audience::Room(room) if self.reaches(room, tally) => return Ok(audience),
+            Audience::Room(room) => {
+                return Err(format!("an emit to the room {room:?}, which its manifest does not ask for"));
+            }
             Audience::Connection(connection) if self.world.is_known(*connection) => return Ok(audience),
             Audience::Connection(connection) => return Err(unknown_connection(connection)),
             Audience::Users(_) => "user",
             Audience::Roles(_) => "roles",
             Audience::All => "all",
         };
-        if self.grants.allows_audience(needs) {
+        if tally.use_need(self.manifest.needs.place_of_audience(needs)) {
             Ok(audience)
         } else {
-            Err(format!("an emit to the audience {needs}, which it was not granted"))
+            Err(format!("an emit to the audience {needs}, which its manifest does not ask for"))
         }
     }
 
     /// An audience, granted or not.
-    fn audience(&self, audience: raw::Audience, weight: &mut Weight) -> Result<Audience<W::Connection>, Refusal> {
+    fn audience(&self, audience: raw::Audience, tally: &mut Tally) -> Result<Audience<W::Connection>, Refusal> {
         Ok(match audience {
             raw::Audience::Room(room) => {
-                weight.add(room.len())?;
+                tally.weigh(room.len())?;
                 Audience::Room(room)
             }
             raw::Audience::User(user) => {
-                weight.add(user.len())?;
+                tally.weigh(user.len())?;
                 Audience::Users(vec![user])
             }
             raw::Audience::Users(users) => {
-                weight.add(users.iter().map(String::len).sum())?;
+                tally.weigh(users.iter().map(String::len).sum())?;
                 Audience::Users(users)
             }
             raw::Audience::Roles(roles) => {
-                weight.add(roles.iter().map(String::len).sum())?;
+                tally.weigh(roles.iter().map(String::len).sum())?;
                 Audience::Roles(roles)
             }
             raw::Audience::Connection(id) => Audience::Connection(self.parse(&id)?),
@@ -286,21 +288,32 @@ impl<W: World> Rules<'_, W> {
     }
 
     /// Whether the feature may emit to a room, and let connections join it.
-    fn reaches(&self, room: &str) -> bool {
-        room == self.room
-            || self.grants.allows_room(room)
-            || self.manifest.scope_of_key(room).is_some()
-            || (room.starts_with(USER_ROOM_PREFIX) && self.grants.allows_audience("user"))
+    fn reaches(&self, room: &str, tally: &mut Tally) -> bool {
+        let Manifest { needs, .. } = self.manifest;
+        // A room of the feature's own scopes makes no use of a need, though one may name it.
+        if room == self.room || self.manifest.scope_of_key(room).is_some() {
+            return true;
+        }
+        let of_a_user = || room.starts_with(USER_ROOM_PREFIX).then(|| needs.place_of_audience("user")).flatten();
+        tally.use_need(needs.place_of_room(room).or_else(of_a_user))
     }
 
-    fn membership(&self, membership: raw::Membership) -> Result<(W::Connection, Option<String>), Refusal> {
+    fn may_perform(&self, action: &str, tally: &mut Tally) -> bool {
+        tally.use_need(self.manifest.needs.place_of_action(action))
+    }
+
+    fn membership(
+        &self,
+        membership: raw::Membership,
+        tally: &mut Tally,
+    ) -> Result<(W::Connection, Option<String>), Refusal> {
         let connection = self.connection(&membership.connection)?;
         let Some(room) = membership.room else { return Ok((connection, None)) };
         if room.starts_with(USER_ROOM_PREFIX) {
             return Err(format!("a membership of {room:?}, which only the user's own connections have"));
         }
-        if !is_valid_room(&room) || !self.reaches(&room) {
-            return Err(format!("a membership of the room {room:?}, which it was not granted"));
+        if !is_valid_room(&room) || !self.reaches(&room, tally) {
+            return Err(format!("a membership of the room {room:?}, which its manifest does not ask for"));
         }
         Ok((connection, Some(room)))
     }
@@ -315,32 +328,41 @@ impl<W: World> Rules<'_, W> {
     }
 }
 
-/// The weight of the effects so far, in bytes.
-struct Weight(usize);
+/// The weight of the effects so far, and the needs that they made use of.
+#[derive(Default)]
+struct Tally {
+    bytes: usize,
+    uses: Uses,
+}
 
-impl Weight {
-    fn add(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.0 += bytes;
-        if self.0 > MAX_EFFECT_BYTES {
+impl Tally {
+    fn weigh(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        if self.bytes > MAX_EFFECT_BYTES {
             return Err(format!("effects of more than {MAX_EFFECT_BYTES} bytes"));
         }
         Ok(())
     }
+
+    /// Notes the use of the need at this place. Returns whether there is one.
+    fn use_need(&mut self, place: Option<usize>) -> bool {
+        place.inspect(|place| self.uses.add(*place)).is_some()
+    }
 }
 
-fn payload(payload: raw::Payload, weight: &mut Weight) -> Result<Payload, Refusal> {
+fn payload(payload: raw::Payload, tally: &mut Tally) -> Result<Payload, Refusal> {
     let raw::Payload { args, attachments } = payload;
-    weight.add(args.len() + attachments.iter().map(Vec::len).sum::<usize>())?;
+    tally.weigh(args.len() + attachments.iter().map(Vec::len).sum::<usize>())?;
     let arguments = Arguments::check(args, attachments.len());
     let arguments = arguments.map_err(|error| format!("a payload that cannot be sent: {error}"))?;
     Ok(Payload { arguments, attachments })
 }
 
-fn set_timer<C>(timer: raw::SetTimer, weight: &mut Weight) -> Result<Effect<C>, Refusal> {
+fn set_timer<C>(timer: raw::SetTimer, tally: &mut Tally) -> Result<Effect<C>, Refusal> {
     if timer.name.len() > MAX_NAME_BYTES || timer.after_ms > MAX_TIMER_MS {
         return Err("a timer of more than 31 days, or with a name of more than 1024 bytes".to_owned());
     }
-    weight.add(timer.payload.len() + timer.name.len())?;
+    tally.weigh(timer.payload.len() + timer.name.len())?;
     json(&timer.payload, "a timer's payload")?;
     Ok(Effect::SetTimer(timer))
 }

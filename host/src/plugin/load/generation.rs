@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use prometheus::Histogram;
-use roundhouse_contract::{Grants, Manifest};
+use roundhouse_contract::Manifest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,14 +63,13 @@ impl Installed {
     }
 }
 
-/// A loaded build of a plugin, with its grants, bounds and settings.
+/// A loaded build of a plugin, with its bounds and settings.
 pub(crate) struct Generation {
     pub(crate) id: GenerationId,
     pub(crate) manifest: Manifest,
     pub(crate) source: Source,
     pub(crate) component: LinkedComponent,
     pub(crate) bounds: InstanceBounds,
-    pub(crate) grants: Grants,
     /// Who may send which events, beyond what the manifest says.
     pub(crate) permissions: HashMap<String, EventPermission>,
     /// The operator's settings, a JSON object.

@@ -215,8 +215,7 @@ impl Loader {
         let grants = configured.grants.unwrap_or_else(|| self.default_grants(&manifest, source));
         let missing = manifest.needs.missing_from(&grants);
         if !missing.is_empty() {
-            let message =
-                format!("it needs {}, which plugins.{}.grants does not grant", missing.join(", "), manifest.name);
+            let message = format!("it needs {missing}, which plugins.{}.grants does not grant", manifest.name);
             return Err(LoadError::new(Step::Grants, message));
         }
         let permissions = configured.events;
@@ -235,8 +234,7 @@ impl Loader {
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
         let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
-        let generation =
-            Generation { id, manifest, source, component, bounds, grants, permissions, settings, log, latency };
+        let generation = Generation { id, manifest, source, component, bounds, permissions, settings, log, latency };
         self.try_settings(&generation)?;
         Ok(generation)
     }

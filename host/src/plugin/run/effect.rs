@@ -120,7 +120,7 @@ pub(crate) fn check<W: World<Connection = ConnId>>(
     outcome: Outcome,
 ) -> Result<Checked, Refusal> {
     let (effects, state) = lift::outcome(outcome);
-    let (effects, state) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
+    let (effects, state, _) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
     Ok(Checked { effects, state })
 }
 

@@ -160,7 +160,6 @@ impl ThreadState {
         };
         let rules = Rules {
             manifest: &generation.manifest,
-            grants: &generation.grants,
             room: &address.key,
             max_state_bytes: generation.bounds.state_bytes,
             is_query: event.is_query(),

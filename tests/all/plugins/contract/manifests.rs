@@ -67,10 +67,14 @@ fn table() -> Vec<(ManifestSpec, &'static str)> {
         (changed(|m| m.gathers = numbered("q", 257)), "lists 257 queries"),
         (changed(|m| m.needs.audiences = vec!["everybody".to_owned()]), "no audience"),
         (changed(|m| m.needs.actions = vec!["fly".to_owned()]), "no action"),
+        (changed(|m| m.needs.rooms = numbered("r", 256)), ""),
+        (changed(|m| m.needs.rooms = numbered("r", 257)), "257 rooms, and may list 256"),
+        (changed(|m| m.needs.rooms = vec!["a b*".to_owned()]), "1 to 512 printable characters"),
         (changed(|m| m.namespaces = vec!["/a b".to_owned()]), "the namespace \"/a b\""),
         (changed(|m| m.namespaces = numbered("/n", 33)), "33 namespaces"),
         (changed(|m| m.migrates_down_to = vec![1]), "not older than its own"),
         (changed(|m| m.version = "1.0".to_owned()), "semantic version"),
+        (changed(|m| m.version = "1.0.0-a\n".to_owned()), "semantic version"),
         (changed(|m| m.name = "No Name".to_owned()), "lower-case letters"),
     ]
 }

@@ -92,6 +92,7 @@ impl Feature for Hostile {
                 .queries(["count"])
         };
         let scope = routed(Scope::volatile("hostile:{id}"));
+        let greeted = || Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]);
         let manifest = |scope| {
             Manifest::new("hostile", "1.0.0", "Misbehaves on demand").scope(scope).gathers("stats").emits([Noise::NAME])
         };
@@ -115,13 +116,15 @@ impl Feature for Hostile {
             "describe=durable-both-ways" => {
                 manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_down_to([1])
             }
-            "describe=greets" | "describe=takes" => {
-                manifest(scope).scope(Scope::volatile("greeted").on_connect().from_clients(["hostile:greeted"]))
-            }
+            "describe=greets" | "describe=takes" => manifest(scope).scope(greeted()),
+            "describe=greets-joins" => manifest(scope).scope(greeted()).needs_actions(["join"]),
             "describe=admits" => manifest(scope).scope(Scope::volatile("greeted").admits()),
             "describe=roles" => manifest(scope.roles(["hostile:do", "hostile:told"], ["lead", "admin"])),
             "describe=presence" => manifest(scope.on_away()),
             "describe=needs" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["all"]),
+            "describe=reaches" => manifest(scope).needs_rooms(["ticket:*"]).needs_audiences(["user", "roles", "all"]),
+            "describe=greedy" => manifest(scope).needs_audiences(["all"]).needs_actions(["save"]),
+            "describe=disconnects" => manifest(scope).needs_actions(["disconnect"]),
             "describe=schema" => manifest(scope).state_version(2),
             _ => manifest(scope),
         }
