@@ -13,7 +13,7 @@ use super::route::Handler::{Admin, Open, Publish};
 use super::route::{Names, Query, Route};
 use super::schema::{Refusal, Schemas, json_content, text_content};
 use super::state::Api;
-use crate::plugin::{Change, PluginReport};
+use crate::plugin::{Change, GrantReport, PluginReport};
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
@@ -42,7 +42,7 @@ const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls, the most frequent first, because the router searches in order.
-pub(super) static ROUTES: [Route; 24] = [
+pub(super) static ROUTES: [Route; 25] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
         .takes_key()
@@ -151,6 +151,12 @@ pub(super) static ROUTES: [Route; 24] = [
         .query(Query::LoseWrites)
         .answers::<Change>()
         .refuses(&[NO_SUCH, NO_COMPONENT]),
+    Route::new(GET, "/v1/plugins/{name}/grants", "readGrants", Admin(|api, call| Box::pin(api.grants(call))))
+        .names(Names::Plugin)
+        .summary("What a plugin asks for, is given, and made use of")
+        .query(Query::Last)
+        .answers::<GrantReport>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
     Route::new(GET, "/healthz", "alive", Open(|_| Api::alive())).summary("Whether the host is alive"),
     Route::new(GET, "/readyz", "ready", Open(Api::ready)).summary("Whether the host takes work").refuses(&[NOT_READY]),
     Route::new(GET, "/metrics", "metrics", Open(Api::metrics)).summary("Figures in Prometheus' format"),

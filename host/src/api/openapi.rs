@@ -85,6 +85,10 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
         let about = "Whether states may be lost that the build cannot take over.";
         add("loseWrites", "query", about, json!({ "type": "boolean", "default": false }));
     }
+    if route.query == Query::Last {
+        let about = "Only the uses in so many last events count; by default those in all since the build was loaded.";
+        add("last", "query", about, json!({ "type": "integer", "minimum": 1 }));
+    }
     if matches!(route.query, Query::Page | Query::PageOfUser | Query::PageOfBlocks) {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });
         add("limit", "query", "How many, at most.", limit);

@@ -12,7 +12,7 @@ use super::route::OperatorCall;
 use super::state::Api;
 use crate::model::{ErrorCode, Failure};
 use crate::net::response::{Answer, json};
-use crate::plugin::{Change, Load, LoadError, PluginReport, Source, Step};
+use crate::plugin::{Change, GrantList, Load, LoadError, PluginReport, Source, Step};
 
 /// All plugins.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -36,6 +36,9 @@ pub(super) struct Refused<'a> {
     code: ErrorCode,
     message: &'a str,
     step: Step,
+    /// What the component asks for and is not granted, where that is the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<GrantList>,
 }
 
 impl Api {
@@ -64,7 +67,7 @@ impl Api {
             Ok(bytes) => bytes.into(),
             Err(too_large) if too_large.code == ErrorCode::TooLarge => {
                 let message = format!("the component is larger than {largest} bytes");
-                return Ok(refused(&LoadError { step: Step::Size, message, is_passing: false }));
+                return Ok(refused(&LoadError::new(Step::Size, message)));
             }
             Err(broken) => return Err(broken),
         };
@@ -73,8 +76,19 @@ impl Api {
         let load = Load { name, digest, lose_writes, ..Load::new(bytes, Source::Api) };
         Ok(match self.runtime.lifecycle().load(load).await {
             Ok(change) => json(StatusCode::OK, &Change { warning: change.warning.or(self.config_notice()), ..change }),
+            Err(error) if !error.missing.is_empty() => {
+                // If the grants were added to the file, only the restart is missing.
+                let notice = self.config_notice().map(|notice| format!(". {notice}"));
+                refused(&LoadError { message: error.message + &notice.unwrap_or_default(), ..error })
+            }
             Err(error) => refused(&error),
         })
+    }
+
+    /// What a plugin asks for, is given, and made use of.
+    pub(super) async fn grants(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let report = self.runtime.lifecycle().grants(&call.name()?, last(call.query)?).await?;
+        Ok(json(StatusCode::OK, &report))
     }
 
     pub(super) async fn unload(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
@@ -125,7 +139,23 @@ fn lose_writes(query: Option<&str>) -> Result<bool, Failure> {
     Ok(lose_writes)
 }
 
+/// The number of last events that a call is about: the parameter `last`, or else all.
+fn last(query: Option<&str>) -> Result<u64, Failure> {
+    let mut last = u64::MAX;
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        if name != "last" {
+            let message = format!("there is no parameter {name:?} here: there is last");
+            return Err(Failure::new(ErrorCode::BadRequest, message));
+        }
+        last = value.parse().ok().filter(|last| *last > 0).ok_or_else(|| {
+            Failure::new(ErrorCode::BadRequest, format!("last is {value:?}, and must be a number of events, from 1"))
+        })?;
+    }
+    Ok(last)
+}
+
 fn refused(error: &LoadError) -> Answer {
-    let body = Refused { code: ErrorCode::BadRequest, message: &error.message, step: error.step };
+    let missing = (!error.missing.is_empty()).then(|| GrantList::from(&error.missing));
+    let body = Refused { code: ErrorCode::BadRequest, message: &error.message, step: error.step, missing };
     json(StatusCode::UNPROCESSABLE_ENTITY, &body)
 }

@@ -144,6 +144,8 @@ pub(super) enum Query {
     None,
     /// `loseWrites`: states may be lost.
     LoseWrites,
+    /// `last`: so many last events alone.
+    Last,
     /// `limit` and `after`: a page of a list.
     Page,
     /// The same, and `user`.

@@ -2,6 +2,7 @@
 
 mod api_client;
 mod explain;
+mod grants;
 mod load_config;
 mod logs;
 mod memory;

@@ -11,6 +11,7 @@ use hyper::Method;
 use serde_json::Value;
 
 use super::api_client::ApiArgs;
+use super::grants::grants_text;
 use super::load_config::load_config;
 use super::output::{eprint, print, print_json};
 use crate::config::Overrides;
@@ -54,6 +55,19 @@ pub(super) enum PluginCommand {
         name: String,
         #[command(flatten)]
         losses: LossArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Print what a plugin asks for, is given, and made use of.
+    Grants {
+        /// The plugin's name.
+        name: String,
+        /// Print the least grants for what the plugin did, as lines of the configuration.
+        #[arg(long)]
+        suggest: bool,
+        /// Count the uses in so many last events alone. Default: all since the build was loaded.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        last: Option<u64>,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -104,6 +118,11 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
         PluginCommand::Reset { name, losses, api } => {
             let path = losses.path(&format!("/v1/plugins/{}/reset", checked(&name)?));
             print_json(&api.call(Method::POST, &path, Bytes::new())?)
+        }
+        PluginCommand::Grants { name, suggest, last, api } => {
+            let last = last.map(|last| format!("?last={last}")).unwrap_or_default();
+            let path = format!("/v1/plugins/{}/grants{last}", checked(&name)?);
+            print(&grants_text(&api.call(Method::GET, &path, Bytes::new())?, suggest)?)
         }
         PluginCommand::Inspect { file, config } => print_json(&inspect_file(&read(&file)?, config.as_deref())?),
     }

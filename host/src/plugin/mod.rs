@@ -21,6 +21,7 @@ pub use connect::Opening;
 pub use event::senders::SenderLimits;
 pub use event::{ClientEvent, Once};
 pub use lifecycle::folder::Folder;
+pub use lifecycle::grants::{GrantList, GrantReport, LastUse};
 pub use lifecycle::install::{Change, Lifecycle, Load};
 pub use lifecycle::report::{Inspection, Latency, PayloadLimits, PluginReport, PluginState, inspect};
 pub use load::bundled::{Bundled, bundled};

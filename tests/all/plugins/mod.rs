@@ -4,6 +4,7 @@ mod connect;
 mod contract;
 mod faults;
 mod folder;
+mod grants;
 mod installed;
 mod loading;
 mod schemas;

@@ -2,6 +2,7 @@
 
 pub(crate) mod component_store;
 pub(crate) mod folder;
+pub(crate) mod grants;
 pub(crate) mod install;
 pub(crate) mod record;
 pub(crate) mod report;
@@ -9,4 +10,5 @@ pub(crate) mod requests;
 pub(crate) mod restore;
 pub(crate) mod rollback;
 pub(crate) mod start;
+pub(crate) mod suggestion;
 pub(crate) mod threads;

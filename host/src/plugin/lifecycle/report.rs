@@ -218,14 +218,20 @@ impl Lifecycle {
         Ok(report)
     }
 
+    pub(super) fn state_of(&self, plugin: &Plugin) -> PluginState {
+        match plugin.health.paused_until(self.shared.clock.uptime_ms()) {
+            Some(_) => PluginState::Quarantined,
+            None => PluginState::Running,
+        }
+    }
+
     fn report_of(&self, plugin: &Plugin) -> PluginReport {
         let generation = plugin.current();
-        let paused = plugin.health.paused_until(self.shared.clock.uptime_ms()).is_some();
         PluginReport {
             id: generation.id.clone(),
             description: generation.manifest.description.clone(),
             source: generation.source,
-            state: if paused { PluginState::Quarantined } else { PluginState::Running },
+            state: self.state_of(plugin),
             previous: plugin.before().map(|before| before.id.clone()),
             newer_bundled: newer_bundled(&generation),
             errors: plugin.errors(),

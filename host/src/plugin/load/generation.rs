@@ -9,6 +9,8 @@ use roundhouse_contract::Manifest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::grant_use::GrantUse;
+use super::grants::Given;
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::link::LinkedComponent;
 use crate::plugin::guest::log::PluginLog;
@@ -63,13 +65,15 @@ impl Installed {
     }
 }
 
-/// A loaded build of a plugin, with its bounds and settings.
+/// A loaded build of a plugin, with its grants, bounds and settings.
 pub(crate) struct Generation {
     pub(crate) id: GenerationId,
     pub(crate) manifest: Manifest,
     pub(crate) source: Source,
     pub(crate) component: LinkedComponent,
     pub(crate) bounds: InstanceBounds,
+    pub(crate) given: Given,
+    pub(crate) grant_use: GrantUse,
     /// Who may send which events, beyond what the manifest says.
     pub(crate) permissions: HashMap<String, EventPermission>,
     /// The operator's settings, a JSON object.

@@ -13,7 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::bundled::bundled;
 use super::generation::{Generation, GenerationId, Source};
-use super::options::PluginConfig;
+use super::grant_use::GrantUse;
+use super::grants::Given;
+use super::options::{PluginConfig, PluginOptions};
 use crate::metrics::Metrics;
 use crate::model::Clock;
 use crate::plugin::event::Event;
@@ -65,13 +67,16 @@ pub struct LoadError {
     /// Whether the same component may be accepted later, unchanged.
     #[serde(skip)]
     pub is_passing: bool,
+    /// The grants that are missing, if that is the reason.
+    #[serde(skip)]
+    pub missing: Grants,
 }
 
 impl LoadError {
     pub(crate) fn new(step: Step, message: impl Into<String>) -> Self {
         // These steps depend on other plugins, the present states and the disk, all of which change.
         let is_passing = matches!(step, Step::Routes | Step::Migrate | Step::Install);
-        Self { step, message: message.into(), is_passing }
+        Self { step, message: message.into(), is_passing, missing: Grants::default() }
     }
 
     /// As [`LoadError::new`], for a reason that may pass.
@@ -212,12 +217,10 @@ impl Loader {
             let message = format!("the plugin {0} is switched off: set plugins.{0}.enabled to load it", manifest.name);
             return Err(LoadError::new(Step::Grants, message));
         }
-        let grants = configured.grants.unwrap_or_else(|| self.default_grants(&manifest, source));
-        let missing = manifest.needs.missing_from(&grants);
-        if !missing.is_empty() {
-            let message = format!("it needs {missing}, which plugins.{}.grants does not grant", manifest.name);
-            return Err(LoadError::new(Step::Grants, message));
-        }
+        let given = self.given(&manifest, &configured, source);
+        given
+            .check(&manifest)
+            .map_err(|(missing, message)| LoadError { missing, ..LoadError::new(Step::Grants, message) })?;
         let permissions = configured.events;
         let is_sent = |event: &str| manifest.routes.get(event).is_some_and(|route| route.from_client);
         if let Some(event) = permissions.keys().find(|event| !is_sent(event)) {
@@ -234,9 +237,37 @@ impl Loader {
         let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
         let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
-        let generation = Generation { id, manifest, source, component, bounds, permissions, settings, log, latency };
+        let grant_use = GrantUse::new(&manifest.needs, &self.clock);
+        let generation = Generation {
+            id,
+            manifest,
+            source,
+            component,
+            bounds,
+            given,
+            grant_use,
+            permissions,
+            settings,
+            log,
+            latency,
+        };
         self.try_settings(&generation)?;
         Ok(generation)
+    }
+
+    /// The manifest of a component, and the grants of its plugin, whether these are enough or not.
+    ///
+    /// # Errors
+    /// With the step that refused the component.
+    pub(crate) fn asked_and_given(&self, bytes: &[u8], source: Source) -> Result<(Manifest, Given), LoadError> {
+        let (_, _, manifest) = self.look_into(bytes, None)?;
+        let configured = self.config.plugins.get(&manifest.name).cloned().unwrap_or_default();
+        let given = self.given(&manifest, &configured, source);
+        Ok((manifest, given))
+    }
+
+    fn given(&self, manifest: &Manifest, configured: &PluginOptions, source: Source) -> Given {
+        Given::new(configured, || self.default_grants(manifest, source))
     }
 
     /// The grants of a plugin for which none are configured. Bundled features are trusted like the host, and other

@@ -3,6 +3,8 @@
 pub(crate) mod bundled;
 pub(crate) mod catalogue;
 pub(crate) mod generation;
+pub(crate) mod grant_use;
+pub(crate) mod grants;
 pub(crate) mod health;
 pub(crate) mod loader;
 pub(crate) mod migrate;

@@ -53,6 +53,7 @@ impl ThreadState {
             // A query does not count as a use of the scope.
             return done;
         }
+        generation.grant_use.record(checked.uses, &self.shared.clock);
         let reached = self.reached(&checked.effects);
         // Room was made before the call. Without a template in the manifest, no scope is made.
         let place = self.enter(visit).ok();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roundhouse_contract as contract;
 use roundhouse_contract::raw::StateChange;
-use roundhouse_contract::{ConnectRefusal, Counted, Refusal, Rules, World};
+use roundhouse_contract::{ConnectRefusal, Counted, Refusal, Rules, Uses, World};
 
 use crate::hub::Publication;
 use crate::ledger::Charge;
@@ -84,6 +84,8 @@ pub(crate) struct Fetch {
 pub(crate) struct Checked {
     pub(crate) effects: Vec<Effect>,
     pub(crate) state: StateChange,
+    /// The needs that the effects made use of.
+    pub(crate) uses: Uses,
 }
 
 /// The connections as the contract's rules see them, while one event is handled.
@@ -120,8 +122,8 @@ pub(crate) fn check<W: World<Connection = ConnId>>(
     outcome: Outcome,
 ) -> Result<Checked, Refusal> {
     let (effects, state) = lift::outcome(outcome);
-    let (effects, state, _) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
-    Ok(Checked { effects, state })
+    let (effects, state, uses) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
+    Ok(Checked { effects, state, uses })
 }
 
 impl Effect {

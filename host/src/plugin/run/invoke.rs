@@ -145,7 +145,11 @@ impl ThreadState {
         }
         plugin.calls.fetch_add(1, Ordering::Relaxed);
         shared.metrics.plugin_calls.inc();
-        let outcome = result?.map_err(CallError::Refused)?;
+        let outcome = result?;
+        if event.opened().is_some() {
+            generation.grant_use.record_connect(&shared.clock);
+        }
+        let outcome = outcome.map_err(CallError::Refused)?;
         let sender = event.sender_id();
         let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
         let world = Connections {
