@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use hyper::Uri;
 use serde::{Deserialize, Deserializer};
 
 /// A secret, which no error repeats.
@@ -68,4 +69,20 @@ pub(super) fn check_duration(name: &str, duration: Duration, least: Duration) ->
     let most = Duration::from_secs(24 * 60 * 60);
     ensure!((least..=most).contains(&duration), "{name} is {duration:?}, and must be {least:?} to 1 day");
     Ok(())
+}
+
+/// The URL of a service that the host calls.
+///
+/// # Errors
+/// Where it is not `http` or `https`, or has a user and password, which would be logged.
+pub(super) fn parse_url(key: &str, url: &str) -> anyhow::Result<Uri> {
+    let parsed: Uri = url.parse().with_context(|| format!("{key} is not a URL"))?;
+    ensure!(matches!(parsed.scheme_str(), Some("http" | "https")), "{key} must begin with https:// or http://");
+    let authority = parsed.authority().map_or("", |authority| authority.as_str());
+    ensure!(!authority.contains('@'), "{key} has a user or password, which the host does not send");
+    let is_local = matches!(parsed.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    if parsed.scheme_str() == Some("http") && !is_local {
+        tracing::warn!("{key} is not encrypted: whoever is between can exchange the answers; use https");
+    }
+    Ok(parsed)
 }

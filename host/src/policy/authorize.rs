@@ -12,7 +12,7 @@ use hyper::header::{ACCEPT, CONTENT_TYPE};
 use hyper::{Request, Response, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 
-use super::rooms::Action;
+use super::action::Action;
 use crate::model::{Clock, Identity};
 use crate::outbound::{Endpoint, EndpointConfig, Outbound};
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use figment::value::Value;
-use hyper::Uri;
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -14,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use super::auth_session::SessionSection;
 use crate::auth::{AuthConfig, ClaimNames, JwtConfig, VerificationKey};
 use crate::config::secret_file::{value_of, values_of};
-use crate::config::values::{check_duration, cookie_name, path, secret, text, texts};
+use crate::config::values::{check_duration, cookie_name, parse_url, path, secret, text, texts};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -217,22 +216,6 @@ impl JwtSection {
         check_algorithms(&config)?;
         Ok(config)
     }
-}
-
-/// The URL of a service that the host calls.
-///
-/// # Errors
-/// Where it is not `http` or `https`, or has a user and password, which would be logged.
-pub(super) fn parse_url(key: &str, url: &str) -> anyhow::Result<Uri> {
-    let parsed: Uri = url.parse().with_context(|| format!("{key} is not a URL"))?;
-    ensure!(matches!(parsed.scheme_str(), Some("http" | "https")), "{key} must begin with https:// or http://");
-    let authority = parsed.authority().map_or("", |authority| authority.as_str());
-    ensure!(!authority.contains('@'), "{key} has a user or password, which the host does not send");
-    let is_local = matches!(parsed.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
-    if parsed.scheme_str() == Some("http") && !is_local {
-        tracing::warn!("{key} is not encrypted: whoever is between can exchange the answers; use https");
-    }
-    Ok(parsed)
 }
 
 /// # Errors

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::Deserialize;
 
-use super::auth::parse_url;
 use crate::auth::{ClaimNames, CookieSessionConfig, SessionFields};
-use crate::config::values::{check_duration, cookie_name, text, texts};
+use crate::config::values::{check_duration, cookie_name, parse_url, text, texts};
 
 /// The cookie that Lucia and front-ends made for it use.
 const USUAL_COOKIE: &str = "auth_session";

@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde::Deserialize;
 
-use super::auth::parse_url;
-use crate::config::values::{check_duration, text};
+use crate::config::values::{check_duration, parse_url, text};
 use crate::policy::{AuthorizeConfig, RoomRule};
 
 #[derive(Debug, Deserialize)]
