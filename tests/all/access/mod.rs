@@ -2,6 +2,7 @@
 
 mod admission;
 mod api_keys;
+mod attacks;
 mod authorize;
 mod blocks;
 mod cookie_sessions;

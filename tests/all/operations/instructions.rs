@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use roundhouse::auth::sign;
 use roundhouse_tests::bench::{LIMITS, SECRET, say, token};
 use roundhouse_tests::raw::{client_frame, connect_raw, connect_socket_io, take_frames};
 use roundhouse_tests::{CountedHost, TIMEOUT, guests, skip};
@@ -42,13 +43,19 @@ async fn hot_paths_match_the_instruction_baseline() {
         return skip("instructions", "the baseline is of a release build: run it with --release");
     }
     match CountedHost::is_possible() {
-        Ok(()) => compare(&count().await.unwrap()).unwrap(),
+        Ok(()) => {
+            let mut counted = count().await.unwrap();
+            for (rules, policy) in [("no rules of rooms", String::new()), ("100 rules of rooms", rules())] {
+                counted.extend(count_checked(rules, &policy).await.unwrap());
+            }
+            compare(&counted).unwrap();
+        }
         Err(why) => skip("instructions", why),
     }
 }
 
 /// A host that does nothing by itself while instructions are counted: no heartbeats, ticks, timers or watched folder.
-fn start() -> CountedHost {
+fn start(more: &str) -> CountedHost {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("plugins.d")).unwrap();
     fs::write(dir.path().join("plugins.d/relay.wasm"), guests::relay()).unwrap();
@@ -62,12 +69,12 @@ fn start() -> CountedHost {
     for name in ["campaign-progress", "chat-confirmation", "crm-events", "ticket-events", "timeline"] {
         config += &format!("[plugins.{name}]\nenabled = false\n");
     }
-    CountedHost::start(dir, &config)
+    CountedHost::start(dir, &(config + more))
 }
 
 /// Counts the instructions of each path.
 async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
-    let mut counted = start();
+    let mut counted = start("");
     let ws = counted.host.ws.clone();
     let mut agent = Client::of(connect_raw(&ws, &token("ana")?).await?);
     let mut plain = Room::new("plain", connect_raw(&ws, &token("publisher")?).await?);
@@ -117,6 +124,34 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
         ("a connection: handshake, signing in, close", connection),
     ];
     Ok(figures.map(|(name, figure)| (name.to_owned(), figure)).into())
+}
+
+/// A hundred rules of rooms, of which the last matches: its condition reads a claim.
+fn rules() -> String {
+    let rule = |pattern: &str| {
+        format!("[[rooms]]\npattern = \"{pattern}\"\nallow = \"id.startsWith(identity.claims.companyId + '-')\"\n")
+    };
+    let others: String = (1..100).map(|n| rule(&format!("room{n}:{{id}}"))).collect();
+    others + &rule("ticket:{id}")
+}
+
+/// Counts the instructions of a join and of an event by a client whose rooms are checked by `rules`.
+async fn count_checked(name: &str, rules: &str) -> anyhow::Result<[(String, u64); 2]> {
+    let mut counted = start(rules);
+    let token = sign(&json!({ "sub": "ana", "companyId": "acme", "iss": "https://id.example", "aud": "app" }), SECRET)?;
+    let mut agent = Client::of(connect_raw(&counted.host.ws, &token).await?);
+    let [view, typing, leave] = ["ticket:view", "ticket:typing", "ticket:leave"]
+        .map(|name| event(name, &json!({ "ticketId": "acme-507f1f77bcf86cd799439011" })));
+    counted.begin();
+    let join = difference(&mut counted, 200, async || {
+        agent.ask(&view, b"{\"id\":7,\"data\"").await?;
+        agent.ask(&leave, b"{\"id\":7,\"data\"").await
+    });
+    let join = join.await?;
+    agent.ask(&view, b"{\"id\":7,\"data\"").await?;
+    let event = difference(&mut counted, 200, async || agent.ask(&typing, b"{\"id\":7,\"data\"").await).await?;
+    let names = ["an event that joins a room, and one that leaves it", "an event to the scope of a room"];
+    Ok([(format!("{}, {name}", names[0]), join), (format!("{}, {name}", names[1]), event)])
 }
 
 /// The instructions of one repetition of `each`.

@@ -47,6 +47,10 @@ pub enum Setting {
     Closed,
     /// Default limits, and clients without a token are accepted.
     Open,
+    /// As [`Setting::Closed`], and clients speak TLS.
+    Tls,
+    /// As [`Setting::Closed`], and tokens by public keys are accepted, too.
+    Keys,
 }
 
 /// The target of attacks. Each group has a short run among the tests.
@@ -68,11 +72,13 @@ pub enum Group {
     Services,
     /// Misbehaviour of a plugin.
     Plugins,
+    /// The way in: handshakes, tokens, and what comes right after them.
+    Entry,
 }
 
 impl Group {
     /// All groups, in order.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Payloads,
         Self::Scopes,
         Self::Turns,
@@ -81,6 +87,7 @@ impl Group {
         Self::Wire,
         Self::Services,
         Self::Plugins,
+        Self::Entry,
     ];
 
     /// The name of the group, whose singular begins the name of its test.
@@ -94,6 +101,7 @@ impl Group {
             Self::Wire => "wire",
             Self::Services => "services",
             Self::Plugins => "plugins",
+            Self::Entry => "entry",
         }
     }
 }

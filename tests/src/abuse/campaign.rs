@@ -8,14 +8,15 @@ use anyhow::Context as _;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::LocalSet;
 
-use super::attack::{Attack, Group};
+use super::attack::{Attack, Group, Setting};
 use super::field::Field;
-use super::good::GoodClients;
+use super::front::TlsFront;
+use super::good::{GOOD_CLIENTS, GoodClients};
 use super::sampling::{Peak, cpu_seconds, resident};
 use super::stage::Stage;
 use super::tally::Tally;
 use super::verdict::{Latency, Verdict};
-use crate::TestHost;
+use crate::{TestAuthority, TestHost};
 
 /// The default time of an attack in a full run.
 const FULL: Duration = Duration::from_secs(4);
@@ -50,6 +51,10 @@ pub struct Campaign {
     pub time: Option<Duration>,
     /// A binary of the host other than the one beside this program.
     pub binary: Option<PathBuf>,
+    /// The number of good clients, which is even.
+    pub n_good: usize,
+    /// The number of times that each attack is run; the run whose ratio is the median counts, or one with a loss.
+    pub repetitions: usize,
     /// Whether each attack is first run against another host on this machine, to measure its cost to the machine.
     pub has_control: bool,
 }
@@ -59,7 +64,11 @@ pub struct Campaign {
 struct AttackedHost {
     // Dropped first: the good clients leave before the host ends.
     good_clients: GoodClients,
+    /// The good clients' way to a host with TLS.
+    _front: Option<TlsFront>,
     host: TestHost,
+    /// The authority of the host's certificate, with its files.
+    authority: TestAuthority,
 }
 
 /// The result of an attackers' thread.
@@ -74,7 +83,14 @@ struct AttackResult {
 impl Campaign {
     /// A short run.
     pub fn short() -> Self {
-        Self { length: Length::Short, time: None, binary: None, has_control: false }
+        Self {
+            length: Length::Short,
+            time: None,
+            binary: None,
+            n_good: GOOD_CLIENTS,
+            repetitions: 1,
+            has_control: false,
+        }
     }
 
     /// Runs the attacks, and passes each verdict to `report`.
@@ -82,32 +98,40 @@ impl Campaign {
     /// # Errors
     /// If a host cannot be started, or good clients are refused before the attack.
     pub fn run(&self, attacks: &[(Group, &Attack)], mut report: impl FnMut(Verdict)) -> anyhow::Result<()> {
-        let mut attacked_host: Option<(super::Setting, AttackedHost)> = None;
+        let mut attacked_host: Option<(Setting, AttackedHost)> = None;
         for (number, (group, attack)) in attacks.iter().enumerate() {
-            let kept =
-                attacked_host.take().filter(|(setting, _)| self.length == Length::Short && *setting == attack.setting);
-            let mut here = match kept {
-                Some((_, here)) => {
-                    if matches!(group, Group::Turns | Group::Plugins) {
-                        Stage::refresh(&here.host)?;
+            let mut verdicts = Vec::new();
+            for _ in 0..self.repetitions {
+                let kept = attacked_host.take();
+                let kept = kept.filter(|(setting, _)| self.length == Length::Short && *setting == attack.setting);
+                let mut here = match kept {
+                    Some((_, here)) => {
+                        if matches!(group, Group::Turns | Group::Plugins) {
+                            Stage::refresh(&here.host)?;
+                        }
+                        here
                     }
-                    here
-                }
-                None => self.found(attack)?,
-            };
-            let verdict = self.attack(&mut here, *group, attack, number as u8);
-            let verdict = verdict.with_context(|| format!("{} cannot be made", attack.name))?;
-            attacked_host = (!verdict.ended).then_some((attack.setting, here));
-            report(verdict);
+                    None => self.found(attack)?,
+                };
+                let verdict = self.attack(&mut here, *group, attack, number as u8);
+                let verdict = verdict.with_context(|| format!("{} cannot be made", attack.name))?;
+                attacked_host = (!verdict.ended).then_some((attack.setting, here));
+                verdicts.push(verdict);
+            }
+            report(Verdict::median(verdicts).context("no repetition was asked for")?);
         }
         Ok(())
     }
 
     fn found(&self, attack: &Attack) -> anyhow::Result<AttackedHost> {
-        let host = Stage { binary: self.binary.clone(), is_decoy: false }.start(attack.setting)?;
-        let good_clients = GoodClients::move_in(&host.ws, &host.api)?;
+        let authority = TestAuthority::new();
+        let host = Stage { binary: self.binary.clone(), is_decoy: false }.start(attack.setting, &authority)?;
+        let has_tls = attack.setting == Setting::Tls;
+        let front = if has_tls { Some(TlsFront::before(&host, &authority)?) } else { None };
+        let ws = front.as_ref().map_or(&host.ws, |front| &front.ws);
+        let good_clients = GoodClients::move_in(ws, &host.api, self.n_good)?;
         std::thread::sleep(if self.length == Length::Full { WARM_UP } else { Duration::ZERO });
-        Ok(AttackedHost { good_clients, host })
+        Ok(AttackedHost { good_clients, _front: front, host, authority })
     }
 
     fn attack(
@@ -125,7 +149,8 @@ impl Campaign {
             verdict.alone = Some(Latency::of(&attacked_host.good_clients.served(from, Instant::now()).events));
         }
         if self.has_control {
-            let decoy = Stage { binary: self.binary.clone(), is_decoy: true }.start(attack.setting)?;
+            let decoy = Stage { binary: self.binary.clone(), is_decoy: true }
+                .start(attack.setting, &attacked_host.authority)?;
             let attacked = self.make(attack, &decoy, number)?;
             drop(decoy);
             let served = attacked_host.good_clients.served(attacked.from, attacked.until);
@@ -154,7 +179,7 @@ impl Campaign {
 
     /// Runs an attack on a thread of its own, with a lower priority than the host and the good clients.
     fn make(&self, attack: &Attack, host: &TestHost, number: u8) -> anyhow::Result<AttackResult> {
-        let clients = host.ws.trim_start_matches("ws://").parse()?;
+        let clients = host.ws.trim_start_matches("wss://").trim_start_matches("ws://").parse()?;
         let api = host.api.trim_start_matches("http://").parse()?;
         let (time, scale) = match self.length {
             Length::Full => (self.time.unwrap_or(FULL) * attack.length, 1.0),

@@ -18,8 +18,8 @@ use super::visitors;
 use crate::bench::token;
 use crate::raw::{client_frame, connect_raw_on, connect_socket_io, frame_of, reach};
 
-/// The number of good clients: half by the plain protocol and half by Socket.IO, one of each in a pair.
-pub(super) const CLIENTS: usize = 20;
+/// The usual number of good clients: half by the plain protocol and half by Socket.IO, one of each in a pair.
+pub const GOOD_CLIENTS: usize = 20;
 /// The number of recipients of each message: the pair.
 const LISTENERS: u64 = 2;
 /// The time between two events of one client: a fifth of the rate that a client may have.
@@ -39,11 +39,11 @@ pub struct GoodClients {
 }
 
 impl GoodClients {
-    /// Connects the good clients, and waits until all are at work.
+    /// Connects `n` good clients, an even number, and waits until all are at work.
     ///
     /// # Errors
     /// If the host refuses good clients before it is attacked.
-    pub fn move_in(ws: &str, api: &str) -> anyhow::Result<Self> {
+    pub fn move_in(ws: &str, api: &str, n: usize) -> anyhow::Result<Self> {
         let (ledger, is_over, n_ready) = (Arc::default(), Arc::default(), Arc::default());
         let mut good_clients = Self { ledger, is_over, n_ready, thread: None };
         let (ledger, n_ready) = (good_clients.ledger.clone(), good_clients.n_ready.clone());
@@ -51,7 +51,7 @@ impl GoodClients {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("good".to_owned()).spawn(move || {
             runtime.block_on(async {
-                let clients = join_all((0..CLIENTS).map(|index| live(index, &ws, &ledger, &n_ready)));
+                let clients = join_all((0..n).map(|index| live((index, n), &ws, &ledger, &n_ready)));
                 let visitors = async { tokio::join!(visitors::come(&ws, &ledger), visitors::operate(&api, &ledger)) };
                 tokio::select! {
                     _ = async { tokio::join!(clients, visitors) } => {}
@@ -61,7 +61,7 @@ impl GoodClients {
         })?;
         good_clients.thread = Some(thread);
         let deadline = Instant::now() + TIMEOUT;
-        while good_clients.n_ready.load(Ordering::Acquire) < CLIENTS {
+        while good_clients.n_ready.load(Ordering::Acquire) < n {
             if Instant::now() > deadline {
                 let served = good_clients.served(deadline - TIMEOUT, Instant::now());
                 bail!("the good clients did not get in: {:?}", served.said);
@@ -100,7 +100,7 @@ async fn ends(is_over: &AtomicBool) {
     }
 }
 
-async fn live(index: usize, ws: &str, ledger: &Ledger, n_ready: &AtomicUsize) {
+async fn live((index, n): (usize, usize), ws: &str, ledger: &Ledger, n_ready: &AtomicUsize) {
     let mut is_first = true;
     loop {
         let worked = async {
@@ -109,7 +109,8 @@ async fn live(index: usize, ws: &str, ledger: &Ledger, n_ready: &AtomicUsize) {
                 n_ready.fetch_add(1, Ordering::Release);
                 is_first = false;
             }
-            client.work().await
+            // The clients' events are spread over the period.
+            client.work(Instant::now() + PERIOD * index as u32 / n as u32).await
         };
         if let Err(error) = worked.await {
             ledger.cut(format!("{error:#}"));
@@ -167,10 +168,8 @@ impl<'a> Client<'a> {
         Ok(client)
     }
 
-    /// Sends an event per period, and reads all frames, until the connection ends.
-    async fn work(&mut self) -> anyhow::Result<()> {
-        // The clients' events are spread over the period.
-        let mut due = Instant::now() + PERIOD * self.index as u32 / CLIENTS as u32;
+    /// Sends an event per period from `due` on, and reads all frames, until the connection ends.
+    async fn work(&mut self, mut due: Instant) -> anyhow::Result<()> {
         let mut buffer = vec![0; 65_536];
         for turn in self.index.. {
             loop {

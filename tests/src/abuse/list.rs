@@ -15,6 +15,7 @@ impl Group {
             Self::Wire => attacks::wire::ATTACKS,
             Self::Services => attacks::services::ATTACKS,
             Self::Plugins => attacks::plugins::ATTACKS,
+            Self::Entry => attacks::entry::ATTACKS,
         }
     }
 }

@@ -33,6 +33,29 @@ pub fn page(before: &[Verdict], after: &[Verdict]) -> String {
     rows
 }
 
+/// The rows of the page from one run.
+pub fn page_of_one(run: &[Verdict]) -> String {
+    let mut rows =
+        "| attack | who and what | p99 ratio | the machine's part | memory before / peak / after, MB | lost |\n\
+                    |---|---|---|---|---|---|"
+            .to_owned();
+    for verdict in run {
+        let machine = verdict.machine_ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.1}"));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            rows,
+            "\n| `{}` | {}: {} | {} | {machine} | {} | {} |",
+            verdict.name,
+            verdict.who,
+            verdict.what,
+            ratio(verdict),
+            memory(verdict),
+            lost(verdict),
+        );
+    }
+    rows
+}
+
 fn ratio(verdict: &Verdict) -> String {
     verdict.ratio().map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.1}"))
 }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, ensure};
+use jsonwebtoken::Algorithm;
 
 use super::attack::Setting;
-use crate::TestHost;
 use crate::bench::SECRET;
 use crate::guests::hostile;
+use crate::issuer::{IssuerKey, RSA_PUBLIC};
+use crate::{TestAuthority, TestHost};
 
 /// A way to run a host: the binary and its priority.
 #[derive(Debug, Clone, Default)]
@@ -20,10 +22,12 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a host.
-    pub(super) fn start(&self, setting: Setting) -> anyhow::Result<TestHost> {
+    /// Starts a host, whose certificate is of this authority if it has TLS.
+    pub(super) fn start(&self, setting: Setting, authority: &TestAuthority) -> anyhow::Result<TestHost> {
         let dir = tempfile::tempdir()?;
-        std::fs::write(dir.path().join("roundhouse.toml"), configuration(setting))?;
+        let keys = RSA_PUBLIC.to_owned() + &IssuerKey::new(Algorithm::ES384).public_pem;
+        std::fs::write(dir.path().join("keys.pem"), keys)?;
+        std::fs::write(dir.path().join("roundhouse.toml"), configuration(setting, authority))?;
         let binary = self.binary.clone().unwrap_or_else(TestHost::binary);
         let mut command = if self.is_decoy {
             let mut nice = Command::new("nice");
@@ -58,10 +62,15 @@ fn load(host: &TestHost) -> anyhow::Result<()> {
 }
 
 /// The configuration. It leaves the limits at their defaults, which are under test.
-fn configuration(setting: Setting) -> String {
-    let anonymous = setting == Setting::Open;
+fn configuration(setting: Setting, authority: &TestAuthority) -> String {
+    let more = match setting {
+        Setting::Closed => String::new(),
+        Setting::Open => "auth.anonymous = true\n".to_owned(),
+        Setting::Tls => authority.issue("host").section("tls") + "tls.api.enabled = false\n",
+        Setting::Keys => "auth.jwt.public_key_file = \"keys.pem\"\n".to_owned(),
+    };
     format!(
-        "auth.jwt.secret = \"{SECRET}\"\nauth.anonymous = {anonymous}\n\
+        "auth.jwt.secret = \"{SECRET}\"\n{more}\
          [plugins.hostile.grants]\naudiences = [\"all\"]\nactions = [\"save\"]\n\
          [[api_keys]]\nname = \"figures\"\nkey = \"{SECRET}\"\nscopes = [\"publish\", \"admin\"]\n"
     )

@@ -1,5 +1,6 @@
 //! The result of an attack: lost service, latency, and memory.
 
+use std::cmp::Ordering;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
@@ -110,6 +111,15 @@ impl Verdict {
             failed: None,
             ended: false,
         }
+    }
+
+    /// The verdict of several runs of one attack: a run with a loss, else the run whose ratio is the median.
+    pub(super) fn median(mut runs: Vec<Self>) -> Option<Self> {
+        if let Some(lost) = runs.iter().position(|run| run.loss().is_some() || run.failed.is_some()) {
+            return Some(runs.swap_remove(lost));
+        }
+        runs.sort_by(|a, b| a.ratio().partial_cmp(&b.ratio()).unwrap_or(Ordering::Equal));
+        (!runs.is_empty()).then(|| runs.swap_remove(runs.len() / 2))
     }
 
     /// The latency of good clients under attack, as a multiple of that without.
@@ -225,6 +235,16 @@ mod tests {
         let machine = Some(Latency { p99_ms: 20.0, ..Latency::default() });
         assert!(Verdict { machine, ..verdict(10.0, 71.0) }.is_good());
         assert!(Verdict { alone: None, ..verdict(1.0, 1e6) }.is_good(), "a short run judges no latency");
+    }
+
+    #[test]
+    fn median_run_counts_unless_one_lost() {
+        let runs = || [30.0, 10.0, 20.0].map(|during| verdict(10.0, during)).to_vec();
+        assert_eq!(Verdict::median(runs()).unwrap().ratio(), Some(2.0));
+        let mut runs = runs();
+        runs[1].served.missing = 1;
+        assert_eq!(Verdict::median(runs).unwrap().loss().unwrap(), "1 unanswered");
+        assert!(Verdict::median(Vec::new()).is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use roundhouse_tests::abuse::{Attack, Campaign, Group, Length, Verdict, all, page, table};
+use roundhouse_tests::abuse::{Attack, Campaign, GOOD_CLIENTS, Group, Length, Verdict, all, page, page_of_one, table};
 use roundhouse_tests::bench::say;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -29,6 +29,12 @@ struct Options {
     /// How long each attack runs, instead of 4 s; some take a multiple.
     #[arg(long)]
     seconds: Option<f64>,
+    /// How many good clients there are, in pairs.
+    #[arg(long, default_value_t = GOOD_CLIENTS, value_parser = even)]
+    good: usize,
+    /// Runs each attack so often, and reports the run with the median ratio, or one with a loss.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=25))]
+    repeat: u8,
     /// Runs each attack against a second host first, to measure its cost to the machine.
     #[arg(long)]
     control: bool,
@@ -38,16 +44,23 @@ struct Options {
     /// Another binary of the host.
     #[arg(long)]
     host: Option<PathBuf>,
-    /// Runs no attack: prints the rows of the page of attacks from the JSON of two runs.
-    #[arg(long, num_args = 2, value_names = ["BEFORE", "AFTER"])]
+    /// Runs no attack: prints the rows of the page of attacks from the JSON of two runs, or of one.
+    #[arg(long, num_args = 1..=2, value_names = ["BEFORE", "AFTER"])]
     page: Option<Vec<PathBuf>>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
-    if let Some([before, after]) = options.page.as_deref() {
-        say(&page(&read(before)?, &read(after)?))?;
-        return Ok(ExitCode::SUCCESS);
+    match options.page.as_deref() {
+        Some([before, after]) => {
+            say(&page(&read(before)?, &read(after)?))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some([run]) => {
+            say(&page_of_one(&read(run)?))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => {}
     }
     let attacks: Vec<(Group, &Attack)> = all().filter(|(group, attack)| is_wanted(&options, *group, attack)).collect();
     ensure!(!attacks.is_empty(), "no attack is called so; --list names them");
@@ -62,6 +75,8 @@ fn main() -> anyhow::Result<ExitCode> {
         length: if options.short { Length::Short } else { Length::Full },
         time: options.seconds.map(Duration::from_secs_f64),
         binary: options.host.clone(),
+        n_good: options.good,
+        repetitions: usize::from(options.repeat),
         has_control: options.control,
     };
     let mut verdicts = Vec::new();
@@ -78,6 +93,14 @@ fn main() -> anyhow::Result<ExitCode> {
     let bad: Vec<&str> = verdicts.iter().filter(|verdict| !verdict.is_good()).map(|v| v.name.as_str()).collect();
     say(&format!("\n{} attacks, {} of which hurt others: {}", verdicts.len(), bad.len(), bad.join(", ")))?;
     Ok(if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The number of good clients, who work in pairs.
+fn even(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if n > 0 && n <= 1000 && n % 2 == 0 => Ok(n),
+        _ => Err("it is an even number up to 1,000".to_owned()),
+    }
 }
 
 fn is_wanted(options: &Options, group: Group, attack: &Attack) -> bool {

@@ -174,6 +174,7 @@ async fn answer_session(
         return Ok(restarting());
     }
     if let Some(key) = key {
+        shard.sign_ins().handshake().await;
         let handshake = Handshake::Eio { credentials, echoes };
         let (shard, peer) = (shard.clone(), peer.address);
         return Ok(upgrade(request, peer, &key, move |socket, received| {

@@ -46,7 +46,10 @@ pub(super) async fn answer(shard: Rc<Shard>, mut peer: HttpPeer, request: Reques
     }
     match (request.method(), path) {
         (&Method::HEAD, "/ws") => upgrade_required("this is a WebSocket: connect with a WebSocket client"),
-        (&Method::GET, "/ws") => websocket(&shard, &peer, request, false).await,
+        (&Method::GET, "/ws") => {
+            shard.sign_ins().handshake().await;
+            websocket(&shard, &peer, request, false).await
+        }
         (&Method::GET, "/echo") if config.is_conformance => websocket(&shard, &peer, request, true).await,
         (&Method::GET | &Method::HEAD, "/healthz") => text(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/readyz") if shard.is_refusing() => {

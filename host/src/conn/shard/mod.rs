@@ -5,7 +5,8 @@
 //! - `open`, `close`: begin and end of transports; `flush`: writing of frames; `fanout`: delivery to the members of
 //!   rooms
 //! - `inbound`: messages on WebSockets; `limits`: their rate, length and memory
-//! - `plain`; `eio`, `polling`, `socketio`, `namespaces`: the protocols; `events`: the part common to all
+//! - `plain`; `eio`, `polling`, `socketio`, `namespaces`: the protocols; `events`: the part common to all;
+//!   `sign_in`: checks of tokens
 //! - `lifecycle`: begin and end of connections; `user_limit`: the limit per user
 //! - `recovery`, `pending`, `handoff`: resumption after a transport was lost
 
@@ -28,6 +29,7 @@ mod pending;
 mod plain;
 mod polling;
 mod recovery;
+mod sign_in;
 mod socketio;
 mod sockets;
 mod thread;

@@ -10,7 +10,7 @@ use crate::conn::config::ConnConfig;
 use crate::conn::shared::Shared;
 use crate::conn::state::{
     Admissions, ClientLog, Connection, Connections, Detached, Members, PendingResumes, Poller, ReadPace, Shutdown,
-    Timers, Transport, TransportId, Transports, WallClock, Writes,
+    SignIns, Timers, Transport, TransportId, Transports, WallClock, Writes,
 };
 use crate::hub::ShardQueue;
 use crate::metrics::Metrics;
@@ -32,6 +32,7 @@ pub(in crate::conn) struct Shard {
     timers: Timers,
     wall_clock: WallClock,
     read_pace: ReadPace,
+    sign_ins: SignIns,
     client_log: ClientLog,
     shutdown: Shutdown,
 }
@@ -64,6 +65,7 @@ impl Shard {
             timers: Timers::default(),
             wall_clock: WallClock::default(),
             read_pace: ReadPace::new(shared.config.events_per_second),
+            sign_ins: SignIns::new(),
             client_log: ClientLog::new(&shared.clock),
             shutdown: Shutdown::new(),
             shared,
@@ -138,6 +140,10 @@ impl Shard {
 
     pub(super) fn read_pace(&self) -> &ReadPace {
         &self.read_pace
+    }
+
+    pub(in crate::conn) fn sign_ins(&self) -> &SignIns {
+        &self.sign_ins
     }
 
     pub(super) fn client_log(&self) -> &ClientLog {

@@ -54,6 +54,9 @@ impl Shard {
         let is_read = transport.phase.get() != Phase::Ended && !transport.muted.get();
         let is_paused = transport.times.unread_until.get() > 0;
         let Some(socket) = transport.socket().filter(|_| is_read && !is_paused) else { return };
+        if self.sign_ins().is_spent() && transport.phase.get() == Phase::Authenticating {
+            return self.poller().note_unread(transport);
+        }
         let read = {
             let mut buffer = self.poller().read_buffer();
             let read = (&socket.tcp).read(&mut buffer);

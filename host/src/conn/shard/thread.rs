@@ -71,6 +71,7 @@ impl Shard {
         let clock = self.shared().clock.clone();
         let mut timer = pin!(self.timers().due(&clock));
         while !(self.is_stopping() && self.transports().is_empty() && !self.shutdown().has_http()) {
+            self.sign_ins().begin_turn();
             tokio::select! {
                 () = queue.receive(&mut commands), if commands.is_empty() => {}
                 () = eio_sessions.inbox(self.index()).receive(&mut eio_commands) => {

@@ -2,7 +2,7 @@
 //!
 //! - `transport`, `transports`, `ids`: transports; `handshake`: their first requests; `eio_session`: one Engine.IO
 //!   session; `eio_sessions`: the polling sessions of all shards; `rate`: rates of messages; `read_pace`: rates of
-//!   reading
+//!   reading; `sign_ins`: turns of sign-ins
 //! - `connection`, `connections`, `members`: logical connections, and the lists that a fan-out walks; `prefetch`
 //! - `frame_queue`, `outbox`, `writes`: frames to be written; `poller`: readiness of sockets
 //! - `replay`, `detached`, `pending_resumes`, `handoff`: recovery after a transport is lost
@@ -28,6 +28,7 @@ mod rate;
 mod read_pace;
 mod replay;
 mod shutdown;
+mod sign_ins;
 mod timers;
 mod transport;
 mod transports;
@@ -54,6 +55,7 @@ pub(crate) use rate::{Rate, Verdict};
 pub(crate) use read_pace::{CHARGED_AT, ReadPace};
 pub(crate) use replay::{Entry, Progress, ReplayBuffer, SessionKey};
 pub(crate) use shutdown::Shutdown;
+pub(crate) use sign_ins::SignIns;
 pub(crate) use timers::{Timer, Timers};
 pub(crate) use transport::{Io, Phase, Session, Socket, Transport};
 pub(crate) use transports::Transports;

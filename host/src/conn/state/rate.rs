@@ -87,6 +87,15 @@ impl Rate {
         self.judge_excess(1, now)
     }
 
+    /// Counts further messages for one that cost more than others. Those over the rate count as none.
+    pub(crate) fn charge(&self, messages: u32) {
+        for _ in 0..messages.min(self.burst.get()) {
+            if !self.limiter.allows() {
+                return;
+            }
+        }
+    }
+
     fn judge_excess(&mut self, weight: u32, now: u64) -> Verdict {
         let forgiven_per_second = u64::from(self.per_second.get().div_ceil(FORGIVEN_PART));
         let forgiven = now.saturating_sub(self.counted_at) * forgiven_per_second / 1000;
@@ -149,6 +158,16 @@ mod tests {
                 Verdict::CutOff => return counts,
             }
         }
+    }
+
+    #[test]
+    fn charged_messages_are_taken_from_the_burst() {
+        let (mut rate, clock) = rate(10, 100);
+        rate.charge(95);
+        assert_eq!(flood(&mut rate, 10, 0), [5, 200, 800]);
+        rate.charge(u32::MAX);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(flood(&mut rate, 10, 1000)[0], 10, "a charge beyond the burst is no debt");
     }
 
     #[test]

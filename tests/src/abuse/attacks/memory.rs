@@ -14,7 +14,7 @@ use crate::bench::SECRET;
 use crate::raw::{client_frame, frame_of};
 
 /// The longest message of a client by default.
-const MESSAGE: usize = 1_000_000;
+pub(super) const MESSAGE: usize = 1_000_000;
 
 pub(in crate::abuse) const ATTACKS: &[Attack] = &[
     attack!("half-posts", Stranger, Closed, 1, "500 polling posts of 1 MB that stop a byte before the end", half_posts),

@@ -1,5 +1,6 @@
 //! The attacks, by target, and their building blocks.
 
+pub(super) mod entry;
 pub(super) mod floods;
 pub(super) mod memory;
 pub(super) mod payloads;
