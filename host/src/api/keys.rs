@@ -114,3 +114,37 @@ impl ApiConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Many keys, so that a comparison that ends at the first match would be seen on a busy machine.
+    const KEYS: usize = 2000;
+    const ROUNDS: usize = 51;
+
+    #[test]
+    fn key_check_takes_as_long_for_any_key() {
+        let key = |n: usize| ApiKey::new(n.to_string(), &format!("key-{n}"), vec![KeyScope::Publish]);
+        let config = ApiConfig { keys: (0..KEYS).map(key).collect(), ..ApiConfig::default() };
+        let asked = ["key-0", &format!("key-{}", KEYS - 1), "key-x"]
+            .map(|key| HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {key}").parse().unwrap())]));
+        let mut times = [const { Vec::new() }; 3];
+        for _ in 0..ROUNDS {
+            for (headers, times) in asked.iter().zip(&mut times) {
+                let began = Instant::now();
+                let found = config.authorize(headers, KeyScope::Publish).map(|caller| caller.name.to_owned());
+                times.push(began.elapsed());
+                let is_known = headers[AUTHORIZATION] != "Bearer key-x";
+                assert_eq!(found.is_ok(), is_known);
+            }
+        }
+        let [first, last, unknown] = times.map(|mut times| {
+            times.sort();
+            times[ROUNDS / 2]
+        });
+        assert!(first * 2 > last && first * 2 > unknown, "first {first:?}, last {last:?}, unknown {unknown:?}");
+    }
+}
