@@ -2,6 +2,7 @@
 
 mod allowance;
 mod clock;
+mod cpu_time;
 mod error;
 mod essential;
 mod exposure;
@@ -17,6 +18,7 @@ mod xorshift;
 
 pub use allowance::{Allowance, Quota};
 pub use clock::Clock;
+pub(crate) use cpu_time::thread_cpu_time;
 pub use error::{CloseCode, ErrorCode, Failure};
 pub use essential::{is_essential, spawn_essential};
 pub use exposure::is_open_to_all;

@@ -1,12 +1,9 @@
 //! Checks of clients' tokens, and what they cost.
 
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
-
 use super::parts::Shard;
 use crate::auth::{PresentedToken, Refusal, Session};
 use crate::conn::state::Transport;
+use crate::model::thread_cpu_time;
 
 impl Shard {
     /// Signs a client in by the first valid token. A refusal counts towards the rate of its client by its running time, so
@@ -19,9 +16,9 @@ impl Shard {
         transport: Option<&Transport>,
         tokens: impl IntoIterator<Item = &'a PresentedToken>,
     ) -> Result<Session, Refusal> {
-        let began = running_time();
+        let began = thread_cpu_time();
         let checked = self.shared().auth.verify_any(tokens);
-        let messages = self.sign_ins().note(running_time().saturating_sub(began));
+        let messages = self.sign_ins().note(thread_cpu_time().saturating_sub(began));
         if checked.is_err()
             && let Some(transport) = transport
             && let Some(rate) = &mut *transport.rate.borrow_mut()
@@ -30,10 +27,4 @@ impl Shard {
         }
         checked
     }
-}
-
-/// The time for which this thread has run: a sign-in must not pay for what else the machine does.
-fn running_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

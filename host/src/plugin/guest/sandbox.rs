@@ -19,7 +19,7 @@ use super::convert;
 use super::engine::Ticker;
 use super::log::PluginLog;
 use crate::hub::WakeBatch;
-use crate::model::Failure;
+use crate::model::{Failure, thread_cpu_time};
 use crate::plugin::event::Event;
 
 /// The largest outcome of one call, in bytes of lists and strings: more than the bound of one event's effects, so that
@@ -257,16 +257,6 @@ impl HostState {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ").chars().filter(|c| !c.is_control()).collect()
-}
-
-/// The CPU time of this thread. Read through the C library, because rustix reads the vDSO itself, under which Valgrind
-/// dies.
-#[expect(unsafe_code, reason = "the C library writes where it is told to")]
-pub(crate) fn thread_cpu_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `clock_gettime` writes to `time` alone, which outlives the call. Every system has this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The time of the event that is being handled, in milliseconds since 1970: the only time that a component sees.

@@ -17,10 +17,9 @@ use super::job::{Envelope, Job};
 use super::shared::Shared;
 use super::state::{RollBack, ThreadState};
 use super::turns::MAX_TURN;
-use crate::model::{ConnId, Mailbox, Payload, spawn_essential};
+use crate::model::{ConnId, Mailbox, Payload, spawn_essential, thread_cpu_time};
 use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{AckMissing, Event, Flow, ReplyTo};
-use crate::plugin::guest::sandbox::thread_cpu_time;
 
 /// Jobs performed in a row before shards are woken for their effects, and the thread checks the clock and the shards'
 /// queues. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes the
